@@ -1,0 +1,40 @@
+# The same words a person and CI use. Everything lives in .venv; `make clean` removes it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run test lint types install clean
+
+## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
+run: $(VENV)/run.stamp
+	$(BIN)/curriculum run v1.1-math-code
+
+## test: the whole gate
+test: lint types
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+install: $(VENV)/run.stamp
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curriculum needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: with the pinned build in place nothing that follows pulls another (and no CUDA packages on a CPU machine).
+$(VENV)/run.stamp: $(VENV)/bin/python constraints.txt pyproject.toml
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

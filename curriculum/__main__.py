@@ -1,0 +1,28 @@
+"""The command `curriculum`, and `python -m curriculum`: speaks a refusal instead of showing a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+from curriculum.errors import CurriculumError
+
+
+def main() -> None:
+    """Run the command line; exit code 0 done, 1 a job failed, 2 refused, 130 stopped by Ctrl-C."""
+    from curriculum.cli import app
+
+    try:
+        app(prog_name="curriculum")
+    except CurriculumError as error:
+        print(error.render(), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Checkpoints as folders: their names, their manifest, and which of them may be trusted. No tensors here.
+
+A checkpoint is complete when it bears its final name: it is built as `.tmp-…`, sealed with a manifest of
+every file's size and SHA-256, synced and renamed. Names are `g<generation>-<position, 16 digits>`, so that
+sorting names sorts positions (defect 11 of TinyLlama's list: unpadded names sorted 9,960,000 after 11,120,000).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curriculum import durable
+from curriculum.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+STATE = "state.json"
+FORMAT = 1
+_NAME = re.compile(r"g(\d+)-(\d{16,})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Checkpoint:
+    """A complete checkpoint on disk; `position` in tokens from the curriculum's root."""
+
+    generation: int
+    position: int
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def name(generation: int, position: int) -> str:
+    """The folder name of the checkpoint at `position` (tokens) of `generation`."""
+    return f"g{generation}-{position:016d}"
+
+
+def found(folder: Path) -> list[Checkpoint]:
+    """Every published checkpoint below `folder`, by (generation, position)."""
+    if not folder.is_dir():
+        return []
+    checkpoints = []
+    for path in folder.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and (path / MANIFEST).is_file():
+            checkpoints.append(Checkpoint(int(match[1]), int(match[2]), path))
+    return sorted(checkpoints)
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The furthest checkpoint of the newest generation, or None."""
+    checkpoints = found(folder)
+    return checkpoints[-1] if checkpoints else None
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of a finished but unpublished checkpoint folder: size and SHA-256 of every file."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": durable.sha256_file(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    durable.write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+
+
+def verify(folder: Path) -> None:
+    """Read every byte back and compare with the manifest; CheckpointError names the first file that differs."""
+    manifest = _manifest(folder)
+    for file, recorded in manifest["files"].items():
+        path = folder / file
+        if not path.is_file():
+            raise _damaged(folder, f"`{file}` is missing")
+        if path.stat().st_size != recorded["bytes"]:
+            raise _damaged(
+                folder, f"`{file}` has {path.stat().st_size:,} bytes instead of {recorded['bytes']:,}"
+            )
+        if durable.sha256_file(path) != recorded["sha256"]:
+            raise _damaged(folder, f"`{file}` holds other bytes than were saved")
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """The run's state beside the tensors: position, step, plan fingerprint, counters."""
+    try:
+        value: dict[str, Any] = json.loads((folder / STATE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
+    return value
+
+
+def weights_digest(folder: Path) -> str:
+    """One digest of all tensor files, for comparing two checkpoints' bytes without loading them."""
+    files: Mapping[str, Mapping[str, Any]] = _manifest(folder)["files"]
+    return durable.digest(
+        {file: entry["sha256"] for file, entry in files.items() if file.endswith(".safetensors")}
+    )
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed save or prune left behind: folders that never got, or already lost, their name."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith((".tmp-", ".removed-")):
+                durable.remove_tree(path)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"`{MANIFEST}` cannot be read: {error}") from None
+    if manifest.get("format") != FORMAT:
+        raise _damaged(folder, f"its format is {manifest.get('format')!r}, this version reads {FORMAT}")
+    return manifest
+
+
+def _damaged(folder: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint `{folder.name}` cannot be used: {reason}",
+        hint=f"move {folder} away; the same command then goes on from the checkpoint before it",
+    )

@@ -1,0 +1,213 @@
+"""Which prepared text answers to a source's name here, and the requests that make what is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from curriculum import durable, schema
+from curriculum.errors import CurriculumError, DataError
+from curriculum.planner import Compiled, Facts, compile_curriculum
+from curriculum.project import Project
+from curriculum.shards import provenance
+from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest
+from curriculum.tokenizer import Tokenizer
+
+HELD_OUT_WINDOWS = 1024
+
+
+class Texts:
+    """The prepared text of a compiled curriculum, as far as there is any."""
+
+    def __init__(self, project: Project, compiled: Compiled) -> None:
+        self.project = project
+        self.compiled = compiled
+        self._manifests: dict[str, Manifest | None] = {}
+
+    @cached_property
+    def loaded_tokenizer(self) -> Tokenizer | None:
+        """The size's tokenizer, None while it is not trained yet or its file is not there."""
+        path = tokenizer_file(self.project, self.compiled.tokenizer)
+        return Tokenizer.load(path) if path.is_file() else None
+
+    @property
+    def tokenizer(self) -> Mapping[str, Any] | None:
+        """What a plan remembers of the tokenizer: its digest and vocabulary, not its name here."""
+        loaded = self.loaded_tokenizer
+        return (
+            {"digest": loaded.digest, "vocab_size": loaded.vocab_size, "eos": loaded.eos_id}
+            if loaded
+            else None
+        )
+
+    @property
+    def sequence_length(self) -> int:
+        return self.compiled.stages[-1].plan.sequence_length
+
+    @property
+    def held_out_windows(self) -> int:
+        """Windows of each held-out set that an evaluation reads at most."""
+        most = self.compiled.size.at_most
+        return most.held_out_windows if most and most.held_out_windows else HELD_OUT_WINDOWS
+
+    def datasets(self) -> list[str]:
+        """The datasets that the curriculum's sources stand on, by name."""
+        return sorted({choice.dataset for choice in self.compiled.sources.values()})
+
+    def folder(self, dataset: str) -> Path:
+        """Where the prepared text of `dataset` lies for this tokenizer and recipe."""
+        loaded = self.loaded_tokenizer
+        if loaded is None:
+            raise DataError(
+                f"the tokenizer `{self.compiled.tokenizer}` is not there yet",
+                hint=f"`curriculum prepare {self.compiled.curriculum}` makes it",
+            )
+        return self.project.data / dataset / self._request(dataset, "").key(loaded.digest)
+
+    def manifest(self, dataset: str) -> Manifest | None:
+        """The manifest of the prepared text, None while it is not prepared."""
+        if dataset not in self._manifests:
+            found = None
+            if self.loaded_tokenizer is not None and (self.folder(dataset) / "manifest.json").is_file():
+                found = Manifest.load(self.folder(dataset))
+            self._manifests[dataset] = found
+        return self._manifests[dataset]
+
+    def facts(self, dataset: str) -> Facts | None:
+        """Windows of one pass and digest of the prepared text, None while it is not prepared."""
+        manifest = self.manifest(dataset)
+        if manifest is None:
+            return None
+        return Facts(windows=manifest.splits[TRAIN].windows(self.sequence_length), digest=manifest.digest)
+
+    def missing(self, only: str | None = None) -> list[str]:
+        """The datasets not yet prepared; forgets what it knew, so that it may be asked again."""
+        self._manifests.clear()
+        self.__dict__.pop("loaded_tokenizer", None)
+        chosen = {c.dataset for n, c in self.compiled.sources.items() if only in (None, n, c.dataset)}
+        return [dataset for dataset in sorted(chosen) if self.manifest(dataset) is None]
+
+    def request(self, dataset: str) -> PrepareRequest:
+        """What the runner is asked to do to prepare `dataset`."""
+        return self._request(dataset, str(self.folder(dataset)))
+
+    def _request(self, dataset: str, output: str) -> PrepareRequest:
+        entry = self.project.sources.sources[dataset]
+        return PrepareRequest(
+            dataset=dataset,
+            read=entry.reading(),
+            tokenizer_file=str(tokenizer_file(self.project, self.compiled.tokenizer)),
+            tokenizer_name=self.compiled.tokenizer,
+            output=output,
+            progress=f"{output}.progress.jsonl",
+            sequence_length=self.sequence_length,
+            root=str(self.project.root),
+            text=entry.text_column(),
+            id=entry.id,
+            drop=entry.drop,
+            keep=entry.keep,
+            extract=entry.extract,
+            held_out=entry.holding_out(),
+            tasks=entry.tasks,
+            workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        )
+
+    def provenance_lines(self) -> dict[str, str]:
+        """Package, version and licence of each dataset, in words; an absent package says what to install."""
+        lines = {}
+        for dataset in self.datasets():
+            entry = self.project.sources.sources[dataset]
+            try:
+                line = provenance.sentence(provenance.provenance(entry.reading()))
+            except DataError as error:
+                line = f"absent: {error.hint or error.what}"
+            lines[dataset] = line + (f"; {entry.licence}" if entry.licence else "")
+        return lines
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """What each prepared dataset holds: documents, tokens, bytes a token, what was dropped and why."""
+        rows = []
+        for dataset in self.datasets():
+            manifest = self.manifest(dataset)
+            if manifest is None:
+                continue
+            for name in (TRAIN, HELD_OUT):
+                if name not in manifest.splits:
+                    continue
+                split = manifest.splits[name]
+                rows.append(
+                    {
+                        "dataset": dataset,
+                        "split": name,
+                        "documents": split.documents,
+                        "tokens": split.tokens,
+                        "bytes_per_token": split.text_bytes / max(1, split.tokens),
+                        "windows": split.windows(self.sequence_length),
+                        "tail": split.tail(self.sequence_length),
+                        "dropped": dict(split.dropped),
+                        "from": provenance.sentence(manifest.provenance),
+                    }
+                )
+        return rows
+
+
+def compile_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, Texts]:
+    """A curriculum compiled with what is prepared so far, and that text."""
+    declared = compile_curriculum(project, name, size)
+    texts = Texts(project, declared)
+    if texts.tokenizer is None:
+        return declared, texts
+    return compile_curriculum(project, name, size, facts=texts.facts, tokenizer=texts.tokenizer), texts
+
+
+def tokenizer_file(project: Project, name: str) -> Path:
+    """The `tokenizer.json` that `name` is bound to: a file of the project, or one trained from its text."""
+    entry = project.sources.tokenizers[name]
+    if entry.path is not None:
+        return project.root / entry.path
+    recipe = durable.digest({"reads": _reads(project, entry), "vocab_size": entry.vocab_size})
+    return project.data / "tokenizers" / f"{name}-{recipe[:8]}" / "tokenizer.json"
+
+
+def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
+    """The request that trains tokenizer `name`, None when its file is there; DataError when it cannot be made."""
+    entry = project.sources.tokenizers[name]
+    path = tokenizer_file(project, name)
+    if path.is_file():
+        return None
+    if entry.path is not None:
+        raise DataError(
+            f"tokenizer `{name}` is bound to `{entry.path}`, which is not there",
+            place=project.sources_document.place(("tokenizers", name, "path")),
+            hint="put a `tokenizer.json` there, or bind the name to another file in sources.yaml",
+        )
+    assert entry.vocab_size is not None
+    return TokenizerRequest(
+        reads=_reads(project, entry), vocab_size=entry.vocab_size, output=str(path), root=str(project.root)
+    )
+
+
+def check_installed(texts: Texts) -> None:
+    """Refuse, before any process starts, a dataset whose package is absent: DataError says what to install."""
+    for dataset in texts.datasets():
+        if texts.manifest(dataset) is None:
+            try:
+                provenance.provenance(texts.project.sources.sources[dataset].reading())
+            except CurriculumError as error:
+                place = texts.project.sources_document.place(("sources", dataset))
+                raise DataError(error.what, place=error.place or place, hint=error.hint) from None
+
+
+def _reads(project: Project, entry: schema.TokenizerEntry) -> dict[str, dict[str, Any]]:
+    reads = {}
+    for dataset in entry.train or ():
+        source = project.sources.sources[dataset]
+        extra = {"text": source.text_column(), "extract": source.extract}
+        reads[dataset] = {
+            **source.reading(),
+            **{key: value for key, value in extra.items() if value is not None},
+        }
+    return reads

@@ -1,0 +1,234 @@
+"""The one module through which everything that must survive a crash reaches the disk.
+
+The protocol is always the same: write beside the target, fsync the file, put it in place by one rename
+(or link), fsync the directory. Nothing durable is overwritten in place. A directory that belongs together
+is built under a temporary name, synced, and published by one rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from curriculum.errors import Busy
+
+_CHUNK = 1 << 20
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of `value` that digests are taken of: sorted keys, no spaces, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+    ).encode()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hexadecimal) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hexadecimal) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names inside `path` durable; without this a power cut may undo a rename."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Create `path` and its missing parents, each made durable in its own parent."""
+    missing = []
+    at = path
+    while not at.exists():
+        missing.append(at)
+        at = at.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_directory(folder.parent)
+
+
+def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
+    """Put `data` at `path`, whole or not at all. Without `replace`, an existing file raises FileExistsError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if replace:
+            os.rename(temporary, path)
+        else:
+            os.link(temporary, path)
+            os.unlink(temporary)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_directory(path.parent)
+
+
+def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
+    """`write_bytes` of readable JSON (sorted keys, two spaces, a final newline)."""
+    text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(), replace=replace)
+
+
+def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:
+    """Append one JSON object as one line, in one write call; a crash can tear the last line only."""
+    line = canonical_json(value) + b"\n"
+    fresh = not path.exists()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, line)
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if fresh and sync:
+        sync_directory(path.parent)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of `path`; a torn last line, which a crash may leave, is not one of them."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
+def sync_tree(folder: Path) -> None:
+    """fsync every file below `folder`, then every directory, innermost first."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            descriptor = os.open(Path(root, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_directory(Path(root))
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a finished directory its name: sync all of it, rename, sync the parent.
+
+    Raises FileExistsError when `final` exists: what was published is never written again.
+    """
+    if final.exists():
+        raise FileExistsError(f"{final} is already published")
+    sync_tree(temporary)
+    os.rename(temporary, final)
+    sync_directory(final.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a directory so that a crash half-way leaves a name nobody reads: rename first, then delete."""
+    doomed = folder.with_name(f".removed-{folder.name}-{secrets.token_hex(4)}")
+    os.rename(folder, doomed)
+    sync_directory(folder.parent)
+    shutil.rmtree(doomed)
+
+
+class Lock:
+    """A kernel lock on a file: it dies with its holder, so no stale lock ever needs removing by hand.
+
+    The file remembers who holds it (process id, host, command, since when) for the loser's message.
+    """
+
+    def __init__(self, path: Path, purpose: str) -> None:
+        self.path = path
+        self.purpose = purpose
+        self._descriptor: int | None = None
+
+    def acquire(self, *, wait_seconds: float = 0.0) -> None:
+        """Take the lock, or raise Busy naming the holder once `wait_seconds` have passed."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
+                    os.close(descriptor)
+                    raise Busy(
+                        f"{self.purpose} is held by another process: {_holder_sentence(holder)}",
+                        hint="wait for it to end, or stop it (`curriculum stop NAME`); it needs no unlocking by hand",
+                    ) from None
+                time.sleep(0.05)
+        owner = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, canonical_json(owner), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Lock:
+        if self._descriptor is None:
+            self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def holder_of(path: Path) -> Mapping[str, Any] | None:
+    """Who holds the lock at `path` now, or None when nobody does."""
+    if not path.exists():
+        return None
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        try:
+            owner: Mapping[str, Any] = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+        except ValueError:
+            owner = {}
+        return owner
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _holder_sentence(text: str) -> str:
+    try:
+        owner = json.loads(text)
+        return f"pid {owner['pid']} on {owner['host']}, since {owner['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "its name is not readable"
+
+
+def blocks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
+    """The file's bytes in blocks of `size`, the last one shorter."""
+    with path.open("rb") as file:
+        while block := file.read(size):
+            yield block

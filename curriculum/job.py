@@ -1,0 +1,119 @@
+"""What the runner is handed: where and how to do one thing. WHAT is trained stands in the plan alone.
+
+A job file is JSON with a `kind`. Paths are absolute. The same job may be launched again at any time: a job is
+a command that goes on from what it finds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curriculum import durable
+from curriculum.errors import RunFailed
+from curriculum.shards.format import PrepareRequest, TokenizerRequest
+
+FORMAT = 1
+
+# What a finished process writes as `outcome.json` into its attempt folder: torchrun hides exit codes.
+OUTCOME = "outcome.json"
+DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """How a training job runs; any of it may change at every restart."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    sharding: str = "auto"
+    micro_batch: int | None = None
+    attention: str = "auto"
+    compile: bool | None = None
+    activation_checkpointing: str = "none"
+    deterministic: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """A held-out set to evaluate on: the first `windows` windows of the data folder's held-out split."""
+
+    folder: str
+    windows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """Train one stage to its end, from its last checkpoint or, when it has none, from its parent's.
+
+    `data` maps each source of the plan to its prepared folder. `checkpoint_every` and `evaluate_every` are in
+    tokens on the curriculum's clock; `keep` are positions at which a checkpoint is taken and kept;
+    `keep_last` is how many of the cadence's checkpoints are retained.
+    """
+
+    plan: str
+    stage_folder: str
+    attempt_folder: str
+    data: Mapping[str, str]
+    held_out: Mapping[str, HeldOut]
+    parent_checkpoint: str | None
+    generation: int
+    checkpoint_every: int
+    evaluate_every: int
+    keep: tuple[int, ...] = ()
+    keep_last: int = 2
+    machine: Machine = field(default_factory=Machine)
+    stop_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareJob:
+    """Tokenise one source; see `PrepareRequest`."""
+
+    attempt_folder: str
+    request: PrepareRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerJob:
+    """Train one tokenizer; see `TokenizerRequest`."""
+
+    attempt_folder: str
+    request: TokenizerRequest
+
+
+Job = TrainJob | PrepareJob | TokenizerJob
+
+_KINDS: dict[str, type[TrainJob] | type[PrepareJob] | type[TokenizerJob]] = {
+    "train": TrainJob,
+    "prepare": PrepareJob,
+    "tokenizer": TokenizerJob,
+}
+
+
+def save(job: Job, path: Path) -> None:
+    """Write the job file, durably."""
+    kind = next(name for name, cls in _KINDS.items() if cls is type(job))
+    durable.write_json(path, {"format": FORMAT, "kind": kind, **asdict(job)})
+
+
+def load(path: Path) -> Job:
+    """Read a job file; RunFailed when this version does not know its format or kind."""
+    value: dict[str, Any] = json.loads(path.read_bytes())
+    if value.pop("format") != FORMAT or value["kind"] not in _KINDS:
+        raise RunFailed(f"`{path}` is not a job this version knows")
+    kind = value.pop("kind")
+    if kind == "train":
+        value["machine"] = Machine(**value["machine"])
+        value["held_out"] = {name: HeldOut(**entry) for name, entry in value["held_out"].items()}
+        value["keep"] = tuple(value["keep"])
+        return TrainJob(**value)
+    if kind == "prepare":
+        value["request"] = PrepareRequest.from_json(value["request"])
+        return PrepareJob(**value)
+    value["request"] = TokenizerRequest.from_json(value["request"])
+    return TokenizerJob(**value)

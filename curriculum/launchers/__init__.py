@@ -1,0 +1,33 @@
+"""How a job file becomes running processes; chosen in the machine file. The only place that says `-m runner`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from curriculum.errors import RunFailed
+
+
+def runner_command() -> list[str]:
+    """The interpreter and module that execute a job; refuses a `runner` that is not the one installed with us."""
+    spec = importlib.util.find_spec("runner")
+    ours = Path(__file__).resolve().parents[2] / "runner" / "__init__.py"
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != ours:
+        raise RunFailed(
+            f"the module `runner` that Python finds is not curriculum's: {spec.origin if spec else 'there is none'}",
+            hint="rename the other `runner`, or run from another folder",
+        )
+    return [sys.executable, "-m", "runner"]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of every job process. PYTHONSAFEPATH keeps a `runner.py` lying about from being run."""
+    return {
+        **os.environ,
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }

@@ -1,0 +1,80 @@
+"""Jobs on this machine: one process, or torchrun with several."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from curriculum.launchers import environment, runner_command
+
+_PR_SET_PDEATHSIG = 1
+
+
+def command(job: Path, processes: int) -> list[str]:
+    """The command line that runs `job` in `processes` processes."""
+    python = runner_command()
+    if processes == 1:
+        return [*python, str(job)]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+    ]
+    return [*torchrun, *python[1:], str(job)]
+
+
+def start(job: Path, *, processes: int, threads: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start `job` in a process group of its own, its output appended to `log`.
+
+    A group of its own, so that Ctrl-C reaches it once and through us. When we are killed outright the kernel
+    tells it to stop, so that nobody trains on unseen.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command(job, processes),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(threads),
+            start_new_session=True,
+            preexec_fn=_die_with_parent() if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the job to save and end."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End the whole process group at once."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _die_with_parent() -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork, where loading is not safe
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return ask
+
+
+def default_threads(machine: Mapping[str, object], processes: int) -> int:
+    """Threads of each process: as the machine file says, else an even share of the cores we may use."""
+    stated = machine.get("threads")
+    if isinstance(stated, int):
+        return stated
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, cores // processes)

@@ -1,0 +1,56 @@
+"""The record of what was trained: one line per checkpoint with the tokens read from every source.
+
+The lines are a running count kept by the trainer, so that they can be compared with the plan's arithmetic.
+Keyed by (generation, position); on resuming, lines past the checkpoint that is resumed from are cut away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from curriculum import durable
+
+LEDGER = "ledger.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """State of the count at a step boundary; `windows` per source since the curriculum's root."""
+
+    generation: int
+    position: int
+    step: int
+    checkpoint: str
+    fingerprint: str
+    windows: Mapping[str, int]
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Entry:
+        return Entry(**{field: value[field] for field in Entry.__dataclass_fields__})
+
+
+def append(stage_folder: Path, entry: Entry) -> None:
+    """Add `entry`, durably, unless it is already the last line."""
+    entries = read(stage_folder)
+    if entries and entries[-1] == entry:
+        return
+    durable.append_json_line(stage_folder / LEDGER, asdict(entry))
+
+
+def read(stage_folder: Path) -> list[Entry]:
+    """All whole entries, oldest first."""
+    return [Entry.from_json(line) for line in durable.read_json_lines(stage_folder / LEDGER)]
+
+
+def cut_back(path: Path, position: int) -> None:
+    """Drop lines past `position`, and a torn last line, from a JSON-lines file whose lines bear `position`."""
+    if not path.exists():
+        return
+    lines = durable.read_json_lines(path)
+    kept = [line for line in lines if line["position"] <= position]
+    whole = b"".join(durable.canonical_json(line) + b"\n" for line in kept)
+    if whole != path.read_bytes():
+        durable.write_bytes(path, whole, replace=True)

@@ -1,0 +1,315 @@
+"""From a curriculum's name to its whole history: the stages before its branch point, then its own.
+
+A stage keeps what it does not change: every unstated key comes from the stage before it, through branch points
+up to the root. Never inherited are `ramp`, `skip`, `positions`, `rewarm` and `optimizer: reset`, which are
+events, not settings. Everything here is at full size; the planner scales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from curriculum import schema
+from curriculum.errors import ConfigError, NotFound, Place, PlanError, did_you_mean
+from curriculum.project import Project
+from curriculum.units import Length, parse_count, show_count
+from curriculum.yamlfile import Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One stage with nothing left unsaid. `until` is its declared end: full-size tokens from the root."""
+
+    curriculum: str
+    stage: str
+    seed: int
+    model: schema.ModelNumbers
+    tokenizer: str
+    optimizer: schema.OptimizerEntry
+    every: schema.EveryEntry
+    sequence_length: int
+    learning_rate: schema.LearningRateEntry
+    mixture: str
+    batch: Length
+    mask_documents: bool
+    until: int
+    ramp: Length | None = None
+    skip: tuple[schema.SkipEntry, ...] = ()
+    positions: str | None = None
+    reset_optimizer: bool = False
+    own_learning_rate: bool = False
+    rewarm: Length | None = None
+    document: Document = field(repr=False)
+    path: tuple[str | int, ...] = ()
+
+    def place(self, key: str) -> Place:
+        """Where `key` of this stage is written, or the stage itself, or the file's same key above it."""
+        for path in ((*self.path, key), (key,), self.path):
+            try:
+                return self.document.place(path)
+            except KeyError:
+                continue
+        return self.document.place(())
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A stage as far as a lineage goes through it; `cut` is the branch position (full-size tokens) or None."""
+
+    setting: Setting
+    cut: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`NAME[/STAGE][@TOKENS]`, as given on a command line or in `from:`."""
+
+    curriculum: str
+    stage: str | None = None
+    position: int | None = None
+
+    def __str__(self) -> str:
+        stage = f"/{self.stage}" if self.stage else ""
+        return f"{self.curriculum}{stage}" + (
+            f"@{show_count(self.position)}" if self.position is not None else ""
+        )
+
+
+def parse_address(text: str) -> Address:
+    """Read `NAME[/STAGE][@TOKENS]`; NotFound when it is not of that form."""
+    name, at, position = text.partition("@")
+    curriculum, slash, stage = name.partition("/")
+    if not schema.is_name(curriculum) or (slash and not schema.is_name(stage)):
+        raise NotFound(
+            f"`{text}` is not an address",
+            hint="an address is NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T",
+        )
+    try:
+        tokens = parse_count(position) if at else None
+    except ValueError as error:
+        raise NotFound(f"`{text}` is not an address: {error}", hint="as in v1.1@1.2T") from None
+    return Address(curriculum, stage or None, tokens)
+
+
+def lineage(project: Project, name: str) -> tuple[Leg, ...]:
+    """Every stage from the root to the last stage of curriculum `name`, each with nothing left unsaid."""
+    return _legs(project, name, ())
+
+
+def legs_to(project: Project, address: Address) -> tuple[Leg, ...]:
+    """The lineage that ends at `address`: at a stage's end, at a position, or at the curriculum's end."""
+    return _cut(lineage(project, address.curriculum), address, None)
+
+
+def branches_from(project: Project, curriculum: str) -> dict[int | str, list[str]]:
+    """Which curricula of the project branch from `curriculum`: declared position or stage -> their names."""
+    branches: dict[int | str, list[str]] = {}
+    for name in project.names("stages"):
+        try:
+            file, _ = project.curriculum(name)
+            parent = parse_address(file.from_) if file.from_ else None
+        except (ConfigError, NotFound):
+            continue  # a broken file elsewhere in the project is its own author's error, not this run's
+        if parent is not None and parent.curriculum == curriculum:
+            key = parent.position if parent.position is not None else (parent.stage or "")
+            branches.setdefault(key, []).append(name)
+    return branches
+
+
+def _legs(project: Project, name: str, below: tuple[str, ...]) -> tuple[Leg, ...]:
+    file, document = project.curriculum(name)
+    if file.from_ is None:
+        legs: tuple[Leg, ...] = ()
+        before: Setting | None = None
+        end = 0
+    else:
+        place = document.place(("from",))
+        try:
+            address = parse_address(file.from_)
+        except NotFound as error:
+            raise ConfigError(error.what, place=place, hint=error.hint) from None
+        chain = (*below, name)
+        if address.curriculum in chain:
+            circle = " -> ".join((*chain[chain.index(address.curriculum) :], address.curriculum))
+            raise PlanError(
+                f"`from:` goes round in a circle: {circle}",
+                place=place,
+                hint="one of them must be a root, without `from:`",
+            )
+        if address.curriculum not in project.names("stages"):
+            raise NotFound(
+                f"`{name}` branches from `{address.curriculum}`, which does not exist",
+                place=place,
+                hint=did_you_mean(address.curriculum, project.names("stages")),
+            )
+        legs = _cut(_legs(project, address.curriculum, chain), address, place)
+        before = legs[-1].setting
+        end = legs[-1].cut if legs[-1].cut is not None else before.until
+    for number, stage in enumerate(file.stages):
+        setting = _setting(name, file, document, number, stage, before, end)
+        legs = (*legs, Leg(setting))
+        before, end = setting, setting.until
+    return legs
+
+
+def _cut(legs: tuple[Leg, ...], address: Address, place: Place | None) -> tuple[Leg, ...]:
+    if address.stage is not None:
+        named = [
+            at
+            for at, leg in enumerate(legs)
+            if (leg.setting.curriculum, leg.setting.stage) == (address.curriculum, address.stage)
+        ]
+        if not named:
+            stages = [leg.setting.stage for leg in legs if leg.setting.curriculum == address.curriculum]
+            raise NotFound(
+                f"curriculum `{address.curriculum}` has no stage `{address.stage}`",
+                place=place,
+                hint=did_you_mean(address.stage, stages),
+            )
+        legs = legs[: named[0] + 1]
+    if address.position is None:
+        return legs
+    end = legs[-1].setting.until
+    if not 0 < address.position <= end:
+        raise PlanError(
+            f"`{address}` lies outside its parent: `{address.curriculum}` runs from 0 to {show_count(end)} tokens",
+            place=place,
+            hint=f"branch at a position up to {show_count(end)}",
+        )
+    start = 0
+    for at, leg in enumerate(legs):
+        stop = leg.cut if leg.cut is not None else leg.setting.until
+        if start < address.position <= stop:
+            whole = address.position == stop and leg.cut is None
+            return (*legs[:at], leg if whole else replace(leg, cut=address.position))
+        start = stop
+    raise AssertionError("positions are covered by the stages up to the end")
+
+
+_ROOT_KEYS = ("seed", "model", "tokenizer", "sequence_length", "optimizer", "learning_rate")
+
+
+def _setting(
+    name: str,
+    file: schema.CurriculumFile,
+    document: Document,
+    number: int,
+    stage: schema.StageEntry,
+    before: Setting | None,
+    end: int,
+) -> Setting:
+    first = number == 0
+
+    def said(key: str, default: Any = None) -> Any:
+        """The nearest statement: on the stage, at the top of the file (for its first stage), or inherited."""
+        for owner in (stage, file if first or before is None else None):
+            value = getattr(owner, key, None)
+            if value is not None:
+                return value
+        if before is not None:
+            return getattr(before, key)
+        if default is None:
+            raise ConfigError(
+                f"`{name}` does not say its `{key}`, and has no parent to take it from",
+                place=document.place(()),
+                hint=f"a root curriculum states {', '.join(f'`{k}`' for k in _ROOT_KEYS)}, and its first stage `mixture` and `batch`",
+            )
+        return default
+
+    for key in ("seed", "model", "tokenizer"):
+        stated = getattr(file, key)
+        if (
+            before is not None
+            and first
+            and stated is not None
+            and _resolve(key, stated, document) != getattr(before, key)
+        ):
+            raise PlanError(
+                f"`{name}` states another `{key}` than the curriculum it branches from",
+                place=document.place((key,)),
+                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own",
+            )
+    model = _resolve("model", said("model"), document)
+    batch: Length = said("batch")
+    sequence_length: int = said("sequence_length")
+    own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
+    optimizer = said("optimizer")
+    reset = stage.optimizer == "reset"
+    if optimizer == "reset":
+        assert before is not None
+        optimizer = before.optimizer
+    setting = Setting(
+        curriculum=name,
+        stage=stage.name,
+        seed=said("seed"),
+        model=model,
+        tokenizer=said("tokenizer"),
+        optimizer=optimizer,
+        every=said("every", schema.EveryEntry()),
+        sequence_length=sequence_length,
+        learning_rate=said("learning_rate"),
+        mixture=said("mixture"),
+        batch=batch,
+        mask_documents=bool(said("mask_documents", False)),
+        until=0,
+        ramp=stage.ramp,
+        skip=tuple(stage.skip or ()),
+        positions=stage.positions,
+        reset_optimizer=reset,
+        own_learning_rate=own_learning_rate and before is not None,
+        rewarm=stage.rewarm,
+        document=document,
+        path=("stages", number),
+    )
+    if stage.until is not None:
+        until = stage.until.tokens(sequence_length=sequence_length, batch_sequences=batch_sequences(setting))
+    else:
+        assert stage.tokens is not None
+        until = end + stage.tokens.tokens(
+            sequence_length=sequence_length, batch_sequences=batch_sequences(setting)
+        )
+    if until <= end:
+        raise PlanError(
+            f"stage `{stage.name}` ends at {show_count(until)}, where the stage before it already ends at {show_count(end)}",
+            place=setting.place("until" if stage.until is not None else "tokens"),
+            hint="`until:` is a position counted from the root; `tokens:` gives the stage's own length",
+        )
+    return replace(setting, until=until)
+
+
+def batch_sequences(setting: Setting) -> int:
+    """The full-size batch in sequences; PlanError naming the nearest when it is not a whole number of them."""
+    batch = setting.batch
+    if batch.unit == "sequences":
+        return batch.amount
+    if batch.unit == "tokens":
+        sequences, rest = divmod(batch.amount, setting.sequence_length)
+        if rest == 0:
+            return sequences
+        near = [
+            f"{n} sequences ({n * setting.sequence_length:,} tokens)" for n in (sequences, sequences + 1) if n
+        ]
+        raise PlanError(
+            f"a batch of {batch} is {float(Fraction(batch.amount, setting.sequence_length)):.1f} sequences of {setting.sequence_length} tokens",
+            place=setting.place("batch"),
+            hint=f"the nearest that fit: {' or '.join(near)}",
+        )
+    raise PlanError(
+        f"a batch is given in sequences or tokens, not `{batch}`",
+        place=setting.place("batch"),
+        hint="as in `batch: 896 sequences`",
+    )
+
+
+def _resolve(key: str, value: Any, document: Document) -> Any:
+    if key == "model" and isinstance(value, str):
+        if value not in schema.MODELS:
+            raise NotFound(
+                f"unknown model `{value}`",
+                place=document.place(("model",)),
+                hint=did_you_mean(value, schema.MODELS),
+            )
+        return schema.MODELS[value]
+    return value

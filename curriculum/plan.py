@@ -1,0 +1,369 @@
+"""The waist of the house: what a machine runs, as plain numbers, every decision a function of (plan, step).
+
+A stage plan knows no paths, no machine and no YAML. Steps are optimizer updates counted from the curriculum's
+root, from 0; positions are tokens from the root; a stage covers the half-open range of steps
+`[first_step, first_step + steps)`. From a step follow, by arithmetic alone, its learning rate and, for each of
+its slots, the source, the pass over it and the window that is read.
+
+The order in three layers (docs/decisions/0003-closed-form-order.md):
+
+    sequence j of the stage ── pieces ──> sequence i of a blend
+    sequence i of a blend   ── tree or ramp ──> item k of a source (its k-th window over the whole lineage)
+    item k of a source      ── segments, permutation ──> (pass, window)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curriculum import durable
+from curriculum.errors import PlanError
+from curriculum.mixing import Ramp, Tree
+from curriculum.permutation import ORDER_VERSION, Permutation, rotation
+from curriculum.schedule import LearningRate
+
+FORMAT = 1
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A run of a source's items that share one permutation a pass.
+
+    Items from `first_item` on read windows `first_window … first_window + windows - 1`, pass after pass,
+    until the next segment begins; `digest` is that of the shards it covers, None while they are not prepared.
+    """
+
+    first_item: int
+    pass_number: int
+    windows: int
+    first_window: int = 0
+    name: str = "0"
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePlan:
+    """How a source's items become windows. `dataset` names the prepared text that stands for the source."""
+
+    dataset: str
+    segments: tuple[Segment, ...]
+    order: Literal["shuffled", "in-order"] = "shuffled"
+
+    @property
+    def windows(self) -> int:
+        """Windows of one pass, as of the last segment."""
+        return self.segments[-1].windows
+
+    def place(self, item: Integers, *, seed: int, source: str) -> tuple[Integers, Integers]:
+        """`(pass, window)` of each item (shape `[n]`, counted over the lineage)."""
+        starts = np.array([segment.first_item for segment in self.segments], np.int64)
+        number = np.searchsorted(starts, item, side="right") - 1
+        pass_number = np.empty_like(item)
+        window = np.empty_like(item)
+        for at in np.unique(number):
+            segment = self.segments[int(at)]
+            inside = number == at
+            passes, rest = np.divmod(item[inside] - segment.first_item, segment.windows)
+            windows = np.empty_like(rest)
+            for turn in np.unique(passes):
+                now = passes == turn
+                if self.order == "in-order":
+                    windows[now] = rest[now]
+                else:
+                    windows[now] = Permutation(
+                        segment.windows,
+                        seed=seed,
+                        source=source,
+                        pass_number=segment.pass_number + int(turn),
+                        segment=segment.name,
+                    )(rest[now])
+            pass_number[inside] = segment.pass_number + passes
+            window[inside] = segment.first_window + windows
+        return pass_number, window
+
+    def passes(self, items: int) -> float:
+        """How many passes the first `items` items make, for showing."""
+        segment = next(s for s in reversed(self.segments) if s.first_item <= items)
+        return segment.pass_number + (items - segment.first_item) / segment.windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """Proportions from which sequences draw: constant, or a ramp from one set of weights to another.
+
+    `base` counts the items of each source that the lineage had used when this blend's sequence 0 began.
+    A ramp goes over `ramp` sequences from `before` (a tree already `before_index` sequences along) to `weights`.
+    """
+
+    weights: Mapping[str, int]
+    base: Mapping[str, int]
+    before: Mapping[str, int] | None = None
+    before_index: int = 0
+    ramp: int = 0
+
+    @cached_property
+    def mixer(self) -> Tree | Ramp:
+        after = Tree(self.weights)
+        return after if self.before is None else Ramp(Tree(self.before), self.before_index, after, self.ramp)
+
+    def items(self, index: int) -> dict[str, int]:
+        """Items of every source used by the lineage before this blend's sequence `index`."""
+        counts = self.mixer.counts(index)
+        return {name: self.base.get(name, 0) + counts.get(name, 0) for name in sorted({*self.base, *counts})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """From the stage's sequence `first` on, sequences come from blend number `blend`, starting at its `index`."""
+
+    first: int
+    blend: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What fills a step's slots, in slot order; `source` indexes `names`, all arrays have shape `[slots]`."""
+
+    names: tuple[str, ...]
+    source: NDArray[np.int32]
+    item: Integers
+    pass_number: Integers
+    window: Integers
+
+    def rank(self, rank: int, ranks: int) -> Draws:
+        """The contiguous slots of `rank` of `ranks`; the slots must divide evenly."""
+        slots = len(self.window)
+        if slots % ranks:
+            raise PlanError(f"{slots} sequences a step cannot be dealt evenly to {ranks} ranks")
+        part = slice(rank * slots // ranks, (rank + 1) * slots // ranks)
+        return Draws(
+            self.names, self.source[part], self.item[part], self.pass_number[part], self.window[part]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """The branch point: the fingerprint of all history up to `position` tokens."""
+
+    fingerprint: str
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """One stage, compiled. Lengths in tokens unless the name says steps or sequences."""
+
+    seed: int
+    model: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    learning_rate: LearningRate
+    sequence_length: int
+    batch_sequences: int
+    first_step: int
+    steps: int
+    start: int
+    sources: Mapping[str, SourcePlan]
+    blends: tuple[Blend, ...]
+    pieces: tuple[Piece, ...]
+    read_before: Mapping[str, int]
+    parent: Parent | None = None
+    reset_optimizer: bool = False
+    mask_documents: bool = False
+    order_version: int = ORDER_VERSION
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    # --- the clock ---------------------------------------------------------------------------------------
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.batch_sequences * self.sequence_length
+
+    @property
+    def sequences(self) -> int:
+        return self.steps * self.batch_sequences
+
+    @property
+    def end(self) -> int:
+        """Position of the stage's last step boundary, which is the next stage's start."""
+        return self.start + self.steps * self.batch_tokens
+
+    @property
+    def last_step(self) -> int:
+        """The first step that is no longer this stage's."""
+        return self.first_step + self.steps
+
+    def position_after(self, step: int) -> int:
+        """Tokens from the root once `step` has been taken."""
+        return self.start + (step - self.first_step + 1) * self.batch_tokens
+
+    def step_at(self, position: int) -> int:
+        """The first step not yet taken at `position`, which must be one of this stage's step boundaries."""
+        steps, rest = divmod(position - self.start, self.batch_tokens)
+        if rest or not 0 <= steps <= self.steps:
+            raise PlanError(f"{position:,} tokens is not a step boundary of this stage")
+        return self.first_step + steps
+
+    def lr(self, step: int) -> float:
+        """The learning rate of `step`: the curve's value at the position where the step ends."""
+        return self.learning_rate.at(self.position_after(step))
+
+    # --- the order ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.sources))
+
+    def draws(self, step: int) -> Draws:
+        """The sources and windows that fill the slots of `step`; the set never depends on ranks or machine."""
+        if not self.first_step <= step < self.last_step:
+            raise PlanError(
+                f"step {step:,} is not in this stage ({self.first_step:,} to {self.last_step - 1:,})"
+            )
+        batch = self.batch_sequences
+        turn = rotation(self.seed, step, batch)
+        slots = (np.arange(batch, dtype=np.int64) + turn) % batch
+        return self.sequences_at((step - self.first_step) * batch + slots)
+
+    def sequences_at(self, sequence: Integers) -> Draws:
+        """The draws of the stage's sequences numbered `sequence` (shape `[n]`)."""
+        names = self.names
+        number = {name: i for i, name in enumerate(names)}
+        source = np.empty(sequence.shape, np.int32)
+        item = np.empty(sequence.shape, np.int64)
+        for at, piece in enumerate(self.pieces):
+            until = self.pieces[at + 1].first if at + 1 < len(self.pieces) else self.sequences
+            inside = (sequence >= piece.first) & (sequence < until)
+            if not inside.any():
+                continue
+            blend = self.blends[piece.blend]
+            drawn, ordinal = blend.mixer.draw(sequence[inside] - piece.first + piece.index)
+            blend_names = blend.mixer.names
+            source[inside] = np.array([number[name] for name in blend_names], np.int32)[drawn]
+            base = np.array([blend.base.get(name, 0) for name in blend_names], np.int64)
+            item[inside] = base[drawn] + ordinal
+        pass_number = np.empty_like(item)
+        window = np.empty_like(item)
+        for name in names:
+            mine = source == number[name]
+            if mine.any():
+                pass_number[mine], window[mine] = self.sources[name].place(
+                    item[mine], seed=self.seed, source=name
+                )
+        return Draws(names, source, item, pass_number, window)
+
+    def items(self, sequence: int) -> dict[str, int]:
+        """How far the lineage has come in every source before the stage's sequence number `sequence`."""
+        piece = next(piece for piece in reversed(self.pieces) if piece.first <= sequence)
+        return self.blends[piece.blend].items(piece.index + sequence - piece.first)
+
+    def windows_read(self, position: int) -> dict[str, int]:
+        """Windows of every source read since the root by `position` (a position inside this stage), exactly."""
+        sequence = (position - self.start) // self.sequence_length
+        total = dict(self.read_before)
+        for at, piece in enumerate(self.pieces):
+            until = self.pieces[at + 1].first if at + 1 < len(self.pieces) else self.sequences
+            length = min(until, sequence) - piece.first
+            if length <= 0:
+                break
+            blend = self.blends[piece.blend]
+            begin, end = blend.mixer.counts(piece.index), blend.mixer.counts(piece.index + length)
+            for name, count in end.items():
+                total[name] = total.get(name, 0) + count - begin.get(name, 0)
+        return dict(sorted(total.items()))
+
+    # --- identity ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of everything that decides what is trained; labels, machine and cadence are not in it."""
+        return self.history(self.end)
+
+    def history(self, position: int) -> str:
+        """Digest of everything that decided what was trained up to `position`, a step boundary of this stage.
+
+        A change strictly ahead of `position` leaves it as it is.
+        """
+        steps = self.step_at(position) - self.first_step
+        sequences = steps * self.batch_sequences
+        pieces = [piece for piece in self.pieces if piece.first < max(sequences, 1)]
+        value = self.to_json()
+        del value["labels"]
+        value["steps"] = steps
+        value["pieces"] = [{**asdict(piece), "blend": at} for at, piece in enumerate(pieces)]
+        value["blends"] = [value["blends"][piece.blend] for piece in pieces]
+        reached = self.items(sequences)
+        for name, source in value["sources"].items():
+            source["segments"] = [s for s in source["segments"] if s["first_item"] <= reached.get(name, 0)]
+        value["sources"] = {
+            name: source
+            for name, source in value["sources"].items()
+            if any(name in blend["weights"] or name in (blend["before"] or {}) for blend in value["blends"])
+        }
+        return durable.digest(value)
+
+    # --- JSON --------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        value = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        value["format"] = FORMAT
+        value["learning_rate"] = self.learning_rate.to_json()
+        value["sources"] = {name: asdict(source) for name, source in self.sources.items()}
+        value["blends"] = [asdict(blend) for blend in self.blends]
+        value["pieces"] = [asdict(piece) for piece in self.pieces]
+        value["parent"] = asdict(self.parent) if self.parent else None
+        return json.loads(durable.canonical_json(value))  # type: ignore[no-any-return]
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> StagePlan:
+        if value.get("format") != FORMAT:
+            raise PlanError(f"this plan has format {value.get('format')!r}; this version reads {FORMAT}")
+        if value["order_version"] != ORDER_VERSION:
+            raise PlanError(
+                f"this plan was made for order version {value['order_version']}; this version computes {ORDER_VERSION}",
+                hint="finish the run with the version of curriculum that began it",
+            )
+        fields = {name: value[name] for name in StagePlan.__dataclass_fields__}
+        fields["learning_rate"] = LearningRate.from_json(value["learning_rate"])
+        fields["sources"] = {
+            name: SourcePlan(
+                dataset=source["dataset"],
+                order=source["order"],
+                segments=tuple(Segment(**segment) for segment in source["segments"]),
+            )
+            for name, source in value["sources"].items()
+        }
+        fields["blends"] = tuple(Blend(**blend) for blend in value["blends"])
+        fields["pieces"] = tuple(Piece(**piece) for piece in value["pieces"])
+        fields["parent"] = Parent(**value["parent"]) if value["parent"] else None
+        return StagePlan(**fields)
+
+    @staticmethod
+    def load(path: Path) -> StagePlan:
+        """Read a plan file; PlanError when it is not one, or was changed by hand since it was written."""
+        try:
+            value = json.loads(path.read_bytes())
+            plan = StagePlan.from_json(value)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PlanError(f"`{path}` is not a readable plan: {error}") from None
+        if value.get("fingerprint") != plan.fingerprint:
+            raise PlanError(
+                f"`{path}` does not match its own fingerprint: it was changed after it was written",
+                hint="restore the file; a plan is compiled from stages/ and mixtures/, never edited",
+            )
+        return plan
+
+    def save(self, path: Path) -> None:
+        """Write the plan with its fingerprint, durably; an existing plan is never overwritten."""
+        durable.write_json(path, {**self.to_json(), "fingerprint": self.fingerprint})

@@ -1,0 +1,113 @@
+"""A project on disk: the nearest folder upwards that holds `stages/` and `mixtures/`, and its files by name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from curriculum import schema, yamlfile
+from curriculum.errors import ConfigError, NotFound, did_you_mean
+from curriculum.yamlfile import Document
+
+
+class Project:
+    """Loads each YAML file once, checked; a name that no file bears is refused with the nearest that one does."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._curricula: dict[str, tuple[schema.CurriculumFile, Document]] = {}
+        self._mixtures: dict[str, tuple[schema.MixtureFile, Document]] = {}
+
+    @staticmethod
+    def find(start: Path | None = None) -> Project:
+        """The project around `start` (default: the working folder), found as git finds `.git`."""
+        start = (start or Path.cwd()).resolve()
+        for folder in (start, *start.parents):
+            if (folder / "stages").is_dir() and (folder / "mixtures").is_dir():
+                return Project(folder)
+        raise NotFound(
+            f"no project here: neither {start} nor a folder above it holds `stages/` and `mixtures/`",
+            hint="`curriculum init DIR` writes one you own; or change into a project's folder",
+        )
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def stage_folder(self, size: str, curriculum: str, stage: str) -> Path:
+        """Where a stage's plan, checkpoints and records lie: `runs/<size>/<curriculum>/<stage>`."""
+        return self.runs / size / curriculum / stage
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the YAML files in `stages` or `mixtures`."""
+        return sorted(path.stem for path in (self.root / folder).glob("*.yaml"))
+
+    def curriculum(self, name: str) -> tuple[schema.CurriculumFile, Document]:
+        """`stages/<name>.yaml`, checked."""
+        if name not in self._curricula:
+            document = self._load("stages", name, "curriculum")
+            self._curricula[name] = (schema.validate(schema.CurriculumFile, document), document)
+        return self._curricula[name]
+
+    def mixture(self, name: str) -> tuple[schema.MixtureFile, Document]:
+        """`mixtures/<name>.yaml`, checked."""
+        if name not in self._mixtures:
+            document = self._load("mixtures", name, "mixture")
+            self._mixtures[name] = (schema.validate(schema.MixtureFile, document), document)
+        return self._mixtures[name]
+
+    @cached_property
+    def sources_document(self) -> Document:
+        return self._root_file("sources.yaml")
+
+    @cached_property
+    def sources(self) -> schema.SourcesFile:
+        return schema.validate(schema.SourcesFile, self.sources_document)
+
+    @cached_property
+    def sizes_document(self) -> Document:
+        return self._root_file("sizes.yaml")
+
+    @cached_property
+    def sizes(self) -> schema.SizesFile:
+        return schema.validate(schema.SizesFile, self.sizes_document)
+
+    @cached_property
+    def machines(self) -> schema.MachinesFile:
+        return schema.validate(schema.MachinesFile, self._root_file("machines.yaml"))
+
+    def size(self, name: str) -> schema.SizeEntry:
+        if name not in self.sizes.root:
+            raise NotFound(f"unknown size `{name}`", hint=did_you_mean(name, self.sizes.root))
+        return self.sizes.root[name]
+
+    def machine(self, name: str) -> schema.MachineEntry:
+        if name not in self.machines.root:
+            raise NotFound(f"unknown machine `{name}`", hint=did_you_mean(name, self.machines.root))
+        return self.machines.root[name]
+
+    def _load(self, folder: str, name: str, noun: str) -> Document:
+        if not schema.is_name(name):
+            raise NotFound(
+                f"`{name}` cannot be the name of a {noun}",
+                hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
+            )
+        path = self.root / folder / f"{name}.yaml"
+        if not path.is_file():
+            raise NotFound(
+                f"unknown {noun} `{name}`: there is no {folder}/{name}.yaml",
+                hint=did_you_mean(name, self.names(folder)),
+            )
+        return yamlfile.load(path, root=self.root)
+
+    def _root_file(self, name: str) -> Document:
+        path = self.root / name
+        if not path.is_file():
+            raise ConfigError(
+                f"`{name}` is missing from the project {self.root}", hint="`curriculum init DIR` shows one"
+            )
+        return yamlfile.load(path, root=self.root)

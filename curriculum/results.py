@@ -1,0 +1,43 @@
+"""What was measured: the held-out losses that a run left beside its checkpoints, put side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from curriculum.planner import Compiled
+from curriculum.project import Project
+
+
+def evaluations(stage_folder: Path) -> dict[int, Mapping[str, Any]]:
+    """Every evaluation of a stage by position (tokens); the newest generation wins."""
+    found: dict[int, tuple[int, Mapping[str, Any]]] = {}
+    for path in sorted((stage_folder / "evaluations").glob("g*.json")):
+        value = json.loads(path.read_bytes())
+        if value["position"] not in found or found[value["position"]][0] <= value["generation"]:
+            found[value["position"]] = (value["generation"], value)
+    return {position: value for position, (_, value) in sorted(found.items())}
+
+
+def edges(project: Project, compiled: Compiled) -> list[dict[str, Any]]:
+    """Held-out loss (nats a token) per source at the root and at every stage's end, as far as they are measured."""
+    rows: list[dict[str, Any]] = []
+    for stage in compiled.stages:
+        measured = evaluations(
+            project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
+        )
+        wanted = [(stage.plan.start, "start")] if stage.parent is None else []
+        for position, edge in (*wanted, (stage.stop, "end")):
+            if position in measured:
+                sets = measured[position]["sets"]
+                label = f"{stage.name} {edge}" if edge == "start" else f"end of {stage.name}"
+                rows.append(
+                    {
+                        "label": label,
+                        "position": position,
+                        "loss": {name: entry["loss"] for name, entry in sets.items()},
+                    }
+                )
+    return rows

@@ -1,0 +1,181 @@
+"""What all files have in common: types of single values, mappings with known keys, and the way to a place.
+
+A complaint is always one of our own (`fields.Refusal`), so that pydantic's wording reaches nobody.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
+
+from curriculum.errors import ConfigError, Place, did_you_mean
+from curriculum.schema import fields
+from curriculum.schema.fields import LARGEST_COUNT, LARGEST_SIZE, BatchScale, Refusal
+from curriculum.units import Length
+from curriculum.yamlfile import Document, KeyPath
+
+File = TypeVar("File", bound=BaseModel)
+
+# What is read, what a JSON schema says of it, what a dump holds: a Fraction as a float, a length as its text.
+_as_float = PlainSerializer(float, return_type=float)
+_as_text = PlainSerializer(str, return_type=str)
+_number, _length, _whole = fields.number, fields.length, fields.whole
+
+Text = Annotated[str, PlainValidator(fields.text, str)]
+Texts = Annotated[tuple[str, ...], PlainValidator(fields.one_or_more(fields.text), str | list[str])]
+Name = Annotated[str, PlainValidator(fields.name, str)]
+Names = Annotated[tuple[str, ...], PlainValidator(fields.one_or_more(fields.name), str | list[str])]
+Hub = Annotated[str, PlainValidator(fields.hub, str)]
+Values = Annotated[tuple[str | int | bool, ...], PlainValidator(fields.one_or_more(fields.column_value), Any)]
+Flag = Annotated[bool, PlainValidator(fields.flag, bool)]
+FlagOrAuto = Annotated[bool | None, PlainValidator(fields.flag_or_auto, bool | Literal["auto"])]
+
+Size = Annotated[int, PlainValidator(_whole(1, LARGEST_SIZE, "2048"), int | str)]
+SizeOrNone = Annotated[int, PlainValidator(_whole(0, LARGEST_SIZE, "4"), int | str)]
+Seed = Annotated[int, PlainValidator(_whole(0, LARGEST_COUNT, "3407"), int)]
+Count = Annotated[int, PlainValidator(_whole(1, LARGEST_COUNT, "659B"), int | str)]
+Weight = Annotated[Fraction, PlainValidator(_number("75", zero=True), float | str), _as_float]
+Passes = Annotated[Fraction, PlainValidator(_number("4"), float | str), _as_float]
+Rate = Annotated[Fraction, PlainValidator(_number("4e-4"), float | str), _as_float]
+RateOrNone = Annotated[Fraction, PlainValidator(_number("4e-5", zero=True), float | str), _as_float]
+Betas = Annotated[
+    tuple[Fraction, Fraction],
+    PlainValidator(fields.pair(_number("0.9", zero=True, most="0.999999")), list[float]),
+    PlainSerializer(lambda both: [float(beta) for beta in both], return_type=list[float]),
+]
+Scale = Annotated[Fraction, PlainValidator(_number("1e-3", most="1"), float | str), _as_float]
+HeldOutShare = Annotated[Fraction, PlainValidator(_number("5%", most="50%"), float | str), _as_float]
+Position = Annotated[Length, PlainValidator(_length("1.5T", "tokens", said="number"), int | str), _as_text]
+Tokens = Annotated[
+    Length,
+    PlainValidator(_length("350B", "tokens", "steps", "sequences", said="number"), int | str),
+    _as_text,
+]
+Span = Annotated[
+    Length, PlainValidator(_length("2000 steps", "steps", "tokens", "sequences", said="scale"), str), _as_text
+]
+Batch = Annotated[
+    Length, PlainValidator(_length("896 sequences", "sequences", "tokens", said="unit"), str), _as_text
+]
+BatchScaling = Annotated[BatchScale, PlainValidator(fields.batch_scale, str)]
+Throughput = Annotated[
+    Fraction, PlainValidator(fields.rate("tokens/s/gpu", "24k tokens/s/gpu"), str), _as_float
+]
+Price = Annotated[Fraction, PlainValidator(fields.rate("USD/gpu-hour", "2 USD/gpu-hour"), str), _as_float]
+
+
+class Entry(BaseModel):
+    """A mapping with known keys. An unknown key, a missing one and a key without a value are refused here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys(cls, value: Any) -> Any:
+        if isinstance(value, cls):
+            return value
+        keys = {field.alias or name: field for name, field in cls.model_fields.items()}
+        if not isinstance(value, dict):
+            empty = "; an empty one is written `{}`" if value is None else ""
+            hint = f"its keys are: {', '.join(keys)}{empty}"
+            raise Refusal(f"must be a mapping, not {fields.seen(value)}", hint)
+        for key, item in value.items():
+            if key not in keys:
+                raise fields.unknown_key(key, keys)
+            if item is None:
+                hint = "give it one, or leave the key out"
+                raise Refusal(f"gives `{key}` no value", hint, key, on_key=True)
+        for key, field in keys.items():
+            if field.is_required() and key not in value:
+                raise lacks(key, field.description)
+        return value
+
+
+def lacks(key: str, description: str | None) -> Refusal:
+    """The refusal of a mapping without `key`."""
+    text = description or ""
+    return Refusal(f"lacks `{key}`", f"add `{key}:`, {text[:1].lower()}{text[1:]}")
+
+
+def exactly_one(entry: BaseModel, keys: tuple[str, ...], hint: str) -> str:
+    """The one of `keys` that the entry states; a Refusal for none and for several."""
+    said = [key for key in keys if key in entry.model_fields_set]
+    if not said:
+        raise Refusal(f"lacks one of {', '.join(f'`{key}`' for key in keys)}", hint)
+    if len(said) > 1:
+        raise Refusal(f"is one too many: `{said[0]}` is given as well", hint, said[1], on_key=False)
+    return said[0]
+
+
+def validate(model: type[File], document: Document) -> File:
+    """The document as `model`. Raises ConfigError for the first thing in the file that cannot be meant."""
+    if not isinstance(document.value, dict):
+        raise ConfigError(
+            f"{document.file} must be a mapping, not {fields.seen(document.value)}",
+            place=document.place(()),
+            hint="it begins with a key, as in `about: …`",
+        )
+    try:
+        return model.model_validate(document.value)
+    except ValidationError as error:
+        complaints = [_complaint(document, each) for each in error.errors(include_url=False)]
+    raise min(complaints, key=lambda one: (one.place.line, one.place.column) if one.place else (0, 0))
+
+
+def _complaint(document: Document, error: Any) -> ConfigError:
+    refusal = error.get("ctx", {}).get("error")
+    if not isinstance(refusal, Refusal):
+        refusal = _builtin(error)
+    inside = [part for part in error["loc"] if part != "[key]"]
+    path = _known(document, (), inside)
+    whole = _known(document, path, refusal.at)
+    on_key = refusal.on_key or "[key]" in error["loc"]
+    subject = path if refusal.on_key else whole
+    place: Place = document.key_place(whole) if on_key else document.place(whole)
+    what = textwrap.wrap(f"{_called(subject)} {refusal.message}", 92)
+    return ConfigError("\n".join(what), place=place, hint="\n".join(textwrap.wrap(refusal.hint, 92)))
+
+
+def _builtin(error: Any) -> Refusal:
+    """The few complaints that pydantic raises itself: a word out of a few, a mapping, a list."""
+    found = fields.seen(error["input"])
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        word = error["input"] if isinstance(error["input"], str) else ""
+        return Refusal(f"cannot be {found}", did_you_mean(word, choices))
+    wanted = {"dict_type": "a mapping", "tuple_type": "a list"}.get(error["type"])
+    if wanted is None:
+        return Refusal(f"cannot be {found}: {error['msg']}", "see the examples in the shipped files")
+    example = (
+        "each entry as `name: value`"
+        if wanted == "a mapping"
+        else "each item on a line that begins with `- `"
+    )
+    return Refusal(f"must be {wanted}, not {found}", example)
+
+
+def _known(document: Document, path: KeyPath, parts: Iterable[str | int]) -> KeyPath:
+    """`path` gone on along those of `parts` that the document has: a union's tag or a default is none."""
+    for part in parts:
+        if (*path, part) in document:
+            path = (*path, part)
+    return path
+
+
+def _called(path: KeyPath) -> str:
+    if not path:
+        return "this file"
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return f"`{fields.shortened(shown.removeprefix('.'), 60)}`"

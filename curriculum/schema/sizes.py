@@ -1,0 +1,65 @@
+"""sizes.yaml: what is scaled. A size belongs to a run's identity."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import ConfigDict, Field, RootModel, model_validator
+
+from curriculum.schema.entry import BatchScaling, Entry, Name, Rate, RateOrNone, Scale, Size, Span, Text
+from curriculum.schema.stages import ModelOverride, min_below_max
+
+
+class SizeRates(Entry):
+    """What a size changes in the learning rate; the shape and the horizon stay."""
+
+    max: Rate | None = Field(default=None, description="The highest value of the root's curve at this size.")
+    min: RateOrNone | None = Field(default=None, description="The value at its horizon.")
+    warmup: Span | None = Field(default=None, description="Its warm-up, in this size's own steps or tokens.")
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        min_below_max(self.min, self.max)
+        return self
+
+
+class AtLeast(Entry):
+    """Floors where scaling makes a length silly."""
+
+    ramp: Span | None = Field(
+        default=None, description="The shortest ramp, in this size's own steps or tokens."
+    )
+    warmup: Span | None = Field(default=None, description="The shortest warm-up.")
+
+
+class AtMost(Entry):
+    """Ceilings where scaling makes a number silly."""
+
+    evaluations: Size | None = Field(default=None, description="Evaluations in a stage.")
+    checkpoints: Size | None = Field(default=None, description="Checkpoints in a stage.")
+    held_out_windows: Size | None = Field(
+        default=None, description="Windows of each held-out set in an evaluation."
+    )
+
+
+class SizeEntry(Entry):
+    """A size. What it does not state is as in the curriculum."""
+
+    about: Text | None = Field(default=None, description="What it is, for people.")
+    tokens: Scale | None = Field(default=None, description="The scale of every length; as in `1e-6`.")
+    batch: BatchScaling | None = Field(
+        default=None, description="As in `896 -> 16 sequences`; others keep their ratio."
+    )
+    sequence_length: Size | None = Field(default=None, description="Tokens of a window.")
+    tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")
+    model: ModelOverride | None = Field(default=None, description="The model's numbers that change.")
+    learning_rate: SizeRates | None = Field(default=None, description="The curve's numbers that change.")
+    stand_ins: dict[Name, Name] = Field(default={}, description="Source to the source that stands for it.")
+    at_least: AtLeast | None = Field(default=None, description="Floors.")
+    at_most: AtMost | None = Field(default=None, description="Ceilings.")
+
+
+class SizesFile(RootModel[dict[Name, SizeEntry]]):
+    """sizes.yaml: what is scaled; part of a run's identity."""
+
+    model_config = ConfigDict(frozen=True)

@@ -1,0 +1,157 @@
+"""sources.yaml: what the names of tokenizers and sources stand for, here."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from curriculum.errors import did_you_mean
+from curriculum.schema.entry import (
+    Count,
+    Entry,
+    Flag,
+    HeldOutShare,
+    Hub,
+    Name,
+    Names,
+    Size,
+    Text,
+    Texts,
+    Values,
+    exactly_one,
+)
+from curriculum.schema.fields import Refusal
+
+
+class TokenizerEntry(Entry):
+    """A tokenizer: a file, or one that is trained from sources."""
+
+    path: Text | None = Field(default=None, description="A `tokenizer.json`, from the project's folder.")
+    train: Names | None = Field(default=None, description="Sources that a byte-level BPE is trained on.")
+    vocab_size: Size | None = Field(default=None, description="Its number of ids; needed with `train`.")
+
+    @model_validator(mode="after")
+    def _file_or_trained(self) -> Self:
+        exactly_one(self, ("path", "train"), "a file, `path: …/tokenizer.json`, or `train: [SOURCE, …]`")
+        if self.train and self.vocab_size is None:
+            raise Refusal("lacks `vocab_size`", "as in `vocab_size: 4096`")
+        if self.train and self.vocab_size is not None and self.vocab_size < 257:
+            raise Refusal(
+                "cannot hold the 256 bytes and the end-of-text mark", "give 257 or more", "vocab_size"
+            )
+        return self
+
+
+_PLACES = ("hub", "installed", "stdlib", "folder")
+
+
+class ReadEntry(Entry):
+    """Where documents are: one of hub, installed, stdlib and folder; and which files there."""
+
+    hub: Hub | None = Field(default=None, description="A dataset of the Hugging Face hub, as OWNER/NAME.")
+    installed: Texts | None = Field(default=None, description="Installed packages whose files are read.")
+    stdlib: Flag | None = Field(default=None, description="true: Python's own library, without its tests.")
+    folder: Text | None = Field(default=None, description="A folder, from the project's or absolute.")
+    files: Texts | None = Field(default=None, description="Patterns: `**/` any folders, `*` part of a name.")
+    exclude: Texts | None = Field(default=None, description="Patterns of files to leave out.")
+    subsets: Texts | None = Field(default=None, description="Folders below which `files` are looked for.")
+    revision: Text | None = Field(default=None, description="Branch, tag or commit of the hub's dataset.")
+    text: Text = Field(default="text", description="Column that holds the text, in .jsonl and .parquet.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        place = exactly_one(self, _PLACES, "as in `read: {folder: my-texts}` or `read: {hub: OWNER/NAME}`")
+        if self.stdlib is False:
+            raise Refusal("can only be true", "or name another place to read from", "stdlib")
+        for key, places in {"revision": ("hub",), "files": _no("stdlib"), "subsets": _no("stdlib")}.items():
+            if key in self.model_fields_set and place not in places:
+                raise Refusal(f"has no meaning for {place}", f"it belongs to {', '.join(places)}", key)
+        return self
+
+
+def _no(place: str) -> tuple[str, ...]:
+    return tuple(other for other in _PLACES if other != place)
+
+
+class HeldOutEntry(Entry):
+    """What is kept from training to measure the loss on: a share by content, or the corpus's own split."""
+
+    share: HeldOutShare | None = Field(
+        default=None, description="A share of the documents; `5%` alone says the same."
+    )
+    split: Text | None = Field(
+        default=None, description="Files with this word in their path; as in `validation`."
+    )
+
+    @model_validator(mode="after")
+    def _share_or_split(self) -> Self:
+        exactly_one(self, ("share", "split"), "`held_out: 5%` or `held_out: {split: validation}`")
+        return self
+
+
+class SourceEntry(Entry):
+    """A source: documents under a name."""
+
+    about: Text | None = Field(default=None, description="What it is, for people.")
+    read: ReadEntry = Field(description="Where its documents are, as in `{folder: my-texts}`.")
+    id: Text | None = Field(default=None, description="Column with a document's own id; else file and row.")
+    drop: dict[Text, Values] = Field(default={}, description="Column to values whose documents are left out.")
+    keep: dict[Text, Values] = Field(
+        default={}, description="Column to values; other documents are left out."
+    )
+    extract: Literal["chinese-docstrings"] | None = Field(
+        default=None, description="Take only this of each file."
+    )
+    held_out: Annotated[
+        HeldOutEntry, BeforeValidator(lambda value: value if isinstance(value, dict) else {"share": value})
+    ] = Field(description="Kept to measure the loss on: `5%`, or `{split: validation}`.")
+    tokens: Count | None = Field(
+        default=None, description="Its size; an estimate that holds until it is prepared."
+    )
+    tokens_from: Text | None = Field(default=None, description="Where that size is from.")
+    assumed: Flag = Field(
+        default=False, description="Whether that size is derived or guessed, not published."
+    )
+    licence: Text | None = Field(default=None, description="Its licence, for people.")
+    order: Literal["shuffled", "in-order"] = Field(default="shuffled", description="Order of its windows.")
+    tasks: Size = Field(default=1, description="Parts it is prepared in; fixes the shard layout.")
+
+    def reading(self) -> dict[str, Any]:
+        """`read` as plain values for a preparation; the text column is `text_column()`."""
+        said = self.read.model_dump(exclude_none=True, exclude={"text"})
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
+
+    def text_column(self) -> str:
+        return self.read.text
+
+    def holding_out(self) -> dict[str, str]:
+        """`held_out` as plain text: `{"share": "5%"}` or `{"split": "validation"}`."""
+        share, split = self.held_out.share, self.held_out.split
+        return {"share": _percent(share)} if share is not None else {"split": split or ""}
+
+
+def _percent(share: Fraction) -> str:
+    """The exact share in percent; a share that was written in decimals always ends."""
+    digits = 0
+    while (share * 100 * 10**digits).denominator != 1:
+        digits += 1
+    whole = str(int(share * 100 * 10**digits)).rjust(digits + 1, "0")
+    return (f"{whole[:-digits]}.{whole[-digits:]}" if digits else whole) + "%"
+
+
+class SourcesFile(Entry):
+    """sources.yaml: what the names of tokenizers and sources stand for, here."""
+
+    tokenizers: dict[Name, TokenizerEntry] = Field(default={}, description="Tokenizers by name.")
+    sources: dict[Name, SourceEntry] = Field(description="Sources by name.")
+
+    @model_validator(mode="after")
+    def _trained_on_sources(self) -> Self:
+        for tokenizer, entry in self.tokenizers.items():
+            for number, name in enumerate(entry.train or ()):
+                if name not in self.sources:
+                    hint = did_you_mean(name, self.sources)
+                    raise Refusal(f"is no source: `{name}`", hint, "tokenizers", tokenizer, "train", number)
+        return self

@@ -1,0 +1,302 @@
+"""stages/*.yaml and mixtures/*.yaml: what is trained after what, and in what proportions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
+
+from curriculum.errors import did_you_mean
+from curriculum.models import CATALOGUE
+from curriculum.schema import fields
+from curriculum.schema.entry import (
+    Batch,
+    Betas,
+    Count,
+    Entry,
+    Flag,
+    Name,
+    Passes,
+    Position,
+    Rate,
+    RateOrNone,
+    Seed,
+    Size,
+    Span,
+    Text,
+    Tokens,
+    Weight,
+    exactly_one,
+    lacks,
+)
+from curriculum.schema.fields import Refusal
+from curriculum.units import Length
+
+
+def _known_model(value: Any) -> str:
+    if not isinstance(value, str) or value not in CATALOGUE:
+        hint = (
+            did_you_mean(value, CATALOGUE) if isinstance(value, str) else f"there are: {', '.join(CATALOGUE)}"
+        )
+        raise Refusal(
+            f"is no model of the catalogue: {fields.seen(value)}", f"{hint}; or give its numbers here"
+        )
+    return value
+
+
+ModelName = Annotated[str, PlainValidator(_known_model, str)]
+
+
+class ModelNumbers(Entry):
+    """A Llama-architecture model, under Hugging Face's key names."""
+
+    hidden_size: Size = Field(description="Width of the residual stream.")
+    num_hidden_layers: Size = Field(description="Number of blocks.")
+    num_attention_heads: Size = Field(description="Query heads; they divide hidden_size.")
+    num_key_value_heads: Size = Field(description="Key and value heads; they divide the query heads.")
+    intermediate_size: Size = Field(description="Width of the feed-forward layer.")
+    vocab_size: Size = Field(description="Rows of the embedding; no less than the tokenizer has.")
+    rms_norm_eps: Rate = Field(default=Fraction(1, 100000), description="Epsilon of RMSNorm.")
+    rope_theta: Rate = Field(default=Fraction(10000), description="Base of the rotary embedding.")
+    tie_word_embeddings: Flag = Field(
+        default=False, description="Whether input and output embedding are one."
+    )
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        _heads_fit(self)
+        return self
+
+
+class ModelOverride(Entry):
+    """What a size changes in the model; the rest stays."""
+
+    hidden_size: Size | None = Field(default=None, description="Width of the residual stream.")
+    num_hidden_layers: Size | None = Field(default=None, description="Number of blocks.")
+    num_attention_heads: Size | None = Field(
+        default=None, description="Query heads; they divide hidden_size."
+    )
+    num_key_value_heads: Size | None = Field(default=None, description="Key and value heads.")
+    intermediate_size: Size | None = Field(default=None, description="Width of the feed-forward layer.")
+    vocab_size: Size | None = Field(default=None, description="Rows of the embedding.")
+    rms_norm_eps: Rate | None = Field(default=None, description="Epsilon of RMSNorm.")
+    rope_theta: Rate | None = Field(default=None, description="Base of the rotary embedding.")
+    tie_word_embeddings: Flag | None = Field(default=None, description="Whether both embeddings are one.")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        _heads_fit(self)
+        return self
+
+
+def _heads_fit(model: ModelNumbers | ModelOverride) -> None:
+    width, heads, groups = model.hidden_size, model.num_attention_heads, model.num_key_value_heads
+    if width and heads and width % (2 * heads):
+        message = f"of {heads} does not cut a width of {width} into heads of even size"
+        raise Refusal(message, f"{_near(heads, width, 2)} would do", "num_attention_heads")
+    if heads and groups and heads % groups:
+        message = f"of {groups} does not divide {heads} query heads"
+        raise Refusal(message, f"{_near(groups, heads, 1)} would do", "num_key_value_heads")
+
+
+def _near(wanted: int, whole: int, part: int) -> str:
+    """The divisors of `whole / part` next to `wanted`, in words."""
+    whole //= part
+    found = sorted(d for k in range(1, math.isqrt(whole) + 1) if whole % k == 0 for d in {k, whole // k})
+    below = [d for d in found if d < wanted][-1:]
+    return " or ".join(str(d) for d in below + [d for d in found if d > wanted][:1])
+
+
+class OptimizerEntry(Entry):
+    """The optimizer; the same for every stage until a stage says `optimizer: reset`."""
+
+    name: Literal["adamw"] = Field(default="adamw", description="Only `adamw`.")
+    betas: Betas = Field(default=(Fraction(9, 10), Fraction(95, 100)), description="Adam's two decay rates.")
+    eps: Rate = Field(default=Fraction(1, 10**8), description="Adam's epsilon.")
+    weight_decay: RateOrNone = Field(description="Decoupled weight decay, as in `weight_decay: 0.1`.")
+    decay: Literal["all", "matrices"] = Field(
+        default="all", description="What decays: all parameters, or matrices only."
+    )
+    clip_norm: Rate = Field(default=Fraction(1), description="Norm that the global gradient is clipped to.")
+
+
+class LearningRateEntry(Entry):
+    """One curve over the whole curriculum, on the token clock."""
+
+    shape: Literal["cosine", "wsd", "linear", "constant"] = Field(
+        description="cosine, wsd, linear or constant."
+    )
+    max: Rate = Field(description="The highest value, reached at the end of the warm-up; as in `max: 4e-4`.")
+    min: RateOrNone = Field(
+        default=Fraction(0), description="The value at the horizon and beyond; as in `min: 4e-5`."
+    )
+    warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `warmup: 2000 steps`.")
+    horizon: Position = Field(
+        default=Length(0, "tokens"), description="Where the fall ends; as in `horizon: 2T`."
+    )
+    decay: Span | None = Field(default=None, description="How long wsd's fall is; it ends at the horizon.")
+
+    @model_validator(mode="after")
+    def _whole_curve(self) -> Self:
+        constant, said = self.shape == "constant", self.model_fields_set
+        for key in ("min", "horizon"):
+            if constant and key in said:
+                raise Refusal(
+                    "has no meaning for the shape constant", "leave it out, or take another shape", key
+                )
+            if not constant and key not in said:
+                raise lacks(key, type(self).model_fields[key].description)
+        if (self.shape == "wsd") != ("decay" in said):
+            if self.shape == "wsd":
+                raise Refusal("lacks `decay`", "wsd falls at its end, as in `decay: 200B`")
+            raise Refusal(
+                f"has no meaning for the shape {self.shape}", "it belongs to the shape wsd", "decay"
+            )
+        min_below_max(self.min, self.max)
+        return self
+
+
+def min_below_max(low: Fraction | None, high: Fraction | None) -> None:
+    if low is not None and high is not None and low >= high:
+        shown = f"of {float(low):g} is not below `max`, {float(high):g}"
+        raise Refusal(shown, "a rate that stays is `shape: constant`; else one of the two is mistyped", "min")
+
+
+class EveryEntry(Entry):
+    """How often, along the token clock."""
+
+    evaluate: Span | None = Field(
+        default=None, description="Between evaluations on held-out text; as in `10B`."
+    )
+    checkpoint: Span | None = Field(
+        default=None, description="Between checkpoints; every stage's end is one anyway."
+    )
+
+
+class SkipEntry(Entry):
+    """A stretch of data that is left out; clock and learning rate stay."""
+
+    from_: Count = Field(alias="from", description="Position at which to skip; as in `from: 1.2T`.")
+    to: Count = Field(description="Position from whose data to go on; as in `to: 1.201T`.")
+
+    @model_validator(mode="after")
+    def _forwards(self) -> Self:
+        if self.to <= self.from_:
+            raise Refusal("must lie after `from`", "as in `{from: 1.2T, to: 1.201T}`", "to")
+        return self
+
+
+class StageEntry(Entry):
+    """One stage. It keeps, from the stage before it, everything it does not state."""
+
+    name: Name = Field(description="Its name, unique in the file; as in `name: cooldown`.")
+    until: Position | None = Field(
+        default=None, description="Position at which it ends, from the root; as in `2T`."
+    )
+    tokens: Tokens | None = Field(default=None, description="Or its own length; as in `150B`.")
+    mixture: Name | None = Field(default=None, description="A file of mixtures/, without `.yaml`.")
+    batch: Batch | None = Field(default=None, description="As in `896 sequences` or `1835008 tokens`.")
+    sequence_length: Size | None = Field(
+        default=None, description="Tokens of a window; needs `positions: restart`."
+    )
+    ramp: Span | None = Field(default=None, description="How long shares move to the mixture's; as in `6B`.")
+    skip: tuple[SkipEntry, ...] | None = Field(default=None, description="Stretches of data to leave out.")
+    positions: Literal["restart", "unseen"] | None = Field(
+        default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
+    )
+    optimizer: Literal["reset"] | None = Field(
+        default=None, description="reset: begin with fresh optimizer state."
+    )
+    learning_rate: LearningRateEntry | None = Field(
+        default=None, description="Another curve, on the root's clock."
+    )
+    rewarm: Span | None = Field(default=None, description="How long the rate moves to the stage's own curve.")
+    mask_documents: Flag | None = Field(
+        default=None, description="Whether attention ends at a document's end."
+    )
+    every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        exactly_one(
+            self, ("until", "tokens"), "`until: 2T` is a position from the root, `tokens: 150B` a length"
+        )
+        return self
+
+
+class CurriculumFile(Entry):
+    """stages/NAME.yaml: one curriculum. With `from`, all that is unsaid comes from the branch point."""
+
+    about: Text | None = Field(default=None, description="What it is, for people.")
+    from_: Text | None = Field(
+        default=None, alias="from", description="NAME[/STAGE][@TOKENS] that it branches from."
+    )
+    seed: Seed | None = Field(default=None, description="Keys every draw; as in `seed: 3407`.")
+    model: (
+        Annotated[
+            Annotated[ModelName, Tag("name")] | Annotated[ModelNumbers, Tag("numbers")],
+            Discriminator(lambda value: "numbers" if isinstance(value, dict | ModelNumbers) else "name"),
+        ]
+        | None
+    ) = Field(default=None, description="A model of the catalogue, or its numbers.")
+    tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")
+    sequence_length: Size | None = Field(default=None, description="Tokens of a window; as in `2048`.")
+    optimizer: OptimizerEntry | None = Field(default=None, description="The optimizer.")
+    learning_rate: LearningRateEntry | None = Field(
+        default=None, description="The curve over the whole curriculum."
+    )
+    every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
+    stages: tuple[StageEntry, ...] = Field(
+        description="The stages, in order, each as `- {name: …, until: …}`."
+    )
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        if not self.stages:
+            raise Refusal("is empty", "as in `- {name: basic, until: 1.5T, mixture: NAME}`", "stages")
+        names: set[str] = set()
+        for number, stage in enumerate(self.stages):
+            if stage.name in names:
+                hint = "a stage's name is unique in its curriculum"
+                raise Refusal(
+                    f"is taken: another stage is called `{stage.name}`", hint, "stages", number, "name"
+                )
+            names.add(stage.name)
+        for key in ("ramp", "positions", "optimizer", "rewarm"):
+            if self.from_ is None and getattr(self.stages[0], key) is not None:
+                hint = "remove it; or say with `from:` what the curriculum branches from"
+                raise Refusal(
+                    "has nothing to go on from: the first stage is the root", hint, "stages", 0, key
+                )
+        return self
+
+
+MODELS: Final[Mapping[str, ModelNumbers]] = MappingProxyType(
+    {name: ModelNumbers.model_validate(dict(numbers)) for name, numbers in CATALOGUE.items()}
+)
+
+
+class MixtureFile(Entry):
+    """mixtures/NAME.yaml: proportions only."""
+
+    about: Text | None = Field(default=None, description="What it is, for people.")
+    weights: dict[Name, Weight] = Field(description="Source to its proportion of the tokens; any scale.")
+    passes: dict[Name, Passes] = Field(
+        default={}, description="Source to the passes allowed over the lineage; else 4."
+    )
+
+    @model_validator(mode="after")
+    def _something_to_draw(self) -> Self:
+        if not any(self.weights.values()):
+            raise Refusal(
+                "gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights"
+            )
+        for name in self.passes:
+            if name not in self.weights:
+                hint = did_you_mean(name, self.weights)
+                raise Refusal(f"limits `{name}`, which has no weight here", hint, "passes", name, on_key=True)
+        return self

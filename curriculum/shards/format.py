@@ -1,0 +1,329 @@
+"""What a prepared data folder holds, and the two requests that ask for one: names, numbers and digests only.
+
+    data/<dataset>/<key>/
+      manifest.json             written last; says what everything below must be
+      train/00000.ds            tokens, little-endian uint16 or uint32, document after document
+      train/00000.ds.index      uint64 per document: the token at which it ends (exclusive)
+      train/00000.ds.blocks     32 raw bytes per block of the `.ds`: its SHA-256
+      train/00000.ids           one JSON string a line: the document's id
+      train/00000.ids.index     uint64 per document: the byte of `.ids` at which its line ends (exclusive)
+      held-out/00000.ds …       the same five files
+
+`.ds` and `.ds.index` are datatrove's token format; the rest stands beside it and its readers do not mind.
+One `.ds` is one shard; shards stand in the order of their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from curriculum import durable
+from curriculum.errors import DataError
+from curriculum.units import parse_fraction
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+BLOCK_BYTES = 1 << 20
+LEAST_HELD_OUT_WINDOWS = 64
+LARGEST_UINT16_VOCABULARY = 1 << 16
+
+SplitName = Literal["train", "held-out"]
+TRAIN: SplitName = "train"
+HELD_OUT: SplitName = "held-out"
+
+
+def dtype_for(vocab_size: int) -> str:
+    """`uint16` while every id below `vocab_size` fits it, `uint32` from 65,537 on (datatrove's own rule)."""
+    return "uint16" if vocab_size <= LARGEST_UINT16_VOCABULARY else "uint32"
+
+
+def windows_in(tokens: int, sequence_length: int) -> int:
+    """Windows of `sequence_length` inputs and their shifted targets in a shard of `tokens` tokens."""
+    return max(0, (tokens - 1) // sequence_length)
+
+
+def text_hash(text: bytes) -> int:
+    """The first 64 bits (little-endian) of BLAKE2b-64 of a document's UTF-8: where it falls in [0, 2^64)."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareRequest:
+    """Tokenise one dataset. Plain data: `asdict` and `from_json` are inverse.
+
+    `read` is what `sources.yaml` says (`installed`, `stdlib`, `folder` or `hub`, with `files`, `exclude`);
+    relative folders in it are found from `root`. `held_out` is `{"share": "5%"}`, `{"split": "validation"}`
+    or None. `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder that
+    appears when everything is done; `progress` a file that JSON lines are appended to until then.
+    """
+
+    dataset: str
+    read: Mapping[str, Any]
+    tokenizer_file: str
+    output: str
+    progress: str
+    sequence_length: int
+    root: str = "."
+    tokenizer_name: str = ""
+    text: str = "text"
+    id: str | None = None
+    drop: Mapping[str, Any] = field(default_factory=dict)
+    keep: Mapping[str, Any] = field(default_factory=dict)
+    extract: str | None = None
+    held_out: Mapping[str, str] | None = None
+    bos: bool = False
+    eos: bool = True
+    tasks: int = 1
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tasks < 1 or self.workers < 1 or self.sequence_length < 1:
+            raise DataError(
+                f"`{self.dataset}` asks for {self.tasks} tasks, {self.workers} workers and sequences of "
+                f"{self.sequence_length} tokens",
+                hint="each is at least 1",
+            )
+        held_out = self.held_out
+        if held_out is not None and ("share" in held_out) == ("split" in held_out):
+            raise DataError(
+                f"`held_out` of `{self.dataset}` is {dict(held_out)}",
+                hint="say a share of the documents (`5%`) or the corpus's own split (`split: validation`)",
+            )
+        if self.extract is not None and self.held_out_split is not None:
+            raise DataError(
+                f"`{self.dataset}` extracts its text, so it has no split `{self.held_out_split}` of its own",
+                hint="hold out a share of its documents (`held_out: 5%`)",
+            )
+        share = self.held_out_share
+        if share is not None and not 0 < share < 1:
+            raise DataError(
+                f"`{self.dataset}` holds out {(held_out or {})['share']}; it must lie between 0% and 100%",
+                hint="`5%` is usual; it is taken by content, so it stays the same when documents are added",
+            )
+
+    @property
+    def held_out_share(self) -> Fraction | None:
+        """The share of documents to hold out, None when there is none or the corpus has its own split."""
+        if self.held_out is None or "share" not in self.held_out:
+            return None
+        return parse_fraction(self.held_out["share"])
+
+    @property
+    def held_out_split(self) -> str | None:
+        return None if self.held_out is None else self.held_out.get("split")
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the prepared bytes, given tokenizer and documents: no paths of this machine."""
+        share = self.held_out_share
+        return {
+            "format": FORMAT,
+            "read": dict(self.read),
+            "text": self.text,
+            "id": self.id,
+            "drop": dict(self.drop),
+            "keep": dict(self.keep),
+            "extract": self.extract,
+            "held_out": {"share": str(share)} if share is not None else self.held_out and dict(self.held_out),
+            "bos": self.bos,
+            "eos": self.eos,
+            "tasks": self.tasks,
+        }
+
+    def recipe_digest(self) -> str:
+        return durable.digest(self.recipe())
+
+    def key(self, tokenizer_digest: str) -> str:
+        """The name of the data folder: 12 digits of the tokenizer's digest, 8 of the recipe's."""
+        return f"{tokenizer_digest[:12]}-{self.recipe_digest()[:8]}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> PrepareRequest:
+        return cls(**value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerRequest:
+    """Train a byte-level BPE tokenizer on an even sample of `reads` (dataset name -> what sources.yaml says).
+
+    A read may carry `text` and `extract` as a PrepareRequest does. `sample_bytes` is the limit per dataset.
+    """
+
+    reads: Mapping[str, Mapping[str, Any]]
+    vocab_size: int
+    output: str
+    sample_bytes: int = 1_400_000
+    root: str = "."
+
+    def __post_init__(self) -> None:
+        if not self.reads:
+            raise DataError(
+                "a tokenizer is to be trained on no dataset at all", hint="name one under `train:`"
+            )
+        if self.vocab_size < 257:
+            raise DataError(
+                f"a vocabulary of {self.vocab_size} cannot hold the 256 bytes and the end-of-text token",
+                hint="give `vocab_size` at least 257; 4096 is the rehearsal's",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TokenizerRequest:
+        return cls(**value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One `.ds` and its companions. `file` is relative to the data folder, `text_bytes` the text's UTF-8."""
+
+    file: str
+    tokens: int
+    documents: int
+    text_bytes: int
+    sha256: str
+    blocks_sha256: str
+    index_sha256: str
+    ids_sha256: str
+    ids_index_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One side of the data. `dropped` counts documents left out, by reason; `filler` the tokens that are no
+    document's text (the policy's BOS and EOS marks; nothing is ever padded). `max_token` is -1 if empty."""
+
+    documents: int
+    tokens: int
+    text_bytes: int
+    max_token: int
+    filler: int
+    dropped: Mapping[str, int]
+    shards: tuple[Shard, ...]
+
+    def windows(self, sequence_length: int) -> int:
+        return sum(windows_in(shard.tokens, sequence_length) for shard in self.shards)
+
+    def tail(self, sequence_length: int) -> int:
+        """Tokens at the shards' ends that no window reads."""
+        whole = sum(s.tokens for s in self.shards)
+        return whole - sum(
+            windows_in(s.tokens, sequence_length) * sequence_length + 1
+            for s in self.shards
+            if windows_in(s.tokens, sequence_length)
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the shards' bytes: the identity of this split's text."""
+        return durable.digest([asdict(shard) for shard in self.shards])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a data folder holds, how and of what it was made. `bos` and `eos` are token ids, None for none."""
+
+    dataset: str
+    tokenizer_digest: str
+    tokenizer_name: str
+    vocab_size: int
+    bos: int | None
+    eos: int | None
+    dtype: str
+    block_bytes: int
+    recipe: Mapping[str, Any]
+    recipe_digest: str
+    provenance: Mapping[str, Any]
+    splits: Mapping[str, Split]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content: tokenizer, policy, width and every shard's bytes; what a plan remembers."""
+        return durable.digest(
+            {
+                "tokenizer": {"digest": self.tokenizer_digest, "vocab_size": self.vocab_size},
+                "policy": {"bos": self.bos, "eos": self.eos},
+                "dtype": self.dtype,
+                "block_bytes": self.block_bytes,
+                "splits": {
+                    name: {"digest": split.digest, "max_token": split.max_token}
+                    for name, split in self.splits.items()
+                },
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "dataset": self.dataset,
+            "tokenizer": {
+                "digest": self.tokenizer_digest,
+                "name": self.tokenizer_name,
+                "vocab_size": self.vocab_size,
+            },
+            "policy": {"bos": self.bos, "eos": self.eos},
+            "dtype": self.dtype,
+            "block_bytes": self.block_bytes,
+            "recipe": dict(self.recipe),
+            "recipe_digest": self.recipe_digest,
+            "provenance": dict(self.provenance),
+            "splits": {name: asdict(split) for name, split in self.splits.items()},
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Manifest:
+        return cls(
+            dataset=value["dataset"],
+            tokenizer_digest=value["tokenizer"]["digest"],
+            tokenizer_name=value["tokenizer"]["name"],
+            vocab_size=value["tokenizer"]["vocab_size"],
+            bos=value["policy"]["bos"],
+            eos=value["policy"]["eos"],
+            dtype=value["dtype"],
+            block_bytes=value["block_bytes"],
+            recipe=value["recipe"],
+            recipe_digest=value["recipe_digest"],
+            provenance=value["provenance"],
+            splits={name: _split(entry) for name, entry in value["splits"].items()},
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `folder/manifest.json`; DataError when it is missing, of another format, or was altered."""
+        path = folder / MANIFEST
+        try:
+            value = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise DataError(f"no prepared text in `{folder}`", hint="`curriculum prepare` makes it") from None
+        except ValueError as reason:
+            raise DataError(f"`{path}` is not JSON: {reason}", hint=_again(folder)) from None
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise DataError(
+                f"`{path}` is not of format {FORMAT}, which this version reads", hint=_again(folder)
+            )
+        try:
+            manifest = cls.from_json(value)
+            whole = manifest.digest == value["digest"]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            whole = False
+        if not whole:
+            raise DataError(f"`{path}` was altered after it was written", hint=_again(folder))
+        return manifest
+
+
+def _split(entry: Mapping[str, Any]) -> Split:
+    return Split(**{**entry, "shards": tuple(Shard(**shard) for shard in entry["shards"])})
+
+
+def _again(folder: Path) -> str:
+    return f"remove `{folder}` and run `curriculum prepare` again"

@@ -1,0 +1,182 @@
+"""One shard's five files, mapped when first needed and compared with their digests before first use."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import mmap
+import resource
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curriculum import durable
+from curriculum.errors import DataError
+from curriculum.shards.format import Shard, windows_in
+
+Integers = NDArray[np.int64]
+
+
+def id_line(name: str) -> bytes:
+    """A document's id as its line in an `.ids` file: one JSON string, UTF-8, ended by a newline."""
+    try:
+        return json.dumps(name, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, as file names may hold
+        return json.dumps(name).encode() + b"\n"
+
+
+class MappedShard:
+    """Opened by its record: only the sizes of its files are looked at until something is asked of it."""
+
+    def __init__(
+        self, folder: Path, record: Shard, dtype: np.dtype[np.uint16], block: int, length: int
+    ) -> None:
+        self.folder = folder
+        self.record = record
+        self.path = folder / record.file
+        self.dtype = dtype
+        self.block = block
+        self.length = length
+        self.windows = windows_in(record.tokens, length)
+        self._checked = np.zeros(-(-record.tokens * dtype.itemsize // block), bool)
+        self._all_checked = False
+        self._need_size(self.path, record.tokens * dtype.itemsize)
+        self._need_size(self._beside(".index"), record.documents * 8)
+
+    def gather(self, windows: Integers) -> NDArray[np.uint16]:
+        """Rows of `length + 1` tokens, shape `[n, length + 1]`, for windows of this shard."""
+        rows = self._rows
+        if not self._all_checked:
+            self._check(windows)
+        return rows[windows]
+
+    def extent(self, document: int) -> tuple[int, int]:
+        """First token of a document and the token after its last."""
+        return (int(self.ends[document - 1]) if document else 0), int(self.ends[document])
+
+    def id_of(self, document: int) -> str:
+        ids, ends = self._ids
+        first = int(ends[document - 1]) if document else 0
+        name: str = json.loads(ids[first : int(ends[document])])
+        return name
+
+    def find(self, line: bytes) -> int | None:
+        """Which document has exactly this line in `.ids`; the scan is one search through the mapped file."""
+        ids, ends = self._ids
+        at = ids.find(line)
+        while at >= 0:
+            if at == 0 or ids[at - 1 : at] == b"\n":
+                return int(np.searchsorted(ends, at, side="right"))
+            at = ids.find(line, at + 1)
+        return None
+
+    @cached_property
+    def ends(self) -> NDArray[np.uint64]:
+        """Per document, the token at which it ends (exclusive)."""
+        return self._whole(self._beside(".index"), self.record.index_sha256, "<u8")
+
+    def verify(self) -> Iterator[tuple[str, int]]:
+        name = self.record.file
+        for block in range(len(self._blocks)):
+            self._check_block(block)
+            yield name, min(self.block, self.record.tokens * self.dtype.itemsize - block * self.block)
+        yield f"{name}.index", self.ends.nbytes
+        ids, ends = self._ids
+        yield name.removesuffix(".ds") + ".ids", len(ids) + ends.nbytes
+
+    @cached_property
+    def _rows(self) -> NDArray[np.uint16]:
+        tokens = np.frombuffer(_map(self.path), self.dtype)
+        step = self.dtype.itemsize
+        return np.lib.stride_tricks.as_strided(
+            tokens, (self.windows, self.length + 1), (self.length * step, step), writeable=False
+        )
+
+    @cached_property
+    def _blocks(self) -> NDArray[np.uint8]:
+        blocks = self._whole(self._beside(".blocks"), self.record.blocks_sha256, "u1").reshape(-1, 32)
+        if len(blocks) != len(self._checked):
+            found = f"has {len(blocks)} digests instead of {len(self._checked)}"
+            raise self._damaged(self._beside(".blocks"), found)
+        return blocks
+
+    def _check(self, windows: Integers) -> None:
+        """Compare the blocks under `windows` that no one has compared yet."""
+        step = self.dtype.itemsize
+        first = windows * self.length * step // self.block
+        last = ((windows + 1) * self.length * step + step - 1) // self.block
+        width = int((last - first).max(initial=0)) + 1
+        touched = np.minimum(first[:, None] + np.arange(width), last[:, None])
+        for block in np.unique(touched[~self._checked[touched]]).tolist():
+            self._check_block(block)
+
+    def _check_block(self, block: int) -> None:
+        wanted = self._blocks[block].tobytes()
+        with self.path.open("rb") as file:
+            file.seek(block * self.block)
+            found = hashlib.sha256(file.read(self.block)).digest()
+        if found != wanted:
+            raise self._damaged(
+                self.path, f"differs from its digest in block {block} (of {self.block:,} bytes)"
+            )
+        self._checked[block] = True
+        self._all_checked = bool(self._checked.all())
+
+    @cached_property
+    def _ids(self) -> tuple[mmap.mmap, NDArray[np.uint64]]:
+        base = self.path.with_suffix(".ids")
+        ends = self._whole(base.with_suffix(".ids.index"), self.record.ids_index_sha256, "<u8")
+        self._need_digest(base, self.record.ids_sha256)
+        return _map(base), ends
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(self.path.name + ending)
+
+    def _whole(self, path: Path, digest: str, dtype: str) -> NDArray[Any]:
+        """A side-car as one array, its digest compared first."""
+        self._need_digest(path, digest)
+        return np.frombuffer(_map(path), dtype)
+
+    def _need_digest(self, path: Path, digest: str) -> None:
+        try:
+            found = durable.sha256_file(path)
+        except OSError as reason:
+            raise self._damaged(path, f"cannot be read: {reason.strerror}") from None
+        if found != digest:
+            raise self._damaged(path, "differs from its digest")
+
+    def _need_size(self, path: Path, size: int) -> None:
+        try:
+            found = path.stat().st_size
+        except OSError as reason:
+            raise self._damaged(path, f"cannot be read: {reason.strerror}") from None
+        if found != size:
+            raise self._damaged(path, f"has {found:,} bytes instead of {size:,}")
+
+    def _damaged(self, path: Path, how: str) -> DataError:
+        return DataError(
+            f"`{path}` is damaged: it {how}",
+            hint=f"remove the folder `{self.folder}` and run `curriculum prepare` again",
+        )
+
+
+def _map(path: Path) -> mmap.mmap:
+    """Map a file for reading. It keeps a descriptor open, so the soft limit on those may have to rise."""
+    try:
+        return _map_once(path)
+    except OSError as reason:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if reason.errno != errno.EMFILE or soft == hard:
+            raise
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return _map_once(path)
+
+
+def _map_once(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,0 +1,41 @@
+"""How far a preparation is, read from the lines that its process appends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curriculum import durable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a preparation is. `total_bytes` is None while unknown; `bytes` counts documents' text read."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    total_bytes: int | None
+    done: bool
+
+
+def read_progress(path: Path) -> Progress:
+    """Sum the newest line of every task in a progress file; a missing file means nothing was done yet.
+
+    A line is `{"task", "documents", "tokens", "bytes", "total_bytes", "done"}`, cumulative for its task; the
+    line with task null comes last of all and is the total.
+    """
+    newest: dict[int | None, Mapping[str, Any]] = {}
+    for line in durable.read_json_lines(path):
+        newest[line["task"]] = line
+    lines = [newest[None]] if None in newest else list(newest.values())
+    totals = [line["total_bytes"] for line in lines if line["total_bytes"] is not None]
+    return Progress(
+        documents=sum(line["documents"] for line in lines),
+        tokens=sum(line["tokens"] for line in lines),
+        bytes=sum(line["bytes"] for line in lines),
+        total_bytes=max(totals, default=None),
+        done=None in newest,
+    )

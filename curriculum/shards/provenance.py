@@ -1,0 +1,242 @@
+"""Where a dataset's documents come from: which files, of which version, under which licence.
+
+Nothing here opens a document: lists come from packages' own records and from folder listings.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+import re
+import sysconfig
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from curriculum.errors import DataError, did_you_mean
+
+KINDS = ("installed", "stdlib", "folder", "hub")
+
+# What a folder is searched for when `files` is not given.
+TEXT_FILES = tuple(
+    f"**/*.{kind}{packed}"
+    for kind in ("txt", "md", "jsonl", "ndjson", "parquet")
+    for packed in (("", ".gz", ".zst") if kind != "parquet" else ("",))
+)
+
+# Folders of the standard library that hold tests, or packages that are not the library's own.
+_NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
+
+_LICENCES = {
+    "MIT License": "MIT",
+    "BSD License": "BSD",
+    "Apache Software License": "Apache-2.0",
+    "Apache License 2.0": "Apache-2.0",
+    "Python Software Foundation License": "PSF-2.0",
+    "ISC License (ISCL)": "ISC",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of documents: its `name` within the dataset, the `path` to open, and what is known beforehand.
+
+    `sha256` (hexadecimal) is the digest that the package's own record gives; the reader compares it.
+    """
+
+    name: str
+    path: str
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+def kind_of(read: Mapping[str, Any]) -> str:
+    """Which of `installed`, `stdlib`, `folder`, `hub` a `read` is; DataError when it is none or several."""
+    kinds = [kind for kind in KINDS if read.get(kind)]
+    if len(kinds) != 1:
+        raise DataError(
+            f"`read` names {' and '.join(kinds) if kinds else 'no place to read from'}: {dict(read)}",
+            hint="name exactly one of: installed, stdlib, folder, hub",
+        )
+    return kinds[0]
+
+
+def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
+    """Version and licence of what `read` names; DataError, with what to install, when a package is absent."""
+    kind = kind_of(read)
+    if kind == "installed":
+        packages = [
+            {"name": name, "version": package.version, "licence": licence(package)}
+            for name, package in _packages(read)
+        ]
+        return {"kind": kind, "packages": packages}
+    if kind == "stdlib":
+        python = {"name": platform.python_implementation().lower(), "version": platform.python_version()}
+        return {"kind": kind, "packages": [{**python, "licence": "PSF-2.0"}]}
+    if kind == "folder":
+        return {"kind": kind, "folder": str(read["folder"])}
+    return {"kind": kind, "repository": str(read["hub"]), "revision": read.get("revision")}
+
+
+def sentence(where: Mapping[str, Any]) -> str:
+    """One provenance in words, such as `sympy 1.14.0 (BSD), mpmath 1.3.0 (BSD)`."""
+    if "packages" in where:
+        return ", ".join(f"{p['name']} {p['version']} ({p['licence']})" for p in where["packages"])
+    if where["kind"] == "folder":
+        return f"folder {where['folder']}"
+    return f"hub {where['repository']}" + (f" at {where['revision']}" if where.get("revision") else "")
+
+
+def licence(package: metadata.Distribution) -> str:
+    """The licence a distribution states: its expression, else its short name, else its classifiers."""
+    fields = package.metadata
+    said = [*fields.get_all("License-Expression", []), *fields.get_all("License", [])]
+    stated = next(iter(said), "")
+    if not stated or "\n" in stated.strip() or len(stated) > 60:
+        classified = [
+            c.rsplit(" :: ", 1)[-1] for c in fields.get_all("Classifier", []) if c.startswith("License ::")
+        ]
+        return " and ".join(_LICENCES.get(name, name) for name in classified) or "not stated"
+    return _LICENCES.get(stated.strip(), stated.strip())
+
+
+def list_files(read: Mapping[str, Any], root: str = ".") -> list[SourceFile]:
+    """The files of an `installed`, `stdlib` or local `folder` read, in order of name; DataError when none."""
+    kind = kind_of(read)
+    if kind == "installed":
+        found = _installed_files(read)
+    elif kind == "stdlib":
+        found = _stdlib_files(read)
+    elif kind == "folder":
+        found = _folder_files(read, root)
+    else:
+        raise ValueError(f"the files of a {kind} are not listed locally")
+    return in_order(found, read)
+
+
+def in_order(found: Iterable[SourceFile], read: Mapping[str, Any]) -> list[SourceFile]:
+    """`found` sorted by name; DataError, naming the patterns, when it is empty."""
+    files = sorted(found, key=lambda file: file.name)
+    if not files:
+        where = read[kind_of(read)]
+        raise DataError(
+            f"no file matches `{read.get('files', '(the usual text files)')}` in {where}",
+            hint="`**` stands for any folders, `*` for any part of one name; see `files` and `exclude`",
+        )
+    return files
+
+
+def matcher(patterns: str | Iterable[str]) -> re.Pattern[str]:
+    """A pattern for relative paths: `*` and `?` stay inside one name, `**/` is any number of folders."""
+    parts = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        text = ""
+        for piece in re.split(r"(\*\*/|\*\*|\*|\?)", pattern):
+            text += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(piece, re.escape(piece))
+        parts.append(text)
+    return re.compile("|".join(f"(?:{part})" for part in parts) if parts else r"(?!)", re.DOTALL)
+
+
+def chosen(read: Mapping[str, Any], *, default: Iterable[str]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The patterns of names that `read` takes in and of those it leaves out."""
+    patterns = read.get("files", list(default))
+    subsets = read.get("subsets")
+    if subsets:
+        inside = [patterns] if isinstance(patterns, str) else patterns
+        patterns = [f"{subset}/{pattern}" for subset in subsets for pattern in inside]
+    return matcher(patterns), matcher(read.get("exclude", []))
+
+
+def _packages(read: Mapping[str, Any]) -> list[tuple[str, metadata.Distribution]]:
+    named = read["installed"]
+    return [(name, _package(name)) for name in ([named] if isinstance(named, str) else named)]
+
+
+def _package(name: str) -> metadata.Distribution:
+    try:
+        return metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        extra = _extra_with(name)
+        install = f"python -m pip install {name}"
+        if extra is not None:
+            install = f'python -m pip install "curriculum[{extra}]"'
+        raise DataError(
+            f"its text comes with the package `{name}`, which is not installed", hint=install
+        ) from None
+
+
+def _extra_with(name: str) -> str | None:
+    """The extra of this project that brings the package `name`, if one does."""
+    try:
+        needs = metadata.requires("curriculum") or []
+    except metadata.PackageNotFoundError:
+        return None
+    for need in needs:
+        project = re.match(r"[A-Za-z0-9._-]+", need)
+        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", need)
+        if project and extra and _normal(project.group()) == _normal(name):
+            return extra.group(1)
+    return None
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
+    wanted, left_out = chosen(read, default=TEXT_FILES)
+    for name, package in _packages(read):
+        record = package.files
+        if record is None:
+            raise DataError(
+                f"the package `{name}` is installed without a record of its files",
+                hint=f"python -m pip install --force-reinstall --no-deps {name}",
+            )
+        for entry in record:
+            path = entry.as_posix()
+            if wanted.fullmatch(path) and not left_out.fullmatch(path):
+                yield SourceFile(path, str(entry.locate()), entry.size, _record_sha256(entry))
+
+
+def _record_sha256(entry: metadata.PackagePath) -> str | None:
+    """A record spells digests in URL-safe base64 without padding."""
+    if entry.hash is None or entry.hash.mode != "sha256":
+        return None
+    value = entry.hash.value
+    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+
+
+def _stdlib_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
+    left_out = matcher(read.get("exclude", []))
+    library = Path(sysconfig.get_path("stdlib"))
+    for name, path, size in _walk(library, skip=_NOT_LIBRARY):
+        if not name.endswith(".py") or left_out.fullmatch(name):
+            continue
+        if name.startswith(("_sysconfigdata", "config-")):  # the build's flags and folders, not the library
+            continue
+        yield SourceFile(name, path, size)
+
+
+def _folder_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
+    folder = Path(root, str(read["folder"])).expanduser()
+    if not folder.is_dir():
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise DataError(f"the folder `{folder}` does not exist", hint=did_you_mean(folder.name, beside))
+    wanted, left_out = chosen(read, default=TEXT_FILES)
+    for name, path, size in _walk(folder, skip=frozenset()):
+        if wanted.fullmatch(name) and not left_out.fullmatch(name):
+            yield SourceFile(name, path, size)
+
+
+def _walk(folder: Path, *, skip: frozenset[str]) -> Iterable[tuple[str, str, int]]:
+    """`(name with slashes, path, bytes)` of every file below; nothing hidden, no folder named in `skip`."""
+    for at, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in skip and not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                path = os.path.join(at, name)
+                yield Path(path).relative_to(folder).as_posix(), path, os.stat(path).st_size

@@ -1,0 +1,125 @@
+"""Keeps one job running until it is done: starts it, watches it, restarts it after a crash, stops it when asked.
+
+A restart is a fresh launch that goes on from the last complete checkpoint (torchrun's own restarts do not
+recover on gloo). Restarts wait a little longer each time and end when two in a row made no progress.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from curriculum import job as jobs
+from curriculum.errors import RunFailed
+
+RESTARTS_WITHOUT_PROGRESS = 2
+BACKOFF_SECONDS = (0.0, 2.0, 10.0, 30.0, 60.0)
+TICK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A started process and the attempt folder in which it says how it ended."""
+
+    process: subprocess.Popen[bytes]
+    attempt: Path
+
+
+class StopRequested:
+    """Becomes true at the first Ctrl-C or SIGTERM; at the second Ctrl-C the default takes over again."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __bool__(self) -> bool:
+        return self.asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequested]:
+    """Turn SIGINT and SIGTERM into a flag for the time of the block."""
+    flag = StopRequested()
+    before = {number: signal.signal(number, flag._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def supervise(
+    launch: Callable[[], Launch],
+    *,
+    stop: StopRequested,
+    ask_to_stop: Callable[[subprocess.Popen[bytes]], None],
+    kill: Callable[[subprocess.Popen[bytes]], None],
+    progress: Callable[[], int],
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run the job to its end and return its outcome (`{"outcome": "done"|"stopped", …}`).
+
+    `progress` is a number that grows with saved work. Raises RunFailed with the end of the log when the job
+    refuses, or crashes `RESTARTS_WITHOUT_PROGRESS` times without saving anything new.
+    """
+    fruitless = 0
+    reached = progress()
+    while True:
+        started = launch()
+        told = False
+        try:
+            while started.process.poll() is None:
+                if stop and not told:
+                    ask_to_stop(started.process)
+                    told = True
+                tick()
+                time.sleep(TICK_SECONDS)
+        except BaseException:
+            kill(started.process)
+            started.process.wait()
+            raise
+        tick()
+        outcome = _outcome(started)
+        if outcome["outcome"] in (jobs.DONE, jobs.STOPPED):
+            return outcome
+        if outcome["outcome"] == jobs.REFUSED:
+            raise RunFailed(str(outcome["message"]), hint=outcome.get("hint"))
+        if stop:
+            return {"outcome": jobs.STOPPED}
+        now = progress()
+        fruitless = 0 if now > reached else fruitless + 1
+        reached = now
+        if fruitless >= RESTARTS_WITHOUT_PROGRESS:
+            raise RunFailed(
+                f"the job ended {fruitless + 1 if fruitless == 1 else fruitless} times in a row without getting any further; "
+                f"its log ends with:\n{_tail(started.attempt / 'rank0.log')}",
+                hint=f"the whole log: {started.attempt / 'rank0.log'}",
+            )
+        time.sleep(BACKOFF_SECONDS[min(fruitless, len(BACKOFF_SECONDS) - 1)])
+
+
+def _outcome(launch: Launch) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads((launch.attempt / jobs.OUTCOME).read_bytes())
+    except (OSError, ValueError):
+        value = {"outcome": jobs.FAILED, "message": f"exit code {launch.process.returncode}"}
+    return value
+
+
+def _tail(log: Path, lines: int = 12) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log)"

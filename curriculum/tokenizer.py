@@ -1,0 +1,74 @@
+"""A tokenizer file with the one set of rules under which all text is encoded, so that ids always agree.
+
+Only the document's text is encoded: no marks are added by the file's own template, nothing is cut or padded,
+and a mark's name inside a text (`</s>` in a source file) stays ordinary text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curriculum.errors import DataError
+
+# What known families call the mark between documents, and the one before them.
+EOS_NAMES = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[EOS]")
+BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>", "<｜begin▁of▁sentence｜>", "[BOS]")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """A loaded `tokenizer.json`. `digest` is the SHA-256 of the file; every id is below `vocab_size`."""
+
+    digest: str
+    vocab_size: int
+    eos_id: int | None
+    bos_id: int | None
+    _inner: Any = field(repr=False, compare=False)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Read a `tokenizer.json`; DataError when it is missing or is none."""
+        import tokenizers
+
+        try:
+            data = Path(path).read_bytes()
+        except OSError as reason:
+            raise DataError(
+                f"the tokenizer `{path}` cannot be read: {reason.strerror}",
+                hint="`path:` under `tokenizers:` in sources.yaml must lead to a `tokenizer.json`",
+            ) from None
+        try:
+            inner = tokenizers.Tokenizer.from_str(data.decode())
+        except Exception as reason:  # the library raises plain Exception
+            raise DataError(
+                f"`{path}` is not a tokenizer: {reason}",
+                hint="the `tokenizers` library's `tokenizer.json` is wanted, not a SentencePiece model",
+            ) from None
+        inner.no_truncation()
+        inner.no_padding()
+        inner.encode_special_tokens = True
+        ids = inner.get_vocab(with_added_tokens=True)
+        return cls(
+            digest=hashlib.sha256(data).hexdigest(),
+            vocab_size=max(ids.values(), default=-1) + 1,
+            eos_id=next((ids[name] for name in EOS_NAMES if name in ids), None),
+            bos_id=next((ids[name] for name in BOS_NAMES if name in ids), None),
+            _inner=inner,
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without any mark."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text; the interpreter's lock is free meanwhile."""
+        return [one.ids for one in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, marks shown by their names."""
+        text: str = self._inner.decode(list(ids), skip_special_tokens=False)
+        return text

@@ -1,0 +1,87 @@
+"""Which windows and documents a step reads, computed from the plan and looked up in the prepared text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from curriculum.corpora import Texts
+from curriculum.errors import NotFound
+from curriculum.plan import StagePlan
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.shards.reader import Dataset
+
+TEXT_TOKENS = 48
+
+
+def stage_of(compiled: Compiled, step: int) -> CompiledStage:
+    """The stage of a lineage that takes `step`; NotFound beyond its end."""
+    for stage in compiled.stages:
+        if stage.plan.first_step <= step < stage.plan.first_step + stage.steps_run:
+            return stage
+    last = compiled.stages[-1]
+    raise NotFound(
+        f"`{compiled.curriculum}` has no step {step:,}",
+        hint=f"its steps are 0 to {last.plan.first_step + last.steps_run - 1:,}",
+    )
+
+
+def batch(
+    compiled: Compiled,
+    texts: Texts,
+    step: int,
+    *,
+    rank: int | None = None,
+    ranks: int | None = None,
+    text: bool = False,
+) -> dict[str, Any]:
+    """The slots of `step` in order: source, pass, window and, where the text is prepared, its documents."""
+    stage = stage_of(compiled, step)
+    plan = stage.plan
+    draws = plan.draws(step)
+    first = 0
+    if rank is not None:
+        count = ranks or rank + 1
+        draws = draws.rank(rank, count)
+        first = rank * plan.batch_sequences // count
+    opened = {name: _open(plan, texts, name) for name in {draws.names[s] for s in draws.source}}
+    slots = []
+    for at in range(len(draws.window)):
+        name = draws.names[draws.source[at]]
+        window = int(draws.window[at])
+        slot: dict[str, Any] = {
+            "slot": first + at,
+            "source": name,
+            "item": int(draws.item[at]),
+            "pass": int(draws.pass_number[at]),
+            "window": window,
+        }
+        dataset = opened[name]
+        if dataset is not None:
+            slot["documents"] = [
+                {"id": span.id, "tokens": span.tokens, "offset": span.offset}
+                for span in dataset.documents(window)
+            ]
+            if text and texts.loaded_tokenizer is not None:
+                import numpy as np
+
+                row = dataset.read(np.array([window]))[0][:TEXT_TOKENS]
+                slot["text"] = texts.loaded_tokenizer.decode(row.tolist())
+        slots.append(slot)
+    return {
+        "curriculum": stage.setting.curriculum,
+        "stage": stage.setting.stage,
+        "step": step,
+        "position": plan.position_after(step) - plan.batch_tokens,
+        "lr": plan.lr(step),
+        "sequence_length": plan.sequence_length,
+        "batch_sequences": plan.batch_sequences,
+        "prepared": all(dataset is not None for dataset in opened.values()),
+        "slots": slots,
+    }
+
+
+def _open(plan: StagePlan, texts: Texts, source: str) -> Dataset | None:
+    dataset = plan.sources[source].dataset
+    if texts.manifest(dataset) is None:
+        return None
+    return Dataset.open(texts.folder(dataset), sequence_length=plan.sequence_length)

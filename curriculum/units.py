@@ -1,0 +1,183 @@
+"""Numbers as people write them, read exactly; and numbers as people read them, shown shortly.
+
+Nothing here passes through a float on the way in: `1.5T` is an int, `5%` a Fraction. What cannot be read
+exactly, or would not fit a signed 64-bit integer with room to spare, is a ValueError in one plain sentence;
+the caller adds the place in the file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final, Literal, TypeAlias, get_args
+
+Unit: TypeAlias = Literal["tokens", "steps", "sequences"]
+
+LARGEST_COUNT: Final = 2**62
+
+_SCALES: Final = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_NUMBER: Final = r"(?P<digits>\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?)(?P<exponent>[eE][+-]?\d{1,3})?"
+_COUNT: Final = re.compile(_NUMBER + r"\s?(?P<suffix>[kKMBT]?)", re.ASCII)
+_FRACTION: Final = re.compile(_NUMBER + r"\s?(?P<percent>%?)", re.ASCII)
+
+
+def parse_count(value: str | int) -> int:
+    """A whole number, 0 to 2^62: `1.5T`, `6B`, `24k` (k or K, M, B, T are decimal), `10_000`, `1e9`, 1500."""
+    exact = _quantity(value)
+    if exact.denominator != 1:
+        raise ValueError(f"`{value}` is not a whole number")
+    if exact > LARGEST_COUNT:
+        raise ValueError(f"`{value}` is too large: counts end at 2^62, about 4.6 million T")
+    return int(exact)
+
+
+def parse_fraction(value: str | int | Decimal | Fraction) -> Fraction:
+    """An exact number from 0 up: `5%`, `1e-6`, `0.05`, 75. Not a float: it no longer is what was written."""
+    if isinstance(value, str):
+        found = _FRACTION.fullmatch(value.strip())
+        if found is None:
+            raise ValueError(f"`{value}` is not a number from 0 up; write `0.05`, `5%` or `1e-6`")
+        return _decimal(found) / (100 if found["percent"] else 1)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | Fraction):
+        raise ValueError(f"`{value}` is not an exact number but a {type(value).__name__}")
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise ValueError(f"`{value}` is not a finite number")
+    if value < 0:
+        raise ValueError(f"`{value}` is below zero")
+    return Fraction(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """An amount with its unit. Tokens are the clock; steps and sequences become tokens by the batch."""
+
+    amount: int
+    unit: Unit
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise ValueError(f"a length is in tokens, steps or sequences, not in {self.unit}")
+        if not 0 <= self.amount <= LARGEST_COUNT:
+            raise ValueError(f"a length lies from 0 to 2^62, not at {self.amount:,}")
+
+    def tokens(self, *, sequence_length: int, batch_sequences: int) -> int:
+        """The length in tokens; ValueError beyond 2^62."""
+        factor = {"tokens": 1, "sequences": sequence_length, "steps": sequence_length * batch_sequences}
+        tokens = self.amount * factor[self.unit]
+        if tokens > LARGEST_COUNT:
+            raise ValueError(f"{self} are {tokens:,} tokens: too many, counts end at 2^62")
+        return tokens
+
+    def __str__(self) -> str:
+        """As one writes it, losing nothing: `1.5T`, `1835008`, `2000 steps`, `1 sequence`."""
+        if self.unit == "tokens":
+            short = show_count(self.amount)
+            return short if _quantity(short) == self.amount else str(self.amount)
+        return f"{self.amount} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"
+
+
+def parse_length(value: str | int, default: Unit = "tokens") -> Length:
+    """`6B`, `6B tokens`, `2000 steps`, `896 sequences` or a number, which is in `default`."""
+    words = value.split() if isinstance(value, str) else [value]
+    if len(words) == 1:
+        return Length(parse_count(words[0]), default)
+    units: dict[object, Unit] = {spelling: u for u in get_args(Unit) for spelling in (u, u.removesuffix("s"))}
+    if len(words) != 2 or words[1] not in units:
+        raise ValueError(
+            f"`{value}` is not a length; write `6B`, `6B tokens`, `2000 steps` or `896 sequences`"
+        )
+    return Length(parse_count(words[0]), units[words[1]])
+
+
+def parse_rate(value: str, unit: str) -> Fraction:
+    """The number before `unit`: `24k tokens/s/gpu`, `1.5 USD/gpu-hour`. The unit must be there, as given."""
+    number, _, stated = value.strip().partition(" ") if isinstance(value, str) else (value, "", "")
+    if stated.strip() != unit:
+        raise ValueError(f"`{value}` does not say `{unit}`; write for example `2.5k {unit}`")
+    return _quantity(number)
+
+
+def _quantity(value: object) -> Fraction:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise ValueError(f"`{value}` is below zero")
+        return Fraction(value)
+    found = _COUNT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"`{value}` is not a count; write `1500`, `10_000`, `24k`, `6B` or `1.5T`")
+    return _decimal(found) * _SCALES[found["suffix"].replace("K", "k")]
+
+
+def _decimal(found: re.Match[str]) -> Fraction:
+    return Fraction(found["digits"].replace("_", "") + (found["exponent"] or ""))
+
+
+def show_count(n: int) -> str:
+    """At most four significant digits and a suffix: `1.5T`, `1.835M`, `896`. Exact where those suffice."""
+    for suffix, scale in _SCALES.items():
+        shown = _rounded(Fraction(n, scale))
+        if abs(Decimal(shown)) < 1000 or suffix == "T":
+            return shown + suffix
+    raise AssertionError("the last scale always returns")
+
+
+def show_exact(n: int) -> str:
+    """Every digit, in threes: `1,500,001,599,488`."""
+    return f"{n:,}"
+
+
+def show_share(share: Fraction) -> str:
+    """A share in percent: `37.5%`, `66.67%`. Only a whole is shown as 100%: short of it, digits are added."""
+    digits = 4
+    shown = _rounded(share * 100)
+    while shown == "100" and share != 1:
+        digits += 1
+        shown = _rounded(share * 100, digits)
+    return shown + "%"
+
+
+def show_bytes(n: int) -> str:
+    """Decimal units, as disks are sold: `13.2 GB`."""
+    for power, unit in enumerate(("B", "kB", "MB", "GB", "TB", "PB")):
+        shown = _rounded(Fraction(n, 1000**power), 3)
+        if abs(Decimal(shown)) < 1000 or unit == "PB":
+            return f"{shown} {unit}"
+    raise AssertionError("the last unit always returns")
+
+
+def show_seconds(seconds: float) -> str:
+    """The two largest units that matter: `0.42 s`, `12 s`, `3 min 05 s`, `1 h 02 min`, `15 d 02 h`."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    if seconds < 10:
+        return f"{_rounded(Fraction(seconds), 2)} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24:,} d {hours % 24:02d} h"
+
+
+def _rounded(value: Fraction, digits: int = 4) -> str:
+    """`value` rounded (half up) to `digits` significant digits, without an exponent or trailing zeros."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    places = digits - 1
+    while size >= 10:
+        size, places = size / 10, places - 1
+    while size < 1:
+        size, places = size * 10, places + 1
+    step = Fraction(10) ** -places
+    rounded = (abs(value) / step + Fraction(1, 2)) // 1 * step
+    text = f"{Decimal(rounded.numerator) / Decimal(rounded.denominator):f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "-" + text if value < 0 else text

@@ -1,0 +1,74 @@
+"""`python -m runner JOB`: reads a job file, does it, and says in its attempt folder how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from runner.preemption import StopFlag
+
+STOP = StopFlag().install()  # before torch: a signal that comes while it loads must not be lost
+
+from curriculum import durable, job as jobs  # noqa: E402, I001
+from curriculum.errors import CurriculumError  # noqa: E402
+
+
+def main() -> int:
+    """Exit code 0 done or stopped on request, 1 failed, 2 refused; `outcome.json` tells them apart."""
+    path = Path(sys.argv[1])
+    job = jobs.load(path)
+    outcome: dict[str, Any]
+    try:
+        outcome = _train(job) if isinstance(job, jobs.TrainJob) else _prepare(job)
+        code = 0
+    except CurriculumError as error:
+        traceback.print_exc()
+        place = f" ({error.place})" if error.place else ""
+        outcome = {"outcome": jobs.REFUSED, "message": error.what + place, "hint": error.hint}
+        code = 2
+    except BaseException as error:
+        traceback.print_exc()
+        outcome = {"outcome": jobs.FAILED, "message": f"{type(error).__name__}: {error}"}
+        code = 1
+    if os.environ.get("RANK", "0") == "0" or code:
+        durable.write_json(Path(job.attempt_folder) / jobs.OUTCOME, outcome, replace=True)
+    return code
+
+
+def _train(job: jobs.TrainJob) -> dict[str, Any]:
+    first = os.environ.get("RANK", "0") == "0"
+    lock = durable.Lock(Path(job.stage_folder) / "lock", f"the stage folder {job.stage_folder}")
+    if first:
+        lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to let go
+
+    import torch
+
+    from runner import distributed
+    from runner.train import train
+
+    if job.machine.threads:
+        torch.set_num_threads(job.machine.threads)
+    ranks = distributed.join(job.machine.device)
+    try:
+        return train(job, ranks, STOP)
+    finally:
+        if sys.exc_info()[0] is None:
+            distributed.leave(ranks)
+        lock.release()
+
+
+def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:
+    from runner import prepare
+
+    if isinstance(job, jobs.TokenizerJob):
+        prepare.train_tokenizer(job.request)
+    else:
+        prepare.prepare(job.request)
+    return {"outcome": jobs.DONE}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Who else trains with us: ranks, devices and the mesh. One process needs no process group at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among its peers. `saving` is a gloo group used for nothing but checkpoints."""
+
+    rank: int
+    size: int
+    local_size: int
+    device: torch.device
+    saving: dist.ProcessGroup | None = None
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def mesh(self, shard: int) -> DeviceMesh:
+        """The (replicate, shard) mesh: `shard` neighbours hold the parameters between them."""
+        return init_device_mesh(
+            self.device.type, (self.size // shard, shard), mesh_dim_names=("replicate", "shard")
+        )
+
+    def add(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, on this rank's CPU or device, in place; the tensor itself with one rank."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so; all ranks get the same answer at the same step."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(float(flag))
+        dist.all_reduce(value, op=dist.ReduceOp.MAX, group=self.saving)
+        return bool(value.item())
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's `value`, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.saving)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, by rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.saving)
+        return values
+
+    def wait(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.saving)
+
+
+def join(device: str) -> Ranks:
+    """Read torchrun's environment and join its process group when there is more than one process."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    where = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(where)
+    if size == 1:
+        return Ranks(0, 1, 1, where)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
+    return Ranks(rank, size, local_size, where, dist.new_group(backend="gloo", timeout=TIMEOUT))
+
+
+def leave(ranks: Ranks) -> None:
+    """Leave together: ranks that go at different times break each other's connections."""
+    if ranks.size > 1:
+        ranks.wait()
+        dist.destroy_process_group()

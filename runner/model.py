@@ -1,0 +1,234 @@
+"""The Llama architecture as plain single-device code; sharding is applied from outside, in `sharding.py`.
+
+Shapes: B sequences, T tokens, D hidden size, H heads, K key/value heads, d head size, F feed-forward size.
+Weights that read the same input are fused (queries, keys and values; gate and up), which saves a third of the
+matrix products' overhead at small sizes. Names and drawn numbers stay those of the Hugging Face layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from runner.attention import Attend, sdpa
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Numbers of a Llama model under their Hugging Face names."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+    vocab_size: int
+    max_position_embeddings: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    tie_word_embeddings: bool = False
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> ModelConfig:
+        return ModelConfig(**value)
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Parameters of the model that `config` describes, counted on a device without memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in Llama(config).parameters())
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalisation over the last dimension (Zhang and Sennrich 2019)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = F.rms_norm(x_BTD, x_BTD.shape[-1:], self.weight, self.eps)
+        return out
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention with rotary positions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.groups = config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.groups) * self.head_dim, bias=False)
+        self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+
+    def forward(
+        self, x_BTD: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor, attend: Attend
+    ) -> torch.Tensor:
+        B, T, _ = x_BTD.shape
+        qkv = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.groups, self.head_dim)
+        rotated = rotate(qkv[:, :, : self.heads + self.groups], cos_Td, sin_Td)
+        q, k = rotated[:, :, : self.heads], rotated[:, :, self.heads :]
+        v = qkv[:, :, self.heads + self.groups :]
+        out: torch.Tensor = self.out(attend(q, k, v).reshape(B, T, self.heads * self.head_dim))
+        return out
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
+        out: torch.Tensor = self.down(F.silu(gate_BTF) * up_BTF)
+        return out
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention = Attention(config)
+        self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(
+        self, x_BTD: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor, attend: Attend
+    ) -> torch.Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_Td, sin_Td, attend)
+        out: torch.Tensor = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+        return out
+
+
+def rotary_tables(config: ModelConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of every position and channel pair, fp32, shape `[length, head_dim]` (Su et al. 2021)."""
+    half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu") / config.head_dim
+    angles = torch.arange(length, dtype=torch.float64)[:, None] / config.rope_theta**half
+    both = torch.cat((angles, angles), dim=-1)
+    return both.cos().float().to(device), both.sin().float().to(device)
+
+
+def rotate(x_BTHd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> torch.Tensor:
+    """Rotate channel pairs (i, i + d/2), the layout of Hugging Face's weights."""
+    first, second = x_BTHd.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (x_BTHd * cos_Td[:, None, :] + turned * sin_Td[:, None, :]).to(x_BTHd.dtype)
+
+
+class Llama(nn.Module):
+    """Embedding, blocks, final norm and output weight; the loss applies the output weight itself."""
+
+    def __init__(self, config: ModelConfig, attend: Attend = sdpa) -> None:
+        super().__init__()
+        self.config = config
+        self.attend = attend
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.head.weight = self.embedding.weight
+        self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        """Token ids `[B, T]` to the normalised hidden states `[B, T, D]` that the output weight reads."""
+        length = tokens_BT.shape[1]
+        if self._tables is None or self._tables[0].device != tokens_BT.device:
+            self._tables = rotary_tables(self.config, self.config.max_position_embeddings, tokens_BT.device)
+        cos_Td, sin_Td = (table[:length] for table in self._tables)
+        x_BTD = self.embedding(tokens_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, cos_Td, sin_Td, self.attend)
+        return self.norm(x_BTD)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A Hugging Face parameter and the rows of ours that it is."""
+
+    name: str
+    rows: int
+
+
+def layout(config: ModelConfig) -> dict[str, tuple[Part, ...]]:
+    """Our parameter names, each with the Hugging Face parameters stacked in it, from the first row on."""
+    heads, groups = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    hidden, wide = config.hidden_size, config.intermediate_size
+    names: dict[str, tuple[Part, ...]] = {"embedding.weight": (Part("model.embed_tokens.weight", config.vocab_size),)}
+    for layer in range(config.num_hidden_layers):
+        ours, theirs = f"blocks.{layer}.", f"model.layers.{layer}."
+        names |= {
+            f"{ours}attention_norm.weight": (Part(f"{theirs}input_layernorm.weight", hidden),),
+            f"{ours}attention.qkv.weight": (
+                Part(f"{theirs}self_attn.q_proj.weight", heads),
+                Part(f"{theirs}self_attn.k_proj.weight", groups),
+                Part(f"{theirs}self_attn.v_proj.weight", groups),
+            ),
+            f"{ours}attention.out.weight": (Part(f"{theirs}self_attn.o_proj.weight", hidden),),
+            f"{ours}feed_forward_norm.weight": (Part(f"{theirs}post_attention_layernorm.weight", hidden),),
+            f"{ours}feed_forward.gate_up.weight": (
+                Part(f"{theirs}mlp.gate_proj.weight", wide),
+                Part(f"{theirs}mlp.up_proj.weight", wide),
+            ),
+            f"{ours}feed_forward.down.weight": (Part(f"{theirs}mlp.down_proj.weight", hidden),),
+        }
+    names["norm.weight"] = (Part("model.norm.weight", hidden),)
+    if not config.tie_word_embeddings:
+        names["head.weight"] = (Part("lm_head.weight", config.vocab_size),)
+    return names
+
+
+def to_hugging_face(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Whole tensors under our names to the same numbers under Hugging Face's."""
+    theirs = {}
+    for ours, parts in layout(config).items():
+        for part, tensor in zip(parts, torch.split(state[ours], [part.rows for part in parts]), strict=True):
+            theirs[part.name] = tensor.contiguous()
+    return theirs
+
+
+def from_hugging_face(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of `to_hugging_face`."""
+    return {ours: torch.cat([state[part.name] for part in parts]) for ours, parts in layout(config).items()}
+
+
+@torch.no_grad()
+def initialise(model: Llama, seed: int) -> None:
+    """Draw TinyLlama's initial weights (its `lit_gpt/model.py` since 2023-11-09).
+
+    Embedding, output and linear weights are normal with std sqrt(2 / (5·D)); the attention's output and the
+    feed-forward's down projection with std 1 / (sqrt(D)·layers); norms are 1. Each parameter has a generator of
+    its own, keyed by (seed, Hugging Face name), so that neither sharding nor fusing moves a number.
+    """
+    config = model.config
+    own = dict(model.named_parameters())
+    wide = math.sqrt(2 / (5 * config.hidden_size))
+    narrow = 1 / (math.sqrt(config.hidden_size) * config.num_hidden_layers)
+    for ours, parts in layout(config).items():
+        if ours.endswith("norm.weight"):
+            own[ours].fill_(1.0)
+            continue
+        drawn = []
+        for part in parts:
+            generator = torch.Generator().manual_seed((seed << 32 | crc32(part.name.encode())) % (1 << 63))
+            std = narrow if part.name.endswith(("o_proj.weight", "down_proj.weight")) else wide
+            drawn.append(torch.randn(part.rows, own[ours].shape[1], generator=generator) * std)
+        own[ours].copy_(torch.cat(drawn))

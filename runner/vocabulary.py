@@ -1,0 +1,66 @@
+"""Training a tokenizer on the project's own text: the `tokenizer` job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from curriculum import durable
+from curriculum.errors import DataError
+from curriculum.shards.format import TokenizerRequest
+from runner.extract import chinese_docstrings
+from runner.readers import Corpus, list_sources, log_to
+
+END_OF_TEXT = "</s>"
+
+
+def train_tokenizer(request: TokenizerRequest) -> None:
+    """Train byte-level BPE on an even sample of the datasets; a `request.output` that is there is kept.
+
+    The same documents give the same file on any number of threads. Id 0 is the end-of-text mark, 1 to 256
+    the bytes, so every text can be encoded and decoded without loss.
+    """
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    output = Path(request.output)
+    if output.exists():
+        return
+    inner = Inner(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=request.vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    samples = (text for name in sorted(request.reads) for text in _sample(request, name))
+    durable.make_directory(output.parent)
+    with log_to(output.with_name("sample.log")):
+        inner.train_from_iterator(samples, trainer)
+    durable.write_bytes(output, inner.to_str(pretty=True).encode(), replace=True)
+
+
+def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
+    """Documents of every k-th file, then of every k-th after those, until `sample_bytes` are had."""
+    read = request.reads[dataset]
+    files, _ = list_sources(read, request.root)
+    step = max(1, sum(file.bytes or 0 for file in files) // request.sample_bytes)
+    left = request.sample_bytes
+    spread = [file for first in range(step) for file in files[first::step]]
+    texts: Iterator[str]
+    if read.get("extract"):
+        texts = (text for _, text in chinese_docstrings(spread))
+    else:
+        texts = (one.text for one in Corpus(spread, text=read.get("text", "text")).run())
+    for text in texts:
+        yield text
+        left -= len(text.encode())
+        if left <= 0:
+            return
+    if left == request.sample_bytes:
+        raise DataError(
+            f"the sample of `{dataset}` for the tokenizer has no text",
+            hint=f"it was read from {len(files)} files, the first `{files[0].name}`; see `text` and `files`",
+        )

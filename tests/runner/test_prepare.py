@@ -1,0 +1,558 @@
+"""Preparing text: the same bytes however it was done, killed or not, and refusals that say what would do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as Inner
+from tokenizers import models, pre_tokenizers
+
+from curriculum import durable
+from curriculum.errors import Busy, DataError
+from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest
+from curriculum.shards.progress import read_progress
+from curriculum.shards.reader import Dataset
+from curriculum.tokenizer import Tokenizer
+from runner.prepare import prepare, train_tokenizer
+
+WORDS = ["the", "of", "and", "to", "in", "that", "state", "people", "year", "law", "country", "congress", "peace"]
+
+
+def write_texts(folder: Path, documents: int, words: int = 200, *, first: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + documents):
+        drawn = random.Random(number).choices(WORDS, k=words)
+        (folder / f"{number:04d}.txt").write_text(f"document {number} " + " ".join(drawn) + "\n")
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_texts(folder / "texts", 20)
+    path = folder / "tokenizer.json"
+    reads = {"texts": {"folder": "texts"}}
+    train_tokenizer(TokenizerRequest(reads=reads, vocab_size=320, output=str(path), root=str(folder)))
+    return str(path)
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, tokenizer_file: str) -> Any:
+    def make(**changes: Any) -> PrepareRequest:
+        settings: dict[str, Any] = {
+            "dataset": "texts",
+            "read": {"folder": "texts"},
+            "root": str(tmp_path),
+            "tokenizer_file": tokenizer_file,
+            "output": str(tmp_path / "data" / "out"),
+            "progress": str(tmp_path / "attempt" / "progress.jsonl"),
+            "sequence_length": 16,
+            "held_out": {"share": "20%"},
+            "tasks": 3,
+        }
+        return PrepareRequest(**{**settings, **changes})
+
+    return make
+
+
+def digests(folder: str | Path) -> dict[str, str]:
+    """The SHA-256 of every file below `folder`."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def documents_of(output: str, split: str, tokenizer_file: str) -> dict[str, str]:
+    """`{id: text with its marks}` of every document of a split."""
+    tokenizer = Tokenizer.load(tokenizer_file)
+    manifest = Manifest.load(Path(output))
+    dataset = Dataset.open(output, split=split, sequence_length=16)
+    found = {}
+    for number, shard in enumerate(manifest.splits[split].shards):
+        tokens = np.fromfile(Path(output) / shard.file, manifest.dtype)
+        for document in range(shard.documents):
+            span = dataset.document(number, document)
+            found[span.id] = tokenizer.decode(tokens[span.first_token :][: span.tokens].tolist())
+    return found
+
+
+def test_the_bytes_are_the_same_for_one_worker_and_for_two(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 40)
+    one = request_for(output=str(tmp_path / "one"))
+    two = request_for(output=str(tmp_path / "two"), workers=2)
+    many = request_for(output=str(tmp_path / "many"), workers=8)
+    for request in (one, two, many):
+        prepare(request)
+    assert digests(one.output) == digests(two.output) == digests(many.output)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_every_document_is_there_once_ended_by_eos_and_without_bos(
+    tmp_path: Path, request_for: Any, tokenizer_file: str
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for()
+    prepare(request)
+    train, held_out = (documents_of(request.output, split, tokenizer_file) for split in (TRAIN, HELD_OUT))
+    assert not train.keys() & held_out.keys()
+    written = {path.name: path.read_text() + "</s>" for path in (tmp_path / "texts").iterdir()}
+    assert train | held_out == written
+    manifest = Manifest.load(Path(request.output))
+    assert (manifest.bos, manifest.eos) == (None, 0)
+    assert manifest.splits[TRAIN].filler == len(train)
+    assert manifest.splits[TRAIN].text_bytes == sum(len(text.encode()) - 4 for text in train.values())
+    assert manifest.splits[TRAIN].max_token < manifest.vocab_size == 320
+
+
+def test_what_is_held_out_stays_so_when_documents_are_added_moved_or_reordered(
+    tmp_path: Path, request_for: Any, tokenizer_file: str
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    before = request_for(output=str(tmp_path / "before"))
+    prepare(before)
+    write_texts(tmp_path / "texts", 20, first=40)
+    (tmp_path / "texts" / "0000.txt").rename(tmp_path / "texts" / "zz.txt")
+    after = request_for(output=str(tmp_path / "after"), tasks=2)
+    prepare(after)
+    old, new = (set(documents_of(r.output, HELD_OUT, tokenizer_file).values()) for r in (before, after))
+    trained = set(documents_of(after.output, TRAIN, tokenizer_file).values())
+    assert old < new
+    assert not new & trained
+
+
+def test_a_share_holds_out_about_that_share_of_the_documents(tmp_path: Path, request_for: Any) -> None:
+    (tmp_path / "texts").mkdir()
+    rows = (json.dumps({"text": f"document number {n}"}) for n in range(4000))
+    (tmp_path / "texts" / "rows.jsonl").write_text("\n".join(rows))
+    request = request_for(held_out={"share": "0.1"})
+    prepare(request)
+    assert 330 < Manifest.load(Path(request.output)).splits[HELD_OUT].documents < 470
+
+
+def test_a_corpus_s_own_split_replaces_the_share(
+    tmp_path: Path, request_for: Any, tokenizer_file: str
+) -> None:
+    write_texts(tmp_path / "texts" / "train", 10)
+    write_texts(tmp_path / "texts" / "validation", 10, first=10)
+    request = request_for(held_out={"split": "validation"})
+    prepare(request)
+    held_out = documents_of(request.output, HELD_OUT, tokenizer_file)
+    assert set(held_out) == {f"validation/{n:04d}.txt" for n in range(10, 20)}
+    assert len(documents_of(request.output, TRAIN, tokenizer_file)) == 10
+
+
+def test_without_a_held_out_split_everything_is_trained_on(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 5)
+    request = request_for(held_out=None)
+    prepare(request)
+    manifest = Manifest.load(Path(request.output))
+    assert list(manifest.splits) == [TRAIN]
+    assert manifest.splits[TRAIN].documents == 5
+
+
+def test_a_held_out_split_of_under_64_windows_is_refused_and_the_share_it_names_would_do(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for(held_out={"share": "1%"}, sequence_length=32)
+    with pytest.raises(DataError, match=r"has \d+ windows of 32 tokens; 64 are the least") as refusal:
+        prepare(request)
+    assert not Path(request.output).exists()
+    share = (refusal.value.hint or "").removeprefix("`held_out: ").removesuffix("` would do")
+    enough = replace(request, held_out={"share": share})
+    prepare(enough)
+    windows = Manifest.load(Path(enough.output)).splits[HELD_OUT].windows(32)
+    assert 64 <= windows < 80
+    with pytest.raises(DataError, match="windows of 4000 tokens") as refusal:
+        prepare(request_for(output=str(tmp_path / "long"), sequence_length=4000))
+    assert "too little text" in (refusal.value.hint or "")
+
+
+def test_finished_work_is_not_touched_again(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for()
+    prepare(request)
+    stats = {path: path.stat() for path in sorted(Path(request.output).rglob("*"))}
+    (tmp_path / "texts" / "0000.txt").unlink()
+    prepare(request)
+    assert {path: path.stat() for path in sorted(Path(request.output).rglob("*"))} == stats
+
+
+KILLED = """
+import json, sys
+from runner.prepare import prepare
+from curriculum.shards.format import PrepareRequest
+print("ready", flush=True)
+prepare(PrepareRequest.from_json(json.load(open(sys.argv[1]))))
+"""
+
+
+def test_killed_half_way_it_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 60, words=6000)
+    request = request_for(tasks=20, workers=2)
+    (tmp_path / "request.json").write_text(json.dumps(request.to_json()))
+    partial = Path(f"{request.output}.partial")
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "request.json")])
+    while process.poll() is None and len(list(partial.glob("completions/*"))) < 3:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not Path(request.output).exists()
+    done = sorted(path.name for path in partial.glob("completions/*"))
+    assert 3 <= len(done) < 20
+    finished = {
+        path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for name in done
+        for path in (partial / "tasks" / name / TRAIN).glob("*.ds")
+    }
+    prepare(request)
+    for name, (inode, changed) in finished.items():
+        after = (Path(request.output) / TRAIN / name).stat()
+        assert (after.st_ino, after.st_mtime_ns) == (inode, changed)
+    uninterrupted = replace(request, output=str(tmp_path / "uninterrupted"))
+    prepare(uninterrupted)
+    assert digests(request.output) == digests(uninterrupted.output)
+
+
+def test_a_half_written_task_is_begun_anew(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request, whole = request_for(), request_for(output=str(tmp_path / "whole"))
+    prepare(whole)
+    partial = Path(f"{request.output}.partial")
+    (tmp_path / "texts" / "0001.txt").rename(tmp_path / "kept.txt")
+    (tmp_path / "texts" / "0001.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OSError):
+        prepare(request)
+    (tmp_path / "texts" / "0001.txt").unlink()
+    (tmp_path / "kept.txt").rename(tmp_path / "texts" / "0001.txt")
+    leftover = partial / "tasks" / "00001" / TRAIN
+    leftover.mkdir(parents=True)
+    (leftover / "00001.ds").write_bytes(b"half")
+    prepare(request)
+    assert digests(request.output) == digests(whole.output)
+
+
+def test_a_failed_task_says_which_file_and_mending_it_costs_only_that_task(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 9)
+    broken = tmp_path / "texts" / "broken.jsonl.gz"
+    broken.write_bytes(b"not packed")
+    request = request_for(tasks=10)
+    with pytest.raises(DataError, match=r"broken\.jsonl\.gz` cannot be read to its end"):
+        prepare(request)
+    partial = Path(f"{request.output}.partial")
+    done = {path.name: path.stat().st_ino for path in partial.glob("tasks/*/*/*.ds")}
+    assert len(list(partial.glob("completions/*"))) == 9
+    broken.write_bytes(gzip.compress(b'{"text": "mended"}\n'))
+    prepare(request)
+    made = {path.name: path.stat().st_ino for path in Path(request.output).rglob("*.ds")}
+    assert len(made) == 10
+    assert made.items() > done.items()
+
+
+def test_a_task_whose_files_changed_is_done_again(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 10)
+    broken = tmp_path / "texts" / "broken.parquet"
+    broken.write_bytes(b"PAR1")
+    request = request_for(tasks=11)
+    with pytest.raises(DataError, match=r"broken\.parquet"):
+        prepare(request)
+    broken.unlink()
+    (tmp_path / "texts" / "0000.txt").write_text("another text of another length")
+    prepare(request)
+    fresh = replace(request, output=str(tmp_path / "fresh"))
+    prepare(fresh)
+    assert digests(request.output) == digests(fresh.output)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_stop_while_the_shards_are_brought_together_loses_and_mixes_nothing(
+    tmp_path: Path, request_for: Any, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for(tasks=4)
+    moved = []
+
+    def rename(source: Any, target: Any) -> None:
+        moved.append(target)
+        if len(moved) > 12:
+            raise KeyboardInterrupt
+        original(source, target)
+
+    original = os.rename
+    monkeypatch.setattr(runner.prepare.os, "rename", lambda a, b: (rename if "tasks" in str(a) else original)(a, b))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(request)
+    monkeypatch.undo()
+    if changed:
+        for path in sorted((tmp_path / "texts").iterdir())[3:]:
+            path.unlink()
+    prepare(replace(request, held_out=None) if False else request) if not changed else None
+    if changed:
+        with pytest.raises(DataError, match="held-out split"):
+            prepare(request)
+        return
+    whole = replace(request, output=str(tmp_path / "whole"))
+    prepare(whole)
+    assert digests(request.output) == digests(whole.output)
+
+
+def test_two_processes_do_not_prepare_the_same_folder_at_once(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for()
+    partial = Path(f"{request.output}.partial")
+    partial.mkdir(parents=True)
+    with durable.Lock(partial / "lock", "the test"), pytest.raises(Busy, match="preparing `texts`"):
+        prepare(request)
+    prepare(request)
+
+
+def test_what_is_left_out_is_counted_in_the_manifest(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 40)
+    (tmp_path / "texts" / "void.txt").write_text("")
+    (tmp_path / "texts" / "blank.txt").write_text(" \n\t\n")
+    (tmp_path / "texts" / "latin.txt").write_bytes(b"\xe9t\xe9")
+    request = request_for()
+    prepare(request)
+    manifest = Manifest.load(Path(request.output))
+    assert manifest.splits[TRAIN].dropped == {"empty": 2, "not UTF-8": 1}
+    assert sum(split.documents for split in manifest.splits.values()) == 40
+
+
+def test_a_filter_that_leaves_nothing_is_refused_with_the_counts(tmp_path: Path, request_for: Any) -> None:
+    (tmp_path / "texts").mkdir()
+    rows = [{"content": "words", "meta": {"set": "github"}}, {"content": "more", "meta": {"set": "github"}}]
+    (tmp_path / "texts" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match="left out: 2 for no text column") as refusal:
+        prepare(request_for())
+    assert "the columns are: content, meta; `text:` names the one to read" in (refusal.value.hint or "")
+    with pytest.raises(DataError, match=r"left out: 2 for meta\.set is github"):
+        prepare(request_for(text="content", drop={"meta.set": "github"}))
+
+
+def test_marks_follow_the_policy_and_a_tokenizer_without_them_is_refused(
+    tmp_path: Path, request_for: Any, tokenizer_file: str
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("some </s> words")
+    bare = request_for(eos=False, held_out=None, output=str(tmp_path / "bare"))
+    prepare(bare)
+    assert documents_of(bare.output, TRAIN, tokenizer_file) == {"a.txt": "some </s> words"}
+    manifest = Manifest.load(tmp_path / "bare")
+    assert (manifest.eos, manifest.splits[TRAIN].filler) == (None, 0)
+    tokens = np.fromfile(tmp_path / "bare" / manifest.splits[TRAIN].shards[0].file, "<u2")
+    assert 0 not in tokens
+    with pytest.raises(DataError, match="has no BOS token"):
+        prepare(request_for(bos=True, held_out=None))
+
+
+@pytest.mark.parametrize(("words", "dtype"), [(65_536, "uint16"), (65_537, "uint32")])
+def test_tokens_take_four_bytes_from_65537_ids_on(
+    tmp_path: Path, request_for: Any, words: int, dtype: str
+) -> None:
+    vocabulary = {"</s>": 0, **{f"w{n}": n for n in range(1, words)}}
+    inner = Inner(models.WordLevel(vocabulary, unk_token="w1"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.save(str(tmp_path / "large.json"))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text(f"w1 w{words - 1} w2")
+    request = request_for(held_out=None, tokenizer_file=str(tmp_path / "large.json"))
+    prepare(request)
+    manifest = Manifest.load(Path(request.output))
+    assert (manifest.dtype, manifest.splits[TRAIN].max_token) == (dtype, words - 1)
+    dataset = Dataset.open(request.output, sequence_length=3, vocab_size=words)
+    assert dataset.read(np.array([0])).tolist() == [[1, words - 1, 2, 0]]
+    with pytest.raises(DataError, match=f"holds the token id {words - 1}, but"):
+        Dataset.open(request.output, sequence_length=3, vocab_size=words - 1)
+
+
+def test_ids_come_from_the_corpus_when_it_has_them(
+    tmp_path: Path, request_for: Any, tokenizer_file: str
+) -> None:
+    (tmp_path / "texts").mkdir()
+    rows = [{"text": "first", "key": 7}, {"text": "second"}]
+    (tmp_path / "texts" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    request = request_for(held_out=None, id="key")
+    prepare(request)
+    assert documents_of(request.output, TRAIN, tokenizer_file) == {
+        "7": "first</s>",
+        "rows.jsonl:2": "second</s>",
+    }
+
+
+def test_extracted_text_is_dealt_to_the_tasks_by_file(
+    tmp_path: Path, request_for: Any, tokenizer_file: str
+) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(9):
+        (tmp_path / "texts" / f"{number}.py").write_text(f"# {chr(0x4E00 + number) * 20}\nx = 1\n")
+    read = {"folder": "texts", "files": "*.py"}
+    request = request_for(read=read, extract="chinese-docstrings", held_out=None)
+    prepare(request)
+    assert [shard.documents for shard in Manifest.load(Path(request.output)).splits[TRAIN].shards] == [
+        3,
+        3,
+        3,
+    ]
+    found = documents_of(request.output, TRAIN, tokenizer_file)
+    assert found["4.py"] == chr(0x4E04) * 20 + "\n</s>"
+
+
+def test_progress_grows_to_the_whole_and_ends_with_done(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for()
+    nothing = read_progress(Path(request.progress))
+    assert (nothing.documents, nothing.done) == (0, False)
+    prepare(request)
+    progress = read_progress(Path(request.progress))
+    size = sum(path.stat().st_size for path in (tmp_path / "texts").iterdir())
+    assert progress.done
+    assert (progress.documents, progress.bytes, progress.total_bytes) == (40, size, size)
+    assert progress.tokens == sum(s.tokens for s in Manifest.load(Path(request.output)).splits.values())
+
+
+def test_nothing_is_said_on_the_terminal(
+    tmp_path: Path, request_for: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    (tmp_path / "texts" / "void.txt").write_text("")
+    prepare(request_for(workers=2))
+    assert capfd.readouterr() == ("", "")
+    assert "left out void.txt: empty" in (tmp_path / "attempt" / "datatrove.log").read_text()
+
+
+def test_a_packages_text_is_compared_with_its_record(
+    tmp_path: Path, request_for: Any, monkeypatch: pytest.MonkeyPatch, installed: Path
+) -> None:
+    request = request_for(read={"installed": "tiny-corpus", "files": "tiny/*.txt"}, held_out=None)
+    prepare(request)
+    stored: Mapping[str, Any] = Manifest.load(Path(request.output)).provenance
+    assert stored["packages"] == [{"name": "tiny-corpus", "version": "1.2", "licence": "MIT"}]
+    assert (stored["files"], stored["bytes"]) == (2, 22)
+    (installed / "tiny" / "a.txt").write_text("first texT\n")
+    with pytest.raises(DataError, match="differs from what its package's record says"):
+        prepare(replace(request, output=str(tmp_path / "again")))
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package `tiny-corpus` as an installer leaves it: two files, with their digests in its record."""
+    site = tmp_path / "site"
+    info = site / "tiny_corpus-1.2.dist-info"
+    (site / "tiny").mkdir(parents=True)
+    info.mkdir()
+    record = ""
+    for name, text in (("a", b"first text\n"), ("b", b"other text\n")):
+        (site / "tiny" / f"{name}.txt").write_bytes(text)
+        digest = _record_digest(text)
+        record += f"tiny/{name}.txt,sha256={digest},{len(text)}\n"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-corpus\nVersion: 1.2\nLicense: MIT\n")
+    (info / "RECORD").write_text(record)
+    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+def _record_digest(data: bytes) -> str:
+    import base64
+
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+TRAIN_TOKENIZER = """
+import json, sys
+from runner.prepare import train_tokenizer
+from curriculum.shards.format import TokenizerRequest
+train_tokenizer(TokenizerRequest.from_json(json.loads(sys.argv[1])))
+"""
+
+
+def test_a_tokenizer_is_the_same_file_on_one_thread_and_on_several(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts", 30)
+    (tmp_path / "code").mkdir()
+    for number in range(10):
+        (tmp_path / "code" / f"{number}.txt").write_text(
+            f"def f{number}(x):\n    return x ** {number}\n" * 20
+        )
+    made = []
+    for threads in ("1", "3"):
+        request = TokenizerRequest(
+            reads={"texts": {"folder": "texts"}, "code": {"folder": "code"}},
+            vocab_size=340,
+            output=str(tmp_path / threads / "tokenizer.json"),
+            root=str(tmp_path),
+        )
+        environment = {**os.environ, "RAYON_NUM_THREADS": threads}
+        command = [sys.executable, "-c", TRAIN_TOKENIZER, json.dumps(request.to_json())]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        made.append(Path(request.output).read_bytes())
+    assert made[0] == made[1]
+    loaded = Tokenizer.load(tmp_path / "1" / "tokenizer.json")
+    assert (loaded.eos_id, loaded.vocab_size) == (0, 340)
+
+
+def test_the_tokenizers_sample_is_spread_over_a_dataset_and_bounded(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(100):
+        (tmp_path / "texts" / f"{number:02d}.txt").write_text(f"{'early' if number < 90 else 'later'} " * 100)
+    request = TokenizerRequest(
+        reads={"texts": {"folder": "texts"}},
+        vocab_size=300,
+        output=str(tmp_path / "tokenizer.json"),
+        sample_bytes=6000,
+        root=str(tmp_path),
+    )
+    train_tokenizer(request)
+    vocabulary = Inner.from_file(request.output).get_vocab()
+    assert {"early", "later"} <= {token.removeprefix("Ġ") for token in vocabulary}
+    assert len((tmp_path / "sample.log").read_text().splitlines()) < 20
+
+
+def test_a_tokenizer_of_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "void.txt").write_text("")
+    request = TokenizerRequest(
+        reads={"texts": {"folder": "texts"}},
+        vocab_size=300,
+        output=str(tmp_path / "t.json"),
+        root=str(tmp_path),
+    )
+    with pytest.raises(DataError, match="sample of `texts` for the tokenizer has no text"):
+        train_tokenizer(request)
+    assert not (tmp_path / "t.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"held_out": {"share": "100%"}}, "between 0% and 100%"),
+        ({"held_out": {"share": "5%", "split": "x"}}, "`held_out` of `texts` is"),
+        ({"held_out": {}}, "`held_out` of `texts` is"),
+        ({"tasks": 0}, "asks for 0 tasks"),
+        ({"extract": "chinese-docstrings", "held_out": {"split": "x"}}, "has no split `x` of its own"),
+    ],
+)
+def test_a_request_that_cannot_be_meant_is_refused(
+    request_for: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        request_for(**changes)
+
+
+def test_an_unknown_extraction_is_refused_with_the_one_there_is(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 3)
+    with pytest.raises(DataError, match="`extract` of `texts` is `latin`") as refusal:
+        prepare(request_for(extract="latin", held_out=None))
+    assert "chinese-docstrings" in (refusal.value.hint or "")

@@ -1,0 +1,242 @@
+"""Documents out of files: every layout, every reason for leaving one out, and where each document stood."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import runner.readers
+from curriculum.errors import DataError
+from curriculum.shards.provenance import SourceFile
+from runner.extract import chinese_docstrings
+from runner.readers import Chosen, Corpus, Tally, list_sources, look_up, of_split
+
+ROWS = [{"text": f"document {n}", "name": f"own-{n}", "meta": {"set": "ab"[n % 2]}} for n in range(5)]
+
+
+def lines(rows: list[Any]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def read(folder: Path, **options: Any) -> tuple[list[tuple[str, str]], Tally]:
+    """`(id, text)` of every document below `folder`, and the tally."""
+    tally = Tally()
+    files, _ = list_sources({"folder": str(folder)})
+    corpus = Corpus(files, tally=tally, **options)
+    return [(one.id, one.text) for one in corpus.run()], tally
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
+def test_every_layout_of_rows_gives_the_same_documents(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"rows{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif ending == ".jsonl.gz":
+        path.write_bytes(gzip.compress(lines(ROWS[:2])) + gzip.compress(lines(ROWS[2:])))
+    elif ending == ".jsonl.zst":
+        first, second = (
+            pa.compress(lines(ROWS[:2]), "zstd", asbytes=True),
+            pa.compress(lines(ROWS[2:]), "zstd", asbytes=True),
+        )
+        path.write_bytes(first + second)
+    else:
+        path.write_bytes(lines(ROWS))
+    assert read(tmp_path)[0] == [(f"rows{ending}:{n + 1}", f"document {n}") for n in range(5)]
+    assert read(tmp_path, id="name")[0] == [(f"own-{n}", f"document {n}") for n in range(5)]
+
+
+def test_a_plain_file_is_one_document_named_by_its_path_and_kept_to_the_byte(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "b.txt").write_bytes("Zeile\r\nzwei\u2028 ".encode())
+    (tmp_path / "deep" / "a.md").write_bytes(b"# one")
+    (tmp_path / ".hidden.txt").write_bytes(b"no")
+    assert read(tmp_path)[0] == [("b.txt", "Zeile\r\nzwei\u2028 "), ("deep/a.md", "# one")]
+
+
+def test_what_is_left_out_is_counted_by_reason_and_does_not_move_the_numbers_of_other_rows(
+    tmp_path: Path,
+) -> None:
+    good = json.dumps({"text": "kept"}).encode()
+    content = [
+        b'{"text": ""}',
+        b'{"text": " \\n"}',
+        b"{broken",
+        b'{"text": "\xff"}',
+        b"",
+        b"[1]",
+        b"{}",
+        b'{"text": 3}',
+    ]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*content, good]) + b"\n")
+    (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
+    (tmp_path / "void.txt").write_bytes(b"")
+    documents, tally = read(tmp_path)
+    assert documents == [("rows.jsonl:9", "kept")]
+    reasons = {reason: count for (_, reason), count in tally.dropped.items()}
+    assert reasons == {"empty": 3, "not JSON": 2, "not UTF-8": 2, "no text column": 2}
+
+
+def test_parquet_text_that_is_not_utf8_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    raw = pa.array([b"one", b"\xff\xfe", None, b"four"], pa.binary())
+    column = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+    pq.write_table(pa.table({"text": column, "other": [1, 2, 3, 4]}), tmp_path / "t.parquet")
+    documents, tally = read(tmp_path)
+    assert documents == [("t.parquet:1", "one"), ("t.parquet:4", "four")]
+    assert {why: n for (_, why), n in tally.dropped.items()} == {"not UTF-8": 1, "no text column": 1}
+
+
+def test_a_missing_text_column_leaves_every_row_out_and_the_columns_are_remembered(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"content": ["a", "b"], "path": ["x", "y"]}), tmp_path / "t.parquet")
+    documents, tally = read(tmp_path)
+    assert documents == []
+    assert sum(tally.dropped.values()) == 2
+    assert tally.columns == {"content", "path"}
+
+
+@pytest.mark.parametrize("ending", [".jsonl.gz", ".jsonl.zst", ".parquet"])
+def test_a_file_that_breaks_off_is_refused_by_name(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"rows{ending}"
+    rows = [{"text": f"{n} {n * 7919 % 1000}"} for n in range(5000)]
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif ending == ".jsonl.gz":
+        path.write_bytes(gzip.compress(lines(rows)))
+    else:
+        path.write_bytes(pa.compress(lines(rows), "zstd", asbytes=True))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"rows{ending}` cannot be read to its end"):
+        read(tmp_path)
+
+
+def test_tasks_share_the_files_or_the_rows_without_loss_or_overlap(tmp_path: Path) -> None:
+    for n in range(7):
+        (tmp_path / f"{n}.jsonl").write_bytes(lines(ROWS))
+    files, _ = list_sources({"folder": str(tmp_path)})
+    whole = [one.id for one in Corpus(files).run()]
+    for by_rows in (False, True):
+        parts = [[one.id for one in Corpus(files, by_rows=by_rows).run(None, rank, 3)] for rank in range(3)]
+        assert sorted(name for part in parts for name in part) == sorted(whole)
+        assert all(parts)
+
+
+@pytest.mark.parametrize(
+    ("drop", "keep", "left", "reason"),
+    [
+        ({"meta.set": "a"}, {}, [1, 3], "meta.set is a"),
+        ({}, {"meta.set": ["a", "z"]}, [0, 2, 4], "meta.set is not a or z"),
+        ({"flag": True}, {}, [1, 3], "flag is true"),
+        ({}, {"blob.lang": "py"}, [0, 1, 2, 3, 4], None),
+    ],
+)
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_filters_look_into_nested_columns(
+    tmp_path: Path,
+    drop: Mapping[str, Any],
+    keep: Mapping[str, Any],
+    left: list[int],
+    reason: str,
+    ending: str,
+) -> None:
+    rows = [{**row, "flag": n % 2 == 0, "blob": '{"lang": "py"}'} for n, row in enumerate(ROWS)]
+    if ending == ".jsonl":
+        (tmp_path / "r.jsonl").write_bytes(lines(rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
+    tally = Tally()
+    files, _ = list_sources({"folder": str(tmp_path)})
+    documents = Corpus(files, id="name", columns=[*drop, *keep], tally=tally).run()
+    kept = [one.id for one in Chosen(drop, keep, tally).run(documents)]
+    assert kept == [f"own-{n}" for n in left]
+    assert dict(tally.dropped) == ({("train", reason): 5 - len(left)} if reason else {})
+
+
+def test_a_column_whose_own_name_has_a_dot_is_found() -> None:
+    assert look_up({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
+    assert look_up({"a": {"b": 2}}, "a.b") == 2
+    assert look_up({"a": "text"}, "a.b") is None
+
+
+def test_a_corpus_s_own_split_is_told_by_a_whole_word_of_the_path() -> None:
+    names = [
+        "train/0.jsonl",
+        "validation/0.jsonl",
+        "data/validation-00000-of-1.parquet",
+        "invalidation/x.jsonl",
+    ]
+    train, held_out = of_split([SourceFile(name, name) for name in names], "validation")
+    assert [file.name for file in train] == ["train/0.jsonl", "invalidation/x.jsonl"]
+    assert len(held_out) == 2
+    with pytest.raises(DataError, match="nothing is left for the held-out split"):
+        of_split([SourceFile("train/0.jsonl", "")], "validation")
+
+
+def test_a_folder_on_another_file_system_is_listed_and_read() -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/far/corpus/b.txt", b"second")
+    memory.pipe("/far/corpus/a/a.jsonl", lines(ROWS[:1]))
+    memory.pipe("/far/corpus/skip.bin", b"no")
+    files, _ = list_sources({"folder": "memory://far/corpus"})
+    assert [(file.name, file.bytes) for file in files] == [("a/a.jsonl", len(lines(ROWS[:1]))), ("b.txt", 6)]
+    assert [one.text for one in Corpus(files).run()] == ["document 0", "second"]
+
+
+def test_a_hub_dataset_is_pinned_to_the_commit_that_was_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/datasets/org/set@abc/train/0.jsonl", lines(ROWS))
+    memory.pipe("/datasets/org/set@abc/test/0.jsonl", lines(ROWS))
+    asked = []
+
+    def info(self: Any, name: str, revision: str | None = None) -> Any:
+        asked.append((name, revision))
+        return types.SimpleNamespace(sha="abc")
+
+    original = runner.readers.get_fs_with_filepath
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    monkeypatch.setattr(
+        runner.readers, "get_fs_with_filepath", lambda path: original(path.replace("hf://", "memory://"))
+    )
+    files, learnt = list_sources({"hub": "org/set", "files": "train/*.jsonl", "revision": "main"})
+    assert learnt == {"revision": "abc"}
+    assert asked == [("org/set", "main")]
+    assert [file.name for file in files] == ["train/0.jsonl"]
+    assert len(list(Corpus(files).run())) == 5
+    chosen, _ = list_sources({"hub": "org/set", "files": "*.jsonl", "subsets": ["test"]})
+    assert [file.name for file in chosen] == ["test/0.jsonl"]
+
+
+def test_a_hub_that_cannot_be_reached_is_a_refusal_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(self: Any, name: str, revision: str | None = None) -> Any:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    with pytest.raises(DataError, match="org/set` cannot be listed: ConnectionError: no route") as refusal:
+        list_sources({"hub": "org/set"})
+    assert "network" in (refusal.value.hint or "")
+
+
+def test_chinese_sentences_come_out_of_docstrings_and_comments_once_each(tmp_path: Path) -> None:
+    long = "查询指定镜像仓库中所有可以使用的镜像版本列表。"
+    other = "返回值中包含实例的当前状态以及最近一次操作的结果！"
+    (tmp_path / "a.py").write_text(
+        f'NAME = "{other}"\n\ndef f(x):\n    r"""{long}<br>太短了。\n'
+        f"    :param _Id: {other}\n    :type Id: str\n"
+        f'    """\n    # [看这里](https://example.org) &nbsp;{long}\n'
+    )
+    (tmp_path / "b.py").write_text(f"# {long}\n# {'好' * 16}{'x' * 25}\n# {'好' * 16}{'x' * 24}\n")
+    (tmp_path / "c.py").write_text("# ascii only\n")
+    files, _ = list_sources({"folder": str(tmp_path), "files": "*.py"})
+    found = dict(chinese_docstrings(files))
+    assert found == {
+        "a.py": f"{long}\n{other}\n看这里 {long}\n",
+        "b.py": f"{'好' * 16}{'x' * 24}\n",
+    }
