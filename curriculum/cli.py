@@ -68,10 +68,10 @@ def prepare(
     source: Annotated[str | None, typer.Option(help="only this source")] = None,
 ) -> None:
     """Tokenise the text that a curriculum reads; what is prepared already is left as it is."""
-    from curriculum import orchestrator, supervisor, view
+    from curriculum import live, orchestrator, supervisor, view
 
     request = orchestrator.Run(
-        project=_project(), curriculum=name, size=size, machine=machine, listener=view.Progress(_console())
+        project=_project(), curriculum=name, size=size, machine=machine, listener=live.Progress(_console())
     )
     with supervisor.stop_on_signals() as stop:
         texts = orchestrator.prepare(request, stop, source)
@@ -97,7 +97,7 @@ def run(
     ] = False,
 ) -> None:
     """Train a curriculum to its end, starting or going on wherever it stands."""
-    from curriculum import orchestrator, results, view
+    from curriculum import live, orchestrator, results, view
 
     project = _project()
     console = _console()
@@ -108,7 +108,7 @@ def run(
         machine=machine,
         processes=nproc_per_node,
         accept_change=accept_change,
-        listener=view.Progress(console),
+        listener=live.Progress(console),
     )
     if dry_run:
         compiled, _ = _compiled(project, name, size)
@@ -225,7 +225,8 @@ def _compiled(project: Project, name: str, size: str) -> tuple[Compiled, Texts]:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Without a terminal nothing is cut to a width: what reads it can wrap.
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
 
 
 def _print_json(value: Any) -> None:

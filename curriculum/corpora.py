@@ -197,8 +197,9 @@ def check_installed(texts: Texts) -> None:
             try:
                 provenance.provenance(texts.project.sources.sources[dataset].reading())
             except CurriculumError as error:
-                place = texts.project.sources_document.place(("sources", dataset))
-                raise DataError(error.what, place=error.place or place, hint=error.hint) from None
+                place = texts.project.sources_document.key_place(("sources", dataset))
+                what = f"`{dataset}` cannot be prepared: {error.what}"
+                raise DataError(what, place=error.place or place, hint=error.hint) from None
 
 
 def _reads(project: Project, entry: schema.TokenizerEntry) -> dict[str, dict[str, Any]]:

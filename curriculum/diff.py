@@ -55,12 +55,11 @@ def first_difference(old: StagePlan, new: StagePlan) -> Difference | None:
         found["the learning rate"] = _first_step(
             old, new, old.first_step, lambda step: old.lr(step) == new.lr(step)
         )
-    if texts or old.blends != new.blends or old.pieces != new.pieces:
-        begin = (
-            old.first_step if texts else _parting_sequence(old, new) // old.batch_sequences + old.first_step
-        )
-        label = ", ".join(texts) if texts else "the mixture"
-        found[label] = _first_step(old, new, begin, lambda step: _same_draws(old, new, step))
+    for text in texts:
+        found[text] = old.first_step
+    if old.blends != new.blends or old.pieces != new.pieces:
+        begin = old.first_step + _parting_sequence(old, new) // old.batch_sequences
+        found["the mixture"] = _first_step(old, new, begin, lambda step: _same_draws(old, new, step))
     if old.steps != new.steps:
         found["the stage's end"] = min(old.last_step, new.last_step)
     step = min(found.values())

@@ -14,6 +14,7 @@ CurriculumError          everything a person can put right; shown on one screen,
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,18 +47,18 @@ class CurriculumError(Exception):
 
     def render(self, width: int = 100) -> str:
         """The whole refusal as plain text, never more than `LINES_AT_MOST` lines of `width` columns."""
-        lines = [f"error: {line}" if i == 0 else f"  {line}" for i, line in enumerate(self.what.splitlines())]
+        lines = _wrapped("error: ", "  ", self.what, width)
         if self.place is not None:
             lines.append(f"  {self.place}")
             if self.place.text:
                 number = str(self.place.line)
                 lines.append(f"  {number} │ {_printable(self.place.text)}")
                 lines.append(f"  {' ' * len(number)} │ {' ' * (self.place.column - 1)}^")
-        hint = self.hint.splitlines() if self.hint else []
+        hint = _wrapped("hint: ", "      ", self.hint, width) if self.hint else []
         room = LINES_AT_MOST - len(hint)
         if len(lines) > room:
             lines = [*lines[: room - 1], f"  … and {len(lines) - room + 1} lines more"]
-        lines += [f"hint: {line}" if i == 0 else f"      {line}" for i, line in enumerate(hint)]
+        lines += hint
         return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
 
 
@@ -103,6 +104,19 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     if near:
         return f"did you mean `{near[0]}`? there are: {known}"
     return f"there are: {known}" if names else "there are none yet"
+
+
+def _wrapped(first: str, then: str, text: str, width: int) -> list[str]:
+    lines: list[str] = []
+    for line in text.splitlines():
+        lines += textwrap.wrap(
+            line,
+            width,
+            initial_indent=then if lines else first,
+            subsequent_indent=then,
+            break_on_hyphens=False,
+        ) or [""]
+    return lines
 
 
 def _printable(text: str) -> str:

@@ -8,7 +8,6 @@ events, not settings. Everything here is at full size; the planner scales.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
 from curriculum import schema
@@ -16,6 +15,9 @@ from curriculum.errors import ConfigError, NotFound, Place, PlanError, did_you_m
 from curriculum.project import Project
 from curriculum.units import Length, parse_count, show_count
 from curriculum.yamlfile import Document
+
+LARGEST_UNTIL = 10**18
+"""In tokens; with it every position of a plan fits a signed 64-bit integer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +176,8 @@ def _cut(legs: tuple[Leg, ...], address: Address, place: Place | None) -> tuple[
     end = legs[-1].setting.until
     if not 0 < address.position <= end:
         raise PlanError(
-            f"`{address}` lies outside its parent: `{address.curriculum}` runs from 0 to {show_count(end)} tokens",
+            f"`{address}` lies outside its parent: `{replace(address, position=None)}` runs from 0 to "
+            f"{show_count(end)} tokens",
             place=place,
             hint=f"branch at a position up to {show_count(end)}",
         )
@@ -214,7 +217,8 @@ def _setting(
             raise ConfigError(
                 f"`{name}` does not say its `{key}`, and has no parent to take it from",
                 place=document.place(()),
-                hint=f"a root curriculum states {', '.join(f'`{k}`' for k in _ROOT_KEYS)}, and its first stage `mixture` and `batch`",
+                hint=f"a root curriculum states {', '.join(f'`{k}`' for k in _ROOT_KEYS)}, "
+                "and its first stage `mixture` and `batch`",
             )
         return default
 
@@ -235,11 +239,9 @@ def _setting(
     batch: Length = said("batch")
     sequence_length: int = said("sequence_length")
     own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
-    optimizer = said("optimizer")
-    reset = stage.optimizer == "reset"
-    if optimizer == "reset":
-        assert before is not None
-        optimizer = before.optimizer
+    # A stage's `optimizer: reset` is an event; the setting is the file's, or inherited.
+    stated_optimizer = file.optimizer if first or before is None else None
+    optimizer = stated_optimizer or (before.optimizer if before else said("optimizer"))
     setting = Setting(
         curriculum=name,
         stage=stage.name,
@@ -257,26 +259,39 @@ def _setting(
         ramp=stage.ramp,
         skip=tuple(stage.skip or ()),
         positions=stage.positions,
-        reset_optimizer=reset,
+        reset_optimizer=stage.optimizer == "reset",
         own_learning_rate=own_learning_rate and before is not None,
         rewarm=stage.rewarm,
         document=document,
         path=("stages", number),
     )
-    if stage.until is not None:
-        until = stage.until.tokens(sequence_length=sequence_length, batch_sequences=batch_sequences(setting))
-    else:
-        assert stage.tokens is not None
-        until = end + stage.tokens.tokens(
-            sequence_length=sequence_length, batch_sequences=batch_sequences(setting)
+    key, length = ("until", stage.until) if stage.until is not None else ("tokens", stage.tokens)
+    assert length is not None
+    until = length_in_tokens(setting, length, key) + (end if key == "tokens" else 0)
+    if until > LARGEST_UNTIL:
+        raise PlanError(
+            f"stage `{stage.name}` would end at {show_count(until)} tokens, beyond 10^18",
+            place=setting.place(key),
+            hint="shorten it: `until:` is a position counted from the root, as in `until: 2T`",
         )
     if until <= end:
         raise PlanError(
-            f"stage `{stage.name}` ends at {show_count(until)}, where the stage before it already ends at {show_count(end)}",
-            place=setting.place("until" if stage.until is not None else "tokens"),
+            f"stage `{stage.name}` ends at {show_count(until)}, where what comes before it already ends at "
+            f"{show_count(end)}",
+            place=setting.place(key),
             hint="`until:` is a position counted from the root; `tokens:` gives the stage's own length",
         )
     return replace(setting, until=until)
+
+
+def length_in_tokens(setting: Setting, length: Length, key: str) -> int:
+    """A full-size length in tokens, steps being those of the stage's own batch; `key` is where it is written."""
+    try:
+        return length.tokens(
+            sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting)
+        )
+    except ValueError as error:
+        raise PlanError(str(error), place=setting.place(key), hint="shorten it") from None
 
 
 def batch_sequences(setting: Setting) -> int:
@@ -292,7 +307,7 @@ def batch_sequences(setting: Setting) -> int:
             f"{n} sequences ({n * setting.sequence_length:,} tokens)" for n in (sequences, sequences + 1) if n
         ]
         raise PlanError(
-            f"a batch of {batch} is {float(Fraction(batch.amount, setting.sequence_length)):.1f} sequences of {setting.sequence_length} tokens",
+            f"a batch of {batch.amount:,} tokens is no whole number of sequences of {setting.sequence_length:,}",
             place=setting.place("batch"),
             hint=f"the nearest that fit: {' or '.join(near)}",
         )

@@ -15,8 +15,8 @@ s/2 times the sum of 1/weight over the source and its ancestors below the root (
 merge they are the two lightest, and merged weights never fall, so whatever their parent merges with weighs at
 least as much as either: going up, each weight is at least the sum of the two before it. Thus s·Σ 1/weight
 stays below 1 + 1 + 1/2 + 1/3 + 1/5 + … = 3.35989 (the reciprocal Fibonacci constant), and every source of
-every mixture within 1.68 sequences of its share at every position. The same growth makes a tree of total 2^31
-- 1 at most 44 deep.
+every mixture within 1.68 sequences of its share at every position. The same growth makes a tree of the
+largest total at most 44 deep.
 
 *Ramps.* While the share moves in a straight line from one tree to another over n sequences, a split above the
 two gives the tree after `round_half_up(i²/(2n))` of the first i, the integral of i/n. See `Ramp`.
@@ -29,12 +29,12 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Final, NamedTuple, overload
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from curriculum.permutation import Int64, exact_indices, same_kind
+from curriculum.permutation import Int64, Whole, exact_indices, same_kind
 
 Int32 = npt.NDArray[np.int32]
 
@@ -96,13 +96,13 @@ class Tree:
     ordinals count from 0. Raises ValueError for weights, indices, ordinals and names it cannot serve exactly.
     """
 
-    __slots__ = ("_child", "_left", "_path", "_turn_at", "_weight", "names", "total", "weights")
+    __slots__ = ("_child", "_left", "_turn_at", "_weight", "names", "total", "weights")
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         if not weights:
             raise ValueError("a mixture needs at least one source")
         for name, weight in weights.items():
-            if weight < 1:
+            if weight < 1 or weight != int(weight):
                 raise ValueError(f"the weight of {name} is not a whole number above zero: {weight}")
         self.names: tuple[str, ...] = tuple(sorted(weights))
         self.weights: dict[str, int] = {name: int(weights[name]) for name in self.names}
@@ -128,24 +128,14 @@ class Tree:
         self._weight: Int64 = np.array(weight, dtype=np.int64)
         self._child: Int64 = np.array(child, dtype=np.int64).reshape(-1, 2)
 
-        path: list[list[tuple[int, bool]]] = [[] for _ in self.names]
-        above: dict[int, list[tuple[int, bool]]] = {len(child) - 1: []}
+        turns: dict[int, list[int]] = {(~0 if not child else len(child) - 1): []}
         for node in reversed(range(len(child))):
             for goes_left in (False, True):
-                below = child[node][goes_left]
-                turns = [*above[node], (node, goes_left)]
-                if below < 0:
-                    path[~below] = turns
-                else:
-                    above[below] = turns
-        self._path: tuple[tuple[_Turn, ...], ...] = tuple(
-            tuple(_Turn(left[node], weight[node], goes_left) for node, goes_left in turns) for turns in path
-        )
-        depth = max(map(len, path))
-        # [depth, source]: 2·node + goes_left, or -1 below a source
-        self._turn_at: Int64 = np.full((depth, len(path)), -1, dtype=np.int64)
-        for number, turns in enumerate(path):
-            self._turn_at[: len(turns), number] = [2 * node + goes_left for node, goes_left in turns]
+                turns[child[node][goes_left]] = [*turns[node], 2 * node + goes_left]
+        # [depth, source]: the node turned at, times 2, plus 1 for left; -1 once the source is reached
+        self._turn_at: Int64 = np.full((max(map(len, turns.values())), len(self.names)), -1, dtype=np.int64)
+        for number in range(len(self.names)):
+            self._turn_at[: len(turns[~number]), number] = turns[~number]
 
     def draw(self, index: int | Int64) -> tuple[Int32, Int64]:
         """The source number of sequence `index`, and how many of it came before; both shaped as `index`."""
@@ -171,14 +161,10 @@ class Tree:
                 place, node, m = place[going], node[going], m[going]
         return source.reshape(given.shape), ordinal.reshape(given.shape)
 
-    @overload
-    def count(self, name: str, index: int) -> int: ...
-    @overload
-    def count(self, name: str, index: Int64) -> Int64: ...
-    def count(self, name: str, index: int | Int64) -> int | Int64:
+    def count(self, name: str, index: Whole) -> Whole:
         """How many of the first `index` sequences are of `name`."""
         m = exact_indices(index, LARGEST_INDEX, _INDEX)
-        for turn in self._path[self._number(name)]:
+        for turn in self._turns(name):
             lefts, _ = _lefts(m, turn.left, turn.weight)
             m = lefts if turn.goes_left else m - lefts
         return same_kind(index, np.asarray(m))
@@ -199,35 +185,32 @@ class Tree:
                     reached[child] = arriving
         return dict(zip(self.names, result, strict=True))
 
-    @overload
-    def where(self, name: str, ordinal: int) -> int: ...
-    @overload
-    def where(self, name: str, ordinal: Int64) -> Int64: ...
-    def where(self, name: str, ordinal: int | Int64) -> int | Int64:
+    def where(self, name: str, ordinal: Whole) -> Whole:
         """The index of the sequence that is the `ordinal`-th of `name`: the inverse of `draw`.
 
         At each node upwards, the k-th of the left child is the sequence with which left(m) passes k + 1/2:
         ⌈w(2k+1)/(2l)⌉ - 1, and on the right ⌊w(2k+1)/(2r)⌋.
         """
         k = exact_indices(ordinal, LARGEST_INDEX, _ORDINAL)
-        for turn in reversed(self._path[self._number(name)]):
+        for turn in reversed(self._turns(name)):
             own = turn.left if turn.goes_left else turn.weight - turn.left
             rounds, rest = np.divmod(k, own)
-            if rounds.size and int(rounds.max()) > (LARGEST_INDEX - turn.weight) // turn.weight:
-                raise ValueError(
-                    f"sequence {int(np.max(ordinal)):,} of {name} comes after the last index, 2^62"
-                )
+            if np.any(rounds > LARGEST_INDEX // turn.weight):
+                break
             k = rounds * turn.weight + (turn.weight * (2 * rest + 1) - turn.goes_left) // (2 * own)
-        return same_kind(ordinal, np.asarray(k))
+        else:
+            if not np.any(k > LARGEST_INDEX):
+                return same_kind(ordinal, np.asarray(k))
+        raise ValueError(f"sequence {int(np.max(ordinal)):,} of {name} comes after the last index, 2^62")
 
     def share(self, name: str) -> Fraction:
         """The exact share of sequences that `name` fills."""
-        self._number(name)
+        self._known(name)
         return Fraction(self.weights[name], self.total)
 
     def bound(self, name: str) -> Fraction:
         """How far `count(name, i)` can be from `i * share(name)`, at any i: below 1.68 (proof at the top)."""
-        turns = self._path[self._number(name)]
+        turns = self._turns(name)
         below_root = [turn.weight for turn in turns[1:]] + ([self.weights[name]] if turns else [])
         return Fraction(self.weights[name], 2) * sum(
             (Fraction(1, weight) for weight in below_root), Fraction()
@@ -242,10 +225,15 @@ class Tree:
             m = np.where(step < 0, m, np.where(step & 1 == 1, lefts, m - lefts))
         return m
 
-    def _number(self, name: str) -> int:
+    def _turns(self, name: str) -> list[_Turn]:
+        self._known(name)
+        taken = self._turn_at[:, bisect_left(self.names, name)].tolist()
+        left, weight = self._left, self._weight
+        return [_Turn(int(left[t >> 1]), int(weight[t >> 1]), bool(t & 1)) for t in taken if t >= 0]
+
+    def _known(self, name: str) -> None:
         if name not in self.weights:
             raise ValueError(f"this mixture has no source {name}")
-        return bisect_left(self.names, name)
 
     def __repr__(self) -> str:
         return f"Tree({self.weights!r})"
@@ -288,11 +276,7 @@ class Ramp:
         self._as_after[self._after_names] = np.arange(len(after.names))
         self._begun: Int64 = np.array(list(before.counts(self.before_index).values()), dtype=np.int64)
 
-    @overload
-    def after_index(self, index: int) -> int: ...
-    @overload
-    def after_index(self, index: Int64) -> Int64: ...
-    def after_index(self, index: int | Int64) -> int | Int64:
+    def after_index(self, index: Whole) -> Whole:
         """How many of the ramp's first `index` sequences the tree `after` fills."""
         i = exact_indices(index, self.sequences, _INDEX)
         return same_kind(index, np.asarray((i * i + self.sequences) // (2 * self.sequences)))
@@ -320,11 +304,7 @@ class Ramp:
         result[mine] += counted - self._begun[in_before[mine]]
         return result
 
-    @overload
-    def count(self, name: str, index: int) -> int: ...
-    @overload
-    def count(self, name: str, index: Int64) -> Int64: ...
-    def count(self, name: str, index: int | Int64) -> int | Int64:
+    def count(self, name: str, index: Whole) -> Whole:
         """How many of the ramp's first `index` sequences are of `name`."""
         i = exact_indices(index, self.sequences, _INDEX)
         a = (i * i + self.sequences) // (2 * self.sequences)
@@ -344,11 +324,7 @@ class Ramp:
         begun = self.before.counts(self.before_index)
         return {n: after.get(n, 0) + before.get(n, 0) - begun.get(n, 0) for n in self.names}
 
-    @overload
-    def where(self, name: str, ordinal: int) -> int: ...
-    @overload
-    def where(self, name: str, ordinal: Int64) -> Int64: ...
-    def where(self, name: str, ordinal: int | Int64) -> int | Int64:
+    def where(self, name: str, ordinal: Whole) -> Whole:
         """The index of the ramp's sequence that is the `ordinal`-th of `name`: the inverse of `draw`.
 
         A source on one side is found there and brought back through A: the j-th of `after` is sequence
@@ -380,7 +356,7 @@ class Ramp:
         """The exact shares in force at `index`: on the line from `before`'s at 0 to `after`'s at the end."""
         exact_indices(index, self.sequences, _INDEX)
         gone = Fraction(int(index), self.sequences)
-        return {n: self._before_share(n) * (1 - gone) + self._after_share(n) * gone for n in self.names}
+        return {n: _share(self.before, n) * (1 - gone) + _share(self.after, n) * gone for n in self.names}
 
     def bound(self, name: str) -> Fraction:
         """How far the count of `name` can be from the integral of its share, at any index: below 3.86.
@@ -391,13 +367,7 @@ class Ramp:
         """
         self._known(name)
         either = sum((t.bound(name) for t in (self.before, self.after) if name in t.weights), Fraction())
-        return either + abs(self._after_share(name) - self._before_share(name)) / 2
-
-    def _before_share(self, name: str) -> Fraction:
-        return self.before.share(name) if name in self.before.weights else Fraction()
-
-    def _after_share(self, name: str) -> Fraction:
-        return self.after.share(name) if name in self.after.weights else Fraction()
+        return either + abs(_share(self.after, name) - _share(self.before, name)) / 2
 
     def _known(self, name: str) -> None:
         if name not in self.names:
@@ -405,6 +375,10 @@ class Ramp:
 
     def __repr__(self) -> str:
         return f"Ramp({self.before!r}, {self.before_index}, {self.after!r}, {self.sequences})"
+
+
+def _share(tree: Tree, name: str) -> Fraction:
+    return tree.share(name) if name in tree.weights else Fraction()
 
 
 def _lefts(m: Int64, left: int | Int64, weight: int | Int64) -> tuple[Int64, Int64]:
@@ -417,7 +391,10 @@ def _lefts(m: Int64, left: int | Int64, weight: int | Int64) -> tuple[Int64, Int
 
 
 def _isqrt(value: Int64) -> Int64:
-    """⌊√value⌋ for 0 <= value <= 2^62: the float root is off by at most one, put right in integers."""
+    """⌊√value⌋ for 0 <= value <= 2^62.
+
+    Rounding to float is monotone, and the float root of a rounded square k² is k: so the float root is never
+    too small, and too large by at most one, just below a square.
+    """
     root = np.sqrt(np.asarray(value).astype(np.float64)).astype(np.int64)
-    root = root - (root * root > value)
-    return np.asarray(root + ((root + 1) * (root + 1) <= value))
+    return np.asarray(root - (root * root > value))

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from curriculum import checkpoints, corpora, durable, schema
 from curriculum import job as jobs
 from curriculum.diff import first_difference
-from curriculum.errors import CurriculumError, Drift
+from curriculum.errors import CurriculumError, Drift, NotFound, PlanError, did_you_mean
 from curriculum.launchers import local
-from curriculum.plan import StagePlan
+from curriculum.plan import StagePlan, share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
 from curriculum.project import Project
 from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
@@ -69,14 +69,13 @@ class Result:
 def run(request: Run) -> Result:
     """Bring every stage of the lineage to its end, each as a process of its own."""
     project = request.project
-    compile_curriculum(
-        project, request.curriculum, request.size
-    )  # refuse faulty files before any process starts
-    processes = request.processes or request.machine_entry.processes
+    # Faulty files, and a machine that does not fit them, are refused before any process starts.
+    declared, _ = corpora.compile_with_texts(project, request.curriculum, request.size)
+    processes = processes_for(request, declared)
     with stop_on_signals() as stop:
         texts = prepare(request, stop)
         if texts is None:
-            return Result(compile_curriculum(project, request.curriculum, request.size), True, ())
+            return Result(declared, True, ())
         compiled = compile_curriculum(
             project, request.curriculum, request.size, facts=texts.facts, tokenizer=texts.tokenizer
         )
@@ -96,12 +95,45 @@ def run(request: Run) -> Result:
         return Result(compiled, False, tuple(trained))
 
 
+def processes_for(request: Run, compiled: Compiled) -> int:
+    """How many processes train each stage; PlanError when a batch still to be trained cannot be dealt to them."""
+    project, machine = request.project, request.machine_entry
+    document = project.machines_document
+    if machine.launcher == "slurm":
+        raise PlanError(
+            f"machine `{request.machine}` is started by Slurm, which `curriculum run` cannot do",
+            place=document.place((request.machine, "launcher")),
+            hint="`curriculum plan --machine` shows what it would take; `launcher: torchrun` runs on one machine",
+        )
+    processes = request.processes or machine.processes
+    for stage in compiled.stages:
+        if is_reached(stage_folder(project, compiled, stage), stage):
+            continue
+        try:
+            share_of_rank(stage.plan.batch_sequences, processes, machine.micro_batch)
+        except PlanError as error:
+            stated = [
+                key
+                for key in ("micro_batch", "processes", "gpus_per_node")
+                if (request.machine, key) in document
+            ]
+            asked = request.processes is not None and stage.plan.batch_sequences % processes
+            place = document.place((request.machine, stated[0])) if stated and not asked else None
+            raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
+    return processes
+
+
 def prepare(request: Run, stop: StopRequested, only: str | None = None) -> corpora.Texts | None:
     """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop."""
     project = request.project
     compiled = compile_curriculum(project, request.curriculum, request.size)
     attempts = project.data / "attempts"
     texts = corpora.Texts(project, compiled)
+    if only is not None and only not in {*compiled.sources, *texts.datasets()}:
+        raise NotFound(
+            f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
+            hint=did_you_mean(only, {*compiled.sources, *texts.datasets()}),
+        )
     corpora.check_installed(texts)
     tokenizer = corpora.tokenizer_request(project, compiled.tokenizer)
     if tokenizer is not None:
@@ -168,7 +200,7 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False) -
 def _same_until(stored: StagePlan, new: StagePlan, position: int) -> bool:
     try:
         return stored.history(position) == new.history(position)
-    except Exception:
+    except PlanError:  # one of the two has no step boundary there
         return False
 
 
@@ -301,7 +333,7 @@ def _attempt(folder: Path) -> Path:
 def outline(request: Run, compiled: Compiled) -> list[str]:
     """What `run` would do now, a line a job, without doing it."""
     lines = []
-    processes = request.processes or request.machine_entry.processes
+    processes = processes_for(request, compiled)
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
         if is_reached(folder, stage):

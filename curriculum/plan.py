@@ -131,6 +131,33 @@ class Piece:
     index: int
 
 
+def share_of_rank(batch: int, ranks: int, micro_batch: int | None = None) -> int:
+    """Sequences of a step's `batch` that each of `ranks` takes, in whole micro-batches if one is stated.
+
+    PlanError, naming the nearest that fit, when the batch cannot be dealt so.
+    """
+    share, rest = divmod(batch, ranks)
+    if rest:
+        raise PlanError(
+            f"a batch of {batch:,} sequences cannot be dealt evenly to {ranks:,} processes",
+            hint=f"the nearest numbers of processes that fit: {nearest_divisors(batch, ranks)}",
+        )
+    if micro_batch is not None and share % micro_batch:
+        raise PlanError(
+            f"`micro_batch: {micro_batch}` does not divide {share:,}, the sequences that a process takes of "
+            f"a batch of {batch:,}",
+            hint=f"the nearest that fit: {nearest_divisors(share, micro_batch)}",
+        )
+    return share
+
+
+def nearest_divisors(whole: int, wanted: int) -> str:
+    """The divisors of `whole` next below and next above `wanted`, in words."""
+    below = next(n for n in range(min(wanted, whole), 0, -1) if whole % n == 0)
+    above = next((n for n in range(wanted, whole + 1) if whole % n == 0), None)
+    return f"{below}" if above is None else f"{below} or {above}"
+
+
 @dataclass(frozen=True, slots=True)
 class Draws:
     """What fills a step's slots, in slot order; `source` indexes `names`, all arrays have shape `[slots]`."""
@@ -143,10 +170,10 @@ class Draws:
 
     def rank(self, rank: int, ranks: int) -> Draws:
         """The contiguous slots of `rank` of `ranks`; the slots must divide evenly."""
-        slots = len(self.window)
-        if slots % ranks:
-            raise PlanError(f"{slots} sequences a step cannot be dealt evenly to {ranks} ranks")
-        part = slice(rank * slots // ranks, (rank + 1) * slots // ranks)
+        share = share_of_rank(len(self.window), ranks)
+        if not 0 <= rank < ranks:
+            raise PlanError(f"there is no rank {rank} of {ranks}", hint="ranks are counted from 0")
+        part = slice(rank * share, (rank + 1) * share)
         return Draws(
             self.names, self.source[part], self.item[part], self.pass_number[part], self.window[part]
         )

@@ -13,13 +13,13 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from curriculum import schema
-from curriculum.errors import PlanError, did_you_mean
-from curriculum.lineage import Leg, Setting, batch_sequences, lineage, parse_address
+from curriculum.errors import CurriculumError, Place, PlanError, did_you_mean
+from curriculum.lineage import Leg, Setting, batch_sequences, length_in_tokens, lineage, parse_address
 from curriculum.mixing import Ramp, Tree, integer_weights
 from curriculum.plan import Blend, Parent, Piece, Segment, SourcePlan, StagePlan
 from curriculum.project import Project
-from curriculum.schedule import LearningRate, Rewarm
-from curriculum.units import Length, show_count, show_share
+from curriculum.schedule import LARGEST_POSITION, LearningRate, Rewarm
+from curriculum.units import Length, show_count, show_exact, show_share
 
 DEFAULT_PASSES = Fraction(
     4
@@ -124,14 +124,15 @@ def compile_legs(
 ) -> Compiled:
     """`compile_curriculum` for a lineage that may stop short of its curriculum's end."""
     size = project.size(size_name)
-    scaler = _Scaler(size, legs[0].setting)
+    _check_stand_ins(project, size_name, size)
+    scaler = _Scaler(size, size_name, legs[0].setting)
     choices: dict[tuple[str, int], SourceChoice] = {}
     compiled: list[CompiledStage] = []
     wanted_tokenizer = size.tokenizer or legs[0].setting.tokenizer
     if wanted_tokenizer not in project.sources.tokenizers:
         raise PlanError(
             f"unknown tokenizer `{wanted_tokenizer}`: sources.yaml binds no file to it",
-            place=legs[0].setting.place("tokenizer") if size.tokenizer is None else None,
+            place=_size_place(project, size_name, "tokenizer") or legs[0].setting.place("tokenizer"),
             hint=did_you_mean(wanted_tokenizer, project.sources.tokenizers),
         )
     identity = dict(tokenizer) if tokenizer else {"name": wanted_tokenizer, "digest": None}
@@ -141,13 +142,21 @@ def compile_legs(
         model = scaler.model(leg.setting)
         if vocabulary is not None and vocabulary > model["vocab_size"]:
             raise PlanError(
-                f"tokenizer `{wanted_tokenizer}` has {vocabulary:,} tokens, the model's vocabulary only {model['vocab_size']:,}",
-                place=leg.setting.place("model"),
+                f"tokenizer `{wanted_tokenizer}` has {vocabulary:,} ids, the model's vocabulary only "
+                f"{model['vocab_size']:,}",
+                place=_size_place(project, size_name, "model", "vocab_size") or leg.setting.place("model"),
                 hint=f"give the model `vocab_size: {vocabulary}` or more, or take another tokenizer",
             )
-        stage = _compile_stage(
-            project, leg, scaler, compiled[-1] if compiled else None, choices, facts, identity
-        )
+        parent = compiled[-1] if compiled else None
+        try:
+            stage = _compile_stage(project, leg, scaler, parent, choices, facts, identity)
+        except (ValueError, OverflowError) as error:
+            # Arithmetic's own limits, which no file that is meant comes near.
+            raise PlanError(
+                f"stage `{leg.setting.stage}` cannot be planned: {error}",
+                place=leg.setting.place("name"),
+                hint="one of its lengths, or those of the stages before it, is far too large or too small",
+            ) from None
         compiled.append(stage)
     return Compiled(
         curriculum=name,
@@ -160,11 +169,31 @@ def compile_legs(
     )
 
 
+def _size_place(project: Project, size_name: str, *keys: str) -> Place | None:
+    """Where a size states what overrides the stage files; None when it does not."""
+    path = (size_name, *keys)
+    return project.sizes_document.place(path) if path in project.sizes_document else None
+
+
+def _check_stand_ins(project: Project, size_name: str, size: schema.SizeEntry) -> None:
+    sources, document = project.sources.sources, project.sizes_document
+    for source, dataset in size.stand_ins.items():
+        path = (size_name, "stand_ins", source)
+        for name, place in ((source, document.key_place(path)), (dataset, document.place(path))):
+            if name not in sources:
+                raise PlanError(
+                    f"unknown source `{name}` in the stand-ins of size `{size_name}`",
+                    place=place,
+                    hint=did_you_mean(name, sources),
+                )
+
+
 class _Scaler:
     """Full-size settings at a size: one scale for every length, the rest replaced by what the size states."""
 
-    def __init__(self, size: schema.SizeEntry, root: Setting) -> None:
+    def __init__(self, size: schema.SizeEntry, size_name: str, root: Setting) -> None:
         self.size = size
+        self.size_name = size_name
         self.root = root
         self.scale = size.tokens if size.tokens is not None else Fraction(1)
         self.root_batch = self.batch(root)
@@ -198,11 +227,9 @@ class _Scaler:
         numbers["max_position_embeddings"] = self.sequence_length(setting)
         return {key: float(value) if isinstance(value, Fraction) else value for key, value in numbers.items()}
 
-    def length(self, setting: Setting, length: Length) -> int:
-        """A length in scaled tokens; steps are those of the stage's own full-size batch."""
-        return self.tokens(
-            length.tokens(sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting))
-        )
+    def length(self, setting: Setting, length: Length, key: str) -> int:
+        """The length that stands at `key`, in scaled tokens; steps are those of the stage's full-size batch."""
+        return self.tokens(length_in_tokens(setting, length, key))
 
     def small(self, setting: Setting, length: Length) -> int:
         """A length stated by the size itself: steps and sequences are the scaled ones, tokens are taken as they are."""
@@ -224,14 +251,14 @@ class _Scaler:
             if own.warmup is not None:
                 warmup = self.small(self.root, own.warmup)
         if warmup is None:
-            warmup = self.length(self.root, entry.warmup) if entry.warmup else 0
-        decay = self.length(self.root, entry.decay) if entry.decay else 0
+            warmup = self.length(self.root, entry.warmup, "learning_rate") if entry.warmup else 0
+        decay = self.length(self.root, entry.decay, "learning_rate") if entry.decay else 0
         return LearningRate(
             shape=entry.shape,
             max=float(high),
             min=float(low),
             warmup=warmup,
-            horizon=self.length(self.root, entry.horizon),
+            horizon=self.length(self.root, entry.horizon, "learning_rate"),
             decay=decay,
         )
 
@@ -260,14 +287,22 @@ def _compile_stage(
             place=setting.place("until"),
             hint="a stage must be longer than the last step of the one before it",
         )
+    if start + steps * batch_tokens > LARGEST_POSITION:
+        raise PlanError(
+            f"stage `{setting.stage}` would end beyond 2^62 tokens: one step takes {batch_tokens:,}",
+            place=setting.place("batch"),
+            hint="as in `batch: 896 sequences`",
+        )
     weights, limits = _mixture(project, setting, sequence_length, scaler, choices, facts)
     before = _Before.of(parent)
     sources = _sources(setting, parent, before, choices, weights, sequence_length)
     n = 0
     if setting.ramp is not None:
-        ramp_tokens = scaler.length(setting, setting.ramp)
+        ramp_tokens = scaler.length(setting, setting.ramp, "ramp")
         floor = scaler.size.at_least.ramp if scaler.size.at_least else None
-        if floor is not None and ramp_tokens < (least := scaler.small(setting, floor)):
+        lengthened = floor is not None and ramp_tokens < scaler.small(setting, floor)
+        if floor is not None and lengthened:
+            least = scaler.small(setting, floor)
             notes.append(
                 f"the ramp of {show_count(ramp_tokens)} tokens is lengthened to {floor} ({show_count(least)})"
             )
@@ -275,13 +310,16 @@ def _compile_stage(
         n = -(-ramp_tokens // sequence_length)
         if n > steps * batch:
             raise PlanError(
-                f"the ramp of {n * sequence_length:,} tokens is longer than its stage, which has {steps * batch_tokens:,}",
+                f"the ramp of {n * sequence_length:,} tokens is longer than its stage, which has "
+                f"{steps * batch_tokens:,}",
                 place=setting.place("ramp"),
-                hint=f"a ramp of at most {show_count(setting.until - (parent.setting.until if parent else 0))} fits",
+                hint=f"at this size a ramp takes at least {floor} (`at_least:` in sizes.yaml); lengthen the stage"
+                if lengthened
+                else f"a ramp of at most {show_exact(int(steps * batch_tokens / scaler.scale))} tokens fits",
             )
     blends, virtual = _blends(before, weights, n)
     pieces = _skip(setting, scaler, virtual, start, sequence_length, batch, declared_end)
-    learning_rate = _learning_rate(setting, scaler, parent, start, notes, declared_end)
+    learning_rate = _learning_rate(project, setting, scaler, parent, start, notes, declared_end)
     plan = StagePlan(
         seed=setting.seed,
         model=scaler.model(setting),
@@ -312,8 +350,8 @@ def _compile_stage(
     if leg.cut is not None:
         cut_steps = -((start - scaler.tokens(leg.cut)) // batch_tokens)
         stop = start + min(max(cut_steps, 0), steps) * batch_tokens
-    _check_drawn(setting, plan, weights, scaler, notes)
-    _check_passes(setting, plan, limits, stop)
+    _check_drawn(project, setting, plan, weights, scaler, notes)
+    _check_passes(project, setting, plan, limits, stop)
     checkpoint_every, evaluate_every = _cadence(setting, scaler, plan, notes)
     total = sum(weights.values())
     return CompiledStage(
@@ -358,7 +396,12 @@ def _mixture(
                 place=document.key_place((key, name)),
                 hint=did_you_mean(name, project.sources.sources),
             )
-    weights = integer_weights(file.weights)
+    try:
+        weights = integer_weights(file.weights)
+    except ValueError as error:
+        raise PlanError(
+            str(error), place=document.place(("weights",)), hint="leave that source out, or raise its weight"
+        ) from None
     for name in weights:
         if (name, sequence_length) not in choices:
             choices[name, sequence_length] = _choose(project, name, scaler, sequence_length, facts)
@@ -374,12 +417,6 @@ def _choose(
 ) -> SourceChoice:
     entry = project.sources.sources[name]
     dataset = scaler.size.stand_ins.get(name, name)
-    if dataset not in project.sources.sources:
-        raise PlanError(
-            f"`{name}` is to be stood in for by `{dataset}`, which sources.yaml does not know",
-            place=project.sizes_document.place(()),
-            hint=did_you_mean(dataset, project.sources.sources),
-        )
     known = facts(dataset)
     declared = entry.tokens
     if declared is None and known is None:
@@ -393,13 +430,13 @@ def _choose(
             raise PlanError(
                 f"`{dataset}` has too little text to stand for `{name}`: {known.windows:,} windows of "
                 f"{sequence_length} tokens where {windows:,} are needed",
-                place=project.sources_document.place(("sources", dataset)),
+                place=project.sources_document.key_place(("sources", dataset)),
                 hint=f"give `{dataset}` more text, or lower the scale of the size",
             )
     if windows == 0 and (declared is not None or known is not None):
         raise PlanError(
             f"source `{name}` has less than one window of {sequence_length} tokens at this size",
-            place=project.sources_document.place(("sources", name)),
+            place=project.sources_document.key_place(("sources", name)),
             hint="a larger size, a shorter sequence_length, or more text",
         )
     return SourceChoice(
@@ -425,7 +462,8 @@ def _sources(
     changed = parent is not None and parent.plan.sequence_length != sequence_length
     if changed and setting.positions is None:
         raise PlanError(
-            f"`sequence_length` changes from {parent.plan.sequence_length if parent else 0} to {sequence_length}, which redefines every window",
+            f"`sequence_length` changes from {parent.plan.sequence_length if parent else 0} to "
+            f"{sequence_length}, which redefines every window",
             place=setting.place("sequence_length"),
             hint="say `positions: restart` in the stage: every source then begins its next pass",
         )
@@ -549,7 +587,8 @@ def _skip(
         begin, end = scaler.tokens(entry.from_), scaler.tokens(entry.to)
         if not start <= begin < end <= declared_end:
             raise PlanError(
-                f"`skip` from {show_count(entry.from_)} to {show_count(entry.to)} does not lie inside stage `{setting.stage}`",
+                f"`skip` from {show_count(entry.from_)} to {show_count(entry.to)} does not lie inside stage "
+                f"`{setting.stage}`",
                 place=setting.place("skip"),
                 hint="give positions from the root, inside the stage, `from` before `to`",
             )
@@ -573,6 +612,7 @@ def _skip(
 
 
 def _learning_rate(
+    project: Project,
     setting: Setting,
     scaler: _Scaler,
     parent: CompiledStage | None,
@@ -583,17 +623,30 @@ def _learning_rate(
     if parent is not None and not setting.own_learning_rate:
         curve = parent.plan.learning_rate
     else:
-        curve = scaler.learning_rate(setting)
+        try:
+            curve = scaler.learning_rate(setting)
+        except ValueError as error:
+            raise PlanError(
+                str(error),
+                place=_size_place(project, scaler.size_name, "learning_rate")
+                or setting.place("learning_rate"),
+                hint="the rates and the warm-up are the size's where it states them, and the horizon is scaled"
+                if scaler.size.learning_rate
+                else "warm-up, decay and horizon lie on one line of tokens, in this order",
+            ) from None
         if parent is not None:
             old = parent.plan.learning_rate.at(start)
             new = curve.at(start)
             if setting.rewarm is not None:
-                curve = replace(curve, rewarm=Rewarm(start, scaler.length(setting, setting.rewarm), old))
+                curve = replace(
+                    curve, rewarm=Rewarm(start, scaler.length(setting, setting.rewarm, "rewarm"), old)
+                )
             elif abs(new - old) > LR_JUMP * old:
                 raise PlanError(
                     f"the learning rate would jump from {old:.3g} to {new:.3g} where `{setting.curriculum}` branches",
                     place=setting.place("learning_rate"),
-                    hint="say over how long it moves: `rewarm: 2B` in the stage; or state a curve that meets the parent's",
+                    hint="say over how long it moves: `rewarm: 2B` in the stage; "
+                    "or state a curve that meets the parent's",
                 )
     if declared_end > curve.horizon and curve.shape != "constant":
         notes.append(
@@ -603,8 +656,14 @@ def _learning_rate(
 
 
 def _check_drawn(
-    setting: Setting, plan: StagePlan, weights: Mapping[str, int], scaler: _Scaler, notes: list[str]
+    project: Project,
+    setting: Setting,
+    plan: StagePlan,
+    weights: Mapping[str, int],
+    scaler: _Scaler,
+    notes: list[str],
 ) -> None:
+    _, document = project.mixture(setting.mixture)
     drawn_before = plan.read_before
     drawn = plan.windows_read(plan.end)
     tree = Tree(dict(weights))
@@ -612,33 +671,43 @@ def _check_drawn(
         if drawn.get(name, 0) > drawn_before.get(name, 0):
             continue
         smallest = (int(tree.where(name, 0)) + 1) * plan.sequence_length
-        what = f"source `{name}` has weight but is never drawn in stage `{setting.stage}`"
+        what = (
+            f"source `{name}` has weight but is never drawn in stage `{setting.curriculum}/{setting.stage}`"
+        )
         if scaler.scale == 1:
             raise PlanError(
                 what,
-                place=setting.place("mixture"),
+                place=document.place(("weights", name)),
                 hint=f"its share of {show_share(Fraction(weights[name], tree.total))} is first served by a stage of "
                 f"{show_count(smallest)} tokens; lengthen the stage or raise the weight",
             )
         notes.append(f"{what}: at this size it is first served after {show_count(smallest)} tokens")
 
 
-def _check_passes(setting: Setting, plan: StagePlan, limits: Mapping[str, Fraction], stop: int) -> None:
+def _check_passes(
+    project: Project, setting: Setting, plan: StagePlan, limits: Mapping[str, Fraction], stop: int
+) -> None:
+    _, document = project.mixture(setting.mixture)
     used = plan.items((stop - plan.start) // plan.sequence_length)
     for name, limit in limits.items():
         source = plan.sources[name]
         if source.windows == 0:
             continue  # neither declared nor prepared yet: checked again once it is
-        allowed = Fraction(1) if setting.positions == "unseen" else limit
+        unseen = setting.positions == "unseen"
+        allowed = Fraction(1) if unseen else limit
         last = source.segments[-1]
         most = last.first_item + (allowed - last.pass_number) * last.windows
         if used.get(name, 0) > most:
             raise PlanError(
-                f"source `{name}` is too small: stage `{setting.stage}` would bring it to "
-                f"{source.passes(used[name]):.3f} passes over the lineage, {_passes(allowed)} are allowed",
-                place=setting.place("mixture"),
-                hint=f"lower its weight, shorten the stage, or allow more: `passes: {{{name}: "
-                f"{math.ceil(source.passes(used[name]))}}}` in mixtures/{setting.mixture}.yaml",
+                f"source `{name}` is too small: stage `{setting.curriculum}/{setting.stage}` would bring it to "
+                f"{source.passes(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit",
+                place=setting.place("positions") if unseen else document.place(("weights", name)),
+                hint="lower its weight, shorten the stage, or "
+                + (
+                    "leave `positions: unseen` out"
+                    if unseen
+                    else f"allow more: `passes: {{{name}: {math.ceil(source.passes(used[name]))}}}`"
+                ),
             )
 
 
@@ -654,7 +723,7 @@ def _cadence(setting: Setting, scaler: _Scaler, plan: StagePlan, notes: list[str
         ("checkpoint", setting.every.checkpoint, most.checkpoints if most else None),
         ("evaluate", setting.every.evaluate, most.evaluations if most else None),
     ):
-        tokens = scaler.length(setting, stated) if stated is not None else length
+        tokens = scaler.length(setting, stated, "every") if stated is not None else length
         if at_most is not None and length > tokens * at_most:
             tokens = -(-length // at_most)
             notes.append(
@@ -671,12 +740,10 @@ def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -
     for name in project.names("stages"):
         try:
             file, _ = project.curriculum(name)
-        except Exception:  # a broken file elsewhere is its author's error, not this run's
+            address = parse_address(file.from_) if file.from_ else None
+        except CurriculumError:  # a broken file elsewhere is its author's error, not this run's
             continue
-        if not file.from_ or "@" not in file.from_:
-            continue
-        address = parse_address(file.from_)
-        if address.position is None or address.curriculum != compiled.setting.curriculum:
+        if address is None or address.position is None or address.curriculum != compiled.setting.curriculum:
             continue
         scaled = math.ceil(address.position * scale)
         steps = -((plan.start - scaled) // plan.batch_tokens)

@@ -77,8 +77,12 @@ class Project:
         return schema.validate(schema.SizesFile, self.sizes_document)
 
     @cached_property
+    def machines_document(self) -> Document:
+        return self._root_file("machines.yaml")
+
+    @cached_property
     def machines(self) -> schema.MachinesFile:
-        return schema.validate(schema.MachinesFile, self._root_file("machines.yaml"))
+        return schema.validate(schema.MachinesFile, self.machines_document)
 
     def size(self, name: str) -> schema.SizeEntry:
         if name not in self.sizes.root:

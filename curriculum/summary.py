@@ -138,7 +138,8 @@ def cost(compiled: Compiled, machine_name: str, machine: schema.MachineEntry) ->
     if machine.throughput is not None and gpus:
         hours = float(Fraction(tokens) / machine.throughput / 3600)
         assumptions.append(
-            f"{show_count(int(machine.throughput))} tokens/s on each of {gpus} GPUs, as machine `{machine_name}` declares"
+            f"{show_count(int(machine.throughput))} tokens/s on each of {gpus} GPUs, "
+            f"as machine `{machine_name}` declares"
         )
         if machine.price is not None:
             money = hours * float(machine.price)

@@ -103,7 +103,7 @@ def supervise(
         reached = now
         if fruitless >= RESTARTS_WITHOUT_PROGRESS:
             raise RunFailed(
-                f"the job ended {fruitless + 1 if fruitless == 1 else fruitless} times in a row without getting any further; "
+                f"the job failed {fruitless} times in a row without getting any further; "
                 f"its log ends with:\n{_tail(started.attempt / 'rank0.log')}",
                 hint=f"the whole log: {started.attempt / 'rank0.log'}",
             )

@@ -119,7 +119,7 @@ def show_count(n: int) -> str:
     """At most four significant digits and a suffix: `1.5T`, `1.835M`, `896`. Exact where those suffice."""
     for suffix, scale in _SCALES.items():
         shown = _rounded(Fraction(n, scale))
-        if abs(Decimal(shown)) < 1000 or suffix == "T":
+        if abs(float(shown)) < 1000 or suffix == "T":
             return shown + suffix
     raise AssertionError("the last scale always returns")
 
@@ -143,7 +143,7 @@ def show_bytes(n: int) -> str:
     """Decimal units, as disks are sold: `13.2 GB`."""
     for power, unit in enumerate(("B", "kB", "MB", "GB", "TB", "PB")):
         shown = _rounded(Fraction(n, 1000**power), 3)
-        if abs(Decimal(shown)) < 1000 or unit == "PB":
+        if abs(float(shown)) < 1000 or unit == "PB":
             return f"{shown} {unit}"
     raise AssertionError("the last unit always returns")
 
@@ -176,8 +176,10 @@ def _rounded(value: Fraction, digits: int = 4) -> str:
         size, places = size / 10, places - 1
     while size < 1:
         size, places = size * 10, places + 1
-    step = Fraction(10) ** -places
-    rounded = (abs(value) / step + Fraction(1, 2)) // 1 * step
-    text = f"{Decimal(rounded.numerator) / Decimal(rounded.denominator):f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
+    kept = math.floor(abs(value) * Fraction(10) ** places + Fraction(1, 2))
+    if places <= 0:
+        text = str(kept * 10**-places)
+    else:
+        text = str(kept).zfill(places + 1)
+        text = f"{text[:-places]}.{text[-places:]}".rstrip("0").rstrip(".")
     return "-" + text if value < 0 else text

@@ -60,7 +60,8 @@ def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
             if planned != counted:
                 wrong.append(
                     DataError(
-                        f"the ledger of {stage.name} counted {counted} windows at {entry.position:,} tokens, the plan says {planned}",
+                        f"the ledger of {stage.name} counted {counted} windows at {entry.position:,} tokens, "
+                        f"the plan says {planned}",
                         hint="what was trained is not what was planned; branch from an earlier checkpoint",
                     )
                 )

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from curriculum.diff import Parting
-from curriculum.planner import Compiled, CompiledStage
-from curriculum.shards.progress import read_progress
-from curriculum.units import show_bytes, show_count, show_exact, show_seconds
+from curriculum.planner import Compiled
+from curriculum.units import show_bytes, show_count, show_exact
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -45,31 +40,25 @@ def _table(*columns: tuple[str, str]) -> Table:
 def plan_view(
     summary: Mapping[str, Any], compiled: Compiled, provenance: Mapping[str, str]
 ) -> RenderableType:
-    """`curriculum plan`: stages, curves, mixtures, costs and what to know before starting."""
-    parts: list[RenderableType] = [_headline(summary, compiled)]
+    """`curriculum plan`: stages, curves, mixtures, costs and what to know before starting; fits 80 columns."""
     stages = _table(
         ("stage", "left"),
         ("steps", "right"),
         ("batch", "right"),
         ("tokens", "right"),
         ("ends at", "right"),
-        ("LR first", "right"),
-        ("LR last", "right"),
+        ("learning rate", "left"),
     )
     for stage in summary["stages"]:
         stages.add_row(
-            f"{stage['curriculum']}/{stage['stage']}",
+            stage["stage"],
             show_exact(stage["steps"]),
-            f"{stage['batch_sequences']} seq = {show_exact(stage['batch_tokens'])}",
-            show_count(stage["tokens"]),
+            f"{stage['batch_sequences']} seq",
+            show_count(stage["batch_tokens"]),
             show_exact(stage["ends_at"]),
-            f"{stage['lr_first']:.3g}",
-            f"{stage['lr_last']:.3g}",
+            f"{stage['lr_first']:.3g} -> {stage['lr_last']:.3g}",
         )
-    parts += [Text(), stages]
-    parts.append(Text(f"learning rate  {_lr_line(compiled)}", style="dim"))
     sources = _table(
-        ("stage", "left"),
         ("source", "left"),
         ("asked", "right"),
         ("got", "right"),
@@ -78,32 +67,39 @@ def plan_view(
         ("first repeat", "left"),
     )
     for stage in summary["stages"]:
-        label = stage["stage"]
+        sources.add_row(Text(stage["stage"], style="bold"))
         for name, entry in stage["sources"].items():
-            before, after = entry["passes_before"], entry["passes_after"]
-            repeat = entry["first_repeat"]
+            before, after, repeat = entry["passes_before"], entry["passes_after"], entry["first_repeat"]
             sources.add_row(
-                label,
-                name,
+                f"  {name}",
                 share(entry["asked"]),
                 share(entry["got"]),
                 show_count(entry["tokens"]),
                 f"{before:.2f} -> {after:.2f}" if before is not None else "size unknown",
                 f"step {show_exact(repeat['step'])}" if repeat else "",
             )
-            label = ""
-        if stage["ramp"]:
-            ramp = stage["ramp"]
-            sources.add_row(
-                "",
-                f"ramp: linear in share over {show_count(ramp['tokens'])} tokens, {show_exact(ramp['sequences'])} sequences, {show_exact(ramp['steps'])} steps",
-            )
-    parts += [Text(), sources, Text(), _texts(summary, provenance), Text(), _cost(summary["cost"])]
-    notes = [
-        (f"{stage['curriculum']}/{stage['stage']}", note)
+    ramps = [
+        Text(
+            f"ramp in {stage['stage']}: linear in share over {show_count(stage['ramp']['tokens'])} tokens, "
+            f"{show_exact(stage['ramp']['sequences'])} sequences, {show_exact(stage['ramp']['steps'])} steps"
+        )
         for stage in summary["stages"]
-        for note in stage["notes"]
+        if stage["ramp"]
     ]
+    parts: list[RenderableType] = [
+        _headline(summary, compiled),
+        Text(),
+        stages,
+        Text(f"learning rate {_lr_line(compiled)}", style="dim"),
+        Text(),
+        sources,
+        *ramps,
+        Text(),
+        *_texts(summary, provenance),
+        Text(),
+        _cost(summary["cost"]),
+    ]
+    notes = [(stage["stage"], note) for stage in summary["stages"] for note in stage["notes"]]
     if notes:
         parts.append(Text("\nto know", style="bold"))
         parts += [Text(f"  {where}: {note}") for where, note in notes]
@@ -116,9 +112,10 @@ def _headline(summary: Mapping[str, Any], compiled: Compiled) -> Text:
     about = compiled.stages[-1].setting.document.value.get("about")
     if about:
         text.append(f"  {about}")
+    text.append(f"\nlineage {' -> '.join(stage.name for stage in compiled.stages)}")
     if compiled.scaled:
         text.append(
-            f"\na rehearsal-sized plan: size `{summary['size']}` scales every length by {summary['scale']:g}; "
+            f"\na smaller plan: size `{summary['size']}` scales every length by {summary['scale']:g}; "
             f"the full size: curriculum plan {summary['curriculum']} --size full"
         )
     return text
@@ -131,19 +128,24 @@ def _lr_line(compiled: Compiled, width: int = 48) -> str:
         position = max(1, last.stop * (i + 1) // width)
         stage = next(s for s in compiled.stages if position <= s.stop)
         values.append(stage.plan.learning_rate.at(position))
-    return f"{sparkline(values)}  batch {' -> '.join(dict.fromkeys(str(s.plan.batch_sequences) for s in compiled.stages))} sequences"
+    batches = dict.fromkeys(str(stage.plan.batch_sequences) for stage in compiled.stages)
+    return f"{sparkline(values)}  batch {' -> '.join(batches)} sequences"
 
 
-def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> Table:
-    table = _table(("source", "left"), ("text", "left"), ("one pass", "right"), ("where it is from", "left"))
+def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[RenderableType]:
+    lines: list[RenderableType] = [Text("text", style="bold")]
     for name, entry in summary["sources"].items():
         windows = (
-            show_exact(entry["windows_a_pass"]) + " windows" if entry["windows_a_pass"] else "size unknown"
+            f"{show_exact(entry['windows_a_pass'])} windows a pass"
+            if entry["windows_a_pass"]
+            else "size unknown"
         )
-        kind = "stand-in" if entry["stand_in"] else "itself"
+        kind = f"{entry['text']} stands in" if entry["stand_in"] else "itself"
         ready = "" if entry["prepared"] else ", not prepared yet"
-        table.add_row(name, f"{entry['text']} ({kind}{ready})", windows, provenance.get(entry["text"], ""))
-    return table
+        lines.append(Text(f"  {name}: {kind}{ready}, {windows}"))
+        if provenance.get(entry["text"]):
+            lines.append(Text(f"    {provenance[entry['text']]}", style="dim"))
+    return lines
 
 
 def _cost(cost: Mapping[str, Any]) -> Group:
@@ -230,8 +232,9 @@ def status_view(rows: list[dict[str, Any]], size: str) -> RenderableType:
 def batch_view(listing: Mapping[str, Any]) -> RenderableType:
     """The slots of one step."""
     head = Text(
-        f"step {show_exact(listing['step'])} of {listing['curriculum']}/{listing['stage']}: {len(listing['slots'])} sequences of "
-        f"{listing['sequence_length']} tokens from {show_exact(listing['position'])} on, LR {listing['lr']:.4g}"
+        f"step {show_exact(listing['step'])} of {listing['curriculum']}/{listing['stage']}: "
+        f"{len(listing['slots'])} sequences of {listing['sequence_length']} tokens "
+        f"from {show_exact(listing['position'])} on, LR {listing['lr']:.4g}"
     )
     table = _table(
         ("slot", "right"), ("source", "left"), ("pass", "right"), ("window", "right"), ("documents", "left")
@@ -259,143 +262,6 @@ def parting_view(parting: Parting, old: str, new: str) -> RenderableType:
     difference = parting.difference
     return Text(
         f"the same in both: {shared}, and all before step {show_exact(difference.step)}\n"
-        f"they part at step {show_exact(difference.step)} ({show_exact(difference.position)} tokens): {', '.join(difference.what)}"
+        f"they part at step {show_exact(difference.step)} ({show_exact(difference.position)} tokens): "
+        f"{', '.join(difference.what)}"
     )
-
-
-class Progress:
-    """Shows a run as it happens: a live line on a terminal, plain lines elsewhere (one every few seconds)."""
-
-    def __init__(self, console: Console, every_seconds: float = 5.0) -> None:
-        self.console = console
-        self.every_seconds = every_seconds
-        self._live: Live | None = None
-        self._stage: CompiledStage | None = None
-        self._metrics: Path | None = None
-        self._offset = 0
-        self._last: dict[str, Any] = {}
-        self._losses: dict[str, float] = {}
-        self._printed = 0.0
-        self._begun = 0.0
-        self._begun_at = 0
-        self._text: tuple[str, Path | None] | None = None
-
-    # --- Listener ---
-
-    def preparing(self, what: str, progress: Path | None) -> None:
-        self._text = (what, progress)
-        self._begun = time.monotonic()
-        self.console.print(f"preparing {what}")
-        self._open()
-
-    def prepared(self, what: str) -> None:
-        line = self._prepare_line()
-        self._close()
-        if line:
-            self.console.print(line)
-        self._text = None
-
-    def compiled(self, compiled: Compiled) -> None:
-        if compiled.scaled:
-            self.console.print(
-                f"size `{compiled.size_name}`: every length is scaled by {float(compiled.scale):g}. "
-                f"The real one: curriculum run {compiled.curriculum} --size full --machine MACHINE",
-                style="bold",
-            )
-
-    def skipped(self, stage: CompiledStage) -> None:
-        self.console.print(f"{stage.name}  done, at {show_exact(stage.stop)} tokens")
-
-    def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None:
-        self._stage, self._metrics = stage, folder / "metrics.jsonl"
-        self._offset, self._last, self._losses = 0, {}, {}
-        self._begun, self._begun_at = time.monotonic(), resumed_at
-        plan = stage.plan
-        how = "goes on" if resumed_at > plan.start else "begins"
-        steps = (stage.stop - resumed_at) // plan.batch_tokens
-        self.console.print(
-            f"{stage.name}  {how} at {show_exact(resumed_at)} tokens: {show_exact(steps)} steps of "
-            f"{plan.batch_sequences} sequences, LR {plan.learning_rate.at(max(1, resumed_at)):.3g} -> {plan.learning_rate.at(stage.stop):.3g}"
-        )
-        self._open()
-
-    def tick(self) -> None:
-        if self._stage is not None:
-            self._follow()
-        line = self._line() if self._stage is not None else self._prepare_line()
-        if not line:
-            return
-        if self._live is not None:
-            self._live.update(Text(line))
-        elif time.monotonic() - self._printed >= self.every_seconds:
-            self._printed = time.monotonic()
-            self.console.print(line)
-
-    def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None:
-        self._follow()
-        line = self._line()
-        self._close()
-        if line:
-            self.console.print(line)
-        self._stage = None
-
-    # --- inside ---
-
-    def _open(self) -> None:
-        if self.console.is_terminal:
-            self._live = Live(Text(""), console=self.console, refresh_per_second=8, transient=True)
-            self._live.start()
-
-    def _close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def _follow(self) -> None:
-        if self._metrics is None or not self._metrics.exists():
-            return
-        with self._metrics.open("rb") as file:
-            if self._offset > self._metrics.stat().st_size:
-                self._offset = 0
-            file.seek(self._offset)
-            data = file.read()
-        whole, newline, _ = data.rpartition(b"\n")
-        if not newline:
-            return
-        self._offset += len(whole) + 1
-        for raw in whole.splitlines():
-            line = json.loads(raw)
-            if line["position"] <= self._begun_at:
-                continue
-            self._last = line
-            for name, entry in line.get("sources", {}).items():
-                if entry["tokens"]:
-                    self._losses[name] = entry["loss"]
-
-    def _line(self) -> str:
-        stage, last = self._stage, self._last
-        if stage is None or not last:
-            return ""
-        plan = stage.plan
-        done = (last["position"] - plan.start) / max(1, stage.stop - plan.start)
-        seconds = time.monotonic() - self._begun
-        advanced = last["position"] - self._begun_at
-        rate = advanced / seconds if seconds > 0 else 0.0
-        left = (stage.stop - last["position"]) / rate if rate > 0 else 0.0
-        losses = "  ".join(f"{name} {loss:.3f}" for name, loss in sorted(self._losses.items()))
-        return (
-            f"{stage.setting.stage} {done * 100:5.1f}%  {show_count(last['position'])} of {show_count(stage.stop)} tokens  "
-            f"{last['tokens_per_second']:,.0f} tok/s  left {show_seconds(left)}  {losses}"
-        )
-
-    def _prepare_line(self) -> str:
-        if self._text is None:
-            return ""
-        what, path = self._text
-        if path is None:
-            return ""
-        so_far = read_progress(path)
-        if not so_far.documents:
-            return ""
-        seconds = show_seconds(time.monotonic() - self._begun)
-        return f"  {what}: {show_exact(so_far.documents)} documents, {show_count(so_far.tokens)} tokens, {seconds}"

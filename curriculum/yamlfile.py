@@ -240,8 +240,7 @@ class _Builder:
         if text in _WORDS:
             return _WORDS[text]
         if _INT.fullmatch(text):
-            digits = text.replace("_", "")
-            value = int(digits) if len(digits) <= 60 else LARGEST_NUMBER + 1
+            value = int(text) if len(text) <= 60 else LARGEST_NUMBER + 1
         elif _BASED.fullmatch(text):
             value = int(text, 0) if len(text) <= 60 else LARGEST_NUMBER + 1
         elif found := _DECIMAL.fullmatch(text):

@@ -19,7 +19,11 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 def sdpa(q_BTHd: torch.Tensor, k_BTKd: torch.Tensor, v_BTKd: torch.Tensor) -> torch.Tensor:
     """Causal attention by torch's scaled_dot_product_attention, whichever kernel torch prefers."""
     out = F.scaled_dot_product_attention(
-        q_BTHd.transpose(1, 2), k_BTKd.transpose(1, 2), v_BTKd.transpose(1, 2), is_causal=True, enable_gqa=True
+        q_BTHd.transpose(1, 2),
+        k_BTKd.transpose(1, 2),
+        v_BTKd.transpose(1, 2),
+        is_causal=True,
+        enable_gqa=True,
     )
     return out.transpose(1, 2)
 

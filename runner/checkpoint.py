@@ -42,7 +42,11 @@ def save(
     tensors = {key: tensor for key, tensor in _tensors(model, optimizer)}
     if _writes(tensors):
         save_file(
-            {key: local(tensor).detach().contiguous().cpu() for key, tensor in tensors.items() if local(tensor).numel()},
+            {
+                key: local(tensor).detach().contiguous().cpu()
+                for key, tensor in tensors.items()
+                if local(tensor).numel()
+            },
             temporary / _file(ranks.rank),
         )
     rows = {key: _rows(tensor) for key, tensor in tensors.items()} if _writes(tensors) else {}
@@ -77,7 +81,9 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
         for key, tensor in _tensors(model, optimizer):
             entry = index.get(key)
             if entry is None or entry["shape"] != list(tensor.shape):
-                found = "is missing" if entry is None else f"has shape {entry['shape']}, not {list(tensor.shape)}"
+                found = (
+                    "is missing" if entry is None else f"has shape {entry['shape']}, not {list(tensor.shape)}"
+                )
                 raise CheckpointError(
                     f"checkpoint `{folder.name}` does not fit the plan's model: `{key}` {found}",
                     hint="a checkpoint goes on with the model it was trained with",

@@ -14,7 +14,11 @@ CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 29}  # of fp32 logits at a time
 
 
 def next_token_losses(
-    hidden_BTD: torch.Tensor, weight_VD: torch.Tensor, targets_BT: torch.Tensor, *, chunk_tokens: int | None = None
+    hidden_BTD: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_BT: torch.Tensor,
+    *,
+    chunk_tokens: int | None = None,
 ) -> torch.Tensor:
     """Loss of every token in nats, fp32, shape `[B, T]`, differentiable.
 
@@ -28,7 +32,13 @@ def next_token_losses(
     if tokens <= chunk_tokens:
         return _losses(hidden, weight_VD, targets).view(targets_BT.shape)
     parts = [
-        checkpoint(_losses, hidden[at : at + chunk_tokens], weight_VD, targets[at : at + chunk_tokens], use_reentrant=False)
+        checkpoint(
+            _losses,
+            hidden[at : at + chunk_tokens],
+            weight_VD,
+            targets[at : at + chunk_tokens],
+            use_reentrant=False,
+        )
         for at in range(0, tokens, chunk_tokens)
     ]
     return torch.cat(parts).view(targets_BT.shape)

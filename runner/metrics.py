@@ -21,7 +21,9 @@ class Metrics:
     cadence. Lines past the position that a run resumes from are cut away first.
     """
 
-    def __init__(self, path: Path, plan: StagePlan, *, generation: int, resumed_at: int, every: int = 1) -> None:
+    def __init__(
+        self, path: Path, plan: StagePlan, *, generation: int, resumed_at: int, every: int = 1
+    ) -> None:
         ledger.cut_back(path, resumed_at)
         self.path = path
         self.plan = plan

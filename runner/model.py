@@ -118,7 +118,9 @@ class Block(nn.Module):
         return out
 
 
-def rotary_tables(config: ModelConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_tables(
+    config: ModelConfig, length: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of every position and channel pair, fp32, shape `[length, head_dim]` (Su et al. 2021)."""
     half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu") / config.head_dim
     angles = torch.arange(length, dtype=torch.float64)[:, None] / config.rope_theta**half
@@ -172,7 +174,9 @@ def layout(config: ModelConfig) -> dict[str, tuple[Part, ...]]:
     """Our parameter names, each with the Hugging Face parameters stacked in it, from the first row on."""
     heads, groups = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     hidden, wide = config.hidden_size, config.intermediate_size
-    names: dict[str, tuple[Part, ...]] = {"embedding.weight": (Part("model.embed_tokens.weight", config.vocab_size),)}
+    names: dict[str, tuple[Part, ...]] = {
+        "embedding.weight": (Part("model.embed_tokens.weight", config.vocab_size),)
+    }
     for layer in range(config.num_hidden_layers):
         ours, theirs = f"blocks.{layer}.", f"model.layers.{layer}."
         names |= {

@@ -55,7 +55,6 @@ from runner.vocabulary import END_OF_TEXT, train_tokenizer
 __all__ = ["prepare", "train_tokenizer"]
 
 
-
 def prepare(request: PrepareRequest) -> None:
     """Make `request.output`, or return at once when it is there. Busy when another process is making it.
 
@@ -101,7 +100,9 @@ class _Preparation:
             train, held_out = of_split(files, request.held_out_split)
         if request.extract is not None:
             train = [self._extracted(train)]
-        Path(request.progress).unlink(missing_ok=True)  # an earlier preparation's last line would say it is done
+        Path(request.progress).unlink(
+            missing_ok=True
+        )  # an earlier preparation's last line would say it is done
         meter = Meter(Path(request.progress), _total_bytes([*train, *held_out]))
         self._run_tasks(train, held_out, meter)
         records = [self._record(rank) for rank in range(request.tasks)]
@@ -121,7 +122,12 @@ class _Preparation:
             block_bytes=BLOCK_BYTES,
             recipe=request.recipe(),
             recipe_digest=request.recipe_digest(),
-            provenance={**origin, "files": len(files), "bytes": _known_bytes(files), "digest": _listing(files)},
+            provenance={
+                **origin,
+                "files": len(files),
+                "bytes": _known_bytes(files),
+                "digest": _listing(files),
+            },
             splits=splits,
         )
         self._assemble(manifest, output)
@@ -169,8 +175,13 @@ class _Preparation:
         """Run every task not marked as finished, `workers` at a time; the first failure stops the others."""
         request = self.request
         step = 1 if request.extract is not None else request.tasks
-        inputs = [_listing([*train[rank % step :: step], *held_out[rank % step :: step]]) for rank in range(request.tasks)]
-        executors = [self._executor(rank, train, held_out, meter, inputs[rank]) for rank in range(request.tasks)]
+        inputs = [
+            _listing([*train[rank % step :: step], *held_out[rank % step :: step]])
+            for rank in range(request.tasks)
+        ]
+        executors = [
+            self._executor(rank, train, held_out, meter, inputs[rank]) for rank in range(request.tasks)
+        ]
         self._forget_stale(executors, inputs)
         pending = [one for one in executors if not one.is_rank_completed(one.rank)]
         for one in executors:
@@ -203,7 +214,12 @@ class _Preparation:
             (self.partial / "completions" / f"{rank:05d}").unlink(missing_ok=True)
 
     def _executor(
-        self, rank: int, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter, inputs: str
+        self,
+        rank: int,
+        train: Sequence[SourceFile],
+        held_out: Sequence[SourceFile],
+        meter: Meter,
+        inputs: str,
     ) -> _TaskExecutor:
         request, tally = self.request, Tally()
         extracted = request.extract is not None
@@ -220,7 +236,9 @@ class _Preparation:
         ]
         if request.drop or request.keep:
             pipeline.append(Chosen(request.drop, request.keep, tally))
-        pipeline.append(ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop))
+        pipeline.append(
+            ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop)
+        )
         return _TaskExecutor(pipeline, rank=rank, tasks=request.tasks, folder=self.partial)
 
     def _task(self, rank: int) -> Path:
@@ -333,7 +351,7 @@ def _merged(parts: Sequence[Mapping[str, Any]]) -> Split:
 
 
 def _listing(files: Sequence[SourceFile]) -> str:
-    """The identity of a list of files: their names, sizes and, where a package's record gives them, digests."""
+    """The identity of a list of files: names, sizes and, where a package's record gives them, digests."""
     return durable.digest([[file.name, file.bytes, file.sha256] for file in files])
 
 

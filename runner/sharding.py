@@ -16,7 +16,13 @@ SHARDINGS = ("auto", "none", "full", "hybrid")
 
 
 def apply(
-    model: Llama, ranks: Ranks, *, sharding: str, bf16: bool, activation_checkpointing: str, compile_blocks: bool
+    model: Llama,
+    ranks: Ranks,
+    *,
+    sharding: str,
+    bf16: bool,
+    activation_checkpointing: str,
+    compile_blocks: bool,
 ) -> None:
     """Change `model` in place: each block is wrapped, compiled and sharded, then the root.
 

@@ -83,8 +83,8 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
     """Tokenise documents in order into `folder/train/<rank>.ds` and `folder/held-out/<rank>.ds`.
 
     A document is held out when its text's hash falls below the share: its side depends on its text alone.
-    `folder/task.json`, with the digest `inputs` of the files read, is written when all is on the disk. What an
-    earlier attempt left is removed first.
+    `folder/task.json`, with the digest `inputs` of the files read, is written when all is on the disk. What
+    an earlier attempt left is removed first.
     """
 
     name = "✒️ Shards"

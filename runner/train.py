@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from curriculum import checkpoints, durable, ledger
 from curriculum.errors import PlanError, RunFailed
 from curriculum.job import DONE, STOPPED, TrainJob
-from curriculum.plan import StagePlan
+from curriculum.plan import StagePlan, share_of_rank
 from runner import attention, checkpoint, data, evaluate, optim, sharding
 from runner.distributed import Ranks
 from runner.loss import next_token_losses
@@ -29,7 +29,9 @@ from runner.metrics import Metrics
 from runner.model import Llama, ModelConfig, initialise
 from runner.preemption import StopFlag
 
-NONFINITE_AT_MOST = 8  # steps in a row without a finite gradient before the run ends at its last good checkpoint
+NONFINITE_AT_MOST = (
+    8  # steps in a row without a finite gradient before the run ends at its last good checkpoint
+)
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of one forward pass, when the machine file states none
 
 
@@ -62,7 +64,9 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     if ranks.first:
         checkpoints.sweep(folder / "checkpoints")
         ledger.cut_back(folder / ledger.LEDGER, state.position)
-        metrics = Metrics(folder / "metrics.jsonl", plan, generation=job.generation, resumed_at=state.position)
+        metrics = Metrics(
+            folder / "metrics.jsonl", plan, generation=job.generation, resumed_at=state.position
+        )
         durable.write_json(Path(job.attempt_folder) / "environment.json", environment(job, ranks, micro))
 
     def measure() -> None:
@@ -144,12 +148,18 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         state.step += 1
         if state.nonfinite_in_a_row >= NONFINITE_AT_MOST:
             raise RunFailed(
-                f"the gradient was not finite in {state.nonfinite_in_a_row} steps in a row, up to step {state.step - 1:,}",
-                hint=f"the last good checkpoint is kept; `curriculum batch --step {state.step - 1}` shows what was read",
+                f"the gradient was not finite in {state.nonfinite_in_a_row} steps in a row, "
+                f"up to step {state.step - 1:,}",
+                hint="the last good checkpoint is kept; "
+                f"`curriculum batch --step {state.step - 1}` shows what was read",
             )
         if state.position == end or due(before, state.position, job.evaluate_every):
             measure()
-        if state.position == end or state.position in job.keep or due(before, state.position, job.checkpoint_every):
+        if (
+            state.position == end
+            or state.position in job.keep
+            or due(before, state.position, job.checkpoint_every)
+        ):
             save()
     batches.close()
     if ranks.first and end == plan.end and not (folder / "DONE").exists():
@@ -163,7 +173,9 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
 def build(plan: StagePlan, job: TrainJob, ranks: Ranks) -> tuple[Llama, ModelConfig]:
     """The model on this rank's device with its initial weights, sharded as the machine file says."""
     config = ModelConfig.from_json(plan.model)
-    bf16 = job.machine.precision == "bf16" or (job.machine.precision == "auto" and ranks.device.type == "cuda")
+    bf16 = job.machine.precision == "bf16" or (
+        job.machine.precision == "auto" and ranks.device.type == "cuda"
+    )
     request = attention.Request(
         device=ranks.device.type,
         dtype=torch.bfloat16 if bf16 else torch.float32,
@@ -193,23 +205,11 @@ def build(plan: StagePlan, job: TrainJob, ranks: Ranks) -> tuple[Llama, ModelCon
 
 
 def micro_batch(plan: StagePlan, stated: int | None, ranks: Ranks) -> int:
-    """Sequences of one forward pass on this rank; PlanError, with the nearest that fit, when the batch does not divide."""
-    batch = plan.batch_sequences
-    share, rest = divmod(batch, ranks.size)
-    if rest:
-        near = [n for n in range(1, batch + 1) if batch % n == 0]
-        raise PlanError(
-            f"a batch of {batch} sequences cannot be dealt evenly to {ranks.size} ranks",
-            hint=f"numbers of ranks that fit: {', '.join(map(str, near))}",
-        )
-    fitting = [n for n in range(1, share + 1) if share % n == 0]
+    """Sequences of one forward pass on this rank; PlanError, with those that fit, when the batch does not divide."""
+    share = share_of_rank(plan.batch_sequences, ranks.size, stated)
     if stated is not None:
-        if stated not in fitting:
-            raise PlanError(
-                f"`micro_batch: {stated}` does not divide the {share} sequences of a rank",
-                hint=f"those that do: {', '.join(map(str, fitting))}",
-            )
         return stated
+    fitting = [n for n in range(1, share + 1) if share % n == 0]
     most = max(1, MICRO_BATCH_TOKENS[ranks.device.type] // plan.sequence_length)
     return max(n for n in fitting if n <= most)
 

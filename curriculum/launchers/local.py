@@ -44,7 +44,7 @@ def start(job: Path, *, processes: int, threads: int, log: Path) -> subprocess.P
             stderr=subprocess.STDOUT,
             env=environment(threads),
             start_new_session=True,
-            preexec_fn=_die_with_parent() if sys.platform == "linux" else None,  # noqa: PLW1509
+            preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
         )
 
 

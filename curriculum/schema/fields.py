@@ -253,7 +253,7 @@ def unknown_key(key: object, keys: Iterable[str]) -> Refusal:
 
 def _plain(value: Any) -> str | int:
     """What the unit parsers take: `3e9` and `2.5` go as exact texts; ValueError for what is no number."""
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+    if not isinstance(value, str | int | Decimal):
         raise ValueError(f"{seen(value)} is no number")
     if isinstance(value, Decimal):
         return format(value, "f")

@@ -33,7 +33,7 @@ class MachineEntry(Entry):
     sharding: Literal["auto", "none", "hybrid", "full"] = Field(
         default="auto", description="none: copies; hybrid: inside a node; full: over all."
     )
-    attention: Literal["auto", "flash-attn", "sdpa"] = Field(
+    attention: Literal["auto", "flash-attn", "sdpa-flash", "sdpa-cudnn", "sdpa"] = Field(
         default="auto", description="Which kernels compute attention."
     )
     compile: FlagOrAuto = Field(default=None, description="Whether blocks are compiled: auto, true or false.")

@@ -109,7 +109,7 @@ class MappedShard:
         """Compare the blocks under `windows` that no one has compared yet."""
         step = self.dtype.itemsize
         first = windows * self.length * step // self.block
-        last = ((windows + 1) * self.length * step + step - 1) // self.block
+        last = (windows + 1) * self.length * step // self.block
         width = int((last - first).max(initial=0)) + 1
         touched = np.minimum(first[:, None] + np.arange(width), last[:, None])
         for block in np.unique(touched[~self._checked[touched]]).tolist():

@@ -252,11 +252,12 @@ def test_what_is_asked_is_left_as_it_was() -> None:
     [
         ({}, "needs at least one source"),
         ({"a": 0}, "not a whole number above zero"),
+        ({"a": 1, "b": Fraction(3, 2)}, "weight of b is not a whole number above zero: 3/2"),
         ({"a": 1, "b": -1}, "weight of b is not a whole number above zero"),
         ({"a": LARGEST_TOTAL, "b": 1}, r"add up to 2,147,483,648, which is above 2\^31 - 1"),
     ],
 )
-def test_weights_a_tree_cannot_hold_are_refused(weights: dict[str, int], sentence: str) -> None:
+def test_weights_a_tree_cannot_hold_are_refused(weights: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Tree(weights)
 
@@ -270,6 +271,14 @@ def test_places_that_cannot_be_are_refused_and_nothing_wraps() -> None:
                 ask(wrong)
     with pytest.raises(ValueError, match="lies from 0 to"):
         MATH_CODE.counts(-1)
+    last = MATH_CODE.names[int(MATH_CODE.draw(LARGEST_INDEX)[0])]
+    assert MATH_CODE.where(last, MATH_CODE.count(last, LARGEST_INDEX)) == LARGEST_INDEX
+    with pytest.raises(ValueError, match="comes after the last index"):
+        MATH_CODE.where(last, MATH_CODE.count(last, LARGEST_INDEX) + 1)
+    halves = Tree({"a": 1, "b": 1})
+    assert halves.where("a", 2**61) == 2**62
+    with pytest.raises(ValueError, match=r"of a comes after the last index, 2\^62"):
+        halves.where("a", 2**61 + 1)
     with pytest.raises(ValueError, match="comes after the last index"):
         MATH_CODE.where("proof-pile", LARGEST_INDEX // 2)
     with pytest.raises(ValueError, match="comes after the last index"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -20,15 +21,30 @@ import pytest
 from tokenizers import Tokenizer as Inner
 from tokenizers import models, pre_tokenizers
 
+import runner.prepare
 from curriculum import durable
 from curriculum.errors import Busy, DataError
-from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest
+from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest, text_hash
 from curriculum.shards.progress import read_progress
 from curriculum.shards.reader import Dataset
 from curriculum.tokenizer import Tokenizer
 from runner.prepare import prepare, train_tokenizer
 
-WORDS = ["the", "of", "and", "to", "in", "that", "state", "people", "year", "law", "country", "congress", "peace"]
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "that",
+    "state",
+    "people",
+    "year",
+    "law",
+    "country",
+    "congress",
+    "peace",
+]
 
 
 def write_texts(folder: Path, documents: int, words: int = 200, *, first: int = 0) -> None:
@@ -250,7 +266,7 @@ def test_a_failed_task_says_which_file_and_mending_it_costs_only_that_task(
     write_texts(tmp_path / "texts", 9)
     broken = tmp_path / "texts" / "broken.jsonl.gz"
     broken.write_bytes(b"not packed")
-    request = request_for(tasks=10)
+    request = request_for(tasks=10, held_out=None)
     with pytest.raises(DataError, match=r"broken\.jsonl\.gz` cannot be read to its end"):
         prepare(request)
     partial = Path(f"{request.output}.partial")
@@ -264,7 +280,7 @@ def test_a_failed_task_says_which_file_and_mending_it_costs_only_that_task(
 
 
 def test_a_task_whose_files_changed_is_done_again(tmp_path: Path, request_for: Any) -> None:
-    write_texts(tmp_path / "texts", 10)
+    write_texts(tmp_path / "texts", 10, words=2000)
     broken = tmp_path / "texts" / "broken.parquet"
     broken.write_bytes(b"PAR1")
     request = request_for(tasks=11)
@@ -285,26 +301,25 @@ def test_a_stop_while_the_shards_are_brought_together_loses_and_mixes_nothing(
     write_texts(tmp_path / "texts", 40)
     request = request_for(tasks=4)
     moved = []
+    original = os.rename
 
     def rename(source: Any, target: Any) -> None:
         moved.append(target)
-        if len(moved) > 12:
+        if len(moved) > 26:  # all of train, and the first of what is held out
             raise KeyboardInterrupt
         original(source, target)
 
-    original = os.rename
-    monkeypatch.setattr(runner.prepare.os, "rename", lambda a, b: (rename if "tasks" in str(a) else original)(a, b))
+    monkeypatch.setattr(runner.prepare.os, "rename", rename)
     with pytest.raises(KeyboardInterrupt):
         prepare(request)
     monkeypatch.undo()
-    if changed:
-        for path in sorted((tmp_path / "texts").iterdir())[3:]:
-            path.unlink()
-    prepare(replace(request, held_out=None) if False else request) if not changed else None
-    if changed:
-        with pytest.raises(DataError, match="held-out split"):
-            prepare(request)
-        return
+    assert Path(f"{request.output}.partial", "data", HELD_OUT, "00000.ds").exists()
+    if changed:  # the first task no longer holds anything out
+        below = request.held_out_share * 2**64
+        texts = (text for n in range(1000) if text_hash((text := f"text {n}").encode()) >= below)
+        for path in sorted((tmp_path / "texts").iterdir())[::4]:
+            path.write_text(next(texts))
+    prepare(request)
     whole = replace(request, output=str(tmp_path / "whole"))
     prepare(whole)
     assert digests(request.output) == digests(whole.output)

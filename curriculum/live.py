@@ -1,0 +1,156 @@
+"""A run as it happens: reads the metrics that the job writes, so that any terminal can follow it without harm."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.shards.progress import read_progress
+from curriculum.units import show_count, show_exact, show_seconds
+
+
+class Progress:
+    """Shows a run as it happens: a live line on a terminal, plain lines elsewhere (one every few seconds)."""
+
+    def __init__(self, console: Console, every_seconds: float = 5.0) -> None:
+        self.console = console
+        self.every_seconds = every_seconds
+        self._live: Live | None = None
+        self._stage: CompiledStage | None = None
+        self._metrics: Path | None = None
+        self._offset = 0
+        self._last: dict[str, Any] = {}
+        self._losses: dict[str, float] = {}
+        self._printed = 0.0
+        self._begun = 0.0
+        self._begun_at = 0
+        self._rate = 0.0
+        self._text: tuple[str, Path | None] | None = None
+
+    # --- Listener ---
+
+    def preparing(self, what: str, progress: Path | None) -> None:
+        self._text = (what, progress)
+        self._begun = time.monotonic()
+        self.console.print(f"preparing {what}")
+        self._open()
+
+    def prepared(self, what: str) -> None:
+        line = self._prepare_line()
+        self._close()
+        if line:
+            self.console.print(line)
+        self._text = None
+
+    def compiled(self, compiled: Compiled) -> None:
+        if compiled.scaled:
+            self.console.print(
+                f"size `{compiled.size_name}`: every length is scaled by {float(compiled.scale):g}. "
+                f"The real one: curriculum run {compiled.curriculum} --size full --machine MACHINE",
+                style="bold",
+            )
+
+    def skipped(self, stage: CompiledStage) -> None:
+        self.console.print(f"{stage.name}  done, at {show_exact(stage.stop)} tokens")
+
+    def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None:
+        self._stage, self._metrics = stage, folder / "metrics.jsonl"
+        self._offset, self._last, self._losses = 0, {}, {}
+        self._begun_at, self._rate = resumed_at, 0.0
+        plan = stage.plan
+        how = "goes on" if resumed_at > plan.start else "begins"
+        first = plan.step_at(resumed_at)
+        last = plan.first_step + stage.steps_run
+        self.console.print(
+            f"{stage.name}  {how} at {show_exact(resumed_at)} tokens: {show_exact(last - first)} steps of "
+            f"{plan.batch_sequences} sequences, learning rate {plan.lr(first):.3g} -> {plan.lr(last - 1):.3g}"
+        )
+        self._open()
+
+    def tick(self) -> None:
+        if self._stage is not None:
+            self._follow()
+        line = self._line() if self._stage is not None else self._prepare_line()
+        if not line:
+            return
+        if self._live is not None:
+            self._live.update(Text(line))
+        elif time.monotonic() - self._printed >= self.every_seconds:
+            self._printed = time.monotonic()
+            self.console.print(line)
+
+    def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None:
+        self._follow()
+        line = self._line()
+        self._close()
+        if line:
+            self.console.print(line)
+        self._stage = None
+
+    # --- inside ---
+
+    def _open(self) -> None:
+        if self.console.is_terminal:
+            self._live = Live(Text(""), console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
+
+    def _close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _follow(self) -> None:
+        if self._metrics is None or not self._metrics.exists():
+            return
+        with self._metrics.open("rb") as file:
+            if self._offset > self._metrics.stat().st_size:
+                self._offset = 0
+            file.seek(self._offset)
+            data = file.read()
+        whole, newline, _ = data.rpartition(b"\n")
+        if not newline:
+            return
+        self._offset += len(whole) + 1
+        for raw in whole.splitlines():
+            line = json.loads(raw)
+            if line["position"] <= self._begun_at:
+                continue
+            self._last = line
+            new = line["tokens_per_second"]
+            self._rate = new if self._rate == 0 else 0.9 * self._rate + 0.1 * new
+            for name, entry in line.get("sources", {}).items():
+                if entry["tokens"]:
+                    self._losses[name] = entry["loss"]
+
+    def _line(self) -> str:
+        stage, last = self._stage, self._last
+        if stage is None or not last:
+            return ""
+        plan = stage.plan
+        done = (last["position"] - plan.start) / max(1, stage.stop - plan.start)
+        left = (stage.stop - last["position"]) / self._rate if self._rate > 0 else 0.0
+        losses = "  ".join(f"{name} {loss:.3f}" for name, loss in sorted(self._losses.items()))
+        return (
+            f"{stage.setting.stage} {done * 100:5.1f}%  {show_count(last['position'])} of {show_count(stage.stop)} "
+            f"tokens  {self._rate:,.0f} tok/s  left {show_seconds(left)}  {losses}"
+        )
+
+    def _prepare_line(self) -> str:
+        if self._text is None:
+            return ""
+        what, path = self._text
+        if path is None:
+            return ""
+        so_far = read_progress(path)
+        if not so_far.documents:
+            return ""
+        seconds = show_seconds(time.monotonic() - self._begun)
+        return f"  {what}: {show_exact(so_far.documents)} documents, {show_count(so_far.tokens)} tokens, {seconds}"

@@ -1,0 +1,100 @@
+"""A small project of its own in a temporary folder: two sources of generated text, three stages, seconds to train."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TRUNK = """\
+about: a trunk of three stages
+seed: 7
+model: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2,
+        intermediate_size: 64, vocab_size: 300}
+tokenizer: small
+sequence_length: 32
+optimizer: {name: adamw, weight_decay: 0.1}
+learning_rate: {shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 12288}
+every: {evaluate: 2048 tokens, checkpoint: 1024 tokens}
+stages:
+  - {name: basic, until: 6144, mixture: prose-only, batch: 8 sequences}
+  - {name: continual, until: 9216}
+  - {name: cooldown, until: 12288, batch: 32 sequences}
+"""
+VARIANT = """\
+about: a variant that mixes code in
+from: trunk/basic
+stages:
+  - {name: continual, until: 9216, mixture: mixed, ramp: 1536 tokens}
+  - {name: cooldown, until: 12288, batch: 32 sequences}
+"""
+SOURCES = """\
+tokenizers:
+  small: {train: [prose, code], vocab_size: 300}
+sources:
+  prose: {read: {folder: texts/prose}, held_out: 25%}
+  code: {read: {folder: texts/code}, held_out: 25%}
+"""
+MACHINES = """\
+local: {launcher: process, device: cpu, threads: 1}
+"""
+
+
+def _sentences(words: list[str], documents: int, seed: int) -> list[str]:
+    draw = random.Random(seed)  # noqa: S311
+    return [" ".join(draw.choice(words) for _ in range(400)) + "." for _ in range(documents)]
+
+
+@pytest.fixture
+def small_project(tmp_path: Path) -> Path:
+    """A project folder that trains `trunk` and `variant` in seconds, at size `full`."""
+    return write_small_project(tmp_path / "project")
+
+
+def write_small_project(root: Path) -> Path:
+    files = {
+        "stages/trunk.yaml": TRUNK,
+        "stages/variant.yaml": VARIANT,
+        "mixtures/prose-only.yaml": "weights: {prose: 1}\n",
+        "mixtures/mixed.yaml": "weights: {prose: 3, code: 1}\n",
+        "sources.yaml": SOURCES,
+        "sizes.yaml": "full: {}\n",
+        "machines.yaml": MACHINES,
+    }
+    prose = ["the", "sea", "was", "calm", "and", "grey", "ships", "went", "slowly", "home", "under", "rain"]
+    code = ["def", "return", "for", "in", "x", "y", "(", ")", "=", "+", "lambda", "yield", "\n    "]
+    for folder, words, seed in (("prose", prose, 1), ("code", code, 2)):
+        for number, text in enumerate(_sentences(words, 48, seed)):
+            files[f"texts/{folder}/{number:03d}.txt"] = text
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.fixture
+def curriculum() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line as a person does, in a project folder."""
+
+    def run(project: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "curriculum", *words],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=600,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"curriculum {' '.join(words)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
+        return done
+
+    return run

@@ -1,0 +1,252 @@
+"""The learning rate is a function of tokens, and steps end where they should."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curriculum.schedule import (
+    LARGEST_POSITION,
+    LearningRate,
+    Rewarm,
+    sequences_to_hold,
+    step_boundary,
+    steps_to,
+)
+
+T = 10**12
+BATCH = 896 * 2048
+V1_1 = LearningRate("cosine", max=4e-4, min=4e-5, warmup=2000 * BATCH, horizon=2 * T)
+WSD = LearningRate("wsd", max=1e-3, min=1e-4, warmup=100, horizon=1000, decay=200)
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> LearningRate:
+    shape: Any = draw(st.sampled_from(["cosine", "wsd", "linear", "constant"]))
+    warmup = draw(st.integers(0, 10**10))
+    after = draw(st.integers(1, 3 * T))
+    return LearningRate(
+        shape,
+        max=draw(st.floats(1e-5, 1e-1)),
+        min=draw(st.floats(0, 9e-6)),
+        warmup=warmup,
+        horizon=warmup + after,
+        decay=draw(st.integers(1, after)) if shape == "wsd" else 0,
+        decay_shape=draw(st.sampled_from(["linear", "sqrt"])),
+    )
+
+
+# --- the curve -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("position", "rate"),
+    [
+        (BATCH, 2e-7),
+        (1000 * BATCH, 2e-4),
+        (2000 * BATCH, 4e-4),
+        (1_500_001_599_488, 9.29e-5),
+        (1_850_000_015_360, 4.50e-5),
+        (2 * T, 4e-5),
+        (2_000_000_909_312, 4e-5),
+    ],
+)
+def test_v1_1_follows_its_published_cosine(position: int, rate: float) -> None:
+    assert V1_1.at(position) == pytest.approx(rate, rel=1.2e-3)
+
+
+def test_the_cosine_is_the_one_tinyllama_and_nanogpt_compute_step_by_step() -> None:
+    def get_lr(iteration: int, warmup: int, last: int) -> float:
+        if iteration < warmup:
+            return 4e-4 * iteration / warmup
+        if iteration > last:
+            return 4e-5
+        ratio = (iteration - warmup) / (last - warmup)
+        return 4e-5 + 0.5 * (1.0 + math.cos(math.pi * ratio)) * (4e-4 - 4e-5)
+
+    curve = LearningRate("cosine", max=4e-4, min=4e-5, warmup=2000 * BATCH, horizon=1_089_914 * BATCH)
+    for step in (0, 1, 1999, 2000, 2001, 100_000, 817_435, 1_008_170, 1_089_913, 1_089_914, 1_089_915):
+        assert curve.at(step * BATCH) == pytest.approx(get_lr(step, 2000, 1_089_914), rel=1e-12)
+
+
+@given(curves(), st.lists(st.floats(0, 1.2), min_size=2, max_size=30))
+def test_every_curve_rises_to_its_largest_then_only_falls_to_its_smallest(
+    curve: LearningRate, parts: list[float]
+) -> None:
+    positions = sorted(int(part * curve.horizon) for part in parts)
+    for (a, rate_a), (b, rate_b) in pairwise((p, curve.at(p)) for p in positions):
+        assert 0 <= rate_a <= curve.max
+        if b <= curve.warmup:
+            assert rate_a <= rate_b
+        elif a >= curve.warmup:
+            assert rate_a >= rate_b >= curve.min
+    assert curve.at(curve.warmup) == curve.max
+    last = curve.max if curve.shape == "constant" else curve.min
+    assert curve.at(curve.horizon) == curve.at(curve.horizon + 1) == curve.at(LARGEST_POSITION) == last
+    if curve.warmup:
+        assert curve.at(0) == 0
+
+
+@given(curves())
+def test_no_curve_jumps_within_its_horizon(curve: LearningRate) -> None:
+    ends = (curve.warmup, curve.horizon - curve.decay, curve.horizon)
+    for end in ends:
+        if end and curve.horizon >= 10**6 and curve.decay_shape == "linear":
+            shortest = min(x for x in (curve.warmup, curve.horizon - curve.warmup, curve.decay) if x)
+            assert abs(curve.at(end) - curve.at(end - 1)) <= curve.max * (2 / shortest + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("curve", "rates"),
+    [
+        (
+            LearningRate("linear", 1.0, 0.2, warmup=100, horizon=900),
+            {50: 0.5, 100: 1.0, 500: 0.6, 700: 0.4, 900: 0.2},
+        ),
+        (LearningRate("cosine", 1.0, 0.2, horizon=900), {0: 1.0, 300: 0.8, 450: 0.6, 600: 0.4, 900: 0.2}),
+        (LearningRate("constant", 1.0, warmup=10), {5: 0.5, 10: 1.0, 10**15: 1.0}),
+        (WSD, {100: 1e-3, 500: 1e-3, 800: 1e-3, 850: 7.75e-4, 900: 5.5e-4, 1000: 1e-4, 2000: 1e-4}),
+        (
+            LearningRate("wsd", 1.0, 0.0, horizon=1000, decay=100, decay_shape="sqrt"),
+            {900: 1.0, 925: 0.5, 964: 0.2, 1000: 0.0},
+        ),
+    ],
+    ids=["linear", "cosine", "constant", "wsd", "wsd sqrt"],
+)
+def test_every_shape_passes_through_the_points_that_define_it(
+    curve: LearningRate, rates: dict[int, float]
+) -> None:
+    assert {position: curve.at(position) for position in rates} == pytest.approx(rates)
+
+
+# --- rewarm ----------------------------------------------------------------------------------------------
+
+
+def test_a_rewarm_is_a_straight_line_from_the_old_rate_to_the_curve() -> None:
+    curve = LearningRate("cosine", 1e-3, 1e-4, horizon=2 * T)
+    end = T + 2 * 10**11
+    warmed = curve.rewarmed(start=T, tokens=end - T, value=2e-5)
+    assert warmed.at(T - 1) == curve.at(T - 1)
+    assert warmed.at(T) == 2e-5
+    assert warmed.at(T + 10**11) == pytest.approx((2e-5 + curve.at(end)) / 2)
+    assert warmed.at(end - 1) == pytest.approx(curve.at(end))
+    assert warmed.at(end) == curve.at(end)
+    assert warmed.at(2 * T) == 1e-4
+    assert curve.rewarm is None
+
+
+def test_a_rewarm_can_go_down_and_a_second_one_replaces_the_first() -> None:
+    warmed = WSD.rewarmed(start=300, tokens=100, value=2e-3)
+    assert warmed.at(350) == pytest.approx(1.5e-3)
+    again = warmed.rewarmed(start=500, tokens=100, value=0.0)
+    assert again.at(350) == 1e-3
+    assert again.at(550) == pytest.approx(5e-4)
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"max": 4e-5},
+            "the largest learning rate, 4e-05, is not above the smallest, 4e-05; use the shape constant",
+        ),
+        ({"max": 1e-5}, "is not above the smallest"),
+        ({"min": -1e-9}, "a finite number from 0 up"),
+        ({"max": math.inf}, "a finite number from 0 up"),
+        ({"max": math.nan}, "a finite number from 0 up"),
+        ({"min": math.nan}, "a finite number from 0 up"),
+        ({"shape": "square"}, "no shape square; there are cosine, wsd, linear, constant"),
+        ({"warmup": -1}, "the warm-up of a learning rate lies from 0"),
+        ({"horizon": 2**62 + 1}, "the horizon of a learning rate lies from 0"),
+        ({"horizon": 0}, "the horizon, 0 tokens, is not after the warm-up, 10 tokens"),
+        ({"horizon": 10}, "the horizon, 10 tokens, is not after the warm-up, 10 tokens"),
+        ({"decay": 5}, "only the shape wsd has a decay, cosine has none"),
+        ({"shape": "wsd"}, "the decay, 0 tokens, does not fit"),
+        ({"shape": "wsd", "decay": 91}, "the decay, 91 tokens, does not fit .* 90 tokens apart"),
+        ({"shape": "wsd", "decay": 5, "decay_shape": "cubic"}, "a decay is linear or sqrt, not cubic"),
+        ({"rewarm": Rewarm(-1, 5, 0.1)}, "a rewarm has a start"),
+        ({"rewarm": Rewarm(1, 0, 0.1)}, "a rewarm has a start"),
+        ({"rewarm": Rewarm(1, 5, math.nan)}, "a rewarm has a start"),
+    ],
+)
+def test_a_curve_that_cannot_be_meant_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    fine: dict[str, Any] = {"shape": "cosine", "max": 4e-4, "min": 4e-5, "warmup": 10, "horizon": 100}
+    LearningRate(**fine)
+    with pytest.raises(ValueError, match=sentence):
+        LearningRate(**{**fine, **changes})
+
+
+@pytest.mark.parametrize("position", [-1, LARGEST_POSITION + 1])
+def test_a_position_off_the_clock_is_refused(position: int) -> None:
+    with pytest.raises(ValueError, match="a position lies from 0"):
+        V1_1.at(position)
+
+
+# --- JSON ------------------------------------------------------------------------------------------------
+
+
+@given(curves(), st.booleans())
+def test_a_curve_survives_json_to_the_last_bit(curve: LearningRate, rewarmed: bool) -> None:
+    if rewarmed:
+        curve = curve.rewarmed(start=5, tokens=7, value=1 / 3)
+    assert LearningRate.from_json(json.loads(json.dumps(curve.to_json()))) == curve
+
+
+def test_a_field_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no field warm"):
+        LearningRate.from_json({**V1_1.to_json(), "warm": 5})
+
+
+# --- boundaries ------------------------------------------------------------------------------------------
+
+
+def test_the_stages_of_v1_1_end_at_the_first_step_boundary_at_or_past_their_positions() -> None:
+    basic = step_boundary(3 * T // 2, 0, BATCH)
+    continual = step_boundary(1_850_000_000_000, basic, BATCH)
+    cooldown = step_boundary(2 * T, continual, 4 * BATCH)
+    assert (basic, continual, cooldown) == (1_500_001_599_488, 1_850_000_015_360, 2_000_000_909_312)
+    steps = (
+        steps_to(3 * T // 2, 0, BATCH),
+        steps_to(1_850_000_000_000, basic, BATCH),
+        steps_to(2 * T, continual, 4 * BATCH),
+    )
+    assert steps == (817_436, 190_734, 20_436)
+
+
+@given(st.integers(0, 2**61), st.integers(0, 2**61), st.integers(1, 2**40))
+def test_a_step_boundary_is_the_first_at_or_past_the_position(position: int, start: int, batch: int) -> None:
+    boundary = step_boundary(position, start, batch)
+    assert boundary == start + steps_to(position, start, batch) * batch
+    assert boundary >= max(position, start)
+    assert boundary == start or boundary - batch < position
+
+
+@pytest.mark.parametrize(
+    ("position", "start", "batch", "sentence"),
+    [
+        (5, 0, 0, "a batch has at least one token"),
+        (5, -1, 1, "do not both fit"),
+        (LARGEST_POSITION, 0, 1, "do not both fit"),
+        (0, LARGEST_POSITION, 1, "do not both fit"),
+    ],
+)
+def test_boundaries_off_the_clock_are_refused(position: int, start: int, batch: int, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        step_boundary(position, start, batch)
+
+
+def test_a_ramp_of_6b_tokens_takes_2_929_688_sequences() -> None:
+    assert sequences_to_hold(6 * 10**9, 2048) == 2_929_688
+    assert [sequences_to_hold(tokens, 4) for tokens in (0, 1, 4, 5)] == [0, 1, 1, 2]
+    for tokens, length in ((-1, 4), (4, 0)):
+        with pytest.raises(ValueError, match="cannot be cut into sequences"):
+            sequences_to_hold(tokens, length)

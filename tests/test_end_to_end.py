@@ -1,0 +1,265 @@
+"""Whole runs of a small project through the command line: real processes, real signals, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_small_project
+
+from curriculum import checkpoints, ledger
+from curriculum.corpora import compile_with_texts
+from curriculum.durable import Lock
+from curriculum.errors import Busy
+from curriculum.plan import StagePlan
+from curriculum.project import Project
+from runner import data
+
+Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
+
+FULL = ("--size", "full")
+
+
+def done(project: Path, curriculum: str, stage: str) -> dict[str, object]:
+    return json.loads((project / "runs/full" / curriculum / stage / "DONE").read_bytes())
+
+
+def stage(project: Path, curriculum: str, name: str) -> Path:
+    return project / "runs/full" / curriculum / name
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose variant was run once, undisturbed; read only."""
+    project = write_small_project(tmp_path_factory.mktemp("finished") / "project")
+    subprocess.run(
+        [sys.executable, "-m", "curriculum", "run", "variant", *FULL],
+        cwd=project,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return project
+
+
+def test_one_command_prepares_the_text_and_trains_every_stage_of_the_lineage(finished: Path) -> None:
+    assert (stage(finished, "trunk", "basic") / "DONE").exists()
+    assert (stage(finished, "variant", "continual") / "DONE").exists()
+    assert done(finished, "variant", "cooldown")["position"] == 12288
+    assert not (finished / "runs/full/trunk/continual").exists()
+
+
+def test_training_lowers_the_held_out_loss(finished: Path) -> None:
+    folder = stage(finished, "trunk", "basic") / "evaluations"
+    losses = [json.loads(path.read_bytes())["sets"]["prose"]["loss"] for path in sorted(folder.iterdir())]
+    assert losses[-1] < losses[0] - 1
+
+
+def test_every_stage_s_end_is_a_checkpoint_that_verifies(finished: Path) -> None:
+    for curriculum, name in (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown")):
+        folder = stage(finished, curriculum, name)
+        end = StagePlan.load(folder / "plan.json").end
+        checkpoint = checkpoints.latest(folder / "checkpoints")
+        assert checkpoint is not None
+        assert checkpoint.position == end
+        checkpoints.verify(checkpoint.path)
+
+
+def test_running_what_is_done_already_starts_no_process_and_changes_nothing(
+    finished: Path, curriculum: Curriculum
+) -> None:
+    attempts = sorted(finished.rglob("attempts/*"))
+    before = time.monotonic()
+    again = curriculum(finished, "run", "variant", *FULL)
+    assert "done, at 12,288 tokens" in again.stdout
+    assert sorted(finished.rglob("attempts/*")) == attempts
+    assert time.monotonic() - before < 20
+
+
+def test_the_result_table_shows_the_held_out_loss_of_every_source_at_the_stages_edges(
+    finished: Path, curriculum: Curriculum
+) -> None:
+    table = curriculum(finished, "run", "variant", *FULL).stdout.split("held-out loss")[1]
+    for label in (
+        "trunk/basic start",
+        "end of trunk/basic",
+        "end of variant/continual",
+        "end of variant/cooldown",
+    ):
+        row = next(line for line in table.splitlines() if line.startswith(label))
+        assert len(re.findall(r"\d+\.\d{3}", row)) == 2, row
+
+
+def test_another_variant_shares_the_trunk_which_is_not_trained_again(
+    finished: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished, project)
+    trunk = done(project, "trunk", "basic")
+    attempts = len(list((stage(project, "trunk", "basic") / "attempts").iterdir()))
+    curriculum(project, "run", "trunk", *FULL)
+    assert done(project, "trunk", "basic") == trunk
+    assert len(list((stage(project, "trunk", "basic") / "attempts").iterdir())) == attempts
+    assert done(project, "trunk", "cooldown")["position"] == 12288
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_run_that_was_stopped_again_and_again_ends_with_the_same_bits(
+    finished: Path, small_project: Path, number: signal.Signals
+) -> None:
+    stops = 0
+    for wait in (2.5, 4.0, 5.5, 7.0, 8.5, 60.0, 60.0, 60.0):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "curriculum", "run", "variant", *FULL],
+            cwd=small_project,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            process.wait(timeout=60)
+            stops += 1
+            continue
+        assert code == 0
+        break
+    assert stops >= 2
+    for curriculum, name in (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown")):
+        assert done(small_project, curriculum, name) == done(finished, curriculum, name)
+        # A stop adds a line of its own; every line of the undisturbed run is there with the same counts.
+        undisturbed = ledger_by_position(finished, curriculum, name)
+        assert ledger_by_position(small_project, curriculum, name).items() >= undisturbed.items()
+
+
+def ledger_by_position(project: Path, curriculum: str, name: str) -> dict[int, object]:
+    return {entry.position: entry for entry in ledger.read(stage(project, curriculum, name))}
+
+
+def test_the_trainer_s_own_count_of_windows_equals_the_plan_s_arithmetic(finished: Path) -> None:
+    for curriculum, name in (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown")):
+        folder = stage(finished, curriculum, name)
+        plan = StagePlan.load(folder / "plan.json")
+        entries = ledger.read(folder)
+        assert entries[-1].position == plan.end
+        for entry in entries:
+            planned = plan.windows_read(entry.position)
+            assert {n: c for n, c in planned.items() if c} == dict(entry.windows)
+
+
+def test_two_processes_train_the_same_tokens_in_the_same_steps(
+    finished: Path, small_project: Path, curriculum: Curriculum
+) -> None:
+    curriculum(small_project, "run", "variant", *FULL, "--nproc-per-node", "2")
+    for name, stage_name in (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown")):
+        one, two = stage(finished, name, stage_name), stage(small_project, name, stage_name)
+        assert StagePlan.load(one / "plan.json").fingerprint == StagePlan.load(two / "plan.json").fingerprint
+        mine = [json.loads(line) for line in (one / "metrics.jsonl").read_text().splitlines()]
+        theirs = [json.loads(line) for line in (two / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in mine] == [line["step"] for line in theirs]
+        for left, right in zip(mine, theirs, strict=True):
+            assert {n: s["tokens"] for n, s in left["sources"].items()} == {
+                n: s["tokens"] for n, s in right["sources"].items()
+            }
+            assert left["loss"] == pytest.approx(right["loss"], rel=2e-4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_the_tokens_of_a_step_do_not_depend_on_the_number_of_ranks(finished: Path, ranks: int) -> None:
+    plan = StagePlan.load(stage(finished, "variant", "continual") / "plan.json")
+    _, texts = compile_with_texts(Project(finished), "variant", "full")
+    sources = data.open_sources(
+        plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()}
+    )
+    for step in range(plan.first_step, plan.last_step):
+        parts = [data.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
+        whole = data.read(plan, sources, step, 0, 1)
+        assert np.array_equal(np.concatenate([part.tokens for part in parts]), whole.tokens)
+
+
+def test_batch_shows_the_same_step_before_and_after_it_ran(
+    finished: Path, small_project: Path, curriculum: Curriculum
+) -> None:
+    curriculum(small_project, "prepare", "variant", *FULL)
+    before = json.loads(curriculum(small_project, "batch", "variant", "--step", "30", *FULL, "--json").stdout)
+    after = json.loads(curriculum(finished, "batch", "variant", "--step", "30", *FULL, "--json").stdout)
+    assert before == after
+    assert before["stage"] == "continual"
+    assert all(slot["documents"] for slot in before["slots"])
+
+
+def test_an_edited_mixture_under_a_begun_run_is_refused_with_the_first_step_it_changes(
+    finished: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished, project)
+    (project / "mixtures/mixed.yaml").write_text("weights: {prose: 1, code: 1}\n")
+    refused = curriculum(project, "run", "variant", *FULL, check=False)
+    assert refused.returncode == 2
+    assert "`variant/continual` has begun with another plan" in refused.stderr
+    assert re.search(r"from\s+step \d+ on", refused.stderr)
+    assert "hint:" in refused.stderr
+
+
+def test_a_checkpoint_with_one_flipped_bit_is_refused_before_use(
+    finished: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(finished, project)
+    shutil.rmtree(project / "runs/full/variant")
+    end = checkpoints.latest(stage(project, "trunk", "basic") / "checkpoints")
+    assert end is not None
+    target = next(end.path.glob("*.safetensors"))
+    raw = bytearray(target.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    target.write_bytes(raw)
+    refused = curriculum(project, "run", "variant", *FULL, check=False)
+    assert refused.returncode == 1
+    assert target.name in refused.stderr
+    assert "holds other bytes" in refused.stderr
+
+
+def test_a_second_start_in_the_same_folder_is_told_who_holds_it(small_project: Path) -> None:
+    lock = small_project / "lock"
+    code = (
+        "import time; from pathlib import Path; from curriculum.durable import Lock; "
+        f"Lock(Path({str(lock)!r}), 'the folder').acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(Busy, match=f"pid {holder.pid}"):
+            Lock(lock, "the folder").acquire()
+    finally:
+        holder.kill()
+        holder.wait()
+    Lock(lock, "the folder").acquire()
+
+
+def test_verify_finds_everything_in_order_and_a_changed_byte_of_the_text(
+    finished: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    assert "ok  ledger of variant/cooldown" in curriculum(finished, "verify", "variant", *FULL).stdout
+    project = tmp_path / "copy"
+    shutil.copytree(finished, project)
+    shard = next((project / "data/prose").glob("*/train/*.ds"))
+    raw = bytearray(shard.read_bytes())
+    raw[100] ^= 4
+    shard.write_bytes(raw)
+    refused = curriculum(project, "verify", "variant", *FULL, check=False)
+    assert refused.returncode == 2
+    assert shard.name in refused.stderr
