@@ -169,7 +169,10 @@ def batch(
 ) -> None:
     """Show the sources, windows and documents of any step, before or after it ran."""
     from curriculum import trace, view
+    from curriculum.errors import PlanError
 
+    if (rank is None) != (of is None):
+        raise PlanError("`--rank` and `--of` go together", hint="as in `--rank 0 --of 2`")
     project = _project()
     compiled, texts = _compiled(project, name, size)
     listing = trace.batch(compiled, texts, step, rank=rank, ranks=of, text=text)

@@ -145,7 +145,7 @@ def prepare(request: Run, stop: StopRequested, only: str | None = None) -> corpo
         prepare_job = jobs.PrepareJob(attempt_folder=str(_attempt(attempts)), request=asked)
         if not _prepare_one(request, prepare_job, dataset, Path(asked.progress), stop):
             return None
-    return texts
+    return corpora.Texts(project, compiled)  # one that has seen what was just prepared
 
 
 def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> Path:

@@ -66,6 +66,12 @@ class SourcePlan:
 
     def place(self, item: Integers, *, seed: int, source: str) -> tuple[Integers, Integers]:
         """`(pass, window)` of each item (shape `[n]`, counted over the lineage)."""
+        if not all(segment.windows for segment in self.segments):
+            raise PlanError(
+                f"which windows of `{source}` are read is not known: how much text it has is neither declared "
+                "nor counted yet",
+                hint=f"`curriculum prepare` counts it; or declare `tokens:` for `{source}` in sources.yaml",
+            )
         starts = np.array([segment.first_item for segment in self.segments], np.int64)
         number = np.searchsorted(starts, item, side="right") - 1
         pass_number = np.empty_like(item)

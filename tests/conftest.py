@@ -46,7 +46,7 @@ local: {launcher: process, device: cpu, threads: 1}
 
 
 def _sentences(words: list[str], documents: int, seed: int) -> list[str]:
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     return [" ".join(draw.choice(words) for _ in range(400)) + "." for _ in range(documents)]
 
 
