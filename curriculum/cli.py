@@ -37,7 +37,8 @@ def init(folder: Annotated[Path, typer.Argument(help="the folder to write the pr
 
     written = scaffold.init(folder)
     print(
-        f"{len(written)} files in {folder}: begin with stages/v1.1-math-code.yaml, then `curriculum plan v1.1-math-code`"
+        f"{len(written)} files in {folder}: begin with stages/v1.1-math-code.yaml, "
+        "then `curriculum plan v1.1-math-code`"
     )
 
 
@@ -97,7 +98,7 @@ def run(
     ] = False,
 ) -> None:
     """Train a curriculum to its end, starting or going on wherever it stands."""
-    from curriculum import live, orchestrator, results, view
+    from curriculum import durable, live, orchestrator, picture, results, view
 
     project = _project()
     console = _console()
@@ -128,7 +129,11 @@ def run(
     console.print(view.result_view(rows, sorted(outcome.compiled.sources)))
     last = outcome.compiled.stages[-1]
     folder = project.stage_folder(size, last.setting.curriculum, last.setting.stage)
+    bands = [picture.Band(stage.name, stage.plan.start, stage.stop) for stage in outcome.compiled.stages]
+    drawing = picture.held_out(f"{name}, size {size}", bands, results.curves(project, outcome.compiled))
+    durable.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
     console.print(f"\nthe run: {folder}")
+    console.print(f"the curves: {folder / 'held-out.svg'}")
     console.print(f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}")
 
 

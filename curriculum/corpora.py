@@ -10,10 +10,11 @@ from typing import Any
 
 from curriculum import durable, schema
 from curriculum.errors import CurriculumError, DataError
-from curriculum.planner import Compiled, Facts, compile_curriculum
+from curriculum.planner import Compiled, compile_curriculum
 from curriculum.project import Project
 from curriculum.shards import provenance
 from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest
+from curriculum.stock import Facts
 from curriculum.tokenizer import Tokenizer
 
 HELD_OUT_WINDOWS = 1024

@@ -21,6 +21,18 @@ def evaluations(stage_folder: Path) -> dict[int, Mapping[str, Any]]:
     return {position: value for position, (_, value) in sorted(found.items())}
 
 
+def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, float]]]:
+    """Held-out loss over the whole lineage: source to its (position in tokens, nats a token), in order."""
+    lines: dict[str, dict[int, float]] = {}
+    for stage in compiled.stages:
+        folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
+        for position, value in evaluations(folder).items():
+            if position <= stage.stop:
+                for name, entry in value["sets"].items():
+                    lines.setdefault(name, {})[position] = entry["loss"]
+    return {name: sorted(line.items()) for name, line in sorted(lines.items())}
+
+
 def edges(project: Project, compiled: Compiled) -> list[dict[str, Any]]:
     """Held-out loss (nats a token) per source at the root and at every stage's end, as far as they are measured."""
     rows: list[dict[str, Any]] = []

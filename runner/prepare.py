@@ -70,8 +70,7 @@ def prepare(request: PrepareRequest) -> None:
         ):
             if not (output / MANIFEST).exists():
                 _Preparation(request, partial).run(output)
-    if partial.exists():
-        shutil.rmtree(partial)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 class _Preparation:
@@ -100,9 +99,8 @@ class _Preparation:
             train, held_out = of_split(files, request.held_out_split)
         if request.extract is not None:
             train = [self._extracted(train)]
-        Path(request.progress).unlink(
-            missing_ok=True
-        )  # an earlier preparation's last line would say it is done
+        # The last line of an earlier preparation would say that this one is done.
+        Path(request.progress).unlink(missing_ok=True)
         meter = Meter(Path(request.progress), _total_bytes([*train, *held_out]))
         self._run_tasks(train, held_out, meter)
         records = [self._record(rank) for rank in range(request.tasks)]

@@ -16,16 +16,18 @@ FLOORS: list[set[str]] = [
     {"plan", "job", "shards", "tokenizer", "checkpoints", "ledger"},
     {"yamlfile", "schema", "models"},
     {"project", "lineage"},
+    {"scaling"},
+    {"order", "stock"},
     {"planner"},
     {"corpora"},
     {"diff", "trace", "verify", "results", "summary"},
     {"supervisor", "launchers", "orchestrator", "scaffold"},
-    {"view", "live"},
+    {"view", "live", "picture"},
     {"cli", "__main__"},
 ]
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]
 RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
-PREPARATION = {"prepare", "readers"}  # the runner's rooms that may also import what prepares text
+PREPARATION = {"prepare", "readers", "extract", "shardwriter", "vocabulary"}  # the runner's rooms that may also import what prepares text
 PREPARATION_LIBRARIES = {
     "datatrove",
     "datasets",

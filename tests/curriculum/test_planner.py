@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from curriculum.errors import PlanError
 from curriculum.mixing import Ramp
 from curriculum.plan import StagePlan, nearest_divisors, share_of_rank
-from curriculum.planner import Compiled, CompiledStage, Facts, compile_curriculum, kept_positions
+from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
 from curriculum.project import Project
+from curriculum.stock import Facts
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = Project(ROOT)
@@ -305,6 +306,13 @@ def test_a_branch_at_a_position_leaves_at_the_first_step_boundary_at_or_past_it(
     assert own.plan.read_before == trunk.plan.windows_read(trunk.stop)
 
 
+def test_a_position_that_the_last_step_of_a_stage_went_past_is_that_stage_s_end(write: Write) -> None:
+    files = branch("  - {name: a, tokens: 100B}\n", "v1.1-math-code@1850000000001")
+    compiled = compile_curriculum(write(files), "mine", "full")
+    assert [stage.name for stage in compiled.stages] == ["v1.1/basic", "v1.1-math-code/continual", "mine/a"]
+    assert compiled.stages[1].stop == compiled.stages[1].plan.end == compiled.stages[2].plan.start
+
+
 def test_a_position_that_a_file_branches_from_is_kept(write: Write) -> None:
     project = write(
         branch("  - {name: a, tokens: 100B}\n", "v1.1@1.2T") | {"stages/broken.yaml": "from: [\n"}
@@ -359,7 +367,7 @@ def test_wherever_a_branch_leaves_every_source_goes_on_and_no_window_is_read_aga
         (root / name).symlink_to(ROOT / name)
     ramped = f", ramp: {ramp}" if ramp else ""
     (root / "stages/mine.yaml").write_text(
-        f"from: v1.1-math-code@{position}\nstages:\n  - {{name: a, tokens: 60B, mixture: {mixture}{ramped}}}\n"
+        f"from: v1.1-math-code@{position}\nstages:\n  - {{name: a, tokens: 200B, mixture: {mixture}{ramped}}}\n"
     )
     compiled = compile_curriculum(Project(root), "mine", "rehearsal")
     parent, own = compiled.stages[-2:]
@@ -390,6 +398,22 @@ def test_another_sequence_length_with_restarted_positions_cuts_windows_anew(writ
     assert own.plan.batch_tokens == trunk.plan.batch_tokens
     assert own.plan.sources["slimpajama"].segments[-1].windows == 659 * B // 4096
     assert trunk.plan.sources["slimpajama"].segments[-1].windows == 659 * B // 2048
+
+
+def test_a_source_that_was_left_behind_is_cut_anew_with_the_others(write: Write) -> None:
+    project = write(
+        branch(
+            "  - {name: a, tokens: 20B, mixture: other, sequence_length: 4096, "
+            "batch: 448 sequences, positions: restart}\n"
+            "  - {name: b, tokens: 20B, mixture: slimpajama}\n"
+        )
+        | {"mixtures/other.yaml": "weights: {proof-pile-2: 1}\n"}
+    )
+    last = compile_curriculum(project, "mine", "full").stages[-1].plan
+    draws = last.draws(last.first_step)
+    assert set(draws.pass_number) == {3}
+    assert last.sources["slimpajama"].segments[-1].windows == 659 * B // 4096
+    assert draws.window.max() < 659 * B // 4096
 
 
 def test_unseen_positions_go_on_within_a_pass_and_refuse_to_repeat(write: Write) -> None:
@@ -452,8 +476,8 @@ def test_beyond_its_horizon_the_rate_stays_at_its_minimum_and_the_plan_says_so(w
 def test_the_order_in_which_yaml_lists_weights_and_sources_changes_nothing(write: Write) -> None:
     shuffled = write(
         {
-            "mixtures/math-code.yaml": "weights: {proof-pile-2: 0.10, starcoder-python-jupyter: 15e-2, slimpajama: .75}\n"
-            "passes: {starcoder-python-jupyter: 8}\n"
+            "mixtures/math-code.yaml": "weights: {proof-pile-2: 0.10, starcoder-python-jupyter: 15e-2, "
+            "slimpajama: .75}\npasses: {starcoder-python-jupyter: 8}\n"
         }
     )
     for size in ("full", "rehearsal"):

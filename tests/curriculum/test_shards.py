@@ -198,8 +198,10 @@ def test_documents_are_found_by_ids_of_any_spelling(made: Path, dataset: Dataset
         found = where[0].find_document(name)
         assert (found.id, found.offset) == (name, 0)
         assert found == where[0].document(found.shard, found.document)
-    with pytest.raises(NotFound):
-        dataset.find_document("/1")  # the end of many ids, but none
+    for split in (dataset, held_out):
+        for end in ("/1", "te"):  # ends of ids that are there, the second after an escaped quotation mark
+            with pytest.raises(NotFound, match=f"no document `{end}`"):
+                split.find_document(end)
     with pytest.raises(NotFound, match="has no document 1000 in shard 0"):
         dataset.document(0, 1000)
 

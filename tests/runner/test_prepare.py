@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tokenizers import Tokenizer as Inner
-from tokenizers import models, pre_tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
 
 import runner.prepare
 from curriculum import durable
@@ -267,11 +267,16 @@ def test_a_failed_task_says_which_file_and_mending_it_costs_only_that_task(
     broken = tmp_path / "texts" / "broken.jsonl.gz"
     broken.write_bytes(b"not packed")
     request = request_for(tasks=10, held_out=None)
+    stale = {"task": None, "documents": 9, "tokens": 9, "bytes": 9, "total_bytes": 9, "done": True}
+    Path(request.progress).parent.mkdir()
+    Path(request.progress).write_text(json.dumps(stale) + "\n")
     with pytest.raises(DataError, match=r"broken\.jsonl\.gz` cannot be read to its end"):
         prepare(request)
     partial = Path(f"{request.output}.partial")
     done = {path.name: path.stat().st_ino for path in partial.glob("tasks/*/*/*.ds")}
     assert len(list(partial.glob("completions/*"))) == 9
+    progress = read_progress(Path(request.progress))
+    assert (progress.done, progress.documents) == (False, 9)
     broken.write_bytes(gzip.compress(b'{"text": "mended"}\n'))
     prepare(request)
     made = {path.name: path.stat().st_ino for path in Path(request.output).rglob("*.ds")}
@@ -345,6 +350,21 @@ def test_what_is_left_out_is_counted_in_the_manifest(tmp_path: Path, request_for
     manifest = Manifest.load(Path(request.output))
     assert manifest.splits[TRAIN].dropped == {"empty": 2, "not UTF-8": 1}
     assert sum(split.documents for split in manifest.splits.values()) == 40
+
+
+def test_a_document_of_which_no_token_is_left_is_counted_and_gets_no_mark(
+    tmp_path: Path, request_for: Any, tokenizer_file: str
+) -> None:
+    inner = Inner.from_file(tokenizer_file)
+    inner.normalizer = normalizers.Replace("zzz", "")
+    inner.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("zzz")
+    (tmp_path / "texts" / "b.txt").write_text("words")
+    request = request_for(tokenizer_file=str(tmp_path / "tokenizer.json"), held_out=None)
+    prepare(request)
+    train = Manifest.load(Path(request.output)).splits[TRAIN]
+    assert (train.documents, train.filler, train.dropped) == (1, 1, {"no tokens": 1})
 
 
 def test_a_filter_that_leaves_nothing_is_refused_with_the_counts(tmp_path: Path, request_for: Any) -> None:

@@ -1,0 +1,103 @@
+"""Which blend of sources each sequence of a stage is drawn from, going on exactly where its parent stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from curriculum.errors import PlanError
+from curriculum.lineage import Setting
+from curriculum.mixing import Ramp, Tree, integer_weights
+from curriculum.plan import Blend, Piece, StagePlan
+from curriculum.scaling import Scaler
+from curriculum.units import show_count
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """Where the lineage's mixture stood when this stage began: the blend in force, and items used of each source."""
+
+    blend: Blend | None
+    index: int
+    items: Mapping[str, int]
+
+    @staticmethod
+    def of(parent: StagePlan | None, stop: int) -> Before:
+        """After `parent` up to position `stop`; nothing at all before a root."""
+        if parent is None:
+            return Before(None, 0, {})
+        plan = parent
+        sequence = (stop - plan.start) // plan.sequence_length
+        piece = next(p for p in reversed(plan.pieces) if p.first <= max(sequence - 1, 0))
+        blend = plan.blends[piece.blend]
+        index = piece.index + sequence - piece.first
+        return Before(blend, index, blend.items(index))
+
+
+def blends_of(before: Before, weights: dict[str, int], ramp: int) -> tuple[tuple[Blend, ...], list[Piece]]:
+    """The stage's blends and their pieces, before any skip is cut out."""
+    old = before.blend
+    if old is not None and ramp == 0 and dict(old.weights) == weights:
+        # The same mixture goes on counting where the parent stopped; a ramp left half-way is over.
+        if old.before is None:
+            return (old,), [Piece(first=0, blend=0, index=before.index)]
+        mixer = old.mixer
+        assert isinstance(mixer, Ramp)
+        after = int(mixer.after_index(before.index))
+        counts = Tree(weights).counts(after)
+        base = {name: before.items.get(name, 0) - counts.get(name, 0) for name in {*before.items, *counts}}
+        return (Blend(weights=weights, base=base),), [Piece(first=0, blend=0, index=after)]
+    if old is None or ramp == 0:
+        return (Blend(weights=weights, base=before.items),), [Piece(first=0, blend=0, index=0)]
+    if old.before is None:
+        from_weights, from_index = dict(old.weights), before.index
+    else:
+        mixer = old.mixer
+        assert isinstance(mixer, Ramp)
+        from_weights, from_index = integer_weights(mixer.shares(before.index)), 0
+    rising = Blend(
+        weights=weights, base=before.items, before=from_weights, before_index=from_index, ramp=ramp
+    )
+    mixer = rising.mixer
+    assert isinstance(mixer, Ramp)
+    after = int(mixer.after_index(ramp))
+    reached = rising.items(ramp)
+    counts = Tree(weights).counts(after)
+    steady = Blend(weights=weights, base={name: reached[name] - counts.get(name, 0) for name in reached})
+    return (rising, steady), [Piece(first=0, blend=0, index=0), Piece(first=ramp, blend=1, index=after)]
+
+
+def without_skipped(
+    setting: Setting,
+    scaler: Scaler,
+    virtual: list[Piece],
+    start: int,
+    sequence_length: int,
+    batch: int,
+    declared_end: int,
+) -> tuple[Piece, ...]:
+    """Cut skipped ranges out: from the step boundary at or past `from`, draws go on where `to` would have been."""
+    pieces = list(virtual)
+    for entry in setting.skip:
+        begin, end = scaler.tokens(entry.from_), scaler.tokens(entry.to)
+        if not start <= begin < end <= declared_end:
+            raise PlanError(
+                f"`skip` from {show_count(entry.from_)} to {show_count(entry.to)} does not lie inside stage "
+                f"`{setting.stage}`",
+                place=setting.place("skip"),
+                hint="give positions from the root, inside the stage, `from` before `to`",
+            )
+        batch_tokens = batch * sequence_length
+        first = -((start - begin) // batch_tokens) * batch
+        length = -(-(end - begin) // batch_tokens) * batch
+        ahead = [p for p in pieces if p.first <= first]
+        moved: list[Piece] = []
+        for at, piece in enumerate(pieces):
+            stop = pieces[at + 1].first if at + 1 < len(pieces) else None
+            inside = max(piece.first, first + length)
+            if stop is None or inside < stop:
+                moved.append(
+                    Piece(first=inside - length, blend=piece.blend, index=piece.index + inside - piece.first)
+                )
+        pieces = [*(p for p in ahead if p.first < first), *moved]
+    return tuple(pieces)

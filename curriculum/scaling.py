@@ -1,0 +1,95 @@
+"""What a size does to a curriculum: one scale for every length, the rest replaced by what the size states."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from curriculum import schema
+from curriculum.errors import Place, PlanError
+from curriculum.lineage import Setting, batch_sequences, length_in_tokens
+from curriculum.project import Project
+from curriculum.schedule import LearningRate
+from curriculum.units import Length
+
+
+class Scaler:
+    """Full-size settings at a size: one scale for every length, the rest replaced by what the size states."""
+
+    def __init__(self, size: schema.SizeEntry, size_name: str, root: Setting) -> None:
+        self.size = size
+        self.size_name = size_name
+        self.root = root
+        self.scale = size.tokens if size.tokens is not None else Fraction(1)
+        self.root_batch = self.batch(root)
+
+    def tokens(self, full: int) -> int:
+        return math.ceil(full * self.scale)
+
+    def sequence_length(self, setting: Setting) -> int:
+        return self.size.sequence_length or setting.sequence_length
+
+    def batch(self, setting: Setting) -> int:
+        full = batch_sequences(setting)
+        if self.size.batch is None:
+            return full
+        scaled = Fraction(full * self.size.batch.to, self.size.batch.from_)
+        if scaled.denominator == 1:
+            return int(scaled)
+        step = self.size.batch.from_ // math.gcd(self.size.batch.from_, self.size.batch.to)
+        near = [n for n in (full // step * step, (full // step + 1) * step) if n]
+        raise PlanError(
+            f"a batch of {full} sequences is {float(scaled):.2f} sequences at this size "
+            f"({self.size.batch.from_} become {self.size.batch.to})",
+            place=setting.place("batch"),
+            hint=f"the nearest that fit: {' or '.join(f'{n} sequences' for n in near)}",
+        )
+
+    def model(self, setting: Setting) -> dict[str, Any]:
+        numbers = setting.model.model_dump(exclude_none=True)
+        if self.size.model is not None:
+            numbers.update(self.size.model.model_dump(exclude_unset=True, exclude_none=True))
+        numbers["max_position_embeddings"] = self.sequence_length(setting)
+        return {key: float(value) if isinstance(value, Fraction) else value for key, value in numbers.items()}
+
+    def length(self, setting: Setting, length: Length, key: str) -> int:
+        """The length that stands at `key`, in scaled tokens; steps are those of the stage's full-size batch."""
+        return self.tokens(length_in_tokens(setting, length, key))
+
+    def small(self, setting: Setting, length: Length) -> int:
+        """A length stated by the size itself: steps and sequences are the scaled ones, tokens are taken as they are."""
+        return length.tokens(
+            sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting)
+        )
+
+    def learning_rate(self, setting: Setting) -> LearningRate:
+        entry = setting.learning_rate
+        own = self.size.learning_rate
+        low, high, warmup = entry.min, entry.max, None
+        if own is not None:
+            # Another curve than the root's keeps its ratio to the root's, whose ends the size states.
+            root = self.root.learning_rate
+            if own.max is not None:
+                high = entry.max * own.max / root.max
+            if own.min is not None:
+                low = entry.min * own.min / root.min if root.min else own.min
+            if own.warmup is not None:
+                warmup = self.small(self.root, own.warmup)
+        if warmup is None:
+            warmup = self.length(self.root, entry.warmup, "learning_rate") if entry.warmup else 0
+        decay = self.length(self.root, entry.decay, "learning_rate") if entry.decay else 0
+        return LearningRate(
+            shape=entry.shape,
+            max=float(high),
+            min=float(low),
+            warmup=warmup,
+            horizon=self.length(self.root, entry.horizon, "learning_rate"),
+            decay=decay,
+        )
+
+
+def size_place(project: Project, size_name: str, *keys: str) -> Place | None:
+    """Where a size states what overrides the stage files; None when it does not."""
+    path = (size_name, *keys)
+    return project.sizes_document.place(path) if path in project.sizes_document else None
