@@ -10,7 +10,14 @@ from curriculum.units import show_count
 
 WIDTH, HEIGHT = 860, 420
 LEFT, RIGHT, TOP, BOTTOM = 56, 200, 44, 44
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)  # Okabe and Ito: told apart by all
 BANDS = ("#f3f4f6", "#e5e9f0")
 
 
@@ -48,9 +55,8 @@ def held_out(title: str, bands: Sequence[Band], series: Mapping[str, Sequence[tu
     for number, band in enumerate(bands):
         left, right = x(band.start), x(band.end)
         fill = BANDS[number % 2]
-        parts.append(
-            f'<rect x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" height="{HEIGHT - TOP - BOTTOM}" fill="{fill}"/>'
-        )
+        size = f'width="{right - left:.1f}" height="{HEIGHT - TOP - BOTTOM}"'
+        parts.append(f'<rect x="{left:.1f}" y="{TOP}" {size} fill="{fill}"/>')
         if right - left > 7 * len(band.label):
             parts.append(f'<text x="{left + 4:.1f}" y="{TOP - 6}" fill="#555">{escape(band.label)}</text>')
         parts.append(_text(right, HEIGHT - BOTTOM + 18, show_count(band.end), "end"))

@@ -27,7 +27,8 @@ FLOORS: list[set[str]] = [
 ]
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]
 RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
-PREPARATION = {"prepare", "readers", "extract", "shardwriter", "vocabulary"}  # the runner's rooms that may also import what prepares text
+# the rooms of the runner that may also import what prepares text
+PREPARATION = {"prepare", "readers", "extract", "shardwriter", "vocabulary"}
 PREPARATION_LIBRARIES = {
     "datatrove",
     "datasets",

@@ -1,0 +1,212 @@
+"""Whole commands on the shipped project, without training: what they print, at which width, and how fast they start."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from curriculum.diff import first_difference, first_parting
+from curriculum.picture import Band, held_out
+from curriculum.planner import compile_curriculum
+from curriculum.project import Project
+from curriculum.scaffold import init
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def ask(*words: str, cwd: Path = ROOT, columns: int | None = None) -> str:
+    environment = {**os.environ, "COLUMNS": str(columns)} if columns else dict(os.environ)
+    done = subprocess.run(
+        [sys.executable, "-m", "curriculum", *words], cwd=cwd, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def shipped(folder: Path) -> Project:
+    init(folder)
+    return Project(folder)
+
+
+def edited(project: Project, file: str, old: str, new: str) -> Project:
+    path = project.root / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return Project(project.root)
+
+
+def test_help_lists_every_verb() -> None:
+    text = ask("--help")
+    for verb in ("init", "plan", "prepare", "run", "stop", "status", "batch", "diff", "verify"):
+        assert f"  {verb} " in text
+
+
+def test_the_full_size_plan_as_json_has_the_paper_s_numbers() -> None:
+    plan = json.loads(ask("plan", "v1.1-math-code", "--size", "full", "--machine", "a100-40g-16x4", "--json"))
+    assert [stage["steps"] for stage in plan["stages"]] == [817_436, 190_734, 20_436]
+    assert [stage["ends_at"] for stage in plan["stages"]] == [
+        1_500_001_599_488,
+        1_850_000_015_360,
+        2_000_000_909_312,
+    ]
+    assert plan["cost"]["updates"] == 1_028_606
+    assert plan["cost"]["parameters"] == 1_100_048_384
+    # 2T tokens at 24k tokens/s a GPU: research figure 23.1k GPU-hours, 15.1 days on 64
+    assert plan["cost"]["gpu_hours"] == pytest.approx(23_148, rel=1e-3)
+    assert plan["cost"]["days"] == pytest.approx(15.07, rel=1e-2)
+    code = plan["stages"][1]["sources"]["starcoder-python-jupyter"]
+    assert code["asked"] == 0.15
+    assert code["tokens"] == pytest.approx(0.15 * (350e9 - 3e9), rel=1e-4)
+    assert plan["stages"][0]["sources"]["slimpajama"]["first_repeat"]["position"] == pytest.approx(
+        659e9, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_plan_on_a_terminal_is_not_cut(columns: int) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "curriculum",
+            "plan",
+            "v1.1-math-code",
+            "--size",
+            "full",
+            "--machine",
+            "a100-40g-16x4",
+        ],
+        cwd=ROOT,
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "COLUMNS": str(columns), "TERM": "xterm"},
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "…" not in text
+    assert "1,500,001,599,488" in text
+
+
+def test_a_step_of_the_full_plan_can_be_asked_for_before_any_text_is_prepared() -> None:
+    last = json.loads(ask("batch", "v1.1-math-code", "--step", "1028605", "--size", "full", "--json"))
+    assert last["stage"] == "cooldown"
+    assert len(last["slots"]) == 3584
+    assert last["prepared"] is False
+
+
+def test_the_ranks_of_a_step_together_show_the_step() -> None:
+    whole = json.loads(ask("batch", "v1.1-math-code", "--step", "740", "--json"))["slots"]
+    parts = [
+        json.loads(
+            ask("batch", "v1.1-math-code", "--step", "740", "--rank", str(rank), "--of", "2", "--json")
+        )["slots"]
+        for rank in (0, 1)
+    ]
+    assert parts[0] + parts[1] == whole
+
+
+def test_init_writes_a_project_that_plans_and_touches_nothing_that_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    ask("init", str(folder), cwd=tmp_path)
+    assert "817,436" in ask("plan", "v1.1", "--size", "full", cwd=folder)
+    (folder / "machines.yaml").write_text("mine: {}\n")
+    again = subprocess.run(
+        [sys.executable, "-m", "curriculum", "init", str(folder)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 2
+    assert (folder / "machines.yaml").read_text() == "mine: {}\n"
+
+
+def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT,
+        source,
+        ignore=shutil.ignore_patterns(".git", ".venv", "runs", "data", ".*_cache", ".hypothesis"),
+    )
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=source,
+        check=True,
+    )
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    for wanted in (
+        "curriculum/_project/stages/v1.1-math-code.yaml",
+        "curriculum/_project/mixtures/math-code.yaml",
+        "curriculum/_project/sizes.yaml",
+        "runner/train.py",
+        "curriculum/plan.py",
+    ):
+        assert wanted in names
+    assert not any(name.startswith(("tests/", "runs/", "data/")) for name in names)
+
+
+def test_two_variants_part_where_their_shared_trunk_ends(tmp_path: Path) -> None:
+    project = shipped(tmp_path / "p")
+    mine, theirs = (compile_curriculum(project, name, "full") for name in ("v1.1-math-code", "v1.1-chinese"))
+    parting = first_parting(mine.stages, theirs.stages)
+    assert parting.shared == ("v1.1/basic",)
+    assert parting.difference is not None
+    assert 817_436 <= parting.difference.step < 817_436 + 8
+
+
+def test_an_edit_of_the_future_leaves_the_past_of_a_stage_alone(tmp_path: Path) -> None:
+    project = shipped(tmp_path / "p")
+    old = compile_curriculum(project, "v1.1-math-code", "full").stages[1].plan
+    longer = edited(project, "stages/v1.1-math-code.yaml", "ramp: 6B", "ramp: 12B")
+    new = compile_curriculum(longer, "v1.1-math-code", "full").stages[1].plan
+    difference = first_difference(old, new)
+    assert difference is not None
+    assert difference.what == ("the mixture",)
+    for step in range(old.first_step, difference.step):
+        assert (old.draws(step).window == new.draws(step).window).all()
+    there = difference.step
+    assert (old.draws(there).window != new.draws(there).window).any()
+
+
+def test_a_changed_stage_end_is_a_difference_at_that_end_only(tmp_path: Path) -> None:
+    project = shipped(tmp_path / "p")
+    old = compile_curriculum(project, "v1.1", "full").stages[1].plan
+    edited(project, "stages/v1.1.yaml", "until: 1.85T", "until: 1.9T")
+    new = compile_curriculum(Project(project.root), "v1.1", "full").stages[1].plan
+    difference = first_difference(old, new)
+    assert difference is not None
+    assert difference.step == old.last_step
+    assert old.history(old.end) == new.history(old.end)
+
+
+def test_the_picture_is_well_formed_and_has_a_line_for_every_source() -> None:
+    drawing = held_out(
+        "a <run>",
+        [Band("basic", 0, 100), Band("cooldown", 100, 200)],
+        {"a&b": [(0, 8.0), (200, 3.0)], "c": [(0, 8.0), (200, 4.0)]},
+    )
+    root = ElementTree.fromstring(drawing)
+    lines = [element for element in root.iter() if element.tag.endswith("polyline")]
+    assert len(lines) == 2
+    assert "a&b 3.00" in {element.text for element in root.iter()}
