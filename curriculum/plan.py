@@ -39,8 +39,10 @@ Integers = NDArray[np.int64]
 class Segment:
     """A run of a source's items that share one permutation a pass.
 
-    Items from `first_item` on read windows `first_window … first_window + windows - 1`, pass after pass,
-    until the next segment begins; `digest` is that of the shards it covers, None while they are not prepared.
+    Items from `first_item` on read `windows` windows, pass after pass, until the next segment begins: all of
+    `first_window … first_window + windows - 1`, or, where the text holds more of them than a size takes, as many
+    spread evenly over the `out_of` windows from `first_window` on. (The first ones would be one corner of the text.)
+    `digest` is that of the shards it covers, None while they are not prepared.
     """
 
     first_item: int
@@ -49,6 +51,22 @@ class Segment:
     first_window: int = 0
     name: str = "0"
     digest: str | None = None
+    out_of: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.out_of is not None and not self.windows <= self.out_of < (1 << 62) // max(1, self.windows):
+            raise PlanError(f"{self.windows:,} windows cannot be spread over {self.out_of:,}")
+
+    @property
+    def last_window(self) -> int:
+        """The first window that no longer belongs to the segment."""
+        return self.first_window + (self.windows if self.out_of is None else self.out_of)
+
+    def spread(self, chosen: Integers) -> Integers:
+        """Numbers below `windows` to the windows that stand for them."""
+        if self.out_of is not None:
+            chosen = chosen * self.out_of // self.windows
+        return self.first_window + chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +112,7 @@ class SourcePlan:
                         segment=segment.name,
                     )(rest[now])
             pass_number[inside] = segment.pass_number + passes
-            window[inside] = segment.first_window + windows
+            window[inside] = segment.spread(windows)
         return pass_number, window
 
     def passes(self, items: int) -> float:

@@ -31,7 +31,8 @@ class Facts:
 class SourceChoice:
     """Which text stands for a source at this size, and how much of it one pass reads.
 
-    `declared` is the full-size token count of `sources.yaml`; `windows` one pass at this size.
+    `declared` is the full-size token count of `sources.yaml`; `windows` one pass at this size, spread evenly
+    over `out_of` prepared windows where that is more.
     """
 
     name: str
@@ -40,6 +41,7 @@ class SourceChoice:
     windows: int
     digest: str | None
     order: Literal["shuffled", "in-order"] = "shuffled"
+    out_of: int | None = None
 
     @property
     def stand_in(self) -> bool:
@@ -137,6 +139,7 @@ def choose(
         dataset=dataset,
         declared=declared,
         windows=windows,
+        out_of=known.windows if known is not None and known.windows != windows else None,
         digest=known.digest if known else None,
         order=entry.order,
     )
@@ -176,7 +179,13 @@ def source_plans(
         choice = choices[name, sequence_length]
         if old is None:
             segments: tuple[Segment, ...] = (
-                Segment(first_item=0, pass_number=0, windows=choice.windows, digest=choice.digest),
+                Segment(
+                    first_item=0,
+                    pass_number=0,
+                    windows=choice.windows,
+                    digest=choice.digest,
+                    out_of=choice.out_of,
+                ),
             )
         elif setting.positions == "restart":
             used = used_before.get(name, 0)
@@ -187,6 +196,7 @@ def source_plans(
                 pass_number=last.pass_number + begun,
                 windows=choice.windows,
                 digest=choice.digest,
+                out_of=choice.out_of,
             )
             segments = (*(s for s in old.segments if s.first_item < used), fresh)
         else:

@@ -49,10 +49,10 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
                     f"the text in `{folders[name]}` is not the text that the plan of `{name}` was made for",
                     hint="put the prepared text back; `curriculum verify` names every difference",
                 )
-            if segment.first_window + segment.windows > dataset.windows:
+            if segment.last_window > dataset.windows:
                 raise DataError(
                     f"`{folders[name]}` holds {dataset.windows:,} windows, the plan of `{name}` reads "
-                    f"{segment.first_window + segment.windows:,}",
+                    f"{segment.last_window:,}",
                     hint="prepare the text again with `curriculum prepare`",
                 )
         datasets[name] = dataset

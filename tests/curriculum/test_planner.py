@@ -185,6 +185,25 @@ def test_prepared_text_counts_as_it_is_at_full_size_and_is_cut_to_scale_otherwis
     assert scaled.stages[0].plan.sources["slimpajama"].segments[0].digest == "d"
 
 
+def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over_it() -> None:
+    compiled = compile_curriculum(
+        SHIPPED, "v1.1", "rehearsal", facts=lambda _: Facts(windows=20_000, digest="d")
+    )
+    plan = compiled.stages[0].plan
+    source = plan.sources["slimpajama"]
+    _, window = source.place(
+        np.arange(2 * source.windows, dtype=np.int64), seed=plan.seed, source="slimpajama"
+    )
+    first, second = window[: source.windows], window[source.windows :]
+    assert len(set(first.tolist())) == source.windows
+    assert set(first.tolist()) == set(second.tolist())
+    gaps = np.diff(np.sort(first))
+    assert gaps.min() == 20_000 // source.windows
+    assert gaps.max() == 20_000 // source.windows + 1
+    assert first.min() == 0
+    assert first.max() >= 20_000 - 5
+
+
 def test_too_little_text_for_a_stand_in_is_refused_where_it_is_bound() -> None:
     with pytest.raises(PlanError, match="too little text to stand for `slimpajama`") as refused:
         compile_curriculum(SHIPPED, "v1.1", "rehearsal", facts=lambda _: Facts(windows=5_000, digest="d"))
