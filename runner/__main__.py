@@ -51,6 +51,7 @@ def _train(job: jobs.TrainJob) -> dict[str, Any]:
 
     if job.machine.threads:
         torch.set_num_threads(job.machine.threads)
+    distributed.keep_freed_memory()
     ranks = distributed.join(job.machine.device)
     try:
         return train(job, ranks, STOP)

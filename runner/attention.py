@@ -1,61 +1,131 @@
 """Attention kernels behind one small interface; which of them can serve here, and why the others cannot.
 
 `auto` takes the first that serves. A kernel asked for by name that cannot serve is an error, never a silent
-fallback. Layout in and out: `[B, T, heads, head_dim]`; keys and values keep their own, smaller number of heads.
+fallback. Layout in and out: `[B, T, heads, head_dim]`; keys and values keep their own, smaller number of
+heads.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.varlen import varlen_attn
 
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# torch 2.11 lets query heads share key heads unasked and has no word for it; later ones want to be asked.
+_SHARED_HEADS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
-def sdpa(q_BTHd: torch.Tensor, k_BTKd: torch.Tensor, v_BTKd: torch.Tensor) -> torch.Tensor:
+class Documents(NamedTuple):
+    """Where documents begin inside the sequences of a batch, so that no token attends to another document.
+
+    `number_BT` counts a sequence's documents from 0. `bounds` (int32) are 0 and the documents' ends in the
+    flattened batch, padded with the last to a power of two plus one, so that compiled code sees few sizes.
+    """
+
+    number_BT: torch.Tensor
+    bounds: torch.Tensor
+    longest: int
+
+    def to(self, device: torch.device) -> Documents:
+        return Documents(self.number_BT.to(device), self.bounds.to(device), self.longest)
+
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents | None], torch.Tensor]
+
+
+def documents(tokens_BT: torch.Tensor, last_token: int) -> Documents:
+    """The documents of a batch on the CPU; `last_token` ends one, and so does a sequence's end."""
+    B, T = tokens_BT.shape
+    begins = torch.zeros((B, T), dtype=torch.bool)
+    begins[:, 1:] = tokens_BT[:, :-1] == last_token
+    number_BT = begins.cumsum(dim=1, dtype=torch.int32)
+    begins[:, 0] = True
+    starts = begins.flatten().nonzero()[:, 0].to(torch.int32)
+    bounds = torch.full(((1 << (len(starts) - 1).bit_length()) + 1,), B * T, dtype=torch.int32)
+    bounds[: len(starts)] = starts
+    return Documents(number_BT, bounds, T)
+
+
+def sdpa(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
+) -> torch.Tensor:
     """Causal attention by torch's scaled_dot_product_attention, whichever kernel torch prefers."""
-    out = F.scaled_dot_product_attention(
-        q_BTHd.transpose(1, 2),
-        k_BTKd.transpose(1, 2),
-        v_BTKd.transpose(1, 2),
-        is_causal=True,
-        enable_gqa=True,
-    )
+    mask = None
+    if documents is not None:
+        number, length = documents.number_BT, q.shape[1]
+        same = number[:, None, :, None] == number[:, None, None, :]
+        mask = same & torch.ones((length, length), dtype=torch.bool, device=q.device).tril()
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
     return out.transpose(1, 2)
 
 
-def sdpa_flash(q_BTHd: torch.Tensor, k_BTKd: torch.Tensor, v_BTKd: torch.Tensor) -> torch.Tensor:
+def sdpa_flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
+) -> torch.Tensor:
     """torch's own FlashAttention-2, and nothing else: torch prefers cuDNN on Hopper unless told."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return sdpa(q_BTHd, k_BTKd, v_BTKd)
+        return sdpa(q, k, v, documents)
 
 
-def sdpa_cudnn(q_BTHd: torch.Tensor, k_BTKd: torch.Tensor, v_BTKd: torch.Tensor) -> torch.Tensor:
+def sdpa_cudnn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
+) -> torch.Tensor:
     """cuDNN's attention, and nothing else."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        return sdpa(q_BTHd, k_BTKd, v_BTKd)
+        return sdpa(q, k, v, documents)
 
 
-def flash_attn(q_BTHd: torch.Tensor, k_BTKd: torch.Tensor, v_BTKd: torch.Tensor) -> torch.Tensor:
+def varlen(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
+) -> torch.Tensor:
+    """torch's FlashAttention-2 over documents laid end to end; without documents, over sequences."""
+    bounds, longest = _bounds(q, documents)
+    flat = [x.flatten(0, 1) for x in (q, k, v)]
+    kernel = cast(Callable[..., torch.Tensor], varlen_attn)
+    out = kernel(*flat, bounds, bounds, longest, longest, window_size=(-1, 0), **_SHARED_HEADS)
+    return out.view(q.shape)
+
+
+def flash_attn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
+) -> torch.Tensor:
     """The flash-attn package's FlashAttention-2."""
-    from flash_attn import flash_attn_func
+    from flash_attn import flash_attn_func, flash_attn_varlen_func
 
-    out: torch.Tensor = flash_attn_func(q_BTHd, k_BTKd, v_BTKd, causal=True)
-    return out
+    strict = torch.are_deterministic_algorithms_enabled()
+    out: torch.Tensor
+    if documents is None:
+        out = flash_attn_func(q, k, v, causal=True, deterministic=strict)
+        return out
+    bounds, longest = _bounds(q, documents)
+    flat = (x.flatten(0, 1) for x in (q, k, v))
+    out = flash_attn_varlen_func(*flat, bounds, bounds, longest, longest, causal=True, deterministic=strict)
+    return out.view(q.shape)
+
+
+def _bounds(q: torch.Tensor, documents: Documents | None) -> tuple[torch.Tensor, int]:
+    if documents is not None:
+        return documents.bounds, documents.longest
+    B, T = q.shape[:2]
+    return torch.arange(0, B * T + 1, T, dtype=torch.int32, device=q.device), T
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What attention is needed for."""
+    """What attention is needed for; `masked` when documents must not see each other."""
 
     device: str
     dtype: torch.dtype
     head_dim: int
     deterministic: bool
+    masked: bool = False
 
 
 def _needs_cuda_half(request: Request) -> str | None:
@@ -63,28 +133,35 @@ def _needs_cuda_half(request: Request) -> str | None:
         return "it runs on CUDA devices only"
     if request.dtype not in (torch.bfloat16, torch.float16):
         return "it computes in bf16 or fp16 only"
-    return "it serves head sizes up to 256" if request.head_dim > 256 else None
+    if request.head_dim % 8:
+        return f"it serves head sizes that are multiples of 8, not {request.head_dim}"
+    return f"it serves head sizes up to 256, not {request.head_dim}" if request.head_dim > 256 else None
 
 
 def _flash_attn_refusal(request: Request) -> str | None:
     try:  # a hollow installation is found by name and fails only here
         from flash_attn import flash_attn_func  # noqa: F401
-    except ImportError as error:
+    except Exception as error:  # also what a library built for another torch raises
         return f"the package flash-attn does not import: {error}"
     return _needs_cuda_half(request)
 
 
+def _dense_refusal(request: Request) -> str | None:
+    return "it cannot keep documents apart" if request.masked else _needs_cuda_half(request)
+
+
 def _cudnn_refusal(request: Request) -> str | None:
-    return "it is not deterministic" if request.deterministic else _needs_cuda_half(request)
+    return "it is not deterministic" if request.deterministic else _dense_refusal(request)
 
 
 BACKENDS: dict[str, tuple[Attend, Callable[[Request], str | None]]] = {
     "flash-attn": (flash_attn, _flash_attn_refusal),
-    "sdpa-flash": (sdpa_flash, _needs_cuda_half),
+    "sdpa-flash": (sdpa_flash, _dense_refusal),
     "sdpa-cudnn": (sdpa_cudnn, _cudnn_refusal),
+    "varlen": (varlen, _needs_cuda_half),
     "sdpa": (sdpa, lambda request: None),
 }
-AUTO = ("flash-attn", "sdpa-flash", "sdpa")
+AUTO = ("flash-attn", "sdpa-flash", "varlen", "sdpa")
 
 
 def explain(request: Request) -> dict[str, str | None]:

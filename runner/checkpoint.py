@@ -1,18 +1,19 @@
 """Tensors to and from checkpoint folders: safetensors and JSON, resumable on any number of ranks.
 
-    rank-00000.safetensors …   the rows that each rank held, under `model.<name>`, `exp_avg.<name>`, `exp_avg_sq.<name>`
+    rank-00000.safetensors …   the rows that each rank held of `model.<name>` and Adam's moments of it
     tensors.json               for every tensor its shape and which rows lie in which file
     state.json                 position, step, counters, Adam's step
     manifest.json              written last: size and SHA-256 of all of these
 
-A rank reads only the rows that it will hold, from whichever files hold them now. (torch.distributed.checkpoint
-would do; importing it costs a second at every start, and it writes neither digests nor a commit record.)
+A rank reads only the rows that it will hold, from whichever files hold them now. (With
+torch.distributed.checkpoint, importing costs a second at every start, and neither digests nor a commit record
+are written.)
 """
 
 from __future__ import annotations
 
 import json
-
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from curriculum import checkpoints, durable
 from curriculum.errors import CheckpointError
 from runner.distributed import Ranks
+from runner.sharding import reshard
 
 INDEX = "tensors.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -37,16 +39,15 @@ def save(
     """Write and publish the checkpoint `folder`; every rank calls it, all return once it is durable."""
     temporary = folder.parent / f".tmp-{folder.name}"
     if ranks.first:
+        shutil.rmtree(temporary, ignore_errors=True)  # a killed save's, perhaps of more ranks
         durable.make_directory(temporary)
     ranks.wait()
-    tensors = {key: tensor for key, tensor in _tensors(model, optimizer)}
+    reshard(model)
+    tensors = dict(_tensors(model, optimizer))
     if _writes(tensors):
+        held_here = {key: local(tensor).detach() for key, tensor in tensors.items()}
         save_file(
-            {
-                key: local(tensor).detach().contiguous().cpu()
-                for key, tensor in tensors.items()
-                if local(tensor).numel()
-            },
+            {key: part.contiguous().cpu() for key, part in held_here.items() if part.numel()},
             temporary / _file(ranks.rank),
         )
     rows = {key: _rows(tensor) for key, tensor in tensors.items()} if _writes(tensors) else {}
@@ -77,17 +78,19 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
     """
     index: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
     state = checkpoints.state(folder)
+    reshard(model)
+    tensors = dict(_tensors(model, optimizer))
+    strange = {key for key in index if key.startswith("model.")} - tensors.keys()
+    if strange:
+        raise _misfit(folder, f"it has no `{min(strange)}`")
     with torch.no_grad():
-        for key, tensor in _tensors(model, optimizer):
+        for key, tensor in tensors.items():
             entry = index.get(key)
             if entry is None or entry["shape"] != list(tensor.shape):
                 found = (
                     "is missing" if entry is None else f"has shape {entry['shape']}, not {list(tensor.shape)}"
                 )
-                raise CheckpointError(
-                    f"checkpoint `{folder.name}` does not fit the plan's model: `{key}` {found}",
-                    hint="a checkpoint goes on with the model it was trained with",
-                )
+                raise _misfit(folder, f"`{key}` {found}")
             begin, end = _rows(tensor)
             target = local(tensor)
             for part in entry["parts"]:
@@ -115,7 +118,6 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[tuple[str, torch.Tensor]]:
     for name, parameter in model.named_parameters():
-        name = name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
         yield f"model.{name}", parameter
         if optimizer is not None:
             for moment in MOMENTS:
@@ -137,6 +139,13 @@ def _writes(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether this rank's rows are not also held, and written, by a lower replica."""
     tensor = next(iter(tensors.values()))
     return not isinstance(tensor, DTensor) or tensor.device_mesh.get_local_rank(0) == 0
+
+
+def _misfit(folder: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint `{folder.name}` does not fit the plan's model: {reason}",
+        hint="a checkpoint goes on with the model it was trained with",
+    )
 
 
 def _file(rank: int) -> str:

@@ -1,4 +1,4 @@
-"""Next-token cross-entropy from hidden states, chunked over tokens so that the logits are never whole.
+"""Next-token cross-entropy straight from hidden states, in chunks, so that the logits are never whole.
 
 The loss is a sum; the caller divides by the global number of tokens, so that neither micro-batches nor ranks
 change its meaning.
@@ -6,43 +6,89 @@ change its meaning.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
-CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 29}  # of fp32 logits at a time
+# Bytes of logits at a time. On a CPU, logits that stay in its cache cost half of those that do not.
+CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
 
 
-def next_token_losses(
+def next_token_loss(
     hidden_BTD: torch.Tensor,
     weight_VD: torch.Tensor,
     targets_BT: torch.Tensor,
     *,
     chunk_tokens: int | None = None,
-) -> torch.Tensor:
-    """Loss of every token in nats, fp32, shape `[B, T]`, differentiable.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For training: the sum of all losses, in nats, differentiable, and each token's loss `[B, T]`, detached.
 
-    With more tokens than fit one chunk, each chunk's logits are computed again in the backward pass instead of kept.
+    Both are fp32. The forward pass already computes the gradients, chunk by chunk, while the logits are at
+    hand: nothing is kept or computed twice, and three matrix products are all there is.
     """
     tokens = targets_BT.numel()
-    hidden = hidden_BTD.reshape(tokens, -1)
-    targets = targets_BT.reshape(tokens)
-    if chunk_tokens is None:
-        chunk_tokens = max(1, CHUNK_BYTES.get(hidden.device.type, 1 << 26) // (4 * weight_VD.shape[0]))
-    if tokens <= chunk_tokens:
-        return _losses(hidden, weight_VD, targets).view(targets_BT.shape)
-    parts = [
-        checkpoint(
-            _losses,
-            hidden[at : at + chunk_tokens],
-            weight_VD,
-            targets[at : at + chunk_tokens],
-            use_reentrant=False,
-        )
-        for at in range(0, tokens, chunk_tokens)
+    chunk = chunk_tokens or _chunk_tokens(weight_VD)
+    total, losses = _Loss.apply(  # type: ignore[no-untyped-call]
+        hidden_BTD.reshape(tokens, -1), weight_VD, targets_BT.reshape(tokens), chunk
+    )
+    return total, losses.view(targets_BT.shape)
+
+
+def next_token_losses(
+    hidden_BTD: torch.Tensor, weight_VD: torch.Tensor, targets_BT: torch.Tensor
+) -> torch.Tensor:
+    """For evaluation: each token's loss in nats, fp32, `[B, T]`; under autograd it keeps all logits."""
+    tokens = targets_BT.numel()
+    chunk = _chunk_tokens(weight_VD)
+    hidden = torch.split(hidden_BTD.reshape(tokens, -1), chunk)
+    targets = torch.split(targets_BT.reshape(tokens), chunk)
+    losses = [
+        F.cross_entropy(_wide(F.linear(h, weight_VD)), t, reduction="none")
+        for h, t in zip(hidden, targets, strict=True)
     ]
-    return torch.cat(parts).view(targets_BT.shape)
+    return torch.cat(losses).view(targets_BT.shape)
 
 
-def _losses(hidden: torch.Tensor, weight_VD: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(F.linear(hidden, weight_VD).float(), targets, reduction="none")
+class _Loss(torch.autograd.Function):
+    """Rows of `hidden` `[N, D]` against `targets` `[N]`: (sum, losses `[N]`)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight_VD: torch.Tensor, targets: torch.Tensor, chunk: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        wide = _wide(hidden[:0]).dtype
+        losses = torch.empty(len(targets), dtype=wide, device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros_like(weight_VD, dtype=wide)
+        for at in range(0, len(targets), chunk):
+            rows = slice(at, at + chunk)
+            target = targets[rows, None]
+            log_p = torch.log_softmax(_wide(hidden[rows] @ weight_VD.T), dim=-1)
+            losses[rows] = -log_p.gather(1, target)[:, 0]
+            # by the logits, the loss has the gradient softmax - one-hot, made in place
+            gradient = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=wide))
+            gradient = gradient.to(hidden.dtype)
+            torch.mm(gradient, weight_VD, out=hidden_gradient[rows])
+            if hidden.dtype == wide:
+                weight_gradient.addmm_(gradient.T, hidden[rows])
+            else:
+                weight_gradient += gradient.T @ hidden[rows]
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        ctx.mark_non_differentiable(losses)
+        return losses.sum(), losses
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        scale = upstream[0]
+        return hidden_gradient * scale, (weight_gradient * scale).to(hidden_gradient.dtype), None, None
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    """Logits in at least fp32: a sum of exponentials in bf16 is off by percents."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _chunk_tokens(weight_VD: torch.Tensor) -> int:
+    return max(1, CHUNK_BYTES.get(weight_VD.device.type, CHUNK_BYTES["cpu"]) // (4 * weight_VD.shape[0]))

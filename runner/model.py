@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
-from zlib import crc32
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from runner.attention import Attend, sdpa
+from runner.attention import Attend, Documents, sdpa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class ModelConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     tie_word_embeddings: bool = False
+    rope_scaling: Mapping[str, Any] | None = None
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ModelConfig:
@@ -75,14 +76,18 @@ class Attention(nn.Module):
         self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(
-        self, x_BTD: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor, attend: Attend
+        self,
+        x_BTD: torch.Tensor,
+        cos_Td: torch.Tensor,
+        sin_Td: torch.Tensor,
+        attend: Attend,
+        documents: Documents | None,
     ) -> torch.Tensor:
         B, T, _ = x_BTD.shape
         qkv = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.groups, self.head_dim)
-        rotated = rotate(qkv[:, :, : self.heads + self.groups], cos_Td, sin_Td)
-        q, k = rotated[:, :, : self.heads], rotated[:, :, self.heads :]
-        v = qkv[:, :, self.heads + self.groups :]
-        out: torch.Tensor = self.out(attend(q, k, v).reshape(B, T, self.heads * self.head_dim))
+        qk, v = torch.split(qkv, [self.heads + self.groups, self.groups], dim=2)
+        q, k = torch.split(rotate(qk, cos_Td, sin_Td), [self.heads, self.groups], dim=2)
+        out: torch.Tensor = self.out(attend(q, k, v, documents).reshape(B, T, self.heads * self.head_dim))
         return out
 
 
@@ -111,9 +116,14 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(
-        self, x_BTD: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor, attend: Attend
+        self,
+        x_BTD: torch.Tensor,
+        cos_Td: torch.Tensor,
+        sin_Td: torch.Tensor,
+        attend: Attend,
+        documents: Documents | None,
     ) -> torch.Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_Td, sin_Td, attend)
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_Td, sin_Td, attend, documents)
         out: torch.Tensor = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
         return out
 
@@ -121,11 +131,26 @@ class Block(nn.Module):
 def rotary_tables(
     config: ModelConfig, length: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of every position and channel pair, fp32, shape `[length, head_dim]` (Su et al. 2021)."""
+    """Cosines and sines of every position and channel, fp32 `[length, head_dim]` each (Su et al. 2021)."""
     half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu") / config.head_dim
-    angles = torch.arange(length, dtype=torch.float64)[:, None] / config.rope_theta**half
+    frequency = config.rope_theta**-half
+    if config.rope_scaling is not None:
+        frequency = _longer_context(frequency, config.rope_scaling)
+    angles = torch.arange(length, dtype=torch.float64, device="cpu")[:, None] * frequency
     both = torch.cat((angles, angles), dim=-1)
     return both.cos().float().to(device), both.sin().float().to(device)
+
+
+def _longer_context(frequency: torch.Tensor, scaling: Mapping[str, Any]) -> torch.Tensor:
+    """Llama 3's change of the rotary frequencies: slow ones are divided by `factor`, fast ones kept, with a
+    linear passage between (as in Llama 3.1's published configuration)."""
+    if scaling.get("rope_type", scaling.get("type")) != "llama3":
+        raise ValueError(f"of the ways to scale rotary positions only `llama3` is known, not {dict(scaling)}")
+    turns = scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    scaled: torch.Tensor = frequency * (kept + (1 - kept) / scaling["factor"])
+    return scaled
 
 
 def rotate(x_BTHd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> torch.Tensor:
@@ -150,15 +175,21 @@ class Llama(nn.Module):
             self.head.weight = self.embedding.weight
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
-        """Token ids `[B, T]` to the normalised hidden states `[B, T, D]` that the output weight reads."""
-        length = tokens_BT.shape[1]
+    def forward(self, tokens_BT: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+        """Token ids `[B, T]` to the normalised hidden states `[B, T, D]` that the output weight reads.
+
+        With `documents`, tokens see their own document only; positions go on counting through the sequence,
+        which changes nothing, since rotary attention sees their differences. ValueError when T is too long.
+        """
+        length, most = tokens_BT.shape[1], self.config.max_position_embeddings
+        if length > most:
+            raise ValueError(f"a sequence of {length} tokens is longer than the model's {most} positions")
         if self._tables is None or self._tables[0].device != tokens_BT.device:
-            self._tables = rotary_tables(self.config, self.config.max_position_embeddings, tokens_BT.device)
+            self._tables = rotary_tables(self.config, most, tokens_BT.device)
         cos_Td, sin_Td = (table[:length] for table in self._tables)
         x_BTD = self.embedding(tokens_BT)
         for block in self.blocks:
-            x_BTD = block(x_BTD, cos_Td, sin_Td, self.attend)
+            x_BTD = block(x_BTD, cos_Td, sin_Td, self.attend, documents)
         return self.norm(x_BTD)  # type: ignore[no-any-return]
 
 
@@ -219,8 +250,9 @@ def initialise(model: Llama, seed: int) -> None:
     """Draw TinyLlama's initial weights (its `lit_gpt/model.py` since 2023-11-09).
 
     Embedding, output and linear weights are normal with std sqrt(2 / (5·D)); the attention's output and the
-    feed-forward's down projection with std 1 / (sqrt(D)·layers); norms are 1. Each parameter has a generator of
-    its own, keyed by (seed, Hugging Face name), so that neither sharding nor fusing moves a number.
+    feed-forward's down projection with std 1 / (sqrt(D)·layers); norms are 1. Each parameter has a generator
+    of its own, keyed by (seed, Hugging Face name), so that neither sharding nor fusing moves a number. The
+    key is hashed to 32 bits, since torch's generator on the CPU sees no more of its seed than the low 32.
     """
     config = model.config
     own = dict(model.named_parameters())
@@ -232,7 +264,8 @@ def initialise(model: Llama, seed: int) -> None:
             continue
         drawn = []
         for part in parts:
-            generator = torch.Generator().manual_seed((seed << 32 | crc32(part.name.encode())) % (1 << 63))
+            key = blake2b(f"{seed} {part.name}".encode(), digest_size=4).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
             std = narrow if part.name.endswith(("o_proj.weight", "down_proj.weight")) else wide
             drawn.append(torch.randn(part.rows, own[ours].shape[1], generator=generator) * std)
         own[ours].copy_(torch.cat(drawn))

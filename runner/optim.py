@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,10 @@ from torch.distributed.tensor import DTensor
 
 
 def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> torch.optim.AdamW:
-    """AdamW with the plan's numbers; `decay: all` decays every parameter (as TinyLlama), `matrices` only those of two dimensions.
+    """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` spares norms.
 
-    Moments are made here, not at the first step, so that a checkpoint of a fresh optimizer and of a stepped one
-    have the same shape, and Adam's step counter is what was counted.
+    Moments are made here, not at the first step, so that the checkpoints of a fresh and of a stepped
+    optimizer have the same shape, and Adam's step counter is what was counted.
     """
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for _, p in parameters if numbers["decay"] == "all" or p.dim() > 1]
@@ -42,12 +43,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def clip(model: nn.Module, most: float) -> float:
-    """Scale all gradients so that their global norm is at most `most`; returns the norm before, maybe not finite."""
+    """Scale all gradients so that their global norm is at most `most`; returns the norm before.
+
+    A norm that is not finite leaves them as they are: the caller takes no step.
+    """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     total = torch.nn.utils.get_total_norm(gradients)
     if isinstance(total, DTensor):
         total = total.full_tensor()
     norm = float(total)
-    if norm > most:
+    if math.isfinite(norm) and norm > most:
         torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), most, total)
     return norm

@@ -1,4 +1,4 @@
-"""A signal becomes a flag that the loop looks at. Importable before torch, so that no signal finds us unprepared."""
+"""Turns signals into a flag that the loop looks at; importable before torch, so that none comes too early."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ class StopFlag:
         return self.asked
 
     def install(self) -> StopFlag:
-        """Listen from now on; also ask the kernel for SIGTERM when the process that started us dies."""
+        """Listen from now on; also ask the kernel for SIGTERM when the process that started us dies.
+
+        (The kernel means the thread: whoever starts a runner must start it from a thread that outlives it.)
+        """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._ask)
         if sys.platform == "linux":
+            parent = os.getppid()
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it died before the kernel was asked, and no signal will come
+                self.asked = True
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

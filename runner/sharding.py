@@ -1,13 +1,15 @@
-"""Applied to the single-device model from outside: activation checkpointing, compilation, FSDP2, precision."""
+"""What is applied to the single-device model from outside: checkpointing, compilation, FSDP2, precision."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.utils.checkpoint import checkpoint
 
 from runner.distributed import Ranks
 from runner.model import Llama
@@ -24,18 +26,19 @@ def apply(
     activation_checkpointing: str,
     compile_blocks: bool,
 ) -> None:
-    """Change `model` in place: each block is wrapped, compiled and sharded, then the root.
+    """Change `model` in place: each block is checkpointed, compiled and sharded, then the root; names stay.
 
     `hybrid` shards inside a node and replicates between nodes (v1.1's change), `full` shards over all ranks,
-    `none` replicates. One process on a CPU goes without FSDP, which costs time there and changes no bit.
+    `none` replicates. One fp32 process goes without FSDP, which would cost time and change no bit.
     """
     if activation_checkpointing == "full":
-        for at, block in enumerate(model.blocks):
-            model.blocks[at] = checkpoint_wrapper(block)
+        for block in model.blocks:
+            block.forward = _computed_again(block.forward)
     if compile_blocks:
         for block in model.blocks:
             block.compile(fullgraph=True, dynamic=False)
     if ranks.size == 1 and not bf16:
+        model.to(ranks.device)
         return
     shard = {"none": 1, "full": ranks.size, "hybrid": ranks.local_size, "auto": ranks.local_size}[sharding]
     mesh = ranks.mesh(shard)
@@ -44,18 +47,39 @@ def apply(
     )
     for module in (*model.blocks, model):
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            # The loss is divided by the global token count, so gradients are summed, not averaged; a divide factor
-            # of 1 alone makes FSDP2 use PREMUL_SUM, which gloo refuses.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
+    for module in sharded(model):
+        # The loss is divided by the global token count, so gradients are summed, not averaged; a divide
+        # factor of 1 alone makes FSDP2 use PREMUL_SUM, which gloo refuses.
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
+
+
+def _computed_again(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`forward`, keeping only its input; the model draws no random numbers, so none are replayed."""
+
+    def checkpointed(*arguments: Any) -> torch.Tensor:
+        out: torch.Tensor = checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return out
+
+    return checkpointed
+
+
+def sharded(model: nn.Module) -> Iterator[FSDPModule]:
+    """The modules that FSDP2 manages; none without it."""
+    return (module for module in model.modules() if isinstance(module, FSDPModule))
 
 
 @contextlib.contextmanager
 def micro_batch(model: Llama, *, last: bool) -> Iterator[None]:
-    """Gradients are exchanged once, in the last micro-batch of a step."""
+    """Gradients are exchanged once, in a step's last micro-batch; until then whole weights stay at hand."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
         model.set_is_last_backward(last)
+        model.set_reshard_after_backward(last)
     yield
+
+
+def reshard(model: nn.Module) -> None:
+    """Hold this rank's part of every parameter again: a forward pass without a backward leaves them whole."""
+    for module in sharded(model):
+        module.reshard()

@@ -24,7 +24,7 @@ from curriculum.job import DONE, STOPPED, TrainJob
 from curriculum.plan import StagePlan, share_of_rank
 from runner import attention, checkpoint, data, evaluate, optim, sharding
 from runner.distributed import Ranks
-from runner.loss import next_token_losses
+from runner.loss import next_token_loss, next_token_losses
 from runner.metrics import Metrics
 from runner.model import Llama, ModelConfig, initialise
 from runner.preemption import StopFlag
@@ -86,6 +86,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
                 chunk=micro,
                 device=ranks.device,
             )
+        sharding.reshard(model)
         model.train()
         if ranks.first:
             evaluate.write(folder / "evaluations", job.generation, state.position, state.step, results)
@@ -246,8 +247,7 @@ def restore(
 
 def losses(model: Llama, tokens: torch.Tensor) -> torch.Tensor:
     """Loss of every target of `tokens` `[n, sequence_length + 1]`, in nats, shape `[n, sequence_length]`."""
-    hidden = model(tokens[:, :-1])
-    return next_token_losses(hidden, model.head.weight, tokens[:, 1:])
+    return next_token_losses(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
 
 
 def forward_backward(
@@ -258,12 +258,13 @@ def forward_backward(
     source = torch.from_numpy(batch.source.astype(np.int64))
     sums = torch.zeros(len(batch.names), dtype=torch.float64)
     for begin in range(0, len(tokens), micro):
+        part = tokens[begin : begin + micro]
         with sharding.micro_batch(model, last=begin + micro >= len(tokens)):
-            each = losses(model, tokens[begin : begin + micro])
-            torch.autograd.backward(each.sum() / plan.batch_tokens)
-        sums.index_add_(0, source[begin : begin + micro], each.detach().sum(dim=1).double().cpu())
-    total: NDArray[np.float64] = ranks.add(sums).numpy()
-    return total
+            total, each = next_token_loss(model(part[:, :-1]), model.head.weight, part[:, 1:])
+            torch.autograd.backward(total / plan.batch_tokens)
+        sums.index_add_(0, source[begin : begin + micro], each.sum(dim=1).double().cpu())
+    summed: NDArray[np.float64] = ranks.add(sums).numpy()
+    return summed
 
 
 def tokens_per_source(plan: StagePlan, step: int) -> NDArray[np.int64]:

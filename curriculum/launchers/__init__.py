@@ -32,9 +32,5 @@ def environment(threads: int) -> dict[str, str]:
         # Threads that wait by spinning fight each other as soon as anything else runs on the machine: a rehearsal
         # beside two busy processes on two cores was measured several times slower without this.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-        # glibc gives blocks of this size back at every free, and faults them in again at the next step: logits of a
-        # small model on a CPU cost a quarter of the step's processor time that way.
-        "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1 << 30)),
-        "MALLOC_TRIM_THRESHOLD_": os.environ.get("MALLOC_TRIM_THRESHOLD_", str(1 << 31)),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }

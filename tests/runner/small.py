@@ -1,0 +1,159 @@
+"""A model of two layers and its steps, for tests in one process and, run as a script, as one rank of several.
+
+python small.py FOLDER SHARDING      under torchrun's environment variables; see `main`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from runner import attention, checkpoint, optim, sharding
+from runner.distributed import Ranks, join, leave
+from runner.loss import next_token_loss, next_token_losses
+from runner.model import Llama, ModelConfig, initialise
+
+CONFIG = ModelConfig(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=52,
+    vocab_size=67,  # odd, so that ranks hold different numbers of rows
+    max_position_embeddings=24,
+)
+NUMBERS = {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "decay": "all"}
+ALONE = Ranks(0, 1, 1, torch.device("cpu"))
+BATCH, LENGTH, RATE, CLIP = 8, 16, 1e-2, 0.5
+
+
+def build(config: ModelConfig = CONFIG, seed: int = 1) -> Llama:
+    model = Llama(config, attention.sdpa)
+    initialise(model, seed)
+    return model
+
+
+def batch(step: int, config: ModelConfig = CONFIG) -> torch.Tensor:
+    """The tokens of a step, `[BATCH, LENGTH + 1]`; a text in which each token says much about the next."""
+    draw = torch.Generator().manual_seed(step)
+    start = torch.randint(config.vocab_size, (BATCH, 1), generator=draw)
+    stride = torch.randint(1, 4, (BATCH, 1), generator=draw)
+    return (start + stride * torch.arange(LENGTH + 1)) % config.vocab_size
+
+
+def take(
+    model: Llama, optimizer: torch.optim.Optimizer, step: int, ranks: Ranks = ALONE, micro: int = 2
+) -> tuple[float, float]:
+    """One update on this rank's share of a batch; returns the global mean loss and the gradient's norm."""
+    share = batch(step, model.config).chunk(ranks.size)[ranks.rank]
+    loss = torch.zeros((), dtype=torch.float64)
+    for begin in range(0, len(share), micro):
+        tokens = share[begin : begin + micro]
+        with sharding.micro_batch(model, last=begin + micro >= len(share)):
+            total, _ = next_token_loss(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
+            torch.autograd.backward(total / (BATCH * LENGTH))
+        loss += total.detach().double()
+    norm = optim.clip(model, CLIP)
+    optim.set_learning_rate(optimizer, RATE)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(ranks.add(loss)) / (BATCH * LENGTH), norm
+
+
+def evaluate(model: Llama, step: int = 99) -> float:
+    tokens = batch(step, model.config)
+    with torch.no_grad():
+        return float(next_token_losses(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:]).mean())
+
+
+def whole(model: Llama) -> dict[str, torch.Tensor]:
+    """Every parameter, gathered from all ranks."""
+    sharding.reshard(model)
+    return {
+        name: (p.full_tensor() if isinstance(p, torch.distributed.tensor.DTensor) else p).detach().clone()
+        for name, p in model.named_parameters()
+    }
+
+
+def launch(folder: Path, shard: str, ranks: int = 2) -> dict[str, Any]:
+    """Run `main` in `ranks` processes over the loopback device; returns what rank 0 reported."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(folder), shard],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * ranks, "\n".join(said)
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return report
+
+
+def main(folder: Path, shard: str) -> None:
+    """One rank: four steps, a save after two; back to that and on; then on from a lone process's save, `one`.
+
+    Whole weights become `initial`, `first`, `second`, `from-one`.safetensors, checkpoints `two` and `four`.
+    """
+    torch.set_num_threads(1)
+    ranks = join("cpu")
+    model = build()
+    sharding.apply(
+        model, ranks, sharding=shard, bf16=False, activation_checkpointing="none", compile_blocks=False
+    )
+    optimizer = optim.adamw(model, NUMBERS)
+    weights = {"initial": whole(model)}
+    report: dict[str, Any] = {"steps": [], "evaluations": [], "own_rows": {}}
+    for step in range(4):
+        if step == 2:
+            report["evaluations"].append(
+                evaluate(model)
+            )  # leaves whole weights behind, as a real save finds them
+            checkpoint.save(folder / "two", model, optimizer, {"step": step}, ranks)
+        report["steps"].append(take(model, optimizer, step, ranks))
+    report["evaluations"].append(evaluate(model))
+    checkpoint.save(folder / "four", model, optimizer, {"step": 4}, ranks)
+    weights["first"] = whole(model)
+    report["own_rows"] = {name: len(checkpoint.local(p)) for name, p in model.named_parameters()}
+
+    state = checkpoint.load(folder / "two", model, optimizer)
+    again = [take(model, optimizer, step, ranks) for step in range(state["step"], 4)]
+    report["again"] = again
+    weights["second"] = whole(model)
+
+    if (folder / "one").exists():
+        state = checkpoint.load(folder / "one", model, optimizer)
+        report["from_one"] = [take(model, optimizer, step, ranks) for step in range(state["step"], 4)]
+        weights["from-one"] = whole(model)
+    report["any"] = [ranks.any(ranks.rank == 1), ranks.any(False)]
+    report["agree"] = ranks.agree(f"rank {ranks.rank}")
+    report["gather"] = ranks.gather(ranks.rank)
+    if ranks.first:
+        for name, tensors in weights.items():
+            save_file(tensors, folder / f"{name}.safetensors")
+        (folder / "report.json").write_text(json.dumps(report))
+    leave(ranks)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,63 @@
+"""One process by itself; what several do together is in test_sharding."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from runner import distributed
+
+FAULTS = """\
+import resource, sys
+import torch
+from runner import distributed
+if sys.argv[1] == "kept":
+    distributed.keep_freed_memory()
+torch.set_num_threads(1)
+def work():
+    held = [torch.ones(10 << 20) for _ in range(4)]  # 160 MB, as the activations of a step
+for _ in range(3):
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_a_lone_process_is_rank_0_of_1_without_a_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    ranks = distributed.join("cpu")
+    assert (ranks.rank, ranks.size, ranks.first, ranks.device) == (0, 1, True, torch.device("cpu"))
+    assert not dist.is_initialized()
+    assert (ranks.any(True), ranks.any(False)) == (True, False)
+    assert ranks.agree("x") == "x"
+    assert ranks.gather(5) == [5]
+    assert ranks.add(torch.tensor(2.0)) == 2.0
+    ranks.wait()
+    distributed.leave(ranks)
+
+
+def test_a_lone_process_can_have_a_mesh_of_itself_and_leaves_it_behind() -> None:
+    ranks = distributed.Ranks(0, 1, 1, torch.device("cpu"))
+    mesh = ranks.mesh(1)
+    assert mesh.mesh_dim_names == ("replicate", "shard")
+    assert mesh.size() == 1
+    distributed.leave(ranks)
+    assert not dist.is_initialized()
+
+
+def test_memory_freed_by_one_step_is_there_for_the_next_without_page_faults() -> None:
+    faults = {}
+    for how in ("kept", "handed back"):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True, timeout=60
+        )
+        faults[how] = int(done.stdout)
+    assert faults["handed back"] > 20_000
+    assert faults["kept"] < faults["handed back"] / 20
