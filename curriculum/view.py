@@ -236,17 +236,32 @@ def batch_view(listing: Mapping[str, Any]) -> RenderableType:
         f"{len(listing['slots'])} sequences of {listing['sequence_length']} tokens "
         f"from {show_exact(listing['position'])} on, LR {listing['lr']:.4g}"
     )
-    table = _table(
-        ("slot", "right"), ("source", "left"), ("pass", "right"), ("window", "right"), ("documents", "left")
-    )
-    for slot in listing["slots"]:
-        documents = ", ".join(document["id"] for document in slot.get("documents", []))
-        table.add_row(
-            str(slot["slot"]), slot["source"], str(slot["pass"]), show_exact(slot["window"]), documents
+    parts: list[RenderableType] = [head]
+    if any("text" in slot for slot in listing["slots"]):
+        for slot in listing["slots"]:
+            documents = ", ".join(document["id"] for document in slot["documents"])
+            parts.append(
+                Text(
+                    f"{slot['slot']:>4}  {slot['source']} pass {slot['pass']}, window {slot['window']}: {documents}"
+                )
+            )
+            parts.append(
+                Text(f"      {repr(slot['text'])[1:-1]}", style="dim", no_wrap=True, overflow="ellipsis")
+            )
+    else:
+        table = _table(
+            ("slot", "right"),
+            ("source", "left"),
+            ("pass", "right"),
+            ("window", "right"),
+            ("documents", "left"),
         )
-        if "text" in slot:
-            table.add_row("", "", "", "", Text(repr(slot["text"])[1:-1], style="dim"))
-    parts: list[RenderableType] = [head, table]
+        for slot in listing["slots"]:
+            documents = ", ".join(document["id"] for document in slot.get("documents", []))
+            table.add_row(
+                str(slot["slot"]), slot["source"], str(slot["pass"]), show_exact(slot["window"]), documents
+            )
+        parts.append(table)
     if not listing["prepared"]:
         parts.append(
             Text("documents are shown once the text is prepared (`curriculum prepare`)", style="dim")

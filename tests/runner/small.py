@@ -83,8 +83,8 @@ def whole(model: Llama) -> dict[str, torch.Tensor]:
     }
 
 
-def launch(folder: Path, shard: str, ranks: int = 2) -> dict[str, Any]:
-    """Run `main` in `ranks` processes over the loopback device; returns what rank 0 reported."""
+def launch(folder: Path, shard: str, ranks: int = 2, *, script: Path = Path(__file__)) -> dict[str, Any]:
+    """Run `script` in `ranks` processes over the loopback device; returns what rank 0 reported."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,7 +92,7 @@ def launch(folder: Path, shard: str, ranks: int = 2) -> dict[str, Any]:
     shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder), shard],
+            [sys.executable, str(script), str(folder), shard],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
