@@ -1,0 +1,137 @@
+"""Checkpoint folders: only whole ones are found, in the order of training, and any changed bit is noticed."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curriculum import checkpoints, durable
+from curriculum.errors import CheckpointError
+
+FILES = {"rank-00000.safetensors": b"weights" * 9, "tensors.json": b"{}", "state.json": b'{"position": 64}'}
+
+
+def make(folder: Path, generation: int = 0, position: int = 64, **changed: bytes) -> Path:
+    """A published checkpoint of small files."""
+    name = checkpoints.name(generation, position)
+    temporary = folder / f".tmp-{name}"
+    temporary.mkdir(parents=True)
+    for file, data in {**FILES, **{key.replace("__", "."): value for key, value in changed.items()}}.items():
+        (temporary / file).write_bytes(data)
+    checkpoints.seal(temporary)
+    durable.publish(temporary, folder / name)
+    return folder / name
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 10**16 - 1)), min_size=2, unique=True))
+def test_sorting_names_sorts_generations_and_positions(pairs: list[tuple[int, int]]) -> None:
+    assert sorted(checkpoints.name(*pair) for pair in pairs) == [checkpoints.name(*p) for p in sorted(pairs)]
+
+
+def test_checkpoints_are_found_by_generation_then_position(tmp_path: Path) -> None:
+    made = [(0, 9_960_000), (0, 11_120_000), (1, 64), (10, 32), (2, 10**17)]
+    for generation, position in random.Random(1).sample(made, len(made)):
+        make(tmp_path, generation, position)
+    assert [(c.generation, c.position) for c in checkpoints.found(tmp_path)] == sorted(made)
+    latest = checkpoints.latest(tmp_path)
+    assert latest is not None
+    assert latest.name == "g10-0000000000000032"
+    assert latest.path == tmp_path / latest.name
+
+
+def test_where_nothing_was_saved_nothing_is_found(tmp_path: Path) -> None:
+    assert checkpoints.found(tmp_path / "checkpoints") == []
+    assert checkpoints.latest(tmp_path) is None
+    checkpoints.sweep(tmp_path / "checkpoints")
+
+
+def test_a_half_written_a_half_removed_and_a_foreign_folder_are_not_checkpoints(tmp_path: Path) -> None:
+    whole = make(tmp_path)
+    for name in (".tmp-g0-0000000000000128", ".removed-g0-0000000000000032-ab", "g0-128", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / checkpoints.MANIFEST).write_bytes(b"{}")
+    (tmp_path / checkpoints.name(0, 256)).mkdir()  # a name, and no manifest
+    assert [c.path for c in checkpoints.found(tmp_path)] == [whole]
+
+
+def test_sweeping_removes_what_was_cut_short_and_nothing_else(tmp_path: Path) -> None:
+    make(tmp_path)
+    for name in (".tmp-g0-0000000000000128", ".removed-g0-0000000000000032-ab", "notes"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    checkpoints.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g0-0000000000000064", "notes"]
+    checkpoints.verify(tmp_path / "g0-0000000000000064")
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_a_flipped_bit_in_any_file_is_noticed_and_the_file_named(tmp_path: Path, file: str) -> None:
+    folder = make(tmp_path)
+    checkpoints.verify(folder)
+    for at in range(len(FILES[file])):
+        data = bytearray(FILES[file])
+        data[at] ^= 1 << at % 8
+        (folder / file).write_bytes(data)
+        with pytest.raises(CheckpointError, match=f"`{file}` holds other bytes than were saved"):
+            checkpoints.verify(folder)
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_a_missing_a_cut_and_a_grown_file_are_noticed(tmp_path: Path, file: str) -> None:
+    folder = make(tmp_path)
+    size = len(FILES[file])
+    (folder / file).write_bytes(FILES[file][:-1])
+    with pytest.raises(CheckpointError, match=f"`{file}` has {size - 1} bytes instead of {size}"):
+        checkpoints.verify(folder)
+    (folder / file).write_bytes(FILES[file] + b"\n")
+    with pytest.raises(CheckpointError, match=f"`{file}` has {size + 1} bytes instead of {size}"):
+        checkpoints.verify(folder)
+    (folder / file).unlink()
+    with pytest.raises(CheckpointError, match=f"`{file}` is missing"):
+        checkpoints.verify(folder)
+
+
+@pytest.mark.parametrize("manifest", [None, b"", b"{", b'{"format": 2, "files": {}}', b'{"files": {}}'])
+def test_a_checkpoint_without_a_readable_manifest_cannot_be_used_and_the_way_out_is_named(
+    tmp_path: Path, manifest: bytes | None
+) -> None:
+    folder = make(tmp_path)
+    (folder / checkpoints.MANIFEST).unlink()
+    if manifest is not None:
+        (folder / checkpoints.MANIFEST).write_bytes(manifest)
+    with pytest.raises(CheckpointError, match="checkpoint `g0-0000000000000064` cannot be used") as refusal:
+        checkpoints.verify(folder)
+    assert refusal.value.hint == (
+        f"move {folder} away; the same command then goes on from the checkpoint before it"
+    )
+
+
+def test_the_manifest_lists_every_file_but_itself(tmp_path: Path) -> None:
+    manifest = json.loads((make(tmp_path) / checkpoints.MANIFEST).read_bytes())
+    assert sorted(manifest["files"]) == sorted(FILES)
+
+
+def test_the_state_comes_back_and_an_unreadable_one_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    assert checkpoints.state(folder) == {"position": 64}
+    (folder / checkpoints.STATE).write_bytes(b"{")
+    with pytest.raises(CheckpointError, match=r"`state\.json` cannot be read"):
+        checkpoints.state(folder)
+
+
+def test_the_digest_of_weights_sees_the_tensors_and_nothing_else(tmp_path: Path) -> None:
+    digest = checkpoints.weights_digest(make(tmp_path / "one"))
+    assert checkpoints.weights_digest(make(tmp_path / "later", position=128, state__json=b"{}")) == digest
+    other = {"rank-00000__safetensors": b"Weights" * 9}
+    assert checkpoints.weights_digest(make(tmp_path / "other", **other)) != digest
+
+
+def test_a_published_checkpoint_is_never_written_again(tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(FileExistsError):
+        make(tmp_path, state__json=b"{}")
+    assert checkpoints.state(tmp_path / "g0-0000000000000064") == {"position": 64}

@@ -1,0 +1,275 @@
+"""What must survive a crash does, whole; what must not be overwritten is not; locks die with their holders."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curriculum import durable
+from curriculum.errors import Busy
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+class Crash(BaseException):
+    """The power goes off."""
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("at", ["write", "fsync", "rename", "link"])
+def test_a_write_cut_short_leaves_the_old_file_or_none_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, replace: bool
+) -> None:
+    if (at, replace) in {("rename", False), ("link", True)}:
+        at = "fsync"  # not a step of this way of writing
+    path = tmp_path / "value"
+    if replace:
+        path.write_bytes(b"old")
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    monkeypatch.setattr(os, at, crash)
+    with pytest.raises(Crash):
+        durable.write_bytes(path, b"new and longer", replace=replace)
+    monkeypatch.undo()
+    assert (path.read_bytes() if path.exists() else None) == (b"old" if replace else None)
+    assert [entry.name for entry in tmp_path.iterdir() if entry != path] == []
+
+
+def test_a_name_is_given_only_to_bytes_that_are_on_the_disk_and_then_made_durable_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    names = {}
+    real_open, real_fsync, real_rename = os.open, os.fsync, os.rename
+
+    def opened(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = real_open(path, flags, mode)
+        names[descriptor] = "folder" if os.path.isdir(path) else "file"
+        return descriptor
+
+    def synced(descriptor: int) -> None:
+        done.append(f"sync {names[descriptor]}")
+        real_fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append("rename")
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    durable.write_bytes(tmp_path / "value", b"x", replace=True)
+    assert done == ["sync file", "rename", "sync folder"]
+    done.clear()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "inside").write_bytes(b"x")
+    durable.publish(tmp_path / "new", tmp_path / "published")
+    assert done == ["sync file", "sync folder", "rename", "sync folder"]
+
+
+def test_bytes_are_written_whole_when_the_system_takes_them_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, bytes(data[:3])))
+    durable.write_bytes(tmp_path / "value", b"0123456789")
+    assert (tmp_path / "value").read_bytes() == b"0123456789"
+
+
+def test_an_existing_file_is_overwritten_only_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "value"
+    durable.write_bytes(path, b"first")
+    with pytest.raises(FileExistsError):
+        durable.write_bytes(path, b"second")
+    assert path.read_bytes() == b"first"
+    durable.write_bytes(path, b"second", replace=True)
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_that_no_one_could_read_back_is_refused_before_a_file_exists(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        durable.write_json(tmp_path / "value.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(JSON)
+@settings(max_examples=60, deadline=None)
+def test_canonical_json_comes_back_in_ascii_without_spaces_in_whatever_order_keys_were_given(
+    value: object,
+) -> None:
+    text = durable.canonical_json(value)
+    assert text.isascii()
+    assert json.loads(text) == value
+    if isinstance(value, dict):
+        assert durable.digest(dict(reversed(value.items()))) == durable.digest(value)
+
+
+def test_the_digest_of_a_value_never_changes() -> None:
+    value = {"b": [1, 2.5, None], "a": "é"}
+    assert durable.canonical_json(value) == b'{"a":"\\u00e9","b":[1,2.5,null]}'
+    assert durable.digest(value) == "bb5f62a5a9c3ee8fb2a79ffd4f7d8ad1eb0b8f8ea0f5b0a8a6f0f8ab6b3f7d0d"
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+
+def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    assert durable.read_json_lines(path) == []
+    for number in range(3):
+        durable.append_json_line(path, {"n": number})
+    whole = path.read_bytes()
+    for cut in range(1, 8):
+        path.write_bytes(whole[:-cut])
+        assert durable.read_json_lines(path) == [{"n": 0}, {"n": 1}]
+
+
+def test_a_line_is_appended_in_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: written.append(bytes(data)) or real(fd, data))
+    durable.append_json_line(tmp_path / "lines", {"n": 1})
+    assert written == [b'{"n":1}\n']
+
+
+# --- folders ------------------------------------------------------------------------------------------------
+
+
+def test_publishing_refuses_a_name_that_is_taken_and_touches_neither_folder(tmp_path: Path) -> None:
+    for name in ("new", "published"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "new" / "inside").write_bytes(b"new")
+    with pytest.raises(FileExistsError, match="already published"):
+        durable.publish(tmp_path / "new", tmp_path / "published")
+    assert (tmp_path / "new" / "inside").read_bytes() == b"new"
+    assert list((tmp_path / "published").iterdir()) == []
+
+
+def test_a_folder_being_removed_has_lost_its_name_before_anything_in_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "inside").write_bytes(b"x")
+
+    def crash(path: Path) -> None:
+        raise Crash
+
+    monkeypatch.setattr(durable.shutil, "rmtree", crash)
+    with pytest.raises(Crash):
+        durable.remove_tree(folder)
+    monkeypatch.undo()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".removed-folder-")
+    assert (left / "inside").exists()
+
+
+def test_missing_parents_are_made_and_present_ones_left(tmp_path: Path) -> None:
+    durable.make_directory(tmp_path / "a" / "b" / "c")
+    (tmp_path / "a" / "b" / "c" / "inside").write_bytes(b"x")
+    durable.make_directory(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c" / "inside").exists()
+
+
+def test_blocks_are_the_file_cut_in_order(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    assert list(durable.blocks(tmp_path / "file", 4)) == [b"0123", b"4567", b"89"]
+
+
+# --- locks --------------------------------------------------------------------------------------------------
+
+HOLDER = """\
+import sys, time
+from pathlib import Path
+from curriculum.durable import Lock
+lock = Lock(Path(sys.argv[1]), "the stage folder")
+lock.acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> subprocess.Popen[str]:
+    """Another process that holds `lock`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_told_which_process_holds_the_lock(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(
+        Busy, match=rf"the stage folder is held by another process: pid {holder.pid} on "
+    ) as refusal:
+        durable.Lock(tmp_path / "lock", "the stage folder").acquire()
+    assert "no unlocking by hand" in (refusal.value.hint or "")
+    owner = durable.holder_of(tmp_path / "lock")
+    assert owner is not None
+    assert owner["pid"] == holder.pid
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait(timeout=10)
+    assert durable.holder_of(tmp_path / "lock") is None
+    lock = durable.Lock(tmp_path / "lock", "the stage folder")
+    lock.acquire()
+    owner = durable.holder_of(tmp_path / "lock")
+    assert owner is not None
+    assert owner["pid"] == os.getpid()
+    lock.release()
+
+
+def test_waiting_gets_the_lock_once_it_is_let_go(tmp_path: Path) -> None:
+    first, second = (durable.Lock(tmp_path / "lock", "it") for _ in range(2))
+    first.acquire()
+    with pytest.raises(Busy):
+        second.acquire(wait_seconds=0.1)
+    first.release()
+    with second:
+        assert durable.holder_of(tmp_path / "lock") is not None
+    assert durable.holder_of(tmp_path / "lock") is None
+    first.release()  # a second time: nothing happens
+
+
+def test_nobody_holds_a_lock_that_was_never_made_and_asking_makes_none(tmp_path: Path) -> None:
+    assert durable.holder_of(tmp_path / "lock") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Path) -> None:
+    lock = durable.Lock(tmp_path / "lock", "it")
+    lock.acquire()
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+    try:
+        lock.release()
+        assert durable.holder_of(tmp_path / "lock") is None
+    finally:
+        child.kill()
+        child.wait()

@@ -1,0 +1,83 @@
+"""The record of what was trained: one line a checkpoint, none twice, none past the checkpoint that is gone on from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from curriculum import ledger
+from curriculum.ledger import LEDGER, Entry
+
+
+def entry(position: int, **windows: int) -> Entry:
+    return Entry(
+        generation=0,
+        position=position,
+        step=position // 32,
+        checkpoint=f"g0-{position:016d}",
+        fingerprint="f",
+        windows=windows or {"prose": position // 16},
+    )
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A stage folder with entries at 64, 128 and 192."""
+    for position in (64, 128, 192):
+        ledger.append(tmp_path, entry(position))
+    return tmp_path
+
+
+def positions(folder: Path) -> list[int]:
+    return [found.position for found in ledger.read(folder)]
+
+
+def test_entries_come_back_in_the_order_they_were_made(written: Path) -> None:
+    assert ledger.read(written) == [entry(64), entry(128), entry(192)]
+
+
+def test_a_stage_that_saved_nothing_has_an_empty_ledger(tmp_path: Path) -> None:
+    assert ledger.read(tmp_path) == []
+    ledger.cut_back(tmp_path / LEDGER, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_entry_is_not_made_twice_and_one_that_counts_otherwise_is(written: Path) -> None:
+    ledger.append(written, entry(192))
+    assert positions(written) == [64, 128, 192]
+    ledger.append(written, entry(192, prose=1))
+    assert positions(written) == [64, 128, 192, 192]
+
+
+@pytest.mark.parametrize(
+    ("position", "kept"), [(0, []), (64, [64]), (127, [64]), (128, [64, 128]), (500, [64, 128, 192])]
+)
+def test_lines_past_the_checkpoint_that_is_gone_on_from_are_cut_away(
+    written: Path, position: int, kept: list[int]
+) -> None:
+    ledger.cut_back(written / LEDGER, position)
+    assert positions(written) == kept
+
+
+def test_after_a_torn_line_was_cut_back_the_next_entry_stands_on_a_line_of_its_own(written: Path) -> None:
+    path = written / LEDGER
+    path.write_bytes(path.read_bytes()[:-7])
+    ledger.cut_back(path, 192)
+    ledger.append(written, entry(192))
+    ledger.append(written, entry(256))
+    assert positions(written) == [64, 128, 192, 256]
+
+
+def test_a_ledger_with_nothing_to_cut_is_not_written_again(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("written again")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    ledger.cut_back(written / LEDGER, 192)
+    with pytest.raises(AssertionError, match="written again"):
+        ledger.cut_back(written / LEDGER, 191)
+    assert positions(written) == [64, 128, 192], "a cut that fails leaves the old lines"
