@@ -7,7 +7,6 @@ heads.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -15,10 +14,9 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.varlen import varlen_attn
 
 # torch 2.11 lets query heads share key heads unasked and has no word for it; later ones want to be asked.
-_SHARED_HEADS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_SHARED_HEADS = {} if torch.__version__.startswith("2.11.") else {"enable_gqa": True}
 
 
 class Documents(NamedTuple):
@@ -86,6 +84,8 @@ def varlen(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
 ) -> torch.Tensor:
     """torch's FlashAttention-2 over documents laid end to end; without documents, over sequences."""
+    from torch.nn.attention.varlen import varlen_attn  # brings the compiler with it, a second of every start
+
     bounds, longest = _bounds(q, documents)
     flat = [x.flatten(0, 1) for x in (q, k, v)]
     kernel = cast(Callable[..., torch.Tensor], varlen_attn)

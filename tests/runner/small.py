@@ -10,11 +10,13 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner import attention, checkpoint, optim, sharding
 from runner.distributed import Ranks, join, leave
@@ -83,6 +85,26 @@ def whole(model: Llama) -> dict[str, torch.Tensor]:
     }
 
 
+class Exchanges(TorchDispatchMode):
+    """Counts the collective operations that run inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            self.counts[func.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def exchanges(model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks, micro: int) -> dict[str, int]:
+    """How often a step's weights are gathered and its gradients reduced."""
+    with Exchanges() as seen:
+        take(model, optimizer, 5, ranks, micro)
+    return dict(seen.counts)
+
+
 def launch(folder: Path, shard: str, ranks: int = 2, *, script: Path = Path(__file__)) -> dict[str, Any]:
     """Run `script` in `ranks` processes over the loopback device; returns what rank 0 reported."""
     with socket.socket() as free:
@@ -145,6 +167,7 @@ def main(folder: Path, shard: str) -> None:
         state = checkpoint.load(folder / "one", model, optimizer)
         report["from_one"] = [take(model, optimizer, step, ranks) for step in range(state["step"], 4)]
         weights["from-one"] = whole(model)
+    report["exchanges"] = [exchanges(model, optimizer, ranks, micro) for micro in (1, 2, 4)]
     report["any"] = [ranks.any(ranks.rank == 1), ranks.any(False)]
     report["agree"] = ranks.agree(f"rank {ranks.rank}")
     report["gather"] = ranks.gather(ranks.rank)

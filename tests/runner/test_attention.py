@@ -94,7 +94,7 @@ def test_varlen_hands_documents_to_its_kernel_end_to_end(
         asked.update(options)
         return flat_reference(*arguments)
 
-    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     compare(attention.varlen, vectors(3, 21, 4, 2, 16), documents(text(3, 21, 0), END) if masked else None)
     assert asked["window_size"] == (-1, 0), "causal, in torch's words"
 

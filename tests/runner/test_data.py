@@ -1,4 +1,4 @@
-"""The batches of a step: the plan's windows in the plan's slots, dealt to ranks, read ahead, and over when they are over."""
+"""The batches of a step: the plan's windows in the plan's slots, dealt to ranks and read ahead of the loop."""
 
 from __future__ import annotations
 

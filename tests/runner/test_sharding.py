@@ -128,6 +128,12 @@ def test_every_row_is_written_once_however_many_ranks_hold_it(two: dict[str, Any
     assert files == [f"rank-{rank:05d}.safetensors" for rank in range(2 if two["sharding"] == "full" else 1)]
 
 
+def test_more_micro_batches_exchange_no_more_weights_and_gradients(two: dict[str, Any]) -> None:
+    four, two_of_them, one = two["exchanges"]
+    assert one
+    assert four == two_of_them == one
+
+
 def test_a_flag_of_one_rank_is_everyones_and_rank_0_decides(two: dict[str, Any]) -> None:
     assert two["any"] == [True, False]
     assert two["agree"] == "rank 0"
