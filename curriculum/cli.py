@@ -129,7 +129,9 @@ def run(
     console.print(view.result_view(rows, sorted(outcome.compiled.sources)))
     last = outcome.compiled.stages[-1]
     folder = project.stage_folder(size, last.setting.curriculum, last.setting.stage)
-    bands = [picture.Band(stage.name, stage.plan.start, stage.stop) for stage in outcome.compiled.stages]
+    bands = [
+        picture.Band(stage.setting.stage, stage.plan.start, stage.stop) for stage in outcome.compiled.stages
+    ]
     drawing = picture.held_out(f"{name}, size {size}", bands, results.curves(project, outcome.compiled))
     durable.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
     console.print(f"\nthe run: {folder}")

@@ -57,9 +57,14 @@ def held_out(title: str, bands: Sequence[Band], series: Mapping[str, Sequence[tu
         fill = BANDS[number % 2]
         size = f'width="{right - left:.1f}" height="{HEIGHT - TOP - BOTTOM}"'
         parts.append(f'<rect x="{left:.1f}" y="{TOP}" {size} fill="{fill}"/>')
-        if right - left > 7 * len(band.label):
-            parts.append(f'<text x="{left + 4:.1f}" y="{TOP - 6}" fill="#555">{escape(band.label)}</text>')
-        parts.append(_text(right, HEIGHT - BOTTOM + 18, show_count(band.end), "end"))
+        if right - left > 5.8 * len(band.label):
+            parts.append(
+                f'<text x="{left:.1f}" y="{TOP - 6}" font-size="11" fill="#555">{escape(band.label)}</text>'
+            )
+        low_row = (
+            12 if number % 2 and right - left < 200 else 0
+        )  # neighbours of narrow stages would run together
+        parts.append(_text(right, HEIGHT - BOTTOM + 14 + low_row, show_count(band.end), "end"))
     for tick in _ticks(low, high):
         parts.append(
             f'<line x1="{LEFT}" y1="{y(tick):.1f}" x2="{WIDTH - RIGHT}" y2="{y(tick):.1f}" stroke="#ccc"/>'

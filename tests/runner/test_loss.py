@@ -78,7 +78,7 @@ def test_a_hopeless_guess_has_a_finite_loss_and_a_gradient() -> None:
     weight = torch.eye(2, requires_grad=True)
     total, _ = next_token_loss(hidden, weight, torch.tensor([[1]]))
     total.backward()
-    assert float(total) == 300.0
+    assert total.item() == 300.0
     assert hidden.grad is not None
     assert hidden.grad.flatten().tolist() == [1.0, -1.0]
 
