@@ -42,6 +42,8 @@ class SourceChoice:
     digest: str | None
     order: Literal["shuffled", "in-order"] = "shuffled"
     out_of: int | None = None
+    declared_from: str | None = None
+    assumed: bool = False
 
     @property
     def stand_in(self) -> bool:
@@ -139,6 +141,8 @@ def choose(
         dataset=dataset,
         declared=declared,
         windows=windows,
+        declared_from=entry.tokens_from,
+        assumed=entry.assumed,
         out_of=known.windows if known is not None and known.windows != windows else None,
         digest=known.digest if known else None,
         order=entry.order,

@@ -42,6 +42,8 @@ def summarise(compiled: Compiled, machine_name: str, machine: schema.MachineEntr
                 "text": choice.dataset,
                 "stand_in": choice.stand_in,
                 "declared_tokens": choice.declared,
+                "declared_from": choice.declared_from,
+                "assumed": choice.assumed,
                 "windows_a_pass": choice.windows,
                 "prepared": choice.digest is not None,
             }

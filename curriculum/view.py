@@ -143,6 +143,10 @@ def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[Re
         kind = f"{entry['text']} stands in" if entry["stand_in"] else "itself"
         ready = "" if entry["prepared"] else ", not prepared yet"
         lines.append(Text(f"  {name}: {kind}{ready}, {windows}"))
+        if entry["declared_tokens"]:
+            word = "assumed" if entry["assumed"] else "declared"
+            origin = f": {entry['declared_from']}" if entry["declared_from"] else ""
+            lines.append(Text(f"    {word} {show_count(entry['declared_tokens'])}{origin}", style="dim"))
         if provenance.get(entry["text"]):
             lines.append(Text(f"    {provenance[entry['text']]}", style="dim"))
     return lines
