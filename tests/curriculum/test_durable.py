@@ -266,10 +266,15 @@ def test_nobody_holds_a_lock_that_was_never_made_and_asking_makes_none(tmp_path:
 def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Path) -> None:
     lock = durable.Lock(tmp_path / "lock", "it")
     lock.acquire()
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+    sleeper = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)"]
+    child = subprocess.Popen(sleeper, close_fds=False, stdout=subprocess.PIPE, text=True)
     try:
+        assert child.stdout is not None
+        assert (
+            child.stdout.readline() == "here\n"
+        )  # the system closes what it must only while the program loads
         lock.release()
         assert durable.holder_of(tmp_path / "lock") is None
     finally:
         child.kill()
-        child.wait()
+        child.communicate()
