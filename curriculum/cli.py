@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -134,8 +135,9 @@ def run(
     ]
     drawing = picture.held_out(f"{name}, size {size}", bands, results.curves(project, outcome.compiled))
     durable.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
-    console.print(f"\nthe run: {folder}")
-    console.print(f"the curves: {folder / 'held-out.svg'}")
+    shown = os.path.relpath(folder)
+    console.print(f"\nthe run: {shown}")
+    console.print(f"the curves: {shown}/held-out.svg")
     console.print(f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}")
 
 

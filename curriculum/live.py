@@ -30,6 +30,7 @@ class Progress:
         self._last: dict[str, Any] = {}
         self._losses: dict[str, float] = {}
         self._printed = 0.0
+        self._said = ""
         self._begun = 0.0
         self._begun_at = 0
         self._rate = 0.0
@@ -46,8 +47,7 @@ class Progress:
     def prepared(self, what: str) -> None:
         line = self._prepare_line()
         self._close()
-        if line:
-            self.console.print(line)
+        self._say(line)
         self._text = None
 
     def compiled(self, compiled: Compiled) -> None:
@@ -85,17 +85,22 @@ class Progress:
             self._live.update(Text(line))
         elif time.monotonic() - self._printed >= self.every_seconds:
             self._printed = time.monotonic()
-            self.console.print(line)
+            self._say(line)
 
     def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None:
         self._follow()
         line = self._line()
         self._close()
-        if line:
-            self.console.print(line)
+        self._say(line)
         self._stage = None
 
     # --- inside ---
+
+    def _say(self, line: str) -> None:
+        """Print a line that stays, once."""
+        if line and line != self._said:
+            self._said = line
+            self.console.print(line)
 
     def _open(self) -> None:
         if self.console.is_terminal:
