@@ -9,52 +9,22 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from curriculum import checkpoints, corpora, durable, schema
 from curriculum import job as jobs
+from curriculum.attempts import Run, fresh_attempt
 from curriculum.diff import first_difference
-from curriculum.errors import CurriculumError, Drift, NotFound, PlanError, did_you_mean
+from curriculum.errors import Drift, PlanError
 from curriculum.launchers import local
 from curriculum.plan import StagePlan, share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
+from curriculum.preparation import prepare
 from curriculum.project import Project
+from curriculum.runs import DONE, LOCK, PLAN, checkpoint_at, is_reached, stage_folder
 from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
-
-PLAN = "plan.json"
-DONE = "DONE"
-LOCK = "lock"
-
-
-class Listener(Protocol):
-    """Whoever shows what happens; every call is a fact, none asks for a decision."""
-
-    def preparing(self, what: str, progress: Path | None) -> None: ...
-    def prepared(self, what: str) -> None: ...
-    def compiled(self, compiled: Compiled) -> None: ...
-    def skipped(self, stage: CompiledStage) -> None: ...
-    def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None: ...
-    def tick(self) -> None: ...
-    def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What is asked for: a curriculum at a size on a machine."""
-
-    project: Project
-    curriculum: str
-    size: str = "rehearsal"
-    machine: str = "local"
-    processes: int | None = None
-    accept_change: bool = False
-    listener: Listener = field(repr=False)
-
-    @property
-    def machine_entry(self) -> schema.MachineEntry:
-        return self.project.machine(self.machine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,46 +91,6 @@ def processes_for(request: Run, compiled: Compiled) -> int:
             place = document.place((request.machine, stated[0])) if stated and not asked else None
             raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
     return processes
-
-
-def prepare(request: Run, stop: StopRequested, only: str | None = None) -> corpora.Texts | None:
-    """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop."""
-    project = request.project
-    compiled = compile_curriculum(project, request.curriculum, request.size)
-    attempts = project.data / "attempts"
-    texts = corpora.Texts(project, compiled)
-    if only is not None and only not in {*compiled.sources, *texts.datasets()}:
-        raise NotFound(
-            f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
-            hint=did_you_mean(only, {*compiled.sources, *texts.datasets()}),
-        )
-    corpora.check_installed(texts)
-    tokenizer = corpora.tokenizer_request(project, compiled.tokenizer)
-    if tokenizer is not None:
-        job = jobs.TokenizerJob(attempt_folder=str(_attempt(attempts)), request=tokenizer)
-        if not _prepare_one(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
-            return None
-    for dataset in texts.missing(only):
-        asked = texts.request(dataset)
-        prepare_job = jobs.PrepareJob(attempt_folder=str(_attempt(attempts)), request=asked)
-        if not _prepare_one(request, prepare_job, dataset, Path(asked.progress), stop):
-            return None
-    return corpora.Texts(project, compiled)  # one that has seen what was just prepared
-
-
-def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> Path:
-    return project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
-
-
-def is_reached(folder: Path, stage: CompiledStage) -> bool:
-    """Whether the stage's checkpoint at the position where this lineage leaves it is there."""
-    return any(c.position == stage.stop for c in checkpoints.found(folder / "checkpoints"))
-
-
-def checkpoint_at(folder: Path, position: int) -> checkpoints.Checkpoint | None:
-    """The checkpoint at exactly `position`, of the newest generation that has one."""
-    exact = [c for c in checkpoints.found(folder / "checkpoints") if c.position == position]
-    return exact[-1] if exact else None
 
 
 def check_begun(project: Project, compiled: Compiled, *, accept: bool = False) -> None:
@@ -232,7 +162,7 @@ def _train(
     threads = local.default_threads(machine.model_dump(), processes)
 
     def launch() -> Launch:
-        attempt = _attempt(folder / "attempts")
+        attempt = fresh_attempt(folder / "attempts")
         job = jobs.TrainJob(
             plan=str(folder / PLAN),
             stage_folder=str(folder),
@@ -285,51 +215,6 @@ def _machine(entry: schema.MachineEntry, threads: int) -> jobs.Machine:
     )
 
 
-def _prepare_one(
-    request: Run,
-    job: jobs.PrepareJob | jobs.TokenizerJob,
-    what: str,
-    progress: Path | None,
-    stop: StopRequested,
-) -> bool:
-    attempt = Path(job.attempt_folder)
-    jobs.save(job, attempt / "job.json")
-    request.listener.preparing(what, progress)
-    cores = local.default_threads({}, 1)
-
-    def launch() -> Launch:
-        process = local.start(attempt / "job.json", processes=1, threads=cores, log=attempt / "rank0.log")
-        return Launch(process, attempt)
-
-    outcome = supervise(
-        launch,
-        stop=stop,
-        ask_to_stop=local.stop,
-        kill=local.kill,
-        progress=lambda: 0,
-        tick=request.listener.tick,
-    )
-    if outcome["outcome"] == jobs.DONE:
-        request.listener.prepared(what)
-        return True
-    return False
-
-
-def _attempt(folder: Path) -> Path:
-    """A fresh numbered attempt folder; two processes never get the same one."""
-    durable.make_directory(folder)
-    number = max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) + 1
-    while True:
-        path = folder / f"{number:04d}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        durable.sync_directory(folder)
-        return path
-
-
 def outline(request: Run, compiled: Compiled) -> list[str]:
     """What `run` would do now, a line a job, without doing it."""
     lines = []
@@ -355,38 +240,3 @@ def stop(project: Project, name: str, size: str) -> str | None:
             os.kill(int(holder["pid"]), signal.SIGTERM)
             return stage.name
     return None
-
-
-def status(project: Project, size: str, name: str | None = None) -> list[dict[str, Any]]:
-    """Every stage of the project's curricula (or of one lineage) at a size: planned, how far, running or done."""
-    rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for curriculum in [name] if name else project.names("stages"):
-        try:
-            compiled, _ = corpora.compile_with_texts(project, curriculum, size)
-        except CurriculumError as error:
-            if name:
-                raise
-            rows.append({"stage": curriculum, "state": "refused", "why": error.what})
-            continue
-        for stage in compiled.stages:
-            if stage.name in seen:
-                continue
-            seen.add(stage.name)
-            folder = stage_folder(project, compiled, stage)
-            found = checkpoints.found(folder / "checkpoints")
-            position = found[-1].position if found else stage.plan.start
-            running = durable.holder_of(folder / LOCK) is not None
-            done = (folder / DONE).exists()
-            rows.append(
-                {
-                    "stage": stage.name,
-                    "from": stage.parent.name if stage.parent else None,
-                    "state": "running" if running else "done" if done else "begun" if found else "planned",
-                    "starts_at": stage.plan.start,
-                    "position": position,
-                    "ends_at": stage.plan.end,
-                    "checkpoints": [checkpoint.name for checkpoint in found],
-                }
-            )
-    return rows

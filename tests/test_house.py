@@ -20,8 +20,8 @@ FLOORS: list[set[str]] = [
     {"order", "stock"},
     {"planner"},
     {"corpora"},
-    {"diff", "trace", "verify", "results", "summary"},
-    {"supervisor", "launchers", "orchestrator", "scaffold"},
+    {"diff", "trace", "verify", "results", "summary", "runs"},
+    {"supervisor", "launchers", "attempts", "preparation", "orchestrator", "scaffold"},
     {"view", "live", "picture"},
     {"cli", "__main__"},
 ]

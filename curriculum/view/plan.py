@@ -1,47 +1,23 @@
-"""What a person sees: tables and lines made of values computed elsewhere. Nothing is decided here."""
+"""What `curriculum plan` shows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from curriculum.diff import Parting
 from curriculum.planner import Compiled
 from curriculum.units import show_bytes, show_count, show_exact
-
-_BARS = "▁▂▃▄▅▆▇█"
-
-
-def sparkline(values: list[float]) -> str:
-    """One character a value, from the lowest to the highest of them."""
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    if high == low:
-        return _BARS[0] * len(values)
-    return "".join(_BARS[min(7, int((value - low) / (high - low) * 8))] for value in values)
-
-
-def share(value: float) -> str:
-    return f"{value * 100:.4g}%"
-
-
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name, justify in columns:
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    return table
+from curriculum.view.tables import share, sparkline, table
 
 
 def plan_view(
     summary: Mapping[str, Any], compiled: Compiled, provenance: Mapping[str, str]
 ) -> RenderableType:
     """`curriculum plan`: stages, curves, mixtures, costs and what to know before starting; fits 80 columns."""
-    stages = _table(
+    stages = table(
         ("stage", "left"),
         ("steps", "right"),
         ("batch", "right"),
@@ -58,7 +34,7 @@ def plan_view(
             show_exact(stage["ends_at"]),
             f"{stage['lr_first']:.3g} -> {stage['lr_last']:.3g}",
         )
-    sources = _table(
+    sources = table(
         ("source", "left"),
         ("asked", "right"),
         ("got", "right"),
@@ -168,119 +144,3 @@ def _cost(cost: Mapping[str, Any]) -> Group:
     lines = [Text("cost  ", style="bold").append(", ".join(parts), style="not bold")]
     lines += [Text(f"  assumed: {line}", style="dim") for line in cost["assumptions"]]
     return Group(*lines)
-
-
-def result_view(rows: Sequence[Mapping[str, Any]], sources: list[str]) -> RenderableType:
-    """Held-out loss per source at each stage's edges; `rows` from `orchestrator.edges`."""
-    table = _table(("at", "left"), ("tokens", "right"), *((name, "right") for name in sources))
-    for row in rows:
-        table.add_row(
-            row["label"],
-            show_exact(row["position"]),
-            *(f"{row['loss'][name]:.3f}" if name in row["loss"] else "" for name in sources),
-        )
-    return table
-
-
-def prepared_view(rows: list[dict[str, Any]]) -> RenderableType:
-    """What `curriculum prepare` made."""
-    table = _table(
-        ("text", "left"),
-        ("split", "left"),
-        ("documents", "right"),
-        ("tokens", "right"),
-        ("bytes/token", "right"),
-        ("windows", "right"),
-        ("unread tail", "right"),
-        ("from", "left"),
-    )
-    for row in rows:
-        table.add_row(
-            row["dataset"],
-            row["split"],
-            show_exact(row["documents"]),
-            show_exact(row["tokens"]),
-            f"{row['bytes_per_token']:.2f}",
-            show_exact(row["windows"]),
-            show_exact(row["tail"]),
-            row["from"],
-        )
-    return table
-
-
-def status_view(rows: list[dict[str, Any]], size: str) -> RenderableType:
-    """Every stage of the project and how far it is."""
-    table = _table(
-        ("stage", "left"),
-        ("from", "left"),
-        ("state", "left"),
-        ("at", "right"),
-        ("of", "right"),
-        ("checkpoints", "right"),
-    )
-    for row in rows:
-        if row["state"] == "refused":
-            table.add_row(row["stage"], "", "refused", "", "", row["why"])
-            continue
-        table.add_row(
-            row["stage"],
-            row["from"] or "",
-            row["state"],
-            show_exact(row["position"]),
-            show_exact(row["ends_at"]),
-            str(len(row["checkpoints"])),
-        )
-    return Group(Text(f"size {size}; positions in tokens from the root", style="dim"), table)
-
-
-def batch_view(listing: Mapping[str, Any]) -> RenderableType:
-    """The slots of one step."""
-    head = Text(
-        f"step {show_exact(listing['step'])} of {listing['curriculum']}/{listing['stage']}: "
-        f"{len(listing['slots'])} sequences of {listing['sequence_length']} tokens "
-        f"from {show_exact(listing['position'])} on, LR {listing['lr']:.4g}"
-    )
-    parts: list[RenderableType] = [head]
-    if any("text" in slot for slot in listing["slots"]):
-        for slot in listing["slots"]:
-            documents = ", ".join(document["id"] for document in slot["documents"])
-            parts.append(
-                Text(
-                    f"{slot['slot']:>4}  {slot['source']} pass {slot['pass']}, window {slot['window']}: {documents}"
-                )
-            )
-            parts.append(
-                Text(f"      {repr(slot['text'])[1:-1]}", style="dim", no_wrap=True, overflow="ellipsis")
-            )
-    else:
-        table = _table(
-            ("slot", "right"),
-            ("source", "left"),
-            ("pass", "right"),
-            ("window", "right"),
-            ("documents", "left"),
-        )
-        for slot in listing["slots"]:
-            documents = ", ".join(document["id"] for document in slot.get("documents", []))
-            table.add_row(
-                str(slot["slot"]), slot["source"], str(slot["pass"]), show_exact(slot["window"]), documents
-            )
-        parts.append(table)
-    if not listing["prepared"]:
-        parts.append(
-            Text("documents are shown once the text is prepared (`curriculum prepare`)", style="dim")
-        )
-    return Group(*parts)
-
-
-def parting_view(parting: Parting, old: str, new: str) -> RenderableType:
-    """Where two curricula part."""
-    shared = ", ".join(parting.shared) or "nothing"
-    if parting.difference is None:
-        return Text(f"`{old}` and `{new}` are the same: {shared}")
-    difference = parting.difference
-    return Text(
-        f"the same in both: {shared}, and all before step {show_exact(difference.step)}\n"
-        f"they part at step {show_exact(difference.step)} ({show_exact(difference.position)} tokens): "
-        f"{', '.join(difference.what)}"
-    )

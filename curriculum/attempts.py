@@ -1,0 +1,90 @@
+"""One launch of one job: a numbered folder for it, a process, and whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from curriculum import durable, schema
+from curriculum import job as jobs
+from curriculum.launchers import local
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
+from curriculum.supervisor import Launch, StopRequested, supervise
+
+
+class Listener(Protocol):
+    """Whoever shows what happens; every call is a fact, none asks for a decision."""
+
+    def preparing(self, what: str, progress: Path | None) -> None: ...
+    def prepared(self, what: str) -> None: ...
+    def compiled(self, compiled: Compiled) -> None: ...
+    def skipped(self, stage: CompiledStage) -> None: ...
+    def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None: ...
+    def tick(self) -> None: ...
+    def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is asked for: a curriculum at a size on a machine."""
+
+    project: Project
+    curriculum: str
+    size: str = "rehearsal"
+    machine: str = "local"
+    processes: int | None = None
+    accept_change: bool = False
+    listener: Listener = field(repr=False)
+
+    @property
+    def machine_entry(self) -> schema.MachineEntry:
+        return self.project.machine(self.machine)
+
+
+def carry_out(
+    request: Run,
+    job: jobs.Job,
+    what: str,
+    progress: Path | None,
+    stop: StopRequested,
+) -> bool:
+    """Run `job` in a process of its own, shown as `what`; false when it was asked to stop."""
+    attempt = Path(job.attempt_folder)
+    jobs.save(job, attempt / "job.json")
+    request.listener.preparing(what, progress)
+    cores = local.default_threads({}, 1)
+
+    def launch() -> Launch:
+        process = local.start(attempt / "job.json", processes=1, threads=cores, log=attempt / "rank0.log")
+        return Launch(process, attempt)
+
+    outcome = supervise(
+        launch,
+        stop=stop,
+        ask_to_stop=local.stop,
+        kill=local.kill,
+        progress=lambda: 0,
+        tick=request.listener.tick,
+    )
+    if outcome["outcome"] == jobs.DONE:
+        request.listener.prepared(what)
+        return True
+    return False
+
+
+def fresh_attempt(folder: Path) -> Path:
+    """A fresh numbered attempt folder; two processes never get the same one."""
+    durable.make_directory(folder)
+    number = max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) + 1
+    while True:
+        path = folder / f"{number:04d}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        durable.sync_directory(folder)
+        return path

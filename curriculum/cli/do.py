@@ -1,0 +1,141 @@
+"""What changes something: a new project, prepared text, a trained curriculum."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curriculum.cli.words import (
+    AsJson,
+    MachineName,
+    Name,
+    Size,
+    compiled_with_texts,
+    open_console,
+    open_project,
+    print_json,
+    stopped,
+)
+
+
+def init(folder: Annotated[Path, typer.Argument(help="the folder to write the project into")]) -> None:
+    """Write a new project that you own: stages, mixtures, sources, sizes, machines."""
+    from curriculum import scaffold
+
+    written = scaffold.init(folder)
+    print(
+        f"{len(written)} files in {folder}: begin with stages/v1.1-math-code.yaml, "
+        "then `curriculum plan v1.1-math-code`"
+    )
+
+
+def plan(
+    name: Name, size: Size = "rehearsal", machine: MachineName = "local", as_json: AsJson = False
+) -> None:
+    """Show what will happen, in steps, tokens and passes, and what it costs, before it happens."""
+    from curriculum.summary import summarise
+    from curriculum.view.plan import plan_view
+
+    project = open_project()
+    compiled, texts = compiled_with_texts(project, name, size)
+    summary = summarise(compiled, machine, project.machine(machine))
+    origins = texts.provenance_lines()
+    if as_json:
+        print_json({**summary, "provenance": origins})
+        return
+
+    open_console().print(plan_view(summary, compiled, origins))
+
+
+def prepare(
+    name: Name,
+    size: Size = "rehearsal",
+    machine: MachineName = "local",
+    source: Annotated[str | None, typer.Option(help="only this source")] = None,
+) -> None:
+    """Tokenise the text that a curriculum reads; what is prepared already is left as it is."""
+    from curriculum import attempts, live, preparation, supervisor
+    from curriculum.view.runs import prepared_view
+
+    request = attempts.Run(
+        project=open_project(),
+        curriculum=name,
+        size=size,
+        machine=machine,
+        listener=live.Progress(open_console()),
+    )
+    with supervisor.stop_on_signals() as stop:
+        texts = preparation.prepare(request, stop, source)
+    if texts is None:
+        raise stopped(f"curriculum prepare {name}")
+    open_console().print(prepared_view(texts.summaries()))
+
+
+def run(
+    name: Name,
+    size: Size = "rehearsal",
+    machine: MachineName = "local",
+    nproc_per_node: Annotated[
+        int | None,
+        typer.Option(min=1, help="processes on this machine; the tokens of each step stay the same"),
+    ] = None,
+    accept_change: Annotated[
+        bool, typer.Option("--accept-change", help="go on with files changed ahead of the last checkpoint")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would be done, and do nothing")
+    ] = False,
+) -> None:
+    """Train a curriculum to its end, starting or going on wherever it stands."""
+    from curriculum import attempts, durable, live, orchestrator, picture, results
+    from curriculum.view.runs import result_view
+
+    project = open_project()
+    console = open_console()
+    request = attempts.Run(
+        project=project,
+        curriculum=name,
+        size=size,
+        machine=machine,
+        processes=nproc_per_node,
+        accept_change=accept_change,
+        listener=live.Progress(console),
+    )
+    if dry_run:
+        compiled, _ = compiled_with_texts(project, name, size)
+        for line in orchestrator.outline(request, compiled):
+            print(line)
+        return
+    outcome = orchestrator.run(request)
+    if outcome.stopped:
+        options = "".join(
+            f" --{key} {value}"
+            for key, value, default in (("size", size, "rehearsal"), ("machine", machine, "local"))
+            if value != default
+        )
+        raise stopped(f"curriculum run {name}{options}")
+    rows = results.edges(project, outcome.compiled)
+    console.print("\nheld-out loss (nats a token)", style="bold")
+    console.print(result_view(rows, sorted(outcome.compiled.sources)))
+    last = outcome.compiled.stages[-1]
+    folder = project.stage_folder(size, last.setting.curriculum, last.setting.stage)
+    bands = [
+        picture.Band(stage.setting.stage, stage.plan.start, stage.stop) for stage in outcome.compiled.stages
+    ]
+    drawing = picture.held_out(f"{name}, size {size}", bands, results.curves(project, outcome.compiled))
+    durable.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
+    shown = os.path.relpath(folder)
+    console.print(f"\nthe run: {shown}")
+    console.print(f"the curves: {shown}/held-out.svg")
+    console.print(f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}")
+
+
+def stop(name: Name, size: Size = "rehearsal") -> None:
+    """Ask a running curriculum to save and end."""
+    from curriculum import orchestrator
+
+    stopped = orchestrator.stop(open_project(), name, size)
+    print(f"asked {stopped} to save and end" if stopped else f"`{name}` is not running at size {size}")

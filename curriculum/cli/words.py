@@ -1,0 +1,51 @@
+"""The words that several verbs share, and how each answers: on a console, as JSON, by an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from curriculum.corpora import Texts
+    from curriculum.planner import Compiled
+    from curriculum.project import Project
+
+Name = Annotated[str, typer.Argument(help="a curriculum: the name of a file in stages/")]
+Size = Annotated[str, typer.Option(help="what is scaled: a name in sizes.yaml")]
+MachineName = Annotated[str, typer.Option("--machine", help="where and how it runs: a name in machines.yaml")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+
+
+def open_project() -> Project:
+    from curriculum.project import Project
+
+    return Project.find()
+
+
+def compiled_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, Texts]:
+    """The curriculum compiled with whatever is prepared so far."""
+    from curriculum.corpora import compile_with_texts
+
+    return compile_with_texts(project, name, size)
+
+
+def open_console() -> Console:
+    from rich.console import Console
+
+    # Without a terminal nothing is cut to a width: what reads it can wrap.
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
+
+
+def print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    print()
+
+
+def stopped(command: str) -> typer.Exit:
+    print(f"stopped and saved; go on with: {command}")
+    return typer.Exit(130)

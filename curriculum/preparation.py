@@ -1,0 +1,37 @@
+"""Makes what a curriculum reads before it trains: its tokenizer and its tokenised text, each by a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curriculum import corpora
+from curriculum import job as jobs
+from curriculum.attempts import Run, carry_out, fresh_attempt
+from curriculum.errors import NotFound, did_you_mean
+from curriculum.planner import compile_curriculum
+from curriculum.supervisor import StopRequested
+
+
+def prepare(request: Run, stop: StopRequested, only: str | None = None) -> corpora.Texts | None:
+    """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop."""
+    project = request.project
+    compiled = compile_curriculum(project, request.curriculum, request.size)
+    attempts = project.data / "attempts"
+    texts = corpora.Texts(project, compiled)
+    if only is not None and only not in {*compiled.sources, *texts.datasets()}:
+        raise NotFound(
+            f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
+            hint=did_you_mean(only, {*compiled.sources, *texts.datasets()}),
+        )
+    corpora.check_installed(texts)
+    tokenizer = corpora.tokenizer_request(project, compiled.tokenizer)
+    if tokenizer is not None:
+        job = jobs.TokenizerJob(attempt_folder=str(fresh_attempt(attempts)), request=tokenizer)
+        if not carry_out(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
+            return None
+    for dataset in texts.missing(only):
+        asked = texts.request(dataset)
+        prepare_job = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=asked)
+        if not carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
+            return None
+    return corpora.Texts(project, compiled)  # one that has seen what was just prepared

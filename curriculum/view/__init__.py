@@ -1,0 +1,1 @@
+"""What a person sees: tables and lines made of values computed elsewhere."""
