@@ -17,10 +17,12 @@ from typing import Any
 from curriculum import durable
 from curriculum.errors import CheckpointError
 
+PINS = "pins"
 MANIFEST = "manifest.json"
 STATE = "state.json"
 FORMAT = 1
 _NAME = re.compile(r"g(\d+)-(\d{16,})")
+_ASIDE = re.compile(rf"{re.escape(durable.ASIDE)}(?P<name>g\d+-(?P<position>\d{{16,}}))-[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,12 +103,57 @@ def weights_digest(folder: Path) -> str:
     )
 
 
+def pin(stage_folder: Path, position: int, by: str) -> Path:
+    """Keep the checkpoint at `position` (tokens) for curriculum `by`; a trainer on its way there will take one."""
+    folder = stage_folder / PINS / f"{position:016d}"
+    durable.make_directory(folder)
+    path = folder / f"{by}.json"
+    durable.write_json(path, {"by": by, "position": position}, replace=True)
+    return path
+
+
+def pinned(stage_folder: Path) -> dict[int, tuple[str, ...]]:
+    """Positions that must be kept, each with the curricula that branch there."""
+    try:
+        folders = sorted((stage_folder / PINS).iterdir())
+    except FileNotFoundError:
+        return {}
+    found = {
+        int(folder.name): tuple(sorted(file.stem for file in folder.glob("*.json")))
+        for folder in folders
+        if folder.name.isdigit()
+    }
+    return {position: names for position, names in found.items() if names}
+
+
+def discard(checkpoint: Checkpoint) -> bool:
+    """Delete a checkpoint unless somebody pins it, now or while it is being deleted; false when it stays.
+
+    Whoever pins writes the pin first and looks for the checkpoint then; here it is renamed first and the pins
+    are read then. One of the two always sees the other.
+    """
+    stage_folder = checkpoint.path.parent.parent
+    if checkpoint.position in pinned(stage_folder):
+        return False
+    doomed = durable.set_aside(checkpoint.path)
+    if checkpoint.position in pinned(stage_folder):
+        durable.publish(doomed, checkpoint.path)
+        return False
+    durable.remove_tree(doomed)
+    return True
+
+
 def sweep(folder: Path) -> None:
-    """Remove what a killed save or prune left behind: folders that never got, or already lost, their name."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if path.name.startswith((".tmp-", ".removed-")):
-                durable.remove_tree(path)
+    """Remove what a killed save or deletion left behind, and give a checkpoint that was pinned its name again."""
+    if not folder.is_dir():
+        return
+    kept = pinned(folder.parent)
+    for path in sorted(folder.iterdir()):
+        aside = _ASIDE.fullmatch(path.name)
+        if aside and int(aside["position"]) in kept and not (folder / aside["name"]).exists():
+            durable.publish(path, folder / aside["name"])
+        elif path.name.startswith((".tmp-", durable.ASIDE, durable.REMOVED)):
+            durable.remove_tree(path)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

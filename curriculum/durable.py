@@ -23,6 +23,8 @@ from typing import Any
 from curriculum.errors import Busy
 
 _CHUNK = 1 << 20
+ASIDE = ".aside-"
+REMOVED = ".removed-"
 
 
 def canonical_json(value: Any) -> bytes:
@@ -141,12 +143,17 @@ def publish(temporary: Path, final: Path) -> None:
     sync_directory(final.parent)
 
 
+def set_aside(folder: Path, prefix: str = ASIDE) -> Path:
+    """Take a directory's name away, durably, by one rename; returns the new name, which nobody reads."""
+    aside = folder.with_name(f"{prefix}{folder.name}-{secrets.token_hex(4)}")
+    os.rename(folder, aside)
+    sync_directory(folder.parent)
+    return aside
+
+
 def remove_tree(folder: Path) -> None:
     """Delete a directory so that a crash half-way leaves a name nobody reads: rename first, then delete."""
-    doomed = folder.with_name(f".removed-{folder.name}-{secrets.token_hex(4)}")
-    os.rename(folder, doomed)
-    sync_directory(folder.parent)
-    shutil.rmtree(doomed)
+    shutil.rmtree(set_aside(folder, REMOVED))
 
 
 class Lock:

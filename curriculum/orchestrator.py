@@ -23,7 +23,7 @@ from curriculum.plan import StagePlan, share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
 from curriculum.preparation import prepare
 from curriculum.project import Project
-from curriculum.runs import DONE, LOCK, PLAN, checkpoint_at, is_reached, stage_folder
+from curriculum.runs import DONE, LOCK, PLAN, branch_point, checkpoint_at, is_reached, stage_folder
 from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
 
 
@@ -51,6 +51,8 @@ def run(request: Run) -> Result:
         )
         request.listener.compiled(compiled)
         check_begun(project, compiled, accept=request.accept_change)
+        for stage in compiled.stages:
+            branch_point(project, compiled, stage)  # refuses one that was passed and not kept
         trained: list[str] = []
         for stage in compiled.stages:
             folder = stage_folder(project, compiled, stage)
@@ -158,6 +160,8 @@ def _train(
         parent_folder = stage_folder(project, compiled, stage.parent)
         parent = checkpoint_at(parent_folder, stage.parent.stop)
         assert parent is not None, "the lineage is walked from its root"
+        if stage.parent.stop < stage.parent.plan.end:
+            checkpoints.pin(parent_folder, stage.parent.stop, stage.setting.curriculum)
     machine = request.machine_entry
     threads = local.default_threads(machine.model_dump(), processes)
 

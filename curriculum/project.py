@@ -17,6 +17,7 @@ class Project:
         self.root = root.resolve()
         self._curricula: dict[str, tuple[schema.CurriculumFile, Document]] = {}
         self._mixtures: dict[str, tuple[schema.MixtureFile, Document]] = {}
+        self._drafts: dict[str, str] = {}
 
     @staticmethod
     def find(start: Path | None = None) -> Project:
@@ -29,6 +30,12 @@ class Project:
             f"no project here: neither {start} nor a folder above it holds `stages/` and `mixtures/`",
             hint="`curriculum init DIR` writes one you own; or change into a project's folder",
         )
+
+    def drafting(self, name: str, text: str) -> Project:
+        """The project as it would be with `text` in `stages/<name>.yaml`; nothing is written."""
+        project = Project(self.root)
+        project._drafts = {**self._drafts, name: text}
+        return project
 
     @property
     def runs(self) -> Path:
@@ -44,7 +51,8 @@ class Project:
 
     def names(self, folder: str) -> list[str]:
         """The names of the YAML files in `stages` or `mixtures`."""
-        return sorted(path.stem for path in (self.root / folder).glob("*.yaml"))
+        drafts = self._drafts if folder == "stages" else {}
+        return sorted({path.stem for path in (self.root / folder).glob("*.yaml")} | set(drafts))
 
     def curriculum(self, name: str) -> tuple[schema.CurriculumFile, Document]:
         """`stages/<name>.yaml`, checked."""
@@ -100,6 +108,8 @@ class Project:
                 f"`{name}` cannot be the name of a {noun}",
                 hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
             )
+        if folder == "stages" and name in self._drafts:
+            return yamlfile.read(self._drafts[name].encode(), f"stages/{name}.yaml")
         path = self.root / folder / f"{name}.yaml"
         if not path.is_file():
             raise NotFound(

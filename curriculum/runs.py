@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import checkpoints, corpora, durable
-from curriculum.errors import CurriculumError
+from curriculum.errors import CheckpointError, CurriculumError
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
+from curriculum.units import Length
 
 PLAN = "plan.json"
 DONE = "DONE"
@@ -28,6 +29,43 @@ def checkpoint_at(folder: Path, position: int) -> checkpoints.Checkpoint | None:
     """The checkpoint at exactly `position`, of the newest generation that has one."""
     exact = [c for c in checkpoints.found(folder / "checkpoints") if c.position == position]
     return exact[-1] if exact else None
+
+
+def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> checkpoints.Checkpoint | None:
+    """The checkpoint at which this lineage leaves `stage`; None while the stage has not come so far.
+
+    CheckpointError naming the nearest before and after when the stage went past it without keeping one.
+    """
+    folder = stage_folder(project, compiled, stage)
+    there = checkpoint_at(folder, stage.stop)
+    if there is not None:
+        return there
+    kept = sorted({c.position for c in checkpoints.found(folder / "checkpoints")})
+    if not kept or kept[-1] < stage.stop:
+        return None
+    before = [position for position in kept if position < stage.stop]
+    start = stage.parent.stop if stage.parent else None
+    nearest = [
+        *([f"{before[-1]:,} before"] if before else [f"{start:,} before, its start"] if start else []),
+        f"{min(position for position in kept if position > stage.stop):,} after",
+    ]
+    scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
+    raise CheckpointError(
+        f"`{stage.name}` was trained past {stage.stop:,} tokens and kept no checkpoint there; "
+        f"the nearest: {' and '.join(nearest)}{scale}",
+        hint="branch at one of these, as in "
+        f"`{stage.setting.curriculum}@{_full_size(nearest_position(kept, stage.stop), compiled)}`; "
+        "`every: {checkpoint: …}` in the stage file says how often one is taken",
+    )
+
+
+def nearest_position(kept: list[int], position: int) -> int:
+    return min(kept, key=lambda other: (abs(other - position), other))
+
+
+def _full_size(position: int, compiled: Compiled) -> str:
+    """A position at this size as one writes it in `from:`: the full-size one whose step boundary it is."""
+    return str(Length(int(position / compiled.scale), "tokens"))
 
 
 def status(project: Project, size: str, name: str | None = None) -> list[dict[str, Any]]:

@@ -121,9 +121,12 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         plan, sources, first_step=state.step, last_step=last_step, rank=ranks.rank, ranks=ranks.size
     )
     while state.step < last_step:
-        if ranks.any(bool(stop)):
+        # a branch that was made while this runs may ask for a checkpoint here
+        wanted = ranks.first and state.position in checkpoints.pinned(folder)
+        if ranks.any(bool(stop) or wanted):
             save()
-            return {"outcome": STOPPED, "position": state.position, "step": state.step}
+            if ranks.any(bool(stop)):
+                return {"outcome": STOPPED, "position": state.position, "step": state.step}
         waited = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - waited
@@ -288,11 +291,9 @@ def due(before: int, now: int, every: int) -> bool:
 
 def retain(folder: Path, plan: StagePlan, job: TrainJob) -> None:
     """Keep the last `keep_last` checkpoints of the cadence, and every one that is kept for its own sake."""
-    found = checkpoints.found(folder)
-    pinned = {pin.name for pin in (folder.parent / "pins").glob("*")}
-    old = [c for c in found if c.position != plan.end and c.position not in job.keep and c.name not in pinned]
+    old = [c for c in checkpoints.found(folder) if c.position != plan.end and c.position not in job.keep]
     for doomed in old[: -job.keep_last or None]:
-        durable.remove_tree(doomed.path)
+        checkpoints.discard(doomed)
 
 
 def environment(job: TrainJob, ranks: Ranks, micro: int) -> dict[str, Any]:

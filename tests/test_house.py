@@ -21,7 +21,16 @@ FLOORS: list[set[str]] = [
     {"planner"},
     {"corpora"},
     {"diff", "trace", "verify", "results", "summary", "runs"},
-    {"supervisor", "launchers", "attempts", "preparation", "orchestrator", "scaffold"},
+    {
+        "supervisor",
+        "launchers",
+        "attempts",
+        "preparation",
+        "orchestrator",
+        "scaffold",
+        "branching",
+        "retention",
+    },
     {"view", "live", "picture"},
     {"cli", "__main__"},
 ]

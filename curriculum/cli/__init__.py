@@ -11,10 +11,10 @@ import typer
 from curriculum.cli import ask, care, do, look
 
 VERBS = (
-    *(do.init, do.plan, do.prepare, do.run, do.stop),
+    *(do.init, do.plan, do.prepare, do.run, do.stop, do.branch),
     *(look.status,),
     *(ask.batch, ask.diff),
-    *(care.verify,),
+    *(care.verify, care.prune),
 )
 
 app = typer.Typer(

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from curriculum.cli.words import Name, Size, compiled_with_texts, open_project
+from curriculum.cli.words import (
+    AsJson,
+    Name,
+    Size,
+    compiled_with_texts,
+    open_console,
+    open_project,
+    print_json,
+)
 
 
 def verify(name: Name, size: Size = "rehearsal") -> None:
@@ -22,3 +31,38 @@ def verify(name: Name, size: Size = "rehearsal") -> None:
         print(error.render(), file=sys.stderr)
     if findings.wrong:
         raise typer.Exit(2)
+
+
+def prune(
+    name: Annotated[str | None, typer.Argument(help="one curriculum; all of them without")] = None,
+    size: Size = "rehearsal",
+    keep_last: Annotated[int, typer.Option(min=1, help="newest checkpoints to keep of every stage")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would be deleted, and delete nothing")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete checkpoints that nothing goes on from; what somebody branches from always stays."""
+    from curriculum import retention
+    from curriculum.view.runs import pruned_view
+
+    verdicts = retention.survey(open_project(), size, keep_last=keep_last, only=name)
+    deleted = [verdict for verdict in verdicts if not verdict.kept_by]
+    if not dry_run:
+        deleted = retention.prune(verdicts)
+    if as_json:
+        print_json(
+            [
+                {
+                    "stage": verdict.stage,
+                    "checkpoint": verdict.checkpoint.name,
+                    "position": verdict.checkpoint.position,
+                    "bytes": verdict.bytes,
+                    "kept_by": list(verdict.kept_by),
+                    "deleted": verdict in deleted and not dry_run,
+                }
+                for verdict in verdicts
+            ]
+        )
+    else:
+        open_console().print(pruned_view(verdicts, deleted, dry_run=dry_run))

@@ -139,3 +139,43 @@ def stop(name: Name, size: Size = "rehearsal") -> None:
 
     stopped = orchestrator.stop(open_project(), name, size)
     print(f"asked {stopped} to save and end" if stopped else f"`{name}` is not running at size {size}")
+
+
+def branch(
+    point: Annotated[
+        str, typer.Argument(help="where it leaves: NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T")
+    ],
+    name: Annotated[str, typer.Argument(help="the new curriculum's name")],
+    mixture: Annotated[
+        str | None, typer.Option(help="a file of mixtures/ that it trains on from there")
+    ] = None,
+    ramp: Annotated[str | None, typer.Option(help="over how long shares move to it, as in 6B")] = None,
+    until: Annotated[str | None, typer.Option(help="where it ends, counted from the root, as in 2T")] = None,
+    batch: Annotated[str | None, typer.Option(help="another batch, as in '1792 sequences'")] = None,
+    reset_optimizer: Annotated[
+        bool, typer.Option("--reset-optimizer", help="begin with fresh optimizer state")
+    ] = False,
+    size: Size = "rehearsal",
+    machine: MachineName = "local",
+) -> None:
+    """Write a variant that leaves a curriculum at a checkpoint, keep that checkpoint, and show its plan."""
+    from curriculum import branching
+    from curriculum.diff import first_parting
+    from curriculum.lineage import parse_address
+    from curriculum.summary import summarise
+    from curriculum.view.plan import plan_view
+    from curriculum.view.questions import parting_view
+    from curriculum.view.runs import branched_view
+
+    project = open_project()
+    change = branching.Change(
+        mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer
+    )
+    made = branching.branch(project, parse_address(point), name, change, size)
+    console = open_console()
+    summary = summarise(made.compiled, machine, project.machine(machine))
+    console.print(plan_view(summary, made.compiled, made.provenance))
+    parting = first_parting(made.parent.stages, made.compiled.stages)
+    console.print(f"\nbeside {made.parent.curriculum} as it goes on", style="bold")
+    console.print(parting_view(parting, made.parent.curriculum, name))
+    console.print(branched_view(made))

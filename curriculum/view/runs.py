@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from curriculum.units import show_exact
+from curriculum.branching import Branch
+from curriculum.retention import Verdict
+from curriculum.units import show_bytes, show_exact
 from curriculum.view.tables import table
 
 
@@ -73,3 +75,36 @@ def status_view(rows: list[dict[str, Any]], size: str) -> RenderableType:
             str(len(row["checkpoints"])),
         )
     return Group(Text(f"size {size}; positions in tokens from the root", style="dim"), drawn)
+
+
+def branched_view(made: Branch) -> RenderableType:
+    """What `curriculum branch` wrote and kept, and the commands that come next."""
+    point = f"{made.leaves.name} at {show_exact(made.leaves.stop)} tokens"
+    kept = (
+        f"kept for it: the checkpoint of {point}"
+        if made.checkpoint
+        else f"{point} is not reached yet: `curriculum run {made.name}` trains to there first"
+    )
+    return Group(
+        Text(f"\nwritten: stages/{made.name}.yaml", style="bold"),
+        Text(made.text.rstrip(), style="dim"),
+        Text(f"\n{kept}\nedit the file or go on: curriculum run {made.name}"),
+    )
+
+
+def pruned_view(verdicts: Sequence[Verdict], deleted: Sequence[Verdict], *, dry_run: bool) -> RenderableType:
+    """Every checkpoint, which of them went (or would go), and what keeps the others."""
+    drawn = table(("stage", "left"), ("position", "right"), ("size", "right"), ("", "left"))
+    for verdict in verdicts:
+        gone = "would be deleted" if dry_run else "deleted"
+        drawn.add_row(
+            verdict.stage,
+            show_exact(verdict.checkpoint.position),
+            show_bytes(verdict.bytes),
+            Text(gone, style="red")
+            if verdict in deleted
+            else "; ".join(verdict.kept_by) or "pinned meanwhile",
+        )
+    freed = sum(verdict.bytes for verdict in deleted)
+    word = "would be freed" if dry_run else "freed"
+    return Group(drawn, Text(f"{len(deleted)} of {len(verdicts)} checkpoints, {show_bytes(freed)} {word}"))

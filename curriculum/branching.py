@@ -1,0 +1,232 @@
+"""Writes a variant that leaves a curriculum at a checkpoint, and keeps that checkpoint for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from curriculum import checkpoints, corpora, durable, runs, schema
+from curriculum.errors import CheckpointError, ConfigError, NotFound, PlanError
+from curriculum.lineage import Address, Leg, legs_to, length_in_tokens, lineage
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
+from curriculum.units import Length, parse_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a branch does otherwise than its parent; None keeps the parent's. Lengths are full-size."""
+
+    mixture: str | None = None
+    ramp: str | None = None
+    until: str | None = None
+    batch: str | None = None
+    reset_optimizer: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """A variant as written: its compiled lineage, its parent's, and where the two part."""
+
+    name: str
+    text: str
+    compiled: Compiled
+    provenance: Mapping[str, str]
+    parent: Compiled
+    leaves: CompiledStage
+    checkpoint: checkpoints.Checkpoint | None
+
+
+def branch(project: Project, address: Address, name: str, change: Change, size: str) -> Branch:
+    """Write `stages/<name>.yaml`, branching from `address`, and pin the checkpoint there at this size.
+
+    Nothing is written when the name is taken, the variant cannot be planned, or the parent was trained past
+    that position without keeping a checkpoint (CheckpointError naming the nearest).
+    """
+    _check_name(project, name)
+    text = draft(project, address, name, change)
+    compiled, texts = corpora.compile_with_texts(project.drafting(name, text), name, size)
+    parent, _ = corpora.compile_with_texts(project, address.curriculum, size)
+    own = next(stage for stage in compiled.stages if stage.setting.curriculum == name)
+    assert own.parent is not None
+    leaves = own.parent
+    checkpoint = runs.branch_point(project, compiled, leaves)
+    folder = runs.stage_folder(project, compiled, leaves)
+    if folder.is_dir():
+        # The pin comes first: what deletes checkpoints looks for pins after it has taken a name away.
+        pin = checkpoints.pin(folder, leaves.stop, name)
+        try:
+            checkpoint = runs.branch_point(project, compiled, leaves)
+        except CheckpointError:
+            pin.unlink()
+            raise
+    durable.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
+    return Branch(
+        name=name,
+        text=text,
+        compiled=compiled,
+        provenance=texts.provenance_lines(),
+        parent=parent,
+        leaves=leaves,
+        checkpoint=checkpoint,
+    )
+
+
+def draft(project: Project, address: Address, name: str, change: Change) -> str:
+    """The stage file of a branch: the stages that its parent has left, with what is changed."""
+    before = legs_to(project, address)
+    left = _stages_left(lineage(project, address.curriculum), before)
+    base = before[-1].setting
+    until = _position(change.until) if change.until is not None else None
+    if not left and until is None:
+        raise PlanError(
+            f"`{_address(address)}` is the end of its curriculum: a branch there has no stage left",
+            hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
+        )
+    stages = _entries(project, left, cut=before[-1].cut is not None) or [{"name": "continued"}]
+    if left and change.mixture is None and (ramp := _ramp_left(before)):
+        stages[0]["ramp"] = f"{Length(ramp, 'tokens')} tokens"
+    ends = [_end(leg) for leg in left] or [0]
+    if until is not None:
+        count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
+        stages = stages[:count]
+        stages[-1]["until"] = str(until)
+    if change.mixture is not None:
+        for stage in stages:
+            for key in ("mixture", "ramp", "skip"):
+                stage.pop(key, None)
+    changed = {"mixture": change.mixture, "ramp": change.ramp, "batch": change.batch}
+    stages[0] |= {key: value for key, value in changed.items() if value is not None}
+    if change.reset_optimizer:
+        stages[0]["optimizer"] = "reset"
+    point = _address(address)
+    about = f"{point}, {'then ' + change.mixture if change.mixture else 'continued'}"
+    lines = [
+        f"# Branches from {point}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
+        "# optimizer state, learning rate, batch, mixture, and the position of every source.",
+        f"about: {_scalar(about)}",
+        f"from: {point}",
+        f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
+    ]
+    lines += [f"  - {_flow(stage)}" for stage in stages]
+    lines += [
+        "# A stage may also state: batch, ramp (how long shares move), learning_rate with rewarm, optimizer: reset,",
+        "# every, skip. `curriculum plan` shows what comes of it before anything runs.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _position(text: str) -> Length:
+    try:
+        position = parse_length(text)
+    except ValueError as error:
+        raise PlanError(f"`--until`: {error}", hint="as in `--until 2T`") from None
+    if position.unit != "tokens":
+        raise PlanError("`--until` is a position in tokens, counted from the root", hint="as in `--until 2T`")
+    return position
+
+
+def _check_name(project: Project, name: str) -> None:
+    if not schema.is_name(name):
+        raise NotFound(
+            f"`{name}` cannot be the name of a curriculum",
+            hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
+        )
+    if name in project.names("stages"):
+        raise ConfigError(
+            f"`stages/{name}.yaml` exists already; nothing was written",
+            hint="take another name, or edit that file",
+        )
+
+
+def _stages_left(whole: tuple[Leg, ...], before: tuple[Leg, ...]) -> list[Leg]:
+    """The legs of `whole` that lie after the point where `before` ends, the cut one first."""
+    last = before[-1]
+    begin = len(before) if last.cut is None else len(before) - 1
+    return list(whole[begin:])
+
+
+def _ramp_left(before: tuple[Leg, ...]) -> int:
+    """Full-size tokens of its ramp that the cut stage still has before it: going on straight is the same line."""
+    last = before[-1]
+    if last.cut is None or last.setting.ramp is None:
+        return 0
+    start = _end(before[-2]) if len(before) > 1 else 0
+    return max(0, start + length_in_tokens(last.setting, last.setting.ramp, "ramp") - last.cut)
+
+
+def _end(leg: Leg) -> int:
+    return leg.cut if leg.cut is not None else leg.setting.until
+
+
+def _entries(project: Project, left: list[Leg], *, cut: bool) -> list[dict[str, Any]]:
+    """The stages left, as their files state them; a `cut` first one has nothing left to say but its end."""
+    entries: list[dict[str, Any]] = []
+    names: set[str] = set()
+    for number, leg in enumerate(left):
+        setting = leg.setting
+        written = _at(setting.document.value, setting.path)
+        until = written.get("until") if leg.cut is None else None
+        stated: dict[str, Any] = {}
+        if number or not cut:
+            above = _of_file(project, setting.curriculum) if setting.path == ("stages", 0) else {}
+            stated = above | {k: v for k, v in written.items() if k not in {"name", "until", "tokens"}}
+        name = setting.stage
+        while name in names:
+            name += "-again"
+        names.add(name)
+        entries.append({"name": name, "until": until or str(Length(_end(leg), "tokens"))} | stated)
+    return entries
+
+
+def _at(value: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+    for key in path:
+        value = value[key]
+    return dict(value)
+
+
+def _of_file(project: Project, curriculum: str) -> dict[str, Any]:
+    """What a variant's file states above its stages and so for its first one."""
+    file, document = project.curriculum(curriculum)
+    if file.from_ is None:
+        return {}
+    if file.optimizer is not None:
+        raise PlanError(
+            f"`{curriculum}` changes the optimizer, which a stage file that is written for you cannot repeat",
+            place=document.place(("optimizer",)),
+            hint="branch past that point, or write the stage file by hand",
+        )
+    keys = ("sequence_length", "learning_rate", "every")
+    return {key: document.value[key] for key in keys if key in document.value}
+
+
+def _address(address: Address) -> str:
+    """As written in `from:`, losing nothing of the position."""
+    position = f"@{Length(address.position, 'tokens')}" if address.position is not None else ""
+    return f"{replace(address, position=None)}{position}"
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_flow(entry) for entry in value) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    """A YAML scalar in flow style; text is quoted only where it must be."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | Decimal):
+        return str(value)
+    text = str(value)
+    plain = (
+        text
+        and not set(text) & set("{}[],#&*!|>'\"%@`:\\\n\t")
+        and text == text.strip()
+        and text[0] not in "-?"
+    )
+    return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

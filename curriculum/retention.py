@@ -1,0 +1,127 @@
+"""Which checkpoints somebody still needs, and why; the others are what `curriculum prune` may delete.
+
+Kept are a stage's end, its newest ones (to go on from), and every one that somebody branches from: a pin, a
+stage file that leaves the lineage there, or a begun run that grew out of exactly these weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from curriculum import checkpoints, corpora, runs
+from curriculum.errors import CheckpointError, CurriculumError, PlanError
+from curriculum.lineage import lineage
+from curriculum.plan import StagePlan
+from curriculum.project import Project
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A checkpoint with its size on disk and the reasons that keep it; without one it may go."""
+
+    stage: str
+    checkpoint: checkpoints.Checkpoint
+    bytes: int
+    kept_by: tuple[str, ...]
+
+
+def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None = None) -> list[Verdict]:
+    """Judge every checkpoint at `size` (of curriculum `only`), oldest first within its stage.
+
+    PlanError when a stage file cannot be read: what it branches from is not known then.
+    """
+    claims = _branch_points(project, size)
+    roots = _parents_of_begun(project, size)
+    verdicts = []
+    for curriculum, stage, folder in _stages(project, size):
+        if only is not None and curriculum != only:
+            continue
+        found = checkpoints.found(folder / "checkpoints")
+        pins = checkpoints.pinned(folder)
+        plan = StagePlan.load(folder / runs.PLAN) if (folder / runs.PLAN).exists() else None
+        whole = claims.get((curriculum, stage), {})
+        for checkpoint in found:
+            reasons = []
+            if plan is None or checkpoint.position == plan.end:
+                reasons.append("its stage's end" if plan else "its stage has no plan")
+            if checkpoint in found[-keep_last:]:
+                reasons.append("among the newest of its stage")
+            history = _history(checkpoint)
+            if history is None:
+                reasons.append("it cannot be read: `curriculum verify` says why")
+            branched = {
+                *pins.get(checkpoint.position, ()),
+                *whole.get(checkpoint.position, ()),
+                *whole.get(None, ()),
+                *roots.get(history or "", ()),
+            }
+            if branched:
+                reasons.append(f"branched from by {', '.join(sorted(branched))}")
+            verdicts.append(
+                Verdict(
+                    stage=f"{curriculum}/{stage}",
+                    checkpoint=checkpoint,
+                    bytes=sum(file.stat().st_size for file in checkpoint.path.iterdir()),
+                    kept_by=tuple(reasons),
+                )
+            )
+    return verdicts
+
+
+def prune(verdicts: list[Verdict]) -> list[Verdict]:
+    """Delete what nothing keeps; returns what was deleted. One that was pinned meanwhile stays."""
+    return [
+        verdict for verdict in verdicts if not verdict.kept_by and checkpoints.discard(verdict.checkpoint)
+    ]
+
+
+def _stages(project: Project, size: str) -> Iterator[tuple[str, str, Path]]:
+    for folder in sorted((project.runs / size).glob("*/*")):
+        if (folder / "checkpoints").is_dir():
+            yield folder.parent.name, folder.name, folder
+
+
+def _branch_points(project: Project, size: str) -> dict[tuple[str, str], dict[int | None, set[str]]]:
+    """Where the project's stage files leave each stage, in tokens at this size; None stands for all of it."""
+    points: dict[tuple[str, str], dict[int | None, set[str]]] = {}
+    for name in project.names("stages"):
+        try:
+            legs = lineage(project, name)
+        except CurriculumError as error:
+            raise PlanError(
+                f"`stages/{name}.yaml` cannot be read, so what it branches from is not known: {error.what}",
+                place=error.place,
+                hint="mend that file first, or move it out of stages/ if nobody needs it",
+            ) from None
+        try:
+            compiled, _ = corpora.compile_with_texts(project, name, size)
+        except CurriculumError:  # not to be planned at this size now, but it may be later
+            for leg in legs:
+                if leg.setting.curriculum != name:
+                    where = (leg.setting.curriculum, leg.setting.stage)
+                    points.setdefault(where, {}).setdefault(None, set()).add(name)
+            continue
+        for stage in compiled.stages:
+            if stage.setting.curriculum != name:
+                where = (stage.setting.curriculum, stage.setting.stage)
+                points.setdefault(where, {}).setdefault(stage.stop, set()).add(name)
+    return points
+
+
+def _parents_of_begun(project: Project, size: str) -> dict[str, set[str]]:
+    """Histories that begun stages grew out of, each with those stages; also of those whose files are gone."""
+    grown: dict[str, set[str]] = {}
+    for path in (project.runs / size).glob("*/*/plan*.json"):
+        plan = StagePlan.load(path)
+        if plan.parent is not None:
+            grown.setdefault(plan.parent.fingerprint, set()).add(path.parent.parent.name)
+    return grown
+
+
+def _history(checkpoint: checkpoints.Checkpoint) -> str | None:
+    try:
+        return str(checkpoints.state(checkpoint.path)["history"])
+    except (CheckpointError, KeyError):
+        return None
