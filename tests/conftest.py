@@ -98,3 +98,18 @@ def curriculum() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose variant was run once, undisturbed; read only."""
+    project = write_small_project(tmp_path_factory.mktemp("finished") / "project")
+    subprocess.run(
+        [sys.executable, "-m", "curriculum", "run", "variant", "--size", "full"],
+        cwd=project,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return project

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_small_project
 
 from curriculum import checkpoints, ledger
 from curriculum.corpora import compile_with_texts
@@ -36,21 +35,6 @@ def done(project: Path, curriculum: str, stage: str) -> dict[str, object]:
 
 def stage(project: Path, curriculum: str, name: str) -> Path:
     return project / "runs/full" / curriculum / name
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose variant was run once, undisturbed; read only."""
-    project = write_small_project(tmp_path_factory.mktemp("finished") / "project")
-    subprocess.run(
-        [sys.executable, "-m", "curriculum", "run", "variant", *FULL],
-        cwd=project,
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    return project
 
 
 def test_one_command_prepares_the_text_and_trains_every_stage_of_the_lineage(finished: Path) -> None:

@@ -1,0 +1,216 @@
+"""What `curriculum branch` writes, that it means what it shows, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import write_small_project
+
+from curriculum import checkpoints
+from curriculum.branching import Change, branch, draft
+from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
+from curriculum.lineage import lineage, parse_address
+from curriculum.planner import compile_curriculum
+from curriculum.project import Project
+from curriculum.scaffold import init
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Project:
+    init(tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def stages_of(project: Project, name: str) -> list[tuple[str, int, str, str]]:
+    """Name, end, mixture and batch of the stages that a curriculum's own file states."""
+    return [
+        (s.stage, s.until, s.mixture, str(s.batch))
+        for s in (leg.setting for leg in lineage(project, name))
+        if s.curriculum == name
+    ]
+
+
+def make(project: Project, point: str, name: str, size: str = "full", **change: object) -> Project:
+    branch(project, parse_address(point), name, Change(**change), size)  # type: ignore[arg-type]
+    return Project(project.root)
+
+
+def test_a_branch_keeps_the_stages_that_its_parent_has_left_with_the_new_mixture(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
+    assert stages_of(project, "mine") == [
+        ("basic", 1_500_000_000_000, "math-code", "896 sequences"),
+        ("continual", 1_850_000_000_000, "math-code", "896 sequences"),
+        ("cooldown", 2_000_000_000_000, "math-code", "3584 sequences"),
+    ]
+    stages = compile_curriculum(project, "mine", "full").stages
+    assert stages[1].ramp_sequences == 2_929_688
+    assert [stage.ramp_sequences for stage in stages[2:]] == [0, 0]
+
+
+def test_from_a_stage_s_end_the_branch_begins_with_the_next_stage(shipped: Project) -> None:
+    project = make(shipped, "v1.1/basic", "mine", mixture="math-code", ramp="6B")
+    ours, theirs = (compile_curriculum(project, name, "full").stages for name in ("mine", "v1.1-math-code"))
+    assert [stage.plan.fingerprint for stage in ours] == [stage.plan.fingerprint for stage in theirs]
+
+
+@pytest.mark.parametrize("point", ["v1.1@1.2T", "v1.1/basic", "v1.1-math-code@1.6T", "v1.1-math-code@1T"])
+def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(
+    shipped: Project, point: str
+) -> None:
+    project = make(shipped, point, "mine")
+    ours = compile_curriculum(project, "mine", "full").stages
+    theirs = compile_curriculum(project, point.split("@")[0].split("/")[0], "full").stages
+    assert ours[-1].stop == theirs[-1].stop
+    assert ours[-1].plan.windows_read(ours[-1].stop) == theirs[-1].plan.windows_read(theirs[-1].stop)
+    for stage in theirs:
+        for step in (stage.plan.first_step, stage.plan.first_step + stage.steps_run - 1):
+            mine = next(s for s in ours if s.plan.first_step <= step < s.plan.first_step + s.steps_run)
+            assert mine.plan.lr(step) == stage.plan.lr(step)
+            assert mine.plan.batch_sequences == stage.plan.batch_sequences
+            assert (mine.plan.draws(step).window == stage.plan.draws(step).window).all()
+
+
+def test_a_branch_inside_a_ramp_goes_on_along_the_same_line(shipped: Project) -> None:
+    project = make(shipped, "v1.1-math-code@1.502T", "mine")
+    ours = compile_curriculum(project, "mine", "full").stages
+    theirs = compile_curriculum(project, "v1.1-math-code", "full").stages
+    for at in (1_503_000_000_000, 1_505_000_000_000, 1_507_000_000_000, 1_849_000_000_000):
+        counts = []
+        for stages in (ours, theirs):
+            plan = next(s.plan for s in stages if s.plan.start < at <= s.stop)
+            boundary = plan.position_after(plan.first_step + (at - plan.start) // plan.batch_tokens)
+            counts.append(plan.windows_read(boundary))
+        for name, windows in counts[1].items():
+            assert counts[0][name] == pytest.approx(
+                windows, abs=8
+            )  # of millions; two lines meet, each rounded
+
+
+def test_a_later_end_and_another_batch_are_written_where_they_begin(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", batch="1792 sequences", until="1.9T", reset_optimizer=True)
+    assert stages_of(project, "mine") == [
+        ("basic", 1_500_000_000_000, "slimpajama", "1792 sequences"),
+        ("continual", 1_850_000_000_000, "slimpajama", "1792 sequences"),
+        ("cooldown", 1_900_000_000_000, "slimpajama", "3584 sequences"),
+    ]
+    resets = [leg.setting.reset_optimizer for leg in lineage(project, "mine")]
+    assert resets == [False, True, False, False]
+
+
+def test_an_earlier_end_leaves_the_stages_beyond_it_out(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", until="1.3T")
+    assert [(s[0], s[1]) for s in stages_of(project, "mine")] == [("basic", 1_300_000_000_000)]
+
+
+def test_past_its_parent_s_end_a_branch_needs_an_end_of_its_own(shipped: Project) -> None:
+    with pytest.raises(PlanError, match="has no stage left"):
+        make(shipped, "v1.1", "mine")
+    project = make(shipped, "v1.1", "mine", until="2.5T")
+    assert stages_of(project, "mine") == [("continued", 2_500_000_000_000, "slimpajama", "3584 sequences")]
+
+
+def test_what_a_variant_s_file_states_above_its_stages_is_repeated(shipped: Project) -> None:
+    (shipped.root / "stages/odd.yaml").write_text(
+        "from: v1.1/basic\nevery: {checkpoint: 1B}\n"
+        "learning_rate: {shape: constant, max: 2e-4}\n"
+        "stages:\n  - {name: on, until: 1.7T, rewarm: 2B}\n"
+    )
+    project = make(Project(shipped.root), "odd@1T", "mine")
+    first = next(leg.setting for leg in lineage(project, "mine") if leg.setting.stage == "on")
+    assert first.learning_rate.shape == "constant"
+    assert str(first.every.checkpoint) == "1B"
+    assert str(first.rewarm) == "2B"
+
+
+def test_two_stages_of_one_name_in_the_parent_s_lineage_get_two_names(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1T", "one")  # its first stage is called `basic`, as the trunk's
+    project = make(project, "one@0.5T", "two")
+    assert [s[0] for s in stages_of(project, "two")] == ["basic", "basic-again", "continual", "cooldown"]
+
+
+def test_a_position_is_written_without_losing_a_token(shipped: Project) -> None:
+    text = draft(shipped, parse_address("v1.1@1200000000001"), "mine", Change())
+    assert "from: v1.1@1200000000001\n" in text
+
+
+@pytest.mark.parametrize(
+    ("point", "name", "change", "error", "what"),
+    [
+        ("v1.1@1T", "v1.1-math-code", {}, ConfigError, "exists already"),
+        ("v1.1@1T", "../mine", {}, NotFound, "cannot be the name"),
+        ("v1.1@3T", "mine", {}, PlanError, "lies outside its parent"),
+        ("v1.1@x", "mine", {}, NotFound, "not an address"),
+        ("v1.1@1T", "mine", {"mixture": "nosuch"}, PlanError, "unknown mixture"),
+        ("v1.1@1T", "mine", {"ramp": "600B"}, PlanError, "longer than its stage"),
+        ("v1.1@1T", "mine", {"until": "soon"}, PlanError, "--until"),
+        ("v1.1@1T", "mine", {"until": "0.9T"}, PlanError, "ends at"),
+        ("v1.1@1T", "mine", {"batch": "many"}, ConfigError, "batch"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_and_nothing_is_written(
+    shipped: Project, point: str, name: str, change: dict[str, str], error: type[CurriculumError], what: str
+) -> None:
+    before = sorted(path.name for path in (shipped.root / "stages").iterdir())
+    with pytest.raises(error, match=what):
+        make(shipped, point, name, **change)
+    assert sorted(path.name for path in (shipped.root / "stages").iterdir()) == before
+    assert not shipped.runs.exists()
+
+
+def trained(project: Project, curriculum: str, stage: str, positions: list[int]) -> Path:
+    """A stage folder with checkpoints at the given positions, as a run leaves them."""
+    folder = project.stage_folder("full", curriculum, stage)
+    for position in positions:
+        path = folder / "checkpoints" / checkpoints.name(0, position)
+        path.mkdir(parents=True)
+        (path / "state.json").write_text('{"history": "none"}')
+        checkpoints.seal(path)
+    return folder
+
+
+def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    with pytest.raises(CheckpointError, match="2,048 before and 4,096 after") as refused:
+        make(project, "trunk@3000", "mine")
+    assert refused.value.hint is not None
+    assert "trunk@" in refused.value.hint
+    assert checkpoints.pinned(folder) == {}
+    assert "mine" not in project.names("stages")
+
+
+def test_the_position_that_the_refusal_proposes_is_one_with_a_checkpoint(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    (project.root / "sizes.yaml").write_text("full: {}\nthird: {tokens: 0.3}\n")
+    project = Project(project.root)
+    folder = project.stage_folder("third", "trunk", "basic")
+    trained(project, "trunk", "basic", [])
+    for position in (512, 1536, 2048):  # steps of 256 tokens
+        path = folder / "checkpoints" / checkpoints.name(0, position)
+        path.mkdir(parents=True)
+        checkpoints.seal(path)
+    with pytest.raises(CheckpointError) as refused:
+        make(
+            project, "trunk@3333", "mine", size="third"
+        )  # 1,000 tokens at this size, 1,024 at its step boundary
+    assert refused.value.hint is not None
+    proposed = refused.value.hint.split("`")[1]
+    made = branch(Project(project.root), parse_address(proposed), "mine", Change(), "third")
+    assert made.checkpoint is not None
+    assert made.checkpoint.position in (512, 1536)
+
+
+def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    make(project, "trunk@4096", "mine")
+    assert checkpoints.pinned(folder) == {4096: ("mine",)}
+
+
+def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048])
+    made = branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
+    assert made.checkpoint is None
+    assert checkpoints.pinned(folder) == {3072: ("mine",)}

@@ -1,0 +1,166 @@
+"""Which checkpoints a prune may delete: never one that somebody goes on from, whenever it is asked or killed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import write_small_project
+
+from curriculum import checkpoints, durable, retention
+from curriculum.branching import Change, branch
+from curriculum.errors import PlanError
+from curriculum.lineage import parse_address
+from curriculum.planner import compile_curriculum
+from curriculum.project import Project
+
+EVERY = range(1024, 12289, 1024)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project whose trunk and variant left a checkpoint every 1,024 tokens, as a run leaves them."""
+    root = write_small_project(tmp_path / "project")
+    for name in ("trunk", "variant"):
+        put_runs(Project(root), name)
+    return Project(root)
+
+
+def put_runs(project: Project, name: str) -> None:
+    compiled = compile_curriculum(project, name, "full")
+    for stage in compiled.stages:
+        folder = project.stage_folder("full", stage.setting.curriculum, stage.setting.stage)
+        if (folder / "plan.json").exists():
+            continue
+        folder.mkdir(parents=True)
+        stage.plan.save(folder / "plan.json")
+        for position in EVERY:
+            if stage.plan.start < position <= stage.stop:
+                put_checkpoint(folder, position, stage.plan.history(position))
+
+
+def put_checkpoint(folder: Path, position: int, history: str) -> Path:
+    path = folder / "checkpoints" / checkpoints.name(0, position)
+    path.mkdir(parents=True)
+    durable.write_json(path / "state.json", {"history": history})
+    checkpoints.seal(path)
+    return path
+
+
+def kept(project: Project, keep_last: int = 1) -> dict[str, list[int]]:
+    """Positions that a prune leaves, by stage."""
+    stages: dict[str, list[int]] = {}
+    for verdict in retention.survey(project, "full", keep_last=keep_last):
+        if verdict.kept_by:
+            stages.setdefault(verdict.stage, []).append(verdict.checkpoint.position)
+    return stages
+
+
+def test_stage_ends_and_the_newest_stay_and_the_rest_may_go(project: Project) -> None:
+    assert kept(project) == {
+        "trunk/basic": [6144],
+        "trunk/continual": [9216],
+        "trunk/cooldown": [12288],
+        "variant/continual": [9216],
+        "variant/cooldown": [12288],
+    }
+    assert kept(project, keep_last=2)["trunk/basic"] == [5120, 6144]
+
+
+def test_what_a_stage_file_branches_from_stays(project: Project) -> None:
+    (project.root / "stages/mine.yaml").write_text(
+        "from: variant@2048\nstages:\n  - {name: on, until: 9000, mixture: mixed}\n"
+    )
+    assert kept(Project(project.root))["trunk/basic"] == [2048, 6144]
+
+
+def test_what_was_pinned_stays_even_when_its_stage_file_is_gone(project: Project) -> None:
+    branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
+    (project.root / "stages/mine.yaml").unlink()
+    assert kept(Project(project.root))["trunk/basic"] == [3072, 6144]
+
+
+def test_what_a_begun_run_grew_out_of_stays_though_its_stage_file_and_pin_are_gone(project: Project) -> None:
+    branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
+    put_runs(Project(project.root), "mine")
+    (project.root / "stages/mine.yaml").unlink()
+    shutil.rmtree(project.stage_folder("full", "trunk", "basic") / "pins")
+    assert kept(Project(project.root))["trunk/basic"] == [3072, 6144]
+
+
+def test_a_variant_that_cannot_be_planned_now_keeps_everything_it_may_come_from(project: Project) -> None:
+    (project.root / "stages/mine.yaml").write_text(
+        "from: trunk@2048\nstages:\n  - {name: on, until: 9000, mixture: nosuch}\n"
+    )
+    assert kept(Project(project.root))["trunk/basic"] == [1024, 2048, 3072, 4096, 5120, 6144]
+
+
+def test_with_a_stage_file_that_cannot_be_read_nothing_is_judged(project: Project) -> None:
+    (project.root / "stages/mine.yaml").write_text("from: [trunk\n")
+    with pytest.raises(PlanError, match=r"`stages/mine.yaml` cannot be read"):
+        retention.survey(Project(project.root), "full")
+
+
+def test_a_checkpoint_that_cannot_be_read_is_left_for_verify(project: Project) -> None:
+    folder = project.stage_folder("full", "trunk", "basic") / "checkpoints"
+    (folder / checkpoints.name(0, 2048) / "state.json").write_text("{")
+    assert kept(project)["trunk/basic"] == [2048, 6144]
+
+
+def test_pruning_deletes_what_may_go_and_nothing_else(project: Project) -> None:
+    expected = kept(project)
+    verdicts = retention.survey(project, "full")
+    deleted = retention.prune(verdicts)
+    assert len(deleted) == len(verdicts) - sum(map(len, expected.values()))
+    left = {
+        f"{folder.parent.parent.name}/{folder.parent.name}": [c.position for c in checkpoints.found(folder)]
+        for folder in project.runs.glob("full/*/*/checkpoints")
+    }
+    assert left == expected
+    assert not list(project.runs.rglob(".removed-*"))
+
+
+def test_one_curriculum_is_judged_alone_when_it_is_named(project: Project) -> None:
+    assert {v.stage for v in retention.survey(project, "full", only="variant")} == {
+        "variant/continual",
+        "variant/cooldown",
+    }
+
+
+def test_a_pin_that_comes_after_the_survey_still_saves_its_checkpoint(project: Project) -> None:
+    verdicts = retention.survey(project, "full")
+    folder = project.stage_folder("full", "trunk", "basic")
+    checkpoints.pin(folder, 2048, "late")
+    deleted = [v.checkpoint.position for v in retention.prune(verdicts) if v.stage == "trunk/basic"]
+    assert deleted == [1024, 3072, 4096, 5120]
+
+
+def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project.stage_folder("full", "trunk", "basic")
+    doomed = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 2048)
+    set_aside = durable.set_aside
+
+    def pinned_meanwhile(path: Path) -> Path:
+        aside = set_aside(path)
+        checkpoints.pin(folder, 2048, "late")
+        return aside
+
+    monkeypatch.setattr(durable, "set_aside", pinned_meanwhile)
+    assert not checkpoints.discard(doomed)
+    checkpoints.verify(doomed.path)
+
+
+def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(project: Project) -> None:
+    folder = project.stage_folder("full", "trunk", "basic")
+    doomed = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 2048)
+    other = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 3072)
+    durable.set_aside(doomed.path)
+    durable.set_aside(other.path)
+    checkpoints.pin(folder, 2048, "late")
+    checkpoints.sweep(folder / "checkpoints")
+    assert [c.position for c in checkpoints.found(folder / "checkpoints")] == [1024, 2048, 4096, 5120, 6144]
+    checkpoints.verify(doomed.path)
+    assert not list((folder / "checkpoints").glob(".*"))
