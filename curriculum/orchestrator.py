@@ -10,20 +10,21 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from curriculum import checkpoints, corpora, durable, schema
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt
-from curriculum.diff import first_difference
-from curriculum.errors import Drift, PlanError
+from curriculum.begun import check_begun
+from curriculum.errors import PlanError
 from curriculum.launchers import local
-from curriculum.plan import StagePlan, share_of_rank
+from curriculum.plan import share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
 from curriculum.preparation import prepare
 from curriculum.project import Project
-from curriculum.runs import DONE, LOCK, PLAN, branch_point, checkpoint_at, is_reached, stage_folder
+from curriculum.runs import LOCK, PLAN, branch_point, checkpoint_at, is_reached, stage_folder
 from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
 
 
@@ -42,8 +43,10 @@ def run(request: Run) -> Result:
     # Faulty files, and a machine that does not fit them, are refused before any process starts.
     declared, _ = corpora.compile_with_texts(project, request.curriculum, request.size)
     processes = processes_for(request, declared)
+    early = partial(check_begun, project, accept=request.accept_change, prepared=False)
+    early(declared)
     with stop_on_signals() as stop:
-        texts = prepare(request, stop)
+        texts = prepare(request, stop, with_tokenizer=early)
         if texts is None:
             return Result(declared, True, ())
         compiled = compile_curriculum(
@@ -93,53 +96,6 @@ def processes_for(request: Run, compiled: Compiled) -> int:
             place = document.place((request.machine, stated[0])) if stated and not asked else None
             raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
     return processes
-
-
-def check_begun(project: Project, compiled: Compiled, *, accept: bool = False) -> None:
-    """Compare every begun stage's stored plan with the files; Drift shows the difference and the way out."""
-    for stage in compiled.stages:
-        folder = stage_folder(project, compiled, stage)
-        path = folder / PLAN
-        if not path.exists():
-            continue
-        stored = StagePlan.load(path)
-        if stored.fingerprint == stage.plan.fingerprint:
-            continue
-        last = checkpoints.latest(folder / "checkpoints")
-        if last is None:
-            _replace_plan(folder, stored)  # nothing was saved under the old plan: nothing is lost with it
-            continue
-        if _same_until(stored, stage.plan, min(last.position, stage.stop)) and stage.stop <= last.position:
-            continue  # this lineage leaves the stage before the change
-        difference = first_difference(stored, stage.plan)
-        assert difference is not None
-        ahead = _same_until(stored, stage.plan, last.position) and not (folder / DONE).exists()
-        if ahead and accept:
-            _replace_plan(folder, stored)
-            continue
-        raise Drift(
-            f"`{stage.name}` has begun with another plan: {', '.join(difference.what)} would change from "
-            f"step {difference.step:,} on ({difference.position:,} tokens); it is saved up to {last.position:,}",
-            place=stage.setting.place("mixture"),
-            hint=(
-                "the change lies ahead of the last checkpoint: `--accept-change` goes on with it and keeps the old plan"
-                if ahead
-                else "put the files back, give the curriculum a new name, or branch from a checkpoint before the change"
-            ),
-        )
-
-
-def _same_until(stored: StagePlan, new: StagePlan, position: int) -> bool:
-    try:
-        return stored.history(position) == new.history(position)
-    except PlanError:  # one of the two has no step boundary there
-        return False
-
-
-def _replace_plan(folder: Path, stored: StagePlan) -> None:
-    number = len(list(folder.glob("plan-*.json")))
-    durable.write_bytes(folder / f"plan-{number:03d}.json", (folder / PLAN).read_bytes())
-    (folder / PLAN).unlink()
 
 
 def _train(

@@ -352,6 +352,7 @@ class StagePlan:
         value = self.to_json()
         del value["labels"]
         value["steps"] = steps
+        value["learning_rate"] = self.learning_rate.until(position)
         value["pieces"] = [{**asdict(piece), "blend": at} for at, piece in enumerate(pieces)]
         value["blends"] = [value["blends"][piece.blend] for piece in pieces]
         reached = self.items(sequences)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from curriculum import corpora
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.errors import NotFound, did_you_mean
-from curriculum.planner import compile_curriculum
+from curriculum.planner import Compiled, compile_curriculum
 from curriculum.supervisor import StopRequested
 
 
-def prepare(request: Run, stop: StopRequested, only: str | None = None) -> corpora.Texts | None:
-    """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop."""
+def prepare(
+    request: Run,
+    stop: StopRequested,
+    only: str | None = None,
+    *,
+    with_tokenizer: Callable[[Compiled], None] = lambda compiled: None,
+) -> corpora.Texts | None:
+    """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop.
+
+    A tokenizer that had to be trained first is shown to `with_tokenizer`, which may refuse it, before any text is
+    tokenised with it.
+    """
     project = request.project
     compiled = compile_curriculum(project, request.curriculum, request.size)
     attempts = project.data / "attempts"
@@ -29,6 +40,7 @@ def prepare(request: Run, stop: StopRequested, only: str | None = None) -> corpo
         job = jobs.TokenizerJob(attempt_folder=str(fresh_attempt(attempts)), request=tokenizer)
         if not carry_out(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
             return None
+        with_tokenizer(corpora.compile_with_texts(project, request.curriculum, request.size)[0])
     for dataset in texts.missing(only):
         asked = texts.request(dataset)
         prepare_job = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=asked)

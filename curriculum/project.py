@@ -37,6 +37,12 @@ class Project:
         project._drafts = {**self._drafts, name: text}
         return project
 
+    def with_curriculum(self, name: str, file: schema.CurriculumFile, document: Document) -> Project:
+        """The same project with `file` in the place of `stages/<name>.yaml`."""
+        other = Project(self.root)
+        other._curricula[name] = (file, document)
+        return other
+
     @property
     def runs(self) -> Path:
         return self.root / "runs"

@@ -121,6 +121,51 @@ class LearningRate:
             part = 1.0 - gone
         return self.min + part * (self.max - self.min)
 
+    # --- what decides a value: two curves with equal forms at a position have equal values there --------------
+
+    @property
+    def falls_from(self) -> int | None:
+        """The last position at which the rate is still `max`; None when it never falls."""
+        if self.shape == "constant":
+            return None
+        return self.horizon - self.decay if self.shape == "wsd" else self.warmup
+
+    def form(self, position: int) -> tuple[object, ...]:
+        """The formula in force at `position` with all its numbers; the same until the next of `breaks`."""
+        rewarm = self.rewarm
+        if rewarm is not None and rewarm.start <= position < rewarm.start + rewarm.tokens:
+            return ("line", rewarm, self._curve(rewarm.start + rewarm.tokens))
+        if position < self.warmup:
+            return ("warm-up", self.warmup, self.max)
+        fall = self.falls_from
+        if fall is None or (position <= fall and position < self.horizon):
+            return ("steady", self.max)
+        if position >= self.horizon:
+            return ("steady", self.min)
+        curve = {"cosine": "cosine", "linear": "linear", "wsd": self.decay_shape}[self.shape]
+        return (curve, fall, self.horizon, self.max, self.min)
+
+    def breaks(self) -> list[int]:
+        """Every position from which another form may be in force, in order."""
+        found = {self.warmup}
+        if self.falls_from is not None:
+            found |= {self.falls_from + 1, self.horizon}
+        if self.rewarm is not None:
+            found |= {self.rewarm.start, self.rewarm.start + self.rewarm.tokens}
+        return sorted(found)
+
+    def until(self, position: int) -> dict[str, Any]:
+        """`to_json` without what no position up to `position` has felt: a fall or a rewarm still ahead."""
+        value = self.to_json()
+        reached = position
+        if self.rewarm is not None and position < self.rewarm.start:
+            value["rewarm"] = None
+        elif self.rewarm is not None:
+            reached = max(position, self.rewarm.start + self.rewarm.tokens)
+        if self.falls_from is None or reached <= self.falls_from:
+            value.update(dict.fromkeys(("shape", "min", "horizon", "decay", "decay_shape")))
+        return value
+
     def rewarmed(self, *, start: int, tokens: int, value: float) -> LearningRate:
         """This curve, joined `tokens` after `start` by a straight line from `value`; its only rewarm."""
         return replace(self, rewarm=Rewarm(start, tokens, value))

@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
         "launchers",
         "attempts",
         "preparation",
+        "begun",
         "orchestrator",
         "scaffold",
         "branching",

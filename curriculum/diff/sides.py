@@ -1,0 +1,92 @@
+"""What a side of `curriculum diff A B` stands for: a curriculum, an address, a stage file anywhere, a plan that ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from curriculum import checkpoints, runs, schema, yamlfile
+from curriculum.corpora import Texts, compile_with_texts
+from curriculum.diff.clock import Lineage, Stretch, stretches
+from curriculum.errors import NotFound
+from curriculum.lineage import legs_to, parse_address
+from curriculum.plan import StagePlan
+from curriculum.planner import Compiled, compile_legs
+from curriculum.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two things to compare, under the words that asked for it."""
+
+    label: str
+    lineage: Lineage
+
+
+def side(project: Project, asked: str, size: str) -> Side:
+    """Read one side; NotFound or whatever refusal the files earn."""
+    path = Path(asked)
+    if path.is_dir() and (path / runs.PLAN).is_file():
+        path = path / runs.PLAN
+    if path.suffix == ".json" or path.name == runs.PLAN:
+        plan = StagePlan.load(path)
+        name = "/".join(str(plan.labels[key]) for key in ("curriculum", "stage") if key in plan.labels)
+        return Side(asked, (Stretch(name or path.stem, plan, plan.end),))
+    if path.suffix in (".yaml", ".yml") or "/" in asked and path.is_file():
+        if not path.is_file():
+            raise NotFound(f"there is no file `{asked}`", hint="a curriculum of this project goes by its name")
+        name = path.stem if schema.is_name(path.stem) else "given"
+        document = yamlfile.load(path.resolve(), root=project.root)
+        compiled, _ = compile_with_texts(
+            project.with_curriculum(name, schema.validate(schema.CurriculumFile, document), document), name, size
+        )
+        return Side(asked, stretches(compiled.stages))
+    address = parse_address(asked)
+    if address.stage is None and address.position is None:
+        compiled, _ = compile_with_texts(project, address.curriculum, size)
+        return Side(asked, stretches(compiled.stages))
+    legs = legs_to(project, address)
+    declared = compile_legs(project, address.curriculum, legs, size)
+    texts = Texts(project, declared)
+    if texts.tokenizer is not None:
+        declared = compile_legs(
+            project, address.curriculum, legs, size, facts=texts.facts, tokenizer=texts.tokenizer
+        )
+    return Side(asked, stretches(declared.stages))
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A begun stage: how far it is saved, in tokens, None while nothing is."""
+
+    stage: str
+    saved: int | None
+    done: bool
+
+
+def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[Ran, ...]] | None:
+    """`name`'s files, and beside them the plans of its stages that have begun; None when none has."""
+    compiled, _ = compile_with_texts(project, name, size)
+    begun = _begun(project, compiled)
+    if not begun:
+        return None
+    ran = []
+    stored = []
+    for stage, plan in zip(compiled.stages, begun, strict=False):
+        folder = runs.stage_folder(project, compiled, stage)
+        last = checkpoints.latest(folder / "checkpoints")
+        ran.append(Ran(stage.name, last.position if last else None, (folder / runs.DONE).exists()))
+        leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
+        stored.append(Stretch(stage.name, plan, stage.stop if leaves_early else plan.end))
+    files = stretches(compiled.stages[: len(begun)])
+    return Side(f"what ran of {name}", tuple(stored)), Side(f"the files of {name}", files), tuple(ran)
+
+
+def _begun(project: Project, compiled: Compiled) -> list[StagePlan]:
+    plans = []
+    for stage in compiled.stages:
+        path = runs.stage_folder(project, compiled, stage) / runs.PLAN
+        if not path.exists():
+            break
+        plans.append(StagePlan.load(path))
+    return plans
