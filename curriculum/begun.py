@@ -91,9 +91,7 @@ def _drift(
     )
     wording = "from" if first.exact else "at the latest from"
     if ahead:
-        hint = (
-            "the change lies ahead of the last checkpoint: `--accept-change` goes on with it and keeps the old plan"
-        )
+        hint = "the change lies ahead of the last checkpoint: `--accept-change` goes on with it and keeps the old plan"
     else:
         hint = _way_out(compiled, stage, stage_folder(project, compiled, stage), first.same_until)
     return Drift(
@@ -114,9 +112,7 @@ def _way_out(compiled: Compiled, stage: CompiledStage, folder: Path, position: i
     elif stage.parent is not None:
         at = f"where this stage begins (`from: {stage.parent.name}`)"
     else:
-        return (
-            f"put the files back, or give the edited curriculum a new name beside `{name}` (stages/NEW-NAME.yaml)"
-        )
+        return f"put the files back, or give the edited curriculum a new name beside `{name}` (stages/NEW-NAME.yaml)"
     return f"put the files back, or give the change a curriculum of its own that branches from {at}"
 
 
@@ -124,7 +120,10 @@ def _place(project: Project, stage: CompiledStage, stored: StagePlan, plan: Stag
     """Where the first thing that differs is written."""
     setting = stage.setting
     if what == diff.TOKENS:
-        if stored.labels.get("mixture") == setting.mixture and stored.blends[-1].weights != plan.blends[-1].weights:
+        if (
+            stored.labels.get("mixture") == setting.mixture
+            and stored.blends[-1].weights != plan.blends[-1].weights
+        ):
             return project.mixture(setting.mixture)[1].place(("weights",))
         if stored.blends[0].ramp != plan.blends[0].ramp:
             return setting.place("ramp")

@@ -182,7 +182,7 @@ def test_an_edit_of_the_future_leaves_the_past_of_a_stage_alone(tmp_path: Path) 
     new = compile_curriculum(longer, "v1.1-math-code", "full").stages[1].plan
     difference = first_difference(old, new)
     assert difference is not None
-    assert difference.what == ("the mixture",)
+    assert difference.what == ("the tokens read",)
     for step in range(old.first_step, difference.step):
         assert (old.draws(step).window == new.draws(step).window).all()
     there = difference.step

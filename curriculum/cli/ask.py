@@ -43,13 +43,34 @@ def batch(
 
 
 def diff(
-    old: Name, new: Annotated[str, typer.Argument(help="another curriculum")], size: Size = "rehearsal"
+    old: Annotated[
+        str, typer.Argument(help="a curriculum, NAME[/STAGE][@TOKENS], a stage file, or a plan.json")
+    ],
+    new: Annotated[
+        str | None, typer.Argument(help="another of these; without it: what ran under the first's name")
+    ] = None,
+    size: Size = "rehearsal",
+    as_json: AsJson = False,
 ) -> None:
-    """Show the first step at which two curricula part, and what differs there."""
-    from curriculum.diff import first_parting
-    from curriculum.view.questions import parting_view
+    """Show the first step at which two curricula part, in what, and the tokens moved after it."""
+    from curriculum.diff import compare, sides
+    from curriculum.view.diff import comparison_json, comparison_view
 
     project = open_project()
-    mine, _ = compiled_with_texts(project, old, size)
-    theirs, _ = compiled_with_texts(project, new, size)
-    open_console().print(parting_view(first_parting(mine.stages, theirs.stages), old, new))
+    ran: tuple[sides.Ran, ...] = ()
+    if new is None:
+        beside = sides.against_what_ran(project, old, size)
+        if beside is None:
+            if as_json:
+                print_json({"old": old, "size": size, "begun": False})
+            else:
+                print(f"nothing of `{old}` has begun at size {size}: its files may be edited freely")
+            return
+        mine, theirs, ran = beside
+    else:
+        mine, theirs = (sides.side(project, asked, size) for asked in (old, new))
+    compared = compare(mine.lineage, theirs.lineage)
+    if as_json:
+        print_json(comparison_json(compared, mine.label, theirs.label, size, ran))
+    else:
+        open_console().print(comparison_view(compared, mine.label, theirs.label, size, ran))

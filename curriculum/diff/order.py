@@ -45,7 +45,14 @@ class _Side:
             return ("tree", tuple(weights.items()), self.index % sum(weights.values()), items)
         before, after = _reduced(mixer.before.weights), _reduced(mixer.after.weights)
         turn = mixer.before_index % sum(before.values())
-        return ("ramp", *(tuple(w.items()) for w in (before, after)), turn, mixer.sequences, self.index, items)
+        return (
+            "ramp",
+            *(tuple(w.items()) for w in (before, after)),
+            turn,
+            mixer.sequences,
+            self.index,
+            items,
+        )
 
     def draws(self, begin: int, count: int) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.int64]]:
         """`(names, source, item)` of `count` sequences."""

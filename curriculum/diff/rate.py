@@ -62,7 +62,9 @@ def _search(overlap: Overlap, low: int, high: int) -> Found | None:
         if right == nearest(high - 1):
             return Found(None, same_until, False)
         left = right
-        right = nearest(min(high - 1, same_until + 2 * max(right - same_until, overlap.old.plan.batch_tokens)))
+        right = nearest(
+            min(high - 1, same_until + 2 * max(right - same_until, overlap.old.plan.batch_tokens))
+        )
     while right - left > overlap.old.plan.batch_tokens:
         middle = nearest((left + right) // 2)
         left, right = (left, middle) if apart(middle) else (middle, right)

@@ -34,11 +34,15 @@ def side(project: Project, asked: str, size: str) -> Side:
         return Side(asked, (Stretch(name or path.stem, plan, plan.end),))
     if path.suffix in (".yaml", ".yml") or "/" in asked and path.is_file():
         if not path.is_file():
-            raise NotFound(f"there is no file `{asked}`", hint="a curriculum of this project goes by its name")
+            raise NotFound(
+                f"there is no file `{asked}`", hint="a curriculum of this project goes by its name"
+            )
         name = path.stem if schema.is_name(path.stem) else "given"
         document = yamlfile.load(path.resolve(), root=project.root)
         compiled, _ = compile_with_texts(
-            project.with_curriculum(name, schema.validate(schema.CurriculumFile, document), document), name, size
+            project.with_curriculum(name, schema.validate(schema.CurriculumFile, document), document),
+            name,
+            size,
         )
         return Side(asked, stretches(compiled.stages))
     address = parse_address(asked)

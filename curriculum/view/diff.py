@@ -1,0 +1,111 @@
+"""What `curriculum diff` shows: what is the same, where two curricula part in what, and the tokens moved after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from curriculum.diff import Comparison, Part
+from curriculum.diff.sides import Ran
+from curriculum.units import show_count, show_exact
+from curriculum.view.tables import table
+
+
+def comparison_view(
+    compared: Comparison, old: str, new: str, size: str, ran: Sequence[Ran] = ()
+) -> RenderableType:
+    """A whole comparison; fits 80 columns."""
+    parts: list[RenderableType] = [
+        Text.assemble((old, "bold"), "  against  ", (new, "bold")),
+        Text(f"size {size}; positions in tokens from the root", style="dim"),
+        Text(),
+        *_same(compared),
+    ]
+    if compared.same:
+        parts.append(Text("nothing differs", style="bold"))
+    else:
+        parts += [Text(), _partings(compared), *_doubts(compared.parts), Text(), *_moved(compared)]
+    for what in compared.undecided:
+        parts.append(
+            Text(f"{what}: other parameters, though no step that was compared differs; not proven equal")
+        )
+    if ran:
+        parts += [Text(), *_consequences(compared, ran)]
+    return Group(*parts)
+
+
+def comparison_json(
+    compared: Comparison, old: str, new: str, size: str, ran: Sequence[Ran]
+) -> dict[str, Any]:
+    """The same as plain values."""
+    value: Mapping[str, Any] = asdict(compared)
+    moved = [{**asdict(entry), "difference": entry.difference} for entry in compared.moved]
+    beside = {"ran": [asdict(stage) for stage in ran]} if ran else {}
+    return {"old": old, "new": new, "size": size, "same": compared.same, **value, "moved": moved, **beside}
+
+
+def _same(compared: Comparison) -> list[RenderableType]:
+    if not compared.shared:
+        return [Text(f"the same in both: nothing from {show_exact(compared.begin)} tokens on")]
+    lines: list[RenderableType] = [
+        Text("the same in both, step for step, proven by the plans' numbers", style="bold")
+    ]
+    for shared in compared.shared:
+        name = shared.old if shared.old == shared.new else f"{shared.old} = {shared.new}"
+        extent = "all of it" if shared.whole else f"up to {show_exact(shared.end)}"
+        lines.append(Text(f"  {name}: {show_exact(shared.steps)} steps, {extent}"))
+    return lines
+
+
+def _partings(compared: Comparison) -> RenderableType:
+    drawn = table(("they part in", "left"), ("from step", "right"), ("at (tokens)", "right"))
+    for part in compared.parts:
+        step = show_exact(part.step)
+        if part.new_step != part.step:
+            step += f" | {show_exact(part.new_step)}"
+        drawn.add_row(f"  {part.what}", step, show_exact(part.position))
+    return drawn
+
+
+def _doubts(parts: Sequence[Part]) -> list[RenderableType]:
+    return [
+        Text(
+            f"  {part.what}: at the latest there; proven the same only up to {show_exact(part.same_until)} tokens",
+            style="dim",
+        )
+        for part in parts
+        if not part.exact
+    ]
+
+
+def _moved(compared: Comparison) -> list[RenderableType]:
+    if compared.old_end == compared.new_end:
+        ends = f"both end at {show_exact(compared.old_end)}"
+    else:
+        ends = (
+            f"they end apart: {show_exact(compared.old_end)} and {show_exact(compared.new_end)}, "
+            "each is counted to its own end"
+        )
+    drawn = table(
+        (f"tokens after {show_exact(compared.same_until)}", "left"),
+        ("first", "right"),
+        ("second", "right"),
+        ("moved", "right"),
+    )
+    for entry in compared.moved:
+        sign = "+" if entry.difference > 0 else ""
+        moved = f"{sign}{show_count(entry.difference)}" if entry.difference else "0"
+        drawn.add_row(f"  {entry.source}", show_count(entry.old), show_count(entry.new), moved)
+    return [drawn, Text(ends, style="dim")] if compared.moved else [Text(ends, style="dim")]
+
+
+def _consequences(compared: Comparison, ran: Sequence[Ran]) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for stage in ran:
+        saved = f"saved up to {show_exact(stage.saved)}" if stage.saved is not None else "nothing saved yet"
+        lines.append(Text(f"{stage.stage}: {'done' if stage.done else 'begun'}, {saved}"))
+    return lines
