@@ -212,7 +212,10 @@ def holder_of(path: Path) -> Mapping[str, Any] | None:
     """Who holds the lock at `path` now, or None when nobody does."""
     if not path.exists():
         return None
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:  # another person's run: reading is enough to look
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from curriculum.following import Training
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.shards.progress import read_progress
 from curriculum.units import show_count, show_exact, show_seconds
+from curriculum.view.watching import training_line
 
 
 class Progress:
@@ -25,15 +26,10 @@ class Progress:
         self.every_seconds = every_seconds
         self._live: Live | None = None
         self._stage: CompiledStage | None = None
-        self._metrics: Path | None = None
-        self._offset = 0
-        self._last: dict[str, Any] = {}
-        self._losses: dict[str, float] = {}
+        self._training: Training | None = None
         self._printed = 0.0
         self._said = ""
         self._begun = 0.0
-        self._begun_at = 0
-        self._rate = 0.0
         self._text: tuple[str, Path | None] | None = None
 
     # --- Listener ---
@@ -62,9 +58,7 @@ class Progress:
         self.console.print(f"{stage.name}  done, at {show_exact(stage.stop)} tokens")
 
     def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None:
-        self._stage, self._metrics = stage, folder / "metrics.jsonl"
-        self._offset, self._last, self._losses = 0, {}, {}
-        self._begun_at, self._rate = resumed_at, 0.0
+        self._stage, self._training = stage, Training(folder, begun_at=resumed_at)
         plan = stage.plan
         how = "goes on" if resumed_at > plan.start else "begins"
         first = plan.step_at(resumed_at)
@@ -76,8 +70,6 @@ class Progress:
         self._open()
 
     def tick(self) -> None:
-        if self._stage is not None:
-            self._follow()
         line = self._line() if self._stage is not None else self._prepare_line()
         if not line:
             return
@@ -88,7 +80,6 @@ class Progress:
             self._say(line)
 
     def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None:
-        self._follow()
         line = self._line()
         self._close()
         self._say(line)
@@ -112,40 +103,12 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def _follow(self) -> None:
-        if self._metrics is None or not self._metrics.exists():
-            return
-        with self._metrics.open("rb") as file:
-            if self._offset > self._metrics.stat().st_size:
-                self._offset = 0
-            file.seek(self._offset)
-            data = file.read()
-        whole, newline, _ = data.rpartition(b"\n")
-        if not newline:
-            return
-        self._offset += len(whole) + 1
-        for raw in whole.splitlines():
-            line = json.loads(raw)
-            if line["position"] <= self._begun_at:
-                continue
-            self._last = line
-            new = line["tokens_per_second"]
-            self._rate = new if self._rate == 0 else 0.9 * self._rate + 0.1 * new
-            for name, entry in line.get("sources", {}).items():
-                if entry["tokens"]:
-                    self._losses[name] = entry["loss"]
-
     def _line(self) -> str:
-        stage, last = self._stage, self._last
-        if stage is None or not last:
+        if self._stage is None or self._training is None:
             return ""
-        plan = stage.plan
-        done = (last["position"] - plan.start) / max(1, stage.stop - plan.start)
-        left = (stage.stop - last["position"]) / self._rate if self._rate > 0 else 0.0
-        losses = "  ".join(f"{name} {loss:.3f}" for name, loss in sorted(self._losses.items()))
-        return (
-            f"{stage.setting.stage} {done * 100:5.1f}%  {show_count(last['position'])} of {show_count(stage.stop)} "
-            f"tokens  {self._rate:,.0f} tok/s  left {show_seconds(left)}  {losses}"
+        self._training.update()
+        return training_line(
+            self._training, self._stage.setting.stage, self._stage.plan.start, self._stage.stop
         )
 
     def _prepare_line(self) -> str:

@@ -11,7 +11,6 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from curriculum import checkpoints, corpora, durable, schema

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from curriculum import checkpoints, corpora, durable
-from curriculum.errors import CheckpointError, CurriculumError
+from curriculum import checkpoints
+from curriculum.errors import CheckpointError
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.units import Length
@@ -66,38 +65,3 @@ def nearest_position(kept: list[int], position: int) -> int:
 def _full_size(position: int, compiled: Compiled) -> str:
     """A position at this size as one writes it in `from:`: the full-size one whose step boundary it is."""
     return str(Length(int(position / compiled.scale), "tokens"))
-
-
-def status(project: Project, size: str, name: str | None = None) -> list[dict[str, Any]]:
-    """Every stage of the project's curricula (or of one lineage) at a size: planned, how far, running or done."""
-    rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for curriculum in [name] if name else project.names("stages"):
-        try:
-            compiled, _ = corpora.compile_with_texts(project, curriculum, size)
-        except CurriculumError as error:
-            if name:
-                raise
-            rows.append({"stage": curriculum, "state": "refused", "why": error.what})
-            continue
-        for stage in compiled.stages:
-            if stage.name in seen:
-                continue
-            seen.add(stage.name)
-            folder = stage_folder(project, compiled, stage)
-            found = checkpoints.found(folder / "checkpoints")
-            position = found[-1].position if found else stage.plan.start
-            running = durable.holder_of(folder / LOCK) is not None
-            done = (folder / DONE).exists()
-            rows.append(
-                {
-                    "stage": stage.name,
-                    "from": stage.parent.name if stage.parent else None,
-                    "state": "running" if running else "done" if done else "begun" if found else "planned",
-                    "starts_at": stage.plan.start,
-                    "position": position,
-                    "ends_at": stage.plan.end,
-                    "checkpoints": [checkpoint.name for checkpoint in found],
-                }
-            )
-    return rows

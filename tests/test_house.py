@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"order", "stock"},
     {"planner"},
     {"corpora"},
-    {"diff", "trace", "verify", "results", "summary", "runs"},
+    {"diff", "trace", "verify", "results", "summary", "runs", "following", "standing"},
     {
         "supervisor",
         "launchers",
@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
         "branching",
         "retention",
     },
-    {"view", "live", "picture"},
+    {"view", "live", "watch", "picture"},
     {"cli", "__main__"},
 ]
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]

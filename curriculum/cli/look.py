@@ -12,14 +12,35 @@ from curriculum.cli.words import AsJson, Size, open_console, open_project, print
 def status(
     name: Annotated[str | None, typer.Argument(help="one curriculum; all of them without")] = None,
     size: Size = "rehearsal",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="watch it run, from any terminal; Ctrl-C leaves it running")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show every stage of the project: planned, how far, or done."""
-    from curriculum import runs
-    from curriculum.view.runs import status_view
+    """Show the project's curricula as a tree: planned, how far, or done; or watch one of them run."""
+    from dataclasses import asdict
 
-    rows = runs.status(open_project(), size, name)
+    from curriculum.errors import PlanError
+
+    project = open_project()
+    if follow:
+        from curriculum.watch import Watch
+
+        if name is None or as_json:
+            raise PlanError(
+                "`--follow` watches one curriculum, as lines or as a panel",
+                hint="as in `curriculum status v1.1 --follow`; `--json` shows how things are now",
+            )
+        try:
+            Watch(project, name, size, open_console()).follow()
+        except KeyboardInterrupt:
+            print("left; what runs goes on")
+        return
+    from curriculum.standing import standing
+    from curriculum.view.status import standing_view
+
+    now = standing(project, size, name)
     if as_json:
-        print_json(rows)
+        print_json(asdict(now))
     else:
-        open_console().print(status_view(rows, size))
+        open_console().print(standing_view(now))

@@ -17,8 +17,17 @@ from curriculum.plan import StagePlan
 from curriculum.planner import CompiledStage
 
 __all__ = [
-    *("Comparison", "Difference", "Moved", "Part", "Parting", "Shared", "Stretch"),
-    *("compare", "first_difference", "first_parting", "stretches"),
+    "Comparison",
+    "Difference",
+    "Moved",
+    "Part",
+    "Parting",
+    "Shared",
+    "Stretch",
+    "compare",
+    "first_difference",
+    "first_parting",
+    "stretches",
 ]
 
 TOKENS, RATE, BATCH, END = "the tokens read", "the learning rate", "the batch", "the end"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +116,7 @@ def _pieces(overlap: Overlap) -> Iterator[tuple[int, int, _Side, _Side]]:
     for plan in plans:
         cuts |= {plan.start + piece.first * length for piece in plan.pieces}
     inside = sorted(cut for cut in cuts if overlap.begin <= cut <= overlap.end)
-    for begin, end in zip(inside, inside[1:], strict=False):
+    for begin, end in pairwise(inside):
         mine, theirs = (_side(plan, (begin - plan.start) // length) for plan in plans)
         yield begin, (end - begin) // length, mine, theirs
 
@@ -202,7 +203,7 @@ def _different(mine: _Side, theirs: _Side, begin: int, count: int) -> NDArray[np
     number = {name: i for i, name in enumerate(sorted({*names, *other_names}))}
     source = np.array([number[name] for name in names], np.int32)[source]
     other_source = np.array([number[name] for name in other_names], np.int32)[other_source]
-    differs = source != other_source
+    differs: NDArray[np.bool_] = np.asarray(source != other_source)
     for name in set(names) & set(other_names):
         both = (source == number[name]) & ~differs
         if not both.any():

@@ -9,6 +9,7 @@ resolves (a horizon moved a little, right after the warm-up) are then bounded fr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from curriculum.diff.clock import Overlap, Stretch
 from curriculum.diff.found import Found
@@ -23,7 +24,7 @@ def rate_parts(overlap: Overlap) -> Found | None:
     breaks = {b for curve in (mine, theirs) for b in curve.breaks() if overlap.begin < b <= overlap.end}
     cuts = [overlap.begin + 1, *sorted(breaks - {overlap.begin + 1}), overlap.end + 1]
     doubtful: Found | None = None
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         if mine.form(low) == theirs.form(low):
             continue
         found = _search(overlap, low, high)

@@ -32,7 +32,7 @@ def side(project: Project, asked: str, size: str) -> Side:
         plan = StagePlan.load(path)
         name = "/".join(str(plan.labels[key]) for key in ("curriculum", "stage") if key in plan.labels)
         return Side(asked, (Stretch(name or path.stem, plan, plan.end),))
-    if path.suffix in (".yaml", ".yml") or "/" in asked and path.is_file():
+    if path.suffix in (".yaml", ".yml") or ("/" in asked and path.is_file()):
         if not path.is_file():
             raise NotFound(
                 f"there is no file `{asked}`", hint="a curriculum of this project goes by its name"

@@ -52,31 +52,6 @@ def prepared_view(rows: list[dict[str, Any]]) -> RenderableType:
     return drawn
 
 
-def status_view(rows: list[dict[str, Any]], size: str) -> RenderableType:
-    """Every stage of the project and how far it is."""
-    drawn = table(
-        ("stage", "left"),
-        ("from", "left"),
-        ("state", "left"),
-        ("at", "right"),
-        ("of", "right"),
-        ("checkpoints", "right"),
-    )
-    for row in rows:
-        if row["state"] == "refused":
-            drawn.add_row(row["stage"], "", "refused", "", "", row["why"])
-            continue
-        drawn.add_row(
-            row["stage"],
-            row["from"] or "",
-            row["state"],
-            show_exact(row["position"]),
-            show_exact(row["ends_at"]),
-            str(len(row["checkpoints"])),
-        )
-    return Group(Text(f"size {size}; positions in tokens from the root", style="dim"), drawn)
-
-
 def branched_view(made: Branch) -> RenderableType:
     """What `curriculum branch` wrote and kept, and the commands that come next."""
     point = f"{made.leaves.name} at {show_exact(made.leaves.stop)} tokens"

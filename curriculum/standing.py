@@ -1,0 +1,207 @@
+"""How far every curriculum of a project is, as a tree: each under the point it branches from. Nothing is changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from curriculum import checkpoints, corpora, durable, results, runs
+from curriculum.errors import CurriculumError, NotFound, did_you_mean
+from curriculum.following import last_line
+from curriculum.plan import StagePlan
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
+
+PLANNED, BEGUN, RUNNING, DONE = "planned", "begun", "running", "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A checkpoint on disk, and the curricula whose pin keeps it."""
+
+    position: int
+    generation: int
+    pinned_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A stage of a curriculum and where it stands; positions in tokens from the root, at this size."""
+
+    name: str
+    state: str
+    starts_at: int
+    position: int
+    ends_at: int
+    checkpoints: tuple[Kept, ...]
+    pins_without_checkpoint: tuple[int, ...]
+    shared_by: tuple[str, ...]
+    held_out: Mapping[str, float]
+    held_out_at: int | None
+
+    @property
+    def share(self) -> float:
+        return (self.position - self.starts_at) / max(1, self.ends_at - self.starts_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A curriculum: the stage and position it leaves another at (None: a root), and its own stages."""
+
+    name: str
+    about: str | None
+    parent: str | None
+    begins_at: int
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A curriculum whose files cannot be compiled, with the reason; work it already did is still listed."""
+
+    name: str
+    why: str
+    where: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """A stage folder in runs/ that no stage file names any more."""
+
+    folder: str
+    position: int | None
+    ends_at: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The whole project at a size. Tokens of a shared stage are counted once; `saved` is what sharing spares."""
+
+    size: str
+    branches: tuple[Branch, ...]
+    refused: tuple[Refused, ...]
+    strays: tuple[Stray, ...]
+    planned: int
+    done: int
+    saved: int
+
+
+def standing(project: Project, size: str, name: str | None = None) -> Standing:
+    """Every curriculum at `size`, or the lineage of `name` alone (whose own faults are then raised)."""
+    names = project.names("stages")
+    if name is not None and name not in names:
+        raise NotFound(f"unknown curriculum `{name}`", hint=did_you_mean(name, names))
+    compiled: dict[str, Compiled] = {}
+    refused = []
+    for curriculum in names:
+        try:
+            compiled[curriculum], _ = corpora.compile_with_texts(project, curriculum, size)
+        except CurriculumError as error:
+            if curriculum == name:
+                raise
+            where = str(error.place) if error.place else None
+            refused.append(Refused(name=curriculum, why=error.what, where=where))
+    passing: dict[str, list[str]] = {}
+    furthest: dict[str, CompiledStage] = {}
+    for curriculum, lineage in compiled.items():
+        for stage in lineage.stages:
+            passing.setdefault(stage.name, []).append(curriculum)
+            if stage.name not in furthest or stage.stop > furthest[stage.name].stop:
+                furthest[stage.name] = stage
+    wanted = set(furthest) if name is None else {stage.name for stage in compiled[name].stages}
+    if name is not None:  # one lineage counts its stages only as far as it goes through them
+        furthest.update({stage.name: stage for stage in compiled[name].stages})
+    branches = []
+    for curriculum, lineage in compiled.items():
+        own = [stage for stage in lineage.stages if stage.setting.curriculum == curriculum]
+        shown = tuple(
+            _stage(project, lineage, furthest[stage.name], passing[stage.name])
+            for stage in own
+            if stage.name in wanted
+        )
+        if shown:
+            branches.append(
+                Branch(
+                    name=curriculum,
+                    about=own[0].setting.document.value.get("about"),
+                    parent=own[0].parent.name if own[0].parent else None,
+                    begins_at=own[0].plan.start,
+                    stages=shown,
+                )
+            )
+    counted = [stage for branch in branches for stage in branch.stages]
+    asked = [lineage for curriculum, lineage in compiled.items() if name in (None, curriculum)]
+    planned = sum(furthest[stage.name].stop - stage.starts_at for stage in counted)
+    return Standing(
+        size=size,
+        branches=tuple(branches),
+        refused=tuple(refused) if name is None else (),
+        strays=_strays(project, size, {*furthest}, {r.name for r in refused}) if name is None else (),
+        planned=planned,
+        done=sum(min(stage.position, furthest[stage.name].stop) - stage.starts_at for stage in counted),
+        saved=sum(lineage.stages[-1].stop for lineage in asked) - planned,
+    )
+
+
+def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: list[str]) -> Stage:
+    folder = runs.stage_folder(project, compiled, stage)
+    found = checkpoints.found(folder / "checkpoints")
+    pins = _pins(folder)
+    position = found[-1].position if found else stage.plan.start
+    running = durable.holder_of(folder / runs.LOCK) is not None
+    if running and (line := last_line(folder / "metrics.jsonl")) is not None:
+        position = max(position, line["position"])
+    measured = results.evaluations(folder)
+    last = max((at for at in measured if at <= position), default=None)
+    return Stage(
+        name=stage.name,
+        state=RUNNING
+        if running
+        else DONE
+        if (folder / runs.DONE).exists()
+        else BEGUN
+        if found or (folder / runs.PLAN).exists()
+        else PLANNED,
+        starts_at=stage.plan.start,
+        position=position,
+        ends_at=stage.plan.end,
+        checkpoints=tuple(
+            Kept(position=c.position, generation=c.generation, pinned_by=pins.get(c.position, ()))
+            for c in found
+        ),
+        pins_without_checkpoint=tuple(sorted(set(pins) - {c.position for c in found})),
+        shared_by=tuple(passing) if len(passing) > 1 else (),
+        held_out={n: entry["loss"] for n, entry in measured[last]["sets"].items()}
+        if last is not None
+        else {},
+        held_out_at=last,
+    )
+
+
+def _pins(folder: Path) -> dict[int, tuple[str, ...]]:
+    """Which curricula pin which position of a stage: `pins/<position>/<curriculum>.json`."""
+    pins: dict[int, tuple[str, ...]] = {}
+    for path in sorted((folder / "pins").glob("*")):
+        names = tuple(sorted(pin.stem for pin in path.glob("*.json")))
+        if path.name.isdigit() and names:
+            pins[int(path.name)] = names
+    return pins
+
+
+def _strays(project: Project, size: str, known: set[str], refused: set[str]) -> tuple[Stray, ...]:
+    strays = []
+    for path in sorted((project.runs / size).glob(f"*/*/{runs.PLAN}")):
+        folder = path.parent
+        curriculum = folder.parent.name
+        if f"{curriculum}/{folder.name}" in known or curriculum in refused:
+            continue
+        last = checkpoints.latest(folder / "checkpoints")
+        try:
+            end: int | None = StagePlan.load(path).end
+        except (CurriculumError, json.JSONDecodeError):
+            end = None
+        shown = folder.relative_to(project.root).as_posix()
+        strays.append(Stray(folder=shown, position=last.position if last else None, ends_at=end))
+    return tuple(strays)

@@ -1,0 +1,96 @@
+"""What `curriculum status` shows: the tree of a project's curricula, each under the point it branches from."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from curriculum.standing import BEGUN, DONE, PLANNED, RUNNING, Branch, Stage, Standing
+from curriculum.units import show_count, show_exact
+from curriculum.view.watching import losses
+
+_STYLES = {DONE: "green", RUNNING: "bold cyan", BEGUN: "yellow", PLANNED: "dim"}
+
+
+def standing_view(standing: Standing) -> RenderableType:
+    """The tree, what is refused, what no file names any more, and the tokens in all; fits 80 columns."""
+    parts: list[RenderableType] = [
+        Text(f"size {standing.size}; positions in tokens from the root", style="dim")
+    ]
+    names = {branch.name for branch in standing.branches}
+    shown = {stage.name for branch in standing.branches for stage in branch.stages}
+    for branch in standing.branches:
+        if branch.parent is None or branch.parent not in shown:
+            parts.append(_tree(branch, standing, names))
+    if not standing.branches and not standing.refused:
+        parts.append(Text("no curricula yet: each is a file in stages/"))
+    for refused in standing.refused:
+        parts.append(
+            Text.assemble((f"{refused.name}  refused", "red"), f": {refused.why}")
+            + Text(f" ({refused.where})" if refused.where else "", style="dim")
+        )
+    for stray in standing.strays:
+        far = f"at {show_exact(stray.position)}" if stray.position is not None else "nothing saved"
+        of = f" of {show_exact(stray.ends_at)}" if stray.ends_at is not None else ""
+        parts.append(
+            Text(f"{stray.folder}  no stage file names it any more: {far}{of} tokens", style="yellow")
+        )
+    if standing.branches:
+        saved = f", {show_count(standing.saved)} spared by sharing trunks" if standing.saved else ""
+        parts.append(
+            Text(
+                f"{show_count(standing.planned)} tokens to train, {show_count(standing.done)} done "
+                f"({_percent(standing.done, standing.planned)}){saved}"
+            )
+        )
+    return Group(*parts)
+
+
+def _tree(branch: Branch, standing: Standing, names: set[str]) -> Tree:
+    head = Text(branch.name, style="bold")
+    if branch.parent is not None:
+        head.append(f"  from {branch.parent} at {show_exact(branch.begins_at)}", style="not bold dim")
+    if branch.about:
+        head.append(f"\n{branch.about}", style="not bold dim")
+    tree = Tree(head, guide_style="dim")
+    for stage in branch.stages:
+        node = tree.add(_stage(stage))
+        below = [child for child in standing.branches if child.parent == stage.name]
+        for child in sorted(below, key=lambda child: (child.begins_at, child.name)):
+            node.children.append(_tree(child, standing, names))
+    return tree
+
+
+def _stage(stage: Stage) -> Text:
+    line = Text(stage.name.partition("/")[2])
+    line.append(f"  {stage.state}", style=_STYLES[stage.state])
+    if stage.state == PLANNED:
+        line.append(f"  {show_count(stage.starts_at)} to {show_exact(stage.ends_at)}", style="dim")
+    elif stage.state == DONE:
+        line.append(f"  at {show_exact(stage.ends_at)}")
+    else:
+        line.append(
+            f" at {show_exact(stage.position)} of {show_exact(stage.ends_at)}, "
+            f"{_percent(stage.position - stage.starts_at, stage.ends_at - stage.starts_at)}"
+        )
+    if stage.shared_by:
+        line.append(f"\nshared by {', '.join(stage.shared_by)}", style="dim")
+    if stage.held_out:
+        line.append(
+            f"\nheld-out {losses(stage.held_out)}  at {show_count(stage.held_out_at or 0)}", style="dim"
+        )
+    if stage.checkpoints:
+        kept = ", ".join(
+            show_count(c.position) + (f" (pinned by {', '.join(c.pinned_by)})" if c.pinned_by else "")
+            for c in stage.checkpoints
+        )
+        line.append(f"\nkept at {kept}", style="dim")
+    for position in stage.pins_without_checkpoint:
+        line.append(f"\npinned at {show_exact(position)}, where no checkpoint is", style="red")
+    return line
+
+
+def _percent(part: int, whole: int) -> str:
+    """Rounded down, so that only what is whole is shown as 100%."""
+    return f"{part * 1000 // max(1, whole) / 10:.1f}%"

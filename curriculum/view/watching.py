@@ -1,0 +1,89 @@
+"""A stage in training: one line of it, or a panel; drawn from figures that `following` read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from curriculum.following import Beside, Training
+from curriculum.units import show_count, show_exact, show_seconds
+
+
+def training_line(training: Training, stage: str, start: int, stop: int) -> str:
+    """How far, how fast, how long still, and the losses; empty before the first step."""
+    position = training.position
+    if position is None:
+        return ""
+    return (
+        f"{stage} {_share(position, start, stop):5.1f}%  {show_count(position)} of {show_count(stop)} "
+        f"tokens  {training.rate:,.0f} tok/s  left {_left(training, stop)}  {losses(training.losses)}"
+    )
+
+
+def losses(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {loss:.3f}" for name, loss in sorted(values.items()))
+
+
+def training_panel(training: Training, now: Beside, stage: str, start: int, stop: int) -> RenderableType:
+    """Everything about the stage that runs, a few calm lines; fits 80 columns."""
+    position = training.position if training.position is not None else start
+    attempt = f"attempt {int(now.attempt)}" if now.attempt else ""
+    who = f"pid {now.holder['pid']} on {now.holder['host']}" if now.holder and "pid" in now.holder else ""
+    head = Text.assemble((stage, "bold"), "  ", (", ".join(filter(None, (attempt, who))), "dim"))
+    if training.position is None:
+        return Group(head, Text("starting: no step is written yet", style="dim"))
+    drawn = Table.grid(padding=(0, 2, 0, 0))
+    drawn.add_column(no_wrap=True, style="dim")
+    drawn.add_column()
+    drawn.add_row("speed", f"{training.rate:,.0f} tok/s, left {_left(training, stop)}")
+    drawn.add_row("step", f"{show_exact(training.last['step'])}{_settings(training)}")
+    drawn.add_row("loss", losses(training.losses))
+    if now.held_out:
+        drawn.add_row("held-out", f"{losses(now.held_out)}  at {show_count(now.held_out_at or 0)}")
+    drawn.add_row("saved", _saved(now))
+    bar = Table.grid(padding=(0, 2, 0, 0))
+    bar.add_row(
+        ProgressBar(total=max(1, stop - start), completed=position - start, width=30),
+        f"{_share(position, start, stop):.1f}%",
+        f"{show_exact(position)} of {show_exact(stop)} tokens",
+    )
+    return Group(head, bar, drawn)
+
+
+def training_plain(training: Training, now: Beside, stage: str, start: int, stop: int) -> str:
+    """The panel as one line, for a log."""
+    if training.position is None:
+        return f"{stage}  starting"
+    parts = [
+        training_line(training, stage, start, stop).rstrip(),
+        f"step {show_exact(training.last['step'])}{_settings(training)}",
+    ]
+    if now.held_out:
+        parts.append(f"held-out at {show_count(now.held_out_at or 0)}: {losses(now.held_out)}")
+    parts.append(f"saved {_saved(now)}")
+    return "  |  ".join(parts)
+
+
+def _settings(training: Training) -> str:
+    rate, batch = training.last.get("lr"), training.last.get("batch_sequences")
+    shown = f", learning rate {rate:.3g}" if isinstance(rate, float) else ""
+    return shown + (f", batch {show_exact(batch)} sequences" if isinstance(batch, int) else "")
+
+
+def _saved(now: Beside) -> str:
+    if now.saved_at is None:
+        return "nothing yet"
+    return f"at {show_count(now.saved_at)} tokens, {show_seconds(now.saved_age or 0.0)} ago"
+
+
+def _share(position: int, start: int, stop: int) -> float:
+    return 100 * (position - start) / max(1, stop - start)
+
+
+def _left(training: Training, stop: int) -> str:
+    seconds = training.seconds_left(stop)
+    return show_seconds(seconds if seconds is not None else 0.0)

@@ -1,0 +1,124 @@
+"""`status NAME --follow`: watches whichever stage of a lineage runs now, from any terminal, only by reading files."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from curriculum import checkpoints, corpora, durable, runs
+from curriculum.following import Beside, Training, beside
+from curriculum.planner import CompiledStage
+from curriculum.project import Project
+from curriculum.units import show_exact
+from curriculum.view.watching import training_panel, training_plain
+
+LOOK_SECONDS = 0.5
+LINE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Watched:
+    stage: CompiledStage
+    folder: Path
+    training: Training
+    now: Beside
+    attempt: str | None = None
+
+
+class Watch:
+    """One follower. `look` reads everything once and shows it; `follow` looks until the lineage is done."""
+
+    def __init__(self, project: Project, name: str, size: str, console: Console) -> None:
+        self.name, self.size, self.console = name, size, console
+        self.compiled, _ = corpora.compile_with_texts(project, name, size)
+        self.folders = [
+            (stage, runs.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages
+        ]
+        self._watched: _Watched | None = None
+        self._live: Live | None = None
+        self._said = ""
+        self._printed = 0.0
+
+    def follow(self) -> None:
+        """Return once every stage is done; whoever watches may leave before, and nothing is changed by it."""
+        if self.console.is_terminal:
+            with Live(Text(""), console=self.console, refresh_per_second=4, transient=True) as self._live:
+                self._until_done()
+        else:
+            self._until_done()
+
+    def _until_done(self) -> None:
+        while self.look():
+            time.sleep(LOOK_SECONDS)
+
+    def look(self) -> bool:
+        """Show how things are now; false once the whole lineage is done."""
+        running = self._running()
+        before = self._watched
+        if before is not None and (running is None or running[1] != before.folder):
+            self._ended(before)
+        if running is None:
+            return self._nothing_runs()
+        stage, folder = running
+        if self._watched is None:
+            self._watched = _Watched(stage, folder, Training(folder), beside(folder))
+        watched = self._watched
+        watched.training.update()
+        watched.now = beside(folder)
+        if watched.attempt != watched.now.attempt:
+            again = "" if watched.attempt is None else " after another launch"
+            watched.attempt = watched.now.attempt
+            self._say(f"{stage.name} runs{again}, attempt {int(watched.attempt or 0)}")
+        shown = (watched.training, watched.now, stage.name, stage.plan.start, stage.stop)
+        if self._live is not None:
+            self._live.update(training_panel(*shown))
+        elif time.monotonic() - self._printed >= LINE_SECONDS and watched.training.position is not None:
+            self._printed = time.monotonic()
+            self._say(training_plain(*shown))
+        return True
+
+    def _running(self) -> tuple[CompiledStage, Path] | None:
+        held = [(stage, f) for stage, f in self.folders if durable.holder_of(f / runs.LOCK) is not None]
+        return held[-1] if held else None
+
+    def _nothing_runs(self) -> bool:
+        waiting = next(((s, f) for s, f in self.folders if not runs.is_reached(f, s)), None)
+        if waiting is None:
+            self._say(f"{self.name} is done, at {show_exact(self.compiled.stages[-1].stop)} tokens")
+            return False
+        stage, folder = waiting
+        saved = checkpoints.latest(folder / "checkpoints")
+        at = saved.position if saved else stage.plan.start
+        size = "" if self.size == "rehearsal" else f" --size {self.size}"
+        self._say(
+            f"nothing of {self.name} runs now: {stage.name} stands at {show_exact(at)} of "
+            f"{show_exact(stage.stop)} tokens; `curriculum run {self.name}{size}` goes on. Waiting for it"
+        )
+        if self._live is not None:
+            self._live.update(Text("waiting; Ctrl-C leaves", style="dim"))
+        return True
+
+    def _ended(self, watched: _Watched) -> None:
+        """The stage's last line stays on the screen."""
+        watched.training.update()
+        stage = watched.stage
+        if watched.training.position is not None:
+            now = beside(watched.folder)
+            self._say(training_plain(watched.training, now, stage.name, stage.plan.start, stage.stop))
+        if runs.is_reached(watched.folder, stage):
+            self._say(f"{stage.name} is done, at {show_exact(stage.stop)} tokens")
+        else:
+            self._say(f"{stage.name} has stopped")
+        self._watched = None
+
+    def _say(self, line: str) -> None:
+        """Print a line that stays, once in a row."""
+        if line != self._said:
+            self._said = line
+            self.console.print(Text(line), soft_wrap=not self.console.is_terminal)
+            self.console.file.flush()
