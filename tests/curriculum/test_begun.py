@@ -1,0 +1,236 @@
+"""Edits under a run that has begun: refused, accepted ahead of the last checkpoint, or free; with real small runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import write_small_project
+
+from curriculum import checkpoints
+from curriculum.begun import check_begun
+from curriculum.corpora import compile_with_texts
+from curriculum.errors import Drift
+from curriculum.plan import StagePlan
+from curriculum.project import Project
+
+Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
+FULL = ("--size", "full")
+WSD = "learning_rate: {shape: wsd, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 12288, decay: 3072 tokens}"
+COSINE = "learning_rate: {shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 12288}"
+
+
+def edit(project: Path, file: str, old: str, new: str) -> None:
+    path = project / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def half_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`variant` done up to its first own stage, which was stopped where its second checkpoint lies; read only."""
+    project = write_small_project(tmp_path_factory.mktemp("half") / "project")
+    edit(project, "stages/trunk.yaml", COSINE, WSD)
+    # a second file names a position inside the stage: the checkpoint there is taken and kept
+    (project / "stages/short.yaml").write_text("from: variant@8192\nstages: [{name: more, until: 8448}]\n")
+    subprocess.run(
+        [sys.executable, "-m", "curriculum", "run", "short", *FULL],
+        cwd=project,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    last = checkpoints.latest(project / "runs/full/variant/continual/checkpoints")
+    assert last is not None
+    assert last.position == 8192
+    return project
+
+
+@pytest.fixture
+def project(half_way: Path, tmp_path: Path) -> Path:
+    shutil.copytree(half_way, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def plan(project: Path, stage: str) -> StagePlan:
+    return StagePlan.load(project / "runs/full" / stage / "plan.json")
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_an_edited_mixture_under_a_begun_run_tells_what_from_where_how_much_and_the_way_out(
+    project: Path, curriculum: Curriculum
+) -> None:
+    edit(project, "mixtures/mixed.yaml", "prose: 3, code: 1", "prose: 1, code: 1")
+    before = (project / "runs/full/variant/continual/plan.json").read_bytes()
+    refused = curriculum(project, "run", "variant", *FULL, check=False)
+    said = flat(refused.stderr)
+    assert refused.returncode == 2
+    assert (
+        "`variant/continual` has begun with another plan: the tokens read would change from step 24 on"
+        in said
+    )
+    assert "(6,144 tokens); after it code +" in said
+    assert "prose -" in said
+    assert "saved up to 8,192 tokens" in said
+    assert "mixtures/mixed.yaml:1:10" in said
+    assert "put the files back" in said
+    assert "`from: trunk/basic`" in said
+    assert (project / "runs/full/variant/continual/plan.json").read_bytes() == before
+    assert curriculum(project, "run", "variant", *FULL, "--accept-change", check=False).returncode == 2
+
+
+def test_lengthening_a_ramp_that_has_begun_is_refused_even_when_accepted(
+    project: Path, curriculum: Curriculum
+) -> None:
+    edit(project, "stages/variant.yaml", "ramp: 1536", "ramp: 2048")
+    refused = curriculum(project, "run", "variant", *FULL, "--accept-change", check=False)
+    assert refused.returncode == 2
+    assert "the tokens read would change from step" in flat(refused.stderr)
+    assert "stages/variant.yaml" in refused.stderr
+
+
+def test_a_change_ahead_of_the_last_checkpoint_is_accepted_on_request_and_the_old_plan_kept(
+    project: Path, curriculum: Curriculum
+) -> None:
+    edit(project, "stages/variant.yaml", "until: 9216", "until: 9728")
+    old = plan(project, "variant/continual")
+    refused = curriculum(project, "run", "variant", *FULL, check=False)
+    assert refused.returncode == 2
+    assert "the end would change from step 36 on (9,216 tokens)" in flat(refused.stderr)
+    assert "--accept-change" in refused.stderr
+    curriculum(project, "run", "variant", *FULL, "--accept-change")
+    kept = StagePlan.load(project / "runs/full/variant/continual/plan-000.json")
+    assert kept.fingerprint == old.fingerprint
+    assert plan(project, "variant/continual").end == 9728
+    assert json.loads((project / "runs/full/variant/cooldown/DONE").read_bytes())["position"] >= 12288
+    lines = (project / "runs/full/variant/continual/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(24, 38))
+
+
+def test_a_fall_of_the_learning_rate_that_lies_ahead_may_be_moved(
+    project: Path, curriculum: Curriculum
+) -> None:
+    # wsd is still steady at every checkpoint: its fall begins at 9,216
+    edit(project, "stages/trunk.yaml", "horizon: 12288", "horizon: 14336")
+    curriculum(project, "run", "variant", *FULL, "--accept-change")
+    assert plan(project, "variant/cooldown").learning_rate.horizon == 14336
+    edit(project, "stages/trunk.yaml", "max: 1e-2", "max: 2e-2")
+    refused = curriculum(project, "run", "variant", *FULL, "--accept-change", check=False)
+    assert "`trunk/basic` has begun with another plan: the learning rate would change from step 0" in flat(
+        refused.stderr
+    )
+
+
+def checked(project: Path, name: str = "variant") -> None:
+    """What `run` asks before it starts a process, with the text that is there."""
+    found = Project(project)
+    compiled, _ = compile_with_texts(found, name, "full")
+    check_begun(found, compiled, prepared=False)
+    check_begun(found, compiled)
+
+
+def test_a_stage_that_has_not_begun_follows_the_files_freely(project: Path) -> None:
+    edit(project, "stages/variant.yaml", "batch: 32 sequences", "batch: 16 sequences, mixture: prose-only")
+    checked(project)
+    edit(project, "stages/short.yaml", "until: 8448", "until: 8704")  # its own stage has begun, and is done
+    with pytest.raises(Drift):
+        checked(project, "short")
+
+
+def test_a_done_stage_is_never_changed(project: Path, curriculum: Curriculum) -> None:
+    edit(project, "stages/trunk.yaml", "until: 6144", "until: 6400")
+    refused = curriculum(project, "run", "trunk", *FULL, "--accept-change", check=False)
+    assert refused.returncode == 2
+    assert "`trunk/basic` has begun with another plan: the end would change" in flat(refused.stderr)
+
+
+def test_an_edit_of_looks_alone_raises_no_alarm(project: Path, curriculum: Curriculum) -> None:
+    (project / "mixtures/mixed.yaml").write_text(
+        "# the shares of section 3\nabout: other words\nweights:\n  code: 25.0   # a quarter\n  prose: 75\n"
+    )
+    (project / "mixtures/prose-only.yaml").write_text("weights: {prose: 100.00}\n")
+    edit(
+        project,
+        "stages/variant.yaml",
+        "until: 9216, mixture: mixed, ramp: 1536 tokens",
+        "mixture: mixed, ramp: 48 sequences, until: 9.216k",
+    )
+    edit(project, "stages/variant.yaml", "about: a variant that mixes code in\n", "")
+    edit(project, "stages/trunk.yaml", "max: 1e-2, min: 1e-3", "min: 0.0010, max: 0.01")
+    done = curriculum(project, "diff", "variant", *FULL)
+    assert "nothing differs" in done.stdout
+    checked(project)
+    assert not list((project / "runs/full").rglob("plan-*.json"))
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["a new recipe", "another file"])
+def test_a_tokenizer_changed_under_a_begun_run_is_refused_before_any_text_is_prepared(
+    project: Path, curriculum: Curriculum, trained: bool
+) -> None:
+    edit(project, "sources.yaml", "vocab_size: 300", "vocab_size: 290")
+    texts = sorted((project / "data").glob("*/*/manifest.json"))
+    assert texts
+    if trained:  # the other tokenizer is there already: nothing at all is done
+        other = next((project / "data/tokenizers").rglob("tokenizer.json"))
+        (project / "mine.json").write_bytes(other.read_bytes().replace(b'"[UNK]"', b'"[UNK]"') + b"\n")
+        edit(
+            project,
+            "sources.yaml",
+            "small: {train: [prose, code], vocab_size: 290}",
+            "small: {path: mine.json}",
+        )
+    attempts = len(list((project / "data/attempts").iterdir()))
+    refused = curriculum(project, "run", "variant", *FULL, check=False)
+    assert refused.returncode == 2
+    assert "the tokenizer would change from step 0 on" in flat(refused.stderr)
+    assert sorted((project / "data").glob("*/*/manifest.json")) == texts
+    assert len(list((project / "data/attempts").iterdir())) == attempts + (0 if trained else 1)
+
+
+def test_an_edit_that_needs_new_text_is_refused_before_that_text_is_prepared(
+    project: Path, curriculum: Curriculum
+) -> None:
+    shutil.copytree(project / "texts/code", project / "texts/more")
+    edit(project, "sources.yaml", "  code:", "  more: {read: {folder: texts/more}, held_out: 25%}\n  code:")
+    edit(project, "mixtures/mixed.yaml", "prose: 3, code: 1", "prose: 3, more: 1")
+    refused = curriculum(project, "run", "variant", *FULL, check=False)
+    assert refused.returncode == 2
+    assert "the tokens read" in refused.stderr
+    assert not (project / "data/more").exists()
+
+
+def test_text_that_is_merely_not_here_is_prepared_again_and_is_no_drift(
+    project: Path, curriculum: Curriculum
+) -> None:
+    shutil.rmtree(project / "data")
+    curriculum(project, "run", "variant", *FULL)
+    assert not list((project / "runs/full").rglob("plan-*.json"))
+
+
+def test_diff_of_a_name_alone_is_against_what_ran(project: Path, curriculum: Curriculum) -> None:
+    assert "nothing differs" in curriculum(project, "diff", "variant", *FULL).stdout
+    edit(project, "mixtures/mixed.yaml", "prose: 3, code: 1", "prose: 1, code: 1")
+    value = json.loads(curriculum(project, "diff", "variant", *FULL, "--json").stdout)
+    assert [part["what"] for part in value["parts"]] == ["the tokens read"]
+    assert value["parts"][0]["position"] == 6144
+    assert value["shared"][0]["old"] == "trunk/basic"
+    assert [(stage["stage"], stage["saved"]) for stage in value["ran"]] == [
+        ("trunk/basic", 6144),
+        ("variant/continual", 8192),
+    ]
+    assert value["same"] is False
+    assert sum(entry["difference"] for entry in value["moved"]) == 0
+
+
+def test_diff_of_a_curriculum_that_never_ran_says_so(small_project: Path, curriculum: Curriculum) -> None:
+    assert "nothing of `variant` has begun" in curriculum(small_project, "diff", "variant", *FULL).stdout

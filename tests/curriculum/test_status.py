@@ -1,0 +1,366 @@
+"""How far everything is, and watching it from elsewhere: the tree, and a follower that harms nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_small_project
+
+from curriculum import checkpoints, durable, ledger
+from curriculum.following import Lines, Training, last_line
+from curriculum.project import Project
+from curriculum.standing import standing
+
+Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
+FULL = ("--size", "full")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def started(project: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "curriculum", *words], cwd=project, text=True, env=ENVIRONMENT, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`variant` run to its end, unwatched; read only."""
+    project = write_small_project(tmp_path_factory.mktemp("unwatched") / "project")
+    assert started(project, "run", "variant", *FULL, stdout=subprocess.DEVNULL).wait() == 0
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+# --- the tree ------------------------------------------------------------------------------------------------
+
+
+def test_a_project_in_which_nothing_ran_is_planned_with_its_trunk_counted_once(small_project: Path) -> None:
+    now = standing(Project(small_project), "full")
+    assert [branch.name for branch in now.branches] == ["trunk", "variant"]
+    assert {stage.state for branch in now.branches for stage in branch.stages} == {"planned"}
+    assert now.branches[1].parent == "trunk/basic"
+    assert now.branches[1].begins_at == 6144
+    assert now.branches[0].stages[0].shared_by == ("trunk", "variant")
+    assert (now.planned, now.done, now.saved) == (12288 + 6144, 0, 6144)
+    assert not (small_project / "runs").exists()
+
+
+def test_the_tree_tells_done_from_begun_and_planned_with_checkpoints_pins_and_losses(project: Path) -> None:
+    cooldown = project / "runs/full/variant/cooldown"
+    (cooldown / "DONE").unlink()
+    last = checkpoints.latest(cooldown / "checkpoints")
+    assert last is not None
+    shutil.rmtree(last.path)
+    pins = project / "runs/full/trunk/basic/pins"
+    (pins / f"{6144:016d}").mkdir(parents=True)
+    (pins / f"{6144:016d}" / "variant.json").write_text("{}")
+    (pins / f"{2048:016d}").mkdir()
+    (pins / f"{2048:016d}" / "gone.json").write_text("{}")
+    now = standing(Project(project), "full")
+    stages = {stage.name: stage for branch in now.branches for stage in branch.stages}
+    assert stages["trunk/basic"].state == "done"
+    assert stages["trunk/continual"].state == "planned"
+    assert stages["variant/continual"].state == "done"
+    begun = stages["variant/cooldown"]
+    assert begun.state == "begun"
+    assert begun.starts_at <= begun.position < 12288
+    kept = stages["trunk/basic"].checkpoints
+    assert kept[-1].position == 6144
+    assert kept[-1].pinned_by == ("variant",)
+    assert not any(entry.pinned_by for entry in kept[:-1])
+    assert stages["trunk/basic"].pins_without_checkpoint == (2048,)
+    assert set(stages["trunk/basic"].held_out) == {"code", "prose"}
+    assert stages["trunk/basic"].held_out_at == 6144
+    assert now.done == begun.position
+    assert now.saved == 6144
+
+
+def test_a_named_curriculum_shows_its_lineage_as_far_as_it_goes(project: Path) -> None:
+    (project / "stages/early.yaml").write_text("from: trunk@2048\nstages: [{name: own, until: 4096}]\n")
+    now = standing(Project(project), "full", "early")
+    assert [branch.name for branch in now.branches] == ["early", "trunk"]
+    assert [stage.name for branch in now.branches for stage in branch.stages] == ["early/own", "trunk/basic"]
+    assert (now.planned, now.done, now.saved) == (4096, 2048, 0)
+
+
+def test_work_whose_stage_file_is_gone_and_files_that_are_refused_are_listed(
+    project: Path, curriculum: Curriculum
+) -> None:
+    (project / "stages/variant.yaml").unlink()
+    (project / "stages/broken.yaml").write_text("from: nowhere\nstages: [{name: a, until: 1B}]\n")
+    now = standing(Project(project), "full")
+    assert [(stray.folder, stray.position) for stray in now.strays] == [
+        ("runs/full/variant/continual", 9216),
+        ("runs/full/variant/cooldown", 12288),
+    ]
+    (refused,) = now.refused
+    assert refused.name == "broken"
+    assert "does not exist" in refused.why
+    shown = curriculum(project, "status", *FULL).stdout
+    assert "runs/full/variant/continual  no stage file names it any more: at 9,216 of 9,216 tokens" in shown
+    assert (
+        "broken  refused: `broken` branches from `nowhere`, which does not exist (stages/broken.yaml:1:7)"
+        in shown
+    )
+
+
+def on_a_terminal(project: Path, columns: int, *words: str) -> str:
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curriculum", *words],
+        cwd=project,
+        stdout=follower,
+        stderr=follower,
+        env={**ENVIRONMENT, "COLUMNS": str(columns), "TERM": "xterm"},
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(leader)
+    assert process.wait() == 0
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r", "")
+
+
+PLAIN = """\
+size full; positions in tokens from the root
+trunk
+a trunk of three stages
+├── basic  done  at 6,144
+│   shared by trunk, variant
+│   held-out code N  prose N  at 6.144k
+│   kept at 4.096k, 5.12k, 6.144k
+│   └── variant  from trunk/basic at 6,144
+│       a variant that mixes code in
+│       ├── continual  done  at 9,216
+│       │   held-out code N  prose N  at 9.216k
+│       │   kept at 7.168k, 8.192k, 9.216k
+│       └── cooldown  done  at 12,288
+│           held-out code N  prose N  at 12.29k
+│           kept at 10.24k, 11.26k, 12.29k
+├── continual  planned  6.144k to 9,216
+└── cooldown  planned  9.216k to 12,288
+18.43k tokens to train, 12.29k done (66.6%), 6.144k spared by sharing trunks
+"""
+
+
+@pytest.mark.parametrize("columns", [80, 140, None])
+def test_the_tree_reads_the_same_at_80_and_140_columns_and_without_a_terminal(
+    finished: Path, curriculum: Curriculum, columns: int | None
+) -> None:
+    if columns is None:
+        shown = curriculum(finished, "status", *FULL).stdout
+    else:
+        shown = on_a_terminal(finished, columns, "status", *FULL)
+    assert re.sub(r"\d+\.\d{3}(?=  )", "N", shown) == PLAIN
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_comparison_fits_the_terminal(finished: Path, columns: int) -> None:
+    shown = on_a_terminal(finished, columns, "diff", "trunk", "variant", *FULL)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "  trunk/basic: 24 steps, all of it" in lines
+    assert any(re.fullmatch(r"  the tokens read +\d\d +\d,\d{3}", line.rstrip()) for line in lines)
+    assert any(re.match(r"  code +0 +1\.\d+k +\+1\.\d+k", line) for line in lines)
+    assert lines[-1].rstrip() == "both end at 12,288"
+
+
+def test_status_as_json_has_the_tree_s_values(finished: Path, curriculum: Curriculum) -> None:
+    value = json.loads(curriculum(finished, "status", *FULL, "--json").stdout)
+    assert value["done"] == 12288
+    assert value["branches"][0]["stages"][0]["shared_by"] == ["trunk", "variant"]
+    assert curriculum(finished, "status", "nobody", *FULL, check=False).returncode == 2
+
+
+# --- following files ----------------------------------------------------------------------------------------
+
+
+def line(position: int, loss: float = 1.0) -> dict[str, Any]:
+    return {
+        "position": position,
+        "step": position // 10,
+        "tokens_per_second": 100.0,
+        "sources": {"a": {"loss": loss, "tokens": 1}},
+    }
+
+
+def test_a_torn_last_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = Lines(path)
+    assert lines.new() == []
+    whole = durable.canonical_json(line(20)) + b"\n"
+    path.write_bytes(durable.canonical_json(line(10)) + b"\n" + whole[:9])
+    assert [entry["position"] for entry in lines.new()] == [10]
+    assert lines.new() == []
+    with path.open("ab") as file:
+        file.write(whole[9:])
+    assert [entry["position"] for entry in lines.new()] == [20]
+    assert not lines.restarted
+    assert last_line(path) == line(20)
+
+
+@pytest.mark.parametrize("grown", [0, 1, 50], ids=["shorter", "as long", "longer"])
+def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, grown: int) -> None:
+    training = Training(tmp_path)
+    for position in range(10, 100, 10):
+        durable.append_json_line(tmp_path / "metrics.jsonl", line(position, loss=2.0))
+    assert training.update()
+    assert training.position == 90
+    ledger.cut_back(tmp_path / "metrics.jsonl", 40)
+    for number in range(grown):
+        durable.append_json_line(tmp_path / "metrics.jsonl", line(50 + 10 * number, loss=3.0))
+    assert training.update()
+    assert training.position == (40 + 10 * grown)
+    assert training.losses == {"a": 3.0 if grown else 2.0}
+    (tmp_path / "metrics.jsonl").unlink()
+    assert not training.update()
+    assert training.position is None
+
+
+def test_what_is_no_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'\x00\x00\n[]\n{"step": 1}\nnot json\n' + durable.canonical_json(line(30)) + b"\n\n")
+    assert [entry["position"] for entry in Lines(path).new()] == [30]
+    path.write_bytes(b"half")
+    assert last_line(path) is None
+
+
+# --- following a run ------------------------------------------------------------------------------------------
+
+
+def read_until(process: subprocess.Popen[str], words: str, seconds: float = 90.0) -> str:
+    assert process.stdout is not None
+    descriptor, shown, deadline = process.stdout.fileno(), "", time.monotonic() + seconds
+    while words not in shown:
+        assert time.monotonic() < deadline, shown
+        if select.select([descriptor], [], [], 1.0)[0]:
+            part = os.read(descriptor, 65536).decode()
+            assert part, shown
+            shown += part
+    return shown
+
+
+def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(
+    finished: Path, small_project: Path
+) -> None:
+    words = ("status", "variant", "--follow", *FULL)
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    staying = started(small_project, *words, **pipe)
+    first = read_until(staying, "Waiting for it")
+    assert "nothing of variant runs now: trunk/basic stands at 0 of 6,144 tokens" in first
+    assert "`curriculum run variant --size full` goes on" in first
+    run = started(small_project, "run", "variant", *FULL, stdout=subprocess.DEVNULL)
+    shown = read_until(staying, "trunk/basic runs, attempt 1")
+    leaving = started(small_project, *words, **pipe)
+    read_until(leaving, "runs, attempt 1")
+    leaving.send_signal(signal.SIGINT)
+    assert leaving.wait(timeout=20) == 0
+    assert "left; what runs goes on" in leaving.stdout.read()  # type: ignore[union-attr]
+    assert run.poll() is None
+    killed = started(small_project, *words, **pipe)
+    read_until(killed, "runs, attempt 1")
+    killed.kill()
+    killed.wait()
+    shown += read_until(staying, "variant is done, at 12,288 tokens", 180)
+    assert run.wait(timeout=120) == 0
+    assert staying.wait(timeout=20) == 0
+    for stage in ("trunk/basic", "variant/continual", "variant/cooldown"):
+        assert f"{stage} is done" in shown
+        mine, theirs = (project / "runs/full" / stage for project in (small_project, finished))
+        assert (mine / "DONE").read_bytes() == (theirs / "DONE").read_bytes()
+        assert (mine / "ledger.jsonl").read_bytes() == (theirs / "ledger.jsonl").read_bytes()
+        assert sorted(p.name for p in mine.iterdir()) == sorted(
+            p.name for p in theirs.iterdir() if p.name != "held-out.svg" or (mine / p.name).exists()
+        )
+    last = next(row for row in reversed(shown.splitlines()) if row.startswith("variant/cooldown 100.0%"))
+    for figure in (
+        "tok/s",
+        "left 0 s",
+        "step 38",
+        "learning rate",
+        "batch 32 sequences",
+        "held-out at",
+        "saved at",
+    ):
+        assert figure in last, last
+
+
+def test_following_what_is_done_ends_at_once_and_a_name_is_asked_for(
+    finished: Path, curriculum: Curriculum
+) -> None:
+    assert (
+        "variant is done, at 12,288 tokens"
+        in curriculum(finished, "status", "variant", "--follow", *FULL).stdout
+    )
+    refused = curriculum(finished, "status", "--follow", *FULL, check=False)
+    assert refused.returncode == 2
+    assert "hint: as in `curriculum status v1.1 --follow`" in refused.stderr
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
+    """A stage is held by this test as a trainer would, with the metrics of the real run."""
+    folder = project / "runs/full/variant/cooldown"
+    (folder / "DONE").unlink()
+    last = checkpoints.latest(folder / "checkpoints")
+    assert last is not None
+    shutil.rmtree(last.path)
+    leader, terminal = pty.openpty()
+    with durable.Lock(folder / "lock", "the test"):
+        now = standing(Project(project), "full")
+        running = next(s for b in now.branches for s in b.stages if s.name == "variant/cooldown")
+        assert running.state == "running"
+        assert running.position == 12288  # as the metrics tell, past the last checkpoint
+        process = subprocess.Popen(
+            [sys.executable, "-m", "curriculum", "status", "variant", "--follow", *FULL],
+            cwd=project,
+            stdout=terminal,
+            stderr=terminal,
+            env={**ENVIRONMENT, "COLUMNS": str(columns), "LINES": "40", "TERM": "xterm"},
+        )
+        os.close(terminal)
+        shown = ""
+        deadline = time.monotonic() + 60
+        while "ago" not in shown and time.monotonic() < deadline:
+            if select.select([leader], [], [], 1.0)[0]:
+                shown += os.read(leader, 65536).decode()
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        while select.select([leader], [], [], 1.0)[0]:
+            try:
+                shown += os.read(leader, 65536).decode()
+            except OSError:
+                break
+        assert process.wait(timeout=20) == 0
+    os.close(leader)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n")
+    assert max(map(len, plain.splitlines())) <= columns
+    for words in ("variant/cooldown", "attempt 1", "tok/s", "step", "loss", "held-out", "saved", "100.0%"):
+        assert words in plain, plain
+    assert "left; what runs goes on" in plain
