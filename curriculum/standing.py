@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from curriculum import checkpoints, corpora, durable, results, runs
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
@@ -148,7 +147,7 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
 def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: list[str]) -> Stage:
     folder = runs.stage_folder(project, compiled, stage)
     found = checkpoints.found(folder / "checkpoints")
-    pins = _pins(folder)
+    pins = checkpoints.pinned(folder)
     position = found[-1].position if found else stage.plan.start
     running = durable.holder_of(folder / runs.LOCK) is not None
     if running and (line := last_line(folder / "metrics.jsonl")) is not None:
@@ -178,16 +177,6 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         else {},
         held_out_at=last,
     )
-
-
-def _pins(folder: Path) -> dict[int, tuple[str, ...]]:
-    """Which curricula pin which position of a stage: `pins/<position>/<curriculum>.json`."""
-    pins: dict[int, tuple[str, ...]] = {}
-    for path in sorted((folder / "pins").glob("*")):
-        names = tuple(sorted(pin.stem for pin in path.glob("*.json")))
-        if path.name.isdigit() and names:
-            pins[int(path.name)] = names
-    return pins
 
 
 def _strays(project: Project, size: str, known: set[str], refused: set[str]) -> tuple[Stray, ...]:

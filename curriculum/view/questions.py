@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from curriculum.diff import Parting
 from curriculum.units import show_exact
 from curriculum.view.tables import table
 
@@ -50,3 +51,16 @@ def batch_view(listing: Mapping[str, Any]) -> RenderableType:
             Text("documents are shown once the text is prepared (`curriculum prepare`)", style="dim")
         )
     return Group(*parts)
+
+
+def parting_view(parting: Parting, old: str, new: str) -> RenderableType:
+    """Where two curricula part."""
+    shared = ", ".join(parting.shared) or "nothing"
+    if parting.difference is None:
+        return Text(f"`{old}` and `{new}` are the same: {shared}")
+    difference = parting.difference
+    return Text(
+        f"the same in both: {shared}, and all before step {show_exact(difference.step)}\n"
+        f"they part at step {show_exact(difference.step)} ({show_exact(difference.position)} tokens): "
+        f"{', '.join(difference.what)}"
+    )

@@ -87,7 +87,10 @@ def _stage(stage: Stage) -> Text:
         )
         line.append(f"\nkept at {kept}", style="dim")
     for position in stage.pins_without_checkpoint:
-        line.append(f"\npinned at {show_exact(position)}, where no checkpoint is", style="red")
+        if position > stage.position:
+            line.append(f"\nwill be kept at {show_exact(position)}, where another branches", style="dim")
+        else:
+            line.append(f"\npinned at {show_exact(position)}, where no checkpoint is", style="red")
     return line
 
 
