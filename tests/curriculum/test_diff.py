@@ -234,6 +234,12 @@ def compiled_pair(old: Small, new: Small, folder: Path) -> list[diff.clock.Linea
 @given(pairs())
 @example((Small((Row(8, 2, "three-to-one"),), CURVES[0]), Small((Row(8, 2, "six-to-two"),), CURVES[0])))
 @example((Small((Row(16, 2, "one"),), CURVES[3]), Small((Row(8, 2, "one"), Row(8, 2, "one")), CURVES[5])))
+@example(  # the same items so far, at another place in the mixture's own count
+    (
+        Small((Row(6, 2, "nearly"), Row(8, 2, "three-to-one")), CURVES[0]),
+        Small((Row(6, 2, "three-to-one"), Row(8, 2, "three-to-one")), CURVES[0]),
+    )
+)
 @example((Small((Row(16, 2, "one"),), CURVES[0]), Small((Row(16, 4, "one"),), CURVES[0])))
 def test_the_first_differences_are_those_of_a_replay_of_every_step(pair: tuple[Small, Small]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -227,16 +227,19 @@ def test_a_torn_last_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grown", [0, 1, 50], ids=["shorter", "as long", "longer"])
 def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, grown: int) -> None:
-    training = Training(tmp_path)
+    training, lines = Training(tmp_path), Lines(tmp_path / "metrics.jsonl")
     for position in range(10, 100, 10):
         durable.append_json_line(tmp_path / "metrics.jsonl", line(position, loss=2.0))
     assert training.update()
     assert training.position == 90
+    assert len(lines.new()) == 9
     ledger.cut_back(tmp_path / "metrics.jsonl", 40)
     for number in range(grown):
         durable.append_json_line(tmp_path / "metrics.jsonl", line(50 + 10 * number, loss=3.0))
     assert training.update()
     assert training.position == (40 + 10 * grown)
+    assert [entry["position"] for entry in lines.new()] == list(range(10, 50 + 10 * grown, 10))
+    assert lines.restarted
     assert training.losses == {"a": 3.0 if grown else 2.0}
     (tmp_path / "metrics.jsonl").unlink()
     assert not training.update()
