@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable, schema
+from curriculum import durable, huggingface, schema
 from curriculum.errors import CurriculumError, DataError
 from curriculum.planner import Compiled, compile_curriculum
 from curriculum.project import Project
@@ -165,7 +165,9 @@ def compile_with_texts(project: Project, name: str, size: str) -> tuple[Compiled
 
 
 def tokenizer_file(project: Project, name: str) -> Path:
-    """The `tokenizer.json` that `name` is bound to: a file of the project, or one trained from its text."""
+    """The `tokenizer.json` that `name` is bound to: a file of the project or an import, or one trained from text."""
+    if name.startswith(huggingface.PREFIX):
+        return huggingface.directory_of(project.root, name) / huggingface.TOKENIZER
     entry = project.sources.tokenizers[name]
     if entry.path is not None:
         return project.root / entry.path
@@ -175,10 +177,10 @@ def tokenizer_file(project: Project, name: str) -> Path:
 
 def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
     """The request that trains tokenizer `name`, None when its file is there; DataError when it cannot be made."""
-    entry = project.sources.tokenizers[name]
     path = tokenizer_file(project, name)
     if path.is_file():
         return None
+    entry = project.sources.tokenizers[name]
     if entry.path is not None:
         raise DataError(
             f"tokenizer `{name}` is bound to `{entry.path}`, which is not there",

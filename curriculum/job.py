@@ -86,12 +86,46 @@ class TokenizerJob:
     request: TokenizerRequest
 
 
-Job = TrainJob | PrepareJob | TokenizerJob
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportJob:
+    """Convert a Hugging Face directory into a checkpoint `<imported>/<first 16 digits of its digest>`, once.
 
-_KINDS: dict[str, type[TrainJob] | type[PrepareJob] | type[TokenizerJob]] = {
+    The digests of its files are remembered in `memory`, so that a plan need not read them again.
+    """
+
+    attempt_folder: str
+    source: str
+    imported: str
+    memory: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportJob:
+    """Write the weights of `checkpoint` as the Hugging Face directory `output`, which appears whole or not at all.
+
+    `dtype` holds for every tensor but those in `dtypes` (Hugging Face's names). `texts` are files to write
+    (name to content), `copies` files to copy (name to path).
+    """
+
+    attempt_folder: str
+    checkpoint: str
+    output: str
+    model: Mapping[str, Any]
+    dtype: str
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
+    shard_bytes: int = 5_000_000_000
+
+
+Job = TrainJob | PrepareJob | TokenizerJob | ImportJob | ExportJob
+
+_KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
     "prepare": PrepareJob,
     "tokenizer": TokenizerJob,
+    "import": ImportJob,
+    "export": ExportJob,
 }
 
 
@@ -115,5 +149,7 @@ def load(path: Path) -> Job:
     if kind == "prepare":
         value["request"] = PrepareRequest.from_json(value["request"])
         return PrepareJob(**value)
+    if kind in ("import", "export"):
+        return _KINDS[kind](**value)
     value["request"] = TokenizerRequest.from_json(value["request"])
     return TokenizerJob(**value)

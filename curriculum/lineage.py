@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from curriculum import schema
-from curriculum.errors import ConfigError, NotFound, Place, PlanError, did_you_mean
+from curriculum import huggingface, schema
+from curriculum.errors import ConfigError, DataError, NotFound, Place, PlanError, did_you_mean
 from curriculum.project import Project
 from curriculum.units import Length, parse_count, show_count
 from curriculum.yamlfile import Document
@@ -22,7 +22,10 @@ LARGEST_UNTIL = 10**18
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One stage with nothing left unsaid. `until` is its declared end: full-size tokens from the root."""
+    """One stage with nothing left unsaid. `until` is its declared end: full-size tokens from the root.
+
+    `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps.
+    """
 
     curriculum: str
     stage: str
@@ -43,6 +46,7 @@ class Setting:
     reset_optimizer: bool = False
     own_learning_rate: bool = False
     rewarm: Length | None = None
+    imported: huggingface.Directory | None = None
     document: Document = field(repr=False)
     path: tuple[str | int, ...] = ()
 
@@ -122,10 +126,13 @@ def branches_from(project: Project, curriculum: str) -> dict[int | str, list[str
 
 def _legs(project: Project, name: str, below: tuple[str, ...]) -> tuple[Leg, ...]:
     file, document = project.curriculum(name)
-    if file.from_ is None:
+    imported = None
+    if file.from_ is None or file.from_.startswith(huggingface.PREFIX):
         legs: tuple[Leg, ...] = ()
         before: Setting | None = None
         end = 0
+        if file.from_ is not None:
+            imported = _imported(project, file.from_, document)
     else:
         place = document.place(("from",))
         try:
@@ -150,7 +157,7 @@ def _legs(project: Project, name: str, below: tuple[str, ...]) -> tuple[Leg, ...
         before = legs[-1].setting
         end = legs[-1].cut if legs[-1].cut is not None else before.until
     for number, stage in enumerate(file.stages):
-        setting = _setting(name, file, document, number, stage, before, end)
+        setting = _setting(name, file, document, number, stage, before, end, imported)
         legs = (*legs, Leg(setting))
         before, end = setting, setting.until
     return legs
@@ -202,6 +209,7 @@ def _setting(
     stage: schema.StageEntry,
     before: Setting | None,
     end: int,
+    imported: huggingface.Directory | None,
 ) -> Setting:
     first = number == 0
 
@@ -235,7 +243,9 @@ def _setting(
                 place=document.place((key,)),
                 hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own",
             )
-    model = _resolve("model", said("model"), document)
+    if imported is None and before is not None:
+        imported = before.imported
+    model = _resolve("model", said("model"), document) if imported is None else _numbers(imported)
     batch: Length = said("batch")
     sequence_length: int = said("sequence_length")
     own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
@@ -247,7 +257,7 @@ def _setting(
         stage=stage.name,
         seed=said("seed"),
         model=model,
-        tokenizer=said("tokenizer"),
+        tokenizer=said("tokenizer", file.from_ if imported else None),
         optimizer=optimizer,
         every=said("every", schema.EveryEntry()),
         sequence_length=sequence_length,
@@ -262,6 +272,7 @@ def _setting(
         reset_optimizer=stage.optimizer == "reset",
         own_learning_rate=own_learning_rate and before is not None,
         rewarm=stage.rewarm,
+        imported=imported,
         document=document,
         path=("stages", number),
     )
@@ -315,6 +326,21 @@ def batch_sequences(setting: Setting) -> int:
         f"a batch is given in sequences or tokens, not `{batch}`",
         place=setting.place("batch"),
         hint="as in `batch: 896 sequences`",
+    )
+
+
+def _imported(project: Project, text: str, document: Document) -> huggingface.Directory:
+    try:
+        return huggingface.read(huggingface.directory_of(project.root, text))
+    except DataError as error:
+        raise DataError(error.what, place=document.place(("from",)), hint=error.hint) from None
+
+
+def _numbers(imported: huggingface.Directory) -> schema.ModelNumbers:
+    stated = {key: imported.model[key] for key in schema.ModelNumbers.model_fields}
+    # As text, which keeps a decimal exact.
+    return schema.ModelNumbers.model_validate(
+        {key: str(value) if isinstance(value, float) else value for key, value in stated.items()}
     )
 
 

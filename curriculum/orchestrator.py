@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, schema
+from curriculum import checkpoints, corpora, durable, imports, schema
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt
 from curriculum.begun import check_begun
@@ -117,6 +117,9 @@ def _train(
         assert parent is not None, "the lineage is walked from its root"
         if stage.parent.stop < stage.parent.plan.end:
             checkpoints.pin(parent_folder, stage.parent.stop, stage.setting.curriculum)
+    parent_checkpoint = parent.path if parent else None
+    if parent is None and stage.plan.parent is not None:
+        parent_checkpoint = imports.checkpoint(project, stage.plan.parent.fingerprint)
     machine = request.machine_entry
     threads = local.default_threads(machine.model_dump(), processes)
 
@@ -131,7 +134,7 @@ def _train(
                 name: jobs.HeldOut(folder=str(texts.folder(choice.dataset)), windows=texts.held_out_windows)
                 for name, choice in compiled.sources.items()
             },
-            parent_checkpoint=str(parent.path) if parent else None,
+            parent_checkpoint=str(parent_checkpoint) if parent_checkpoint else None,
             generation=0,
             checkpoint_every=stage.checkpoint_every,
             evaluate_every=stage.evaluate_every,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from curriculum import schema
+from curriculum import imports, schema
 from curriculum.errors import CurriculumError, PlanError, did_you_mean
 from curriculum.lineage import Leg, Setting, lineage, parse_address
 from curriculum.mixing import Tree
@@ -101,16 +101,18 @@ def compile_legs(
     scaler = Scaler(size, size_name, legs[0].setting)
     choices: dict[tuple[str, int], SourceChoice] = {}
     compiled: list[CompiledStage] = []
-    wanted_tokenizer = size.tokenizer or legs[0].setting.tokenizer
-    if wanted_tokenizer not in project.sources.tokenizers:
+    imported = legs[0].setting.imported
+    wanted_tokenizer = (size.tokenizer if imported is None else None) or legs[0].setting.tokenizer
+    if imported is None and wanted_tokenizer not in project.sources.tokenizers:
         raise PlanError(
             f"unknown tokenizer `{wanted_tokenizer}`: sources.yaml binds no file to it",
             place=size_place(project, size_name, "tokenizer") or legs[0].setting.place("tokenizer"),
             hint=did_you_mean(wanted_tokenizer, project.sources.tokenizers),
         )
     identity = dict(tokenizer) if tokenizer else {"name": wanted_tokenizer, "digest": None}
-    entry = project.sources.tokenizers[wanted_tokenizer]
-    vocabulary = identity.get("vocab_size") or entry.vocab_size
+    vocabulary = identity.get("vocab_size")
+    if vocabulary is None and imported is None:
+        vocabulary = project.sources.tokenizers[wanted_tokenizer].vocab_size
     for leg in legs:
         if leg.cut is not None and compiled and scaler.tokens(leg.cut) <= compiled[-1].stop:
             continue  # the boundary at or past the branch position is the end of the stage before
@@ -119,8 +121,12 @@ def compile_legs(
             raise PlanError(
                 f"tokenizer `{wanted_tokenizer}` has {vocabulary:,} ids, the model's vocabulary only "
                 f"{model['vocab_size']:,}",
-                place=size_place(project, size_name, "model", "vocab_size") or leg.setting.place("model"),
-                hint=f"give the model `vocab_size: {vocabulary}` or more, or take another tokenizer",
+                place=leg.setting.place("from")
+                if imported
+                else size_place(project, size_name, "model", "vocab_size") or leg.setting.place("model"),
+                hint="tokenizer and weights of the directory do not belong together"
+                if imported
+                else f"give the model `vocab_size: {vocabulary}` or more, or take another tokenizer",
             )
         parent = compiled[-1] if compiled else None
         try:
@@ -157,6 +163,13 @@ def _compile_stage(
     notes: list[str] = []
     start = parent.stop if parent else 0
     sequence_length = scaler.sequence_length(setting)
+    origin = Parent(fingerprint=parent.plan.history(parent.stop), position=start) if parent else None
+    if setting.imported is not None:
+        _check_positions(project, setting, scaler, sequence_length)
+        if parent is None:
+            digest = imports.digest(project, setting.imported)
+            origin = Parent(fingerprint=digest or imports.OPEN, position=0)
+            notes += _import_notes(setting, scaler, imported=digest is not None)
     batch = scaler.batch(setting)
     batch_tokens = batch * sequence_length
     declared_end = scaler.tokens(setting.until)
@@ -220,8 +233,8 @@ def _compile_stage(
         blends=blends,
         pieces=pieces,
         read_before=parent.plan.windows_read(parent.stop) if parent else {},
-        parent=Parent(fingerprint=parent.plan.history(parent.stop), position=start) if parent else None,
-        reset_optimizer=setting.reset_optimizer,
+        parent=origin,
+        reset_optimizer=setting.reset_optimizer or (setting.imported is not None and parent is None),
         mask_documents=setting.mask_documents,
         labels={
             "curriculum": setting.curriculum,
@@ -252,6 +265,35 @@ def _compile_stage(
         limits=limits,
         notes=tuple(notes),
     )
+
+
+def _check_positions(project: Project, setting: Setting, scaler: Scaler, sequence_length: int) -> None:
+    assert setting.imported is not None
+    most = setting.imported.model["max_position_embeddings"]
+    if sequence_length > most:
+        raise PlanError(
+            f"a `sequence_length` of {sequence_length:,} is more than the {most:,} positions of the imported model",
+            place=size_place(project, scaler.size_name, "sequence_length")
+            or setting.place("sequence_length"),
+            hint=f"`max_position_embeddings` in its config.json says so; {most} or less fits",
+        )
+
+
+def _import_notes(setting: Setting, scaler: Scaler, *, imported: bool) -> list[str]:
+    size = scaler.size
+    stated = {"model": size.model, "tokenizer": size.tokenizer, "learning rate": size.learning_rate}
+    unused = [name for name, value in stated.items() if value is not None]
+    notes = []
+    if unused:
+        notes.append(
+            f"size `{scaler.size_name}` states its own {' and '.join(unused)}: not applied to an import, which "
+            "keeps its model and tokenizer and takes the learning rate of its stage file"
+        )
+    if not imported:
+        notes.append(
+            "the directory is not imported yet, or was touched since: `run` and `prepare` read it first"
+        )
+    return notes
 
 
 def _optimizer(setting: Setting) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from curriculum import corpora
+from curriculum import corpora, imports
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.errors import NotFound, did_you_mean
@@ -35,6 +35,16 @@ def prepare(
             hint=did_you_mean(only, {*compiled.sources, *texts.datasets()}),
         )
     corpora.check_installed(texts)
+    directory = compiled.stages[0].setting.imported
+    if directory is not None and only is None and not imports.is_there(project, directory):
+        import_job = jobs.ImportJob(
+            attempt_folder=str(fresh_attempt(attempts)),
+            source=str(directory.folder),
+            imported=str(imports.root(project)),
+            memory=str(imports.memory(project)),
+        )
+        if not carry_out(request, import_job, f"the import of {directory.folder.name}", None, stop):
+            return None
     tokenizer = corpora.tokenizer_request(project, compiled.tokenizer)
     if tokenizer is not None:
         job = jobs.TokenizerJob(attempt_folder=str(fresh_attempt(attempts)), request=tokenizer)

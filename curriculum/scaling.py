@@ -47,6 +47,8 @@ class Scaler:
         )
 
     def model(self, setting: Setting) -> dict[str, Any]:
+        if setting.imported is not None:
+            return {**setting.imported.model, "max_position_embeddings": self.sequence_length(setting)}
         numbers = setting.model.model_dump(exclude_none=True)
         if self.size.model is not None:
             numbers.update(self.size.model.model_dump(exclude_unset=True, exclude_none=True))
@@ -65,7 +67,7 @@ class Scaler:
 
     def learning_rate(self, setting: Setting) -> LearningRate:
         entry = setting.learning_rate
-        own = self.size.learning_rate
+        own = self.size.learning_rate if setting.imported is None else None
         low, high, warmup = entry.min, entry.max, None
         if own is not None:
             # Another curve than the root's keeps its ratio to the root's, whose ends the size states.

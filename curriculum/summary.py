@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from curriculum import schema
+from curriculum import imports, schema
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.units import show_count
 
@@ -29,13 +29,14 @@ def parameters(model: Mapping[str, Any]) -> int:
 
 def summarise(compiled: Compiled, machine_name: str, machine: schema.MachineEntry) -> dict[str, Any]:
     """The whole plan as JSON values; positions and lengths in tokens at this size. Documented in docs/plan-json.md."""
-    stages = [_stage(stage) for stage in compiled.stages]
+    stages = [stage_summary(stage) for stage in compiled.stages]
     return {
         "format": FORMAT,
         "curriculum": compiled.curriculum,
         "size": compiled.size_name,
         "scale": float(compiled.scale),
         "tokenizer": compiled.tokenizer,
+        "imported": imported(compiled),
         "stages": stages,
         "sources": {
             name: {
@@ -53,7 +54,17 @@ def summarise(compiled: Compiled, machine_name: str, machine: schema.MachineEntr
     }
 
 
-def _stage(stage: CompiledStage) -> dict[str, Any]:
+def imported(compiled: Compiled) -> dict[str, Any] | None:
+    """The directory that the lineage starts from and its digest (None: not imported yet); None for other roots."""
+    first = compiled.stages[0]
+    if first.setting.imported is None or first.plan.parent is None:
+        return None
+    known = first.plan.parent.fingerprint != imports.OPEN
+    return {"from": first.setting.tokenizer, "digest": first.plan.parent.fingerprint if known else None}
+
+
+def stage_summary(stage: CompiledStage) -> dict[str, Any]:
+    """One stage of the plan, as far as the lineage goes through it."""
     plan = stage.plan
     read = plan.windows_read(stage.stop)
     sequences = stage.steps_run * plan.batch_sequences

@@ -68,6 +68,10 @@ class Tokenizer:
         """The ids of each text; the interpreter's lock is free meanwhile."""
         return [one.ids for one in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def mark(self, number: int) -> str:
+        """The name of a mark, as in `</s>`."""
+        return str(self._inner.id_to_token(number))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, marks shown by their names."""
         text: str = self._inner.decode(list(ids), skip_special_tokens=False)

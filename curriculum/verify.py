@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curriculum import checkpoints, ledger
+from curriculum import checkpoints, imports, ledger
 from curriculum.corpora import Texts
 from curriculum.errors import CurriculumError, DataError
 from curriculum.plan import StagePlan
@@ -36,6 +36,13 @@ def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
                 for _, read in opened.verify():
                     size += read
             checked.append(f"text of {dataset}: {size:,} bytes")
+        except CurriculumError as error:
+            wrong.append(error)
+    directory = compiled.stages[0].setting.imported
+    if directory is not None and imports.is_there(project, directory):
+        try:
+            checkpoints.verify(imports.checkpoint(project, imports.digest(project, directory) or ""))
+            checked.append(f"import of {directory.folder}")
         except CurriculumError as error:
             wrong.append(error)
     for stage in compiled.stages:

@@ -22,7 +22,7 @@ def main() -> int:
     job = jobs.load(path)
     outcome: dict[str, Any]
     try:
-        outcome = _train(job) if isinstance(job, jobs.TrainJob) else _prepare(job)
+        outcome = _do(job)
         code = 0
     except CurriculumError as error:
         traceback.print_exc()
@@ -36,6 +36,14 @@ def main() -> int:
     if os.environ.get("RANK", "0") == "0" or code:
         durable.write_json(Path(job.attempt_folder) / jobs.OUTCOME, outcome, replace=True)
     return code
+
+
+def _do(job: jobs.Job) -> dict[str, Any]:
+    if isinstance(job, jobs.TrainJob):
+        return _train(job)
+    if isinstance(job, jobs.ImportJob | jobs.ExportJob):
+        return _convert(job)
+    return _prepare(job)
 
 
 def _train(job: jobs.TrainJob) -> dict[str, Any]:
@@ -69,6 +77,14 @@ def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:
     else:
         prepare.prepare(job.request)
     return {"outcome": jobs.DONE}
+
+
+def _convert(job: jobs.ImportJob | jobs.ExportJob) -> dict[str, Any]:
+    from runner import convert
+
+    if isinstance(job, jobs.ImportJob):
+        return convert.import_directory(job, STOP)
+    return convert.export(job, STOP)
 
 
 if __name__ == "__main__":

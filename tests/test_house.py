@@ -13,14 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: list[set[str]] = [
     {"errors", "units", "schedule", "permutation", "mixing", "durable"},
-    {"plan", "job", "shards", "tokenizer", "checkpoints", "ledger"},
+    {"plan", "job", "shards", "tokenizer", "checkpoints", "ledger", "huggingface"},
     {"yamlfile", "schema", "models"},
     {"project", "lineage"},
-    {"scaling"},
+    {"scaling", "imports"},
     {"order", "stock"},
     {"planner"},
     {"corpora"},
-    {"diff", "trace", "verify", "results", "summary", "runs", "following", "standing"},
+    {"diff", "trace", "verify", "results", "summary", "runs", "following", "standing", "modelcard"},
     {
         "supervisor",
         "launchers",
@@ -31,6 +31,8 @@ FLOORS: list[set[str]] = [
         "scaffold",
         "branching",
         "retention",
+        "exports",
+        "importing",
     },
     {"view", "live", "watch", "picture"},
     {"cli", "__main__"},

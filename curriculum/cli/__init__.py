@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import typer
 
-from curriculum.cli import ask, care, do, look
+from curriculum.cli import ask, care, do, look, share
 
 VERBS = (
     *(do.init, do.plan, do.prepare, do.run, do.stop, do.branch),
     *(look.status,),
     *(ask.batch, ask.diff),
     *(care.verify, care.prune),
+    *(share.export, share.import_),
 )
 
 app = typer.Typer(
@@ -25,4 +26,4 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _verb in VERBS:
-    app.command()(_verb)
+    app.command(_verb.__name__.rstrip("_"))(_verb)

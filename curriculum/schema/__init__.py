@@ -7,6 +7,7 @@ The descriptions of the fields are the reference documentation.
 from __future__ import annotations
 
 from curriculum.schema.entry import validate as validate
+from curriculum.schema.fields import LARGEST_COUNT as LARGEST_COUNT
 from curriculum.schema.fields import BatchScale as BatchScale
 from curriculum.schema.fields import is_name as is_name
 from curriculum.schema.machines import MachineEntry as MachineEntry

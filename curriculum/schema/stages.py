@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
 
 from curriculum.errors import did_you_mean
+from curriculum.huggingface import PREFIX
 from curriculum.models import CATALOGUE
 from curriculum.schema import fields
 from curriculum.schema.entry import (
@@ -233,7 +234,9 @@ class CurriculumFile(Entry):
 
     about: Text | None = Field(default=None, description="What it is, for people.")
     from_: Text | None = Field(
-        default=None, alias="from", description="NAME[/STAGE][@TOKENS] that it branches from."
+        default=None,
+        alias="from",
+        description="NAME[/STAGE][@TOKENS] that it branches from, or hf:DIR, a Hugging Face directory.",
     )
     seed: Seed | None = Field(default=None, description="Keys every draw; as in `seed: 3407`.")
     model: (
@@ -266,9 +269,16 @@ class CurriculumFile(Entry):
                     f"is taken: another stage is called `{stage.name}`", hint, "stages", number, "name"
                 )
             names.add(stage.name)
+        imported = self.from_ is not None and self.from_.startswith(PREFIX)
+        for key in ("model", "tokenizer"):
+            if imported and getattr(self, key) is not None:
+                hint = f"leave it out: the directory's own {key} is kept"
+                raise Refusal(f"cannot be stated beside `from: {PREFIX}…`", hint, key, on_key=True)
         for key in ("ramp", "positions", "optimizer", "rewarm"):
-            if self.from_ is None and getattr(self.stages[0], key) is not None:
+            if (self.from_ is None or imported) and getattr(self.stages[0], key) is not None:
                 hint = "remove it; or say with `from:` what the curriculum branches from"
+                if imported:
+                    hint = "remove it; an import begins with fresh optimizer state and unread sources"
                 raise Refusal(
                     "has nothing to go on from: the first stage is the root", hint, "stages", 0, key
                 )

@@ -88,7 +88,8 @@ def _headline(summary: Mapping[str, Any], compiled: Compiled) -> Text:
     about = compiled.stages[-1].setting.document.value.get("about")
     if about:
         text.append(f"  {about}")
-    text.append(f"\nlineage {' -> '.join(stage.name for stage in compiled.stages)}")
+    start = [summary["imported"]["from"]] if summary["imported"] else []
+    text.append(f"\nlineage {' -> '.join([*start, *(stage.name for stage in compiled.stages)])}")
     if compiled.scaled:
         text.append(
             f"\na smaller plan: size `{summary['size']}` scales every length by {summary['scale']:g}; "

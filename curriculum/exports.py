@@ -1,0 +1,232 @@
+"""From an address to the job that writes its weights as a Hugging Face directory, with all that stands beside them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from curriculum import checkpoints, corpora, huggingface, imports, modelcard, runs
+from curriculum import job as jobs
+from curriculum.attempts import Run, carry_out, fresh_attempt
+from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
+from curriculum.lineage import Address, legs_to, lineage
+from curriculum.planner import Compiled, compile_legs
+from curriculum.project import Project
+from curriculum.supervisor import StopRequested
+from curriculum.tokenizer import Tokenizer
+from curriculum.units import Length
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "source": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What an address stands for: a checkpoint, and the lineage that ends there."""
+
+    address: Address
+    compiled: Compiled
+    texts: corpora.Texts
+    checkpoint: Path
+    state: Mapping[str, Any]
+    imported: Path | None
+    tokenizer: Tokenizer
+
+    @property
+    def position(self) -> int:
+        return int(self.state["position"])
+
+
+def find(project: Project, address: Address, size: str) -> Found:
+    """The checkpoint at `address`. CheckpointError naming the nearest when there is none; Drift when the files
+    now describe another history than that which led to it."""
+    whole, texts = corpora.compile_with_texts(project, address.curriculum, size)
+    at_zero = address.position == 0 and address.stage is None
+    legs = lineage(project, address.curriculum)[:1] if at_zero else legs_to(project, address)
+    tokenizer = texts.loaded_tokenizer
+    if tokenizer is None:
+        raise DataError(
+            f"the tokenizer `{whole.tokenizer}` is not there",
+            hint=f"put it back; `curriculum prepare {address.curriculum} --size {size}` makes one that is trained",
+        )
+    compiled = compile_legs(
+        project, address.curriculum, legs, size, facts=texts.facts, tokenizer=texts.tokenizer
+    )
+    first, last = compiled.stages[0], compiled.stages[-1]
+    imported = None
+    if first.setting.imported is not None and first.plan.parent is not None:
+        imported = imports.checkpoint(project, first.plan.parent.fingerprint)
+        if not (imported / checkpoints.MANIFEST).is_file():
+            raise CheckpointError(
+                f"`{first.setting.tokenizer}` is not imported, or was changed since",
+                hint=f"`curriculum prepare {address.curriculum} --size {size}` imports it",
+            )
+    if at_zero:
+        if imported is None:
+            raise NotFound(
+                f"`{written(address)}` is before the first step: there are no weights yet",
+                hint="give a later position; only a curriculum that begins with `from: hf:DIR` has weights at 0",
+            )
+        assert first.plan.parent is not None
+        folder, history = imported, first.plan.parent.fingerprint
+    else:
+        kept = runs.checkpoint_at(runs.stage_folder(project, compiled, last), last.stop)
+        if kept is None:
+            raise _missing(project, address, whole, compiled)
+        folder, history = kept.path, last.plan.history(last.stop)
+    state = checkpoints.state(folder)
+    if state["history"] != history:
+        raise Drift(
+            f"`{written(address)}` was trained by another plan than its files now describe",
+            place=last.setting.place("name"),
+            hint=f"put the files and the prepared text back (`curriculum run {address.curriculum} --size {size}` "
+            "shows the difference); a model card must not tell another history than the weights have",
+        )
+    return Found(
+        address=address,
+        compiled=compiled,
+        texts=texts,
+        checkpoint=folder,
+        state=state,
+        imported=imported,
+        tokenizer=tokenizer,
+    )
+
+
+def _missing(project: Project, address: Address, whole: Compiled, compiled: Compiled) -> CheckpointError:
+    """There is no checkpoint where `compiled` ends: which ones of the whole lineage are nearest."""
+    stop = compiled.stages[-1].stop
+    kept = sorted(
+        {
+            found.position
+            for stage in whole.stages
+            for found in checkpoints.found(runs.stage_folder(project, whole, stage) / "checkpoints")
+            if found.position <= stage.stop
+        }
+    )
+    if not kept:
+        return CheckpointError(
+            f"`{written(address)}` has no checkpoint yet: nothing of it was trained at size `{whole.size_name}`",
+            hint=f"`curriculum run {address.curriculum} --size {whole.size_name}` trains it",
+        )
+    before = [f"{position:,} before" for position in kept if position < stop][-1:]
+    after = [f"{position:,} after" for position in kept if position > stop][:1]
+    nearest = runs.nearest_position(kept, stop)
+    full_size = Length(int(nearest / whole.scale), "tokens")
+    scale = f", in tokens of size `{whole.size_name}`" if whole.scaled else ""
+    return CheckpointError(
+        f"`{written(address)}` has no checkpoint at {stop:,} tokens; "
+        f"the nearest: {' and '.join(before + after)}{scale}",
+        hint=f"as in `curriculum export {address.curriculum}@{full_size} --size {whole.size_name} --to DIR`; "
+        f"or train on: `curriculum run {address.curriculum} --size {whole.size_name}`",
+    )
+
+
+def export(request: Run, found: Found, to: Path, dtype: str, stop: StopRequested) -> bool:
+    """Write the directory `to`, by a job of its own; false when it was asked to stop, and nothing is there then."""
+    check_free(to)
+    job = export_job(request.project, found, to, dtype)
+    return carry_out(request, job, f"the export of {written(found.address)}", None, stop)
+
+
+def check_free(to: Path) -> None:
+    if to.exists() or to.is_symlink():
+        raise ConfigError(
+            f"`{to}` exists already; nothing was written",
+            hint="an export makes its own directory: name one that is not there",
+        )
+
+
+def export_job(project: Project, found: Found, to: Path, dtype: str) -> jobs.ExportJob:
+    """Everything that the export is made of; an import's own files go through as they are."""
+    origin = _origin(found)
+    wanted = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
+    exceptions = origin["dtypes"] if origin and dtype == "source" else {}
+    plan = found.compiled.stages[-1].plan
+    eos, bos = found.tokenizer.eos_id, found.tokenizer.bos_id
+    copies: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    if found.imported is not None and origin is not None:
+        copies = {path.name: str(path) for path in sorted((found.imported / huggingface.SOURCE).iterdir())}
+        if wanted != origin["dtype"]:
+            del copies[huggingface.CONFIG]
+            texts[huggingface.CONFIG] = _json(huggingface.with_dtype(origin["config"], wanted))
+    else:
+        source = corpora.tokenizer_file(project, found.compiled.tokenizer)
+        copies[huggingface.TOKENIZER] = str(source)
+        texts[huggingface.CONFIG] = _json(huggingface.config_of(plan.model, dtype=wanted, eos=eos, bos=bos))
+        texts["generation_config.json"] = _json(
+            {"_from_model_config": True, "bos_token_id": bos, "eos_token_id": eos}
+        )
+        marks = {
+            name: found.tokenizer.mark(number)
+            for name, number in (("bos_token", bos), ("eos_token", eos))
+            if number is not None
+        }
+        texts["tokenizer_config.json"] = _json(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": plan.model["max_position_embeddings"],
+                "clean_up_tokenization_spaces": False,
+                **marks,
+            }
+        )
+        if marks:
+            texts["special_tokens_map.json"] = _json(marks)
+    texts[huggingface.README] = modelcard.card(
+        project, found.compiled, found.texts, _identity(project, found, to, dtype, wanted, origin)
+    )
+    return jobs.ExportJob(
+        attempt_folder=str(fresh_attempt(project.data / "attempts")),
+        checkpoint=str(found.checkpoint),
+        output=str(to.absolute()),
+        model=plan.model,
+        dtype=wanted,
+        dtypes=exceptions,
+        texts=texts,
+        copies=copies,
+    )
+
+
+def _origin(found: Found) -> dict[str, Any] | None:
+    if found.imported is None:
+        return None
+    return dict(checkpoints.state(found.imported)["imported"])
+
+
+def _identity(
+    project: Project, found: Found, to: Path, dtype: str, wanted: str, origin: Mapping[str, Any] | None
+) -> modelcard.Identity:
+    compiled = found.compiled
+    command = ["curriculum", "export", written(found.address), "--size", compiled.size_name, "--to", to.name]
+    first = compiled.stages[0].setting.imported
+    folder = runs.stage_folder(project, compiled, compiled.stages[-1])
+    return modelcard.Identity(
+        address=written(found.address),
+        command=shlex.join(command + (["--dtype", dtype] if dtype != "source" else [])),
+        version=metadata.version("curriculum"),
+        dtype=wanted,
+        position=found.position,
+        checkpoint=found.checkpoint.name,
+        weights=checkpoints.weights_digest(found.checkpoint),
+        history=str(found.state["history"]),
+        tokenizer=found.tokenizer.digest,
+        imported={**origin, "max_position_embeddings": first.model["max_position_embeddings"]}
+        if origin and first
+        else None,
+        environment=modelcard.environment(folder) if found.position else {},
+    )
+
+
+def written(address: Address) -> str:
+    """The address losing nothing of its position."""
+    position = f"@{Length(address.position, 'tokens')}" if address.position is not None else ""
+    return f"{replace(address, position=None)}{position}"
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

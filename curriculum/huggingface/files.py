@@ -1,0 +1,139 @@
+"""The files of a Hugging Face directory, opened as strangers' files are: sizes, links and headers checked first."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curriculum.errors import DataError
+
+CONFIG, TOKENIZER, README = "config.json", "tokenizer.json", "README.md"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+CARRIED = (
+    *(CONFIG, "generation_config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "tokenizer.model", "chat_template.jinja"),
+)
+"""Files that go through to an export as they are; beside them those that begin as `LICENCES`."""
+SOURCE = "source"
+"""Folder inside an import's checkpoint that keeps them."""
+LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+LARGEST_JSON = 64 << 20
+LARGEST_HEADER = 100 << 20  # safetensors' own limit
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where a tensor lies and what it is; `dtype` in torch's words."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def refused(folder: Path, reason: str, hint: str) -> DataError:
+    return DataError(f"`{folder}` cannot be imported: {reason}", hint=hint)
+
+
+def stored_tensors(folder: Path) -> dict[str, Tensor]:
+    """Every stored tensor by name, from the headers of the files that transformers would read."""
+    if (folder / WEIGHTS).exists():
+        return _header(folder, WEIGHTS)
+    if not (folder / INDEX).exists():
+        pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        if pickled:
+            raise refused(
+                folder,
+                f"its weights are pickled (`{pickled[0]}`), which can run any code when opened",
+                "only safetensors are read; transformers writes them: `model.save_pretrained(DIR)`",
+            )
+        raise refused(folder, f"it has neither `{WEIGHTS}` nor `{INDEX}`", "is the download complete?")
+    where = read_json(folder, INDEX).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise refused(folder, f"`{INDEX}` has no `weight_map`", "is the download complete?")
+    found: dict[str, Tensor] = {}
+    headers: dict[str, dict[str, Tensor]] = {}
+    for name, file in where.items():
+        if not isinstance(file, str) or file != os.path.basename(file) or not file.endswith(".safetensors"):
+            raise refused(
+                folder, f"`{INDEX}` names `{file}`, which is no safetensors file there", "is it damaged?"
+            )
+        if file not in headers:
+            headers[file] = _header(folder, file)
+        if name not in headers[file]:
+            raise refused(
+                folder, f"`{file}` lacks `{name}`, which `{INDEX}` promises", "is the download complete?"
+            )
+        found[name] = headers[file][name]
+    return found
+
+
+def _header(folder: Path, name: str) -> dict[str, Tensor]:
+    path = inside(folder, name)
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= min(LARGEST_HEADER, size - 8):
+                raise ValueError("its header does not fit it")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        tensors = {}
+        end = 0
+        for key, entry in header.items():
+            if entry["dtype"] not in DTYPES:
+                raise refused(
+                    folder,
+                    f"`{key}` is stored as {entry['dtype']}",
+                    "only F32, F16 and BF16 weights are read; quantised ones would have to be unpacked first",
+                )
+            tensors[key] = Tensor(name, DTYPES[entry["dtype"]], tuple(int(n) for n in entry["shape"]))
+            end = max(end, int(entry["data_offsets"][1]))
+        if 8 + length + end != size:
+            raise ValueError(f"it has {size:,} bytes where its header needs {8 + length + end:,}")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise refused(
+            folder, f"`{name}` is not a whole safetensors file: {error}", "is the download complete?"
+        ) from None
+    return tensors
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = inside(folder, name)
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError("it is far too large")
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise refused(
+            folder, f"it has no `{name}`", "a model's directory as transformers saves it is wanted"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise refused(folder, f"its `{name}` cannot be read: {error}", "is the download complete?") from None
+    if not isinstance(value, dict):
+        raise refused(folder, f"its `{name}` is no JSON object", "is the download complete?")
+    return value
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file, links followed; refused when a link leads away, but for the hub's cache, which is made of links."""
+    path, home = (folder / name).resolve(), folder.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots":
+        homes.append(home.parent.parent / "blobs")
+    if not any(path.is_relative_to(one) for one in homes):
+        raise refused(
+            folder,
+            f"`{name}` is a link that leads out of it, to `{path}`",
+            "put the file itself in its place",
+        )
+    if path.exists() and not path.is_file():
+        raise refused(
+            folder, f"`{name}` is no file", "a model's directory as transformers saves it is wanted"
+        )
+    return path

@@ -1,0 +1,165 @@
+"""Writes a curriculum that starts from a Hugging Face directory: a stage file to edit, nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curriculum import durable, huggingface, schema
+from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
+from curriculum.lineage import lineage
+from curriculum.project import Project
+from curriculum.tokenizer import Tokenizer
+from curriculum.units import Length, parse_count
+
+BATCH_TOKENS = 1 << 20
+SEQUENCE_LENGTH = 2048
+_PLAIN = re.compile(r"[\w./~+-]+", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """A curriculum as written, and what it starts from."""
+
+    name: str
+    text: str
+    directory: huggingface.Directory
+    tokenizer: Tokenizer
+
+
+def draft(project: Project, source: Path, name: str, mixture: str | None, tokens: str) -> Import:
+    """The stage file for the directory `source`; DataError for a directory that cannot be used.
+
+    Nothing is written: see `write`.
+    """
+    if not schema.is_name(name):
+        raise NotFound(
+            f"`{name}` cannot be the name of a curriculum",
+            hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
+        )
+    if name in project.names("stages"):
+        raise ConfigError(
+            f"`stages/{name}.yaml` exists already; nothing was written",
+            hint="take another name, or edit that file",
+        )
+    try:
+        length = parse_count(tokens)
+    except ValueError as error:
+        raise PlanError(f"`--tokens`: {error}", hint="as in `--tokens 10B`") from None
+    if not 1 <= length <= schema.LARGEST_COUNT:
+        raise PlanError("`--tokens` must be more than 0 and at most 10^18", hint="as in `--tokens 10B`")
+    directory = huggingface.read(source)
+    tokenizer = Tokenizer.load(source / huggingface.TOKENIZER)
+    if tokenizer.vocab_size > directory.model["vocab_size"]:
+        raise ConfigError(
+            f"`{source}` cannot be imported: its tokenizer has {tokenizer.vocab_size:,} ids, its model "
+            f"{directory.model['vocab_size']:,}",
+            hint="tokenizer and weights of the directory do not belong together",
+        )
+    text = _text(project, directory, name, _mixture(project, mixture), length)
+    lineage(project.drafting(name, text), name)  # what is written is read before it is written
+    return Import(name=name, text=text, directory=directory, tokenizer=tokenizer)
+
+
+def write(project: Project, made: Import) -> Path:
+    """Put the stage file in its place, which must be free."""
+    path = project.root / "stages" / f"{made.name}.yaml"
+    try:
+        durable.write_bytes(path, made.text.encode())
+    except FileExistsError:
+        raise ConfigError(f"`stages/{made.name}.yaml` exists already", hint="take another name") from None
+    return path
+
+
+def _mixture(project: Project, wanted: str | None) -> str:
+    names = project.names("mixtures")
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted is None:
+        raise NotFound(
+            "which mixture is it to train on?", hint=f"say `--mixture NAME`; there are: {', '.join(names)}"
+        )
+    if wanted not in names:
+        raise NotFound(f"unknown mixture `{wanted}`", hint=did_you_mean(wanted, names))
+    return wanted
+
+
+def _text(project: Project, directory: huggingface.Directory, name: str, mixture: str, tokens: int) -> str:
+    positions = int(directory.model["max_position_embeddings"])
+    sequence_length = min(SEQUENCE_LENGTH, positions)
+    batch = _batch(project, sequence_length)
+    lines = [
+        f"# Starts from the weights of a Hugging Face directory and keeps its model ({_short(directory)})",
+        "# and its tokenizer, so neither is stated here; nor does a size change them.",
+        f"about: {json.dumps(directory.folder.resolve().name + ', continued on ' + mixture)}",
+        f"from: {_scalar(huggingface.PREFIX + _written(project, directory.folder))}",
+        "seed: 3407                            # keys every draw",
+        f"sequence_length: {sequence_length:<21}# at most {positions:,}, the positions of the model",
+        "optimizer: {name: adamw, betas: [0.9, 0.95], weight_decay: 0.1, clip_norm: 1.0}   # its state begins fresh",
+        "# The rate of continued training is yours to choose; most take less than the model's own highest.",
+        f"learning_rate: {{shape: cosine, max: 1e-4, min: 1e-5, warmup: {_tokens(tokens, 100)}, "
+        f"horizon: {_tokens(tokens, 1)}}}",
+        f"every: {{evaluate: {_tokens(tokens, 20)}, checkpoint: {_tokens(tokens, 20)}}}",
+        "stages:                               # `until` counts tokens from the import on",
+        f"  - {{name: continued, until: {Length(tokens, 'tokens')}, mixture: {mixture}, batch: {batch} sequences}}"
+        f"   # {batch * sequence_length:,} tokens",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _batch(project: Project, sequence_length: int) -> int:
+    """Sequences of about a million tokens, in a number that every size of the project can scale."""
+    scalings = [entry.batch for entry in project.sizes.root.values() if entry.batch is not None]
+    step = math.lcm(*(scale.from_ // math.gcd(scale.from_, scale.to) for scale in scalings))
+    return max(1, round(BATCH_TOKENS / sequence_length / step)) * step
+
+
+def _tokens(tokens: int, part: int) -> str:
+    """A `part`-th of the whole, spelled as a length."""
+    text = str(Length(max(1, tokens // part), "tokens"))
+    return f"{text} tokens" if text[-1].isdigit() else text
+
+
+def _short(directory: huggingface.Directory) -> str:
+    model = directory.model
+    return f"{directory.parameters:,} parameters, {model['num_hidden_layers']} layers, stored as {directory.dtype}"
+
+
+def _written(project: Project, folder: Path) -> str:
+    """The directory as the stage file names it: from the project's folder when it lies inside, else absolute."""
+    absolute = Path(os.path.abspath(folder))
+    return str(absolute.relative_to(project.root) if absolute.is_relative_to(project.root) else absolute)
+
+
+def _scalar(text: str) -> str:
+    return text if _PLAIN.fullmatch(text.replace(":", "", 1)) else json.dumps(text, ensure_ascii=False)
+
+
+def found(made: Import) -> dict[str, Any]:
+    """What the directory holds, as plain values for showing."""
+    directory, model = made.directory, made.directory.model
+    scaling: Mapping[str, Any] | None = model.get("rope_scaling")
+    return {
+        "directory": str(directory.folder),
+        "parameters": directory.parameters,
+        "model": dict(model),
+        "rotary": f"base {model['rope_theta']:g}" + (f", {scaling['rope_type']}" if scaling else ""),
+        "dtype": directory.dtype,
+        "dtypes": directory.dtypes,
+        "files": list(directory.weight_files),
+        "bytes": directory.weight_bytes,
+        "tokenizer": {
+            "ids": made.tokenizer.vocab_size,
+            "end_of_text": None
+            if made.tokenizer.eos_id is None
+            else made.tokenizer.mark(made.tokenizer.eos_id),
+            "sha256": made.tokenizer.digest,
+        },
+        "left_out": sorted(directory.left_out),
+    }
