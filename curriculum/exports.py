@@ -48,11 +48,6 @@ def find(project: Project, address: Address, size: str) -> Found:
     at_zero = address.position == 0 and address.stage is None
     legs = lineage(project, address.curriculum)[:1] if at_zero else legs_to(project, address)
     tokenizer = texts.loaded_tokenizer
-    if tokenizer is None:
-        raise DataError(
-            f"the tokenizer `{whole.tokenizer}` is not there",
-            hint=f"put it back; `curriculum prepare {address.curriculum} --size {size}` makes one that is trained",
-        )
     compiled = compile_legs(
         project, address.curriculum, legs, size, facts=texts.facts, tokenizer=texts.tokenizer
     )
@@ -78,6 +73,11 @@ def find(project: Project, address: Address, size: str) -> Found:
         if kept is None:
             raise _missing(project, address, whole, compiled)
         folder, history = kept.path, last.plan.history(last.stop)
+    if tokenizer is None:
+        raise DataError(
+            f"the tokenizer `{whole.tokenizer}` that it was trained with is not there",
+            hint="put its file back: an export carries it",
+        )
     state = checkpoints.state(folder)
     if state["history"] != history:
         raise Drift(
@@ -126,11 +126,12 @@ def _missing(project: Project, address: Address, whole: Compiled, compiled: Comp
     )
 
 
-def export(request: Run, found: Found, to: Path, dtype: str, stop: StopRequested) -> bool:
-    """Write the directory `to`, by a job of its own; false when it was asked to stop, and nothing is there then."""
+def export(request: Run, found: Found, to: Path, dtype: str, stop: StopRequested) -> str | None:
+    """Write the directory `to`, by a job of its own; returns the weights' dtype, None when it was asked to stop."""
     check_free(to)
     job = export_job(request.project, found, to, dtype)
-    return carry_out(request, job, f"the export of {written(found.address)}", None, stop)
+    done = carry_out(request, job, f"the export of {written(found.address)}", None, stop)
+    return job.dtype if done else None
 
 
 def check_free(to: Path) -> None:
@@ -203,7 +204,6 @@ def _identity(
 ) -> modelcard.Identity:
     compiled = found.compiled
     command = ["curriculum", "export", written(found.address), "--size", compiled.size_name, "--to", to.name]
-    first = compiled.stages[0].setting.imported
     folder = runs.stage_folder(project, compiled, compiled.stages[-1])
     return modelcard.Identity(
         address=written(found.address),
@@ -215,9 +215,7 @@ def _identity(
         weights=checkpoints.weights_digest(found.checkpoint),
         history=str(found.state["history"]),
         tokenizer=found.tokenizer.digest,
-        imported={**origin, "max_position_embeddings": first.model["max_position_embeddings"]}
-        if origin and first
-        else None,
+        imported=origin,
         environment=modelcard.environment(folder) if found.position else {},
     )
 

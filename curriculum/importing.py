@@ -19,6 +19,7 @@ from curriculum.tokenizer import Tokenizer
 from curriculum.units import Length, parse_count
 
 BATCH_TOKENS = 1 << 20
+LEAST_STEPS = 100
 SEQUENCE_LENGTH = 2048
 _PLAIN = re.compile(r"[\w./~+-]+", re.ASCII)
 
@@ -93,10 +94,10 @@ def _mixture(project: Project, wanted: str | None) -> str:
 def _text(project: Project, directory: huggingface.Directory, name: str, mixture: str, tokens: int) -> str:
     positions = int(directory.model["max_position_embeddings"])
     sequence_length = min(SEQUENCE_LENGTH, positions)
-    batch = _batch(project, sequence_length)
+    batch = _batch(project, sequence_length, tokens)
     lines = [
-        f"# Starts from the weights of a Hugging Face directory and keeps its model ({_short(directory)})",
-        "# and its tokenizer, so neither is stated here; nor does a size change them.",
+        "# Starts from the weights of a Hugging Face directory and keeps its model and its tokenizer, so neither is",
+        f"# stated here, nor does a size change them: {_short(directory)}.",
         f"about: {json.dumps(directory.folder.resolve().name + ', continued on ' + mixture)}",
         f"from: {_scalar(huggingface.PREFIX + _written(project, directory.folder))}",
         "seed: 3407                            # keys every draw",
@@ -113,11 +114,11 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
     return "\n".join(lines) + "\n"
 
 
-def _batch(project: Project, sequence_length: int) -> int:
-    """Sequences of about a million tokens, in a number that every size of the project can scale."""
+def _batch(project: Project, sequence_length: int, tokens: int) -> int:
+    """Sequences of about a million tokens, fewer in a short run, in a number that every size here can scale."""
     scalings = [entry.batch for entry in project.sizes.root.values() if entry.batch is not None]
     step = math.lcm(*(scale.from_ // math.gcd(scale.from_, scale.to) for scale in scalings))
-    return max(1, round(BATCH_TOKENS / sequence_length / step)) * step
+    return max(1, round(min(BATCH_TOKENS, tokens // LEAST_STEPS) / sequence_length / step)) * step
 
 
 def _tokens(tokens: int, part: int) -> str:

@@ -330,10 +330,13 @@ def batch_sequences(setting: Setting) -> int:
 
 
 def _imported(project: Project, text: str, document: Document) -> huggingface.Directory:
+    folder = huggingface.directory_of(project.root, text)
     try:
-        return huggingface.read(huggingface.directory_of(project.root, text))
+        return huggingface.read(folder)
     except DataError as error:
-        raise DataError(error.what, place=document.place(("from",)), hint=error.hint) from None
+        # Called as it is written, not by where it lies on this machine.
+        what = error.what.replace(f"`{folder}`", f"`{text}`")
+        raise DataError(what, place=document.place(("from",)), hint=error.hint) from None
 
 
 def _numbers(imported: huggingface.Directory) -> schema.ModelNumbers:

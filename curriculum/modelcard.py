@@ -192,7 +192,7 @@ def _model(compiled: Compiled, identity: Identity) -> str:
     model = compiled.stages[-1].plan.model
     shown = {key: value for key, value in model.items() if value is not None}
     if identity.imported is not None:
-        shown["max_position_embeddings"] = identity.imported["max_position_embeddings"]
+        shown["max_position_embeddings"] = identity.imported["model"]["max_position_embeddings"]
     rows = [(f"`{key}`", f"`{json.dumps(value, sort_keys=True)}`") for key, value in shown.items()]
     return "\n".join(
         [
@@ -237,7 +237,8 @@ def _again(compiled: Compiled, identity: Identity) -> str:
             identity.command,
             "```",
             "",
-            "The fingerprint above is that of the plan; the same plan reads the same tokens in the same steps.",
+            "The fingerprint above is that of the plan up to here; the same plan reads the same tokens in the same "
+            "steps.",
         ]
     )
 

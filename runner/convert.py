@@ -80,7 +80,7 @@ def _convert(
 
     def write() -> None:
         nonlocal number, part
-        save_file(part, folder / _part(number))
+        _save(part, folder / _part(number))
         number, part = number + 1, {}
 
     with ExitStack() as opened:
@@ -133,6 +133,7 @@ def _convert(
                 "dtype": directory.dtype,
                 "dtypes": directory.dtypes,
                 "config": dict(directory.config),
+                "model": dict(directory.model),
                 "left_out": list(directory.left_out),
             },
         },
@@ -152,6 +153,11 @@ def _check_tied(directory: huggingface.Directory) -> None:
             f"`{directory.folder}` cannot be imported: its embeddings are tied, yet `{head}` is another tensor",
             hint=f"either `tie_word_embeddings: false` belongs into its {huggingface.CONFIG}, or `{head}` is stale",
         )
+
+
+def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library lets nobody else read what it writes
 
 
 def _part(number: int) -> str:
@@ -200,7 +206,7 @@ def _write_weights(job: ExportJob, config: ModelConfig, folder: Path, stop: Stop
                 raise Stopped
             name, tensor = next(tensors)
             waiting[name] = tensor.to(TORCH[job.dtypes.get(name, job.dtype)])
-        save_file({name: waiting.pop(name) for name in shard}, folder / file, metadata={"format": "pt"})
+        _save({name: waiting.pop(name) for name in shard}, folder / file)
     if len(shards) > 1:
         where = {name: file for shard, file in zip(shards, names, strict=True) for name in shard}
         total = sum(size for shard in shards for size in shard.values())

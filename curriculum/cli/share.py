@@ -36,9 +36,9 @@ def export(
     )
     with supervisor.stop_on_signals() as stop:
         done = exports.export(request, found, to, dtype, stop)
-    if not done:
+    if done is None:
         raise stopped(f"curriculum export {address} --size {size} --to {to}")
-    console.print(written_view(to, exports.written(found.address), dtype))
+    console.print(written_view(to, exports.written(found.address), done))
 
 
 def import_(

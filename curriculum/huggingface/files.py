@@ -75,8 +75,8 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _header(folder: Path, name: str) -> dict[str, Tensor]:
     path = inside(folder, name)
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= min(LARGEST_HEADER, size - 8):
@@ -96,7 +96,11 @@ def _header(folder: Path, name: str) -> dict[str, Tensor]:
             end = max(end, int(entry["data_offsets"][1]))
         if 8 + length + end != size:
             raise ValueError(f"it has {size:,} bytes where its header needs {8 + length + end:,}")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except OSError as error:
+        raise refused(
+            folder, f"its `{name}` cannot be read: {error.strerror}", "is the download complete?"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise refused(
             folder, f"`{name}` is not a whole safetensors file: {error}", "is the download complete?"
         ) from None

@@ -270,10 +270,13 @@ class CurriculumFile(Entry):
                 )
             names.add(stage.name)
         imported = self.from_ is not None and self.from_.startswith(PREFIX)
+        if imported and self.from_ == PREFIX:
+            hint = f"as in `from: {PREFIX}models/my-llama`, from the project's folder or absolute"
+            raise Refusal("names no directory", hint, "from")
         for key in ("model", "tokenizer"):
             if imported and getattr(self, key) is not None:
                 hint = f"leave it out: the directory's own {key} is kept"
-                raise Refusal(f"cannot be stated beside `from: {PREFIX}…`", hint, key, on_key=True)
+                raise Refusal(f"cannot be stated beside `from: {PREFIX}…`", hint, key)
         for key in ("ramp", "positions", "optimizer", "rewarm"):
             if (self.from_ is None or imported) and getattr(self.stages[0], key) is not None:
                 hint = "remove it; or say with `from:` what the curriculum branches from"
