@@ -202,7 +202,8 @@ def _model(compiled: Compiled, identity: Identity) -> str:
             "",
             *_table(("number", "value"), rows),
             "",
-            "Text was encoded without a mark at its beginning, each document ended by the end-of-text mark.",
+            "Text was encoded without a mark at its beginning, each document ended by the end-of-text mark; a mark's "
+            "name inside a text was encoded as ordinary text.",
         ]
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from curriculum import checkpoints, imports, ledger
 from curriculum.corpora import Texts
@@ -38,13 +39,13 @@ def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
             checked.append(f"text of {dataset}: {size:,} bytes")
         except CurriculumError as error:
             wrong.append(error)
-    directory = compiled.stages[0].setting.imported
-    if directory is not None and imports.is_there(project, directory):
-        try:
-            checkpoints.verify(imports.checkpoint(project, imports.digest(project, directory) or ""))
-            checked.append(f"import of {directory.folder}")
-        except CurriculumError as error:
-            wrong.append(error)
+    try:
+        imported = _imported(project, compiled)
+        if imported is not None:
+            checkpoints.verify(imported)
+            checked.append(f"import {imported.name}")
+    except CurriculumError as error:
+        wrong.append(error)
     for stage in compiled.stages:
         folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
         if not (folder / "plan.json").exists():
@@ -77,3 +78,19 @@ def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
                 f"ledger of {stage.name}: equal to the plan at {len(ledger.read(folder))} checkpoints"
             )
     return Findings(tuple(checked), tuple(wrong))
+
+
+def _imported(project: Project, compiled: Compiled) -> Path | None:
+    """The checkpoint that an import became: that of the directory as it is now, else the one that a run began with."""
+    first = compiled.stages[0]
+    if first.setting.imported is None:
+        return None
+    digest = imports.digest(project, first.setting.imported)
+    plan = (
+        project.stage_folder(compiled.size_name, first.setting.curriculum, first.setting.stage) / "plan.json"
+    )
+    if digest is None and plan.exists():
+        begun = StagePlan.load(plan).parent
+        digest = begun.fingerprint if begun else None
+    folder = imports.checkpoint(project, digest) if digest else None
+    return folder if folder is not None and folder.exists() else None

@@ -71,9 +71,13 @@ def save(folder: Path, made: LlamaForCausalLM | None = None, *, shard: str = "5G
     return folder
 
 
+def tokens() -> torch.Tensor:
+    """The same tokens whenever they are asked for, shape `[3, 24]`."""
+    return torch.randint(VOCABULARY, (3, 24), generator=torch.Generator().manual_seed(2))
+
+
 def logits(made: Any) -> torch.Tensor:
-    """fp32 logits of the same tokens for every model, shape `[3, 24, vocabulary]`."""
-    read = torch.randint(VOCABULARY, (3, 24), generator=torch.Generator().manual_seed(2))
+    """A transformers model's fp32 logits of `tokens()`, shape `[3, 24, vocabulary]`."""
     with torch.no_grad():
-        out: torch.Tensor = made.float()(read).logits
+        out: torch.Tensor = made.float()(tokens()).logits
     return out

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import llamas
 import numpy as np
 import pytest
+import torch
 
 from curriculum import checkpoints, ledger
 from curriculum.corpora import compile_with_texts
@@ -22,7 +24,8 @@ from curriculum.durable import Lock
 from curriculum.errors import Busy
 from curriculum.plan import StagePlan
 from curriculum.project import Project
-from runner import data
+from runner import checkpoint, data
+from runner.model import Llama, ModelConfig
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -247,3 +250,36 @@ def test_verify_finds_everything_in_order_and_a_changed_byte_of_the_text(
     refused = curriculum(project, "verify", "variant", *FULL, check=False)
     assert refused.returncode == 2
     assert shard.name in refused.stderr
+
+
+def test_an_export_is_a_hugging_face_directory_with_our_logits_and_our_tokens(
+    finished: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    curriculum(finished, "export", "variant/continual", "--to", str(tmp_path / "out"), *FULL)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    folder = stage(finished, "variant", "continual")
+    ours = Llama(ModelConfig.from_json(StagePlan.load(folder / "plan.json").model))
+    last = checkpoints.latest(folder / "checkpoints")
+    assert last is not None
+    checkpoint.load(last.path, ours, None)
+    with torch.no_grad():
+        mine = ours.head(ours(llamas.tokens()))
+    assert mine.std() > 0.5
+    torch.testing.assert_close(llamas.logits(theirs), mine, rtol=0, atol=1e-4)
+
+    assert (theirs.config.eos_token_id, theirs.config.bos_token_id) == (0, None)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    _, texts = compile_with_texts(Project(finished), "variant", "full")
+    assert texts.loaded_tokenizer is not None
+    for text in ("rain and ships", "  x = lambda:\n\tyield é"):
+        assert tokenizer(text).input_ids == texts.loaded_tokenizer.encode(text)
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("</s>", 0)
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| trunk/basic | prose-only |" in card
+    assert "variant/cooldown" not in card
+    assert "## Held-out loss" in card
+
+    curriculum(finished, "export", "trunk@6144", "--to", str(tmp_path / "at"), *FULL)
+    assert "# trunk@6.144k at 6,144 tokens" in (tmp_path / "at/README.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def known_sums(directory: Directory, memory: Path) -> dict[str, str] | None:
         return None
     sums = {}
     for name in directory.identity_files:
-        entry = remembered.get(str((directory.folder / name).resolve()))
+        entry = remembered.get(_key(directory.folder / name, memory))
         if entry is None or entry["stamp"] != stamp(directory.folder / name):
             return None
         sums[name] = entry["sha256"]
@@ -39,9 +40,14 @@ def remember_sums(
     except (OSError, ValueError):
         remembered = {}
     for name, value in sums.items():
-        path = str((directory.folder / name).resolve())
-        remembered[path] = {"stamp": stamps[name], "sha256": value}
+        key = _key(directory.folder / name, memory)
+        remembered[key] = {"stamp": stamps[name], "sha256": value}
     durable.write_json(memory, remembered, replace=True)
+
+
+def _key(path: Path, memory: Path) -> str:
+    """A file as seen from what remembers it, so that a project may be moved with what lies inside."""
+    return os.path.relpath(path.resolve(), memory.parent.resolve())
 
 
 def stamp(path: Path) -> str:
