@@ -46,7 +46,19 @@ def edited(project: Project, file: str, old: str, new: str) -> Project:
 
 def test_help_lists_every_verb() -> None:
     text = ask("--help")
-    for verb in ("init", "plan", "prepare", "run", "stop", "status", "batch", "diff", "verify"):
+    for verb in (
+        "init",
+        "plan",
+        "prepare",
+        "run",
+        "stop",
+        "status",
+        "batch",
+        "diff",
+        "verify",
+        "export",
+        "import",
+    ):
         assert f"  {verb} " in text
 
 

@@ -278,3 +278,63 @@ def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Pa
     finally:
         child.kill()
         child.communicate()
+
+
+def test_what_is_built_appears_whole_under_its_name_or_not_at_all(tmp_path: Path) -> None:
+    final = tmp_path / "deep" / "out"
+    with durable.building(final) as folder:
+        (folder / "part").write_text("1")
+        assert not final.exists()
+    assert [path.name for path in final.parent.iterdir()] == ["out"]
+    assert (final / "part").read_text() == "1"
+    with pytest.raises(FileExistsError), durable.building(final) as folder:
+        (folder / "part").write_text("2")
+    assert (final / "part").read_text() == "1"
+    assert [path.name for path in final.parent.iterdir()] == ["out"]
+
+
+def test_what_a_killed_builder_left_is_emptied_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".tmp-out"
+    (left / "folder").mkdir(parents=True)
+    (left / "folder/stale").write_text("old")
+    (left / "link").symlink_to(tmp_path)
+    with durable.building(tmp_path / "out") as folder:
+        assert list(folder.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
+    assert tmp_path.exists()
+
+
+def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), durable.building(tmp_path / "out") as folder:
+        (folder / "part" / "of nothing").write_text("1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_builders_one_is_told_that_the_other_is_at_it(tmp_path: Path) -> None:
+    with durable.building(tmp_path / "out"):
+        with (
+            pytest.raises(Busy, match="is being written by another process"),
+            durable.building(tmp_path / "out"),
+        ):
+            pass
+        assert (tmp_path / ".tmp-out").exists()
+    assert (tmp_path / "out").exists()
+
+
+def test_a_builder_that_waited_for_a_folder_since_published_begins_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = durable.fcntl.flock
+    calls = []
+
+    def published_meanwhile(descriptor: int, how: int) -> None:
+        if not calls:
+            os.rename(tmp_path / ".tmp-out", tmp_path / "elsewhere")
+        calls.append(how)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(durable.fcntl, "flock", published_meanwhile)
+    with durable.building(tmp_path / "out") as folder:
+        (folder / "part").write_text("1")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert (tmp_path / "out/part").exists()
