@@ -88,3 +88,18 @@ def fresh_attempt(folder: Path) -> Path:
             continue
         durable.sync_directory(folder)
         return path
+
+
+def job_machine(entry: schema.MachineEntry, threads: int) -> jobs.Machine:
+    """What a job is told of the machine that it runs on."""
+    return jobs.Machine(
+        device=entry.device,
+        precision=entry.precision,
+        sharding=entry.sharding,
+        micro_batch=entry.micro_batch,
+        attention=entry.attention,
+        compile=entry.compile,
+        activation_checkpointing=entry.activation_checkpointing,
+        deterministic=entry.deterministic,
+        threads=threads,
+    )

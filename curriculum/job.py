@@ -71,6 +71,18 @@ class TrainJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateJob:
+    """Measure the held-out loss of a kept checkpoint; sets that are measured already are left as they are."""
+
+    plan: str
+    stage_folder: str
+    attempt_folder: str
+    checkpoint: str
+    held_out: Mapping[str, HeldOut]
+    machine: Machine = field(default_factory=Machine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareJob:
     """Tokenise one source; see `PrepareRequest`."""
 
@@ -118,10 +130,11 @@ class ExportJob:
     shard_bytes: int = 5_000_000_000
 
 
-Job = TrainJob | PrepareJob | TokenizerJob | ImportJob | ExportJob
+Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ExportJob
 
 _KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
+    "evaluate": EvaluateJob,
     "prepare": PrepareJob,
     "tokenizer": TokenizerJob,
     "import": ImportJob,
@@ -141,9 +154,12 @@ def load(path: Path) -> Job:
     if value.pop("format") != FORMAT or value["kind"] not in _KINDS:
         raise RunFailed(f"`{path}` is not a job this version knows")
     kind = value.pop("kind")
-    if kind == "train":
+    if kind in ("train", "evaluate"):
         value["machine"] = Machine(**value["machine"])
         value["held_out"] = {name: HeldOut(**entry) for name, entry in value["held_out"].items()}
+    if kind == "evaluate":
+        return EvaluateJob(**value)
+    if kind == "train":
         value["keep"] = tuple(value["keep"])
         return TrainJob(**value)
     if kind == "prepare":

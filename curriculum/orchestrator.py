@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, imports, schema
+from curriculum import checkpoints, corpora, durable, imports
 from curriculum import job as jobs
-from curriculum.attempts import Run, fresh_attempt
+from curriculum.attempts import Run, fresh_attempt, job_machine
 from curriculum.begun import check_begun
 from curriculum.errors import PlanError
 from curriculum.launchers import local
@@ -139,7 +139,7 @@ def _train(
             checkpoint_every=stage.checkpoint_every,
             evaluate_every=stage.evaluate_every,
             keep=kept_positions(project, stage, compiled.scale),
-            machine=_machine(machine, threads),
+            machine=job_machine(machine, threads),
             stop_at=stage.stop if stage.stop < stage.plan.end else None,
         )
         jobs.save(job, attempt / "job.json")
@@ -160,20 +160,6 @@ def _train(
         kill=local.kill,
         progress=reached,
         tick=request.listener.tick,
-    )
-
-
-def _machine(entry: schema.MachineEntry, threads: int) -> jobs.Machine:
-    return jobs.Machine(
-        device=entry.device,
-        precision=entry.precision,
-        sharding=entry.sharding,
-        micro_batch=entry.micro_batch,
-        attention=entry.attention,
-        compile=entry.compile,
-        activation_checkpointing=entry.activation_checkpointing,
-        deterministic=entry.deterministic,
-        threads=threads,
     )
 
 

@@ -22,7 +22,7 @@ def main() -> int:
     job = jobs.load(path)
     outcome: dict[str, Any]
     try:
-        outcome = _do(job)
+        outcome = _carry_out(job)
         code = 0
     except CurriculumError as error:
         traceback.print_exc()
@@ -38,9 +38,11 @@ def main() -> int:
     return code
 
 
-def _do(job: jobs.Job) -> dict[str, Any]:
+def _carry_out(job: jobs.Job) -> dict[str, Any]:
     if isinstance(job, jobs.TrainJob):
         return _train(job)
+    if isinstance(job, jobs.EvaluateJob):
+        return _evaluate(job)
     if isinstance(job, jobs.ImportJob | jobs.ExportJob):
         return _convert(job)
     return _prepare(job)
@@ -67,6 +69,22 @@ def _train(job: jobs.TrainJob) -> dict[str, Any]:
         if sys.exc_info()[0] is None:
             distributed.leave(ranks)
         lock.release()
+
+
+def _evaluate(job: jobs.EvaluateJob) -> dict[str, Any]:
+    import torch
+
+    from runner import distributed
+    from runner.score import score
+
+    if job.machine.threads:
+        torch.set_num_threads(job.machine.threads)
+    ranks = distributed.join(job.machine.device)
+    try:
+        return score(job, ranks, STOP)
+    finally:
+        if sys.exc_info()[0] is None:
+            distributed.leave(ranks)
 
 
 def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from curriculum import checkpoints, durable, ledger
 from curriculum.errors import PlanError, RunFailed
-from curriculum.job import DONE, STOPPED, TrainJob
+from curriculum.job import DONE, STOPPED, Machine, TrainJob
 from curriculum.plan import StagePlan, share_of_rank
 from runner import attention, checkpoint, data, evaluate, optim, sharding
 from runner.distributed import Ranks
@@ -52,7 +52,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     folder = Path(job.stage_folder)
     if job.machine.deterministic:
         torch.use_deterministic_algorithms(True)
-    model, config = build(plan, job, ranks)
+    model, config = build(plan, job.machine, ranks)
     optimizer = optim.adamw(model, plan.optimizer)
     sources = data.open_sources(plan, job.data)
     held_out = evaluate.HeldOutSets(
@@ -174,24 +174,22 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     return {"outcome": DONE, "position": state.position, "step": state.step}
 
 
-def build(plan: StagePlan, job: TrainJob, ranks: Ranks) -> tuple[Llama, ModelConfig]:
+def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> tuple[Llama, ModelConfig]:
     """The model on this rank's device with its initial weights, sharded as the machine file says."""
     config = ModelConfig.from_json(plan.model)
-    bf16 = job.machine.precision == "bf16" or (
-        job.machine.precision == "auto" and ranks.device.type == "cuda"
-    )
+    bf16 = machine.precision == "bf16" or (machine.precision == "auto" and ranks.device.type == "cuda")
     request = attention.Request(
         device=ranks.device.type,
         dtype=torch.bfloat16 if bf16 else torch.float32,
         head_dim=config.head_dim,
-        deterministic=job.machine.deterministic,
+        deterministic=machine.deterministic,
     )
     if plan.mask_documents:
         raise PlanError(
             "`mask_documents` is not carried out by this version", hint="leave it out of the stage file"
         )
     try:
-        _, attend = attention.choose(job.machine.attention, request)
+        _, attend = attention.choose(machine.attention, request)
     except ValueError as error:
         raise PlanError(str(error), hint="choose another `attention` in machines.yaml, or `auto`") from None
     model = Llama(config, attend)
@@ -200,10 +198,10 @@ def build(plan: StagePlan, job: TrainJob, ranks: Ranks) -> tuple[Llama, ModelCon
     sharding.apply(
         model,
         ranks,
-        sharding=job.machine.sharding,
+        sharding=machine.sharding,
         bf16=bf16,
-        activation_checkpointing=job.machine.activation_checkpointing,
-        compile_blocks=ranks.device.type == "cuda" if job.machine.compile is None else job.machine.compile,
+        activation_checkpointing=machine.activation_checkpointing,
+        compile_blocks=ranks.device.type == "cuda" if machine.compile is None else machine.compile,
     )
     return model, config
 
