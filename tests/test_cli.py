@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.cli import VERBS
 from curriculum.diff import first_difference, first_parting
 from curriculum.picture import Band, held_out
 from curriculum.planner import compile_curriculum
@@ -46,19 +47,7 @@ def edited(project: Project, file: str, old: str, new: str) -> Project:
 
 def test_help_lists_every_verb() -> None:
     text = ask("--help")
-    for verb in (
-        "init",
-        "plan",
-        "prepare",
-        "run",
-        "stop",
-        "status",
-        "batch",
-        "diff",
-        "verify",
-        "export",
-        "import",
-    ):
+    for verb in (verb.__name__.rstrip("_") for verb in VERBS):
         assert f"  {verb} " in text
 
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: list[set[str]] = [
-    {"errors", "units", "schedule", "permutation", "mixing", "durable"},
+    {"errors", "units", "schedule", "permutation", "mixing", "durable", "bootstrap"},
     {"plan", "job", "shards", "tokenizer", "checkpoints", "ledger", "huggingface"},
     {"yamlfile", "schema", "models"},
     {"project", "lineage"},
@@ -20,13 +20,17 @@ FLOORS: list[set[str]] = [
     {"order", "stock"},
     {"planner"},
     {"corpora"},
-    {"diff", "trace", "verify", "results", "summary", "runs", "following", "standing", "modelcard"},
+    {"diff", "trace", "verify", "results", "summary", "runs", "following", "standing", "modelcard", "compare", "marks"},
     {
         "supervisor",
         "launchers",
         "attempts",
         "preparation",
+<<<<<<< HEAD
         "begun",
+=======
+        "evaluation",
+>>>>>>> f877906 (Put variants side by side from their shared trunk, with noise, marks and a picture)
         "orchestrator",
         "scaffold",
         "branching",
@@ -34,7 +38,7 @@ FLOORS: list[set[str]] = [
         "exports",
         "importing",
     },
-    {"view", "live", "watch", "picture"},
+    {"view", "live", "watch", "picture", "overlay"},
     {"cli", "__main__"},
 ]
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]

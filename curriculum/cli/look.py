@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from curriculum.cli.words import AsJson, Size, open_console, open_project, print_json
+from curriculum.cli.words import (
+    AsJson,
+    MachineName,
+    Size,
+    compiled_with_texts,
+    open_console,
+    open_project,
+    print_json,
+    stopped,
+)
 
 
 def status(
@@ -44,3 +55,68 @@ def status(
         print_json(asdict(now))
     else:
         open_console().print(standing_view(now))
+
+
+def compare(
+    names: Annotated[list[str], typer.Argument(help="two curricula or more; the first is compared against")],
+    size: Size = "rehearsal",
+    machine: MachineName = "local",
+    against: Annotated[
+        str | None, typer.Option(help="the one whose losses are taken away from the others'")
+    ] = None,
+    fill: Annotated[
+        bool,
+        typer.Option("--fill/--no-fill", help="measure kept checkpoints where a source was not measured"),
+    ] = True,
+    svg: Annotated[
+        Path | None, typer.Option(help="where the picture goes; runs/SIZE/compare-NAMES.svg without")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="exit with 1 unless every mark that must show does")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show held-out losses of variants side by side from their shared trunk, with the noise of each difference."""
+    from curriculum import attempts, durable, evaluation, live, marks, overlay, supervisor
+    from curriculum.compare import compare as put_side_by_side
+    from curriculum.compare import to_json
+    from curriculum.view.compare import compare_view, rows_apart
+
+    project = open_project()
+    console = open_console()
+    lineages, texts = zip(*(compiled_with_texts(project, name, size) for name in names), strict=True)
+    comparison = put_side_by_side(project, lineages, against)
+    request = attempts.Run(
+        project=project,
+        curriculum=names[0],
+        size=size,
+        machine=machine,
+        listener=live.Progress(open_console(stderr=True) if as_json else console),
+    )
+    if fill:
+        with supervisor.stop_on_signals() as stop:
+            filled = evaluation.fill(request, comparison, texts, stop)
+        if filled.stopped:
+            chosen = "".join(
+                f" --{key} {value}"
+                for key, value, default in (("size", size, "rehearsal"), ("machine", machine, "local"))
+                if value != default
+            )
+            raise stopped(f"curriculum compare {' '.join(names)}{chosen}")
+        left = filled.left
+        comparison = put_side_by_side(project, lineages, against)
+    else:
+        left = tuple(f"{gap}: not measured" for gap in evaluation.gaps(request, comparison))
+    found = marks.marks(comparison)
+    notes = [*rows_apart(comparison), *comparison.mismatches(), *left]
+    path = svg or project.runs / size / f"compare-{'-'.join(names)}.svg"
+    durable.make_directory(path.parent)
+    title = f"{', '.join(names)}: size {size}"
+    durable.write_bytes(path, overlay.overlay(comparison, title).encode(), replace=True)
+    if as_json:
+        print_json({**to_json(comparison), "marks": marks.to_json(found), "notes": notes, "svg": str(path)})
+    else:
+        console.print(compare_view(comparison, found, notes, console.width))
+        console.print(f"\nthe curves: {os.path.relpath(path)}")
+    if check and not marks.kept(found):
+        raise typer.Exit(1)

@@ -34,11 +34,12 @@ def compiled_with_texts(project: Project, name: str, size: str) -> tuple[Compile
     return compile_with_texts(project, name, size)
 
 
-def open_console() -> Console:
+def open_console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     # Without a terminal nothing is cut to a width: what reads it can wrap.
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
+    return Console(highlight=False, stderr=stderr, width=width)
 
 
 def print_json(value: Any) -> None:

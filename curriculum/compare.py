@@ -1,0 +1,338 @@
+"""Variants side by side: held-out loss per source at equal positions, from the trunk they share to their ends.
+
+Read from what runs left on disk; nothing is measured here and nothing is printed. A difference is taken window by
+window on the same held-out windows and comes with its noise (`bootstrap.paired`); where the windows are not the
+same it is not taken, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from curriculum import ledger, results, runs
+from curriculum.bootstrap import Estimate, paired
+from curriculum.diff import Parting, first_parting
+from curriculum.errors import Drift, NotFound, PlanError, did_you_mean
+from curriculum.plan import StagePlan
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Point:
+    """The weights of stage `stage` at `position` tokens; equal points are the same weights in every lineage."""
+
+    stage: str
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.stage}, {self.position:,} tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Where variants are compared: each variant's point, None where it has none (shape `[variants]`).
+
+    `ends` names the stage that ends here, None between ends. Variants' ends are put in one row when they are
+    declared at the same position; each stands at its own first step boundary there, so that the points of a
+    row may lie up to a batch apart.
+    """
+
+    ends: str | None
+    points: tuple[Point | None, ...]
+
+    @property
+    def position(self) -> int:
+        return max(point.position for point in self.points if point is not None)
+
+    @property
+    def apart(self) -> int:
+        """Tokens between the first and the last of the points."""
+        return self.position - min(point.position for point in self.points if point is not None)
+
+
+Measured = Mapping[str, Mapping[str, Any]]
+"""What one evaluation file says: a source to its `loss`, `windows`, `digest` and `per_window`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that is known of some variants beside each other; losses in nats a token."""
+
+    names: tuple[str, ...]
+    against: int
+    lineages: tuple[Compiled, ...]
+    trunk: Point | None
+    trunk_stages: tuple[str, ...]
+    general: tuple[str, ...]
+    domains: tuple[tuple[str, ...], ...]
+    rows: tuple[Row, ...]
+    measured: Mapping[Point, Measured]
+    partings: tuple[Parting, ...]
+    tokens: tuple[Mapping[str, int], ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source that any of the variants reads: the trunk's first, then the others, by name."""
+        found = {name for lineage in self.lineages for name in lineage.sources}
+        return (*self.general, *sorted(found - set(self.general)))
+
+    def loss(self, point: Point | None, source: str) -> float | None:
+        """The held-out loss of `source` at `point`, None where it was not measured."""
+        entry = self.entry(point, source)
+        return None if entry is None else float(entry["loss"])
+
+    def entry(self, point: Point | None, source: str) -> Mapping[str, Any] | None:
+        return None if point is None else self.measured.get(point, {}).get(source)
+
+    def difference(self, mine: Point | None, other: Point | None, source: str) -> Estimate | None:
+        """Loss at `mine` minus loss at `other`, paired by window; None where it cannot be taken (`mismatch`)."""
+        first, second = self.entry(mine, source), self.entry(other, source)
+        if first is None or second is None or mismatch(first, second) is not None:
+            return None
+        windows = np.array(first["per_window"]) - np.array(second["per_window"])
+        return paired(windows)
+
+    def mismatches(self) -> list[str]:
+        """Which losses were measured on other windows than the first of their source, in words."""
+        points = list(dict.fromkeys(point for row in self.rows for point in row.points if point is not None))
+        lines = []
+        for source in self.sources:
+            found = [(point, entry) for point in points if (entry := self.entry(point, source)) is not None]
+            for point, entry in found[1:]:
+                first, reference = found[0]
+                reason = mismatch(reference, entry)
+                if reason is not None:
+                    lines.append(
+                        f"{source} at {point} is not compared with {first}: {reason}; without its file in "
+                        "evaluations/ a kept checkpoint is measured anew"
+                    )
+        return lines
+
+    def end(self, number: int) -> Row | None:
+        """The last row at which a stage of variant `number` ends."""
+        return next((row for row in reversed(self.rows) if row.ends and row.points[number] is not None), None)
+
+    def shared_end(self, first: int, second: int) -> Row | None:
+        """The last stage end that two variants share a row at."""
+        both = (row for row in reversed(self.rows) if row.ends and row.points[first] and row.points[second])
+        return next(both, None)
+
+
+def compare(project: Project, lineages: Sequence[Compiled], against: str | None = None) -> Comparison:
+    """Put lineages of one size beside each other, as far as they are trained and measured.
+
+    Raises NotFound when `against` is none of them, and Drift when a stage was trained by another plan than the
+    files now say: its figures would stand under the wrong name.
+    """
+    names = tuple(compiled.curriculum for compiled in lineages)
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise NotFound("`compare` needs two curricula or more, each once", hint="as in `v1.1 v1.1-math-code`")
+    if against is not None and against not in names:
+        raise NotFound(f"`{against}` is not among those compared", hint=did_you_mean(against, names))
+    for compiled in lineages:
+        _check_trained_as_written(project, compiled)
+    stages, at = shared_trunk(lineages)
+    trunk = Point(stages[-1].name, at) if stages else None
+    general = _read_by(stages[-1], at) if stages else set()
+    measured = measurements(project, lineages)
+    base = names.index(against) if against else 0
+    return Comparison(
+        names=names,
+        against=base,
+        lineages=tuple(lineages),
+        trunk=trunk,
+        trunk_stages=tuple(stage.name for stage in stages),
+        general=tuple(sorted(general)),
+        domains=tuple(tuple(sorted(_reads(compiled) - general)) for compiled in lineages),
+        rows=tuple(_rows(lineages, trunk, stages, measured)),
+        measured=measured,
+        partings=tuple(first_parting(lineages[base].stages, compiled.stages) for compiled in lineages),
+        tokens=tuple(tokens_read(project, compiled, since=at) for compiled in lineages),
+    )
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as JSON values; positions in tokens from the root, losses in nats a token."""
+    base = comparison.against
+
+    def cell(row: Row, number: int, source: str) -> dict[str, Any]:
+        point = row.points[number]
+        figure = comparison.difference(point, row.points[base], source) if number != base else None
+        return {
+            "checkpoint": asdict(point) if point else None,
+            "loss": comparison.loss(point, source),
+            "difference": asdict(figure) if figure else None,
+        }
+
+    return {
+        "variants": list(comparison.names),
+        "against": comparison.names[base],
+        "trunk": {
+            "stages": list(comparison.trunk_stages),
+            "position": comparison.trunk.position if comparison.trunk else 0,
+        },
+        "general": list(comparison.general),
+        "domains": dict(zip(comparison.names, map(list, comparison.domains), strict=True)),
+        "parts": {
+            name: {"step": at.step, "position": at.position, "what": list(at.what)}
+            for name, parting in zip(comparison.names, comparison.partings, strict=True)
+            if (at := parting.difference) is not None
+        },
+        "tokens_since_trunk": dict(zip(comparison.names, map(dict, comparison.tokens), strict=True)),
+        "sources": {
+            source: [
+                {
+                    "ends": row.ends,
+                    "position": row.position,
+                    "variants": {
+                        name: cell(row, number, source) for number, name in enumerate(comparison.names)
+                    },
+                }
+                for row in comparison.rows
+            ]
+            for source in comparison.sources
+        },
+    }
+
+
+def mismatch(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """Why two evaluations of a source cannot be compared window by window, or None when they can."""
+    if first["digest"] != second["digest"]:
+        return "the prepared text was not the same"
+    if first["windows"] != second["windows"] or len(first["per_window"]) != len(second["per_window"]):
+        return f"{second['windows']:,} windows were measured, {first['windows']:,} there"
+    return None
+
+
+def shared_trunk(lineages: Sequence[Compiled]) -> tuple[list[CompiledStage], int]:
+    """The stages that all lineages go through together, and the position up to which they do."""
+    shared: list[CompiledStage] = []
+    position = 0
+    for stages in zip(*(compiled.stages for compiled in lineages), strict=False):
+        if len({(stage.name, stage.plan.fingerprint) for stage in stages}) > 1:
+            break
+        position = min(stage.stop for stage in stages)
+        shared.append(next(stage for stage in stages if stage.stop == position))
+        if any(stage.stop != position for stage in stages):
+            break
+    return shared, position
+
+
+def point_at(compiled: Compiled, position: int) -> Point | None:
+    """The point of a lineage at `position`, as belongs to the stage that had read up to there."""
+    for stage in compiled.stages:
+        if stage.plan.start < position <= stage.stop or position == stage.plan.start == 0:
+            return Point(stage.name, position)
+    return None
+
+
+def measurements(project: Project, lineages: Sequence[Compiled]) -> dict[Point, dict[str, Mapping[str, Any]]]:
+    """Every evaluation of every stage. What a stage measured where it began counts for the end it began from."""
+    known: dict[Point, dict[str, Mapping[str, Any]]] = {}
+    for compiled in lineages:
+        for stage in compiled.stages:
+            folder = runs.stage_folder(project, compiled, stage)
+            for position, value in results.evaluations(folder).items():
+                if position > stage.stop:
+                    continue
+                own = stage.parent is None or position > stage.plan.start
+                owner = stage.name if own or stage.parent is None else stage.parent.name
+                sets = known.setdefault(Point(owner, position), {})
+                for source, entry in value["sets"].items():
+                    if own or source not in sets:
+                        sets[source] = entry
+    return known
+
+
+def tokens_read(project: Project, compiled: Compiled, *, since: int) -> dict[str, int]:
+    """Tokens of every source that the trainer counted in its ledgers after position `since`, up to the end."""
+    total: dict[str, int] = {}
+    before: Mapping[str, int] = {}
+    for stage in compiled.stages:
+        entries = ledger.read(runs.stage_folder(project, compiled, stage))
+        entries = sorted(
+            (entry for entry in entries if entry.position <= stage.stop), key=lambda e: e.position
+        )
+        for entry in entries:
+            if entry.position > since:
+                for source, count in entry.windows.items():
+                    read = (count - before.get(source, 0)) * stage.plan.sequence_length
+                    total[source] = total.get(source, 0) + read
+            before = entry.windows
+    return {source: tokens for source, tokens in sorted(total.items()) if tokens}
+
+
+def declared_end(stage: CompiledStage) -> int:
+    """Where a lineage means to leave a stage: its declared end, or the boundary at which it branches off."""
+    return stage.declared_end if stage.stop == stage.plan.end else stage.stop
+
+
+def _rows(
+    lineages: Sequence[Compiled],
+    trunk: Point | None,
+    shared: Sequence[CompiledStage],
+    measured: Mapping[Point, Measured],
+) -> list[Row]:
+    begin = trunk.position if trunk else 0
+    rows: list[Row] = []
+    if trunk is not None:
+        rows.append(Row(shared[-1].setting.stage, tuple(trunk for _ in lineages)))
+    ends: dict[int, dict[int, tuple[str, Point]]] = {}
+    for number, compiled in enumerate(lineages):
+        for stage in compiled.stages:
+            if stage.stop > begin:
+                here = ends.setdefault(declared_end(stage), {})
+                here[number] = (stage.setting.stage, Point(stage.name, stage.stop))
+    for _, here in sorted(ends.items()):
+        label = "/".join(dict.fromkeys(stage for stage, _ in here.values()))
+        position = next(iter(here.values()))[1].position
+        points = [
+            here[number][1] if number in here else point_at(compiled, position)
+            for number, compiled in enumerate(lineages)
+        ]
+        rows.append(
+            Row(label, tuple(p if p and (n in here or p in measured) else None for n, p in enumerate(points)))
+        )
+    taken = {point.position for row in rows for point in row.points if point is not None}
+    positions = {point.position for point in measured if point.position > begin} - taken
+    for position in positions:
+        found = tuple(_if(point_at(compiled, position), measured) for compiled in lineages)
+        if len({point for point in found if point is not None}) > 1:
+            rows.append(Row(None, found))
+    return sorted(rows, key=lambda row: row.position)
+
+
+def _if(point: Point | None, measured: Mapping[Point, Measured]) -> Point | None:
+    return point if point in measured else None
+
+
+def _read_by(stage: CompiledStage, position: int) -> set[str]:
+    return {name for name, windows in stage.plan.windows_read(position).items() if windows}
+
+
+def _reads(compiled: Compiled) -> set[str]:
+    return _read_by(compiled.stages[-1], compiled.stages[-1].stop)
+
+
+def _check_trained_as_written(project: Project, compiled: Compiled) -> None:
+    for stage in compiled.stages:
+        path = runs.stage_folder(project, compiled, stage) / runs.PLAN
+        if not path.exists():
+            continue
+        stored = StagePlan.load(path)
+        try:
+            same = stored.history(stage.stop) == stage.plan.history(stage.stop)
+        except PlanError:  # one of the two has no step boundary there
+            same = False
+        if not same:
+            raise Drift(
+                f"`{stage.name}` was trained by another plan than the files now say",
+                place=stage.setting.place("mixture"),
+                hint=f"`curriculum run {compiled.curriculum} --size {compiled.size_name}` shows what changed; "
+                "put the files back, or give the curriculum a new name",
+            )

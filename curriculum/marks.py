@@ -1,0 +1,135 @@
+"""What a comparison says about a recipe, in sentences: do the marks of the paper's figure show, and how surely?
+
+The marks follow from roles, not from names, so that they hold in any project: what the shared trunk reads is
+general text; what only a variant reads is its domain; a variant without a domain is plain; two variants that go
+on together past the trunk are a trial and its control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+from curriculum.bootstrap import Estimate
+from curriculum.compare import Comparison, Row, shared_trunk
+from curriculum.units import show_exact
+
+SHOWN, NOT_SHOWN, CONTRARY, MEASURED, UNKNOWN = "shown", "not shown", "contrary", "measured", "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One claim and what was found.
+
+    `verdict` is `shown` when the 95% interval lies wholly on the claimed side of 0, `contrary` when wholly on
+    the other, `not shown` when it contains 0; `measured` where nothing is claimed, `not measured` without
+    figures. `must` tells whether a recipe that works has to show it. Losses are at `first` and `second`, in
+    nats a token; `figure` is their difference, first minus second.
+    """
+
+    claim: str
+    must: bool
+    verdict: str
+    first: float | None
+    second: float | None
+    figure: Estimate | None
+
+
+def marks(comparison: Comparison) -> list[Mark]:
+    """Every mark that these variants can show, in the order of the paper's figure; none without a shared trunk."""
+    if comparison.trunk is None:
+        return []
+    return [
+        *_domain_falls(comparison),
+        *_general_ends_above(comparison),
+        *_best_on_its_own(comparison),
+        *_controls(comparison),
+    ]
+
+
+def kept(found: list[Mark]) -> bool:
+    """Whether there are marks that must show, and all of them do."""
+    must = [mark for mark in found if mark.must]
+    return bool(must) and all(mark.verdict == SHOWN for mark in must)
+
+
+def _domain_falls(comparison: Comparison) -> Iterator[Mark]:
+    for number, domain in enumerate(comparison.domains):
+        end = comparison.end(number)
+        for source in domain:
+            claim = f"{comparison.names[number]}: {source} falls after the branch"
+            point = end.points[number] if end else None
+            figure = comparison.difference(point, comparison.trunk, source)
+            losses = comparison.loss(point, source), comparison.loss(comparison.trunk, source)
+            yield Mark(claim, True, _verdict(figure, below=True), *losses, figure)
+
+
+def _general_ends_above(comparison: Comparison) -> Iterator[Mark]:
+    for plain in _plain(comparison):
+        for number, domain in enumerate(comparison.domains):
+            if domain:
+                for source in comparison.general:
+                    claim = f"{comparison.names[number]}: {source} ends above {comparison.names[plain]}'s"
+                    yield _against(comparison, claim, number, plain, source, below=False)
+
+
+def _best_on_its_own(comparison: Comparison) -> Iterator[Mark]:
+    if len({domain for domain in comparison.domains if domain}) < 2:
+        return  # with one domain it says the same as the marks before it
+    for number, domain in enumerate(comparison.domains):
+        rivals = [other for other, theirs in enumerate(comparison.domains) if theirs != domain]
+        for source in domain or comparison.general:
+            claim = f"{comparison.names[number]}: lowest of all on {source}; next is "
+            found = [_against(comparison, claim, number, rival, source, below=True) for rival in rivals]
+            missing = [mark for mark in found if mark.figure is None]
+            if missing:
+                nearest = found.index(missing[0])
+            else:
+                nearest = max(range(len(found)), key=lambda at: found[at].figure.mean)  # type: ignore[union-attr]
+            mark = found[nearest]
+            claim += comparison.names[rivals[nearest]]
+            yield Mark(claim, True, mark.verdict, mark.first, mark.second, mark.figure)
+
+
+def _controls(comparison: Comparison) -> Iterator[Mark]:
+    assert comparison.trunk is not None
+    for first, second in combinations(range(len(comparison.names)), 2):
+        pair = comparison.lineages[first], comparison.lineages[second]
+        _, together = shared_trunk(pair)
+        if together <= comparison.trunk.position:
+            continue
+        names = comparison.names[first], comparison.names[second]
+        for source in (*comparison.general, *comparison.domains[first]):
+            claim = f"{names[0]} against {names[1]}, apart since {show_exact(together)} tokens: {source}"
+            yield _against(comparison, claim, first, second, source, below=None)
+
+
+def _against(
+    comparison: Comparison, claim: str, first: int, second: int, source: str, *, below: bool | None
+) -> Mark:
+    row: Row | None = comparison.shared_end(first, second)
+    mine, other = (row.points[first], row.points[second]) if row else (None, None)
+    figure = comparison.difference(mine, other, source)
+    losses = comparison.loss(mine, source), comparison.loss(other, source)
+    return Mark(claim, below is not None, _verdict(figure, below), *losses, figure)
+
+
+def _verdict(figure: Estimate | None, below: bool | None) -> str:
+    if figure is None:
+        return UNKNOWN
+    if below is None:
+        return MEASURED
+    if not figure.shown:
+        return NOT_SHOWN
+    return SHOWN if (figure.mean < 0) == below else CONTRARY
+
+
+def _plain(comparison: Comparison) -> list[int]:
+    return [number for number, domain in enumerate(comparison.domains) if not domain]
+
+
+def to_json(found: list[Mark]) -> list[dict[str, Any]]:
+    """Every mark as JSON values."""
+    return [asdict(mark) for mark in found]
