@@ -3,11 +3,23 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint types install clean
+.PHONY: run compare test lint types install clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
 	$(BIN)/curriculum run v1.1-math-code
+
+## compare: beside `make run`'s variant the plain one and the cooldown's control (with the extra `zh` also the Chinese
+## variant), then their differences and the marks of the paper's figure; fails when one that must show does not
+compare: run
+	$(BIN)/curriculum run v1.1
+	$(BIN)/curriculum run v1.1-math-code-control
+	if $(BIN)/python -c 'import tencentcloud' 2>/dev/null; then \
+	  $(BIN)/curriculum run v1.1-chinese && \
+	  $(BIN)/curriculum compare v1.1 v1.1-math-code v1.1-math-code-control v1.1-chinese --check; \
+	else \
+	  $(BIN)/curriculum compare v1.1 v1.1-math-code v1.1-math-code-control --check; \
+	fi
 
 ## test: the whole gate
 test: lint types
