@@ -20,17 +20,26 @@ FLOORS: list[set[str]] = [
     {"order", "stock"},
     {"planner"},
     {"corpora"},
-    {"diff", "trace", "verify", "results", "summary", "runs", "following", "standing", "modelcard", "compare", "marks"},
+    {
+        "diff",
+        "trace",
+        "verify",
+        "results",
+        "summary",
+        "runs",
+        "following",
+        "standing",
+        "modelcard",
+        "compare",
+        "marks",
+    },
     {
         "supervisor",
         "launchers",
         "attempts",
         "preparation",
-<<<<<<< HEAD
         "begun",
-=======
         "evaluation",
->>>>>>> f877906 (Put variants side by side from their shared trunk, with noise, marks and a picture)
         "orchestrator",
         "scaffold",
         "branching",
