@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from curriculum.axes import Scale, ticks
 from curriculum.units import show_count
 
 WIDTH, HEIGHT = 860, 420
@@ -39,12 +40,8 @@ def held_out(title: str, bands: Sequence[Band], series: Mapping[str, Sequence[tu
     margin = 0.05 * (high - low or 1.0)
     low, high = low - margin, high + margin
 
-    def x(position: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * position / last
-
-    def y(loss: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - loss) / (high - low)
-
+    x = Scale(0, last, LEFT, WIDTH - RIGHT)
+    y = Scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
         ' font-family="system-ui, sans-serif" font-size="12" role="img">',
@@ -65,7 +62,7 @@ def held_out(title: str, bands: Sequence[Band], series: Mapping[str, Sequence[tu
             12 if number % 2 and right - left < 200 else 0
         )  # neighbours of narrow stages would run together
         parts.append(_text(right, HEIGHT - BOTTOM + 14 + low_row, show_count(band.end), "end"))
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         parts.append(
             f'<line x1="{LEFT}" y1="{y(tick):.1f}" x2="{WIDTH - RIGHT}" y2="{y(tick):.1f}" stroke="#ccc"/>'
         )
@@ -94,11 +91,3 @@ def held_out(title: str, bands: Sequence[Band], series: Mapping[str, Sequence[tu
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#555">{escape(text)}</text>'
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round values between low and high, about five of them."""
-    span = high - low
-    step = next(s for s in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, span) if span / s <= 7)
-    first = int(low / step) + (1 if low > 0 else 0)
-    return [round(step * n, 6) for n in range(first, int(high / step) + 1)]

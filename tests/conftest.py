@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 TRUNK = """\
 about: a trunk of three stages
@@ -113,3 +118,34 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return project
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    """Headless Chromium. The gate must have one; elsewhere a test that needs it says what is missing."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        missing = "no `chromium` and `chromedriver` here (Debian: apt-get install chromium chromium-driver)"
+        if os.environ.get("CURRICULUM_GATE") == "1":
+            pytest.fail(f"the gate needs a browser: {missing}")
+        pytest.skip(missing)
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in (
+        *("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}"),
+        *("disable-quic", "no-first-run", "disable-background-networking", "disable-component-update"),
+        *("disable-sync", "hide-scrollbars", "force-color-profile=srgb"),
+    ):
+        options.add_argument(f"--{flag}")
+    # the driver is on this machine: no proxy that the environment names stands between
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "localhost,127.0.0.1"
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    try:
+        started.set_page_load_timeout(60)
+        yield started
+    finally:
+        started.quit()

@@ -128,6 +128,17 @@ def test_the_ranks_of_a_step_together_show_the_step() -> None:
     assert parts[0] + parts[1] == whole
 
 
+def test_report_writes_one_file_beside_the_runs_and_says_where(tmp_path: Path) -> None:
+    project = shipped(tmp_path / "p")
+    said = ask("report", "v1.1", "v1.1-math-code", "--size", "full", cwd=project.root)
+    assert said.startswith("the report: runs/full/report-v1.1-v1.1-math-code.html  (")
+    html = (project.root / "runs/full/report-v1.1-v1.1-math-code.html").read_text()
+    assert "this is the plan alone" in html
+    assert "1,500,001,599,488" in html
+    ask("report", "v1.1", "--to", "mine.html", cwd=project.root)
+    assert "This is not the full-size curriculum" in (project.root / "mine.html").read_text()
+
+
 def test_init_writes_a_project_that_plans_and_touches_nothing_that_is_there(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     ask("init", str(folder), cwd=tmp_path)
@@ -162,6 +173,7 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
         "curriculum/_project/sizes.yaml",
         "runner/train.py",
         "curriculum/plan.py",
+        "curriculum/report/sheet.css",
     ):
         assert wanted in names
     assert not any(name.startswith(("tests/", "runs/", "data/")) for name in names)

@@ -47,7 +47,7 @@ FLOORS: list[set[str]] = [
         "exports",
         "importing",
     },
-    {"view", "live", "watch", "picture", "overlay"},
+    {"view", "live", "watch", "picture", "overlay", "axes", "report"},
     {"cli", "__main__"},
 ]
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]

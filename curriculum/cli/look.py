@@ -120,3 +120,23 @@ def compare(
         console.print(f"\nthe curves: {os.path.relpath(path)}")
     if check and not marks.kept(found):
         raise typer.Exit(1)
+
+
+def report(
+    names: Annotated[list[str], typer.Argument(help="one curriculum, or several to see side by side")],
+    size: Size = "rehearsal",
+    to: Annotated[
+        Path | None, typer.Option("--to", help="the HTML file; without it, beside the runs of that size")
+    ] = None,
+) -> None:
+    """Write one HTML file on curricula: the plan as a picture, the losses, the mixture as trained, the lineage."""
+    from curriculum import report as reports
+    from curriculum.units import show_bytes
+
+    project = open_project()
+    html = reports.render(project, names, size)
+    path = to or reports.default_path(project, names, size)
+    reports.write(path, html, make_folder=to is None)
+    print(
+        f"the report: {os.path.relpath(path)}  ({show_bytes(len(html.encode()))}, for any browser, no network)"
+    )

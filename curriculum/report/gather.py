@@ -1,0 +1,395 @@
+"""Everything a report tells, gathered from the YAML files, the plans and the folders of runs; nothing is drawn here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from curriculum import checkpoints, corpora, durable, ledger, results, runs, summary
+from curriculum.errors import CheckpointError, DataError
+from curriculum.mixing import Ramp
+from curriculum.plan import StagePlan
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
+from curriculum.report.series import Point, Training, training
+from curriculum.summary import parameters
+
+POINTS = 700
+"""Ranges into which the token axis of all stages together is cut when measured lines are thinned."""
+MOST_ROWS = 240
+"""Rows that all stages together may have in a table; a report stays below a megabyte."""
+SMOOTHING = 100
+"""The smoothing of the training loss: this part of the longest lineage, in tokens."""
+LARGEST_FILE = 32_000
+LARGEST_FILES = 120_000
+"""Characters of YAML shown, of one file and of all of them; beyond, the digest stands for the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One launch of a stage's job, as it left its folder."""
+
+    number: str
+    outcome: str
+    position: int | None
+    environment: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of the lineages, trunk stages once, with what was planned and what was measured."""
+
+    compiled: CompiledStage
+    label: str
+    plan: Mapping[str, Any]
+    state: str
+    position: int
+    checkpoints: tuple[checkpoints.Checkpoint, ...]
+    pinned: Mapping[int, tuple[str, ...]]
+    training: Training
+    losses: Mapping[str, tuple[Point, ...]]
+    ledger: tuple[ledger.Entry, ...]
+    attempts: tuple[Attempt, ...]
+    nonfinite_steps: int | None
+    ran_fingerprint: str | None
+
+    @property
+    def name(self) -> str:
+        return self.compiled.name
+
+    @property
+    def start(self) -> int:
+        return self.compiled.plan.start
+
+    @property
+    def stop(self) -> int:
+        return self.compiled.stop
+
+    @property
+    def parted(self) -> bool:
+        """Whether the files now say something else than what ran."""
+        return self.ran_fingerprint not in (None, self.compiled.plan.fingerprint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """A named curriculum from its root: its stages by name, each as far as this lineage goes through it."""
+
+    name: str
+    about: str
+    compiled: Compiled
+    stages: tuple[CompiledStage, ...]
+
+    @property
+    def stop(self) -> int:
+        return self.stages[-1].stop
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A file of the project as it stands now; `left_out` characters are not shown."""
+
+    path: str
+    text: str
+    digest: str
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What stands for a source at this size, and where it is from."""
+
+    source: str
+    dataset: str
+    stand_in: bool
+    windows: int
+    origin: str
+    digest: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """All of it."""
+
+    size: str
+    scale: float
+    lineages: tuple[Lineage, ...]
+    stages: Mapping[str, Stage]
+    sources: tuple[str, ...]
+    texts: tuple[Text, ...]
+    files: tuple[Shown, ...]
+    parameters: int
+    smoothing: int
+
+    @property
+    def stop(self) -> int:
+        return max(lineage.stop for lineage in self.lineages)
+
+    def rows_of_a_stage(self, most: int) -> int:
+        """Rows that each stage may have in a table: up to `most`, fewer the more stages there are."""
+        return max(4, min(most, MOST_ROWS // len(self.stages)))
+
+    @property
+    def measured(self) -> bool:
+        return any(stage.training.lines or stage.losses for stage in self.stages.values())
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The stages that every lineage goes through, when there are several."""
+        if len(self.lineages) < 2:
+            return ()
+        named = [{stage.name for stage in lineage.stages} for lineage in self.lineages]
+        return tuple(name for name in self.stages if all(name in names for names in named))
+
+
+def gather(project: Project, names: Sequence[str], size: str) -> Story:
+    """Read all there is about curricula `names` at `size`; a CurriculumError names what cannot be read."""
+    lineages: list[Lineage] = []
+    furthest: dict[str, CompiledStage] = {}
+    texts: dict[str, Text] = {}
+    for name in dict.fromkeys(names):
+        compiled, prepared = corpora.compile_with_texts(project, name, size)
+        about = str(project.curriculum(name)[0].about or "")
+        lineages.append(Lineage(name=name, about=about, compiled=compiled, stages=compiled.stages))
+        for stage in compiled.stages:
+            if stage.name not in furthest or furthest[stage.name].stop < stage.stop:
+                furthest[stage.name] = stage
+        origins = prepared.provenance_lines()
+        for source, choice in compiled.sources.items():
+            texts[source] = Text(
+                source=source,
+                dataset=choice.dataset,
+                stand_in=choice.stand_in,
+                windows=choice.windows,
+                origin=shorten(origins.get(choice.dataset, ""), 300, placeholder=" …"),
+                digest=choice.digest,
+            )
+    stop = max(lineage.stop for lineage in lineages)
+    whole = sum(stage.stop - stage.plan.start for stage in furthest.values())
+    smoothing = max(1, stop // SMOOTHING)
+    stages = {
+        name: _stage(project, size, stage, whole, smoothing, len(lineages) == 1)
+        for name, stage in furthest.items()
+    }
+    tokens: dict[str, int] = {}
+    for stage_record in stages.values():
+        for source, entry in stage_record.plan["sources"].items():
+            tokens[source] = tokens.get(source, 0) + entry["tokens"]
+    for source in texts:
+        tokens.setdefault(source, 0)
+    return Story(
+        size=size,
+        scale=float(lineages[0].compiled.scale),
+        lineages=tuple(lineages),
+        stages=stages,
+        sources=tuple(sorted(tokens, key=lambda source: (-tokens[source], source))),
+        texts=tuple(texts[source] for source in sorted(texts)),
+        files=_files(project, lineages),
+        parameters=parameters(lineages[0].stages[-1].plan.model),
+        smoothing=smoothing,
+    )
+
+
+def _stage(
+    project: Project, size: str, compiled: CompiledStage, whole: int, smoothing: int, alone: bool
+) -> Stage:
+    folder = project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage)
+    plan = compiled.plan
+    found = tuple(checkpoints.found(folder / "checkpoints"))
+    buckets = max(24, POINTS * (compiled.stop - plan.start) // max(1, whole))
+    measured = training(
+        folder / "metrics.jsonl", start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
+    )
+    position = max([plan.start, *(c.position for c in found), measured.last or 0])
+    running = durable.holder_of(folder / runs.LOCK) is not None
+    if running:
+        state = "running"
+    elif (folder / runs.DONE).exists():
+        state = "done"
+    elif position >= compiled.stop and found:
+        state = "reached"
+    else:
+        state = "begun" if found or measured.lines else "planned"
+    try:
+        losses: dict[str, list[Point]] = {}
+        for at, value in results.evaluations(folder).items():
+            for source, entry in value["sets"].items():
+                losses.setdefault(str(source), []).append((int(at), float(entry["loss"])))
+        entries = tuple(ledger.read(folder))
+        ran = _json(folder / runs.PLAN)
+        nonfinite = checkpoints.state(found[-1].path).get("nonfinite_steps") if found else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"the records of `{compiled.name}` cannot be read: {error}",
+            hint=f"look at evaluations/, ledger.jsonl and plan.json in {folder}; move a damaged file away",
+        ) from None
+    except CheckpointError:
+        nonfinite = None
+    return Stage(
+        compiled=compiled,
+        label=compiled.setting.stage if alone else compiled.name,
+        plan=summary.stage_summary(compiled),
+        state=state,
+        position=position,
+        checkpoints=found,
+        pinned=checkpoints.pinned(folder),
+        training=measured,
+        losses={source: tuple(sorted(line)) for source, line in sorted(losses.items())},
+        ledger=entries,
+        attempts=_attempts(folder / "attempts"),
+        nonfinite_steps=nonfinite if isinstance(nonfinite, int) else None,
+        ran_fingerprint=str(ran["fingerprint"]) if ran and "fingerprint" in ran else None,
+    )
+
+
+def _attempts(folder: Path) -> tuple[Attempt, ...]:
+    if not folder.is_dir():
+        return ()
+    found = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        try:
+            outcome, environment = _json(path / "outcome.json"), _json(path / "environment.json")
+        except (ValueError, TypeError):
+            found.append(Attempt(path.name, "unreadable", None, None))
+            continue
+        word = str((outcome or {}).get("outcome", "no outcome"))
+        position = (outcome or {}).get("position")
+        found.append(Attempt(path.name, word, position if isinstance(position, int) else None, environment))
+    return tuple(found)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return value
+
+
+def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[Shown, ...]:
+    """The YAML files from which the lineages follow, each once, those of the named curricula first."""
+    stages = dict.fromkeys(lineage.name for lineage in lineages)
+    mixtures: dict[str, None] = {}
+    for lineage in lineages:
+        for stage in lineage.stages:
+            stages[stage.setting.curriculum] = None
+            mixtures[stage.setting.mixture] = None
+    paths = [f"stages/{name}.yaml" for name in stages] + [f"mixtures/{name}.yaml" for name in mixtures]
+    shown = []
+    room = LARGEST_FILES
+    for path in [*paths, "sizes.yaml", "sources.yaml", "machines.yaml"]:
+        try:
+            data = (project.root / path).read_bytes()
+        except FileNotFoundError:
+            continue
+        text = data.decode("utf-8", "replace")
+        kept = text[: min(LARGEST_FILE, room)]
+        room -= len(kept)
+        shown.append(Shown(path, kept, hashlib.sha256(data).hexdigest(), len(text) - len(kept)))
+    return tuple(shown)
+
+
+# --- pure functions over plans --------------------------------------------------------------------------------
+
+
+def share_knots(plan: StagePlan, stop: int) -> list[tuple[int, dict[str, float]]]:
+    """(position, shares in force) where the shares of a stage begin, bend or jump; between them they are straight."""
+    knots: list[tuple[int, dict[str, float]]] = []
+    end = (stop - plan.start) // plan.sequence_length
+    for at, piece in enumerate(plan.pieces):
+        until = min(plan.pieces[at + 1].first if at + 1 < len(plan.pieces) else plan.sequences, end)
+        if until <= piece.first:
+            continue
+        mixer = plan.blends[piece.blend].mixer
+        for sequence in (piece.first, until):
+            index = piece.index + sequence - piece.first
+            if isinstance(mixer, Ramp):
+                shares = mixer.shares(index)
+            else:
+                shares = {name: mixer.share(name) for name in mixer.names}
+            knots.append(
+                (plan.start + sequence * plan.sequence_length, {n: float(s) for n, s in shares.items()})
+            )
+    return knots
+
+
+def rate_points(plan: StagePlan, stop: int, count: int) -> list[Point]:
+    """(position where a step ends, its learning rate), at about `count` steps and at every corner of the curve."""
+    first, last = plan.first_step, plan.first_step + (stop - plan.start) // plan.batch_tokens - 1
+    if last < first:
+        return []
+    curve = plan.learning_rate
+    corners = [curve.warmup, curve.horizon - curve.decay, curve.horizon]
+    if curve.rewarm is not None:
+        corners += [curve.rewarm.start, curve.rewarm.start + curve.rewarm.tokens]
+    steps = {first + (last - first) * i // max(1, count - 1) for i in range(count)} | {first, last}
+    for corner in corners:
+        near = plan.first_step + (corner - plan.start) // plan.batch_tokens
+        steps |= {step for step in (near - 1, near) if first <= step <= last}
+    return [(plan.position_after(step), plan.lr(step)) for step in sorted(steps)]
+
+
+@dataclass(frozen=True, slots=True)
+class Realised:
+    """A stage's source up to `position`: windows planned by arithmetic and windows counted while training."""
+
+    source: str
+    planned: int
+    trained: int
+
+
+def realised(story: Story, stage: Stage) -> tuple[int, tuple[Realised, ...]] | None:
+    """How the trained mixture compares with the planned one, at the furthest ledger entry; None before any."""
+    plan = stage.compiled.plan
+    entries = [e for e in stage.ledger if plan.start < e.position <= min(stage.stop, plan.end)]
+    if not entries or stage.parted:
+        return None
+    last = entries[-1]
+    parent = stage.compiled.parent
+    before: Mapping[str, int] = plan.read_before
+    if parent is not None and parent.name in story.stages:
+        at_start = [e for e in story.stages[parent.name].ledger if e.position == plan.start]
+        before = at_start[-1].windows if at_start else before
+    planned = plan.windows_read(last.position)
+    rows = []
+    for source in sorted({*planned, *last.windows}):
+        asked = planned.get(source, 0) - plan.read_before.get(source, 0)
+        got = last.windows.get(source, 0) - before.get(source, 0)
+        if asked or got:
+            rows.append(Realised(source, asked, got))
+    return last.position, tuple(rows)
+
+
+def batch_changes(lineage: Lineage) -> list[tuple[int, int, int]]:
+    """(position, sequences before, sequences after) wherever the batch changes along a lineage."""
+    found = []
+    for before, after in pairwise(lineage.stages):
+        old, new = before.plan.batch_sequences, after.plan.batch_sequences
+        if old != new:
+            found.append((after.plan.start, old, new))
+    return found
+
+
+def bands(lineages: Sequence[Lineage]) -> list[tuple[str, int, int]]:
+    """(stage names, start, end) of the intervals between all the lineages' stage boundaries, in order."""
+    edges = sorted({0, *(stage.stop for lineage in lineages for stage in lineage.stages)})
+    found = []
+    for start, end in pairwise(edges):
+        names = dict.fromkeys(
+            stage.setting.stage
+            for lineage in lineages
+            for stage in lineage.stages
+            if stage.plan.start <= start and end <= stage.stop
+        )
+        found.append((" / ".join(names), start, end))
+    return found

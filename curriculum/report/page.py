@@ -1,0 +1,53 @@
+"""The page around the parts: one HTML file that asks nothing of any network and runs no script."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+
+from curriculum.report import MARK, records, sections
+from curriculum.report.gather import Story
+from curriculum.report.style import SHEET, TEXTURES
+from curriculum.report.svg import safe
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_HEADING = re.compile(r'<section id="([a-z-]+)"[^>]*><h2[^>]*>(.*?)</h2>')
+
+
+def page(story: Story) -> str:
+    """The whole file. The same story gives the same bytes; nothing of this machine or moment is in it."""
+    parts = [
+        sections.curriculum(story),
+        sections.training(story),
+        sections.held_out(story),
+        records.mixture(story),
+        records.lineage(story),
+        records.environment(story),
+        records.reproduce(story),
+    ]
+    body = "\n".join(part for part in parts if part)
+    links = "".join(f'<li><a href="#{key}">{words}</a></li>' for key, words in _HEADING.findall(body))
+    title = f"{', '.join(lineage.name for lineage in story.lineages)}: curriculum report"
+    waiting = (
+        "" if story.measured else '<p class="note">Nothing has been trained yet: this is the plan alone.</p>'
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>{MARK.decode()}'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        '<meta name="color-scheme" content="light dark"/><meta name="referrer" content="no-referrer"/>'
+        f'<title>{safe(title)}</title><link rel="icon" href="data:,"/><style>{SHEET}</style></head>\n<body>'
+        '<a class="skip" href="#main">Skip to the report</a>'
+        f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{TEXTURES}</defs></svg>\n'
+        f"{sections.head(story)}{waiting}"
+        f'<nav aria-label="Parts of the report"><ul>{links}</ul></nav>\n<main id="main">{body}</main>\n'
+        f"<footer>Written by curriculum {safe(_version())}. Token counts, shares and rates of the plan are exact; "
+        "measured values are as the run wrote them. No script, no request to any network.</footer></body></html>\n"
+    )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("curriculum")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
+        return ""

@@ -1,0 +1,315 @@
+"""Pictures of what was planned: shares, learning rate and batch on one token axis, and the lineage as a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from curriculum.axes import Scale, apart, text_width, ticks
+from curriculum.planner import CompiledStage
+from curriculum.report import gather, svg
+from curriculum.report.gather import Lineage, Stage
+from curriculum.units import show_count, show_exact
+
+WIDE, NARROW = 880, 400
+MOST_TOLD = 6
+"""Sources named where a picture is put into words."""
+Knot = tuple[int, dict[str, float]]
+Edge = tuple[int, float, float]
+
+
+def styles(sources: Sequence[str]) -> dict[str, int]:
+    """The style of each source; those that find no colour of their own share the last."""
+    return {source: min(at, svg.SOURCE_STYLES - 1) for at, source in enumerate(sources)}
+
+
+def share_layers(knots: Sequence[Knot], style: dict[str, int]) -> dict[int, list[Edge]]:
+    """Stacked shares: style -> (position, lower, upper edge) along the knots, lower styles at the bottom."""
+    layers: dict[int, list[Edge]] = {}
+    used = sorted({style[source] for _, shares in knots for source, share in shares.items() if share})
+    for position, shares in knots:
+        below = 0.0
+        for number in used:
+            above = below + sum(share for source, share in shares.items() if style[source] == number)
+            layers.setdefault(number, []).append((position, below, above))
+            below = above
+    return layers
+
+
+def _knots(lineage: Lineage) -> list[Knot]:
+    return [knot for stage in lineage.stages for knot in gather.share_knots(stage.plan, stage.stop)]
+
+
+def _areas(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale) -> list[str]:
+    parts = []
+    for number, edges in share_layers(knots, style).items():
+        for run in _runs(edges):
+            upper = [(x(position), y(above)) for position, _, above in run]
+            lower = [(x(position), y(below)) for position, below, _ in reversed(run)]
+            parts.append(svg.polygon([*upper, *lower], f"area s{number}"))
+            if 0 < number < svg.SOURCE_STYLES - 1:
+                parts.append(svg.polygon([*upper, *lower], "texture", f' fill="url(#texture{number})"'))
+            parts.append(svg.polyline(upper, f"rim s{number}"))
+    return parts
+
+
+def _runs(edges: Sequence[Edge]) -> list[list[Edge]]:
+    """The stretches of a layer in which it has any height."""
+    runs: list[list[Edge]] = []
+    open_run: list[Edge] = []
+    for before, after in pairwise(edges):
+        if before[2] > before[1] or after[2] > after[1]:
+            open_run = open_run or [before]
+            open_run.append(after)
+        elif open_run:
+            runs.append(open_run)
+            open_run = []
+    return [*runs, open_run] if open_run else runs
+
+
+def _end_shares(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale) -> list[str]:
+    """The last shares as numbers at the right edge."""
+    ends = [(n, edges[-1]) for n, edges in share_layers(knots, style).items() if edges[-1][2] > edges[-1][1]]
+    wanted = [y((below + above) / 2) for _, (_, below, above) in ends]
+    places = apart(wanted, 13, y(1) + 5, y(0) - 5)
+    return [
+        svg.label(x.end + 8, place + 4, f"{(above - below) * 100:.3g} %", f"value s{number}")
+        for place, (number, (_, below, above)) in zip(places, ends, strict=True)
+    ]
+
+
+def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, strips: int = 64) -> str:
+    """One lineage on its token axis: stages as bands, shares as areas, the learning rate, the batch as steps.
+
+    A wide one answers the pointer in `strips` columns.
+    """
+    style = styles(sources)
+    narrow = width < 600
+    left, right = (46, 44) if narrow else (64, 60)
+    x = Scale(0, lineage.stop, left, width - right)
+    bands = gather.bands([lineage])
+    top = svg.band_room(bands, x) + 4
+    share_bottom = top + (140 if narrow else 168)
+    rate_top, rate_bottom = share_bottom + 34, share_bottom + 34 + (72 if narrow else 84)
+    batch_top, batch_bottom = rate_bottom + 34, rate_bottom + 34 + 54
+    parts, _ = svg.band_layer(bands, x, top, batch_bottom)
+
+    share = Scale(0, 1, share_bottom, top)
+    knots = _knots(lineage)
+    parts += _areas(knots, style, x, share)
+    parts += [svg.rule(x(start), top - 3, x(start), share_bottom, "edge") for _, start, _ in bands if start]
+    for mark in (0, 0.5, 1):
+        parts.append(svg.label(left - 8, share(mark) + 4, f"{mark * 100:g} %", "tick", "end"))
+    parts += _end_shares(knots, style, x, share)
+
+    rates = [
+        point
+        for stage in lineage.stages
+        for point in gather.rate_points(
+            stage.plan, stage.stop, max(8, 200 * (stage.stop - stage.plan.start) // lineage.stop)
+        )
+    ]
+    highest = max((value for _, value in rates), default=1.0) or 1.0
+    rate = Scale(0, highest * 1.06, rate_bottom, rate_top)
+    parts.append(svg.label(left, rate_top - 8, "learning rate at the end of each step", "row"))
+    parts += svg.value_axis(rate, left, x.end, ticks(0, highest, 3))
+    parts.append(svg.polyline([(x(position), rate(value)) for position, value in rates], "line ink"))
+    if rates:
+        parts.append(svg.label(x.end + 8, rate(rates[-1][1]) + 4, f"{rates[-1][1]:.3g}", "value"))
+
+    parts += _batch(lineage, x, batch_top, batch_bottom, narrow)
+    parts += svg.token_axis(x, batch_bottom, 4 if narrow else 8)
+    if not narrow:
+        parts += _strips(lineage, knots, x, top, batch_bottom, strips)
+    about = "; ".join(_sentence(stage) for stage in lineage.stages)
+    title = f"{lineage.name}: shares of the sources, learning rate and batch along the tokens"
+    return svg.drawing(key, title, about, width, batch_bottom + 26, parts, "narrow" if narrow else "wide")
+
+
+def _sentence(stage: CompiledStage) -> str:
+    plan = stage.plan
+    largest = sorted(stage.shares.items(), key=lambda entry: (-entry[1], entry[0]))
+    shares = ", ".join(f"{name} {float(part) * 100:.3g} %" for name, part in largest[:MOST_TOLD])
+    if len(largest) > MOST_TOLD:
+        shares += f" and {len(largest) - MOST_TOLD} sources more"
+    ramp = (
+        f", reached over {show_count(stage.ramp_sequences * plan.sequence_length)} tokens"
+        if stage.ramp_sequences
+        else ""
+    )
+    return (
+        f"{stage.setting.stage} from {show_count(plan.start)} to {show_count(stage.stop)} tokens: {shares}{ramp}, "
+        f"{show_exact(plan.batch_sequences)} sequences a step"
+    )
+
+
+def _batch(lineage: Lineage, x: Scale, top: float, bottom: float, narrow: bool) -> list[str]:
+    tokens = [stage.plan.batch_tokens for stage in lineage.stages]
+    y = Scale(0, max(tokens) * 1.12, bottom, top)
+    parts = [svg.label(x.start, top - 8, "batch: tokens of each step", "row")]
+    parts.append(svg.label(x.start - 8, y(0) + 4, "0", "tick", "end"))
+    path: list[tuple[float, float]] = []
+    for stage, size in zip(lineage.stages, tokens, strict=True):
+        path += [(x(stage.plan.start), y(size)), (x(stage.stop), y(size))]
+    parts.append(svg.polygon([(x.start, y(0)), *path, (x(lineage.stop), y(0))], "batch"))
+    parts.append(svg.polyline(path, "line ink"))
+    said: int | None = None
+    for stage, size in zip(lineage.stages, tokens, strict=True):
+        if size == said:
+            continue
+        first = said is None
+        said = size
+        words = f"{show_count(size)} tokens"
+        if not narrow:
+            words += f" = {show_exact(stage.plan.batch_sequences)} × {show_exact(stage.plan.sequence_length)}"
+        if first:
+            parts.append(svg.label(x.start + 6, y(size) - 6, words, "value"))
+        elif x(stage.plan.start) - x.start > text_width(words, 11) + 12:
+            parts.append(svg.label(x(stage.plan.start) - 7, y(size) + 5, words, "value", "end"))
+        else:
+            parts.append(svg.label(x(stage.plan.start) + 6, y(size) - 6, words, "value"))
+    return parts
+
+
+def _strips(
+    lineage: Lineage, knots: Sequence[Knot], x: Scale, top: float, bottom: float, count: int
+) -> list[str]:
+    """Invisible columns that answer the pointer with what holds there, at the step that ends in their middle."""
+    parts = []
+    for n in range(count):
+        left, right = lineage.stop * n // count, lineage.stop * (n + 1) // count
+        middle = (left + right) // 2
+        stage = next(s for s in lineage.stages if middle < s.stop or s is lineage.stages[-1])
+        plan = stage.plan
+        step = min(
+            plan.first_step + stage.steps_run - 1,
+            max(plan.first_step, plan.first_step + (middle - plan.start) // plan.batch_tokens),
+        )
+        shares = share_at(knots, plan.position_after(step))
+        told = "\n".join(
+            f"{name} {share * 100:.3g} %"
+            for name, share in sorted(shares.items(), key=lambda e: -e[1])[:MOST_TOLD]
+            if share
+        )
+        title = (
+            f"{stage.setting.stage}, step {show_exact(step)}, {show_exact(plan.position_after(step))} tokens\n{told}\n"
+            f"learning rate {plan.lr(step):.4g}\nbatch {show_exact(plan.batch_sequences)} sequences"
+        )
+        parts.append(svg.rect(x(left), top, x(right) - x(left), bottom - top, "hit", title))
+    return parts
+
+
+def share_at(knots: Sequence[Knot], position: int) -> dict[str, float]:
+    """The shares in force for what ends at `position`, on the straight lines between knots."""
+    for (start, before), (end, after) in pairwise(knots):
+        if start < position <= end:
+            part = (position - start) / (end - start)
+            return {
+                name: before.get(name, 0.0) * (1 - part) + after.get(name, 0.0) * part
+                for name in {*before, *after}
+            }
+    return dict(knots[0][1]) if knots else {}
+
+
+SMALLEST_RAMP = 0.05
+"""A ramp shorter than this part of the picture is drawn once more, enlarged."""
+
+
+def ramps(lineage: Lineage, sources: Sequence[str], key: str) -> list[tuple[str, str]]:
+    """(caption, picture) of each ramp that is too short to be seen well on the whole axis."""
+    style = styles(sources)
+    found = []
+    for at, stage in enumerate(lineage.stages):
+        plan = stage.plan
+        length = stage.ramp_sequences * plan.sequence_length
+        if not length or length > SMALLEST_RAMP * lineage.stop:
+            continue
+        low, high = max(0, plan.start - length // 3), min(lineage.stop, plan.start + length * 4 // 3)
+        x, y = Scale(low, high, 46, NARROW - 50), Scale(0, 1, 116, 8)
+        knots = _knots(lineage)
+        inside = [
+            (low, share_at(knots, low + 1)),
+            *(knot for knot in knots if low < knot[0] < high),
+            (high, share_at(knots, high)),
+        ]
+        parts = _areas(inside, style, x, y)
+        parts += [svg.label(38, y(mark) + 4, f"{mark * 100:g} %", "tick", "end") for mark in (0, 0.5, 1)]
+        parts += _end_shares(inside, style, x, y)
+        for edge in (plan.start, plan.start + length):
+            if low <= edge <= high:
+                parts.append(svg.rule(x(edge), 8, x(edge), 120, "edge"))
+                parts.append(svg.label(x(edge), 133, f"{show_exact(edge)} tokens", "tick", "middle"))
+        parts.append(svg.rule(x.start, 116, x.end, 116, "axis"))
+        steps = -(-stage.ramp_sequences // plan.batch_sequences)
+        caption = (
+            f"The ramp at the start of {stage.name}, enlarged: {show_count(length)} tokens, "
+            f"{show_exact(steps)} steps, {length / lineage.stop * 100:.2g} % of the axis above."
+        )
+        drawn = svg.drawing(f"{key}-{at}", caption, _sentence(stage), NARROW, 140, parts, "lens")
+        found.append((caption, drawn))
+    return found
+
+
+def share_bar(planned: float, trained: float, style: int) -> str:
+    """A share as trained, with a tick where it was planned; the numbers stand beside it."""
+    x = Scale(0, 1, 0, 120)
+    return (
+        '<svg class="bar" viewBox="0 0 122 14" aria-hidden="true">'
+        + svg.rect(0, 4, 120, 6, "track")
+        + svg.rect(0, 4, x(trained), 6, f"area solid s{style}")
+        + svg.rect(x(planned) - 0.5, 1, 2, 12, "planned")
+        + "</svg>"
+    )
+
+
+def tree(
+    lineages: Sequence[Lineage], stages: dict[str, Stage], line_style: dict[str, int], width: int, key: str
+) -> str:
+    """The lineages on the token axis, every stage once: what is trained, what is planned, what was kept."""
+    narrow = width < 600
+    x = Scale(
+        0, max(lineage.stop for lineage in lineages), *((14, width - 14) if narrow else (64, width - 60))
+    )
+    lane: dict[str, int] = {}
+    for at, lineage in enumerate(lineages):
+        for stage in lineage.stages:
+            lane.setdefault(stage.name, at)
+    tall = 58
+    bottom = 22 + tall * len(lineages)
+    y = {name: 30 + tall * at for name, at in lane.items()}
+    parts: list[str] = []
+    dots: list[str] = []
+    for name, record in stages.items():
+        kind = f"v{line_style[name]}"
+        parent = record.compiled.parent
+        if parent is not None and y[parent.name] != y[name]:
+            here, left, right = y[name], svg.number(x(record.start)), svg.number(x(record.start) + 10)
+            bend = f"M{left} {y[parent.name]} C {left} {here - 8}, {left} {here}, {right} {here}"
+            parts.append(f'<path d="{bend}" class="branch {kind}"/>')
+        begin = x(record.start) + (10 if parent is not None and y[parent.name] != y[name] else 0)
+        reached = x(max(record.start, min(record.position, record.stop)))
+        parts.append(svg.rule(begin, y[name], x(record.stop), y[name], f"planned {kind}"))
+        if reached > begin:
+            parts.append(svg.rule(begin, y[name], reached, y[name], f"trained {kind}"))
+        words = record.compiled.setting.stage
+        room = x(record.stop) - begin
+        if text_width(words, 11) < room - 4:
+            parts.append(svg.label((begin + x(record.stop)) / 2, y[name] - 9, words, "tick", "middle"))
+        for checkpoint in record.checkpoints:
+            by = ", ".join(record.pinned.get(checkpoint.position, ()))
+            told = f"{name}: checkpoint at {show_exact(checkpoint.position)} tokens" + (
+                f", kept for {by}" if by else ""
+            )
+            dots.append(svg.marker(x(checkpoint.position), y[name], line_style[name], 4.2, told))
+    for lineage in lineages:
+        last = stages[lineage.stages[-1].name]
+        where = y[last.name]
+        words = f"{lineage.name}: {last.state}"
+        kind = f"value ink v{line_style[last.name]}"
+        parts.append(svg.label(x(lineage.stop), where + 20, words, kind, "end"))
+    about = "; ".join(
+        f"{lineage.name}: {' → '.join(stage.name for stage in lineage.stages)}" for lineage in lineages
+    )
+    parts += dots
+    parts += svg.token_axis(x, bottom, 4 if narrow else 8)
+    return svg.drawing(key, "Lineage", about, width, bottom + 26, parts, "narrow" if narrow else "wide")

@@ -1,0 +1,230 @@
+"""The parts of a report that account for a run: mixtures as trained, lineage, environments, how to do it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from curriculum.report import gather, plans, svg
+from curriculum.report import markup as m
+from curriculum.report.gather import Stage, Story
+from curriculum.report.sections import WIDTHS, line_legend, line_styles
+from curriculum.units import show_count, show_exact, show_seconds
+
+MOST_SOURCES = 40
+"""Of a stage in the table of mixtures."""
+
+
+def mixture(story: Story) -> str:
+    """Planned against trained mixture of each stage, tokens and passes; and what the sources are."""
+    style = plans.styles(story.sources)
+    most = story.rows_of_a_stage(MOST_SOURCES)
+    rows: list[list[m.Cell]] = []
+    for stage in story.stages.values():
+        rows += _mixture_rows(stage, gather.realised(story, stage), style, story.measured, most)
+    measured = ("#trained, tokens", "share trained", "#off by") if story.measured else ("#planned share",)
+    columns = ("source", "#asked", "#planned, tokens", *measured, "#passes", "#at most")
+    caption = "Planned: the plan's arithmetic"
+    if story.measured:
+        caption += ". Trained: the count kept while training, at its last checkpoint."
+    texts = [
+        [
+            text.source,
+            text.dataset if text.stand_in else "itself",
+            show_exact(text.windows) if text.windows else "unknown",
+            text.origin,
+            m.code(text.digest[:12]) if text.digest else "not prepared",
+        ]
+        for text in story.texts[:MOST_SOURCES]
+    ]
+    sources = m.table(
+        "What stands for each source at this size"
+        + (
+            f"; {len(story.texts) - MOST_SOURCES} more are left out here"
+            if len(story.texts) > MOST_SOURCES
+            else ""
+        ),
+        ("source", "text", "#sequences a pass", "~from, licence", "digest"),
+        texts,
+    )
+    lead = "Asked is what the mixture file says; planned follows by arithmetic, ramps included. "
+    if story.measured:
+        lead += "The bar is the share as trained, its tick the planned one; off by is in sequences. "
+    lead += "Passes count over the whole lineage."
+    return m.section("mixture", "Mixture in numbers", lead, [m.table(caption, columns, rows), sources])
+
+
+def _mixture_rows(
+    stage: Stage,
+    found: tuple[int, tuple[gather.Realised, ...]] | None,
+    style: Mapping[str, int],
+    measured: bool,
+    most_sources: int,
+) -> list[list[m.Cell]]:
+    """A stage's heading and its sources; with `measured` also what was trained, beside what was planned."""
+    length = stage.compiled.plan.sequence_length
+    entries: Mapping[str, Mapping[str, Any]] = stage.plan["sources"]
+    words = f"{stage.name}: {show_count(stage.stop - stage.start)} tokens"
+    if stage.parted:
+        words += "; nothing to compare, the files have changed since"
+    elif measured and found is None:
+        words += "; no checkpoint yet"
+    elif found is not None and found[0] < stage.stop:
+        words += f"; both counts up to {show_exact(found[0])} tokens, where its last record stands"
+    rows: list[list[m.Cell]] = [[words]]
+    counted = {entry.source: entry for entry in found[1]} if found else {}
+    planned_all = sum(entry.planned for entry in counted.values()) or 1
+    trained_all = sum(entry.trained for entry in counted.values()) or 1
+    names = sorted({*entries, *counted}, key=lambda name: (-entries.get(name, {}).get("tokens", 0), name))
+    for name in names[:most_sources]:
+        entry = entries.get(name, {})
+        asked = f"{entry['asked'] * 100:.4g} %" if entry else ""
+        tokens = entry.get("tokens", 0)
+        middle: list[m.Cell] = ["", "", ""] if measured else [f"{entry.get('got', 0) * 100:.4g} %"]
+        if real := counted.get(name):
+            tokens = real.planned * length
+            planned, trained = real.planned / planned_all, real.trained / trained_all
+            bar = plans.share_bar(planned, trained, style.get(name, svg.SOURCE_STYLES - 1))
+            off = real.trained - real.planned
+            middle = [
+                show_exact(real.trained * length),
+                m.Raw(f"{bar} {trained * 100:.4g} %"),
+                "exact" if off == 0 else f"{off:+,}",
+            ]
+        passes = most = ""
+        if entry.get("passes_after") is not None:
+            passes = f"{entry['passes_before']:.2f} → {entry['passes_after']:.2f}"
+        if entry.get("passes_allowed") is not None:
+            most = f"{entry['passes_allowed']:g}"
+        rows.append([name, asked, show_exact(tokens), *middle, passes, most])
+    if len(names) > most_sources:
+        rows.append([f"{len(names) - most_sources} sources more, with fewer tokens, are left out here"])
+    return rows
+
+
+def lineage(story: Story) -> str:
+    """The tree of the named curricula and the checkpoints that are kept."""
+    styles = line_styles(story)
+    stages = dict(story.stages)
+    pictures = [plans.tree(story.lineages, stages, styles, width, f"tree-{width}") for width in WIDTHS]
+    rows: list[list[m.Cell]] = []
+    for stage in story.stages.values():
+        kept: list[list[m.Cell]] = [
+            [
+                stage.name,
+                show_exact(c.position),
+                str(c.generation),
+                m.code(c.name),
+                ", ".join(stage.pinned.get(c.position, ())),
+            ]
+            for c in stage.checkpoints
+        ]
+        rows += m.thinned(kept, story.rows_of_a_stage(40))
+    words = "A solid line is trained, a dotted one planned; a dot is a checkpoint that is kept."
+    if story.shared:
+        words += f" {', '.join(story.shared)}: trained once, shared by all."
+    parts = [line_legend(story), m.figure(pictures, words)]
+    if rows:
+        columns = ("stage", "#tokens", "#generation", "checkpoint", "kept for")
+        parts.append(m.details("Checkpoints kept", m.table("Checkpoints kept", columns, rows)))
+    return m.section("lineage", "Lineage", "", parts)
+
+
+def environment(story: Story) -> str:
+    """Every attempt with where it ran and how it ended; throughput, skipped steps, fingerprints."""
+    letters: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    attempts: list[list[m.Cell]] = []
+    for stage in story.stages.values():
+        for attempt in stage.attempts[-story.rows_of_a_stage(40) :]:
+            where = "unknown"
+            if attempt.environment is not None:
+                spelled = repr(sorted(attempt.environment.items(), key=lambda e: str(e[0])))
+                where = letters.setdefault(spelled, (_letter(len(letters)), attempt.environment))[0]
+            at = "" if attempt.position is None else show_exact(attempt.position)
+            attempts.append([stage.name, attempt.number, attempt.outcome, at, where])
+    speed: list[list[m.Cell]] = []
+    for stage in story.stages.values():
+        t = stage.training
+        if t.rate is None or t.lowest_rate is None:
+            continue
+        skipped = t.skipped if stage.nonfinite_steps is None else max(t.skipped, stage.nonfinite_steps)
+        waiting = f"{100 * t.data_seconds / t.seconds:.2g} %" if t.seconds else ""
+        speed.append(
+            [
+                stage.name,
+                f"{t.rate:,.0f}",
+                f"{t.lowest_rate:,.0f}",
+                show_seconds(t.seconds),
+                waiting,
+                str(max(0, len(stage.attempts) - 1)),
+                show_exact(skipped),
+            ]
+        )
+    parts = []
+    if speed:
+        columns = (
+            "stage",
+            *("#median, tokens/s", "#slowest 5 % below, tokens/s", "#training time", "#waiting for data"),
+            *("#restarts", "#skipped steps"),
+        )
+        caption = "Throughput; a skipped step is one whose gradient was not finite"
+        parts.append(m.table(caption, columns, speed))
+    if attempts:
+        heads = ("stage", "attempt", "outcome", "#reached, tokens", "environment")
+        parts.append(m.table("Attempts: each launch of a stage's job", heads, attempts))
+    if letters:
+        parts.append(_environments(list(letters.values())))
+    prints: list[list[m.Cell]] = []
+    for stage in story.stages.values():
+        mine = stage.compiled.plan.fingerprint
+        ran = (
+            "not begun"
+            if stage.ran_fingerprint is None
+            else "the same"
+            if not stage.parted
+            else m.code(stage.ran_fingerprint)
+        )
+        prints.append([stage.name, m.code(mine), ran])
+    caption = "Fingerprints of the plans: everything that decides what is trained"
+    parts.append(m.table(caption, ("stage", "~of the files", "~of what ran"), prints))
+    heading = "How it ran" if speed or attempts else "Fingerprints"
+    return m.section("environment", heading, "", parts)
+
+
+def _letter(number: int) -> str:
+    return chr(ord("A") + number) if number < 26 else f"A{number}"
+
+
+def _environments(found: list[tuple[str, Mapping[str, Any]]]) -> str:
+    shown = found[:8]
+    keys = sorted({str(key) for _, environment in shown for key in environment})[:40]
+    rows = [[key, *(str(environment.get(key, ""))[:200] for _, environment in shown)] for key in keys]
+    return m.table("Environments", ("", *(f"~{letter}" for letter, _ in shown)), rows)
+
+
+def reproduce(story: Story) -> str:
+    """The commands that give the same again, and the files they read."""
+    size = "" if story.size == "rehearsal" else f" --size {story.size}"
+    names = [shlex.quote(lineage.name) for lineage in story.lineages]
+    commands = [f"curriculum {verb} {name}{size}" for name in names for verb in ("plan", "run", "verify")]
+    commands.append(f"curriculum report {' '.join(names)}{size}")
+    seeds = sorted({stage.compiled.plan.seed for stage in story.stages.values()})
+    tokenizer = story.lineages[0].stages[0].plan.tokenizer
+    digest = tokenizer.get("digest")
+    words = f"Seed {', '.join(map(str, seeds))}; tokenizer {story.lineages[0].compiled.tokenizer}"
+    words += f" ({str(digest)[:12]})" if digest else " (not prepared yet)"
+    words += ". In a project folder with the files below:"
+    parts = [
+        m.paragraph(words, "lead"),
+        m.preformatted("\n".join(commands)),
+        "<h3>The files, as they are now</h3>",
+    ]
+    for file in story.files:
+        text = file.text
+        if file.left_out:
+            text += f"\n… {show_exact(file.left_out)} characters more"
+        parts.append(
+            m.details(file.path, m.preformatted(text) + m.paragraph(f"SHA-256 {file.digest}", "kind"))
+        )
+    return m.section("reproduce", "Do it again", "", parts)

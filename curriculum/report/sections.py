@@ -1,0 +1,326 @@
+"""The parts of a report in the order of its story, each from the gathered data to HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curriculum.report import charts, gather, plans, svg
+from curriculum.report import markup as m
+from curriculum.report.charts import Line
+from curriculum.report.gather import Stage, Story
+from curriculum.report.series import Point
+from curriculum.units import show_count, show_exact, show_seconds
+
+MOST_PANELS = 12
+WIDTHS = (plans.WIDE, plans.NARROW)
+STATES = {
+    "done": "done",
+    "reached": "at the branch point",
+    "running": "running",
+    "begun": "begun",
+    "planned": "planned",
+}
+
+
+def line_styles(story: Story) -> dict[str, int]:
+    """The line style of every stage: 0 for what several lineages share, else its lineage's own."""
+    found = {}
+    for name in story.stages:
+        owners = [at for at, line in enumerate(story.lineages) if any(s.name == name for s in line.stages)]
+        alone = len(owners) == 1 and len(story.lineages) > 1
+        found[name] = 1 + owners[0] % (svg.LINE_STYLES - 1) if alone else 0
+    return found
+
+
+def _last_of(story: Story) -> set[str]:
+    """The furthest stage of each lineage that has measured something."""
+    return {
+        measured[-1]
+        for lineage in story.lineages
+        if (measured := [s.name for s in lineage.stages if story.stages[s.name].training.lines])
+    }
+
+
+def head(story: Story) -> str:
+    """What this is, its size said plainly, how far it is, the key figures."""
+    names = [lineage.name for lineage in story.lineages]
+    title = " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+    parts = [m.paragraph(f"Curriculum report, size {story.size}", "kind"), f"<h1>{svg.safe(title)}</h1>"]
+    for lineage in story.lineages:
+        if lineage.about:
+            prefix = f"{lineage.name}: " if len(names) > 1 else ""
+            parts.append(m.paragraph(prefix + lineage.about, "about"))
+        path = (f"{stage.name} ({STATES[story.stages[stage.name].state]})" for stage in lineage.stages)
+        parts.append(m.paragraph(" → ".join(path), "path"))
+    if story.scale != 1:
+        parts.append(
+            m.paragraph(
+                f"This is not the full-size curriculum. Size {story.size} scales every length by {story.scale:g}: its "
+                f"model has {show_count(story.parameters)} parameters and reads {show_count(story.stop)} tokens. It "
+                "shows the recipe's shape, not its quality. All positions below are tokens of this size.",
+                "note",
+            )
+        )
+    parted = [stage.name for stage in story.stages.values() if stage.parted]
+    if parted:
+        parts.append(
+            m.paragraph(
+                f"The files have changed since {', '.join(parted)} began. Plans below are of the files as they are "
+                "now, measured values of what ran; mixtures of the two are not compared.",
+                "note",
+            )
+        )
+    parts.append(m.figures(_figures(story)))
+    return "<header>" + "\n".join(parts) + "</header>"
+
+
+def _figures(story: Story) -> list[tuple[str, str, str, str]]:
+    stages = list(story.stages.values())
+    trained = sum(min(s.position, s.stop) - s.start for s in stages)
+    planned = sum(s.stop - s.start for s in stages)
+    steps = sum(s.compiled.steps_run for s in stages)
+    shared = sum(s.stop - s.start for s in stages if s.name in story.shared)
+    seconds = sum(s.training.seconds for s in stages)
+    plan = stages[-1].compiled.plan
+    batches = list(dict.fromkeys(s.compiled.plan.batch_sequences for s in stages))
+    done = sum(s.state in ("done", "reached") for s in stages)
+    found = [
+        (
+            "Trained",
+            show_count(trained),
+            "tokens",
+            f"of {show_count(planned)} planned" + (f"; {show_count(shared)} shared by all" if shared else ""),
+        ),
+        ("Stages", f"{done} of {len(stages)}", "done", f"{show_exact(steps)} steps in all"),
+        (
+            "Model",
+            show_count(story.parameters),
+            "parameters",
+            f"{show_exact(plan.sequence_length)} tokens a sequence",
+        ),
+        (
+            "Batch",
+            " → ".join(show_exact(size) for size in batches),
+            "sequences",
+            " → ".join(show_count(size * plan.sequence_length) for size in batches) + " tokens a step",
+        ),
+    ]
+    if seconds:
+        tokens = sum((s.training.last or s.start) - s.start for s in stages)
+        found.append(
+            (
+                "Training time",
+                show_seconds(seconds),
+                "",
+                f"{show_exact(round(tokens / seconds))} tokens/s on average",
+            )
+        )
+    return found
+
+
+def progress(story: Story) -> str:
+    """How far each stage is."""
+    rows: list[list[m.Cell]] = []
+    for stage in story.stages.values():
+        rows.append(
+            [
+                stage.name,
+                STATES[stage.state],
+                show_exact(stage.start),
+                show_exact(stage.stop),
+                f"{show_exact(min(stage.position, stage.stop))} ({_percent(stage)})",
+                show_exact(stage.compiled.steps_run),
+                f"{stage.plan['lr_first']:.3g} → {stage.plan['lr_last']:.3g}",
+            ]
+        )
+    columns = ("stage", "state", "#starts at", "#ends at", "#trained to", "#steps", "#learning rate")
+    return m.table("How far each stage is; positions in tokens from the root", columns, rows)
+
+
+def _percent(stage: Stage) -> str:
+    span = max(1, stage.stop - stage.start)
+    return f"{100 * (min(stage.position, stage.stop) - stage.start) / span:.3g} %"
+
+
+def curriculum(story: Story) -> str:
+    """The curriculum as a picture, one for each lineage."""
+    parts = [source_legend(story)]
+    strips = min(64, 192 // len(story.lineages))
+    for at, lineage in enumerate(story.lineages):
+        if len(story.lineages) > 1:
+            parts.append(f"<h3>{svg.safe(lineage.name)}</h3>")
+        pictures = [
+            plans.curriculum(lineage, story.sources, width, f"plan-{at}-{width}", strips) for width in WIDTHS
+        ]
+        parts.append(m.figure(pictures, _ramp_words(lineage)))
+        for caption, picture in plans.ramps(lineage, story.sources, f"ramp-{at}"):
+            parts.append(m.figure([picture], caption))
+    parts.append(m.details("Stages as numbers", progress(story)))
+    lead = "Computed from the plan: which sources fill the steps, at what learning rate and in what batch."
+    return m.section("curriculum", "The curriculum", lead, parts)
+
+
+def _ramp_words(lineage: gather.Lineage) -> str:
+    words = [
+        f"{stage.setting.stage} moves to its mixture in a straight line over "
+        f"{show_count(stage.ramp_sequences * stage.plan.sequence_length)} tokens, "
+        f"{show_exact(-(-stage.ramp_sequences // stage.plan.batch_sequences))} steps."
+        for stage in lineage.stages
+        if stage.ramp_sequences
+    ]
+    shapes = {"cosine": "falls along a cosine", "linear": "falls in a straight line", "constant": "stays"}
+    shape = shapes.get(lineage.stages[-1].plan.learning_rate.shape, "warms up, stays and falls")
+    shape = f"The learning rate {shape}, on the clock of tokens from the root: no change of batch moves it."
+    return " ".join([*words, shape])
+
+
+def source_legend(story: Story) -> str:
+    own = story.sources[: svg.SOURCE_STYLES - 1]
+    entries = [(m.area_swatch(at, at > 0), name) for at, name in enumerate(own)]
+    others = len(story.sources) - len(own)
+    if others == 1:
+        entries.append((m.area_swatch(svg.SOURCE_STYLES - 1, False), story.sources[-1]))
+    elif others:
+        entries.append((m.area_swatch(svg.SOURCE_STYLES - 1, False), f"{others} other sources together"))
+    return m.legend(entries)
+
+
+def line_legend(story: Story) -> str:
+    styles = line_styles(story)
+    seen: dict[int, str] = {}
+    for name, number in styles.items():
+        owners = [line.name for line in story.lineages if any(s.name == name for s in line.stages)]
+        seen.setdefault(number, owners[0] if number else ("shared" if len(story.lineages) > 1 else owners[0]))
+    return m.legend([(m.line_swatch(n, svg.marker(15, 6, n, 3)), words) for n, words in sorted(seen.items())])
+
+
+def training(story: Story) -> str | None:
+    """Training loss; None while nothing has been trained."""
+    styles = line_styles(story)
+    last = _last_of(story)
+    lines = [
+        Line(name=name, style=styles[name], points=_joined(story, s), raw=s.training.raw, ends=name in last)
+        for name, s in story.stages.items()
+        if s.training.raw
+    ]
+    if not lines:
+        return None
+    bands = gather.bands(story.lineages)
+    batches = sorted({change for lineage in story.lineages for change in gather.batch_changes(lineage)})
+    pictures = [
+        charts.training_loss(lines, bands, batches, story.stop, width, f"loss-{width}") for width in WIDTHS
+    ]
+    counted = sum(s.training.lines for s in story.stages.values())
+    drawn = sum(len(line.raw) for line in lines)
+    words = (
+        f"Faint: as measured in each step. Strong: a running mean over {show_count(story.smoothing)} tokens, begun "
+        "anew with each stage, over fewer there."
+    )
+    if drawn < counted:
+        words += (
+            f" Of {show_exact(counted)} measured values {show_exact(drawn)} are drawn: the lowest and the highest of "
+            "each stretch of tokens."
+        )
+    above = charts.domain(lines, story.stop).above
+    if above is not None:
+        words += f" Above the picture, at {show_exact(above[0])} tokens, it reaches {above[1]:.2f}."
+    rows: list[Sequence[m.Cell]] = [
+        [line.name, show_exact(position), f"{loss:.4f}"]
+        for line in lines
+        for position, loss in m.thinned(line.points, max(4, 48 // len(lines)))
+    ]
+    parts = [
+        line_legend(story),
+        m.figure(pictures, words),
+        m.details(
+            "Training loss as numbers",
+            m.table("Smoothed training loss", ("stage", "#tokens", "#nats a token"), rows),
+        ),
+    ]
+    return m.section("training", "Training loss", "Nats a token, over all the sources of each step.", parts)
+
+
+def _joined(story: Story, stage: Stage) -> tuple[Point, ...]:
+    """A stage's smoothed loss from where its parent's stood when it began."""
+    parent = stage.compiled.parent
+    if parent is None or parent.name not in story.stages:
+        return stage.training.smooth
+    before = [point for point in story.stages[parent.name].training.smooth if point[0] <= stage.start]
+    return (*before[-1:], *stage.training.smooth)
+
+
+def held_out(story: Story) -> str | None:
+    """Held-out curves, a panel a source, variants laid over one another; None before any evaluation."""
+    styles, bands = line_styles(story), gather.bands(story.lineages)
+    places = plans.styles(story.sources)
+    measured = {source for stage in story.stages.values() for source in stage.losses}
+    every = [s for s in story.sources if s in measured] + sorted(measured - set(story.sources))
+    sources = every[:MOST_PANELS]
+    if not sources:
+        return None
+    panels = []
+    for at, source in enumerate(sources):
+        lines = _held_out_lines(story, styles, source)
+        style = places.get(source, svg.SOURCE_STYLES - 1)
+        panels.append(
+            f"<figure>{charts.held_out(source, lines, bands, story.stop, f'held-{at}', style)}</figure>"
+        )
+    words = "A marker is an evaluation on the same held-out windows. Each panel has its own scale."
+    if any(charts.domain(_held_out_lines(story, styles, s), story.stop).above for s in sources):
+        words += " The steep fall at the start rises out of the panels; the table below has it."
+    if len(every) > MOST_PANELS:
+        words += f" {len(every) - MOST_PANELS} sources more, those with the fewest tokens, are left out here."
+    parts = [
+        line_legend(story),
+        f'<div class="panels">{"".join(panels)}</div>',
+        m.paragraph(words, "lead"),
+        _edges(story, sources),
+    ]
+    parts.append(m.details("Every evaluation as numbers", _evaluations(story, sources)))
+    lead = "Loss in nats a token on text that is never trained on, one panel a source."
+    return m.section("held-out", "Held-out loss", lead, parts)
+
+
+def _held_out_lines(story: Story, styles: dict[str, int], source: str) -> list[Line]:
+    ends = {
+        measured[-1]
+        for lineage in story.lineages
+        if (measured := [s.name for s in lineage.stages if story.stages[s.name].losses.get(source)])
+    }
+    lines = []
+    for name, stage in story.stages.items():
+        points = list(stage.losses.get(source, ()))
+        parent = stage.compiled.parent
+        if points and parent is not None and parent.name in story.stages and points[0][0] > stage.start:
+            before = [p for p in story.stages[parent.name].losses.get(source, ()) if p[0] <= stage.start]
+            points = before[-1:] + points
+        if points:
+            lines.append(Line(name=name, style=styles[name], points=tuple(points), ends=name in ends))
+    return lines
+
+
+def _edges(story: Story, sources: list[str]) -> str:
+    """Held-out loss where each stage ends."""
+    rows: list[list[m.Cell]] = []
+    for stage in story.stages.values():
+        edges = [("start of", stage.start)] if stage.compiled.parent is None else []
+        for words, position in (*edges, ("end of", stage.stop)):
+            at = {source: dict(stage.losses.get(source, ())) for source in sources}
+            if any(position in line for line in at.values()):
+                values = [f"{at[s][position]:.3f}" if position in at[s] else "" for s in sources]
+                rows.append([f"{words} {stage.name}", show_exact(position), *values])
+    columns = ("", "#tokens", *(f"#{source}" for source in sources))
+    return m.table("Held-out loss (nats a token) at the edges of the stages", columns, rows) if rows else ""
+
+
+def _evaluations(story: Story, sources: list[str]) -> str:
+    rows: list[list[m.Cell]] = []
+    for stage in story.stages.values():
+        at = {source: dict(stage.losses.get(source, ())) for source in sources}
+        every: list[list[m.Cell]] = [
+            [stage.name, show_exact(p), *(f"{at[s][p]:.4f}" if p in at[s] else "" for s in sources)]
+            for p in sorted({p for line in at.values() for p in line})
+        ]
+        rows += m.thinned(every, story.rows_of_a_stage(40))
+    columns = ("stage", "#tokens", *(f"#{source}" for source in sources))
+    return m.table("Held-out loss in nats a token", columns, rows)

@@ -1,0 +1,158 @@
+"""Text that is safe in HTML and SVG, and the few shapes that every chart is drawn with."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+from curriculum.axes import Scale, rows, text_width, ticks
+from curriculum.units import show_count
+
+# What HTML or XML cannot hold, what a terminal or an editor would not show, and half of a character.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+SOURCE_STYLES = 8
+"""Colours and patterns of sources: seven of their own, the last for all the others together."""
+LINE_STYLES = 6
+"""Colours, dashes and markers of lines: 0 is what variants share."""
+
+
+MOST_NAME_ROWS = 3
+"""Rows of stages' names above a picture."""
+
+
+def safe(value: object) -> str:
+    """`value` as text that stands anywhere in HTML or SVG, also inside an attribute."""
+    return html.escape(_UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
+
+
+def number(value: float) -> str:
+    """A coordinate, to a tenth."""
+    shown = f"{value:.1f}".removesuffix(".0")
+    return "0" if shown == "-0" else shown
+
+
+def label(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
+    """Words at (x, y); `anchor` is start, middle or end."""
+    at = f' text-anchor="{anchor}"' if anchor != "start" else ""
+    look = f' class="{kind}"' if kind else ""
+    return f'<text x="{number(x)}" y="{number(y)}"{at}{look}>{safe(words)}</text>'
+
+
+def rect(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> str:
+    inside = f"<title>{safe(title)}</title>" if title else ""
+    size = f'width="{number(max(0.0, width))}" height="{number(max(0.0, height))}"'
+    return f'<rect x="{number(x)}" y="{number(y)}" {size} class="{kind}">{inside}</rect>'
+
+
+def rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}" class="{kind}"/>'
+
+
+def polyline(points: Sequence[tuple[float, float]], kind: str) -> str:
+    """A line through the points; one point alone is a dot."""
+    if len(points) == 1:
+        points = [points[0], points[0]]
+    path = " ".join(f"{number(x)},{number(y)}" for x, y in points)
+    return f'<polyline points="{path}" class="{kind}"/>'
+
+
+def polygon(points: Sequence[tuple[float, float]], kind: str, fill: str = "") -> str:
+    path = " ".join(f"{number(x)},{number(y)}" for x, y in points)
+    return f'<polygon points="{path}" class="{kind}"{fill}/>'
+
+
+def marker(x: float, y: float, style: int, size: float = 3.2, title: str = "") -> str:
+    """The dot of a line style: circle, square, triangle, diamond, and so round again."""
+    inside = f"<title>{safe(title)}</title>" if title else ""
+    kind = f'class="dot v{style % LINE_STYLES}"'
+    if style % LINE_STYLES in (0, 1):
+        return f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(size)}" {kind}>{inside}</circle>'
+    s = size
+    corners = {
+        2: [(-s, -s), (s, -s), (s, s), (-s, s)],
+        3: [(0, -s * 1.3), (s * 1.2, s), (-s * 1.2, s)],
+        4: [(0, -s * 1.4), (s * 1.4, 0), (0, s * 1.4), (-s * 1.4, 0)],
+        5: [(0, s * 1.3), (s * 1.2, -s), (-s * 1.2, -s)],
+    }[style % LINE_STYLES]
+    path = " ".join(f"{number(x + a)},{number(y + b)}" for a, b in corners)
+    return f'<polygon points="{path}" {kind}>{inside}</polygon>'
+
+
+def drawing(
+    key: str, title: str, about: str, width: float, height: float, parts: Sequence[str], kind: str
+) -> str:
+    """A chart with its name and what it shows in words; `key` makes its ids the only ones on the page."""
+    ids = f'aria-labelledby="{key}-t {key}-d"'
+    return (
+        f'<svg class="chart {kind}" role="img" {ids} viewBox="0 0 {number(width)} {number(height)}" '
+        f'xmlns="http://www.w3.org/2000/svg"><title id="{key}-t">{safe(title)}</title>'
+        f'<desc id="{key}-d">{safe(about)}</desc>\n' + "\n".join(parts) + "\n</svg>"
+    )
+
+
+def clipped(x: float, y: float, width: float, height: float, parts: Sequence[str]) -> str:
+    """Parts of which nothing is seen outside the rectangle; they keep the picture's own coordinates."""
+    size = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}"'
+    box = f"{number(x)} {number(y)} {number(width)} {number(height)}"
+    return f'<svg {size} viewBox="{box}" class="clip">' + "\n".join(parts) + "</svg>"
+
+
+def token_axis(x: Scale, y: float, most: int) -> list[str]:
+    """The axis of tokens at height `y`: a rule, ticks and, below them, round numbers with their unit."""
+    parts = [rule(x.start, y, x.end, y, "axis")]
+    marks = ticks(x.low, x.high, most)
+    for at, tick in enumerate(marks):
+        anchor = "end" if x(tick) > x.end - 18 else "start" if x(tick) < x.start + 8 else "middle"
+        unit = " tokens" if at == len(marks) - 1 and tick else ""
+        parts.append(rule(x(tick), y, x(tick), y + 4, "axis"))
+        shown = show_count(round(tick)) + unit
+        place = x(tick)
+        if unit and anchor == "middle":  # the number stands under its tick, the unit after it
+            anchor, place = "start", x(tick) - text_width(show_count(round(tick)), 11) / 2
+            if place + text_width(shown, 11) > x.end + 40:
+                anchor, place = "end", x.end
+        parts.append(label(place, y + 17, shown, "tick", anchor))
+    return parts
+
+
+def value_axis(y: Scale, left: float, right: float, marks: Sequence[float], show: str = "g") -> list[str]:
+    """Hairlines across at the marks, with their values to the left."""
+    parts = []
+    for mark in marks:
+        parts.append(rule(left, y(mark), right, y(mark), "grid"))
+        parts.append(label(left - 8, y(mark) + 4, format(mark, show), "tick", "end"))
+    return parts
+
+
+def band_layer(
+    bands: Sequence[tuple[str, int, int]], x: Scale, top: float, bottom: float
+) -> tuple[list[str], float]:
+    """Stages as bands with their names above; returns the parts and the height that the names need above `top`."""
+    parts = []
+    placed = []
+    for words, start, end in bands:
+        width = text_width(words, 12)
+        centre = min(max((x(start) + x(end)) / 2, x.start + width / 2), x.end + 40 - width / 2)
+        placed.append((centre, width))
+    rank = rows(placed)
+    for at, (words, start, end) in enumerate(bands):
+        left, right = x(start), x(end)
+        parts.append(rect(left, top, right - left, bottom - top, "band odd" if at % 2 else "band"))
+        height = top - 8 - 15 * rank[at]
+        if at:
+            parts.append(rule(left, top - 3, left, bottom, "edge"))
+        if rank[at] >= MOST_NAME_ROWS:
+            continue  # a table beside the picture has them all
+        if rank[at]:
+            parts.append(rule((left + right) / 2, height + 4, (left + right) / 2, top, "edge"))
+        parts.append(label(placed[at][0], height, words, "stage", "middle"))
+    return parts, 20 + 15 * min(max(rank, default=0), MOST_NAME_ROWS - 1)
+
+
+def band_room(bands: Sequence[tuple[str, int, int]], x: Scale) -> float:
+    """The height that the names of the bands need above them."""
+    return band_layer(bands, x, 0, 0)[1]
