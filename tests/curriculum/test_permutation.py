@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum import permutation
 from curriculum.permutation import LARGEST_SIZE, Permutation, exact_indices, rotation
 
 NUMBERS = st.integers(min_value=-(2**70), max_value=2**70)
@@ -108,18 +109,11 @@ def test_the_order_is_a_function_of_its_names_alone() -> None:
 # --- looks random ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
 def test_every_order_of_a_handful_of_windows_comes_up_equally_often(size: int) -> None:
     all_orders = list(itertools.permutations(range(size)))
-    seen = Counter(tuple(order(size, seed=s)(np.arange(size)).tolist()) for s in range(400 * len(all_orders)))
-    assert chi_square(np.array([seen[one] for one in all_orders])) < 4
-
-
-def test_of_five_windows_no_order_is_twice_as_likely_as_it_should_be_and_none_is_half() -> None:
-    """Eight rounds on so small a grid cannot be even over all 120, whatever the round function."""
-    seen = Counter(tuple(order(5, seed=s)(np.arange(5)).tolist()) for s in range(120 * 100))
-    assert len(seen) == 120
-    assert 50 < min(seen.values()) < max(seen.values()) < 200
+    seen = Counter(tuple(order(size, seed=s)(np.arange(size)).tolist()) for s in range(100 * len(all_orders)))
+    assert abs(chi_square(np.array([seen[one] for one in all_orders]))) < 5
 
 
 @pytest.mark.parametrize(("size", "seeds"), [(7, 4000), (16, 4000), (101, 4000), (1000, 2000)])
@@ -142,15 +136,26 @@ def test_what_follows_a_window_says_nothing_about_it(size: int, seeds: int) -> N
         assert abs(chi_square(steps[1:])) < 5
 
 
-@pytest.mark.parametrize("size", [6, 7, 12, 20])
-def test_with_a_handful_of_windows_each_distance_between_neighbours_is_within_an_eighth_of_even(
-    size: int,
-) -> None:
+@pytest.mark.parametrize("size", [6, 7, 12, 20, 30])
+def test_with_a_handful_of_windows_each_distance_between_neighbours_is_as_even_as_chance(size: int) -> None:
     steps = np.zeros(size)
-    for seed in range(4000):
+    for seed in range(6000):
         windows = order(size, seed=seed)(np.arange(size))
         steps += np.bincount((windows[1:] - windows[:-1]) % size, minlength=size)
-    assert np.abs(steps[1:] / steps[1:].mean() - 1).max() < 0.125
+    assert abs(chi_square(steps[1:])) < 5
+
+
+@pytest.mark.parametrize("size", [6, 12])
+def test_eight_rounds_alone_would_leave_the_neighbours_among_a_handful_uneven(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests above can fail: the rounds that large grids take are too few for small ones."""
+    monkeypatch.setattr(permutation, "SMALL_GRID", 0)
+    steps = np.zeros(size)
+    for seed in range(6000):
+        windows = order(size, seed=seed)(np.arange(size))
+        steps += np.bincount((windows[1:] - windows[:-1]) % size, minlength=size)
+    assert chi_square(steps[1:]) > 8
 
 
 @pytest.mark.parametrize("size", [1009, 65_536, 1_000_003])
@@ -260,7 +265,15 @@ def test_a_batch_of_nothing_is_refused() -> None:
     [
         (
             Permutation(10, seed=0, source="a", pass_number=0, segment="0"),
-            [3, 7, 1, 5, 4, 8, 6, 0],
+            [2, 1, 3, 4, 7, 0, 5, 8],
+        ),
+        (
+            Permutation(256, seed=3407, source="code", pass_number=3, segment="0"),  # the largest small grid
+            [43, 133, 135, 212, 194, 215, 220, 182],
+        ),
+        (
+            Permutation(257, seed=3407, source="code", pass_number=3, segment="0"),
+            [122, 226, 131, 134, 107, 115, 30, 35],
         ),
         (
             Permutation(1009, seed=3407, source="slimpajama", pass_number=1, segment="0"),
@@ -292,15 +305,20 @@ def test_the_rotation_is_the_one_it_always_was() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(1, LARGEST_SIZE), st.integers(0, 10**6), st.data())
+@given(st.integers(1, 400) | st.integers(1, LARGEST_SIZE), st.integers(0, 10**6), st.data())
 def test_the_arithmetic_spelled_out_in_whole_numbers_agrees(
     size: int, seed: int, data: st.DataObject
 ) -> None:
     k = data.draw(st.integers(0, size - 1))
     parts = [b"1", str(seed).encode(), b"code", b"2", b"0"]
     message = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
-    keys = hashlib.blake2b(message, digest_size=64, person=b"curriculum/order").digest()
     b = math.isqrt(size - 1) + 1
+    rounds = 24 if b <= 16 else 8
+    further = [message + (1).to_bytes(8, "little") + number for number in (b"1", b"2")]
+    keys = b"".join(
+        hashlib.blake2b(each, digest_size=64, person=b"curriculum/order").digest()
+        for each in (message, *further)
+    )
     a = -(-size // b)
 
     def below(value: int, turn: int, side: int) -> int:
@@ -312,7 +330,7 @@ def test_the_arithmetic_spelled_out_in_whole_numbers_agrees(
     cell = k
     while True:
         row, column = divmod(cell, b)
-        for turn in range(0, 8, 2):
+        for turn in range(0, rounds, 2):
             row = (row + below(column, turn, a)) % a
             column = (column + below(row, turn + 1, b)) % b
         cell = row * b + column
