@@ -8,13 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable, huggingface, schema
+from curriculum import checkpoints, durable, huggingface, schema
 from curriculum.errors import CurriculumError, DataError
+from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
 from curriculum.project import Project
+from curriculum.segments import Part
 from curriculum.shards import provenance
-from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest
-from curriculum.stock import Facts
+from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest, windows_in
+from curriculum.stock import Begun, Facts
 from curriculum.tokenizer import Tokenizer
 
 HELD_OUT_WINDOWS = 1024
@@ -46,7 +48,8 @@ class Texts:
 
     @property
     def sequence_length(self) -> int:
-        return self.compiled.stages[-1].plan.sequence_length
+        """Of the lineage's longest windows: a held-out set is to hold enough of them."""
+        return max(stage.plan.sequence_length for stage in self.compiled.stages)
 
     @property
     def held_out_windows(self) -> int:
@@ -77,12 +80,31 @@ class Texts:
             self._manifests[dataset] = found
         return self._manifests[dataset]
 
-    def facts(self, dataset: str) -> Facts | None:
-        """Windows of one pass and digest of the prepared text, None while it is not prepared."""
+    def facts(self, dataset: str, sequence_length: int) -> Facts | None:
+        """Windows of one pass and digests of the prepared text, None while it is not prepared."""
         manifest = self.manifest(dataset)
         if manifest is None:
             return None
-        return Facts(windows=manifest.splits[TRAIN].windows(self.sequence_length), digest=manifest.digest)
+        return Facts(
+            windows=manifest.splits[TRAIN].windows(sequence_length),
+            digest=manifest.digest,
+            parts=tuple(
+                Part(manifest.windows_then(state, TRAIN, sequence_length), state.digest)
+                for state in manifest.states
+            ),
+            shards=tuple(windows_in(s.tokens, sequence_length) for s in manifest.splits[TRAIN].shards),
+        )
+
+    def begun(self, curriculum: str, stage: str) -> Begun | None:
+        """What is trained of a stage, None before its first checkpoint; asked only where text was appended."""
+        if not any(manifest and manifest.earlier for manifest in map(self.manifest, self.datasets())):
+            return None
+        folder = self.project.stage_folder(self.compiled.size_name, curriculum, stage)
+        last = checkpoints.latest(folder / "checkpoints")
+        if last is None or not (folder / "plan.json").exists():
+            return None
+        plan = StagePlan.load(folder / "plan.json")
+        return Begun(plan=plan, items=plan.items((last.position - plan.start) // plan.sequence_length))
 
     def missing(self, only: str | None = None) -> list[str]:
         """The datasets not yet prepared; forgets what it knew, so that it may be asked again."""
@@ -161,7 +183,10 @@ def compile_with_texts(project: Project, name: str, size: str) -> tuple[Compiled
     texts = Texts(project, declared)
     if texts.tokenizer is None:
         return declared, texts
-    return compile_curriculum(project, name, size, facts=texts.facts, tokenizer=texts.tokenizer), texts
+    compiled = compile_curriculum(
+        project, name, size, facts=texts.facts, begun=texts.begun, tokenizer=texts.tokenizer
+    )
+    return compiled, texts
 
 
 def tokenizer_file(project: Project, name: str) -> Path:

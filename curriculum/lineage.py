@@ -2,7 +2,7 @@
 
 A stage keeps what it does not change: every unstated key comes from the stage before it, through branch points
 up to the root. Never inherited are `ramp`, `skip`, `positions`, `rewarm` and `optimizer: reset`, which are
-events, not settings. Everything here is at full size; the planner scales.
+events, not settings; what was left out (`leave_out`) stays out. Everything here is at full size; the planner scales.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Setting:
     until: int
     ramp: Length | None = None
     skip: tuple[schema.SkipEntry, ...] = ()
+    leave_out: tuple[schema.LeaveOutEntry, ...] = ()
+    left_out: tuple[schema.LeaveOutEntry, ...] = ()
     positions: str | None = None
     reset_optimizer: bool = False
     own_learning_rate: bool = False
@@ -268,6 +270,8 @@ def _setting(
         until=0,
         ramp=stage.ramp,
         skip=tuple(stage.skip or ()),
+        leave_out=tuple(stage.leave_out or ()),
+        left_out=(*before.left_out, *before.leave_out) if before else (),
         positions=stage.positions,
         reset_optimizer=stage.optimizer == "reset",
         own_learning_rate=own_learning_rate and before is not None,

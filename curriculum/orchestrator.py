@@ -49,7 +49,12 @@ def run(request: Run) -> Result:
         if texts is None:
             return Result(declared, True, ())
         compiled = compile_curriculum(
-            project, request.curriculum, request.size, facts=texts.facts, tokenizer=texts.tokenizer
+            project,
+            request.curriculum,
+            request.size,
+            facts=texts.facts,
+            begun=texts.begun,
+            tokenizer=texts.tokenizer,
         )
         request.listener.compiled(compiled)
         check_begun(project, compiled, accept=request.accept_change)

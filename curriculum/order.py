@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from curriculum import schema
 from curriculum.errors import PlanError
 from curriculum.lineage import Setting
 from curriculum.mixing import Ramp, Tree, integer_weights
@@ -71,24 +72,38 @@ def without_skipped(
     setting: Setting,
     scaler: Scaler,
     virtual: list[Piece],
-    start: int,
+    bounds: tuple[int, int, int],
     sequence_length: int,
     batch: int,
-    declared_end: int,
 ) -> tuple[Piece, ...]:
-    """Cut skipped ranges out: from the step boundary at or past `from`, draws go on where `to` would have been."""
+    """Cut skipped ranges out: from the step boundary at or past `from`, draws go on where `to` would have been.
+
+    Each entry is read on the clock, and cuts what the entries before it have left: the clock, the learning rate
+    and the stage's end stay, the data moves up. `bounds` are where the stage is declared to start (scaled), where
+    it starts, and where it is declared to end.
+    """
+    declared_start, start, declared_end = bounds
     pieces = list(virtual)
-    for entry in setting.skip:
-        begin, end = scaler.tokens(entry.from_), scaler.tokens(entry.to)
-        if not start <= begin < end <= declared_end:
+    batch_tokens = batch * sequence_length
+    taken: dict[int, schema.SkipEntry] = {}
+    for entry in sorted(setting.skip, key=lambda entry: (entry.from_, entry.to)):
+        begin, end = max(scaler.tokens(entry.from_), start), scaler.tokens(entry.to)
+        if not declared_start <= scaler.tokens(entry.from_) or not begin < end <= declared_end:
             raise PlanError(
                 f"`skip` from {show_count(entry.from_)} to {show_count(entry.to)} does not lie inside stage "
                 f"`{setting.stage}`",
                 place=setting.place("skip"),
                 hint="give positions from the root, inside the stage, `from` before `to`",
             )
-        batch_tokens = batch * sequence_length
         first = -((start - begin) // batch_tokens) * batch
+        if first in taken:
+            raise PlanError(
+                f"two entries of `skip` begin at the same step: from {show_count(taken[first].from_)} and from "
+                f"{show_count(entry.from_)}",
+                place=setting.place("skip"),
+                hint="make one entry of the two",
+            )
+        taken[first] = entry
         length = -(-(end - begin) // batch_tokens) * batch
         ahead = [p for p in pieces if p.first <= first]
         moved: list[Piece] = []

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,98 +27,14 @@ from numpy.typing import NDArray
 from curriculum import durable
 from curriculum.errors import PlanError
 from curriculum.mixing import Ramp, Tree
-from curriculum.permutation import ORDER_VERSION, Permutation, rotation
+from curriculum.passes import Segment as Segment
+from curriculum.passes import SourcePlan as SourcePlan
+from curriculum.permutation import ORDER_VERSION, rotation
 from curriculum.schedule import LearningRate
 
 FORMAT = 1
 
 Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """A run of a source's items that share one permutation a pass.
-
-    Items from `first_item` on read `windows` windows, pass after pass, until the next segment begins: all of
-    `first_window … first_window + windows - 1`, or, where the text holds more of them than a size takes, as many
-    spread evenly over the `out_of` windows from `first_window` on. (The first ones would be one corner of the text.)
-    `digest` is that of the shards it covers, None while they are not prepared.
-    """
-
-    first_item: int
-    pass_number: int
-    windows: int
-    first_window: int = 0
-    name: str = "0"
-    digest: str | None = None
-    out_of: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.out_of is not None and not self.windows <= self.out_of < (1 << 62) // max(1, self.windows):
-            raise PlanError(f"{self.windows:,} windows cannot be spread over {self.out_of:,}")
-
-    @property
-    def last_window(self) -> int:
-        """The first window that no longer belongs to the segment."""
-        return self.first_window + (self.windows if self.out_of is None else self.out_of)
-
-    def spread(self, chosen: Integers) -> Integers:
-        """Numbers below `windows` to the windows that stand for them."""
-        if self.out_of is not None:
-            chosen = chosen * self.out_of // self.windows
-        return self.first_window + chosen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourcePlan:
-    """How a source's items become windows. `dataset` names the prepared text that stands for the source."""
-
-    dataset: str
-    segments: tuple[Segment, ...]
-    order: Literal["shuffled", "in-order"] = "shuffled"
-
-    @property
-    def windows(self) -> int:
-        """Windows of one pass, as of the last segment."""
-        return self.segments[-1].windows
-
-    def place(self, item: Integers, *, seed: int, source: str) -> tuple[Integers, Integers]:
-        """`(pass, window)` of each item (shape `[n]`, counted over the lineage)."""
-        if not all(segment.windows for segment in self.segments):
-            raise PlanError(
-                f"which windows of `{source}` are read is not known: how much text it has is neither declared "
-                "nor counted yet",
-                hint=f"`curriculum prepare` counts it; or declare `tokens:` for `{source}` in sources.yaml",
-            )
-        starts = np.array([segment.first_item for segment in self.segments], np.int64)
-        number = np.searchsorted(starts, item, side="right") - 1
-        pass_number = np.empty_like(item)
-        window = np.empty_like(item)
-        for at in np.unique(number):
-            segment = self.segments[int(at)]
-            inside = number == at
-            passes, rest = np.divmod(item[inside] - segment.first_item, segment.windows)
-            windows = np.empty_like(rest)
-            for turn in np.unique(passes):
-                now = passes == turn
-                if self.order == "in-order":
-                    windows[now] = rest[now]
-                else:
-                    windows[now] = Permutation(
-                        segment.windows,
-                        seed=seed,
-                        source=source,
-                        pass_number=segment.pass_number + int(turn),
-                        segment=segment.name,
-                    )(rest[now])
-            pass_number[inside] = segment.pass_number + passes
-            window[inside] = segment.spread(windows)
-        return pass_number, window
-
-    def passes(self, items: int) -> float:
-        """How many passes the first `items` items make, for showing."""
-        segment = next(s for s in reversed(self.segments) if s.first_item <= items)
-        return segment.pass_number + (items - segment.first_item) / segment.windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +60,11 @@ class Blend:
         """Items of every source used by the lineage before this blend's sequence `index`."""
         counts = self.mixer.counts(index)
         return {name: self.base.get(name, 0) + counts.get(name, 0) for name in sorted({*self.base, *counts})}
+
+    def items_of(self, source: str, index: int) -> int:
+        """`items` for one source."""
+        drawn = self.mixer.count(source, index) if source in self.mixer.names else 0
+        return self.base.get(source, 0) + int(drawn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,7 +278,8 @@ class StagePlan:
         value["blends"] = [value["blends"][piece.blend] for piece in pieces]
         reached = self.items(sequences)
         for name, source in value["sources"].items():
-            source["segments"] = [s for s in source["segments"] if s["first_item"] <= reached.get(name, 0)]
+            used = max(reached.get(name, 0), 1)
+            source["segments"] = [s for s in source["segments"] if s["first_item"] < used]
         value["sources"] = {
             name: source
             for name, source in value["sources"].items()
@@ -392,7 +314,10 @@ class StagePlan:
             name: SourcePlan(
                 dataset=source["dataset"],
                 order=source["order"],
-                segments=tuple(Segment(**segment) for segment in source["segments"]),
+                segments=tuple(
+                    Segment(**{**segment, "without": tuple(map(tuple, segment["without"]))})
+                    for segment in source["segments"]
+                ),
             )
             for name, source in value["sources"].items()
         }

@@ -14,14 +14,14 @@ from typing import Any
 
 from curriculum import imports, schema
 from curriculum.errors import CurriculumError, PlanError, did_you_mean
-from curriculum.lineage import Leg, Setting, lineage, parse_address
+from curriculum.lineage import Leg, Setting, legs_to, lineage, parse_address
 from curriculum.mixing import Tree
 from curriculum.order import Before, blends_of, without_skipped
 from curriculum.plan import Parent, StagePlan
 from curriculum.project import Project
 from curriculum.scaling import Scaler, size_place
 from curriculum.schedule import LARGEST_POSITION, LearningRate, Rewarm
-from curriculum.stock import Facts, SourceChoice, check_stand_ins, mixture, source_plans
+from curriculum.stock import Begun, Facts, SourceChoice, check_stand_ins, mixture, source_plans
 from curriculum.units import show_count, show_exact, show_share
 
 LR_JUMP = 0.01  # a branch whose own curve starts further than this from the parent's needs `rewarm:`
@@ -29,12 +29,16 @@ LR_JUMP = 0.01  # a branch whose own curve starts further than this from the par
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledStage:
-    """A stage's plan with what only people need beside it. Positions in tokens at this size."""
+    """A stage's plan with what only people need beside it. Positions in tokens at this size.
+
+    `left_at` is where the lineage leaves the stage as its file says it: full-size tokens.
+    """
 
     setting: Setting
     plan: StagePlan
     declared_end: int
     stop: int
+    left_at: int
     parent: CompiledStage | None
     checkpoint_every: int
     evaluate_every: int
@@ -75,15 +79,20 @@ def compile_curriculum(
     name: str,
     size_name: str,
     *,
-    facts: Callable[[str], Facts | None] = lambda dataset: None,
+    facts: Callable[[str, int], Facts | None] = lambda dataset, sequence_length: None,
+    begun: Callable[[str, str], Begun | None] = lambda curriculum, stage: None,
     tokenizer: Mapping[str, Any] | None = None,
 ) -> Compiled:
     """Compile curriculum `name` at size `size_name`.
 
-    `facts(dataset)` tells what is prepared (None: not yet, declared sizes are used). `tokenizer` is
-    `{"name", "digest", "vocab_size", "eos"}` once there is one. Raises ConfigError, NotFound or PlanError.
+    `facts(dataset, sequence_length)` tells what is prepared (None: not yet, declared sizes are used);
+    `begun(curriculum, stage)` what is trained of a stage, which decides where appended text comes in.
+    `tokenizer` is `{"name", "digest", "vocab_size", "eos"}` once there is one. Raises ConfigError, NotFound or
+    PlanError.
     """
-    return compile_legs(project, name, lineage(project, name), size_name, facts=facts, tokenizer=tokenizer)
+    return compile_legs(
+        project, name, lineage(project, name), size_name, facts=facts, begun=begun, tokenizer=tokenizer
+    )
 
 
 def compile_legs(
@@ -92,7 +101,8 @@ def compile_legs(
     legs: tuple[Leg, ...],
     size_name: str,
     *,
-    facts: Callable[[str], Facts | None] = lambda dataset: None,
+    facts: Callable[[str, int], Facts | None] = lambda dataset, sequence_length: None,
+    begun: Callable[[str, str], Begun | None] = lambda curriculum, stage: None,
     tokenizer: Mapping[str, Any] | None = None,
 ) -> Compiled:
     """`compile_curriculum` for a lineage that may stop short of its curriculum's end."""
@@ -116,7 +126,7 @@ def compile_legs(
     for leg in legs:
         if leg.cut is not None and compiled and scaler.tokens(leg.cut) <= compiled[-1].stop:
             continue  # the boundary at or past the branch position is the end of the stage before
-        model = scaler.model(leg.setting)
+        model = _model(project, leg.setting, scaler)
         if vocabulary is not None and vocabulary > model["vocab_size"]:
             raise PlanError(
                 f"tokenizer `{wanted_tokenizer}` has {vocabulary:,} ids, the model's vocabulary only "
@@ -130,7 +140,7 @@ def compile_legs(
             )
         parent = compiled[-1] if compiled else None
         try:
-            stage = _compile_stage(project, leg, scaler, parent, choices, facts, identity)
+            stage = _compile_stage(project, leg, scaler, parent, choices, facts, begun, identity)
         except (ValueError, OverflowError) as error:
             # Arithmetic's own limits, which no file that is meant comes near.
             raise PlanError(
@@ -139,6 +149,7 @@ def compile_legs(
                 hint="one of its lengths, or those of the stages before it, is far too large or too small",
             ) from None
         compiled.append(stage)
+    last = compiled[-1]
     return Compiled(
         curriculum=name,
         size_name=size_name,
@@ -146,7 +157,10 @@ def compile_legs(
         scale=scaler.scale,
         tokenizer=wanted_tokenizer,
         stages=tuple(compiled),
-        sources={name: choice for (name, _), choice in sorted(choices.items())},
+        sources={
+            name: choices.get((name, last.plan.sequence_length), choice)
+            for (name, _), choice in sorted(choices.items())
+        },
     )
 
 
@@ -156,7 +170,8 @@ def _compile_stage(
     scaler: Scaler,
     parent: CompiledStage | None,
     choices: dict[tuple[str, int], SourceChoice],
-    facts: Callable[[str], Facts | None],
+    facts: Callable[[str, int], Facts | None],
+    begun: Callable[[str, str], Begun | None],
     tokenizer: Mapping[str, Any],
 ) -> CompiledStage:
     setting = leg.setting
@@ -192,7 +207,13 @@ def _compile_stage(
     )
     before = Before.of(parent.plan if parent else None, start)
     sources = source_plans(
-        setting, parent.plan if parent else None, before.items, choices, weights, sequence_length
+        setting,
+        parent.plan if parent else None,
+        before.items,
+        choices,
+        weights,
+        sequence_length,
+        begun(setting.curriculum, setting.stage),
     )
     n = 0
     if setting.ramp is not None:
@@ -216,7 +237,10 @@ def _compile_stage(
                 else f"a ramp of at most {show_exact(int(steps * batch_tokens / scaler.scale))} tokens fits",
             )
     blends, virtual = blends_of(before, weights, n)
-    pieces = without_skipped(setting, scaler, virtual, start, sequence_length, batch, declared_end)
+    declared_start = scaler.tokens(parent.left_at) if parent else 0
+    pieces = without_skipped(
+        setting, scaler, virtual, (declared_start, start, declared_end), sequence_length, batch
+    )
     learning_rate = _learning_rate(project, setting, scaler, parent, start, notes, declared_end)
     plan = StagePlan(
         seed=setting.seed,
@@ -242,6 +266,8 @@ def _compile_stage(
             "declared_end": setting.until,
             "mixture": setting.mixture,
             "size_scale": str(scaler.scale),
+            "skip": [{"from": e.from_, "to": e.to, "why": e.why} for e in setting.skip],
+            "leave_out": [{"source": e.source, "shard": e.shard, "why": e.why} for e in setting.leave_out],
         },
     )
     stop = plan.end
@@ -257,6 +283,7 @@ def _compile_stage(
         plan=plan,
         declared_end=declared_end,
         stop=stop,
+        left_at=leg.cut if leg.cut is not None else setting.until,
         parent=parent,
         checkpoint_every=checkpoint_every,
         evaluate_every=evaluate_every,
@@ -296,6 +323,20 @@ def _import_notes(setting: Setting, scaler: Scaler, *, imported: bool) -> list[s
     return notes
 
 
+def _model(project: Project, setting: Setting, scaler: Scaler) -> dict[str, Any]:
+    """The model's numbers at this size; PlanError where those of the size and of the curriculum do not fit."""
+    try:
+        return scaler.model(setting)
+    except schema.Refusal as refusal:
+        place = size_place(project, scaler.size_name, "model", *map(str, refusal.at))
+        raise PlanError(
+            f"`{refusal.at[0]}` {refusal.message}, as size `{scaler.size_name}` changes the model of "
+            f"`{setting.curriculum}`",
+            place=place or size_place(project, scaler.size_name, "model") or setting.place("model"),
+            hint=f"{refusal.hint}; what the size does not state is the curriculum's",
+        ) from None
+
+
 def _optimizer(setting: Setting) -> dict[str, Any]:
     entry = setting.optimizer
     return {
@@ -324,7 +365,7 @@ def _learning_rate(
         curve = parent.plan.learning_rate
     else:
         try:
-            curve = scaler.learning_rate(setting)
+            curve, lengthened = scaler.learning_rate(setting)
         except ValueError as error:
             raise PlanError(
                 str(error),
@@ -334,6 +375,10 @@ def _learning_rate(
                 if scaler.size.learning_rate
                 else "warm-up, decay and horizon lie on one line of tokens, in this order",
             ) from None
+        if lengthened is not None:
+            notes.append(
+                f"the warm-up of {show_count(lengthened)} tokens is lengthened to {show_count(curve.warmup)}"
+            )
         if parent is not None:
             old = parent.plan.learning_rate.at(start)
             new = curve.at(start)
@@ -434,17 +479,25 @@ def _cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]
 
 
 def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -> tuple[int, ...]:
-    """Positions inside this stage that some stage file branches from: a checkpoint is taken and kept at each."""
-    plan = compiled.plan
+    """Positions inside this stage that some stage file branches from: a checkpoint is taken and kept at each.
+
+    `from: variant@P` keeps the checkpoint of whatever stage P lies in, also one of the variant's ancestors.
+    """
+    plan, mine = compiled.plan, (compiled.setting.curriculum, compiled.setting.stage)
     positions = set()
     for name in project.names("stages"):
         try:
             file, _ = project.curriculum(name)
             address = parse_address(file.from_) if file.from_ else None
+            if address is None or address.position is None:
+                continue
+            legs = legs_to(project, address)
         except CurriculumError:  # a broken file elsewhere is its author's error, not this run's
             continue
-        if address is None or address.position is None or address.curriculum != compiled.setting.curriculum:
-            continue
+        through = [leg for leg in legs if (leg.setting.curriculum, leg.setting.stage) == mine]
+        if not through or (through[0].cut is not None and through[0].cut < address.position):
+            continue  # its lineage does not go through this stage, or leaves it before P
+        # The step boundary at or past P may be the end of a stage whose declared end lies before P.
         scaled = math.ceil(address.position * scale)
         steps = -((plan.start - scaled) // plan.batch_tokens)
         if 0 < steps <= plan.steps:

@@ -52,6 +52,7 @@ class Scaler:
         numbers = setting.model.model_dump(exclude_none=True)
         if self.size.model is not None:
             numbers.update(self.size.model.model_dump(exclude_unset=True, exclude_none=True))
+            schema.heads_fit(schema.ModelNumbers.model_construct(**numbers))  # two right halves may not fit
         numbers["max_position_embeddings"] = self.sequence_length(setting)
         return {key: float(value) if isinstance(value, Fraction) else value for key, value in numbers.items()}
 
@@ -65,7 +66,8 @@ class Scaler:
             sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting)
         )
 
-    def learning_rate(self, setting: Setting) -> LearningRate:
+    def learning_rate(self, setting: Setting) -> tuple[LearningRate, int | None]:
+        """The setting's curve at this size, and the warm-up it would have had where a floor lengthened it (tokens)."""
         entry = setting.learning_rate
         own = self.size.learning_rate if setting.imported is None else None
         low, high, warmup = entry.min, entry.max, None
@@ -80,15 +82,21 @@ class Scaler:
                 warmup = self.small(self.root, own.warmup)
         if warmup is None:
             warmup = self.length(self.root, entry.warmup, "learning_rate") if entry.warmup else 0
+        floor = self.size.at_least.warmup if self.size.at_least else None
+        lengthened = None
+        if floor is not None and 0 < warmup < self.small(self.root, floor):
+            lengthened, warmup = warmup, self.small(self.root, floor)
         decay = self.length(self.root, entry.decay, "learning_rate") if entry.decay else 0
-        return LearningRate(
+        curve = LearningRate(
             shape=entry.shape,
             max=float(high),
             min=float(low),
             warmup=warmup,
             horizon=self.length(self.root, entry.horizon, "learning_rate"),
             decay=decay,
+            decay_shape=entry.decay_shape,
         )
+        return curve, lengthened
 
 
 def size_place(project: Project, size_name: str, *keys: str) -> Place | None:

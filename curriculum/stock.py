@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -11,9 +11,11 @@ from curriculum import schema
 from curriculum.errors import PlanError, did_you_mean
 from curriculum.lineage import Setting
 from curriculum.mixing import integer_weights
-from curriculum.plan import Segment, SourcePlan, StagePlan
+from curriculum.plan import SourcePlan, StagePlan
 from curriculum.project import Project
 from curriculum.scaling import Scaler
+from curriculum.segments import Holes, Part, grown, restarted
+from curriculum.segments import begun as first_segments
 
 DEFAULT_PASSES = Fraction(4)
 """Muennighoff et al. 2023: up to four passes are worth almost as much as fresh text."""
@@ -21,10 +23,24 @@ DEFAULT_PASSES = Fraction(4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a prepared dataset: windows of one pass at the size's sequence length, and its digest."""
+    """What is known of a prepared dataset: windows of one pass at a sequence length, and its digest.
+
+    `parts` are the states that it had after each preparation, the last the present one; left out, there was one.
+    `shards` are the windows of each shard.
+    """
 
     windows: int
     digest: str
+    parts: tuple[Part, ...] = ()
+    shards: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What is trained already of a stage: the plan it runs by, and the items of each source at its last checkpoint."""
+
+    plan: StagePlan
+    items: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +60,13 @@ class SourceChoice:
     out_of: int | None = None
     declared_from: str | None = None
     assumed: bool = False
+    parts: tuple[Part, ...] = ()
+    shards: tuple[int, ...] = ()
+
+    @property
+    def states(self) -> tuple[Part, ...]:
+        """The states of the text, first to present."""
+        return self.parts or (Part(self.windows, self.digest),)
 
     @property
     def stand_in(self) -> bool:
@@ -69,7 +92,7 @@ def mixture(
     sequence_length: int,
     scaler: Scaler,
     choices: dict[tuple[str, int], SourceChoice],
-    facts: Callable[[str], Facts | None],
+    facts: Callable[[str, int], Facts | None],
     inherited: Iterable[str],
 ) -> tuple[dict[str, int], dict[str, Fraction]]:
     """The stage's weights and limits of passes, by source; fills `choices` for them and for `inherited` sources.
@@ -101,7 +124,14 @@ def mixture(
     for name in (*weights, *inherited):
         if (name, sequence_length) not in choices:
             choices[name, sequence_length] = choose(project, name, scaler, sequence_length, facts)
-    return weights, {name: file.passes.get(name, DEFAULT_PASSES) for name in weights}
+    return weights, {
+        name: file.passes.get(name, _default_passes(choices[name, sequence_length])) for name in weights
+    }
+
+
+def _default_passes(choice: SourceChoice) -> Fraction:
+    """A corpus that is ordered already is read through once, unless a mixture allows more."""
+    return Fraction(1) if choice.order == "in-order" else DEFAULT_PASSES
 
 
 def choose(
@@ -109,12 +139,12 @@ def choose(
     name: str,
     scaler: Scaler,
     sequence_length: int,
-    facts: Callable[[str], Facts | None],
+    facts: Callable[[str, int], Facts | None],
 ) -> SourceChoice:
     """The text that source `name` stands on, and its windows of one pass; PlanError when that is too little."""
     entry = project.sources.sources[name]
     dataset = scaler.size.stand_ins.get(name, name)
-    known = facts(dataset)
+    known = facts(dataset, sequence_length)
     declared = entry.tokens
     if declared is None and known is None:
         windows = 0
@@ -130,6 +160,13 @@ def choose(
                 place=project.sources_document.key_place(("sources", dataset)),
                 hint=f"give `{dataset}` more text, or lower the scale of the size",
             )
+    scaled = known is not None and known.windows != windows
+    digest = known.digest if known else None
+    parts = known.parts if known else ()
+    if known is not None and scaled and parts:
+        # A size takes its share of the earliest state that holds it: what was appended later moves nothing.
+        enough = next(part for part in parts if part.windows >= windows)
+        known, digest, parts = replace(known, windows=enough.windows), enough.digest, ()
     if windows == 0 and (declared is not None or known is not None):
         raise PlanError(
             f"source `{name}` has less than one window of {sequence_length} tokens at this size",
@@ -143,9 +180,11 @@ def choose(
         windows=windows,
         declared_from=entry.tokens_from,
         assumed=entry.assumed,
-        out_of=known.windows if known is not None and known.windows != windows else None,
-        digest=known.digest if known else None,
+        out_of=known.windows if known is not None and scaled else None,
+        digest=digest,
         order=entry.order,
+        parts=parts,
+        shards=known.shards if known else (),
     )
 
 
@@ -156,10 +195,12 @@ def source_plans(
     choices: Mapping[tuple[str, int], SourceChoice],
     weights: Mapping[str, int],
     sequence_length: int,
+    begun: Begun | None,
 ) -> dict[str, SourcePlan]:
-    """Each source's segments: those of the lineage, and a new one where `positions: restart` asks for it.
+    """Each source's segments: those of the lineage, and new ones where something restarts, was appended or left out.
 
-    `used_before` counts the items that the lineage has used of each source.
+    `used_before` counts the items that the lineage has used of each source; `begun` is what is already trained
+    of this very stage, whose segments stand.
     """
     inherited = dict(parent.sources) if parent else {}
     changed = parent is not None and parent.sequence_length != sequence_length
@@ -176,34 +217,64 @@ def source_plans(
             place=setting.place("positions"),
             hint="say `positions: restart`, or keep the sequence_length",
         )
+    left_out = _holes(setting, choices, {*inherited, *weights}, sequence_length)
     names = set(inherited) | set(weights)
     plans: dict[str, SourcePlan] = {}
     for name in sorted(names):
         old = inherited.get(name)
         choice = choices[name, sequence_length]
-        if old is None:
-            segments: tuple[Segment, ...] = (
-                Segment(
-                    first_item=0,
-                    pass_number=0,
-                    windows=choice.windows,
-                    digest=choice.digest,
-                    out_of=choice.out_of,
-                ),
-            )
-        elif setting.positions == "restart":
-            used = used_before.get(name, 0)
-            last = old.segments[-1]
-            begun = -(-(used - last.first_item) // last.windows) if last.windows else 0
-            fresh = Segment(
-                first_item=used,
-                pass_number=last.pass_number + begun,
-                windows=choice.windows,
-                digest=choice.digest,
-                out_of=choice.out_of,
-            )
-            segments = (*(s for s in old.segments if s.first_item < used), fresh)
+        states, holes = choice.states, left_out.get(name, ())
+        used = used_before.get(name, 0)
+        restarts = setting.positions == "restart" or any(e.source == name for e in setting.leave_out)
+        stored = begun.plan.sources.get(name) if begun else None
+        known = {state.digest for state in states}
+        if (
+            begun is not None
+            and stored is not None
+            and len(states) > 1
+            and all(segment.digest in known for segment in stored.segments)
+        ):
+            segments = grown(stored.segments, states, begun.items.get(name, 0), holes)
+        elif old is None:
+            segments = first_segments(states, choice.out_of, holes)
+        elif restarts:
+            segments = restarted(old.segments, used, states, choice.out_of, holes)
         else:
-            segments = old.segments
+            segments = grown(old.segments, states, used, holes)
         plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order)
     return plans
+
+
+def _holes(
+    setting: Setting,
+    choices: Mapping[tuple[str, int], SourceChoice],
+    names: Iterable[str],
+    sequence_length: int,
+) -> dict[str, Holes]:
+    """The windows of the shards that this stage and those before it leave out, by source."""
+    holes: dict[str, set[tuple[int, int]]] = {}
+    known = set(names)
+    for entry in (*setting.left_out, *setting.leave_out):
+        if entry.source not in known:
+            raise PlanError(
+                f"`leave_out` names `{entry.source}`, which stage `{setting.stage}` does not read",
+                place=setting.place("leave_out"),
+                hint=did_you_mean(entry.source, known),
+            )
+        choice = choices[entry.source, sequence_length]
+        if choice.digest is not None and not entry.shard < len(choice.shards):
+            raise PlanError(
+                f"`{entry.source}` has no shard {entry.shard} to leave out",
+                place=setting.place("leave_out"),
+                hint=f"it has {len(choice.shards)}, counted from 0",
+            )
+        if choice.digest is None:
+            raise PlanError(
+                f"which windows shard {entry.shard} of `{entry.source}` has is not known: it is not prepared here",
+                place=setting.place("leave_out"),
+                hint="`curriculum prepare` makes the shards; `leave_out` is planned from then on",
+            )
+        if choice.shards[entry.shard]:
+            first = sum(choice.shards[: entry.shard])
+            holes.setdefault(entry.source, set()).add((first, choice.shards[entry.shard]))
+    return {name: tuple(sorted(each)) for name, each in holes.items()}

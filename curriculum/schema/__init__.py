@@ -9,6 +9,7 @@ from __future__ import annotations
 from curriculum.schema.entry import validate as validate
 from curriculum.schema.fields import LARGEST_COUNT as LARGEST_COUNT
 from curriculum.schema.fields import BatchScale as BatchScale
+from curriculum.schema.fields import Refusal as Refusal
 from curriculum.schema.fields import is_name as is_name
 from curriculum.schema.machines import MachineEntry as MachineEntry
 from curriculum.schema.machines import MachinesFile as MachinesFile
@@ -23,8 +24,10 @@ from curriculum.schema.stages import MODELS as MODELS
 from curriculum.schema.stages import CurriculumFile as CurriculumFile
 from curriculum.schema.stages import EveryEntry as EveryEntry
 from curriculum.schema.stages import LearningRateEntry as LearningRateEntry
+from curriculum.schema.stages import LeaveOutEntry as LeaveOutEntry
 from curriculum.schema.stages import MixtureFile as MixtureFile
 from curriculum.schema.stages import ModelNumbers as ModelNumbers
 from curriculum.schema.stages import OptimizerEntry as OptimizerEntry
 from curriculum.schema.stages import SkipEntry as SkipEntry
 from curriculum.schema.stages import StageEntry as StageEntry
+from curriculum.schema.stages import heads_fit as heads_fit

@@ -27,6 +27,7 @@ from curriculum.schema.entry import (
     RateOrNone,
     Seed,
     Size,
+    SizeOrNone,
     Span,
     Text,
     Tokens,
@@ -69,7 +70,7 @@ class ModelNumbers(Entry):
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
-        _heads_fit(self)
+        heads_fit(self)
         return self
 
 
@@ -90,11 +91,12 @@ class ModelOverride(Entry):
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
-        _heads_fit(self)
+        heads_fit(self)
         return self
 
 
-def _heads_fit(model: ModelNumbers | ModelOverride) -> None:
+def heads_fit(model: ModelNumbers | ModelOverride) -> None:
+    """Refuse numbers of heads that do not cut the width, or groups that do not divide the heads."""
     width, heads, groups = model.hidden_size, model.num_attention_heads, model.num_key_value_heads
     if width and heads and width % (2 * heads):
         message = f"of {heads} does not cut a width of {width} into heads of even size"
@@ -140,6 +142,9 @@ class LearningRateEntry(Entry):
         default=Length(0, "tokens"), description="Where the fall ends; as in `horizon: 2T`."
     )
     decay: Span | None = Field(default=None, description="How long wsd's fall is; it ends at the horizon.")
+    decay_shape: Literal["linear", "sqrt"] = Field(
+        default="linear", description="wsd's fall: a straight line, or 1 - √ of the part gone."
+    )
 
     @model_validator(mode="after")
     def _whole_curve(self) -> Self:
@@ -156,6 +161,10 @@ class LearningRateEntry(Entry):
                 raise Refusal("lacks `decay`", "wsd falls at its end, as in `decay: 200B`")
             raise Refusal(
                 f"has no meaning for the shape {self.shape}", "it belongs to the shape wsd", "decay"
+            )
+        if self.shape != "wsd" and "decay_shape" in said:
+            raise Refusal(
+                f"has no meaning for the shape {self.shape}", "it belongs to the shape wsd", "decay_shape"
             )
         min_below_max(self.min, self.max)
         return self
@@ -183,12 +192,21 @@ class SkipEntry(Entry):
 
     from_: Count = Field(alias="from", description="Position at which to skip; as in `from: 1.2T`.")
     to: Count = Field(description="Position from whose data to go on; as in `to: 1.201T`.")
+    why: Text | None = Field(default=None, description="The reason, for people; as in `why: loss spike`.")
 
     @model_validator(mode="after")
     def _forwards(self) -> Self:
         if self.to <= self.from_:
             raise Refusal("must lie after `from`", "as in `{from: 1.2T, to: 1.201T}`", "to")
         return self
+
+
+class LeaveOutEntry(Entry):
+    """A shard of a source that is read no more; the source begins its next pass without it."""
+
+    source: Name = Field(description="The source; as in `source: slimpajama`.")
+    shard: SizeOrNone = Field(description="Its shard, counted from 0; as in `shard: 17`.")
+    why: Text | None = Field(default=None, description="The reason, for people; as in `why: garbled text`.")
 
 
 class StageEntry(Entry):
@@ -206,6 +224,9 @@ class StageEntry(Entry):
     )
     ramp: Span | None = Field(default=None, description="How long shares move to the mixture's; as in `6B`.")
     skip: tuple[SkipEntry, ...] | None = Field(default=None, description="Stretches of data to leave out.")
+    leave_out: tuple[LeaveOutEntry, ...] | None = Field(
+        default=None, description="Shards that are read no more, in this stage and after it."
+    )
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
     )

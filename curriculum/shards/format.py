@@ -229,8 +229,19 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A state of a data folder before more was appended: the manifest's digest then, and its shards by split."""
+
+    digest: str
+    shards: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a data folder holds, how and of what it was made. `bos` and `eos` are token ids, None for none."""
+    """What a data folder holds, how and of what it was made. `bos` and `eos` are token ids, None for none.
+
+    `earlier` are the states that it had before shards were appended, oldest first.
+    """
 
     dataset: str
     tokenizer_digest: str
@@ -244,6 +255,7 @@ class Manifest:
     recipe_digest: str
     provenance: Mapping[str, Any]
     splits: Mapping[str, Split]
+    earlier: tuple[Earlier, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -258,8 +270,20 @@ class Manifest:
                     name: {"digest": split.digest, "max_token": split.max_token}
                     for name, split in self.splits.items()
                 },
+                **({"earlier": [asdict(state) for state in self.earlier]} if self.earlier else {}),
             }
         )
+
+    @property
+    def states(self) -> tuple[Earlier, ...]:
+        """What the folder was after each preparation, the last what it is now."""
+        now = Earlier(digest=self.digest, shards={n: len(split.shards) for n, split in self.splits.items()})
+        return (*self.earlier, now)
+
+    def windows_then(self, state: Earlier, split: SplitName, sequence_length: int) -> int:
+        """Windows of `split` in one of the folder's states."""
+        shards = self.splits[split].shards[: state.shards.get(split, 0)]
+        return sum(windows_in(shard.tokens, sequence_length) for shard in shards)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -277,6 +301,7 @@ class Manifest:
             "recipe_digest": self.recipe_digest,
             "provenance": dict(self.provenance),
             "splits": {name: asdict(split) for name, split in self.splits.items()},
+            "earlier": [asdict(state) for state in self.earlier],
             "digest": self.digest,
         }
 
@@ -295,6 +320,7 @@ class Manifest:
             recipe_digest=value["recipe_digest"],
             provenance=value["provenance"],
             splits={name: _split(entry) for name, entry in value["splits"].items()},
+            earlier=tuple(Earlier(**state) for state in value.get("earlier", [])),
         )
 
     @classmethod

@@ -65,15 +65,27 @@ class MappedShard:
         name: str = json.loads(ids[first : int(ends[document])])
         return name
 
-    def find(self, line: bytes) -> int | None:
-        """Which document has exactly this line in `.ids`; the scan is one search through the mapped file."""
+    def find(self, line: bytes) -> list[int]:
+        """The documents that have exactly this line in `.ids`; the scan is one search through the mapped file."""
         ids, ends = self._ids
+        found = []
         at = ids.find(line)
         while at >= 0:
             if at == 0 or ids[at - 1 : at] == b"\n":
-                return int(np.searchsorted(ends, at, side="right"))
+                found.append(int(np.searchsorted(ends, at, side="right")))
             at = ids.find(line, at + 1)
-        return None
+        return found
+
+    def names_like(self, part: bytes, most: int) -> list[str]:
+        """At most `most` ids whose line holds `part`."""
+        ids, ends = self._ids
+        found: list[str] = []
+        at = ids.find(part)
+        while at >= 0 and len(found) < most:
+            document = int(np.searchsorted(ends, at, side="right"))
+            found.append(self.id_of(document))
+            at = ids.find(part, int(ends[document]))
+        return found
 
     @cached_property
     def ends(self) -> NDArray[np.uint64]:

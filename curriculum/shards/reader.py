@@ -6,6 +6,7 @@ to the right, their L targets. Windows are numbered through all shards in the or
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from curriculum.shards.format import TRAIN, Manifest
 from curriculum.shards.mapped import MappedShard, id_line
 
 Integers = NDArray[np.int64]
+
+FEW_DOCUMENTS = 20_000
+"""Of so many ids one may be compared with each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +149,29 @@ class Dataset:
 
     def find_document(self, name: str) -> DocumentSpan:
         """The first document whose id is `name`, whole; NotFound when this split has none."""
-        line = id_line(name)
-        for at, shard in enumerate(self._shards):
-            document = shard.find(line)
-            if document is not None:
-                first, end = shard.extent(document)
-                return DocumentSpan(name, at, document, first, end - first)
+        found = self.find_documents(name)
+        if found:
+            return found[0]
         raise NotFound(
             f"no document `{name}` in the `{self.split}` split of `{self.folder}`",
             hint="an id is the corpus's own, the file's name or `file:row`; `curriculum batch` shows some",
         )
+
+    def find_documents(self, name: str) -> list[DocumentSpan]:
+        """Every document whose id is `name`, whole: an id that the corpus gave twice is found twice."""
+        line = id_line(name)
+        return [self.document(at, each) for at, shard in enumerate(self._shards) for each in shard.find(line)]
+
+    def ids_like(self, name: str, most: int = 5) -> list[str]:
+        """Ids that hold the last part of `name`, or, where there are few documents, look like it."""
+        part = id_line(name.strip("/").rpartition("/")[2].partition(":")[0])[1:-2]
+        near: list[str] = []
+        for shard in self._shards:
+            near += shard.names_like(part, most - len(near)) if part else []
+        if not near and sum(len(shard.ends) for shard in self._shards) <= FEW_DOCUMENTS:
+            names = (shard.id_of(each) for shard in self._shards for each in range(len(shard.ends)))
+            near = difflib.get_close_matches(name, names, n=most)
+        return near[:most]
 
     def document(self, shard: int, document: int) -> DocumentSpan:
         """Document number `document` of shard number `shard`, whole; NotFound when there is none."""

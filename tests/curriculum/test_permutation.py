@@ -145,16 +145,15 @@ def test_with_a_handful_of_windows_each_distance_between_neighbours_is_as_even_a
     assert abs(chi_square(steps[1:])) < 5
 
 
-@pytest.mark.parametrize("size", [6, 7])
 def test_eight_rounds_alone_would_leave_the_neighbours_among_a_handful_uneven(
-    size: int, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The tests above can fail: the rounds that large grids take are too few for small ones."""
     monkeypatch.setattr(permutation, "SMALL_GRID", 0)
-    steps = np.zeros(size)
+    steps = np.zeros(6)
     for seed in range(6000):
-        windows = order(size, seed=seed)(np.arange(size))
-        steps += np.bincount((windows[1:] - windows[:-1]) % size, minlength=size)
+        windows = order(6, seed=seed)(np.arange(6))
+        steps += np.bincount((windows[1:] - windows[:-1]) % 6, minlength=6)
     assert chi_square(steps[1:]) > 5
 
 

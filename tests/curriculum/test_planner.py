@@ -176,7 +176,7 @@ def test_a_source_that_a_scaled_stage_never_serves_is_a_note_and_at_full_size_a_
 
 
 def test_prepared_text_counts_as_it_is_at_full_size_and_is_cut_to_scale_otherwise() -> None:
-    def facts(_: str) -> Facts:
+    def facts(_: str, __: int) -> Facts:
         return Facts(windows=10**9, digest="d")
 
     assert compile_curriculum(SHIPPED, "v1.1", "full", facts=facts).sources["slimpajama"].windows == 10**9
@@ -187,7 +187,7 @@ def test_prepared_text_counts_as_it_is_at_full_size_and_is_cut_to_scale_otherwis
 
 def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over_it() -> None:
     compiled = compile_curriculum(
-        SHIPPED, "v1.1", "rehearsal", facts=lambda _: Facts(windows=20_000, digest="d")
+        SHIPPED, "v1.1", "rehearsal", facts=lambda *_: Facts(windows=20_000, digest="d")
     )
     plan = compiled.stages[0].plan
     source = plan.sources["slimpajama"]
@@ -206,7 +206,7 @@ def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over
 
 def test_too_little_text_for_a_stand_in_is_refused_where_it_is_bound() -> None:
     with pytest.raises(PlanError, match="too little text to stand for `slimpajama`") as refused:
-        compile_curriculum(SHIPPED, "v1.1", "rehearsal", facts=lambda _: Facts(windows=5_000, digest="d"))
+        compile_curriculum(SHIPPED, "v1.1", "rehearsal", facts=lambda *_: Facts(windows=5_000, digest="d"))
     assert refused.value.place is not None
     assert refused.value.place.text.strip() == "sotu:"
 
@@ -575,7 +575,7 @@ def test_the_seed_the_text_and_the_tokenizer_are_part_of_history() -> None:
             SHIPPED,
             "v1.1",
             "rehearsal",
-            facts=lambda _: Facts(windows=10**6, digest=digest),
+            facts=lambda *_: Facts(windows=10**6, digest=digest),
             tokenizer={"digest": tokenizer, "vocab_size": 4096, "eos": 0},
         )
         return compiled.stages[0].plan.fingerprint

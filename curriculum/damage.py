@@ -1,0 +1,151 @@
+"""What a bad shard has done: where it is read, which checkpoints it is in, what undoing it costs, the edit for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from curriculum import checkpoints, readings, remedy, runs, schema
+from curriculum.corpora import Texts
+from curriculum.errors import NotFound, PlanError, did_you_mean
+from curriculum.planner import Compiled
+from curriculum.project import Project
+from curriculum.whereabouts import Place, Shared, shared_stages, tokens_of_shards, windows_of
+
+
+def shard(
+    project: Project,
+    compiled: Sequence[Compiled],
+    texts: Texts,
+    source: str,
+    number: int,
+    machine: schema.MachineEntry,
+    *,
+    exact: bool = False,
+) -> dict[str, Any]:
+    """Everything about shard `number` of `source`, over all stages of the lineages, as JSON values.
+
+    `exact` counts however long it takes; without it counts of very many windows may be expectations.
+    """
+    stages = shared_stages(project, compiled)
+    known = {name: each.stage.plan for each in stages for name in each.stage.plan.sources}
+    if source not in known:
+        raise NotFound(f"no stage here reads a source `{source}`", hint=did_you_mean(source, known))
+    manifest = texts.manifest(known[source].sources[source].dataset)
+    if manifest is None:
+        raise PlanError(
+            f"`{source}` is not prepared yet, so it has no shards",
+            hint=f"`curriculum prepare {compiled[0].curriculum}` makes them; "
+            f"`curriculum trace {compiled[0].curriculum} --source {source} --range 0:100` answers for windows already",
+        )
+    names = [each.file for each in manifest.splits["train"].shards]
+    if not 0 <= number < len(names):
+        raise NotFound(
+            f"`{source}` has no shard {number}",
+            hint=f"it has {len(names)}, counted from 0; the first is {names[0]}",
+        )
+    rows: dict[str, dict[str, Any]] = {}
+    for each in stages:
+        parent = each.stage.parent
+        # Whatever goes on from a spoilt model is spoilt itself.
+        spoilt = parent is not None and _spoilt_before(rows[parent.name], each.stage.plan.start)
+        rows[each.stage.name] = _stage(project, compiled[0], each, texts, source, number, exact, spoilt)
+    redo = sum(row["redo_tokens"] for row in rows.values())
+    gpus = machine.nodes * machine.gpus_per_node
+    hours = float(Fraction(redo) / machine.throughput / 3600) if machine.throughput and gpus else None
+    return {
+        "source": source,
+        "shard": number,
+        "file": names[number],
+        "size": compiled[0].size_name,
+        "stages": list(rows.values()),
+        "exact": all(row["exact"] for row in rows.values()),
+        "tokens_read": sum(row["tokens_read"] for row in rows.values()),
+        "checkpoints_touched": [name for row in rows.values() for name in row["checkpoints_touched"]],
+        "redo_tokens": redo,
+        "redo_gpu_hours": hours,
+        "edits": [
+            {"curriculum": lineage.curriculum, **found}
+            for lineage in compiled
+            if (found := _edit(lineage, rows, texts, source, number)) is not None
+        ],
+    }
+
+
+def _edit(
+    lineage: Compiled, rows: dict[str, dict[str, Any]], texts: Texts, source: str, number: int
+) -> dict[str, Any] | None:
+    """The edit for one lineage; None when it never reads the shard."""
+    for stage in lineage.stages:
+        row = rows[stage.name]
+        if row["first"] is not None and row["first"] < stage.stop:
+            reached = [rows[each.name]["reached"] > each.plan.start for each in lineage.stages]
+            shards = tokens_of_shards(texts, stage.plan, source)
+            place = Place(source, number, 0, shards[number])
+            stretch = windows_of(place, shards, stage.plan.sequence_length)
+            clean = min(row["last_clean"], row["first"])
+            return remedy.edit(lineage, stage, clean, stretch, source, number, any(reached))
+    return None
+
+
+def _spoilt_before(row: dict[str, Any], position: int) -> bool:
+    return row["spoilt_from"] is not None and row["spoilt_from"] < position
+
+
+def _stage(
+    project: Project,
+    compiled: Compiled,
+    shared: Shared,
+    texts: Texts,
+    source: str,
+    number: int,
+    exact: bool,
+    inherited: bool,
+) -> dict[str, Any]:
+    plan, setting = shared.stage.plan, shared.stage.setting
+    counted = done = readings.Count(0, 0)
+    first = last = None
+    stretch = range(0)
+    if source in plan.sources:
+        shards = tokens_of_shards(texts, plan, source)
+        stretch = windows_of(Place(source, number, 0, shards[number]), shards, plan.sequence_length)
+        budget = None if exact else readings.COUNTED
+        counted = readings.count(plan, source, stretch, stop=shared.sequences, budget=budget)
+        done = readings.count(plan, source, stretch, stop=shared.sequences_read, budget=budget)
+        first = readings.edge(plan, source, stretch, stop=shared.sequences)
+        last = readings.edge(plan, source, stretch, stop=shared.sequences, last=True)
+
+    def position(sequence: int | None) -> int | None:
+        """Where the step begins that reads the sequence."""
+        if sequence is None:
+            return None
+        return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
+
+    spoilt_from = plan.start - 1 if inherited else position(first)
+    saved = checkpoints.found(runs.stage_folder(project, compiled, shared.stage) / "checkpoints")
+    touched = [c for c in saved if spoilt_from is not None and c.position > spoilt_from]
+    clean = [c for c in saved if c not in touched]
+    last_clean = clean[-1].position if clean else plan.start
+    spoilt = spoilt_from is not None and shared.reached > max(spoilt_from, plan.start)
+    return {
+        "curriculum": setting.curriculum,
+        "stage": setting.stage,
+        "lineages": list(shared.stops),
+        "reached": shared.reached,
+        "windows": len(stretch),
+        "readings": counted.readings,
+        "readings_done": done.readings,
+        "within": max(counted.within, done.within),
+        "exact": counted.within == done.within == 0,
+        "tokens_read": done.readings * plan.sequence_length,
+        "first_step": None if first is None else plan.first_step + first // plan.batch_sequences,
+        "first": position(first),
+        "last_step": None if last is None else plan.first_step + last // plan.batch_sequences,
+        "last": position(last),
+        "spoilt_from": spoilt_from,
+        "checkpoints_touched": [f"{shared.stage.name} {c.name}" for c in touched],
+        "last_clean": None if inherited else last_clean,
+        "last_clean_checkpoint": clean[-1].name if clean else None,
+        "redo_tokens": shared.reached - last_clean if spoilt else 0,
+    }

@@ -1,0 +1,319 @@
+"""Which steps read a document or a stretch of a source, in every stage of one or more lineages, past and future.
+
+Everything follows from the plans and the manifests; of what ran only the last checkpoint's position is looked at.
+A stage that several lineages share is answered once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from curriculum import checkpoints, readings, runs
+from curriculum.corpora import Texts
+from curriculum.errors import NotFound, PlanError, did_you_mean
+from curriculum.plan import StagePlan
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
+from curriculum.shards.format import HELD_OUT, TRAIN, windows_in
+from curriculum.shards.reader import Dataset
+from curriculum.units import parse_count
+
+LISTED: Final = 20_000
+"""Readings that are listed one by one; of more only counts and edges are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Tokens `first` to `stop`, exclusive, of a shard of a source's text; unprepared text is one shard.
+
+    `as_target` is whether a window counts that reads the first token only as its last target.
+    """
+
+    source: str
+    shard: int
+    first: int
+    stop: int
+    as_target: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A stage with the lineages that go through it, how far the furthest goes, and how far it was trained."""
+
+    stage: CompiledStage
+    stops: dict[str, int]
+    reached: int
+
+    @property
+    def stop(self) -> int:
+        return max(self.stops.values())
+
+    @property
+    def sequences(self) -> int:
+        """How many of the stage's sequences some lineage takes."""
+        plan = self.stage.plan
+        return (self.stop - plan.start) // plan.sequence_length
+
+    @property
+    def sequences_read(self) -> int:
+        """How many were trained on, as of the last checkpoint."""
+        plan = self.stage.plan
+        return max(0, min(self.reached, self.stop) - plan.start) // plan.sequence_length
+
+    def lineages(self, position: int) -> list[str]:
+        """Who takes the step that begins at `position`."""
+        return [name for name, stop in self.stops.items() if position < stop]
+
+
+def shared_stages(project: Project, compiled: Sequence[Compiled]) -> list[Shared]:
+    """Every stage of the lineages, once, in the order of the first that has it."""
+    found: dict[str, Shared] = {}
+    for lineage in compiled:
+        for stage in lineage.stages:
+            if stage.name not in found:
+                folder = runs.stage_folder(project, lineage, stage)
+                last = checkpoints.latest(folder / "checkpoints")
+                found[stage.name] = Shared(stage, {}, last.position if last else stage.plan.start)
+            found[stage.name].stops[lineage.curriculum] = stage.stop
+    return list(found.values())
+
+
+def tokens_of_shards(texts: Texts, plan: StagePlan, source: str) -> list[int]:
+    """Tokens of each shard of the source's text; what its declared windows hold while it is not prepared."""
+    manifest = texts.manifest(plan.sources[source].dataset)
+    if manifest is not None:
+        return [shard.tokens for shard in manifest.splits[TRAIN].shards]
+    plan.sources[source].known(source)
+    return [max(s.last_window for s in plan.sources[source].segments) * plan.sequence_length + 1]
+
+
+def windows_of(place: Place, shards: Sequence[int], sequence_length: int) -> range:
+    """The windows of `sequence_length` that read the place; empty in a shard's unread tail."""
+    before = sum(windows_in(tokens, sequence_length) for tokens in shards[: place.shard])
+    low = max(0, (place.first - place.as_target) // sequence_length)
+    high = min(-(-place.stop // sequence_length), windows_in(shards[place.shard], sequence_length))
+    return range(before + low, before + max(low, high))
+
+
+def trace(
+    project: Project,
+    compiled: Sequence[Compiled],
+    texts: Texts,
+    *,
+    document: str | None = None,
+    source: str | None = None,
+    span: str | None = None,
+) -> dict[str, Any]:
+    """Every reading of a document (by its id) or of a stretch of a source, as JSON values; see docs/trace-json.md.
+
+    NotFound for a document, source or stretch that does not exist.
+    """
+    stages = shared_stages(project, compiled)
+    if document is not None:
+        places, found = _documents(compiled, texts, stages, document, source)
+    else:
+        assert source is not None
+        assert span is not None
+        places, found = _stretch(compiled, texts, stages, source, span), []
+    rows = [_stage(shared, texts, places) for shared in stages]
+    return {
+        "document": document,
+        "source": source,
+        "range": span,
+        "size": compiled[0].size_name,
+        "found": found,
+        "stages": rows,
+        "readings": sum(row["readings"] for row in rows),
+        "readings_done": sum(row["readings_done"] for row in rows),
+        "exact": all(row["exact"] for row in rows),
+    }
+
+
+def _stage(shared: Shared, texts: Texts, places: Iterable[Place]) -> dict[str, Any]:
+    plan, setting = shared.stage.plan, shared.stage.setting
+    stretches: list[tuple[str, range]] = []
+    for place in places:
+        if place.source in plan.sources:
+            shards = tokens_of_shards(texts, plan, place.source)
+            stretches.append((place.source, windows_of(place, shards, plan.sequence_length)))
+    row: dict[str, Any] = {
+        "curriculum": setting.curriculum,
+        "stage": setting.stage,
+        "lineages": list(shared.stops),
+        "starts_at": plan.start,
+        "ends_at": shared.stop,
+        "reached": shared.reached,
+    }
+    if sum(len(stretch) for _, stretch in stretches) <= LISTED:
+        listed = _listed(shared, stretches)
+        done = sum(reading["read"] for reading in listed)
+        return {
+            **row,
+            "readings": len(listed),
+            "readings_done": done,
+            "exact": True,
+            "first": listed[0]["position"] if listed else None,
+            "last": listed[-1]["position"] if listed else None,
+            "steps": listed,
+        }
+    total, done, exact = 0, 0, True
+    edges: list[int] = []
+    for source, stretch in stretches:
+        for stop in (shared.sequences, shared.sequences_read):
+            counted = readings.count(plan, source, stretch, stop=stop)
+            exact = exact and counted.within == 0
+            if stop == shared.sequences:
+                total += counted.readings
+            else:
+                done += counted.readings
+            if shared.sequences == shared.sequences_read:
+                done = total
+                break
+        for last in (False, True):
+            at = readings.edge(plan, source, stretch, stop=shared.sequences, last=last)
+            edges += [] if at is None else [at]
+    positions = [plan.start + at // plan.batch_sequences * plan.batch_tokens for at in edges]
+    return {
+        **row,
+        "readings": total,
+        "readings_done": done,
+        "exact": exact,
+        "first": min(positions, default=None),
+        "last": max(positions, default=None),
+        "steps": None,
+    }
+
+
+def _listed(shared: Shared, stretches: Iterable[tuple[str, range]]) -> list[dict[str, Any]]:
+    plan = shared.stage.plan
+    listed: list[dict[str, Any]] = []
+    windows: dict[str, set[int]] = {}
+    for source, stretch in stretches:
+        windows.setdefault(source, set()).update(stretch)
+    for source, chosen in sorted(windows.items()):
+        found = readings.readings(plan, source, np.array(sorted(chosen), np.int64), stop=shared.sequences)
+        columns = (found.steps(plan), found.slots(plan), found.pass_number, found.window)
+        for step, slot, number, window in zip(*(column.tolist() for column in columns), strict=True):
+            position = plan.position_after(step) - plan.batch_tokens
+            listed.append(
+                {
+                    "step": step,
+                    "position": position,
+                    "slot": slot,
+                    "source": source,
+                    "pass": number,
+                    "window": window,
+                    "lineages": shared.lineages(position),
+                    "read": position < shared.reached,
+                }
+            )
+    return sorted(listed, key=lambda reading: (reading["step"], reading["slot"]))
+
+
+# --- places ----------------------------------------------------------------------------------------------
+
+
+def _documents(
+    compiled: Sequence[Compiled], texts: Texts, stages: Sequence[Shared], name: str, only: str | None
+) -> tuple[list[Place], list[dict[str, Any]]]:
+    sources = _sources(stages, only)
+    datasets: dict[str, list[str]] = {}
+    for source, plan in sources.items():
+        datasets.setdefault(plan.sources[source].dataset, []).append(source)
+    places: list[Place] = []
+    found: list[dict[str, Any]] = []
+    near: list[str] = []
+    missing = [dataset for dataset in datasets if texts.manifest(dataset) is None]
+    for dataset, owners in sorted(datasets.items()):
+        manifest = texts.manifest(dataset)
+        if manifest is None:
+            continue
+        for split in (TRAIN, HELD_OUT):
+            if split not in manifest.splits:
+                continue
+            plan = sources[owners[0]]
+            opened = Dataset.open(texts.folder(dataset), split=split, sequence_length=plan.sequence_length)
+            for document in opened.find_documents(name):
+                end = document.first_token + document.tokens
+                for owner in owners:
+                    found.append(
+                        {
+                            "source": owner,
+                            "text": dataset,
+                            "split": split,
+                            "shard": document.shard,
+                            "document": document.document,
+                            "tokens": document.tokens,
+                        }
+                    )
+                    if split == TRAIN:
+                        places.append(Place(owner, document.shard, document.first_token, end, as_target=True))
+            if not found:
+                near += opened.ids_like(name)
+    if not found:
+        known = ", ".join(f"`{each}`" for each in dict.fromkeys(near[:8]))
+        unprepared = f"; not prepared yet: {', '.join(missing)}" if missing else ""
+        raise NotFound(
+            f"no document `{name}` in the text of {', '.join(f'`{each}`' for each in datasets)}{unprepared}",
+            hint=f"like it: {known}"
+            if near
+            else f"`curriculum prepare {compiled[0].curriculum}` makes the text whose documents can be found"
+            if missing
+            else f"`curriculum batch {compiled[0].curriculum} --step 0` shows some ids",
+        )
+    return places, found
+
+
+def _stretch(
+    compiled: Sequence[Compiled], texts: Texts, stages: Sequence[Shared], source: str, span: str
+) -> list[Place]:
+    plan = _sources(stages, source)[source]
+    shards = tokens_of_shards(texts, plan, source)
+    first, stop, in_tokens = parse_span(span)
+    length = plan.sequence_length
+    most = sum(shards) if in_tokens else sum(windows_in(tokens, length) for tokens in shards)
+    if not first < stop <= most:
+        unit = "tokens" if in_tokens else f"windows of {length}"
+        raise NotFound(
+            f"`{source}` has no {unit} {first:,} to {stop:,}",
+            hint=f"it has {most:,}, counted from 0; as in `--range 0:{min(most, 100)}{' tokens' * in_tokens}`",
+        )
+    places: list[Place] = []
+    before = 0
+    for shard, tokens in enumerate(shards):
+        size = tokens if in_tokens else windows_in(tokens, length)
+        low, high = max(first - before, 0), min(stop - before, size)
+        if low < high:
+            scale = 1 if in_tokens else length
+            places.append(Place(source, shard, low * scale, high * scale))
+        before += size
+    return places
+
+
+def parse_span(text: str) -> tuple[int, int, bool]:
+    """`a:b` in windows or `a:b tokens`: first, stop (exclusive), whether in tokens; PlanError when it is neither."""
+    words = text.split()
+    ends = words[0].split(":") if words else []
+    try:
+        if len(ends) != 2 or words[1:] not in ([], ["windows"], ["tokens"]):
+            raise ValueError("it is `FIRST:END`, the end not included, and a unit")
+        return parse_count(ends[0]), parse_count(ends[1]), words[1:] == ["tokens"]
+    except ValueError as error:
+        raise PlanError(
+            f"`--range {text}` cannot be read: {error}",
+            hint='as in `--range 1200:1300` (windows) or `--range "1.2B:1.3B tokens"`',
+        ) from None
+
+
+def _sources(stages: Sequence[Shared], only: str | None) -> dict[str, StagePlan]:
+    """The sources of all lineages, each with the last plan that knows it; only the one asked for."""
+    known = {name: shared.stage.plan for shared in stages for name in shared.stage.plan.sources}
+    if only is None:
+        return known
+    if only not in known:
+        raise NotFound(f"no stage here reads a source `{only}`", hint=did_you_mean(only, known))
+    return {only: known[only]}
