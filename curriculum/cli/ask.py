@@ -8,7 +8,9 @@ import typer
 
 from curriculum.cli.words import (
     AsJson,
+    MachineName,
     Name,
+    Names,
     Size,
     compiled_with_texts,
     open_console,
@@ -40,6 +42,47 @@ def batch(
         print_json(listing)
     else:
         open_console().print(batch_view(listing))
+
+
+def trace(
+    names: Names,
+    document: Annotated[str | None, typer.Option(help="a document's id, as `batch` shows it")] = None,
+    source: Annotated[str | None, typer.Option(help="a source; with --range or --shard")] = None,
+    span: Annotated[
+        str | None, typer.Option("--range", help="FIRST:END, in windows, or in quotes with `tokens`")
+    ] = None,
+    shard: Annotated[int | None, typer.Option(min=0, help="a shard of the source's prepared text")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="count a shard's readings to the last one")] = False,
+    size: Size = "rehearsal",
+    machine: MachineName = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Show every past and future step that reads a document, a stretch of a source, or a bad shard."""
+    from curriculum import damage, whereabouts
+    from curriculum.errors import PlanError
+    from curriculum.view.readings import shard_view, trace_view
+
+    asked = [
+        key for key, value in (("document", document), ("range", span), ("shard", shard)) if value is not None
+    ]
+    if len(asked) != 1 or (asked != ["document"] and source is None):
+        raise PlanError(
+            "`trace` answers for one thing: a document, a range of a source, or a shard of a source",
+            hint="`--document ID`, `--source S --range 0:100` or `--source S --shard 3`",
+        )
+    project = open_project()
+    both = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
+    compiled, texts = [each for each, _ in both], both[0][1]
+    if shard is not None and source is not None:
+        found = damage.shard(project, compiled, texts, source, shard, project.machine(machine), exact=exact)
+        view = shard_view
+    else:
+        found = whereabouts.trace(project, compiled, texts, document=document, source=source, span=span)
+        view = trace_view
+    if as_json:
+        print_json(found)
+    else:
+        open_console().print(view(found))
 
 
 def diff(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from curriculum.project import Project
 
 Name = Annotated[str, typer.Argument(help="a curriculum: the name of a file in stages/")]
+Names = Annotated[list[str], typer.Argument(help="one or more curricula: names of files in stages/")]
 Size = Annotated[str, typer.Option(help="what is scaled: a name in sizes.yaml")]
 MachineName = Annotated[str, typer.Option("--machine", help="where and how it runs: a name in machines.yaml")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]

@@ -1,0 +1,134 @@
+"""Where something is read: a document, a stretch of a source, a bad shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from curriculum.units import show_count, show_exact
+from curriculum.view.tables import table
+
+ROWS = 60
+"""Readings shown one by one; `--json` has all of them."""
+
+
+def trace_view(found: Mapping[str, Any]) -> RenderableType:
+    """`curriculum trace --document` and `--range`: every reading, stage by stage."""
+    parts: list[RenderableType] = [_headline(found)]
+    shown = 0
+    for stage in found["stages"]:
+        parts.append(
+            Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim")
+        )
+        if not stage["readings"]:
+            parts.append(Text("  reads nothing of it"))
+            continue
+        parts.append(Text(f"  {_tally(stage)}"))
+        if stage["steps"] is None or shown >= ROWS:
+            first, last = (show_exact(stage[key]) for key in ("first", "last"))
+            parts.append(Text(f"  first in the step at {first} tokens, last in that at {last}"))
+            continue
+        drawn = table(
+            ("  step", "right"),
+            ("from token", "right"),
+            ("slot", "right"),
+            ("source", "left"),
+            ("pass", "right"),
+            ("window", "right"),
+            ("", "left"),
+        )
+        for reading in stage["steps"][: ROWS - shown]:
+            only = (
+                "" if len(reading["lineages"]) == len(stage["lineages"]) else ", ".join(reading["lineages"])
+            )
+            done = "read" if reading["read"] else "to come"
+            drawn.add_row(
+                show_exact(reading["step"]),
+                show_exact(reading["position"]),
+                str(reading["slot"]),
+                reading["source"],
+                str(reading["pass"]),
+                show_exact(reading["window"]),
+                f"{done} {only}".rstrip(),
+            )
+        parts.append(drawn)
+        shown += len(stage["steps"])
+        if shown > ROWS:
+            parts.append(Text(f"  … and more: `--json` lists all {len(stage['steps'])}", style="dim"))
+    parts.append(Text("\npasses, slots and windows are counted from 0", style="dim"))
+    return Group(*parts)
+
+
+def shard_view(found: Mapping[str, Any]) -> RenderableType:
+    """`curriculum trace --shard`: what a bad shard has touched, what undoing it costs, and the edit."""
+    parts: list[RenderableType] = [
+        Text(f"shard {found['shard']} of {found['source']}", style="bold").append(
+            f"  {found['file']}, {show_count(found['tokens_read'])} tokens of it read so far", "not bold"
+        )
+    ]
+    for stage in found["stages"]:
+        parts.append(
+            Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim")
+        )
+        if stage["first"] is None:
+            after = "" if stage["spoilt_from"] is None else ", but goes on from a model that did"
+            parts.append(Text(f"  never reads it{after}"))
+        else:
+            parts.append(Text(f"  {_tally(stage)} of its {show_exact(stage['windows'])} windows"))
+            parts.append(
+                Text(
+                    f"  first in step {show_exact(stage['first_step'])} (from token {show_exact(stage['first'])}), "
+                    f"last in step {show_exact(stage['last_step'])}"
+                )
+            )
+        touched = stage["checkpoints_touched"]
+        if touched:
+            names = ", ".join(name.split()[-1] for name in touched[-3:])
+            parts.append(Text(f"  in {len(touched)} checkpoint{'s' * (len(touched) > 1)}: {names}"))
+        if stage["redo_tokens"]:
+            clean = stage["last_clean_checkpoint"] or "none here; where the stage began"
+            parts.append(Text(f"  last clean checkpoint: {clean}"))
+    if not found["exact"]:
+        parts.append(
+            Text("\n± is six standard deviations; `--exact` counts to the last reading", style="dim")
+        )
+    if found["redo_tokens"]:
+        hours = found["redo_gpu_hours"]
+        cost = f", {hours:,.1f} GPU-hours" if hours is not None else ""
+        parts.append(Text(f"\nto redo: {show_count(found['redo_tokens'])} tokens{cost}"))
+    for edit in found["edits"]:
+        parts.append(Text(f"\nwithout it, in {edit['file']}:", style="bold"))
+        parts.append(Text(edit["yaml"]))
+        if edit["kind"] == "leave_out":
+            parts.append(
+                Text(f"{found['source']} then begins its next pass, over the other shards", style="dim")
+            )
+    return Group(*parts)
+
+
+def _headline(found: Mapping[str, Any]) -> Text:
+    if found["document"] is None:
+        return Text(f"{found['source']}, {found['range']}", style="bold")
+    text = Text(found["document"], style="bold")
+    for place in found["found"]:
+        where = "held out, never trained on" if place["split"] == "held-out" else f"shard {place['shard']}"
+        text.append(
+            f"\n  {place['source']} ({place['text']}): document {place['document']} of {where}, "
+            f"{show_exact(place['tokens'])} tokens",
+            "not bold",
+        )
+    return text
+
+
+def _tally(stage: Mapping[str, Any]) -> str:
+    within = (
+        f" ± {show_exact(stage['within'])}" if stage.get("within") else "" if stage["exact"] else " or so"
+    )
+    return f"{show_exact(stage['readings'])}{within} readings, {show_exact(stage['readings_done'])}{within} of them done"
+
+
+def _of(stage: Mapping[str, Any]) -> str:
+    return f"  in {', '.join(stage['lineages'])}" if len(stage["lineages"]) > 1 else ""
