@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,9 @@ class Texts:
         chosen = {c.dataset for n, c in self.compiled.sources.items() if only in (None, n, c.dataset)}
         return [dataset for dataset in sorted(chosen) if self.manifest(dataset) is None]
 
-    def request(self, dataset: str) -> PrepareRequest:
-        """What the runner is asked to do to prepare `dataset`."""
-        return self._request(dataset, str(self.folder(dataset)))
+    def request(self, dataset: str, *, append: bool = False) -> PrepareRequest:
+        """What the runner is asked to do to prepare `dataset`, or to append to it what is new."""
+        return replace(self._request(dataset, str(self.folder(dataset))), append=append)
 
     def _request(self, dataset: str, output: str) -> PrepareRequest:
         entry = self.project.sources.sources[dataset]

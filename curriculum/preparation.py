@@ -18,12 +18,13 @@ def prepare(
     stop: StopRequested,
     only: str | None = None,
     *,
+    append: bool = False,
     with_tokenizer: Callable[[Compiled], None] = lambda compiled: None,
 ) -> corpora.Texts | None:
     """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop.
 
     A tokenizer that had to be trained first is shown to `with_tokenizer`, which may refuse it, before any text is
-    tokenised with it.
+    tokenised with it. With `append`, what is prepared grows by the files that are new since.
     """
     project = request.project
     compiled = compile_curriculum(project, request.curriculum, request.size)
@@ -51,8 +52,10 @@ def prepare(
         if not carry_out(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
             return None
         with_tokenizer(corpora.compile_with_texts(project, request.curriculum, request.size)[0])
-    for dataset in texts.missing(only):
-        asked = texts.request(dataset)
+    missing = texts.missing(only)
+    chosen = {c.dataset for n, c in compiled.sources.items() if only in (None, n, c.dataset)}
+    for dataset in [*missing, *(sorted(chosen - set(missing)) if append else ())]:
+        asked = texts.request(dataset, append=dataset not in missing)
         prepare_job = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=asked)
         if not carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
             return None

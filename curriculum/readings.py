@@ -78,6 +78,14 @@ def readings(plan: StagePlan, source: str, windows: Integers, *, first: int = 0,
     return Readings(window[ascending], number[ascending], item[ascending], sequence[ascending])
 
 
+def sequence_of(plan: StagePlan, source: str, item: int, *, stop: int) -> int | None:
+    """The first sequence before `stop` that draws `item` of the source or a later one; None when none does."""
+    for run in _runs(plan, source, 0, stop):
+        if item < run.stop_item:
+            return int(run.sequences(plan, source, np.array([max(item, run.first_item)]))[0])
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Count:
     """How often the windows of a stretch are read. `within` is 0 when `readings` is exact; else it is an

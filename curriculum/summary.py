@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from curriculum import imports, schema
 from curriculum.planner import Compiled, CompiledStage
+from curriculum.stock import SourceChoice
 from curriculum.units import show_count
 
 FORMAT = 1
@@ -50,6 +51,7 @@ def summarise(compiled: Compiled, machine_name: str, machine: schema.MachineEntr
             }
             for name, choice in compiled.sources.items()
         },
+        "curve": curve(compiled.stages),
         "cost": cost(compiled, machine_name, machine),
     }
 
@@ -108,45 +110,121 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "checkpoint_every": stage.checkpoint_every,
         "evaluate_every": stage.evaluate_every,
         "sources": sources,
+        "skip": list(plan.labels["skip"]),
+        "leave_out": list(plan.labels["leave_out"]),
         "fingerprint": plan.fingerprint,
         "notes": list(stage.notes),
     }
 
 
 def _first_repeat(stage: CompiledStage, name: str) -> dict[str, int] | None:
-    """The step of this stage that first reads a window of `name` a second time, found by bisection."""
+    """The step of this stage that first reads a window of `name` a second time, and where it begins."""
     plan = stage.plan
+    begin = plan.sources[name].begin_of_pass(1)
     end = stage.steps_run * plan.batch_sequences
-    windows = plan.sources[name].segments[0].windows
-    if plan.items(0).get(name, 0) > windows or plan.items(end).get(name, 0) <= windows:
+    if begin is None or plan.items(0).get(name, 0) > begin:
         return None
-    low, high = 0, end  # items(low) <= windows < items(high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if plan.items(middle).get(name, 0) > windows:
-            high = middle
-        else:
-            low = middle
-    step = plan.first_step + low // plan.batch_sequences
+    sequence = readings.sequence_of(plan, name, begin, stop=end)
+    if sequence is None:
+        return None
+    step = plan.first_step + sequence // plan.batch_sequences
     return {"step": step, "position": plan.position_after(step) - plan.batch_tokens}
+
+
+def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, Any]]:
+    """Learning rate and batch along a lineage: at every stage's edges, and evenly between."""
+    last = stages[-1].stop
+    rows = []
+    for stage in stages:
+        plan = stage.plan
+        share = max(2, round(points * stage.steps_run * plan.batch_tokens / last))
+        steps = {plan.first_step + stage.steps_run * n // share for n in range(share)}
+        warm = plan.learning_rate.warmup
+        if plan.start < warm < stage.stop:
+            steps.add(plan.first_step + -(-(warm - plan.start) // plan.batch_tokens) - 1)
+        steps.add(plan.first_step + stage.steps_run - 1)
+        rows += [
+            {"position": plan.position_after(step), "lr": plan.lr(step), "batch_tokens": plan.batch_tokens}
+            for step in sorted(steps)
+        ]
+    return rows
+
+
+def summarise_tree(
+    lineages: Sequence[Compiled], machine_name: str, machine: schema.MachineEntry
+) -> dict[str, Any]:
+    """Several lineages as one tree: every stage once, as far as any of them goes, and what sharing saves.
+
+    `curricula` holds each lineage's `summarise`. Documented in docs/plan-json.md.
+    """
+    each = {lineage.curriculum: summarise(lineage, machine_name, machine) for lineage in lineages}
+    nodes: dict[str, dict[str, Any]] = {}
+    furthest: dict[str, CompiledStage] = {}
+    for lineage in lineages:
+        for stage in lineage.stages:
+            node = nodes.setdefault(
+                stage.name,
+                {
+                    "curriculum": stage.setting.curriculum,
+                    "stage": stage.setting.stage,
+                    "parent": stage.parent.name if stage.parent else None,
+                    "starts_at": stage.plan.start,
+                    "ends_at": stage.stop,
+                    "lineages": {},
+                },
+            )
+            node["lineages"][lineage.curriculum] = stage.stop
+            if stage.name not in furthest or stage.stop > furthest[stage.name].stop:
+                furthest[stage.name] = stage
+                node.update(ends_at=stage.stop, steps=stage.steps_run, tokens=stage.stop - stage.plan.start)
+    together = _cost(
+        list(furthest.values()),
+        {(c.dataset, c.windows): c for lineage in lineages for c in lineage.sources.values()}.values(),
+        len(lineages),
+        machine_name,
+        machine,
+    )
+    apart = [entry["cost"] for entry in each.values()]
+    saved = {}
+    for key in ("updates", "tokens", "gpu_hours", "usd", "storage_bytes", "token_bytes"):
+        saved[key] = None if together[key] is None else sum(one[key] for one in apart) - together[key]
+    return {
+        "format": FORMAT,
+        "size": lineages[0].size_name,
+        "scale": float(lineages[0].scale),
+        "tree": list(nodes.values()),
+        "cost": together,
+        "saved": saved,
+        "curricula": each,
+    }
 
 
 def cost(compiled: Compiled, machine_name: str, machine: schema.MachineEntry) -> dict[str, Any]:
     """Updates, tokens, GPU-hours, money and storage, each with the assumption it rests on."""
-    stages = compiled.stages
+    return _cost(compiled.stages, compiled.sources.values(), 1, machine_name, machine)
+
+
+def _cost(
+    stages: Sequence[CompiledStage],
+    choices: Iterable[SourceChoice],
+    ends: int,
+    machine_name: str,
+    machine: schema.MachineEntry,
+) -> dict[str, Any]:
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     model = stages[-1].plan.model
     count = parameters(model)
     checkpoint_bytes = count * 12
-    kept = len(stages) + KEPT_BY_CADENCE
+    kept = len(stages) + KEPT_BY_CADENCE * ends
     wide = 2 if model["vocab_size"] <= 1 << 16 else 4
-    text = sum(choice.windows for choice in compiled.sources.values()) * stages[0].plan.sequence_length * wide
+    text = sum(choice.windows for choice in choices) * stages[-1].plan.sequence_length * wide
     gpus = machine.nodes * machine.gpus_per_node
     hours: float | None = None
     money: float | None = None
     assumptions = [
         f"a checkpoint holds 12 bytes for each of {count:,} parameters: fp32 weights and both Adam moments",
-        f"{kept} checkpoints kept: every stage's end and the last {KEPT_BY_CADENCE} of the cadence",
+        f"{kept} checkpoints kept: every stage's end and the last {KEPT_BY_CADENCE} of the cadence"
+        + (" of each curriculum" if ends > 1 else ""),
     ]
     if machine.throughput is not None and gpus:
         hours = float(Fraction(tokens) / machine.throughput / 3600)

@@ -38,6 +38,7 @@ from curriculum.shards.format import (
     LEAST_HELD_OUT_WINDOWS,
     MANIFEST,
     TRAIN,
+    Earlier,
     Manifest,
     PrepareRequest,
     Shard,
@@ -47,6 +48,7 @@ from curriculum.shards.format import (
 )
 from curriculum.shards.provenance import SourceFile, provenance
 from curriculum.tokenizer import Tokenizer
+from runner import appending
 from runner.extract import chinese_docstrings
 from runner.readers import Chosen, Corpus, Tally, is_remote, list_sources, log_to, of_split
 from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stopped
@@ -58,17 +60,21 @@ __all__ = ["prepare", "train_tokenizer"]
 def prepare(request: PrepareRequest) -> None:
     """Make `request.output`, or return at once when it is there. Busy when another process is making it.
 
-    DataError for text or a tokenizer that cannot be read, and for a held-out split of under 64 windows.
+    With `append`: read the files that are new, and add their shards. DataError for text or a tokenizer that cannot
+    be read, for a held-out split of under 64 windows, and where files already read have changed.
     """
     output = Path(request.output)
     partial = output.with_name(f"{output.name}.partial")
-    if not (output / MANIFEST).exists():
+    if request.append or not (output / MANIFEST).exists():
         durable.make_directory(partial)
         with (
             durable.Lock(partial / "lock", f"preparing `{request.dataset}`"),
             log_to(Path(request.progress).with_name("datatrove.log")),
         ):
-            if not (output / MANIFEST).exists():
+            if (output / MANIFEST).exists():
+                if request.append:
+                    _Preparation(request, partial, Manifest.load(output)).run(output)
+            else:
                 _Preparation(request, partial).run(output)
     shutil.rmtree(partial, ignore_errors=True)
 
@@ -76,9 +82,10 @@ def prepare(request: PrepareRequest) -> None:
 class _Preparation:
     """One request being carried out in its partial folder."""
 
-    def __init__(self, request: PrepareRequest, partial: Path) -> None:
+    def __init__(self, request: PrepareRequest, partial: Path, before: Manifest | None = None) -> None:
         self.request = request
         self.partial = partial
+        self.before = before
         self.tokenizer = Tokenizer.load(request.tokenizer_file)
         for wanted, mark, known in (
             (request.bos, "BOS", self.tokenizer.bos_id),
@@ -94,6 +101,11 @@ class _Preparation:
     def run(self, output: Path) -> None:
         request = self.request
         files, origin = self._begin()
+        listed = files
+        if self.before is not None:
+            files = appending.new_files(request, output, self.before, files)
+            if not files:
+                return
         train, held_out = files, list[SourceFile]()
         if request.held_out_split is not None:
             train, held_out = of_split(files, request.held_out_split)
@@ -105,10 +117,16 @@ class _Preparation:
         self._run_tasks(train, held_out, meter)
         records = [self._record(rank) for rank in range(request.tasks)]
         names = [TRAIN] if request.held_out is None else [TRAIN, HELD_OUT]
+        first = len(self.before.states) * request.tasks if self.before else 0
         splits: dict[str, Split] = {
-            name: _merged([record["splits"][name] for record in records]) for name in names
+            name: _merged([record["splits"][name] for record in records], first) for name in names
         }
-        self._check(splits, records)
+        earlier: tuple[Earlier, ...] = ()
+        if self.before is None:
+            self._check(splits, records)
+        else:
+            earlier = self.before.states
+            splits = {name: appending.joined(self.before.splits[name], splits[name]) for name in names}
         manifest = Manifest(
             dataset=request.dataset,
             tokenizer_digest=self.tokenizer.digest,
@@ -122,13 +140,15 @@ class _Preparation:
             recipe_digest=request.recipe_digest(),
             provenance={
                 **origin,
-                "files": len(files),
-                "bytes": _known_bytes(files),
-                "digest": _listing(files),
+                "files": len(listed),
+                "bytes": _known_bytes(listed),
+                "digest": _listing(listed),
             },
             splits=splits,
+            earlier=earlier,
         )
-        self._assemble(manifest, output)
+        read = {file.name: [file.bytes, file.sha256] for file in files}
+        self._assemble(manifest, output, read)
         meter.finish(splits.values(), sum(record["bytes"] for record in records))
 
     def _begin(self) -> tuple[list[SourceFile], dict[str, Any]]:
@@ -146,8 +166,10 @@ class _Preparation:
             "tokenizer": self.tokenizer.digest,
             "files": [asdict(file) for file in files],
             "learnt": learnt,
+            "appends": self.before.digest if self.before else None,
         }
-        if before is not None and any(before[key] != work[key] for key in ("recipe", "tokenizer")):
+        same = ("recipe", "tokenizer", "appends")
+        if before is not None and any(before.get(key) != work[key] for key in same):
             self._forget()
         durable.write_json(path, work, replace=True)
         return files, origin
@@ -296,18 +318,26 @@ class _Preparation:
                 return Fraction(-(-(number + 1) * 1000 // 2**64), 1000)
         return Fraction(1)
 
-    def _assemble(self, manifest: Manifest, output: Path) -> None:
+    def _assemble(self, manifest: Manifest, output: Path, read: Mapping[str, Any]) -> None:
         """Bring the tasks' files together and give the folder its name; may be begun again at any point."""
-        data = self.partial / "data"
-        for name, split in manifest.splits.items():
+        appends = self.before is not None
+        data = output if appends else self.partial / "data"
+        first = len(manifest.earlier) * self.request.tasks
+        for name in manifest.splits:
             durable.make_directory(data / name)
             for rank in range(self.request.tasks):
                 made = self._task(rank) / name
                 for path in sorted(made.iterdir()) if made.exists() else []:
-                    os.rename(path, data / name / path.name)
-            assert all((data / shard.file).exists() for shard in split.shards)
+                    os.rename(path, data / name / appending.numbered(path.name, first))
+            durable.sync_directory(data / name)
+        assert all(
+            (data / shard.file).exists() for split in manifest.splits.values() for shard in split.shards
+        )
+        durable.write_json(data / f"files-{len(manifest.earlier)}.json", read, replace=True)
+        # From here on the appended shards belong to the folder: until then no one looks at them.
         durable.write_json(data / MANIFEST, manifest.to_json(), replace=True)
-        durable.publish(data, output)
+        if not appends:
+            durable.publish(data, output)
 
 
 class _TaskExecutor(PipelineExecutor):  # type: ignore[misc]
@@ -332,8 +362,8 @@ class _TaskExecutor(PipelineExecutor):  # type: ignore[misc]
         self.mark_rank_as_completed(self.rank)
 
 
-def _merged(parts: Sequence[Mapping[str, Any]]) -> Split:
-    """The tasks' records of one split as one."""
+def _merged(parts: Sequence[Mapping[str, Any]], first: int) -> Split:
+    """The tasks' records of one split as one, whose shards are numbered from `first`."""
     dropped: Counter[str] = Counter()
     for part in parts:
         dropped.update(part["dropped"])
@@ -344,7 +374,11 @@ def _merged(parts: Sequence[Mapping[str, Any]]) -> Split:
         max_token=max(part["max_token"] for part in parts),
         filler=sum(part["filler"] for part in parts),
         dropped=dict(sorted(dropped.items())),
-        shards=tuple(Shard(**shard) for part in parts for shard in part["shards"]),
+        shards=tuple(
+            Shard(**{**shard, "file": appending.renumbered(shard["file"], first)})
+            for part in parts
+            for shard in part["shards"]
+        ),
     )
 
 

@@ -53,7 +53,7 @@ FLOORS: list[set[str]] = [
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]
 RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
 # the rooms of the runner that may also import what prepares text
-PREPARATION = {"prepare", "readers", "extract", "shardwriter", "vocabulary"}
+PREPARATION = {"prepare", "appending", "readers", "extract", "shardwriter", "vocabulary"}
 PREPARATION_LIBRARIES = {
     "datatrove",
     "datasets",

@@ -12,6 +12,7 @@ from curriculum.cli.words import (
     AsJson,
     MachineName,
     Name,
+    Names,
     Size,
     compiled_with_texts,
     open_console,
@@ -33,20 +34,41 @@ def init(folder: Annotated[Path, typer.Argument(help="the folder to write the pr
 
 
 def plan(
-    name: Name, size: Size = "rehearsal", machine: MachineName = "local", as_json: AsJson = False
+    names: Names,
+    size: Size = "rehearsal",
+    machine: MachineName = "local",
+    svg: Annotated[Path | None, typer.Option("--svg", help="also write the plan as a picture")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what will happen, in steps, tokens and passes, and what it costs, before it happens."""
-    from curriculum.summary import summarise
-    from curriculum.view.plan import plan_view
+    """Show what will happen, in steps, tokens and passes, and what it costs, before it happens.
+
+    Several curricula fold into a tree: what they share is counted once.
+    """
+    from curriculum.summary import summarise, summarise_tree
+    from curriculum.view.plan import plan_view, tree_view
 
     project = open_project()
-    compiled, texts = compiled_with_texts(project, name, size)
+    both = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
+    tree = summarise_tree([compiled for compiled, _ in both], machine, project.machine(machine))
+    if svg is not None:
+        from curriculum import durable
+        from curriculum.planpicture import plan_picture
+
+        title = f"{', '.join(tree['curricula'])}, size {size}"
+        drawing = plan_picture(title, tree["curricula"], tree["tree"])
+        durable.write_bytes(svg, drawing.encode(), replace=True)
+    if len(both) > 1:
+        if as_json:
+            print_json(tree)
+        else:
+            open_console().print(tree_view(tree))
+        return
+    compiled, texts = both[0]
     summary = summarise(compiled, machine, project.machine(machine))
     origins = texts.provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})
         return
-
     open_console().print(plan_view(summary, compiled, origins))
 
 
@@ -55,6 +77,9 @@ def prepare(
     size: Size = "rehearsal",
     machine: MachineName = "local",
     source: Annotated[str | None, typer.Option(help="only this source")] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="add files that are new since as further shards")
+    ] = False,
 ) -> None:
     """Tokenise the text that a curriculum reads; what is prepared already is left as it is."""
     from curriculum import attempts, live, preparation, supervisor
@@ -68,7 +93,7 @@ def prepare(
         listener=live.Progress(open_console()),
     )
     with supervisor.stop_on_signals() as stop:
-        texts = preparation.prepare(request, stop, source)
+        texts = preparation.prepare(request, stop, source, append=append)
     if texts is None:
         raise stopped(f"curriculum prepare {name}")
     open_console().print(prepared_view(texts.summaries()))

@@ -8,6 +8,7 @@
       train/00000.ids           one JSON string a line: the document's id
       train/00000.ids.index     uint64 per document: the byte of `.ids` at which its line ends (exclusive)
       held-out/00000.ds …       the same five files
+      files-0.json              the files that were read, by name; `files-1.json` those that were appended then
 
 `.ds` and `.ds.index` are datatrove's token format; the rest stands beside it and its readers do not mind.
 One `.ds` is one shard; shards stand in the order of their names.
@@ -60,7 +61,8 @@ class PrepareRequest:
     `read` is what `sources.yaml` says (`installed`, `stdlib`, `folder` or `hub`, with `files`, `exclude`);
     relative folders in it are found from `root`. `held_out` is `{"share": "5%"}`, `{"split": "validation"}`
     or None. `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder that
-    appears when everything is done; `progress` a file that JSON lines are appended to until then.
+    appears when everything is done; `progress` a file that JSON lines are appended to until then. With `append`
+    the folder is there, and files that it was not read from become further shards of it.
     """
 
     dataset: str
@@ -81,6 +83,7 @@ class PrepareRequest:
     eos: bool = True
     tasks: int = 1
     workers: int = 1
+    append: bool = False
 
     def __post_init__(self) -> None:
         if self.tasks < 1 or self.workers < 1 or self.sequence_length < 1:

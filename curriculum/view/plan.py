@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from curriculum.planner import Compiled
 from curriculum.units import show_bytes, show_count, show_exact
-from curriculum.view.tables import share, sparkline, table
+from curriculum.view import plots
+from curriculum.view.tables import share, table
 
 
 def plan_view(
@@ -34,42 +36,15 @@ def plan_view(
             show_exact(stage["ends_at"]),
             f"{stage['lr_first']:.3g} -> {stage['lr_last']:.3g}",
         )
-    sources = table(
-        ("source", "left"),
-        ("asked", "right"),
-        ("got", "right"),
-        ("tokens", "right"),
-        ("passes", "right"),
-        ("first repeat", "left"),
-    )
-    for stage in summary["stages"]:
-        sources.add_row(Text(stage["stage"], style="bold"))
-        for name, entry in stage["sources"].items():
-            before, after, repeat = entry["passes_before"], entry["passes_after"], entry["first_repeat"]
-            sources.add_row(
-                f"  {name}",
-                share(entry["asked"]),
-                share(entry["got"]),
-                show_count(entry["tokens"]),
-                f"{before:.2f} -> {after:.2f}" if before is not None else "size unknown",
-                f"step {show_exact(repeat['step'])}" if repeat else "",
-            )
-    ramps = [
-        Text(
-            f"ramp in {stage['stage']}: linear in share over {show_count(stage['ramp']['tokens'])} tokens, "
-            f"{show_exact(stage['ramp']['sequences'])} sequences, {show_exact(stage['ramp']['steps'])} steps"
-        )
-        for stage in summary["stages"]
-        if stage["ramp"]
-    ]
     parts: list[RenderableType] = [
         _headline(summary, compiled),
         Text(),
         stages,
-        Text(f"learning rate {_lr_line(compiled)}", style="dim"),
         Text(),
-        sources,
-        *ramps,
+        *curves(summary["curve"]),
+        Text(),
+        _sources(summary["stages"]),
+        *_events(summary["stages"]),
         Text(),
         *_texts(summary, provenance),
         Text(),
@@ -98,15 +73,133 @@ def _headline(summary: Mapping[str, Any], compiled: Compiled) -> Text:
     return text
 
 
-def _lr_line(compiled: Compiled, width: int = 48) -> str:
-    last = compiled.stages[-1]
-    values = []
-    for i in range(width):
-        position = max(1, last.stop * (i + 1) // width)
-        stage = next(s for s in compiled.stages if position <= s.stop)
-        values.append(stage.plan.learning_rate.at(position))
-    batches = dict.fromkeys(str(stage.plan.batch_sequences) for stage in compiled.stages)
-    return f"{sparkline(values)}  batch {' -> '.join(batches)} sequences"
+def curves(rows: Sequence[Mapping[str, Any]], width: int = 60) -> list[RenderableType]:
+    """Learning rate and batch along a lineage, from a plan's `curve`."""
+    most = max(row["lr"] for row in rows)
+    end = show_count(rows[-1]["position"])
+    lr = plots.curve([(row["position"], row["lr"]) for row in rows], width, 5)
+    lines = plots.framed(lr, f"{most:.3g}", "0")
+    wide = len(lines[0]) - width
+    parts: list[RenderableType] = [Text(f"{'':>{wide}}learning rate"), *map(Text, lines)]
+    batches = list(dict.fromkeys(row["batch_tokens"] for row in rows))
+    if len(batches) > 1:
+        batch = plots.curve([(r["position"], r["batch_tokens"]) for r in rows], width, 2, stairs=True)
+        label = " -> ".join(map(show_count, batches))
+        parts.append(Text(f"{'':>{wide}}batch: {label} tokens"))
+        parts += [Text(f"{'':>{wide}}{line}") for line in batch]
+    parts.append(Text(f"{'':>{wide}}0{end:>{width - 1}} tokens", style="dim"))
+    return parts
+
+
+def tree_view(summary: Mapping[str, Any]) -> RenderableType:
+    """`curriculum plan A B C`: every stage once, who goes through it, passes, and what sharing saves."""
+    names = list(summary["curricula"])
+    parts: list[RenderableType] = [Text(", ".join(names), style="bold")]
+    if summary["scale"] != 1:
+        parts.append(
+            Text(f"size `{summary['size']}` scales every length by {summary['scale']:g}", style="dim")
+        )
+    stages = table(("stage", "left"), ("steps", "right"), ("from", "right"), ("to", "right"), ("for", "left"))
+    depth: dict[str | None, int] = {None: -1}
+    for node in summary["tree"]:
+        name = f"{node['curriculum']}/{node['stage']}"
+        depth[name] = depth[node["parent"]] + 1
+        whose = "all" if len(node["lineages"]) == len(names) > 1 else ", ".join(node["lineages"])
+        leaving = [
+            f"{who} to {show_count(at)}" for who, at in node["lineages"].items() if at < node["ends_at"]
+        ]
+        stages.add_row(
+            f"{'  ' * depth[name]}{name}",
+            show_exact(node["steps"]),
+            show_count(node["starts_at"]),
+            show_count(node["ends_at"]),
+            whose + (f" ({'; '.join(leaving)})" if leaving else ""),
+        )
+    parts += [Text(), stages]
+    told: set[tuple[str, str]] = set()
+    for name, plan in summary["curricula"].items():
+        own = [s for s in plan["stages"] if (s["curriculum"], s["stage"]) not in told]
+        told.update((s["curriculum"], s["stage"]) for s in own)
+        if own:
+            parts += [Text(f"\n{name}", style="bold"), _sources(own)]
+            parts += _events(own)
+    seen: list[Any] = []
+    for name, plan in summary["curricula"].items():
+        shape = [(row["position"], row["lr"], row["batch_tokens"]) for row in plan["curve"]]
+        if shape not in seen:
+            seen.append(shape)
+            parts += [Text(), Text(name, style="dim"), *curves(plan["curve"])]
+    parts += [Text(), _cost(summary["cost"])]
+    saved = summary["saved"]
+    shared = [f"{show_count(saved['tokens'])} tokens", f"{show_exact(saved['updates'])} updates"]
+    if saved["gpu_hours"] is not None:
+        shared.append(f"{saved['gpu_hours']:,.1f} GPU-hours")
+    if saved["usd"] is not None:
+        shared.append(f"{saved['usd']:,.0f} USD")
+    shared.append(f"{show_bytes(saved['storage_bytes'])} of checkpoints")
+    shared.append(f"{show_bytes(saved['token_bytes'])} of tokens")
+    parts.append(Text("saved by sharing  ", style="bold").append(", ".join(shared), style="not bold"))
+    notes = dict.fromkeys(
+        (f"{stage['curriculum']}/{stage['stage']}", note)
+        for plan in summary["curricula"].values()
+        for stage in plan["stages"]
+        for note in stage["notes"]
+    )
+    if notes:
+        parts.append(Text("\nto know", style="bold"))
+        parts += [Text(f"  {where}: {note}") for where, note in notes]
+    return Group(*parts)
+
+
+def _events(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """What a stage does once: its ramp, what it skips, what it leaves out; each with its reason."""
+    lines: list[RenderableType] = []
+    for stage in stages:
+        if stage["ramp"]:
+            lines.append(
+                Text(
+                    f"ramp in {stage['stage']}: linear in share over {show_count(stage['ramp']['tokens'])} tokens, "
+                    f"{show_exact(stage['ramp']['sequences'])} sequences, {show_exact(stage['ramp']['steps'])} steps"
+                )
+            )
+        for entry in stage["skip"]:
+            span = f"{show_count(entry['from'])} to {show_count(entry['to'])}"
+            lines.append(Text(f"skip in {stage['stage']}: the data of {span}{_why(entry)}"))
+        for entry in stage["leave_out"]:
+            lines.append(
+                Text(
+                    f"left out from {stage['stage']} on: shard {entry['shard']} of {entry['source']}{_why(entry)}"
+                )
+            )
+    return lines
+
+
+def _why(entry: Mapping[str, Any]) -> str:
+    return f" ({entry['why']})" if entry["why"] else ""
+
+
+def _sources(stages: Sequence[Mapping[str, Any]]) -> Table:
+    sources = table(
+        ("source", "left"),
+        ("asked", "right"),
+        ("got", "right"),
+        ("tokens", "right"),
+        ("passes", "right"),
+        ("first repeat", "left"),
+    )
+    for stage in stages:
+        sources.add_row(Text(stage["stage"], style="bold"))
+        for name, entry in stage["sources"].items():
+            before, after, repeat = entry["passes_before"], entry["passes_after"], entry["first_repeat"]
+            sources.add_row(
+                f"  {name}",
+                share(entry["asked"]),
+                share(entry["got"]),
+                show_count(entry["tokens"]),
+                f"{before:.2f} -> {after:.2f}" if before is not None else "size unknown",
+                f"at {show_count(repeat['position'])}" if repeat else "",
+            )
+    return sources
 
 
 def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[RenderableType]:

@@ -127,7 +127,8 @@ def _tally(stage: Mapping[str, Any]) -> str:
     within = (
         f" ± {show_exact(stage['within'])}" if stage.get("within") else "" if stage["exact"] else " or so"
     )
-    return f"{show_exact(stage['readings'])}{within} readings, {show_exact(stage['readings_done'])}{within} of them done"
+    total, done = show_exact(stage["readings"]), show_exact(stage["readings_done"])
+    return f"{total}{within} readings, {done}{within} of them done"
 
 
 def _of(stage: Mapping[str, Any]) -> str:
