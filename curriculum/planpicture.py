@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from curriculum.units import show_count
 
-WIDTH, LEFT, RIGHT, TOP = 860, 84, 24, 40
+WIDTH, LEFT, RIGHT, TOP = 900, 124, 24, 40
 PANEL, GAP, ROW = 150, 34, 30
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
 FILLS = ("#d6e4f0", "#eef3f8")
@@ -41,28 +41,26 @@ def plan_picture(
         parts += _panel(curricula, key, label, top, x)
     names = list(curricula)
     for index, node in enumerate(tree):
-        row = bands + ROW * min(names.index(name) for name in node["lineages"])
+        row = bands + ROW * _row(node, names)
         left, right = x(node["starts_at"]), x(node["ends_at"])
         owner = names.index(node["curriculum"]) if node["curriculum"] in names else 0
         parts.append(
             f'<rect x="{left:.1f}" y="{row + 3}" width="{max(1.0, right - left):.1f}" height="{ROW - 6}" '
             f'fill="{FILLS[index % 2]}" stroke="{COLOURS[owner % len(COLOURS)]}"/>'
         )
-        if right - left > 6.4 * len(node["stage"]):
+        if right - left > 7.2 * len(node["stage"]) + 8:
             parts.append(_text(left + 5, row + 19, node["stage"], "start", "#111"))
         parent = next((each for each in tree if _name(each) == node["parent"]), None)
         if parent is not None:
-            above = bands + ROW * min(names.index(name) for name in parent["lineages"])
+            above = bands + ROW * _row(parent, names)
             if above < row:
                 parts.append(
                     f'<line x1="{left:.1f}" y1="{above + ROW - 3}" x2="{left:.1f}" y2="{row + 3}" stroke="#555"/>'
                 )
     for number, name in enumerate(names):
-        parts.append(
-            _text(WIDTH - RIGHT, bands + ROW * number + 19, name, "end", COLOURS[number % len(COLOURS)])
-            if len(names) > 1
-            else ""
-        )
+        own = [x(node["starts_at"]) for node in tree if _row(node, names) == number]
+        left = min(own, default=float(LEFT))
+        parts.append(_text(left - 6, bands + ROW * number + 19, name, "end", COLOURS[number % len(COLOURS)]))
     foot += 14
     shown = -100.0
     for edge in edges:
@@ -74,6 +72,11 @@ def plan_picture(
     return "\n".join(part for part in parts if part) + "\n"
 
 
+def _row(node: Mapping[str, Any], names: Sequence[str]) -> int:
+    """The row of a stage: that of the first curriculum that goes through it."""
+    return min(names.index(name) for name in node["lineages"])
+
+
 def _panel(curricula: Mapping[str, Mapping[str, Any]], key: str, label: str, top: int, x: Any) -> list[str]:
     most = max(row[key] for plan in curricula.values() for row in plan["curve"])
     parts = [
@@ -82,7 +85,12 @@ def _panel(curricula: Mapping[str, Mapping[str, Any]], key: str, label: str, top
         _text(LEFT - 6, top + PANEL, "0", "end", "#555"),
         _text(LEFT, top - 5, label, "start", "#555"),
     ]
+    drawn: list[list[Any]] = []
     for number, plan in enumerate(curricula.values()):
+        shape = [(row["position"], row[key]) for row in plan["curve"]]
+        if shape in drawn:
+            continue
+        drawn.append(shape)
         points: list[str] = []
         before = 0.0
         for row in plan["curve"]:
