@@ -68,13 +68,18 @@ def shard(
         "edits": [
             {"curriculum": lineage.curriculum, **found}
             for lineage in compiled
-            if (found := _edit(lineage, rows, texts, source, number)) is not None
+            if (found := _edit(project, lineage, rows, texts, source, number)) is not None
         ],
     }
 
 
 def _edit(
-    lineage: Compiled, rows: dict[str, dict[str, Any]], texts: Texts, source: str, number: int
+    project: Project,
+    lineage: Compiled,
+    rows: dict[str, dict[str, Any]],
+    texts: Texts,
+    source: str,
+    number: int,
 ) -> dict[str, Any] | None:
     """The edit for one lineage; None when it never reads the shard."""
     for stage in lineage.stages:
@@ -85,7 +90,17 @@ def _edit(
             place = Place(source, number, 0, shards[number])
             stretch = windows_of(place, shards, stage.plan.sequence_length)
             clean = min(row["last_clean"], row["first"])
-            return remedy.edit(lineage, stage, clean, stretch, source, number, any(reached))
+            return remedy.edit(
+                project,
+                lineage,
+                stage,
+                clean,
+                stretch,
+                source,
+                number,
+                begun=any(reached),
+                alone=len(shards) == 1,
+            )
     return None
 
 

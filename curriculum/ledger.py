@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import durable
+from curriculum.errors import RunFailed
+from curriculum.plan import StagePlan
 
 LEDGER = "ledger.jsonl"
 
@@ -38,6 +40,20 @@ def append(stage_folder: Path, entry: Entry) -> None:
     if entries and entries[-1] == entry:
         return
     durable.append_json_line(stage_folder / LEDGER, asdict(entry))
+
+
+def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
+    """Compare windows counted per source since the root with the plan's arithmetic; RunFailed where they differ."""
+    planned = plan.windows_read(position)
+    wrong = sorted(name for name in {*planned, *counted} if planned.get(name, 0) != counted.get(name, 0))
+    if wrong:
+        told = ", ".join(
+            f"`{name}` {counted.get(name, 0):,} instead of {planned.get(name, 0):,}" for name in wrong
+        )
+        raise RunFailed(
+            f"at {position:,} tokens the windows read since the root are not the planned ones: {told}",
+            hint="nothing was saved here; the checkpoint before this one is sound, and `curriculum verify` checks it",
+        )
 
 
 def read(stage_folder: Path) -> list[Entry]:

@@ -52,6 +52,19 @@ class CompiledStage:
         return f"{self.setting.curriculum}/{self.setting.stage}"
 
     @property
+    def events(self) -> tuple[str, ...]:
+        """What the stage skips and leaves out, each with its reason, in words; positions full-size."""
+        words = [
+            f"skips the data of {show_count(e.from_)} to {show_count(e.to)}{f': {e.why}' if e.why else ''}"
+            for e in self.setting.skip
+        ]
+        words += [
+            f"leaves out shard {e.shard} of {e.source}{f': {e.why}' if e.why else ''}"
+            for e in self.setting.leave_out
+        ]
+        return tuple(words)
+
+    @property
     def steps_run(self) -> int:
         """Steps this lineage takes of the stage: all of them, or those up to the branch point."""
         return (self.stop - self.plan.start) // self.plan.batch_tokens

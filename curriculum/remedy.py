@@ -2,61 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 
-from curriculum import readings
+from curriculum import branching, readings
+from curriculum.lineage import Address
 from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
 
 MOST_SKIPS: Final = 40
 """Entries of `skip:` that a person can still read; with more steps to skip the shard is left out instead."""
 
 
 def edit(
-    compiled: Compiled, stage: CompiledStage, clean: int, stretch: range, source: str, shard: int, begun: bool
+    project: Project,
+    compiled: Compiled,
+    stage: CompiledStage,
+    clean: int,
+    stretch: range,
+    source: str,
+    shard: int,
+    *,
+    begun: bool,
+    alone: bool,
 ) -> dict[str, Any]:
     """The edit for one lineage: `stage` is the first that reads the shard, `clean` a step boundary in it (tokens).
 
-    `kind` is `skip` or `leave_out`; `file` is what to write and `yaml` what to write there. Where nothing is
-    trained yet (`begun` false), the key belongs into the stage as it stands, and `file` is its own.
+    `kind` is `skip`, `leave_out`, or `replace` where the source has no other shard (`alone`); `file` is what to
+    write and `yaml` what to write there. Where nothing is trained yet (`begun` false), or nothing of it is clean,
+    the key belongs into the stage itself.
     """
-    at = compiled.stages.index(stage)
-    why = f"shard {shard} of {source}"
     skips = _skips(compiled, stage, clean, stretch, source)
     if skips:
-        entries = (f"{{from: {a}, to: {b}, why: {why}}}" for a, b in skips)
+        entries = (f"{{from: {a}, to: {b}, why: shard {shard} of {source}}}" for a, b in skips)
         kind, key = "skip", f"skip: [{', '.join(entries)}]"
+    elif alone:
+        file = stage.setting.mixture
+        return {"kind": "replace", "file": f"mixtures/{file}.yaml", "yaml": "", "from": None}
     else:
         kind, key = "leave_out", f"leave_out: [{{source: {source}, shard: {shard}, why: bad text}}]"
+    written = stage.setting.document.file
     if not begun:
-        file = f"{stage.setting.document.file}, stage {stage.setting.stage}"
+        return {"kind": kind, "file": f"{written}, stage {stage.setting.stage}", "yaml": key, "from": None}
+    if clean <= stage.plan.start and stage.parent is None:
+        file = f"a copy of {written} under a new name, stage {stage.setting.stage}"
         return {"kind": kind, "file": file, "yaml": key, "from": None}
+    address = Address(compiled.curriculum, position=_full_size(clean, compiled.scale))
     name = f"{compiled.curriculum}-clean"
-    if clean > stage.plan.start:
-        origin = f"{compiled.curriculum}@{_full_size(clean, compiled.scale)}"
-    elif stage.parent is not None:
-        whole = stage.parent.stop == stage.parent.plan.end
-        origin = stage.parent.name if whole else f"{compiled.curriculum}@{_full_size(clean, compiled.scale)}"
-    else:
-        file = f"a copy of {stage.setting.document.file} under a new name, stage {stage.setting.stage}"
-        return {"kind": kind, "file": file, "yaml": key, "from": None}
-    lines = [f"about: {compiled.curriculum} without {why}", f"from: {origin}", "stages:"]
-    own = {"name": stage.setting.stage, "until": stage.setting.until}
-    if clean > stage.plan.start:
-        left = stage.ramp_sequences * stage.plan.sequence_length - (clean - stage.plan.start)
-        if left > 0:
-            own["ramp"] = _full_size(left, compiled.scale)
-    else:
-        own = {**_stated(stage), **own}
-    lines.append(f"  - {{{', '.join(f'{k}: {_flow(v)}' for k, v in own.items())}, {key}}}")
-    for later in compiled.stages[at + 1 :]:
-        stated = ", ".join(f"{k}: {_flow(v)}" for k, v in _stated(later).items())
-        lines.append(f"  - {{{stated}}}")
-    return {"kind": kind, "file": f"stages/{name}.yaml", "yaml": "\n".join(lines), "from": origin}
+    lines = branching.draft(project, address, name, branching.Change()).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("  - {"))
+    lines[first] = f"{lines[first].removesuffix('}')}, {key}}}"
+    text = "\n".join(line for line in lines if not line.startswith("#"))
+    return {"kind": kind, "file": f"stages/{name}.yaml", "yaml": text, "from": str(address)}
 
 
 def _skips(
@@ -105,28 +105,3 @@ def _skips(
 def _full_size(position: int, scale: Fraction) -> int:
     """The full-size position that a size scales to exactly `position` (it rounds up)."""
     return int(position / scale)
-
-
-def _stated(stage: CompiledStage) -> dict[str, Any]:
-    """What the stage's file says of it, with what stands above the first stage for all of them."""
-    document, path = stage.setting.document, stage.setting.path
-    stages: Sequence[dict[str, Any]] = document.value["stages"]
-    number = int(path[1])
-    above = {
-        key: document.value[key]
-        for key in ("sequence_length", "learning_rate", "every")
-        if number == 0 and stage.parent is not None and key in document.value
-    }
-    stated = {**above, **stages[number]}
-    stated.pop("tokens", None)
-    return {**stated, "until": stage.setting.until}
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)

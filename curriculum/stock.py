@@ -277,4 +277,11 @@ def _holes(
         if choice.shards[entry.shard]:
             first = sum(choice.shards[: entry.shard])
             holes.setdefault(entry.source, set()).add((first, choice.shards[entry.shard]))
+    for name, each in holes.items():
+        if sum(count for _, count in each) >= sum(choices[name, sequence_length].shards):
+            raise PlanError(
+                f"`leave_out` leaves nothing of `{name}`",
+                place=setting.place("leave_out"),
+                hint="take the source out of the mixture instead",
+            )
     return {name: tuple(sorted(each)) for name, each in holes.items()}

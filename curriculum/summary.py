@@ -112,6 +112,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "sources": sources,
         "skip": list(plan.labels["skip"]),
         "leave_out": list(plan.labels["leave_out"]),
+        "events": list(stage.events),
         "fingerprint": plan.fingerprint,
         "notes": list(stage.notes),
     }

@@ -94,6 +94,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             metrics.pause()
 
     def save() -> None:
+        ledger.check(plan, state.position, state.windows)
         name = checkpoints.name(job.generation, state.position)
         if not (folder / "checkpoints" / name).exists():
             _save(folder / "checkpoints" / name, plan, job, model, optimizer, state, ranks)

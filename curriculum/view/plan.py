@@ -44,7 +44,7 @@ def plan_view(
         *curves(summary["curve"]),
         Text(),
         _sources(summary["stages"]),
-        *_events(summary["stages"]),
+        *_ramps(summary["stages"], events=False),
         Text(),
         *_texts(summary, provenance),
         Text(),
@@ -122,7 +122,7 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
         told.update((s["curriculum"], s["stage"]) for s in own)
         if own:
             parts += [Text(f"\n{name}", style="bold"), _sources(own)]
-            parts += _events(own)
+            parts += _ramps(own, events=True)
     seen: list[Any] = []
     for name, plan in summary["curricula"].items():
         shape = [(row["position"], row["lr"], row["batch_tokens"]) for row in plan["curve"]]
@@ -151,8 +151,8 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _events(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    """What a stage does once: its ramp, what it skips, what it leaves out; each with its reason."""
+def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[RenderableType]:
+    """The stages' ramps and, with `events`, what they skip and leave out."""
     lines: list[RenderableType] = []
     for stage in stages:
         if stage["ramp"]:
@@ -162,20 +162,9 @@ def _events(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
                     f"{show_exact(stage['ramp']['sequences'])} sequences, {show_exact(stage['ramp']['steps'])} steps"
                 )
             )
-        for entry in stage["skip"]:
-            span = f"{show_count(entry['from'])} to {show_count(entry['to'])}"
-            lines.append(Text(f"skip in {stage['stage']}: the data of {span}{_why(entry)}"))
-        for entry in stage["leave_out"]:
-            lines.append(
-                Text(
-                    f"left out from {stage['stage']} on: shard {entry['shard']} of {entry['source']}{_why(entry)}"
-                )
-            )
+        if events:
+            lines += [Text(f"{stage['stage']} {event}") for event in stage["events"]]
     return lines
-
-
-def _why(entry: Mapping[str, Any]) -> str:
-    return f" ({entry['why']})" if entry["why"] else ""
 
 
 def _sources(stages: Sequence[Mapping[str, Any]]) -> Table:

@@ -100,6 +100,14 @@ def shard_view(found: Mapping[str, Any]) -> RenderableType:
         cost = f", {hours:,.1f} GPU-hours" if hours is not None else ""
         parts.append(Text(f"\nto redo: {show_count(found['redo_tokens'])} tokens{cost}"))
     for edit in found["edits"]:
+        if edit["kind"] == "replace":
+            parts.append(
+                Text(
+                    f"\n{found['source']} has no other shard: take it out of {edit['file']}, or prepare better text "
+                    "for it under another name"
+                )
+            )
+            continue
         parts.append(Text(f"\nwithout it, in {edit['file']}:", style="bold"))
         parts.append(Text(edit["yaml"]))
         if edit["kind"] == "leave_out":
