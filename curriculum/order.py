@@ -87,15 +87,16 @@ def without_skipped(
     batch_tokens = batch * sequence_length
     taken: dict[int, schema.SkipEntry] = {}
     for entry in sorted(setting.skip, key=lambda entry: (entry.from_, entry.to)):
-        begin, end = max(scaler.tokens(entry.from_), start), scaler.tokens(entry.to)
-        if not declared_start <= scaler.tokens(entry.from_) or not begin < end <= declared_end:
+        begin, end = scaler.tokens(entry.from_), scaler.tokens(entry.to)
+        if not declared_start <= begin < end <= declared_end:
             raise PlanError(
                 f"`skip` from {show_count(entry.from_)} to {show_count(entry.to)} does not lie inside stage "
                 f"`{setting.stage}`",
                 place=setting.place("skip"),
                 hint="give positions from the root, inside the stage, `from` before `to`",
             )
-        first = -((start - begin) // batch_tokens) * batch
+        # Where a stage is declared to start, the step that went past it is still the stage's before.
+        first = max(0, -((start - begin) // batch_tokens)) * batch
         if first in taken:
             raise PlanError(
                 f"two entries of `skip` begin at the same step: from {show_count(taken[first].from_)} and from "

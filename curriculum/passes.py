@@ -133,10 +133,20 @@ class SourcePlan:
         number = segment.pass_number + (items - segment.first_item) // segment.windows
         # What was appended during a pass belongs to it.
         of_pass = [
-            s for s in self.segments if s.pass_number == number or (s is segment and s.pass_number <= number)
+            s
+            for at, s in enumerate(self.segments)
+            if s.pass_number <= number and (s is segment or self._last_pass(at) == number)
         ]
         begun = of_pass[0].first_item + (number - of_pass[0].pass_number) * of_pass[0].windows
         return number + (items - begun) / sum(s.windows for s in of_pass)
+
+    def _last_pass(self, at: int) -> int | None:
+        """The last pass that segment number `at` takes part in; None for the last segment, which goes on."""
+        if at + 1 == len(self.segments):
+            return None
+        segment = self.segments[at]
+        items = self.segments[at + 1].first_item - segment.first_item
+        return segment.pass_number + -(-items // segment.windows) - 1
 
     def begin_of_pass(self, number: int) -> int | None:
         """The first item, over the lineage, of pass `number` or a later one; None when the last segment ends before."""

@@ -1,0 +1,214 @@
+"""Text that grows: what was planned does not move, and nothing is read twice before everything was read once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import lineages
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curriculum.errors import PlanError
+from curriculum.passes import Segment, SourcePlan
+from curriculum.planner import compile_curriculum
+from curriculum.segments import Holes, Part, begun, grown, in_force, restarted
+from curriculum.stock import Begun, Facts
+
+SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+def parts_of(sizes: list[int]) -> list[Part]:
+    return [Part(sum(sizes[: at + 1]), f"d{at}") for at in range(len(sizes))]
+
+
+def windows(segments: tuple[Segment, ...], items: int) -> list[tuple[int, int]]:
+    """(pass, window) of the first items."""
+    plan = SourcePlan(dataset="d", segments=segments)
+    numbers, found = plan.place(np.arange(items, dtype=np.int64), seed=1, source="s")
+    return list(zip(numbers.tolist(), found.tolist(), strict=True))
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIZES, st.lists(st.integers(0, 200), min_size=3, max_size=3))
+def test_a_pass_that_grows_is_finished_with_what_arrived_and_the_next_reads_everything_as_one(
+    sizes: list[int], gaps: list[int]
+) -> None:
+    parts = parts_of(sizes)
+    segments = begun(parts[:1], None, ())
+    arrivals = np.cumsum([0, *gaps])[: len(parts) - 1].tolist()
+    for at, used in enumerate(arrivals):
+        before = segments
+        segments = grown(segments, parts[: at + 2], used, ())
+        assert windows(segments, used) == windows(before, used)  # nothing that was read moves
+        now = in_force(before, used)
+        end = now.first_item + max(1, -(-(used - now.first_item) // now.windows)) * now.windows
+        assert windows(segments, end) == windows(before, end)  # nor the rest of the pass under way
+    total = parts[-1].windows
+    shown = windows(segments, segments[-1].first_item + 3 * total)
+    by_pass: dict[int, list[int]] = {}
+    for number, window in shown:
+        by_pass.setdefault(number, []).append(window)
+    for number, read in by_pass.items():
+        assert max(Counter(read).values()) == 1, f"pass {number} reads a window twice"
+    assert [number for number, _ in shown] == sorted(number for number, _ in shown)
+    for number in list(by_pass)[-3:]:
+        assert sorted(by_pass[number]) == list(range(total))
+    last = segments[-1].pass_number - 1  # the pass in which the last part arrived reads all of it
+    assert len(parts) == 1 or sorted(by_pass[last]) == list(range(total))
+
+
+@settings(max_examples=100, deadline=None)
+@given(SIZES, st.integers(0, 150), st.integers(0, 60))
+def test_parts_that_are_known_change_nothing_and_growing_together_is_growing_one_by_one(
+    sizes: list[int], used: int, more: int
+) -> None:
+    parts = parts_of(sizes)
+    segments = grown(begun(parts[:1], None, ()), parts, used, ())
+    assert grown(segments, parts, used + more, ()) == segments
+    one_by_one = begun(parts[:1], None, ())
+    for at in range(1, len(parts)):
+        one_by_one = grown(one_by_one, parts[: at + 1], used, ())
+    assert one_by_one == segments
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 60), st.integers(0, 130), st.sets(st.integers(0, 5), max_size=3), st.booleans())
+def test_after_a_restart_every_window_but_those_left_out_is_read_once_a_pass(
+    size: int, used: int, out: set[int], scaled: bool
+) -> None:
+    holes: Holes = tuple((at * 8, 3) for at in sorted(out) if at * 8 + 3 <= size - 1)
+    lost = {w for first, count in holes for w in range(first, first + count)}
+    take = Part(max(1, size // 3), "d") if scaled else Part(size, "d")
+    first = begun([take], size if scaled else None, ())
+    segments = restarted(first, used, [take], size if scaled else None, holes)
+    fresh = segments[-1]
+    assert fresh.first_item == used
+    assert windows(segments, used) == windows(first, used)
+    shown = windows(segments, used + 2 * fresh.windows)[used:]
+    for number in {number for number, _ in shown}:
+        read = [window for at, window in shown if at == number]
+        assert len(set(read)) == len(read) == fresh.windows
+        assert not lost & set(read)
+        assert max(read) < size
+    if not scaled:
+        assert fresh.windows == size - len(lost)
+    for window in range(size):  # and the inverse knows which number stands for which window
+        chosen = int(fresh.chosen(np.array([window]))[0])
+        spread = fresh.spread(np.arange(fresh.windows))
+        assert (chosen >= 0) == (window in spread)
+        assert fresh.chosen_before(window) == int((spread < window).sum())
+        assert chosen < 0 or int(spread[chosen]) == window
+
+
+def test_the_passes_shown_grow_with_the_items_and_end_whole() -> None:
+    segments = grown(begun(parts_of([10]), None, ()), parts_of([10, 5]), 13, ())
+    plan = SourcePlan(dataset="d", segments=segments)
+    shown = [plan.passes(items) for items in range(60)]
+    assert all(a < b for a, b in pairwise(shown))
+    assert plan.passes(10) == 1
+    assert plan.passes(25) == 2
+    assert plan.passes(40) == 3
+    assert plan.begin_of_pass(1) == 10
+    assert plan.begin_of_pass(2) == 25
+
+
+# --- in a lineage ----------------------------------------------------------------------------------------
+
+
+def grown_facts(sizes: list[int]) -> Facts:
+    parts = parts_of(sizes)
+    return Facts(
+        windows=parts[-1].windows, digest=parts[-1].digest or "", parts=tuple(parts), shards=tuple(sizes)
+    )
+
+
+MINE = "from: root\nstages:\n  - {name: a, until: 3000}\n  - {name: b, until: 5000}\n"
+
+
+def test_appended_text_moves_nothing_of_a_lineage_up_to_the_end_of_the_pass_under_way() -> None:
+    project = lineages.project_of({"stages/mine.yaml": MINE})
+    old = compile_curriculum(project, "mine", "full", facts=lambda *_: grown_facts([400])).stages
+    new = compile_curriculum(project, "mine", "full", facts=lambda *_: grown_facts([400, 150])).stages
+    for mine, theirs in zip(old, new, strict=True):
+        a, b = (plan.sequences_at(np.arange(plan.sequences)) for plan in (mine.plan, theirs.plan))
+        same = a.item < 400
+        assert same.any()
+        assert (a.window[same] == b.window[same]).all()
+        assert ((b.item < 400) | (b.window >= 400) | (b.item >= 550)).all()
+    assert old[0].plan.fingerprint == new[0].plan.fingerprint  # the first stage ends before
+
+
+def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_stands() -> None:
+    project = lineages.project_of({"stages/mine.yaml": MINE})
+    old = compile_curriculum(project, "mine", "full", facts=lambda *_: grown_facts([90])).stages
+    trained = {stage.setting.stage: stage for stage in old[:2]}
+
+    def begun_at(_: str, stage: str) -> Begun | None:
+        if stage not in trained:
+            return None
+        plan = trained[stage].plan
+        done = plan.sequences if stage == "first" else plan.sequences // 2
+        return Begun(plan=plan, items=plan.items(done))
+
+    new = compile_curriculum(
+        project, "mine", "full", facts=lambda *_: grown_facts([90, 30]), begun=begun_at
+    ).stages
+    assert new[0].plan.fingerprint == old[0].plan.fingerprint
+    middle = old[1].plan.start + old[1].plan.steps // 2 * old[1].plan.batch_tokens
+    assert new[1].plan.history(middle) == old[1].plan.history(middle)
+    seen: dict[str, list[tuple[int, int]]] = {}
+    for stage in new:
+        draws = stage.plan.sequences_at(np.arange(stage.plan.sequences))
+        for source, number, window in zip(draws.source, draws.pass_number, draws.window, strict=True):
+            seen.setdefault(draws.names[source], []).append((int(number), int(window)))
+    for read in seen.values():
+        assert len(set(read)) == len(read)
+        assert [number for number, _ in read] == sorted(number for number, _ in read)
+    assert any(window >= 90 for _, window in seen["a"])
+
+
+def test_a_size_that_takes_its_share_of_the_text_is_not_moved_by_what_is_appended() -> None:
+    project = lineages.project_of({"sizes.yaml": "full: {}\nsmall: {tokens: 0.5}\n"})
+    old = compile_curriculum(project, "root", "small", facts=lambda *_: grown_facts([200]))
+    new = compile_curriculum(project, "root", "small", facts=lambda *_: grown_facts([200, 100]))
+    assert old.stages[0].plan.fingerprint == new.stages[0].plan.fingerprint
+
+
+LEFT_OUT = """\
+from: root
+stages:
+  - {name: a, until: 3000, leave_out: [{source: a, shard: 1, why: garbled}]}
+  - {name: b, until: 5000, positions: restart}
+"""
+
+
+def test_a_shard_left_out_is_read_no_more_also_after_a_restart() -> None:
+    project = lineages.project_of({"stages/mine.yaml": LEFT_OUT})
+    facts = Facts(windows=60, digest="d", shards=(20, 15, 25))
+    stages = compile_curriculum(project, "mine", "full", facts=lambda *_: facts).stages
+    for stage in stages[1:]:
+        draws = stage.plan.sequences_at(np.arange(stage.plan.sequences))
+        mine = draws.window[draws.source == draws.names.index("a")]
+        assert not ((mine >= 20) & (mine < 35)).any()
+        assert set(mine.tolist()) == {*range(20), *range(35, 60)}
+    assert stages[1].events == ("leaves out shard 1 of a: garbled",)
+
+
+@pytest.mark.parametrize(
+    ("entry", "facts", "says"),
+    [
+        ("{source: a, shard: 3}", Facts(windows=60, digest="d", shards=(20, 15, 25)), "has no shard 3"),
+        ("{source: z, shard: 0}", Facts(windows=60, digest="d", shards=(20, 40)), "does not read"),
+        ("{source: a, shard: 0}", None, "not prepared"),
+        ("{source: a, shard: 0}", Facts(windows=60, digest="d", shards=(60,)), "leaves nothing"),
+    ],
+)
+def test_a_shard_that_cannot_be_left_out_is_refused(entry: str, facts: Facts | None, says: str) -> None:
+    project = lineages.project_of(
+        {"stages/mine.yaml": f"from: root\nstages:\n  - {{name: a, until: 3000, leave_out: [{entry}]}}\n"}
+    )
+    with pytest.raises(PlanError, match=says):
+        compile_curriculum(project, "mine", "full", facts=lambda *_: facts)
