@@ -228,6 +228,11 @@ def _compile_stage(
         sequence_length,
         begun(setting.curriculum, setting.stage),
     )
+    notes += [
+        f"shard {entry.shard} of `{entry.source}` is left out once the source is prepared"
+        for entry in (*setting.left_out, *setting.leave_out)
+        if choices[entry.source, sequence_length].digest is None
+    ]
     n = 0
     if setting.ramp is not None:
         ramp_tokens = scaler.length(setting, setting.ramp, "ramp")

@@ -269,11 +269,7 @@ def _holes(
                 hint=f"it has {len(choice.shards)}, counted from 0",
             )
         if choice.digest is None:
-            raise PlanError(
-                f"which windows shard {entry.shard} of `{entry.source}` has is not known: it is not prepared here",
-                place=setting.place("leave_out"),
-                hint="`curriculum prepare` makes the shards; `leave_out` is planned from then on",
-            )
+            continue  # which windows the shard has is known once it is prepared; the planner says so
         if choice.shards[entry.shard]:
             first = sum(choice.shards[: entry.shard])
             holes.setdefault(entry.source, set()).add((first, choice.shards[entry.shard]))

@@ -197,16 +197,22 @@ def test_a_shard_left_out_is_read_no_more_also_after_a_restart() -> None:
     assert stages[1].events == ("leaves out shard 1 of a: garbled",)
 
 
+def test_a_shard_of_unprepared_text_is_left_out_later_and_the_plan_says_so() -> None:
+    project = lineages.project_of({"stages/mine.yaml": LEFT_OUT})
+    stages = compile_curriculum(project, "mine", "full").stages
+    assert stages[1].notes == ("shard 1 of `a` is left out once the source is prepared",)
+    assert stages[2].notes == stages[1].notes
+
+
 @pytest.mark.parametrize(
     ("entry", "facts", "says"),
     [
         ("{source: a, shard: 3}", Facts(windows=60, digest="d", shards=(20, 15, 25)), "has no shard 3"),
         ("{source: z, shard: 0}", Facts(windows=60, digest="d", shards=(20, 40)), "does not read"),
-        ("{source: a, shard: 0}", None, "not prepared"),
         ("{source: a, shard: 0}", Facts(windows=60, digest="d", shards=(60,)), "leaves nothing"),
     ],
 )
-def test_a_shard_that_cannot_be_left_out_is_refused(entry: str, facts: Facts | None, says: str) -> None:
+def test_a_shard_that_cannot_be_left_out_is_refused(entry: str, facts: Facts, says: str) -> None:
     project = lineages.project_of(
         {"stages/mine.yaml": f"from: root\nstages:\n  - {{name: a, until: 3000, leave_out: [{entry}]}}\n"}
     )
