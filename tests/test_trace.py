@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import write_small_project
 
 from curriculum import corpora, damage, trace, whereabouts
+from curriculum import job as jobs
 from curriculum.__main__ import main
-from curriculum.errors import NotFound, PlanError
+from curriculum.errors import NotFound, PlanError, RunFailed
 from curriculum.project import Project
-from curriculum.units import parse_count
+from runner import distributed, preemption, train
 
 Run = Callable[..., Any]
 SOURCES = """\
@@ -35,6 +37,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "sources.yaml").write_text(SOURCES)
     said(root, "prepare", "variant", "--size", "full")
     return root
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the trunk trained to its end; left as it is."""
+    root = tmp_path_factory.mktemp("trained") / "project"
+    shutil.copytree(prepared, root)
+    said(root, "run", "trunk", "--size", "full")
+    return root
+
+
+@pytest.fixture
+def trained_copy(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained, tmp_path / "trained")
+    return tmp_path / "trained"
 
 
 @pytest.fixture
@@ -133,18 +150,17 @@ def test_windows_and_tokens_name_the_same_stretch(prepared: Path) -> None:
     assert list(whereabouts.windows_of(place, shards, 32)) == [first_of_second]
 
 
-def test_after_training_it_says_what_was_read_as_of_the_last_checkpoint(project: Path) -> None:
-    said(project, "run", "trunk", "--size", "full")
-    answer = asked(project, "trunk", "variant", "--source", "prose", "--range", "0:40")
+def test_after_training_it_says_what_was_read_as_of_the_last_checkpoint(trained: Path) -> None:
+    answer = asked(trained, "trunk", "variant", "--source", "prose", "--range", "0:40")
     for stage in answer["stages"]:
         for reading in stage["steps"]:
             assert reading["read"] == (stage["curriculum"] == "trunk")
     assert answer["readings_done"] > 0
-    bad = asked(project, "trunk", "variant", "--source", "prose", "--shard", "1", "--machine", "local")
+    bad = asked(trained, "trunk", "variant", "--source", "prose", "--shard", "1", "--machine", "local")
     basic, variant = bad["stages"][0], bad["stages"][3]
-    compiled, texts = corpora.compile_with_texts(Project(project), "trunk", "full")
+    compiled, texts = corpora.compile_with_texts(Project(trained), "trunk", "full")
     listed = whereabouts.trace(
-        Project(project), [compiled], texts, source="prose", span=_windows_of_shard(texts, "prose", 1)
+        Project(trained), [compiled], texts, source="prose", span=_windows_of_shard(texts, "prose", 1)
     )
     first = listed["stages"][0]["steps"][0]
     assert (basic["first_step"], basic["first"]) == (first["step"], first["position"])
@@ -178,8 +194,9 @@ def test_the_edit_that_leaves_a_shard_out_is_a_plan_that_never_reads_it(project:
 
 
 def test_the_edit_after_training_branches_from_the_last_clean_checkpoint_and_never_reads_the_shard(
-    project: Path,
+    trained_copy: Path,
 ) -> None:
+    project = trained_copy
     said(project, "run", "variant", "--size", "full")
     bad = asked(project, "variant", "--source", "code", "--shard", "0")
     (edit,) = bad["edits"]
@@ -275,21 +292,46 @@ def test_without_prepared_text_a_range_of_the_full_plan_is_answered_at_any_step_
         damage.shard(project, [both[0][0]], both[0][1], "slimpajama", 3, project.machine("local"))
     with pytest.raises(NotFound, match="not prepared yet"):
         whereabouts.trace(project, [both[0][0]], both[0][1], document="x")
-    assert parse_count("320M") == 320_000_000
+
+
+# --- the ledger ------------------------------------------------------------------------------------------
+
+
+def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
+    trained_copy: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = trained_copy / "runs/full/trunk/basic"
+    written = (stage / "attempts/0001/job.json").read_text()
+    (stage / "job.json").write_text(written.replace(str(trained), str(trained_copy)))
+    shutil.rmtree(stage / "checkpoints")
+    (stage / "DONE").unlink()
+    job = jobs.load(stage / "job.json")
+    assert isinstance(job, jobs.TrainJob)
+    honest = train.count
+
+    def forgetful(state: train.State, *rest: Any) -> None:
+        honest(state, *rest)
+        state.windows["prose"] -= state.step == 3
+
+    monkeypatch.setattr(train, "count", forgetful)
+    alone = distributed.Ranks(0, 1, 1, torch.device("cpu"))
+    with pytest.raises(RunFailed, match="`prose` 31 instead of 32"):
+        train.train(job, alone, preemption.StopFlag())
+    assert not list((stage / "checkpoints").glob("g0-*"))
 
 
 # --- appended text, end to end ---------------------------------------------------------------------------
 
 
 def test_files_that_are_appended_become_shards_behind_the_others_and_move_nothing_that_was_planned(
-    project: Path,
+    trained_copy: Path,
 ) -> None:
+    project = trained_copy
     home = Project(project)
     before, texts = corpora.compile_with_texts(home, "variant", "full")
     was = texts.manifest("code")
     assert was is not None
     bytes_before = {path.name: path.read_bytes() for path in (texts.folder("code") / "train").iterdir()}
-    said(project, "run", "trunk", "--size", "full")
     for number in range(60, 75):
         (project / f"texts/code/{number:03d}.txt").write_text(f"yield {number} return lambda x = y + " * 60)
     said(project, "prepare", "variant", "--size", "full", "--append", "--source", "code")

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from curriculum import ledger
+from curriculum.errors import RunFailed
 from curriculum.ledger import LEDGER, Entry
+from curriculum.planner import compile_curriculum
+from curriculum.project import Project
 
 
 def entry(position: int, **windows: int) -> Entry:
@@ -81,3 +84,16 @@ def test_a_ledger_with_nothing_to_cut_is_not_written_again(
     with pytest.raises(AssertionError, match="written again"):
         ledger.cut_back(written / LEDGER, 191)
     assert positions(written) == [64, 128, 192], "a cut that fails leaves the old lines"
+
+
+def test_a_count_that_is_not_the_plan_s_is_refused_by_name_and_an_equal_one_is_not() -> None:
+    project = Project(Path(__file__).resolve().parents[2])
+    plan = compile_curriculum(project, "v1.1-math-code", "rehearsal").stages[1].plan
+    position = plan.start + 60 * plan.batch_tokens
+    counted = plan.windows_read(position)
+    ledger.check(plan, position, counted)
+    ledger.check(plan, position, {**counted, "unread": 0})
+    with pytest.raises(RunFailed, match="`proof-pile-2`"):
+        ledger.check(plan, position, {**counted, "proof-pile-2": counted["proof-pile-2"] + 1})
+    with pytest.raises(RunFailed, match="`slimpajama` 0 instead of"):
+        ledger.check(plan, position, {n: c for n, c in counted.items() if n != "slimpajama"})

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from curriculum import summary
+from curriculum import planpicture, summary
 from curriculum.models import CATALOGUE
+from curriculum.planner import compile_curriculum
+from curriculum.project import Project
+from curriculum.view import plots
 from runner.model import ModelConfig, parameter_count
 
 SMALL = {
@@ -37,3 +43,139 @@ def test_the_parameters_counted_by_arithmetic_are_those_of_the_built_model(model
 )
 def test_models_of_the_catalogue_have_their_published_number_of_parameters(name: str, count: int) -> None:
     assert summary.parameters(CATALOGUE[name]) == count
+
+
+# --- a whole tree ----------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = Project(ROOT)
+VARIANTS = ("v1.1", "v1.1-math-code", "v1.1-chinese")
+PAID = SHIPPED.machine("a100-40g-16x4")
+
+
+def tree(*names: str, project: Project = SHIPPED, size: str = "full") -> dict[str, Any]:
+    compiled = [compile_curriculum(project, name, size) for name in names]
+    return summary.summarise_tree(compiled, "a100-40g-16x4", PAID)
+
+
+def test_work_that_variants_share_is_counted_once_and_the_savings_are_the_difference() -> None:
+    whole = tree(*VARIANTS)
+    names = [f"{node['curriculum']}/{node['stage']}" for node in whole["tree"]]
+    assert len(names) == len(set(names)) == 7
+    assert names[0] == "v1.1/basic"
+    assert set(whole["tree"][0]["lineages"]) == set(VARIANTS)
+    assert whole["cost"]["tokens"] == 1_500_001_599_488 + 3 * (2_000_000_909_312 - 1_500_001_599_488)
+    assert whole["saved"]["tokens"] == 2 * 1_500_001_599_488
+    for key in ("updates", "tokens", "gpu_hours", "usd", "storage_bytes", "token_bytes"):
+        alone = sum(plan["cost"][key] for plan in whole["curricula"].values())
+        assert whole["saved"][key] == pytest.approx(alone - whole["cost"][key])
+        assert whole["saved"][key] > 0
+
+
+def test_a_tree_of_one_saves_nothing_and_costs_what_it_costs() -> None:
+    whole = tree("v1.1-math-code")
+    assert whole["cost"] == whole["curricula"]["v1.1-math-code"]["cost"]
+    assert set(whole["saved"].values()) == {0}
+
+
+def test_a_trunk_that_variants_leave_at_different_points_counts_as_far_as_the_furthest_goes(
+    tmp_path: Path,
+) -> None:
+    import shutil
+
+    for folder in ("stages", "mixtures"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for name in ("sources.yaml", "sizes.yaml", "machines.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name, at in (("early", "0.5T"), ("late", "1T")):
+        text = f"from: v1.1@{at}\nstages:\n  - {{name: own, tokens: 100B}}\n"
+        (tmp_path / f"stages/{name}.yaml").write_text(text)
+    whole = tree("early", "late", project=Project(tmp_path))
+    trunk = whole["tree"][0]
+    assert trunk["tokens"] == trunk["ends_at"] == trunk["lineages"]["late"]
+    assert trunk["lineages"]["early"] < trunk["ends_at"]
+    assert whole["saved"]["tokens"] == trunk["lineages"]["early"]
+    assert whole["cost"]["tokens"] == trunk["tokens"] + sum(node["tokens"] for node in whole["tree"][1:])
+
+
+def test_the_first_repeat_is_the_first_step_that_reads_beyond_the_first_pass() -> None:
+    for name in VARIANTS:
+        for stage in compile_curriculum(SHIPPED, name, "rehearsal").stages:
+            told = summary._stage(stage)["sources"]
+            seen: dict[str, int] = {}
+            for step in range(stage.plan.first_step, stage.plan.first_step + stage.steps_run):
+                draws = stage.plan.draws(step)
+                for source in {draws.names[s] for s in draws.source[draws.pass_number >= 1]}:
+                    seen.setdefault(source, step)
+            for source, entry in told.items():
+                again = stage.plan.items(0).get(source, 0) > stage.plan.sources[source].segments[0].windows
+                repeat = entry["first_repeat"]
+                assert (repeat["step"] if repeat else None) == (None if again else seen.get(source))
+
+
+def keys(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every key, but names that people gave (of sources, curricula)."""
+    if isinstance(value, list):
+        for item in value:
+            yield from keys(item, path)
+    if isinstance(value, dict):
+        people_s = path[-1:] in {("sources",), ("curricula",), ("lineages",), ("provenance",)}
+        for key, item in value.items():
+            if not people_s:
+                yield key
+            yield from keys(item, (*path, key))
+
+
+def test_every_key_of_the_json_is_documented() -> None:
+    documented = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]*)`", document("plan-json.md")))))
+    one = summary.summarise(compile_curriculum(SHIPPED, "v1.1-math-code", "full"), "m", PAID)
+    one["provenance"] = {"slimpajama": "hub"}
+    one["stages"][1]["skip"] = [{"from": 1, "to": 2, "why": None}]
+    one["stages"][1]["leave_out"] = [{"source": "a", "shard": 2, "why": None}]
+    for value in (one, tree(*VARIANTS)):
+        assert set(keys(value)) <= documented
+    assert "first_repeat" in set(keys(one))
+
+
+def document(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+# --- curves ----------------------------------------------------------------------------------------------
+
+
+def test_the_curve_holds_every_stage_s_edges_and_the_peak_of_the_warm_up() -> None:
+    compiled = compile_curriculum(SHIPPED, "v1.1-math-code", "full")
+    rows = summary.curve(compiled.stages)
+    positions = [row["position"] for row in rows]
+    assert positions == sorted(set(positions))
+    assert {stage.stop for stage in compiled.stages} <= set(positions)
+    assert max(row["lr"] for row in rows) == 4e-4
+    assert next(row["batch_tokens"] for row in rows if row["position"] > 1_850_000_015_360) == 7_340_032
+    assert len(rows) < 400
+
+
+def test_a_plot_has_its_highest_point_at_the_top_and_zero_at_the_bottom() -> None:
+    lines = plots.curve([(1.0, 0.0), (2.0, 10.0), (3.0, 0.0)], 30, 4)
+    assert [len(line) for line in lines] == [30] * 4
+    blank = chr(0x2800)
+    assert set(lines[0][:5] + lines[0][-5:]) == {blank}
+    assert set(lines[0]) != {blank}
+    assert set(lines[3][:9]) != {blank}
+    stairs = plots.curve([(1.0, 1.0), (2.0, 4.0)], 10, 2, stairs=True)
+    assert set(stairs[0][:4]) == {blank} != set(stairs[0][6:])
+
+
+def test_the_picture_of_a_tree_is_well_formed_and_has_a_band_for_every_stage() -> None:
+    whole = tree(*VARIANTS)
+    text = planpicture.plan_picture("a <title>", whole["curricula"], whole["tree"])
+    root = ElementTree.fromstring(text)
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(root.findall(f"{space}rect")) == 1 + len(whole["tree"])
+    words = {element.text for element in root.iter(f"{space}text")}
+    assert set(VARIANTS) <= words
+    assert len(root.findall(f"{space}polyline")) == 2  # all three have one rate and one batch
+    edited = {name: {"curve": list(plan["curve"])} for name, plan in whole["curricula"].items()}
+    edited["v1.1"]["curve"] = [{**row, "lr": row["lr"] / 2} for row in edited["v1.1"]["curve"]]
+    text = planpicture.plan_picture("two rates", edited, whole["tree"])
+    assert len(ElementTree.fromstring(text).findall(f"{space}polyline")) == 3

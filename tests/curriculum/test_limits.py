@@ -1,0 +1,175 @@
+"""What a lineage may not do: read a source more often than allowed, by not one sequence; and what it takes over."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+
+import lineages
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from curriculum import corpora
+from curriculum.errors import CurriculumError, PlanError
+from curriculum.planner import compile_curriculum, kept_positions
+from curriculum.project import Project
+from curriculum.stock import Facts
+
+
+def read_of_c(files: dict[str, str], passes: str) -> int:
+    """Sequences of source `c` that the plan reads; PlanError where the limit of `passes` refuses it."""
+    mixture = files["mixtures/plain.yaml"] + f"passes: {{a: 1000000, c: {passes}}}\n"
+    project = lineages.project_of({**files, "mixtures/plain.yaml": mixture})
+    plan = compile_curriculum(project, "root", "full").stages[0].plan
+    return plan.windows_read(plan.end)["c"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 2, 5, 8, 16, 20, 25, 40]),
+    st.integers(1, 12),
+    st.integers(4, 60),
+    st.integers(1, 9),
+    st.sampled_from(["shuffled", "in-order"]),
+)
+def test_a_source_may_be_read_to_its_limit_and_not_one_sequence_more(
+    windows: int, batch: int, steps: int, weight: int, order: str
+) -> None:
+    sources = lineages.BASE["sources.yaml"]
+    root = lineages.BASE["stages/root.yaml"].replace("2000 tokens", f"{steps * batch * 4} tokens")
+    files = {
+        "sources.yaml": sources.replace(
+            "tokens: 85, order: in-order", f"tokens: {windows * 4}, order: {order}"
+        ),
+        "stages/root.yaml": root.replace("5 sequences", f"{batch} sequences"),
+        "mixtures/plain.yaml": f"weights: {{a: 3, c: {weight}}}\n",
+    }
+    try:
+        used = read_of_c(files, "1000000")
+    except PlanError as refused:
+        assume("never drawn" not in refused.what)
+        raise
+
+    def passes(sequences: int) -> str:
+        exact = Decimal(sequences) / Decimal(windows)
+        assert exact * windows == sequences
+        return str(exact)
+
+    assert read_of_c(files, passes(used)) == used
+    if used > 1:
+        with pytest.raises(PlanError, match="is too small"):
+            read_of_c(files, passes(used - 1))
+
+
+IN_ORDER = "weights: {a: 1, c: 1}\n"
+
+
+@pytest.mark.parametrize(("sequences", "fits"), [(42, True), (44, False)])
+def test_an_ordered_corpus_is_read_in_order_and_a_second_time_only_with_permission(
+    sequences: int, fits: bool
+) -> None:
+    """Source c has 21 windows and is in order; half of the sequences are its."""
+    root = lineages.BASE["stages/root.yaml"].replace("2000 tokens", f"{sequences * 4} tokens")
+    files = {"stages/root.yaml": root.replace("5 sequences", "2 sequences"), "mixtures/plain.yaml": IN_ORDER}
+    project = lineages.project_of(files)
+    if fits:
+        plan = compile_curriculum(project, "root", "full").stages[0].plan
+        draws = plan.sequences_at(np.arange(plan.sequences))
+        assert draws.window[draws.source == draws.names.index("c")].tolist() == list(range(21))
+        return
+    with pytest.raises(PlanError, match="1 is the limit") as refused:
+        compile_curriculum(project, "root", "full")
+    assert refused.value.hint is not None
+    assert "passes: {c: 2}" in refused.value.hint
+    allowed = lineages.project_of({**files, "mixtures/plain.yaml": IN_ORDER + "passes: {c: 2}\n"})
+    plan = compile_curriculum(allowed, "root", "full").stages[0].plan
+    draws = plan.sequences_at(np.arange(plan.sequences))
+    assert draws.window[draws.source == draws.names.index("c")].tolist() == [*range(21), 0]
+
+
+# --- positions that someone branches from ----------------------------------------------------------------
+
+
+def test_a_position_named_through_a_variant_is_kept_in_the_ancestor_s_stage_that_it_lies_in() -> None:
+    project = lineages.project_of(
+        {
+            "stages/mine.yaml": "from: root@1500\nstages:\n  - {name: a, until: 3000, mixture: other}\n",
+            "stages/early.yaml": "from: mine@700\nstages:\n  - {name: b, tokens: 400}\n",
+            "stages/late.yaml": "from: mine@1800\nstages:\n  - {name: b, tokens: 400}\n",
+        }
+    )
+    root, own = compile_curriculum(project, "mine", "full").stages
+    assert kept_positions(project, root, Fraction(1)) == (700, 1500)
+    assert kept_positions(project, own, Fraction(1)) == (1800,)
+    early = compile_curriculum(project, "early", "full").stages
+    assert early[0].stop == 700
+    assert early[0].name == "root/first"
+
+
+# --- what a size changes ---------------------------------------------------------------------------------
+
+
+def test_a_warm_up_is_lengthened_to_the_size_s_floor_and_the_plan_says_so() -> None:
+    size = (
+        "full: {}\nsmall: {tokens: 0.5, at_least: {warmup: 7 steps}}\n"
+        "low: {tokens: 0.5, at_least: {warmup: 1 step}}\n"
+    )
+    project = lineages.project_of({"sizes.yaml": size})
+    small = compile_curriculum(project, "root", "small").stages[0]
+    assert small.plan.learning_rate.warmup == 7 * 20
+    assert small.notes == ("the warm-up of 20 tokens is lengthened to 140",)
+    low = compile_curriculum(project, "root", "low").stages[0]
+    assert low.plan.learning_rate.warmup == 20
+    assert low.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("{hidden_size: 36}", "`num_attention_heads` of 4 does not cut a width of 36"),
+        ("{num_attention_heads: 8, num_key_value_heads: 3}", "does not divide 8"),
+        ("{num_key_value_heads: 3}", "`num_key_value_heads` of 3 does not divide 4 query heads"),
+    ],
+)
+def test_a_size_s_half_of_a_model_is_checked_together_with_the_curriculum_s(model: str, says: str) -> None:
+    project = lineages.project_of({"sizes.yaml": f"full: {{}}\nsmall: {{model: {model}}}\n"})
+    with pytest.raises(CurriculumError, match=says) as refused:
+        compile_curriculum(project, "root", "small")
+    assert refused.value.place is not None
+    assert refused.value.place.file == "sizes.yaml"
+
+
+def test_the_shape_of_a_decay_comes_out_of_the_stage_file() -> None:
+    curve = "{shape: wsd, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 2000, decay: 400 tokens%s}"
+    for said, shape in (("", "linear"), (", decay_shape: sqrt", "sqrt"), (", decay_shape: linear", "linear")):
+        root = lineages.BASE["stages/root.yaml"].replace(
+            "{shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 100k}", curve % said
+        )
+        plan = (
+            compile_curriculum(lineages.project_of({"stages/root.yaml": root}), "root", "full").stages[0].plan
+        )
+        assert plan.learning_rate.decay_shape == shape
+    gone = (1800 - 1600) / 400
+    assert plan.lr(plan.first_step + 89) == pytest.approx(1e-3 + (1 - gone) * 9e-3)
+
+
+def test_windows_of_prepared_text_are_counted_at_each_stage_s_own_length() -> None:
+    text = (
+        "from: root\nstages:\n"
+        "  - {name: a, until: 4000, sequence_length: 8, batch: 3 sequences, positions: restart}\n"
+    )
+    project = lineages.project_of({"stages/mine.yaml": text})
+    asked: list[int] = []
+
+    def facts(_: str, length: int) -> Facts:
+        asked.append(length)
+        return Facts(windows=800 // length, digest="d")
+
+    compiled = compile_curriculum(project, "mine", "full", facts=facts)
+    assert [stage.plan.sources["a"].windows for stage in compiled.stages] == [200, 100]
+    assert compiled.sources["a"].windows == 100
+    assert set(asked) == {4, 8}
+    texts = corpora.Texts(Project(project.root), compiled)
+    assert texts.sequence_length == 8
