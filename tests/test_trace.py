@@ -197,7 +197,6 @@ def test_the_edit_after_training_branches_from_the_last_clean_checkpoint_and_nev
     trained_copy: Path,
 ) -> None:
     project = trained_copy
-    said(project, "run", "variant", "--size", "full")
     bad = asked(project, "variant", "--source", "code", "--shard", "0")
     (edit,) = bad["edits"]
     assert bad["stages"][0]["checkpoints_touched"] == []
@@ -302,7 +301,9 @@ def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
 ) -> None:
     stage = trained_copy / "runs/full/trunk/basic"
     written = (stage / "attempts/0001/job.json").read_text()
-    (stage / "job.json").write_text(written.replace(str(trained), str(trained_copy)))
+    written = written.replace(str(trained), str(trained_copy)).replace("attempts/0001", "attempts/0099")
+    (stage / "job.json").write_text(written)
+    (stage / "attempts/0099").mkdir()
     shutil.rmtree(stage / "checkpoints")
     (stage / "DONE").unlink()
     job = jobs.load(stage / "job.json")
