@@ -37,6 +37,7 @@ class Stage:
     checkpoints: tuple[Kept, ...]
     pins_without_checkpoint: tuple[int, ...]
     shared_by: tuple[str, ...]
+    events: tuple[str, ...]
     held_out: Mapping[str, float]
     held_out_at: int | None
 
@@ -172,6 +173,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         ),
         pins_without_checkpoint=tuple(sorted(set(pins) - {c.position for c in found})),
         shared_by=tuple(passing) if len(passing) > 1 else (),
+        events=stage.events,
         held_out={n: entry["loss"] for n, entry in measured[last]["sets"].items()}
         if last is not None
         else {},

@@ -43,9 +43,8 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
             sequence_length=plan.sequence_length,
             vocab_size=int(plan.model["vocab_size"]),
         )
-        known = {state.digest for state in dataset.manifest.states}
         for segment in source.segments:
-            if segment.digest is not None and segment.digest not in known:
+            if segment.digest is not None and segment.digest not in dataset.digests:
                 raise DataError(
                     f"the text in `{folders[name]}` is not the text that the plan of `{name}` was made for",
                     hint="put the prepared text back; `curriculum verify` names every difference",

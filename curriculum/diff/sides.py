@@ -54,7 +54,13 @@ def side(project: Project, asked: str, size: str) -> Side:
     texts = Texts(project, declared)
     if texts.tokenizer is not None:
         declared = compile_legs(
-            project, address.curriculum, legs, size, facts=texts.facts, tokenizer=texts.tokenizer
+            project,
+            address.curriculum,
+            legs,
+            size,
+            facts=texts.facts,
+            begun=texts.begun,
+            tokenizer=texts.tokenizer,
         )
     return Side(asked, stretches(declared.stages))
 

@@ -62,6 +62,7 @@ class Dataset:
         self._ends = np.cumsum([shard.windows for shard in self._shards], dtype=np.int64)
         self.windows = int(self._ends[-1]) if self._shards else 0
         self.digest = manifest.digest
+        self.digests = frozenset(state.digest for state in manifest.states)
         self.split_digest = record.digest
         self.shards = tuple(shard.file for shard in record.shards)
 

@@ -76,6 +76,8 @@ def _stage(stage: Stage) -> Text:
         )
     if stage.shared_by:
         line.append(f"\nshared by {', '.join(stage.shared_by)}", style="dim")
+    for event in stage.events:
+        line.append(f"\n{event}")
     if stage.held_out:
         line.append(
             f"\nheld-out {losses(stage.held_out)}  at {show_count(stage.held_out_at or 0)}", style="dim"

@@ -30,6 +30,10 @@ class Text:
     reads: list[int] = field(default_factory=list)
     broken_at: int | None = None
 
+    @property
+    def digests(self) -> frozenset[str]:
+        return frozenset({self.digest})
+
     def read(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
         self.reads.append(len(windows))
         if self.broken_at is not None and len(self.reads) > self.broken_at:
