@@ -49,7 +49,13 @@ def find(project: Project, address: Address, size: str) -> Found:
     legs = lineage(project, address.curriculum)[:1] if at_zero else legs_to(project, address)
     tokenizer = texts.loaded_tokenizer
     compiled = compile_legs(
-        project, address.curriculum, legs, size, facts=texts.facts, tokenizer=texts.tokenizer
+        project,
+        address.curriculum,
+        legs,
+        size,
+        facts=texts.facts,
+        begun=texts.begun,
+        tokenizer=texts.tokenizer,
     )
     first, last = compiled.stages[0], compiled.stages[-1]
     imported = None

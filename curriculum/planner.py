@@ -14,15 +14,15 @@ from typing import Any
 
 from curriculum import imports, schema
 from curriculum.errors import CurriculumError, PlanError, did_you_mean
+from curriculum.limits import check_drawn, check_passes
 from curriculum.lineage import Leg, Setting, legs_to, lineage, parse_address
-from curriculum.mixing import Tree
 from curriculum.order import Before, blends_of, without_skipped
 from curriculum.plan import Parent, StagePlan
 from curriculum.project import Project
 from curriculum.scaling import Scaler, size_place
 from curriculum.schedule import LARGEST_POSITION, LearningRate, Rewarm
 from curriculum.stock import Begun, Facts, SourceChoice, check_stand_ins, mixture, source_plans
-from curriculum.units import show_count, show_exact, show_share
+from curriculum.units import show_count, show_exact
 
 LR_JUMP = 0.01  # a branch whose own curve starts further than this from the parent's needs `rewarm:`
 
@@ -292,8 +292,8 @@ def _compile_stage(
     if leg.cut is not None:
         cut_steps = -((start - scaler.tokens(leg.cut)) // batch_tokens)
         stop = start + min(max(cut_steps, 0), steps) * batch_tokens
-    _check_drawn(project, setting, plan, weights, scaler, notes)
-    _check_passes(project, setting, plan, limits, stop)
+    check_drawn(project, setting, plan, weights, scaler, notes)
+    check_passes(project, setting, plan, limits, stop)
     checkpoint_every, evaluate_every = _cadence(setting, scaler, plan, notes)
     total = sum(weights.values())
     return CompiledStage(
@@ -367,7 +367,7 @@ def _optimizer(setting: Setting) -> dict[str, Any]:
     }
 
 
-# --- learning rate, checks, cadence ----------------------------------------------------------------------
+# --- learning rate, cadence ----------------------------------------------------------------------
 
 
 def _learning_rate(
@@ -416,66 +416,6 @@ def _learning_rate(
             f"the learning rate stays at its minimum beyond its horizon of {show_count(curve.horizon)} tokens"
         )
     return curve
-
-
-def _check_drawn(
-    project: Project,
-    setting: Setting,
-    plan: StagePlan,
-    weights: Mapping[str, int],
-    scaler: Scaler,
-    notes: list[str],
-) -> None:
-    _, document = project.mixture(setting.mixture)
-    drawn_before = plan.read_before
-    drawn = plan.windows_read(plan.end)
-    tree = Tree(dict(weights))
-    for name in weights:
-        if drawn.get(name, 0) > drawn_before.get(name, 0):
-            continue
-        smallest = (int(tree.where(name, 0)) + 1) * plan.sequence_length
-        what = (
-            f"source `{name}` has weight but is never drawn in stage `{setting.curriculum}/{setting.stage}`"
-        )
-        if scaler.scale == 1:
-            raise PlanError(
-                what,
-                place=document.place(("weights", name)),
-                hint=f"its share of {show_share(Fraction(weights[name], tree.total))} is first served by a stage of "
-                f"{show_count(smallest)} tokens; lengthen the stage or raise the weight",
-            )
-        notes.append(f"{what}: at this size it is first served after {show_count(smallest)} tokens")
-
-
-def _check_passes(
-    project: Project, setting: Setting, plan: StagePlan, limits: Mapping[str, Fraction], stop: int
-) -> None:
-    _, document = project.mixture(setting.mixture)
-    used = plan.items((stop - plan.start) // plan.sequence_length)
-    for name, limit in limits.items():
-        source = plan.sources[name]
-        if source.windows == 0:
-            continue  # neither declared nor prepared yet: checked again once it is
-        unseen = setting.positions == "unseen"
-        allowed = Fraction(1) if unseen else limit
-        last = source.segments[-1]
-        most = last.first_item + (allowed - last.pass_number) * last.windows
-        if used.get(name, 0) > most:
-            raise PlanError(
-                f"source `{name}` is too small: stage `{setting.curriculum}/{setting.stage}` would bring it to "
-                f"{source.passes(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit",
-                place=setting.place("positions") if unseen else document.place(("weights", name)),
-                hint="lower its weight, shorten the stage, or "
-                + (
-                    "leave `positions: unseen` out"
-                    if unseen
-                    else f"allow more: `passes: {{{name}: {math.ceil(source.passes(used[name]))}}}`"
-                ),
-            )
-
-
-def _passes(limit: Fraction) -> str:
-    return str(limit) if limit.denominator == 1 else f"{float(limit):g}"
 
 
 def _cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> tuple[int, int]:

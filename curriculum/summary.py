@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from curriculum import imports, schema
+from curriculum import imports, readings, schema
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.stock import SourceChoice
 from curriculum.units import show_count

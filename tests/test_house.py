@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: list[set[str]] = [
     {"errors", "units", "schedule", "permutation", "mixing", "durable", "bootstrap"},
-    {"plan", "job", "shards", "tokenizer", "checkpoints", "ledger", "huggingface"},
+    {"passes", "plan", "readings", "job", "shards", "tokenizer", "checkpoints", "ledger", "huggingface"},
     {"yamlfile", "schema", "models"},
     {"project", "lineage"},
     {"scaling", "imports"},
-    {"order", "stock"},
+    {"segments", "order", "stock", "limits"},
     {"planner"},
     {"corpora"},
     {
@@ -32,6 +32,7 @@ FLOORS: list[set[str]] = [
         "modelcard",
         "compare",
         "marks",
+        "whereabouts",
     },
     {
         "supervisor",
@@ -46,8 +47,10 @@ FLOORS: list[set[str]] = [
         "retention",
         "exports",
         "importing",
+        "remedy",
+        "damage",
     },
-    {"view", "live", "watch", "picture", "overlay", "axes", "report"},
+    {"view", "live", "watch", "picture", "planpicture", "overlay", "axes", "report"},
     {"cli", "__main__"},
 ]
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]

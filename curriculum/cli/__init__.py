@@ -13,7 +13,7 @@ from curriculum.cli import ask, care, do, look, share
 VERBS = (
     *(do.init, do.plan, do.prepare, do.run, do.stop, do.branch),
     *(look.status, look.compare, look.report),
-    *(ask.batch, ask.diff),
+    *(ask.batch, ask.trace, ask.diff),
     *(care.verify, care.prune),
     *(share.export, share.import_),
 )

@@ -65,6 +65,9 @@ def _headline(summary: Mapping[str, Any], compiled: Compiled) -> Text:
         text.append(f"  {about}")
     start = [summary["imported"]["from"]] if summary["imported"] else []
     text.append(f"\nlineage {' -> '.join([*start, *(stage.name for stage in compiled.stages)])}")
+    for each in compiled.stages:
+        for event in each.events:
+            text.append(f"\n  {each.name} {event}")
     if compiled.scaled:
         text.append(
             f"\na smaller plan: size `{summary['size']}` scales every length by {summary['scale']:g}; "

@@ -108,7 +108,7 @@ def project_of(folder: Path, files: dict[str, str]) -> Project:
 
 
 def lineage_of(project: Project, name: str, windows: int = 7) -> diff.clock.Lineage:
-    compiled = compile_curriculum(project, name, "full", facts=lambda d: Facts(windows=windows, digest=d))
+    compiled = compile_curriculum(project, name, "full", facts=lambda d, _: Facts(windows=windows, digest=d))
     return diff.stretches(compiled.stages)
 
 

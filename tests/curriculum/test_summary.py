@@ -101,7 +101,7 @@ def test_a_trunk_that_variants_leave_at_different_points_counts_as_far_as_the_fu
 def test_the_first_repeat_is_the_first_step_that_reads_beyond_the_first_pass() -> None:
     for name in VARIANTS:
         for stage in compile_curriculum(SHIPPED, name, "rehearsal").stages:
-            told = summary._stage(stage)["sources"]
+            told = summary.stage_summary(stage)["sources"]
             seen: dict[str, int] = {}
             for step in range(stage.plan.first_step, stage.plan.first_step + stage.steps_run):
                 draws = stage.plan.draws(step)
