@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import Annotated
 
 import typer
@@ -31,7 +33,7 @@ def batch(
     """Show the sources, windows and documents of any step, before or after it ran."""
     from curriculum import trace
     from curriculum.errors import PlanError
-    from curriculum.view.questions import batch_view
+    from curriculum.view.questions import TEXT_WIDTH, batch_lines
 
     if (rank is None) != (of is None):
         raise PlanError("`--rank` and `--of` go together", hint="as in `--rank 0 --of 2`")
@@ -41,7 +43,8 @@ def batch(
     if as_json:
         print_json(listing)
     else:
-        open_console().print(batch_view(listing))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else TEXT_WIDTH
+        print("\n".join(batch_lines(listing, width)))
 
 
 def trace(

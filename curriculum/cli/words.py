@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,8 +43,12 @@ def open_console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    print()
+    import orjson  # the standard library lays out in Python: seconds for a batch of thousands
+
+    text = orjson.dumps(
+        value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+    )
+    sys.stdout.write(text.decode())
 
 
 def stopped(command: str) -> typer.Exit:

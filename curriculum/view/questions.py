@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
 from curriculum.diff import Parting
 from curriculum.units import show_exact
-from curriculum.view.tables import table
+
+TEXT_WIDTH = 160
 
 
-def batch_view(listing: Mapping[str, Any]) -> RenderableType:
-    """The slots of one step."""
-    head = Text(
+def batch_lines(listing: Mapping[str, Any], width: int = TEXT_WIDTH) -> Iterator[str]:
+    """The slots of one step, plain: a step of thousands would take a table of rich's seconds to lay out.
+
+    Text is cut to `width` columns; nothing else is.
+    """
+    yield (
         f"step {show_exact(listing['step'])} of {listing['curriculum']}/{listing['stage']}: "
         f"{len(listing['slots'])} sequences of {listing['sequence_length']} tokens "
         f"from {show_exact(listing['position'])} on, LR {listing['lr']:.4g}"
     )
-    parts: list[RenderableType] = [head]
-    if any("text" in slot for slot in listing["slots"]):
-        for slot in listing["slots"]:
-            documents = ", ".join(document["id"] for document in slot["documents"])
-            parts.append(
-                Text(
-                    f"{slot['slot']:>4}  {slot['source']} pass {slot['pass']}, window {slot['window']}: {documents}"
-                )
-            )
-            parts.append(
-                Text(f"      {repr(slot['text'])[1:-1]}", style="dim", no_wrap=True, overflow="ellipsis")
-            )
+    slots = listing["slots"]
+    documents = [", ".join(document["id"] for document in slot.get("documents", [])) for slot in slots]
+    if any("text" in slot for slot in slots):
+        for slot, names in zip(slots, documents, strict=True):
+            yield f"{slot['slot']:>4}  {slot['source']} pass {slot['pass']}, window {slot['window']}: {names}"
+            text = f"      {repr(slot['text'])[1:-1]}"
+            yield text if len(text) <= width else f"{text[: width - 1]}…"
     else:
-        drawn = table(
-            ("slot", "right"),
-            ("source", "left"),
-            ("pass", "right"),
-            ("window", "right"),
-            ("documents", "left"),
-        )
-        for slot in listing["slots"]:
-            documents = ", ".join(document["id"] for document in slot.get("documents", []))
-            drawn.add_row(
-                str(slot["slot"]), slot["source"], str(slot["pass"]), show_exact(slot["window"]), documents
+        cells = [
+            (str(slot["slot"]), slot["source"], str(slot["pass"]), show_exact(slot["window"]))
+            for slot in slots
+        ]
+        heads = ("slot", "source", "pass", "window")
+        wide = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        for (number, source, turn, window), names in zip(
+            (heads, *cells), ("documents", *documents), strict=True
+        ):
+            line = (
+                f"{number:>{wide[0]}}  {source:<{wide[1]}}  {turn:>{wide[2]}}  {window:>{wide[3]}}  {names}"
             )
-        parts.append(drawn)
+            yield line.rstrip()
     if not listing["prepared"]:
-        parts.append(
-            Text("documents are shown once the text is prepared (`curriculum prepare`)", style="dim")
-        )
-    return Group(*parts)
+        yield "documents are shown once the text is prepared (`curriculum prepare`)"
 
 
 def parting_view(parting: Parting, old: str, new: str) -> RenderableType:
