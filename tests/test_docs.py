@@ -1,14 +1,20 @@
 """Every command that the documentation shows is run, in a project of its own, in the order in which it stands there.
 
-In a tutorial or how-to, a block ```` ```yaml ```` whose first line is `# PATH` is written to that file, a block
-```` ```console ```` is run line by line (`$ ` begins a command; the lines after it must be among its output, where
-figures may differ; `…` stands for anything), and ```` ```console refused ```` must end with an error.
+In a tutorial or how-to,
+
+* a block ```` ```yaml ```` whose first line is `# PATH` is written to that file;
+* a block ```` ```console ```` is run line by line: `$ ` begins a command, the lines after it must be among its output,
+  where figures may differ and `…` stands for anything; ```` ```console refused ```` must end with an error;
+* a block ```` ```python ```` is run by itself.
+
+A page whose first line is `<!-- goes on from PAGE.md -->` is run after that page, in a copy of the folder it leaves.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -57,21 +63,44 @@ def check_shown(command: Command, output: str, page: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def parent(page: Path) -> Path | None:
+    """The page from whose folder `page` goes on."""
+    found = re.match(r"<!-- goes on from (\S+) -->", page.read_text())
+    return (page.parent / found[1]).resolve() if found else None
+
+
+def goes_on_from(page: Path) -> list[Path]:
+    return [other for other in PAGES if parent(other) == page]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if parent(p) is None], ids=lambda page: page.stem)
 def test_every_command_that_a_page_shows_works_as_shown(page: Path, tmp_path: Path) -> None:
-    folder = tmp_path
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)),
-        "COLUMNS": "160",
-    }
+    follow(page, tmp_path)
+    assert all(other in PAGES for other in map(parent, PAGES) if other is not None)
+
+
+def follow(page: Path, root: Path) -> None:
+    """Do what `page` says, beginning in `root`, then every page that goes on from where it ends."""
+    folder, environment = (
+        root,
+        {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)),
+            "COLUMNS": "160",
+        },
+    )
     for info, body in blocks(page):
         kind = info.split()[0] if info else ""
         if kind == "yaml" and (name := re.match(r"# (\S+\.yaml)\n", body)):
             target = folder / name[1]
             assert target.parent.is_dir(), f"{page.name} writes {name[1]}, whose folder is not there"
             target.write_text(body.partition("\n")[2])
+        elif kind == "python":
+            done = subprocess.run(
+                [sys.executable, "-c", body], cwd=folder, env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{page.name}:\n{body}\n{done.stderr}"
         elif kind == "console":
             for command in commands(info, body):
                 if command.line.startswith("cd "):
@@ -88,6 +117,10 @@ def test_every_command_that_a_page_shows_works_as_shown(page: Path, tmp_path: Pa
                 output = done.stdout + done.stderr
                 assert (done.returncode != 0) == command.refused, f"{page.name}: `{command.line}`\n{output}"
                 check_shown(command, output, page)
+    for number, other in enumerate(goes_on_from(page)):
+        copy = root.parent / f"{root.name}-{number}"
+        shutil.copytree(folder, copy)
+        follow(other, copy)
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
