@@ -6,6 +6,7 @@ from pathlib import Path
 
 from curriculum import durable
 from curriculum.errors import ConfigError, NotFound
+from curriculum.schema import jsonschema
 
 ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
 
@@ -25,7 +26,7 @@ def init(folder: Path) -> list[Path]:
     source = shipped()
     files = [source / name for name in ROOT_FILES]
     for part in ("stages", "mixtures"):
-        files += sorted((source / part).glob("*.yaml"))
+        files += [*sorted((source / part).glob("*.yaml")), source / part / "README.md"]
     targets = [folder / path.relative_to(source) for path in files]
     there = [target for target in targets if target.exists()]
     if there:
@@ -37,4 +38,19 @@ def init(folder: Path) -> list[Path]:
         durable.make_directory(target.parent)
         durable.write_bytes(target, path.read_bytes())
     durable.write_bytes(folder / ".gitignore", b"/runs/\n/data/\n")
-    return targets
+    return targets + write_schemas(folder)
+
+
+def write_schemas(project: Path) -> list[Path]:
+    """Write, or write anew, the JSON schemas that editors check the project's files with; touches nothing else."""
+    if not ((project / "stages").is_dir() and (project / "mixtures").is_dir()):
+        raise NotFound(
+            f"`{project}` is no project: it does not hold `stages/` and `mixtures/`",
+            hint=f"without `--schema`, `curriculum init {project}` writes a whole one there",
+        )
+    written = []
+    for name, text in jsonschema.texts().items():
+        durable.make_directory((project / name).parent)
+        durable.write_bytes(project / name, text.encode(), replace=True)
+        written.append(project / name)
+    return written

@@ -22,10 +22,21 @@ from curriculum.cli.words import (
 )
 
 
-def init(folder: Annotated[Path, typer.Argument(help="the folder to write the project into")]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="the folder to write the project into")],
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="of a project that is there, write only the schemas that editors use"),
+    ] = False,
+) -> None:
     """Write a new project that you own: stages, mixtures, sources, sizes, machines."""
     from curriculum import scaffold
 
+    if schema:
+        written = scaffold.write_schemas(folder)
+        print(f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in")
+        print("  # yaml-language-server: $schema=../.schema/stages.json")
+        return
     written = scaffold.init(folder)
     print(
         f"{len(written)} files in {folder}: begin with stages/v1.1-math-code.yaml, "

@@ -36,7 +36,11 @@ class MachineEntry(Entry):
     attention: Literal["auto", "flash-attn", "sdpa-flash", "sdpa-cudnn", "sdpa"] = Field(
         default="auto", description="Which kernels compute attention."
     )
-    compile: FlagOrAuto = Field(default=None, description="Whether blocks are compiled: auto, true or false.")
+    compile: FlagOrAuto = Field(
+        default=None,
+        description="Whether blocks are compiled: auto, true or false.",
+        json_schema_extra={"default": "auto"},
+    )
     activation_checkpointing: Literal["none", "full"] = Field(
         default="none", description="full: keep no activations inside a block; slower, less memory."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -28,13 +28,15 @@ from curriculum.schema.fields import Refusal
 class TokenizerEntry(Entry):
     """A tokenizer: a file, or one that is trained from sources."""
 
+    one_of: ClassVar[tuple[str, ...]] = ("path", "train")
+
     path: Text | None = Field(default=None, description="A `tokenizer.json`, from the project's folder.")
     train: Names | None = Field(default=None, description="Sources that a byte-level BPE is trained on.")
     vocab_size: Size | None = Field(default=None, description="Its number of ids; needed with `train`.")
 
     @model_validator(mode="after")
     def _file_or_trained(self) -> Self:
-        exactly_one(self, ("path", "train"), "a file, `path: …/tokenizer.json`, or `train: [SOURCE, …]`")
+        exactly_one(self, "a file, `path: …/tokenizer.json`, or `train: [SOURCE, …]`")
         if self.train and self.vocab_size is None:
             raise Refusal("lacks `vocab_size`", "as in `vocab_size: 4096`")
         if self.train and self.vocab_size is not None and self.vocab_size < 257:
@@ -50,6 +52,8 @@ _PLACES = ("hub", "installed", "stdlib", "folder")
 class ReadEntry(Entry):
     """Where documents are: one of hub, installed, stdlib and folder; and which files there."""
 
+    one_of: ClassVar[tuple[str, ...]] = _PLACES
+
     hub: Hub | None = Field(default=None, description="A dataset of the Hugging Face hub, as OWNER/NAME.")
     installed: Texts | None = Field(default=None, description="Installed packages whose files are read.")
     stdlib: Flag | None = Field(default=None, description="true: Python's own library, without its tests.")
@@ -62,7 +66,7 @@ class ReadEntry(Entry):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        place = exactly_one(self, _PLACES, "as in `read: {folder: my-texts}` or `read: {hub: OWNER/NAME}`")
+        place = exactly_one(self, "as in `read: {folder: my-texts}` or `read: {hub: OWNER/NAME}`")
         if self.stdlib is False:
             raise Refusal("can only be true", "or name another place to read from", "stdlib")
         for key, places in {"revision": ("hub",), "files": _no("stdlib"), "subsets": _no("stdlib")}.items():
@@ -78,6 +82,8 @@ def _no(place: str) -> tuple[str, ...]:
 class HeldOutEntry(Entry):
     """What is kept from training to measure the loss on: a share by content, or the corpus's own split."""
 
+    one_of: ClassVar[tuple[str, ...]] = ("share", "split")
+
     share: HeldOutShare | None = Field(
         default=None, description="A share of the documents; `5%` alone says the same."
     )
@@ -87,7 +93,7 @@ class HeldOutEntry(Entry):
 
     @model_validator(mode="after")
     def _share_or_split(self) -> Self:
-        exactly_one(self, ("share", "split"), "`held_out: 5%` or `held_out: {split: validation}`")
+        exactly_one(self, "`held_out: 5%` or `held_out: {split: validation}`")
         return self
 
 
@@ -105,10 +111,14 @@ class SourceEntry(Entry):
         default=None, description="Take only this of each file."
     )
     held_out: Annotated[
-        HeldOutEntry, BeforeValidator(lambda value: value if isinstance(value, dict) else {"share": value})
+        HeldOutEntry,
+        BeforeValidator(
+            lambda value: value if isinstance(value, dict) else {"share": value},
+            json_schema_input_type=HeldOutShare | HeldOutEntry,
+        ),
     ] = Field(description="Kept to measure the loss on: `5%`, or `{split: validation}`.")
     tokens: Count | None = Field(
-        default=None, description="Its size; an estimate that holds until it is prepared."
+        default=None, description="Its size, as in `659B`; an estimate that holds until it is prepared."
     )
     tokens_from: Text | None = Field(default=None, description="Where that size is from.")
     assumed: Flag = Field(

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from curriculum.errors import did_you_mean
 from curriculum.huggingface import PREFIX
@@ -39,6 +39,7 @@ from curriculum.schema.fields import Refusal
 from curriculum.units import Length
 
 
+@fields.form(enum=sorted(CATALOGUE))
 def _known_model(value: Any) -> str:
     if not isinstance(value, str) or value not in CATALOGUE:
         hint = (
@@ -50,7 +51,7 @@ def _known_model(value: Any) -> str:
     return value
 
 
-ModelName = Annotated[str, PlainValidator(_known_model, str)]
+ModelName = Annotated[str, _known_model]
 
 
 class ModelNumbers(Entry):
@@ -212,6 +213,8 @@ class LeaveOutEntry(Entry):
 class StageEntry(Entry):
     """One stage. It keeps, from the stage before it, everything it does not state."""
 
+    one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
+
     name: Name = Field(description="Its name, unique in the file; as in `name: cooldown`.")
     until: Position | None = Field(
         default=None, description="Position at which it ends, from the root; as in `2T`."
@@ -244,9 +247,7 @@ class StageEntry(Entry):
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
-        exactly_one(
-            self, ("until", "tokens"), "`until: 2T` is a position from the root, `tokens: 150B` a length"
-        )
+        exactly_one(self, "`until: 2T` is a position from the root, `tokens: 150B` a length")
         return self
 
 
