@@ -28,7 +28,8 @@ def init(folder: Path) -> list[Path]:
     for part in ("stages", "mixtures"):
         files += [*sorted((source / part).glob("*.yaml")), source / part / "README.md"]
     targets = [folder / path.relative_to(source) for path in files]
-    there = [target for target in targets if target.exists()]
+    schemas = [folder / name for name in jsonschema.texts()]
+    there = [target for target in (*targets, *schemas) if target.exists()]
     if there:
         raise ConfigError(
             f"`{there[0]}` exists already; nothing was written",

@@ -34,7 +34,9 @@ def init(
 
     if schema:
         written = scaffold.write_schemas(folder)
-        print(f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in")
+        print(
+            f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in"
+        )
         print("  # yaml-language-server: $schema=../.schema/stages.json")
         return
     written = scaffold.init(folder)

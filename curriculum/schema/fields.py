@@ -214,7 +214,7 @@ def whole(least: int, most: int, example: str) -> Form:
         return number
 
     number_alone = {"type": "integer", "minimum": least, "maximum": most}
-    return Form(read, {"anyOf": [number_alone, {"type": "string", "pattern": written(COUNT)}]})
+    return Form(read, _number_or_text(number_alone, written(COUNT)))
 
 
 def number(example: str, *, zero: bool = False, most: str | None = None) -> Form:
@@ -235,7 +235,7 @@ def number(example: str, *, zero: bool = False, most: str | None = None) -> Form
     number_alone: dict[str, Any] = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0}
     if largest is not None:
         number_alone["maximum"] = float(largest)
-    return Form(read, _number_or_text(number_alone, written(FRACTION), example))
+    return Form(read, _number_or_text(number_alone, written(FRACTION)))
 
 
 def pair(one: Form) -> Form:
@@ -281,7 +281,7 @@ def length(example: str, *units: Unit, said: Said) -> Form:
     if said == "scale":
         return Form(read, _text_alone(written(with_unit, NUMBER + SUFFIX.replace("?)", ")")), example))
     number_alone = {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT}
-    return Form(read, _number_or_text(number_alone, written(with_unit, NUMBER + SUFFIX), example))
+    return Form(read, _number_or_text(number_alone, written(with_unit, NUMBER + SUFFIX)))
 
 
 def rate(unit: str, example: str) -> Form:
@@ -317,8 +317,8 @@ def _text_alone(pattern: str, example: str) -> dict[str, Any]:
     return {"type": "string", "pattern": pattern, "examples": [example]}
 
 
-def _number_or_text(number_alone: dict[str, Any], pattern: str, example: str) -> dict[str, Any]:
-    return {"anyOf": [number_alone, {"type": "string", "pattern": pattern}], "examples": [example]}
+def _number_or_text(number_alone: dict[str, Any], pattern: str) -> dict[str, Any]:
+    return {"anyOf": [number_alone, {"type": "string", "pattern": pattern}]}
 
 
 def _plain(value: Any) -> str | int:

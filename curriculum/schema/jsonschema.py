@@ -70,7 +70,10 @@ class _Written(GenerateJsonSchema):
         return made if default is None else {**made, "default": default}
 
     def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
-        names, values = self.generate_inner(schema["keys_schema"]), self.generate_inner(schema["values_schema"])
+        names, values = (
+            self.generate_inner(schema["keys_schema"]),
+            self.generate_inner(schema["values_schema"]),
+        )
         return {"type": "object", "propertyNames": names, "additionalProperties": values}
 
     def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:

@@ -49,9 +49,11 @@ class MachineEntry(Entry):
     )
     threads: Size | None = Field(default=None, description="CPU threads of each process; else an even share.")
     throughput: Throughput | None = Field(
-        default=None, description="What a plan assumes, as in `24k tokens/s/gpu`."
+        default=None, description="Tokens that a plan assumes; as in `24k tokens/s/gpu`."
     )
-    price: Price | None = Field(default=None, description="What a plan assumes, as in `2 USD/gpu-hour`.")
+    price: Price | None = Field(
+        default=None, description="Money that a plan assumes; as in `2 USD/gpu-hour`."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -30,9 +30,16 @@ class TokenizerEntry(Entry):
 
     one_of: ClassVar[tuple[str, ...]] = ("path", "train")
 
-    path: Text | None = Field(default=None, description="A `tokenizer.json`, from the project's folder.")
-    train: Names | None = Field(default=None, description="Sources that a byte-level BPE is trained on.")
-    vocab_size: Size | None = Field(default=None, description="Its number of ids; needed with `train`.")
+    path: Text | None = Field(
+        default=None,
+        description="A file, from the project's folder; as in `tokenizers/llama-2/tokenizer.json`.",
+    )
+    train: Names | None = Field(
+        default=None, description="Sources that a byte-level BPE is trained on; as in `[sotu, stdlib]`."
+    )
+    vocab_size: Size | None = Field(
+        default=None, description="Its number of ids, needed with `train`; as in `4096`."
+    )
 
     @model_validator(mode="after")
     def _file_or_trained(self) -> Self:
@@ -54,11 +61,17 @@ class ReadEntry(Entry):
 
     one_of: ClassVar[tuple[str, ...]] = _PLACES
 
-    hub: Hub | None = Field(default=None, description="A dataset of the Hugging Face hub, as OWNER/NAME.")
-    installed: Texts | None = Field(default=None, description="Installed packages whose files are read.")
+    hub: Hub | None = Field(default=None, description="A dataset of the Hugging Face hub.")
+    installed: Texts | None = Field(
+        default=None, description="Installed packages whose files are read; as in `[sympy, mpmath]`."
+    )
     stdlib: Flag | None = Field(default=None, description="true: Python's own library, without its tests.")
-    folder: Text | None = Field(default=None, description="A folder, from the project's or absolute.")
-    files: Texts | None = Field(default=None, description="Patterns: `**/` any folders, `*` part of a name.")
+    folder: Text | None = Field(
+        default=None, description="A folder, from the project's or absolute; as in `texts`."
+    )
+    files: Texts | None = Field(
+        default=None, description="Patterns, `**/` any folders, `*` part of a name; as in `**/*.jsonl`."
+    )
     exclude: Texts | None = Field(default=None, description="Patterns of files to leave out.")
     subsets: Texts | None = Field(default=None, description="Folders below which `files` are looked for.")
     revision: Text | None = Field(default=None, description="Branch, tag or commit of the hub's dataset.")
@@ -85,7 +98,7 @@ class HeldOutEntry(Entry):
     one_of: ClassVar[tuple[str, ...]] = ("share", "split")
 
     share: HeldOutShare | None = Field(
-        default=None, description="A share of the documents; `5%` alone says the same."
+        default=None, description="A share of the documents, what a number alone says as well; as in `5%`."
     )
     split: Text | None = Field(
         default=None, description="Files with this word in their path; as in `validation`."
@@ -101,11 +114,13 @@ class SourceEntry(Entry):
     """A source: documents under a name."""
 
     about: Text | None = Field(default=None, description="What it is, for people.")
-    read: ReadEntry = Field(description="Where its documents are, as in `{folder: my-texts}`.")
+    read: ReadEntry = Field(description="Where its documents are; as in `{folder: my-texts}`.")
     id: Text | None = Field(default=None, description="Column with a document's own id; else file and row.")
-    drop: dict[Text, Values] = Field(default={}, description="Column to values whose documents are left out.")
+    drop: dict[Text, Values] = Field(
+        default={}, description="Column to values whose documents are left out; as in `{lang: [fr, de]}`."
+    )
     keep: dict[Text, Values] = Field(
-        default={}, description="Column to values; other documents are left out."
+        default={}, description="Column to values, other documents are left out; as in `{lang: en}`."
     )
     extract: Literal["chinese-docstrings"] | None = Field(
         default=None, description="Take only this of each file."
@@ -116,9 +131,9 @@ class SourceEntry(Entry):
             lambda value: value if isinstance(value, dict) else {"share": value},
             json_schema_input_type=HeldOutShare | HeldOutEntry,
         ),
-    ] = Field(description="Kept to measure the loss on: `5%`, or `{split: validation}`.")
+    ] = Field(description="Kept to measure the loss on; as in `5%` or `{split: validation}`.")
     tokens: Count | None = Field(
-        default=None, description="Its size, as in `659B`; an estimate that holds until it is prepared."
+        default=None, description="Its size, an estimate that holds until it is prepared; as in `659B`."
     )
     tokens_from: Text | None = Field(default=None, description="Where that size is from.")
     assumed: Flag = Field(

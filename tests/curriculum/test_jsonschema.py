@@ -25,7 +25,9 @@ from curriculum.schema.entry import Entry
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGES = ROOT / "tests" / "messages"
 SHIPPED = sorted(
-    str(path.relative_to(ROOT)) for folder in (".", "stages", "mixtures") for path in (ROOT / folder).glob("*.yaml")
+    str(path.relative_to(ROOT))
+    for folder in (".", "stages", "mixtures")
+    for path in (ROOT / folder).glob("*.yaml")
 )
 VALIDATORS = {name: Draft7Validator(jsonschema.schema_of(model)) for name, model in jsonschema.FILES.items()}
 
@@ -157,7 +159,19 @@ def test_every_way_to_write_a_number_is_a_number_to_both(rate: str, length: str)
 # --- whatever the models accept, the schemas accept ------------------------------------------------------
 
 WRITTEN = (
-    *("a", "sotu", "v1.1", "no", "a text", "owner/name", "x" * 64, "reset", "restart", "auto", "tinyllama-1.1b"),
+    *(
+        "a",
+        "sotu",
+        "v1.1",
+        "no",
+        "a text",
+        "owner/name",
+        "x" * 64,
+        "reset",
+        "restart",
+        "auto",
+        "tinyllama-1.1b",
+    ),
     *("1.5T", "6B", "6 B", " 24k ", "10_000", "1e9", "7", "2.0", "0.5", "4e-4", "5%", "5 %", "1e-6", "50%"),
     *("6B tokens", "2000 steps", "1 step", "896 sequences", "1.5k  sequence", "1_0e1 tokens", "896 -> 16"),
     *("896->128 sequences", "24k tokens/s/gpu", "2 USD/gpu-hour", "0.5  USD/gpu-hour"),
@@ -223,13 +237,26 @@ def values_of(model: type[BaseModel], key: str, annotation: Any) -> list[st.Sear
     """What may be tried as a key's value: of the written words those that it takes, entries, and anything."""
     least = LEAST.get(model.__name__, {})
     others = {k: v for k, v in least.items() if k not in getattr(model, "one_of", ())}
-    pool = [*WRITTEN, *NUMBERS, *words_in(annotation), True, ["a", "b-2"], ["0.5", 0], {"a": 1}, {"a": ["b", 2]}]
+    pool = [
+        *WRITTEN,
+        *NUMBERS,
+        *words_in(annotation),
+        True,
+        ["a", "b-2"],
+        ["0.5", 0],
+        {"a": 1},
+        {"a": ["b", 2]},
+    ]
     taken = [v for v in pool if accepts(model, {**least, key: v}) or accepts(model, {**others, key: v})]
     names = st.sampled_from(["a", "sotu", "v1.1", "b-2"])
     values = [VALUES] + [st.sampled_from(taken)] * 4 * bool(taken)
     for inner in entries_in(annotation):
         nested = entries(inner)
-        values += [nested, st.lists(nested, min_size=1, max_size=2), st.dictionaries(names, nested, max_size=2)]
+        values += [
+            nested,
+            st.lists(nested, min_size=1, max_size=2),
+            st.dictionaries(names, nested, max_size=2),
+        ]
     return values
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
