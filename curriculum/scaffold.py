@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import durable, layout
 from curriculum.errors import ConfigError, NotFound
 from curriculum.schema import jsonschema
 
@@ -44,7 +44,7 @@ def init(folder: Path) -> list[Path]:
 
 def write_schemas(project: Path) -> list[Path]:
     """Write, or write anew, the JSON schemas that editors check the project's files with; touches nothing else."""
-    if not ((project / "stages").is_dir() and (project / "mixtures").is_dir()):
+    if not layout.is_project(project):
         raise NotFound(
             f"`{project}` is no project: it does not hold `stages/` and `mixtures/`",
             hint=f"without `--schema`, `curriculum init {project}` writes a whole one there",

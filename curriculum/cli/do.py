@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from curriculum.cli import completion
 from curriculum.cli.words import (
     AsJson,
     MachineName,
@@ -89,7 +90,9 @@ def prepare(
     name: Name,
     size: Size = "rehearsal",
     machine: MachineName = "local",
-    source: Annotated[str | None, typer.Option(help="only this source")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="only this source", autocompletion=completion.sources)
+    ] = None,
     append: Annotated[
         bool, typer.Option("--append", help="add files that are new since as further shards")
     ] = False,
@@ -181,11 +184,18 @@ def stop(name: Name, size: Size = "rehearsal") -> None:
 
 def branch(
     point: Annotated[
-        str, typer.Argument(help="where it leaves: NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T")
+        str,
+        typer.Argument(
+            help="where it leaves: NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T",
+            autocompletion=completion.addresses,
+        ),
     ],
     name: Annotated[str, typer.Argument(help="the new curriculum's name")],
     mixture: Annotated[
-        str | None, typer.Option(help="a file of mixtures/ that it trains on from there")
+        str | None,
+        typer.Option(
+            help="a file of mixtures/ that it trains on from there", autocompletion=completion.mixtures
+        ),
     ] = None,
     ramp: Annotated[str | None, typer.Option(help="over how long shares move to it, as in 6B")] = None,
     until: Annotated[str | None, typer.Option(help="where it ends, counted from the root, as in 2T")] = None,

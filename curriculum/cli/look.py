@@ -11,6 +11,7 @@ import typer
 from curriculum.cli.words import (
     AsJson,
     MachineName,
+    NameOrAll,
     Size,
     compiled_with_texts,
     open_console,
@@ -21,7 +22,7 @@ from curriculum.cli.words import (
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="one curriculum; all of them without")] = None,
+    name: NameOrAll = None,
     size: Size = "rehearsal",
     follow: Annotated[
         bool, typer.Option("--follow", help="watch it run, from any terminal; Ctrl-C leaves it running")

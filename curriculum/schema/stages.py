@@ -203,9 +203,9 @@ class SkipEntry(Entry):
 class LeaveOutEntry(Entry):
     """A shard of a source that is read no more; the source begins its next pass without it."""
 
-    source: Name = Field(description="The source; as in `source: slimpajama`.")
-    shard: SizeOrNone = Field(description="Its shard, counted from 0; as in `shard: 17`.")
-    why: Text | None = Field(default=None, description="The reason, for people; as in `why: garbled text`.")
+    source: Name = Field(description="The source; as in `slimpajama`.")
+    shard: SizeOrNone = Field(description="Its shard, counted from 0; as in `17`.")
+    why: Text | None = Field(default=None, description="The reason, for people; as in `garbled text`.")
 
 
 class StageEntry(Entry):
@@ -218,6 +218,7 @@ class StageEntry(Entry):
         "tokens",
         "ramp",
         "skip",
+        "leave_out",
         "positions",
         "optimizer",
         "rewarm",
@@ -243,7 +244,7 @@ class StageEntry(Entry):
         default=None, description="Stretches of data to leave out; as in `[{from: 1.2T, to: 1.201T}]`."
     )
     leave_out: tuple[LeaveOutEntry, ...] | None = Field(
-        default=None, description="Shards that are read no more, in this stage and after it."
+        default=None, description="Shards that are read no more, in this stage and after it; as in `[{source: slimpajama, shard: 17}]`."
     )
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
