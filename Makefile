@@ -32,9 +32,10 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-## docs: write what is generated: schemas, key tables, the reference of the commands
+## docs: write what is generated: schemas, key tables, the reference of the commands, pictures
 docs: $(VENV)/run.stamp
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/draw_order.py
 
 install: $(VENV)/run.stamp
 

@@ -1,0 +1,187 @@
+"""A project as tables, for a notebook or a script: `project = curriculum.open(".")`.
+
+A table is a list of flat dicts, one a row, every row with the same keys where the rows are of one kind:
+`pandas.DataFrame(table)` and `pyarrow.Table.from_pylist(table)` take it as it is. Positions and lengths are in
+tokens at the size that was asked for, losses in nats a token. Every call reads the files as they are now, and
+nothing is ever written. Whatever cannot be answered raises a `curriculum.errors.CurriculumError`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from curriculum import corpora, durable, results, runs, summary, trace
+from curriculum.diff import first_parting
+from curriculum.planner import Compiled
+from curriculum.project import Project
+
+Row: TypeAlias = dict[str, Any]
+Table: TypeAlias = list[Row]
+
+
+class ProjectTables:
+    """The project in a folder, or around it."""
+
+    def __init__(self, folder: str | Path = ".") -> None:
+        self.root = Project.find(Path(folder)).root
+
+    def __repr__(self) -> str:
+        return f"curriculum.open({str(self.root)!r}): {', '.join(self.curricula)}"
+
+    @property
+    def curricula(self) -> list[str]:
+        """The names of the files in stages/."""
+        return self._project.names("stages")
+
+    def plan(self, curriculum: str, size: str = "rehearsal", machine: str = "local") -> PlanTables:
+        """A curriculum, compiled with whatever text is prepared so far."""
+        project = self._project
+        compiled, texts = corpora.compile_with_texts(project, curriculum, size)
+        return PlanTables(compiled, texts, summary.summarise(compiled, machine, project.machine(machine)))
+
+    def status(self, curriculum: str | None = None, size: str = "rehearsal") -> Table:
+        """A row for every stage of the project, or of one lineage: planned, begun, running or done, and how far."""
+        rows = runs.status(self._project, size, curriculum)
+        return [{key: _flat(value) for key, value in row.items()} for row in rows]
+
+    def metrics(self, curriculum: str, size: str = "rehearsal") -> Table:
+        """A row for every logged step of the lineage that was trained, root first; `loss/SOURCE` in columns."""
+        project = self._project
+        compiled, _ = corpora.compile_with_texts(project, curriculum, size)
+        rows = []
+        for stage in compiled.stages:
+            path = runs.stage_folder(project, compiled, stage) / "metrics.jsonl"
+            for line in durable.read_json_lines(path) if path.exists() else ():
+                if line["position"] <= stage.stop:
+                    rows.append({"stage": stage.name, **_metrics(line, compiled)})
+        return rows
+
+    def evaluations(self, curriculum: str, size: str = "rehearsal") -> Table:
+        """A row for every held-out loss measured along the lineage, by source and position."""
+        project = self._project
+        compiled, _ = corpora.compile_with_texts(project, curriculum, size)
+        curves = results.curves(project, compiled)
+        return [
+            {"curriculum": curriculum, "source": source, "position": position, "loss": loss}
+            for source, curve in curves.items()
+            for position, loss in curve
+        ]
+
+    def diff(self, old: str, new: str, size: str = "rehearsal") -> Row | None:
+        """Where two curricula part: the first step and position that differ, and what does; None if nothing."""
+        project = self._project
+        mine, theirs = (corpora.compile_with_texts(project, name, size)[0] for name in (old, new))
+        parting = first_parting(mine.stages, theirs.stages)
+        if parting.difference is None:
+            return None
+        return {
+            "shared": ", ".join(parting.shared),
+            "old": parting.old,
+            "new": parting.new,
+            "step": parting.difference.step,
+            "position": parting.difference.position,
+            "what": ", ".join(parting.difference.what),
+        }
+
+    @property
+    def _project(self) -> Project:
+        return Project(self.root)
+
+
+class PlanTables:
+    """A compiled curriculum. `summary` is all that `curriculum plan --json` tells."""
+
+    def __init__(self, compiled: Compiled, texts: corpora.Texts, told: Row) -> None:
+        self.compiled = compiled
+        self.summary = told
+        self._texts = texts
+
+    def __repr__(self) -> str:
+        stages = " -> ".join(f"{stage.name}" for stage in self.compiled.stages)
+        return f"plan of {self.compiled.curriculum}, size {self.compiled.size_name}: {stages}"
+
+    @property
+    def steps(self) -> int:
+        """Optimizer updates of the whole lineage."""
+        return sum(stage.steps_run for stage in self.compiled.stages)
+
+    @property
+    def stages(self) -> Table:
+        """A row for every stage of the lineage: steps, batch, positions, learning rate, its ramp in tokens."""
+        return [
+            {
+                "stage": f"{stage['curriculum']}/{stage['stage']}",
+                **{key: value for key, value in stage.items() if key not in ("stage", "sources", "notes")},
+                "ramp": stage["ramp"]["tokens"] if stage["ramp"] else 0,
+            }
+            for stage in self.summary["stages"]
+        ]
+
+    @property
+    def sources(self) -> Table:
+        """A row for every source of every stage: shares asked and got, passes, first step read again."""
+        return [
+            {
+                "stage": f"{stage['curriculum']}/{stage['stage']}",
+                "source": name,
+                **source,
+                "first_repeat": source["first_repeat"]["step"] if source["first_repeat"] else None,
+            }
+            for stage in self.summary["stages"]
+            for name, source in stage["sources"].items()
+        ]
+
+    def lr(self, points: int = 200) -> Table:
+        """Learning rate and batch at about `points` steps, evenly spread over the lineage, its ends among them."""
+        wanted = sorted({at * (self.steps - 1) // max(1, points - 1) for at in range(points)})
+        rows = []
+        for stage in self.compiled.stages:
+            plan = stage.plan
+            rows += [
+                {
+                    "stage": stage.name,
+                    "step": step,
+                    "position": plan.position_after(step),
+                    "lr": plan.lr(step),
+                    "batch_tokens": plan.batch_tokens,
+                }
+                for step in wanted
+                if plan.first_step <= step < plan.first_step + stage.steps_run
+            ]
+        return rows
+
+    def batch(self, step: int, *, text: bool = False) -> Table:
+        """A row for every slot of a step: source, pass, window, with `text` its beginning; see `documents`."""
+        return [
+            {**{key: _flat(value) for key, value in slot.items() if key != "documents"}, "step": step}
+            for slot in self._batch(step, text)["slots"]
+        ]
+
+    def documents(self, step: int) -> Table:
+        """A row for every document of every slot of a step, once the text is prepared."""
+        return [
+            {"step": step, "slot": slot["slot"], "source": slot["source"], **document}
+            for slot in self._batch(step, False)["slots"]
+            for document in slot.get("documents", ())
+        ]
+
+    def _batch(self, step: int, text: bool) -> Row:
+        return trace.batch(self.compiled, self._texts, step, text=text)
+
+
+def _metrics(line: Row, compiled: Compiled) -> Row:
+    """A line of metrics.jsonl, flat: numbers alone, with a column for every source of the lineage."""
+    row = {key: value for key, value in line.items() if key != "sources"}
+    for key in ("loss", "grad_norm"):
+        row[key] = float(row[key])  # `nan` and `inf` stand there as text
+    row.setdefault("skipped", False)
+    for name in sorted(compiled.sources):
+        measured = line["sources"].get(name)
+        row[f"loss/{name}"] = float(measured["loss"]) if measured else None
+        row[f"tokens/{name}"] = measured["tokens"] if measured else 0
+    return row
+
+
+def _flat(value: Any) -> Any:
+    return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else value
