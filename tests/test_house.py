@@ -67,6 +67,8 @@ PREPARATION_LIBRARIES = {
     "fsspec",
     "huggingface_hub",
 }
+# the one room that may import trackers, which are extras
+TRACKERS = {"wandb", "trackio"}
 FORBIDDEN_HERE = {"torch", "datatrove", "datasets", "transformers"}
 FORBIDDEN_CALLS = {"eval", "exec"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve"}
@@ -151,6 +153,7 @@ def test_the_runner_knows_no_yaml_and_no_lineage(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("runner"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_runner_trains_with_torch_numpy_safetensors_and_the_standard_library_alone(path: Path) -> None:
     allowed = RUNNER_LIBRARIES | (PREPARATION_LIBRARIES if room(path) in PREPARATION else {"flash_attn"})
+    allowed |= TRACKERS if room(path) == "trackers" else set()
     for name in imports(path):
         top = name.split(".")[0]
         assert top in allowed or top in sys.stdlib_module_names, f"{path.name} imports {top}"

@@ -48,6 +48,9 @@ class MachineEntry(Entry):
         default=False, description="Whether a resumed GPU run must give the same bits."
     )
     threads: Size | None = Field(default=None, description="CPU threads of each process; else an even share.")
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        default=(), description="Where figures are shown beside metrics.jsonl; as in `[tensorboard]`."
+    )
     throughput: Throughput | None = Field(
         default=None, description="Tokens that a plan assumes; as in `24k tokens/s/gpu`."
     )
