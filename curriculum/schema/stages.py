@@ -274,7 +274,7 @@ class CurriculumFile(Entry):
     from_: Text | None = Field(
         default=None,
         alias="from",
-        description="NAME[/STAGE][@TOKENS] that it branches from, or hf:DIR, a Hugging Face directory; as in `v1.1@1.2T`.",
+        description="NAME[/STAGE][@TOKENS] that it branches from, or hf:DIR, a Hugging Face folder; as in `v1.1@1.2T`.",
     )
     seed: Seed | None = Field(default=None, description="Keys every draw; as in `3407`.")
     model: (

@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +89,39 @@ def tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def wandb_records(path: Path) -> Iterator[bytes]:
+    """The records of a .wandb file, which is a LevelDB log behind a header of seven bytes."""
+    data, at, record = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # the rest of a block is padding
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # the whole of it, or its last part
+            yield record
+            record = b""
+
+
 def wandb(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     curves: dict[str, list[tuple[int, float]]] = {}
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
+        for data in wandb_records(path):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
-            if record.HasField("history"):
-                row = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
-                for key, value in row.items():
-                    if "/" in key:
-                        curves.setdefault(key, []).append((int(row["tokens"]), float(value)))
+            if record.HasField("run"):
+                assert (record.run.display_name, record.run.run_group) == (
+                    "/".join(folder.parts[-2:]),
+                    "trunk",
+                )
+            row = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            for key, value in row.items():
+                if "/" in key:
+                    curves.setdefault(key, []).append((int(row["tokens"]), float(value)))
     return curves
 
 
@@ -170,7 +189,7 @@ def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice
     small_project: Path, tmp_path: Path, undisturbed: list[str]
 ) -> None:
     (small_project / "machines.yaml").write_text(
-        "local: {launcher: process, device: cpu, threads: 1, trackers: [tensorboard, trackio]}\n"
+        "local: {launcher: process, device: cpu, threads: 1, trackers: [tensorboard, wandb, trackio]}\n"
     )
     command = [sys.executable, "-m", "curriculum", "run", "variant", "--size", "full"]
     for ending, lines in ((signal.SIGTERM, 4), (signal.SIGKILL, 11)):
@@ -194,7 +213,7 @@ def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice
         if ending == signal.SIGKILL:
             process.kill()
         process.wait(timeout=120)
-    done = run(small_project, "tensorboard, trackio", home=tmp_path / "home")
+    done = run(small_project, "tensorboard, wandb, trackio", home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert weights(small_project) == undisturbed
     check_curves(small_project, "tensorboard")
@@ -268,7 +287,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(
     done = run(small_project, "tensorboard, wandb", home=tmp_path / "home", PYTHONPATH=path)
     assert done.returncode == 2
     assert "the tracker `wandb` is not installed" in done.stderr
-    assert "machines.yaml:1:75" in done.stderr
+    assert "machines.yaml:1:77" in done.stderr
     assert "pip install 'curriculum[wandb]'" in done.stderr
     assert not (small_project / "runs").exists()
     assert not (small_project / "data").exists()
