@@ -8,13 +8,15 @@ nothing is ever written. Whatever cannot be answered raises a `curriculum.errors
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from curriculum import corpora, durable, results, runs, summary, trace
-from curriculum.diff import first_parting
+from curriculum.diff import Comparison, compare, sides
 from curriculum.planner import Compiled
 from curriculum.project import Project
+from curriculum.standing import standing
 
 Row: TypeAlias = dict[str, Any]
 Table: TypeAlias = list[Row]
@@ -42,8 +44,19 @@ class ProjectTables:
 
     def status(self, curriculum: str | None = None, size: str = "rehearsal") -> Table:
         """A row for every stage of the project, or of one lineage: planned, begun, running or done, and how far."""
-        rows = runs.status(self._project, size, curriculum)
-        return [{key: _flat(value) for key, value in row.items()} for row in rows]
+        return [
+            {
+                "stage": stage.name,
+                "from": branch.parent,
+                "state": stage.state,
+                "starts_at": stage.starts_at,
+                "position": stage.position,
+                "ends_at": stage.ends_at,
+                "checkpoints": len(stage.checkpoints),
+            }
+            for branch in standing(self._project, size, curriculum).branches
+            for stage in branch.stages
+        ]
 
     def metrics(self, curriculum: str, size: str = "rehearsal") -> Table:
         """A row for every logged step of the lineage that was trained, root first; `loss/SOURCE` in columns."""
@@ -68,21 +81,22 @@ class ProjectTables:
             for position, loss in curve
         ]
 
-    def diff(self, old: str, new: str, size: str = "rehearsal") -> Row | None:
-        """Where two curricula part: the first step and position that differ, and what does; None if nothing."""
-        project = self._project
-        mine, theirs = (corpora.compile_with_texts(project, name, size)[0] for name in (old, new))
-        parting = first_parting(mine.stages, theirs.stages)
-        if parting.difference is None:
-            return None
-        return {
-            "shared": ", ".join(parting.shared),
-            "old": parting.old,
-            "new": parting.new,
-            "step": parting.difference.step,
-            "position": parting.difference.position,
-            "what": ", ".join(parting.difference.what),
-        }
+    def diff(self, old: str, new: str, size: str = "rehearsal") -> Table:
+        """A row for everything in which two curricula part, the first first; empty where they are the same.
+
+        `old` and `new` are names, addresses (NAME[/STAGE][@TOKENS]), stage files or plan.json files.
+        """
+        compared = self._compared(old, new, size)
+        return [asdict(part) for part in sorted(compared.parts, key=lambda part: part.position)]
+
+    def moved(self, old: str, new: str, size: str = "rehearsal") -> Table:
+        """A row for every source: the tokens that either curriculum reads of it after they part."""
+        compared = self._compared(old, new, size)
+        return [{**asdict(moved), "difference": moved.difference} for moved in compared.moved]
+
+    def _compared(self, old: str, new: str, size: str) -> Comparison:
+        mine, theirs = (sides.side(self._project, asked, size) for asked in (old, new))
+        return compare(mine.lineage, theirs.lineage)
 
     @property
     def _project(self) -> Project:
@@ -154,7 +168,7 @@ class PlanTables:
     def batch(self, step: int, *, text: bool = False) -> Table:
         """A row for every slot of a step: source, pass, window, with `text` its beginning; see `documents`."""
         return [
-            {**{key: _flat(value) for key, value in slot.items() if key != "documents"}, "step": step}
+            {**{key: value for key, value in slot.items() if key != "documents"}, "step": step}
             for slot in self._batch(step, text)["slots"]
         ]
 
@@ -181,7 +195,3 @@ def _metrics(line: Row, compiled: Compiled) -> Row:
         row[f"loss/{name}"] = float(measured["loss"]) if measured else None
         row[f"tokens/{name}"] = measured["tokens"] if measured else 0
     return row
-
-
-def _flat(value: Any) -> Any:
-    return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else value

@@ -63,6 +63,6 @@ def test_the_notebook_page_runs_as_it_is_shown(small_project: Path) -> None:
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert "shared: v1.1/basic" in done.stdout
+    assert "the tokens read" in done.stdout
     assert "did you mean `v1.1-math-code`?" in done.stdout
     assert "Empty DataFrame" not in done.stdout

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from curriculum.cli import completion
 from curriculum.cli.words import (
     AsJson,
     MachineName,
@@ -59,11 +60,19 @@ def status(
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(help="two curricula or more; the first is compared against")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="two curricula or more; the first is compared against", autocompletion=completion.curricula
+        ),
+    ],
     size: Size = "rehearsal",
     machine: MachineName = "local",
     against: Annotated[
-        str | None, typer.Option(help="the one whose losses are taken away from the others'")
+        str | None,
+        typer.Option(
+            help="the one whose losses are taken away from the others'", autocompletion=completion.curricula
+        ),
     ] = None,
     fill: Annotated[
         bool,
@@ -124,7 +133,12 @@ def compare(
 
 
 def report(
-    names: Annotated[list[str], typer.Argument(help="one curriculum, or several to see side by side")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="one curriculum, or several to see side by side", autocompletion=completion.curricula
+        ),
+    ],
     size: Size = "rehearsal",
     to: Annotated[
         Path | None, typer.Option("--to", help="the HTML file; without it, beside the runs of that size")

@@ -41,7 +41,8 @@ def tables(project: ProjectTables, plan: PlanTables) -> dict[str, list[dict[str,
         "status": project.status(size="full"),
         "metrics": project.metrics("variant", size="full"),
         "evaluations": project.evaluations("variant", size="full"),
-        "diff": [project.diff("trunk", "variant", size="full") or {}],
+        "diff": project.diff("trunk", "variant", size="full"),
+        "moved": project.moved("trunk", "variant", size="full"),
     }
 
 
@@ -117,7 +118,7 @@ def test_a_call_reads_the_files_as_they_are_now(small_project: Path) -> None:
     )
     assert opened.plan("trunk", size="full").steps == before + 1
     assert opened.metrics("trunk", size="full") == []
-    assert opened.diff("trunk", "trunk", size="full") is None
+    assert opened.diff("trunk", "trunk", size="full") == []
 
 
 def test_a_refusal_says_the_way_out_in_a_notebook_too(project: ProjectTables) -> None:
