@@ -48,8 +48,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("curriculum plan ", ["v1.1", "v1.1-chinese", "v1.1-math-code"]),
-        ("curriculum run v1.1-m", ["v1.1-math-code"]),
+        ("curriculum plan ", ["v1.1", "v1.1-chinese", "v1.1-math-code", "v1.1-math-code-control"]),
+        ("curriculum run v1.1-ch", ["v1.1-chinese"]),
+        ("curriculum compare v1.1 v1.1-ch", ["v1.1-chinese"]),
+        ("curriculum export v1.1/b", ["v1.1/basic"]),
         ("curriculum plan v1.1 --size ", ["full", "pilot", "rehearsal"]),
         ("curriculum run v1.1 --machine a", ["a100-40g-16x4"]),
         ("curriculum branch v1.1/", ["v1.1/basic", "v1.1/continual", "v1.1/cooldown"]),
@@ -122,7 +124,7 @@ def test_what_install_completion_installs_completes_in_a_real_bash(project: Path
     command.chmod(0o755)
     script = (
         'curriculum --install-completion > /dev/null && source ~/.bashrc && cd "$1" && '
-        "COMP_WORDS=(curriculum plan v1.1-m) COMP_CWORD=2 && "
+        "COMP_WORDS=(curriculum plan v1.1-ch) COMP_CWORD=2 && "
         "_curriculum_completion curriculum && echo ${COMPREPLY[@]}"
     )
     done = subprocess.run(
@@ -131,4 +133,4 @@ def test_what_install_completion_installs_completes_in_a_real_bash(project: Path
         text=True,
         env={**os.environ, "HOME": str(home), "PATH": f"{command.parent}:{os.environ['PATH']}"},
     )
-    assert (done.returncode, done.stdout.split()) == (0, ["v1.1-math-code"]), done.stderr
+    assert (done.returncode, done.stdout.split()) == (0, ["v1.1-chinese"]), done.stderr
