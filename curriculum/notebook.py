@@ -12,8 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from curriculum import corpora, durable, results, runs, summary, trace
+from curriculum import corpora, durable, results, runs, summary, trace, whereabouts
 from curriculum.diff import Comparison, compare, sides
+from curriculum.errors import PlanError
 from curriculum.planner import Compiled
 from curriculum.project import Project
 from curriculum.standing import standing
@@ -40,7 +41,9 @@ class ProjectTables:
         """A curriculum, compiled with whatever text is prepared so far."""
         project = self._project
         compiled, texts = corpora.compile_with_texts(project, curriculum, size)
-        return PlanTables(compiled, texts, summary.summarise(compiled, machine, project.machine(machine)))
+        return PlanTables(
+            project, compiled, texts, summary.summarise(compiled, machine, project.machine(machine))
+        )
 
     def status(self, curriculum: str | None = None, size: str = "rehearsal") -> Table:
         """A row for every stage of the project, or of one lineage: planned, begun, running or done, and how far."""
@@ -106,7 +109,8 @@ class ProjectTables:
 class PlanTables:
     """A compiled curriculum. `summary` is all that `curriculum plan --json` tells."""
 
-    def __init__(self, compiled: Compiled, texts: corpora.Texts, told: Row) -> None:
+    def __init__(self, project: Project, compiled: Compiled, texts: corpora.Texts, told: Row) -> None:
+        self._project = project
         self.compiled = compiled
         self.summary = told
         self._texts = texts
@@ -123,13 +127,15 @@ class PlanTables:
     @property
     def stages(self) -> Table:
         """A row for every stage of the lineage: steps, batch, positions, learning rate, its ramp in tokens."""
+        stages = self.summary["stages"]
+        flat = [key for key in stages[0] if not any(isinstance(stage[key], dict | list) for stage in stages)]
         return [
             {
                 "stage": f"{stage['curriculum']}/{stage['stage']}",
-                **{key: value for key, value in stage.items() if key not in ("stage", "sources", "notes")},
+                **{key: stage[key] for key in flat if key != "stage"},
                 "ramp": stage["ramp"]["tokens"] if stage["ramp"] else 0,
             }
-            for stage in self.summary["stages"]
+            for stage in stages
         ]
 
     @property
@@ -178,6 +184,32 @@ class PlanTables:
             {"step": step, "slot": slot["slot"], "source": slot["source"], **document}
             for slot in self._batch(step, False)["slots"]
             for document in slot.get("documents", ())
+        ]
+
+    def trace(
+        self, *, document: str | None = None, source: str | None = None, span: str | None = None
+    ) -> Table:
+        """A row for every past or future slot that reads a document (by its id), or a stretch of a source.
+
+        `span` is FIRST:END in windows of `source`. PlanError where there are too many to list.
+        """
+        if document is None and (source is None or span is None):
+            raise PlanError("nothing to trace", hint='`document="ID"`, or `source="S", span="0:100"`')
+        found = whereabouts.trace(
+            self._project, [self.compiled], self._texts, document=document, source=source, span=span
+        )
+        if any(stage["steps"] is None for stage in found["stages"]):
+            raise PlanError(
+                f"{found['readings']:,} readings are too many to list",
+                hint="ask for a shorter stretch; `curriculum trace` counts them",
+            )
+        return [
+            {
+                "stage": f"{stage['curriculum']}/{stage['stage']}",
+                **{key: value for key, value in reading.items() if key != "lineages"},
+            }
+            for stage in found["stages"]
+            for reading in stage["steps"]
         ]
 
     def _batch(self, step: int, text: bool) -> Row:

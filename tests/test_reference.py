@@ -27,9 +27,10 @@ def test_every_key_and_every_verb_is_in_the_reference() -> None:
     tables = "".join(text for path, text in GENERATED.items() if path.endswith(".md"))
     for model in Entry.__subclasses__():
         for name, field in model.model_fields.items():
-            assert f"| `{field.alias or name}` | {(field.description or '')[:12]}" in tables, (
-                f"{model}.{name}"
-            )
+            assert (
+                f"| `{field.alias or name}` | {(field.description or '').split('; as in')[0].rstrip('.')}"
+                in tables
+            ), f"{model}.{name}"
     for verb in typer.main.get_command(app).commands:
         assert f"\n## {verb}\n" in tables
 

@@ -244,7 +244,8 @@ class StageEntry(Entry):
         default=None, description="Stretches of data to leave out; as in `[{from: 1.2T, to: 1.201T}]`."
     )
     leave_out: tuple[LeaveOutEntry, ...] | None = Field(
-        default=None, description="Shards that are read no more, in this stage and after it; as in `[{source: slimpajama, shard: 17}]`."
+        default=None,
+        description="Shards read no more from here on; as in `[{source: slimpajama, shard: 17}]`.",
     )
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."

@@ -206,6 +206,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "CurriculumFile": {"stages": [{"name": "a", "until": "2T"}]},
     "StageEntry": {"name": "a", "until": "2T"},
     "SkipEntry": {"from": 1, "to": 2},
+    "LeaveOutEntry": {"source": "a", "shard": 0},
     "LearningRateEntry": {"shape": "cosine", "max": 1, "min": 0, "horizon": "2T"},
     "OptimizerEntry": {"weight_decay": 0},
     "ModelNumbers": {

@@ -38,6 +38,7 @@ def tables(project: ProjectTables, plan: PlanTables) -> dict[str, list[dict[str,
         "lr": plan.lr(),
         "batch": plan.batch(0, text=True),
         "documents": plan.documents(0),
+        "trace": plan.trace(document=plan.documents(0)[0]["id"]),
         "status": project.status(size="full"),
         "metrics": project.metrics("variant", size="full"),
         "evaluations": project.evaluations("variant", size="full"),
@@ -70,6 +71,20 @@ def test_the_tables_of_a_plan_are_the_plan_s_numbers(finished: Path, plan: PlanT
         (slot["slot"], slot["source"], slot["window"]) for slot in slots
     ]
     assert [row["id"] for row in plan.documents(last)] == [d["id"] for s in slots for d in s["documents"]]
+
+
+def test_a_trace_finds_the_very_slot_that_a_batch_shows(plan: PlanTables) -> None:
+    slot = plan.batch(5)[3]
+    document = next(row["id"] for row in plan.documents(5) if row["slot"] == slot["slot"])
+    window = slot["window"]
+    for rows in (
+        plan.trace(document=document),
+        plan.trace(source=slot["source"], span=f"{window}:{window + 1}"),
+    ):
+        assert any((row["step"], row["slot"], row["window"]) == (5, slot["slot"], window) for row in rows)
+        assert all(row["read"] for row in rows), "the project was trained to its end"
+    with pytest.raises(CurriculumError, match="nothing to trace"):
+        plan.trace(source="prose")
 
 
 @pytest.mark.parametrize("points", [1, 2, 7, 10_000])
