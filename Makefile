@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare test lint types install clean
+.PHONY: run compare test lint types docs install clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -31,6 +31,11 @@ lint: $(VENV)/dev.stamp
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
+
+## docs: write what is generated: schemas, key tables, the reference of the commands, pictures
+docs: $(VENV)/run.stamp
+	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/draw_order.py
 
 install: $(VENV)/run.stamp
 

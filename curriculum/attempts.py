@@ -102,4 +102,5 @@ def job_machine(entry: schema.MachineEntry, threads: int) -> jobs.Machine:
         activation_checkpointing=entry.activation_checkpointing,
         deterministic=entry.deterministic,
         threads=threads,
+        trackers=entry.trackers,
     )

@@ -12,6 +12,7 @@ from curriculum.errors import CheckpointError, ConfigError, NotFound, PlanError
 from curriculum.lineage import Address, Leg, legs_to, length_in_tokens, lineage
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
+from curriculum.schema import jsonschema
 from curriculum.units import Length, parse_length
 
 
@@ -104,6 +105,7 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
     point = _address(address)
     about = f"{point}, {'then ' + change.mixture if change.mixture else 'continued'}"
     lines = [
+        jsonschema.modeline(f"stages/{name}.yaml"),
         f"# Branches from {point}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
         "# optimizer state, learning rate, batch, mixture, and the position of every source.",
         f"about: {_scalar(about)}",

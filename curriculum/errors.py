@@ -44,6 +44,9 @@ class CurriculumError(Exception):
         self.what = what
         self.place = place
         self.hint = hint
+        for note in (f"{place}: {place.text.strip()}" if place else None, f"hint: {hint}" if hint else None):
+            if note:
+                self.add_note(note)  # seen where it is not `render`ed: in a notebook, in a log
 
     def render(self, width: int = 100) -> str:
         """The whole refusal as plain text, never more than `LINES_AT_MOST` lines of `width` columns."""

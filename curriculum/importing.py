@@ -15,6 +15,7 @@ from curriculum import durable, huggingface, schema
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage
 from curriculum.project import Project
+from curriculum.schema import jsonschema
 from curriculum.tokenizer import Tokenizer
 from curriculum.units import Length, parse_count
 
@@ -96,6 +97,7 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
     sequence_length = min(SEQUENCE_LENGTH, positions)
     batch = _batch(project, sequence_length, tokens)
     lines = [
+        jsonschema.modeline(f"stages/{name}.yaml"),
         "# Starts from the weights of a Hugging Face directory and keeps its model and its tokenizer, so neither is",
         f"# stated here, nor does a size change them: {_short(directory)}.",
         f"about: {json.dumps(directory.folder.resolve().name + ', continued on ' + mixture)}",

@@ -36,6 +36,7 @@ class Machine:
     activation_checkpointing: str = "none"
     deterministic: bool = False
     threads: int | None = None
+    trackers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,8 @@ class TrainJob:
 
     `data` maps each source of the plan to its prepared folder. `checkpoint_every` and `evaluate_every` are in
     tokens on the curriculum's clock; `keep` are positions at which a checkpoint is taken and kept;
-    `keep_last` is how many of the cadence's checkpoints are retained.
+    `keep_last` is how many of the cadence's checkpoints are retained. `lineage` names the stages from the root to this
+    one, for trackers.
     """
 
     plan: str
@@ -68,6 +70,7 @@ class TrainJob:
     keep_last: int = 2
     machine: Machine = field(default_factory=Machine)
     stop_at: int | None = None
+    lineage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,12 +158,14 @@ def load(path: Path) -> Job:
         raise RunFailed(f"`{path}` is not a job this version knows")
     kind = value.pop("kind")
     if kind in ("train", "evaluate"):
-        value["machine"] = Machine(**value["machine"])
+        machine = value["machine"]
+        value["machine"] = Machine(**{**machine, "trackers": tuple(machine.get("trackers", ()))})
         value["held_out"] = {name: HeldOut(**entry) for name, entry in value["held_out"].items()}
     if kind == "evaluate":
         return EvaluateJob(**value)
     if kind == "train":
         value["keep"] = tuple(value["keep"])
+        value["lineage"] = tuple(value.get("lineage", ()))
         return TrainJob(**value)
     if kind == "prepare":
         value["request"] = PrepareRequest.from_json(value["request"])

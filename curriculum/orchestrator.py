@@ -6,6 +6,7 @@ hands them to the supervisor.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from collections.abc import Mapping
@@ -84,6 +85,13 @@ def processes_for(request: Run, compiled: Compiled) -> int:
             place=document.place((request.machine, "launcher")),
             hint="`curriculum plan --machine` shows what it would take; `launcher: torchrun` runs on one machine",
         )
+    for number, name in enumerate(machine.trackers):
+        if importlib.util.find_spec(name) is None:
+            raise PlanError(
+                f"the tracker `{name}` is not installed",
+                place=document.place((request.machine, "trackers", number)),
+                hint=f"`pip install 'curriculum[{name}]'`, or leave it out",
+            )
     processes = request.processes or machine.processes
     for stage in compiled.stages:
         if is_reached(stage_folder(project, compiled, stage), stage):
@@ -146,6 +154,7 @@ def _train(
             keep=kept_positions(project, stage, compiled.scale),
             machine=job_machine(machine, threads),
             stop_at=stage.stop if stage.stop < stage.plan.end else None,
+            lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),
         )
         jobs.save(job, attempt / "job.json")
         process = local.start(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from curriculum import schema, yamlfile
+from curriculum import layout, schema, yamlfile
 from curriculum.errors import ConfigError, NotFound, did_you_mean
 from curriculum.yamlfile import Document
 
@@ -23,9 +23,9 @@ class Project:
     def find(start: Path | None = None) -> Project:
         """The project around `start` (default: the working folder), found as git finds `.git`."""
         start = (start or Path.cwd()).resolve()
-        for folder in (start, *start.parents):
-            if (folder / "stages").is_dir() and (folder / "mixtures").is_dir():
-                return Project(folder)
+        root = layout.root_around(start)
+        if root is not None:
+            return Project(root)
         raise NotFound(
             f"no project here: neither {start} nor a folder above it holds `stages/` and `mixtures/`",
             hint="`curriculum init DIR` writes one you own; or change into a project's folder",
@@ -58,7 +58,7 @@ class Project:
     def names(self, folder: str) -> list[str]:
         """The names of the YAML files in `stages` or `mixtures`."""
         drafts = self._drafts if folder == "stages" else {}
-        return sorted({path.stem for path in (self.root / folder).glob("*.yaml")} | set(drafts))
+        return sorted({*layout.names(self.root, folder), *drafts})
 
     def curriculum(self, name: str) -> tuple[schema.CurriculumFile, Document]:
         """`stages/<name>.yaml`, checked."""

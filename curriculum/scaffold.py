@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import durable, layout
 from curriculum.errors import ConfigError, NotFound
+from curriculum.schema import jsonschema
 
 ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
 
@@ -25,9 +26,10 @@ def init(folder: Path) -> list[Path]:
     source = shipped()
     files = [source / name for name in ROOT_FILES]
     for part in ("stages", "mixtures"):
-        files += sorted((source / part).glob("*.yaml"))
+        files += [*sorted((source / part).glob("*.yaml")), source / part / "README.md"]
     targets = [folder / path.relative_to(source) for path in files]
-    there = [target for target in targets if target.exists()]
+    schemas = [folder / name for name in jsonschema.texts()]
+    there = [target for target in (*targets, *schemas) if target.exists()]
     if there:
         raise ConfigError(
             f"`{there[0]}` exists already; nothing was written",
@@ -37,4 +39,19 @@ def init(folder: Path) -> list[Path]:
         durable.make_directory(target.parent)
         durable.write_bytes(target, path.read_bytes())
     durable.write_bytes(folder / ".gitignore", b"/runs/\n/data/\n")
-    return targets
+    return targets + write_schemas(folder)
+
+
+def write_schemas(project: Path) -> list[Path]:
+    """Write, or write anew, the JSON schemas that editors check the project's files with; touches nothing else."""
+    if not layout.is_project(project):
+        raise NotFound(
+            f"`{project}` is no project: it does not hold `stages/` and `mixtures/`",
+            hint=f"without `--schema`, `curriculum init {project}` writes a whole one there",
+        )
+    written = []
+    for name, text in jsonschema.texts().items():
+        durable.make_directory((project / name).parent)
+        durable.write_bytes(project / name, text.encode(), replace=True)
+        written.append(project / name)
+    return written

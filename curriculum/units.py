@@ -19,9 +19,14 @@ Unit: TypeAlias = Literal["tokens", "steps", "sequences"]
 LARGEST_COUNT: Final = 2**62
 
 _SCALES: Final = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_NUMBER: Final = r"(?P<digits>\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?)(?P<exponent>[eE][+-]?\d{1,3})?"
-_COUNT: Final = re.compile(_NUMBER + r"\s?(?P<suffix>[kKMBT]?)", re.ASCII)
-_FRACTION: Final = re.compile(_NUMBER + r"\s?(?P<percent>%?)", re.ASCII)
+NUMBER: Final = r"(?P<digits>\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?)(?P<exponent>[eE][+-]?\d{1,3})?"
+SUFFIX: Final = r"(?P<suffix>[kKMBT]?)"
+COUNT: Final = NUMBER + r"\s?" + SUFFIX
+FRACTION: Final = NUMBER + r"\s?(?P<percent>%?)"
+"""Regular expressions of what is read here, blanks around it aside."""
+
+_COUNT: Final = re.compile(COUNT, re.ASCII)
+_FRACTION: Final = re.compile(FRACTION, re.ASCII)
 
 
 def parse_count(value: str | int) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from curriculum import durable, ledger
 from curriculum.plan import StagePlan
+from runner.trackers import Trackers
 
 
 class Metrics:
@@ -22,13 +23,21 @@ class Metrics:
     """
 
     def __init__(
-        self, path: Path, plan: StagePlan, *, generation: int, resumed_at: int, every: int = 1
+        self,
+        path: Path,
+        plan: StagePlan,
+        *,
+        generation: int,
+        resumed_at: int,
+        trackers: Trackers,
+        every: int = 1,
     ) -> None:
         ledger.cut_back(path, resumed_at)
         self.path = path
         self.plan = plan
         self.generation = generation
         self.every = every
+        self.trackers = trackers
         self._loss = np.zeros(len(plan.names))
         self._tokens = np.zeros(len(plan.names), np.int64)
         self._steps = 0
@@ -72,6 +81,7 @@ class Metrics:
         if skipped:
             line["skipped"] = True
         durable.append_json_line(self.path, _finite(line), sync=False)
+        self.trackers.trained(line["position"], line)
         self._loss[:] = 0
         self._tokens[:] = 0
         self._steps = 0

@@ -22,7 +22,7 @@ from curriculum import checkpoints, durable, ledger
 from curriculum.errors import PlanError, RunFailed
 from curriculum.job import DONE, STOPPED, Machine, TrainJob
 from curriculum.plan import StagePlan, share_of_rank
-from runner import attention, checkpoint, data, evaluate, optim, sharding
+from runner import attention, checkpoint, data, evaluate, optim, sharding, trackers
 from runner.distributed import Ranks
 from runner.loss import next_token_loss, next_token_losses
 from runner.metrics import Metrics
@@ -50,6 +50,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     """Bring the stage to its end, or to the next step boundary once asked to stop; returns the outcome."""
     plan = StagePlan.load(Path(job.plan))
     folder = Path(job.stage_folder)
+    trackers.check(job.machine.trackers)
     if job.machine.deterministic:
         torch.use_deterministic_algorithms(True)
     model, config = build(plan, job.machine, ranks)
@@ -64,8 +65,19 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     if ranks.first:
         checkpoints.sweep(folder / "checkpoints")
         ledger.cut_back(folder / ledger.LEDGER, state.position)
+        tracked = trackers.start(
+            job.machine.trackers,
+            folder=folder,
+            lineage=job.lineage,
+            resumed_at=state.position,
+            config={"fingerprint": plan.fingerprint, **plan.labels},
+        )
         metrics = Metrics(
-            folder / "metrics.jsonl", plan, generation=job.generation, resumed_at=state.position
+            folder / "metrics.jsonl",
+            plan,
+            generation=job.generation,
+            resumed_at=state.position,
+            trackers=tracked,
         )
         durable.write_json(Path(job.attempt_folder) / "environment.json", environment(job, ranks, micro))
 
@@ -73,6 +85,8 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         known = evaluate.read(folder / "evaluations", job.generation, state.position)
         wanted = [name for name in held_out.sets if name not in known]
         wanted = ranks.agree(wanted)
+        if metrics:
+            metrics.trackers.evaluated(state.position, known, new=False)
         if not wanted:
             return
         model.eval()
@@ -91,6 +105,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         if ranks.first:
             evaluate.write(folder / "evaluations", job.generation, state.position, state.step, results)
         if metrics:
+            metrics.trackers.evaluated(state.position, results, new=True)
             metrics.pause()
 
     def save() -> None:

@@ -50,6 +50,10 @@ local: {launcher: process, device: cpu, threads: 1}
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the expected messages anew; read the diff")
+
+
 def _sentences(words: list[str], documents: int, seed: int) -> list[str]:
     draw = random.Random(seed)
     return [" ".join(draw.choice(words) for _ in range(400)) + "." for _ in range(documents)]

@@ -154,6 +154,20 @@ def test_init_writes_a_project_that_plans_and_touches_nothing_that_is_there(tmp_
     assert (folder / "machines.yaml").read_text() == "mine: {}\n"
 
 
+def test_init_schema_writes_the_schemas_of_a_project_anew_and_nothing_else(tmp_path: Path) -> None:
+    project = shipped(tmp_path / "mine").root
+    (project / ".schema" / "stages.json").write_text("old")
+    (project / ".schema" / "sizes.json").unlink()
+    (project / "stages" / "v1.1.yaml").write_text("mine\n")
+    kept = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    assert "5 schemas" in ask("init", ".", "--schema", cwd=project)
+    for path in {*kept, project / ".schema" / "sizes.json"}:
+        if path.parent.name == ".schema":
+            assert path.read_bytes() == (ROOT / ".schema" / path.name).read_bytes()
+        else:
+            assert path.read_bytes() == kept[path]
+
+
 def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(
@@ -176,7 +190,18 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
         "curriculum/report/sheet.css",
     ):
         assert wanted in names
-    assert not any(name.startswith(("tests/", "runs/", "data/")) for name in names)
+    assert not any(name.startswith(("tests/", "runs/", "data/", "docs/")) for name in names)
+
+    installed, mine = tmp_path / "installed", tmp_path / "mine"
+    zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(installed)
+    subprocess.run(
+        [sys.executable, "-m", "curriculum", "init", str(mine)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        check=True,
+    )
+    for written in ("stages/v1.1.yaml", "stages/README.md", "mixtures/README.md", ".schema/stages.json"):
+        assert (mine / written).read_bytes() == (ROOT / written).read_bytes()
 
 
 def test_two_variants_part_where_their_shared_trunk_ends(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS: list[set[str]] = [
     {"errors", "units", "schedule", "permutation", "mixing", "durable", "bootstrap"},
     {"passes", "plan", "readings", "job", "shards", "tokenizer", "checkpoints", "ledger", "huggingface"},
-    {"yamlfile", "schema", "models"},
+    {"yamlfile", "schema", "models", "layout"},
     {"project", "lineage"},
     {"scaling", "imports"},
     {"segments", "order", "stock", "limits"},
@@ -50,7 +50,7 @@ FLOORS: list[set[str]] = [
         "remedy",
         "damage",
     },
-    {"view", "live", "watch", "picture", "planpicture", "overlay", "axes", "report"},
+    {"view", "live", "watch", "picture", "planpicture", "overlay", "axes", "report", "notebook"},
     {"cli", "__main__"},
 ]
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]
@@ -67,6 +67,8 @@ PREPARATION_LIBRARIES = {
     "fsspec",
     "huggingface_hub",
 }
+# the one room that may import trackers, which are extras
+TRACKERS = {"wandb", "trackio"}
 FORBIDDEN_HERE = {"torch", "datatrove", "datasets", "transformers"}
 FORBIDDEN_CALLS = {"eval", "exec"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve"}
@@ -119,7 +121,7 @@ def rooms_imported(path: Path) -> set[str]:
 def test_imports_in_curriculum_go_down_only(path: Path) -> None:
     mine = room(path)
     if mine == "__init__":
-        assert not rooms_imported(path)
+        assert rooms_imported(path) == {"notebook"}  # inside `open` alone: the test below
         return
     for other in rooms_imported(path) - {mine}:
         assert floor_of(other) <= floor_of(mine), f"{mine} imports {other}, which stands above it"
@@ -151,6 +153,7 @@ def test_the_runner_knows_no_yaml_and_no_lineage(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("runner"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_runner_trains_with_torch_numpy_safetensors_and_the_standard_library_alone(path: Path) -> None:
     allowed = RUNNER_LIBRARIES | (PREPARATION_LIBRARIES if room(path) in PREPARATION else {"flash_attn"})
+    allowed |= TRACKERS if room(path) == "trackers" else set()
     for name in imports(path):
         top = name.split(".")[0]
         assert top in allowed or top in sys.stdlib_module_names, f"{path.name} imports {top}"
@@ -195,6 +198,24 @@ def test_every_module_says_why_it_exists_and_can_be_read_in_one_sitting(path: Pa
 def test_importing_the_command_line_loads_neither_torch_nor_numpy_nor_pydantic() -> None:
     heavy = "('torch', 'numpy', 'pydantic', 'yaml', 'rich.table')"
     code = f"import sys, curriculum.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_curriculum_loads_none_of_its_rooms() -> None:
+    code = (
+        "import sys, curriculum; "
+        "print([m for m in sys.modules if m.startswith('curriculum.') or m in ('numpy', 'pydantic')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_notebook_loads_no_torch_datatrove_or_pandas() -> None:
+    code = (
+        f"import sys, curriculum; curriculum.open({str(ROOT)!r}).plan('v1.1', 'full').stages; "
+        "print([m for m in ('torch', 'datatrove', 'datasets', 'pandas') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

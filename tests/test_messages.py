@@ -2,7 +2,7 @@
 
 `NAME.yaml` begins with comments that say what is wrong (`# `), which file of the shipped project it replaces
 (`# file: `, left out when only the command is wrong) and the command (`# $ curriculum …`). `NAME.txt` is what
-the command prints then.
+the command prints then; `pytest tests/test_messages.py --rewrite` writes them anew, to be read in the diff.
 """
 
 from __future__ import annotations
@@ -91,7 +91,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_refusal_is_one_screen_exit_code_two_and_nothing_is_started(
-    name: str, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    pytestconfig: pytest.Config,
 ) -> None:
     case = Case.load(name)
     put(case, project)
@@ -102,8 +106,9 @@ def test_a_refusal_is_one_screen_exit_code_two_and_nothing_is_started(
     monkeypatch.setattr(metadata, "distribution", lambda package: _absent(distribution, package))
     code, out, err = said(case.command, capsys, monkeypatch)
 
-    expected = (MESSAGES / f"{name}.txt").read_text()
-    assert err == expected
+    if pytestconfig.getoption("--rewrite"):
+        (MESSAGES / f"{name}.txt").write_text(err)
+    assert err == (MESSAGES / f"{name}.txt").read_text()
     assert code == 2
     assert out == ""
     lines = err.splitlines()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from curriculum.cli import completion
 from curriculum.cli.words import (
     AsJson,
     MachineName,
@@ -90,10 +91,18 @@ def trace(
 
 def diff(
     old: Annotated[
-        str, typer.Argument(help="a curriculum, NAME[/STAGE][@TOKENS], a stage file, or a plan.json")
+        str,
+        typer.Argument(
+            help="a curriculum, NAME[/STAGE][@TOKENS], a stage file, or a plan.json",
+            autocompletion=completion.addresses,
+        ),
     ],
     new: Annotated[
-        str | None, typer.Argument(help="another of these; without it: what ran under the first's name")
+        str | None,
+        typer.Argument(
+            help="another of these; without it: what ran under the first's name",
+            autocompletion=completion.addresses,
+        ),
     ] = None,
     size: Size = "rehearsal",
     as_json: AsJson = False,

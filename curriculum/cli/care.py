@@ -10,6 +10,7 @@ import typer
 from curriculum.cli.words import (
     AsJson,
     Name,
+    NameOrAll,
     Size,
     compiled_with_texts,
     open_console,
@@ -34,7 +35,7 @@ def verify(name: Name, size: Size = "rehearsal") -> None:
 
 
 def prune(
-    name: Annotated[str | None, typer.Argument(help="one curriculum; all of them without")] = None,
+    name: NameOrAll = None,
     size: Size = "rehearsal",
     keep_last: Annotated[int, typer.Option(min=1, help="newest checkpoints to keep of every stage")] = 1,
     dry_run: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from curriculum.cli import completion
 from curriculum.cli.words import (
     AsJson,
     MachineName,
@@ -22,10 +23,23 @@ from curriculum.cli.words import (
 )
 
 
-def init(folder: Annotated[Path, typer.Argument(help="the folder to write the project into")]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="the folder to write the project into")],
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="of a project that is there, write only the schemas that editors use"),
+    ] = False,
+) -> None:
     """Write a new project that you own: stages, mixtures, sources, sizes, machines."""
     from curriculum import scaffold
 
+    if schema:
+        written = scaffold.write_schemas(folder)
+        print(
+            f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in"
+        )
+        print("  # yaml-language-server: $schema=../.schema/stages.json")
+        return
     written = scaffold.init(folder)
     print(
         f"{len(written)} files in {folder}: begin with stages/v1.1-math-code.yaml, "
@@ -76,7 +90,9 @@ def prepare(
     name: Name,
     size: Size = "rehearsal",
     machine: MachineName = "local",
-    source: Annotated[str | None, typer.Option(help="only this source")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="only this source", autocompletion=completion.sources)
+    ] = None,
     append: Annotated[
         bool, typer.Option("--append", help="add files that are new since as further shards")
     ] = False,
@@ -168,11 +184,18 @@ def stop(name: Name, size: Size = "rehearsal") -> None:
 
 def branch(
     point: Annotated[
-        str, typer.Argument(help="where it leaves: NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T")
+        str,
+        typer.Argument(
+            help="where it leaves: NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T",
+            autocompletion=completion.addresses,
+        ),
     ],
     name: Annotated[str, typer.Argument(help="the new curriculum's name")],
     mixture: Annotated[
-        str | None, typer.Option(help="a file of mixtures/ that it trains on from there")
+        str | None,
+        typer.Option(
+            help="a file of mixtures/ that it trains on from there", autocompletion=completion.mixtures
+        ),
     ] = None,
     ramp: Annotated[str | None, typer.Option(help="over how long shares move to it, as in 6B")] = None,
     until: Annotated[str | None, typer.Option(help="where it ends, counted from the root, as in 2T")] = None,

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from curriculum.cli import completion
 from curriculum.cli.words import (
     AsJson,
     MachineName,
+    NameOrAll,
     Size,
     compiled_with_texts,
     open_console,
@@ -21,7 +23,7 @@ from curriculum.cli.words import (
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="one curriculum; all of them without")] = None,
+    name: NameOrAll = None,
     size: Size = "rehearsal",
     follow: Annotated[
         bool, typer.Option("--follow", help="watch it run, from any terminal; Ctrl-C leaves it running")
@@ -58,11 +60,19 @@ def status(
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(help="two curricula or more; the first is compared against")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="two curricula or more; the first is compared against", autocompletion=completion.curricula
+        ),
+    ],
     size: Size = "rehearsal",
     machine: MachineName = "local",
     against: Annotated[
-        str | None, typer.Option(help="the one whose losses are taken away from the others'")
+        str | None,
+        typer.Option(
+            help="the one whose losses are taken away from the others'", autocompletion=completion.curricula
+        ),
     ] = None,
     fill: Annotated[
         bool,
@@ -123,7 +133,12 @@ def compare(
 
 
 def report(
-    names: Annotated[list[str], typer.Argument(help="one curriculum, or several to see side by side")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="one curriculum, or several to see side by side", autocompletion=completion.curricula
+        ),
+    ],
     size: Size = "rehearsal",
     to: Annotated[
         Path | None, typer.Option("--to", help="the HTML file; without it, beside the runs of that size")

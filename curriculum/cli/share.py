@@ -8,12 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
+from curriculum.cli import completion
 from curriculum.cli.words import AsJson, Size, open_console, open_project, print_json, stopped
 
 
 def export(
     address: Annotated[
-        str, typer.Argument(help="what to export: NAME[/STAGE][@TOKENS], as in v1.1-math-code or v1.1@1.5T")
+        str,
+        typer.Argument(
+            help="what to export: NAME[/STAGE][@TOKENS], as in v1.1-math-code or v1.1@1.5T",
+            autocompletion=completion.addresses,
+        ),
     ],
     to: Annotated[Path, typer.Option(help="the directory to write, which must not exist")],
     size: Size = "rehearsal",
@@ -46,7 +51,10 @@ def import_(
         Path, typer.Argument(help="a Llama model as transformers saves it, with safetensors")
     ],
     name: Annotated[str, typer.Argument(help="the new curriculum's name")],
-    mixture: Annotated[str | None, typer.Option(help="a file of mixtures/ that it trains on")] = None,
+    mixture: Annotated[
+        str | None,
+        typer.Option(help="a file of mixtures/ that it trains on", autocompletion=completion.mixtures),
+    ] = None,
     tokens: Annotated[str, typer.Option(help="how long it trains, as in 10B")] = "10B",
     as_json: AsJson = False,
 ) -> None:

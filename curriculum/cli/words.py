@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from curriculum.cli import completion
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -14,10 +16,31 @@ if TYPE_CHECKING:
     from curriculum.planner import Compiled
     from curriculum.project import Project
 
-Name = Annotated[str, typer.Argument(help="a curriculum: the name of a file in stages/")]
-Names = Annotated[list[str], typer.Argument(help="one or more curricula: names of files in stages/")]
-Size = Annotated[str, typer.Option(help="what is scaled: a name in sizes.yaml")]
-MachineName = Annotated[str, typer.Option("--machine", help="where and how it runs: a name in machines.yaml")]
+Name = Annotated[
+    str,
+    typer.Argument(help="a curriculum: the name of a file in stages/", autocompletion=completion.curricula),
+]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        help="one or more curricula: names of files in stages/", autocompletion=completion.curricula
+    ),
+]
+NameOrAll = Annotated[
+    str | None,
+    typer.Argument(help="one curriculum; all of them without", autocompletion=completion.curricula),
+]
+Size = Annotated[
+    str, typer.Option(help="what is scaled: a name in sizes.yaml", autocompletion=completion.sizes)
+]
+MachineName = Annotated[
+    str,
+    typer.Option(
+        "--machine",
+        help="where and how it runs: a name in machines.yaml",
+        autocompletion=completion.machines,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 
 

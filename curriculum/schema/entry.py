@@ -9,16 +9,9 @@ import re
 import textwrap
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    PlainSerializer,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
 
 from curriculum.errors import ConfigError, Place, did_you_mean
 from curriculum.schema import fields
@@ -28,58 +21,50 @@ from curriculum.yamlfile import Document, KeyPath
 
 File = TypeVar("File", bound=BaseModel)
 
-# What is read, what a JSON schema says of it, what a dump holds: a Fraction as a float, a length as its text.
+# What a dump holds: a Fraction as a float, a length as its text.
 _as_float = PlainSerializer(float, return_type=float)
 _as_text = PlainSerializer(str, return_type=str)
 _number, _length, _whole = fields.number, fields.length, fields.whole
 
-Text = Annotated[str, PlainValidator(fields.text, str)]
-Texts = Annotated[tuple[str, ...], PlainValidator(fields.one_or_more(fields.text), str | list[str])]
-Name = Annotated[str, PlainValidator(fields.name, str)]
-Names = Annotated[tuple[str, ...], PlainValidator(fields.one_or_more(fields.name), str | list[str])]
-Hub = Annotated[str, PlainValidator(fields.hub, str)]
-Values = Annotated[tuple[str | int | bool, ...], PlainValidator(fields.one_or_more(fields.column_value), Any)]
-Flag = Annotated[bool, PlainValidator(fields.flag, bool)]
-FlagOrAuto = Annotated[bool | None, PlainValidator(fields.flag_or_auto, bool | Literal["auto"])]
+Text = Annotated[str, fields.text]
+Texts = Annotated[tuple[str, ...], fields.one_or_more(fields.text)]
+Name = Annotated[str, fields.name]
+Names = Annotated[tuple[str, ...], fields.one_or_more(fields.name)]
+Hub = Annotated[str, fields.hub]
+Values = Annotated[tuple[str | int | bool, ...], fields.one_or_more(fields.column_value)]
+Flag = Annotated[bool, fields.flag]
+FlagOrAuto = Annotated[bool | None, fields.flag_or_auto]
 
-Size = Annotated[int, PlainValidator(_whole(1, LARGEST_SIZE, "2048"), int | str)]
-SizeOrNone = Annotated[int, PlainValidator(_whole(0, LARGEST_SIZE, "4"), int | str)]
-Seed = Annotated[int, PlainValidator(_whole(0, LARGEST_COUNT, "3407"), int)]
-Count = Annotated[int, PlainValidator(_whole(1, LARGEST_COUNT, "659B"), int | str)]
-Weight = Annotated[Fraction, PlainValidator(_number("75", zero=True), float | str), _as_float]
-Passes = Annotated[Fraction, PlainValidator(_number("4"), float | str), _as_float]
-Rate = Annotated[Fraction, PlainValidator(_number("4e-4"), float | str), _as_float]
-RateOrNone = Annotated[Fraction, PlainValidator(_number("4e-5", zero=True), float | str), _as_float]
+Size = Annotated[int, _whole(1, LARGEST_SIZE, "2048")]
+SizeOrNone = Annotated[int, _whole(0, LARGEST_SIZE, "4")]
+Seed = Annotated[int, _whole(0, LARGEST_COUNT, "3407")]
+Count = Annotated[int, _whole(1, LARGEST_COUNT, "659B")]
+Weight = Annotated[Fraction, _number("75", zero=True), _as_float]
+Passes = Annotated[Fraction, _number("4"), _as_float]
+Rate = Annotated[Fraction, _number("4e-4"), _as_float]
+RateOrNone = Annotated[Fraction, _number("4e-5", zero=True), _as_float]
 Betas = Annotated[
     tuple[Fraction, Fraction],
-    PlainValidator(fields.pair(_number("0.9", zero=True, most="0.999999")), list[float]),
+    fields.pair(_number("0.9", zero=True, most="0.999999")),
     PlainSerializer(lambda both: [float(beta) for beta in both], return_type=list[float]),
 ]
-Scale = Annotated[Fraction, PlainValidator(_number("1e-3", most="1"), float | str), _as_float]
-HeldOutShare = Annotated[Fraction, PlainValidator(_number("5%", most="50%"), float | str), _as_float]
-Position = Annotated[Length, PlainValidator(_length("1.5T", "tokens", said="number"), int | str), _as_text]
-Tokens = Annotated[
-    Length,
-    PlainValidator(_length("350B", "tokens", "steps", "sequences", said="number"), int | str),
-    _as_text,
-]
-Span = Annotated[
-    Length, PlainValidator(_length("2000 steps", "steps", "tokens", "sequences", said="scale"), str), _as_text
-]
-Batch = Annotated[
-    Length, PlainValidator(_length("896 sequences", "sequences", "tokens", said="unit"), str), _as_text
-]
-BatchScaling = Annotated[BatchScale, PlainValidator(fields.batch_scale, str)]
-Throughput = Annotated[
-    Fraction, PlainValidator(fields.rate("tokens/s/gpu", "24k tokens/s/gpu"), str), _as_float
-]
-Price = Annotated[Fraction, PlainValidator(fields.rate("USD/gpu-hour", "2 USD/gpu-hour"), str), _as_float]
+Scale = Annotated[Fraction, _number("1e-3", most="1"), _as_float]
+HeldOutShare = Annotated[Fraction, _number("5%", most="50%"), _as_float]
+Position = Annotated[Length, _length("1.5T", "tokens", said="number"), _as_text]
+Tokens = Annotated[Length, _length("350B", "tokens", "steps", "sequences", said="number"), _as_text]
+Span = Annotated[Length, _length("2000 steps", "steps", "tokens", "sequences", said="scale"), _as_text]
+Batch = Annotated[Length, _length("896 sequences", "sequences", "tokens", said="unit"), _as_text]
+BatchScaling = Annotated[BatchScale, fields.batch_scale]
+Throughput = Annotated[Fraction, fields.rate("tokens/s/gpu", "24k tokens/s/gpu"), _as_float]
+Price = Annotated[Fraction, fields.rate("USD/gpu-hour", "2 USD/gpu-hour"), _as_float]
 
 
 class Entry(BaseModel):
     """A mapping with known keys. An unknown key, a missing one and a key without a value are refused here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Keys of which exactly one must be stated; `exactly_one` refuses the rest."""
 
     @model_validator(mode="before")
     @classmethod
@@ -109,8 +94,9 @@ def lacks(key: str, description: str | None) -> Refusal:
     return Refusal(f"lacks `{key}`", f"add `{key}:`, {text[:1].lower()}{text[1:]}")
 
 
-def exactly_one(entry: BaseModel, keys: tuple[str, ...], hint: str) -> str:
-    """The one of `keys` that the entry states; a Refusal for none and for several."""
+def exactly_one(entry: Entry, hint: str) -> str:
+    """The one of its `one_of` that the entry states; a Refusal for none and for several."""
+    keys = entry.one_of
     said = [key for key in keys if key in entry.model_fields_set]
     if not said:
         raise Refusal(f"lacks one of {', '.join(f'`{key}`' for key in keys)}", hint)

@@ -1,19 +1,34 @@
 """Single values as people write them: each reader gives the exact value meant, or refuses with the way out.
 
 Numbers stay exact: a length is a `Length`, everything with a fraction a `Fraction`. A `Refusal` carries no
-place; `schema.validate` knows where the value stands.
+place; `schema.validate` knows where the value stands. Beside each reader stands what a JSON schema says of the
+same values, made of the same limits and patterns: it accepts all that the reader accepts, and little more.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from pydantic_core import CoreSchema, core_schema
+
 from curriculum.errors import did_you_mean
-from curriculum.units import Length, Unit, parse_count, parse_fraction, parse_length, parse_rate
+from curriculum.units import (
+    COUNT,
+    FRACTION,
+    NUMBER,
+    SUFFIX,
+    Length,
+    Unit,
+    parse_count,
+    parse_fraction,
+    parse_length,
+    parse_rate,
+)
 
 LONGEST_NAME: Final = 64
 LONGEST_TEXT: Final = 2000
@@ -22,7 +37,7 @@ LARGEST_SIZE: Final = 2**31 - 1
 """Of whatever is a plain count: a vocabulary, a sequence's length, a number of GPUs."""
 
 _NAME = re.compile(r"[a-z][a-z0-9.-]*")
-_HUB = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+_HUB = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
 _SCALING = re.compile(r"(\d{1,10})\s*->\s*(\d{1,10})(?:\s+sequences?)?", re.ASCII)
 
 Said: TypeAlias = Literal["number", "scale", "unit"]
@@ -37,6 +52,34 @@ class Refusal(ValueError):
         self.hint = hint
         self.at = at
         self.on_key = on_key
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """How a single value is read, and what a JSON schema says of how it may be written."""
+
+    read: Callable[[Any], Any]
+    shape: Mapping[str, Any]
+
+    def __call__(self, value: Any) -> Any:
+        return self.read(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return dict(self.shape)
+
+
+def form(**shape: Any) -> Callable[[Callable[[Any], Any]], Form]:
+    """Makes a reader a `Form` of this shape."""
+    return lambda read: Form(read, shape)
+
+
+def written(*patterns: str) -> str:
+    """One pattern for what any of `patterns` matches, blanks around it, as every JSON schema validator reads it."""
+    plain = re.sub(r"\(\?P<\w+>", "(?:", "|".join(patterns)).replace(r"\d", "[0-9]")
+    return rf"^\s*(?:{plain})\s*$"
 
 
 class BatchScale(NamedTuple):
@@ -76,6 +119,7 @@ def shortened(text: str, most: int = 40) -> str:
 # --- words -----------------------------------------------------------------------------------------------
 
 
+@form(type="string", minLength=1, maxLength=LONGEST_TEXT, pattern=r"\S")
 def text(value: Any) -> str:
     if not isinstance(value, str):
         hint = (
@@ -89,6 +133,7 @@ def text(value: Any) -> str:
     return value
 
 
+@form(type="string", maxLength=LONGEST_NAME, pattern=rf"^(?!.*\.\.){_NAME.pattern}$")
 def name(value: Any) -> str:
     if isinstance(value, str) and is_name(value):
         return value
@@ -96,8 +141,9 @@ def name(value: Any) -> str:
     raise Refusal(f"must be a name, not {seen(value)}", hint)
 
 
-def one_or_more(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+def one_or_more(one: Form) -> Form:
     """One value or a list of them, as a tuple."""
+    read = one.read
 
     def read_all(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
@@ -112,9 +158,10 @@ def one_or_more(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
                 raise Refusal(refusal.message, refusal.hint, number) from None
         return tuple(items)
 
-    return read_all
+    return Form(read_all, {"anyOf": [one.shape, {"type": "array", "items": one.shape, "minItems": 1}]})
 
 
+@form(type=["string", "integer", "boolean"])
 def column_value(value: Any) -> str | int | bool:
     if not isinstance(value, str | int | bool):
         raise Refusal(
@@ -123,18 +170,21 @@ def column_value(value: Any) -> str | int | bool:
     return value
 
 
+@form(type="string", pattern=f"^{_HUB.pattern}$", examples=["OWNER/NAME"])
 def hub(value: Any) -> str:
     if not isinstance(value, str) or not _HUB.fullmatch(value):
         raise Refusal(f"must be a dataset of the hub, not {seen(value)}", "as in `cerebras/SlimPajama-627B`")
     return value
 
 
+@form(type="boolean")
 def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise Refusal(f"must be true or false, not {seen(value)}", "write `true` or `false`, without quotes")
     return value
 
 
+@form(enum=["auto", True, False])
 def flag_or_auto(value: Any) -> bool | None:
     """True, False, or None for `auto`."""
     if value == "auto":
@@ -147,7 +197,7 @@ def flag_or_auto(value: Any) -> bool | None:
 # --- numbers ---------------------------------------------------------------------------------------------
 
 
-def whole(least: int, most: int, example: str) -> Callable[[Any], int]:
+def whole(least: int, most: int, example: str) -> Form:
     """A whole number from `least` to `most`; `32k` and `10_000` are numbers too."""
     end = "10^18" if most == LARGEST_COUNT else f"{most:,}"
 
@@ -163,10 +213,11 @@ def whole(least: int, most: int, example: str) -> Callable[[Any], int]:
             )
         return number
 
-    return read
+    number_alone = {"type": "integer", "minimum": least, "maximum": most}
+    return Form(read, _number_or_text(number_alone, written(COUNT)))
 
 
-def number(example: str, *, zero: bool = False, most: str | None = None) -> Callable[[Any], Fraction]:
+def number(example: str, *, zero: bool = False, most: str | None = None) -> Form:
     """An exact number above 0, or from 0 with `zero`; `5%` is one too."""
     limits = "from 0 up" if zero else "above 0"
     limits += "" if most is None else f", at most {most}"
@@ -181,22 +232,25 @@ def number(example: str, *, zero: bool = False, most: str | None = None) -> Call
             raise Refusal(f"must be a number {limits}, not {seen(value)}", f"as in `{example}`")
         return found
 
-    return read
+    number_alone: dict[str, Any] = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0}
+    if largest is not None:
+        number_alone["maximum"] = float(largest)
+    return Form(read, _number_or_text(number_alone, written(FRACTION)))
 
 
-def pair(read: Callable[[Any], Fraction]) -> Callable[[Any], tuple[Fraction, Fraction]]:
+def pair(one: Form) -> Form:
     """Two values in a list."""
 
     def read_both(value: Any) -> tuple[Fraction, Fraction]:
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise Refusal(f"must be a list of two numbers, not {seen(value)}", "as in `[0.9, 0.95]`")
-        first, second = one_or_more(read)(value)
+        first, second = one_or_more(one)(value)
         return first, second
 
-    return read_both
+    return Form(read_both, {"type": "array", "items": one.shape, "minItems": 2, "maxItems": 2})
 
 
-def length(example: str, *units: Unit, said: Said) -> Callable[[Any], Length]:
+def length(example: str, *units: Unit, said: Said) -> Form:
     """A length above 0 in one of `units`.
 
     `said` is the least that must be there, since a number alone is easily taken for the wrong thing: the
@@ -220,10 +274,17 @@ def length(example: str, *units: Unit, said: Said) -> Callable[[Any], Length]:
             raise Refusal("must be more than 0", f"as in `{example}`; or leave the key out")
         return found
 
-    return read
+    endings = "|".join(f"{unit.removesuffix('s')}s?" for unit in units)
+    with_unit = rf"{NUMBER}{SUFFIX}\s+(?:{endings})"
+    if said == "unit":
+        return Form(read, _text_alone(written(with_unit), example))
+    if said == "scale":
+        return Form(read, _text_alone(written(with_unit, NUMBER + SUFFIX.replace("?)", ")")), example))
+    number_alone = {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT}
+    return Form(read, _number_or_text(number_alone, written(with_unit, NUMBER + SUFFIX)))
 
 
-def rate(unit: str, example: str) -> Callable[[Any], Fraction]:
+def rate(unit: str, example: str) -> Form:
     """An amount per something, its unit spelled out."""
 
     def read(value: Any) -> Fraction:
@@ -235,9 +296,10 @@ def rate(unit: str, example: str) -> Callable[[Any], Fraction]:
             raise Refusal(f"must be in {unit} and above 0, not {seen(value)}", f"as in `{example}`")
         return found
 
-    return read
+    return Form(read, _text_alone(written(rf"{NUMBER}{SUFFIX}\s+{unit}"), example))
 
 
+@form(type="string", pattern=written(_SCALING.pattern), examples=["896 -> 16 sequences"])
 def batch_scale(value: Any) -> BatchScale:
     found = _SCALING.fullmatch(value.strip()) if isinstance(value, str) else None
     sides = [int(side) for side in found.groups()] if found else []
@@ -249,6 +311,14 @@ def batch_scale(value: Any) -> BatchScale:
 def unknown_key(key: object, keys: Iterable[str]) -> Refusal:
     """The refusal of a key that a mapping does not have; its message goes on after the mapping's name."""
     return Refusal(f"has no key `{shortened(str(key))}`", did_you_mean(str(key), keys), str(key), on_key=True)
+
+
+def _text_alone(pattern: str, example: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern, "examples": [example]}
+
+
+def _number_or_text(number_alone: dict[str, Any], pattern: str) -> dict[str, Any]:
+    return {"anyOf": [number_alone, {"type": "string", "pattern": pattern}]}
 
 
 def _plain(value: Any) -> str | int:

@@ -36,7 +36,11 @@ class MachineEntry(Entry):
     attention: Literal["auto", "flash-attn", "sdpa-flash", "sdpa-cudnn", "sdpa"] = Field(
         default="auto", description="Which kernels compute attention."
     )
-    compile: FlagOrAuto = Field(default=None, description="Whether blocks are compiled: auto, true or false.")
+    compile: FlagOrAuto = Field(
+        default=None,
+        description="Whether blocks are compiled: auto, true or false.",
+        json_schema_extra={"default": "auto"},
+    )
     activation_checkpointing: Literal["none", "full"] = Field(
         default="none", description="full: keep no activations inside a block; slower, less memory."
     )
@@ -44,10 +48,15 @@ class MachineEntry(Entry):
         default=False, description="Whether a resumed GPU run must give the same bits."
     )
     threads: Size | None = Field(default=None, description="CPU threads of each process; else an even share.")
-    throughput: Throughput | None = Field(
-        default=None, description="What a plan assumes, as in `24k tokens/s/gpu`."
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        default=(), description="Where figures are shown beside metrics.jsonl; as in `[tensorboard]`."
     )
-    price: Price | None = Field(default=None, description="What a plan assumes, as in `2 USD/gpu-hour`.")
+    throughput: Throughput | None = Field(
+        default=None, description="Tokens that a plan assumes; as in `24k tokens/s/gpu`."
+    )
+    price: Price | None = Field(
+        default=None, description="Money that a plan assumes; as in `2 USD/gpu-hour`."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -48,7 +48,8 @@ class SizeEntry(Entry):
     about: Text | None = Field(default=None, description="What it is, for people.")
     tokens: Scale | None = Field(default=None, description="The scale of every length; as in `1e-6`.")
     batch: BatchScaling | None = Field(
-        default=None, description="As in `896 -> 16 sequences`; others keep their ratio."
+        default=None,
+        description="What the root's batch becomes, others keep their ratio; as in `896 -> 16 sequences`.",
     )
     sequence_length: Size | None = Field(default=None, description="Tokens of a window.")
     tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")

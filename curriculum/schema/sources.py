@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -28,13 +28,22 @@ from curriculum.schema.fields import Refusal
 class TokenizerEntry(Entry):
     """A tokenizer: a file, or one that is trained from sources."""
 
-    path: Text | None = Field(default=None, description="A `tokenizer.json`, from the project's folder.")
-    train: Names | None = Field(default=None, description="Sources that a byte-level BPE is trained on.")
-    vocab_size: Size | None = Field(default=None, description="Its number of ids; needed with `train`.")
+    one_of: ClassVar[tuple[str, ...]] = ("path", "train")
+
+    path: Text | None = Field(
+        default=None,
+        description="A file, from the project's folder; as in `tokenizers/llama-2/tokenizer.json`.",
+    )
+    train: Names | None = Field(
+        default=None, description="Sources that a byte-level BPE is trained on; as in `[sotu, stdlib]`."
+    )
+    vocab_size: Size | None = Field(
+        default=None, description="Its number of ids, needed with `train`; as in `4096`."
+    )
 
     @model_validator(mode="after")
     def _file_or_trained(self) -> Self:
-        exactly_one(self, ("path", "train"), "a file, `path: …/tokenizer.json`, or `train: [SOURCE, …]`")
+        exactly_one(self, "a file, `path: …/tokenizer.json`, or `train: [SOURCE, …]`")
         if self.train and self.vocab_size is None:
             raise Refusal("lacks `vocab_size`", "as in `vocab_size: 4096`")
         if self.train and self.vocab_size is not None and self.vocab_size < 257:
@@ -50,11 +59,19 @@ _PLACES = ("hub", "installed", "stdlib", "folder")
 class ReadEntry(Entry):
     """Where documents are: one of hub, installed, stdlib and folder; and which files there."""
 
-    hub: Hub | None = Field(default=None, description="A dataset of the Hugging Face hub, as OWNER/NAME.")
-    installed: Texts | None = Field(default=None, description="Installed packages whose files are read.")
+    one_of: ClassVar[tuple[str, ...]] = _PLACES
+
+    hub: Hub | None = Field(default=None, description="A dataset of the Hugging Face hub.")
+    installed: Texts | None = Field(
+        default=None, description="Installed packages whose files are read; as in `[sympy, mpmath]`."
+    )
     stdlib: Flag | None = Field(default=None, description="true: Python's own library, without its tests.")
-    folder: Text | None = Field(default=None, description="A folder, from the project's or absolute.")
-    files: Texts | None = Field(default=None, description="Patterns: `**/` any folders, `*` part of a name.")
+    folder: Text | None = Field(
+        default=None, description="A folder, from the project's or absolute; as in `texts`."
+    )
+    files: Texts | None = Field(
+        default=None, description="Patterns, `**/` any folders, `*` part of a name; as in `**/*.jsonl`."
+    )
     exclude: Texts | None = Field(default=None, description="Patterns of files to leave out.")
     subsets: Texts | None = Field(default=None, description="Folders below which `files` are looked for.")
     revision: Text | None = Field(default=None, description="Branch, tag or commit of the hub's dataset.")
@@ -62,7 +79,7 @@ class ReadEntry(Entry):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        place = exactly_one(self, _PLACES, "as in `read: {folder: my-texts}` or `read: {hub: OWNER/NAME}`")
+        place = exactly_one(self, "as in `read: {folder: my-texts}` or `read: {hub: OWNER/NAME}`")
         if self.stdlib is False:
             raise Refusal("can only be true", "or name another place to read from", "stdlib")
         for key, places in {"revision": ("hub",), "files": _no("stdlib"), "subsets": _no("stdlib")}.items():
@@ -78,8 +95,10 @@ def _no(place: str) -> tuple[str, ...]:
 class HeldOutEntry(Entry):
     """What is kept from training to measure the loss on: a share by content, or the corpus's own split."""
 
+    one_of: ClassVar[tuple[str, ...]] = ("share", "split")
+
     share: HeldOutShare | None = Field(
-        default=None, description="A share of the documents; `5%` alone says the same."
+        default=None, description="A share of the documents, what a number alone says as well; as in `5%`."
     )
     split: Text | None = Field(
         default=None, description="Files with this word in their path; as in `validation`."
@@ -87,7 +106,7 @@ class HeldOutEntry(Entry):
 
     @model_validator(mode="after")
     def _share_or_split(self) -> Self:
-        exactly_one(self, ("share", "split"), "`held_out: 5%` or `held_out: {split: validation}`")
+        exactly_one(self, "`held_out: 5%` or `held_out: {split: validation}`")
         return self
 
 
@@ -95,20 +114,26 @@ class SourceEntry(Entry):
     """A source: documents under a name."""
 
     about: Text | None = Field(default=None, description="What it is, for people.")
-    read: ReadEntry = Field(description="Where its documents are, as in `{folder: my-texts}`.")
+    read: ReadEntry = Field(description="Where its documents are; as in `{folder: my-texts}`.")
     id: Text | None = Field(default=None, description="Column with a document's own id; else file and row.")
-    drop: dict[Text, Values] = Field(default={}, description="Column to values whose documents are left out.")
+    drop: dict[Text, Values] = Field(
+        default={}, description="Column to values whose documents are left out; as in `{lang: [fr, de]}`."
+    )
     keep: dict[Text, Values] = Field(
-        default={}, description="Column to values; other documents are left out."
+        default={}, description="Column to values, other documents are left out; as in `{lang: en}`."
     )
     extract: Literal["chinese-docstrings"] | None = Field(
         default=None, description="Take only this of each file."
     )
     held_out: Annotated[
-        HeldOutEntry, BeforeValidator(lambda value: value if isinstance(value, dict) else {"share": value})
-    ] = Field(description="Kept to measure the loss on: `5%`, or `{split: validation}`.")
+        HeldOutEntry,
+        BeforeValidator(
+            lambda value: value if isinstance(value, dict) else {"share": value},
+            json_schema_input_type=HeldOutShare | HeldOutEntry,
+        ),
+    ] = Field(description="Kept to measure the loss on; as in `5%` or `{split: validation}`.")
     tokens: Count | None = Field(
-        default=None, description="Its size; an estimate that holds until it is prepared."
+        default=None, description="Its size, an estimate that holds until it is prepared; as in `659B`."
     )
     tokens_from: Text | None = Field(default=None, description="Where that size is from.")
     assumed: Flag = Field(

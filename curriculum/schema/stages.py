@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from curriculum.errors import did_you_mean
 from curriculum.huggingface import PREFIX
@@ -39,6 +39,7 @@ from curriculum.schema.fields import Refusal
 from curriculum.units import Length
 
 
+@fields.form(enum=sorted(CATALOGUE))
 def _known_model(value: Any) -> str:
     if not isinstance(value, str) or value not in CATALOGUE:
         hint = (
@@ -50,7 +51,7 @@ def _known_model(value: Any) -> str:
     return value
 
 
-ModelName = Annotated[str, PlainValidator(_known_model, str)]
+ModelName = Annotated[str, _known_model]
 
 
 class ModelNumbers(Entry):
@@ -120,7 +121,7 @@ class OptimizerEntry(Entry):
     name: Literal["adamw"] = Field(default="adamw", description="Only `adamw`.")
     betas: Betas = Field(default=(Fraction(9, 10), Fraction(95, 100)), description="Adam's two decay rates.")
     eps: Rate = Field(default=Fraction(1, 10**8), description="Adam's epsilon.")
-    weight_decay: RateOrNone = Field(description="Decoupled weight decay, as in `weight_decay: 0.1`.")
+    weight_decay: RateOrNone = Field(description="Decoupled weight decay; as in `0.1`.")
     decay: Literal["all", "matrices"] = Field(
         default="all", description="What decays: all parameters, or matrices only."
     )
@@ -133,14 +134,12 @@ class LearningRateEntry(Entry):
     shape: Literal["cosine", "wsd", "linear", "constant"] = Field(
         description="cosine, wsd, linear or constant."
     )
-    max: Rate = Field(description="The highest value, reached at the end of the warm-up; as in `max: 4e-4`.")
+    max: Rate = Field(description="The highest value, reached at the end of the warm-up; as in `4e-4`.")
     min: RateOrNone = Field(
-        default=Fraction(0), description="The value at the horizon and beyond; as in `min: 4e-5`."
+        default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`."
     )
-    warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `warmup: 2000 steps`.")
-    horizon: Position = Field(
-        default=Length(0, "tokens"), description="Where the fall ends; as in `horizon: 2T`."
-    )
+    warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `2000 steps`.")
+    horizon: Position = Field(default=Length(0, "tokens"), description="Where the fall ends; as in `2T`.")
     decay: Span | None = Field(default=None, description="How long wsd's fall is; it ends at the horizon.")
     decay_shape: Literal["linear", "sqrt"] = Field(
         default="linear", description="wsd's fall: a straight line, or 1 - √ of the part gone."
@@ -190,9 +189,9 @@ class EveryEntry(Entry):
 class SkipEntry(Entry):
     """A stretch of data that is left out; clock and learning rate stay."""
 
-    from_: Count = Field(alias="from", description="Position at which to skip; as in `from: 1.2T`.")
-    to: Count = Field(description="Position from whose data to go on; as in `to: 1.201T`.")
-    why: Text | None = Field(default=None, description="The reason, for people; as in `why: loss spike`.")
+    from_: Count = Field(alias="from", description="Position at which to skip; as in `1.2T`.")
+    to: Count = Field(description="Position from whose data to go on; as in `1.201T`.")
+    why: Text | None = Field(default=None, description="The reason, for people; as in `loss spike`.")
 
     @model_validator(mode="after")
     def _forwards(self) -> Self:
@@ -204,28 +203,49 @@ class SkipEntry(Entry):
 class LeaveOutEntry(Entry):
     """A shard of a source that is read no more; the source begins its next pass without it."""
 
-    source: Name = Field(description="The source; as in `source: slimpajama`.")
-    shard: SizeOrNone = Field(description="Its shard, counted from 0; as in `shard: 17`.")
-    why: Text | None = Field(default=None, description="The reason, for people; as in `why: garbled text`.")
+    source: Name = Field(description="The source; as in `slimpajama`.")
+    shard: SizeOrNone = Field(description="Its shard, counted from 0; as in `17`.")
+    why: Text | None = Field(default=None, description="The reason, for people; as in `garbled text`.")
 
 
 class StageEntry(Entry):
     """One stage. It keeps, from the stage before it, everything it does not state."""
 
-    name: Name = Field(description="Its name, unique in the file; as in `name: cooldown`.")
+    one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
+    own: ClassVar[tuple[str, ...]] = (
+        "name",
+        "until",
+        "tokens",
+        "ramp",
+        "skip",
+        "leave_out",
+        "positions",
+        "optimizer",
+        "rewarm",
+    )
+    """Keys that hold for their stage alone; what the others say is kept by the stages after it."""
+
+    name: Name = Field(description="Its name, unique in the file; as in `cooldown`.")
     until: Position | None = Field(
         default=None, description="Position at which it ends, from the root; as in `2T`."
     )
-    tokens: Tokens | None = Field(default=None, description="Or its own length; as in `150B`.")
-    mixture: Name | None = Field(default=None, description="A file of mixtures/, without `.yaml`.")
-    batch: Batch | None = Field(default=None, description="As in `896 sequences` or `1835008 tokens`.")
+    tokens: Tokens | None = Field(default=None, description="Its own length instead; as in `150B`.")
+    mixture: Name | None = Field(
+        default=None, description="A file of mixtures/, without `.yaml`; as in `math-code`."
+    )
+    batch: Batch | None = Field(
+        default=None, description="Sequences or tokens of a step; as in `896 sequences`."
+    )
     sequence_length: Size | None = Field(
         default=None, description="Tokens of a window; needs `positions: restart`."
     )
     ramp: Span | None = Field(default=None, description="How long shares move to the mixture's; as in `6B`.")
-    skip: tuple[SkipEntry, ...] | None = Field(default=None, description="Stretches of data to leave out.")
+    skip: tuple[SkipEntry, ...] | None = Field(
+        default=None, description="Stretches of data to leave out; as in `[{from: 1.2T, to: 1.201T}]`."
+    )
     leave_out: tuple[LeaveOutEntry, ...] | None = Field(
-        default=None, description="Shards that are read no more, in this stage and after it."
+        default=None,
+        description="Shards read no more from here on; as in `[{source: slimpajama, shard: 17}]`.",
     )
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
@@ -244,9 +264,7 @@ class StageEntry(Entry):
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
-        exactly_one(
-            self, ("until", "tokens"), "`until: 2T` is a position from the root, `tokens: 150B` a length"
-        )
+        exactly_one(self, "`until: 2T` is a position from the root, `tokens: 150B` a length")
         return self
 
 
@@ -257,16 +275,16 @@ class CurriculumFile(Entry):
     from_: Text | None = Field(
         default=None,
         alias="from",
-        description="NAME[/STAGE][@TOKENS] that it branches from, or hf:DIR, a Hugging Face directory.",
+        description="NAME[/STAGE][@TOKENS] that it branches from, or hf:DIR, a Hugging Face folder; as in `v1.1@1.2T`.",
     )
-    seed: Seed | None = Field(default=None, description="Keys every draw; as in `seed: 3407`.")
+    seed: Seed | None = Field(default=None, description="Keys every draw; as in `3407`.")
     model: (
         Annotated[
             Annotated[ModelName, Tag("name")] | Annotated[ModelNumbers, Tag("numbers")],
             Discriminator(lambda value: "numbers" if isinstance(value, dict | ModelNumbers) else "name"),
         ]
         | None
-    ) = Field(default=None, description="A model of the catalogue, or its numbers.")
+    ) = Field(default=None, description="A model of the catalogue, or its numbers; as in `tinyllama-1.1b`.")
     tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")
     sequence_length: Size | None = Field(default=None, description="Tokens of a window; as in `2048`.")
     optimizer: OptimizerEntry | None = Field(default=None, description="The optimizer.")
@@ -275,7 +293,7 @@ class CurriculumFile(Entry):
     )
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     stages: tuple[StageEntry, ...] = Field(
-        description="The stages, in order, each as `- {name: …, until: …}`."
+        description="The stages, in order; as in `[{name: basic, until: 1.5T}]`."
     )
 
     @model_validator(mode="after")
@@ -318,9 +336,11 @@ class MixtureFile(Entry):
     """mixtures/NAME.yaml: proportions only."""
 
     about: Text | None = Field(default=None, description="What it is, for people.")
-    weights: dict[Name, Weight] = Field(description="Source to its proportion of the tokens; any scale.")
+    weights: dict[Name, Weight] = Field(
+        description="Source to its proportion of the tokens, on any scale; as in `{slimpajama: 75, code: 25}`."
+    )
     passes: dict[Name, Passes] = Field(
-        default={}, description="Source to the passes allowed over the lineage; else 4."
+        default={}, description="Source to the passes allowed over the lineage, else 4; as in `{code: 8}`."
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import pytest
 from curriculum.errors import CurriculumError, NotFound, PlanError
 from curriculum.lineage import Address, branches_from, legs_to, lineage, parse_address
 from curriculum.project import Project
+from curriculum.schema import StageEntry
 from curriculum.units import Length
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +98,26 @@ def test_events_are_not_inherited(write: Write) -> None:
     assert (a.reset_optimizer, a.positions, len(a.skip)) == (True, "restart", 1)
     assert (b.ramp, b.reset_optimizer, b.positions, b.skip, b.rewarm) == (None, False, None, (), None)
     assert b.mixture == "math-code"
+
+
+SAID = {
+    "mixture": "chinese",
+    "batch": "448 sequences",
+    "sequence_length": "1024",
+    "learning_rate": "{shape: constant, max: 1e-3}",
+    "mask_documents": "true",
+    "every": "{evaluate: 3B}",
+}
+
+
+@pytest.mark.parametrize("key", sorted(set(StageEntry.model_fields) - set(StageEntry.own)))
+def test_what_is_not_a_stage_s_own_is_kept_by_the_next(write: Write, key: str) -> None:
+    project = write(
+        mine="from: v1.1/basic\nstages:\n"
+        f"  - {{name: a, until: 1.6T, {key}: {SAID[key]}, positions: restart}}\n  - {{name: b, until: 1.7T}}\n"
+    )
+    basic, a, b = (leg.setting for leg in lineage(project, "mine"))
+    assert getattr(b, key) == getattr(a, key) != getattr(basic, key)
 
 
 def test_a_variant_s_own_optimizer_holds_also_when_its_state_is_reset(write: Write) -> None:

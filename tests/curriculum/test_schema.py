@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -666,18 +665,6 @@ def test_every_key_is_described_for_the_reference() -> None:
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
             assert field.description.endswith("."), f"{model.__name__}.{name}"
-
-
-@pytest.mark.parametrize("model", sorted({*FILES.values()}, key=lambda model: model.__name__))
-def test_every_file_has_a_json_schema_that_refuses_unknown_keys(model: type[BaseModel]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        made = model.model_json_schema()
-    objects = [made, *made.get("$defs", {}).values()]
-    for entry in objects:
-        if "properties" in entry:
-            assert entry["additionalProperties"] is False
-    json.dumps(made)
 
 
 ANYTHING = (

@@ -1,0 +1,64 @@
+"""What a shell completes: the names that a project's files give, at once, and silence where there are none.
+
+Only file names and, where need be, the keys of one file are looked at; nothing is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Complete: TypeAlias = Callable[[str], list[str]]
+
+
+def _completing(names: Callable[[Path, str], Iterable[str]]) -> Complete:
+    """`names(root, incomplete)` as a callback: those that begin so, and none where anything is amiss."""
+
+    def complete(incomplete: str) -> list[str]:
+        try:
+            from curriculum import layout
+
+            root = layout.root_around(Path.cwd())
+            found = names(root, incomplete) if root is not None else ()
+            return [name for name in found if name.startswith(incomplete)]
+        except Exception:  # half a line on a terminal is no place to explain what is wrong with a file
+            return []
+
+    return complete
+
+
+def _files(folder: str) -> Callable[[Path, str], Iterable[str]]:
+    def names(root: Path, incomplete: str) -> list[str]:
+        from curriculum import layout
+
+        return layout.names(root, folder)
+
+    return names
+
+
+def _keys(file: str) -> Callable[[Path, str], Iterable[str]]:
+    return lambda root, incomplete: _read(root, file)
+
+
+def _addresses(root: Path, incomplete: str) -> list[str]:
+    from curriculum import layout
+
+    name, slash, _ = incomplete.partition("/")
+    if not slash:
+        return layout.names(root, "stages")
+    return [f"{name}/{stage['name']}" for stage in _read(root, f"stages/{name}.yaml")["stages"]]
+
+
+def _read(root: Path, file: str) -> Any:
+    from curriculum import yamlfile
+
+    return yamlfile.load(root / file, root=root).value
+
+
+curricula = _completing(_files("stages"))
+mixtures = _completing(_files("mixtures"))
+addresses = _completing(_addresses)
+sizes = _completing(_keys("sizes.yaml"))
+machines = _completing(_keys("machines.yaml"))
+sources = _completing(lambda root, incomplete: _read(root, "sources.yaml")["sources"])

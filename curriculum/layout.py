@@ -1,0 +1,20 @@
+"""Where a project's files lie, and their names: what can be told without reading a word of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def root_around(start: Path) -> Path | None:
+    """The nearest folder upwards from `start` that holds `stages/` and `mixtures/`, as git finds `.git`."""
+    start = start.resolve()
+    return next((folder for folder in (start, *start.parents) if is_project(folder)), None)
+
+
+def is_project(folder: Path) -> bool:
+    return (folder / "stages").is_dir() and (folder / "mixtures").is_dir()
+
+
+def names(root: Path, folder: str) -> list[str]:
+    """The names of the YAML files in `stages` or `mixtures` of a project, sorted."""
+    return sorted(path.stem for path in (root / folder).glob("*.yaml"))

@@ -1,0 +1,229 @@
+"""A project as tables, for a notebook or a script: `project = curriculum.open(".")`.
+
+A table is a list of flat dicts, one a row, every row with the same keys where the rows are of one kind:
+`pandas.DataFrame(table)` and `pyarrow.Table.from_pylist(table)` take it as it is. Positions and lengths are in
+tokens at the size that was asked for, losses in nats a token. Every call reads the files as they are now, and
+nothing is ever written. Whatever cannot be answered raises a `curriculum.errors.CurriculumError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from curriculum import corpora, durable, results, runs, summary, trace, whereabouts
+from curriculum.diff import Comparison, compare, sides
+from curriculum.errors import PlanError
+from curriculum.planner import Compiled
+from curriculum.project import Project
+from curriculum.standing import standing
+
+Row: TypeAlias = dict[str, Any]
+Table: TypeAlias = list[Row]
+
+
+class ProjectTables:
+    """The project in a folder, or around it."""
+
+    def __init__(self, folder: str | Path = ".") -> None:
+        self.root = Project.find(Path(folder)).root
+
+    def __repr__(self) -> str:
+        return f"curriculum.open({str(self.root)!r}): {', '.join(self.curricula)}"
+
+    @property
+    def curricula(self) -> list[str]:
+        """The names of the files in stages/."""
+        return self._project.names("stages")
+
+    def plan(self, curriculum: str, size: str = "rehearsal", machine: str = "local") -> PlanTables:
+        """A curriculum, compiled with whatever text is prepared so far."""
+        project = self._project
+        compiled, texts = corpora.compile_with_texts(project, curriculum, size)
+        return PlanTables(
+            project, compiled, texts, summary.summarise(compiled, machine, project.machine(machine))
+        )
+
+    def status(self, curriculum: str | None = None, size: str = "rehearsal") -> Table:
+        """A row for every stage of the project, or of one lineage: planned, begun, running or done, and how far."""
+        return [
+            {
+                "stage": stage.name,
+                "from": branch.parent,
+                "state": stage.state,
+                "starts_at": stage.starts_at,
+                "position": stage.position,
+                "ends_at": stage.ends_at,
+                "checkpoints": len(stage.checkpoints),
+            }
+            for branch in standing(self._project, size, curriculum).branches
+            for stage in branch.stages
+        ]
+
+    def metrics(self, curriculum: str, size: str = "rehearsal") -> Table:
+        """A row for every logged step of the lineage that was trained, root first; `loss/SOURCE` in columns."""
+        project = self._project
+        compiled, _ = corpora.compile_with_texts(project, curriculum, size)
+        rows = []
+        for stage in compiled.stages:
+            path = runs.stage_folder(project, compiled, stage) / "metrics.jsonl"
+            for line in durable.read_json_lines(path) if path.exists() else ():
+                if line["position"] <= stage.stop:
+                    rows.append({"stage": stage.name, **_metrics(line, compiled)})
+        return rows
+
+    def evaluations(self, curriculum: str, size: str = "rehearsal") -> Table:
+        """A row for every held-out loss measured along the lineage, by source and position."""
+        project = self._project
+        compiled, _ = corpora.compile_with_texts(project, curriculum, size)
+        curves = results.curves(project, compiled)
+        return [
+            {"curriculum": curriculum, "source": source, "position": position, "loss": loss}
+            for source, curve in curves.items()
+            for position, loss in curve
+        ]
+
+    def diff(self, old: str, new: str, size: str = "rehearsal") -> Table:
+        """A row for everything in which two curricula part, the first first; empty where they are the same.
+
+        `old` and `new` are names, addresses (NAME[/STAGE][@TOKENS]), stage files or plan.json files.
+        """
+        compared = self._compared(old, new, size)
+        return [asdict(part) for part in sorted(compared.parts, key=lambda part: part.position)]
+
+    def moved(self, old: str, new: str, size: str = "rehearsal") -> Table:
+        """A row for every source: the tokens that either curriculum reads of it after they part."""
+        compared = self._compared(old, new, size)
+        return [{**asdict(moved), "difference": moved.difference} for moved in compared.moved]
+
+    def _compared(self, old: str, new: str, size: str) -> Comparison:
+        mine, theirs = (sides.side(self._project, asked, size) for asked in (old, new))
+        return compare(mine.lineage, theirs.lineage)
+
+    @property
+    def _project(self) -> Project:
+        return Project(self.root)
+
+
+class PlanTables:
+    """A compiled curriculum. `summary` is all that `curriculum plan --json` tells."""
+
+    def __init__(self, project: Project, compiled: Compiled, texts: corpora.Texts, told: Row) -> None:
+        self._project = project
+        self.compiled = compiled
+        self.summary = told
+        self._texts = texts
+
+    def __repr__(self) -> str:
+        stages = " -> ".join(f"{stage.name}" for stage in self.compiled.stages)
+        return f"plan of {self.compiled.curriculum}, size {self.compiled.size_name}: {stages}"
+
+    @property
+    def steps(self) -> int:
+        """Optimizer updates of the whole lineage."""
+        return sum(stage.steps_run for stage in self.compiled.stages)
+
+    @property
+    def stages(self) -> Table:
+        """A row for every stage of the lineage: steps, batch, positions, learning rate, its ramp in tokens."""
+        stages = self.summary["stages"]
+        flat = [key for key in stages[0] if not any(isinstance(stage[key], dict | list) for stage in stages)]
+        return [
+            {
+                "stage": f"{stage['curriculum']}/{stage['stage']}",
+                **{key: stage[key] for key in flat if key != "stage"},
+                "ramp": stage["ramp"]["tokens"] if stage["ramp"] else 0,
+            }
+            for stage in stages
+        ]
+
+    @property
+    def sources(self) -> Table:
+        """A row for every source of every stage: shares asked and got, passes, first step read again."""
+        return [
+            {
+                "stage": f"{stage['curriculum']}/{stage['stage']}",
+                "source": name,
+                **source,
+                "first_repeat": source["first_repeat"]["step"] if source["first_repeat"] else None,
+            }
+            for stage in self.summary["stages"]
+            for name, source in stage["sources"].items()
+        ]
+
+    def lr(self, points: int = 200) -> Table:
+        """Learning rate and batch at about `points` steps, evenly spread over the lineage, its ends among them."""
+        wanted = sorted({at * (self.steps - 1) // max(1, points - 1) for at in range(points)})
+        rows = []
+        for stage in self.compiled.stages:
+            plan = stage.plan
+            rows += [
+                {
+                    "stage": stage.name,
+                    "step": step,
+                    "position": plan.position_after(step),
+                    "lr": plan.lr(step),
+                    "batch_tokens": plan.batch_tokens,
+                }
+                for step in wanted
+                if plan.first_step <= step < plan.first_step + stage.steps_run
+            ]
+        return rows
+
+    def batch(self, step: int, *, text: bool = False) -> Table:
+        """A row for every slot of a step: source, pass, window, with `text` its beginning; see `documents`."""
+        return [
+            {**{key: value for key, value in slot.items() if key != "documents"}, "step": step}
+            for slot in self._batch(step, text)["slots"]
+        ]
+
+    def documents(self, step: int) -> Table:
+        """A row for every document of every slot of a step, once the text is prepared."""
+        return [
+            {"step": step, "slot": slot["slot"], "source": slot["source"], **document}
+            for slot in self._batch(step, False)["slots"]
+            for document in slot.get("documents", ())
+        ]
+
+    def trace(
+        self, *, document: str | None = None, source: str | None = None, span: str | None = None
+    ) -> Table:
+        """A row for every past or future slot that reads a document (by its id), or a stretch of a source.
+
+        `span` is FIRST:END in windows of `source`. PlanError where there are too many to list.
+        """
+        if document is None and (source is None or span is None):
+            raise PlanError("nothing to trace", hint='`document="ID"`, or `source="S", span="0:100"`')
+        found = whereabouts.trace(
+            self._project, [self.compiled], self._texts, document=document, source=source, span=span
+        )
+        if any(stage["steps"] is None for stage in found["stages"]):
+            raise PlanError(
+                f"{found['readings']:,} readings are too many to list",
+                hint="ask for a shorter stretch; `curriculum trace` counts them",
+            )
+        return [
+            {
+                "stage": f"{stage['curriculum']}/{stage['stage']}",
+                **{key: value for key, value in reading.items() if key != "lineages"},
+            }
+            for stage in found["stages"]
+            for reading in stage["steps"]
+        ]
+
+    def _batch(self, step: int, text: bool) -> Row:
+        return trace.batch(self.compiled, self._texts, step, text=text)
+
+
+def _metrics(line: Row, compiled: Compiled) -> Row:
+    """A line of metrics.jsonl, flat: numbers alone, with a column for every source of the lineage."""
+    row = {key: value for key, value in line.items() if key != "sources"}
+    for key in ("loss", "grad_norm"):
+        row[key] = float(row[key])  # `nan` and `inf` stand there as text
+    row.setdefault("skipped", False)
+    for name in sorted(compiled.sources):
+        measured = line["sources"].get(name)
+        row[f"loss/{name}"] = float(measured["loss"]) if measured else None
+        row[f"tokens/{name}"] = measured["tokens"] if measured else 0
+    return row

@@ -1,0 +1,148 @@
+"""Writes what is generated: the schemas of the YAML files, their key tables, the reference of the commands.
+
+`make docs` runs it; `--check` only says which files are not what it would write. Everything is made from the
+models in `curriculum/schema` and from the command line itself.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from curriculum.cli import app
+from curriculum.lineage import ROOT_KEYS, Setting
+from curriculum.schema import jsonschema
+from curriculum.schema.stages import StageEntry
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"
+MADE = "<!-- Made by `make docs`; edit the descriptions in the code. -->"
+AS_IN = re.compile(r"; as in (`.*`)\.$")
+
+
+def files() -> dict[str, str]:
+    """The content of every generated file, by its path in the repository."""
+    made = dict(jsonschema.texts())
+    for name in ("stages", "mixtures"):
+        path = f"{name}/README.md"
+        before, rest = (ROOT / path).read_text().split(BEGIN)
+        made[path] = f"{before}{BEGIN}\n{MADE}\n\n{tables(name)}\n{END}{rest.split(END)[1]}"
+    roots = "\n\n".join(f"## {name}.yaml\n\n{tables(name)}" for name in ("sources", "sizes", "machines"))
+    made["docs/reference/yaml.md"] = (
+        f"# The files in a project's root\n\n{MADE}\n\n"
+        "Stages and mixtures have their tables in [stages/](../../stages/README.md) and "
+        f"[mixtures/](../../mixtures/README.md).\n\n{roots}\n"
+    )
+    made["docs/reference/cli.md"] = f"# The commands\n\n{MADE}\n\n{commands()}\n"
+    return made
+
+
+# --- keys ------------------------------------------------------------------------------------------------
+
+
+def tables(name: str) -> str:
+    """The key tables of one kind of file: its own keys, then those of every mapping inside it."""
+    schema = jsonschema.schema_of(jsonschema.FILES[name])
+    parts, seen = [], set()
+    queue = [(("NAME: …" if "properties" not in schema else ""), schema)]
+    while queue:
+        title, entry = queue.pop(0)
+        if "properties" in entry:
+            heading = f"### `{title}`\n\n{entry['description']}\n\n" if title else ""
+            parts.append(heading + table(entry))
+        for key, value in (
+            entry.get("properties") or {"NAME": entry.get("additionalProperties", {})}
+        ).items():
+            for reference, shape in references(value):
+                if reference not in seen:
+                    seen.add(reference)
+                    queue.append((shape.format(key), schema["definitions"][reference.rpartition("/")[2]]))
+    return "\n\n".join(parts)
+
+
+def table(entry: dict[str, Any]) -> str:
+    rows = ["| key | meaning | example | unsaid |", "|---|---|---|---|"]
+    for key, value in entry["properties"].items():
+        found = AS_IN.search(value["description"])
+        meaning = value["description"][: found.start()] + "." if found else value["description"]
+        example = found[1] if found else ", ".join(examples(value))
+        rows.append(f"| `{key}` | {meaning} | {example} | {unsaid(entry, key)} |")
+    return "\n".join(rows)
+
+
+def examples(value: dict[str, Any]) -> Iterator[str]:
+    words = (
+        value.get("enum") or [value[key] for key in ("const",) if key in value] or value.get("examples", [])
+    )
+    return (f"`{str(word).lower() if isinstance(word, bool) else word}`" for word in words)
+
+
+def unsaid(entry: dict[str, Any], key: str) -> str:
+    """What holds where a key is not written."""
+    one_of = [option["required"][0] for option in entry.get("oneOf", [])]
+    if key in entry.get("required", []):
+        return "must be said"
+    if key in one_of:
+        return f"one of {', '.join(f'`{other}`' for other in one_of)} must be said"
+    if entry["title"] == "CurriculumFile" and key in Setting.__dataclass_fields__:
+        return "with `from`, as at the branch point" + ("; else must be said" if key in ROOT_KEYS else "")
+    if entry["title"] == "StageEntry" and key not in StageEntry.own:
+        return "as in the stage before"
+    default = entry["properties"][key].get("default")
+    if default is None:
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def references(value: Any, shape: str = "{}: …") -> Iterator[tuple[str, str]]:
+    """The definitions that a value's schema leads to, with how they are written below their key."""
+    if not isinstance(value, dict):
+        return
+    if "$ref" in value:
+        yield value["$ref"], shape
+    for option in (*value.get("anyOf", []), *value.get("oneOf", [])):
+        yield from references(option, shape)
+    yield from references(value.get("items"), "{}: [{{…}}, …]")
+    yield from references(value.get("additionalProperties"), "{}: {{NAME: …}}")
+
+
+# --- commands --------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    group: Any = typer.main.get_command(app)
+    parts = []
+    for name, command in group.commands.items():
+        context = typer.Context(command, info_name=f"curriculum {name}", terminal_width=1000)
+        usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
+        rows = ["| word | meaning |", "|---|---|"]
+        for parameter in command.get_params(context):
+            record = parameter.get_help_record(context)
+            if record and parameter.name != "help":
+                rows.append(f"| `{record[0]}` | {' '.join(record[1].split())} |")
+        shown = "\n\n" + "\n".join(rows) if len(rows) > 2 else ""
+        parts.append(f"## {name}\n\n{command.help}\n\n```\n{usage}\n```{shown}")
+    return "\n\n".join(parts)
+
+
+def main() -> int:
+    stale = [
+        path
+        for path, text in files().items()
+        if not (ROOT / path).exists() or (ROOT / path).read_text() != text
+    ]
+    for path in stale:
+        print(path)
+        if "--check" not in sys.argv:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(files()[path])
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

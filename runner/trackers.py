@@ -1,0 +1,229 @@
+"""Shows a run in the tracker that people already look at; `metrics.jsonl` stays the truth, and training never waits.
+
+All are given the same names (`train/loss`, `train/loss/SOURCE`, `train/lr`, `train/grad_norm`,
+`train/tokens_per_second`, `eval/loss/SOURCE`) against the position in tokens. A run is called CURRICULUM/STAGE and
+stands in the group of its root, which all variants share. What a tracker writes lies in the stage's folder.
+The libraries are extras; a tracker that fails is named once in the log and left out from then on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from curriculum import durable
+from curriculum.errors import PlanError
+
+Values = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a tracker is told of the run. `resumed_at` is the position that training goes on from."""
+
+    name: str
+    group: str
+    folder: Path
+    config: Mapping[str, Any]
+    resumed_at: int
+    reached: int
+    """The last position whose figures an earlier attempt has logged, at or past `resumed_at`."""
+
+    @property
+    def id(self) -> str:
+        """The same for every attempt at a stage, another for every other folder."""
+        return hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+
+
+class Tracker(Protocol):
+    """What a tracker must be able to do. Points up to `done` are there already, from an earlier attempt."""
+
+    done: int
+
+    def log(self, position: int, values: Values) -> None: ...
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files in `tensorboard/`: `tensorboard --logdir runs` shows all stages of all runs."""
+
+    def __init__(self, about: About) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # What an earlier attempt logged past the checkpoint is purged by its reader, and logged again.
+        self.done = about.resumed_at
+        self.writer: Any = SummaryWriter(
+            str(about.folder / "tensorboard"), purge_step=about.resumed_at + 1, flush_secs=10
+        )
+
+    def log(self, position: int, values: Values) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, position)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WandB:
+    """Offline unless WANDB_MODE says otherwise; `wandb sync` of the folders `wandb/offline-run-*` sends them later."""
+
+    def __init__(self, about: About) -> None:
+        for name in ("CACHE", "CONFIG", "DATA"):
+            os.environ.setdefault(f"WANDB_{name}_DIR", str(about.folder / "wandb" / name.lower()))
+        os.environ.setdefault("WANDB_MODE", "offline")
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        self.done = (
+            about.reached
+        )  # what is in a run cannot be taken back, and the same steps give the same figures
+        durable.make_directory(about.folder)
+        self.run: Any = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", about.group),
+            name=about.name,
+            group=about.group,
+            id=about.id,
+            resume="allow",
+            dir=str(about.folder),
+            config=dict(about.config),
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                disable_git=True,
+                save_code=False,
+                x_disable_stats=True,
+                x_disable_meta=True,
+            ),
+        )
+        self.run.define_metric("tokens")
+        self.run.define_metric("*", step_metric="tokens")
+
+    def log(self, position: int, values: Values) -> None:
+        self.run.log({"tokens": position, **values}, step=position)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class Trackio:
+    """A local database in `trackio/`, unless TRACKIO_DIR says otherwise; `trackio show` reads it."""
+
+    def __init__(self, about: About) -> None:
+        os.environ.setdefault("TRACKIO_DIR", str(about.folder / "trackio"))
+        import trackio
+
+        self.done = about.reached
+        self.run: Any = trackio.init(
+            project=about.group.replace("/", "-"),
+            name=about.name,
+            group=about.group,
+            config=dict(about.config),
+            resume="allow",
+            embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
+
+    def log(self, position: int, values: Values) -> None:
+        self.run.log(dict(values), step=position)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+KINDS: dict[str, Callable[[About], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WandB,
+    "trackio": Trackio,
+}
+
+
+def check(names: tuple[str, ...]) -> None:
+    """PlanError, with what to install, for a tracker whose package is not there."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise PlanError(
+                f"the tracker `{name}` is not installed",
+                hint=f"`pip install 'curriculum[{name}]'`, or leave it out of `trackers` in machines.yaml",
+            )
+
+
+class Trackers:
+    """Those that work, as one. Nothing that a tracker does, or fails to do, reaches the training loop."""
+
+    def __init__(self, names: tuple[str, ...], about: About) -> None:
+        self._open: dict[str, Tracker] = {}
+        signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for name in names:
+            self._guarded(name, partial(self._start, name, about))
+        for number, handler in signals.items():
+            signal.signal(number, handler)  # a tracker that took them over would keep a run from saving
+        atexit.register(self.close)
+
+    def _start(self, name: str, about: About) -> None:
+        self._open[name] = KINDS[name](about)
+
+    def trained(self, position: int, line: Mapping[str, Any]) -> None:
+        """Log a line of metrics.jsonl."""
+        values = {f"train/{key}": line[key] for key in ("loss", "lr", "grad_norm", "tokens_per_second")}
+        values |= {f"train/loss/{name}": entry["loss"] for name, entry in line["sources"].items()}
+        self._log(position, values, new=False)
+
+    def evaluated(self, position: int, sets: Mapping[str, Any], *, new: bool) -> None:
+        """Log the held-out losses at a position; `new` when they were measured just now."""
+        self._log(position, {f"eval/loss/{name}": entry["loss"] for name, entry in sets.items()}, new=new)
+
+    def _log(self, position: int, values: Values, *, new: bool) -> None:
+        for name, tracker in list(self._open.items()):
+            if new or position > tracker.done:
+                self._guarded(name, partial(tracker.log, position, values))
+
+    def close(self) -> None:
+        """Write out what the trackers still hold."""
+        for name, tracker in list(self._open.items()):
+            self._guarded(name, tracker.close)
+        self._open.clear()
+
+    def _guarded(self, name: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except (Exception, SystemExit) as error:
+            self._open.pop(name, None)
+            print(
+                f"the tracker {name} failed and is left out from here on: {type(error).__name__}: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def start(
+    names: tuple[str, ...],
+    *,
+    folder: Path,
+    lineage: tuple[str, ...],
+    resumed_at: int,
+    config: Mapping[str, Any],
+) -> Trackers:
+    """Open the trackers of a stage's run; before what lies past `resumed_at` is cut from its metrics."""
+    path = folder / "metrics.jsonl"
+    logged = durable.read_json_lines(path) if names and path.exists() else []
+    return Trackers(
+        names,
+        About(
+            name=lineage[-1] if lineage else folder.name,
+            group=lineage[0].partition("/")[0] if lineage else folder.name,
+            folder=folder,
+            config={**config, "lineage": " -> ".join(lineage)},
+            resumed_at=resumed_at,
+            reached=max(resumed_at, logged[-1]["position"] if logged else 0),
+        ),
+    )

@@ -1,0 +1,314 @@
+"""Trackers in real runs of a small project, read back with their own readers; and what happens when they fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curriculum import durable
+from curriculum.errors import PlanError
+from runner import trackers
+
+STAGES = ("trunk/basic", "variant/continual", "variant/cooldown")
+TAGS = {"train/loss", "train/lr", "train/grad_norm", "train/tokens_per_second"}
+Curve = dict[int, float]
+
+
+def run(project: Path, names: str, *, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """`curriculum run variant` with trackers, in an empty home and without a way out to any network."""
+    (project / "machines.yaml").write_text(
+        f"local: {{launcher: process, device: cpu, threads: 1, trackers: [{names}]}}\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "curriculum", "run", "variant", "--size", "full"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        env=environment(home, **more),
+        timeout=600,
+    )
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    home.mkdir(exist_ok=True)
+    nowhere = "http://127.0.0.1:9"
+    return {
+        **os.environ,
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), nowhere),
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(home),
+        **more,
+    }
+
+
+def stage_folder(project: Path, stage: str) -> Path:
+    return project / "runs" / "full" / stage
+
+
+def truth(project: Path, stage: str) -> dict[str, Curve]:
+    """The curves that a tracker must show, from metrics.jsonl and the evaluations."""
+    folder = stage_folder(project, stage)
+    curves: dict[str, Curve] = {}
+    for line in durable.read_json_lines(folder / "metrics.jsonl"):
+        for key in ("loss", "lr", "grad_norm", "tokens_per_second"):
+            curves.setdefault(f"train/{key}", {})[line["position"]] = line[key]
+        for name, entry in line["sources"].items():
+            curves.setdefault(f"train/loss/{name}", {})[line["position"]] = entry["loss"]
+    for path in (folder / "evaluations").glob("*.json"):
+        value = read_json(path)
+        for name, entry in value["sets"].items():
+            curves.setdefault(f"eval/loss/{name}", {})[value["position"]] = entry["loss"]
+    return curves
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def weights(project: Path) -> list[str]:
+    return [read_json(stage_folder(project, stage) / "DONE")["weights"] for stage in STAGES]
+
+
+def tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def wandb_records(path: Path) -> Iterator[bytes]:
+    """The records of a .wandb file, which is a LevelDB log behind a header of seven bytes."""
+    data, at, record = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # the rest of a block is padding
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # the whole of it, or its last part
+            yield record
+            record = b""
+
+
+def wandb(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from wandb.proto import wandb_internal_pb2
+
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        for data in wandb_records(path):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.HasField("run"):
+                assert (record.run.display_name, record.run.run_group) == (
+                    "/".join(folder.parts[-2:]),
+                    "trunk",
+                )
+            row = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            for key, value in row.items():
+                if "/" in key:
+                    curves.setdefault(key, []).append((int(row["tokens"]), float(value)))
+    return curves
+
+
+def trackio(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    code = (
+        "import json; from trackio.sqlite_storage import SQLiteStorage as s; "
+        "print(json.dumps([[p, r, s.get_logs(p, r)] for p in s.get_projects() for r in s.get_runs(p)]))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TRACKIO_DIR": str(folder / "trackio")},
+    ).stdout
+    ((project, name, rows),) = json.loads(shown.splitlines()[-1])
+    assert (project, name) == ("trunk", "/".join(folder.parts[-2:]))
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if "/" in key:
+                curves.setdefault(key, []).append((row["step"], float(value)))
+    return curves
+
+
+READERS: dict[str, Any] = {"tensorboard": tensorboard, "wandb": wandb, "trackio": trackio}
+
+
+def check_curves(project: Path, name: str) -> None:
+    for stage in STAGES:
+        wanted = truth(project, stage)
+        shown = READERS[name](stage_folder(project, stage))
+        assert wanted.keys() >= TAGS
+        assert shown.keys() == wanted.keys(), stage
+        for tag, curve in wanted.items():
+            positions = [position for position, _ in shown[tag]]
+            assert sorted(positions) == sorted(curve), (stage, tag)  # every point, and none of them twice
+            for position, value in shown[tag]:
+                assert value == pytest.approx(curve[position], rel=1e-6), (stage, tag, position)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> list[str]:
+    return weights(finished)
+
+
+def test_all_trackers_together_show_every_figure_once_and_change_no_bit(
+    small_project: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    done = run(small_project, "tensorboard, wandb, trackio", home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    for name in READERS:
+        check_curves(small_project, name)
+    assert weights(small_project) == undisturbed
+    assert [str(path) for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+    outside = {
+        path.name for path in small_project.iterdir() if path.name not in ("runs", "data", "texts", "stages")
+    }
+    assert outside == {"mixtures", "sources.yaml", "sizes.yaml", "machines.yaml"}
+    log = (stage_folder(small_project, STAGES[0]) / "attempts/0001/rank0.log").read_text()
+    assert "failed and is left out" not in log
+
+
+def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice(
+    small_project: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    (small_project / "machines.yaml").write_text(
+        "local: {launcher: process, device: cpu, threads: 1, trackers: [tensorboard, wandb, trackio]}\n"
+    )
+    command = [sys.executable, "-m", "curriculum", "run", "variant", "--size", "full"]
+    for ending, lines in ((signal.SIGTERM, 4), (signal.SIGKILL, 11)):
+        process = subprocess.Popen(
+            command,
+            cwd=small_project,
+            env=environment(tmp_path / "home"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        folder = stage_folder(small_project, "trunk/basic")
+        until = time.monotonic() + 240
+        while time.monotonic() < until and not (
+            (folder / "metrics.jsonl").exists()
+            and len((folder / "metrics.jsonl").read_bytes().splitlines()) >= lines
+        ):
+            time.sleep(0.02)
+        holder = durable.holder_of(folder / "lock")
+        if holder is not None:
+            os.kill(int(holder["pid"]), ending)
+        if ending == signal.SIGKILL:
+            process.kill()
+        process.wait(timeout=120)
+    done = run(small_project, "tensorboard, wandb, trackio", home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert weights(small_project) == undisturbed
+    check_curves(small_project, "tensorboard")
+    for (
+        stage
+    ) in STAGES:  # a database may miss what was in flight when the process was killed, never hold it twice
+        for tag, curve in trackio(stage_folder(small_project, stage)).items():
+            positions = [position for position, _ in curve]
+            assert len(positions) == len(set(positions)), (stage, tag)
+
+
+BROKEN = """\
+import sys
+from runner import trackers
+
+class Broken:
+    done = 0
+    def __init__(self, about): {init}
+    def log(self, position, values): raise OSError("the disk is full")
+    def close(self): raise SystemExit("cannot close")
+
+trackers.KINDS["tensorboard"] = Broken
+from runner.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("init", ["pass", "raise ValueError('no')", "sys.exit(3)"])
+def test_a_tracker_that_fails_in_every_method_is_named_once_and_changes_no_bit(
+    finished: Path, tmp_path: Path, init: str, undisturbed: list[str]
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(finished, project)
+    folder = stage_folder(project, "trunk/basic")
+    job = read_json(folder / "attempts/0001/job.json")
+    plan = folder / "plan.json"
+    shutil.copytree(folder, tmp_path / "old")
+    shutil.rmtree(folder)
+    (folder / "attempts" / "0001").mkdir(parents=True)
+    shutil.copy(tmp_path / "old" / "plan.json", plan)
+    moved = {
+        **job,
+        **{
+            key: job[key].replace(str(finished), str(project))
+            for key in ("plan", "stage_folder", "attempt_folder")
+        },
+        "machine": {**job["machine"], "trackers": ["tensorboard"]},
+    }
+    durable.write_json(folder / "attempts/0001/job.json", moved)
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.format(init=init), str(folder / "attempts/0001/job.json")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_json(folder / "DONE")["weights"] == undisturbed[0]
+    assert len(re.findall("tracker tensorboard failed", done.stderr)) == 1
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(
+    small_project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'wandb' else find(name, *a)\n"
+    )
+    path = os.pathsep.join([str(absent), os.environ.get("PYTHONPATH", "")])
+    done = run(small_project, "tensorboard, wandb", home=tmp_path / "home", PYTHONPATH=path)
+    assert done.returncode == 2
+    assert "the tracker `wandb` is not installed" in done.stderr
+    assert "machines.yaml:1:77" in done.stderr
+    assert "pip install 'curriculum[wandb]'" in done.stderr
+    assert not (small_project / "runs").exists()
+    assert not (small_project / "data").exists()
+
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PlanError, match="not installed"):
+        trackers.check(("tensorboard",))
+    trackers.check(())
+
+
+def test_two_processes_log_once(small_project: Path, tmp_path: Path) -> None:
+    (small_project / "machines.yaml").write_text(
+        "local: {launcher: torchrun, processes: 2, device: cpu, threads: 1, trackers: [tensorboard]}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "curriculum", "run", "variant", "--size", "full"],
+        cwd=small_project,
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path / "home"),
+    )
+    assert done.returncode == 0, done.stderr
+    check_curves(small_project, "tensorboard")
+    assert len(list(stage_folder(small_project, STAGES[0]).glob("tensorboard/events.*"))) == 1
