@@ -101,5 +101,8 @@ def job_machine(entry: schema.MachineEntry, threads: int) -> jobs.Machine:
         compile=entry.compile,
         activation_checkpointing=entry.activation_checkpointing,
         deterministic=entry.deterministic,
+        exactness=entry.exactness,
         threads=threads,
+        profile=entry.profile.model_dump() if entry.profile else None,
+        peak_flops=float(entry.peak) * 1e12 if entry.peak else None,
     )

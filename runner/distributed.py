@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from curriculum.errors import PlanError
+
 TIMEOUT = timedelta(minutes=10)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -79,14 +81,24 @@ class Ranks:
             dist.barrier(group=self.saving)
 
 
-def join(device: str) -> Ranks:
-    """Read torchrun's environment and join its process group when there is more than one process."""
+def join(device: str, threads: int | None = None) -> Ranks:
+    """Read torchrun's environment and join its process group when there is more than one process.
+
+    PlanError when a GPU is asked for and this process has none of its own.
+    """
+    if threads:
+        torch.set_num_threads(threads)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     where = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda" and local_rank >= (found := torch.cuda.device_count()):
+        raise PlanError(
+            f"process {local_rank} of this node wants a GPU of its own, and torch {torch.__version__} finds {found}",
+            hint="`curriculum doctor` shows what is there; or say `device: cpu`, or fewer processes",
+        )
     if kind == "cuda":
         torch.cuda.set_device(where)
     else:

@@ -73,6 +73,7 @@ BatchScaling = Annotated[BatchScale, PlainValidator(fields.batch_scale, str)]
 Throughput = Annotated[
     Fraction, PlainValidator(fields.rate("tokens/s/gpu", "24k tokens/s/gpu"), str), _as_float
 ]
+Peak = Annotated[Fraction, PlainValidator(fields.rate("TFLOP/s", "989 TFLOP/s"), str), _as_float]
 Price = Annotated[Fraction, PlainValidator(fields.rate("USD/gpu-hour", "2 USD/gpu-hour"), str), _as_float]
 
 
