@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from curriculum.errors import PlanError
 
@@ -114,6 +115,26 @@ def leave(ranks: Ranks) -> None:
     ranks.wait()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def rows_of(tensor: torch.Tensor) -> tuple[int, int, int]:
+    """`(first, last, replica)`: the half-open range of rows that this rank holds, and which copy of them.
+
+    FSDP2 shards dimension 0, in chunks of equal size, over neighbouring ranks.
+    """
+    if not isinstance(tensor, DTensor):
+        return 0, len(tensor), 0
+    mesh = tensor.device_mesh
+    shards = mesh.size(mesh.ndim - 1)
+    replica, at = divmod(dist.get_rank(), shards)
+    chunk = -(-tensor.shape[0] // shards)
+    first = min(at * chunk, tensor.shape[0])
+    return first, first + len(tensor.to_local()), replica
 
 
 def keep_freed_memory() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from typing import Any
 
+import numpy as np
 import torch
 
+from curriculum.job import Machine
+from runner.distributed import Ranks
 from runner.model import ModelConfig
 
 # Dense bf16 with fp32 accumulation, FLOP/s, as in each maker's data sheet (halved where it counts sparsity).
@@ -40,6 +45,29 @@ def peak_of(name: str) -> float | None:
         if re.search(rf"\b{known}\b", name):
             return flops
     return None
+
+
+def peak_flops(machine: Machine, ranks: Ranks) -> float | None:
+    """What one device can do in a second: as the machine file says, else as its data sheet does, else unknown."""
+    if machine.peak_flops or ranks.device.type == "cpu":
+        return machine.peak_flops
+    return peak_of(device_name(ranks.device))
+
+
+def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
+    """Versions and hardware that the bits of an attempt depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "processor": processor()[0],
+        "device": device_name(ranks.device),
+        "threads": torch.get_num_threads(),
+        "ranks": ranks.size,
+        "exactness": machine.exactness,
+        "deterministic": machine.deterministic,
+    }
 
 
 def flops_per_token(config: ModelConfig, sequence_length: int) -> int:
