@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from runner import exactness
 from runner.distributed import Ranks
@@ -34,9 +35,9 @@ def apply(
     `none` replicates. One fp32 process goes without FSDP, which would cost time and change no bit. `canonical`
     adds gradients up as exactness.py does.
     """
-    if activation_checkpointing == "full":
+    if activation_checkpointing != "none":
         for block in model.blocks:
-            block.forward = _computed_again(block.forward)
+            block.forward = _computed_again(block.forward, selective=activation_checkpointing == "selective")
     if compile_blocks:
         for block in model.blocks:
             block.compile(fullgraph=True, dynamic=False)
@@ -61,11 +62,27 @@ def apply(
             exactness.add_in_pairs(module, replicas)
 
 
-def _computed_again(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`forward`, keeping only its input; the model draws no random numbers, so none are replayed."""
+# What `selective` keeps: products of matrices and attention cost most to compute again, the rest is cheap.
+KEPT = (
+    torch.ops.aten.mm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+)
+
+
+def _computed_again(forward: Callable[..., torch.Tensor], *, selective: bool) -> Callable[..., torch.Tensor]:
+    """`forward`, keeping only its input, or with `selective` also `KEPT`.
+
+    The model draws no random numbers, so none are replayed.
+    """
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if selective:
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, list(KEPT))
 
     def checkpointed(*arguments: Any) -> torch.Tensor:
-        out: torch.Tensor = checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False)
+        out: torch.Tensor = checkpoint(forward, *arguments, **options)
         return out
 
     return checkpointed
