@@ -118,6 +118,11 @@ def test_one_process_reads_what_two_ranks_saved_to_the_last_bit(two: dict[str, A
     same(whole(model), two["weights"]["first"])
 
 
+def test_while_two_ranks_save_in_threads_only_training_speaks_to_the_peers(two: dict[str, Any]) -> None:
+    assert two["threads that exchanged"] == ["MainThread"]
+    checkpoints.verify(two["folder"] / "meanwhile")
+
+
 def test_every_row_is_written_once_however_many_ranks_hold_it(two: dict[str, Any]) -> None:
     index = json.loads((two["folder"] / "four" / checkpoint.INDEX).read_text())
     for entry in index.values():
