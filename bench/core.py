@@ -294,6 +294,8 @@ def compare(name: str, device: str, rounds: int, seconds: float, only: list[str]
                 capture_output=True,
                 text=True,
                 check=False,
+                # as our launcher sets it, and for all alike: threads that spin while they wait fight on busy cores
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             )
             if done.returncode:
                 rows[contender] = {"left out": (done.stderr.strip().splitlines() or ["it was killed"])[-1]}
