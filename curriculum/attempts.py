@@ -36,6 +36,7 @@ class Run:
     size: str = "rehearsal"
     machine: str = "local"
     processes: int | None = None
+    profile: Mapping[str, int] | None = None
     accept_change: bool = False
     listener: Listener = field(repr=False)
 
@@ -90,8 +91,10 @@ def fresh_attempt(folder: Path) -> Path:
         return path
 
 
-def job_machine(entry: schema.MachineEntry, threads: int) -> jobs.Machine:
-    """What a job is told of the machine that it runs on."""
+def job_machine(
+    entry: schema.MachineEntry, threads: int, profile: Mapping[str, int] | None = None
+) -> jobs.Machine:
+    """What the runner is told of a machine of machines.yaml; `profile` replaces what it says to trace."""
     return jobs.Machine(
         device=entry.device,
         precision=entry.precision,
@@ -101,6 +104,9 @@ def job_machine(entry: schema.MachineEntry, threads: int) -> jobs.Machine:
         compile=entry.compile,
         activation_checkpointing=entry.activation_checkpointing,
         deterministic=entry.deterministic,
+        exactness=entry.exactness,
         threads=threads,
         trackers=entry.trackers,
+        profile=profile or (entry.profile.model_dump() if entry.profile else None),
+        peak_flops=float(entry.peak) * 1e12 if entry.peak else None,
     )

@@ -7,6 +7,7 @@ sorting names sorts positions (defect 11 of TinyLlama's list: unpadded names sor
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from curriculum.errors import CheckpointError
 PINS = "pins"
 MANIFEST = "manifest.json"
 STATE = "state.json"
+INDEX = "tensors.json"
 FORMAT = 1
 _NAME = re.compile(r"g(\d+)-(\d{16,})")
 _ASIDE = re.compile(rf"{re.escape(durable.ASIDE)}(?P<name>g\d+-(?P<position>\d{{16,}}))-[0-9a-f]+")
@@ -141,6 +143,32 @@ def discard(checkpoint: Checkpoint) -> bool:
         return False
     durable.remove_tree(doomed)
     return True
+
+
+def tensors_digest(folder: Path) -> str:
+    """One digest of all tensors, whole and by name: the same however many ranks wrote them."""
+    index: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
+    headers: dict[str, tuple[int, dict[str, Any]]] = {}
+    for file in {part["file"] for entry in index.values() for part in entry["parts"]}:
+        with (folder / file).open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            headers[file] = (8 + length, json.loads(opened.read(length)))
+    found = {}
+    for key, entry in index.items():
+        digest = hashlib.sha256()
+        dtype = ""
+        for part in sorted(entry["parts"], key=lambda part: int(part["rows"][0])):
+            begin, header = headers[part["file"]]
+            dtype, (first, last) = header[key]["dtype"], header[key]["data_offsets"]
+            with (folder / part["file"]).open("rb") as opened:
+                opened.seek(begin + first)
+                left = last - first
+                while left:
+                    block = opened.read(min(left, 1 << 22))
+                    digest.update(block)
+                    left -= len(block)
+        found[key] = [entry["shape"], dtype, digest.hexdigest()]
+    return durable.digest(found)
 
 
 def sweep(folder: Path) -> None:

@@ -25,7 +25,10 @@ DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """How a training job runs; any of it may change at every restart."""
+    """How a training job runs; any of it may change at every restart.
+
+    `profile` is `{from_step, steps}`; `peak_flops` what one device can do in a second, for the MFU.
+    """
 
     device: str = "auto"
     precision: str = "auto"
@@ -35,8 +38,11 @@ class Machine:
     compile: bool | None = None
     activation_checkpointing: str = "none"
     deterministic: bool = False
+    exactness: str = "native"
     threads: int | None = None
     trackers: tuple[str, ...] = ()
+    profile: Mapping[str, int] | None = None
+    peak_flops: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +108,14 @@ class TokenizerJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorJob:
+    """Look at this machine and say what `machine` asks and whether it can be had; writes `doctor.json`."""
+
+    attempt_folder: str
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportJob:
     """Convert a Hugging Face directory into a checkpoint `<imported>/<first 16 digits of its digest>`, once.
 
@@ -133,7 +147,7 @@ class ExportJob:
     shard_bytes: int = 5_000_000_000
 
 
-Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ExportJob
+Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ExportJob | DoctorJob
 
 _KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
@@ -142,6 +156,7 @@ _KINDS: dict[str, type[Job]] = {
     "tokenizer": TokenizerJob,
     "import": ImportJob,
     "export": ExportJob,
+    "doctor": DoctorJob,
 }
 
 
@@ -167,6 +182,8 @@ def load(path: Path) -> Job:
         value["keep"] = tuple(value["keep"])
         value["lineage"] = tuple(value.get("lineage", ()))
         return TrainJob(**value)
+    if kind == "doctor":
+        return DoctorJob(**{**value, "machine": Machine(**value["machine"])})
     if kind == "prepare":
         value["request"] = PrepareRequest.from_json(value["request"])
         return PrepareJob(**value)

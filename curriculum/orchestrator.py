@@ -152,7 +152,7 @@ def _train(
             checkpoint_every=stage.checkpoint_every,
             evaluate_every=stage.evaluate_every,
             keep=kept_positions(project, stage, compiled.scale),
-            machine=job_machine(machine, threads),
+            machine=job_machine(machine, threads, request.profile),
             stop_at=stage.stop if stage.stop < stage.plan.end else None,
             lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),
         )

@@ -51,10 +51,14 @@ class Scaler:
             return {**setting.imported.model, "max_position_embeddings": self.sequence_length(setting)}
         numbers = setting.model.model_dump(exclude_none=True)
         if self.size.model is not None:
-            numbers.update(self.size.model.model_dump(exclude_unset=True, exclude_none=True))
+            own = self.size.model.model_dump(exclude_unset=True, exclude_none=True)
+            if own.keys() & {"hidden_size", "num_attention_heads"}:
+                numbers.pop("head_dim", None)  # it was the full size's; theirs follows from their own numbers
+            numbers.update(own)
             schema.heads_fit(schema.ModelNumbers.model_construct(**numbers))  # two right halves may not fit
         numbers["max_position_embeddings"] = self.sequence_length(setting)
-        return {key: float(value) if isinstance(value, Fraction) else value for key, value in numbers.items()}
+        plain: dict[str, Any] = _plain(numbers)
+        return plain
 
     def length(self, setting: Setting, length: Length, key: str) -> int:
         """The length that stands at `key`, in scaled tokens; steps are those of the stage's full-size batch."""
@@ -97,6 +101,12 @@ class Scaler:
             decay_shape=entry.decay_shape,
         )
         return curve, lengthened
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return float(value) if isinstance(value, Fraction) else value
 
 
 def size_place(project: Project, size_name: str, *keys: str) -> Place | None:

@@ -45,6 +45,8 @@ def _carry_out(job: jobs.Job) -> dict[str, Any]:
         return _evaluate(job)
     if isinstance(job, jobs.ImportJob | jobs.ExportJob):
         return _convert(job)
+    if isinstance(job, jobs.DoctorJob):
+        return _doctor(job)
     return _prepare(job)
 
 
@@ -54,15 +56,12 @@ def _train(job: jobs.TrainJob) -> dict[str, Any]:
     if first:
         lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to let go
 
-    import torch
-
-    from runner import distributed
+    from runner import determinism, distributed
     from runner.train import train
 
-    if job.machine.threads:
-        torch.set_num_threads(job.machine.threads)
+    determinism.prepare(job.machine)
     distributed.keep_freed_memory()
-    ranks = distributed.join(job.machine.device)
+    ranks = distributed.join(job.machine.device, job.machine.threads)
     try:
         return train(job, ranks, STOP)
     finally:
@@ -72,19 +71,32 @@ def _train(job: jobs.TrainJob) -> dict[str, Any]:
 
 
 def _evaluate(job: jobs.EvaluateJob) -> dict[str, Any]:
-    import torch
-
-    from runner import distributed
+    from runner import determinism, distributed
     from runner.score import score
 
-    if job.machine.threads:
-        torch.set_num_threads(job.machine.threads)
-    ranks = distributed.join(job.machine.device)
+    determinism.prepare(job.machine)
+    ranks = distributed.join(job.machine.device, job.machine.threads)
     try:
         return score(job, ranks, STOP)
     finally:
         if sys.exc_info()[0] is None:
             distributed.leave(ranks)
+
+
+def _doctor(job: jobs.DoctorJob) -> dict[str, Any]:
+    from runner import determinism, distributed
+    from runner.doctor import doctor
+
+    determinism.prepare(job.machine)
+    problem = None
+    try:
+        ranks = distributed.join(job.machine.device, job.machine.threads)
+    except CurriculumError as error:  # the rest of the machine is worth knowing all the same
+        problem = error
+        ranks = distributed.join("cpu", job.machine.threads)
+    doctor(job, ranks, problem)
+    distributed.leave(ranks)
+    return {"outcome": jobs.DONE}
 
 
 def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:

@@ -12,24 +12,30 @@ are written.)
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from curriculum import checkpoints, durable
-from curriculum.errors import CheckpointError
-from runner.distributed import Ranks
+from curriculum.errors import CheckpointError, RunFailed
+from runner.distributed import Ranks, local, rows_of
 from runner.sharding import reshard
 
-INDEX = "tensors.json"
+INDEX = checkpoints.INDEX
+FAILED = ".failed"
+PATIENCE_SECONDS = 3600.0  # for the slowest rank's file on a shared file system
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -37,22 +43,46 @@ def save(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any], ranks: Ranks
 ) -> None:
     """Write and publish the checkpoint `folder`; every rank calls it, all return once it is durable."""
-    temporary = folder.parent / f".tmp-{folder.name}"
-    if ranks.first:
-        shutil.rmtree(temporary, ignore_errors=True)  # a killed save's, perhaps of more ranks
-        durable.make_directory(temporary)
+    saver = Saver(ranks)
+    saver.begin(folder, model, optimizer, state)
+    saver.wait()
     ranks.wait()
-    reshard(model)
-    tensors = dict(_tensors(model, optimizer))
-    if _writes(tensors):
-        held_here = {key: local(tensor).detach() for key, tensor in tensors.items()}
-        save_file(
-            {key: part.contiguous().cpu() for key, part in held_here.items() if part.numel()},
-            temporary / _file(ranks.rank),
-        )
-    rows = {key: _rows(tensor) for key, tensor in tensors.items()} if _writes(tensors) else {}
-    held = ranks.gather(rows)
-    if ranks.first:
+
+
+class Saver:
+    """Saves while training goes on: the tensors are copied, and a thread writes the copy, one at a time.
+
+    The threads of several ranks speak through the checkpoint's unpublished folder alone. (A thread that uses a
+    process group while training uses it too breaks the connections of both.) Rank 0 publishes once every
+    rank's file is there; what goes wrong in a thread is raised by the next call here.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._copies: dict[str, torch.Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def begin(
+        self,
+        folder: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: Mapping[str, Any],
+        published: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Copy what is to be saved and return; every rank calls it. `published` runs on rank 0 once it is durable."""
+        self.wait()
+        ranks, temporary = self._ranks, folder.parent / f".tmp-{folder.name}"
+        if ranks.first:
+            shutil.rmtree(temporary, ignore_errors=True)  # a killed save's, perhaps of more ranks
+            durable.make_directory(temporary)
+        ranks.wait()
+        reshard(model)
+        tensors = dict(_tensors(model, optimizer))
+        writes = rows_of(next(iter(tensors.values())))[2] == 0  # a lower replica writes the same rows
+        rows = {key: rows_of(tensor)[:2] for key, tensor in tensors.items()} if writes else {}
+        held = ranks.gather(rows)
         index = {
             key: {
                 "shape": list(tensor.shape),
@@ -64,11 +94,85 @@ def save(
             }
             for key, tensor in tensors.items()
         }
-        durable.write_json(temporary / INDEX, index)
-        durable.write_json(temporary / checkpoints.STATE, {**state, "adam_step": adam_step(optimizer)})
-        checkpoints.seal(temporary)
-        durable.publish(temporary, folder)
-    ranks.wait()
+        files = [temporary / _file(rank) for rank, part in enumerate(held) if part]
+        if writes:
+            self._copy(tensors)
+        whole = {**state, "adam_step": adam_step(optimizer)}
+
+        def write() -> None:
+            try:
+                if writes:
+                    self._write(temporary / _file(ranks.rank))
+                if ranks.first:
+                    _wait_for(files)
+                    durable.write_json(temporary / INDEX, index)
+                    durable.write_json(temporary / checkpoints.STATE, whole)
+                    checkpoints.seal(temporary)
+                    durable.publish(temporary, folder)
+                    published()
+            except BaseException as error:
+                self._failure = error
+                with contextlib.suppress(OSError):
+                    (temporary / f"{_file(ranks.rank)}{FAILED}").write_text(
+                        f"{type(error).__name__}: {error}"
+                    )
+
+        self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what the thread ended with, if it did not end well."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def wait(self) -> None:
+        """Until nothing of this rank's is being written; on rank 0, until the checkpoint is published."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Into memory that is kept from one save to the next, locked to be reached by a GPU's own copying."""
+        cuda = False
+        for key, tensor in tensors.items():
+            part = local(tensor).detach()
+            if not part.numel():
+                continue
+            cuda = cuda or part.is_cuda
+            if key not in self._copies:
+                self._copies[key] = torch.empty(part.shape, dtype=part.dtype, pin_memory=part.is_cuda)
+            self._copies[key].copy_(part, non_blocking=part.is_cuda)
+        if cuda:
+            torch.cuda.current_stream().synchronize()
+
+    def _write(self, path: Path) -> None:
+        for key, tensor in self._copies.items():
+            if key.startswith("model.") and not np.isfinite(tensor.numpy()).all():
+                raise RunFailed(
+                    f"`{key}` is not finite any more: nothing is saved of these weights",
+                    hint="the last good checkpoint is kept; the same command goes on from it",
+                )
+        unfinished = path.with_name(f".{path.name}")
+        save_file(self._copies, unfinished)
+        durable.sync_file(unfinished)
+        os.rename(unfinished, path)
+
+
+def _wait_for(files: Sequence[Path]) -> None:
+    """Until every file is there; RunFailed once a rank says that its own will never be, or says nothing."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for path in files:
+        failed = path.with_name(f"{path.name}{FAILED}")
+        while not path.exists():
+            if failed.exists():
+                raise RunFailed(
+                    f"another process could not write its part, {path.name}: {failed.read_text()}"
+                )
+            if time.monotonic() > deadline:
+                raise RunFailed(f"another process has not written its part, {path.name}, for a long time")
+            time.sleep(0.02)
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
@@ -91,7 +195,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
                     "is missing" if entry is None else f"has shape {entry['shape']}, not {list(tensor.shape)}"
                 )
                 raise _misfit(folder, f"`{key}` {found}")
-            begin, end = _rows(tensor)
+            begin, end, _ = rows_of(tensor)
             target = local(tensor)
             for part in entry["parts"]:
                 first, last = part["rows"]
@@ -111,34 +215,12 @@ def adam_step(optimizer: torch.optim.Optimizer) -> int:
     return int(next(iter(optimizer.state.values()))["step"])
 
 
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this rank holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[tuple[str, torch.Tensor]]:
     for name, parameter in model.named_parameters():
         yield f"model.{name}", parameter
         if optimizer is not None:
             for moment in MOMENTS:
                 yield f"{moment}.{name}", optimizer.state[parameter][moment]
-
-
-def _rows(tensor: torch.Tensor) -> tuple[int, int]:
-    """The half-open range of rows that this rank holds: FSDP2 shards dimension 0, in chunks of equal size."""
-    if not isinstance(tensor, DTensor):
-        return 0, tensor.shape[0]
-    mesh = tensor.device_mesh
-    shards, at = mesh.size(mesh.ndim - 1), mesh.get_local_rank(mesh.ndim - 1)
-    chunk = -(-tensor.shape[0] // shards)
-    begin = min(at * chunk, tensor.shape[0])
-    return begin, begin + tensor.to_local().shape[0]
-
-
-def _writes(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether this rank's rows are not also held, and written, by a lower replica."""
-    tensor = next(iter(tensors.values()))
-    return not isinstance(tensor, DTensor) or tensor.device_mesh.get_local_rank(0) == 0
 
 
 def _misfit(folder: Path, reason: str) -> CheckpointError:

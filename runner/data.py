@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.errors import DataError
-from curriculum.plan import StagePlan
+from curriculum.plan import StagePlan, share_of_rank
 from curriculum.shards.reader import Dataset
 
 AHEAD = 3
@@ -31,6 +31,12 @@ class Batch:
     tokens: NDArray[np.int64]
     source: NDArray[np.int32]
     names: tuple[str, ...]
+
+
+def slots_of(batch: int, rank: int, ranks: int, groups: int | None = None) -> NDArray[np.int64]:
+    """The slots of a step that `rank` takes, in its order: a contiguous part, or every `ranks`-th of `groups` parts."""
+    share_of_rank(batch, ranks)
+    return np.arange(batch, dtype=np.int64).reshape(groups or ranks, -1)[rank::ranks].reshape(-1)
 
 
 def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Dataset]:
@@ -59,15 +65,24 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
     return datasets
 
 
-def read(plan: StagePlan, datasets: Mapping[str, Dataset], step: int, rank: int, ranks: int) -> Batch:
+def read(
+    plan: StagePlan,
+    datasets: Mapping[str, Dataset],
+    step: int,
+    rank: int,
+    ranks: int,
+    groups: int | None = None,
+) -> Batch:
     """The batch of `step` for `rank` of `ranks`; together the ranks' slots are the step's, whatever `ranks` is."""
-    draws = plan.draws(step).rank(rank, ranks)
-    tokens = np.empty((len(draws.window), plan.sequence_length + 1), np.int64)
+    draws = plan.draws(step)
+    slots = slots_of(plan.batch_sequences, rank, ranks, groups)
+    source, window = draws.source[slots], draws.window[slots]
+    tokens = np.empty((len(window), plan.sequence_length + 1), np.int64)
     for number, name in enumerate(draws.names):
-        mine = np.flatnonzero(draws.source == number)
+        mine = np.flatnonzero(source == number)
         if len(mine):
-            tokens[mine] = datasets[name].read(draws.window[mine])
-    return Batch(step, tokens, draws.source, draws.names)
+            tokens[mine] = datasets[name].read(window[mine])
+    return Batch(step, tokens, source, draws.names)
 
 
 def batches(
@@ -78,6 +93,7 @@ def batches(
     last_step: int,
     rank: int = 0,
     ranks: int = 1,
+    groups: int | None = None,
 ) -> Generator[Batch, None, None]:
     """Batches of the half-open range of steps, read ahead by one thread; its errors are raised here."""
     ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=AHEAD)
@@ -95,7 +111,7 @@ def batches(
     def assemble() -> None:
         try:
             for step in range(first_step, last_step):
-                if not put(read(plan, datasets, step, rank, ranks)):
+                if not put(read(plan, datasets, step, rank, ranks, groups)):
                     return
         except BaseException as error:
             put(error)

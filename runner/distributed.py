@@ -13,6 +13,9 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from curriculum.errors import PlanError
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -79,14 +82,24 @@ class Ranks:
             dist.barrier(group=self.saving)
 
 
-def join(device: str) -> Ranks:
-    """Read torchrun's environment and join its process group when there is more than one process."""
+def join(device: str, threads: int | None = None) -> Ranks:
+    """Read torchrun's environment and join its process group when there is more than one process.
+
+    PlanError when a GPU is asked for and this process has none of its own.
+    """
+    if threads:
+        torch.set_num_threads(threads)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     where = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda" and local_rank >= (found := torch.cuda.device_count()):
+        raise PlanError(
+            f"process {local_rank} of this node wants a GPU of its own, and torch {torch.__version__} finds {found}",
+            hint="`curriculum doctor` shows what is there; or say `device: cpu`, or fewer processes",
+        )
     if kind == "cuda":
         torch.cuda.set_device(where)
     else:
@@ -102,6 +115,26 @@ def leave(ranks: Ranks) -> None:
     ranks.wait()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def rows_of(tensor: torch.Tensor) -> tuple[int, int, int]:
+    """`(first, last, replica)`: the half-open range of rows that this rank holds, and which copy of them.
+
+    FSDP2 shards dimension 0, in chunks of equal size, over neighbouring ranks.
+    """
+    if not isinstance(tensor, DTensor):
+        return 0, len(tensor), 0
+    mesh = tensor.device_mesh
+    shards = mesh.size(mesh.ndim - 1)
+    replica, at = divmod(dist.get_rank(), shards)
+    chunk = -(-tensor.shape[0] // shards)
+    first = min(at * chunk, tensor.shape[0])
+    return first, first + len(tensor.to_local()), replica
 
 
 def keep_freed_memory() -> None:

@@ -22,7 +22,7 @@ from runner.attention import Attend, Documents, sdpa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Numbers of a Llama model under their Hugging Face names."""
+    """Numbers of a Llama model under their Hugging Face names; `head_dim` 0 is an even share of `hidden_size`."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -35,14 +35,15 @@ class ModelConfig:
     rope_theta: float = 10000.0
     tie_word_embeddings: bool = False
     rope_scaling: Mapping[str, Any] | None = None
+    head_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.head_dim:
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ModelConfig:
         return ModelConfig(**value)
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
 
 
 def parameter_count(config: ModelConfig) -> int:

@@ -42,16 +42,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 @torch.no_grad()
-def clip(model: nn.Module, most: float) -> float:
+def clip(model: nn.Module, most: float, norm: float | None = None) -> float:
     """Scale all gradients so that their global norm is at most `most`; returns the norm before.
 
-    A norm that is not finite leaves them as they are: the caller takes no step.
+    `norm` is that norm where the caller knows it. A norm that is not finite leaves the gradients as they are: the
+    caller takes no step.
     """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    total = torch.nn.utils.get_total_norm(gradients)
-    if isinstance(total, DTensor):
-        total = total.full_tensor()
-    norm = float(total)
+    if norm is None:
+        total = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        if isinstance(total, DTensor):
+            total = total.full_tensor()
+        norm = float(total)
+    else:
+        total = torch.tensor(norm, device=next(model.parameters()).device)
     if math.isfinite(norm) and norm > most:
         torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), most, total)
     return norm

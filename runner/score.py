@@ -14,7 +14,7 @@ from curriculum import checkpoints
 from curriculum.errors import PlanError
 from curriculum.job import DONE, STOPPED, EvaluateJob
 from curriculum.plan import StagePlan
-from runner import checkpoint, evaluate, sharding
+from runner import checkpoint, determinism, evaluate, sharding
 from runner.distributed import Ranks
 from runner.preemption import StopFlag
 from runner.train import build, losses, micro_batch
@@ -27,8 +27,7 @@ def score(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     CheckpointError when the checkpoint is damaged, PlanError when it is another plan's.
     """
     plan = StagePlan.load(Path(job.plan))
-    if job.machine.deterministic:
-        torch.use_deterministic_algorithms(True)
+    determinism.apply(job.machine, ranks)
     folder = Path(job.checkpoint)
     if ranks.first:
         checkpoints.verify(folder)

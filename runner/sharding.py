@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from runner import exactness
 from runner.distributed import Ranks
 from runner.model import Llama
 
@@ -25,15 +27,17 @@ def apply(
     bf16: bool,
     activation_checkpointing: str,
     compile_blocks: bool,
+    canonical: bool = False,
 ) -> None:
     """Change `model` in place: each block is checkpointed, compiled and sharded, then the root; names stay.
 
     `hybrid` shards inside a node and replicates between nodes (v1.1's change), `full` shards over all ranks,
-    `none` replicates. One fp32 process goes without FSDP, which would cost time and change no bit.
+    `none` replicates. One fp32 process goes without FSDP, which would cost time and change no bit. `canonical`
+    adds gradients up as exactness.py does.
     """
-    if activation_checkpointing == "full":
+    if activation_checkpointing != "none":
         for block in model.blocks:
-            block.forward = _computed_again(block.forward)
+            block.forward = _computed_again(block.forward, selective=activation_checkpointing == "selective")
     if compile_blocks:
         for block in model.blocks:
             block.compile(fullgraph=True, dynamic=False)
@@ -41,7 +45,9 @@ def apply(
         model.to(ranks.device)
         return
     shard = {"none": 1, "full": ranks.size, "hybrid": ranks.local_size, "auto": ranks.local_size}[sharding]
-    mesh = ranks.mesh(shard)
+    mesh, replicas = ranks.mesh(shard), None
+    if canonical:  # replicas are added up by us, so FSDP2 is shown none
+        mesh, replicas = mesh["shard"], mesh["replicate"]
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -52,13 +58,31 @@ def apply(
         # factor of 1 alone makes FSDP2 use PREMUL_SUM, which gloo refuses.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
+        if replicas is not None:
+            exactness.add_in_pairs(module, replicas)
 
 
-def _computed_again(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`forward`, keeping only its input; the model draws no random numbers, so none are replayed."""
+# What `selective` keeps: products of matrices and attention cost most to compute again, the rest is cheap.
+KEPT = (
+    torch.ops.aten.mm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+)
+
+
+def _computed_again(forward: Callable[..., torch.Tensor], *, selective: bool) -> Callable[..., torch.Tensor]:
+    """`forward`, keeping only its input, or with `selective` also `KEPT`.
+
+    The model draws no random numbers, so none are replayed.
+    """
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if selective:
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, list(KEPT))
 
     def checkpointed(*arguments: Any) -> torch.Tensor:
-        out: torch.Tensor = checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False)
+        out: torch.Tensor = checkpoint(forward, *arguments, **options)
         return out
 
     return checkpointed
@@ -70,11 +94,15 @@ def sharded(model: nn.Module) -> Iterator[FSDPModule]:
 
 
 @contextlib.contextmanager
-def micro_batch(model: Llama, *, last: bool) -> Iterator[None]:
-    """Gradients are exchanged once, in a step's last micro-batch; until then whole weights stay at hand."""
+def micro_batch(model: Llama, *, last: bool, exchange: bool | None = None) -> Iterator[None]:
+    """Gradients are exchanged once, in a step's last micro-batch; until then whole weights stay at hand.
+
+    `exchange` says otherwise for sums that are exchanged group by group.
+    """
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
-        model.set_is_last_backward(last)
+        exchange = last if exchange is None else exchange
+        model.set_requires_gradient_sync(exchange)
+        model.set_is_last_backward(exchange)
         model.set_reshard_after_backward(last)
     yield
 

@@ -7,8 +7,6 @@ learning rate, and the clock when to evaluate and to save. Resuming is starting 
 from __future__ import annotations
 
 import math
-import platform
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +20,25 @@ from curriculum import checkpoints, durable, ledger
 from curriculum.errors import PlanError, RunFailed
 from curriculum.job import DONE, STOPPED, Machine, TrainJob
 from curriculum.plan import StagePlan, share_of_rank
-from runner import attention, checkpoint, data, evaluate, optim, sharding, trackers
+from runner import (
+    anomalies,
+    attention,
+    checkpoint,
+    data,
+    determinism,
+    evaluate,
+    exactness,
+    hardware,
+    optim,
+    sharding,
+    trackers,
+)
 from runner.distributed import Ranks
 from runner.loss import next_token_loss, next_token_losses
-from runner.metrics import Metrics
+from runner.metrics import Metrics, Stopwatch
 from runner.model import Llama, ModelConfig, initialise
 from runner.preemption import StopFlag
+from runner.profiling import Profiler
 
 NONFINITE_AT_MOST = (
     8  # steps in a row without a finite gradient before the run ends at its last good checkpoint
@@ -37,13 +48,17 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of one forward pass, when t
 
 @dataclass(slots=True)
 class State:
-    """Where the run stands: all that a checkpoint holds beside tensors. `windows` are counted since the root."""
+    """Where the run stands: all that a checkpoint holds beside tensors. `windows` are counted since the root.
+
+    `saved_at` is the position of this stage's newest checkpoint, published or being written.
+    """
 
     step: int
     position: int
     windows: dict[str, int] = field(default_factory=dict)
     nonfinite_steps: int = 0
     nonfinite_in_a_row: int = 0
+    saved_at: int | None = None
 
 
 def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
@@ -51,16 +66,24 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     plan = StagePlan.load(Path(job.plan))
     folder = Path(job.stage_folder)
     trackers.check(job.machine.trackers)
-    if job.machine.deterministic:
-        torch.use_deterministic_algorithms(True)
+    determinism.apply(job.machine, ranks)
+    micro = micro_batch(plan, job.machine.micro_batch, ranks)
+    groups = exactness.groups_of(plan, micro, ranks) if job.machine.exactness == "canonical" else None
     model, config = build(plan, job.machine, ranks)
     optimizer = optim.adamw(model, plan.optimizer)
     sources = data.open_sources(plan, job.data)
     held_out = evaluate.HeldOutSets(
         job.held_out, sequence_length=plan.sequence_length, vocab_size=config.vocab_size
     )
-    micro = micro_batch(plan, job.machine.micro_batch, ranks)
     state = restore(plan, job, model, optimizer, ranks)
+    watch = Stopwatch(ranks.device)
+    saver = checkpoint.Saver(ranks)
+    profiler = Profiler(job.machine.profile, Path(job.attempt_folder), ranks)
+    usual = anomalies.Losses(
+        ranks.agree(
+            anomalies.losses_before(folder / "metrics.jsonl", state.position) if ranks.first else None
+        )
+    )
     metrics = None
     if ranks.first:
         checkpoints.sweep(folder / "checkpoints")
@@ -72,14 +95,28 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             resumed_at=state.position,
             config={"fingerprint": plan.fingerprint, **plan.labels},
         )
+        anomalies.cut_back(folder, state.position)
+        if state.saved_at is not None:  # a kill may have come between a checkpoint and its line
+            ledger.append(folder, _entry(plan, job, state))
+        peak = hardware.peak_flops(job.machine, ranks)
+        cost = hardware.flops_per_token(config, plan.sequence_length)
         metrics = Metrics(
             folder / "metrics.jsonl",
             plan,
             generation=job.generation,
             resumed_at=state.position,
             trackers=tracked,
+            device=ranks.device,
+            mfu_of_one=cost / (peak * ranks.size) if peak else None,
         )
-        durable.write_json(Path(job.attempt_folder) / "environment.json", environment(job, ranks, micro))
+        told = hardware.environment(job.machine, ranks) | {
+            "micro_batch": micro,
+            "groups": groups,
+            "flops_per_token": cost,
+            "flops_convention": hardware.CONVENTION,
+            "peak_flops": peak,
+        }
+        durable.write_json(Path(job.attempt_folder) / "environment.json", told)
 
     def measure() -> None:
         known = evaluate.read(folder / "evaluations", job.generation, state.position)
@@ -109,69 +146,103 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             metrics.pause()
 
     def save() -> None:
+        if state.saved_at == state.position:
+            return
         ledger.check(plan, state.position, state.windows)
-        name = checkpoints.name(job.generation, state.position)
-        if not (folder / "checkpoints" / name).exists():
-            _save(folder / "checkpoints" / name, plan, job, model, optimizer, state, ranks)
-        if ranks.first:
-            ledger.append(
-                folder,
-                ledger.Entry(
-                    generation=job.generation,
-                    position=state.position,
-                    step=state.step,
-                    checkpoint=name,
-                    fingerprint=plan.fingerprint,
-                    windows={name: count for name, count in sorted(state.windows.items()) if count},
-                ),
-            )
+        entry = _entry(plan, job, state)
+
+        def published() -> None:
+            ledger.append(folder, entry)
             retain(folder / "checkpoints", plan, job)
-        if metrics:
-            metrics.pause()
+
+        with watch.measure("checkpoint"):
+            path = folder / "checkpoints" / entry.checkpoint
+            saver.begin(path, model, optimizer, _value(plan, job, state, ranks), published)
+        state.saved_at = state.position
+
+    def report(kind: str, step: int, slot_losses: NDArray[np.float64], norm: float, **more: Any) -> None:
+        whole = np.empty(plan.batch_sequences)
+        for rank, part in enumerate(ranks.gather(slot_losses.tolist())):
+            whole[data.slots_of(len(whole), rank, ranks.size, groups)] = part
+        if ranks.first:
+            told = anomalies.event(
+                plan,
+                sources,
+                step,
+                whole / plan.sequence_length,
+                kind=kind,
+                generation=job.generation,
+                grad_norm=norm,
+                **more,
+            )
+            anomalies.record(folder, told)
 
     end = job.stop_at if job.stop_at is not None else plan.end
     measure()
     model.train()
     last_step = plan.step_at(end)
     batches = data.batches(
-        plan, sources, first_step=state.step, last_step=last_step, rank=ranks.rank, ranks=ranks.size
+        plan,
+        sources,
+        first_step=state.step,
+        last_step=last_step,
+        rank=ranks.rank,
+        ranks=ranks.size,
+        groups=groups,
     )
     while state.step < last_step:
+        saver.check()
         # a branch that was made while this runs may ask for a checkpoint here
         wanted = ranks.first and state.position in checkpoints.pinned(folder)
-        if ranks.any(bool(stop) or wanted):
+        with watch.measure("communication"):
+            wanted = ranks.any(bool(stop) or wanted)
+        if wanted:
             save()
             if ranks.any(bool(stop)):
+                profiler.end()
+                saver.wait()
+                ranks.wait()
                 return {"outcome": STOPPED, "position": state.position, "step": state.step}
-        waited = time.monotonic()
-        batch = next(batches)
-        waited = time.monotonic() - waited
-        sums = forward_backward(model, batch, micro, plan, ranks)
-        norm = optim.clip(model, plan.optimizer["clip_norm"])
-        finite = math.isfinite(norm)
-        if finite:
-            optim.set_learning_rate(optimizer, plan.lr(state.step))
-            optimizer.step()
-        optimizer.zero_grad()
-        count(state, batch, plan, finite, ranks)
+        profiler.before(state.step)
+        with watch.measure("data"):
+            batch = next(batches)
+        with watch.measure("forward_backward"):
+            slot_losses = forward_backward(model, batch, micro, plan, groups)
+        with watch.measure("optimizer"):
+            norm = optim.clip(
+                model, plan.optimizer["clip_norm"], exactness.gradient_norm(model, ranks) if groups else None
+            )
+            finite = math.isfinite(norm)
+            if finite:
+                optim.set_learning_rate(optimizer, plan.lr(state.step))
+                optimizer.step()
+            optimizer.zero_grad()
+        with watch.measure("communication"):
+            sums, windows = count(state, batch, slot_losses, finite, ranks)
+        loss = float(sums.sum()) / plan.batch_tokens
         if metrics:
             metrics.step(
                 state.step,
-                loss=float(sums.sum()) / plan.batch_tokens,
+                loss=loss,
                 grad_norm=norm,
                 skipped=not finite,
                 source_loss=sums,
-                source_tokens=tokens_per_source(plan, state.step),
-                data_seconds=waited,
+                source_tokens=windows * plan.sequence_length,
+                seconds=watch.read(),
             )
+        spike = usual.take(loss)
+        if spike or not finite:
+            kind = "spike" if spike else "gradient not finite"
+            report(kind, state.step, slot_losses, norm, spike=spike)
+        profiler.after(state.step)
         before, state.position = state.position, plan.position_after(state.step)
         state.step += 1
         if state.nonfinite_in_a_row >= NONFINITE_AT_MOST:
+            saver.wait()
             raise RunFailed(
                 f"the gradient was not finite in {state.nonfinite_in_a_row} steps in a row, "
                 f"up to step {state.step - 1:,}",
-                hint="the last good checkpoint is kept; "
-                f"`curriculum batch --step {state.step - 1}` shows what was read",
+                hint=f"the last good checkpoint is kept; {folder / anomalies.EVENTS} names what was read",
             )
         if state.position == end or due(before, state.position, job.evaluate_every):
             measure()
@@ -182,9 +253,11 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         ):
             save()
     batches.close()
+    profiler.end()
+    saver.wait()
     if ranks.first and end == plan.end and not (folder / "DONE").exists():
         name = checkpoints.name(job.generation, end)
-        digest = checkpoints.weights_digest(folder / "checkpoints" / name)
+        digest = checkpoints.tensors_digest(folder / "checkpoints" / name)
         durable.write_json(folder / "DONE", {"checkpoint": name, "position": end, "weights": digest})
     ranks.wait()
     return {"outcome": DONE, "position": state.position, "step": state.step}
@@ -218,6 +291,7 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> tuple[Llama, Model
         bf16=bf16,
         activation_checkpointing=machine.activation_checkpointing,
         compile_blocks=ranks.device.type == "cuda" if machine.compile is None else machine.compile,
+        canonical=machine.exactness == "canonical",
     )
     return model, config
 
@@ -246,7 +320,7 @@ def restore(
                 f"checkpoint `{own.name}` was trained by another plan than this stage's",
                 hint="`curriculum run` shows what changed; put it back, or branch under a new name",
             )
-        return _state(value, plan)
+        return _state(value, plan, saved_at=own.position)
     if job.parent_checkpoint is not None:
         parent = Path(job.parent_checkpoint)
         if ranks.first:
@@ -268,34 +342,50 @@ def losses(model: Llama, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def forward_backward(
-    model: Llama, batch: data.Batch, micro: int, plan: StagePlan, ranks: Ranks
+    model: Llama, batch: data.Batch, micro: int, plan: StagePlan, groups: int | None = None
 ) -> NDArray[np.float64]:
-    """Accumulate the gradient of the mean loss over the global batch; returns loss sums per source over all ranks."""
-    tokens = torch.from_numpy(batch.tokens).to(ranks.device, non_blocking=True)
-    source = torch.from_numpy(batch.source.astype(np.int64))
-    sums = torch.zeros(len(batch.names), dtype=torch.float64)
+    """Accumulate the gradient of the mean loss over the global batch; returns this rank's slots' summed losses.
+
+    With `groups`, this rank's share of them is added up in pairs (exactness.py).
+    """
+    tokens = torch.from_numpy(batch.tokens).to(model.embedding.weight.device, non_blocking=True)
+    group = plan.batch_sequences // groups if groups else len(tokens)
+    in_pairs = exactness.GroupSums(model) if groups else None
+    losses = []
     for begin in range(0, len(tokens), micro):
-        part = tokens[begin : begin + micro]
-        with sharding.micro_batch(model, last=begin + micro >= len(tokens)):
+        part, end = tokens[begin : begin + micro], begin + micro
+        with sharding.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
             total, each = next_token_loss(model(part[:, :-1]), model.head.weight, part[:, 1:])
             torch.autograd.backward(total / plan.batch_tokens)
-        sums.index_add_(0, source[begin : begin + micro], each.sum(dim=1).double().cpu())
-    summed: NDArray[np.float64] = ranks.add(sums).numpy()
-    return summed
+        losses.append(each.sum(dim=1))
+        if in_pairs and end % group == 0:
+            in_pairs.take()
+    if in_pairs:
+        in_pairs.give()
+    slot_losses: NDArray[np.float64] = torch.cat(losses).double().cpu().numpy()
+    return slot_losses
 
 
-def tokens_per_source(plan: StagePlan, step: int) -> NDArray[np.int64]:
-    """How many of a step's tokens each source gives (shape `[sources]`), over all ranks."""
-    return np.bincount(plan.draws(step).source, minlength=len(plan.names)) * plan.sequence_length
+def count(
+    state: State, batch: data.Batch, slot_losses: NDArray[np.float64], finite: bool, ranks: Ranks
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Count what was truly read, for the ledger, and steps whose gradient was not finite.
 
-
-def count(state: State, batch: data.Batch, plan: StagePlan, finite: bool, ranks: Ranks) -> None:
-    """Count what was truly read, for the ledger, and steps whose gradient was not finite."""
-    read = torch.from_numpy(np.bincount(batch.source, minlength=len(batch.names)))
-    for name, windows in zip(batch.names, ranks.add(read).tolist(), strict=True):
-        state.windows[name] = state.windows.get(name, 0) + windows
+    Returns, by source and over all ranks, the sum of the losses and the number of windows, shape `[sources]` each.
+    """
+    sources = len(batch.names)
+    both = np.stack(
+        (
+            np.bincount(batch.source, weights=slot_losses, minlength=sources),
+            np.bincount(batch.source, minlength=sources),
+        )
+    )
+    sums, windows = ranks.add(torch.from_numpy(both)).numpy()
+    for name, read in zip(batch.names, windows.tolist(), strict=True):
+        state.windows[name] = state.windows.get(name, 0) + int(read)
     state.nonfinite_in_a_row = 0 if finite else state.nonfinite_in_a_row + 1
     state.nonfinite_steps += 0 if finite else 1
+    return sums, windows.astype(np.int64)
 
 
 def due(before: int, now: int, every: int) -> bool:
@@ -310,31 +400,20 @@ def retain(folder: Path, plan: StagePlan, job: TrainJob) -> None:
         checkpoints.discard(doomed)
 
 
-def environment(job: TrainJob, ranks: Ranks, micro: int) -> dict[str, Any]:
-    """Versions and hardware that the bits of this attempt depend on."""
+def _entry(plan: StagePlan, job: TrainJob, state: State) -> ledger.Entry:
+    return ledger.Entry(
+        generation=job.generation,
+        position=state.position,
+        step=state.step,
+        checkpoint=checkpoints.name(job.generation, state.position),
+        fingerprint=plan.fingerprint,
+        windows={name: count for name, count in sorted(state.windows.items()) if count},
+    )
+
+
+def _value(plan: StagePlan, job: TrainJob, state: State, ranks: Ranks) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors."""
     return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "device": torch.cuda.get_device_name() if ranks.device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "ranks": ranks.size,
-        "micro_batch": micro,
-    }
-
-
-def _save(
-    folder: Path,
-    plan: StagePlan,
-    job: TrainJob,
-    model: Llama,
-    optimizer: torch.optim.Optimizer,
-    state: State,
-    ranks: Ranks,
-) -> None:
-    value: Mapping[str, Any] = {
         "generation": job.generation,
         "step": state.step,
         "position": state.position,
@@ -345,10 +424,9 @@ def _save(
         "nonfinite_in_a_row": state.nonfinite_in_a_row,
         "ranks": ranks.size,
     }
-    checkpoint.save(folder, model, optimizer, value, ranks)
 
 
-def _state(value: Mapping[str, Any], plan: StagePlan) -> State:
+def _state(value: Mapping[str, Any], plan: StagePlan, saved_at: int | None = None) -> State:
     windows = {**dict.fromkeys(plan.names, 0), **value["windows"]}
     return State(
         step=value["step"],
@@ -356,4 +434,5 @@ def _state(value: Mapping[str, Any], plan: StagePlan) -> State:
         windows=windows,
         nonfinite_steps=value["nonfinite_steps"],
         nonfinite_in_a_row=value["nonfinite_in_a_row"],
+        saved_at=saved_at,
     )

@@ -49,6 +49,7 @@ FLOORS: list[set[str]] = [
         "importing",
         "remedy",
         "damage",
+        "doctor",
     },
     {"view", "live", "watch", "picture", "planpicture", "overlay", "axes", "report", "notebook"},
     {"cli", "__main__"},

@@ -9,6 +9,7 @@ import typer
 
 from curriculum.cli.words import (
     AsJson,
+    MachineName,
     Name,
     NameOrAll,
     Size,
@@ -67,3 +68,18 @@ def prune(
         )
     else:
         open_console().print(pruned_view(verdicts, deleted, dry_run=dry_run))
+
+
+def doctor(machine: MachineName = "local", as_json: AsJson = False) -> None:
+    """Show what this machine has, and whether an entry of machines.yaml can be served on it."""
+    from curriculum.doctor import examine
+    from curriculum.view.doctor import doctor_lines
+
+    report = examine(open_project(), machine)
+    if as_json:
+        print_json(report)
+    else:
+        for line in doctor_lines(report):
+            print(line)
+    if not report["served"]:
+        raise typer.Exit(2)

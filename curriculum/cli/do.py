@@ -129,6 +129,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be done, and do nothing")
     ] = False,
+    profile_steps: Annotated[
+        str | None,
+        typer.Option(help="trace these steps with torch's profiler, as in `20:23` (23 is not traced)"),
+    ] = None,
 ) -> None:
     """Train a curriculum to its end, starting or going on wherever it stands."""
     from curriculum import attempts, durable, live, orchestrator, picture, results
@@ -142,6 +146,7 @@ def run(
         size=size,
         machine=machine,
         processes=nproc_per_node,
+        profile=_stretch(profile_steps) if profile_steps else None,
         accept_change=accept_change,
         listener=live.Progress(console),
     )
@@ -172,6 +177,16 @@ def run(
     console.print(f"\nthe run: {shown}")
     console.print(f"the curves: {shown}/held-out.svg")
     console.print(f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}")
+
+
+def _stretch(words: str) -> dict[str, int]:
+    """`20:23` as the steps from 20 on, three of them."""
+    from curriculum.errors import PlanError
+
+    first, _, last = words.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise PlanError(f"`--profile-steps {words}` names no steps", hint="as in `--profile-steps 20:23`")
+    return {"from_step": int(first), "steps": int(last) - int(first)}
 
 
 def stop(name: Name, size: Size = "rehearsal") -> None:

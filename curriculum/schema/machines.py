@@ -6,8 +6,26 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
-from curriculum.schema.entry import Entry, Flag, FlagOrAuto, Name, Price, Size, SizeOrNone, Text, Throughput
+from curriculum.schema.entry import (
+    Entry,
+    Flag,
+    FlagOrAuto,
+    Name,
+    Peak,
+    Price,
+    Size,
+    SizeOrNone,
+    Text,
+    Throughput,
+)
 from curriculum.schema.fields import Refusal
+
+
+class ProfileEntry(Entry):
+    """A stretch of steps to trace with torch's profiler, into the attempt's folder."""
+
+    from_step: SizeOrNone = Field(description="The first step traced, counted from the root, from 0.")
+    steps: Size = Field(default=3, description="How many steps are traced.")
 
 
 class MachineEntry(Entry):
@@ -33,7 +51,7 @@ class MachineEntry(Entry):
     sharding: Literal["auto", "none", "hybrid", "full"] = Field(
         default="auto", description="none: copies; hybrid: inside a node; full: over all."
     )
-    attention: Literal["auto", "flash-attn", "sdpa-flash", "sdpa-cudnn", "sdpa"] = Field(
+    attention: Literal["auto", "flash-attn", "sdpa-flash", "sdpa-cudnn", "varlen", "sdpa"] = Field(
         default="auto", description="Which kernels compute attention."
     )
     compile: FlagOrAuto = Field(
@@ -41,11 +59,22 @@ class MachineEntry(Entry):
         description="Whether blocks are compiled: auto, true or false.",
         json_schema_extra={"default": "auto"},
     )
-    activation_checkpointing: Literal["none", "full"] = Field(
-        default="none", description="full: keep no activations inside a block; slower, less memory."
+    activation_checkpointing: Literal["none", "full", "selective"] = Field(
+        default="none",
+        description="full: keep nothing inside a block; selective: keep matrix products and attention.",
     )
     deterministic: Flag = Field(
         default=False, description="Whether a resumed GPU run must give the same bits."
+    )
+    exactness: Literal["native", "canonical"] = Field(
+        default="native",
+        description="native: same bits on as many processes; canonical: on any number of them.",
+    )
+    profile: ProfileEntry | None = Field(
+        default=None, description="Steps to trace, as in `{from_step: 20, steps: 3}`."
+    )
+    peak: Peak | None = Field(
+        default=None, description="What a device can do, for the MFU, as in `989 TFLOP/s`; GPUs are known."
     )
     threads: Size | None = Field(default=None, description="CPU threads of each process; else an even share.")
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
@@ -81,6 +110,12 @@ class MachineEntry(Entry):
         if self.gpus_per_node and self.processes > self.gpus_per_node:
             shown = f"of {self.processes} is more than {self.gpus_per_node} GPUs"
             raise Refusal(shown, "a GPU is used by one process", "processes")
+        if self.exactness == "canonical" and self.micro_batch is None:
+            raise Refusal(
+                "cannot be canonical without a `micro_batch`",
+                "sums are equal only in equal parts: say `micro_batch:`, the sequences taken at once",
+                "exactness",
+            )
         return self
 
 

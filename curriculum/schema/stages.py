@@ -54,6 +54,22 @@ def _known_model(value: Any) -> str:
 ModelName = Annotated[str, _known_model]
 
 
+class RopeScaling(Entry):
+    """Llama 3's way to a longer context: slow rotations are divided by `factor`, fast ones stay."""
+
+    rope_type: Literal["llama3"] = Field(default="llama3", description="Only `llama3`.")
+    factor: Rate = Field(description="What slow rotations are divided by, as in `factor: 32`.")
+    low_freq_factor: Rate = Field(default=Fraction(1), description="Turns below which a rotation is slow.")
+    high_freq_factor: Rate = Field(default=Fraction(4), description="Turns above which a rotation is fast.")
+    original_max_position_embeddings: Size = Field(description="The context that turns are counted over.")
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise Refusal("must be below `high_freq_factor`", "as in `1` and `4`", "low_freq_factor")
+        return self
+
+
 class ModelNumbers(Entry):
     """A Llama-architecture model, under Hugging Face's key names."""
 
@@ -61,10 +77,14 @@ class ModelNumbers(Entry):
     num_hidden_layers: Size = Field(description="Number of blocks.")
     num_attention_heads: Size = Field(description="Query heads; they divide hidden_size.")
     num_key_value_heads: Size = Field(description="Key and value heads; they divide the query heads.")
+    head_dim: Size | None = Field(default=None, description="Width of a head; else hidden_size by heads.")
     intermediate_size: Size = Field(description="Width of the feed-forward layer.")
     vocab_size: Size = Field(description="Rows of the embedding; no less than the tokenizer has.")
     rms_norm_eps: Rate = Field(default=Fraction(1, 100000), description="Epsilon of RMSNorm.")
     rope_theta: Rate = Field(default=Fraction(10000), description="Base of the rotary embedding.")
+    rope_scaling: RopeScaling | None = Field(
+        default=None, description="How rotations are stretched, if at all."
+    )
     tie_word_embeddings: Flag = Field(
         default=False, description="Whether input and output embedding are one."
     )
@@ -84,10 +104,12 @@ class ModelOverride(Entry):
         default=None, description="Query heads; they divide hidden_size."
     )
     num_key_value_heads: Size | None = Field(default=None, description="Key and value heads.")
+    head_dim: Size | None = Field(default=None, description="Width of a head.")
     intermediate_size: Size | None = Field(default=None, description="Width of the feed-forward layer.")
     vocab_size: Size | None = Field(default=None, description="Rows of the embedding.")
     rms_norm_eps: Rate | None = Field(default=None, description="Epsilon of RMSNorm.")
     rope_theta: Rate | None = Field(default=None, description="Base of the rotary embedding.")
+    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched.")
     tie_word_embeddings: Flag | None = Field(default=None, description="Whether both embeddings are one.")
 
     @model_validator(mode="after")
@@ -99,7 +121,9 @@ class ModelOverride(Entry):
 def heads_fit(model: ModelNumbers | ModelOverride) -> None:
     """Refuse numbers of heads that do not cut the width, or groups that do not divide the heads."""
     width, heads, groups = model.hidden_size, model.num_attention_heads, model.num_key_value_heads
-    if width and heads and width % (2 * heads):
+    if model.head_dim and model.head_dim % 2:
+        raise Refusal(f"of {model.head_dim} is odd", "rotations turn pairs: take an even one", "head_dim")
+    if width and heads and not model.head_dim and width % (2 * heads):
         message = f"of {heads} does not cut a width of {width} into heads of even size"
         raise Refusal(message, f"{_near(heads, width, 2)} would do", "num_attention_heads")
     if heads and groups and heads % groups:

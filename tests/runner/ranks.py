@@ -20,7 +20,7 @@ from curriculum.schedule import LearningRate
 from runner import checkpoint, data, distributed, optim, sharding
 from runner.distributed import Ranks
 from runner.model import Llama, ModelConfig, initialise
-from runner.train import forward_backward, losses
+from runner.train import State, count, forward_backward, losses
 
 LENGTH, BATCH, STEPS = 16, 8, 4
 MODEL: dict[str, Any] = {
@@ -115,7 +115,8 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
     numbers: dict[str, Any] = {"losses": [], "norms": [], "evaluations": []}
     tensors = {}
     for step in range(STEPS):
-        sums = forward_backward(model, batch(plan, step, ranks), 2, plan, ranks)
+        read = batch(plan, step, ranks)
+        sums, _ = count(State(0, 0), read, forward_backward(model, read, 2, plan), True, ranks)
         numbers["losses"].append(sums.tolist())
         if step == 0:
             tensors = {f"gradient of {name}": whole(p.grad) for name, p in model.named_parameters()}

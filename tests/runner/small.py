@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,35 @@ def exchanges(model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks, micr
     return dict(seen.counts)
 
 
+def goes_on_while_saving(
+    folder: Path, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> list[str]:
+    """Steps while the checkpoint `meanwhile` of the state before them is written; which threads spoke to peers."""
+    threads = set()
+
+    def watched(exchange: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return exchange(*arguments, **options)
+
+        return call
+
+    names = ("barrier", "all_gather_object", "broadcast_object_list", "all_reduce", "all_gather", "broadcast")
+    kept = {name: getattr(torch.distributed, name) for name in names}
+    for name, exchange in kept.items():
+        setattr(torch.distributed, name, watched(exchange))
+    saver = checkpoint.Saver(ranks)
+    saver.begin(folder / "meanwhile", model, optimizer, {"step": 4})
+    for step in range(4, 8):
+        take(model, optimizer, step, ranks)
+    saver.wait()
+    ranks.wait()
+    for name, exchange in kept.items():
+        setattr(torch.distributed, name, exchange)
+    checkpoint.load(folder / "meanwhile", model, optimizer)
+    return sorted(threads)
+
+
 def launch(folder: Path, shard: str, ranks: int = 2, *, script: Path = Path(__file__)) -> dict[str, Any]:
     """Run `script` in `ranks` processes over the loopback device; returns what rank 0 reported."""
     with socket.socket() as free:
@@ -167,6 +197,7 @@ def main(folder: Path, shard: str) -> None:
         state = checkpoint.load(folder / "one", model, optimizer)
         report["from_one"] = [take(model, optimizer, step, ranks) for step in range(state["step"], 4)]
         weights["from-one"] = whole(model)
+    report["threads that exchanged"] = goes_on_while_saving(folder, model, optimizer, ranks)
     report["exchanges"] = [exchanges(model, optimizer, ranks, micro) for micro in (1, 2, 4)]
     report["any"] = [ranks.any(ranks.rank == 1), ranks.any(False)]
     report["agree"] = ranks.agree(f"rank {ranks.rank}")

@@ -61,3 +61,12 @@ def test_memory_freed_by_one_step_is_there_for_the_next_without_page_faults() ->
         faults[how] = int(done.stdout)
     assert faults["handed back"] > 20_000
     assert faults["kept"] < faults["handed back"] / 20
+
+
+def test_ranks_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "barrier", lambda **_: done.append("barrier"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("destroy"))
+    distributed.leave(distributed.Ranks(0, 2, 2, torch.device("cpu")))
+    assert done == ["barrier", "destroy"]

@@ -11,6 +11,8 @@ import torch
 from small import CONFIG, NUMBERS, build
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from curriculum import summary
+from curriculum.models import CATALOGUE
 from runner import attention, optim
 from runner.loss import next_token_loss
 from runner.model import (
@@ -46,6 +48,7 @@ KINDS = {
     "tied": replace(CONFIG, tie_word_embeddings=True),
     "other constants": replace(CONFIG, rms_norm_eps=1e-3, rope_theta=500.0),
     "Llama 3's positions": replace(CONFIG, rope_scaling=LLAMA_3),
+    "wider heads": replace(CONFIG, head_dim=12),
 }
 
 
@@ -129,6 +132,38 @@ def test_tinyllama_has_1_100_048_384_parameters() -> None:
     assert parameter_count(TINYLLAMA) == 1_100_048_384
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("tinyllama-1.1b", 1_100_048_384),
+        ("smollm2-135m", 134_515_008),
+        ("smollm2-360m", 361_821_120),
+        ("smollm2-1.7b", 1_711_376_384),
+        ("llama-3.2-1b", 1_235_814_400),
+        ("llama-20m", 21_109_248),
+        ("llama-2-7b", 6_738_415_616),
+    ],
+)
+def test_a_model_of_the_catalogue_has_as_many_parameters_as_transformers_makes_of_it(
+    name: str, parameters: int
+) -> None:
+    assert set(CATALOGUE) >= {name}
+    numbers = {**CATALOGUE[name], "max_position_embeddings": 2048}
+    numbers["rms_norm_eps"] = float(numbers["rms_norm_eps"])
+    config = ModelConfig.from_json(numbers)
+    assert parameter_count(config) == parameters == summary.parameters(numbers)
+    rope = {"rope_theta": numbers.pop("rope_theta"), "rope_type": "default"} | numbers.pop("rope_scaling", {})
+    with torch.device("meta"):
+        other = LlamaForCausalLM(LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False))
+    assert sum(p.numel() for p in {id(p): p for p in other.parameters()}.values()) == parameters
+    names = {part.name for parts in layout(config).values() for part in parts}
+    assert names == {name for name, _ in other.named_parameters()}
+
+
+def test_every_model_of_the_catalogue_is_counted_above() -> None:
+    assert len(CATALOGUE) == 7
+
+
 def test_tied_weights_are_counted_once() -> None:
     smollm2_135m = ModelConfig(
         hidden_size=576,
@@ -144,7 +179,9 @@ def test_tied_weights_are_counted_once() -> None:
 
 
 def test_initial_weights_have_tinyllamas_spread() -> None:
-    config = replace(CONFIG, hidden_size=256, num_hidden_layers=3, intermediate_size=512, vocab_size=500)
+    config = replace(
+        CONFIG, hidden_size=256, head_dim=64, num_hidden_layers=3, intermediate_size=512, vocab_size=500
+    )
     drawn = to_hugging_face(config, build(config).state_dict())
     wide, narrow = math.sqrt(2 / (5 * 256)), 1 / (16 * 3)
     for name, tensor in drawn.items():

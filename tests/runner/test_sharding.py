@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 from small import ALONE, CONFIG, NUMBERS, build, evaluate, launch, take, whole
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from curriculum import checkpoints
 from runner import checkpoint, distributed, optim, sharding
@@ -117,6 +118,11 @@ def test_one_process_reads_what_two_ranks_saved_to_the_last_bit(two: dict[str, A
     same(whole(model), two["weights"]["first"])
 
 
+def test_while_two_ranks_save_in_threads_only_training_speaks_to_the_peers(two: dict[str, Any]) -> None:
+    assert two["threads that exchanged"] == ["MainThread"]
+    checkpoints.verify(two["folder"] / "meanwhile")
+
+
 def test_every_row_is_written_once_however_many_ranks_hold_it(two: dict[str, Any]) -> None:
     index = json.loads((two["folder"] / "four" / checkpoint.INDEX).read_text())
     for entry in index.values():
@@ -140,20 +146,37 @@ def test_a_flag_of_one_rank_is_everyones_and_rank_0_decides(two: dict[str, Any])
     assert two["gather"] == [0, 1]
 
 
+class Products(TorchDispatchMode):
+    """Counts matrix products and everything else that runs inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = self.others = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in sharding.KEPT:
+            self.products += 1
+        elif "norm" in str(func) or "silu" in str(func):
+            self.others += 1
+        return func(*args, **(kwargs or {}))
+
+
 def test_activation_checkpointing_changes_no_bit_and_no_name() -> None:
-    steps = []
-    for how in ("none", "full"):
+    steps, counted = {}, {}
+    for how in ("none", "full", "selective"):
         model = build()
         sharding.apply(
             model, ALONE, sharding="auto", bf16=False, activation_checkpointing=how, compile_blocks=False
         )
         optimizer = optim.adamw(model, NUMBERS)
-        calls = []
-        model.blocks[0].attention.register_forward_hook(lambda *_, seen=calls: seen.append(1))
-        take(model, optimizer, 0, micro=8)
-        steps.append((whole(model), len(calls)))
-    same(steps[0][0], steps[1][0])
-    assert [calls for _, calls in steps] == [1, 2], "`full` computes a block again in the backward pass"
+        with Products() as seen:
+            take(model, optimizer, 0, micro=8)
+        steps[how], counted[how] = whole(model), (seen.products, seen.others)
+    same(steps["none"], steps["full"])
+    same(steps["none"], steps["selective"])
+    assert counted["full"][0] > counted["none"][0], "`full` computes a block's products again"
+    assert counted["selective"][0] == counted["none"][0], "`selective` computes none of them again"
+    assert counted["selective"][1] > counted["none"][1], "`selective` computes the rest again"
 
 
 def test_one_process_in_bf16_keeps_fp32_weights_and_learns_as_in_fp32(

@@ -84,7 +84,9 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
     model = Llama(ModelConfig.from_json(plan.model))
     initialise(model, plan.seed)
     step = steps.batch(plan, 0, small.ALONE)
-    sums = train.forward_backward(model, step, 2, plan, small.ALONE)
+    slots = train.forward_backward(model, step, 2, plan)
+    state = train.State(0, 0)
+    sums, windows = train.count(state, step, slots, True, small.ALONE)
     gradient = model.norm.weight.grad.clone()
 
     model.zero_grad()
@@ -93,6 +95,7 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
     for number in range(len(plan.names)):
         expected = float(values[torch.from_numpy(step.source == number)].sum())
         assert sums[number] == pytest.approx(expected, rel=1e-6)
+        assert windows[number] == state.windows[plan.names[number]] == int((step.source == number).sum())
     each.mean().backward()
     torch.testing.assert_close(gradient, model.norm.weight.grad, rtol=1e-5, atol=1e-8)
 

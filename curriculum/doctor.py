@@ -1,0 +1,69 @@
+"""Asks the runner what this machine is and whether an entry of machines.yaml can be served on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from curriculum import job as jobs
+from curriculum.attempts import job_machine
+from curriculum.errors import RunFailed
+from curriculum.launchers import local
+from curriculum.project import Project
+from curriculum.supervisor import Launch, StopRequested, supervise
+
+REPORT = "doctor.json"
+
+
+def examine(project: Project, name: str) -> dict[str, Any]:
+    """The runner's report on this machine, with what `name` asks; `served` is false when it cannot be had.
+
+    As many processes are started as a job would have on one node, so that their meeting is tried as well.
+    """
+    entry = project.machine(name)
+    processes = entry.processes if entry.launcher == "torchrun" else 1
+    threads = local.default_threads(entry.model_dump(), processes)
+    with tempfile.TemporaryDirectory() as folder:
+        attempt = Path(folder)
+        jobs.save(
+            jobs.DoctorJob(attempt_folder=folder, machine=job_machine(entry, threads)), attempt / "job.json"
+        )
+
+        def launch() -> Launch:
+            log = attempt / "rank0.log"
+            return Launch(
+                local.start(attempt / "job.json", processes=processes, threads=threads, log=log), attempt
+            )
+
+        try:
+            supervise(
+                launch,
+                stop=StopRequested(),
+                ask_to_stop=local.stop,
+                kill=local.kill,
+                progress=lambda: 0,
+            )
+            report: dict[str, Any] = json.loads((attempt / REPORT).read_bytes())
+        except RunFailed as error:
+            report = {"problems": [{"what": error.what, "hint": error.hint or ""}]}
+    notes = []
+    if entry.launcher == "slurm":
+        notes.append(f"asked for {entry.nodes} nodes; what is shown is the node this command runs on")
+        if shutil.which("sbatch") is None:
+            problem = "`launcher: slurm`, and the command `sbatch` is not on the PATH"
+            report["problems"].append({"what": problem, "hint": "run it where jobs are submitted"})
+    return {
+        "machine": name,
+        "served": not report["problems"],
+        "asks": {key: value for key, value in entry.model_dump(mode="json").items() if value is not None},
+        "launcher": {
+            "kind": entry.launcher,
+            "nodes": entry.nodes,
+            "processes": entry.processes,
+            "notes": notes,
+        },
+        **report,
+    }

@@ -1,0 +1,174 @@
+"""Looks at the machine a job runs on: what is there, what the machine file asks, and whether it can be had."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curriculum import durable
+from curriculum.errors import CurriculumError
+from curriculum.job import DoctorJob, Machine
+from runner import attention, determinism, hardware
+from runner.distributed import Ranks
+
+REPORT = "doctor.json"
+HEAD_DIM = 64  # of TinyLlama; a model's own is checked again when a job begins
+PACKAGES = ("torch", "numpy", "safetensors", "triton", "flash-attn")
+
+
+def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None) -> None:
+    """Write `doctor.json`; every rank calls it, and that their sum is right is part of it.
+
+    `problem` is why these ranks are not on the device that was asked for.
+    """
+    counted = int(ranks.add(torch.ones((), dtype=torch.int64, device=ranks.device)))
+    if not ranks.first:
+        return
+    report = examine(job.machine, ranks)
+    if problem is not None:
+        report["problems"].insert(0, _problem(problem.what, problem.hint or ""))
+    report["processes"] = {"asked": ranks.size, "counted": counted}
+    if counted != ranks.size:
+        report["problems"].append(
+            _problem(
+                f"{ranks.size} processes counted themselves as {counted}", "look at the network between them"
+            )
+        )
+    durable.write_json(Path(job.attempt_folder) / REPORT, report)
+
+
+def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
+    """Everything that is known of this process's machine; `problems` is empty when `machine` can be served."""
+    device, problems = ranks.device, []
+    bf16 = machine.precision == "bf16" or (machine.precision == "auto" and device.type == "cuda")
+    kernels = {}
+    for masked in (False, True):
+        request = attention.Request(
+            device=device.type,
+            dtype=torch.bfloat16 if bf16 else torch.float32,
+            head_dim=HEAD_DIM,
+            deterministic=machine.deterministic,
+            masked=masked,
+        )
+        kernels["document mask" if masked else "dense"] = attention.explain(request)
+        if not masked:
+            try:
+                chosen = attention.choose(machine.attention, request)[0]
+            except ValueError as error:
+                chosen = None
+                problems.append(_problem(str(error), "choose another `attention`, or `auto`"))
+    compiles = device.type == "cuda" if machine.compile is None else machine.compile
+    compiler = why_no_compiler(device)
+    if compiles and compiler is not None:
+        problems.append(
+            _problem(f"blocks are to be compiled, and {compiler}", "install one, or say `compile: false`")
+        )
+    try:
+        determinism.check(machine, ranks)
+    except CurriculumError as error:
+        problems.append(_problem(error.what, error.hint or ""))
+    slow = hardware.computes_bf16(device)
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "device": device.type,
+        "devices": _devices(device),
+        "attention": {"asked": machine.attention, "chosen": chosen, "kernels": kernels},
+        "precision": {
+            "asked": machine.precision,
+            "chosen": "bf16" if bf16 else "fp32",
+            "bf16": "has units of its own" if slow is None else slow,
+        },
+        "compile": {
+            "asked": "auto" if machine.compile is None else machine.compile,
+            "chosen": compiles,
+            "toolchain": compiler or "can compile",
+        },
+        "memory": _memory(device),
+        "exactness": {"asked": machine.exactness, "deterministic": machine.deterministic},
+        "peak": _peak(machine, device),
+        "problems": problems,
+    }
+
+
+def why_no_compiler(device: torch.device) -> str | None:
+    """Why torch.compile cannot work on this device; None when all it needs is there."""
+    if device.type == "cuda":
+        try:
+            importlib.metadata.version("triton")
+        except importlib.metadata.PackageNotFoundError:
+            return "the package triton is not installed"
+    named = os.environ.get("CXX")
+    if not any(shutil.which(command) for command in ([named] if named else ["g++", "clang++", "c++"])):
+        return (
+            f"`CXX={named}` is no command"
+            if named
+            else "no C++ compiler is on the PATH (set `CXX` to name one)"
+        )
+    if device.type == "cpu" and not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "Python's headers (Python.h) are not installed"
+    return None
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return {**found, "cuda": torch.version.cuda}
+
+
+def _devices(device: torch.device) -> list[dict[str, Any]]:
+    name, flags = hardware.processor()
+    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "cores": cores,
+            "threads": torch.get_num_threads(),
+            "can": [f for f in wanted if f in flags],
+        }
+    ]
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(number)
+        found.append(
+            {
+                "name": properties.name,
+                "bytes": properties.total_memory,
+                "capability": f"{properties.major}.{properties.minor}",
+            }
+        )
+    return found
+
+
+def _memory(device: torch.device) -> dict[str, int]:
+    known = {"bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+    if hasattr(os, "sysconf_names") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        known["free_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        known |= {"device_bytes": total, "device_free_bytes": free}
+    return known
+
+
+def _peak(machine: Machine, device: torch.device) -> dict[str, Any]:
+    stated = machine.peak_flops
+    known = hardware.peak_of(hardware.device_name(device)) if device.type == "cuda" else None
+    return {
+        "flops": stated or known,
+        "from": "the machine file" if stated else "the data sheet" if known else "not known: no MFU is shown",
+        "convention": hardware.CONVENTION,
+    }
+
+
+def _problem(what: str, hint: str) -> dict[str, str]:
+    return {"what": what, "hint": hint}

@@ -1,0 +1,103 @@
+"""Canonical steps on every mesh that so many ranks can form; run as a script, one rank of several.
+
+python canonical.py FOLDER FROM      under torchrun's environment variables; see `main`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ranks as steps
+import torch
+
+from runner import checkpoint, data, distributed, exactness, optim, sharding, train
+from runner.distributed import Ranks
+from runner.model import Llama, ModelConfig, initialise
+
+BATCH, MICRO, STEPS, SAVED = 16, 2, 5, 2
+MESHES = {1: {"(1, 1)": 1}, 2: {"(1, 2)": 2, "(2, 1)": 1}, 4: {"(1, 4)": 4, "(2, 2)": 2, "(4, 1)": 1}}
+PLAN = steps.small_plan(batch=BATCH)
+
+
+def batch(step: int, ranks: Ranks, groups: int) -> data.Batch:
+    tokens = np.random.default_rng(step).integers(0, steps.MODEL["vocab_size"], (BATCH, steps.LENGTH + 1))
+    source = np.arange(BATCH, dtype=np.int32) % 4 // 3
+    mine = data.slots_of(BATCH, ranks.rank, ranks.size, groups)
+    return data.Batch(step, tokens[mine], source[mine], PLAN.names)
+
+
+def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, torch.optim.Optimizer]:
+    model = Llama(ModelConfig.from_json(PLAN.model))
+    initialise(model, PLAN.seed)
+    sharding.apply(
+        model,
+        ranks,
+        sharding="hybrid",
+        bf16=bf16,
+        activation_checkpointing="none",
+        compile_blocks=False,
+        canonical=canonical,
+    )
+    return model, optim.adamw(model, PLAN.optimizer)
+
+
+def take(model: Llama, optimizer: torch.optim.Optimizer, step: int, ranks: Ranks) -> float:
+    groups = exactness.groups_of(PLAN, MICRO, ranks)
+    train.forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
+    norm = optim.clip(model, 0.5, exactness.gradient_norm(model, ranks))
+    optim.set_learning_rate(optimizer, 1e-2)
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
+def digest(model: Llama, optimizer: torch.optim.Optimizer) -> str:
+    """Of all weights and moments, whole."""
+    sharding.reshard(model)
+    found = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        for tensor in (parameter, *(optimizer.state[parameter][moment] for moment in checkpoint.MOMENTS)):
+            found.update(name.encode() + steps.whole(tensor).numpy().tobytes())
+    return found.hexdigest()
+
+
+def run(ranks: Ranks, folder: Path, other: Path | None) -> dict[str, Any]:
+    """Every mesh in fp32 and bf16: digests after STEPS steps, norms; then the same from `other`'s checkpoint."""
+    report: dict[str, Any] = {}
+    for mesh, shard in MESHES[ranks.size].items():
+        here = replace(ranks, local_size=shard)
+        for bf16 in (False, True):
+            name = f"{mesh} {'bf16' if bf16 else 'fp32'}"
+            model, optimizer = build(here, bf16=bf16)
+            norms = []
+            for step in range(STEPS):
+                if step == SAVED and not bf16:
+                    checkpoint.save(folder / mesh, model, optimizer, {"step": step}, here)
+                norms.append(take(model, optimizer, step, here))
+            report[name] = {"digest": digest(model, optimizer), "norms": norms}
+        if other is not None:
+            model, optimizer = build(here, bf16=False)
+            begin = checkpoint.load(other, model, optimizer)["step"]
+            for step in range(begin, STEPS):
+                take(model, optimizer, step, here)
+            report[f"{mesh} resumed"] = {"digest": digest(model, optimizer)}
+    return report
+
+
+def main(folder: Path, other: str) -> None:
+    torch.set_num_threads(1)
+    ranks = distributed.join("cpu")
+    report = run(ranks, folder, Path(other) if other else None)
+    if ranks.first:
+        (folder / "report.json").write_text(json.dumps(report))
+    distributed.leave(ranks)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
