@@ -203,6 +203,8 @@ def words_in(annotation: Any) -> list[Any]:
 
 
 LEAST: dict[str, dict[str, Any]] = {
+    "ProfileEntry": {"from_step": 20},
+    "RopeScaling": {"factor": 32, "original_max_position_embeddings": 8192},
     "CurriculumFile": {"stages": [{"name": "a", "until": "2T"}]},
     "StageEntry": {"name": "a", "until": "2T"},
     "SkipEntry": {"from": 1, "to": 2},
