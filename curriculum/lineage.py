@@ -345,7 +345,7 @@ def _imported(project: Project, text: str, document: Document) -> huggingface.Di
 
 
 def _numbers(imported: huggingface.Directory) -> schema.ModelNumbers:
-    stated = {key: imported.model[key] for key in schema.ModelNumbers.model_fields}
+    stated = {key: imported.model[key] for key in schema.ModelNumbers.model_fields if key in imported.model}
     # As text, which keeps a decimal exact.
     return schema.ModelNumbers.model_validate(
         {key: str(value) if isinstance(value, float) else value for key, value in stated.items()}

@@ -222,6 +222,7 @@ def _metrics(line: Row, compiled: Compiled) -> Row:
     for key in ("loss", "grad_norm"):
         row[key] = float(row[key])  # `nan` and `inf` stand there as text
     row.setdefault("skipped", False)
+    row.setdefault("checkpoint_seconds", 0.0)
     for name in sorted(compiled.sources):
         measured = line["sources"].get(name)
         row[f"loss/{name}"] = float(measured["loss"]) if measured else None

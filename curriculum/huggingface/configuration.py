@@ -16,7 +16,7 @@ def config_of(model: Mapping[str, Any], *, dtype: str, eos: int | None, bos: int
         "num_hidden_layers": model["num_hidden_layers"],
         "num_attention_heads": model["num_attention_heads"],
         "num_key_value_heads": model["num_key_value_heads"],
-        "head_dim": model["hidden_size"] // model["num_attention_heads"],
+        "head_dim": model.get("head_dim") or model["hidden_size"] // model["num_attention_heads"],
         "intermediate_size": model["intermediate_size"],
         "vocab_size": model["vocab_size"],
         "max_position_embeddings": model["max_position_embeddings"],

@@ -79,16 +79,17 @@ class Directory:
 def shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Every tensor of a Llama model under Hugging Face's names, in their order, with its shape."""
     hidden, wide = model["hidden_size"], model["intermediate_size"]
-    groups = hidden // model["num_attention_heads"] * model["num_key_value_heads"]
+    head = model.get("head_dim") or hidden // model["num_attention_heads"]
+    heads, groups = head * model["num_attention_heads"], head * model["num_key_value_heads"]
     named: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (model["vocab_size"], hidden)}
     for layer in range(model["num_hidden_layers"]):
         at = f"model.layers.{layer}."
         named |= {
             f"{at}input_layernorm.weight": (hidden,),
-            f"{at}self_attn.q_proj.weight": (hidden, hidden),
+            f"{at}self_attn.q_proj.weight": (heads, hidden),
             f"{at}self_attn.k_proj.weight": (groups, hidden),
             f"{at}self_attn.v_proj.weight": (groups, hidden),
-            f"{at}self_attn.o_proj.weight": (hidden, hidden),
+            f"{at}self_attn.o_proj.weight": (hidden, heads),
             f"{at}post_attention_layernorm.weight": (hidden,),
             f"{at}mlp.gate_proj.weight": (wide, hidden),
             f"{at}mlp.up_proj.weight": (wide, hidden),
@@ -225,12 +226,15 @@ def _numbers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     }
     if scaling is not None:
         model["rope_scaling"] = scaling
-    if model["hidden_size"] % (2 * heads):
+    head = config.get("head_dim")
+    if head is None and model["hidden_size"] % (2 * heads):
         raise refuse("num_attention_heads", heads)
+    if head is not None and number("head_dim") % 2:
+        raise refuse("head_dim", head)
+    if head is not None and head * heads != model["hidden_size"]:
+        model["head_dim"] = head
     if heads % model["num_key_value_heads"]:
         raise refuse("num_key_value_heads", model["num_key_value_heads"])
-    if config.get("head_dim") not in (None, model["hidden_size"] // heads):
-        raise refuse("head_dim", config["head_dim"])
     return model
 
 

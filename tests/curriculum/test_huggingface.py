@@ -77,6 +77,14 @@ def test_what_a_configuration_leaves_out_is_filled_in_as_transformers_does(folde
     assert model["tie_word_embeddings"] is config.tie_word_embeddings is False
 
 
+def test_heads_wider_than_an_even_share_are_read(tmp_path: Path) -> None:
+    folder = llamas.save(tmp_path / "llama", head_dim=16)
+    assert huggingface.read(folder).model["head_dim"] == 16
+    change(folder, head_dim=...)
+    with pytest.raises(DataError, match=r"q_proj.*has shape \[64, 32\]"):
+        huggingface.read(folder)
+
+
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
 
 
@@ -90,7 +98,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
         ({"mlp_bias": True}, "`mlp_bias: true`"),
         ({"hidden_act": "gelu"}, '`hidden_act: "gelu"`'),
         ({"pretraining_tp": 2}, "`pretraining_tp: 2`"),
-        ({"head_dim": 16}, "`head_dim: 16`"),
+        ({"head_dim": 15}, "`head_dim: 15`"),
         ({"rope_parameters": YARN}, "`rope_parameters: {rope_type: yarn}`"),
         ({"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 2}}, "{rope_type: linear}`"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "{partial_rotary_f"),
@@ -98,7 +106,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
         ({"quantization_config": {"quant_method": "gptq"}}, "`quantization_config:"),
         ({"hidden_size": "wide"}, '`hidden_size` in its `config.json` is "wide"'),
         ({"vocab_size": -1}, "`vocab_size` in its `config.json` is -1"),
-        ({"num_attention_heads": 3}, "`num_attention_heads: 3`"),
+        ({"num_attention_heads": 3, "head_dim": ...}, "`num_attention_heads: 3`"),
         ({"num_key_value_heads": 3}, "`num_key_value_heads: 3`"),
         ({"vocab_size": 301}, r"has shape [300, 32], its `config.json` says [301, 32]"),
         ({"num_hidden_layers": 1}, "a tensor that Llama does not have, `model.layers.1."),

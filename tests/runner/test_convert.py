@@ -35,6 +35,7 @@ KINDS = {
     "Llama 3's positions": {"dtype": torch.bfloat16, "rope": llamas.LLAMA_3},
     "one key head": {"dtype": torch.bfloat16, "num_key_value_heads": 1},
     "as many key heads": {"dtype": torch.bfloat16, "num_key_value_heads": 4},
+    "wider heads": {"dtype": torch.bfloat16, "head_dim": 16},
     "in several files": {"dtype": torch.bfloat16, "shard": "30KB"},
     "other constants": {"rms_norm_eps": 1e-3, "rope": {"rope_type": "default", "rope_theta": 500.0}},
 }
