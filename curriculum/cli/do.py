@@ -156,13 +156,10 @@ def run(
             print(line)
         return
     outcome = orchestrator.run(request)
+    at_size = f" --size {size}" if size != "rehearsal" else ""
     if outcome.stopped:
-        options = "".join(
-            f" --{key} {value}"
-            for key, value, default in (("size", size, "rehearsal"), ("machine", machine, "local"))
-            if value != default
-        )
-        raise stopped(f"curriculum run {name}{options}")
+        on_machine = f" --machine {machine}" if machine != "local" else ""
+        raise stopped(f"curriculum run {name}{at_size}{on_machine}")
     rows = results.edges(project, outcome.compiled)
     console.print("\nheld-out loss (nats a token)", style="bold")
     console.print(result_view(rows, sorted(outcome.compiled.sources)))
@@ -176,7 +173,7 @@ def run(
     shown = os.path.relpath(folder)
     console.print(f"\nthe run: {shown}")
     console.print(f"the curves: {shown}/held-out.svg")
-    console.print(f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}")
+    console.print(f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}{at_size}")
 
 
 def _stretch(words: str) -> dict[str, int]:

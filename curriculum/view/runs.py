@@ -55,15 +55,17 @@ def prepared_view(rows: list[dict[str, Any]]) -> RenderableType:
 def branched_view(made: Branch) -> RenderableType:
     """What `curriculum branch` wrote and kept, and the commands that come next."""
     point = f"{made.leaves.name} at {show_exact(made.leaves.stop)} tokens"
+    size = made.compiled.size_name
+    command = f"curriculum run {made.name}" + (f" --size {size}" if size != "rehearsal" else "")
     kept = (
         f"kept for it: the checkpoint of {point}"
         if made.checkpoint
-        else f"{point} is not reached yet: `curriculum run {made.name}` trains to there first"
+        else f"{point} is not reached yet: `{command}` trains to there first"
     )
     return Group(
         Text(f"\nwritten: stages/{made.name}.yaml", style="bold"),
         Text(made.text.rstrip(), style="dim"),
-        Text(f"\n{kept}\nedit the file or go on: curriculum run {made.name}"),
+        Text(f"\n{kept}\nedit the file or go on: {command}"),
     )
 
 
