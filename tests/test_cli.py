@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from terminal import on_a_terminal
 
 from curriculum.cli import VERBS
 from curriculum.diff import first_difference, first_parting
@@ -74,38 +75,8 @@ def test_the_full_size_plan_as_json_has_the_paper_s_numbers() -> None:
 
 @pytest.mark.parametrize("columns", [80, 140])
 def test_a_plan_on_a_terminal_is_not_cut(columns: int) -> None:
-    import pty
-
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "curriculum",
-            "plan",
-            "v1.1-math-code",
-            "--size",
-            "full",
-            "--machine",
-            "a100-40g-16x4",
-        ],
-        cwd=ROOT,
-        stdout=follower,
-        stderr=follower,
-        env={**os.environ, "COLUMNS": str(columns), "TERM": "xterm"},
-    )
-    os.close(follower)
-    shown = b""
-    while True:
-        try:
-            part = os.read(leader, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    assert process.wait() == 0
-    text = shown.decode()
+    words = ("plan", "v1.1-math-code", "--size", "full", "--machine", "a100-40g-16x4")
+    text = on_a_terminal(ROOT, columns, *words)
     assert "…" not in text
     assert "1,500,001,599,488" in text
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import write_small_project
+from terminal import on_a_terminal
 
 from curriculum import checkpoints, durable, ledger
 from curriculum.following import Lines, Training, last_line
@@ -120,30 +121,6 @@ def test_work_whose_stage_file_is_gone_and_files_that_are_refused_are_listed(
         "broken  refused: `broken` branches from `nowhere`, which does not exist (stages/broken.yaml:1:7)"
         in shown
     )
-
-
-def on_a_terminal(project: Path, columns: int, *words: str) -> str:
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", *words],
-        cwd=project,
-        stdout=follower,
-        stderr=follower,
-        env={**ENVIRONMENT, "COLUMNS": str(columns), "TERM": "xterm"},
-    )
-    os.close(follower)
-    shown = b""
-    while True:
-        try:
-            part = os.read(leader, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        shown += part
-    os.close(leader)
-    assert process.wait() == 0
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r", "")
 
 
 PLAIN = """\

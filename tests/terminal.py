@@ -1,0 +1,35 @@
+"""A real pseudo-terminal of a given width, to see what a person sees."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def on_a_terminal(folder: Path, columns: int, *words: str) -> str:
+    """What `curriculum WORDS` shows on a terminal that is `columns` wide, without its colours. It must succeed."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curriculum", *words],
+        cwd=folder,
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "TERM": "xterm"},
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(leader)
+    assert process.wait() == 0, shown.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r", "")
