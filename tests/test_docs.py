@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
+
+from curriculum import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {ROOT / "docs/how-to/notebook.md"}  # test_reference.py runs it as one notebook
@@ -157,3 +160,24 @@ def test_the_pictures_of_the_order_are_drawn_by_the_functions_they_show() -> Non
     for name, draw in draw_order.PICTURES.items():
         stored = (draw_order.FOLDER / f"order-{name}.svg").read_text()
         assert stored == draw(), "run `python docs/draw_order.py`"
+
+
+def test_every_command_shown_anywhere_has_words_that_exist() -> None:
+    """Also those in prose, which no test runs: the verb and each option."""
+    commands = typer.main.get_command(cli.app).commands
+    wrong = []
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")):
+        for line in re.findall(
+            r"(?:`|\$ |^)curriculum ([a-z]+ [^`\n]*|[a-z]+)", page.read_text(), re.MULTILINE
+        ):
+            verb, *words = line.split()
+            stated = [word.strip("[]()") for word in words if word.lstrip("[(").startswith("--")]
+            known = commands.get(verb)
+            if known is None:
+                wrong.append(f"{page.name}: curriculum {verb}")
+                continue
+            options = {name for option in known.params for name in (*option.opts, *option.secondary_opts)}
+            wrong += [
+                f"{page.name}: curriculum {line}" for word in stated if word.split("=")[0] not in options
+            ]
+    assert not wrong
