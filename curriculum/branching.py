@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, runs, schema
-from curriculum.errors import CheckpointError, ConfigError, NotFound, PlanError
+from curriculum import checkpoints, corpora, durable, runs
+from curriculum.errors import CheckpointError, PlanError
 from curriculum.lineage import Address, Leg, legs_to, length_in_tokens, lineage
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
@@ -46,7 +46,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     Nothing is written when the name is taken, the variant cannot be planned, or the parent was trained past
     that position without keeping a checkpoint (CheckpointError naming the nearest).
     """
-    _check_name(project, name)
+    project.check_is_new(name)
     text = draft(project, address, name, change)
     compiled, texts = corpora.compile_with_texts(project.drafting(name, text), name, size)
     parent, _ = corpora.compile_with_texts(project, address.curriculum, size)
@@ -128,19 +128,6 @@ def _position(text: str) -> Length:
     if position.unit != "tokens":
         raise PlanError("`--until` is a position in tokens, counted from the root", hint="as in `--until 2T`")
     return position
-
-
-def _check_name(project: Project, name: str) -> None:
-    if not schema.is_name(name):
-        raise NotFound(
-            f"`{name}` cannot be the name of a curriculum",
-            hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
-        )
-    if name in project.names("stages"):
-        raise ConfigError(
-            f"`stages/{name}.yaml` exists already; nothing was written",
-            hint="take another name, or edit that file",
-        )
 
 
 def _stages_left(whole: tuple[Leg, ...], before: tuple[Leg, ...]) -> list[Leg]:

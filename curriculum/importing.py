@@ -40,16 +40,7 @@ def draft(project: Project, source: Path, name: str, mixture: str | None, tokens
 
     Nothing is written: see `write`.
     """
-    if not schema.is_name(name):
-        raise NotFound(
-            f"`{name}` cannot be the name of a curriculum",
-            hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
-        )
-    if name in project.names("stages"):
-        raise ConfigError(
-            f"`stages/{name}.yaml` exists already; nothing was written",
-            hint="take another name, or edit that file",
-        )
+    project.check_is_new(name)
     try:
         length = parse_count(tokens)
     except ValueError as error:

@@ -7,6 +7,7 @@ events, not settings; what was left out (`leave_out`) stays out. Everything here
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -346,10 +347,14 @@ def _imported(project: Project, text: str, document: Document) -> huggingface.Di
 
 def _numbers(imported: huggingface.Directory) -> schema.ModelNumbers:
     stated = {key: imported.model[key] for key in schema.ModelNumbers.model_fields if key in imported.model}
-    # As text, which keeps a decimal exact.
-    return schema.ModelNumbers.model_validate(
-        {key: str(value) if isinstance(value, float) else value for key, value in stated.items()}
-    )
+    return schema.ModelNumbers.model_validate(_as_text(stated))
+
+
+def _as_text(value: Any) -> Any:
+    """Floats as text, which keeps a decimal exact."""
+    if isinstance(value, Mapping):
+        return {key: _as_text(inner) for key, inner in value.items()}
+    return str(value) if isinstance(value, float) else value
 
 
 def _resolve(key: str, value: Any, document: Document) -> Any:

@@ -60,6 +60,19 @@ class Project:
         drafts = self._drafts if folder == "stages" else {}
         return sorted({*layout.names(self.root, folder), *drafts})
 
+    def check_is_new(self, name: str) -> None:
+        """Refuse a name that no new curriculum can have."""
+        if not schema.is_name(name):
+            raise NotFound(
+                f"`{name}` cannot be the name of a curriculum",
+                hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
+            )
+        if name in self.names("stages"):
+            raise ConfigError(
+                f"`stages/{name}.yaml` exists already; nothing was written",
+                hint="take another name, or edit that file",
+            )
+
     def curriculum(self, name: str) -> tuple[schema.CurriculumFile, Document]:
         """`stages/<name>.yaml`, checked."""
         if name not in self._curricula:
