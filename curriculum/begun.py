@@ -134,6 +134,7 @@ def _place(project: Project, stage: CompiledStage, stored: StagePlan, plan: Stag
         diff.TOKENS: "mixture",
         diff.RESET: "optimizer",
         diff.HISTORY: "from",
+        diff.WEIGHTS: "from",
         "document masking": "mask_documents",
         "the sequence length": "sequence_length",
     }
