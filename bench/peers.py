@@ -7,6 +7,7 @@ needs to write first it writes into scratch, once. Each runs in a process of its
 from __future__ import annotations
 
 import importlib.machinery
+import itertools
 import os
 import random
 import shutil
@@ -289,8 +290,8 @@ def _pieces(path: str) -> Iterator[Any]:
     import torch
 
     ids = np.fromfile(path, "<u2")
-    for at in range(0, len(ids), 1 << 20):
-        yield torch.from_numpy(ids[at : at + (1 << 20)])
+    for begin, end in itertools.pairwise([0, *np.fromfile(f"{path}.index", "<u8").tolist()]):
+        yield torch.from_numpy(ids[begin:end])
 
 
 PEERS: dict[str, tuple[Callable[[Path, Path], Batches], str]] = {

@@ -118,58 +118,61 @@ def serve(name: str, root: Path, scratch: Path, seconds: float) -> None:
         print(json.dumps([tokens / wall, tokens / (time.process_time() - cpu)]), flush=True)
 
 
-def measure(root: Path, names: list[str], turns: int, seconds: float) -> list[Row]:
-    """Every reader in a process of its own, all kept open, each read from in turns while the others wait."""
-    rows = {name: Row(name) for name in names}
-    per_cpu: dict[str, list[float]] = {}
-    open_: dict[str, subprocess.Popen[str]] = {}
-    for name in names:
-        scratch = root / "scratch" / name.split()[0].lower()
-        words = [
-            sys.executable,
-            "-m",
-            "bench.reader",
-            "--serve",
-            name,
-            "--data",
-            str(root),
-            "--seconds",
-            str(seconds),
-        ]
-        log = open(root / f"{scratch.name}.log", "w+")  # noqa: SIM115
-        child = subprocess.Popen(
-            [*words, "--scratch", str(scratch)],
+class Reader:
+    """A reader in a process of its own, which waits between its turns; `row.absent` says what kept it from reading."""
+
+    def __init__(self, name: str, root: Path, seconds: float) -> None:
+        self.row = Row(name)
+        self.per_cpu: list[float] = []
+        scratch = root / "scratch" / name.split()[0].strip(":,").lower()
+        words = ("--serve", name, "--data", str(root), "--seconds", str(seconds), "--scratch", str(scratch))
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "bench.reader", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=self.log,
             text=True,
         )
-        assert child.stdout is not None
-        said = ""
-        for said in child.stdout:
-            if said.strip() == "ready":
-                break
-        if said.strip() != "ready":
-            child.wait()
-            log.seek(0)
-            last = [line for line in log.read().splitlines() if line.strip()][-1:]
-            rows[name].absent = last[0][:160] if last else f"its process ended with {child.returncode}"
-            continue
-        open_[name] = child
+        self._said("ready")
+
+    def turn(self) -> None:
+        """Read for a while, unless it never came up or has failed."""
+        if self.row.absent:
+            return
+        assert self.child.stdin is not None
+        print("go", file=self.child.stdin, flush=True)
+        said = self._said("[")
+        if said:
+            wall, cpu = json.loads(said)
+            self.row.values.append(wall)
+            self.per_cpu.append(cpu)
+            self.row.more["per CPU second"] = show(float(np.median(self.per_cpu)))
+
+    def _said(self, begin: str) -> str:
+        """The next line that begins so; nothing when the process ends first."""
+        assert self.child.stdout is not None
+        for line in self.child.stdout:
+            if line.startswith(begin):
+                return line
+        self.child.wait()
+        self.log.seek(0)
+        last = [line for line in self.log.read().splitlines() if line.strip()][-1:]
+        self.row.absent = last[0][:160] if last else f"its process ended with {self.child.returncode}"
+        self.row.values.clear()
+        return ""
+
+
+def measure(root: Path, names: list[str], turns: int, seconds: float) -> list[Row]:
+    """All readers are brought up first, then each reads in turns while the others wait."""
+    readers = [Reader(name, root, seconds) for name in names]
     for turn in range(turns):
-        for name in list(open_) if turn % 2 == 0 else list(open_)[::-1]:
-            child = open_[name]
-            assert child.stdin is not None
-            assert child.stdout is not None
-            print("go", file=child.stdin, flush=True)
-            wall, cpu = json.loads(child.stdout.readline())
-            rows[name].values.append(wall)
-            per_cpu.setdefault(name, []).append(cpu)
-    for name, child in open_.items():
-        child.kill()
-        child.wait()
-        rows[name].more["per CPU second"] = show(float(np.median(per_cpu[name])))
-    return list(rows.values())
+        for reader in readers if turn % 2 == 0 else readers[::-1]:
+            reader.turn()
+    for reader in readers:
+        reader.child.kill()
+        reader.child.wait()
+    return [reader.row for reader in readers]
 
 
 def main() -> None:

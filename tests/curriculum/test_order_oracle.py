@@ -241,7 +241,7 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     "a ramp begun in a ramp leaves from its end": (
         check,
         ORDER,
-        "from_weights, from_index = integer_weights(mixer.shares(before.index)), 0",
+        "from_weights, from_index = integer_weights(mixer.shares(before.index), lossy=True), 0",
         "from_weights, from_index = dict(old.weights), 0",
     ),
     "a ramp's old tree begins anew": (
