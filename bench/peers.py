@@ -272,9 +272,14 @@ def litdata(root: Path, scratch: Path) -> Batches:
                 item_loader=lit.TokensLoader(block_size=LENGTH + 1),
                 verbose=False,
             )
-    loading = lit.TokensLoader(block_size=LENGTH + 1)
     parts = [
-        lit.StreamingDataset(str(scratch / name), item_loader=loading, shuffle=True, drop_last=True, seed=1)
+        lit.StreamingDataset(
+            str(scratch / name),
+            item_loader=lit.TokensLoader(block_size=LENGTH + 1),  # it remembers its dataset's chunks
+            shuffle=True,
+            drop_last=True,
+            seed=1,
+        )
         for name in NAMES
     ]
     data = lit.CombinedStreamingDataset(parts, seed=1, weights=SHARES, iterate_over_all=False)

@@ -28,8 +28,8 @@ Integers = NDArray[np.int64]
 AHEAD = 2
 TOKENS_READ = 1 << 18
 """Steps are read together up to this many tokens: a lone small one would cost more in calls than in copying."""
-SEQUENCES_DRAWN = 1 << 12
-"""And drawn together up to this many sequences, for the same reason."""
+SEQUENCES_DRAWN = 1 << 14
+"""And drawn together up to this many sequences, for the same reason: 25 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
