@@ -145,7 +145,7 @@ def arguments(about: str, **more: Any) -> argparse.Namespace:
         parser.add_argument(f"--{name}", **options)
     given = parser.parse_args()
     if given.toy:
-        given.turns = min(given.turns, 2)
+        given.turns = 1
     return given
 
 

@@ -26,7 +26,7 @@ from curriculum.planner import compile_curriculum
 LENGTH = lineages.LENGTH
 TOKENS = {"a": 85, "b": 148, "c": 41, "d": 60}
 IN_ORDER = "c"
-EXAMPLES, EACH = 16, 24
+EXAMPLES, EACH = 12, 24
 
 
 def draw_stages(
