@@ -63,6 +63,7 @@ class Process:
 def process(*words: str, cwd: Path = ROOT) -> Process:
     """Run `python WORDS`; RuntimeError, with what it said, when it fails."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled once, at the first turn
     with tempfile.TemporaryFile("w+") as out:
         begun = time.perf_counter()
         child = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as root:
         peaks: dict[str, list[int]] = {}
+        spent: dict[str, list[float]] = {}
 
         def planned(name: str) -> float:
             sources, sequences = cases[name]
@@ -30,6 +32,7 @@ def main() -> None:
                 project(folder, sources=sources, sequences=sequences)
             done = process("-m", "curriculum", "plan", "variant", "--size", "full", cwd=folder)
             peaks.setdefault(name, []).append(done.peak)
+            spent.setdefault(name, []).append(done.cpu)
             return done.wall
 
         imports = "import numpy, pydantic, yaml, typer, rich.table"
@@ -41,7 +44,10 @@ def main() -> None:
             given.turns,
         )
         for name, values in peaks.items():
-            rows[name].more["peak"] = f"{show(max(values))}B"
+            rows[name].more |= {
+                "peak": f"{show(max(values))}B",
+                "CPU": f"{show(statistics.median(spent[name]))}s",
+            }
     title = f"curriculum plan, a trunk with a variant, sequences of {LENGTH} tokens, whole process"
     listed: list[Row] = list(rows.values())
     table(title, listed, "s", "limit: an interpreter with its libraries")

@@ -51,7 +51,9 @@ def _first_drawn(plan: StagePlan, name: str) -> int:
     for piece, stop in zip_longest(plan.pieces, [piece.first for piece in plan.pieces[1:]]):
         mixer = plan.blends[piece.blend].mixer
         drawn = mixer.count(name, piece.index) if name in mixer.names else 0
-        if isinstance(mixer, Ramp) and (name not in mixer.names or drawn == mixer.count(name, mixer.sequences)):
+        if isinstance(mixer, Ramp) and (
+            name not in mixer.names or drawn == mixer.count(name, mixer.sequences)
+        ):
             continue
         first = piece.first + int(mixer.where(name, drawn)) - piece.index
         if stop is None or first < stop:

@@ -219,7 +219,8 @@ def _compile_stage(
         project, setting, sequence_length, scaler, choices, facts, parent.plan.sources if parent else ()
     )
     asked = project.mixture(setting.mixture)[0].weights
-    if any(asked[name] * sum(weights.values()) != weights[name] * sum(asked.values()) for name in weights):
+    parts, whole = sum(weights.values()), sum(asked.values())
+    if any(asked[name] * parts != weights[name] * whole for name in weights):
         notes.append(
             f"the weights of mixture `{setting.mixture}` are as fine as 2^31 parts allow: shares are rounded by "
             "less than one part"
