@@ -184,7 +184,7 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
         rows.append((stage["stage"],))
         for name, entry in stage["sources"].items():
             before, after, repeat = entry["passes_before"], entry["passes_after"], entry["first_repeat"]
-            row = (
+            row: tuple[str, ...] = (
                 f"  {name}",
                 share(entry["asked"]),
                 share(entry["got"]),
