@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import zip_longest
 
 from curriculum.errors import PlanError
 from curriculum.lineage import Setting
-from curriculum.mixing import Tree
+from curriculum.mixing import Ramp
 from curriculum.plan import StagePlan
 from curriculum.project import Project
 from curriculum.scaling import Scaler
-from curriculum.units import show_count, show_share
+from curriculum.units import show_count, show_exact, show_share
 
 
 def check_drawn(
@@ -27,11 +28,11 @@ def check_drawn(
     _, document = project.mixture(setting.mixture)
     drawn_before = plan.read_before
     drawn = plan.windows_read(plan.end)
-    tree = Tree(dict(weights))
+    total = sum(weights.values())
     for name in weights:
         if drawn.get(name, 0) > drawn_before.get(name, 0):
             continue
-        smallest = (int(tree.where(name, 0)) + 1) * plan.sequence_length
+        smallest = (_first_drawn(plan, name) + 1) * plan.sequence_length
         what = (
             f"source `{name}` has weight but is never drawn in stage `{setting.curriculum}/{setting.stage}`"
         )
@@ -39,10 +40,25 @@ def check_drawn(
             raise PlanError(
                 what,
                 place=document.place(("weights", name)),
-                hint=f"its share of {show_share(Fraction(weights[name], tree.total))} is first served by a stage of "
-                f"{show_count(smallest)} tokens; lengthen the stage or raise the weight",
+                hint=f"its share of {show_share(Fraction(weights[name], total))} is first served by a stage of "
+                f"{show_exact(smallest)} tokens; lengthen the stage or raise the weight",
             )
         notes.append(f"{what}: at this size it is first served after {show_count(smallest)} tokens")
+
+
+def _first_drawn(plan: StagePlan, name: str) -> int:
+    """The sequence of the stage that would be the first of source `name`, if the stage were long enough."""
+    for piece, stop in zip_longest(plan.pieces, [piece.first for piece in plan.pieces[1:]]):
+        mixer = plan.blends[piece.blend].mixer
+        drawn = mixer.count(name, piece.index) if name in mixer.names else 0
+        if isinstance(mixer, Ramp) and (
+            name not in mixer.names or drawn == mixer.count(name, mixer.sequences)
+        ):
+            continue
+        first = piece.first + int(mixer.where(name, drawn)) - piece.index
+        if stop is None or first < stop:
+            return first
+    raise AssertionError("the last piece of a stage draws from its mixture for ever")
 
 
 def check_passes(

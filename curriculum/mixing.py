@@ -48,12 +48,12 @@ _INDEX = "a sequence's index"
 _ORDINAL = "an ordinal"
 
 
-def integer_weights(weights: Mapping[str, Fraction]) -> dict[str, int]:
+def integer_weights(weights: Mapping[str, Fraction], *, lossy: bool = False) -> dict[str, int]:
     """The smallest integers in the proportion of `weights`, sorted by name; zero weights are left out.
 
     Where their total would exceed 2^31 - 1, that total is shared out instead, by largest remainder (ties: the
     smaller name), which moves a share by less than 2^-31. Raises ValueError when nothing has a weight, when
-    one is negative, and when a weight is so small that it would be lost.
+    one is negative, and when a weight is so small that it would be lost; `lossy` leaves such a one out.
     """
     for name, weight in weights.items():
         if weight < 0:
@@ -65,19 +65,21 @@ def integer_weights(weights: Mapping[str, Fraction]) -> dict[str, int]:
     whole = {name: int(weight * denominator) for name, weight in exact.items()}
     common = math.gcd(*whole.values())
     whole = {name: weight // common for name, weight in whole.items()}
-    total = sum(whole.values())
-    return whole if total <= LARGEST_TOTAL else _apportioned(whole, total)
+    if sum(whole.values()) <= LARGEST_TOTAL:
+        return whole
+    shared = _apportioned(whole)
+    if not lossy and not all(shared.values()):
+        lost = next(name for name, weight in shared.items() if weight == 0)
+        raise ValueError(f"the weight of {lost} is too small beside the others: below one part in 2^31")
+    return {name: weight for name, weight in shared.items() if weight}
 
 
-def _apportioned(weights: Mapping[str, int], total: int) -> dict[str, int]:
+def _apportioned(weights: Mapping[str, int]) -> dict[str, int]:
+    total = sum(weights.values())
     parts = {name: divmod(weight * LARGEST_TOTAL, total) for name, weight in weights.items()}
     left_over = LARGEST_TOTAL - sum(whole for whole, _ in parts.values())
     nearest_to_more = sorted(parts, key=lambda name: (-parts[name][1], name))[:left_over]
-    shared = {name: whole + (name in nearest_to_more) for name, (whole, _) in parts.items()}
-    for name, weight in shared.items():
-        if weight == 0:
-            raise ValueError(f"the weight of {name} is too small beside the others: below one part in 2^31")
-    return shared
+    return {name: whole + (name in nearest_to_more) for name, (whole, _) in parts.items()}
 
 
 class _Turn(NamedTuple):
@@ -249,7 +251,8 @@ class Ramp:
 
     Indices run from 0 to `sequences`, ordinals count from the ramp's start, and a source in both trees has
     one series of ordinals. Afterwards the tree `after` goes on at `after_index(sequences)`. A ramp that
-    begins inside another takes `Tree(integer_weights(other.shares(i)))` as its `before`, at index 0.
+    begins inside another takes `Tree(integer_weights(other.shares(i), lossy=True))` as its `before`, at index 0:
+    a share below 2^-31 would not come to a sequence in the longest ramp.
     """
 
     __slots__ = (

@@ -55,7 +55,7 @@ def blends_of(before: Before, weights: dict[str, int], ramp: int) -> tuple[tuple
     else:
         mixer = old.mixer
         assert isinstance(mixer, Ramp)
-        from_weights, from_index = integer_weights(mixer.shares(before.index)), 0
+        from_weights, from_index = integer_weights(mixer.shares(before.index), lossy=True), 0
     rising = Blend(
         weights=weights, base=before.items, before=from_weights, before_index=from_index, ramp=ramp
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +14,21 @@ from curriculum.errors import PlanError
 from curriculum.permutation import Permutation
 
 Integers = NDArray[np.int64]
+
+
+def each(number: NDArray[np.integer]) -> Iterator[tuple[int, slice | Integers]]:
+    """Every value in `number` (`[n]`, not empty), ascending, with where it stands, to index other arrays by."""
+    least = int(number.min())
+    most = int(number.max())
+    if least == most:
+        yield least, slice(None)
+        return
+    small = (number - least).astype(np.uint16) if most - least < 1 << 16 else number  # sorts much faster
+    order = np.argsort(small, kind="stable")
+    ordered = number[order]
+    begins = np.flatnonzero(np.diff(ordered, prepend=least - 1))
+    for begin, end in itertools.pairwise([*begins.tolist(), len(order)]):
+        yield int(ordered[begin]), order[begin:end]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,17 +128,14 @@ class SourcePlan:
         """`(pass, window)` of each item (shape `[n]`, counted over the lineage)."""
         self.known(source)
         starts = np.array([segment.first_item for segment in self.segments], np.int64)
-        number = np.searchsorted(starts, item, side="right") - 1
         pass_number = np.empty_like(item)
         window = np.empty_like(item)
-        for at in np.unique(number):
-            segment = self.segments[int(at)]
-            inside = number == at
+        for at, inside in each(np.searchsorted(starts, item, side="right") - 1):
+            segment = self.segments[at]
             passes, rest = np.divmod(item[inside] - segment.first_item, segment.windows)
             windows = np.empty_like(rest)
-            for turn in np.unique(passes):
-                now = passes == turn
-                order = self.permutation(segment, segment.pass_number + int(turn), seed=seed, source=source)
+            for turn, now in each(passes):
+                order = self.permutation(segment, segment.pass_number + turn, seed=seed, source=source)
                 windows[now] = rest[now] if order is None else order(rest[now])
             pass_number[inside] = segment.pass_number + passes
             window[inside] = segment.spread(windows)

@@ -105,7 +105,9 @@ def rotation(seed: int, step: int, batch: int) -> int:
     """
     if batch < 1:
         raise ValueError(f"a batch has at least one sequence, not {batch:,}")
-    key = _keyed(b"curriculum/slots", ORDER_VERSION, int(seed), int(step))
+    digest = _slots_of_seed(int(seed)).copy()
+    _add(digest, int(step))
+    key = digest.digest()
     return (int.from_bytes(key[:16], "little") * int(batch)) >> 128
 
 
@@ -179,10 +181,24 @@ def _round_keys(seed: int, source: str, pass_number: int, segment: str, rounds: 
 
 
 def _keyed(purpose: bytes, *parts: int | str) -> bytes:
-    """64 bytes from the parts; each goes in behind its own length, so no two lists of parts look alike."""
+    """64 bytes from the parts."""
+    return _hashed(purpose, *parts).digest()
+
+
+def _hashed(purpose: bytes, *parts: int | str) -> hashlib.blake2b:
     digest = hashlib.blake2b(digest_size=64, person=purpose)
     for part in parts:
-        text = str(part).encode("utf-8")
-        digest.update(len(text).to_bytes(8, "little"))
-        digest.update(text)
-    return digest.digest()
+        _add(digest, part)
+    return digest
+
+
+def _add(digest: hashlib.blake2b, part: int | str) -> None:
+    """Each part goes in behind its own length, so no two lists of parts look alike."""
+    text = str(part).encode("utf-8")
+    digest.update(len(text).to_bytes(8, "little") + text)
+
+
+@lru_cache(maxsize=16)
+def _slots_of_seed(seed: int) -> hashlib.blake2b:
+    """What the keys of all steps begin with, hashed once; to be copied before a step is added."""
+    return _hashed(b"curriculum/slots", ORDER_VERSION, seed)

@@ -29,6 +29,7 @@ from curriculum.errors import PlanError
 from curriculum.mixing import Ramp, Tree
 from curriculum.passes import Segment as Segment
 from curriculum.passes import SourcePlan as SourcePlan
+from curriculum.passes import each
 from curriculum.permutation import ORDER_VERSION, rotation
 from curriculum.schedule import LearningRate
 
@@ -118,7 +119,11 @@ class Draws:
         share = share_of_rank(len(self.window), ranks)
         if not 0 <= rank < ranks:
             raise PlanError(f"there is no rank {rank} of {ranks}", hint="ranks are counted from 0")
-        part = slice(rank * share, (rank + 1) * share)
+        return self.part(rank * share, (rank + 1) * share)
+
+    def part(self, begin: int, end: int) -> Draws:
+        """The draws from number `begin` up to but not including `end`."""
+        part = slice(begin, end)
         return Draws(
             self.names, self.source[part], self.item[part], self.pass_number[part], self.window[part]
         )
@@ -199,41 +204,55 @@ class StagePlan:
 
     def draws(self, step: int) -> Draws:
         """The sources and windows that fill the slots of `step`; the set never depends on ranks or machine."""
-        if not self.first_step <= step < self.last_step:
-            raise PlanError(
-                f"step {step:,} is not in this stage ({self.first_step:,} to {self.last_step - 1:,})"
-            )
+        return self.draws_of(step, step + 1)
+
+    def draws_of(self, first: int, last: int, slots: Integers | None = None) -> Draws:
+        """The draws of steps `first` up to but not including `last`, laid end to end; of `slots` alone if stated.
+
+        Many steps at once cost little more than one: a small batch's arithmetic is mostly the calling of numpy.
+        """
+        for step in (first, last - 1):
+            if not self.first_step <= step < self.last_step:
+                raise PlanError(
+                    f"step {step:,} is not in this stage ({self.first_step:,} to {self.last_step - 1:,})"
+                )
         batch = self.batch_sequences
-        turn = rotation(self.seed, step, batch)
-        slots = (np.arange(batch, dtype=np.int64) + turn) % batch
-        return self.sequences_at((step - self.first_step) * batch + slots)
+        mine = np.arange(batch, dtype=np.int64) if slots is None else slots
+        turns = np.array([rotation(self.seed, step, batch) for step in range(first, last)], np.int64)
+        begins = (np.arange(first, last, dtype=np.int64) - self.first_step) * batch
+        return self.sequences_at((begins[:, None] + (mine + turns[:, None]) % batch).reshape(-1))
 
     def sequences_at(self, sequence: Integers) -> Draws:
         """The draws of the stage's sequences numbered `sequence` (shape `[n]`)."""
-        names = self.names
-        number = {name: i for i, name in enumerate(names)}
         source = np.empty(sequence.shape, np.int32)
         item = np.empty(sequence.shape, np.int64)
-        for at, piece in enumerate(self.pieces):
-            until = self.pieces[at + 1].first if at + 1 < len(self.pieces) else self.sequences
-            inside = (sequence >= piece.first) & (sequence < until)
-            if not inside.any():
-                continue
-            blend = self.blends[piece.blend]
-            drawn, ordinal = blend.mixer.draw(sequence[inside] - piece.first + piece.index)
-            blend_names = blend.mixer.names
-            source[inside] = np.array([number[name] for name in blend_names], np.int32)[drawn]
-            base = np.array([blend.base.get(name, 0) for name in blend_names], np.int64)
+        firsts = np.array([piece.first for piece in self.pieces], np.int64)
+        for at, inside in each(np.searchsorted(firsts, sequence, side="right") - 1):
+            piece = self.pieces[at]
+            drawn, ordinal = self.blends[piece.blend].mixer.draw(sequence[inside] - piece.first + piece.index)
+            number, base = self._drawn_from[piece.blend]
+            source[inside] = number[drawn]
             item[inside] = base[drawn] + ordinal
         pass_number = np.empty_like(item)
         window = np.empty_like(item)
-        for name in names:
-            mine = source == number[name]
-            if mine.any():
-                pass_number[mine], window[mine] = self.sources[name].place(
-                    item[mine], seed=self.seed, source=name
-                )
-        return Draws(names, source, item, pass_number, window)
+        for at, mine in each(source):
+            name = self.names[at]
+            pass_number[mine], window[mine] = self.sources[name].place(
+                item[mine], seed=self.seed, source=name
+            )
+        return Draws(self.names, source, item, pass_number, window)
+
+    @cached_property
+    def _drawn_from(self) -> list[tuple[NDArray[np.int32], Integers]]:
+        """For each blend, in its mixer's numbers: the number of a source in `names`, and the items used before."""
+        number = {name: at for at, name in enumerate(self.names)}
+        return [
+            (
+                np.array([number[name] for name in blend.mixer.names], np.int32),
+                np.array([blend.base.get(name, 0) for name in blend.mixer.names], np.int64),
+            )
+            for blend in self.blends
+        ]
 
     def items(self, sequence: int) -> dict[str, int]:
         """How far the lineage has come in every source before the stage's sequence number `sequence`."""

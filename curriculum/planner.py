@@ -218,6 +218,13 @@ def _compile_stage(
     weights, limits = mixture(
         project, setting, sequence_length, scaler, choices, facts, parent.plan.sources if parent else ()
     )
+    asked = project.mixture(setting.mixture)[0].weights
+    parts, whole = sum(weights.values()), sum(asked.values())
+    if any(asked[name] * parts != weights[name] * whole for name in weights):
+        notes.append(
+            f"the weights of mixture `{setting.mixture}` are as fine as 2^31 parts allow: shares are rounded by "
+            "less than one part"
+        )
     before = Before.of(parent.plan if parent else None, start)
     sources = source_plans(
         setting,

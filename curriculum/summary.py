@@ -82,7 +82,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
             "tokens": windows * plan.sequence_length,
             "passes_before": source.passes(used_before.get(name, 0)) if known else None,
             "passes_after": source.passes(used_after.get(name, 0)) if known else None,
-            "first_repeat": _first_repeat(stage, name) if known else None,
+            "first_repeat": _first_repeat(stage, name, used_before.get(name, 0)) if known else None,
             "passes_allowed": float(stage.limits[name]) if name in stage.limits else None,
         }
     last = plan.first_step + stage.steps_run - 1
@@ -118,12 +118,12 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
     }
 
 
-def _first_repeat(stage: CompiledStage, name: str) -> dict[str, int] | None:
-    """The step of this stage that first reads a window of `name` a second time, and where it begins."""
+def _first_repeat(stage: CompiledStage, name: str, used: int) -> dict[str, int] | None:
+    """The step of this stage that first reads a window of `name`, of which `used` came before, a second time."""
     plan = stage.plan
     begin = plan.sources[name].begin_of_pass(1)
     end = stage.steps_run * plan.batch_sequences
-    if begin is None or plan.items(0).get(name, 0) > begin:
+    if begin is None or used > begin:
         return None
     sequence = readings.sequence_of(plan, name, begin, stop=end)
     if sequence is None:

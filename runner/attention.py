@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # torch 2.11 lets query heads share key heads unasked and has no word for it; later ones want to be asked.
@@ -37,17 +39,18 @@ class Documents(NamedTuple):
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents | None], torch.Tensor]
 
 
-def documents(tokens_BT: torch.Tensor, last_token: int) -> Documents:
-    """The documents of a batch on the CPU; `last_token` ends one, and so does a sequence's end."""
-    B, T = tokens_BT.shape
-    begins = torch.zeros((B, T), dtype=torch.bool)
-    begins[:, 1:] = tokens_BT[:, :-1] == last_token
-    number_BT = begins.cumsum(dim=1, dtype=torch.int32)
-    begins[:, 0] = True
-    starts = begins.flatten().nonzero()[:, 0].to(torch.int32)
-    bounds = torch.full(((1 << (len(starts) - 1).bit_length()) + 1,), B * T, dtype=torch.int32)
-    bounds[: len(starts)] = starts
-    return Documents(number_BT, bounds, T)
+def documents(bounds: NDArray[np.int32], B: int, T: int) -> Documents:
+    """The documents of a batch `[B, T]` on the CPU, from where they begin in it laid end to end, and its end.
+
+    A sequence's begin is a document's too.
+    """
+    starts = torch.from_numpy(bounds[:-1])
+    begins = torch.zeros(B * T, dtype=torch.bool)
+    begins[starts.long()] = True
+    number_BT = begins.view(B, T).cumsum(dim=1, dtype=torch.int32) - 1
+    padded = torch.full(((1 << (len(starts) - 1).bit_length()) + 1,), B * T, dtype=torch.int32)
+    padded[: len(starts)] = starts
+    return Documents(number_BT, padded, T)
 
 
 def sdpa(

@@ -1,36 +1,57 @@
 """The tokens of each step, assembled ahead of the loop by one thread. There is no state to save.
 
-1. `plan.draws(step)` names source and window of every slot; this rank keeps its contiguous slots.
-2. Each source's memory-mapped shards give the windows' rows, gathered without Python per token.
+1. `plan.draws_of(steps)` names source and window of this rank's slots, for many small steps at once.
+2. Each source's memory-mapped shards give views of the windows, which one call copies and widens.
 3. A thread keeps the next batches ready; the loop takes them in order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum.errors import DataError
-from curriculum.plan import StagePlan, share_of_rank
-from curriculum.shards.reader import Dataset
+from curriculum.errors import DataError, PlanError
+from curriculum.passes import each
+from curriculum.plan import Draws, StagePlan, share_of_rank
+from curriculum.shards.mapped import MappedShard
+from curriculum.shards.reader import Dataset, gather
 
-AHEAD = 3
+Integers = NDArray[np.int64]
+
+AHEAD = 2
+TOKENS_READ = 1 << 18
+"""Steps are read together up to this many tokens: a lone small one would cost more in calls than in copying."""
+SEQUENCES_DRAWN = 1 << 14
+"""And drawn together up to this many sequences, for the same reason: 25 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One rank's slots of a step: `tokens` has shape `[slots, sequence_length + 1]`, `source` indexes `names`."""
+    """One rank's slots of a step: `tokens` has shape `[slots, sequence_length + 1]`, `source` indexes `names`.
+
+    `bounds` says where documents begin in the inputs (`document_bounds`), where the plan keeps them apart.
+    """
 
     step: int
     tokens: NDArray[np.int64]
     source: NDArray[np.int32]
     names: tuple[str, ...]
+    bounds: NDArray[np.int32] | None = None
+
+    def bounds_of(self, begin: int, end: int) -> NDArray[np.int32] | None:
+        """`bounds` of the slots from `begin` up to but not including `end`, laid end to end."""
+        if self.bounds is None:
+            return None
+        length = self.tokens.shape[1] - 1
+        first, last = np.searchsorted(self.bounds, (begin * length, end * length))
+        return self.bounds[first : last + 1] - np.int32(begin * length)
 
 
 def slots_of(batch: int, rank: int, ranks: int, groups: int | None = None) -> NDArray[np.int64]:
@@ -41,7 +62,7 @@ def slots_of(batch: int, rank: int, ranks: int, groups: int | None = None) -> ND
 
 def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Dataset]:
     """The prepared text of every source of the plan; DataError when it is not the text the plan was made for."""
-    datasets = {}
+    datasets, mark = {}, document_mark(plan)
     for name, source in plan.sources.items():
         dataset = Dataset.open(
             Path(folders[name]),
@@ -61,6 +82,12 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
                     f"{segment.last_window:,}",
                     hint="prepare the text again with `curriculum prepare`",
                 )
+        if mark is not None and dataset.manifest.eos != mark:
+            raise DataError(
+                f"`mask_documents` needs the end of every document marked by token {mark}, which the text in "
+                f"`{folders[name]}` does not do",
+                hint="prepare the text again with `curriculum prepare`, or leave `mask_documents` out",
+            )
         datasets[name] = dataset
     return datasets
 
@@ -74,15 +101,78 @@ def read(
     groups: int | None = None,
 ) -> Batch:
     """The batch of `step` for `rank` of `ranks`; together the ranks' slots are the step's, whatever `ranks` is."""
-    draws = plan.draws(step)
     slots = slots_of(plan.batch_sequences, rank, ranks, groups)
-    source, window = draws.source[slots], draws.window[slots]
-    tokens = np.empty((len(window), plan.sequence_length + 1), np.int64)
-    for number, name in enumerate(draws.names):
-        mine = np.flatnonzero(source == number)
-        if len(mine):
-            tokens[mine] = datasets[name].read(window[mine])
-    return Batch(step, tokens, source, draws.names)
+    return next(read_steps(plan, datasets, step, step + 1, slots))[0]
+
+
+def read_steps(
+    plan: StagePlan, datasets: Mapping[str, Dataset], first: int, last: int, slots: Integers
+) -> Iterator[list[Batch]]:
+    """The `slots` of the steps from `first` up to but not including `last`, several steps together if small.
+
+    The first comes alone, so that it is there at once; what is drawn together then doubles.
+    """
+    drawn_at_once = max(1, SEQUENCES_DRAWN // len(slots))
+    read_at_once = max(1, TOKENS_READ // (len(slots) * plan.sequence_length))
+    begin, drawn = first, 1
+    while begin < last:
+        end = min(begin + drawn, last)
+        draws = plan.draws_of(begin, end, slots)
+        rows = read_at_once * len(slots)
+        for at, tokens in enumerate(gather(*_locate(datasets, draws), rows)):
+            step = begin + at * read_at_once
+            steps = range(step, min(step + read_at_once, end))
+            yield _batches(plan, steps, tokens, draws.source[at * rows : (at + 1) * rows])
+        begin, drawn = end, min(2 * drawn, drawn_at_once)
+
+
+def _locate(datasets: Mapping[str, Dataset], draws: Draws) -> tuple[list[MappedShard], Integers, Integers]:
+    """The shards that are drawn from, and for every slot the number of its shard and its window in there."""
+    shards: list[MappedShard] = []
+    shard, window = np.empty_like(draws.window), np.empty_like(draws.window)
+    for number, mine in each(draws.source):
+        dataset = datasets[draws.names[number]]
+        at, window[mine] = dataset.locate(draws.window[mine])
+        shard[mine] = at + len(shards)
+        shards += dataset.mapped
+    return shards, shard, window
+
+
+def _batches(plan: StagePlan, steps: range, tokens: Integers, source: NDArray[np.int32]) -> list[Batch]:
+    """The batches of `steps`, whose slots lie end to end in `tokens` and `source`."""
+    mark, share = document_mark(plan), len(tokens) // len(steps)
+    batches = []
+    for at, step in enumerate(steps):
+        mine = slice(at * share, (at + 1) * share)
+        bounds = None if mark is None else document_bounds(tokens[mine], mark)
+        batches.append(Batch(step, tokens[mine], source[mine], plan.names, bounds))
+    return batches
+
+
+def document_mark(plan: StagePlan) -> int | None:
+    """The token that ends a document, where the plan keeps documents apart; None where it does not.
+
+    PlanError when it does, but its tokenizer has no such token.
+    """
+    if not plan.mask_documents:
+        return None
+    mark = plan.tokenizer.get("eos")
+    if mark is None:
+        raise PlanError(
+            "`mask_documents` keeps documents apart, but this tokenizer marks no document's end",
+            hint="leave `mask_documents` out of the stage file, or take a tokenizer with an end-of-text token",
+        )
+    return int(mark)
+
+
+def document_bounds(tokens: NDArray[np.int64], mark: int) -> NDArray[np.int32]:
+    """Where documents begin in the inputs of `tokens` (`[n, sequence_length + 1]`) laid end to end, and their end.
+
+    `mark` ends a document, and so does a sequence's end. Often called `cu_seqlens`; shape `[documents + 1]`.
+    """
+    begins = np.ones((len(tokens), tokens.shape[1] - 1), bool)
+    np.equal(tokens[:, :-2], mark, out=begins[:, 1:])
+    return np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
 
 
 def batches(
@@ -95,35 +185,36 @@ def batches(
     ranks: int = 1,
     groups: int | None = None,
 ) -> Generator[Batch, None, None]:
-    """Batches of the half-open range of steps, read ahead by one thread; its errors are raised here."""
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=AHEAD)
-    over = threading.Event()
+    """Batches of the half-open range of steps, read ahead by one thread; its errors are raised here.
 
-    def put(item: Batch | BaseException) -> bool:
-        while not over.is_set():
-            try:
-                ready.put(item, timeout=0.2)
-            except queue.Full:
-                continue
-            return True
-        return False
+    Closing it ends the thread. What waits is bounded: `AHEAD` times what is read at once.
+    """
+    ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=AHEAD)
+    over = threading.Event()
+    slots = slots_of(plan.batch_sequences, rank, ranks, groups)
 
     def assemble() -> None:
         try:
-            for step in range(first_step, last_step):
-                if not put(read(plan, datasets, step, rank, ranks, groups)):
+            for together in read_steps(plan, datasets, first_step, last_step, slots):
+                ready.put(together)
+                if over.is_set():
                     return
         except BaseException as error:
-            put(error)
+            ready.put(error)
 
     thread = threading.Thread(target=assemble, name="batches", daemon=True)
     thread.start()
     try:
-        for _ in range(first_step, last_step):
+        step = first_step
+        while step < last_step:
             item = ready.get()
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield from item
+            step += len(item)
     finally:
         over.set()
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                ready.get(timeout=0.01)  # the thread may wait for room
         thread.join()

@@ -14,7 +14,7 @@ from curriculum import checkpoints
 from curriculum.errors import PlanError
 from curriculum.job import DONE, STOPPED, EvaluateJob
 from curriculum.plan import StagePlan
-from runner import checkpoint, determinism, evaluate, sharding
+from runner import checkpoint, data, determinism, evaluate, sharding
 from runner.distributed import Ranks
 from runner.preemption import StopFlag
 from runner.train import build, losses, micro_batch
@@ -43,6 +43,7 @@ def score(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     )
     generation, position, step = state["generation"], state["position"], state["step"]
     evaluations = Path(job.stage_folder) / "evaluations"
+    mark = data.document_mark(plan)
     known = ranks.agree(list(evaluate.read(evaluations, generation, position)))
     model.eval()
     for name in [name for name in held_out.sets if name not in known]:
@@ -50,7 +51,7 @@ def score(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             return {"outcome": STOPPED, "position": position}
         with torch.no_grad():
             results = held_out.measure(
-                lambda tokens: losses(model, tokens).sum(dim=1),
+                lambda tokens: losses(model, tokens, mark).sum(dim=1),
                 names=[name],
                 rank=ranks.rank,
                 ranks=ranks.size,

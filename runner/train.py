@@ -72,6 +72,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     model, config = build(plan, job.machine, ranks)
     optimizer = optim.adamw(model, plan.optimizer)
     sources = data.open_sources(plan, job.data)
+    mark = data.document_mark(plan)
     held_out = evaluate.HeldOutSets(
         job.held_out, sequence_length=plan.sequence_length, vocab_size=config.vocab_size
     )
@@ -129,7 +130,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         model.eval()
         with torch.no_grad():
             results = held_out.measure(
-                lambda tokens: losses(model, tokens).sum(dim=1),
+                lambda tokens: losses(model, tokens, mark).sum(dim=1),
                 names=wanted,
                 rank=ranks.rank,
                 ranks=ranks.size,
@@ -272,11 +273,8 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> tuple[Llama, Model
         dtype=torch.bfloat16 if bf16 else torch.float32,
         head_dim=config.head_dim,
         deterministic=machine.deterministic,
+        masked=plan.mask_documents,
     )
-    if plan.mask_documents:
-        raise PlanError(
-            "`mask_documents` is not carried out by this version", hint="leave it out of the stage file"
-        )
     try:
         _, attend = attention.choose(machine.attention, request)
     except ValueError as error:
@@ -336,9 +334,22 @@ def restore(
     return State(step=plan.first_step, position=plan.start, windows=dict.fromkeys(plan.names, 0))
 
 
-def losses(model: Llama, tokens: torch.Tensor) -> torch.Tensor:
-    """Loss of every target of `tokens` `[n, sequence_length + 1]`, in nats, shape `[n, sequence_length]`."""
-    return next_token_losses(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
+def losses(model: Llama, tokens: torch.Tensor, mark: int | None = None) -> torch.Tensor:
+    """Loss of every target of `tokens` `[n, sequence_length + 1]`, in nats, shape `[n, sequence_length]`.
+
+    With a `mark`, which ends a document, no token sees another document than its own.
+    """
+    bounds = None if mark is None else data.document_bounds(tokens.cpu().numpy(), mark)
+    return next_token_losses(hidden(model, tokens, bounds), model.head.weight, tokens[:, 1:])
+
+
+def hidden(model: Llama, tokens: torch.Tensor, bounds: NDArray[np.int32] | None) -> torch.Tensor:
+    """The hidden states at the inputs of `tokens`, each document by itself where `bounds` tells them apart."""
+    inputs = tokens[:, :-1]
+    if bounds is None:
+        return model(inputs)  # type: ignore[no-any-return]
+    documents = attention.documents(bounds, *inputs.shape)
+    return model(inputs, documents.to(inputs.device))  # type: ignore[no-any-return]
 
 
 def forward_backward(
@@ -355,7 +366,8 @@ def forward_backward(
     for begin in range(0, len(tokens), micro):
         part, end = tokens[begin : begin + micro], begin + micro
         with sharding.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
-            total, each = next_token_loss(model(part[:, :-1]), model.head.weight, part[:, 1:])
+            states = hidden(model, part, batch.bounds_of(begin, begin + len(part)))
+            total, each = next_token_loss(states, model.head.weight, part[:, 1:])
             torch.autograd.backward(total / plan.batch_tokens)
         losses.append(each.sum(dim=1))
         if in_pairs and end % group == 0:

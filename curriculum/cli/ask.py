@@ -34,7 +34,6 @@ def batch(
     """Show the sources, windows and documents of any step, before or after it ran."""
     from curriculum import trace
     from curriculum.errors import PlanError
-    from curriculum.view.questions import TEXT_WIDTH, batch_lines
 
     if (rank is None) != (of is None):
         raise PlanError("`--rank` and `--of` go together", hint="as in `--rank 0 --of 2`")
@@ -44,6 +43,8 @@ def batch(
     if as_json:
         print_json(listing)
     else:
+        from curriculum.view.questions import TEXT_WIDTH, batch_lines
+
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else TEXT_WIDTH
         print("\n".join(batch_lines(listing, width)))
 
@@ -64,7 +65,6 @@ def trace(
     """Show every past and future step that reads a document, a stretch of a source, or a bad shard."""
     from curriculum import damage, whereabouts
     from curriculum.errors import PlanError
-    from curriculum.view.readings import shard_view, trace_view
 
     asked = [
         key for key, value in (("document", document), ("range", span), ("shard", shard)) if value is not None
@@ -79,14 +79,14 @@ def trace(
     compiled, texts = [each for each, _ in both], both[0][1]
     if shard is not None and source is not None:
         found = damage.shard(project, compiled, texts, source, shard, project.machine(machine), exact=exact)
-        view = shard_view
     else:
         found = whereabouts.trace(project, compiled, texts, document=document, source=source, span=span)
-        view = trace_view
     if as_json:
         print_json(found)
     else:
-        open_console().print(view(found))
+        from curriculum.view.readings import shard_view, trace_view
+
+        open_console().print((trace_view if shard is None else shard_view)(found))
 
 
 def diff(

@@ -63,7 +63,9 @@ def plan(
 
     project = open_project()
     both = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
-    tree = summarise_tree([compiled for compiled, _ in both], machine, project.machine(machine))
+    compiled, texts = both[0]
+    if svg is not None or len(both) > 1:
+        tree = summarise_tree([compiled for compiled, _ in both], machine, project.machine(machine))
     if svg is not None:
         from curriculum import durable
         from curriculum.planpicture import plan_picture
@@ -77,7 +79,6 @@ def plan(
         else:
             open_console().print(tree_view(tree))
         return
-    compiled, texts = both[0]
     summary = summarise(compiled, machine, project.machine(machine))
     origins = texts.provenance_lines()
     if as_json:

@@ -63,7 +63,7 @@ Peak = Annotated[Fraction, fields.rate("TFLOP/s", "989 TFLOP/s"), _as_float]
 class Entry(BaseModel):
     """A mapping with known keys. An unknown key, a missing one and a key without a value are refused here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
     one_of: ClassVar[tuple[str, ...]] = ()
     """Keys of which exactly one must be stated; `exactly_one` refuses the rest."""
 

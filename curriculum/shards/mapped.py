@@ -31,7 +31,10 @@ def id_line(name: str) -> bytes:
 
 
 class MappedShard:
-    """Opened by its record: only the sizes of its files are looked at until something is asked of it."""
+    """Opened by its record: only the sizes of its files are looked at until something is asked of it.
+
+    `checked` says whether every block of its tokens was compared with its digest.
+    """
 
     def __init__(
         self, folder: Path, record: Shard, dtype: np.dtype[np.uint16], block: int, length: int
@@ -44,16 +47,30 @@ class MappedShard:
         self.length = length
         self.windows = windows_in(record.tokens, length)
         self._checked = np.zeros(-(-record.tokens * dtype.itemsize // block), bool)
-        self._all_checked = False
+        self.checked = False
         self._need_size(self.path, record.tokens * dtype.itemsize)
         self._need_size(self._beside(".index"), record.documents * 8)
 
-    def gather(self, windows: Integers) -> NDArray[np.uint16]:
-        """Rows of `length + 1` tokens, shape `[n, length + 1]`, for windows of this shard."""
-        rows = self._rows
-        if not self._all_checked:
-            self._check(windows)
-        return rows[windows]
+    @cached_property
+    def view(self) -> NDArray[np.uint16]:
+        """The tokens of every window, `[windows, length + 1]`, as they lie in the mapped file; `check` them first."""
+        tokens = np.frombuffer(_map(self.path), self.dtype)
+        step = self.dtype.itemsize
+        return np.lib.stride_tricks.as_strided(
+            tokens, (self.windows, self.length + 1), (self.length * step, step), writeable=False
+        )
+
+    def check(self, windows: Integers) -> bool:
+        """Compare the blocks under `windows` that no one has compared yet; whether all of the shard's are, by now."""
+        if not self.checked:
+            step = self.dtype.itemsize
+            first = windows * self.length * step // self.block
+            last = (windows + 1) * self.length * step // self.block
+            width = int((last - first).max(initial=0)) + 1
+            touched = np.minimum(first[:, None] + np.arange(width), last[:, None])
+            for block in np.unique(touched[~self._checked[touched]]).tolist():
+                self._check_block(block)
+        return self.checked
 
     def extent(self, document: int) -> tuple[int, int]:
         """First token of a document and the token after its last."""
@@ -102,30 +119,12 @@ class MappedShard:
         yield name.removesuffix(".ds") + ".ids", len(ids) + ends.nbytes
 
     @cached_property
-    def _rows(self) -> NDArray[np.uint16]:
-        tokens = np.frombuffer(_map(self.path), self.dtype)
-        step = self.dtype.itemsize
-        return np.lib.stride_tricks.as_strided(
-            tokens, (self.windows, self.length + 1), (self.length * step, step), writeable=False
-        )
-
-    @cached_property
     def _blocks(self) -> NDArray[np.uint8]:
         blocks = self._whole(self._beside(".blocks"), self.record.blocks_sha256, "u1").reshape(-1, 32)
         if len(blocks) != len(self._checked):
             found = f"has {len(blocks)} digests instead of {len(self._checked)}"
             raise self._damaged(self._beside(".blocks"), found)
         return blocks
-
-    def _check(self, windows: Integers) -> None:
-        """Compare the blocks under `windows` that no one has compared yet."""
-        step = self.dtype.itemsize
-        first = windows * self.length * step // self.block
-        last = (windows + 1) * self.length * step // self.block
-        width = int((last - first).max(initial=0)) + 1
-        touched = np.minimum(first[:, None] + np.arange(width), last[:, None])
-        for block in np.unique(touched[~self._checked[touched]]).tolist():
-            self._check_block(block)
 
     def _check_block(self, block: int) -> None:
         wanted = self._blocks[block].tobytes()
@@ -137,7 +136,7 @@ class MappedShard:
                 self.path, f"differs from its digest in block {block} (of {self.block:,} bytes)"
             )
         self._checked[block] = True
-        self._all_checked = bool(self._checked.all())
+        self.checked = bool(self._checked.all())
 
     @cached_property
     def _ids(self) -> tuple[mmap.mmap, NDArray[np.uint64]]:

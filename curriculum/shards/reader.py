@@ -7,7 +7,7 @@ to the right, their L targets. Windows are numbered through all shards in the or
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from curriculum.shards.format import TRAIN, Manifest
 from curriculum.shards.mapped import MappedShard, id_line
 
 Integers = NDArray[np.int64]
+
+ROWS_TOGETHER = 4
+"""Rows of one shard, on average, from which on they are worth a call of their own."""
 
 FEW_DOCUMENTS = 20_000
 """Of so many ids one may be compared with each."""
@@ -49,7 +52,7 @@ class Dataset:
         self.split = split
         self.sequence_length = sequence_length
         record = manifest.splits[split]
-        self._shards = [
+        self.mapped = [
             MappedShard(
                 folder,
                 shard,
@@ -59,8 +62,9 @@ class Dataset:
             )
             for shard in record.shards
         ]
-        self._ends = np.cumsum([shard.windows for shard in self._shards], dtype=np.int64)
-        self.windows = int(self._ends[-1]) if self._shards else 0
+        self._ends = np.cumsum([shard.windows for shard in self.mapped], dtype=np.int64)
+        self._begins = self._ends - np.array([shard.windows for shard in self.mapped], np.int64)
+        self.windows = int(self._ends[-1]) if self.mapped else 0
         self.digest = manifest.digest
         self.digests = frozenset(state.digest for state in manifest.states)
         self.split_digest = record.digest
@@ -102,11 +106,13 @@ class Dataset:
         return cls(folder, manifest, split, sequence_length)
 
     def read(self, windows: Integers) -> Integers:
-        """The tokens of `windows` (int64 `[n]`, any order) as int64 `[n, sequence_length + 1]`.
+        """The tokens of `windows` (int64 `[n]`, any order) as int64 `[n, sequence_length + 1]`; see `gather`."""
+        if not len(windows):
+            return np.empty((0, self.sequence_length + 1), np.int64)
+        return next(gather(self.mapped, *self.locate(np.asarray(windows, np.int64)), len(windows)))
 
-        Blocks touched for the first time are compared with their digests: DataError when one differs.
-        """
-        windows = np.asarray(windows, np.int64)
+    def locate(self, windows: Integers) -> tuple[Integers, Integers]:
+        """The number of each window's shard, and the window's number in there, for `gather`; int64 `[n]` each."""
         if windows.size and (windows.min() < 0 or windows.max() >= self.windows):
             beyond = int(windows.max() if windows.min() >= 0 else windows.min())
             raise DataError(
@@ -114,16 +120,8 @@ class Dataset:
                 f"{self.windows:,} windows of {self.sequence_length}",
                 hint="the text was prepared anew since the plan was made; see `curriculum plan`",
             )
-        if len(self._shards) == 1:
-            return self._shards[0].gather(windows).astype(np.int64)
-        out = np.empty((len(windows), self.sequence_length + 1), np.int64)
-        number = np.searchsorted(self._ends, windows, side="right")
-        order = np.argsort(number, kind="stable")
-        present, first = np.unique(number[order], return_index=True)
-        for at, rows in zip(present.tolist(), np.split(order, first[1:]), strict=False):
-            shard = self._shards[at]
-            out[rows] = shard.gather(windows[rows] - self._first_window(at))
-        return out
+        shard = np.searchsorted(self._ends, windows, side="right")
+        return shard, windows - self._begins[shard]
 
     def documents(self, window: int) -> list[DocumentSpan]:
         """The documents that `window` reads from, in order, each with the part that lies inside."""
@@ -133,7 +131,7 @@ class Dataset:
                 f"there is no window {window} in `{self.folder}`",
                 hint=f"it has the windows 0 to {self.windows - 1}",
             )
-        shard = self._shards[at]
+        shard = self.mapped[at]
         start = (window - self._first_window(at)) * self.sequence_length
         stop = start + self.sequence_length + 1
         spans = []
@@ -161,32 +159,32 @@ class Dataset:
     def find_documents(self, name: str) -> list[DocumentSpan]:
         """Every document whose id is `name`, whole: an id that the corpus gave twice is found twice."""
         line = id_line(name)
-        return [self.document(at, each) for at, shard in enumerate(self._shards) for each in shard.find(line)]
+        return [self.document(at, each) for at, shard in enumerate(self.mapped) for each in shard.find(line)]
 
     def ids_like(self, name: str, most: int = 5) -> list[str]:
         """Ids that hold the last part of `name`, or, where there are few documents, look like it."""
         part = id_line(name.strip("/").rpartition("/")[2].partition(":")[0])[1:-2]
         near: list[str] = []
-        for shard in self._shards:
+        for shard in self.mapped:
             near += shard.names_like(part, most - len(near)) if part else []
-        if not near and sum(len(shard.ends) for shard in self._shards) <= FEW_DOCUMENTS:
-            names = (shard.id_of(each) for shard in self._shards for each in range(len(shard.ends)))
+        if not near and sum(len(shard.ends) for shard in self.mapped) <= FEW_DOCUMENTS:
+            names = (shard.id_of(each) for shard in self.mapped for each in range(len(shard.ends)))
             near = difflib.get_close_matches(name, names, n=most)
         return near[:most]
 
     def document(self, shard: int, document: int) -> DocumentSpan:
         """Document number `document` of shard number `shard`, whole; NotFound when there is none."""
-        if not 0 <= shard < len(self._shards) or not 0 <= document < len(self._shards[shard].ends):
+        if not 0 <= shard < len(self.mapped) or not 0 <= document < len(self.mapped[shard].ends):
             raise NotFound(
                 f"`{self.folder}` has no document {document} in shard {shard}",
-                hint=f"its `{self.split}` split has {len(self._shards)} shards, counted from 0",
+                hint=f"its `{self.split}` split has {len(self.mapped)} shards, counted from 0",
             )
-        first, end = self._shards[shard].extent(document)
-        return DocumentSpan(self._shards[shard].id_of(document), shard, document, first, end - first)
+        first, end = self.mapped[shard].extent(document)
+        return DocumentSpan(self.mapped[shard].id_of(document), shard, document, first, end - first)
 
     def windows_of(self, document: DocumentSpan) -> Integers:
         """Every window that reads a token of `document`, as input or target, ascending; empty in the tail."""
-        shard = self._shards[document.shard]
+        shard = self.mapped[document.shard]
         length = self.sequence_length
         last = document.first_token + document.tokens - 1
         low = max(0, -(-(document.first_token - length) // length))
@@ -199,11 +197,45 @@ class Dataset:
 
     def verify(self) -> Iterator[tuple[str, int]]:
         """Compare every byte with its digest, yielding `(file, bytes)`; DataError where one differs."""
-        for shard in self._shards:
+        for shard in self.mapped:
             yield from shard.verify()
 
     def _first_window(self, shard: int) -> int:
         return int(self._ends[shard - 1]) if shard else 0
+
+
+def gather(
+    shards: Sequence[MappedShard], shard: Integers, window: Integers, at_once: int
+) -> Iterator[Integers]:
+    """Window `window[i]` of shard number `shard[i]`, `at_once` rows at a time: int64 `[rows, sequence_length + 1]`.
+
+    Blocks touched for the first time are compared with their digests: DataError when one differs.
+
+    Rows of one shard are copied together, then widened while they lie in a near cache. Where almost every row
+    has a shard of its own, that would be a call or two for each; then one call joins and widens all rows.
+    """
+    part = np.arange(len(shard)) // at_once * len(shards) + shard
+    order = np.argsort(part.astype(np.uint32), kind="stable")
+    part, inside = part[order], window[order]
+    bounds = [*np.flatnonzero(np.diff(part, prepend=-1)).tolist(), len(part)]
+    row, number, group = order % at_once, part % len(shards), 0
+    unchecked = np.array([not one.checked for one in shards])
+    together = len(bounds) * ROWS_TOGETHER <= len(shard)
+    for begin in range(0, len(shard), at_once):
+        end = min(begin + at_once, len(shard))
+        new = shard[begin:end][unchecked[shard[begin:end]]]
+        for at in np.unique(new).tolist() if len(new) else ():
+            unchecked[at] = not shards[at].check(window[begin:end][shard[begin:end] == at])
+        out = np.empty((end - begin, shards[0].length + 1), np.int64)
+        if together:
+            while bounds[group] < end:
+                mine = slice(bounds[group], bounds[group + 1])
+                out[row[mine]] = shards[number[mine.start]].view[inside[mine]]
+                group += 1
+        else:
+            here = zip(shard[begin:end].tolist(), window[begin:end].tolist(), strict=True)
+            np.concatenate([shards[at].view[one] for at, one in here], out=out.reshape(-1))
+        yield out
 
 
 def _name(manifest: Manifest) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from curriculum.planner import Compiled
 from curriculum.units import show_bytes, show_count, show_exact
 from curriculum.view import plots
-from curriculum.view.tables import share, table
+from curriculum.view.tables import MANY_ROWS, aligned, share, table
 
 
 def plan_view(
@@ -170,8 +170,8 @@ def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[Rendera
     return lines
 
 
-def _sources(stages: Sequence[Mapping[str, Any]]) -> Table:
-    sources = table(
+def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
+    columns = (
         ("source", "left"),
         ("asked", "right"),
         ("got", "right"),
@@ -179,11 +179,12 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table:
         ("passes", "right"),
         ("first repeat", "left"),
     )
+    rows: list[tuple[str, ...]] = []
     for stage in stages:
-        sources.add_row(Text(stage["stage"], style="bold"))
+        rows.append((stage["stage"],))
         for name, entry in stage["sources"].items():
             before, after, repeat = entry["passes_before"], entry["passes_after"], entry["first_repeat"]
-            sources.add_row(
+            row: tuple[str, ...] = (
                 f"  {name}",
                 share(entry["asked"]),
                 share(entry["got"]),
@@ -191,6 +192,12 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table:
                 f"{before:.2f} -> {after:.2f}" if before is not None else "size unknown",
                 f"at {show_count(repeat['position'])}" if repeat else "",
             )
+            rows.append(row)
+    if len(rows) > MANY_ROWS:
+        return aligned(columns, rows)
+    sources = table(*columns)
+    for row in rows:
+        sources.add_row(*(row if len(row) > 1 else (Text(row[0], style="bold"),)))
     return sources
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
-from rich.text import Text
-
-from curriculum.diff import Parting
 from curriculum.units import show_exact
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from curriculum.diff import Parting
 
 TEXT_WIDTH = 160
 
@@ -51,6 +52,8 @@ def batch_lines(listing: Mapping[str, Any], width: int = TEXT_WIDTH) -> Iterator
 
 def parting_view(parting: Parting, old: str, new: str) -> RenderableType:
     """Where two curricula part."""
+    from rich.text import Text  # a batch is shown without it, and sooner
+
     shared = ", ".join(parting.shared) or "nothing"
     if parting.difference is None:
         return Text(f"`{old}` and `{new}` are the same: {shared}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from fractions import Fraction
 
@@ -87,6 +88,50 @@ def test_an_ordered_corpus_is_read_in_order_and_a_second_time_only_with_permissi
     plan = compile_curriculum(allowed, "root", "full").stages[0].plan
     draws = plan.sequences_at(np.arange(plan.sequences))
     assert draws.window[draws.source == draws.names.index("c")].tolist() == [*range(21), 0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 300), st.integers(1, 5), st.integers(0, 4), st.integers(1, 3))
+def test_the_length_that_is_named_for_a_source_never_drawn_serves_it_and_no_shorter_one_does(
+    rarity: int, trunk: int, ramp: int, batch: int
+) -> None:
+    """With a ramp, of `ramp` sequences, it comes later; it is counted to the sequence."""
+
+    def stage(tokens: int) -> Project:
+        ramped = f", ramp: {4 * ramp} tokens" if ramp else ""
+        return lineages.project_of(
+            {
+                "mixtures/plain.yaml": f"weights: {{a: {rarity}, b: 1}}\npasses: {{a: 10000, b: 10000}}\n",
+                "mixtures/first.yaml": "weights: {a: 1}\npasses: {a: 10000}\n",
+                "stages/root.yaml": lineages.BASE["stages/root.yaml"]
+                .replace("2000 tokens", f"{trunk * batch * 4} tokens")
+                .replace("5 sequences", f"{batch} sequences")
+                .replace("plain", "first"),
+                "stages/mine.yaml": f"from: root\nstages:\n  - {{name: s, tokens: {tokens} tokens, mixture: plain"
+                f"{ramped}}}\n",
+            }
+        )
+
+    with pytest.raises(PlanError, match="never drawn") as refused:
+        compile_curriculum(stage(4 * max(ramp, 1)), "mine", "full")
+    found = re.search(r"served by a stage of ([0-9,]+) tokens", str(refused.value.hint))
+    assert found is not None
+    named = int(found[1].replace(",", ""))
+    plan = compile_curriculum(stage(named), "mine", "full").stages[1].plan
+    assert plan.windows_read(plan.end)["b"] == 1
+    if named - 4 * batch >= 4 * max(ramp, 1):
+        with pytest.raises(PlanError, match="never drawn"):
+            compile_curriculum(stage(named - 4 * batch), "mine", "full")
+
+
+def test_weights_finer_than_the_largest_total_are_rounded_and_the_plan_says_so() -> None:
+    fine = "weights: {a: 0.9999999999, b: 0.333333333333}\npasses: {a: 1000, b: 1000}\n"
+    notes = {
+        name: compile_curriculum(lineages.project_of(files), "root", "full").stages[0].notes
+        for name, files in {"fine": {"mixtures/plain.yaml": fine}, "plain": {}}.items()
+    }
+    assert any("shares are rounded" in note for note in notes["fine"])
+    assert not any("shares are rounded" in note for note in notes["plain"])
 
 
 # --- positions that someone branches from ----------------------------------------------------------------

@@ -112,11 +112,11 @@ def test_the_order_is_a_function_of_its_names_alone() -> None:
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
 def test_every_order_of_a_handful_of_windows_comes_up_equally_often(size: int) -> None:
     all_orders = list(itertools.permutations(range(size)))
-    seen = Counter(tuple(order(size, seed=s)(np.arange(size)).tolist()) for s in range(100 * len(all_orders)))
+    seen = Counter(tuple(order(size, seed=s)(np.arange(size)).tolist()) for s in range(30 * len(all_orders)))
     assert abs(chi_square(np.array([seen[one] for one in all_orders]))) < 5
 
 
-@pytest.mark.parametrize(("size", "seeds"), [(7, 4000), (16, 4000), (101, 4000), (1000, 2000)])
+@pytest.mark.parametrize(("size", "seeds"), [(7, 1500), (16, 1500), (101, 1500), (1000, 2000)])
 def test_every_window_is_read_at_every_place_equally_often(size: int, seeds: int) -> None:
     table = np.zeros((size, size))
     for seed in range(seeds):
@@ -124,7 +124,7 @@ def test_every_window_is_read_at_every_place_equally_often(size: int, seeds: int
     assert abs(chi_square(table)) < 5
 
 
-@pytest.mark.parametrize(("size", "seeds"), [(37, 4000), (101, 2000), (1009, 400)])
+@pytest.mark.parametrize(("size", "seeds"), [(37, 1500), (101, 800), (1009, 400)])
 def test_what_follows_a_window_says_nothing_about_it(size: int, seeds: int) -> None:
     """Differences of neighbours in the order, around the circle, are as even as they can be (never 0)."""
     for lag in (1, 2, size // 3):
@@ -175,7 +175,7 @@ def test_a_long_stretch_of_the_order_reads_all_over_the_source(size: int) -> Non
 
 def test_a_second_pass_reads_in_an_order_unrelated_to_the_first() -> None:
     table = np.zeros((31, 31))
-    for seed in range(3000):
+    for seed in range(1000):
         first, second = order(31, seed=seed), order(31, seed=seed, pass_number=1)
         table[first.inverse(np.arange(31)), second.inverse(np.arange(31))] += 1
     assert abs(chi_square(table)) < 5

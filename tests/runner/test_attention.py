@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import attention
-from runner.attention import Documents, Request, choose, documents, explain, sdpa
+from runner.attention import Documents, Request, choose, explain, sdpa
+from runner.data import document_bounds
 
 CPU = Request("cpu", torch.float32, 32, deterministic=False)
 GPU = Request("cuda", torch.bfloat16, 64, deterministic=False)
@@ -44,6 +45,12 @@ def vectors(B: int, T: int, heads: int, groups: int, size: int, seed: int = 0) -
 
 def text(B: int, T: int, seed: int) -> torch.Tensor:
     return torch.randint(6, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+def documents(read: torch.Tensor, last_token: int) -> Documents:
+    """The documents of `read` `[B, T]`, as the runner finds them in batches, which are one target longer."""
+    rows = torch.cat((read, read[:, :1]), dim=1).numpy()
+    return attention.documents(document_bounds(rows, last_token), *read.shape)
 
 
 def compare(attend: attention.Attend, qkv: list[torch.Tensor], docs: Documents | None) -> None:

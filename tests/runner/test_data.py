@@ -34,13 +34,28 @@ class Text:
     def digests(self) -> frozenset[str]:
         return frozenset({self.digest})
 
-    def read(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+    checked = False
+    length = steps.LENGTH
+
+    @property
+    def mapped(self) -> list[Text]:
+        """It is its own and only shard."""
+        return [self]
+
+    @property
+    def view(self) -> NDArray[np.uint16]:
+        rows = np.zeros((self.windows, steps.LENGTH + 1), np.uint16)
+        rows[:, 0], rows[:, 1] = self.number, np.arange(self.windows)
+        return rows
+
+    def locate(self, windows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.zeros_like(windows), windows
+
+    def check(self, windows: NDArray[np.int64]) -> bool:
         self.reads.append(len(windows))
         if self.broken_at is not None and len(self.reads) > self.broken_at:
             raise DataError("a block holds other bytes than were prepared")
-        rows = np.zeros((len(windows), steps.LENGTH + 1), np.int64)
-        rows[:, 0], rows[:, 1] = self.number, windows
-        return rows
+        return False
 
 
 def texts() -> dict[str, Any]:
@@ -99,12 +114,38 @@ def test_an_error_of_the_reader_is_raised_where_the_batch_is_taken_after_the_goo
     sources = texts()
     sources["prose"].broken_at = 2
     batches = data.batches(plan, sources, first_step=0, last_step=12)
-    assert [next(batches).step, next(batches).step] == [0, 1]
+    assert [next(batches).step for _ in range(3)] == [0, 1, 2]  # one alone, then two together
     with pytest.raises(DataError, match="a block holds other bytes"):
         next(batches)
 
 
-def test_the_reader_keeps_a_few_batches_ahead_and_no_more(plan: StagePlan) -> None:
+@pytest.mark.parametrize(
+    ("drawn", "read"), [(1, 1), (16, 1), (48, 1), (48, 600), (10**6, 256), (10**6, 10**6)]
+)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_steps_that_are_drawn_and_read_together_are_those_read_alone(
+    plan: StagePlan, monkeypatch: pytest.MonkeyPatch, drawn: int, read: int, ranks: int
+) -> None:
+    monkeypatch.setattr(data, "SEQUENCES_DRAWN", drawn)
+    monkeypatch.setattr(data, "TOKENS_READ", read)
+    pieces = list(data.read_steps(plan, texts(), 1, 12, data.slots_of(16, ranks - 1, ranks)))
+    assert len(pieces[0]) == 1, "the first is not kept waiting"
+    most = max(1, read // (16 // ranks * steps.LENGTH))
+    assert max(map(len, pieces)) <= most
+    found = [batch for piece in pieces for batch in piece]
+    assert [batch.step for batch in found] == list(range(1, 12))
+    for batch in found:
+        alone = data.read(plan, texts(), batch.step, ranks - 1, ranks)
+        assert np.array_equal(batch.tokens, alone.tokens)
+        assert np.array_equal(batch.source, alone.source)
+        assert np.array_equal(batch.tokens[:, 1], plan.draws(batch.step).rank(ranks - 1, ranks).window)
+
+
+def test_the_reader_keeps_a_few_batches_ahead_and_no_more(
+    plan: StagePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "TOKENS_READ", 1)  # each step alone
+    monkeypatch.setattr(data, "SEQUENCES_DRAWN", 1)
     sources = texts()
     batches = data.batches(plan, sources, first_step=0, last_step=12)
     next(batches)

@@ -1,0 +1,1 @@
+"""One command for every published figure; README.md says what each measures and how."""

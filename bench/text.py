@@ -1,0 +1,98 @@
+"""Generated text in our format, with what several peers read as it is: three sources, written once into a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from curriculum import durable
+from curriculum.shards.format import BLOCK_BYTES, Manifest, Shard, Split
+
+LENGTH, BATCH, VOCABULARY, END = 2048, 16, 32_000, 0
+NAMES = ("code", "maths", "prose")
+TOKENS = {"code": 80_000_000, "maths": 50_000_000, "prose": 400_000_000}
+WEIGHTS = {"code": 3, "maths": 2, "prose": 15}
+
+
+def write(folder: Path, name: str, tokens: int, shards: int, seed: int) -> None:
+    """Prepared text of `tokens` ids in all, documents of some 600, ended by id 0; skipped when it is there."""
+    if (folder / "manifest.json").exists():
+        return
+    (folder / "train").mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(seed)
+    records = []
+    for number in range(shards):
+        count = tokens // shards
+        lengths = np.maximum(2, draw.lognormal(np.log(600) - 0.5, 1.0, size=count // 300)).astype(np.int64)
+        ends = np.cumsum(lengths)
+        ends = np.append(ends[ends < count], count).astype("<u8")
+        ids = draw.integers(1, VOCABULARY, size=count, dtype=np.uint16).astype("<u2")
+        ids[ends.astype(np.int64) - 1] = END
+        raw = ids.tobytes()
+        blocks = b"".join(
+            hashlib.sha256(raw[at : at + BLOCK_BYTES]).digest() for at in range(0, len(raw), BLOCK_BYTES)
+        )
+        lines = [b'"%d/%d"\n' % (number, document) for document in range(len(ends))]
+        parts = {
+            f"{number:05d}.ds": raw,
+            f"{number:05d}.ds.index": ends.tobytes(),
+            f"{number:05d}.ds.blocks": blocks,
+            f"{number:05d}.ids": b"".join(lines),
+            f"{number:05d}.ids.index": np.cumsum([len(line) for line in lines]).astype("<u8").tobytes(),
+        }
+        for file, content in parts.items():
+            (folder / "train" / file).write_bytes(content)
+        digests = [hashlib.sha256(content).hexdigest() for content in parts.values()]
+        records.append(
+            Shard(
+                file=f"train/{number:05d}.ds",
+                tokens=count,
+                documents=len(ends),
+                text_bytes=4 * count,
+                sha256=digests[0],
+                index_sha256=digests[1],
+                blocks_sha256=digests[2],
+                ids_sha256=digests[3],
+                ids_index_sha256=digests[4],
+            )
+        )
+    split = Split(
+        documents=sum(record.documents for record in records),
+        tokens=sum(record.tokens for record in records),
+        text_bytes=sum(record.text_bytes for record in records),
+        max_token=VOCABULARY - 1,
+        filler=sum(record.documents for record in records),
+        dropped={},
+        shards=tuple(records),
+    )
+    manifest = Manifest(
+        dataset=name,
+        tokenizer_digest="0" * 64,
+        tokenizer_name="generated",
+        vocab_size=VOCABULARY,
+        bos=None,
+        eos=END,
+        dtype="uint16",
+        block_bytes=BLOCK_BYTES,
+        recipe={},
+        recipe_digest="0" * 64,
+        provenance={},
+        splits={"train": split},
+    )
+    durable.write_json(folder / "manifest.json", manifest.to_json())
+
+
+def tokens_of(folder: Path) -> list[np.ndarray]:
+    """Each shard's ids, mapped."""
+    return [np.memmap(path, "<u2", "r") for path in sorted((folder / "train").glob("*.ds"))]
+
+
+def documents_of(folder: Path) -> list[np.ndarray]:
+    """Every document's ids, in order."""
+    found = []
+    for path in sorted((folder / "train").glob("*.ds")):
+        ids = np.fromfile(path, "<u2")
+        found += np.split(ids, np.fromfile(f"{path}.index", "<u8")[:-1].astype(np.int64))
+    return found
