@@ -57,7 +57,11 @@ def measure(job: HarnessJob) -> dict[str, Any]:
     try:
         os.chdir(job.folders[-1] if job.folders else job.attempt_folder)
         manager = _manager(job, list(wanted))
-        tasks = {name: _load(manager, name, job) for name in wanted}
+        if job.confirm_run_unsafe_code:
+            os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric's own word for the same consent
+        else:
+            _check_safe(manager.task_index, wanted)
+        tasks = {name: _load(manager, name) for name in wanted}
         model = _model(job)
         for name, path in wanted.items():
             begun = time.monotonic()
@@ -113,39 +117,44 @@ def _manager(job: HarnessJob, names: list[str]) -> Any:
     return manager
 
 
-def _unknown(index: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str, str | None]]:
-    """The names that no file defines, each with the group that names it; None where it was asked for itself."""
-    missing: list[tuple[str, str | None]] = []
-    open_names: list[tuple[str, str | None]] = [(name, None) for name in names]
-    seen = set()
-    while open_names:
-        name, inside = open_names.pop(0)
+def _named(index: Mapping[str, Any], names: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    """Every name that is asked for, or that a group of these names, once, with the group that names it."""
+    waiting: list[tuple[str, str | None]] = [(name, None) for name in names]
+    seen: set[str] = set()
+    while waiting:
+        name, inside = waiting.pop(0)
         if name in seen:
             continue
         seen.add(name)
-        if name not in index:
-            missing.append((name, inside))
-            continue
-        members = (index[name].cfg or {}).get("task")
+        yield name, inside
+        members = (index[name].cfg or {}).get("task") if name in index else None
         for member in members if isinstance(members, list) else ():
             if isinstance(member, dict):
                 if "dataset_path" in member or isinstance(member.get("task"), list):
                     continue  # defined on the spot
                 member = member.get("group") or member.get("task")
-            open_names.append((str(member), name))
-    return missing
+            waiting.append((str(member), name))
 
 
-def _load(manager: Any, name: str, job: HarnessJob) -> list[Any]:
+def _unknown(index: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str, str | None]]:
+    """The names that no file defines, each with the group that names it; None where it was asked for itself."""
+    return [(name, inside) for name, inside in _named(index, names) if name not in index]
+
+
+def _check_safe(index: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse tasks that run what the model wrote: before they are loaded, which may already run something."""
+    for name, _ in _named(index, names):
+        if (index[name].cfg or {}).get("unsafe_code"):
+            raise PlanError(
+                f"`{name}` runs code that the model wrote, on this machine",
+                hint="where nothing can be harmed: `--confirm-run-unsafe-code`; or ask for the other tasks by name",
+            )
+
+
+def _load(manager: Any, name: str) -> list[Any]:
     """The task, group or tagged tasks called `name`, with their data; what `simple_evaluate` takes."""
     with _explained(name):
         loaded = manager.load([name])
-    unsafe = sorted(key for key, task in loaded["tasks"].items() if getattr(task, "UNSAFE_CODE", False))
-    if unsafe and not job.confirm_run_unsafe_code:
-        raise PlanError(
-            f"`{unsafe[0]}` runs code that the model wrote, on this machine",
-            hint="in a container that may be lost: `--confirm-run-unsafe-code`; or ask for the other tasks by name",
-        )
     groups = loaded.get("groups") or {}
     return [groups[name]] if name in groups else list(loaded["tasks"].values())
 
