@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import benchmarks, checkpoints, corpora, durable, ledger, results, runs, summary
+from curriculum import benchmarks, checkpoints, corpora, durable, layout, ledger, results, runs, summary
 from curriculum.errors import CheckpointError, DataError
 from curriculum.mixing import Ramp
 from curriculum.plan import StagePlan
@@ -286,7 +286,10 @@ def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[Shown, ...]:
         for stage in lineage.stages:
             stages[stage.setting.curriculum] = None
             mixtures[stage.setting.mixture] = None
-    paths = [f"stages/{name}.yaml" for name in stages] + [f"mixtures/{name}.yaml" for name in mixtures]
+    named = [("stages", name) for name in stages] + [("mixtures", name) for name in mixtures]
+    paths = [
+        p.relative_to(project.root).as_posix() for at, n in named for p in layout.files(project.root, at, n)
+    ]
     shown = []
     room = LARGEST_FILES
     for path in [*paths, "sizes.yaml", "sources.yaml", "machines.yaml"]:

@@ -123,7 +123,7 @@ def test_the_rehearsal_stands_in_for_every_corpus_of_the_mixtures() -> None:
 def test_the_rehearsal_is_the_design_s() -> None:
     rehearsal = shipped("sizes.yaml").root["rehearsal"]
     assert rehearsal.tokens == Fraction(1, 10**6)
-    assert rehearsal.batch == BatchScale(896, 16)
+    assert rehearsal.batch == BatchScale(None, 16)
     assert rehearsal.learning_rate.warmup == Length(20, "steps")
     assert rehearsal.model.model_dump(exclude_none=True) == {
         "hidden_size": 128,
