@@ -190,7 +190,7 @@ def _tasks(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
             lines.append(
                 Text(
                     f"  {stage['stage']}: {task} every {show_count(entry['every'])} tokens, at "
-                    f"{entry['times']} checkpoint{'s' if entry['times'] != 1 else ''} that are kept"
+                    f"{entry['times']} {'checkpoints that are' if entry['times'] != 1 else 'checkpoint that is'} kept"
                 )
             )
     return lines

@@ -35,13 +35,18 @@ def compiled(project: Project, every: str) -> Compiled:
     return compile_curriculum(Project(project.root), "trunk", "full")
 
 
-def test_a_task_is_measured_at_the_step_boundary_past_each_multiple_and_at_the_stage_s_end(project: Project) -> None:
+def test_a_task_is_measured_at_the_step_boundary_past_each_multiple_and_at_the_stage_s_end(
+    project: Project,
+) -> None:
     basic, continual, cooldown = compiled(project, ASKED).stages
     assert cadence.task_positions(basic.plan, basic.task_every) == {
         "quiz": (2048, 4096, 6144),  # 2,000, 4,000 and 6,000 lie inside steps of 256 tokens
         "riddle": (4096, 6144),
     }
-    assert cadence.task_positions(continual.plan, continual.task_every) == {"quiz": (8192, 9216), "riddle": (8192, 9216)}
+    assert cadence.task_positions(continual.plan, continual.task_every) == {
+        "quiz": (8192, 9216),
+        "riddle": (8192, 9216),
+    }
     assert cadence.task_positions(cooldown.plan, cooldown.task_every)["quiz"] == (10240, 12288)
 
 
@@ -86,10 +91,12 @@ def test_what_is_measured_changes_no_plan(project: Project) -> None:
 
 def test_a_cadence_that_would_fill_the_disk_is_refused(project: Project) -> None:
     path = project.root / "stages/trunk.yaml"
-    path.write_text(path.read_text().replace("12288", "1_228_800").replace(PLAIN, ASKED.replace("2k", "1 step")))
+    path.write_text(
+        path.read_text().replace("12288", "1_228_800").replace(PLAIN, ASKED.replace("2k", "1 step"))
+    )
     sources = project.root / "sources.yaml"
     sources.write_text(sources.read_text().replace("8192", "819200"))
-    with pytest.raises(PlanError, match="would keep 1,1.. checkpoints of stage `cooldown`"):
+    with pytest.raises(PlanError, match=r"would keep 1,1\d\d checkpoints of stage `cooldown`"):
         compile_curriculum(Project(project.root), "trunk", "full")
 
 
@@ -104,7 +111,7 @@ def test_a_cadence_without_a_length_is_refused_where_it_stands(project: Project)
     with pytest.raises(ConfigError, match=r"every\.tasks\.quiz") as refused:
         compiled(project, "every: {tasks: {quiz: 3}}")
     assert refused.value.place is not None
-    assert str(refused.value.place).startswith("stages/trunk.yaml:8:")
+    assert str(refused.value.place).startswith("stages/trunk.yaml:9:")
 
 
 def test_the_address_of_a_boundary_leads_back_to_it(project: Project) -> None:
@@ -112,7 +119,9 @@ def test_the_address_of_a_boundary_leads_back_to_it(project: Project) -> None:
     basic = found.stages[0]
     inside = measuring.Due(stage=basic, position=4096, tasks=())
     assert measuring.address_of(found, inside) == parse_address("trunk/basic@4096")
-    assert measuring.address_of(found, measuring.Due(stage=basic, position=6144, tasks=())) == parse_address("trunk/basic")
+    assert measuring.address_of(found, measuring.Due(stage=basic, position=6144, tasks=())) == parse_address(
+        "trunk/basic"
+    )
 
 
 def test_task_names_are_divided_by_commas() -> None:

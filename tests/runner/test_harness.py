@@ -35,7 +35,14 @@ FOUND: dict[str, Any] = {
         "both": {"alias": "both"},
     },
     "group_subtasks": {"both": ["quiz"]},
-    "configs": {"quiz": {"task": "quiz", "doc_to_text": "{{q}}", "num_fewshot": 2, "metadata": {"config_source": "/a"}}},
+    "configs": {
+        "quiz": {
+            "task": "quiz",
+            "doc_to_text": "{{q}}",
+            "num_fewshot": 2,
+            "metadata": {"config_source": "/a"},
+        }
+    },
     "versions": {"quiz": 1.0},
     "n-shot": {"quiz": 2},
     "higher_is_better": {"quiz": {"acc": True}},
@@ -82,7 +89,7 @@ def test_a_record_knows_other_documents_and_another_prompt_but_not_where_the_fil
 def test_one_metric_stands_for_a_task_as_the_harness_s_tables_have_it(
     metrics: list[str], chosen: str | None
 ) -> None:
-    assert harness.preferred(dict.fromkeys(metrics, {})) == chosen
+    assert harness.preferred({key: {} for key in metrics}) == chosen
 
 
 def test_a_document_without_one_number_leaves_no_list() -> None:
@@ -130,8 +137,16 @@ def missing_file() -> None:
 @pytest.mark.parametrize(
     ("fault", "what", "hint"),
     [
-        (offline, r"the data of `quiz` cannot be had: Couldn't reach 'a/b' on the Hub \(OfflineModeIsEnabled\)$", "HF_HOME"),
-        (missing_file, r"`quiz` cannot be loaded: FileNotFoundError: Unable to find '/x/quiz.jsonl'$", "relative paths"),
+        (
+            offline,
+            r"the data of `quiz` cannot be had: Couldn't reach 'a/b' on the Hub \(OfflineModeIsEnabled\)",
+            "HF_HOME",
+        ),
+        (
+            missing_file,
+            r"`quiz` cannot be loaded: FileNotFoundError: Unable to find '/x/quiz.jsonl'",
+            "relative paths",
+        ),
     ],
 )
 def test_missing_data_is_told_with_the_way_out(fault: Callable[[], None], what: str, hint: str) -> None:
@@ -146,7 +161,9 @@ def job(tmp_path: Path) -> jobs.HarnessJob:
     )
 
 
-def test_without_the_harness_the_job_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_harness_the_job_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PlanError, match="not installed") as refused:
         harness.measure(job(tmp_path))
@@ -161,7 +178,12 @@ def test_a_record_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_job_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     written = jobs.HarnessJob(
-        attempt_folder="a", model="m", outputs={"quiz": "o"}, identity={"position": 4}, folders=("x", "y"), limit=3
+        attempt_folder="a",
+        model="m",
+        outputs={"quiz": "o"},
+        identity={"position": 4},
+        folders=("x", "y"),
+        limit=3,
     )
     jobs.save(written, tmp_path / "job.json")
     assert jobs.load(tmp_path / "job.json") == written
