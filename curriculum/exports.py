@@ -41,9 +41,9 @@ class Found:
         return int(self.state["position"])
 
 
-def find(project: Project, address: Address, size: str) -> Found:
-    """The checkpoint at `address`. CheckpointError naming the nearest when there is none; Drift when the files
-    now describe another history than that which led to it."""
+def find(project: Project, address: Address, size: str, asking: str = "export {} --to DIR") -> Found:
+    """The checkpoint at `address`. CheckpointError naming the nearest when there is none (`asking` is the command
+    that would take it); Drift when the files now describe another history than that which led to it."""
     whole, texts = corpora.compile_with_texts(project, address.curriculum, size)
     at_zero = address.position == 0 and address.stage is None
     legs = lineage(project, address.curriculum)[:1] if at_zero else legs_to(project, address)
@@ -77,7 +77,7 @@ def find(project: Project, address: Address, size: str) -> Found:
     else:
         kept = runs.checkpoint_at(runs.stage_folder(project, compiled, last), last.stop)
         if kept is None:
-            raise _missing(project, address, whole, compiled)
+            raise _missing(project, address, whole, compiled, asking)
         folder, history = kept.path, last.plan.history(last.stop)
     if tokenizer is None:
         raise DataError(
@@ -103,7 +103,9 @@ def find(project: Project, address: Address, size: str) -> Found:
     )
 
 
-def _missing(project: Project, address: Address, whole: Compiled, compiled: Compiled) -> CheckpointError:
+def _missing(
+    project: Project, address: Address, whole: Compiled, compiled: Compiled, asking: str
+) -> CheckpointError:
     """There is no checkpoint where `compiled` ends: which ones of the whole lineage are nearest."""
     stop = compiled.stages[-1].stop
     kept = sorted(
@@ -127,7 +129,7 @@ def _missing(project: Project, address: Address, whole: Compiled, compiled: Comp
     return CheckpointError(
         f"`{written(address)}` has no checkpoint at {stop:,} tokens; "
         f"the nearest: {' and '.join(before + after)}{scale}",
-        hint=f"as in `curriculum export {address.curriculum}@{full_size} --size {whole.size_name} --to DIR`; "
+        hint=f"as in `curriculum {asking.format(f'{address.curriculum}@{full_size} --size {whole.size_name}')}`; "
         f"or train on: `curriculum run {address.curriculum} --size {whole.size_name}`",
     )
 

@@ -110,7 +110,7 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
 def _batch(project: Project, sequence_length: int, tokens: int) -> int:
     """Sequences of about a million tokens, fewer in a short run, in a number that every size here can scale."""
     scalings = [entry.batch for entry in project.sizes.root.values() if entry.batch is not None]
-    step = math.lcm(*(scale.from_ // math.gcd(scale.from_, scale.to) for scale in scalings))
+    step = math.lcm(*(s.from_ // math.gcd(s.from_, s.to) for s in scalings if s.from_ is not None))
     return max(1, round(min(BATCH_TOKENS, tokens // LEAST_STEPS) / sequence_length / step)) * step
 
 

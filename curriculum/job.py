@@ -147,7 +147,29 @@ class ExportJob:
     shard_bytes: int = 5_000_000_000
 
 
-Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ExportJob | DoctorJob
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarnessJob:
+    """Measure the exported model in the directory `model` with lm-evaluation-harness, on one device.
+
+    `outputs` maps each task or group of tasks to the file that its record goes to; one that is there is left as it
+    is. `folders` hold task files of the project's own beside those of the harness, the last one first; data that
+    they name by a relative path is looked for in the last. `identity` is written into every record as it is.
+    `num_fewshot` and `limit` (documents of each task) are None where the task says.
+    """
+
+    attempt_folder: str
+    model: str
+    outputs: Mapping[str, str]
+    identity: Mapping[str, Any]
+    folders: tuple[str, ...] = ()
+    num_fewshot: int | None = None
+    limit: int | None = None
+    batch_size: int = 8
+    device: str = "auto"
+    confirm_run_unsafe_code: bool = False
+
+
+Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ExportJob | DoctorJob | HarnessJob
 
 _KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
@@ -157,6 +179,7 @@ _KINDS: dict[str, type[Job]] = {
     "import": ImportJob,
     "export": ExportJob,
     "doctor": DoctorJob,
+    "harness": HarnessJob,
 }
 
 
@@ -187,6 +210,8 @@ def load(path: Path) -> Job:
     if kind == "prepare":
         value["request"] = PrepareRequest.from_json(value["request"])
         return PrepareJob(**value)
+    if kind == "harness":
+        return HarnessJob(**{**value, "folders": tuple(value["folders"])})
     if kind in ("import", "export"):
         return _KINDS[kind](**value)
     value["request"] = TokenizerRequest.from_json(value["request"])

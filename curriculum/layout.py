@@ -16,5 +16,14 @@ def is_project(folder: Path) -> bool:
 
 
 def names(root: Path, folder: str) -> list[str]:
-    """The names of the YAML files in `stages` or `mixtures` of a project, sorted."""
-    return sorted(path.stem for path in (root / folder).glob("*.yaml"))
+    """The names of the YAML files in `stages` or `mixtures` of a project and in their folders, sorted."""
+    return sorted({path.stem for path in _files(root / folder, "*.yaml")})
+
+
+def files(root: Path, folder: str, name: str) -> list[Path]:
+    """The files that bear a name: one, none where it is unknown, or several where folders disagree."""
+    return _files(root / folder, f"{name}.yaml")
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted([*folder.glob(pattern), *folder.glob(f"*/{pattern}")])

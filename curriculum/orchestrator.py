@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, imports
+from curriculum import checkpoints, corpora, durable, imports, measuring
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt, job_machine
 from curriculum.begun import check_begun
@@ -30,11 +30,15 @@ from curriculum.supervisor import Launch, StopRequested, stop_on_signals, superv
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended. `stopped` means saved, and the same command goes on."""
+    """How a run ended. `stopped` means saved, and the same command goes on.
+
+    `unmeasured` says, a line each, which tasks of `every: {tasks: …}` were not measured and why.
+    """
 
     compiled: Compiled
     stopped: bool
     trained: tuple[str, ...]
+    unmeasured: tuple[str, ...] = ()
 
 
 def run(request: Run) -> Result:
@@ -72,7 +76,9 @@ def run(request: Run) -> Result:
             trained.append(stage.name)
             if outcome["outcome"] == jobs.STOPPED and not is_reached(folder, stage):
                 return Result(compiled, True, tuple(trained))
-        return Result(compiled, False, tuple(trained))
+        # After the last step, so that no measuring makes training wait, and no harness that is missing stops it.
+        caught_up = measuring.catch_up(request, compiled, stop)
+        return Result(compiled, caught_up.stopped, tuple(trained), caught_up.left)
 
 
 def processes_for(request: Run, compiled: Compiled) -> int:

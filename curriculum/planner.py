@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from curriculum import imports, schema
+from curriculum import cadence, imports, schema
 from curriculum.errors import CurriculumError, PlanError, did_you_mean
 from curriculum.limits import check_drawn, check_passes
 from curriculum.lineage import Leg, Setting, legs_to, lineage, parse_address
@@ -42,6 +42,7 @@ class CompiledStage:
     parent: CompiledStage | None
     checkpoint_every: int
     evaluate_every: int
+    task_every: Mapping[str, int]
     shares: Mapping[str, Fraction]
     ramp_sequences: int
     limits: Mapping[str, Fraction]
@@ -301,7 +302,7 @@ def _compile_stage(
         stop = start + min(max(cut_steps, 0), steps) * batch_tokens
     check_drawn(project, setting, plan, weights, scaler, notes)
     check_passes(project, setting, plan, limits, stop)
-    checkpoint_every, evaluate_every = _cadence(setting, scaler, plan, notes)
+    checkpoint_every, evaluate_every = cadence.cadence(setting, scaler, plan, notes)
     total = sum(weights.values())
     return CompiledStage(
         setting=setting,
@@ -312,6 +313,7 @@ def _compile_stage(
         parent=parent,
         checkpoint_every=checkpoint_every,
         evaluate_every=evaluate_every,
+        task_every=cadence.task_cadence(setting, scaler, plan, notes),
         shares={name: Fraction(weight, total) for name, weight in sorted(weights.items())},
         ramp_sequences=n,
         limits=limits,
@@ -425,31 +427,16 @@ def _learning_rate(
     return curve
 
 
-def _cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> tuple[int, int]:
-    length = plan.end - plan.start
-    cadence = []
-    most = scaler.size.at_most
-    for what, stated, at_most in (
-        ("checkpoint", setting.every.checkpoint, most.checkpoints if most else None),
-        ("evaluate", setting.every.evaluate, most.evaluations if most else None),
-    ):
-        tokens = scaler.length(setting, stated, "every") if stated is not None else length
-        if at_most is not None and length > tokens * at_most:
-            tokens = -(-length // at_most)
-            notes.append(
-                f"`every: {what}` becomes {show_count(tokens)} tokens: at most {at_most} a stage at this size"
-            )
-        cadence.append(tokens)
-    return cadence[0], cadence[1]
-
-
 def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -> tuple[int, ...]:
-    """Positions inside this stage that some stage file branches from: a checkpoint is taken and kept at each.
+    """Positions inside this stage at which a checkpoint is taken and kept: some stage file branches there, or tasks
+    are measured there.
 
     `from: variant@P` keeps the checkpoint of whatever stage P lies in, also one of the variant's ancestors.
     """
     plan, mine = compiled.plan, (compiled.setting.curriculum, compiled.setting.stage)
-    positions = set()
+    positions = {
+        position for found in cadence.task_positions(plan, compiled.task_every).values() for position in found
+    } - {plan.end}
     for name in project.names("stages"):
         try:
             file, _ = project.curriculum(name)

@@ -73,6 +73,11 @@ class Project:
                 hint="take another name, or edit that file",
             )
 
+    def in_a_folder(self, name: str) -> bool:
+        """Whether a curriculum's file lies in a folder of `stages/`, as recipes do."""
+        paths = layout.files(self.root, "stages", name)
+        return bool(paths) and paths[0].parent.parent != self.root
+
     def curriculum(self, name: str) -> tuple[schema.CurriculumFile, Document]:
         """`stages/<name>.yaml`, checked."""
         if name not in self._curricula:
@@ -129,13 +134,19 @@ class Project:
             )
         if folder == "stages" and name in self._drafts:
             return yamlfile.read(self._drafts[name].encode(), f"stages/{name}.yaml")
-        path = self.root / folder / f"{name}.yaml"
-        if not path.is_file():
+        paths = layout.files(self.root, folder, name)
+        if not paths:
             raise NotFound(
                 f"unknown {noun} `{name}`: there is no {folder}/{name}.yaml",
                 hint=did_you_mean(name, self.names(folder)),
             )
-        return yamlfile.load(path, root=self.root)
+        if len(paths) > 1:
+            both = " and ".join(path.relative_to(self.root).as_posix() for path in paths)
+            raise ConfigError(
+                f"two files bear the name `{name}`: {both}",
+                hint=f"a {noun} is called by its name alone: rename one",
+            )
+        return yamlfile.load(paths[0], root=self.root)
 
     def _root_file(self, name: str) -> Document:
         path = self.root / name

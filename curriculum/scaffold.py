@@ -25,8 +25,8 @@ def init(folder: Path) -> list[Path]:
     """Write the shipped project into `folder`; ConfigError when that would touch a file that is there."""
     source = shipped()
     files = [source / name for name in ROOT_FILES]
-    for part in ("stages", "mixtures"):
-        files += [*sorted((source / part).glob("*.yaml")), source / part / "README.md"]
+    for part in ("stages", "mixtures", "tasks"):
+        files += [*sorted((source / part).rglob("*.yaml")), source / part / "README.md"]
     targets = [folder / path.relative_to(source) for path in files]
     schemas = [folder / name for name in jsonschema.texts()]
     there = [target for target in (*targets, *schemas) if target.exists()]

@@ -34,14 +34,16 @@ class Scaler:
         full = batch_sequences(setting)
         if self.size.batch is None:
             return full
-        scaled = Fraction(full * self.size.batch.to, self.size.batch.from_)
+        becomes = self.size.batch.to
+        base = self.size.batch.from_ or batch_sequences(self.root)
+        scaled = Fraction(full * becomes, base)
         if scaled.denominator == 1:
             return int(scaled)
-        step = self.size.batch.from_ // math.gcd(self.size.batch.from_, self.size.batch.to)
+        step = base // math.gcd(base, becomes)
         near = [n for n in (full // step * step, (full // step + 1) * step) if n]
         raise PlanError(
             f"a batch of {full} sequences is {float(scaled):.2f} sequences at this size "
-            f"({self.size.batch.from_} become {self.size.batch.to})",
+            f"({base} become {becomes})",
             place=setting.place("batch"),
             hint=f"the nearest that fit: {' or '.join(f'{n} sequences' for n in near)}",
         )
@@ -82,7 +84,7 @@ class Scaler:
                 high = entry.max * own.max / root.max
             if own.min is not None:
                 low = entry.min * own.min / root.min if root.min else own.min
-            if own.warmup is not None:
+            if own.warmup is not None and entry.warmup == root.warmup:
                 warmup = self.small(self.root, own.warmup)
         if warmup is None:
             warmup = self.length(self.root, entry.warmup, "learning_rate") if entry.warmup else 0

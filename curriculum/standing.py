@@ -77,12 +77,16 @@ class Stray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """The whole project at a size. Tokens of a shared stage are counted once; `saved` is what sharing spares."""
+    """The whole project at a size. Tokens of a shared stage are counted once; `saved` is what sharing spares.
+
+    `put_by` are the curricula in folders of stages/ of which nothing has begun: they are named, and not counted.
+    """
 
     size: str
     branches: tuple[Branch, ...]
     refused: tuple[Refused, ...]
     strays: tuple[Stray, ...]
+    put_by: tuple[str, ...]
     planned: int
     done: int
     saved: int
@@ -95,7 +99,10 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
         raise NotFound(f"unknown curriculum `{name}`", hint=did_you_mean(name, names))
     compiled: dict[str, Compiled] = {}
     refused = []
+    put_by = _put_by(project, size, names) if name is None else []
     for curriculum in names:
+        if curriculum in put_by:
+            continue
         try:
             compiled[curriculum], _ = corpora.compile_with_texts(project, curriculum, size)
         except CurriculumError as error:
@@ -139,10 +146,20 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
         branches=tuple(branches),
         refused=tuple(refused) if name is None else (),
         strays=_strays(project, size, {*furthest}, {r.name for r in refused}) if name is None else (),
+        put_by=tuple(put_by),
         planned=planned,
         done=sum(min(stage.position, furthest[stage.name].stop) - stage.starts_at for stage in counted),
         saved=sum(lineage.stages[-1].stop for lineage in asked) - planned,
     )
+
+
+def _put_by(project: Project, size: str, names: list[str]) -> list[str]:
+    """Those of `names` that lie in a folder of stages/ and of which nothing has begun."""
+    return [
+        name
+        for name in names
+        if project.in_a_folder(name) and not any((project.runs / size / name).glob(f"*/{runs.PLAN}"))
+    ]
 
 
 def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: list[str]) -> Stage:

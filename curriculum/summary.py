@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from curriculum import imports, readings, schema
+from curriculum.cadence import task_positions
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.stock import SourceChoice
 from curriculum.units import show_count
@@ -109,6 +110,13 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         else None,
         "checkpoint_every": stage.checkpoint_every,
         "evaluate_every": stage.evaluate_every,
+        "tasks": {
+            task: {
+                "every": stage.task_every[task],
+                "times": len([at for at in positions if at <= stage.stop]),
+            }
+            for task, positions in task_positions(stage.plan, stage.task_every).items()
+        },
         "sources": sources,
         "skip": list(plan.labels["skip"]),
         "leave_out": list(plan.labels["leave_out"]),
@@ -216,7 +224,18 @@ def _cost(
     model = stages[-1].plan.model
     count = parameters(model)
     checkpoint_bytes = count * 12
-    kept = len(stages) + KEPT_BY_CADENCE * ends
+    measured = sum(
+        len(
+            {
+                at
+                for found in task_positions(stage.plan, stage.task_every).values()
+                for at in found
+                if at < stage.stop
+            }
+        )
+        for stage in stages
+    )
+    kept = len(stages) + measured + KEPT_BY_CADENCE * ends
     wide = 2 if model["vocab_size"] <= 1 << 16 else 4
     text = sum(choice.windows for choice in choices) * stages[-1].plan.sequence_length * wide
     gpus = machine.nodes * machine.gpus_per_node
@@ -225,7 +244,8 @@ def _cost(
     assumptions = [
         f"a checkpoint holds 12 bytes for each of {count:,} parameters: fp32 weights and both Adam moments",
         f"{kept} checkpoints kept: every stage's end and the last {KEPT_BY_CADENCE} of the cadence"
-        + (" of each curriculum" if ends > 1 else ""),
+        + (" of each curriculum" if ends > 1 else "")
+        + (f", and {measured} at which tasks are measured" if measured else ""),
     ]
     if machine.throughput is not None and gpus:
         hours = float(Fraction(tokens) / machine.throughput / 3600)

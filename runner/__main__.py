@@ -47,6 +47,10 @@ def _carry_out(job: jobs.Job) -> dict[str, Any]:
         return _convert(job)
     if isinstance(job, jobs.DoctorJob):
         return _doctor(job)
+    if isinstance(job, jobs.HarnessJob):
+        from runner import harness
+
+        return harness.measure(job)
     return _prepare(job)
 
 

@@ -47,14 +47,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("curriculum plan ", ["v1.1", "v1.1-chinese", "v1.1-math-code", "v1.1-math-code-control"]),
+        ("curriculum plan v1", ["v1.1", "v1.1-chinese", "v1.1-math-code", "v1.1-math-code-control"]),
+        ("curriculum plan s", ["smollm3"]),
         ("curriculum run v1.1-ch", ["v1.1-chinese"]),
         ("curriculum compare v1.1 v1.1-ch", ["v1.1-chinese"]),
         ("curriculum export v1.1/b", ["v1.1/basic"]),
         ("curriculum plan v1.1 --size ", ["full", "pilot", "rehearsal"]),
         ("curriculum run v1.1 --machine a", ["a100-40g-16x4"]),
         ("curriculum branch v1.1/", ["v1.1/basic", "v1.1/continual", "v1.1/cooldown"]),
-        ("curriculum branch v1.1/basic mine --mixture ", ["chinese", "math-code", "slimpajama"]),
+        ("curriculum branch v1.1/basic mine --mixture ma", ["math-code"]),
+        ("curriculum branch smollm3/d", ["smollm3/decay"]),
         ("curriculum prepare v1.1 --source sl", ["slimpajama", "slimpajama-6b"]),
         ("curriculum diff v1.1 v1.1-c", ["v1.1-chinese"]),
         ("curriculum ver", ["verify"]),

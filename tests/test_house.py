@@ -17,7 +17,7 @@ FLOORS: list[set[str]] = [
     {"yamlfile", "schema", "models", "layout"},
     {"project", "lineage"},
     {"scaling", "imports"},
-    {"segments", "order", "stock", "limits"},
+    {"segments", "order", "stock", "limits", "cadence"},
     {"planner"},
     {"corpora"},
     {
@@ -31,6 +31,7 @@ FLOORS: list[set[str]] = [
         "standing",
         "modelcard",
         "compare",
+        "benchmarks",
         "marks",
         "whereabouts",
     },
@@ -47,6 +48,7 @@ FLOORS: list[set[str]] = [
         "retention",
         "exports",
         "importing",
+        "measuring",
         "remedy",
         "damage",
         "doctor",
@@ -70,6 +72,8 @@ PREPARATION_LIBRARIES = {
 }
 # the one room that may import trackers, which are extras
 TRACKERS = {"wandb", "trackio"}
+# the one room that may import the evaluation harness, an extra
+HARNESS = {"lm_eval"}
 FORBIDDEN_HERE = {"torch", "datatrove", "datasets", "transformers"}
 FORBIDDEN_CALLS = {"eval", "exec"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve"}
@@ -155,6 +159,7 @@ def test_the_runner_knows_no_yaml_and_no_lineage(path: Path) -> None:
 def test_the_runner_trains_with_torch_numpy_safetensors_and_the_standard_library_alone(path: Path) -> None:
     allowed = RUNNER_LIBRARIES | (PREPARATION_LIBRARIES if room(path) in PREPARATION else {"flash_attn"})
     allowed |= TRACKERS if room(path) == "trackers" else set()
+    allowed |= HARNESS if room(path) == "harness" else set()
     for name in imports(path):
         top = name.split(".")[0]
         assert top in allowed or top in sys.stdlib_module_names, f"{path.name} imports {top}"

@@ -15,7 +15,7 @@ VERBS = (
     *(look.status, look.compare, look.report),
     *(ask.batch, ask.trace, ask.diff),
     *(care.verify, care.prune, care.doctor),
-    *(share.export, share.import_),
+    *(share.export, share.import_, share.eval_),
 )
 
 app = typer.Typer(

@@ -47,7 +47,8 @@ def _addresses(root: Path, incomplete: str) -> list[str]:
     name, slash, _ = incomplete.partition("/")
     if not slash:
         return layout.names(root, "stages")
-    return [f"{name}/{stage['name']}" for stage in _read(root, f"stages/{name}.yaml")["stages"]]
+    file = layout.files(root, "stages", name)[0].relative_to(root).as_posix()
+    return [f"{name}/{stage['name']}" for stage in _read(root, file)["stages"]]
 
 
 def _read(root: Path, file: str) -> Any:

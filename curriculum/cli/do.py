@@ -58,6 +58,7 @@ def plan(
 
     Several curricula fold into a tree: what they share is counted once.
     """
+    from curriculum import measuring
     from curriculum.summary import summarise, summarise_tree
     from curriculum.view.plan import plan_view, tree_view
 
@@ -80,6 +81,7 @@ def plan(
             open_console().print(tree_view(tree))
         return
     summary = summarise(compiled, machine, project.machine(machine))
+    summary["harness_installed"] = measuring.installed()
     origins = texts.provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})
@@ -175,6 +177,10 @@ def run(
     console.print(f"\nthe run: {shown}")
     console.print(f"the curves: {shown}/held-out.svg")
     console.print(f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}{at_size}")
+    for line in outcome.unmeasured:
+        console.print(f"not measured: {line}")
+    if outcome.unmeasured:
+        console.print(f"all is trained and saved; what is left: curriculum eval {name}{at_size}")
 
 
 def _stretch(words: str) -> dict[str, int]:

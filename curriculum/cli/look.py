@@ -87,9 +87,10 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Show held-out losses of variants side by side from their shared trunk, with the noise of each difference."""
-    from curriculum import attempts, durable, evaluation, live, marks, overlay, supervisor
+    from curriculum import attempts, benchmarks, durable, evaluation, live, marks, overlay, supervisor
     from curriculum.compare import compare as put_side_by_side
     from curriculum.compare import to_json
+    from curriculum.view.benchmarks import tasks_view
     from curriculum.view.compare import compare_view, rows_apart
 
     project = open_project()
@@ -118,15 +119,25 @@ def compare(
     else:
         left = tuple(f"{gap}: not measured" for gap in evaluation.gaps(request, comparison))
     found = marks.marks(comparison)
-    notes = [*rows_apart(comparison), *comparison.mismatches(), *left]
+    tasks = benchmarks.side_by_side(project, comparison)
+    notes = [*rows_apart(comparison), *comparison.mismatches(), *tasks.mismatches(), *left]
     path = svg or project.runs / size / f"compare-{'-'.join(names)}.svg"
     durable.make_directory(path.parent)
     title = f"{', '.join(names)}: size {size}"
     durable.write_bytes(path, overlay.overlay(comparison, title).encode(), replace=True)
     if as_json:
-        print_json({**to_json(comparison), "marks": marks.to_json(found), "notes": notes, "svg": str(path)})
+        print_json(
+            {
+                **to_json(comparison),
+                "tasks": benchmarks.to_json(tasks),
+                "marks": marks.to_json(found),
+                "notes": notes,
+                "svg": str(path),
+            }
+        )
     else:
-        console.print(compare_view(comparison, found, notes, console.width))
+        beside = tasks_view(tasks, console.width)
+        console.print(compare_view(comparison, found, notes, console.width, beside))
         console.print(f"\nthe curves: {os.path.relpath(path)}")
     if check and not marks.kept(found):
         raise typer.Exit(1)

@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 import typer
 
 from curriculum.cli import completion
-from curriculum.cli.words import AsJson, Size, open_console, open_project, print_json, stopped
+from curriculum.cli.words import (
+    AsJson,
+    MachineName,
+    Size,
+    compiled_with_texts,
+    open_console,
+    open_project,
+    print_json,
+    stopped,
+)
 
 
 def export(
@@ -72,3 +81,114 @@ def import_(
     console.print(found_view(importing.found(made)))
     console.print(f"wrote {os.path.relpath(path)}: rate, batch, lengths and mixture are yours to edit")
     console.print(f"next: curriculum plan {name} --size full")
+
+
+def eval_(
+    address: Annotated[
+        str,
+        typer.Argument(
+            help="which checkpoint: NAME[/STAGE][@TOKENS], as in v1.1@1.5T; without --tasks, a curriculum",
+            autocompletion=completion.addresses,
+        ),
+    ],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="tasks or groups, divided by commas; without it, what `every: {tasks: …}` asks for"
+        ),
+    ] = None,
+    tasks_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="a folder of task files of your own (their Python runs); tasks/ is looked at anyway"
+        ),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="worked examples before each question; unsaid, as the task says")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="only the first documents of each task, for a try")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="requests at a time")] = 8,
+    again: Annotated[bool, typer.Option("--again", help="measure anew what is measured already")] = False,
+    confirm_run_unsafe_code: Annotated[
+        bool,
+        typer.Option("--confirm-run-unsafe-code", help="allow tasks that run code which the model wrote"),
+    ] = False,
+    size: Size = "rehearsal",
+    machine: MachineName = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a checkpoint on tasks of lm-evaluation-harness (the extra `eval`), and keep the scores beside it."""
+    from curriculum import attempts, benchmarks, exports, live, measuring, supervisor
+    from curriculum.errors import PlanError
+    from curriculum.lineage import parse_address
+    from curriculum.view.benchmarks import scores_view
+
+    project = open_project()
+    console = open_console(stderr=as_json)
+    where = parse_address(address)
+    request = attempts.Run(
+        project=project,
+        curriculum=where.curriculum,
+        size=size,
+        machine=machine,
+        listener=live.Progress(console),
+    )
+    names = measuring.names_of(tasks or ())
+    asked = measuring.Asked(
+        tasks=names,
+        tasks_from=tasks_from,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        batch_size=batch_size,
+        confirm_run_unsafe_code=confirm_run_unsafe_code,
+        again=again,
+    )
+    left: tuple[str, ...] = ()
+    only: str | None = None
+    if names:
+        found = exports.find(project, where, size, "eval {} --tasks …")
+        with supervisor.stop_on_signals() as stop:
+            done = measuring.measure(request, found, asked, stop)
+        compiled = found.compiled
+        only = f"{compiled.stages[-1].name}, {found.position:,} tokens"
+    else:
+        if str(where) != where.curriculum or num_fewshot is not None or limit is not None or again:
+            raise PlanError(
+                "without `--tasks`, what the stage file asks for is measured, at every kept checkpoint",
+                hint=f"name the tasks, as in `curriculum eval {address} --tasks hellaswag,piqa`; or give the "
+                "curriculum's name alone",
+            )
+        compiled, _ = compiled_with_texts(project, where.curriculum, size)
+        if not any(stage.task_every for stage in compiled.stages):
+            raise PlanError(
+                f"no stage of `{where.curriculum}` asks for tasks",
+                hint="name them, as in `--tasks hellaswag,piqa`; or in the stage file: `every: {tasks: {piqa: 100B}}`",
+            )
+        if measuring.due(project, compiled):
+            measuring.check_installed()
+        with supervisor.stop_on_signals() as stop:
+            caught_up = measuring.catch_up(request, compiled, stop, asked)
+        done, left = not caught_up.stopped, caught_up.left
+    if not done:
+        tried = f" --tasks {','.join(names)}" if names else ""
+        raise stopped(f"curriculum eval {address} --size {size}{tried}")
+    known = benchmarks.by_point(project, [compiled])
+    shown = [(point, scores) for point, scores in known.items() if only in (None, str(point))]
+    if as_json:
+        rows = [
+            {"stage": point.stage, "position": point.position, **benchmarks.plain(score)}
+            for point, scores in shown
+            for score in scores.values()
+        ]
+        print_json({"scores": rows, "left": list(left)})
+    else:
+        console.print(scores_view(shown))
+        for stage in dict.fromkeys(point.stage for point, _ in shown):
+            folder = project.stage_folder(size, *stage.split("/")) / benchmarks.FOLDER
+            console.print(f"kept in {os.path.relpath(folder)}")
+        for line in left:
+            console.print(f"not measured: {line}")
+    if left:
+        raise typer.Exit(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, ledger, results, runs, summary
+from curriculum import benchmarks, checkpoints, corpora, durable, layout, ledger, results, runs, summary
 from curriculum.errors import CheckpointError, DataError
 from curriculum.mixing import Ramp
 from curriculum.plan import StagePlan
@@ -54,6 +54,7 @@ class Stage:
     pinned: Mapping[int, tuple[str, ...]]
     training: Training
     losses: Mapping[str, tuple[Point, ...]]
+    scores: Mapping[int, Mapping[str, benchmarks.Score]]
     ledger: tuple[ledger.Entry, ...]
     attempts: tuple[Attempt, ...]
     nonfinite_steps: int | None
@@ -241,6 +242,7 @@ def _stage(
         pinned=checkpoints.pinned(folder),
         training=measured,
         losses={source: tuple(sorted(line)) for source, line in sorted(losses.items())},
+        scores={at: benchmarks.scores(found) for at, found in benchmarks.records(folder).items()},
         ledger=entries,
         attempts=_attempts(folder / "attempts"),
         nonfinite_steps=nonfinite if isinstance(nonfinite, int) else None,
@@ -284,7 +286,10 @@ def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[Shown, ...]:
         for stage in lineage.stages:
             stages[stage.setting.curriculum] = None
             mixtures[stage.setting.mixture] = None
-    paths = [f"stages/{name}.yaml" for name in stages] + [f"mixtures/{name}.yaml" for name in mixtures]
+    named = [("stages", name) for name in stages] + [("mixtures", name) for name in mixtures]
+    paths = [
+        p.relative_to(project.root).as_posix() for at, n in named for p in layout.files(project.root, at, n)
+    ]
     shown = []
     room = LARGEST_FILES
     for path in [*paths, "sizes.yaml", "sources.yaml", "machines.yaml"]:

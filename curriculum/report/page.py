@@ -20,6 +20,7 @@ def page(story: Story) -> str:
         sections.curriculum(story),
         sections.training(story),
         sections.held_out(story),
+        records.tasks(story),
         records.mixture(story),
         records.lineage(story),
         records.environment(story),

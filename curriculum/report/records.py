@@ -103,6 +103,39 @@ def _mixture_rows(
     return rows
 
 
+def tasks(story: Story) -> str | None:
+    """What lm-evaluation-harness measured; None where nothing was."""
+    rows: list[list[m.Cell]] = []
+    versions: set[str] = set()
+    for stage in story.stages.values():
+        every: list[list[m.Cell]] = []
+        for position, scores in stage.scores.items():
+            for score in scores.values():
+                versions.add(score.harness)
+                error = "" if score.error is None else f"± {score.error:.4f}"
+                shots = "" if score.num_fewshot is None else str(score.num_fewshot)
+                documents = show_exact(score.documents) + (", the first" if score.limit is not None else "")
+                value = f"{score.value:.4f}"
+                every.append(
+                    [
+                        stage.name,
+                        show_exact(position),
+                        score.task,
+                        score.metric,
+                        shots,
+                        documents,
+                        value,
+                        error,
+                    ]
+                )
+        rows += m.thinned(every, story.rows_of_a_stage(80))
+    if not rows:
+        return None
+    columns = ("stage", "#tokens", "task", "metric", "#shots", "#documents", "#score", "#standard error")
+    lead = f"Measured on exported checkpoints by lm-eval {', '.join(sorted(versions))}, on its own scales."
+    return m.section("tasks", "Tasks", lead, [m.table("Scores of tasks", columns, rows)])
+
+
 def lineage(story: Story) -> str:
     """The tree of the named curricula and the checkpoints that are kept."""
     styles = line_styles(story)

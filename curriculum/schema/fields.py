@@ -38,7 +38,7 @@ LARGEST_SIZE: Final = 2**31 - 1
 
 _NAME = re.compile(r"[a-z][a-z0-9.-]*")
 _HUB = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
-_SCALING = re.compile(r"(\d{1,10})\s*->\s*(\d{1,10})(?:\s+sequences?)?", re.ASCII)
+_SCALING = re.compile(r"(\d{1,10})\s*->\s*(\d{1,10})(?:\s+sequences?)?|(\d{1,10})\s+sequences?", re.ASCII)
 
 Said: TypeAlias = Literal["number", "scale", "unit"]
 
@@ -83,9 +83,9 @@ def written(*patterns: str) -> str:
 
 
 class BatchScale(NamedTuple):
-    """A batch of `from_` sequences becomes one of `to`; every other batch keeps its ratio to it."""
+    """A batch of `from_` sequences (None: the root's own) becomes one of `to`; every other keeps its ratio to it."""
 
-    from_: int
+    from_: int | None
     to: int
 
 
@@ -302,10 +302,13 @@ def rate(unit: str, example: str) -> Form:
 @form(type="string", pattern=written(_SCALING.pattern), examples=["896 -> 16 sequences"])
 def batch_scale(value: Any) -> BatchScale:
     found = _SCALING.fullmatch(value.strip()) if isinstance(value, str) else None
-    sides = [int(side) for side in found.groups()] if found else []
+    sides = [int(side) for side in found.groups() if side is not None] if found else []
     if not sides or not all(1 <= side <= LARGEST_SIZE for side in sides):
-        raise Refusal(f"must say which batch becomes which, not {seen(value)}", "as in `896 -> 16 sequences`")
-    return BatchScale(*sides)
+        raise Refusal(
+            f"must say which batch becomes which, not {seen(value)}",
+            "as in `896 -> 16 sequences`, or `16 sequences` for the root's whatever it is",
+        )
+    return BatchScale(sides[0] if len(sides) == 2 else None, sides[-1])
 
 
 def unknown_key(key: object, keys: Iterable[str]) -> Refusal:

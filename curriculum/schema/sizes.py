@@ -15,7 +15,9 @@ class SizeRates(Entry):
 
     max: Rate | None = Field(default=None, description="The highest value of the root's curve at this size.")
     min: RateOrNone | None = Field(default=None, description="The value at its horizon.")
-    warmup: Span | None = Field(default=None, description="Its warm-up, in this size's own steps or tokens.")
+    warmup: Span | None = Field(
+        default=None, description="The root's warm-up, in this size's own steps or tokens."
+    )
 
     @model_validator(mode="after")
     def _min_below_max(self) -> Self:
@@ -49,7 +51,7 @@ class SizeEntry(Entry):
     tokens: Scale | None = Field(default=None, description="The scale of every length; as in `1e-6`.")
     batch: BatchScaling | None = Field(
         default=None,
-        description="What the root's batch becomes, others keep their ratio; as in `896 -> 16 sequences`.",
+        description="What the root's batch becomes, others keep their ratio to it; as in `16 sequences`.",
     )
     sequence_length: Size | None = Field(default=None, description="Tokens of a window.")
     tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")

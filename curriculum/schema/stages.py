@@ -208,6 +208,10 @@ class EveryEntry(Entry):
     checkpoint: Span | None = Field(
         default=None, description="Between checkpoints; every stage's end is one anyway."
     )
+    tasks: dict[Text, Span] = Field(
+        default={},
+        description="Task or group of lm-evaluation-harness to its cadence; as in `{tinyllama_commonsense: 100B}`.",
+    )
 
 
 class SkipEntry(Entry):

@@ -16,12 +16,12 @@ from curriculum.view.tables import table
 
 BETWEEN_ENDS = 3  # rows between two stage ends; all of them are in the JSON
 _GAP = 2
-_NAME_WIDTH = 15
+NAME_WIDTH = 15
 _STYLES = {SHOWN: "green", CONTRARY: "red", MEASURED: ""}
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
+class Column:
     heading: str
     cells: tuple[Text, ...]
 
@@ -31,13 +31,21 @@ class _Column:
 
 
 def compare_view(
-    comparison: Comparison, found: Sequence[Mark], notes: Sequence[str], width: int
+    comparison: Comparison,
+    found: Sequence[Mark],
+    notes: Sequence[str],
+    width: int,
+    tasks: Sequence[RenderableType] = (),
 ) -> RenderableType:
-    """The whole answer for a console of `width` columns; wide tables are cut between variants, never inside."""
+    """The whole answer for a console of `width` columns; wide tables are cut between variants, never inside.
+
+    `tasks` are the tables of what lm-evaluation-harness measured.
+    """
     parts: list[RenderableType] = [_heading(comparison), Text()]
     parts += _tokens(comparison, width)
     for source in comparison.sources:
         parts += [Text(), *_block(comparison, source, width)]
+    parts += tasks
     base = comparison.names[comparison.against]
     parts.append(
         Text(
@@ -100,11 +108,11 @@ def _tokens(comparison: Comparison, width: int) -> list[RenderableType]:
         return []
     since = " since the trunk" if comparison.trunk is not None else ""
     columns = [
-        _Column(broken(name, _NAME_WIDTH), tuple(Text(show_count(t[s]) if s in t else "-") for s in sources))
+        Column(broken(name, NAME_WIDTH), tuple(Text(show_count(t[s]) if s in t else "-") for s in sources))
         for name, t in zip(comparison.names, comparison.tokens, strict=True)
     ]
-    labels = [_Column(f"tokens read{since}", tuple(Text(source) for source in sources))]
-    return _tables(labels, [columns], width)
+    labels = [Column(f"tokens read{since}", tuple(Text(source) for source in sources))]
+    return tables_that_fit(labels, [columns], width)
 
 
 def _block(comparison: Comparison, source: str, width: int) -> list[RenderableType]:
@@ -114,26 +122,26 @@ def _block(comparison: Comparison, source: str, width: int) -> list[RenderableTy
     if not rows:
         return [title, Text("  not measured")]
     labels = [
-        _Column("end of", tuple(Text(row.ends or "") for row in rows)),
-        _Column("tokens", tuple(Text(show_count(row.position)) for row in rows)),
+        Column("end of", tuple(Text(row.ends or "") for row in rows)),
+        Column("tokens", tuple(Text(show_count(row.position)) for row in rows)),
     ]
     losses = [
-        _Column(
-            broken(name, _NAME_WIDTH),
+        Column(
+            broken(name, NAME_WIDTH),
             tuple(_loss(comparison.loss(row.points[number], source)) for row in rows),
         )
         for number, name in enumerate(comparison.names)
     ]
     base = comparison.names[comparison.against]
     differences = [
-        _Column(
+        Column(
             f"{broken(name, 17)}\n{broken('- ' + base, 17)}",
             tuple(_difference(comparison, row, number, source) for row in rows),
         )
         for number, name in enumerate(comparison.names)
         if number != comparison.against
     ]
-    return [title, *_tables(labels, [losses, differences], width)]
+    return [title, *tables_that_fit(labels, [losses, differences], width)]
 
 
 def _role(comparison: Comparison, source: str) -> str:
@@ -207,14 +215,14 @@ def broken(name: str, width: int) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _tables(labels: list[_Column], groups: list[list[_Column]], width: int) -> list[RenderableType]:
+def tables_that_fit(labels: list[Column], groups: list[list[Column]], width: int) -> list[RenderableType]:
     """One table if everything fits, else one or more for each group of columns, each with the labels."""
     every = [column for group in groups for column in group]
     if _width([*labels, *every]) <= width:
         return [_table(labels, every)]
     tables: list[RenderableType] = []
     for group in groups:
-        here: list[_Column] = []
+        here: list[Column] = []
         for column in group:
             if here and _width([*labels, *here, column]) > width:
                 tables.append(_table(labels, here))
@@ -224,11 +232,11 @@ def _tables(labels: list[_Column], groups: list[list[_Column]], width: int) -> l
     return tables
 
 
-def _width(columns: list[_Column]) -> int:
+def _width(columns: list[Column]) -> int:
     return sum(column.width for column in columns) + _GAP * (len(columns) - 1)
 
 
-def _table(labels: list[_Column], columns: list[_Column]) -> RenderableType:
+def _table(labels: list[Column], columns: list[Column]) -> RenderableType:
     drawn = table(
         (labels[0].heading, "left"), *((column.heading, "right") for column in (*labels[1:], *columns))
     )

@@ -51,6 +51,16 @@ def plan_view(
         _cost(summary["cost"]),
     ]
     notes = [(stage["stage"], note) for stage in summary["stages"] for note in stage["notes"]]
+    if any(stage["tasks"] for stage in summary["stages"]):
+        parts += [Text(), *_tasks(summary["stages"])]
+        if not summary["harness_installed"]:
+            notes.append(
+                (
+                    "tasks",
+                    "lm-evaluation-harness is not installed here (`pip install 'curriculum[eval]'`): training goes "
+                    "on all the same, and `curriculum eval` measures the kept checkpoints later",
+                )
+            )
     if notes:
         parts.append(Text("\nto know", style="bold"))
         parts += [Text(f"  {where}: {note}") for where, note in notes]
@@ -167,6 +177,22 @@ def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[Rendera
             )
         if events:
             lines += [Text(f"{stage['stage']} {event}") for event in stage["events"]]
+    return lines
+
+
+def _tasks(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """What is measured when, by lm-evaluation-harness."""
+    lines: list[RenderableType] = [
+        Text("tasks  measured after the last step, or by `curriculum eval`", style="bold")
+    ]
+    for stage in stages:
+        for task, entry in stage["tasks"].items():
+            lines.append(
+                Text(
+                    f"  {stage['stage']}: {task} every {show_count(entry['every'])} tokens, at "
+                    f"{entry['times']} {'checkpoints that are' if entry['times'] != 1 else 'checkpoint that is'} kept"
+                )
+            )
     return lines
 
 

@@ -36,6 +36,8 @@ def standing_view(standing: Standing) -> RenderableType:
         parts.append(
             Text(f"{stray.folder}  no stage file names it any more: {far}{of} tokens", style="yellow")
         )
+    if standing.put_by:
+        parts.append(Text(f"in folders of stages/, not begun: {', '.join(standing.put_by)}", style="dim"))
     if standing.branches:
         saved = f", {show_count(standing.saved)} spared by sharing trunks" if standing.saved else ""
         parts.append(

@@ -33,8 +33,8 @@ from curriculum.units import Length, parse_fraction
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES: dict[str, type[BaseModel]] = {
-    **{f"stages/{path.name}": CurriculumFile for path in sorted(ROOT.glob("stages/*.yaml"))},
-    **{f"mixtures/{path.name}": MixtureFile for path in sorted(ROOT.glob("mixtures/*.yaml"))},
+    **{path.relative_to(ROOT).as_posix(): CurriculumFile for path in sorted(ROOT.glob("stages/**/*.yaml"))},
+    **{path.relative_to(ROOT).as_posix(): MixtureFile for path in sorted(ROOT.glob("mixtures/**/*.yaml"))},
     "sources.yaml": SourcesFile,
     "sizes.yaml": SizesFile,
     "machines.yaml": MachinesFile,
@@ -102,7 +102,7 @@ def test_every_name_in_a_shipped_file_leads_somewhere() -> None:
             assert file.weights.keys() <= sources.sources.keys()
         if isinstance(file, CurriculumFile):
             for stage in file.stages:
-                assert stage.mixture is None or f"mixtures/{stage.mixture}.yaml" in FILES
+                assert stage.mixture is None or stage.mixture in {Path(path).stem for path in FILES}
             assert file.tokenizer is None or file.tokenizer in sources.tokenizers
     for size in sizes.values():
         assert {*size.stand_ins, *size.stand_ins.values()} <= sources.sources.keys()
@@ -123,7 +123,7 @@ def test_the_rehearsal_stands_in_for_every_corpus_of_the_mixtures() -> None:
 def test_the_rehearsal_is_the_design_s() -> None:
     rehearsal = shipped("sizes.yaml").root["rehearsal"]
     assert rehearsal.tokens == Fraction(1, 10**6)
-    assert rehearsal.batch == BatchScale(896, 16)
+    assert rehearsal.batch == BatchScale(None, 16)
     assert rehearsal.learning_rate.warmup == Length(20, "steps")
     assert rehearsal.model.model_dump(exclude_none=True) == {
         "hidden_size": 128,

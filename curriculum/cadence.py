@@ -1,0 +1,66 @@
+"""How often, on the token clock, a stage saves, evaluates and has tasks measured; none of it changes the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from curriculum.errors import PlanError
+from curriculum.lineage import Setting
+from curriculum.plan import StagePlan
+from curriculum.scaling import Scaler
+from curriculum.units import show_count
+
+MOST_TASK_POSITIONS = 1000
+"""In a stage: each is a checkpoint that is kept."""
+
+
+def cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> tuple[int, int]:
+    """Tokens between checkpoints and between evaluations at this size; `notes` says where a ceiling changed them."""
+    length = plan.end - plan.start
+    found = []
+    most = scaler.size.at_most
+    for what, stated, at_most in (
+        ("checkpoint", setting.every.checkpoint, most.checkpoints if most else None),
+        ("evaluate", setting.every.evaluate, most.evaluations if most else None),
+    ):
+        tokens = scaler.length(setting, stated, "every") if stated is not None else length
+        if at_most is not None and length > tokens * at_most:
+            tokens = -(-length // at_most)
+            notes.append(
+                f"`every: {what}` becomes {show_count(tokens)} tokens: at most {at_most} a stage at this size"
+            )
+        found.append(tokens)
+    return found[0], found[1]
+
+
+def task_cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> dict[str, int]:
+    """Each task of the stage to its cadence in tokens at this size; PlanError for one that would fill the disk."""
+    found = {}
+    most = scaler.size.at_most.evaluations if scaler.size.at_most else None
+    length = plan.end - plan.start
+    for task, stated in setting.every.tasks.items():
+        tokens = scaler.length(setting, stated, "every")
+        if most is not None and length > tokens * most:
+            tokens = -(-length // most)
+            notes.append(
+                f"`{task}` is measured every {show_count(tokens)} tokens: at most {most} times a stage at this size"
+            )
+        times = min(length // tokens, plan.steps)
+        if times > MOST_TASK_POSITIONS:
+            raise PlanError(
+                f"measuring `{task}` every {stated} would keep {times:,} checkpoints of stage `{setting.stage}`",
+                place=setting.place("every"),
+                hint=f"each is kept on disk: take a longer cadence, at most {MOST_TASK_POSITIONS:,} times a stage",
+            )
+        found[task] = tokens
+    return found
+
+
+def task_positions(plan: StagePlan, every: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Where each task is measured: at the step boundary at or past each multiple of its cadence, and at the end."""
+    found = {}
+    for task, tokens in every.items():
+        multiples = range((plan.start // tokens + 1) * tokens, plan.end + 1, tokens)
+        steps = {-((plan.start - multiple) // plan.batch_tokens) for multiple in multiples}
+        found[task] = tuple(plan.start + step * plan.batch_tokens for step in sorted(steps | {plan.steps}))
+    return found

@@ -1,0 +1,205 @@
+"""From a checkpoint to its scores: exports it, has lm-evaluation-harness measure it, and keeps what it found.
+
+The harness is an extra. Nothing here runs while something is trained, and what fails here stops no training.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from curriculum import benchmarks, checkpoints, durable, exports, runs
+from curriculum import job as jobs
+from curriculum.attempts import Run, carry_out, fresh_attempt
+from curriculum.cadence import task_positions
+from curriculum.errors import CurriculumError, NotFound, PlanError
+from curriculum.lineage import Address
+from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
+from curriculum.supervisor import StopRequested
+
+TASKS = "tasks"
+"""The folder of a project that holds task files of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is to be measured and how; None leaves it to the task."""
+
+    tasks: tuple[str, ...]
+    tasks_from: Path | None = None
+    num_fewshot: int | None = None
+    limit: int | None = None
+    batch_size: int = 8
+    confirm_run_unsafe_code: bool = False
+    again: bool = False
+
+
+def installed() -> bool:
+    return importlib.util.find_spec("lm_eval") is not None
+
+
+def check_installed() -> None:
+    if not installed():
+        raise PlanError(
+            "lm-evaluation-harness is not installed: it measures the tasks",
+            hint="`pip install 'curriculum[eval]'`; training and all else work without it",
+        )
+
+
+def outputs(stage_folder: Path, found: exports.Found, asked: Asked) -> dict[str, Path]:
+    """Each task's record at a checkpoint, whether it is there or not."""
+    name = checkpoints.name(int(found.state["generation"]), found.position)
+    return {
+        task: benchmarks.path_of(stage_folder, name, task, asked.num_fewshot, asked.limit)
+        for task in asked.tasks
+    }
+
+
+def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequested) -> bool:
+    """Measure what is not measured yet at a checkpoint, or all of it `again`; false when it was asked to stop.
+
+    The exported directory lives as long as the measuring. RunFailed with the harness's reason when it refuses.
+    """
+    folders = _folders(request.project, asked)
+    stage_folder = runs.stage_folder(request.project, found.compiled, found.compiled.stages[-1])
+    wanted = outputs(stage_folder, found, asked)
+    if not asked.again:
+        wanted = {task: path for task, path in wanted.items() if not path.exists()}
+    if not wanted:
+        return True
+    check_installed()
+    attempt = fresh_attempt(stage_folder / "attempts")
+    model = attempt / "model"
+    fresh = {task: attempt / "records" / path.name for task, path in wanted.items()}
+    export = exports.export_job(request.project, found, model, "source")
+    where = exports.written(found.address)
+    try:
+        if not carry_out(request, export, f"the export of {where}", None, stop):
+            return False
+        job = jobs.HarnessJob(
+            attempt_folder=str(attempt),
+            model=str(model),
+            # Again: written aside, so that a failure leaves what was known.
+            outputs={task: str(fresh[task] if asked.again else path) for task, path in wanted.items()},
+            identity={
+                "address": where,
+                "size": found.compiled.size_name,
+                "generation": int(found.state["generation"]),
+                "position": found.position,
+                "step": int(found.state["step"]),
+                "history": str(found.state["history"]),
+                "dtype": export.dtype,
+            },
+            folders=tuple(map(str, folders)),
+            num_fewshot=asked.num_fewshot,
+            limit=asked.limit,
+            batch_size=asked.batch_size,
+            device=request.machine_entry.device,
+            confirm_run_unsafe_code=asked.confirm_run_unsafe_code,
+        )
+        done = carry_out(request, job, f"{', '.join(wanted)} at {where}", None, stop)
+        if asked.again:
+            for task, path in wanted.items():
+                if fresh[task].exists():
+                    durable.make_directory(path.parent)
+                    durable.write_bytes(path, fresh[task].read_bytes(), replace=True)
+        return done
+    finally:
+        if model.is_dir():
+            durable.remove_tree(model)
+
+
+def _folders(project: Project, asked: Asked) -> list[Path]:
+    folders = [project.root / TASKS] if (project.root / TASKS).is_dir() else []
+    if asked.tasks_from is not None:
+        if not asked.tasks_from.is_dir():
+            raise NotFound(
+                f"`{asked.tasks_from}` is no folder",
+                hint="`--tasks-from` names a folder of the harness's task files",
+            )
+        folders.append(asked.tasks_from.resolve())
+    return folders
+
+
+# --- the cadence of `every: {tasks: …}` ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """Tasks that a stage asks for at a kept checkpoint and that are not measured there."""
+
+    stage: CompiledStage
+    position: int
+    tasks: tuple[str, ...]
+
+
+def due(project: Project, compiled: Compiled) -> list[Due]:
+    """What the lineage's cadences ask for at checkpoints that are there, in the order of the clock."""
+    found = []
+    for stage in compiled.stages:
+        folder = runs.stage_folder(project, compiled, stage)
+        wanted: dict[int, list[str]] = {}
+        for task, positions in task_positions(stage.plan, stage.task_every).items():
+            for position in positions:
+                kept = runs.checkpoint_at(folder, position) if position <= stage.stop else None
+                if kept is not None and not benchmarks.path_of(folder, kept.name, task).exists():
+                    wanted.setdefault(position, []).append(task)
+        found += [Due(stage=stage, position=at, tasks=tuple(tasks)) for at, tasks in sorted(wanted.items())]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """How the catching up ended; `left` says, a line each, what stays unmeasured and why."""
+
+    stopped: bool
+    measured: int
+    left: tuple[str, ...]
+
+
+def catch_up(request: Run, compiled: Compiled, stop: StopRequested, asked: Asked | None = None) -> CaughtUp:
+    """Measure all that is due, checkpoint by checkpoint. What fails is told and left for the next time."""
+    waiting = due(request.project, compiled)
+    if waiting and not installed():
+        tasks = ", ".join(dict.fromkeys(task for one in waiting for task in one.tasks))
+        why = "lm-evaluation-harness is not installed, `pip install 'curriculum[eval]'`"
+        return CaughtUp(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {why}",))
+    left: list[str] = []
+    measured = 0
+    failed: set[str] = set()
+    for one in waiting:
+        together = tuple(task for task in one.tasks if task not in failed)
+        groups = [together]
+        while groups:
+            wanted = groups.pop(0)
+            if not wanted:
+                continue
+            try:
+                found = exports.find(request.project, address_of(compiled, one), compiled.size_name)
+                if not measure(request, found, replace(asked or Asked(tasks=()), tasks=wanted), stop):
+                    return CaughtUp(True, measured, tuple(left))
+                measured += len(wanted)
+            except CurriculumError as error:
+                if len(wanted) > 1:  # each alone, so that one takes no other with it
+                    groups += [(task,) for task in wanted]
+                    continue
+                failed.update(wanted)  # not tried at every checkpoint again
+                why = error.what + (f"; {error.hint}" if error.hint else "")
+                left.append(f"{wanted[0]}, from {one.position:,} tokens on: {why}")
+    return CaughtUp(False, measured, tuple(left))
+
+
+def address_of(compiled: Compiled, one: Due) -> Address:
+    """The address at which the checkpoint of a step boundary stands: positions in addresses are full-size."""
+    setting = one.stage.setting
+    if one.position == one.stage.plan.end:
+        return Address(setting.curriculum, setting.stage)
+    return Address(setting.curriculum, setting.stage, int(one.position / compiled.scale))
+
+
+def names_of(words: Sequence[str]) -> tuple[str, ...]:
+    """Task names as given on a command line: several options, each with one or several divided by commas."""
+    return tuple(dict.fromkeys(name for word in words for part in word.split(",") if (name := part.strip())))

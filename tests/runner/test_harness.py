@@ -1,0 +1,189 @@
+"""What is kept of lm-evaluation-harness's results, and how its refusals are told; the harness itself is not loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curriculum import durable
+from curriculum import job as jobs
+from curriculum.errors import DataError, PlanError
+from runner import harness
+
+
+def sample(number: int, value: float, chosen: str = "none") -> dict[str, Any]:
+    return {"doc_hash": f"d{number}", "prompt_hash": "p", "target_hash": "t", "filter": chosen, "acc": value}
+
+
+FOUND: dict[str, Any] = {
+    "results": {
+        "quiz": {
+            "alias": "quiz",
+            "sample_len": 4,
+            "acc,none": 0.5,
+            "acc_stderr,none": 0.25,
+            "acc,strict": 0.25,
+            "acc_stderr,strict": "N/A",
+            "perplexity,none": float("nan"),
+        },
+        "both": {"alias": "both"},
+    },
+    "group_subtasks": {"both": ["quiz"]},
+    "configs": {
+        "quiz": {
+            "task": "quiz",
+            "doc_to_text": "{{q}}",
+            "num_fewshot": 2,
+            "metadata": {"config_source": "/a"},
+        }
+    },
+    "versions": {"quiz": 1.0},
+    "n-shot": {"quiz": 2},
+    "higher_is_better": {"quiz": {"acc": True}},
+    "n-samples": {"quiz": {"original": 9, "effective": 2}},
+    "samples": {"quiz": [sample(0, 1.0), sample(0, 0.0, "strict"), sample(1, 0.0), sample(1, 0.0, "strict")]},
+}
+
+
+def test_a_record_keeps_numbers_versions_shots_and_the_score_of_every_document() -> None:
+    kept = harness.read(FOUND)
+    quiz = kept["tasks"]["quiz"]
+    assert quiz["metrics"] == {
+        "acc,none": {"value": 0.5, "error": 0.25, "higher_is_better": True},
+        "acc,strict": {"value": 0.25, "error": None, "higher_is_better": True},
+    }
+    assert (quiz["version"], quiz["num_fewshot"], quiz["documents"], quiz["of"]) == (1.0, 2, 2, 9)
+    assert (quiz["preferred"], quiz["per_document"]) == ("acc,none", [1.0, 0.0])
+    assert kept["groups"] == {"both": {"members": ["quiz"], "metrics": {}, "preferred": None}}
+    json.dumps(kept, allow_nan=False)
+
+
+def test_a_record_knows_other_documents_and_another_prompt_but_not_where_the_file_lay() -> None:
+    def changed(key: str, value: Any) -> dict[str, Any]:
+        config = {**FOUND["configs"]["quiz"], key: value}
+        return harness.read({**FOUND, "configs": {"quiz": config}})["tasks"]["quiz"]
+
+    quiz = harness.read(FOUND)["tasks"]["quiz"]
+    assert changed("metadata", {"config_source": "/b"})["definition"] == quiz["definition"]
+    assert changed("doc_to_text", "{{other}}")["definition"] != quiz["definition"]
+    fewer = {**FOUND, "samples": {"quiz": FOUND["samples"]["quiz"][2:]}}
+    assert harness.read(fewer)["tasks"]["quiz"]["digest"] != quiz["digest"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "chosen"),
+    [
+        (["acc,none", "acc_norm,none"], "acc_norm,none"),
+        (["em,none", "f1,none"], "f1,none"),
+        (["pass@1,create_test"], "pass@1,create_test"),
+        (["exact_match,strict-match", "exact_match,flexible"], "exact_match,strict-match"),
+        ([], None),
+    ],
+)
+def test_one_metric_stands_for_a_task_as_the_harness_s_tables_have_it(
+    metrics: list[str], chosen: str | None
+) -> None:
+    assert harness.preferred({key: {} for key in metrics}) == chosen
+
+
+def test_a_document_without_one_number_leaves_no_list() -> None:
+    odd = {**FOUND, "samples": {"quiz": [{**sample(0, 1.0), "acc": (1, 2)}]}}
+    assert harness.read(odd)["tasks"]["quiz"]["per_document"] is None
+
+
+@dataclass
+class Entry:
+    cfg: dict[str, Any] | None = None
+
+
+INDEX = {
+    "all": Entry({"group": "all", "task": ["quiz", {"group": "inner", "num_fewshot": 3}, {"task": "code"}]}),
+    "inner": Entry({"group": "inner", "task": ["quiz", "gone", {"task": "here", "dataset_path": "json"}]}),
+    "quiz": Entry({"task": "quiz"}),
+    "code": Entry({"task": "code", "unsafe_code": True}),
+}
+
+
+def test_a_name_that_no_file_defines_is_found_however_deep_it_stands() -> None:
+    assert harness._unknown(INDEX, ["all", "nothing"]) == [("nothing", None), ("gone", "inner")]
+    assert harness._unknown(INDEX, ["quiz"]) == []
+
+
+def test_a_task_that_runs_the_model_s_code_wants_consent_also_inside_a_group() -> None:
+    index = {**INDEX, "inner": Entry({"group": "inner", "task": ["quiz"]})}
+    harness._check_safe(index, ["quiz", "inner"])
+    with pytest.raises(PlanError, match="`code` runs code that the model wrote") as refused:
+        harness._check_safe(index, ["all"])
+    assert "--confirm-run-unsafe-code" in str(refused.value.hint)
+
+
+def offline() -> None:
+    try:
+        raise ConnectionError("Couldn't reach 'a/b' on the Hub (OfflineModeIsEnabled)\nmore")
+    except ConnectionError as error:
+        raise FileNotFoundError("Dataset a/b is not cached") from error
+
+
+def missing_file() -> None:
+    raise FileNotFoundError("Unable to find '/x/quiz.jsonl'")
+
+
+@pytest.mark.parametrize(
+    ("fault", "what", "hint"),
+    [
+        (
+            offline,
+            r"the data of `quiz` cannot be had: Couldn't reach 'a/b' on the Hub \(OfflineModeIsEnabled\)",
+            "HF_HOME",
+        ),
+        (
+            missing_file,
+            r"`quiz` cannot be loaded: FileNotFoundError: Unable to find '/x/quiz.jsonl'",
+            "relative paths",
+        ),
+    ],
+)
+def test_missing_data_is_told_with_the_way_out(fault: Callable[[], None], what: str, hint: str) -> None:
+    with pytest.raises(DataError, match=what) as refused, harness._explained("quiz"):
+        fault()
+    assert hint in str(refused.value.hint)
+
+
+def job(tmp_path: Path) -> jobs.HarnessJob:
+    return jobs.HarnessJob(
+        attempt_folder=str(tmp_path), model="m", outputs={"quiz": str(tmp_path / "quiz.json")}, identity={}
+    )
+
+
+def test_without_the_harness_the_job_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PlanError, match="not installed") as refused:
+        harness.measure(job(tmp_path))
+    assert "curriculum[eval]" in str(refused.value.hint)
+
+
+def test_a_record_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
+    durable.write_json(tmp_path / "quiz.json", {"kept": True})
+    assert harness.measure(job(tmp_path)) == {"outcome": jobs.DONE}
+    assert json.loads((tmp_path / "quiz.json").read_bytes()) == {"kept": True}
+
+
+def test_a_job_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    written = jobs.HarnessJob(
+        attempt_folder="a",
+        model="m",
+        outputs={"quiz": "o"},
+        identity={"position": 4},
+        folders=("x", "y"),
+        limit=3,
+    )
+    jobs.save(written, tmp_path / "job.json")
+    assert jobs.load(tmp_path / "job.json") == written
