@@ -6,7 +6,6 @@ the attempt's folder, which all nodes see; a node that joined an attempt leaves 
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +63,6 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host, int(port) if colon else PORT
 
 
-def announced(attempt: Path) -> dict[str, object] | None:
-    """What the first node said of an attempt that takes several nodes, unless it has ended."""
-    try:
-        value: dict[str, object] = json.loads((attempt / ANNOUNCED).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value
+def announced(attempt: Path) -> bool:
+    """Whether the first node told the others of this attempt."""
+    return (attempt / ANNOUNCED).exists()

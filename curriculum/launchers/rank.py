@@ -27,7 +27,7 @@ def as_torchrun(host: str, port: str, processes: str, task: Mapping[str, str]) -
 def main() -> None:
     host, port, processes, job = sys.argv[1:]
     words = [*runner_command(), job]
-    os.execve(words[0], words, {**os.environ, **as_torchrun(host, port, processes, os.environ)})
+    os.execve(words[0], words, {**os.environ, **as_torchrun(host, port, processes, os.environ)})  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curriculum.errors import PlanError, RunFailed
+from curriculum.errors import PlanError, RunFailed, did_you_mean
 from curriculum.schema import MachineEntry
 
 ASK_SECONDS = 60
@@ -164,13 +164,17 @@ def requeue(job: str) -> str | None:
     return " ".join(done.stderr.split()) or "it says nothing" if done.returncode else None
 
 
-def require() -> None:
-    """PlanError unless Slurm's commands are here."""
+def require(partition: str | None = None) -> None:
+    """PlanError unless Slurm's commands are here, and its controller does not deny the `partition`."""
     if shutil.which("sbatch") is None:
         raise PlanError(
             "`launcher: slurm` needs Slurm's commands, and there is no `sbatch` on the PATH",
             hint="say this on a login node of the cluster; `curriculum plan --machine` works anywhere",
         )
+    known = partitions() if partition is not None else []
+    wanted = partition.split(",") if partition is not None else []  # Slurm takes the first that is free
+    if known and (unknown := [each for each in wanted if each not in known]):
+        raise PlanError(f"Slurm has no partition `{unknown[0]}`", hint=did_you_mean(unknown[0], known))
 
 
 def _ask(*words: str) -> subprocess.CompletedProcess[str]:
