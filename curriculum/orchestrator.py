@@ -93,16 +93,19 @@ def run(request: Run) -> Result:
         return Result(compiled, caught_up.stopped, tuple(trained), caught_up.left)
 
 
-def check_machine(request: Run, compiled: Compiled) -> None:
-    """PlanError when the machine cannot serve the request, or a batch still to be trained cannot be dealt to it."""
+def check_machine(request: Run, compiled: Compiled, *, only_shown: bool = False) -> None:
+    """PlanError when the machine cannot serve the request, or a batch still to be trained cannot be dealt to it.
+
+    What is `only_shown` needs no Slurm here.
+    """
     project, machine = request.project, request.machine_entry
     document = project.machines_document
-    if machine.launcher == "slurm":
+    if machine.launcher == "slurm" and not only_shown:
         try:
             slurm.require(machine.slurm.partition if machine.slurm else None)
         except PlanError as error:
             raise submission.placed(error, request) from None
-    else:
+    elif machine.launcher != "slurm":
         launcher_for(request)
     for number, name in enumerate(machine.trackers):
         if importlib.util.find_spec(name) is None:
@@ -198,7 +201,7 @@ def _train(
 
 def outline(request: Run, compiled: Compiled) -> list[str]:
     """What `run` would write and start now, stage by stage, without doing it."""
-    check_machine(request, compiled)
+    check_machine(request, compiled, only_shown=True)
     if request.machine_entry.launcher == "slurm":
         return list(submission.outline(request, compiled))
     launcher = launcher_for(request)

@@ -147,11 +147,9 @@ def placed(error: PlanError, request: Run) -> PlanError:
     """Slurm's refusal with the line of machines.yaml that it is about."""
     document = request.project.machines_document
     keys = [key for key in ("partition", "account", "qos", "time") if key in error.what.lower()]
-    paths = [(request.machine, "launcher")] if "sbatch" in error.what else []
-    paths += [(request.machine, "slurm", key) for key in keys] + [
-        (request.machine, "slurm"),
-        (request.machine,),
-    ]
+    paths: list[tuple[str, ...]] = [(request.machine, "launcher")] if "sbatch" in error.what else []
+    paths += [(request.machine, "slurm", key) for key in keys]
+    paths += [(request.machine, "slurm"), (request.machine,)]
     place = next((document.place(path) for path in paths if path in document), None)
     return PlanError(error.what, place=place, hint=error.hint)
 
