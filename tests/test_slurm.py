@@ -33,10 +33,11 @@ STAGES = {
 }
 MACHINES = """\
 local: {launcher: process, device: cpu, threads: 1}
-pair: {launcher: torchrun, processes: 2, device: cpu, threads: 1}
+pair: {launcher: torchrun, processes: 2, device: cpu, threads: 1, sharding: full}
 exact: {launcher: process, device: cpu, threads: 1, exactness: canonical, micro_batch: 8}
 one: {launcher: slurm, device: cpu, threads: 1}
-two: {launcher: slurm, nodes: 2, device: cpu, threads: 1, address: 127.0.0.1, slurm: {partition: main}}
+two: {launcher: slurm, nodes: 2, device: cpu, threads: 1, sharding: full, address: 127.0.0.1,
+      slurm: {partition: main}}
 two-exact: {launcher: slurm, nodes: 2, device: cpu, threads: 1, address: 127.0.0.1,
             exactness: canonical, micro_batch: 8}
 one-exact: {launcher: slurm, device: cpu, threads: 1, exactness: canonical, micro_batch: 8}
@@ -165,7 +166,7 @@ def test_a_partition_that_does_not_exist_is_refused_with_those_that_do_and_nothi
     far, _ = both
     said = far.run("trunk", "nowhere", refused=True)
     assert "Slurm has no partition `gpu`" in said
-    assert "machines.yaml:9:" in said
+    assert "machines.yaml:10:" in said
     assert "there are: main" in said
     assert not (far.root / "runs").exists()
 
