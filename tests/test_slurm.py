@@ -29,7 +29,7 @@ STAGES = {
     "variant": "about: on two nodes\nfrom: trunk/basic\n"
     "stages:\n  - {name: continual, until: 122880, mixture: mixed, ramp: 1536 tokens}\n",
     "last": "about: begun on two nodes, ended on one\nfrom: variant/continual\n"
-    "stages:\n  - {name: cooldown, until: 286720, batch: 16 sequences}\n",
+    "stages:\n  - {name: cooldown, until: 235520, batch: 16 sequences}\n",
 }
 MACHINES = """\
 local: {launcher: process, device: cpu, threads: 1}
@@ -234,13 +234,13 @@ def test_a_job_that_is_stopped_saves_and_the_same_command_goes_on_with_another_n
     wait_for("the job to end", lambda: queue(first) == "FAILED", 30)
     assert far.state("last/cooldown") == ("begun", f"Slurm job {first} saved and ended")
     position = far.newest("last/cooldown")
-    assert 122880 < position < 286720
+    assert 122880 < position < 235520
 
     far.run("last", "one-exact")
     assert far.job("last/cooldown") != first
     done(far, "last/cooldown")
     assert far.state("last/cooldown") == ("done", "")
-    assert far.at("last/cooldown") == 286720
+    assert far.at("last/cooldown") == 235520
 
     assert meanwhile.wait(120) == 0
     assert far.weights("last/cooldown") == near.weights("last/cooldown")

@@ -129,7 +129,7 @@ class MachineEntry(Entry):
             raise Refusal(f"cannot be {self.nodes} with launcher process", hint, "nodes")
         if self.slurm is not None and self.launcher != "slurm":
             hint = "say `launcher: slurm`, or leave this out"
-            raise Refusal(f"has no meaning with launcher {self.launcher}", hint, "slurm", on_key=True)
+            raise Refusal(f"has no meaning with launcher {self.launcher}", hint, "slurm")
         if self.launcher == "process" and self.processes > 1:
             raise Refusal(
                 f"cannot be {self.processes} with launcher process", "`launcher: torchrun` can", "processes"
