@@ -25,6 +25,7 @@ from curriculum.supervisor import Launch, stop_on_signals, supervise
 
 ALLOCATION = "allocation.json"
 NOT_DONE = 3
+STEP_ENDS_SECONDS = 60.0
 
 
 def main() -> int:
@@ -73,7 +74,7 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
             launch,
             stop=stop,
             ask_to_stop=_ask_ranks,
-            kill=local.kill,
+            kill=_end_step,
             progress=lambda: queued.reached(stage, 0),
         )
 
@@ -82,6 +83,15 @@ def _ask_ranks(process: subprocess.Popen[bytes]) -> None:
     """srun hands SIGUSR1 on to every rank; SIGTERM would end srun itself before they have saved."""
     if process.poll() is None:
         process.send_signal(signal.SIGUSR1)
+
+
+def _end_step(process: subprocess.Popen[bytes]) -> None:
+    """End the ranks at once. On SIGTERM srun ends its step on every node; killed itself, it would leave them there."""
+    process.terminate()
+    try:
+        process.wait(STEP_ENDS_SECONDS)
+    except subprocess.TimeoutExpired:
+        local.kill(process)
 
 
 def _queue_again(number: str) -> None:

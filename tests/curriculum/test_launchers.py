@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from slurm_cluster import wait_for
 
 from curriculum import batch, queued, submission
 from curriculum import job as jobs
@@ -360,6 +362,19 @@ def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
     pretend.refuse("scontrol", "Job is not requeueable")
     batch._queue_again("1")
     assert "not queued again: Job is not requeueable" in capsys.readouterr().out
+
+
+def test_ranks_are_ended_through_srun_which_ends_them_on_every_node(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    code = (
+        "import signal, sys, time; from pathlib import Path; "
+        "signal.signal(signal.SIGTERM, lambda *_: (Path(sys.argv[1]).write_text('asked'), sys.exit(9))); "
+        "Path(sys.argv[1]).write_text('up'); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(said)], start_new_session=True)
+    wait_for("the process", lambda: said.exists() and said.read_text() == "up")
+    batch._end_step(process)
+    assert (process.returncode, said.read_text()) == (9, "asked")
 
 
 def test_a_shorter_job_that_waits_is_no_stand_in_for_a_longer_one(project: Path, pretend: Pretend) -> None:
