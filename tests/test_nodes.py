@@ -13,7 +13,7 @@ from conftest import TRUNK, write_small_project
 from slurm_cluster import free_ports, wait_for
 
 MACHINES = """\
-boxes: {{launcher: torchrun, nodes: 2, device: cpu, threads: 1, address: "127.0.0.1:{port}"}}
+boxes: {launcher: torchrun, nodes: 2, device: cpu, threads: 1}
 """
 STAGES = (
     "every: {evaluate: 51200 tokens, checkpoint: 5120 tokens}\n"
@@ -51,19 +51,17 @@ def test_two_nodes_begun_by_hand_join_the_same_launches_and_survive_the_loss_of_
     )
     (far / "stages" / "variant.yaml").unlink()
     (far / "mixtures" / "prose-only.yaml").write_text("weights: {prose: 1}\npasses: {prose: 100}\n")
-    (far / "machines.yaml").write_text(MACHINES.format(port=free_ports(1)[0]))
+    (far / "machines.yaml").write_text(MACHINES)
+    boxes = ("--machine", "boxes", "--master-addr", f"127.0.0.1:{free_ports(1)[0]}")
     logs = [tmp_path / f"node{number}.log" for number in range(2)]
-    nodes = [
-        begin(far, "--machine", "boxes", "--node-rank", str(number), log=log)
-        for number, log in enumerate(logs)
-    ]
+    nodes = [begin(far, *boxes, "--node-rank", str(number), log=log) for number, log in enumerate(logs)]
     stage = far / "runs" / "full" / "trunk" / "basic"
     try:
         wait_for("a checkpoint", lambda: list(stage.glob("checkpoints/g0-*/manifest.json")), 120)
         lost = process_of_rank(1, far)
         assert lost is not None
         os.kill(lost, signal.SIGKILL)
-        second = begin(far, "--machine", "boxes", "--node-rank", "0", log=tmp_path / "second.log")
+        second = begin(far, *boxes, "--node-rank", "0", log=tmp_path / "second.log")
         assert [node.wait(240) for node in nodes] == [0, 0], "".join(log.read_text() for log in logs)
         assert second.wait(60) == 2
     finally:

@@ -195,11 +195,12 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     said = far.run("trunk", "local", refused=True)
     assert f"`trunk/basic` is not free: Slurm job {basic} on n[1-2]" in said
 
-    # The job is taken away and queued again: it saves, and goes on from there.
+    # Slurm warns the job, as before a time limit: it saves, queues itself again, and goes on from there.
     before = far.newest("trunk/basic")
     wait_for("the second attempt to save", lambda: far.newest("trunk/basic") > before)
-    ask("scontrol", "requeue", basic)
+    ask("scancel", "--signal=USR1", "--batch", basic)
     now(basic)
+    assert "saved; queued again" in far.logs()
     outcome = json.loads((far.stage("trunk/basic") / "attempts" / "0002" / "outcome.json").read_bytes())
     assert outcome["outcome"] == "stopped"
     done(far, "trunk/basic")
