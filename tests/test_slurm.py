@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,9 @@ class Here:
 
     def at(self, name: str) -> int:
         """The position of the newest line of metrics."""
-        lines = (self.stage(name) / "metrics.jsonl").read_text().splitlines()
-        return int(json.loads(lines[-1])["position"])
+        path = self.stage(name) / "metrics.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return int(json.loads(lines[-1])["position"]) if lines else 0
 
     def newest(self, name: str) -> int:
         names = [path.parent.name for path in (self.stage(name) / "checkpoints").glob("g0-*/manifest.json")]
@@ -135,10 +137,18 @@ def bring_back(*nodes: str) -> None:
 
 
 def done(here: Here, name: str) -> None:
-    try:
-        wait_for(f"{name} done", (here.stage(name) / "DONE").exists, 90)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{ask('squeue', '--states=all')}{here.logs()}") from None
+    """Return once the stage is done; AssertionError with all logs once it gets no further for two minutes."""
+    seen, since = -1, time.monotonic()
+    while not (here.stage(name) / "DONE").exists():
+        if (position := here.at(name)) != seen:
+            seen, since = position, time.monotonic()
+        stands = (
+            f"{name} stands at {seen}\n{ask('squeue', '--states=all')}"
+            if time.monotonic() - since > 120
+            else ""
+        )
+        assert not stands, f"{stands}{here.logs()}"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
