@@ -212,6 +212,7 @@ class Steps:
             f"--ntasks-per-node={self.processes}",
             f"--cpus-per-task={self.threads}",
             "--kill-on-bad-exit=1",  # a rank that is lost ends the others, and the job starts anew
+            "--overlap",  # a step that Slurm has not laid to rest yet, as of a lost node, holds up no new one
             "--unbuffered",
             sys.executable,
             "-m",

@@ -186,7 +186,7 @@ def test_srun_starts_a_process_for_each_rank_and_each_is_told_what_torchrun_woul
     steps = slurm.Steps(nodes=2, processes=4, threads=3, environment={"SLURM_JOB_ID": "123456"})
     words = steps.command(Path("/runs/job.json"))
     assert words[:5] == ["srun", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=3"]
-    assert "--kill-on-bad-exit=1" in words
+    assert {"--kill-on-bad-exit=1", "--overlap"} <= set(words)
     host, port, processes, job = words[-4:]
     assert (port, processes, job) == (str(10_000 + 123456 % 20_000), "4", "/runs/job.json")
     task = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
