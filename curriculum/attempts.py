@@ -24,6 +24,7 @@ class Listener(Protocol):
     def skipped(self, stage: CompiledStage) -> None: ...
     def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None: ...
     def tick(self) -> None: ...
+    def noted(self, line: str) -> None: ...
     def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None: ...
 
 
@@ -35,7 +36,9 @@ class Run:
     curriculum: str
     size: str = "rehearsal"
     machine: str = "local"
-    processes: int | None = None
+    processes: int | None = None  # on each node; else as the machine file says
+    node_rank: int | None = None
+    address: str | None = None
     profile: Mapping[str, int] | None = None
     accept_change: bool = False
     listener: Listener = field(repr=False)
@@ -43,6 +46,11 @@ class Run:
     @property
     def machine_entry(self) -> schema.MachineEntry:
         return self.project.machine(self.machine)
+
+    @property
+    def world(self) -> int:
+        """Processes in all, on all nodes."""
+        return self.machine_entry.nodes * (self.processes or self.machine_entry.processes)
 
 
 def carry_out(
@@ -76,10 +84,16 @@ def carry_out(
     return False
 
 
+def next_attempt(folder: Path) -> Path:
+    """The folder that the next attempt below `folder` would get."""
+    taken = folder.iterdir() if folder.is_dir() else ()
+    return folder / f"{max((int(p.name) for p in taken if p.name.isdigit()), default=0) + 1:04d}"
+
+
 def fresh_attempt(folder: Path) -> Path:
     """A fresh numbered attempt folder; two processes never get the same one."""
     durable.make_directory(folder)
-    number = max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) + 1
+    number = int(next_attempt(folder).name)
     while True:
         path = folder / f"{number:04d}"
         try:
@@ -92,7 +106,7 @@ def fresh_attempt(folder: Path) -> Path:
 
 
 def job_machine(
-    entry: schema.MachineEntry, threads: int, profile: Mapping[str, int] | None = None
+    entry: schema.MachineEntry, threads: int | None, profile: Mapping[str, int] | None = None
 ) -> jobs.Machine:
     """What the runner is told of a machine of machines.yaml; `profile` replaces what it says to trace."""
     return jobs.Machine(

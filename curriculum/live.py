@@ -79,6 +79,9 @@ class Progress:
             self._printed = time.monotonic()
             self._say(line)
 
+    def noted(self, line: str) -> None:
+        self.console.print(line)
+
     def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None:
         line = self._line()
         self._close()

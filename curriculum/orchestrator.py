@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import signal
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, imports, measuring
+from curriculum import checkpoints, corpora, durable, joining, measuring, queued, submission
 from curriculum import job as jobs
-from curriculum.attempts import Run, fresh_attempt, job_machine
+from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.begun import check_begun
-from curriculum.errors import PlanError
-from curriculum.launchers import local
+from curriculum.errors import PlanError, RunFailed
+from curriculum.launchers import Launcher, local, nodes, slurm
 from curriculum.plan import share_of_rank
-from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
+from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 from curriculum.preparation import prepare
 from curriculum.project import Project
-from curriculum.runs import LOCK, PLAN, branch_point, checkpoint_at, is_reached, stage_folder
+from curriculum.runs import LOCK, PLAN, branch_point, is_reached, stage_folder
+from curriculum.stagejobs import ready, train_job
 from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
 
 
@@ -33,12 +36,14 @@ class Result:
     """How a run ended. `stopped` means saved, and the same command goes on.
 
     `unmeasured` says, a line each, which tasks of `every: {tasks: …}` were not measured and why.
+    `handed` are the jobs that a cluster trains in its own time; the same command tells how they stand.
     """
 
     compiled: Compiled
     stopped: bool
     trained: tuple[str, ...]
     unmeasured: tuple[str, ...] = ()
+    handed: tuple[submission.Handed, ...] = ()
 
 
 def run(request: Run) -> Result:
@@ -46,10 +51,13 @@ def run(request: Run) -> Result:
     project = request.project
     # Faulty files, and a machine that does not fit them, are refused before any process starts.
     declared, _ = corpora.compile_with_texts(project, request.curriculum, request.size)
-    processes = processes_for(request, declared)
+    check_machine(request, declared)
+    if request.node_rank:
+        with stop_on_signals() as stop:
+            return Result(declared, not joining.join(request, declared, launcher_for(request), stop), ())
     early = partial(check_begun, project, accept=request.accept_change, prepared=False)
     early(declared)
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, joining.leading(request):
         texts = prepare(request, stop, with_tokenizer=early)
         if texts is None:
             return Result(declared, True, ())
@@ -62,16 +70,20 @@ def run(request: Run) -> Result:
             tokenizer=texts.tokenizer,
         )
         request.listener.compiled(compiled)
+        submission.refuse_changed(request, compiled)
         check_begun(project, compiled, accept=request.accept_change)
         for stage in compiled.stages:
             branch_point(project, compiled, stage)  # refuses one that was passed and not kept
+        if request.machine_entry.launcher == "slurm":
+            return Result(compiled, False, (), handed=submission.submit(request, compiled, texts))
         trained: list[str] = []
         for stage in compiled.stages:
             folder = stage_folder(project, compiled, stage)
             if is_reached(folder, stage):
                 request.listener.skipped(stage)
                 continue
-            outcome = _train(request, compiled, stage, texts, processes, stop)
+            queued.refuse_if_live(folder, stage.name)
+            outcome = _train(request, compiled, stage, texts, stop)
             request.listener.ended(stage, outcome)
             trained.append(stage.name)
             if outcome["outcome"] == jobs.STOPPED and not is_reached(folder, stage):
@@ -81,16 +93,20 @@ def run(request: Run) -> Result:
         return Result(compiled, caught_up.stopped, tuple(trained), caught_up.left)
 
 
-def processes_for(request: Run, compiled: Compiled) -> int:
-    """How many processes train each stage; PlanError when a batch still to be trained cannot be dealt to them."""
+def check_machine(request: Run, compiled: Compiled, *, only_shown: bool = False) -> None:
+    """PlanError when the machine cannot serve the request, or a batch still to be trained cannot be dealt to it.
+
+    What is `only_shown` needs no Slurm here.
+    """
     project, machine = request.project, request.machine_entry
     document = project.machines_document
-    if machine.launcher == "slurm":
-        raise PlanError(
-            f"machine `{request.machine}` is started by Slurm, which `curriculum run` cannot do",
-            place=document.place((request.machine, "launcher")),
-            hint="`curriculum plan --machine` shows what it would take; `launcher: torchrun` runs on one machine",
-        )
+    if machine.launcher == "slurm" and not only_shown:
+        try:
+            slurm.require(machine.slurm.partition if machine.slurm else None)
+        except PlanError as error:
+            raise submission.placed(error, request) from None
+    elif machine.launcher != "slurm":
+        launcher_for(request)
     for number, name in enumerate(machine.trackers):
         if importlib.util.find_spec(name) is None:
             raise PlanError(
@@ -98,75 +114,75 @@ def processes_for(request: Run, compiled: Compiled) -> int:
                 place=document.place((request.machine, "trackers", number)),
                 hint=f"`pip install 'curriculum[{name}]'`, or leave it out",
             )
-    processes = request.processes or machine.processes
     for stage in compiled.stages:
         if is_reached(stage_folder(project, compiled, stage), stage):
             continue
         try:
-            share_of_rank(stage.plan.batch_sequences, processes, machine.micro_batch)
+            share_of_rank(stage.plan.batch_sequences, request.world, machine.micro_batch)
         except PlanError as error:
             stated = [
                 key
-                for key in ("micro_batch", "processes", "gpus_per_node")
+                for key in ("micro_batch", "processes", "gpus_per_node", "nodes")
                 if (request.machine, key) in document
             ]
-            asked = request.processes is not None and stage.plan.batch_sequences % processes
+            asked = request.processes is not None and stage.plan.batch_sequences % request.world
             place = document.place((request.machine, stated[0])) if stated and not asked else None
             raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
-    return processes
+
+
+def launcher_for(request: Run) -> Launcher:
+    """What starts the processes of a job on this machine; PlanError when it is one of several and not which."""
+    entry = request.machine_entry
+    processes = request.processes or entry.processes
+    threads = local.default_threads(entry.model_dump(), processes)
+    if entry.nodes == 1:
+        if request.node_rank:
+            raise PlanError(
+                f"machine `{request.machine}` is one node, and this is said to be node {request.node_rank}",
+                place=request.project.machines_document.place((request.machine,)),
+                hint="`nodes:` says how many there are",
+            )
+        return local.Local(processes, threads)
+    address = request.address or entry.address
+    if request.node_rank is None or address is None:
+        lacking = "which of them this is" if request.node_rank is None else "where the first of them is"
+        raise PlanError(
+            f"machine `{request.machine}` is {entry.nodes} nodes, and nothing says {lacking}",
+            place=request.project.machines_document.place((request.machine, "nodes")),
+            hint="the same command on every node, each with its own number: `--node-rank 0` on the first, whose "
+            "`--master-addr HOST[:PORT]` all are told (or `address:` in machines.yaml)",
+        )
+    return nodes.Nodes(
+        nodes=entry.nodes,
+        node_rank=request.node_rank,
+        address=address,
+        processes=processes,
+        threads=threads,
+    )
 
 
 def _train(
-    request: Run,
-    compiled: Compiled,
-    stage: CompiledStage,
-    texts: corpora.Texts,
-    processes: int,
-    stop: StopRequested,
+    request: Run, compiled: Compiled, stage: CompiledStage, texts: corpora.Texts, stop: StopRequested
 ) -> Mapping[str, Any]:
-    project = request.project
-    folder = stage_folder(project, compiled, stage)
-    durable.make_directory(folder)
-    if not (folder / PLAN).exists():
-        stage.plan.save(folder / PLAN)
-    parent = None
-    if stage.parent is not None:
-        parent_folder = stage_folder(project, compiled, stage.parent)
-        parent = checkpoint_at(parent_folder, stage.parent.stop)
-        assert parent is not None, "the lineage is walked from its root"
-        if stage.parent.stop < stage.parent.plan.end:
-            checkpoints.pin(parent_folder, stage.parent.stop, stage.setting.curriculum)
-    parent_checkpoint = parent.path if parent else None
-    if parent is None and stage.plan.parent is not None:
-        parent_checkpoint = imports.checkpoint(project, stage.plan.parent.fingerprint)
-    machine = request.machine_entry
-    threads = local.default_threads(machine.model_dump(), processes)
+    folder = stage_folder(request.project, compiled, stage)
+    parent = ready(request, compiled, stage)
+    launcher = launcher_for(request)
 
     def launch() -> Launch:
         attempt = fresh_attempt(folder / "attempts")
-        job = jobs.TrainJob(
-            plan=str(folder / PLAN),
-            stage_folder=str(folder),
-            attempt_folder=str(attempt),
-            data={name: str(texts.folder(source.dataset)) for name, source in stage.plan.sources.items()},
-            held_out={
-                name: jobs.HeldOut(folder=str(texts.folder(choice.dataset)), windows=texts.held_out_windows)
-                for name, choice in compiled.sources.items()
-            },
-            parent_checkpoint=str(parent_checkpoint) if parent_checkpoint else None,
-            generation=0,
-            checkpoint_every=stage.checkpoint_every,
-            evaluate_every=stage.evaluate_every,
-            keep=kept_positions(project, stage, compiled.scale),
-            machine=job_machine(machine, threads, request.profile),
-            stop_at=stage.stop if stage.stop < stage.plan.end else None,
-            lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),
+        job = train_job(
+            request,
+            compiled,
+            stage,
+            texts,
+            attempt=attempt,
+            parent_checkpoint=parent,
+            threads=launcher.threads,
         )
         jobs.save(job, attempt / "job.json")
-        process = local.start(
-            attempt / "job.json", processes=processes, threads=threads, log=attempt / "rank0.log"
-        )
-        return Launch(process, attempt)
+        launcher.announce(attempt / "job.json")
+        words = launcher.command(attempt / "job.json")
+        return Launch(local.begin(words, threads=launcher.threads, log=attempt / "rank0.log"), attempt)
 
     def reached() -> int:
         last = checkpoints.latest(folder / "checkpoints")
@@ -184,27 +200,43 @@ def _train(
 
 
 def outline(request: Run, compiled: Compiled) -> list[str]:
-    """What `run` would do now, a line a job, without doing it."""
+    """What `run` would write and start now, stage by stage, without doing it."""
+    check_machine(request, compiled, only_shown=True)
+    if request.machine_entry.launcher == "slurm":
+        return list(submission.outline(request, compiled))
+    launcher = launcher_for(request)
     lines = []
-    processes = processes_for(request, compiled)
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
         if is_reached(folder, stage):
             lines.append(f"{stage.name}: done at {stage.stop:,} tokens")
             continue
-        last = checkpoints.latest(folder / "checkpoints")
-        begin = last.position if last else stage.plan.start
-        command = " ".join(local.command(folder / "attempts" / "NEXT" / "job.json", processes))
-        lines.append(f"{stage.name}: {begin:,} -> {stage.stop:,} tokens\n  {command}")
+        begin = queued.reached(folder, stage.plan.start)
+        job = next_attempt(folder / "attempts") / "job.json"
+        lines.append(f"{stage.name}: {begin:,} -> {stage.stop:,} tokens")
+        if not request.node_rank:
+            lines.append(f"  writes {folder / PLAN}\n  writes {job}")
+        lines.append(f"  {shlex.join(launcher.command(job))}")
     return lines
 
 
-def stop(project: Project, name: str, size: str) -> str | None:
-    """Ask the process that trains a stage of `name`'s lineage to save and end; which stage, or None."""
+def stop(project: Project, name: str, size: str) -> list[str]:
+    """Ask whatever trains a stage of `name`'s lineage to save and end, wherever it runs; what was done, in words."""
     compiled = compile_curriculum(project, name, size)
-    for stage in compiled.stages:
-        holder = durable.holder_of(stage_folder(project, compiled, stage) / LOCK)
-        if holder is not None:
-            os.kill(int(holder["pid"]), signal.SIGTERM)
-            return stage.name
-    return None
+    said = []
+    for stage in reversed(compiled.stages):  # what waits goes first, so that nothing begins meanwhile
+        folder = stage_folder(project, compiled, stage)
+        if (words := submission.stop(folder)) is not None:
+            said.append(f"{stage.name}: {words}")
+            continue
+        holder = durable.holder_of(folder / LOCK)
+        if holder is None:
+            continue
+        if holder.get("host") not in (None, socket.gethostname()):
+            raise RunFailed(
+                f"`{stage.name}` runs on {holder['host']} (pid {holder.get('pid')}), which cannot be told from here",
+                hint=f"say `curriculum stop {name}` there",
+            )
+        os.kill(int(holder["pid"]), signal.SIGTERM)
+        said.append(f"asked {stage.name} to save and end")
+    return said

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curriculum import checkpoints, corpora, durable, results, runs
+from curriculum import checkpoints, corpora, durable, queued, results, runs
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
 from curriculum.following import last_line
 from curriculum.plan import StagePlan
@@ -14,6 +14,7 @@ from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 
 PLANNED, BEGUN, RUNNING, DONE = "planned", "begun", "running", "done"
+QUEUED, FAILED = queued.QUEUED, queued.FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,10 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A stage of a curriculum and where it stands; positions in tokens from the root, at this size."""
+    """A stage of a curriculum and where it stands; positions in tokens from the root, at this size.
+
+    `job` says how the cluster's job for it stands, where it was handed to one and that has more to do or failed.
+    """
 
     name: str
     state: str
@@ -40,6 +44,7 @@ class Stage:
     events: tuple[str, ...]
     held_out: Mapping[str, float]
     held_out_at: int | None
+    job: str | None = None
 
     @property
     def share(self) -> float:
@@ -167,7 +172,10 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
     found = checkpoints.found(folder / "checkpoints")
     pins = checkpoints.pinned(folder)
     position = found[-1].position if found else stage.plan.start
-    running = durable.holder_of(folder / runs.LOCK) is not None
+    away = queued.elsewhere(folder) if not (folder / runs.DONE).exists() else None
+    running = durable.holder_of(folder / runs.LOCK) is not None or (
+        away is not None and away.state == queued.RUNNING
+    )
     if running and (line := last_line(folder / "metrics.jsonl")) is not None:
         position = max(position, line["position"])
     measured = results.evaluations(folder)
@@ -178,6 +186,8 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         if running
         else DONE
         if (folder / runs.DONE).exists()
+        else away.state
+        if away is not None and away.state in (QUEUED, FAILED)
         else BEGUN
         if found or (folder / runs.PLAN).exists()
         else PLANNED,
@@ -195,6 +205,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         if last is not None
         else {},
         held_out_at=last,
+        job=away.words if away is not None else None,
     )
 
 

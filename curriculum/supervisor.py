@@ -34,7 +34,7 @@ class Launch:
 
 
 class StopRequested:
-    """Becomes true at the first Ctrl-C or SIGTERM; at the second Ctrl-C the default takes over again."""
+    """Becomes true at the first Ctrl-C, SIGTERM or SIGUSR1; at the second Ctrl-C the default takes over again."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -50,9 +50,10 @@ class StopRequested:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequested]:
-    """Turn SIGINT and SIGTERM into a flag for the time of the block."""
+    """Turn SIGINT, SIGTERM and SIGUSR1 (a batch system's warning) into a flag for the time of the block."""
     flag = StopRequested()
-    before = {number: signal.signal(number, flag._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, flag._ask) for number in asked}
     try:
         yield flag
     finally:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import checkpoints, corpora, durable, runs
+from curriculum import checkpoints, corpora, durable, queued, runs
 from curriculum.following import Beside, Training, beside
 from curriculum.planner import CompiledStage
 from curriculum.project import Project
@@ -19,6 +19,7 @@ from curriculum.view.watching import training_panel, training_plain
 
 LOOK_SECONDS = 0.5
 LINE_SECONDS = 5.0
+QUEUE_SECONDS = 10.0  # between two questions to a cluster's queue, which many ask
 
 
 @dataclass(slots=True)
@@ -43,6 +44,8 @@ class Watch:
         self._live: Live | None = None
         self._said = ""
         self._printed = 0.0
+        self._asked = -QUEUE_SECONDS
+        self._away: dict[Path, queued.Elsewhere] = {}
 
     def follow(self) -> None:
         """Return once every stage is done; whoever watches may leave before, and nothing is changed by it."""
@@ -83,8 +86,18 @@ class Watch:
         return True
 
     def _running(self) -> tuple[CompiledStage, Path] | None:
-        held = [(stage, f) for stage, f in self.folders if durable.holder_of(f / runs.LOCK) is not None]
+        if time.monotonic() - self._asked >= QUEUE_SECONDS:
+            self._asked = time.monotonic()
+            asked = ((f, queued.elsewhere(f)) for stage, f in self.folders if not runs.is_reached(f, stage))
+            self._away = {f: found for f, found in asked if found is not None}
+        held = [(stage, f) for stage, f in self.folders if self._runs(stage, f)]
         return held[-1] if held else None
+
+    def _runs(self, stage: CompiledStage, folder: Path) -> bool:
+        if durable.holder_of(folder / runs.LOCK) is not None:
+            return True
+        away = self._away.get(folder)
+        return away is not None and away.state == queued.RUNNING and not runs.is_reached(folder, stage)
 
     def _nothing_runs(self) -> bool:
         waiting = next(((s, f) for s, f in self.folders if not runs.is_reached(f, s)), None)
@@ -95,8 +108,11 @@ class Watch:
         saved = checkpoints.latest(folder / "checkpoints")
         at = saved.position if saved else stage.plan.start
         size = "" if self.size == "rehearsal" else f" --size {self.size}"
+        away = self._away.get(folder)
         self._say(
-            f"nothing of {self.name} runs now: {stage.name} stands at {show_exact(at)} of "
+            f"{stage.name} stands at {show_exact(at)} of {show_exact(stage.stop)} tokens: {away.words}"
+            if away is not None
+            else f"nothing of {self.name} runs now: {stage.name} stands at {show_exact(at)} of "
             f"{show_exact(stage.stop)} tokens; `curriculum run {self.name}{size}` goes on. Waiting for it"
         )
         if self._live is not None:

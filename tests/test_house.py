@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {"scaling", "imports"},
     {"segments", "order", "stock", "limits", "cadence"},
     {"planner"},
-    {"corpora"},
+    {"corpora", "launchers"},
     {
         "diff",
         "trace",
@@ -27,6 +27,7 @@ FLOORS: list[set[str]] = [
         "results",
         "summary",
         "runs",
+        "queued",
         "following",
         "standing",
         "modelcard",
@@ -37,7 +38,10 @@ FLOORS: list[set[str]] = [
     },
     {
         "supervisor",
-        "launchers",
+        "stagejobs",
+        "batch",
+        "submission",
+        "joining",
         "attempts",
         "preparation",
         "begun",

@@ -124,7 +124,7 @@ def run(
     machine: MachineName = "local",
     nproc_per_node: Annotated[
         int | None,
-        typer.Option(min=1, help="processes on this machine; the tokens of each step stay the same"),
+        typer.Option(min=1, help="processes on each node; the tokens of each step stay the same"),
     ] = None,
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="go on with files changed ahead of the last checkpoint")
@@ -132,6 +132,13 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be done, and do nothing")
     ] = False,
+    node_rank: Annotated[
+        int | None,
+        typer.Option(min=0, help="with several nodes and no Slurm: which of them this is, counted from 0"),
+    ] = None,
+    master_addr: Annotated[
+        str | None, typer.Option(help="where node 0 is found: `HOST` or `HOST:PORT`; else `address:`")
+    ] = None,
     profile_steps: Annotated[
         str | None,
         typer.Option(help="trace these steps with torch's profiler, as in `20:23` (23 is not traced)"),
@@ -149,6 +156,8 @@ def run(
         size=size,
         machine=machine,
         processes=nproc_per_node,
+        node_rank=node_rank,
+        address=master_addr,
         profile=_stretch(profile_steps) if profile_steps else None,
         accept_change=accept_change,
         listener=live.Progress(console),
@@ -160,6 +169,14 @@ def run(
         return
     outcome = orchestrator.run(request)
     at_size = f" --size {size}" if size != "rehearsal" else ""
+    if outcome.handed:
+        for handed in outcome.handed:
+            print(f"{handed.stage}  {handed.words}" + ("" if handed.fresh else ": left as it is"))
+        print(f"they run without you; ask with `curriculum status {name}{at_size}`")
+        return
+    if node_rank and not outcome.stopped:
+        print(f"node {node_rank}: every stage is done")
+        return
     if outcome.stopped:
         on_machine = f" --machine {machine}" if machine != "local" else ""
         raise stopped(f"curriculum run {name}{at_size}{on_machine}")
@@ -197,8 +214,8 @@ def stop(name: Name, size: Size = "rehearsal") -> None:
     """Ask a running curriculum to save and end."""
     from curriculum import orchestrator
 
-    stopped = orchestrator.stop(open_project(), name, size)
-    print(f"asked {stopped} to save and end" if stopped else f"`{name}` is not running at size {size}")
+    said = orchestrator.stop(open_project(), name, size)
+    print("\n".join(said) or f"`{name}` is not running at size {size}")
 
 
 def branch(

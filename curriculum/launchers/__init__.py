@@ -1,4 +1,8 @@
-"""How a job file becomes running processes; chosen in the machine file. The only place that says `-m runner`."""
+"""How a job file becomes running processes; chosen in the machine file. The only place that says `-m runner`.
+
+Every launcher is one function of a job file: the command that does it. `local.begin` starts that command and
+the supervisor watches it, wherever it is: on this machine, on one of several, or inside a Slurm allocation.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,26 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Protocol
 
 from curriculum.errors import RunFailed
+
+
+class Launcher(Protocol):
+    """What the processes of one launch are started by."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of each process."""
+        ...
+
+    def command(self, job: Path) -> list[str]:
+        """The command line that does `job` to its end, or to the next save once it is asked to stop."""
+        ...
+
+    def announce(self, job: Path) -> None:
+        """Tell whoever else takes part that `job` begins now."""
+        ...
 
 
 def runner_command() -> list[str]:

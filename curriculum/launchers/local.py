@@ -7,12 +7,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum.launchers import environment, runner_command
 
 _PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """One process, or torchrun with several, on this machine alone."""
+
+    processes: int
+    threads: int
+
+    def command(self, job: Path) -> list[str]:
+        return command(job, self.processes)
+
+    def announce(self, job: Path) -> None:
+        """Nobody else takes part."""
 
 
 def command(job: Path, processes: int) -> list[str]:
@@ -31,14 +46,19 @@ def command(job: Path, processes: int) -> list[str]:
 
 
 def start(job: Path, *, processes: int, threads: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start `job` in a process group of its own, its output appended to `log`.
+    """Start `job` on this machine; see `begin`."""
+    return begin(command(job, processes), threads=threads, log=log)
+
+
+def begin(words: Sequence[str], *, threads: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, its output appended to `log`.
 
     A group of its own, so that Ctrl-C reaches it once and through us. When we are killed outright the kernel
     tells it to stop, so that nobody trains on unseen.
     """
     with log.open("ab") as output:
         return subprocess.Popen(
-            command(job, processes),
+            words,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -16,6 +16,7 @@ from curriculum.schema.entry import (
     Size,
     SizeOrNone,
     Text,
+    Texts,
     Throughput,
 )
 from curriculum.schema.fields import Refusal
@@ -28,15 +29,41 @@ class ProfileEntry(Entry):
     steps: Size = Field(default=3, description="How many steps are traced.")
 
 
+class SlurmEntry(Entry):
+    """What a Slurm cluster is told of every job beside its nodes, processes and GPUs."""
+
+    partition: Text | None = Field(default=None, description="The partition; else the cluster's default.")
+    account: Text | None = Field(default=None, description="Who is charged.")
+    qos: Text | None = Field(default=None, description="The quality of service.")
+    time: Text | None = Field(
+        default=None, description='A job\'s time limit as Slurm writes it, as in "24:00:00".'
+    )
+    grace: Size = Field(
+        default=120, description="Seconds before the time limit at which a job saves and queues again."
+    )
+    options: Texts = Field(
+        default=(), description="Further options of `sbatch`, as in `[--constraint=a100, --mem=0]`."
+    )
+    setup: Texts = Field(
+        default=(), description="Lines of the batch script before the job, as in `[module load cuda]`."
+    )
+
+
 class MachineEntry(Entry):
     """A machine: where and how; may change at every restart."""
 
     about: Text | None = Field(default=None, description="What it is, for people.")
     launcher: Literal["process", "torchrun", "slurm"] = Field(
         default="process",
-        description="process: one; torchrun: several on this machine; slurm: several machines.",
+        description="process: one; torchrun: several, begun by hand on each node; slurm: a batch job a stage.",
     )
     nodes: Size = Field(default=1, description="Machines.")
+    address: Text | None = Field(
+        default=None, description="Where the others find the first node: a host, or `host:port`."
+    )
+    slurm: SlurmEntry | None = Field(
+        default=None, description="With `launcher: slurm`, what `sbatch` is told, as in `{partition: gpu}`."
+    )
     gpus_per_node: SizeOrNone = Field(default=0, description="GPUs of each; 0 when none is counted on.")
     processes: Size = Field(default=1, description="Processes on each node; else one for each GPU, or one.")
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -97,10 +124,12 @@ class MachineEntry(Entry):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        if self.launcher != "slurm" and self.nodes > 1:
-            raise Refusal(
-                f"cannot be {self.nodes} with launcher {self.launcher}", "`launcher: slurm` can", "nodes"
-            )
+        if self.launcher == "process" and self.nodes > 1:
+            hint = "`launcher: torchrun` and `launcher: slurm` can"
+            raise Refusal(f"cannot be {self.nodes} with launcher process", hint, "nodes")
+        if self.slurm is not None and self.launcher != "slurm":
+            hint = "say `launcher: slurm`, or leave this out"
+            raise Refusal(f"has no meaning with launcher {self.launcher}", hint, "slurm")
         if self.launcher == "process" and self.processes > 1:
             raise Refusal(
                 f"cannot be {self.processes} with launcher process", "`launcher: torchrun` can", "processes"

@@ -6,11 +6,18 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from curriculum.standing import BEGUN, DONE, PLANNED, RUNNING, Branch, Stage, Standing
+from curriculum.standing import BEGUN, DONE, FAILED, PLANNED, QUEUED, RUNNING, Branch, Stage, Standing
 from curriculum.units import show_count, show_exact
 from curriculum.view.watching import losses
 
-_STYLES = {DONE: "green", RUNNING: "bold cyan", BEGUN: "yellow", PLANNED: "dim"}
+_STYLES = {
+    DONE: "green",
+    RUNNING: "bold cyan",
+    BEGUN: "yellow",
+    PLANNED: "dim",
+    QUEUED: "cyan",
+    FAILED: "red",
+}
 
 
 def standing_view(standing: Standing) -> RenderableType:
@@ -80,6 +87,8 @@ def _stage(stage: Stage) -> Text:
         line.append(f"\nshared by {', '.join(stage.shared_by)}", style="dim")
     for event in stage.events:
         line.append(f"\n{event}")
+    if stage.job is not None:
+        line.append(f"\n{stage.job}", style="red" if stage.state == FAILED else "dim")
     if stage.held_out:
         line.append(
             f"\nheld-out {losses(stage.held_out)}  at {show_count(stage.held_out_at or 0)}", style="dim"

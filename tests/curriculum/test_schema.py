@@ -605,7 +605,6 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
     (SizesFile, "r: {stand_ins: {a: «B»}}", "`r.stand_ins.a` must be a name", "a-z"),
     (SizesFile, "«R»: {}", "`R` must be a name", "a-z"),
     (MachinesFile, "m: {nodes: «2»}", "cannot be 2 with launcher process", "slurm"),
-    (MachinesFile, "m: {launcher: torchrun, nodes: «2»}", "cannot be 2 with launcher torchrun", "slurm"),
     (MachinesFile, "m: {processes: «2»}", "cannot be 2 with launcher process", "torchrun"),
     (MachinesFile, "m: {launcher: «k8s»}", "cannot be the text `k8s`", "process, slurm, torchrun"),
     (MachinesFile, "m: {launcher: slurm, gpus_per_node: «four»}", "must be a whole number from 0", "4"),

@@ -1,0 +1,120 @@
+"""`python -m curriculum.batch FOLDER`: what a Slurm job runs on its first node, to train one stage.
+
+It supervises the processes as `curriculum run` does, started by `srun`: a crash, or a node's processes lost, is
+a fresh launch from the last checkpoint. When Slurm takes the job's time or nodes away it saves and queues again.
+It ends with 0 only when the stage is done, since the jobs behind it wait for that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from curriculum import durable, queued
+from curriculum import job as jobs
+from curriculum.attempts import fresh_attempt
+from curriculum.errors import CurriculumError, RunFailed
+from curriculum.launchers import local, slurm
+from curriculum.supervisor import Launch, stop_on_signals, supervise
+
+ALLOCATION = "allocation.json"
+NOT_DONE = 3
+STEP_ENDS_SECONDS = 60.0
+
+
+def main() -> int:
+    """The exit code: 0 done, 3 saved before the end, 1 or 2 failed or refused."""
+    folder = Path(sys.argv[1])
+    number = os.environ["SLURM_JOB_ID"]
+    job = jobs.load(folder / "job.json")
+    assert isinstance(job, jobs.TrainJob)
+    try:
+        outcome = _train(job, json.loads((folder / ALLOCATION).read_bytes()))
+    except CurriculumError as error:
+        print(error.render(), file=sys.stderr, flush=True)
+        kind = jobs.FAILED if isinstance(error, RunFailed) else jobs.REFUSED
+        _write(folder, {"outcome": kind, "message": error.what, "hint": error.hint})
+        return error.exit_code
+    if outcome["outcome"] == jobs.DONE:
+        _write(folder, outcome)
+        return 0
+    submitted = queued.read(Path(job.stage_folder))
+    if submitted is not None and submitted.stopping:
+        print("saved, and ended as asked", flush=True)
+        _write(folder, outcome)
+        return NOT_DONE
+    _queue_again(number)
+    return NOT_DONE
+
+
+def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
+    stage = Path(job.stage_folder)
+    threads = int(asked["threads"] or _share_of_cores(asked["processes"]))
+    steps = slurm.Steps(
+        nodes=asked["nodes"], processes=asked["processes"], threads=threads, address=asked["address"]
+    )
+
+    def launch() -> Launch:
+        attempt = fresh_attempt(stage / "attempts")
+        path = attempt / "job.json"
+        jobs.save(
+            replace(job, attempt_folder=str(attempt), machine=replace(job.machine, threads=threads)), path
+        )
+        print(f"attempt {attempt.name}: {' '.join(steps.command(path))}", flush=True)
+        return Launch(local.begin(steps.command(path), threads=threads, log=attempt / "rank0.log"), attempt)
+
+    with stop_on_signals() as stop:
+        return supervise(
+            launch,
+            stop=stop,
+            ask_to_stop=_ask_ranks,
+            kill=_end_step,
+            progress=lambda: queued.reached(stage, 0),
+        )
+
+
+def _ask_ranks(process: subprocess.Popen[bytes]) -> None:
+    """srun hands SIGUSR1 on to every rank; SIGTERM would end srun itself before they have saved."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGUSR1)
+
+
+def _end_step(process: subprocess.Popen[bytes]) -> None:
+    """End the ranks at once. On SIGTERM srun ends its step on every node; killed itself, it would leave them there."""
+    process.terminate()
+    try:
+        process.wait(STEP_ENDS_SECONDS)
+    except subprocess.TimeoutExpired:
+        local.kill(process)
+
+
+def _queue_again(number: str) -> None:
+    """Put this job back into the queue, unless whoever ended it wants it gone or queues it again himself."""
+    try:
+        found = slurm.look(number)
+        if found is None or found.state != "RUNNING":
+            print("saved; Slurm takes this job away", flush=True)
+            return
+        said = slurm.requeue(number)
+    except slurm.Unreachable as error:
+        said = error.what
+    print(f"saved; not queued again: {said}" if said else "saved; queued again", flush=True)
+
+
+def _share_of_cores(processes: int) -> int:
+    stated = os.environ.get("SLURM_CPUS_ON_NODE")
+    return max(1, int(stated) // processes) if stated else local.default_threads({}, processes)
+
+
+def _write(folder: Path, outcome: dict[str, Any]) -> None:
+    durable.write_json(folder / jobs.OUTCOME, outcome, replace=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""A node that is not the first of several: it joins every launch that the first node announces, until all is done."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from curriculum import durable
+from curriculum import job as jobs
+from curriculum.attempts import Run
+from curriculum.launchers import Launcher, local, nodes
+from curriculum.planner import Compiled
+from curriculum.runs import is_reached, stage_folder
+from curriculum.supervisor import StopRequested
+
+LOOK_SECONDS = 0.2
+
+
+def leading(request: Run) -> contextlib.AbstractContextManager[object]:
+    """Held by the first of several nodes for as long as it leads; Busy when another leads already."""
+    if request.machine_entry.nodes == 1 or request.node_rank is None:
+        return contextlib.nullcontext()
+    durable.make_directory(_lock(request).parent)
+    lock = durable.Lock(_lock(request), f"leading {request.curriculum} on several nodes")
+    lock.acquire(wait_seconds=2.0)  # whoever looks holds it for an instant
+    return lock
+
+
+def _lock(request: Run) -> Path:
+    return request.project.runs / request.size / request.curriculum / "leading.lock"
+
+
+def join(request: Run, compiled: Compiled, launcher: Launcher, stop: StopRequested) -> bool:
+    """Take part until every stage is done; false when it was asked to stop, for which the first node saves.
+
+    The first node decides everything and begins anew after a crash; this one follows it.
+    """
+    folders = [(stage, stage_folder(request.project, compiled, stage)) for stage in compiled.stages]
+    joined: set[Path] = set()
+    request.listener.noted("waiting for the first node to begin")
+    while not all(is_reached(folder, stage) for stage, folder in folders):
+        if stop:
+            return False
+        open_now = (_open(request, folder) for _, folder in folders)
+        attempt = next((each for each in open_now if each is not None and each not in joined), None)
+        if attempt is None:
+            time.sleep(LOOK_SECONDS)
+            continue
+        joined.add(attempt)
+        _take_part(attempt, request, launcher, stop)
+    return True
+
+
+def _take_part(attempt: Path, request: Run, launcher: Launcher, stop: StopRequested) -> None:
+    log = attempt / f"node{request.node_rank}.log"
+    request.listener.noted(f"joins attempt {int(attempt.name)} of {attempt.parents[1].name}; its log: {log}")
+    process = local.begin(launcher.command(attempt / "job.json"), threads=launcher.threads, log=log)
+    told = False
+    try:
+        while process.poll() is None:
+            if stop and not told:
+                local.stop(process)
+                told = True
+            if (
+                not told
+                and not (attempt / jobs.OUTCOME).exists()
+                and _open(request, attempt.parents[1]) != attempt
+            ):
+                local.kill(process)  # the first node is gone, or has begun anew
+            time.sleep(LOOK_SECONDS)
+    except BaseException:
+        local.kill(process)
+        process.wait()
+        raise
+
+
+def _open(request: Run, folder: Path) -> Path | None:
+    """The stage's newest attempt, if the first node is there, announced it and it has not ended."""
+    numbered = sorted(p for p in (folder / "attempts").glob("*") if p.name.isdigit())
+    if not numbered or (numbered[-1] / jobs.OUTCOME).exists() or not nodes.announced(numbered[-1]):
+        return None
+    return numbered[-1] if durable.holder_of(_lock(request)) is not None else None

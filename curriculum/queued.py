@@ -1,0 +1,133 @@
+"""What was handed to Slurm for a stage and what became of it: one small record beside the stage, and the queue.
+
+The record names a job; how it stands is asked of Slurm each time, and once Slurm has forgotten it, of the files
+that the job wrote. Looking changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from curriculum import checkpoints, durable
+from curriculum import job as jobs
+from curriculum.errors import Busy
+from curriculum.launchers import slurm
+
+RECORD = "slurm.json"
+FOLDER = "slurm"
+"""Below it a folder a submission: `job.json`, `allocation.json`, `submit.sh`, the log, at last `outcome.json`."""
+
+QUEUED, RUNNING, FAILED, ENDED, UNKNOWN = "queued", "running", "failed", "ended", "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A stage's newest job: its number, what it was asked for, and whether it was told to save and end."""
+
+    job: str
+    machine: str
+    since: str
+    folder: str
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A submitted job as it stands: one of QUEUED … UNKNOWN, and the same in words."""
+
+    submitted: Submitted
+    state: str
+    words: str
+
+    @property
+    def live(self) -> bool:
+        """Whether it may still train; what cannot be told is taken for alive."""
+        return self.state in (QUEUED, RUNNING, UNKNOWN)
+
+
+def read(folder: Path) -> Submitted | None:
+    """The record of the stage at `folder`; None when nothing was handed to Slurm."""
+    try:
+        return Submitted(**json.loads((folder / RECORD).read_bytes()))
+    except FileNotFoundError:
+        return None
+
+
+def write(folder: Path, submitted: Submitted) -> None:
+    durable.write_json(folder / RECORD, asdict(submitted), replace=True)
+
+
+def forget(folder: Path) -> None:
+    """Remove the record of a job that never began."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / RECORD).unlink()
+        durable.sync_directory(folder)
+
+
+def elsewhere(folder: Path) -> Elsewhere | None:
+    """How the stage's job stands; None when there is none, or when it did all that it was asked for."""
+    submitted = read(folder)
+    if submitted is None:
+        return None
+    name = f"Slurm job {submitted.job}"
+    try:
+        found = slurm.look(submitted.job)
+    except slurm.Unreachable:
+        return Elsewhere(
+            submitted, UNKNOWN, f"handed to {name} at {submitted.since}; Slurm cannot be asked here"
+        )
+    if found is not None and found.live:
+        if found.state in ("RUNNING", "COMPLETING", "SUSPENDED"):
+            asked = ", asked to save and end" if submitted.stopping else ""
+            return Elsewhere(submitted, RUNNING, f"{name} on {found.nodes or 'its nodes'}{asked}")
+        return Elsewhere(submitted, QUEUED, f"{name} waits{_why(found.reason)}")
+    outcome = outcome_of(folder, submitted)
+    if outcome is not None and outcome["outcome"] == jobs.DONE:
+        return None
+    if outcome is not None and outcome["outcome"] == jobs.STOPPED:
+        return Elsewhere(submitted, ENDED, f"{name} saved and ended")
+    if outcome is not None:
+        return Elsewhere(submitted, FAILED, f"{name} failed: {outcome.get('message', 'it does not say why')}")
+    said = f" ({found.state}{_why(found.reason)})" if found is not None else ""
+    log = _log(folder, submitted)
+    return Elsewhere(
+        submitted, FAILED, f"{name} ended without a word{said}{f'; its log: {log}' if log else ''}"
+    )
+
+
+def outcome_of(folder: Path, submitted: Submitted) -> dict[str, Any] | None:
+    """What the job wrote when it ended."""
+    try:
+        value: dict[str, Any] = json.loads((folder / submitted.folder / jobs.OUTCOME).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value
+
+
+def refuse_if_live(folder: Path, name: str) -> None:
+    """Busy when the stage `name` was handed to Slurm and may still be trained there."""
+    found = elsewhere(folder)
+    if found is None or not found.live:
+        return
+    hint = "wait for it, or `curriculum stop` it (what waits leaves the queue, what runs saves); then say this again"
+    if found.state == UNKNOWN:
+        hint = f"say this where Slurm can be asked; if that cluster is gone, remove `{folder / RECORD}`"
+    raise Busy(f"`{name}` is not free: {found.words}", hint=hint)
+
+
+def reached(folder: Path, start: int) -> int:
+    """The position of the stage's newest checkpoint, else where the stage starts."""
+    last = checkpoints.latest(folder / "checkpoints")
+    return last.position if last else start
+
+
+def _why(reason: str) -> str:
+    return f": {reason}" if reason else ""
+
+
+def _log(folder: Path, submitted: Submitted) -> Path | None:
+    return next((folder / submitted.folder).glob("*.log"), None)

@@ -1,0 +1,387 @@
+"""Every launcher is a command made of a job file; what is written for Slurm, and what its answers are taken for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from slurm_cluster import wait_for
+
+from curriculum import batch, queued, submission
+from curriculum import job as jobs
+from curriculum.attempts import Run
+from curriculum.errors import Busy, PlanError
+from curriculum.launchers import local, nodes, rank, slurm
+from curriculum.live import Progress
+from curriculum.orchestrator import launcher_for, outline
+from curriculum.project import Project
+from curriculum.schema import MachineEntry
+
+# A queue in a file: each command is this script under its own name. `queue.json` holds the jobs.
+PRETEND = """\
+#!{python} -IS
+import json, sys
+from pathlib import Path
+folder = Path({folder!r})
+name, words = Path(sys.argv[0]).name, sys.argv[1:]
+with (folder / "said.txt").open("a") as file:
+    print(name, *words, file=file)
+refuse = folder / f"{{name}}.refuse"
+if refuse.exists():
+    sys.exit(refuse.read_text())
+path = folder / "queue.json"
+jobs = json.loads(path.read_text()) if path.exists() else {{}}
+if name == "sbatch":
+    number = str(len(jobs) + 1)
+    jobs[number] = "PENDING|Priority|"
+    print(number)
+elif name == "squeue":
+    number = next(word.partition("=")[2] for word in words if word.startswith("--jobs="))
+    if number not in jobs:
+        sys.exit("slurm_load_jobs error: Invalid job id specified")
+    print(jobs[number])
+elif name == "scancel" and "--batch" not in words:
+    for number in words:
+        jobs[number] = "CANCELLED|None|"
+elif name == "sinfo":
+    print("main")
+path.write_text(json.dumps(jobs))
+"""
+
+
+class Pretend:
+    """Slurm's commands, pretended: what they were told, and what they know of jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("sbatch", "squeue", "scancel", "scontrol", "sinfo"):
+            path = folder / name
+            path.write_text(PRETEND.format(python=sys.executable, folder=str(folder)))
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def now(self, job: str, line: str | None) -> None:
+        known = json.loads((self.folder / "queue.json").read_text())
+        known.pop(job) if line is None else known.update({job: line})
+        (self.folder / "queue.json").write_text(json.dumps(known))
+
+    def refuse(self, command: str, words: str) -> None:
+        (self.folder / f"{command}.refuse").write_text(words)
+
+    def obey(self, command: str) -> None:
+        (self.folder / f"{command}.refuse").unlink()
+
+    def told(self, command: str) -> list[str]:
+        path = self.folder / "said.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line for line in lines if line.startswith(f"{command} ")]
+
+
+@pytest.fixture
+def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return Pretend(folder)
+
+
+@pytest.fixture(scope="module")
+def prepared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its text prepared and nothing trained."""
+    root = tmp_path_factory.mktemp("prepared") / "project"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("runs"))
+    (root / "machines.yaml").write_text(
+        "local: {launcher: process, device: cpu, threads: 1}\n"
+        "far: {launcher: slurm, nodes: 2, device: cpu, slurm: {partition: main, setup: module load python}}\n"
+        "more: {launcher: slurm, nodes: 4, device: cpu}\n"
+    )
+    return root
+
+
+@pytest.fixture
+def project(prepared: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "project"))
+
+
+def request(root: Path, machine: str, name: str = "trunk", **more: object) -> Run:
+    from rich.console import Console
+
+    listener = Progress(Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    return Run(
+        project=Project.find(root), curriculum=name, size="full", machine=machine, listener=listener, **more
+    )  # type: ignore[arg-type]
+
+
+def hand(root: Path, machine: str = "far", name: str = "trunk") -> tuple[submission.Handed, ...]:
+    from curriculum.orchestrator import run
+
+    return run(request(root, machine, name)).handed
+
+
+# --- commands --------------------------------------------------------------------------------------------
+
+
+def test_a_batch_script_asks_for_all_in_lines_that_sbatch_reads_and_ends_in_one_command() -> None:
+    machine = MachineEntry.model_validate(
+        {
+            "launcher": "slurm",
+            "slurm": {
+                "partition": "gpu",
+                "account": "proj",
+                "qos": "long",
+                "time": "24:00:00",
+                "grace": 300,
+                "options": ["--constraint=a b", "--exclusive"],
+                "setup": ["module load cuda"],
+            },
+        }
+    )
+    asked = slurm.Batch(
+        name="curriculum:v1.1/basic",
+        command=("/a b/python", "-m", "curriculum.batch", "/runs/0001"),
+        log=Path("/my runs/%j.log"),
+        nodes=16,
+        processes=4,
+        gpus_per_node=4,
+        threads=8,
+        after=("7", "8"),
+    )
+    assert slurm.script(asked, machine) == (
+        "#!/bin/bash\n"
+        "#SBATCH --job-name=curriculum:v1.1/basic\n"
+        "#SBATCH --nodes=16\n"
+        "#SBATCH --ntasks-per-node=4\n"
+        "#SBATCH --cpus-per-task=8\n"
+        "#SBATCH --gpus-per-node=4\n"
+        "#SBATCH --partition=gpu\n"
+        "#SBATCH --account=proj\n"
+        "#SBATCH --qos=long\n"
+        "#SBATCH --time=24:00:00\n"
+        '#SBATCH --output="/my runs/%j.log"\n'
+        "#SBATCH --open-mode=append\n"
+        "#SBATCH --signal=B:USR1@300\n"
+        "#SBATCH --dependency=afterok:7:8\n"
+        "#SBATCH --kill-on-invalid-dep=yes\n"
+        "#SBATCH --requeue\n"
+        '#SBATCH --constraint="a b"\n'
+        "#SBATCH --exclusive\n"
+        "module load cuda\n"
+        "exec '/a b/python' -m curriculum.batch /runs/0001\n"
+    )
+
+
+@pytest.mark.parametrize("value", ['a"b', "a\nexec rm", "a\\b"])
+def test_nothing_leaves_the_line_of_a_batch_script_that_it_stands_in(value: str) -> None:
+    machine = MachineEntry.model_validate({"launcher": "slurm", "slurm": {"account": value}})
+    with pytest.raises(PlanError, match="cannot stand in a batch script"):
+        slurm.script(slurm.Batch(name="n", command=("true",), log=Path("/l")), machine)
+
+
+def test_srun_starts_a_process_for_each_rank_and_each_is_told_what_torchrun_would_tell_it() -> None:
+    steps = slurm.Steps(nodes=2, processes=4, threads=3, environment={"SLURM_JOB_ID": "123456"})
+    words = steps.command(Path("/runs/job.json"))
+    assert words[:5] == ["srun", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=3"]
+    assert {"--kill-on-bad-exit=1", "--overlap"} <= set(words)
+    host, port, processes, job = words[-4:]
+    assert (port, processes, job) == (str(10_000 + 123456 % 20_000), "4", "/runs/job.json")
+    task = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
+    assert rank.as_torchrun(host, port, processes, task) == {
+        "MASTER_ADDR": host,
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "8",
+        "RANK": "5",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "4",
+    }
+
+
+def test_on_several_nodes_torchrun_meets_at_an_address_and_each_node_says_which_it_is() -> None:
+    node = nodes.Nodes(nodes=2, node_rank=1, address="node0:1234", processes=4, threads=1)
+    words = node.command(Path("job.json"))
+    for word in (
+        "--nnodes=2",
+        "--node-rank=1",
+        "--master-addr=node0",
+        "--master-port=1234",
+        "--nproc-per-node=4",
+    ):
+        assert word in words
+    assert "--standalone" not in words
+    assert words[-3:] == ["-m", "runner", "job.json"]
+    with pytest.raises(PlanError, match="no node 2 among 2"):
+        nodes.Nodes(nodes=2, node_rank=2, address="node0", processes=1, threads=1)
+
+
+@pytest.mark.parametrize("address", ["", ":1", "a:", "a:b", "a:0", "a:65536", "a:1:2"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(PlanError, match="is no address"):
+        nodes.host_and_port(address)
+
+
+def test_the_machine_file_chooses_the_launcher(small_project: Path) -> None:
+    (small_project / "machines.yaml").write_text(
+        "a: {device: cpu, threads: 1}\n"
+        "b: {launcher: torchrun, processes: 2, threads: 1}\n"
+        "c: {launcher: torchrun, nodes: 2, threads: 1, address: node0}\n"
+    )
+    assert launcher_for(request(small_project, "a")) == local.Local(1, 1)
+    assert launcher_for(request(small_project, "b")) == local.Local(2, 1)
+    with pytest.raises(PlanError, match="which of them this is"):
+        launcher_for(request(small_project, "c"))
+    assert launcher_for(request(small_project, "c", node_rank=1, address="other:7")) == nodes.Nodes(
+        nodes=2, node_rank=1, address="other:7", processes=1, threads=1
+    )
+    with pytest.raises(PlanError, match="is one node"):
+        launcher_for(request(small_project, "b", node_rank=1))
+
+
+# --- the queue -------------------------------------------------------------------------------------------
+
+
+def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, pretend: Pretend) -> None:
+    handed = hand(project)
+    assert [(each.stage, each.job, each.fresh) for each in handed] == [
+        ("trunk/basic", "1", True),
+        ("trunk/continual", "2", True),
+        ("trunk/cooldown", "3", True),
+    ]
+    scripts = [Path(line.split()[-1]).read_text() for line in pretend.told("sbatch")]
+    assert "--dependency" not in scripts[0]
+    assert "--dependency=afterok:1\n" in scripts[1]
+    assert "--dependency=afterok:2\n" in scripts[2]
+    again = hand(project)
+    assert not any(each.fresh for each in again)
+    assert len(pretend.told("sbatch")) == 3
+    # A variant of the stage that waits goes behind its job.
+    variant = hand(project, name="variant")
+    assert [(each.stage, each.fresh) for each in variant][:2] == [
+        ("trunk/basic", False),
+        ("variant/continual", True),
+    ]
+    assert "--dependency=afterok:1\n" in Path(pretend.told("sbatch")[3].split()[-1]).read_text()
+
+
+def test_a_dry_run_shows_exactly_the_script_that_is_then_submitted(project: Path, pretend: Pretend) -> None:
+    asked = request(project, "far")
+    compiled = submission_compiled(project)
+    shown = "\n".join(outline(asked, compiled))
+    assert not (project / "runs").exists()
+    assert not pretend.told("sbatch")
+    hand(project)
+    place = project / "runs" / "full" / "trunk" / "basic" / "slurm" / "0001"
+    for line in (place / "submit.sh").read_text().splitlines():
+        assert line in shown
+    for file in place.iterdir():
+        assert str(file) in shown
+    assert f"sbatch --parsable {place / 'submit.sh'}" in shown
+    assert "#SBATCH --dependency=afterok:JOB-OF-trunk/basic" in shown
+
+
+def submission_compiled(root: Path, name: str = "trunk"):  # type: ignore[no-untyped-def]
+    from curriculum.corpora import compile_with_texts
+
+    return compile_with_texts(Project.find(root), name, "full")[0]
+
+
+def test_a_job_that_slurm_refuses_leaves_those_before_it_and_the_same_command_goes_on(
+    project: Path, pretend: Pretend
+) -> None:
+    hand(project)
+    basic = project / "runs" / "full" / "trunk" / "basic"
+    pretend.now("1", "FAILED|NonZeroExitCode|")
+    for job in ("2", "3"):
+        pretend.now(job, "CANCELLED|DependencyNeverSatisfied|")
+    pretend.refuse("sbatch", "sbatch: error: Batch job submission failed: Job violates accounting policy")
+    with pytest.raises(PlanError, match="Job violates accounting policy"):
+        hand(project)
+    pretend.obey("sbatch")
+    assert [each.job for each in hand(project, "more")] == ["4", "5", "6"]
+    asked = json.loads((basic / "slurm" / "0003" / batch.ALLOCATION).read_text())
+    assert asked["nodes"] == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome", "state", "words"),
+    [
+        ("PENDING|Resources|", None, "queued", "Slurm job 1 waits: Resources"),
+        ("RUNNING|None|n[1-2]", None, "running", "Slurm job 1 on n[1-2]"),
+        ("TIMEOUT|TimeLimit|n1", None, "failed", "Slurm job 1 ended without a word (TIMEOUT: TimeLimit)"),
+        (None, None, "failed", "Slurm job 1 ended without a word"),
+        (None, {"outcome": "failed", "message": "it broke"}, "failed", "Slurm job 1 failed: it broke"),
+        (None, {"outcome": "stopped"}, "ended", "Slurm job 1 saved and ended"),
+    ],
+)
+def test_a_stage_elsewhere_is_told_by_the_queue_and_when_it_is_forgotten_by_its_files(
+    project: Path,
+    pretend: Pretend,
+    line: str | None,
+    outcome: dict[str, str] | None,
+    state: str,
+    words: str,
+) -> None:
+    hand(project)
+    pretend.now("1", line)
+    folder = project / "runs" / "full" / "trunk" / "basic"
+    if outcome is not None:
+        (folder / "slurm" / "0001" / jobs.OUTCOME).write_text(json.dumps(outcome))
+    found = queued.elsewhere(folder)
+    assert found is not None
+    assert (found.state, found.words) == (state, words)
+
+
+def test_a_queue_that_does_not_answer_loses_nothing_and_frees_nothing(
+    project: Path, pretend: Pretend
+) -> None:
+    hand(project)
+    pretend.refuse("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    folder = project / "runs" / "full" / "trunk" / "basic"
+    found = queued.elsewhere(folder)
+    assert found is not None
+    assert found.live
+    with pytest.raises(slurm.Unreachable):
+        submission.stop(folder)
+    with pytest.raises(Busy, match="Slurm cannot be asked here"):
+        hand(project, "local")
+    assert not any(each.fresh for each in hand(project))
+    assert not pretend.told("scancel")
+
+
+def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
+    pretend: Pretend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pretend.folder / "queue.json").write_text('{"1": "RUNNING|None|n1", "2": "COMPLETING|None|n1"}')
+    batch._queue_again("1")
+    batch._queue_again("2")
+    batch._queue_again("3")
+    assert pretend.told("scontrol") == ["scontrol requeue 1"]
+    pretend.refuse("scontrol", "Job is not requeueable")
+    batch._queue_again("1")
+    assert "not queued again: Job is not requeueable" in capsys.readouterr().out
+
+
+def test_ranks_are_ended_through_srun_which_ends_them_on_every_node(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    code = (
+        "import signal, sys, time; from pathlib import Path; "
+        "signal.signal(signal.SIGTERM, lambda *_: (Path(sys.argv[1]).write_text('asked'), sys.exit(9))); "
+        "Path(sys.argv[1]).write_text('up'); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(said)], start_new_session=True)
+    wait_for("the process", lambda: said.exists() and said.read_text() == "up")
+    batch._end_step(process)
+    assert (process.returncode, said.read_text()) == (9, "asked")
+
+
+def test_a_shorter_job_that_waits_is_no_stand_in_for_a_longer_one(project: Path, pretend: Pretend) -> None:
+    (project / "stages" / "early.yaml").write_text(
+        "about: leaves the trunk early\nfrom: trunk@2048\n"
+        "stages:\n  - {name: continual, until: 9216, mixture: mixed}\n"
+    )
+    hand(project, name="early")
+    with pytest.raises(Busy, match="to 2,048 tokens only, and this needs 6,144"):
+        hand(project)
