@@ -39,6 +39,7 @@ from curriculum.shards.format import (
     MANIFEST,
     TRAIN,
     Earlier,
+    Elsewhere,
     Manifest,
     PrepareRequest,
     Shard,
@@ -46,9 +47,9 @@ from curriculum.shards.format import (
     dtype_for,
     windows_in,
 )
-from curriculum.shards.provenance import SourceFile, provenance
+from curriculum.shards.provenance import SourceFile, kind_of, provenance
 from curriculum.tokenizer import Tokenizer
-from runner import appending
+from runner import adopting, appending
 from runner.extract import chinese_docstrings
 from runner.readers import Chosen, Corpus, Tally, is_remote, list_sources, log_to, of_split
 from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stopped
@@ -97,11 +98,19 @@ class _Preparation:
                     hint=f"switch it off for `{request.dataset}`, or use a tokenizer with `{END_OF_TEXT}`",
                 )
         self.stop = threading.Event()
+        self.tasks = request.tasks
+        self.dtype = dtype_for(self.tokenizer.vocab_size)
+        self.in_place = kind_of(request.read) == "tokenised"
 
     def run(self, output: Path) -> None:
         request = self.request
         files, origin = self._begin()
         listed = files
+        if self.before is not None and self.in_place:
+            raise DataError(
+                f"nothing is appended to `{request.dataset}`, whose tokens are read in place",
+                hint="name the new files as a source of their own in sources.yaml",
+            )
         if self.before is not None:
             files = appending.new_files(request, output, self.before, files)
             if not files:
@@ -114,8 +123,10 @@ class _Preparation:
         # The last line of an earlier preparation would say that this one is done.
         Path(request.progress).unlink(missing_ok=True)
         meter = Meter(Path(request.progress), _total_bytes([*train, *held_out]))
-        self._run_tasks(train, held_out, meter)
-        records = [self._record(rank) for rank in range(request.tasks)]
+        records = self._adopted(train, held_out, meter) if self.in_place else []
+        if not self.in_place:
+            self._run_tasks(train, held_out, meter)
+            records = [self._record(rank) for rank in range(self.tasks)]
         names = [TRAIN] if request.held_out is None else [TRAIN, HELD_OUT]
         first = len(self.before.states) * request.tasks if self.before else 0
         splits: dict[str, Split] = {
@@ -134,7 +145,7 @@ class _Preparation:
             vocab_size=self.tokenizer.vocab_size,
             bos=self.tokenizer.bos_id if request.bos else None,
             eos=self.tokenizer.eos_id if request.eos else None,
-            dtype=dtype_for(self.tokenizer.vocab_size),
+            dtype=self.dtype,
             block_bytes=BLOCK_BYTES,
             recipe=request.recipe(),
             recipe_digest=request.recipe_digest(),
@@ -143,13 +154,34 @@ class _Preparation:
                 "files": len(listed),
                 "bytes": _known_bytes(listed),
                 "digest": _listing(listed),
+                **({"filler_cut_off": sum(r["filler"] for r in records)} if self.in_place else {}),
             },
             splits=splits,
             earlier=earlier,
+            elsewhere={
+                file: Elsewhere(**at)
+                for record in records
+                for file, at in record.get("elsewhere", {}).items()
+            },
         )
         read = {file.name: [file.bytes, file.sha256] for file in files}
         self._assemble(manifest, output, read)
         meter.finish(splits.values(), sum(record["bytes"] for record in records))
+
+    def _adopted(
+        self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter
+    ) -> list[dict[str, Any]]:
+        """Token files that others made, digested where they lie: one task, and one shard a split, for each."""
+        files = [*train, *held_out]
+        self.tasks = len(files)
+        opened = adopting.open_files(self.request, files)
+        self.dtype = opened[0].dtype
+        cuts = adopting.stretches(
+            opened[: len(train)], opened[len(train) :], self.request.held_out_share, self.tokenizer.eos_id
+        )
+        return adopting.adopt(
+            self.request, files, opened, cuts, self.tokenizer, self.partial, meter, self.stop
+        )
 
     def _begin(self) -> tuple[list[SourceFile], dict[str, Any]]:
         """The files and their origin; what the partial folder holds of another recipe or tokenizer goes."""
@@ -271,7 +303,7 @@ class _Preparation:
     def _check(self, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]) -> None:
         request, train = self.request, splits[TRAIN]
         if not train.tokens:
-            columns = sorted({column for record in records for column in record["columns"]})
+            columns = sorted({column for record in records for column in record.get("columns", ())})
             reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(train.dropped.items()))
             raise DataError(
                 f"`{request.dataset}` has no document to train on; left out: {reasons or 'none'}",
@@ -284,7 +316,9 @@ class _Preparation:
         windows = splits[HELD_OUT].windows(request.sequence_length)
         if windows >= LEAST_HELD_OUT_WINDOWS:
             return
-        if request.held_out_share is None:
+        if self.in_place:
+            hint = "hold out more, or shorten the sequences; only whole windows count"
+        elif request.held_out_share is None:
             hint = "hold out a share of the documents instead (`held_out: 5%`)"
         else:
             share = self._share_that_would_do(records)
@@ -325,13 +359,15 @@ class _Preparation:
         first = len(manifest.earlier) * self.request.tasks
         for name in manifest.splits:
             durable.make_directory(data / name)
-            for rank in range(self.request.tasks):
+            for rank in range(self.tasks):
                 made = self._task(rank) / name
                 for path in sorted(made.iterdir()) if made.exists() else []:
                     os.rename(path, data / name / appending.numbered(path.name, first))
             durable.sync_directory(data / name)
         assert all(
-            (data / shard.file).exists() for split in manifest.splits.values() for shard in split.shards
+            (data / f"{shard.file}.index").exists()
+            for split in manifest.splits.values()
+            for shard in split.shards
         )
         durable.write_json(data / f"files-{len(manifest.earlier)}.json", read, replace=True)
         # From here on the appended shards belong to the folder: until then no one looks at them.

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: list[set[str]] = [
     {"errors", "units", "schedule", "permutation", "mixing", "durable", "bootstrap"},
-    {"passes", "plan", "readings", "job", "shards", "tokenizer", "checkpoints", "ledger", "huggingface"},
+    {"passes", "plan", "readings", "job", "shards", "tokenizer", "sentencepiece"}
+    | {"checkpoints", "ledger", "huggingface"},
     {"yamlfile", "schema", "models", "layout"},
     {"project", "lineage"},
     {"scaling", "imports"},
@@ -34,6 +35,7 @@ FLOORS: list[set[str]] = [
         "benchmarks",
         "marks",
         "whereabouts",
+        "inspection",
     },
     {
         "supervisor",
@@ -59,7 +61,7 @@ FLOORS: list[set[str]] = [
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]
 RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
 # the rooms of the runner that may also import what prepares text
-PREPARATION = {"prepare", "appending", "readers", "extract", "shardwriter", "vocabulary"}
+PREPARATION = {"prepare", "adopting", "appending", "readers", "extract", "shardwriter", "vocabulary"}
 PREPARATION_LIBRARIES = {
     "datatrove",
     "datasets",
