@@ -32,7 +32,7 @@ class TokenizerEntry(Entry):
 
     path: Text | None = Field(
         default=None,
-        description="A tokenizer.json, a SentencePiece tokenizer.model, or a folder of either; as in `tokenizers/llama-2`.",,
+        description="A tokenizer.json, a SentencePiece .model, or a folder of either; as in `tokenizers/llama-2`.",
     )
     train: Names | None = Field(
         default=None, description="Sources that a byte-level BPE is trained on; as in `[sotu, stdlib]`."

@@ -94,7 +94,7 @@ def sentence(where: Mapping[str, Any]) -> str:
     if where["kind"] == "folder":
         return f"folder {where['folder']}"
     if where["kind"] == "tokenised":
-        return f"tokens in {where['folder']}, read in place"
+        return f"in place: {where['folder']}"
     return f"hub {where['repository']}" + (f" at {where['revision']}" if where.get("revision") else "")
 
 
