@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from curriculum import corpora, imports
@@ -56,6 +57,12 @@ def prepare(
     chosen = {c.dataset for n, c in compiled.sources.items() if only in (None, n, c.dataset)}
     for dataset in [*missing, *(sorted(chosen - set(missing)) if append else ())]:
         asked = texts.request(dataset, append=dataset not in missing)
+        processes = min(request.machine_entry.processes, asked.tasks)
+        if request.machine_entry.launcher == "torchrun" and processes > 1 and not asked.append:
+            each = replace(asked, workers=max(1, asked.workers // processes))
+            helping = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=each, help=True)
+            if not carry_out(request, helping, dataset, Path(asked.progress), stop, processes):
+                return None
         prepare_job = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=asked)
         if not carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
             return None

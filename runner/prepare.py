@@ -14,24 +14,23 @@ so a run killed at any moment goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import threading
+import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datatrove.executor.base import PipelineExecutor
 
 from curriculum import durable
-from curriculum.errors import DataError
+from curriculum.errors import Busy, DataError
 from curriculum.shards.format import (
     BLOCK_BYTES,
     HELD_OUT,
@@ -52,14 +51,17 @@ from curriculum.tokenizer import Tokenizer
 from runner import adopting, appending
 from runner.extract import chinese_docstrings
 from runner.readers import Chosen, Corpus, Tally, is_remote, list_sources, log_to, of_split
-from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stopped
+from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stop, Stopped
+from runner.taskexecutor import TaskExecutor, tokenizer_threads
 from runner.vocabulary import END_OF_TEXT, train_tokenizer
 
-__all__ = ["prepare", "train_tokenizer"]
+__all__ = ["Stopped", "help_to_prepare", "prepare", "train_tokenizer"]
 
 
-def prepare(request: PrepareRequest) -> None:
+def prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) -> None:
     """Make `request.output`, or return at once when it is there. Busy when another process is making it.
+
+    Stopped, soon after `asked` says so; what is finished is kept.
 
     With `append`: read the files that are new, and add their shards. DataError for text or a tokenizer that cannot
     be read, for a held-out split of under 64 windows, and where files already read have changed.
@@ -74,16 +76,36 @@ def prepare(request: PrepareRequest) -> None:
         ):
             if (output / MANIFEST).exists():
                 if request.append:
-                    _Preparation(request, partial, Manifest.load(output)).run(output)
+                    _Preparation(request, partial, asked, Manifest.load(output)).run(output)
             else:
-                _Preparation(request, partial).run(output)
+                _Preparation(request, partial, asked).run(output)
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def help_to_prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) -> None:
+    """Do tasks of `request` that nobody does, one after the other, until none is left; `prepare` then ends it.
+
+    Any number of processes, on any machines that share the folder, may do so at once: whoever holds a task's lock
+    does it, and a lock dies with its holder.
+    """
+    output = Path(request.output)
+    partial = output.with_name(f"{output.name}.partial")
+    if not (output / MANIFEST).exists():
+        durable.make_directory(partial)
+        with log_to(Path(request.progress).with_name(f"datatrove-{socket.gethostname()}-{os.getpid()}.log")):
+            _Preparation(request, partial, asked).help()
 
 
 class _Preparation:
     """One request being carried out in its partial folder."""
 
-    def __init__(self, request: PrepareRequest, partial: Path, before: Manifest | None = None) -> None:
+    def __init__(
+        self,
+        request: PrepareRequest,
+        partial: Path,
+        asked: Callable[[], bool],
+        before: Manifest | None = None,
+    ) -> None:
         self.request = request
         self.partial = partial
         self.before = before
@@ -97,7 +119,7 @@ class _Preparation:
                     f"the tokenizer `{request.tokenizer_file}` has no {mark} token under a name known here",
                     hint=f"switch it off for `{request.dataset}`, or use a tokenizer with `{END_OF_TEXT}`",
                 )
-        self.stop = threading.Event()
+        self.stop = Stop(asked)
         self.tasks = request.tasks
         self.dtype = dtype_for(self.tokenizer.vocab_size)
         self.in_place = kind_of(request.read) == "tokenised"
@@ -115,11 +137,7 @@ class _Preparation:
             files = appending.new_files(request, output, self.before, files)
             if not files:
                 return
-        train, held_out = files, list[SourceFile]()
-        if request.held_out_split is not None:
-            train, held_out = of_split(files, request.held_out_split)
-        if request.extract is not None:
-            train = [self._extracted(train)]
+        train, held_out = self._sides(files)
         # The last line of an earlier preparation would say that this one is done.
         Path(request.progress).unlink(missing_ok=True)
         meter = Meter(Path(request.progress), _total_bytes([*train, *held_out]))
@@ -167,6 +185,29 @@ class _Preparation:
         read = {file.name: [file.bytes, file.sha256] for file in files}
         self._assemble(manifest, output, read)
         meter.finish(splits.values(), sum(record["bytes"] for record in records))
+
+    def help(self) -> None:
+        with durable.Lock(
+            self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`"
+        ) as lock:
+            files, _ = self._begin()
+            train, held_out = self._sides(files)
+            meter = Meter(Path(self.request.progress), _total_bytes([*train, *held_out]))
+            pending = self._pending(train, held_out, meter)
+            lock.release()
+        with tokenizer_threads(self.request.workers, inside=self.request.workers > 1):
+            for one in pending:
+                with contextlib.suppress(Busy):
+                    one.run()
+
+    def _sides(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+        """The files to train on, and those of the corpus's own held-out split."""
+        train, held_out = files, list[SourceFile]()
+        if self.request.held_out_split is not None:
+            train, held_out = of_split(files, self.request.held_out_split)
+        if self.request.extract is not None:
+            train = [self._extracted(train)]
+        return train, held_out
 
     def _adopted(
         self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter
@@ -223,8 +264,10 @@ class _Preparation:
             durable.write_bytes(path, b"".join(durable.canonical_json(row) + b"\n" for row in rows))
         return SourceFile("extracted.jsonl", str(path), path.stat().st_size, durable.sha256_file(path))
 
-    def _run_tasks(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> None:
-        """Run every task not marked as finished, `workers` at a time; the first failure stops the others."""
+    def _pending(
+        self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter
+    ) -> list[TaskExecutor]:
+        """The tasks not marked as finished."""
         request = self.request
         step = 1 if request.extract is not None else request.tasks
         inputs = [
@@ -239,11 +282,16 @@ class _Preparation:
         for one in executors:
             if one not in pending:
                 meter.task_done(one.rank, self._record(one.rank))
+        return pending
+
+    def _run_tasks(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> None:
+        """Run every task not marked as finished, `workers` at a time; the first failure stops the others."""
+        pending, workers = self._pending(train, held_out, meter), self.request.workers
         if not pending:
             return
         with (
-            _tokenizer_threads(request.workers, inside=len(pending) < request.workers),
-            ThreadPoolExecutor(min(request.workers, len(pending))) as pool,
+            tokenizer_threads(workers, inside=len(pending) < workers),
+            ThreadPoolExecutor(min(workers, len(pending))) as pool,
         ):
             futures = [pool.submit(one.run) for one in pending]
             try:
@@ -256,7 +304,7 @@ class _Preparation:
         for failure in sorted(filter(None, failures), key=lambda one: isinstance(one, Stopped)):
             raise failure
 
-    def _forget_stale(self, executors: Sequence[_TaskExecutor], inputs: Sequence[str]) -> None:
+    def _forget_stale(self, executors: Sequence[TaskExecutor], inputs: Sequence[str]) -> None:
         """Unmark the finished tasks whose files are no longer the ones they read."""
         done = [one.rank for one in executors if one.is_rank_completed(one.rank)]
         stale = [rank for rank in done if self._record(rank)["inputs"] != inputs[rank]]
@@ -272,7 +320,7 @@ class _Preparation:
         held_out: Sequence[SourceFile],
         meter: Meter,
         inputs: str,
-    ) -> _TaskExecutor:
+    ) -> TaskExecutor:
         request, tally = self.request, Tally()
         extracted = request.extract is not None
         pipeline: list[Any] = [
@@ -291,7 +339,7 @@ class _Preparation:
         pipeline.append(
             ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop)
         )
-        return _TaskExecutor(pipeline, rank=rank, tasks=request.tasks, folder=self.partial)
+        return TaskExecutor(pipeline, rank=rank, tasks=request.tasks, folder=self.partial)
 
     def _task(self, rank: int) -> Path:
         return self.partial / "tasks" / f"{rank:05d}"
@@ -376,28 +424,6 @@ class _Preparation:
             durable.publish(data, output)
 
 
-class _TaskExecutor(PipelineExecutor):  # type: ignore[misc]
-    """datatrove's executor for one task in this thread: its marks of completion, nothing on the terminal."""
-
-    def __init__(self, pipeline: list[Any], *, rank: int, tasks: int, folder: Path) -> None:
-        super().__init__(pipeline, str(folder))
-        self.rank = rank
-        self.tasks = tasks
-
-    @property
-    def world_size(self) -> int:
-        return self.tasks
-
-    def get_distributed_env(self, node_rank: int = -1) -> dict[str, str]:
-        return {}
-
-    def run(self) -> None:
-        documents: Any = None
-        for step in self.pipeline:
-            documents = step(documents, self.rank, self.tasks)
-        self.mark_rank_as_completed(self.rank)
-
-
 def _merged(parts: Sequence[Mapping[str, Any]], first: int) -> Split:
     """The tasks' records of one split as one, whose shards are numbered from `first`."""
     dropped: Counter[str] = Counter()
@@ -432,19 +458,3 @@ def _total_bytes(files: Sequence[SourceFile]) -> int | None:
     """What `Tally.bytes` will come to, where known: packed files and Parquet hide how much they hold."""
     packed = any(file.name.endswith((".gz", ".zst", ".parquet")) for file in files)
     return None if packed else _known_bytes(files)
-
-
-@contextmanager
-def _tokenizer_threads(workers: int, *, inside: bool) -> Iterator[None]:
-    """Let the tokenizers library use `workers` threads of its own (`inside`), or leave them to the tasks."""
-    wanted = {"TOKENIZERS_PARALLELISM": "true" if inside else "false", "RAYON_NUM_THREADS": str(workers)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -61,7 +61,16 @@ FLOORS: list[set[str]] = [
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]
 RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
 # the rooms of the runner that may also import what prepares text
-PREPARATION = {"prepare", "adopting", "appending", "readers", "extract", "shardwriter", "vocabulary"}
+PREPARATION = {
+    "prepare",
+    "adopting",
+    "taskexecutor",
+    "appending",
+    "readers",
+    "extract",
+    "shardwriter",
+    "vocabulary",
+}
 PREPARATION_LIBRARIES = {
     "datatrove",
     "datasets",

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from conftest import write_small_project
 
 Curriculum = Callable[..., subprocess.CompletedProcess[str]]
