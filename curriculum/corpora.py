@@ -134,6 +134,7 @@ class Texts:
             drop=entry.drop,
             keep=entry.keep,
             extract=entry.extract,
+            blocks=entry.blocks,
             held_out=entry.holding_out(),
             bos=entry.bos,
             eos=entry.eos,

@@ -48,7 +48,7 @@ from curriculum.shards.format import (
 )
 from curriculum.shards.provenance import SourceFile, kind_of, provenance
 from curriculum.tokenizer import Tokenizer
-from runner import adopting, appending
+from runner import adopting, appending, blocks
 from runner.extract import chinese_docstrings
 from runner.readers import Chosen, Corpus, Tally, is_remote, list_sources, log_to, of_split
 from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stop, Stopped
@@ -329,13 +329,14 @@ class _Preparation:
                 held_out,
                 text="text" if extracted else request.text,
                 id="id" if extracted else request.id,
-                columns=[*request.drop, *request.keep],
+                columns=[*request.drop, *request.keep, *(["url"] if request.blocks else [])],
                 by_rows=extracted,
                 tally=tally,
             )
         ]
         if request.drop or request.keep:
             pipeline.append(Chosen(request.drop, request.keep, tally))
+        pipeline += blocks.built(request.blocks, tally)
         pipeline.append(
             ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop)
         )

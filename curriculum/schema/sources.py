@@ -126,6 +126,22 @@ class HeldOutEntry(Entry):
         return self
 
 
+def _blocks(value: Any) -> Any:
+    """Each block as `{NAME: {option: value}}`; a name alone takes no options."""
+    listed = value if isinstance(value, list) else [value]
+    made = []
+    for number, block in enumerate(listed):
+        said = {block: {}} if isinstance(block, str) else block
+        if not isinstance(said, dict) or len(said) != 1 or not isinstance(next(iter(said.values())), dict):
+            raise Refusal(
+                "must be a block's name, or one name with its options",
+                "as in `- GopherQualityFilter: {min_doc_words: 20}`",
+                number,
+            )
+        made.append(said)
+    return tuple(made)
+
+
 class SourceEntry(Entry):
     """A source: documents under a name."""
 
@@ -140,6 +156,13 @@ class SourceEntry(Entry):
     )
     extract: Literal["chinese-docstrings"] | None = Field(
         default=None, description="Take only this of each file."
+    )
+    blocks: Annotated[
+        tuple[dict[str, dict[str, Any]], ...],
+        BeforeValidator(_blocks, json_schema_input_type=list[str | dict[str, dict[str, Any]]]),
+    ] = Field(
+        default=(),
+        description="datatrove's filters and formatters, in order; as in `[PIIFormatter, GopherQualityFilter]`.",
     )
     held_out: Annotated[
         HeldOutEntry,
@@ -164,7 +187,7 @@ class SourceEntry(Entry):
     @model_validator(mode="after")
     def _tokens_stay_as_they_are(self) -> Self:
         if self.read.tokenised is not None:
-            for key in ("id", "drop", "keep", "extract", "tasks"):
+            for key in ("id", "drop", "keep", "extract", "blocks", "tasks"):
                 if key in self.model_fields_set:
                     raise Refusal(
                         "has no meaning for tokens that are read in place",

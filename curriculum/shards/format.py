@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -63,7 +63,8 @@ class PrepareRequest:
 
     `read` is what `sources.yaml` says (`installed`, `stdlib`, `folder` or `hub`, with `files`, `exclude`);
     relative folders in it are found from `root`. `held_out` is `{"share": "5%"}`, `{"split": "validation"}`
-    or None. `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder that
+    or None. `blocks` are datatrove's filters and formatters, name to options.
+    `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder that
     appears when everything is done; `progress` a file that JSON lines are appended to until then. With `append`
     the folder is there, and files that it was not read from become further shards of it.
     """
@@ -81,6 +82,7 @@ class PrepareRequest:
     drop: Mapping[str, Any] = field(default_factory=dict)
     keep: Mapping[str, Any] = field(default_factory=dict)
     extract: str | None = None
+    blocks: Sequence[Mapping[str, Mapping[str, Any]]] = ()
     held_out: Mapping[str, str] | None = None
     bos: bool = False
     eos: bool = True
@@ -135,6 +137,7 @@ class PrepareRequest:
             "drop": dict(self.drop),
             "keep": dict(self.keep),
             "extract": self.extract,
+            **({"blocks": [dict(block) for block in self.blocks]} if self.blocks else {}),
             "held_out": {"share": str(share)} if share is not None else self.held_out and dict(self.held_out),
             "bos": self.bos,
             "eos": self.eos,
