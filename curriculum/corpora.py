@@ -171,10 +171,13 @@ class Texts:
                         "split": name,
                         "documents": split.documents,
                         "tokens": split.tokens,
-                        "bytes_per_token": split.text_bytes / max(1, split.tokens),
+                        # text that others tokenised is not there to be measured
+                        "bytes_per_token": split.text_bytes / max(1, split.tokens) or None,
+                        "filler": split.filler,
                         "windows": split.windows(self.sequence_length),
                         "tail": split.tail(self.sequence_length),
                         "dropped": dict(split.dropped),
+                        "policy": {"bos": manifest.bos, "eos": manifest.eos},
                         "from": provenance.sentence(manifest.provenance),
                     }
                 )

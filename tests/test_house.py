@@ -42,6 +42,7 @@ FLOORS: list[set[str]] = [
         "launchers",
         "attempts",
         "preparation",
+        "textjobs",
         "begun",
         "evaluation",
         "orchestrator",
