@@ -55,6 +55,9 @@ from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stop, Stopped
 from runner.taskexecutor import TaskExecutor, tokenizer_threads
 from runner.vocabulary import END_OF_TEXT, train_tokenizer
 
+# A helper waits so long for another one that lists the files: a bucket of a hundred thousand takes minutes.
+LISTING_SECONDS = 3600.0
+
 __all__ = ["Stopped", "help_to_prepare", "prepare", "train_tokenizer"]
 
 
@@ -187,14 +190,13 @@ class _Preparation:
         meter.finish(splits.values(), sum(record["bytes"] for record in records))
 
     def help(self) -> None:
-        with durable.Lock(
-            self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`"
-        ) as lock:
+        begin = durable.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
+        begin.acquire(wait_seconds=LISTING_SECONDS)
+        with begin:
             files, _ = self._begin()
             train, held_out = self._sides(files)
             meter = Meter(Path(self.request.progress), _total_bytes([*train, *held_out]))
             pending = self._pending(train, held_out, meter)
-            lock.release()
         with tokenizer_threads(self.request.workers, inside=self.request.workers > 1):
             for one in pending:
                 with contextlib.suppress(Busy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer as Inner
 from tokenizers import models, normalizers, pre_tokenizers
 
 import runner.prepare
+import runner.shardwriter
 from curriculum import durable
 from curriculum.errors import Busy, DataError
 from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest, text_hash
@@ -650,6 +652,33 @@ def test_asked_to_stop_it_ends_soon_and_goes_on_later(tmp_path: Path, request_fo
     request = request_for(tasks=4)
     with pytest.raises(runner.prepare.Stopped):
         prepare(request, lambda: True)
+    prepare(request)
+    prepare(request_for(tasks=4, output=str(tmp_path / "data" / "alone")))
+    assert digests(request.output) == digests(tmp_path / "data" / "alone")
+
+
+def test_a_disk_that_fills_costs_the_task_that_met_it_and_the_same_request_goes_on(
+    tmp_path: Path, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for(tasks=4)
+    real = runner.shardwriter._Part.add
+
+    def full(self: Any, *words: Any) -> None:
+        if self.file.endswith("00002.ds"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.shardwriter._Part, "add", full)
+        with pytest.raises(OSError, match="No space left"):
+            prepare(request)
+    partial = Path(f"{request.output}.partial")
+    finished = {p.name for p in (partial / "completions").iterdir()}
+    assert "00002" not in finished
+    assert finished >= {"00000", "00001"}
+    stamps = {n: (partial / "tasks" / n / "task.json").read_bytes() for n in finished}
+    assert all(stamps.values())
     prepare(request)
     prepare(request_for(tasks=4, output=str(tmp_path / "data" / "alone")))
     assert digests(request.output) == digests(tmp_path / "data" / "alone")
