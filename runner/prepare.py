@@ -14,7 +14,6 @@ so a run killed at any moment goes on where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -198,9 +197,16 @@ class _Preparation:
             meter = Meter(Path(self.request.progress), _total_bytes([*train, *held_out]))
             pending = self._pending(train, held_out, meter)
         with tokenizer_threads(self.request.workers, inside=self.request.workers > 1):
+            failed: list[DataError] = []
             for one in pending:
-                with contextlib.suppress(Busy):
+                try:
                     one.run()
+                except Busy:
+                    continue
+                except DataError as error:  # the other tasks are done first
+                    failed.append(error)
+        if failed:
+            raise failed[0]
 
     def _sides(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
         """The files to train on, and those of the corpus's own held-out split."""

@@ -128,9 +128,10 @@ class HeldOutEntry(Entry):
 
 def _blocks(value: Any) -> Any:
     """Each block as `{NAME: {option: value}}`; a name alone takes no options."""
-    listed = value if isinstance(value, list) else [value]
+    if not isinstance(value, list | tuple):
+        raise Refusal("must be a list", "as in `[PIIFormatter, {GopherQualityFilter: {min_doc_words: 20}}]`")
     made = []
-    for number, block in enumerate(listed):
+    for number, block in enumerate(value):
         said = {block: {}} if isinstance(block, str) else block
         if not isinstance(said, dict) or len(said) != 1 or not isinstance(next(iter(said.values())), dict):
             raise Refusal(
