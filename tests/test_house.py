@@ -64,6 +64,7 @@ RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
 # the rooms of the runner that may also import what prepares text
 PREPARATION = {
     "prepare",
+    "blocks",
     "adopting",
     "taskexecutor",
     "appending",

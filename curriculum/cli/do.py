@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -103,7 +103,7 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Tokenise the text that a curriculum reads; what is prepared already is left as it is."""
-    from curriculum import attempts, live, preparation, supervisor, textjobs
+    from curriculum import attempts, live, preparation, supervisor
     from curriculum.view.runs import prepared_view
 
     request = attempts.Run(
@@ -113,14 +113,18 @@ def prepare(
         machine=machine,
         listener=live.Progress(open_console(stderr=as_json)),
     )
-    handed: list[textjobs.HandedText] = []
+    handed: list[Any] = []
     elsewhere = None
     if request.machine_entry.launcher == "slurm":
+        from curriculum import textjobs
+
         elsewhere = lambda asked: handed.append(textjobs.submit(request, asked))  # noqa: E731
     with supervisor.stop_on_signals() as stop:
         texts = preparation.prepare(request, stop, source, append=append, elsewhere=elsewhere)
     if texts is None:
-        raise stopped(f"curriculum prepare {name}")
+        said = (("size", size, "rehearsal"), ("machine", machine, "local"), ("source", source, None))
+        options = "".join(f" --{key} {value}" for key, value, default in said if value != default)
+        raise stopped(f"curriculum prepare {name}{options}{' --append' if append else ''}")
     rows = texts.summaries()
     left = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
     if as_json:

@@ -156,7 +156,7 @@ class PrepareRequest:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> PrepareRequest:
-        return cls(**value)
+        return cls(**{**value, "blocks": tuple(value.get("blocks", ()))})
 
 
 @dataclass(frozen=True, kw_only=True)
