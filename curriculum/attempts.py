@@ -59,15 +59,18 @@ def carry_out(
     what: str,
     progress: Path | None,
     stop: StopRequested,
+    processes: int = 1,
 ) -> bool:
-    """Run `job` in a process of its own, shown as `what`; false when it was asked to stop."""
+    """Run `job` in a process of its own, or in several, shown as `what`; false when it was asked to stop."""
     attempt = Path(job.attempt_folder)
     jobs.save(job, attempt / "job.json")
     request.listener.preparing(what, progress)
-    cores = local.default_threads({}, 1)
+    cores = local.default_threads({}, processes)
 
     def launch() -> Launch:
-        process = local.start(attempt / "job.json", processes=1, threads=cores, log=attempt / "rank0.log")
+        process = local.start(
+            attempt / "job.json", processes=processes, threads=cores, log=attempt / "rank0.log"
+        )
         return Launch(process, attempt)
 
     outcome = supervise(

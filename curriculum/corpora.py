@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, durable, huggingface, schema
-from curriculum.errors import CurriculumError, DataError
+from curriculum import checkpoints, durable, huggingface, schema, sentencepiece
+from curriculum.errors import CurriculumError, DataError, NotFound, did_you_mean
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
 from curriculum.project import Project
@@ -134,7 +134,10 @@ class Texts:
             drop=entry.drop,
             keep=entry.keep,
             extract=entry.extract,
+            blocks=entry.blocks,
             held_out=entry.holding_out(),
+            bos=entry.bos,
+            eos=entry.eos,
             tasks=entry.tasks,
             workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         )
@@ -168,10 +171,13 @@ class Texts:
                         "split": name,
                         "documents": split.documents,
                         "tokens": split.tokens,
-                        "bytes_per_token": split.text_bytes / max(1, split.tokens),
+                        # text that others tokenised is not there to be measured
+                        "bytes_per_token": split.text_bytes / max(1, split.tokens) or None,
+                        "filler": split.filler,
                         "windows": split.windows(self.sequence_length),
                         "tail": split.tail(self.sequence_length),
                         "dropped": dict(split.dropped),
+                        "policy": {"bos": manifest.bos, "eos": manifest.eos},
                         "from": provenance.sentence(manifest.provenance),
                     }
                 )
@@ -195,28 +201,71 @@ def tokenizer_file(project: Project, name: str) -> Path:
     if name.startswith(huggingface.PREFIX):
         return huggingface.directory_of(project.root, name) / huggingface.TOKENIZER
     entry = project.sources.tokenizers[name]
+    folder = project.data / "tokenizers"
     if entry.path is not None:
-        return project.root / entry.path
+        model, published = _stored(project.root / entry.path)
+        if model is None:
+            return published
+        recipe = durable.sha256_file(model) + (durable.sha256_file(published) if published.is_file() else "")
+        return folder / f"{name}-{durable.digest(recipe)[:8]}" / "tokenizer.json"
     recipe = durable.digest({"reads": _reads(project, entry), "vocab_size": entry.vocab_size})
-    return project.data / "tokenizers" / f"{name}-{recipe[:8]}" / "tokenizer.json"
+    return folder / f"{name}-{recipe[:8]}" / "tokenizer.json"
+
+
+def _stored(path: Path) -> tuple[Path | None, Path]:
+    """The SentencePiece model that `path` stands for, if it does, and the `tokenizer.json` (beside it)."""
+    if path.is_dir():
+        model = path / "tokenizer.model"
+        return (model if model.is_file() else None), path / "tokenizer.json"
+    if path.suffix == ".model" and path.is_file():
+        return path, path.with_name("-")  # asked for by name: what stands beside it is not looked at
+    return None, path
 
 
 def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
-    """The request that trains tokenizer `name`, None when its file is there; DataError when it cannot be made."""
+    """The request that makes tokenizer `name`, None when its file is there; DataError when it cannot be made."""
     path = tokenizer_file(project, name)
     if path.is_file():
         return None
     entry = project.sources.tokenizers[name]
     if entry.path is not None:
+        model, published = _stored(project.root / entry.path)
+        if model is not None:
+            return TokenizerRequest(
+                output=str(path),
+                sentencepiece=str(model),
+                published=str(published) if published.is_file() else None,
+            )
         raise DataError(
             f"tokenizer `{name}` is bound to `{entry.path}`, which is not there",
             place=project.sources_document.place(("tokenizers", name, "path")),
-            hint="put a `tokenizer.json` there, or bind the name to another file in sources.yaml",
+            hint="put a `tokenizer.json` or `tokenizer.model` there, or bind the name to another file in sources.yaml",
         )
     assert entry.vocab_size is not None
     return TokenizerRequest(
         reads=_reads(project, entry), vocab_size=entry.vocab_size, output=str(path), root=str(project.root)
     )
+
+
+def named_tokenizer(word: str) -> Tokenizer:
+    """The tokenizer at a path (a file, or its folder), or else the one that sources.yaml calls so."""
+    if Path(word).exists():
+        model, path = _stored(Path(word))
+        if model is not None and not path.is_file():
+            return Tokenizer.of(sentencepiece.converted(model), str(model))
+        return Tokenizer.load(path)
+    project = Project.find()
+    if word not in project.sources.tokenizers:
+        raise NotFound(
+            f"no tokenizer is called `{word}`", hint=did_you_mean(word, project.sources.tokenizers)
+        )
+    path = tokenizer_file(project, word)
+    if not path.is_file():
+        raise DataError(
+            f"the tokenizer `{word}` is not there yet: `{path}`",
+            hint="`curriculum prepare` of a curriculum that uses it makes it",
+        )
+    return Tokenizer.load(path)
 
 
 def check_installed(texts: Texts) -> None:

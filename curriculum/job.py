@@ -93,10 +93,11 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareJob:
-    """Tokenise one source; see `PrepareRequest`."""
+    """Tokenise one source; see `PrepareRequest`. With `help`, only do tasks of it, beside others who do so."""
 
     attempt_folder: str
     request: PrepareRequest
+    help: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

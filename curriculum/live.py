@@ -31,12 +31,14 @@ class Progress:
         self._said = ""
         self._begun = 0.0
         self._text: tuple[str, Path | None] | None = None
+        self._first: tuple[float, int] | None = None
 
     # --- Listener ---
 
     def preparing(self, what: str, progress: Path | None) -> None:
         self._text = (what, progress)
         self._begun = time.monotonic()
+        self._first = None
         self.console.print(f"preparing {what}")
         self._open()
 
@@ -123,5 +125,17 @@ class Progress:
         so_far = read_progress(path)
         if not so_far.documents:
             return ""
-        seconds = show_seconds(time.monotonic() - self._begun)
-        return f"  {what}: {show_exact(so_far.documents)} documents, {show_count(so_far.tokens)} tokens, {seconds}"
+        now = time.monotonic()
+        self._first = self._first or (now, so_far.tokens)
+        since, tokens = now - self._first[0], so_far.tokens - self._first[1]
+        if since < 1:  # nothing was seen on its way, so what there is took all the time
+            since, tokens = now - self._begun, so_far.tokens
+        share = (
+            f", {so_far.bytes / so_far.total_bytes:.0%} read"
+            if so_far.total_bytes and not so_far.done
+            else ""
+        )
+        return (
+            f"  {what}: {show_exact(so_far.documents)} documents, {show_count(so_far.tokens)} tokens{share}, "
+            f"{show_seconds(now - self._begun)}, {show_count(int(tokens / max(since, 1e-3)))} tokens/s"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from curriculum import corpora, imports
@@ -10,6 +11,7 @@ from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.errors import NotFound, did_you_mean
 from curriculum.planner import Compiled, compile_curriculum
+from curriculum.shards.format import PrepareRequest
 from curriculum.supervisor import StopRequested
 
 
@@ -20,11 +22,13 @@ def prepare(
     *,
     append: bool = False,
     with_tokenizer: Callable[[Compiled], None] = lambda compiled: None,
+    elsewhere: Callable[[PrepareRequest], object] | None = None,
 ) -> corpora.Texts | None:
     """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop.
 
     A tokenizer that had to be trained first is shown to `with_tokenizer`, which may refuse it, before any text is
-    tokenised with it. With `append`, what is prepared grows by the files that are new since.
+    tokenised with it. With `elsewhere`, texts are handed to it instead of made here. With `append`, what is
+    prepared grows by the files that are new since.
     """
     project = request.project
     compiled = compile_curriculum(project, request.curriculum, request.size)
@@ -56,6 +60,15 @@ def prepare(
     chosen = {c.dataset for n, c in compiled.sources.items() if only in (None, n, c.dataset)}
     for dataset in [*missing, *(sorted(chosen - set(missing)) if append else ())]:
         asked = texts.request(dataset, append=dataset not in missing)
+        if elsewhere is not None:
+            elsewhere(asked)
+            continue
+        processes = min(request.machine_entry.processes, asked.tasks)
+        if request.machine_entry.launcher == "torchrun" and processes > 1 and not asked.append:
+            each = replace(asked, workers=max(1, asked.workers // processes))
+            helping = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=each, help=True)
+            if not carry_out(request, helping, dataset, Path(asked.progress), stop, processes):
+                return None
         prepare_job = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=asked)
         if not carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
             return None

@@ -32,8 +32,6 @@ class Tokenizer:
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
         """Read a `tokenizer.json`; DataError when it is missing or is none."""
-        import tokenizers
-
         try:
             data = Path(path).read_bytes()
         except OSError as reason:
@@ -41,12 +39,19 @@ class Tokenizer:
                 f"the tokenizer `{path}` cannot be read: {reason.strerror}",
                 hint="`path:` under `tokenizers:` in sources.yaml must lead to a `tokenizer.json`",
             ) from None
+        return cls.of(data, str(path))
+
+    @classmethod
+    def of(cls, data: bytes, name: str) -> Tokenizer:
+        """The tokenizer in the bytes of a `tokenizer.json`, called `name` where it is none (DataError)."""
+        import tokenizers
+
         try:
             inner = tokenizers.Tokenizer.from_str(data.decode())
         except Exception as reason:  # the library raises plain Exception
             raise DataError(
-                f"`{path}` is not a tokenizer: {reason}",
-                hint="the `tokenizers` library's `tokenizer.json` is wanted, not a SentencePiece model",
+                f"`{name}` is not a tokenizer: {reason}",
+                hint="a `tokenizer.json` is wanted; a SentencePiece model must be called `….model`",
             ) from None
         inner.no_truncation()
         inner.no_padding()

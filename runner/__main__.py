@@ -106,10 +106,15 @@ def _doctor(job: jobs.DoctorJob) -> dict[str, Any]:
 def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:
     from runner import prepare
 
-    if isinstance(job, jobs.TokenizerJob):
-        prepare.train_tokenizer(job.request)
-    else:
-        prepare.prepare(job.request)
+    try:
+        if isinstance(job, jobs.TokenizerJob):
+            prepare.train_tokenizer(job.request)
+        elif job.help:
+            prepare.help_to_prepare(job.request, lambda: STOP.asked)
+        else:
+            prepare.prepare(job.request, lambda: STOP.asked)
+    except prepare.Stopped:
+        return {"outcome": jobs.STOPPED}
     return {"outcome": jobs.DONE}
 
 

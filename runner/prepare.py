@@ -17,21 +17,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
+import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datatrove.executor.base import PipelineExecutor
 
 from curriculum import durable
-from curriculum.errors import DataError
+from curriculum.errors import Busy, DataError
 from curriculum.shards.format import (
     BLOCK_BYTES,
     HELD_OUT,
@@ -39,6 +37,7 @@ from curriculum.shards.format import (
     MANIFEST,
     TRAIN,
     Earlier,
+    Elsewhere,
     Manifest,
     PrepareRequest,
     Shard,
@@ -46,19 +45,25 @@ from curriculum.shards.format import (
     dtype_for,
     windows_in,
 )
-from curriculum.shards.provenance import SourceFile, provenance
+from curriculum.shards.provenance import SourceFile, kind_of, provenance
 from curriculum.tokenizer import Tokenizer
-from runner import appending
+from runner import adopting, appending, blocks
 from runner.extract import chinese_docstrings
 from runner.readers import Chosen, Corpus, Tally, is_remote, list_sources, log_to, of_split
-from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stopped
+from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stop, Stopped
+from runner.taskexecutor import TaskExecutor, tokenizer_threads
 from runner.vocabulary import END_OF_TEXT, train_tokenizer
 
-__all__ = ["prepare", "train_tokenizer"]
+# A helper waits so long for another one that lists the files: a bucket of a hundred thousand takes minutes.
+LISTING_SECONDS = 3600.0
+
+__all__ = ["Stopped", "help_to_prepare", "prepare", "train_tokenizer"]
 
 
-def prepare(request: PrepareRequest) -> None:
+def prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) -> None:
     """Make `request.output`, or return at once when it is there. Busy when another process is making it.
+
+    Stopped, soon after `asked` says so; what is finished is kept.
 
     With `append`: read the files that are new, and add their shards. DataError for text or a tokenizer that cannot
     be read, for a held-out split of under 64 windows, and where files already read have changed.
@@ -73,16 +78,36 @@ def prepare(request: PrepareRequest) -> None:
         ):
             if (output / MANIFEST).exists():
                 if request.append:
-                    _Preparation(request, partial, Manifest.load(output)).run(output)
+                    _Preparation(request, partial, asked, Manifest.load(output)).run(output)
             else:
-                _Preparation(request, partial).run(output)
+                _Preparation(request, partial, asked).run(output)
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def help_to_prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) -> None:
+    """Do tasks of `request` that nobody does, one after the other, until none is left; `prepare` then ends it.
+
+    Any number of processes, on any machines that share the folder, may do so at once: whoever holds a task's lock
+    does it, and a lock dies with its holder.
+    """
+    output = Path(request.output)
+    partial = output.with_name(f"{output.name}.partial")
+    if not (output / MANIFEST).exists():
+        durable.make_directory(partial)
+        with log_to(Path(request.progress).with_name(f"datatrove-{socket.gethostname()}-{os.getpid()}.log")):
+            _Preparation(request, partial, asked).help()
 
 
 class _Preparation:
     """One request being carried out in its partial folder."""
 
-    def __init__(self, request: PrepareRequest, partial: Path, before: Manifest | None = None) -> None:
+    def __init__(
+        self,
+        request: PrepareRequest,
+        partial: Path,
+        asked: Callable[[], bool],
+        before: Manifest | None = None,
+    ) -> None:
         self.request = request
         self.partial = partial
         self.before = before
@@ -96,26 +121,32 @@ class _Preparation:
                     f"the tokenizer `{request.tokenizer_file}` has no {mark} token under a name known here",
                     hint=f"switch it off for `{request.dataset}`, or use a tokenizer with `{END_OF_TEXT}`",
                 )
-        self.stop = threading.Event()
+        self.stop = Stop(asked)
+        self.tasks = request.tasks
+        self.dtype = dtype_for(self.tokenizer.vocab_size)
+        self.in_place = kind_of(request.read) == "tokenised"
 
     def run(self, output: Path) -> None:
         request = self.request
         files, origin = self._begin()
         listed = files
+        if self.before is not None and self.in_place:
+            raise DataError(
+                f"nothing is appended to `{request.dataset}`, whose tokens are read in place",
+                hint="name the new files as a source of their own in sources.yaml",
+            )
         if self.before is not None:
             files = appending.new_files(request, output, self.before, files)
             if not files:
                 return
-        train, held_out = files, list[SourceFile]()
-        if request.held_out_split is not None:
-            train, held_out = of_split(files, request.held_out_split)
-        if request.extract is not None:
-            train = [self._extracted(train)]
+        train, held_out = self._sides(files)
         # The last line of an earlier preparation would say that this one is done.
         Path(request.progress).unlink(missing_ok=True)
         meter = Meter(Path(request.progress), _total_bytes([*train, *held_out]))
-        self._run_tasks(train, held_out, meter)
-        records = [self._record(rank) for rank in range(request.tasks)]
+        records = self._adopted(train, held_out, meter) if self.in_place else []
+        if not self.in_place:
+            self._run_tasks(train, held_out, meter)
+            records = [self._record(rank) for rank in range(self.tasks)]
         names = [TRAIN] if request.held_out is None else [TRAIN, HELD_OUT]
         first = len(self.before.states) * request.tasks if self.before else 0
         splits: dict[str, Split] = {
@@ -134,7 +165,7 @@ class _Preparation:
             vocab_size=self.tokenizer.vocab_size,
             bos=self.tokenizer.bos_id if request.bos else None,
             eos=self.tokenizer.eos_id if request.eos else None,
-            dtype=dtype_for(self.tokenizer.vocab_size),
+            dtype=self.dtype,
             block_bytes=BLOCK_BYTES,
             recipe=request.recipe(),
             recipe_digest=request.recipe_digest(),
@@ -143,13 +174,63 @@ class _Preparation:
                 "files": len(listed),
                 "bytes": _known_bytes(listed),
                 "digest": _listing(listed),
+                **({"filler_cut_off": sum(r["filler"] for r in records)} if self.in_place else {}),
             },
             splits=splits,
             earlier=earlier,
+            elsewhere={
+                file: Elsewhere(**at)
+                for record in records
+                for file, at in record.get("elsewhere", {}).items()
+            },
         )
         read = {file.name: [file.bytes, file.sha256] for file in files}
         self._assemble(manifest, output, read)
         meter.finish(splits.values(), sum(record["bytes"] for record in records))
+
+    def help(self) -> None:
+        begin = durable.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
+        begin.acquire(wait_seconds=LISTING_SECONDS)
+        with begin:
+            files, _ = self._begin()
+            train, held_out = self._sides(files)
+            meter = Meter(Path(self.request.progress), _total_bytes([*train, *held_out]))
+            pending = self._pending(train, held_out, meter)
+        with tokenizer_threads(self.request.workers, inside=self.request.workers > 1):
+            failed: list[DataError] = []
+            for one in pending:
+                try:
+                    one.run()
+                except Busy:
+                    continue
+                except DataError as error:  # the other tasks are done first
+                    failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def _sides(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+        """The files to train on, and those of the corpus's own held-out split."""
+        train, held_out = files, list[SourceFile]()
+        if self.request.held_out_split is not None:
+            train, held_out = of_split(files, self.request.held_out_split)
+        if self.request.extract is not None:
+            train = [self._extracted(train)]
+        return train, held_out
+
+    def _adopted(
+        self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter
+    ) -> list[dict[str, Any]]:
+        """Token files that others made, digested where they lie: one task, and one shard a split, for each."""
+        files = [*train, *held_out]
+        self.tasks = len(files)
+        opened = adopting.open_files(self.request, files)
+        self.dtype = opened[0].dtype
+        cuts = adopting.stretches(
+            opened[: len(train)], opened[len(train) :], self.request.held_out_share, self.tokenizer.eos_id
+        )
+        return adopting.adopt(
+            self.request, files, opened, cuts, self.tokenizer, self.partial, meter, self.stop
+        )
 
     def _begin(self) -> tuple[list[SourceFile], dict[str, Any]]:
         """The files and their origin; what the partial folder holds of another recipe or tokenizer goes."""
@@ -191,8 +272,10 @@ class _Preparation:
             durable.write_bytes(path, b"".join(durable.canonical_json(row) + b"\n" for row in rows))
         return SourceFile("extracted.jsonl", str(path), path.stat().st_size, durable.sha256_file(path))
 
-    def _run_tasks(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> None:
-        """Run every task not marked as finished, `workers` at a time; the first failure stops the others."""
+    def _pending(
+        self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter
+    ) -> list[TaskExecutor]:
+        """The tasks not marked as finished."""
         request = self.request
         step = 1 if request.extract is not None else request.tasks
         inputs = [
@@ -207,11 +290,16 @@ class _Preparation:
         for one in executors:
             if one not in pending:
                 meter.task_done(one.rank, self._record(one.rank))
+        return pending
+
+    def _run_tasks(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> None:
+        """Run every task not marked as finished, `workers` at a time; the first failure stops the others."""
+        pending, workers = self._pending(train, held_out, meter), self.request.workers
         if not pending:
             return
         with (
-            _tokenizer_threads(request.workers, inside=len(pending) < request.workers),
-            ThreadPoolExecutor(min(request.workers, len(pending))) as pool,
+            tokenizer_threads(workers, inside=len(pending) < workers),
+            ThreadPoolExecutor(min(workers, len(pending))) as pool,
         ):
             futures = [pool.submit(one.run) for one in pending]
             try:
@@ -224,7 +312,7 @@ class _Preparation:
         for failure in sorted(filter(None, failures), key=lambda one: isinstance(one, Stopped)):
             raise failure
 
-    def _forget_stale(self, executors: Sequence[_TaskExecutor], inputs: Sequence[str]) -> None:
+    def _forget_stale(self, executors: Sequence[TaskExecutor], inputs: Sequence[str]) -> None:
         """Unmark the finished tasks whose files are no longer the ones they read."""
         done = [one.rank for one in executors if one.is_rank_completed(one.rank)]
         stale = [rank for rank in done if self._record(rank)["inputs"] != inputs[rank]]
@@ -240,7 +328,7 @@ class _Preparation:
         held_out: Sequence[SourceFile],
         meter: Meter,
         inputs: str,
-    ) -> _TaskExecutor:
+    ) -> TaskExecutor:
         request, tally = self.request, Tally()
         extracted = request.extract is not None
         pipeline: list[Any] = [
@@ -249,17 +337,18 @@ class _Preparation:
                 held_out,
                 text="text" if extracted else request.text,
                 id="id" if extracted else request.id,
-                columns=[*request.drop, *request.keep],
+                columns=[*request.drop, *request.keep, *(["url"] if request.blocks else [])],
                 by_rows=extracted,
                 tally=tally,
             )
         ]
         if request.drop or request.keep:
             pipeline.append(Chosen(request.drop, request.keep, tally))
+        pipeline += blocks.built(request.blocks, tally)
         pipeline.append(
             ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop)
         )
-        return _TaskExecutor(pipeline, rank=rank, tasks=request.tasks, folder=self.partial)
+        return TaskExecutor(pipeline, rank=rank, tasks=request.tasks, folder=self.partial)
 
     def _task(self, rank: int) -> Path:
         return self.partial / "tasks" / f"{rank:05d}"
@@ -271,7 +360,7 @@ class _Preparation:
     def _check(self, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]) -> None:
         request, train = self.request, splits[TRAIN]
         if not train.tokens:
-            columns = sorted({column for record in records for column in record["columns"]})
+            columns = sorted({column for record in records for column in record.get("columns", ())})
             reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(train.dropped.items()))
             raise DataError(
                 f"`{request.dataset}` has no document to train on; left out: {reasons or 'none'}",
@@ -284,7 +373,9 @@ class _Preparation:
         windows = splits[HELD_OUT].windows(request.sequence_length)
         if windows >= LEAST_HELD_OUT_WINDOWS:
             return
-        if request.held_out_share is None:
+        if self.in_place:
+            hint = "hold out more, or shorten the sequences; only whole windows count"
+        elif request.held_out_share is None:
             hint = "hold out a share of the documents instead (`held_out: 5%`)"
         else:
             share = self._share_that_would_do(records)
@@ -325,41 +416,21 @@ class _Preparation:
         first = len(manifest.earlier) * self.request.tasks
         for name in manifest.splits:
             durable.make_directory(data / name)
-            for rank in range(self.request.tasks):
+            for rank in range(self.tasks):
                 made = self._task(rank) / name
                 for path in sorted(made.iterdir()) if made.exists() else []:
                     os.rename(path, data / name / appending.numbered(path.name, first))
             durable.sync_directory(data / name)
         assert all(
-            (data / shard.file).exists() for split in manifest.splits.values() for shard in split.shards
+            (data / f"{shard.file}.index").exists()
+            for split in manifest.splits.values()
+            for shard in split.shards
         )
         durable.write_json(data / f"files-{len(manifest.earlier)}.json", read, replace=True)
         # From here on the appended shards belong to the folder: until then no one looks at them.
         durable.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:
             durable.publish(data, output)
-
-
-class _TaskExecutor(PipelineExecutor):  # type: ignore[misc]
-    """datatrove's executor for one task in this thread: its marks of completion, nothing on the terminal."""
-
-    def __init__(self, pipeline: list[Any], *, rank: int, tasks: int, folder: Path) -> None:
-        super().__init__(pipeline, str(folder))
-        self.rank = rank
-        self.tasks = tasks
-
-    @property
-    def world_size(self) -> int:
-        return self.tasks
-
-    def get_distributed_env(self, node_rank: int = -1) -> dict[str, str]:
-        return {}
-
-    def run(self) -> None:
-        documents: Any = None
-        for step in self.pipeline:
-            documents = step(documents, self.rank, self.tasks)
-        self.mark_rank_as_completed(self.rank)
 
 
 def _merged(parts: Sequence[Mapping[str, Any]], first: int) -> Split:
@@ -396,19 +467,3 @@ def _total_bytes(files: Sequence[SourceFile]) -> int | None:
     """What `Tally.bytes` will come to, where known: packed files and Parquet hide how much they hold."""
     packed = any(file.name.endswith((".gz", ".zst", ".parquet")) for file in files)
     return None if packed else _known_bytes(files)
-
-
-@contextmanager
-def _tokenizer_threads(workers: int, *, inside: bool) -> Iterator[None]:
-    """Let the tokenizers library use `workers` threads of its own (`inside`), or leave them to the tasks."""
-    wanted = {"TOKENIZERS_PARALLELISM": "true" if inside else "false", "RAYON_NUM_THREADS": str(workers)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,17 @@ HASHES = "hashes"
 
 class Stopped(Exception):
     """This task was told to stop because another one failed, or the process is ending."""
+
+
+class Stop(threading.Event):
+    """Set when a task failed, or as soon as `asked` says that this process is to end."""
+
+    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+        super().__init__()
+        self._asked = asked
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._asked()
 
 
 class Meter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import durable, sentencepiece
 from curriculum.errors import DataError
 from curriculum.shards.format import TokenizerRequest
 from runner.extract import chinese_docstrings
@@ -15,7 +15,9 @@ END_OF_TEXT = "</s>"
 
 
 def train_tokenizer(request: TokenizerRequest) -> None:
-    """Train byte-level BPE on an even sample of the datasets; a `request.output` that is there is kept.
+    """Train byte-level BPE on an even sample of the datasets, or convert a SentencePiece model.
+
+    A `request.output` that is there is kept.
 
     The same documents give the same file on any number of threads. Id 0 is the end-of-text mark, 1 to 256
     the bytes, so every text can be encoded and decoded without loss.
@@ -25,6 +27,9 @@ def train_tokenizer(request: TokenizerRequest) -> None:
 
     output = Path(request.output)
     if output.exists():
+        return
+    if request.sentencepiece is not None:
+        _convert(request, output)
         return
     inner = Inner(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -40,6 +45,26 @@ def train_tokenizer(request: TokenizerRequest) -> None:
     with log_to(output.with_name("sample.log")):
         inner.train_from_iterator(samples, trainer)
     durable.write_bytes(output, inner.to_str(pretty=True).encode(), replace=True)
+
+
+def _convert(request: TokenizerRequest, output: Path) -> None:
+    """The model as a `tokenizer.json`; the published one beside it when it gives the same ids, else DataError."""
+    assert request.sentencepiece is not None
+    model = Path(request.sentencepiece)
+    data = sentencepiece.converted(model)
+    durable.make_directory(output.parent)
+    if request.published is not None:
+        published = Path(request.published)
+        ours = output.with_name("from-model.json")
+        durable.write_bytes(ours, data, replace=True)
+        probe = sentencepiece.first_difference(ours, published)
+        if probe is not None:
+            raise DataError(
+                f"`{published}` does not encode as `{model}` beside it does: they differ on {probe[:40]!r}",
+                hint="bind the name to the one that the text was or is to be made with: `path: …/tokenizer.model`",
+            )
+        data = published.read_bytes()
+    durable.write_bytes(output, data, replace=True)
 
 
 def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:

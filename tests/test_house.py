@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS: list[set[str]] = [
     {"errors", "units", "schedule", "permutation", "mixing", "durable", "bootstrap"},
-    {"passes", "plan", "readings", "job", "shards", "tokenizer", "checkpoints", "ledger", "huggingface"},
+    {"passes", "plan", "readings", "job", "shards", "tokenizer", "sentencepiece"}
+    | {"checkpoints", "ledger", "huggingface"},
     {"yamlfile", "schema", "models", "layout"},
     {"project", "lineage"},
     {"scaling", "imports"},
@@ -35,6 +36,7 @@ FLOORS: list[set[str]] = [
         "benchmarks",
         "marks",
         "whereabouts",
+        "inspection",
     },
     {
         "supervisor",
@@ -44,6 +46,7 @@ FLOORS: list[set[str]] = [
         "joining",
         "attempts",
         "preparation",
+        "textjobs",
         "begun",
         "evaluation",
         "orchestrator",
@@ -63,7 +66,17 @@ FLOORS: list[set[str]] = [
 RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]
 RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
 # the rooms of the runner that may also import what prepares text
-PREPARATION = {"prepare", "appending", "readers", "extract", "shardwriter", "vocabulary"}
+PREPARATION = {
+    "prepare",
+    "blocks",
+    "adopting",
+    "taskexecutor",
+    "appending",
+    "readers",
+    "extract",
+    "shardwriter",
+    "vocabulary",
+}
 PREPARATION_LIBRARIES = {
     "datatrove",
     "datasets",

@@ -14,7 +14,7 @@ VERBS = (
     *(do.init, do.plan, do.prepare, do.run, do.stop, do.branch),
     *(look.status, look.compare, look.report),
     *(ask.batch, ask.trace, ask.diff),
-    *(care.verify, care.prune, care.doctor),
+    *(care.verify, care.prune, care.doctor, care.inspect),
     *(share.export, share.import_, share.eval_),
 )
 

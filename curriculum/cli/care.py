@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from curriculum.cli import completion
 from curriculum.cli.words import (
     AsJson,
     MachineName,
@@ -83,3 +85,28 @@ def doctor(machine: MachineName = "local", as_json: AsJson = False) -> None:
             print(line)
     if not report["served"]:
         raise typer.Exit(2)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="a token file of any known format, or a folder of them")],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="show pieces as text: a name in sources.yaml, a tokenizer.json, or its folder",
+            autocompletion=completion.tokenizers,
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, max=50, help="pieces to show")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a token file is: format, width, tokens, documents; with a tokenizer, what stands in it."""
+    from curriculum.corpora import named_tokenizer
+    from curriculum.inspection import inspect as look_into
+    from curriculum.view.inspection import inspection_lines
+
+    found = look_into(path, named_tokenizer(tokenizer) if tokenizer else None, samples)
+    if as_json:
+        print_json(found)
+    else:
+        for line in inspection_lines(found):
+            print(line)

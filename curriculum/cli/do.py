@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,6 +100,7 @@ def prepare(
     append: Annotated[
         bool, typer.Option("--append", help="add files that are new since as further shards")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tokenise the text that a curriculum reads; what is prepared already is left as it is."""
     from curriculum import attempts, live, preparation, supervisor
@@ -109,13 +111,30 @@ def prepare(
         curriculum=name,
         size=size,
         machine=machine,
-        listener=live.Progress(open_console()),
+        listener=live.Progress(open_console(stderr=as_json)),
     )
+    handed: list[Any] = []
+    elsewhere = None
+    if request.machine_entry.launcher == "slurm":
+        from curriculum import textjobs
+
+        elsewhere = lambda asked: handed.append(textjobs.submit(request, asked))  # noqa: E731
     with supervisor.stop_on_signals() as stop:
-        texts = preparation.prepare(request, stop, source, append=append)
+        texts = preparation.prepare(request, stop, source, append=append, elsewhere=elsewhere)
     if texts is None:
-        raise stopped(f"curriculum prepare {name}")
-    open_console().print(prepared_view(texts.summaries()))
+        said = (("size", size, "rehearsal"), ("machine", machine, "local"), ("source", source, None))
+        options = "".join(f" --{key} {value}" for key, value, default in said if value != default)
+        raise stopped(f"curriculum prepare {name}{options}{' --append' if append else ''}")
+    rows = texts.summaries()
+    left = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
+    if as_json:
+        print_json({"texts": rows, "left": left, "jobs": [asdict(each) for each in handed]})
+        return
+    for each in handed:
+        print(f"{each.dataset}  {each.words}" + ("" if each.fresh else ": left as it is"))
+    if handed:
+        print(f"they run without you: say `curriculum prepare {name}` again to see what is done")
+    open_console().print(prepared_view(rows, left))
 
 
 def run(

@@ -32,7 +32,7 @@ class TokenizerEntry(Entry):
 
     path: Text | None = Field(
         default=None,
-        description="A file, from the project's folder; as in `tokenizers/llama-2/tokenizer.json`.",
+        description="A tokenizer.json, a SentencePiece .model, or a folder of either; as in `tokenizers/llama-2`.",
     )
     train: Names | None = Field(
         default=None, description="Sources that a byte-level BPE is trained on; as in `[sotu, stdlib]`."
@@ -53,11 +53,11 @@ class TokenizerEntry(Entry):
         return self
 
 
-_PLACES = ("hub", "installed", "stdlib", "folder")
+_PLACES = ("hub", "installed", "stdlib", "folder", "tokenised")
 
 
 class ReadEntry(Entry):
-    """Where documents are: one of hub, installed, stdlib and folder; and which files there."""
+    """Where documents are: one of hub, installed, stdlib, folder and tokenised; and which files there."""
 
     one_of: ClassVar[tuple[str, ...]] = _PLACES
 
@@ -67,7 +67,17 @@ class ReadEntry(Entry):
     )
     stdlib: Flag | None = Field(default=None, description="true: Python's own library, without its tests.")
     folder: Text | None = Field(
-        default=None, description="A folder, from the project's or absolute; as in `texts`."
+        default=None, description="A folder, from the project's, absolute or a URL; as in `texts`."
+    )
+    tokenised: Text | None = Field(
+        default=None,
+        description="A folder, or one file, of tokens that others made; read in place, never written to.",
+    )
+    format: Literal["datatrove", "megatron", "packed", "npy", "flat"] | None = Field(
+        default=None, description="Format of `tokenised`, where the files do not show it."
+    )
+    dtype: Literal["uint16", "uint32", "int32", "int64"] | None = Field(
+        default=None, description="Width of `tokenised`, where the files do not state it; as in `uint16`."
     )
     files: Texts | None = Field(
         default=None, description="Patterns, `**/` any folders, `*` part of a name; as in `**/*.jsonl`."
@@ -82,7 +92,13 @@ class ReadEntry(Entry):
         place = exactly_one(self, "as in `read: {folder: my-texts}` or `read: {hub: OWNER/NAME}`")
         if self.stdlib is False:
             raise Refusal("can only be true", "or name another place to read from", "stdlib")
-        for key, places in {"revision": ("hub",), "files": _no("stdlib"), "subsets": _no("stdlib")}.items():
+        belongs = {
+            "revision": ("hub",),
+            **dict.fromkeys(("files", "subsets"), _no("stdlib")),
+            **dict.fromkeys(("format", "dtype"), ("tokenised",)),
+            "text": _no("tokenised"),
+        }
+        for key, places in belongs.items():
             if key in self.model_fields_set and place not in places:
                 raise Refusal(f"has no meaning for {place}", f"it belongs to {', '.join(places)}", key)
         return self
@@ -110,6 +126,23 @@ class HeldOutEntry(Entry):
         return self
 
 
+def _blocks(value: Any) -> Any:
+    """Each block as `{NAME: {option: value}}`; a name alone takes no options."""
+    if not isinstance(value, list | tuple):
+        raise Refusal("must be a list", "as in `[PIIFormatter, {GopherQualityFilter: {min_doc_words: 20}}]`")
+    made = []
+    for number, block in enumerate(value):
+        said = {block: {}} if isinstance(block, str) else block
+        if not isinstance(said, dict) or len(said) != 1 or not isinstance(next(iter(said.values())), dict):
+            raise Refusal(
+                "must be a block's name, or one name with its options",
+                "as in `- GopherQualityFilter: {min_doc_words: 20}`",
+                number,
+            )
+        made.append(said)
+    return tuple(made)
+
+
 class SourceEntry(Entry):
     """A source: documents under a name."""
 
@@ -124,6 +157,13 @@ class SourceEntry(Entry):
     )
     extract: Literal["chinese-docstrings"] | None = Field(
         default=None, description="Take only this of each file."
+    )
+    blocks: Annotated[
+        tuple[dict[str, dict[str, Any]], ...],
+        BeforeValidator(_blocks, json_schema_input_type=list[str | dict[str, dict[str, Any]]]),
+    ] = Field(
+        default=(),
+        description="datatrove's filters and formatters, in order; as in `[PIIFormatter, GopherQualityFilter]`.",
     )
     held_out: Annotated[
         HeldOutEntry,
@@ -140,8 +180,22 @@ class SourceEntry(Entry):
         default=False, description="Whether that size is derived or guessed, not published."
     )
     licence: Text | None = Field(default=None, description="Its licence, for people.")
+    bos: Flag = Field(default=False, description="Whether each document begins with the tokenizer's BOS.")
+    eos: Flag = Field(default=True, description="Whether each document ends with the tokenizer's EOS.")
     order: Literal["shuffled", "in-order"] = Field(default="shuffled", description="Order of its windows.")
     tasks: Size = Field(default=1, description="Parts it is prepared in; fixes the shard layout.")
+
+    @model_validator(mode="after")
+    def _tokens_stay_as_they_are(self) -> Self:
+        if self.read.tokenised is not None:
+            for key in ("id", "drop", "keep", "extract", "blocks", "tasks"):
+                if key in self.model_fields_set:
+                    raise Refusal(
+                        "has no meaning for tokens that are read in place",
+                        "they are read as they are; prepare the text itself to choose among documents",
+                        key,
+                    )
+        return self
 
     def reading(self) -> dict[str, Any]:
         """`read` as plain values for a preparation; the text column is `text_column()`."""

@@ -10,6 +10,9 @@
       held-out/00000.ds …       the same five files
       files-0.json              the files that were read, by name; `files-1.json` those that were appended then
 
+Of tokens that others made (`read: {tokenised: …}`) the `.ds` are theirs, wherever they are, and only the rest stands
+here: the manifest's `elsewhere` leads to them.
+
 `.ds` and `.ds.index` are datatrove's token format; the rest stands beside it and its readers do not mind.
 One `.ds` is one shard; shards stand in the order of their names.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -60,7 +63,8 @@ class PrepareRequest:
 
     `read` is what `sources.yaml` says (`installed`, `stdlib`, `folder` or `hub`, with `files`, `exclude`);
     relative folders in it are found from `root`. `held_out` is `{"share": "5%"}`, `{"split": "validation"}`
-    or None. `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder that
+    or None. `blocks` are datatrove's filters and formatters, name to options.
+    `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder that
     appears when everything is done; `progress` a file that JSON lines are appended to until then. With `append`
     the folder is there, and files that it was not read from become further shards of it.
     """
@@ -78,6 +82,7 @@ class PrepareRequest:
     drop: Mapping[str, Any] = field(default_factory=dict)
     keep: Mapping[str, Any] = field(default_factory=dict)
     extract: str | None = None
+    blocks: Sequence[Mapping[str, Mapping[str, Any]]] = ()
     held_out: Mapping[str, str] | None = None
     bos: bool = False
     eos: bool = True
@@ -132,6 +137,7 @@ class PrepareRequest:
             "drop": dict(self.drop),
             "keep": dict(self.keep),
             "extract": self.extract,
+            **({"blocks": [dict(block) for block in self.blocks]} if self.blocks else {}),
             "held_out": {"share": str(share)} if share is not None else self.held_out and dict(self.held_out),
             "bos": self.bos,
             "eos": self.eos,
@@ -150,7 +156,7 @@ class PrepareRequest:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> PrepareRequest:
-        return cls(**value)
+        return cls(**{**value, "blocks": tuple(value.get("blocks", ()))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,15 +164,21 @@ class TokenizerRequest:
     """Train a byte-level BPE tokenizer on an even sample of `reads` (dataset name -> what sources.yaml says).
 
     A read may carry `text` and `extract` as a PrepareRequest does. `sample_bytes` is the limit per dataset.
+    With `sentencepiece`, the path of a `tokenizer.model`, nothing is trained: that is converted, and must agree
+    with the `tokenizer.json` at `published` where one stands beside it.
     """
 
-    reads: Mapping[str, Mapping[str, Any]]
-    vocab_size: int
     output: str
+    reads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    vocab_size: int = 0
+    sentencepiece: str | None = None
+    published: str | None = None
     sample_bytes: int = 1_400_000
     root: str = "."
 
     def __post_init__(self) -> None:
+        if self.sentencepiece is not None:
+            return
         if not self.reads:
             raise DataError(
                 "a tokenizer is to be trained on no dataset at all", hint="name one under `train:`"
@@ -232,6 +244,15 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Where a shard's tokens lie when its `.ds` is a file of someone else's: from byte `offset` on, of `bytes`."""
+
+    path: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
     """A state of a data folder before more was appended: the manifest's digest then, and its shards by split."""
 
@@ -243,7 +264,8 @@ class Earlier:
 class Manifest:
     """What a data folder holds, how and of what it was made. `bos` and `eos` are token ids, None for none.
 
-    `earlier` are the states that it had before shards were appended, oldest first.
+    `earlier` are the states that it had before shards were appended, oldest first. `elsewhere` says, by shard,
+    where tokens lie that were not copied; they are told by their digests, so it is no part of the identity.
     """
 
     dataset: str
@@ -259,6 +281,7 @@ class Manifest:
     provenance: Mapping[str, Any]
     splits: Mapping[str, Split]
     earlier: tuple[Earlier, ...] = ()
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -305,6 +328,7 @@ class Manifest:
             "provenance": dict(self.provenance),
             "splits": {name: asdict(split) for name, split in self.splits.items()},
             "earlier": [asdict(state) for state in self.earlier],
+            **({"elsewhere": {n: asdict(at) for n, at in self.elsewhere.items()}} if self.elsewhere else {}),
             "digest": self.digest,
         }
 
@@ -324,6 +348,7 @@ class Manifest:
             provenance=value["provenance"],
             splits={name: _split(entry) for name, entry in value["splits"].items()},
             earlier=tuple(Earlier(**state) for state in value.get("earlier", [])),
+            elsewhere={name: Elsewhere(**at) for name, at in value.get("elsewhere", {}).items()},
         )
 
     @classmethod

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from curriculum import durable
 from curriculum.errors import DataError
-from curriculum.shards.format import Shard, windows_in
+from curriculum.shards.format import Elsewhere, Shard, windows_in
 
 Integers = NDArray[np.int64]
 
@@ -37,24 +37,32 @@ class MappedShard:
     """
 
     def __init__(
-        self, folder: Path, record: Shard, dtype: np.dtype[np.uint16], block: int, length: int
+        self,
+        folder: Path,
+        record: Shard,
+        dtype: np.dtype[np.uint16],
+        block: int,
+        length: int,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.folder = folder
         self.record = record
         self.path = folder / record.file
+        self.tokens = Path(elsewhere.path) if elsewhere else self.path
+        self.offset = elsewhere.offset if elsewhere else 0
         self.dtype = dtype
         self.block = block
         self.length = length
         self.windows = windows_in(record.tokens, length)
         self._checked = np.zeros(-(-record.tokens * dtype.itemsize // block), bool)
         self.checked = False
-        self._need_size(self.path, record.tokens * dtype.itemsize)
+        self._need_size(self.tokens, elsewhere.bytes if elsewhere else record.tokens * dtype.itemsize)
         self._need_size(self._beside(".index"), record.documents * 8)
 
     @cached_property
     def view(self) -> NDArray[np.uint16]:
         """The tokens of every window, `[windows, length + 1]`, as they lie in the mapped file; `check` them first."""
-        tokens = np.frombuffer(_map(self.path), self.dtype)
+        tokens = np.frombuffer(_map(self.tokens), self.dtype, self.record.tokens, self.offset)
         step = self.dtype.itemsize
         return np.lib.stride_tricks.as_strided(
             tokens, (self.windows, self.length + 1), (self.length * step, step), writeable=False
@@ -128,12 +136,14 @@ class MappedShard:
 
     def _check_block(self, block: int) -> None:
         wanted = self._blocks[block].tobytes()
-        with self.path.open("rb") as file:
-            file.seek(block * self.block)
-            found = hashlib.sha256(file.read(self.block)).digest()
+        begin = block * self.block
+        with self.tokens.open("rb") as file:
+            file.seek(self.offset + begin)
+            size = min(self.block, self.record.tokens * self.dtype.itemsize - begin)
+            found = hashlib.sha256(file.read(size)).digest()
         if found != wanted:
             raise self._damaged(
-                self.path, f"differs from its digest in block {block} (of {self.block:,} bytes)"
+                self.tokens, f"differs from its digest in block {block} (of {self.block:,} bytes)"
             )
         self._checked[block] = True
         self.checked = bool(self._checked.all())
@@ -170,6 +180,12 @@ class MappedShard:
             raise self._damaged(path, f"has {found:,} bytes instead of {size:,}")
 
     def _damaged(self, path: Path, how: str) -> DataError:
+        if path == self.tokens != self.path:
+            return DataError(
+                f"`{path}` is no longer as it was when it was digested: it {how}",
+                hint="put it back as it was; or, to train on what it is now, remove our digests "
+                f"`{self.folder}` and run `curriculum prepare` again",
+            )
         return DataError(
             f"`{path}` is damaged: it {how}",
             hint=f"remove the folder `{self.folder}` and run `curriculum prepare` again",

@@ -18,7 +18,10 @@ from typing import Any
 
 from curriculum.errors import DataError, did_you_mean
 
-KINDS = ("installed", "stdlib", "folder", "hub")
+KINDS = ("installed", "stdlib", "folder", "hub", "tokenised")
+
+# What a folder of tokens is searched for when `files` is not given.
+TOKEN_FILES = ("**/*.ds", "**/*.bin", "**/*.npy")
 
 # What a folder is searched for when `files` is not given.
 TEXT_FILES = tuple(
@@ -55,12 +58,12 @@ class SourceFile:
 
 
 def kind_of(read: Mapping[str, Any]) -> str:
-    """Which of `installed`, `stdlib`, `folder`, `hub` a `read` is; DataError when it is none or several."""
+    """Which of `installed`, `stdlib`, `folder`, `hub`, `tokenised` a `read` is; DataError unless one."""
     kinds = [kind for kind in KINDS if read.get(kind)]
     if len(kinds) != 1:
         raise DataError(
             f"`read` names {' and '.join(kinds) if kinds else 'no place to read from'}: {dict(read)}",
-            hint="name exactly one of: installed, stdlib, folder, hub",
+            hint=f"name exactly one of: {', '.join(KINDS)}",
         )
     return kinds[0]
 
@@ -79,6 +82,8 @@ def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
         return {"kind": kind, "packages": [{**python, "licence": "PSF-2.0"}]}
     if kind == "folder":
         return {"kind": kind, "folder": str(read["folder"])}
+    if kind == "tokenised":
+        return {"kind": kind, "folder": str(read["tokenised"])}
     return {"kind": kind, "repository": str(read["hub"]), "revision": read.get("revision")}
 
 
@@ -88,6 +93,8 @@ def sentence(where: Mapping[str, Any]) -> str:
         return ", ".join(f"{p['name']} {p['version']} ({p['licence']})" for p in where["packages"])
     if where["kind"] == "folder":
         return f"folder {where['folder']}"
+    if where["kind"] == "tokenised":
+        return f"in place: {where['folder']}"
     return f"hub {where['repository']}" + (f" at {where['revision']}" if where.get("revision") else "")
 
 
@@ -105,7 +112,7 @@ def licence(package: metadata.Distribution) -> str:
 
 
 def list_files(read: Mapping[str, Any], root: str = ".") -> list[SourceFile]:
-    """The files of an `installed`, `stdlib` or local `folder` read, in order of name; DataError when none."""
+    """The files of any read but a remote one, in order of name; DataError when there are none."""
     kind = kind_of(read)
     if kind == "installed":
         found = _installed_files(read)
@@ -113,6 +120,8 @@ def list_files(read: Mapping[str, Any], root: str = ".") -> list[SourceFile]:
         found = _stdlib_files(read)
     elif kind == "folder":
         found = _folder_files(read, root)
+    elif kind == "tokenised":
+        found = _token_files(read, root)
     else:
         raise ValueError(f"the files of a {kind} are not listed locally")
     return in_order(found, read)
@@ -124,7 +133,7 @@ def in_order(found: Iterable[SourceFile], read: Mapping[str, Any]) -> list[Sourc
     if not files:
         where = read[kind_of(read)]
         raise DataError(
-            f"no file matches `{read.get('files', '(the usual text files)')}` in {where}",
+            f"no file matches `{read.get('files', '(the usual files)')}` in {where}",
             hint="`**` stands for any folders, `*` for any part of one name; see `files` and `exclude`",
         )
     return files
@@ -221,12 +230,28 @@ def _stdlib_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
         yield SourceFile(name, path, size)
 
 
-def _folder_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
+def _token_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
+    where = str(read["tokenised"])
+    if "://" in where:
+        raise DataError(
+            f"tokens are read in place, through the memory map, so `{where}` must lie in a local folder",
+            hint="fetch or mount it; text (`read: {folder: …}`) may be anywhere",
+        )
+    path = Path(root, where).expanduser()
+    if path.is_file():
+        yield SourceFile(path.name, str(path), path.stat().st_size)
+    else:
+        yield from _folder_files({**read, "folder": where}, root, TOKEN_FILES)
+
+
+def _folder_files(
+    read: Mapping[str, Any], root: str, default: Iterable[str] = TEXT_FILES
+) -> Iterable[SourceFile]:
     folder = Path(root, str(read["folder"])).expanduser()
     if not folder.is_dir():
         beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise DataError(f"the folder `{folder}` does not exist", hint=did_you_mean(folder.name, beside))
-    wanted, left_out = chosen(read, default=TEXT_FILES)
+    wanted, left_out = chosen(read, default=default)
     for name, path, size in _walk(folder, skip=frozenset()):
         if wanted.fullmatch(name) and not left_out.fullmatch(name):
             yield SourceFile(name, path, size)

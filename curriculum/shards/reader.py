@@ -59,6 +59,7 @@ class Dataset:
                 np.dtype(manifest.dtype).newbyteorder("<"),
                 manifest.block_bytes,
                 sequence_length,
+                manifest.elsewhere.get(shard.file),
             )
             for shard in record.shards
         ]

@@ -26,8 +26,8 @@ def result_view(rows: Sequence[Mapping[str, Any]], sources: list[str]) -> Render
     return drawn
 
 
-def prepared_view(rows: list[dict[str, Any]]) -> RenderableType:
-    """What `curriculum prepare` made."""
+def prepared_view(rows: list[dict[str, Any]], left: Sequence[str] = ()) -> RenderableType:
+    """What `curriculum prepare` made, what was left out and why, and which texts are still to be made."""
     drawn = table(
         ("text", "left"),
         ("split", "left"),
@@ -35,8 +35,8 @@ def prepared_view(rows: list[dict[str, Any]]) -> RenderableType:
         ("tokens", "right"),
         ("bytes/token", "right"),
         ("windows", "right"),
-        ("unread tail", "right"),
-        ("from", "left"),
+        ("tail", "right"),
+        ("marks", "right"),
     )
     for row in rows:
         drawn.add_row(
@@ -44,12 +44,17 @@ def prepared_view(rows: list[dict[str, Any]]) -> RenderableType:
             row["split"],
             show_exact(row["documents"]),
             show_exact(row["tokens"]),
-            f"{row['bytes_per_token']:.2f}",
+            "" if row["bytes_per_token"] is None else f"{row['bytes_per_token']:.2f}",
             show_exact(row["windows"]),
             show_exact(row["tail"]),
-            row["from"],
+            show_exact(row["filler"]),
         )
-    return drawn
+    lines = list(dict.fromkeys(f"{row['dataset']} is from {row['from']}" for row in rows))
+    for row in rows:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in row["dropped"].items())
+        lines += [f"left out of {row['dataset']} ({row['split']}): {reasons}"] if reasons else []
+    lines += [f"still to be prepared: {', '.join(left)}"] if left else []
+    return Group(drawn, *map(Text, lines))
 
 
 def branched_view(made: Branch) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer as Inner
 from tokenizers import models, normalizers, pre_tokenizers
 
 import runner.prepare
+import runner.shardwriter
 from curriculum import durable
 from curriculum.errors import Busy, DataError
 from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest, text_hash
@@ -591,3 +593,92 @@ def test_an_unknown_extraction_is_refused_with_the_one_there_is(tmp_path: Path, 
     with pytest.raises(DataError, match="`extract` of `texts` is `latin`") as refusal:
         prepare(request_for(extract="latin", held_out=None))
     assert "chinese-docstrings" in (refusal.value.hint or "")
+
+
+HELPING = """
+import sys
+from pathlib import Path
+from curriculum import durable
+from curriculum.shards.format import PrepareRequest
+import json, runner.shardwriter as writer
+if len(sys.argv) > 2:  # hold a task half-way for ever
+    real = writer.ShardWriter._write
+    def hold(self, batch):
+        real(self, batch)
+        print("half-way", flush=True)
+        import time
+        time.sleep(600)
+    writer.ShardWriter._write = hold
+from runner.prepare import help_to_prepare
+help_to_prepare(PrepareRequest.from_json(json.loads(Path(sys.argv[1]).read_text())))
+"""
+
+
+def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the_bytes_are_the_same(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    plain = request_for(tasks=4, output=str(tmp_path / "data" / "alone"))
+    prepare(plain)
+    request = request_for(tasks=4)
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(request.to_json()))
+    held = subprocess.Popen(
+        [sys.executable, "-c", HELPING, str(path), "hold"], stdout=subprocess.PIPE, text=True
+    )
+    assert held.stdout is not None
+    assert held.stdout.readline() == "half-way\n"
+    done = subprocess.run(
+        [sys.executable, "-c", HELPING, str(path)], check=True
+    )  # leaves the held task alone
+    assert done.returncode == 0
+    partial = Path(f"{request.output}.partial")
+    finished = {p.name for p in (partial / "completions").iterdir()}
+    assert len(finished) == 3
+    stamps = {name: (partial / "tasks" / name / "task.json").stat().st_mtime_ns for name in finished}
+    with pytest.raises(Busy, match="held by another process"):
+        prepare(request)
+    held.kill()
+    held.wait()
+    assert {n: (partial / "tasks" / n / "task.json").stat().st_mtime_ns for n in finished} == stamps
+    prepare(request)
+    assert not partial.exists()
+    same = digests(plain.output)
+    assert digests(request.output) == same
+
+
+def test_asked_to_stop_it_ends_soon_and_goes_on_later(tmp_path: Path, request_for: Any) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for(tasks=4)
+    with pytest.raises(runner.prepare.Stopped):
+        prepare(request, lambda: True)
+    prepare(request)
+    prepare(request_for(tasks=4, output=str(tmp_path / "data" / "alone")))
+    assert digests(request.output) == digests(tmp_path / "data" / "alone")
+
+
+def test_a_disk_that_fills_costs_the_task_that_met_it_and_the_same_request_goes_on(
+    tmp_path: Path, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for(tasks=4)
+    real = runner.shardwriter._Part.add
+
+    def full(self: Any, *words: Any) -> None:
+        if self.file.endswith("00002.ds"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.shardwriter._Part, "add", full)
+        with pytest.raises(OSError, match="No space left"):
+            prepare(request)
+    partial = Path(f"{request.output}.partial")
+    finished = {p.name for p in (partial / "completions").iterdir()}
+    assert "00002" not in finished
+    assert finished >= {"00000", "00001"}
+    stamps = {n: (partial / "tasks" / n / "task.json").read_bytes() for n in finished}
+    assert all(stamps.values())
+    prepare(request)
+    prepare(request_for(tasks=4, output=str(tmp_path / "data" / "alone")))
+    assert digests(request.output) == digests(tmp_path / "data" / "alone")

@@ -1,0 +1,180 @@
+"""Llama-2's kind of `tokenizer.model` as a `tokenizer.json` that gives the same ids, without SentencePiece.
+
+A SentencePiece BPE keeps no merges: a piece is made by joining two neighbours whenever the result is a piece, the
+best score first. So every split of a piece into two pieces is a merge, in the order of the scores. The usual
+converters add merges that reach runs of spaces too early, which shows in source code; these do not.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curriculum.errors import DataError
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
+_BPE = 2
+SPACE = "▁"
+
+# Where tokenizers that differ at all usually differ: blanks of every kind, scripts, bytes that are no piece.
+PROBES = (
+    "def f(x):\n    if x:\n        return  x  # two  blanks\n\n\tTabbed = {'a':   1}\n",
+    "        eight before\n                sixteen before\n   \n  trailing   ",
+    "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。我们在2023年训练了一个小模型。",
+    "naïve café — “quoted” … ½ ≠ ∑ 🙂 👩‍👩‍👧 \u200b\u00a0\ufeff \x07",
+    " leading and </s> <s> <unk> inside, <0x41> too",
+    'x = 1_000_000; y=0xDEADBEEF\r\nprintf("%5.2f\\n", y);\r\n',
+    "αβγ אבג ابت กขค हिन्दी 한국어 日本語ひらがなカタカナ",
+)
+
+
+@dataclass(slots=True)
+class _Model:
+    pieces: list[tuple[str, float, int]] = field(default_factory=list)
+    type: int = 1
+    byte_fallback: bool = False
+    suffix: bool = False
+    charsmap: bytes = b""
+    prefix: bool = True
+    extra_blanks_go: bool = True
+    escape: bool = True
+
+
+def converted(path: Path) -> bytes:
+    """The `tokenizer.json` of the SentencePiece model at `path`; the same bytes every time.
+
+    DataError for what is no such model, and for those of another kind than Llama's (unigram, NFKC, added words).
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+    model = _read(path)
+    vocabulary = {piece: number for number, (piece, _, _) in enumerate(model.pieces)}
+    if len(vocabulary) != len(model.pieces):
+        raise _other_kind(path, "it has a piece twice")
+    score = {piece: score for piece, score, kind in model.pieces if kind == _NORMAL}
+    merges = []
+    for piece in score:
+        splits = [(piece[:at], piece[at:]) for at in range(1, len(piece))]
+        known = [(left, right) for left, right in splits if left in score and right in score]
+        merges += sorted(known, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+    merges.sort(key=lambda pair: -score[pair[0] + pair[1]])  # stable: a piece's own splits keep their order
+    unknown = next((piece for piece, _, kind in model.pieces if kind == _UNKNOWN), None)
+    inner = Tokenizer(
+        models.BPE(
+            vocab=vocabulary,
+            merges=merges,
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=model.byte_fallback,
+        )
+    )
+    steps: list[Any] = [normalizers.Prepend(SPACE)] if model.prefix else []
+    inner.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+    last: list[Any] = [decoders.Strip(" ", 1, 0)] if model.prefix else []
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last]
+    )
+    marks = [piece for piece, _, kind in model.pieces if kind in (_UNKNOWN, _CONTROL)]
+    inner.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    text: str = inner.to_str(pretty=True)
+    return text.encode()
+
+
+def first_difference(path: Path, other: Path) -> str | None:
+    """The first of the probes that two `tokenizer.json` (one as bytes of a conversion) encode otherwise, or None."""
+    from tokenizers import Tokenizer
+
+    ours, theirs = (Tokenizer.from_str(each.read_text("utf-8")) for each in (path, other))
+    for each in (ours, theirs):
+        each.encode_special_tokens = True
+    for probe in PROBES:
+        if (
+            ours.encode(probe, add_special_tokens=False).ids
+            != theirs.encode(probe, add_special_tokens=False).ids
+        ):
+            return probe
+    return None
+
+
+def _read(path: Path) -> _Model:
+    model = _Model()
+    try:
+        for number, value in _fields(path.read_bytes()):
+            if number == 1:
+                model.pieces.append(_piece(value))
+            elif number == 2:
+                spec = dict(_fields(value))
+                model.type = spec.get(3, 1)
+                model.byte_fallback, model.suffix = bool(spec.get(35)), bool(spec.get(24))
+            elif number == 3:
+                spec = dict(_fields(value))
+                model.charsmap = spec.get(2, b"")
+                model.prefix, model.extra_blanks_go = bool(spec.get(3, 1)), bool(spec.get(4, 1))
+                model.escape = bool(spec.get(5, 1))
+    except OSError as reason:
+        raise DataError(f"`{path}` cannot be read: {reason.strerror}", hint="see `tokenizers:`") from None
+    except (ValueError, TypeError, IndexError, struct.error):
+        model.pieces = []
+    if not model.pieces:
+        raise DataError(
+            f"`{path}` is no SentencePiece model",
+            hint="a whole `tokenizer.model` is wanted, or a `tokenizer.json`; was it fetched to its end?",
+        )
+    for wrong, what in (
+        (model.type != _BPE, "it is no BPE"),
+        (bool(model.charsmap), "it rewrites characters (NFKC)"),
+        (model.extra_blanks_go, "it removes blanks"),
+        (model.suffix or not model.escape, "it treats blanks otherwise"),
+        (any(kind == _USER_DEFINED for _, _, kind in model.pieces), "it has words of a user"),
+    ):
+        if wrong:
+            raise _other_kind(path, what)
+    return model
+
+
+def _other_kind(path: Path, what: str) -> DataError:
+    return DataError(
+        f"`{path}` is of another kind than Llama-2's: {what}",
+        hint="convert it with its own tools and give the `tokenizer.json`",
+    )
+
+
+def _piece(data: bytes) -> tuple[str, float, int]:
+    fields = dict(_fields(data))
+    (score,) = struct.unpack("<f", fields.get(2, b"\0\0\0\0"))
+    return fields[1].decode(), score, fields.get(3, _NORMAL)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """`(field, value)` of a protobuf message: a number, or the bytes of everything else."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        size = {1: 8, 5: 4}.get(kind)
+        if kind == 2:
+            size, at = _varint(data, at)
+        if size is None or at + size > len(data):
+            raise ValueError("not a protobuf message")
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("not a number")

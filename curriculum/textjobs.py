@@ -1,0 +1,100 @@
+"""Hands the preparation of a text to Slurm: an array of helpers, and behind it the job that brings all together.
+
+A helper is the same job anywhere: it does tasks that nobody does until none is left, and what it finished is never
+done again. So a helper that was killed costs its one task, and saying the same command again is harmless.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from curriculum import durable, queued
+from curriculum import job as jobs
+from curriculum.attempts import Run, fresh_attempt
+from curriculum.errors import Busy, PlanError
+from curriculum.launchers import runner_command, slurm
+from curriculum.shards.format import PrepareRequest
+from curriculum.submission import placed
+
+
+@dataclass(frozen=True, slots=True)
+class HandedText:
+    """A text and the Slurm job that ends its preparation; `fresh` when it was submitted just now."""
+
+    dataset: str
+    job: str
+    words: str
+    fresh: bool
+
+
+def submit(request: Run, asked: PrepareRequest) -> HandedText:
+    """Queue the preparation that `asked` says, unless it is queued or running already.
+
+    Busy when a process holds it, PlanError with Slurm's own words when it refuses.
+    """
+    partial = Path(f"{asked.output}.partial")
+    durable.make_directory(partial)
+    with durable.Lock(partial / "submit.lock", f"handing `{asked.dataset}` to Slurm"):
+        before = queued.read(partial)
+        if before is not None:
+            found = slurm.look(before.job)
+            if found is not None and found.live:
+                state = found.state.lower()
+                return HandedText(asked.dataset, before.job, f"Slurm job {before.job}: {state}", fresh=False)
+        holder = durable.holder_of(partial / "lock")
+        if holder is not None:
+            who = f"pid {holder.get('pid')} on {holder.get('host')}"
+            raise Busy(f"`{asked.dataset}` is being prepared already, by {who}", hint="wait for it to end")
+        place = fresh_attempt(partial / queued.FOLDER)
+        try:
+            number, words = _queue(request, asked, place)
+        except PlanError as error:
+            raise placed(error, request) from None
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        queued.write(
+            partial, queued.Submitted(job=number, machine=request.machine, since=since, folder=place.name)
+        )
+    return HandedText(asked.dataset, number, words, fresh=True)
+
+
+def _queue(request: Run, asked: PrepareRequest, place: Path) -> tuple[str, str]:
+    """Submit the helpers and, behind them, the job that ends it: its number, and both in words."""
+    entry = request.machine_entry
+    threads = entry.threads or 1
+    helpers = min(asked.tasks, entry.nodes * entry.processes)
+    each = replace(asked, workers=threads)
+    after: tuple[str, ...] = ()
+    words = ""
+    if helpers > 1 and "tokenised" not in asked.read:
+        batch = _batch(place, "help", each, threads, array=f"0-{helpers - 1}")
+        after = (_handed(batch, place, request),)
+        words = f", after {helpers} helpers (job {after[0]})"
+    batch = replace(_batch(place, "end", each, threads), after=after)
+    number = _handed(batch, place, request)
+    return number, f"Slurm job {number}{words}"
+
+
+def _batch(
+    place: Path, name: str, asked: PrepareRequest, threads: int, array: str | None = None
+) -> slurm.Batch:
+    attempt = place / name
+    durable.make_directory(attempt)
+    jobs.save(
+        jobs.PrepareJob(attempt_folder=str(attempt), request=asked, help=array is not None),
+        attempt / "job.json",
+    )
+    return slurm.Batch(
+        name=f"curriculum:{asked.dataset}",
+        command=("env", "PYTHONSAFEPATH=1", *runner_command(), str(attempt / "job.json")),
+        log=attempt / ("%A-%a.log" if array else "%j.log"),
+        threads=threads,
+        array=array,
+    )
+
+
+def _handed(batch: slurm.Batch, place: Path, request: Run) -> str:
+    path = place / f"{batch.log.parent.name}.sh"
+    durable.write_bytes(path, slurm.script(batch, request.machine_entry).encode())
+    return slurm.submit(path)
