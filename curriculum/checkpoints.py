@@ -70,27 +70,42 @@ def seal(folder: Path) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    durable.write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+    durable.write_json(folder / MANIFEST, durable.sealed({"format": FORMAT, "files": files}))
 
 
 def verify(folder: Path) -> None:
     """Read every byte back and compare with the manifest; CheckpointError names the first file that differs."""
-    manifest = _manifest(folder)
-    for file, recorded in manifest["files"].items():
-        path = folder / file
-        if not path.is_file():
-            raise _damaged(folder, f"`{file}` is missing")
-        if path.stat().st_size != recorded["bytes"]:
-            raise _damaged(
-                folder, f"`{file}` has {path.stat().st_size:,} bytes instead of {recorded['bytes']:,}"
-            )
-        if durable.sha256_file(path) != recorded["sha256"]:
-            raise _damaged(folder, f"`{file}` holds other bytes than were saved")
+    files = _manifest(folder)
+    for file in files:
+        _verify_file(folder, file, files[file])
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if name not in files and name != MANIFEST and (path.is_symlink() or not path.is_dir()):
+            raise _damaged(folder, f"`{name}` was added to it")
+
+
+def _verify_file(folder: Path, file: str, recorded: Mapping[str, Any]) -> None:
+    path = folder / file
+    if any(part.is_symlink() for part in (path, *path.parents[: len(Path(file).parts)])):
+        raise _damaged(folder, f"`{file}` is reached through a symbolic link")
+    if not path.is_file():
+        raise _damaged(folder, f"`{file}` is missing")
+    if path.stat().st_size != recorded["bytes"]:
+        raise _damaged(folder, f"`{file}` has {path.stat().st_size:,} bytes instead of {recorded['bytes']:,}")
+    try:
+        found = durable.sha256_file(path, follow=False)
+    except OSError as error:
+        raise _damaged(folder, f"`{file}` cannot be read: {error.strerror}") from None
+    if found != recorded["sha256"]:
+        raise _damaged(folder, f"`{file}` holds other bytes than were saved")
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """The run's state beside the tensors: position, step, plan fingerprint, counters."""
+    """The run's state beside the tensors: position, step, plan fingerprint, counters; compared with its digest."""
+    files = _manifest(folder)
     try:
+        if STATE in files:
+            _verify_file(folder, STATE, files[STATE])
         value: dict[str, Any] = json.loads((folder / STATE).read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
@@ -99,9 +114,8 @@ def state(folder: Path) -> dict[str, Any]:
 
 def weights_digest(folder: Path) -> str:
     """One digest of all tensor files, for comparing two checkpoints' bytes without loading them."""
-    files: Mapping[str, Mapping[str, Any]] = _manifest(folder)["files"]
     return durable.digest(
-        {file: entry["sha256"] for file, entry in files.items() if file.endswith(".safetensors")}
+        {file: entry["sha256"] for file, entry in _manifest(folder).items() if file.endswith(".safetensors")}
     )
 
 
@@ -181,17 +195,23 @@ def sweep(folder: Path) -> None:
         if aside and int(aside["position"]) in kept and not (folder / aside["name"]).exists():
             durable.publish(path, folder / aside["name"])
         elif path.name.startswith((".tmp-", durable.ASIDE, durable.REMOVED)):
-            durable.remove_tree(path)
+            durable.remove(path)  # nobody reads such a name: it needs no other first
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file, by its name below the folder."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+        value = json.loads((folder / MANIFEST).read_bytes())
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            raise _damaged(folder, f"its format is {value.get('format')!r}, this version reads {FORMAT}")
+        manifest = durable.unsealed(value, {"format", "files"})
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"`{MANIFEST}` cannot be read: {error}") from None
-    if manifest.get("format") != FORMAT:
-        raise _damaged(folder, f"its format is {manifest.get('format')!r}, this version reads {FORMAT}")
-    return manifest
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    for name in files:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise _damaged(folder, f"`{MANIFEST}` names `{name}`, which is not inside it")
+    return files
 
 
 def _damaged(folder: Path, reason: str) -> CheckpointError:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,7 +74,7 @@ class Saver:
         self.wait()
         ranks, temporary = self._ranks, folder.parent / f".tmp-{folder.name}"
         if ranks.first:
-            shutil.rmtree(temporary, ignore_errors=True)  # a killed save's, perhaps of more ranks
+            durable.remove(temporary)  # a killed save's, perhaps of more ranks
             durable.make_directory(temporary)
         ranks.wait()
         reshard(model)

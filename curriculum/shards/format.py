@@ -30,6 +30,12 @@ from curriculum.units import parse_fraction
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_KEYS = frozenset(
+    {
+        *("format", "dataset", "tokenizer", "policy", "dtype", "block_bytes", "recipe", "recipe_digest"),
+        *("provenance", "splits", "digest"),
+    }
+)
 BLOCK_BYTES = 1 << 20
 LEAST_HELD_OUT_WINDOWS = 64
 LARGEST_UINT16_VOCABULARY = 1 << 16
@@ -289,7 +295,7 @@ class Manifest:
         return sum(windows_in(shard.tokens, sequence_length) for shard in shards)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        value = {
             "format": FORMAT,
             "dataset": self.dataset,
             "tokenizer": {
@@ -307,6 +313,7 @@ class Manifest:
             "earlier": [asdict(state) for state in self.earlier],
             "digest": self.digest,
         }
+        return durable.sealed(value)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Manifest:
@@ -341,6 +348,7 @@ class Manifest:
                 f"`{path}` is not of format {FORMAT}, which this version reads", hint=_again(folder)
             )
         try:
+            value = durable.unsealed(value, _KEYS)
             manifest = cls.from_json(value)
             whole = manifest.digest == value["digest"]
         except (KeyError, TypeError, ValueError, AttributeError):
