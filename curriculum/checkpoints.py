@@ -189,6 +189,7 @@ def sweep(folder: Path) -> None:
     """Remove what a killed save or deletion left behind, and give a checkpoint that was pinned its name again."""
     if not folder.is_dir():
         return
+    durable.settle(folder)
     kept = pinned(folder.parent)
     for path in sorted(folder.iterdir()):
         aside = _ASIDE.fullmatch(path.name)

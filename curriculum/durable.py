@@ -71,6 +71,19 @@ def unsealed(value: Any, without_seal: Iterable[str]) -> dict[str, Any]:
     return plain
 
 
+def settle(path: Path) -> None:
+    """Make durable what is found finished: whoever finished it may have been killed before it was."""
+    if path.is_dir():
+        sync_directory(path)
+    else:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names inside `path` durable; without this a power cut may undo a rename."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -304,6 +317,14 @@ class Lock:
         """Take the lock, or raise Busy naming the holder once `wait_seconds` have passed."""
         # no link is followed: the file is emptied below
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            self._take(descriptor, wait_seconds)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _take(self, descriptor: int, wait_seconds: float) -> None:
         deadline = time.monotonic() + wait_seconds
         while True:
             try:
@@ -312,7 +333,6 @@ class Lock:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
-                    os.close(descriptor)
                     raise Busy(
                         f"{self.purpose} is held by another process: {_holder_sentence(holder)}",
                         hint="wait for it to end, or stop it (`curriculum stop NAME`); it needs no unlocking by hand",
@@ -325,13 +345,14 @@ class Lock:
         }
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, canonical_json(owner), 0)
-        self._descriptor = descriptor
 
     def release(self) -> None:
         if self._descriptor is not None:
-            os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            try:
+                os.ftruncate(descriptor, 0)
+            finally:
+                os.close(descriptor)
 
     def __enter__(self) -> Lock:
         if self._descriptor is None:

@@ -40,6 +40,7 @@ def append(stage_folder: Path, entry: Entry) -> None:
     """Add `entry`, durably, unless it is already the last line."""
     entries = read(stage_folder)
     if entries and entries[-1] == entry:
+        durable.settle(stage_folder / LEDGER)
         return
     durable.append_json_line(stage_folder / LEDGER, durable.sealed(asdict(entry)))
 

@@ -127,7 +127,9 @@ def _train(
     project = request.project
     folder = stage_folder(project, compiled, stage)
     durable.make_directory(folder)
-    if not (folder / PLAN).exists():
+    if (folder / PLAN).exists():
+        durable.settle(folder / PLAN)
+    else:
         stage.plan.save(folder / PLAN)
     parent = None
     if stage.parent is not None:

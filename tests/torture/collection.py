@@ -1,0 +1,12 @@
+"""All figures in their order; a module that is not named here is not measured."""
+
+from __future__ import annotations
+
+import importlib
+
+MODULES = ("power_cuts",)
+
+
+def load() -> None:
+    for name in MODULES:
+        importlib.import_module(f"tests.torture.{name}")
