@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("power_cuts",)
+MODULES = ("power_cuts", "kills")
 
 
 def load() -> None:

@@ -84,6 +84,25 @@ def save(folder: Path, position: int) -> None:
     checkpoint.save(folder, model, optimizer, state, Ranks(0, 1, 1, torch.device("cpu")))
 
 
+@functools.cache
+def warmed() -> None:
+    """Take a step, save and load once, so that what these import lazily is there before a process is forked."""
+    import torch
+
+    from runner import optim
+    from runner.loss import next_token_loss
+
+    model, optimizer = _trained()
+    tokens = torch.zeros((1, 9), dtype=torch.int64)
+    total, _ = next_token_loss(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
+    torch.autograd.backward(total)
+    optim.clip(model, 1.0)
+    optimizer.zero_grad()
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder, "warm"), 64)
+        load(Path(folder, "warm"))
+
+
 def load(folder: Path) -> dict[str, Any]:
     from runner import checkpoint
 
