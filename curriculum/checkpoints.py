@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,6 +111,26 @@ def state(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
     return value
+
+
+def check_room(folder: Path, wanted: int, free: int | None = None) -> None:
+    """Refuse, before it is needed, what the next save will not find: room for `wanted` bytes below `folder`."""
+    room = free_bytes(folder) if free is None else free
+    if room < wanted:
+        raise CheckpointError(
+            f"there is no room for the next checkpoint: it takes {wanted:,} bytes and {room:,} are free below "
+            f"`{folder}`; nothing is trained that could not be saved",
+            hint="free some (`curriculum prune --dry-run` shows which checkpoints nobody needs); "
+            "then the same command goes on",
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """What an ordinary user may still write on the disk of `folder`, or of the nearest folder above that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def weights_digest(folder: Path) -> str:

@@ -119,6 +119,12 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         }
         durable.write_json(Path(job.attempt_folder) / "environment.json", told)
 
+    def need_room() -> None:
+        """The weights and both moments, in fp32, of the next save; every rank refuses together."""
+        wanted = sum(parameter.numel() for parameter in model.parameters()) * 3 * 4
+        free = ranks.agree(checkpoints.free_bytes(folder) if ranks.first else 0)
+        checkpoints.check_room(folder, wanted, free)
+
     def measure() -> None:
         known = evaluate.read(folder / "evaluations", job.generation, state.position)
         wanted = [name for name in held_out.sets if name not in known]
@@ -182,6 +188,8 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     measure()
     model.train()
     last_step = plan.step_at(end)
+    if state.step < last_step:
+        need_room()
     batches = data.batches(
         plan,
         sources,
@@ -253,6 +261,8 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             or due(before, state.position, job.checkpoint_every)
         ):
             save()
+            if state.step < last_step:
+                need_room()
     batches.close()
     profiler.end()
     saver.wait()

@@ -70,8 +70,8 @@ def until_done(
     """Start again and again, each time killed somewhere, at most `most` times; kills, what went wrong, seams hit."""
     kills, at_seam = 0, dict[str, int]()
     while True:
-        aimed = draw.choice(SEAMS) if draw.random() < 0.5 else None
-        number = draw.randint(1, 6)
+        aimed = draw.choice(SEAMS) if draw.random() < 0.6 else None
+        number = draw.randint(1, 3)
 
         def work(aimed: Any = aimed, number: int = number) -> int:
             with seam(aimed, number) if aimed and kills < most else contextlib.nullcontext():
@@ -96,9 +96,11 @@ def until_done(
             at_seam[aimed[0]] = at_seam.get(aimed[0], 0) + 1
 
 
-@figure("R1", "SIGKILL at random instants and named seams until the run is through: bits of an undisturbed run")
+@figure(
+    "R1", "SIGKILL at random instants and named seams until the run is through: bits of an undisturbed run"
+)
 def kill_loop(case: Case, tally: Tally) -> None:
-    wanted = case.count(12, 150, 2000)
+    wanted = case.count(4, 60, 2000)
     undisturbed = world.outcome(world.finished())
     runs = 0
     at_seams: dict[str, int] = {}
@@ -130,11 +132,13 @@ def _length(root: Path) -> float:
     return time.monotonic() - began
 
 
-@figure("R14", "SIGTERM at random instants with 5 s of grace: saved, gone in time, and the same bits in the end")
+@figure(
+    "R14", "SIGTERM at random instants with 5 s of grace: saved, gone in time, and the same bits in the end"
+)
 def preempted(case: Case, tally: Tally) -> None:
     from curriculum import checkpoints, ledger
 
-    wanted = case.count(4, 40, 2000)
+    wanted = case.count(2, 12, 400)
     undisturbed = world.outcome(world.finished())
     runs, latest = 0, 0.0
     with world.forking():
@@ -177,7 +181,10 @@ def preempted(case: Case, tally: Tally) -> None:
             mine = {k: {**v, "ledger": None, "kept": None} for k, v in world.outcome(root).items()}
             if wrong := world.difference(done, mine):
                 tally.wrong(f"run {runs}: {wrong}")
-            for name, stage_name in world.STAGES:  # a stop adds lines of its own to the ledger, and takes none away
+            for (
+                name,
+                stage_name,
+            ) in world.STAGES:  # a stop adds lines of its own to the ledger, and takes none away
                 lines = ledger.read(world.stage(root, name, stage_name))
                 if any(e not in lines for e in ledger.read(world.stage(world.finished(), name, stage_name))):
                     tally.wrong(f"run {runs}: the ledger of {name}/{stage_name} lacks a line")
