@@ -7,8 +7,7 @@ import random
 from collections import Counter
 from fractions import Fraction
 
-import numpy as np
-
+from curriculum.mixing import Tree
 from curriculum.plan import Blend, Piece, Segment, SourcePlan, StagePlan, share_of_rank
 from tests.torture import small
 from tests.torture.figures import Case, Tally, figure
@@ -25,25 +24,22 @@ def drawn_lineage(draw: random.Random) -> list[StagePlan]:
     base: dict[str, int] = {}
     start = first_step = 0
     before: dict[str, int] | None = None
-    index = 0
     for _ in range(draw.randint(1, 3)):
         weights = {name: draw.randint(1, 50) for name in draw.sample(names, draw.randint(1, len(names)))}
         steps = draw.randint(2, 9)
         batch = draw.choice((24, 48))
         sequences = steps * batch
         ramp = draw.randint(1, sequences) if before is not None and draw.random() < 0.5 else 0
-        blend = Blend(
-            weights=weights,
-            base=base,
-            before=before if ramp else None,
-            before_index=index if ramp else 0,
-            ramp=ramp,
-        )
-        if ramp:  # a ramp draws from the tree before it, whose own items are counted from where it began
-            assert plans
-            blend = Blend(
-                weights=weights, base=dict(base), before=plans[-1].blends[0].weights, before_index=0, ramp=ramp
-            )
+        blends, pieces = [Blend(weights=weights, base=base)], [Piece(first=0, blend=0, index=0)]
+        if ramp:
+            index = draw.randrange(30)
+            moving = Blend(weights=weights, base=base, before=before, before_index=index, ramp=ramp)
+            taken = _after(ramp, ramp)  # what follows the ramp goes on counting in the tree after it
+            counted = Tree(weights).counts(taken)
+            rest = {name: items - counted.get(name, 0) for name, items in moving.items(ramp).items()}
+            blends = [moving, Blend(weights=weights, base=rest)]
+            if ramp < sequences:
+                pieces.append(Piece(first=ramp, blend=1, index=taken))
         plan = small.plan(
             seed=draw.randrange(1 << 30),
             batch_sequences=batch,
@@ -56,13 +52,13 @@ def drawn_lineage(draw: random.Random) -> list[StagePlan]:
                 )
                 for name in names
             },
-            blends=(blend,),
-            pieces=(Piece(first=0, blend=0, index=0),),
+            blends=tuple(blends),
+            pieces=tuple(pieces),
             read_before={},
         )
         plans.append(plan)
         base = {**base, **plan.items(sequences)}
-        before, index = weights, 0
+        before = weights
         start, first_step = plan.end, plan.last_step
     return plans
 
@@ -72,6 +68,8 @@ def expected(plan: StagePlan) -> list[tuple[str, int]]:
     blend = plan.blends[0]
     count = {name: blend.base.get(name, 0) for name in plan.names}
     one, other = _Counter(blend.weights), _Counter(blend.before) if blend.before else None
+    for _ in range(blend.before_index if other else 0):
+        other.next()
     found = []
     for number in range(plan.sequences):
         if other is None or number >= blend.ramp or _after(number + 1, blend.ramp) > _after(number, blend.ramp):
@@ -110,15 +108,6 @@ class _Counter:
 
 def _half_up(value: Fraction) -> int:
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
-
-
-def windows_by_hand(plan: StagePlan, wanted: list[tuple[str, int]]) -> list[tuple[str, int, int]]:
-    """Source, pass and window of each: within a pass no window twice, which the caller asserts."""
-    found = []
-    for name, item in wanted:
-        turn, window = plan.sources[name].place(np.array([item]), seed=plan.seed, source=name)
-        found.append((name, int(turn[0]), int(window[0])))
-    return found
 
 
 @figure("R6", "1 to 3 generated stages stopped 6 times and gone on with on 1 to 8 ranks: none twice, none missing")
