@@ -119,11 +119,10 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         }
         durable.write_json(Path(job.attempt_folder) / "environment.json", told)
 
-    def need_room() -> None:
-        """The weights and both moments, in fp32, of the next save; every rank refuses together."""
-        wanted = sum(parameter.numel() for parameter in model.parameters()) * 3 * 4
-        free = ranks.agree(checkpoints.free_bytes(folder) if ranks.first else 0)
-        checkpoints.check_room(folder, wanted, free)
+    end = job.stop_at if job.stop_at is not None else plan.end
+    size = (
+        sum(parameter.numel() for parameter in model.parameters()) * 3 * 4
+    )  # weights and both moments, fp32
 
     def measure() -> None:
         known = evaluate.read(folder / "evaluations", job.generation, state.position)
@@ -161,6 +160,8 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         def published() -> None:
             ledger.append(folder, entry)
             retain(folder / "checkpoints", plan, job)
+            if entry.position < end:
+                checkpoints.check_room(folder, size)
 
         with watch.measure("checkpoint"):
             path = folder / "checkpoints" / entry.checkpoint
@@ -184,12 +185,13 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             )
             anomalies.record(folder, told)
 
-    end = job.stop_at if job.stop_at is not None else plan.end
     measure()
     model.train()
     last_step = plan.step_at(end)
     if state.step < last_step:
-        need_room()
+        checkpoints.check_room(
+            folder, size, ranks.agree(checkpoints.free_bytes(folder) if ranks.first else None)
+        )
     batches = data.batches(
         plan,
         sources,
@@ -261,8 +263,6 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             or due(before, state.position, job.checkpoint_every)
         ):
             save()
-            if state.step < last_step:
-                need_room()
     batches.close()
     profiler.end()
     saver.wait()

@@ -79,7 +79,9 @@ def _ledger(stage: Path) -> Any:
     entries = ledger.read(stage)
     kept = {found.name for found in checkpoints.found(stage / "checkpoints")}
     if kept - {entry.checkpoint for entry in entries}:
-        raise DataError(f"`{stage / ledger.LEDGER}` was cut short", hint="`curriculum verify` says what it lacks")
+        raise DataError(
+            f"`{stage / ledger.LEDGER}` was cut short", hint="`curriculum verify` says what it lacks"
+        )
     return entries
 
 
@@ -232,7 +234,9 @@ def verified(case: Case, tally: Tally) -> None:
         except CurriculumError as error:
             wrong = [error.render()]
         else:
-            wrong += ["curriculum"] if artefact.kind != "ledger" and _harmless(artefact, spoiler, data) else []
+            wrong += (
+                ["curriculum"] if artefact.kind != "ledger" and _harmless(artefact, spoiler, data) else []
+            )
         finally:
             artefact.path.write_bytes(data)
         same = artefact.kind == "tokenizer" or any("curriculum" in screen for screen in wrong)

@@ -79,7 +79,7 @@ def figure(name: str, title: str) -> Callable[[Callable[[Case, Tally], None]], C
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A folder in memory where there is one: a disk's own fsync is not what is tested here."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="torture-", dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder).resolve()
 

@@ -72,7 +72,11 @@ def expected(plan: StagePlan) -> list[tuple[str, int]]:
         other.next()
     found = []
     for number in range(plan.sequences):
-        if other is None or number >= blend.ramp or _after(number + 1, blend.ramp) > _after(number, blend.ramp):
+        if (
+            other is None
+            or number >= blend.ramp
+            or _after(number + 1, blend.ramp) > _after(number, blend.ramp)
+        ):
             name = one.next()
         else:
             name = other.next()
@@ -110,7 +114,9 @@ def _half_up(value: Fraction) -> int:
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
 
 
-@figure("R6", "1 to 3 generated stages stopped 6 times and gone on with on 1 to 8 ranks: none twice, none missing")
+@figure(
+    "R6", "1 to 3 generated stages stopped 6 times and gone on with on 1 to 8 ranks: none twice, none missing"
+)
 def exactly_once(case: Case, tally: Tally) -> None:
     for number in range(case.count(20, 1000, 50_000)):
         draw = case.draw("R6", number)
@@ -128,7 +134,9 @@ def _stage(plan: StagePlan, draw: random.Random) -> str:
     per_pass: Counter[tuple[str, int, int]] = Counter()
     written = json.dumps(plan.to_json())
     for begin, end in zip(stops, stops[1:], strict=False):
-        again = StagePlan.from_json(json.loads(written))  # every attempt knows nothing but the file and the step
+        again = StagePlan.from_json(
+            json.loads(written)
+        )  # every attempt knows nothing but the file and the step
         ranks = draw.choice([size for size in WORLDS if not again.batch_sequences % size])
         share_of_rank(again.batch_sequences, ranks)
         for step in range(begin, end):
@@ -136,7 +144,11 @@ def _stage(plan: StagePlan, draw: random.Random) -> str:
             counted: Counter[tuple[str, int]] = Counter()
             for part in parts:
                 for source, item, turn, window in zip(
-                    part.source.tolist(), part.item.tolist(), part.pass_number.tolist(), part.window.tolist(), strict=True
+                    part.source.tolist(),
+                    part.item.tolist(),
+                    part.pass_number.tolist(),
+                    part.window.tolist(),
+                    strict=True,
                 ):
                     counted[again.names[source], item] += 1
                     per_pass[again.names[source], turn, window] += 1

@@ -148,7 +148,7 @@ def stage(root: Path, name: str, stage_name: str) -> Path:
 @functools.cache
 def finished() -> Path:
     """A project whose variant has run undisturbed; read only, there until the process ends."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="torture-world-", dir=memory if memory.is_dir() else None))
     owner = os.getpid()
 
