@@ -1,4 +1,4 @@
-"""The figures of docs/reliability.md, measured: `python -m tests.torture --size gate|long [--only R2,R3] [--seed N]`."""
+"""The figures of docs/reliability.md: `python -m tests.torture --size gate|long [--only R2,R3] [--seed N]`."""
 
 from __future__ import annotations
 

@@ -335,10 +335,17 @@ def _content(synced: bytes | None, now: bytes, variant: int | None) -> bytes:
         return now
     if variant == 0:
         return synced if synced is not None else b""
-    same = len(os.path.commonprefix([synced or b"", now]))
+    same = _same(synced or b"", now)
     if variant == 1:
         return now[: same + (len(now) - same) // 2]
     return now[:same] + b"\0" * (len(now) - same)
+
+
+def _same(one: bytes, other: bytes) -> int:
+    """How many bytes both begin with."""
+    return next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
 
 
 def put(tree: Tree, root: Path) -> None:

@@ -73,7 +73,7 @@ def until_done(
         aimed = draw.choice(SEAMS) if draw.random() < 0.6 else None
         number = draw.randint(1, 3)
 
-        def work(aimed: Any = aimed, number: int = number) -> int:
+        def work(aimed: Any = aimed, number: int = number, kills: int = kills) -> int:
             with seam(aimed, number) if aimed and kills < most else contextlib.nullcontext():
                 return int(world.run(root).stopped)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -21,6 +22,7 @@ def drawn_lineage(draw: random.Random) -> list[StagePlan]:
     names = sorted(draw.sample(["arts", "code", "law", "maths", "prose", "wiki"], draw.randint(1, 5)))
     windows = {name: draw.randint(1, 60) for name in names}
     plans: list[StagePlan] = []
+    seed = draw.randrange(1 << 30)
     base: dict[str, int] = {}
     start = first_step = 0
     before: dict[str, int] | None = None
@@ -41,7 +43,7 @@ def drawn_lineage(draw: random.Random) -> list[StagePlan]:
             if ramp < sequences:
                 pieces.append(Piece(first=ramp, blend=1, index=taken))
         plan = small.plan(
-            seed=draw.randrange(1 << 30),
+            seed=seed,
             batch_sequences=batch,
             first_step=first_step,
             steps=steps,
@@ -121,22 +123,22 @@ def exactly_once(case: Case, tally: Tally) -> None:
     for number in range(case.count(20, 1000, 50_000)):
         draw = case.draw("R6", number)
         wrong = ""
+        per_pass: Counter[tuple[str, int, int]] = Counter()
         for plan in drawn_lineage(draw):
-            wrong = wrong or _stage(plan, draw)
+            wrong = wrong or _stage(plan, draw, per_pass)
         tally.trial(f"case {number}: {wrong}", not wrong)
 
 
-def _stage(plan: StagePlan, draw: random.Random) -> str:
+def _stage(plan: StagePlan, draw: random.Random, per_pass: Counter[tuple[str, int, int]]) -> str:
+    """What is wrong with what a stage reads; `per_pass` counts source, pass and window over the lineage."""
     wanted = expected(plan)
     steps = [plan.first_step + draw.randrange(plan.steps + 1) for _ in range(RESUMES)]
     stops = sorted({plan.first_step, *steps, plan.last_step})
     read: list[Counter[tuple[str, int]]] = []
-    per_pass: Counter[tuple[str, int, int]] = Counter()
     written = json.dumps(plan.to_json())
-    for begin, end in zip(stops, stops[1:], strict=False):
-        again = StagePlan.from_json(
-            json.loads(written)
-        )  # every attempt knows nothing but the file and the step
+    for begin, end in itertools.pairwise(stops):
+        # every attempt knows nothing but the file and the step
+        again = StagePlan.from_json(json.loads(written))
         ranks = draw.choice([size for size in WORLDS if not again.batch_sequences % size])
         share_of_rank(again.batch_sequences, ranks)
         for step in range(begin, end):
