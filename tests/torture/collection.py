@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("power_cuts", "kills", "corruption", "order")
+MODULES = ("power_cuts", "kills", "corruption", "order", "configs")
 
 
 def load() -> None:
