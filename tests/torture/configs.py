@@ -54,7 +54,7 @@ def _misspelt(text: str, draw: random.Random) -> str:
 
 
 def _repeated(text: str, draw: random.Random) -> str:
-    top = [match for match in re.findall(r"^([a-z]\w*:)", text, re.MULTILINE)]
+    top = list(re.findall(r"^([a-z]\w*:)", text, re.MULTILINE))
     return f"{text}{draw.choice(top)} 1\n"
 
 
@@ -152,9 +152,9 @@ def answered(root: Path, log: Path, words: list[str]) -> tuple[int, str, float, 
     log.unlink(missing_ok=True)
 
     def work() -> int:
-        from curriculum.__main__ import main
-
         import os
+
+        from curriculum.__main__ import main
 
         os.chdir(root)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
