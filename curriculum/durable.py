@@ -331,8 +331,9 @@ class Lock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
+                holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
+                # a holder that has just won needs a moment to write its name
+                if time.monotonic() >= deadline + (0.0 if holder else 0.5):
                     raise Busy(
                         f"{self.purpose} is held by another process: {_holder_sentence(holder)}",
                         hint="wait for it to end, or stop it (`curriculum stop NAME`); it needs no unlocking by hand",

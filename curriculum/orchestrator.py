@@ -24,7 +24,7 @@ from curriculum.plan import share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
 from curriculum.preparation import prepare
 from curriculum.project import Project
-from curriculum.runs import LOCK, PLAN, branch_point, checkpoint_at, is_reached, stage_folder
+from curriculum.runs import LOCK, PLAN, SUPERVISED, branch_point, checkpoint_at, is_reached, stage_folder
 from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
 
 
@@ -71,7 +71,11 @@ def run(request: Run) -> Result:
             if is_reached(folder, stage):
                 request.listener.skipped(stage)
                 continue
-            outcome = _train(request, compiled, stage, texts, processes, stop)
+            durable.make_directory(folder)
+            # The trainer has a lock of its own, and waits a while for one that was killed or orphaned to let go
+            # of it; whoever finds a living `run` at work is told so at once.
+            with durable.Lock(folder / SUPERVISED, f"`{stage.name}`"):
+                outcome = _train(request, compiled, stage, texts, processes, stop)
             request.listener.ended(stage, outcome)
             trained.append(stage.name)
             if outcome["outcome"] == jobs.STOPPED and not is_reached(folder, stage):
@@ -126,7 +130,6 @@ def _train(
 ) -> Mapping[str, Any]:
     project = request.project
     folder = stage_folder(project, compiled, stage)
-    durable.make_directory(folder)
     if (folder / PLAN).exists():
         durable.settle(folder / PLAN)
     else:

@@ -13,6 +13,8 @@ from curriculum.units import Length
 PLAN = "plan.json"
 DONE = "DONE"
 LOCK = "lock"
+SUPERVISED = "supervised"
+"""The lock of the `curriculum run` that watches over the stage's trainer."""
 
 
 def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> Path:
