@@ -148,9 +148,9 @@ class Saver:
 
     def _write(self, path: Path) -> None:
         for key, tensor in self._copies.items():
-            if key.startswith("model.") and not np.isfinite(tensor.numpy()).all():
+            if not np.isfinite(tensor.numpy()).all():
                 raise RunFailed(
-                    f"`{key}` is not finite any more: nothing is saved of these weights",
+                    f"`{key}` is not finite any more: nothing is saved of this state",
                     hint="the last good checkpoint is kept; the same command goes on from it",
                 )
         unfinished = path.with_name(f".{path.name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("power_cuts", "kills", "corruption", "order", "configs", "races")
+MODULES = ("power_cuts", "kills", "corruption", "order", "configs", "races", "numbers")
 
 
 def load() -> None:
