@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("power_cuts", "kills", "corruption", "order", "configs", "races", "numbers")
+MODULES = ("power_cuts", "kills", "corruption", "order", "configs", "races", "numbers", "keeping")
 
 
 def load() -> None:
