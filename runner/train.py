@@ -117,6 +117,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             "flops_convention": hardware.CONVENTION,
             "peak_flops": peak,
         }
+        told["changed"] = hardware.changed(Path(job.attempt_folder), told)
         durable.write_json(Path(job.attempt_folder) / "environment.json", told)
 
     end = job.stop_at if job.stop_at is not None else plan.end

@@ -111,7 +111,9 @@ def bad_checkpoints(root: Path) -> list[str]:
     return bad
 
 
-@figure("R15", "NaN, infinity or a jump in gradients, weights or moments: no such checkpoint, the run goes on")
+@figure(
+    "R15", "NaN, infinity or a jump in gradients, weights or moments: no such checkpoint, the run goes on"
+)
 def injected(case: Case, tally: Tally) -> None:
     undisturbed = world.outcome(world.finished())
     outcomes: dict[str, int] = {}

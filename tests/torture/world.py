@@ -192,7 +192,7 @@ def outcome(root: Path) -> dict[str, Any]:
             "kept": [c.name for c in checkpoints.found(folder / "checkpoints")],
             "ledger": (folder / "ledger.jsonl").read_bytes(),
             "evaluations": {p.name: p.read_bytes() for p in sorted((folder / "evaluations").iterdir())},
-            "DONE": (folder / "DONE").read_bytes(),
+            "DONE": (folder / "DONE").read_bytes() if (folder / "DONE").exists() else None,
             "plan": (folder / "plan.json").read_bytes(),
             "metrics": [
                 {key: line[key] for key in ("step", "position", "loss", "lr", "grad_norm")}
