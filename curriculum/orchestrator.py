@@ -24,7 +24,16 @@ from curriculum.plan import share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
 from curriculum.preparation import prepare
 from curriculum.project import Project
-from curriculum.runs import LOCK, PLAN, SUPERVISED, branch_point, checkpoint_at, is_reached, stage_folder
+from curriculum.runs import (
+    LOCK,
+    PLAN,
+    SUPERVISED,
+    branch_point,
+    checkpoint_at,
+    is_finished,
+    is_reached,
+    stage_folder,
+)
 from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
 
 
@@ -68,7 +77,7 @@ def run(request: Run) -> Result:
         trained: list[str] = []
         for stage in compiled.stages:
             folder = stage_folder(project, compiled, stage)
-            if is_reached(folder, stage):
+            if is_finished(folder, stage):
                 request.listener.skipped(stage)
                 continue
             durable.make_directory(folder)

@@ -26,6 +26,11 @@ def is_reached(folder: Path, stage: CompiledStage) -> bool:
     return any(c.position == stage.stop for c in checkpoints.found(folder / "checkpoints"))
 
 
+def is_finished(folder: Path, stage: CompiledStage) -> bool:
+    """Whether nothing is left to do here: reached, and where that is the stage's own end, said so in `DONE`."""
+    return is_reached(folder, stage) and (stage.stop < stage.plan.end or (folder / DONE).exists())
+
+
 def checkpoint_at(folder: Path, position: int) -> checkpoints.Checkpoint | None:
     """The checkpoint at exactly `position`, of the newest generation that has one."""
     exact = [c for c in checkpoints.found(folder / "checkpoints") if c.position == position]

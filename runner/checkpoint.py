@@ -69,8 +69,12 @@ class Saver:
         optimizer: torch.optim.Optimizer,
         state: Mapping[str, Any],
         published: Callable[[], None] = lambda: None,
+        sealed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy what is to be saved and return; every rank calls it. `published` runs on rank 0 once it is durable."""
+        """Copy what is to be saved and return; every rank calls it.
+
+        On rank 0 `sealed` runs when all is written but its name, `published` once it is durable.
+        """
         self.wait()
         ranks, temporary = self._ranks, folder.parent / f".tmp-{folder.name}"
         if ranks.first:
@@ -107,6 +111,7 @@ class Saver:
                     durable.write_json(temporary / INDEX, index)
                     durable.write_json(temporary / checkpoints.STATE, whole)
                     checkpoints.seal(temporary)
+                    sealed()
                     durable.publish(temporary, folder)
                     published()
             except BaseException as error:

@@ -158,15 +158,19 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         ledger.check(plan, state.position, state.windows)
         entry = _entry(plan, job, state)
 
-        def published() -> None:
+        def sealed() -> None:
+            # before it appears: a line without its checkpoint is cut away when the run goes on, whereas nobody
+            # goes on from the last checkpoint of all to add a line that is missing
             ledger.append(folder, entry)
+
+        def published() -> None:
             retain(folder / "checkpoints", plan, job)
             if entry.position < end:
                 checkpoints.check_room(folder, size)
 
         with watch.measure("checkpoint"):
             path = folder / "checkpoints" / entry.checkpoint
-            saver.begin(path, model, optimizer, _value(plan, job, state, ranks), published)
+            saver.begin(path, model, optimizer, _value(plan, job, state, ranks), published, sealed)
         state.saved_at = state.position
 
     def report(kind: str, step: int, slot_losses: NDArray[np.float64], norm: float, **more: Any) -> None:
@@ -268,6 +272,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     profiler.end()
     saver.wait()
     if ranks.first and end == plan.end and not (folder / "DONE").exists():
+        retain(folder / "checkpoints", plan, job)  # a kill may have come before it
         name = checkpoints.name(job.generation, end)
         digest = checkpoints.tensors_digest(folder / "checkpoints" / name)
         durable.write_json(folder / "DONE", {"checkpoint": name, "position": end, "weights": digest})

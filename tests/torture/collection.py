@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("power_cuts", "kills", "corruption", "order", "configs", "races", "numbers", "keeping", "defects", "drift")
+MODULES = (
+    "power_cuts",
+    "kills",
+    "corruption",
+    "order",
+    "configs",
+    "races",
+    "numbers",
+    "keeping",
+    "defects",
+    "drift",
+)
 
 
 def load() -> None:

@@ -26,7 +26,8 @@ DEFECTS = (
     Defect(
         "the newest checkpoint is chosen by the order of its name's letters",
         "curriculum.checkpoints",
-        "            checkpoints.append(Checkpoint(int(match[1]), int(match[2]), path))\n    return sorted(checkpoints)",
+        "            checkpoints.append(Checkpoint(int(match[1]), int(match[2]), path))\n"
+        "    return sorted(checkpoints)",
         "            checkpoints.append(Checkpoint(int(match[1]), int(match[2]), path))\n"
         "    return sorted(checkpoints, key=lambda c: str(c.position))",
         "R1",
@@ -179,7 +180,7 @@ def seeded(case: Case, tally: Tally) -> None:
         with mutated(defect.module, (defect.old, defect.new)):
             try:
                 caught = LOOKS.get(defect.figure, smoke)(defect, case)
-            except CurriculumError as error:
-                caught = error.what
+            except (CurriculumError, AssertionError) as error:
+                caught = str(error)
         tally.trial(f"not noticed: {defect.what}", bool(caught))
         tally.notes[defect.what] = caught.split("\n")[0][:90]

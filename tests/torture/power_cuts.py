@@ -131,7 +131,8 @@ MUTANTS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "the checkpoint appears before its manifest",
         "runner.checkpoint",
-        "checkpoints.seal(temporary)\n                    durable.publish(temporary, folder)\n",
+        "checkpoints.seal(temporary)\n                    sealed()\n"
+        "                    durable.publish(temporary, folder)\n",
         "durable.publish(temporary, folder)\n                    checkpoints.seal(folder)\n",
         "a checkpoint saved",
     ),

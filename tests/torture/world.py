@@ -183,7 +183,11 @@ def outcome(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, stage_name in STAGES:
         folder = stage(root, name, stage_name)
-        last = checkpoints.found(folder / "checkpoints")[-1]
+        there = checkpoints.found(folder / "checkpoints")
+        if not there:
+            found[f"{name}/{stage_name}"] = dict.fromkeys(("checkpoint", "DONE"))
+            continue
+        last = there[-1]
         checkpoints.verify(last.path)
         found[f"{name}/{stage_name}"] = {
             "checkpoint": {
@@ -206,7 +210,9 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     """What of `one` is otherwise in `other`, an empty string when nothing. (Going on may measure once more.)"""
     for name in one:
         for key in one[name]:
-            mine, theirs = one[name][key], other[name][key]
+            mine, theirs = one[name][key], other[name].get(key)
+            if mine != theirs and theirs is None:
+                return f"{name}: {key} is missing"
             if key == "evaluations":
                 theirs = {file: theirs.get(file) for file in mine}
             if mine != theirs:
