@@ -107,7 +107,7 @@ def state(folder: Path) -> dict[str, Any]:
     try:
         if STATE in files:
             _verify_file(folder, STATE, files[STATE])
-        value: dict[str, Any] = json.loads((folder / STATE).read_bytes())
+        value: dict[str, Any] = durable.parsed((folder / STATE).read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
     return value
@@ -223,7 +223,7 @@ def sweep(folder: Path) -> None:
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file, by its name below the folder."""
     try:
-        value = json.loads((folder / MANIFEST).read_bytes())
+        value = durable.parsed((folder / MANIFEST).read_bytes())
         if isinstance(value, dict) and value.get("format") != FORMAT:
             raise _damaged(folder, f"its format is {value.get('format')!r}, this version reads {FORMAT}")
         manifest = durable.unsealed(value, {"format", "files"})

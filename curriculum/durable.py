@@ -54,6 +54,14 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, SEAL: digest(plain)}
 
 
+def parsed(data: bytes | str) -> Any:
+    """JSON that somebody else may have written; ValueError for what is none, also for what nests without end."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it nests without end") from None
+
+
 def unsealed(value: Any, without_seal: Iterable[str]) -> dict[str, Any]:
     """What `sealed` was given. ValueError when a part was changed.
 
@@ -189,7 +197,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         if line:
             try:
-                value = json.loads(line)
+                value = parsed(line)
                 if not isinstance(value, dict):
                     raise ValueError("it is not an object")
             except ValueError as error:

@@ -7,7 +7,6 @@ recover on gloo). Restarts wait a little longer each time and end when two in a 
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from curriculum import durable
 from curriculum import job as jobs
 from curriculum.errors import RunFailed
 
@@ -112,7 +112,7 @@ def supervise(
 
 def _outcome(launch: Launch) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads((launch.attempt / jobs.OUTCOME).read_bytes())
+        value: dict[str, Any] = durable.parsed((launch.attempt / jobs.OUTCOME).read_bytes())
     except (OSError, ValueError):
         value = {"outcome": jobs.FAILED, "message": f"exit code {launch.process.returncode}"}
     return value

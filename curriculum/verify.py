@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -165,7 +164,7 @@ def _evaluation(path: Path) -> None:
 
 def _pin(path: Path) -> None:
     try:
-        value = json.loads(path.read_bytes())
+        value = durable.parsed(path.read_bytes())
         whole = value["by"] == path.stem and value["position"] == int(path.parent.name)
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
@@ -199,7 +198,7 @@ def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: Stag
 def _done(folder: Path, plan: StagePlan | None) -> None:
     path = folder / runs.DONE
     try:
-        value = durable.unsealed(json.loads(path.read_bytes()), ("checkpoint", "position", "weights"))
+        value = durable.unsealed(durable.parsed(path.read_bytes()), ("checkpoint", "position", "weights"))
         whole = plan is None or value["position"] == plan.end
     except (OSError, ValueError):
         whole = False

@@ -17,7 +17,6 @@ One `.ds` is one shard; shards stand in the order of their names.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -338,7 +337,7 @@ class Manifest:
         """Read `folder/manifest.json`; DataError when it is missing, of another format, or was altered."""
         path = folder / MANIFEST
         try:
-            value = json.loads(path.read_bytes())
+            value = durable.parsed(path.read_bytes())
         except FileNotFoundError:
             raise DataError(f"no prepared text in `{folder}`", hint="`curriculum prepare` makes it") from None
         except ValueError as reason:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib
 
 MODULES = (
-    "power_cuts",
     "kills",
+    "power_cuts",
     "corruption",
     "order",
     "configs",
+    "drift",
     "races",
     "numbers",
     "keeping",
+    "hostile",
     "defects",
-    "drift",
 )
 
 

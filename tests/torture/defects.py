@@ -24,12 +24,10 @@ class Defect:
 
 DEFECTS = (
     Defect(
-        "the newest checkpoint is chosen by the order of its name's letters",
-        "curriculum.checkpoints",
-        "            checkpoints.append(Checkpoint(int(match[1]), int(match[2]), path))\n"
-        "    return sorted(checkpoints)",
-        "            checkpoints.append(Checkpoint(int(match[1]), int(match[2]), path))\n"
-        "    return sorted(checkpoints, key=lambda c: str(c.position))",
+        "retention keeps the oldest checkpoints",
+        "runner.train",
+        "    for doomed in old[: -job.keep_last or None]:\n",
+        "    for doomed in old[job.keep_last :]:\n",
         "R1",
     ),
     Defect(
@@ -125,17 +123,17 @@ DEFECTS = (
         "R17",
     ),
     Defect(
-        "rounds of the order's permutation lose windows",
+        "the order meets every other window twice",
         "curriculum.permutation",
-        "        outside = np.flatnonzero(cell >= size)\n",
-        "        cell = cell % size\n        outside = np.flatnonzero(cell >= size)\n",
+        "    is_array = isinstance(given, np.ndarray) or result.ndim > 0\n",
+        "    is_array = isinstance(given, np.ndarray) or result.ndim > 0\n    result = result - result % 2\n",
         "R6",
     ),
     Defect(
-        "aliases are unfolded",
+        "tags are passed over",
         "curriculum.yamlfile",
-        "        elif isinstance(event, yaml.AliasEvent):\n            self._refuse(",
-        "        elif isinstance(event, yaml.AliasEvent):\n            (lambda *_: self._add(1, spot))(",
+        "        if event.tag is not None:\n",
+        "        if False:\n",
         "R10",
     ),
     Defect(
