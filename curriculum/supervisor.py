@@ -23,6 +23,7 @@ from curriculum.errors import RunFailed
 RESTARTS_WITHOUT_PROGRESS = 2
 BACKOFF_SECONDS = (0.0, 2.0, 10.0, 30.0, 60.0)
 TICK_SECONDS = 0.1
+HUNG_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,10 @@ def supervise(
                     told = True
                 tick()
                 time.sleep(TICK_SECONDS)
+                if _hangs(started.attempt):
+                    time.sleep(HUNG_SECONDS)  # for the other ranks' stacks
+                    kill(started.process)
+                    started.process.wait()
         except BaseException:
             kill(started.process)
             started.process.wait()
@@ -108,6 +113,11 @@ def supervise(
                 hint=f"the whole log: {started.attempt / 'rank0.log'}",
             )
         time.sleep(BACKOFF_SECONDS[min(fruitless, len(BACKOFF_SECONDS) - 1)])
+
+
+def _hangs(attempt: Path) -> bool:
+    """Whether a rank has written down where a step that does not end is."""
+    return any(path.stat().st_size for path in attempt.glob(jobs.STACKS.format(rank="*")))
 
 
 def _outcome(launch: Launch) -> dict[str, Any]:

@@ -28,8 +28,10 @@ from runner import (
     determinism,
     evaluate,
     exactness,
+    hanging,
     hardware,
     optim,
+    replicas,
     sharding,
     trackers,
 )
@@ -156,6 +158,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         if state.saved_at == state.position:
             return
         ledger.check(plan, state.position, state.windows)
+        replicas.check(model, optimizer, ranks, state.step)
         entry = _entry(plan, job, state)
 
         def sealed() -> None:
@@ -206,7 +209,9 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         ranks=ranks.size,
         groups=groups,
     )
+    dog = hanging.Watchdog(Path(job.attempt_folder), ranks.rank, job.machine.hang_limit)
     while state.step < last_step:
+        dog.step_begins()
         saver.check()
         # a branch that was made while this runs may ask for a checkpoint here
         wanted = ranks.first and state.position in checkpoints.pinned(folder)
@@ -215,6 +220,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         if wanted:
             save()
             if ranks.any(bool(stop)):
+                dog.rests()
                 profiler.end()
                 saver.wait()
                 ranks.wait()
@@ -260,6 +266,9 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
                 f"up to step {state.step - 1:,}",
                 hint=f"the last good checkpoint is kept; {folder / anomalies.EVENTS} names what was read",
             )
+        if state.step % replicas.EVERY == 0:
+            replicas.check(model, optimizer, ranks, state.step)
+        dog.rests()
         if state.position == end or due(before, state.position, job.evaluate_every):
             measure()
         if (

@@ -11,6 +11,7 @@ MODULES = (
     "order",
     "configs",
     "drift",
+    "ranks",
     "races",
     "numbers",
     "keeping",

@@ -1,4 +1,4 @@
-"""R10: files that cannot be meant, each answered on one screen in under a second of processor time. R11: what YAML says in disguise."""
+"""R10: files that cannot be meant, each answered on one screen within a second. R11: what YAML says in disguise."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def _line(text: str, draw: random.Random) -> tuple[list[str], int]:
 
 def _misspelt(text: str, draw: random.Random) -> str:
     keys = re.findall(r"(?:^|[{ ,])([a-z_]{4,})(?=: )", text)
+    keys = [key for key in keys if key not in ("local", "prose", "code", "small")]  # names, not keys
     key = draw.choice(keys)
     at = draw.randrange(1, len(key) - 1)
     return text.replace(f"{key}:", f"{key[:at]}{key[at + 1]}{key[at]}x{key[at + 2 :]}:", 1)

@@ -14,6 +14,32 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ("smoke", "gate", "long")
+PEERS = {
+    "R1": "readable after a SIGKILL while saving: torch.save 39/100, DCP overwrite 48/100, OLMo-core overwrite 7/100",
+    "R2": "bad states: safetensors 11 of 24, OLMo-core's file write 2 of 14",
+    "R2m": "-",
+    "R3": "noticed: torch.save 0/200, safetensors 0/200, DCP 2/200, OLMo-core 4/200, raw .bin 0/200, MDS 1/110",
+    "R4": "noticed: zeroed page 0 to 7 of 60, swapped 0 to 10 of 60, cut 100/100 (raw tokens 45/100)",
+    "R5": "old checkpoint lost by 3 of 5 writers (file size limit while saving)",
+    "R6": "Hugging Face shuffled 0/10; MosaicML 4/4, litdata 4/4; torchtitan refuses other ranks",
+    "R7": "torchrun alone: again in 3.2 to 8.7 s, from wherever the script begins",
+    "R8": "gloo's and NCCL's own limit: 30 and 10 minutes",
+    "R9": "nanotron's check is off by default",
+    "R10": "DVC names line and column; most trainers show a traceback",
+    "R11": "PyYAML's safe_load misreads 11 of 14",
+    "R12": "OLMo-core misses other bytes of the same size; litdata compares about 8 fields",
+    "R13": "torchtune overwrites",
+    "R14": "goodfire spd 0 of 6 saved",
+    "R15": "OLMo-core and Megatron skip the step; nothing stops such a checkpoint becoming the newest",
+    "R16": "Marin lost 8,000 steps",
+    "R17": "-",
+    "R18": "none has it",
+    "R20": "-",
+    "R21": "torch 2.13's DCP runs planted code; weights_only bypassed in two CVEs",
+    "R22": "keys found in stored run configurations and logs (rslearn #687, labs-molt #128)",
+    "R23": "-",
+}
+"""The same test on others, as measured or read; docs/reliability.md says how and with which versions."""
 
 
 @dataclass
@@ -45,13 +71,15 @@ class Case:
     size: str
     seed: int
     folder: Path
+    times: float = 1.0
 
     def draw(self, *what: object) -> random.Random:
         """A source of chance of its own for every named thing, so that one trial can be replayed alone."""
         return random.Random(f"{self.seed}/{what}")
 
     def count(self, smoke: int, gate: int, long: int) -> int:
-        return {"smoke": smoke, "gate": gate, "long": long}[self.size]
+        """How many trials this size asks for, times what was asked for beside it; one at least."""
+        return max(1, round(self.times * {"smoke": smoke, "gate": gate, "long": long}[self.size]))
 
 
 @dataclass(frozen=True)

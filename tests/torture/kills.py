@@ -100,7 +100,7 @@ def until_done(
     "R1", "SIGKILL at random instants and named seams until the run is through: bits of an undisturbed run"
 )
 def kill_loop(case: Case, tally: Tally) -> None:
-    wanted = case.count(4, 60, 2000)
+    wanted = case.count(4, 500, 10_000)
     undisturbed = world.outcome(world.finished())
     runs = 0
     at_seams: dict[str, int] = {}
@@ -111,7 +111,7 @@ def kill_loop(case: Case, tally: Tally) -> None:
             runs += 1
             root = world.copy(case.folder / "run", runs=False)
             log = case.folder / f"log-{runs}"
-            kills, wrong, met = until_done(root, log, case.draw("R1", runs), case.count(6, 12, 24), seconds)
+            kills, wrong, met = until_done(root, log, case.draw("R1", runs), 12, seconds)
             for name, times in met.items():
                 at_seams[name] = at_seams.get(name, 0) + times
             if not wrong:
@@ -138,7 +138,7 @@ def _length(root: Path) -> float:
 def preempted(case: Case, tally: Tally) -> None:
     from curriculum import checkpoints, ledger
 
-    wanted = case.count(2, 12, 400)
+    wanted = case.count(2, 100, 2000)
     undisturbed = world.outcome(world.finished())
     runs, latest = 0, 0.0
     with world.forking():

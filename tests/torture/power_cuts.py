@@ -168,7 +168,7 @@ def cut(protocol: Protocol, case: Case, *, again: bool = True) -> Iterator[str]:
     with Disk(work) as disk:
         protocol.act(work)
     draw = case.draw("R2", protocol.name)
-    most = protocol.states * case.count(1, 4, 40)
+    most = protocol.states * {"smoke": 1, "gate": 4, "long": 40}[case.size]
     for number, snapshot in enumerate(disk.snapshots):
         last = number == len(disk.snapshots) - 1
         for tree in states(snapshot, most, draw):
@@ -250,8 +250,7 @@ def mutants(case: Case, tally: Tally) -> None:
 
 @figure("R5", "the N-th disk operation fails, for every N, of every durable protocol")
 def nth_fails(case: Case, tally: Tally) -> None:
-    kinds = case.count(1, 4, 4)
-    faults = [*FAULTS.items(), ("short write", 0)][:kinds]
+    faults = [*FAULTS.items(), ("short write", 0)][: 1 if case.size == "smoke" else 4]
     for protocol in PROTOCOLS:
         if case.size == "smoke" and protocol.costly:
             continue

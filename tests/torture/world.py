@@ -73,6 +73,7 @@ def fork(work: Callable[[], int | None], log: Path | None = None, *, group: bool
         where = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(where, 1)
         os.dup2(where, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         code = work() or 0
     except SystemExit as ended:
         code = int(ended.code or 0)
