@@ -64,10 +64,17 @@ def latest(folder: Path) -> Checkpoint | None:
     return checkpoints[-1] if checkpoints else None
 
 
-def seal(folder: Path) -> None:
-    """Write the manifest of a finished but unpublished checkpoint folder: size and SHA-256 of every file."""
+def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Write the manifest of a finished but unpublished checkpoint folder: size and SHA-256 of every file.
+
+    `known` are digests, by file name, that whoever wrote the file has taken of it since.
+    """
+    known = known or {}
     files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": durable.sha256_file(path)}
+        str(path.relative_to(folder)): {
+            "bytes": path.stat().st_size,
+            "sha256": known.get(path.name) or durable.sha256_file(path),
+        }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }

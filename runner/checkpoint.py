@@ -18,6 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,14 @@ class Saver:
 
         def write() -> None:
             try:
+                known = {}
                 if writes:
-                    self._write(temporary / _file(ranks.rank))
+                    known[_file(ranks.rank)] = self._write(temporary / _file(ranks.rank))
                 if ranks.first:
                     _wait_for(files)
                     durable.write_json(temporary / INDEX, index)
                     durable.write_json(temporary / checkpoints.STATE, whole)
-                    checkpoints.seal(temporary)
+                    checkpoints.seal(temporary, known)
                     sealed()
                     durable.publish(temporary, folder)
                     published()
@@ -151,7 +153,8 @@ class Saver:
         if cuda:
             torch.cuda.current_stream().synchronize()
 
-    def _write(self, path: Path) -> None:
+    def _write(self, path: Path) -> str:
+        """Write, make durable and return the digest of this rank's file."""
         for key, tensor in self._copies.items():
             if not np.isfinite(tensor.numpy()).all():
                 raise RunFailed(
@@ -160,8 +163,11 @@ class Saver:
                 )
         unfinished = path.with_name(f".{path.name}")
         save_file(self._copies, unfinished)
-        durable.sync_file(unfinished)
+        with ThreadPoolExecutor(1) as beside:  # the disk and the processor work at the same time
+            digest = beside.submit(durable.sha256_file, unfinished)
+            durable.sync_file(unfinished)
         os.rename(unfinished, path)
+        return digest.result()
 
 
 def _wait_for(files: Sequence[Path]) -> None:

@@ -17,6 +17,7 @@ MODULES = (
     "keeping",
     "hostile",
     "defects",
+    "cost",
 )
 
 

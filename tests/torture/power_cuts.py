@@ -131,9 +131,9 @@ MUTANTS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "the checkpoint appears before its manifest",
         "runner.checkpoint",
-        "checkpoints.seal(temporary)\n                    sealed()\n"
+        "checkpoints.seal(temporary, known)\n                    sealed()\n"
         "                    durable.publish(temporary, folder)\n",
-        "durable.publish(temporary, folder)\n                    checkpoints.seal(folder)\n",
+        "durable.publish(temporary, folder)\n                    checkpoints.seal(folder, known)\n",
         "a checkpoint saved",
     ),
     (

@@ -20,14 +20,17 @@ GONE_SECONDS, AGAIN_SECONDS, HANG_LIMIT = 5.0, 20.0, 4
 RANKS = 2
 
 
-def _ready(root: Path) -> Path:
-    """A project whose variant has its last two stages before it, on a machine where a step may take 4 s."""
+def _ready(root: Path, processes: int = RANKS) -> Path:
+    """A project whose variant has its last two stages before it, on a machine where a step may take 4 s.
+
+    Its sums are canonical, so that one undisturbed rank tells which bits two must end in.
+    """
     world.copy(root)
     for name in ("continual", "cooldown"):
         shutil.rmtree(world.stage(root, "variant", name))
     (root / "machines.yaml").write_text(
-        f"local: {{launcher: torchrun, processes: {RANKS}, sharding: none, device: cpu, threads: 1, "
-        f"hang_limit: {HANG_LIMIT}}}\n"
+        f"local: {{launcher: torchrun, processes: {processes}, sharding: none, device: cpu, threads: 1, "
+        f"micro_batch: 2, exactness: canonical, hang_limit: {HANG_LIMIT}}}\n"
     )
     return root
 
@@ -125,12 +128,19 @@ def _struck(root: Path, log: Path, number: int, draw: random.Random) -> tuple[st
                 os.kill(pid, signal.SIGKILL)
 
 
+def _bits(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What is the same on any number of ranks: DONE holds the digest of all weights and moments."""
+    keys = ("DONE", "ledger", "metrics", "kept", "plan")
+    return {name: {key: told[key] for key in keys} for name, told in outcome.items()}
+
+
 def _measured(case: Case, tally: Tally, number: int, trials: int, limits: dict[str, float]) -> None:
     log = case.folder / "log"
-    sound = _ready(case.folder / "sound")
-    code = _start(sound, log).wait(300)
+    sound = _ready(case.folder / "sound", 1)
+    with world.forking():
+        code = _start(sound, log).wait(300)
     assert code == 0, log.read_text()
-    undisturbed = world.outcome(sound)
+    undisturbed = _bits(world.outcome(sound))
     slowest: dict[str, float] = {}
     late = 0
     while tally.trials < trials:
@@ -140,10 +150,11 @@ def _measured(case: Case, tally: Tally, number: int, trials: int, limits: dict[s
             late += 1
             assert late < 3 + trials, "every signal came too late"
             continue
-        wrong = wrong or world.difference(undisturbed, world.outcome(root))
+        wrong = wrong or world.difference(undisturbed, _bits(world.outcome(root)))
         for what, limit in limits.items():
             slowest[what] = max(slowest.get(what, 0.0), took.get(what, 0.0))
-            if not wrong and took.get(what, 0.0) > limit:
+            # times are judged where the machine is ours alone, not among other tests
+            if not wrong and took.get(what, 0.0) > limit and case.size != "smoke":
                 wrong = f"{what} after {took[what]:.1f} s"
         tally.trial(f"{tally.trials}: {wrong}", not wrong)
     tally.notes |= {f"slowest, {what}, seconds": round(value, 1) for what, value in slowest.items()}
