@@ -82,8 +82,10 @@ def run(request: Run) -> Result:
                 continue
             durable.make_directory(folder)
             # The trainer has a lock of its own, and waits a while for one that was killed or orphaned to let go
-            # of it; whoever finds a living `run` at work is told so at once.
-            with durable.Lock(folder / SUPERVISED, f"`{stage.name}`"):
+            # of it; whoever finds a living `run` at work is told so soon.
+            lock = durable.Lock(folder / SUPERVISED, f"`{stage.name}`")
+            lock.acquire(wait_seconds=1.0)  # one that was killed may take a moment to be gone
+            with lock:
                 outcome = _train(request, compiled, stage, texts, processes, stop)
             request.listener.ended(stage, outcome)
             trained.append(stage.name)
