@@ -152,7 +152,9 @@ TIMES = {"R15": 3.0}  # where one trial of a kind may be drawn that does no harm
 def smoke(defect: Defect, case: Case) -> str:
     """What the figure says at its smallest size; an empty string when nothing."""
     tally = Tally()
-    FIGURES[defect.figure].run(dataclasses.replace(case, size="smoke", times=TIMES.get(defect.figure, 1.0)), tally)
+    FIGURES[defect.figure].run(
+        dataclasses.replace(case, size="smoke", times=TIMES.get(defect.figure, 1.0)), tally
+    )
     return tally.failures[0] if tally.failures else ""
 
 
