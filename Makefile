@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare test lint types docs install clean
+.PHONY: run compare test torture lint types docs install clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -24,6 +24,13 @@ compare: run
 ## test: the whole gate
 test: lint types
 	$(BIN)/pytest -n 2
+
+## torture: faults by the thousand (docs/reliability.md), some 25 minutes of two cores; `make torture SIZE=long` goes on for
+## a day, `TRIALS=0.1` makes a tenth of the trials, `ONLY=R1,R3 SEED=5` repeats two figures exactly
+SIZE   ?= gate
+TRIALS ?= 1
+torture: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.torture --size $(SIZE) --trials $(TRIALS) --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from curriculum.errors import CurriculumError
+from curriculum.errors import CurriculumError, storage_failed
 
 
 def main() -> None:
@@ -22,6 +22,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        failed = storage_failed(error)
+        if failed is None:
+            raise
+        print(failed.render(), file=sys.stderr)
+        sys.exit(failed.exit_code)
 
 
 if __name__ == "__main__":

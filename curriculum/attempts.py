@@ -126,4 +126,5 @@ def job_machine(
         trackers=entry.trackers,
         profile=profile or (entry.profile.model_dump() if entry.profile else None),
         peak_flops=float(entry.peak) * 1e12 if entry.peak else None,
+        hang_limit=float(entry.hang_limit),
     )

@@ -21,6 +21,7 @@ from curriculum import job as jobs
 from curriculum.attempts import fresh_attempt
 from curriculum.errors import CurriculumError, RunFailed
 from curriculum.launchers import local, slurm
+from curriculum.runs import SUPERVISED
 from curriculum.supervisor import Launch, stop_on_signals, supervise
 
 ALLOCATION = "allocation.json"
@@ -69,7 +70,7 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
         print(f"attempt {attempt.name}: {' '.join(steps.command(path))}", flush=True)
         return Launch(local.begin(steps.command(path), threads=threads, log=attempt / "rank0.log"), attempt)
 
-    with stop_on_signals() as stop:
+    with durable.Lock(stage / SUPERVISED, f"`{stage.parent.name}/{stage.name}`"), stop_on_signals() as stop:
         return supervise(
             launch,
             stop=stop,

@@ -36,7 +36,9 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, p
         last = checkpoints.latest(folder / "checkpoints")
         if last is None:
             if prepared:
-                _replace_plan(folder, stored)  # nothing was saved under the old plan: nothing is lost with it
+                _replace_plan(
+                    folder, stage.plan
+                )  # nothing was saved under the old plan: nothing is lost with it
             continue
         if stage.stop <= last.position and _same_until(stored, plan, min(last.position, stage.stop)):
             continue  # this lineage leaves the stage before the change
@@ -45,7 +47,7 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, p
             raise _drift(project, compiled, stage, stored, plan, last.position, ahead)
         if not prepared:
             return  # what follows is compared once the change is carried out
-        _replace_plan(folder, stored)
+        _replace_plan(folder, stage.plan)
 
 
 def _as_if_prepared(plan: StagePlan, stored: StagePlan) -> StagePlan:
@@ -148,7 +150,10 @@ def _same_until(stored: StagePlan, new: StagePlan, position: int) -> bool:
         return False
 
 
-def _replace_plan(folder: Path, stored: StagePlan) -> None:
-    number = len(list(folder.glob("plan-*.json")))
-    durable.write_bytes(folder / f"plan-{number:03d}.json", (folder / PLAN).read_bytes())
-    (folder / PLAN).unlink()
+def _replace_plan(folder: Path, plan: StagePlan) -> None:
+    """Keep the old plan under a number and put `plan` in its place; at no instant is there none."""
+    old = (folder / PLAN).read_bytes()
+    kept = sorted(folder.glob("plan-*.json"))
+    if not kept or kept[-1].read_bytes() != old:  # a kill may have come between the two
+        durable.write_bytes(folder / f"plan-{len(kept):03d}.json", old)
+    plan.save(folder / PLAN, replace=True)

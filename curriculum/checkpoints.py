@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,45 +64,86 @@ def latest(folder: Path) -> Checkpoint | None:
     return checkpoints[-1] if checkpoints else None
 
 
-def seal(folder: Path) -> None:
-    """Write the manifest of a finished but unpublished checkpoint folder: size and SHA-256 of every file."""
+def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Write the manifest of a finished but unpublished checkpoint folder: size and SHA-256 of every file.
+
+    `known` are digests, by file name, that whoever wrote the file has taken of it since.
+    """
+    known = known or {}
     files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": durable.sha256_file(path)}
+        str(path.relative_to(folder)): {
+            "bytes": path.stat().st_size,
+            "sha256": known.get(path.name) or durable.sha256_file(path),
+        }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    durable.write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+    durable.write_json(folder / MANIFEST, durable.sealed({"format": FORMAT, "files": files}))
 
 
 def verify(folder: Path) -> None:
     """Read every byte back and compare with the manifest; CheckpointError names the first file that differs."""
-    manifest = _manifest(folder)
-    for file, recorded in manifest["files"].items():
-        path = folder / file
-        if not path.is_file():
-            raise _damaged(folder, f"`{file}` is missing")
-        if path.stat().st_size != recorded["bytes"]:
-            raise _damaged(
-                folder, f"`{file}` has {path.stat().st_size:,} bytes instead of {recorded['bytes']:,}"
-            )
-        if durable.sha256_file(path) != recorded["sha256"]:
-            raise _damaged(folder, f"`{file}` holds other bytes than were saved")
+    files = _manifest(folder)
+    for file in files:
+        _verify_file(folder, file, files[file])
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if name not in files and name != MANIFEST and (path.is_symlink() or not path.is_dir()):
+            raise _damaged(folder, f"`{name}` was added to it")
+
+
+def _verify_file(folder: Path, file: str, recorded: Mapping[str, Any]) -> None:
+    path = folder / file
+    if any(part.is_symlink() for part in (path, *path.parents[: len(Path(file).parts)])):
+        raise _damaged(folder, f"`{file}` is reached through a symbolic link")
+    if not path.is_file():
+        raise _damaged(folder, f"`{file}` is missing")
+    if path.stat().st_size != recorded["bytes"]:
+        raise _damaged(folder, f"`{file}` has {path.stat().st_size:,} bytes instead of {recorded['bytes']:,}")
+    try:
+        found = durable.sha256_file(path, follow=False)
+    except OSError as error:
+        raise _damaged(folder, f"`{file}` cannot be read: {error.strerror}") from None
+    if found != recorded["sha256"]:
+        raise _damaged(folder, f"`{file}` holds other bytes than were saved")
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """The run's state beside the tensors: position, step, plan fingerprint, counters."""
+    """The run's state beside the tensors: position, step, plan fingerprint, counters; compared with its digest."""
+    files = _manifest(folder)
     try:
-        value: dict[str, Any] = json.loads((folder / STATE).read_bytes())
+        if STATE in files:
+            _verify_file(folder, STATE, files[STATE])
+        value: dict[str, Any] = durable.parsed((folder / STATE).read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
     return value
 
 
+def check_room(folder: Path, wanted: int, free: int | None = None) -> None:
+    """Refuse, before it is needed, what the next save will not find: room for `wanted` bytes below `folder`."""
+    room = free_bytes(folder) if free is None else free
+    if room < wanted:
+        raise CheckpointError(
+            f"there is no room for the next checkpoint: it takes {wanted:,} bytes and {room:,} are free below "
+            f"`{folder}`; nothing is trained that could not be saved",
+            hint="free some (`curriculum prune --dry-run` shows which checkpoints nobody needs); "
+            "then the same command goes on",
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """What an ordinary user may still write on the disk of `folder`, or of the nearest folder above that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
 def weights_digest(folder: Path) -> str:
     """One digest of all tensor files, for comparing two checkpoints' bytes without loading them."""
-    files: Mapping[str, Mapping[str, Any]] = _manifest(folder)["files"]
     return durable.digest(
-        {file: entry["sha256"] for file, entry in files.items() if file.endswith(".safetensors")}
+        {file: entry["sha256"] for file, entry in _manifest(folder).items() if file.endswith(".safetensors")}
     )
 
 
@@ -175,23 +217,30 @@ def sweep(folder: Path) -> None:
     """Remove what a killed save or deletion left behind, and give a checkpoint that was pinned its name again."""
     if not folder.is_dir():
         return
+    durable.settle(folder)
     kept = pinned(folder.parent)
     for path in sorted(folder.iterdir()):
         aside = _ASIDE.fullmatch(path.name)
         if aside and int(aside["position"]) in kept and not (folder / aside["name"]).exists():
             durable.publish(path, folder / aside["name"])
         elif path.name.startswith((".tmp-", durable.ASIDE, durable.REMOVED)):
-            durable.remove_tree(path)
+            durable.remove(path)  # nobody reads such a name: it needs no other first
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file, by its name below the folder."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+        value = durable.parsed((folder / MANIFEST).read_bytes())
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            raise _damaged(folder, f"its format is {value.get('format')!r}, this version reads {FORMAT}")
+        manifest = durable.unsealed(value, {"format", "files"})
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"`{MANIFEST}` cannot be read: {error}") from None
-    if manifest.get("format") != FORMAT:
-        raise _damaged(folder, f"its format is {manifest.get('format')!r}, this version reads {FORMAT}")
-    return manifest
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    for name in files:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise _damaged(folder, f"`{MANIFEST}` names `{name}`, which is not inside it")
+    return files
 
 
 def _damaged(folder: Path, reason: str) -> CheckpointError:

@@ -17,13 +17,14 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from curriculum.errors import Busy
+from curriculum.errors import Busy, DataError
 
 _CHUNK = 1 << 20
+SEAL = "sha256"
 ASIDE = ".aside-"
 REMOVED = ".removed-"
 
@@ -40,10 +41,55 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 (hexadecimal) of a file's bytes."""
-    with path.open("rb") as file:
+def sha256_file(path: Path, *, follow: bool = True) -> str:
+    """SHA-256 (hexadecimal) of a file's bytes; without `follow` a symbolic link is an OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    with open(descriptor, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value` with the digest of all of it under `SEAL`, so that no part can change unseen."""
+    plain: dict[str, Any] = json.loads(canonical_json(value))
+    return {**plain, SEAL: digest(plain)}
+
+
+def parsed(data: bytes | str) -> Any:
+    """JSON that somebody else may have written; ValueError for what is none, also for what nests without end."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it nests without end") from None
+
+
+def unsealed(value: Any, without_seal: Iterable[str]) -> dict[str, Any]:
+    """What `sealed` was given. ValueError when a part was changed.
+
+    Written before seals were, a value has none: then its keys are exactly `without_seal`.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
+    if SEAL not in value:
+        if value.keys() != set(without_seal):
+            raise ValueError("its seal is missing")
+        return value
+    plain = {key: entry for key, entry in value.items() if key != SEAL}
+    if digest(plain) != value[SEAL]:
+        raise ValueError("it was changed after it was written: it does not match its seal")
+    return plain
+
+
+def settle(path: Path) -> None:
+    """Make durable what is found finished: whoever finished it may have been killed before it was."""
+    if path.is_dir():
+        sync_directory(path)
+    else:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -65,6 +111,8 @@ def make_directory(path: Path) -> None:
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
         sync_directory(folder.parent)
+    with contextlib.suppress(PermissionError):  # not ours, so not made a moment ago either
+        sync_directory(at.parent)  # who made `at` may have been killed before this
 
 
 def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
@@ -98,26 +146,72 @@ def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
 
 
 def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:
-    """Append one JSON object as one line, in one write call; a crash can tear the last line only."""
+    """Append one JSON object as one line; a crash can tear the last line only, and the next append drops it.
+
+    When the line cannot be written whole (OSError), the file ends as it did before.
+    """
     line = canonical_json(value) + b"\n"
-    fresh = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
-        os.write(descriptor, line)
-        if sync:
-            os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # what looks torn must not be what another is writing now
+        end = _end_of_lines(descriptor)
+        try:
+            view = memoryview(line)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if sync:
+                os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, end)
+            raise
     finally:
         os.close(descriptor)
-    if fresh and sync:
+    if sync and end == 0:
         sync_directory(path.parent)
 
 
+def _end_of_lines(descriptor: int) -> int:
+    """Where the last whole line ends; what a crash left behind it is cut away."""
+    size = end = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        while end:
+            begin = max(0, end - _CHUNK)
+            newline = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        os.ftruncate(descriptor, end)
+    return end
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of `path`; a torn last line, which a crash may leave, is not one of them."""
+    """Every whole line of `path`; a torn last line, which a crash may leave, is not one of them.
+
+    DataError naming the line when one was damaged later.
+    """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        if line:
+            try:
+                value = parsed(line)
+                if not isinstance(value, dict):
+                    raise ValueError("it is not an object")
+            except ValueError as error:
+                raise damaged_line(path, number, str(error)) from None
+            found.append(value)
+    return found
+
+
+def damaged_line(path: Path, number: int, reason: str) -> DataError:
+    """What a line that cannot be what was written is answered with."""
+    return DataError(
+        f"`{path}` is damaged in line {number:,}: {reason}",
+        hint=f"bring the file back from a copy, or move {path} away: the same command then goes on and begins another",
+    )
 
 
 def finite(value: Any) -> Any:
@@ -185,10 +279,7 @@ def building(final: Path) -> Iterator[Path]:
         os.close(descriptor)  # what was locked has been published or removed meanwhile
     try:
         for path in temporary.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            remove(path)
         yield temporary
         publish(temporary, final)
     except BaseException:
@@ -196,6 +287,14 @@ def building(final: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Delete what bears this name, if anything does; of a symbolic link the link, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path, prefix: str = ASIDE) -> Path:
@@ -208,7 +307,7 @@ def set_aside(folder: Path, prefix: str = ASIDE) -> Path:
 
 def remove_tree(folder: Path) -> None:
     """Delete a directory so that a crash half-way leaves a name nobody reads: rename first, then delete."""
-    shutil.rmtree(set_aside(folder, REMOVED))
+    remove(set_aside(folder, REMOVED))
 
 
 class Lock:
@@ -224,16 +323,25 @@ class Lock:
 
     def acquire(self, *, wait_seconds: float = 0.0) -> None:
         """Take the lock, or raise Busy naming the holder once `wait_seconds` have passed."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # no link is followed: the file is emptied below
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            self._take(descriptor, wait_seconds)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _take(self, descriptor: int, wait_seconds: float) -> None:
         deadline = time.monotonic() + wait_seconds
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
-                    os.close(descriptor)
+                holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
+                # a holder that has just won needs a moment to write its name
+                if time.monotonic() >= deadline + (0.0 if holder else 0.5):
                     raise Busy(
                         f"{self.purpose} is held by another process: {_holder_sentence(holder)}",
                         hint="wait for it to end, or stop it (`curriculum stop NAME`); it needs no unlocking by hand",
@@ -246,13 +354,14 @@ class Lock:
         }
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, canonical_json(owner), 0)
-        self._descriptor = descriptor
 
     def release(self) -> None:
         if self._descriptor is not None:
-            os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            try:
+                os.ftruncate(descriptor, 0)
+            finally:
+                os.close(descriptor)
 
     def __enter__(self) -> Lock:
         if self._descriptor is None:

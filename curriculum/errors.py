@@ -14,6 +14,8 @@ CurriculumError          everything a person can put right; shown on one screen,
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -97,6 +99,33 @@ class RunFailed(CurriculumError):
     """A job was started and did not end well."""
 
     exit_code = 1
+
+
+_OF_STORAGE = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "it may not be written by this user",
+    errno.EPERM: "it may not be changed by this user",
+    errno.EIO: "the device reports an error",
+    errno.ELOOP: "it is a symbolic link, and none is followed here",
+}
+
+
+def storage_failed(error: OSError) -> RunFailed | None:
+    """What a disk's refusal is answered with, None for an error of another kind."""
+    reason = _OF_STORAGE.get(error.errno or 0)
+    if reason is None:
+        return None
+    where = (
+        f"`{os.fsdecode(error.filename)}` cannot be written" if error.filename else "a file cannot be written"
+    )
+    return RunFailed(
+        f"{where}: {reason}",
+        hint="what was saved before is whole; mend that (`curriculum prune` frees checkpoints nobody needs), "
+        "then the same command goes on",
+    )
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import checkpoints, durable, results
+from curriculum.errors import CurriculumError
 
 TAIL_BYTES = 1 << 16
 
@@ -139,7 +140,7 @@ def beside(folder: Path) -> Beside:
             saved = None
     try:
         measured = results.evaluations(folder)
-    except (OSError, ValueError):
+    except (OSError, CurriculumError):
         measured = {}
     at = max(measured, default=None)
     attempts = sorted(p.name for p in (folder / "attempts").glob("*") if p.name.isdigit())

@@ -20,6 +20,8 @@ FORMAT = 1
 
 # What a finished process writes as `outcome.json` into its attempt folder: torchrun hides exit codes.
 OUTCOME = "outcome.json"
+STACKS = "stacks-rank{rank}.txt"
+"""In an attempt's folder, of every rank: not empty once a step has not ended within the machine's limit."""
 DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
 
 
@@ -27,7 +29,8 @@ DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
 class Machine:
     """How a training job runs; any of it may change at every restart.
 
-    `profile` is `{from_step, steps}`; `peak_flops` what one device can do in a second, for the MFU.
+    `profile` is `{from_step, steps}`; `peak_flops` what one device can do in a second, for the MFU;
+    `hang_limit` the seconds that a step may take.
     """
 
     device: str = "auto"
@@ -43,6 +46,7 @@ class Machine:
     trackers: tuple[str, ...] = ()
     profile: Mapping[str, int] | None = None
     peak_flops: float | None = None
+    hang_limit: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

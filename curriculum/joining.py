@@ -11,7 +11,7 @@ from curriculum import job as jobs
 from curriculum.attempts import Run
 from curriculum.launchers import Launcher, local, nodes
 from curriculum.planner import Compiled
-from curriculum.runs import is_reached, stage_folder
+from curriculum.runs import is_finished, stage_folder
 from curriculum.supervisor import StopRequested
 
 LOOK_SECONDS = 0.2
@@ -39,7 +39,7 @@ def join(request: Run, compiled: Compiled, launcher: Launcher, stop: StopRequest
     folders = [(stage, stage_folder(request.project, compiled, stage)) for stage in compiled.stages]
     joined: set[Path] = set()
     request.listener.noted("waiting for the first node to begin")
-    while not all(is_reached(folder, stage) for stage, folder in folders):
+    while not all(is_finished(folder, stage) for stage, folder in folders):
         if stop:
             return False
         open_now = (_open(request, folder) for _, folder in folders)

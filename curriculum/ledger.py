@@ -6,13 +6,14 @@ Keyed by (generation, position); on resuming, lines past the checkpoint that is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from curriculum import durable
-from curriculum.errors import RunFailed
+from curriculum.errors import DataError, RunFailed
 from curriculum.plan import StagePlan
 
 LEDGER = "ledger.jsonl"
@@ -31,15 +32,17 @@ class Entry:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Entry:
-        return Entry(**{field: value[field] for field in Entry.__dataclass_fields__})
+        """ValueError when the line is not what was written."""
+        return Entry(**durable.unsealed(value, Entry.__dataclass_fields__))
 
 
 def append(stage_folder: Path, entry: Entry) -> None:
     """Add `entry`, durably, unless it is already the last line."""
     entries = read(stage_folder)
     if entries and entries[-1] == entry:
+        durable.settle(stage_folder / LEDGER)
         return
-    durable.append_json_line(stage_folder / LEDGER, asdict(entry))
+    durable.append_json_line(stage_folder / LEDGER, durable.sealed(asdict(entry)))
 
 
 def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
@@ -57,8 +60,26 @@ def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
 
 
 def read(stage_folder: Path) -> list[Entry]:
-    """All whole entries, oldest first."""
-    return [Entry.from_json(line) for line in durable.read_json_lines(stage_folder / LEDGER)]
+    """All whole entries, oldest first; DataError naming the line when one was changed since."""
+    path = stage_folder / LEDGER
+    entries = []
+    for number, line in enumerate(durable.read_json_lines(path), 1):
+        try:
+            entries.append(Entry.from_json(line))
+        except (ValueError, TypeError) as error:
+            raise durable.damaged_line(path, number, str(error)) from None
+    return entries
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """One file of `evaluations/`; DataError when it was changed since it was written."""
+    try:
+        return durable.unsealed(json.loads(path.read_bytes()), ("generation", "position", "step", "sets"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"`{path}` is damaged: {error}",
+            hint="move it away: a kept checkpoint is measured anew where it is needed",
+        ) from None
 
 
 def cut_back(path: Path, position: int) -> None:
@@ -66,7 +87,11 @@ def cut_back(path: Path, position: int) -> None:
     if not path.exists():
         return
     lines = durable.read_json_lines(path)
-    kept = [line for line in lines if line["position"] <= position]
+    try:
+        kept = [line for line in lines if line["position"] <= position]
+    except (KeyError, TypeError):
+        number = next(n for n, line in enumerate(lines, 1) if not isinstance(line.get("position"), int))
+        raise durable.damaged_line(path, number, "it bears no position") from None
     whole = b"".join(durable.canonical_json(line) + b"\n" for line in kept)
     if whole != path.read_bytes():
         durable.write_bytes(path, whole, replace=True)

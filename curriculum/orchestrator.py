@@ -26,7 +26,7 @@ from curriculum.plan import share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 from curriculum.preparation import prepare
 from curriculum.project import Project
-from curriculum.runs import LOCK, PLAN, branch_point, is_reached, stage_folder
+from curriculum.runs import LOCK, PLAN, SUPERVISED, branch_point, is_finished, is_reached, stage_folder
 from curriculum.stagejobs import ready, train_job
 from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
 
@@ -79,11 +79,17 @@ def run(request: Run) -> Result:
         trained: list[str] = []
         for stage in compiled.stages:
             folder = stage_folder(project, compiled, stage)
-            if is_reached(folder, stage):
+            if is_finished(folder, stage):
                 request.listener.skipped(stage)
                 continue
             queued.refuse_if_live(folder, stage.name)
-            outcome = _train(request, compiled, stage, texts, stop)
+            durable.make_directory(folder)
+            # The trainer has a lock of its own, and waits a while for one that was killed or orphaned to let go
+            # of it; whoever finds a living `run` at work is told so soon.
+            lock = durable.Lock(folder / SUPERVISED, f"`{stage.name}`")
+            lock.acquire(wait_seconds=1.0)  # one that was killed may take a moment to be gone
+            with lock:
+                outcome = _train(request, compiled, stage, texts, stop)
             request.listener.ended(stage, outcome)
             trained.append(stage.name)
             if outcome["outcome"] == jobs.STOPPED and not is_reached(folder, stage):
@@ -208,7 +214,7 @@ def outline(request: Run, compiled: Compiled) -> list[str]:
     lines = []
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
-        if is_reached(folder, stage):
+        if is_finished(folder, stage):
             lines.append(f"{stage.name}: done at {stage.stop:,} tokens")
             continue
         begin = queued.reached(folder, stage.plan.start)

@@ -349,10 +349,15 @@ class StagePlan:
     def load(path: Path) -> StagePlan:
         """Read a plan file; PlanError when it is not one, or was changed by hand since it was written."""
         try:
-            value = json.loads(path.read_bytes())
+            value = durable.unsealed(
+                durable.parsed(path.read_bytes()), {*StagePlan.__dataclass_fields__, "format", "fingerprint"}
+            )
             plan = StagePlan.from_json(value)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PlanError(f"`{path}` is not a readable plan: {error}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(
+                f"`{path}` is not a readable plan: {error}",
+                hint="restore the file; a plan is compiled from stages/ and mixtures/, never edited",
+            ) from None
         if value.get("fingerprint") != plan.fingerprint:
             raise PlanError(
                 f"`{path}` does not match its own fingerprint: it was changed after it was written",
@@ -360,6 +365,7 @@ class StagePlan:
             )
         return plan
 
-    def save(self, path: Path) -> None:
-        """Write the plan with its fingerprint, durably; an existing plan is never overwritten."""
-        durable.write_json(path, {**self.to_json(), "fingerprint": self.fingerprint})
+    def save(self, path: Path, *, replace: bool = False) -> None:
+        """Write the plan with its fingerprint, durably; an existing one is replaced only when asked, in one step."""
+        value = durable.sealed({**self.to_json(), "fingerprint": self.fingerprint})
+        durable.write_json(path, value, replace=replace)

@@ -13,6 +13,8 @@ from curriculum.units import Length
 PLAN = "plan.json"
 DONE = "DONE"
 LOCK = "lock"
+SUPERVISED = "supervised"
+"""The lock of the `curriculum run` that watches over the stage's trainer."""
 
 
 def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> Path:
@@ -22,6 +24,11 @@ def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> 
 def is_reached(folder: Path, stage: CompiledStage) -> bool:
     """Whether the stage's checkpoint at the position where this lineage leaves it is there."""
     return any(c.position == stage.stop for c in checkpoints.found(folder / "checkpoints"))
+
+
+def is_finished(folder: Path, stage: CompiledStage) -> bool:
+    """Whether nothing is left to do here: reached, and where that is the stage's own end, said so in `DONE`."""
+    return is_reached(folder, stage) and (stage.stop < stage.plan.end or (folder / DONE).exists())
 
 
 def checkpoint_at(folder: Path, position: int) -> checkpoints.Checkpoint | None:

@@ -19,7 +19,9 @@ def ready(request: Run, compiled: Compiled, stage: CompiledStage) -> Path | None
     project = request.project
     folder = stage_folder(project, compiled, stage)
     durable.make_directory(folder)
-    if not (folder / PLAN).exists():
+    if (folder / PLAN).exists():
+        durable.settle(folder / PLAN)
+    else:
         stage.plan.save(folder / PLAN)
     if stage.parent is None:
         if stage.plan.parent is None:

@@ -20,7 +20,7 @@ from curriculum.errors import Busy, PlanError
 from curriculum.launchers import slurm
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.runs import LOCK, PLAN, is_reached, stage_folder
+from curriculum.runs import LOCK, PLAN, is_finished, stage_folder
 from curriculum.stagejobs import ready, train_job
 
 
@@ -55,7 +55,7 @@ def submit(request: Run, compiled: Compiled, texts: corpora.Texts) -> tuple[Hand
     handed: list[Handed] = []
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
-        if is_reached(folder, stage):
+        if is_finished(folder, stage):
             request.listener.skipped(stage)
             handed.clear()  # what follows waits for nothing
             continue
@@ -159,7 +159,7 @@ def outline(request: Run, compiled: Compiled) -> Iterator[str]:
     before: str | None = None
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
-        if is_reached(folder, stage):
+        if is_finished(folder, stage):
             yield f"{stage.name}: done at {stage.stop:,} tokens"
             before = None
             continue

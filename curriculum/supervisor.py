@@ -7,7 +7,6 @@ recover on gloo). Restarts wait a little longer each time and end when two in a 
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import time
@@ -17,12 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from curriculum import durable
 from curriculum import job as jobs
 from curriculum.errors import RunFailed
 
 RESTARTS_WITHOUT_PROGRESS = 2
 BACKOFF_SECONDS = (0.0, 2.0, 10.0, 30.0, 60.0)
 TICK_SECONDS = 0.1
+HUNG_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,10 @@ def supervise(
                     told = True
                 tick()
                 time.sleep(TICK_SECONDS)
+                if _hangs(started.attempt):
+                    time.sleep(HUNG_SECONDS)  # for the other ranks' stacks
+                    kill(started.process)
+                    started.process.wait()
         except BaseException:
             kill(started.process)
             started.process.wait()
@@ -111,9 +116,14 @@ def supervise(
         time.sleep(BACKOFF_SECONDS[min(fruitless, len(BACKOFF_SECONDS) - 1)])
 
 
+def _hangs(attempt: Path) -> bool:
+    """Whether a rank has written down where a step that does not end is."""
+    return any(path.stat().st_size for path in attempt.glob(jobs.STACKS.format(rank="*")))
+
+
 def _outcome(launch: Launch) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads((launch.attempt / jobs.OUTCOME).read_bytes())
+        value: dict[str, Any] = durable.parsed((launch.attempt / jobs.OUTCOME).read_bytes())
     except (OSError, ValueError):
         value = {"outcome": jobs.FAILED, "message": f"exit code {launch.process.returncode}"}
     return value

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from curriculum import checkpoints, imports, ledger
+from curriculum import checkpoints, durable, imports, ledger, runs
 from curriculum.corpora import Texts
-from curriculum.errors import CurriculumError, DataError
+from curriculum.errors import CheckpointError, CurriculumError, DataError
 from curriculum.plan import StagePlan
-from curriculum.planner import Compiled
+from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.shards.reader import Dataset
 
@@ -20,77 +22,199 @@ class Findings:
     wrong: tuple[CurriculumError, ...]
 
 
+@dataclass(slots=True)
+class _Report:
+    checked: list[str] = field(default_factory=list)
+    wrong: list[CurriculumError] = field(default_factory=list)
+
+    def look(self, what: str, check: Callable[[], str | None], *, again: str) -> None:
+        """Do one check; `again` is the command that re-makes what it finds wrong."""
+        try:
+            more = check()
+        except CurriculumError as error:
+            hint = error.hint or ""
+            if again not in hint:
+                error.hint = f"{hint}{'; ' if hint else ''}then `{again}` makes it again"
+            self.wrong.append(error)
+        else:
+            self.checked.append(what + (f": {more}" if more else ""))
+
+
 def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
-    """Check every checkpoint, ledger line and prepared dataset of a lineage; nothing is changed."""
-    checked: list[str] = []
-    wrong: list[CurriculumError] = []
+    """Check every file of a lineage that something goes on from; nothing is changed.
+
+    Prepared text, an import, and of every begun stage its plans, checkpoints, ledger, evaluations, pins, its end
+    and whether it grew out of what its parent holds.
+    """
+    report = _Report()
+    run = f"curriculum run {compiled.curriculum} --size {compiled.size_name}"
+    prepare = f"curriculum prepare {compiled.curriculum} --size {compiled.size_name}"
     for dataset in texts.datasets():
-        try:
-            manifest = texts.manifest(dataset)
-            if manifest is None:
-                continue
-            size = 0
-            for split in manifest.splits:
-                opened = Dataset.open(
-                    texts.folder(dataset), split=split, sequence_length=texts.sequence_length
-                )
-                for _, read in opened.verify():
-                    size += read
-            checked.append(f"text of {dataset}: {size:,} bytes")
-        except CurriculumError as error:
-            wrong.append(error)
-    try:
-        imported = _imported(project, compiled)
-        if imported is not None:
-            checkpoints.verify(imported)
-            checked.append(f"import {imported.name}")
-    except CurriculumError as error:
-        wrong.append(error)
+        _text(report, texts, dataset, prepare)
+    imported: list[Path] = []
+    report.look("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
+    for folder in imported:
+        report.look(f"import {folder.name}", partial(checkpoints.verify, folder), again=prepare)
     for stage in compiled.stages:
-        folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
-        if not (folder / "plan.json").exists():
-            continue
-        try:
-            plan = StagePlan.load(folder / "plan.json")
-        except CurriculumError as error:
-            wrong.append(error)
-            continue
-        checked.append(f"plan of {stage.name}")
-        for checkpoint in checkpoints.found(folder / "checkpoints"):
-            try:
-                checkpoints.verify(checkpoint.path)
-                checked.append(f"checkpoint {stage.name} {checkpoint.name}")
-            except CurriculumError as error:
-                wrong.append(error)
-        for entry in ledger.read(folder):
-            planned = {name: count for name, count in plan.windows_read(entry.position).items() if count}
-            counted = {name: count for name, count in entry.windows.items() if count}
-            if planned != counted:
-                wrong.append(
-                    DataError(
-                        f"the ledger of {stage.name} counted {counted} windows at {entry.position:,} tokens, "
-                        f"the plan says {planned}",
-                        hint="what was trained is not what was planned; branch from an earlier checkpoint",
-                    )
-                )
-        if ledger.read(folder):
-            checked.append(
-                f"ledger of {stage.name}: equal to the plan at {len(ledger.read(folder))} checkpoints"
+        folder = runs.stage_folder(project, compiled, stage)
+        if (folder / runs.PLAN).exists():
+            _stage(report, project, compiled, stage, folder, run)
+    return Findings(tuple(report.checked), tuple(report.wrong))
+
+
+def _text(report: _Report, texts: Texts, dataset: str, again: str) -> None:
+    def check() -> str | None:
+        manifest = texts.manifest(dataset)
+        size = 0
+        for split in manifest.splits if manifest else ():
+            opened = Dataset.open(texts.folder(dataset), split=split, sequence_length=texts.sequence_length)
+            size += sum(read for _, read in opened.verify())
+        return f"{size:,} bytes" if manifest else "not prepared"
+
+    report.look(f"text of {dataset}", check, again=again)
+
+
+def _stage(
+    report: _Report, project: Project, compiled: Compiled, stage: CompiledStage, folder: Path, again: str
+) -> None:
+    plans: list[StagePlan] = []
+    for path in (folder / runs.PLAN, *sorted(folder.glob("plan-*.json"))):
+        report.look(
+            f"{path.stem.replace('-', ' ')} of {stage.name}",
+            partial(_plan, path, plans),
+            again=again,
+        )
+    for found in checkpoints.found(folder / "checkpoints"):
+        report.look(
+            f"checkpoint {stage.name} {found.name}",
+            partial(_checkpoint, found, plans),
+            again=again,
+        )
+    plan = plans[0] if plans else None
+    report.look(f"ledger of {stage.name}", lambda: _ledger(folder, stage, plan), again=again)
+    for path in sorted((folder / "evaluations").glob("g*.json")):
+        report.look(
+            f"evaluation of {stage.name} {path.stem}",
+            partial(_evaluation, path),
+            again=f"curriculum compare {compiled.curriculum} --size {compiled.size_name}",
+        )
+    for path in sorted((folder / checkpoints.PINS).glob("*/*.json")):
+        report.look(
+            f"pin of {stage.name} by {path.stem}",
+            partial(_pin, path),
+            again=f"curriculum run {path.stem} --size {compiled.size_name}",
+        )
+    if plan is not None and plan.parent is not None and stage.parent is not None:
+        report.look(f"lineage of {stage.name}", lambda: _grew(project, compiled, stage, plan), again=again)
+    if (folder / runs.DONE).exists():
+        report.look(f"end of {stage.name}", lambda: _done(folder, plan), again=again)
+
+
+def _plan(path: Path, plans: list[StagePlan]) -> None:
+    plans.append(StagePlan.load(path))
+
+
+def _checkpoint(found: checkpoints.Checkpoint, plans: list[StagePlan]) -> None:
+    """Its bytes, and that one of the stage's plans describes how it came to be."""
+    checkpoints.verify(found.path)
+    state = checkpoints.state(found.path)
+    histories = {history for plan in plans for history in _history(plan, found.position)}
+    if state.get("position") != found.position or (histories and state.get("history") not in histories):
+        raise CheckpointError(
+            f"checkpoint `{found.name}` is not what this stage's plan leads to",
+            hint=f"move {found.path} away",
+        )
+
+
+def _history(plan: StagePlan, position: int) -> Iterator[str]:
+    try:
+        yield plan.history(position)
+    except CurriculumError:  # no step boundary of this plan
+        return
+
+
+def _ledger(folder: Path, stage: CompiledStage, plan: StagePlan | None) -> str:
+    entries = ledger.read(folder)
+    for entry in entries:
+        if plan is None:
+            break
+        planned = {name: count for name, count in plan.windows_read(entry.position).items() if count}
+        counted = {name: count for name, count in entry.windows.items() if count}
+        if planned != counted:
+            raise DataError(
+                f"the ledger of {stage.name} counted {counted} windows at {entry.position:,} tokens, "
+                f"the plan says {planned}",
+                hint="what was trained is not what was planned; branch from an earlier checkpoint",
             )
-    return Findings(tuple(checked), tuple(wrong))
+    kept = {found.name for found in checkpoints.found(folder / "checkpoints")}
+    if lacking := sorted(kept - {entry.checkpoint for entry in entries}):
+        raise DataError(
+            f"the ledger of {stage.name} has no line for checkpoint `{lacking[0]}`: `{folder / ledger.LEDGER}` was "
+            "cut short",
+            hint="a run that goes on adds the line of the checkpoint it goes on from",
+        )
+    return f"equal to the plan at {len(entries)} checkpoints"
 
 
-def _imported(project: Project, compiled: Compiled) -> Path | None:
+def _evaluation(path: Path) -> None:
+    value = ledger.read_evaluation(path)
+    if path.stem != checkpoints.name(value["generation"], value["position"]):
+        raise DataError(f"`{path}` bears another position than its name", hint=f"move {path} away")
+
+
+def _pin(path: Path) -> None:
+    try:
+        value = durable.parsed(path.read_bytes())
+        whole = value["by"] == path.stem and value["position"] == int(path.parent.name)
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise DataError(
+            f"the pin `{path}` is damaged; the checkpoint is kept all the same", hint=f"move {path} away"
+        )
+
+
+def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: StagePlan) -> str:
+    """The parent's history at the branch point, as its checkpoint tells it, is the one this stage went on from."""
+    assert stage.parent is not None
+    assert plan.parent is not None
+    folder = runs.stage_folder(project, compiled, stage.parent)
+    found = runs.checkpoint_at(folder, plan.parent.position)
+    if found is None:
+        raise CheckpointError(
+            f"`{stage.name}` grew out of `{stage.parent.name}` at {plan.parent.position:,} tokens, where no "
+            "checkpoint is kept any more",
+            hint="this stage goes on from its own; bring the parent's back to branch there again",
+        )
+    if checkpoints.state(found.path).get("history") != plan.parent.fingerprint:
+        raise CheckpointError(
+            f"`{stage.name}` grew out of another history than checkpoint `{found.name}` of "
+            f"`{stage.parent.name}` now has",
+            hint="one of the two was put there from elsewhere; bring back what belongs together",
+        )
+    return f"grew out of {stage.parent.name} at {plan.parent.position:,} tokens"
+
+
+def _done(folder: Path, plan: StagePlan | None) -> None:
+    path = folder / runs.DONE
+    try:
+        value = durable.unsealed(durable.parsed(path.read_bytes()), ("checkpoint", "position", "weights"))
+        whole = plan is None or value["position"] == plan.end
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        raise DataError(f"`{path}` is damaged", hint=f"remove {path}")
+
+
+def _imported(project: Project, compiled: Compiled) -> list[Path]:
     """The checkpoint that an import became: that of the directory as it is now, else the one that a run began with."""
     first = compiled.stages[0]
     if first.setting.imported is None:
-        return None
+        return []
     digest = imports.digest(project, first.setting.imported)
-    plan = (
-        project.stage_folder(compiled.size_name, first.setting.curriculum, first.setting.stage) / "plan.json"
-    )
+    plan = runs.stage_folder(project, compiled, first) / runs.PLAN
     if digest is None and plan.exists():
         begun = StagePlan.load(plan).parent
         digest = begun.fingerprint if begun else None
     folder = imports.checkpoint(project, digest) if digest else None
-    return folder if folder is not None and folder.exists() else None
+    return [folder] if folder is not None and folder.exists() else []

@@ -13,7 +13,7 @@ from runner.preemption import StopFlag
 STOP = StopFlag().install()  # before torch: a signal that comes while it loads must not be lost
 
 from curriculum import durable, job as jobs  # noqa: E402, I001
-from curriculum.errors import CurriculumError  # noqa: E402
+from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
 
 
 def main() -> int:
@@ -31,7 +31,10 @@ def main() -> int:
         code = 2
     except BaseException as error:
         traceback.print_exc()
+        failed = storage_failed(error) if isinstance(error, OSError) else None
         outcome = {"outcome": jobs.FAILED, "message": f"{type(error).__name__}: {error}"}
+        if failed is not None:  # starting again would only meet it again
+            outcome = {"outcome": jobs.REFUSED, "message": failed.what, "hint": failed.hint}
         code = 1
     if os.environ.get("RANK", "0") == "0" or code:
         durable.write_json(Path(job.attempt_folder) / jobs.OUTCOME, outcome, replace=True)

@@ -15,10 +15,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,16 @@ class Saver:
         optimizer: torch.optim.Optimizer,
         state: Mapping[str, Any],
         published: Callable[[], None] = lambda: None,
+        sealed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy what is to be saved and return; every rank calls it. `published` runs on rank 0 once it is durable."""
+        """Copy what is to be saved and return; every rank calls it.
+
+        On rank 0 `sealed` runs when all is written but its name, `published` once it is durable.
+        """
         self.wait()
         ranks, temporary = self._ranks, folder.parent / f".tmp-{folder.name}"
         if ranks.first:
-            shutil.rmtree(temporary, ignore_errors=True)  # a killed save's, perhaps of more ranks
+            durable.remove(temporary)  # a killed save's, perhaps of more ranks
             durable.make_directory(temporary)
         ranks.wait()
         reshard(model)
@@ -101,13 +105,15 @@ class Saver:
 
         def write() -> None:
             try:
+                known = {}
                 if writes:
-                    self._write(temporary / _file(ranks.rank))
+                    known[_file(ranks.rank)] = self._write(temporary / _file(ranks.rank))
                 if ranks.first:
                     _wait_for(files)
                     durable.write_json(temporary / INDEX, index)
                     durable.write_json(temporary / checkpoints.STATE, whole)
-                    checkpoints.seal(temporary)
+                    checkpoints.seal(temporary, known)
+                    sealed()
                     durable.publish(temporary, folder)
                     published()
             except BaseException as error:
@@ -147,17 +153,21 @@ class Saver:
         if cuda:
             torch.cuda.current_stream().synchronize()
 
-    def _write(self, path: Path) -> None:
+    def _write(self, path: Path) -> str:
+        """Write, make durable and return the digest of this rank's file."""
         for key, tensor in self._copies.items():
-            if key.startswith("model.") and not np.isfinite(tensor.numpy()).all():
+            if not np.isfinite(tensor.numpy()).all():
                 raise RunFailed(
-                    f"`{key}` is not finite any more: nothing is saved of these weights",
+                    f"`{key}` is not finite any more: nothing is saved of this state",
                     hint="the last good checkpoint is kept; the same command goes on from it",
                 )
         unfinished = path.with_name(f".{path.name}")
         save_file(self._copies, unfinished)
-        durable.sync_file(unfinished)
+        with ThreadPoolExecutor(1) as beside:  # the disk and the processor work at the same time
+            digest = beside.submit(durable.sha256_file, unfinished)
+            durable.sync_file(unfinished)
         os.rename(unfinished, path)
+        return digest.result()
 
 
 def _wait_for(files: Sequence[Path]) -> None:

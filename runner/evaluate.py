@@ -6,7 +6,6 @@ be compared window by window.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curriculum import durable
+from curriculum import durable, ledger
 from curriculum.job import HeldOut
 from curriculum.shards.reader import Dataset
 
@@ -81,17 +80,14 @@ def write(folder: Path, generation: int, position: int, step: int, sets: Mapping
     durable.make_directory(folder)
     path = folder / f"g{generation}-{position:016d}.json"
     known = read(folder, generation, position)
-    durable.write_json(
-        path,
-        {"generation": generation, "position": position, "step": step, "sets": {**known, **sets}},
-        replace=True,
-    )
+    value = {"generation": generation, "position": position, "step": step, "sets": {**known, **sets}}
+    durable.write_json(path, durable.sealed(value), replace=True)
 
 
 def read(folder: Path, generation: int, position: int) -> dict[str, Any]:
-    """The sets measured at a position, none when there is no file."""
+    """The sets measured at a position, none when there is no file; DataError when it was changed since."""
     path = folder / f"g{generation}-{position:016d}.json"
     if not path.exists():
         return {}
-    sets: dict[str, Any] = json.loads(path.read_bytes())["sets"]
+    sets: dict[str, Any] = ledger.read_evaluation(path)["sets"]
     return sets

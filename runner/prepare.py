@@ -70,6 +70,8 @@ def prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) 
     """
     output = Path(request.output)
     partial = output.with_name(f"{output.name}.partial")
+    if (output / MANIFEST).exists():
+        durable.settle(output)
     if request.append or not (output / MANIFEST).exists():
         durable.make_directory(partial)
         with (

@@ -28,8 +28,10 @@ from runner import (
     determinism,
     evaluate,
     exactness,
+    hanging,
     hardware,
     optim,
+    replicas,
     sharding,
     trackers,
 )
@@ -117,7 +119,13 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             "flops_convention": hardware.CONVENTION,
             "peak_flops": peak,
         }
+        told["changed"] = hardware.changed(Path(job.attempt_folder), told)
         durable.write_json(Path(job.attempt_folder) / "environment.json", told)
+
+    end = job.stop_at if job.stop_at is not None else plan.end
+    size = (
+        sum(parameter.numel() for parameter in model.parameters()) * 3 * 4
+    )  # weights and both moments, fp32
 
     def measure() -> None:
         known = evaluate.read(folder / "evaluations", job.generation, state.position)
@@ -150,15 +158,22 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         if state.saved_at == state.position:
             return
         ledger.check(plan, state.position, state.windows)
+        replicas.check(model, optimizer, ranks, state.step)
         entry = _entry(plan, job, state)
 
-        def published() -> None:
+        def sealed() -> None:
+            # before it appears: a line without its checkpoint is cut away when the run goes on, whereas nobody
+            # goes on from the last checkpoint of all to add a line that is missing
             ledger.append(folder, entry)
+
+        def published() -> None:
             retain(folder / "checkpoints", plan, job)
+            if entry.position < end:
+                checkpoints.check_room(folder, size)
 
         with watch.measure("checkpoint"):
             path = folder / "checkpoints" / entry.checkpoint
-            saver.begin(path, model, optimizer, _value(plan, job, state, ranks), published)
+            saver.begin(path, model, optimizer, _value(plan, job, state, ranks), published, sealed)
         state.saved_at = state.position
 
     def report(kind: str, step: int, slot_losses: NDArray[np.float64], norm: float, **more: Any) -> None:
@@ -178,10 +193,13 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             )
             anomalies.record(folder, told)
 
-    end = job.stop_at if job.stop_at is not None else plan.end
     measure()
     model.train()
     last_step = plan.step_at(end)
+    if state.step < last_step:
+        checkpoints.check_room(
+            folder, size, ranks.agree(checkpoints.free_bytes(folder) if ranks.first else None)
+        )
     batches = data.batches(
         plan,
         sources,
@@ -191,7 +209,9 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         ranks=ranks.size,
         groups=groups,
     )
+    dog = hanging.Watchdog(Path(job.attempt_folder), ranks.rank, job.machine.hang_limit)
     while state.step < last_step:
+        dog.step_begins()
         saver.check()
         # a branch that was made while this runs may ask for a checkpoint here
         wanted = ranks.first and state.position in checkpoints.pinned(folder)
@@ -200,6 +220,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         if wanted:
             save()
             if ranks.any(bool(stop)):
+                dog.rests()
                 profiler.end()
                 saver.wait()
                 ranks.wait()
@@ -245,6 +266,9 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
                 f"up to step {state.step - 1:,}",
                 hint=f"the last good checkpoint is kept; {folder / anomalies.EVENTS} names what was read",
             )
+        if state.step % replicas.EVERY == 0:
+            replicas.check(model, optimizer, ranks, state.step)
+        dog.rests()
         if state.position == end or due(before, state.position, job.evaluate_every):
             measure()
         if (
@@ -257,6 +281,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     profiler.end()
     saver.wait()
     if ranks.first and end == plan.end and not (folder / "DONE").exists():
+        retain(folder / "checkpoints", plan, job)  # a kill may have come before it
         name = checkpoints.name(job.generation, end)
         digest = checkpoints.tensors_digest(folder / "checkpoints" / name)
         durable.write_json(folder / "DONE", {"checkpoint": name, "position": end, "weights": digest})

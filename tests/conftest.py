@@ -66,7 +66,7 @@ def small_project(tmp_path: Path) -> Path:
     return write_small_project(tmp_path / "project")
 
 
-def write_small_project(root: Path) -> Path:
+def write_small_project(root: Path, *, texts: bool = True) -> Path:
     files = {
         "stages/trunk.yaml": TRUNK,
         "stages/variant.yaml": VARIANT,
@@ -78,7 +78,7 @@ def write_small_project(root: Path) -> Path:
     }
     prose = ["the", "sea", "was", "calm", "and", "grey", "ships", "went", "slowly", "home", "under", "rain"]
     code = ["def", "return", "for", "in", "x", "y", "(", ")", "=", "+", "lambda", "yield", "\n    "]
-    for folder, words, seed in (("prose", prose, 1), ("code", code, 2)):
+    for folder, words, seed in (("prose", prose, 1), ("code", code, 2)) if texts else ():
         for number, text in enumerate(_sentences(words, 48, seed)):
             files[f"texts/{folder}/{number:03d}.txt"] = text
     for name, text in files.items():

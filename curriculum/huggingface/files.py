@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curriculum import durable
 from curriculum.errors import DataError
 
 CONFIG, TOKENIZER, README = "config.json", "tokenizer.json", "README.md"
@@ -81,7 +81,7 @@ def _header(folder: Path, name: str) -> dict[str, Tensor]:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= min(LARGEST_HEADER, size - 8):
                 raise ValueError("its header does not fit it")
-            header = json.loads(file.read(length))
+            header = durable.parsed(file.read(length))
         header.pop("__metadata__", None)
         tensors = {}
         end = 0
@@ -112,7 +112,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError("it is far too large")
-        value = json.loads(path.read_bytes())
+        value = durable.parsed(path.read_bytes())
     except FileNotFoundError:
         raise refused(
             folder, f"it has no `{name}`", "a model's directory as transformers saves it is wanted"

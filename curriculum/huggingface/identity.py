@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ def digest(sums: Mapping[str, str]) -> str:
 def known_sums(directory: Directory, memory: Path) -> dict[str, str] | None:
     """SHA-256 of the files that decide, as remembered in `memory`; None when one is not, or was touched since."""
     try:
-        remembered = json.loads(memory.read_bytes())
+        remembered = durable.parsed(memory.read_bytes())
     except (OSError, ValueError):
         return None
     sums = {}
@@ -36,7 +35,7 @@ def remember_sums(
 ) -> None:
     """Remember the files' SHA-256 with the stamps they had before they were read."""
     try:
-        remembered = json.loads(memory.read_bytes())
+        remembered = durable.parsed(memory.read_bytes())
     except (OSError, ValueError):
         remembered = {}
     for name, value in sums.items():

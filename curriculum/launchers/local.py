@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -75,11 +76,27 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End the whole process group at once."""
-    try:
+    """End the process, its group, and all that torchrun started in groups of their own, at once."""
+    below = _descendants(process.pid)
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    for pid in below:  # one that was stopped (SIGSTOP) would outlive any other signal
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes below `pid`, where the system tells (Linux)."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        at = waiting.pop()
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{at}/task").iterdir():
+                children = [int(word) for word in (thread / "children").read_text().split()]
+                found += children
+                waiting += children
+    return found
 
 
 def _die_with_parent() -> Callable[[], None]:

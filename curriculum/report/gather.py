@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -270,7 +269,7 @@ def _attempts(folder: Path) -> tuple[Attempt, ...]:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_bytes())
+        value = durable.parsed(path.read_bytes())
     except FileNotFoundError:
         return None
     if not isinstance(value, dict):

@@ -104,6 +104,9 @@ class MachineEntry(Entry):
         default=None, description="What a device can do, for the MFU, as in `989 TFLOP/s`; GPUs are known."
     )
     threads: Size | None = Field(default=None, description="CPU threads of each process; else an even share.")
+    hang_limit: Size = Field(
+        default=600, description="Seconds a step may take; then stacks are saved and the job starts again."
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         default=(), description="Where figures are shown beside metrics.jsonl; as in `[tensorboard]`."
     )

@@ -20,7 +20,6 @@ One `.ds` is one shard; shards stand in the order of their names.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -33,6 +32,12 @@ from curriculum.units import parse_fraction
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_KEYS = frozenset(
+    {
+        *("format", "dataset", "tokenizer", "policy", "dtype", "block_bytes", "recipe", "recipe_digest"),
+        *("provenance", "splits", "digest"),
+    }
+)
 BLOCK_BYTES = 1 << 20
 LEAST_HELD_OUT_WINDOWS = 64
 LARGEST_UINT16_VOCABULARY = 1 << 16
@@ -312,7 +317,7 @@ class Manifest:
         return sum(windows_in(shard.tokens, sequence_length) for shard in shards)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        value = {
             "format": FORMAT,
             "dataset": self.dataset,
             "tokenizer": {
@@ -331,6 +336,7 @@ class Manifest:
             **({"elsewhere": {n: asdict(at) for n, at in self.elsewhere.items()}} if self.elsewhere else {}),
             "digest": self.digest,
         }
+        return durable.sealed(value)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Manifest:
@@ -356,7 +362,7 @@ class Manifest:
         """Read `folder/manifest.json`; DataError when it is missing, of another format, or was altered."""
         path = folder / MANIFEST
         try:
-            value = json.loads(path.read_bytes())
+            value = durable.parsed(path.read_bytes())
         except FileNotFoundError:
             raise DataError(f"no prepared text in `{folder}`", hint="`curriculum prepare` makes it") from None
         except ValueError as reason:
@@ -366,6 +372,7 @@ class Manifest:
                 f"`{path}` is not of format {FORMAT}, which this version reads", hint=_again(folder)
             )
         try:
+            value = durable.unsealed(value, _KEYS)
             manifest = cls.from_json(value)
             whole = manifest.digest == value["digest"]
         except (KeyError, TypeError, ValueError, AttributeError):

@@ -119,7 +119,7 @@ def test_the_state_comes_back_and_an_unreadable_one_is_refused(tmp_path: Path) -
     folder = make(tmp_path)
     assert checkpoints.state(folder) == {"position": 64}
     (folder / checkpoints.STATE).write_bytes(b"{")
-    with pytest.raises(CheckpointError, match=r"`state\.json` cannot be read"):
+    with pytest.raises(CheckpointError, match=r"`state\.json` has 1 bytes instead of"):
         checkpoints.state(folder)
 
 

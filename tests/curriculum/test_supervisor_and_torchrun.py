@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from curriculum.launchers import local
@@ -59,3 +60,33 @@ def test_torchrun_is_never_asked_to_restart_workers_itself() -> None:
     assert "torch.distributed.run" in words
     assert not [word for word in words if "restart" in word], "its restarts do not recover on gloo"
     assert "--standalone" in words
+
+
+def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_again(tmp_path: Path) -> None:
+    first, second = launches(tmp_path, None, "done")
+    sleeper = tmp_path / "sleeper"
+    code = (
+        "import os, subprocess, sys, time; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
+        f"open({str(sleeper)!r}, 'w').write(str(child.pid)); "
+        f"open({str(first / 'stacks-rank1.txt')!r}, 'w').write('Thread 0x1'); time.sleep(60)"
+    )
+    waiting = iter((first, second))
+
+    def launch() -> Launch:
+        attempt = next(waiting)
+        words = [sys.executable, "-c", code if attempt == first else "raise SystemExit(0)"]
+        return Launch(subprocess.Popen(words, start_new_session=True), attempt)
+
+    began = time.monotonic()
+    outcome = supervise(
+        launch,
+        stop=StopRequested(),
+        ask_to_stop=local.stop,
+        kill=local.kill,
+        progress=lambda: int(time.monotonic() > began),
+    )
+    assert outcome["outcome"] == "done"
+    assert time.monotonic() - began < 30
+    stat = Path(f"/proc/{sleeper.read_text()}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -1,0 +1,1 @@
+"""Faults on purpose: kills, power cuts, failing disks, flipped bits, wrong and hostile files."""

@@ -1,0 +1,23 @@
+"""A few trials of every figure of `make torture` with every change."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.torture import collection
+from tests.torture.__main__ import measure
+from tests.torture.figures import FIGURES, PEERS
+
+collection.load()
+SEED = 6
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_is_lost_and_nothing_silently_wrong(name: str) -> None:
+    tally, _ = measure(FIGURES[name], "smoke", SEED)
+    again = f"python -m tests.torture --size smoke --seed {SEED} --only {name}"
+    assert not tally.failures, f"{again}\n" + "\n".join(tally.failures[:5])
+
+
+def test_every_figure_stands_beside_the_same_test_on_others() -> None:
+    assert FIGURES.keys() <= PEERS.keys()

@@ -1,0 +1,221 @@
+"""A small project that really runs, its processes forked from one that has imported torch once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from curriculum import attempts, corpora, orchestrator, supervisor
+from curriculum.errors import CurriculumError
+from curriculum.launchers import local
+from curriculum.planner import Compiled
+from curriculum.project import Project
+from tests.conftest import write_small_project
+from tests.torture import small
+
+STAGES = (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown"))
+
+
+class Silent:
+    """A listener that hears and says nothing."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+class Forked:
+    """What the supervisor sees of a child: a `Popen` as far as it looks."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.002)
+        assert self.returncode is not None
+        return self.returncode
+
+
+def fork(work: Callable[[], int | None], log: Path | None = None, *, group: bool = True) -> Forked:
+    """Do `work` in a child of its own process group; its exit code is what `work` returns."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return Forked(pid)
+    code = 99
+    try:
+        if group:
+            os.setpgid(0, 0)
+        where = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(where, 1)
+        os.dup2(where, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        code = work() or 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except CurriculumError as error:
+        os.write(2, (error.render() + "\n").encode())
+        code = error.exit_code
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _start(job: Path, *, processes: int, threads: int, log: Path) -> Any:
+    """`local.start` without starting Python anew: the runner's own `main` in a forked child."""
+    assert processes == 1
+
+    def work() -> int:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        sys.modules.pop("runner.__main__", None)
+        sys.argv = ["runner", str(job)]
+        code: int = importlib.import_module("runner.__main__").main()
+        return code
+
+    # in the group of whoever started it, so that one signal reaches all, as when a machine goes
+    return fork(work, log, group=False)
+
+
+@contextlib.contextmanager
+def forking() -> Iterator[None]:
+    """Let every job be forked from this process, and the supervisor not wait between attempts."""
+    import torch
+
+    import runner.prepare
+    import runner.train  # noqa: F401
+
+    torch.set_num_threads(1)
+    small.warmed()
+    kept = (local.start, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS)
+
+    def signalled(number: int) -> Callable[[Any], None]:
+        def send(process: Any) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+        return send
+
+    local.start, local.kill, local.stop = _start, signalled(signal.SIGKILL), signalled(signal.SIGTERM)
+    attempts.local.start = _start
+    supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS = (0.0,), 0.003
+    try:
+        yield
+    finally:
+        local.start, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS = kept
+
+
+def run(root: Path, name: str = "variant", **more: Any) -> orchestrator.Result:
+    """`curriculum run NAME --size full`, in this process."""
+    request = attempts.Run(project=Project(root), curriculum=name, size="full", listener=Silent(), **more)
+    return orchestrator.run(request)
+
+
+def compiled(root: Path, name: str = "variant") -> tuple[Compiled, corpora.Texts]:
+    return corpora.compile_with_texts(Project(root), name, "full")
+
+
+def stage(root: Path, name: str, stage_name: str) -> Path:
+    return root / "runs/full" / name / stage_name
+
+
+@functools.cache
+def finished() -> Path:
+    """A project whose variant has run undisturbed; read only, there until the process ends."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="torture-world-", dir=memory if memory.is_dir() else None))
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    import atexit
+
+    atexit.register(remove)
+    root = write_small_project(folder / "project")
+    (root / "sizes.yaml").write_text("full: {at_most: {held_out_windows: 64}}\n")
+    with forking():
+        ended = fork(lambda: int(run(root).stopped), folder / "log").wait(300)
+    assert ended == 0, (folder / "log").read_text()
+    return root
+
+
+def copy(target: Path, *, runs: bool = True) -> Path:
+    """A copy of the finished project; without `runs` only its text is prepared."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(finished(), target, symlinks=True)
+    if not runs:
+        shutil.rmtree(target / "runs")
+    return target
+
+
+def outcome(root: Path) -> dict[str, Any]:
+    """All that a run must end in, however often it was disturbed: weights, moments, state, ledger, losses."""
+    from curriculum import checkpoints
+
+    found: dict[str, Any] = {}
+    for name, stage_name in STAGES:
+        folder = stage(root, name, stage_name)
+        there = checkpoints.found(folder / "checkpoints")
+        if not there:
+            found[f"{name}/{stage_name}"] = dict.fromkeys(("checkpoint", "DONE"))
+            continue
+        last = there[-1]
+        checkpoints.verify(last.path)
+        found[f"{name}/{stage_name}"] = {
+            "checkpoint": {
+                path.name: path.read_bytes() for path in last.path.iterdir() if path.name != "manifest.json"
+            },
+            "kept": [c.name for c in checkpoints.found(folder / "checkpoints")],
+            "ledger": (folder / "ledger.jsonl").read_bytes(),
+            "evaluations": {p.name: p.read_bytes() for p in sorted((folder / "evaluations").iterdir())},
+            "DONE": (folder / "DONE").read_bytes() if (folder / "DONE").exists() else None,
+            "plan": (folder / "plan.json").read_bytes(),
+            "metrics": [
+                {key: line[key] for key in ("step", "position", "loss", "lr", "grad_norm")}
+                for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+            ],
+        }
+    return found
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """What of `one` is otherwise in `other`, an empty string when nothing. (Going on may measure once more.)"""
+    for name in one:
+        for key in one[name]:
+            mine, theirs = one[name][key], other[name].get(key)
+            if mine != theirs and theirs is None:
+                return f"{name}: {key} is missing"
+            if key == "evaluations":
+                theirs = {file: theirs.get(file) for file in mine}
+            if mine != theirs:
+                return f"{name}: {key} differs"
+    return ""
