@@ -1,4 +1,4 @@
-"""A few trials of every figure of `make torture` with every change."""
+"""A few trials of the figures of `make torture` with every change; those that wait for processes run there alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from tests.torture.figures import FIGURES, PEERS
 
 collection.load()
 SEED = 6
+# Killed, racing, hung and asked processes, numbers that are none, and seeded defects: minutes, see docs/reliability.md.
+ALONE = {"R1", "R7", "R8", "R13", "R14", "R15", "R20"}
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", sorted(FIGURES.keys() - ALONE))
 def test_nothing_is_lost_and_nothing_silently_wrong(name: str) -> None:
     tally, _ = measure(FIGURES[name], "smoke", SEED)
     again = f"python -m tests.torture --size smoke --seed {SEED} --only {name}"

@@ -194,8 +194,8 @@ def outcome(root: Path) -> dict[str, Any]:
             "checkpoint": {
                 path.name: path.read_bytes() for path in last.path.iterdir() if path.name != "manifest.json"
             },
-            "kept": [c.name for c in checkpoints.found(folder / "checkpoints")],
-            "ledger": (folder / "ledger.jsonl").read_bytes(),
+            "kept": there[-1].name,  # of a run that was asked to end the last but one may be another
+            "ledger": (folder / "ledger.jsonl").read_bytes().splitlines(),
             "evaluations": {p.name: p.read_bytes() for p in sorted((folder / "evaluations").iterdir())},
             "DONE": (folder / "DONE").read_bytes() if (folder / "DONE").exists() else None,
             "plan": (folder / "plan.json").read_bytes(),
@@ -208,7 +208,10 @@ def outcome(root: Path) -> dict[str, Any]:
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """What of `one` is otherwise in `other`, an empty string when nothing. (Going on may measure once more.)"""
+    """What of `one` is otherwise in `other`, an empty string when nothing.
+
+    Going on may measure once more, and one that was asked to end saved there: a line more in the ledger.
+    """
     for name in one:
         for key in one[name]:
             mine, theirs = one[name][key], other[name].get(key)
@@ -216,6 +219,8 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
                 return f"{name}: {key} is missing"
             if key == "evaluations":
                 theirs = {file: theirs.get(file) for file in mine}
+            if key == "ledger":
+                theirs = [line for line in theirs if line in mine]
             if mine != theirs:
                 return f"{name}: {key} differs"
     return ""
