@@ -17,7 +17,9 @@ Integers = NDArray[np.int64]
 
 
 def each(number: NDArray[np.integer]) -> Iterator[tuple[int, slice | Integers]]:
-    """Every value in `number` (`[n]`, not empty), ascending, with where it stands, to index other arrays by."""
+    """Every value in `number` (`[n]`), ascending, with where it stands, to index other arrays by."""
+    if not len(number):
+        return
     least = int(number.min())
     most = int(number.max())
     if least == most:

@@ -52,7 +52,8 @@ def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
     for dataset in texts.datasets():
         _text(report, texts, dataset, prepare)
     imported: list[Path] = []
-    report.look("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
+    if compiled.stages[0].plan.parent is not None:
+        report.look("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
     for folder in imported:
         report.look(f"import {folder.name}", partial(checkpoints.verify, folder), again=prepare)
     for stage in compiled.stages:

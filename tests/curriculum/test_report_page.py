@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_runs import metrics_line, pretend
 
-from curriculum import report
+from curriculum import durable, report
 from curriculum.errors import ConfigError, DataError, NotFound
 from curriculum.plan import StagePlan
 from curriculum.project import Project
@@ -116,9 +116,10 @@ def test_the_trained_mixture_is_compared_with_the_plan_s_arithmetic(project: Pat
 def test_a_count_that_is_not_the_plan_s_is_shown_in_sequences(project: Path) -> None:
     path = project / "runs/full/variant/continual/ledger.jsonl"
     entry = json.loads(path.read_text())
+    del entry[durable.SEAL]
     entry["windows"]["code"] += 3
     entry["windows"]["prose"] -= 3
-    path.write_text(json.dumps(entry) + "\n")
+    path.write_text(json.dumps(durable.sealed(entry)) + "\n")
     mixture = next(t for name, t in tables(page(project)).items() if name.startswith("Planned"))
     rows = {(heading, row[0]): row for heading, row in _grouped(mixture)}
     assert rows["variant/continual: 3.072k tokens", "code"][5] == "+3"
@@ -274,7 +275,7 @@ def test_files_that_changed_under_a_run_are_said_and_not_compared(project: Path)
 
 def test_a_damaged_record_is_one_refusal_and_no_traceback(project: Path) -> None:
     (project / "runs/full/trunk/basic/ledger.jsonl").write_text('{"position": 1}\n')
-    with pytest.raises(DataError, match="the records of `trunk/basic` cannot be read"):
+    with pytest.raises(DataError, match=r"trunk/basic/ledger.jsonl` is damaged in line 1"):
         page(project)
 
 
