@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import itertools
 import json
+import shutil
 from typing import Any
 
 import pytest
