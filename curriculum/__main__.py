@@ -15,10 +15,10 @@ def main() -> None:
     # again and again, and pydantic need not look through all that is installed for plug-ins.
     gc.set_threshold(50_000, 20, 100)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from curriculum.cli import app
+    from curriculum.cli import app_for
 
     try:
-        app(prog_name="curriculum")
+        app_for(next(iter(sys.argv[1:]), None))(prog_name="curriculum")
     except CurriculumError as error:
         print(error.render(), file=sys.stderr)
         sys.exit(error.exit_code)

@@ -5,16 +5,15 @@ The harness is an extra. Nothing here runs while something is trained, and what 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import benchmarks, checkpoints, durable, exports, runs
+from curriculum import benchmarks, checkpoints, durable, exports, harness, runs
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.cadence import task_positions
-from curriculum.errors import CurriculumError, NotFound, PlanError
+from curriculum.errors import CurriculumError, NotFound
 from curriculum.lineage import Address
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
@@ -35,18 +34,6 @@ class Asked:
     batch_size: int = 8
     confirm_run_unsafe_code: bool = False
     again: bool = False
-
-
-def installed() -> bool:
-    return importlib.util.find_spec("lm_eval") is not None
-
-
-def check_installed() -> None:
-    if not installed():
-        raise PlanError(
-            "lm-evaluation-harness is not installed: it measures the tasks",
-            hint="`pip install 'curriculum[eval]'`; training and all else work without it",
-        )
 
 
 def outputs(stage_folder: Path, found: exports.Found, asked: Asked) -> dict[str, Path]:
@@ -70,7 +57,7 @@ def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequeste
         wanted = {task: path for task, path in wanted.items() if not path.exists()}
     if not wanted:
         return True
-    check_installed()
+    harness.check_installed()
     attempt = fresh_attempt(stage_folder / "attempts")
     model = attempt / "model"
     fresh = {task: attempt / "records" / path.name for task, path in wanted.items()}
@@ -163,7 +150,7 @@ class CaughtUp:
 def catch_up(request: Run, compiled: Compiled, stop: StopRequested, asked: Asked | None = None) -> CaughtUp:
     """Measure all that is due, checkpoint by checkpoint. What fails is told and left for the next time."""
     waiting = due(request.project, compiled)
-    if waiting and not installed():
+    if waiting and not harness.installed():
         tasks = ", ".join(dict.fromkeys(task for one in waiting for task in one.tasks))
         why = "lm-evaluation-harness is not installed, `pip install 'curriculum[eval]'`"
         return CaughtUp(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {why}",))

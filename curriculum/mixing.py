@@ -166,6 +166,12 @@ class Tree:
     def count(self, name: str, index: Whole) -> Whole:
         """How many of the first `index` sequences are of `name`."""
         m = exact_indices(index, LARGEST_INDEX, _INDEX)
+        if m.ndim == 0:  # Python's own whole numbers: a plan of hundreds of sources asks one at a time
+            single = int(m)
+            for turn in self._turns(name):
+                left = _lefts_of_one(single, turn.left, turn.weight)
+                single = left if turn.goes_left else single - left
+            return same_kind(index, np.asarray(single))
         for turn in self._turns(name):
             lefts, _ = _lefts(m, turn.left, turn.weight)
             m = lefts if turn.goes_left else m - lefts
@@ -179,7 +185,7 @@ class Tree:
         for node in reversed(range(len(reached))):
             m = int(index) if node == len(reached) - 1 else reached[node]
             left, weight = int(self._left[node]), int(self._weight[node])
-            lefts = (2 * m * left + weight) // (2 * weight)
+            lefts = _lefts_of_one(m, left, weight)
             for child, arriving in zip(self._child[node].tolist(), (m - lefts, lefts), strict=True):
                 if child < 0:
                     result[~child] = arriving
@@ -391,6 +397,11 @@ def _lefts(m: Int64, left: int | Int64, weight: int | Int64) -> tuple[Int64, Int
     product = 2 * (m - q * w) * part + w
     rounded = product // (2 * w)
     return q * part + rounded, product - rounded * (2 * w)
+
+
+def _lefts_of_one(m: int, left: int, weight: int) -> int:
+    """`_lefts` in whole numbers without a limit, for a single `m`: ⌊(2ml + w) / 2w⌋."""
+    return (2 * m * left + weight) // (2 * weight)
 
 
 def _isqrt(value: Int64) -> Int64:

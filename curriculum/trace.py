@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curriculum.corpora import Texts
 from curriculum.errors import NotFound
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.shards.reader import Dataset
+
+if TYPE_CHECKING:
+    from curriculum.shards.reader import Dataset
 
 TEXT_TOKENS = 48
 
@@ -84,4 +86,6 @@ def _open(plan: StagePlan, texts: Texts, source: str) -> Dataset | None:
     dataset = plan.sources[source].dataset
     if texts.manifest(dataset) is None:
         return None
+    from curriculum.shards.reader import Dataset  # where nothing is prepared the answer comes sooner without
+
     return Dataset.open(texts.folder(dataset), sequence_length=plan.sequence_length)

@@ -175,13 +175,13 @@ def _rounded(value: Fraction, digits: int = 4) -> str:
     """`value` rounded (half up) to `digits` significant digits, without an exponent or trailing zeros."""
     if value == 0:
         return "0"
-    size = abs(value)
-    places = digits - 1
-    while size >= 10:
-        size, places = size / 10, places - 1
-    while size < 1:
-        size, places = size * 10, places + 1
-    kept = math.floor(abs(value) * Fraction(10) ** places + Fraction(1, 2))
+    above, below = abs(value.numerator), value.denominator
+    magnitude = len(str(above)) - len(str(below))  # of the first digit, or one too large
+    if above * 10 ** max(-magnitude, 0) < below * 10 ** max(magnitude, 0):
+        magnitude -= 1
+    places = digits - 1 - magnitude
+    above, below = above * 10 ** max(places, 0), below * 10 ** max(-places, 0)
+    kept = (2 * above + below) // (2 * below)
     if places <= 0:
         text = str(kept * 10**-places)
     else:

@@ -19,7 +19,6 @@ from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.shards.format import HELD_OUT, TRAIN, windows_in
-from curriculum.shards.reader import Dataset
 from curriculum.units import parse_count
 
 LISTED: Final = 20_000
@@ -232,6 +231,8 @@ def _documents(
         manifest = texts.manifest(dataset)
         if manifest is None:
             continue
+        from curriculum.shards.reader import Dataset  # without prepared text the answer comes sooner
+
         for split in (TRAIN, HELD_OUT):
             if split not in manifest.splits:
                 continue

@@ -17,7 +17,7 @@ FLOORS: list[set[str]] = [
     | {"checkpoints", "ledger", "huggingface"},
     {"yamlfile", "schema", "models", "layout"},
     {"project", "lineage"},
-    {"scaling", "imports"},
+    {"scaling", "imports", "harness"},
     {"segments", "order", "stock", "limits", "cadence"},
     {"planner"},
     {"corpora", "launchers"},

@@ -59,7 +59,7 @@ def plan(
 
     Several curricula fold into a tree: what they share is counted once.
     """
-    from curriculum import measuring
+    from curriculum import harness
     from curriculum.summary import summarise, summarise_tree
     from curriculum.view.plan import plan_view, tree_view
 
@@ -82,7 +82,7 @@ def plan(
             open_console().print(tree_view(tree))
         return
     summary = summarise(compiled, machine, project.machine(machine))
-    summary["harness_installed"] = measuring.installed()
+    summary["harness_installed"] = harness.installed()
     origins = texts.provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})

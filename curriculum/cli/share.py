@@ -120,7 +120,7 @@ def eval_(
     as_json: AsJson = False,
 ) -> None:
     """Measure a checkpoint on tasks of lm-evaluation-harness (the extra `eval`), and keep the scores beside it."""
-    from curriculum import attempts, benchmarks, exports, live, measuring, supervisor
+    from curriculum import attempts, benchmarks, exports, harness, live, measuring, supervisor
     from curriculum.errors import PlanError
     from curriculum.lineage import parse_address
     from curriculum.view.benchmarks import scores_view
@@ -167,7 +167,7 @@ def eval_(
                 hint="name them, as in `--tasks hellaswag,piqa`; or in the stage file: `every: {tasks: {piqa: 100B}}`",
             )
         if measuring.due(project, compiled):
-            measuring.check_installed()
+            harness.check_installed()
         with supervisor.stop_on_signals() as stop:
             caught_up = measuring.catch_up(request, compiled, stop, asked)
         done, left = not caught_up.stopped, caught_up.left

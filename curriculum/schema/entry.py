@@ -3,8 +3,6 @@
 A complaint is always one of our own (`fields.Refusal`), so that pydantic's wording reaches nobody.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterable

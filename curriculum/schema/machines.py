@@ -1,7 +1,5 @@
 """machines.yaml: where and how a run goes; it may change at every restart and is no part of its identity."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
@@ -151,7 +149,8 @@ class MachineEntry(Entry):
         return self
 
 
-class MachinesFile(RootModel[dict[Name, MachineEntry]]):
+class MachinesFile(RootModel[Any]):
     """machines.yaml: where and how; no part of a run's identity."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
+    root: dict[Name, MachineEntry]

@@ -1,8 +1,6 @@
 """sizes.yaml: what is scaled. A size belongs to a run's identity."""
 
-from __future__ import annotations
-
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
@@ -62,7 +60,8 @@ class SizeEntry(Entry):
     at_most: AtMost | None = Field(default=None, description="Ceilings.")
 
 
-class SizesFile(RootModel[dict[Name, SizeEntry]]):
+class SizesFile(RootModel[Any]):
     """sizes.yaml: what is scaled; part of a run's identity."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
+    root: dict[Name, SizeEntry]

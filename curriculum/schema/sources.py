@@ -1,7 +1,5 @@
 """sources.yaml: what the names of tokenizers and sources stand for, here."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 

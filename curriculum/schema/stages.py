@@ -1,7 +1,5 @@
 """stages/*.yaml and mixtures/*.yaml: what is trained after what, and in what proportions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from fractions import Fraction

@@ -192,8 +192,8 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     "floor instead of round in its counts": (
         check,
         MIXING,
-        "lefts = (2 * m * left + weight) // (2 * weight)",
-        "lefts = m * left // weight",
+        "return (2 * m * left + weight) // (2 * weight)",
+        "return m * left // weight",
     ),
     "floor instead of round in a ramp": (
         check,

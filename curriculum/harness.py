@@ -1,0 +1,19 @@
+"""Whether lm-evaluation-harness, an extra, is here; to ask loads nothing of it."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from curriculum.errors import PlanError
+
+
+def installed() -> bool:
+    return importlib.util.find_spec("lm_eval") is not None
+
+
+def check_installed() -> None:
+    if not installed():
+        raise PlanError(
+            "lm-evaluation-harness is not installed: it measures the tasks",
+            hint="`pip install 'curriculum[eval]'`; training and all else work without it",
+        )
