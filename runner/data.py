@@ -2,14 +2,13 @@
 
 1. `plan.draws_of(steps)` names source and window of this rank's slots, for many small steps at once.
 2. Each source's memory-mapped shards give views of the windows, which one call copies and widens.
-3. A thread keeps the next batches ready; the loop takes them in order.
+3. While the loop is busy a thread keeps the next batches ready; the loop takes them in order.
 """
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from curriculum.shards.reader import Dataset, gather
 Integers = NDArray[np.int64]
 
 AHEAD = 2
+PAUSE = 0.001
+"""Seconds for which the loop must be busy before the thread reads ahead: small beside any training step."""
 TOKENS_READ = 1 << 18
 """Steps are read together up to this many tokens: a lone small one would cost more in calls than in copying."""
 SEQUENCES_DRAWN = 1 << 14
@@ -185,36 +186,50 @@ def batches(
     ranks: int = 1,
     groups: int | None = None,
 ) -> Generator[Batch, None, None]:
-    """Batches of the half-open range of steps, read ahead by one thread; its errors are raised here.
+    """Batches of the half-open range of steps, in order; an error of the reading is raised when its batch is due.
 
-    Closing it ends the thread. What waits is bounded: `AHEAD` times what is read at once.
+    One thread reads ahead, at most `AHEAD` times what is read at once, while the loop is busy. A loop that asks
+    before anything is ready, or sooner than `PAUSE` after it last asked, reads for itself: so the thread never
+    costs more than it saves. Closing the batches ends the thread.
     """
-    ready: queue.Queue[list[Batch] | BaseException] = queue.Queue(maxsize=AHEAD)
-    over = threading.Event()
-    slots = slots_of(plan.batch_sequences, rank, ranks, groups)
+    source = read_steps(
+        plan, datasets, first_step, last_step, slots_of(plan.batch_sequences, rank, ranks, groups)
+    )
+    ready: deque[list[Batch] | BaseException | None] = deque()
+    reading = threading.Lock()  # whoever holds it takes the next of `source`
+    taken, over = threading.Event(), threading.Event()
 
-    def assemble() -> None:
+    def next_ready() -> list[Batch] | BaseException | None:
         try:
-            for together in read_steps(plan, datasets, first_step, last_step, slots):
-                ready.put(together)
-                if over.is_set():
-                    return
+            return next(source, None)
         except BaseException as error:
-            ready.put(error)
+            return error
 
-    thread = threading.Thread(target=assemble, name="batches", daemon=True)
+    def read_ahead() -> None:
+        while not over.is_set():
+            taken.wait()
+            taken.clear()
+            over.wait(PAUSE)
+            while len(ready) < AHEAD and not taken.is_set() and not over.is_set():
+                with reading:
+                    ready.append(next_ready())
+
+    thread = threading.Thread(target=read_ahead, name="batches", daemon=True)
     thread.start()
     try:
-        step = first_step
-        while step < last_step:
-            item = ready.get()
+        while True:
+            if not ready:
+                with reading:
+                    if not ready:
+                        ready.append(next_ready())
+            item = ready.popleft()
+            taken.set()
+            if item is None:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield from item
-            step += len(item)
     finally:
         over.set()
-        while thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                ready.get(timeout=0.01)  # the thread may wait for room
+        taken.set()
         thread.join()

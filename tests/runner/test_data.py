@@ -28,6 +28,7 @@ class Text:
     windows: int = 50
     digest: str = "d"
     reads: list[int] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
     broken_at: int | None = None
 
     @property
@@ -53,6 +54,7 @@ class Text:
 
     def check(self, windows: NDArray[np.int64]) -> bool:
         self.reads.append(len(windows))
+        self.readers.append(threading.current_thread().name)
         if self.broken_at is not None and len(self.reads) > self.broken_at:
             raise DataError("a block holds other bytes than were prepared")
         return False
@@ -149,13 +151,27 @@ def test_the_reader_keeps_a_few_batches_ahead_and_no_more(
     sources = texts()
     batches = data.batches(plan, sources, first_step=0, last_step=12)
     next(batches)
-    most = 1 + data.AHEAD + 1  # taken, waiting in the queue, in the reader's hands
+    most = 1 + data.AHEAD  # taken, and waiting
     deadline = time.monotonic() + 10
     while len(sources["prose"].reads) < most and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
     assert len(sources["prose"].reads) == most
     batches.close()
+
+
+def test_a_busy_loop_has_its_batches_read_by_the_thread_and_one_that_asks_at_once_reads_for_itself(
+    plan: StagePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "TOKENS_READ", 1)  # each step alone
+    monkeypatch.setattr(data, "SEQUENCES_DRAWN", 1)
+    monkeypatch.setattr(data, "PAUSE", 0.09)
+    sources = texts()
+    for batch in data.batches(plan, sources, first_step=0, last_step=12):
+        time.sleep(0.3 if batch.step >= 6 else 0.02)
+    readers = sources["prose"].readers
+    assert readers[:6] == ["MainThread"] * 6
+    assert readers[7:] == ["batches"] * 5
 
 
 def test_closing_early_ends_the_readers_thread(plan: StagePlan) -> None:
