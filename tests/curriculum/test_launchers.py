@@ -355,12 +355,12 @@ def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
     pretend: Pretend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pretend.folder / "queue.json").write_text('{"1": "RUNNING|None|n1", "2": "COMPLETING|None|n1"}')
-    batch._queue_again("1")
-    batch._queue_again("2")
-    batch._queue_again("3")
+    batch.queue_again("1")
+    batch.queue_again("2")
+    batch.queue_again("3")
     assert pretend.told("scontrol") == ["scontrol requeue 1"]
     pretend.refuse("scontrol", "Job is not requeueable")
-    batch._queue_again("1")
+    batch.queue_again("1")
     assert "not queued again: Job is not requeueable" in capsys.readouterr().out
 
 
