@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import TRUNK, write_small_project
-from slurm_cluster import ask, both_idle, wait_for
+from slurm_cluster import ask, begin_again, both_idle, queue, wait_for
 
 HEAD = TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 286720")
 STAGES = {
@@ -118,19 +118,6 @@ class Here:
         return "".join(f"\n--- {path}\n{path.read_text(errors='replace')[-1500:]}" for path in found)
 
 
-def queue(job: str) -> str:
-    return ask("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").strip()
-
-
-def now(job: str) -> None:
-    """Begin a job that was queued again at once: Slurm holds such a job back for two minutes."""
-    wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING", 30)
-    # A node compares whole seconds: begun in the very second in which its last credential was revoked,
-    # the job is refused ("Job credential revoked") and fails for good.
-    time.sleep(2)
-    ask("scontrol", "update", f"JobId={job}", "StartTime=now")
-
-
 def bring_back(*nodes: str) -> None:
     """Nodes that were taken away serve again; one whose slurmd spoke meanwhile does already."""
     for node in nodes:
@@ -212,7 +199,7 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     before = far.newest("trunk/basic")
     wait_for("the second attempt to save", lambda: far.newest("trunk/basic") > before)
     ask("scancel", "--signal=USR1", "--batch", basic)
-    now(basic)
+    begin_again(basic)
     assert "saved; queued again" in far.logs()
     outcome = json.loads((far.stage("trunk/basic") / "attempts" / "0002" / "outcome.json").read_bytes())
     assert outcome["outcome"] == "stopped"
@@ -227,7 +214,7 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     wait_for("the job to be taken away", lambda: queue(continual) == "PENDING", 30)
     assert not (far.stage("variant/continual") / "DONE").exists()
     bring_back("n2")
-    now(continual)
+    begin_again(continual)
     done(far, "variant/continual")
     assert far.attempts("variant/continual") == 2
 
