@@ -11,9 +11,11 @@ import os
 import shlex
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from curriculum import checkpoints, corpora, durable, joining, measuring, queued, submission, taskjobs
@@ -166,6 +168,7 @@ def launcher_for(request: Run) -> Launcher:
         address=address,
         processes=processes,
         threads=threads,
+        join_limit=entry.join_limit,
     )
 
 
@@ -175,6 +178,7 @@ def _train(
     folder = stage_folder(request.project, compiled, stage)
     parent = ready(request, compiled, stage)
     launcher = launcher_for(request)
+    launched: list[tuple[Path, float]] = []
 
     def launch() -> Launch:
         attempt = fresh_attempt(folder / "attempts")
@@ -190,11 +194,17 @@ def _train(
         jobs.save(job, attempt / "job.json")
         launcher.announce(attempt / "job.json")
         words = launcher.command(attempt / "job.json")
+        launched.append((attempt, time.monotonic()))
         return Launch(local.begin(words, threads=launcher.threads, log=attempt / "rank0.log"), attempt)
 
     def reached() -> int:
         last = checkpoints.latest(folder / "checkpoints")
         return last.position if last else stage.plan.start
+
+    def tick() -> None:
+        request.listener.tick()
+        attempt, since = launched[-1]
+        launcher.check(attempt, time.monotonic() - since)
 
     request.listener.begun(stage, folder, reached())
     return supervise(
@@ -203,7 +213,7 @@ def _train(
         ask_to_stop=local.stop,
         kill=local.kill,
         progress=reached,
-        tick=request.listener.tick,
+        tick=tick,
     )
 
 
