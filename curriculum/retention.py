@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import checkpoints, corpora, measuring, runs
+from curriculum import checkpoints, corpora, layout, measuring, runs
 from curriculum.errors import CheckpointError, CurriculumError, PlanError
 from curriculum.lineage import lineage
 from curriculum.plan import StagePlan
@@ -99,7 +99,7 @@ def _claims(
             legs = lineage(project, name)
         except CurriculumError as error:
             raise PlanError(
-                f"`stages/{name}.yaml` cannot be read, so what it branches from is not known: {error.what}",
+                f"`{_file(project, name)}` cannot be read, so what it branches from is not known: {error.what}",
                 place=error.place,
                 hint="mend that file first, or move it out of stages/ if nobody needs it",
             ) from None
@@ -122,6 +122,11 @@ def _claims(
             }
         )
     return points, waiting
+
+
+def _file(project: Project, name: str) -> str:
+    files = layout.files(project.root, "stages", name)
+    return files[0].relative_to(project.root).as_posix() if files else f"stages/{name}.yaml"
 
 
 def _parents_of_begun(project: Project, size: str) -> dict[str, set[str]]:
