@@ -186,3 +186,10 @@ def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(pr
     assert [c.position for c in checkpoints.found(folder / "checkpoints")] == [1024, 2048, 4096, 5120, 6144]
     checkpoints.verify(doomed.path)
     assert not list((folder / "checkpoints").glob(".*"))
+
+
+def test_a_stage_file_that_cannot_be_read_is_named_where_it_lies(project: Project) -> None:
+    (project.root / "stages/recipes").mkdir()
+    (project.root / "stages/recipes/torn.yaml").write_text("stages: [")
+    with pytest.raises(PlanError, match=r"`stages/recipes/torn\.yaml` cannot be read"):
+        retention.survey(Project(project.root), "full")
