@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRUNK, write_small_project
+from conftest import TRUNK
 from slurm_cluster import ask, begin_again, both_idle, queue, wait_for
+
+from curriculum.project import Project
+from curriculum.standing import standing
 
 HEAD = TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 286720")
 STAGES = {
@@ -106,9 +109,9 @@ class Here:
 
     def state(self, name: str) -> tuple[str, str]:
         curriculum, _, _ = name.partition("/")
-        told = json.loads(self.say("status", curriculum, "--size", "full", "--json"))
-        stages = {stage["name"]: stage for branch in told["branches"] for stage in branch["stages"]}
-        return stages[name]["state"], stages[name]["job"] or ""
+        told = standing(Project(self.root), "full", curriculum)
+        stages = {stage.name: stage for branch in told.branches for stage in branch.stages}
+        return stages[name].state, stages[name].job or ""
 
     def logs(self) -> str:
         found = [
@@ -142,9 +145,10 @@ def done(here: Here, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def both(slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Here, Here]:
-    """The same project twice, its text prepared once: one trained on Slurm, one here."""
-    root = write_small_project(tmp_path_factory.mktemp("both") / "far")
+def both(slurm: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Here, Here]:
+    """The same project twice, with text that is prepared: one trained on Slurm, one here."""
+    root = tmp_path_factory.mktemp("both") / "far"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("runs"))
     for path in (root / "stages").iterdir():
         path.unlink()
     for name, text in STAGES.items():
@@ -154,7 +158,6 @@ def both(slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Here, H
             file.write("passes: {prose: 100, code: 100}\n" if name == "mixed" else "passes: {prose: 100}\n")
     (root / "machines.yaml").write_text(MACHINES)
     far = Here(root)
-    far.say("prepare", "last", "--size", "full")
     near = Here(root.parent / "near")
     shutil.copytree(far.root, near.root)
     return far, near
