@@ -21,7 +21,6 @@ from curriculum.supervisor import StopRequested
 
 TASKS = "tasks"
 """The folder of a project that holds task files of its own."""
-NOT_INSTALLED = "lm-evaluation-harness is not installed, `pip install 'curriculum[eval]'`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +160,7 @@ def catch_up(
     waiting = due(request.project, compiled, only)
     if waiting and not harness.installed():
         tasks = ", ".join(dict.fromkeys(task for one in waiting for task in one.tasks))
-        return CaughtUp(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {NOT_INSTALLED}",))
+        return CaughtUp(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {harness.NOT_INSTALLED}",))
     left: list[str] = []
     measured = 0
     failed: set[str] = set()

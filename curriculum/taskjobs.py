@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from curriculum import corpora, durable, measuring, queued
+from curriculum import corpora, durable, harness, measuring, queued
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import NOT_DONE, queue_again, write_outcome
@@ -39,9 +39,9 @@ def submit(
     """
     training = {each.stage: each for each in handed}
     asking = [stage for stage in compiled.stages if _waits(request, compiled, stage, training)]
-    if asking and not measuring.installed():
+    if asking and not harness.installed():
         stages = ", ".join(stage.name for stage in asking)
-        return (), [f"the tasks of {stages}: {measuring.NOT_INSTALLED}"]
+        return (), [f"the tasks of {stages}: {harness.NOT_INSTALLED}"]
     return tuple(_hand(request, compiled, stage, training.get(stage.name)) for stage in asking), []
 
 
@@ -125,8 +125,8 @@ def outline(request: Run, compiled: Compiled, trained: set[str]) -> Iterator[str
         if found is not None and found.live:
             yield f"{name}: {found.words}"
             continue
-        if not measuring.installed():
-            yield f"{name}: not measured: {measuring.NOT_INSTALLED}"
+        if not harness.installed():
+            yield f"{name}: not measured: {harness.NOT_INSTALLED}"
             continue
         place = next_attempt(place_of(folder) / queued.FOLDER)
         before = queued.elsewhere(folder) if ahead else None

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from slurm_cluster import ask, begin_again, wait_for
 
-from curriculum import live, measuring, orchestrator
+from curriculum import harness, live, measuring, orchestrator
 from curriculum.__main__ import main
 from curriculum.attempts import Run
 from curriculum.project import Project
@@ -115,7 +115,7 @@ def request(project: Path) -> Run:
 def test_without_the_harness_a_run_ends_well_and_says_what_is_not_measured(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(measuring, "installed", lambda: False)
+    monkeypatch.setattr(harness, "installed", lambda: False)
     monkeypatch.chdir(project)
 
     def command(*words: str) -> tuple[int, str, str]:

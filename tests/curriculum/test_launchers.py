@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from slurm_cluster import wait_for
 
-from curriculum import batch, measuring, queued, submission, taskjobs
+from curriculum import batch, harness, measuring, queued, submission, taskjobs
 from curriculum import job as jobs
 from curriculum.attempts import Run
 from curriculum.errors import Busy, PlanError
@@ -397,7 +397,7 @@ def asking(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = stages.read_text()
     stages.write_text(text.replace("32 sequences}", "32 sequences, every: {tasks: {verse: 3k}}}"))
     assert stages.read_text() != text
-    monkeypatch.setattr(measuring, "installed", lambda: True)
+    monkeypatch.setattr(harness, "installed", lambda: True)
     return project
 
 
@@ -445,7 +445,7 @@ def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_
 ) -> None:
     from curriculum.orchestrator import run
 
-    monkeypatch.setattr(measuring, "installed", lambda: False)
+    monkeypatch.setattr(harness, "installed", lambda: False)
     result = run(request(asking, "far"))
     assert len(result.handed) == 3
     assert "the tasks of trunk/cooldown: lm-evaluation-harness is not installed" in result.unmeasured[0]
