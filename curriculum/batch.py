@@ -40,17 +40,17 @@ def main() -> int:
     except CurriculumError as error:
         print(error.render(), file=sys.stderr, flush=True)
         kind = jobs.FAILED if isinstance(error, RunFailed) else jobs.REFUSED
-        _write(folder, {"outcome": kind, "message": error.what, "hint": error.hint})
+        write_outcome(folder, {"outcome": kind, "message": error.what, "hint": error.hint})
         return error.exit_code
     if outcome["outcome"] == jobs.DONE:
-        _write(folder, outcome)
+        write_outcome(folder, outcome)
         return 0
     submitted = queued.read(Path(job.stage_folder))
     if submitted is not None and submitted.stopping:
         print("saved, and ended as asked", flush=True)
-        _write(folder, outcome)
+        write_outcome(folder, outcome)
         return NOT_DONE
-    _queue_again(number)
+    queue_again(number)
     return NOT_DONE
 
 
@@ -95,7 +95,7 @@ def _end_step(process: subprocess.Popen[bytes]) -> None:
         local.kill(process)
 
 
-def _queue_again(number: str) -> None:
+def queue_again(number: str) -> None:
     """Put this job back into the queue, unless whoever ended it wants it gone or queues it again himself."""
     try:
         found = slurm.look(number)
@@ -113,7 +113,8 @@ def _share_of_cores(processes: int) -> int:
     return max(1, int(stated) // processes) if stated else local.default_threads({}, processes)
 
 
-def _write(folder: Path, outcome: dict[str, Any]) -> None:
+def write_outcome(folder: Path, outcome: dict[str, Any]) -> None:
+    """Say in the submission's folder how it ended."""
     durable.write_json(folder / jobs.OUTCOME, outcome, replace=True)
 
 

@@ -6,6 +6,8 @@ import importlib.util
 
 from curriculum.errors import PlanError
 
+NOT_INSTALLED = "lm-evaluation-harness is not installed, `pip install 'curriculum[eval]'`"
+
 
 def installed() -> bool:
     return importlib.util.find_spec("lm_eval") is not None

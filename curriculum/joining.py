@@ -53,7 +53,8 @@ def join(request: Run, compiled: Compiled, launcher: Launcher, stop: StopRequest
 
 
 def _take_part(attempt: Path, request: Run, launcher: Launcher, stop: StopRequested) -> None:
-    log = attempt / f"node{request.node_rank}.log"
+    assert request.node_rank is not None
+    log = nodes.log_of(attempt, request.node_rank)
     request.listener.noted(f"joins attempt {int(attempt.name)} of {attempt.parents[1].name}; its log: {log}")
     process = local.begin(launcher.command(attempt / "job.json"), threads=launcher.threads, log=log)
     told = False

@@ -123,10 +123,12 @@ class Due:
     tasks: tuple[str, ...]
 
 
-def due(project: Project, compiled: Compiled) -> list[Due]:
-    """What the lineage's cadences ask for at checkpoints that are there, in the order of the clock."""
+def due(project: Project, compiled: Compiled, only: str | None = None) -> list[Due]:
+    """What the cadences of the lineage, or of its stage `only`, ask for at checkpoints that are there, in order."""
     found = []
     for stage in compiled.stages:
+        if only not in (None, stage.name):
+            continue
         folder = runs.stage_folder(project, compiled, stage)
         wanted: dict[int, list[str]] = {}
         for task, positions in task_positions(stage.plan, stage.task_every).items():
@@ -147,13 +149,18 @@ class CaughtUp:
     left: tuple[str, ...]
 
 
-def catch_up(request: Run, compiled: Compiled, stop: StopRequested, asked: Asked | None = None) -> CaughtUp:
+def catch_up(
+    request: Run,
+    compiled: Compiled,
+    stop: StopRequested,
+    asked: Asked | None = None,
+    only: str | None = None,
+) -> CaughtUp:
     """Measure all that is due, checkpoint by checkpoint. What fails is told and left for the next time."""
-    waiting = due(request.project, compiled)
+    waiting = due(request.project, compiled, only)
     if waiting and not harness.installed():
         tasks = ", ".join(dict.fromkeys(task for one in waiting for task in one.tasks))
-        why = "lm-evaluation-harness is not installed, `pip install 'curriculum[eval]'`"
-        return CaughtUp(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {why}",))
+        return CaughtUp(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {harness.NOT_INSTALLED}",))
     left: list[str] = []
     measured = 0
     failed: set[str] = set()

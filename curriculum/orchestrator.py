@@ -11,12 +11,14 @@ import os
 import shlex
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, joining, measuring, queued, submission
+from curriculum import checkpoints, corpora, durable, joining, measuring, queued, submission, taskjobs
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.begun import check_begun
@@ -75,7 +77,9 @@ def run(request: Run) -> Result:
         for stage in compiled.stages:
             branch_point(project, compiled, stage)  # refuses one that was passed and not kept
         if request.machine_entry.launcher == "slurm":
-            return Result(compiled, False, (), handed=submission.submit(request, compiled, texts))
+            handed = submission.submit(request, compiled, texts)
+            measured, left = taskjobs.submit(request, compiled, handed)
+            return Result(compiled, False, (), tuple(left), handed + measured)
         trained: list[str] = []
         for stage in compiled.stages:
             folder = stage_folder(project, compiled, stage)
@@ -164,6 +168,7 @@ def launcher_for(request: Run) -> Launcher:
         address=address,
         processes=processes,
         threads=threads,
+        join_limit=entry.join_limit,
     )
 
 
@@ -173,6 +178,7 @@ def _train(
     folder = stage_folder(request.project, compiled, stage)
     parent = ready(request, compiled, stage)
     launcher = launcher_for(request)
+    launched: list[tuple[Path, float]] = []
 
     def launch() -> Launch:
         attempt = fresh_attempt(folder / "attempts")
@@ -188,11 +194,17 @@ def _train(
         jobs.save(job, attempt / "job.json")
         launcher.announce(attempt / "job.json")
         words = launcher.command(attempt / "job.json")
+        launched.append((attempt, time.monotonic()))
         return Launch(local.begin(words, threads=launcher.threads, log=attempt / "rank0.log"), attempt)
 
     def reached() -> int:
         last = checkpoints.latest(folder / "checkpoints")
         return last.position if last else stage.plan.start
+
+    def tick() -> None:
+        request.listener.tick()
+        attempt, since = launched[-1]
+        launcher.check(attempt, time.monotonic() - since)
 
     request.listener.begun(stage, folder, reached())
     return supervise(
@@ -201,7 +213,7 @@ def _train(
         ask_to_stop=local.stop,
         kill=local.kill,
         progress=reached,
-        tick=request.listener.tick,
+        tick=tick,
     )
 
 
@@ -209,7 +221,10 @@ def outline(request: Run, compiled: Compiled) -> list[str]:
     """What `run` would write and start now, stage by stage, without doing it."""
     check_machine(request, compiled, only_shown=True)
     if request.machine_entry.launcher == "slurm":
-        return list(submission.outline(request, compiled))
+        trained = {
+            s.name for s in compiled.stages if is_finished(stage_folder(request.project, compiled, s), s)
+        }
+        return [*submission.outline(request, compiled), *taskjobs.outline(request, compiled, trained)]
     launcher = launcher_for(request)
     lines = []
     for stage in compiled.stages:
@@ -232,6 +247,8 @@ def stop(project: Project, name: str, size: str) -> list[str]:
     said = []
     for stage in reversed(compiled.stages):  # what waits goes first, so that nothing begins meanwhile
         folder = stage_folder(project, compiled, stage)
+        if (words := submission.stop(taskjobs.place_of(folder))) is not None:
+            said.append(f"{taskjobs.label(stage.name)}: {words}")
         if (words := submission.stop(folder)) is not None:
             said.append(f"{stage.name}: {words}")
             continue

@@ -21,6 +21,9 @@ RECORD = "slurm.json"
 FOLDER = "slurm"
 """Below it a folder a submission: `job.json`, `allocation.json`, `submit.sh`, the log, at last `outcome.json`."""
 
+MEASURING = "measuring"
+"""Below a stage's folder, the same record and folders for the measuring of its tasks."""
+
 QUEUED, RUNNING, FAILED, ENDED, UNKNOWN = "queued", "running", "failed", "ended", "unknown"
 
 

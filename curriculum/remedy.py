@@ -40,8 +40,8 @@ def edit(
         entries = (f"{{from: {a}, to: {b}, why: shard {shard} of {source}}}" for a, b in skips)
         kind, key = "skip", f"skip: [{', '.join(entries)}]"
     elif alone:
-        file = stage.setting.mixture
-        return {"kind": "replace", "file": f"mixtures/{file}.yaml", "yaml": "", "from": None}
+        _, mixture = project.mixture(stage.setting.mixture)
+        return {"kind": "replace", "file": mixture.file, "yaml": "", "from": None}
     else:
         kind, key = "leave_out", f"leave_out: [{{source: {source}, shard: {shard}, why: bad text}}]"
     written = stage.setting.document.file

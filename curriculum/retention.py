@@ -1,7 +1,7 @@
 """Which checkpoints somebody still needs, and why; the others are what `curriculum prune` may delete.
 
-Kept are a stage's end, its newest ones (to go on from), and every one that somebody branches from: a pin, a
-stage file that leaves the lineage there, or a begun run that grew out of exactly these weights.
+Kept are a stage's end, its newest ones (to go on from), every one that somebody branches from (a pin, a stage file
+that leaves the lineage there, a begun run that grew out of exactly these weights), and those that wait for a task.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import checkpoints, corpora, runs
+from curriculum import checkpoints, corpora, layout, measuring, runs
 from curriculum.errors import CheckpointError, CurriculumError, PlanError
 from curriculum.lineage import lineage
 from curriculum.plan import StagePlan
@@ -32,7 +32,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
 
     PlanError when a stage file cannot be read: what it branches from is not known then.
     """
-    claims = _branch_points(project, size)
+    claims, waiting = _claims(project, size)
     roots = _parents_of_begun(project, size)
     verdicts = []
     for curriculum, stage, folder in _stages(project, size):
@@ -59,6 +59,8 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
             }
             if branched:
                 reasons.append(f"branched from by {', '.join(sorted(branched))}")
+            if tasks := waiting.get((curriculum, stage, checkpoint.position)):
+                reasons.append(f"not measured yet: {', '.join(tasks)}")
             verdicts.append(
                 Verdict(
                     stage=f"{curriculum}/{stage}",
@@ -83,15 +85,21 @@ def _stages(project: Project, size: str) -> Iterator[tuple[str, str, Path]]:
             yield folder.parent.name, folder.name, folder
 
 
-def _branch_points(project: Project, size: str) -> dict[tuple[str, str], dict[int | None, set[str]]]:
-    """Where the project's stage files leave each stage, in tokens at this size; None stands for all of it."""
+def _claims(
+    project: Project, size: str
+) -> tuple[dict[tuple[str, str], dict[int | None, set[str]]], dict[tuple[str, str, int], tuple[str, ...]]]:
+    """Where the project's stage files leave each stage, in tokens at this size (None stands for all of it).
+
+    And the tasks that each checkpoint still waits for.
+    """
     points: dict[tuple[str, str], dict[int | None, set[str]]] = {}
+    waiting: dict[tuple[str, str, int], tuple[str, ...]] = {}
     for name in project.names("stages"):
         try:
             legs = lineage(project, name)
         except CurriculumError as error:
             raise PlanError(
-                f"`stages/{name}.yaml` cannot be read, so what it branches from is not known: {error.what}",
+                f"`{_file(project, name)}` cannot be read, so what it branches from is not known: {error.what}",
                 place=error.place,
                 hint="mend that file first, or move it out of stages/ if nobody needs it",
             ) from None
@@ -104,10 +112,21 @@ def _branch_points(project: Project, size: str) -> dict[tuple[str, str], dict[in
                     points.setdefault(where, {}).setdefault(None, set()).add(name)
             continue
         for stage in compiled.stages:
+            where = (stage.setting.curriculum, stage.setting.stage)
             if stage.setting.curriculum != name:
-                where = (stage.setting.curriculum, stage.setting.stage)
                 points.setdefault(where, {}).setdefault(stage.stop, set()).add(name)
-    return points
+        waiting.update(
+            {
+                (one.stage.setting.curriculum, one.stage.setting.stage, one.position): one.tasks
+                for one in measuring.due(project, compiled)
+            }
+        )
+    return points, waiting
+
+
+def _file(project: Project, name: str) -> str:
+    files = layout.files(project.root, "stages", name)
+    return files[0].relative_to(project.root).as_posix() if files else f"stages/{name}.yaml"
 
 
 def _parents_of_begun(project: Project, size: str) -> dict[str, set[str]]:

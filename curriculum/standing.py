@@ -30,7 +30,8 @@ class Kept:
 class Stage:
     """A stage of a curriculum and where it stands; positions in tokens from the root, at this size.
 
-    `job` says how the cluster's job for it stands, where it was handed to one and that has more to do or failed.
+    `job` says how the cluster's job for it (or, once it is trained, for its tasks) stands, where that has more to do
+    or failed.
     """
 
     name: str
@@ -173,6 +174,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
     pins = checkpoints.pinned(folder)
     position = found[-1].position if found else stage.plan.start
     away = queued.elsewhere(folder) if not (folder / runs.DONE).exists() else None
+    measuring = queued.elsewhere(folder / queued.MEASURING)
     running = durable.holder_of(folder / runs.LOCK) is not None or (
         away is not None and away.state == queued.RUNNING
     )
@@ -205,7 +207,11 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         if last is not None
         else {},
         held_out_at=last,
-        job=away.words if away is not None else None,
+        job=away.words
+        if away is not None
+        else f"its tasks: {measuring.words}"
+        if measuring is not None
+        else None,
     )
 
 

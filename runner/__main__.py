@@ -118,6 +118,10 @@ def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:
             prepare.prepare(job.request, lambda: STOP.asked)
     except prepare.Stopped:
         return {"outcome": jobs.STOPPED}
+    except OSError as error:
+        if error.filename is None:  # a write into an open file that fails does not say which
+            error.filename = job.request.output
+        raise
     return {"outcome": jobs.DONE}
 
 

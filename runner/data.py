@@ -70,6 +70,7 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
             split="train",
             sequence_length=plan.sequence_length,
             vocab_size=int(plan.model["vocab_size"]),
+            tokenizer_digest=plan.tokenizer.get("digest"),
         )
         for segment in source.segments:
             if segment.digest is not None and segment.digest not in dataset.digests:

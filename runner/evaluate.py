@@ -25,12 +25,23 @@ SequenceLosses = Callable[[torch.Tensor], torch.Tensor]
 class HeldOutSets:
     """The opened held-out sets of a job, by source name."""
 
-    def __init__(self, held_out: Mapping[str, HeldOut], *, sequence_length: int, vocab_size: int) -> None:
+    def __init__(
+        self,
+        held_out: Mapping[str, HeldOut],
+        *,
+        sequence_length: int,
+        vocab_size: int,
+        tokenizer_digest: str | None = None,
+    ) -> None:
         self.sequence_length = sequence_length
         self.sets: dict[str, tuple[Dataset, NDArray[np.int64]]] = {}
         for name, entry in sorted(held_out.items()):
             dataset = Dataset.open(
-                Path(entry.folder), split="held-out", sequence_length=sequence_length, vocab_size=vocab_size
+                Path(entry.folder),
+                split="held-out",
+                sequence_length=sequence_length,
+                vocab_size=vocab_size,
+                tokenizer_digest=tokenizer_digest,
             )
             windows = min(entry.windows, dataset.windows)
             self.sets[name] = (dataset, np.arange(windows, dtype=np.int64) * dataset.windows // windows)

@@ -30,6 +30,7 @@ from datatrove.utils.logging import logger
 from curriculum.errors import DataError
 from curriculum.shards.format import HELD_OUT, TRAIN
 from curriculum.shards.provenance import TEXT_FILES, SourceFile, chosen, in_order, kind_of, list_files
+from runner import storage
 
 # Why a document is left out; a filter adds its own words.
 EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = (
@@ -73,8 +74,10 @@ def list_sources(read: Mapping[str, Any], root: str = ".") -> tuple[list[SourceF
             where = f"{where}@{learnt['revision']}"
         system, base = get_fs_with_filepath(where.rstrip("/"))
         entries = system.find(base, detail=True)
+        if not entries:
+            raise FileNotFoundError(where)
     except Exception as reason:  # every storage has its own errors
-        raise DataError(
+        raise storage.explained(where, reason) or DataError(
             f"`{where}` cannot be listed: {type(reason).__name__}: {reason}",
             hint="check its name, the network and your login; prepared text needs neither",
         ) from None
@@ -157,8 +160,11 @@ class Corpus(BaseReader):  # type: ignore[misc]
                         self.tally.drop(file.name, NOT_UTF8, split)
                     else:
                         yield from self._document(file.name, text, split, {})
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as reason:
-            raise DataError(
+        except Exception as reason:  # every storage has its own errors
+            known = storage.explained(file.path, reason) if "://" in file.path else None
+            if known is None and not isinstance(reason, OSError | EOFError | zlib.error | pa.ArrowException):
+                raise
+            raise known or DataError(
                 f"`{file.path}` cannot be read to its end: {reason}",
                 hint="fetch or write it again, or leave it out with `exclude`; finished tasks are kept",
             ) from None

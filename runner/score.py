@@ -39,7 +39,10 @@ def score(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             hint="`curriculum run` shows what changed; put it back, or compare under another name",
         )
     held_out = evaluate.HeldOutSets(
-        job.held_out, sequence_length=plan.sequence_length, vocab_size=config.vocab_size
+        job.held_out,
+        sequence_length=plan.sequence_length,
+        vocab_size=config.vocab_size,
+        tokenizer_digest=plan.tokenizer.get("digest"),
     )
     generation, position, step = state["generation"], state["position"], state["step"]
     evaluations = Path(job.stage_folder) / "evaluations"

@@ -76,7 +76,10 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     sources = data.open_sources(plan, job.data)
     mark = data.document_mark(plan)
     held_out = evaluate.HeldOutSets(
-        job.held_out, sequence_length=plan.sequence_length, vocab_size=config.vocab_size
+        job.held_out,
+        sequence_length=plan.sequence_length,
+        vocab_size=config.vocab_size,
+        tokenizer_digest=plan.tokenizer.get("digest"),
     )
     state = restore(plan, job, model, optimizer, ranks)
     watch = Stopwatch(ranks.device)
@@ -456,6 +459,7 @@ def _value(plan: StagePlan, job: TrainJob, state: State, ranks: Ranks) -> dict[s
         "position": state.position,
         "fingerprint": plan.fingerprint,
         "history": plan.history(state.position),
+        "tokenizer": plan.tokenizer.get("digest"),
         "windows": dict(sorted(state.windows.items())),
         "nonfinite_steps": state.nonfinite_steps,
         "nonfinite_in_a_row": state.nonfinite_in_a_row,

@@ -135,6 +135,19 @@ def _cluster(folder: Path) -> Iterator[Path]:
             os.environ["SLURM_CONF"] = before
 
 
+def queue(job: str) -> str:
+    return ask("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").strip()
+
+
+def begin_again(job: str) -> None:
+    """Begin a job that was queued again at once: Slurm holds such a job back for two minutes."""
+    wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING", 30)
+    # A node compares whole seconds: begun in the very second in which its last credential was revoked,
+    # the job is refused ("Job credential revoked") and fails for good.
+    time.sleep(2)
+    ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
 def both_idle() -> bool:
     done = subprocess.run(
         ["sinfo", "--noheader", "--Node", "--format=%T"],

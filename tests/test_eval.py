@@ -10,8 +10,9 @@ from subprocess import CompletedProcess
 
 import pytest
 from rich.console import Console
+from slurm_cluster import ask, begin_again, wait_for
 
-from curriculum import live, measuring, orchestrator
+from curriculum import harness, live, measuring, orchestrator
 from curriculum.__main__ import main
 from curriculum.attempts import Run
 from curriculum.project import Project
@@ -114,7 +115,7 @@ def request(project: Path) -> Run:
 def test_without_the_harness_a_run_ends_well_and_says_what_is_not_measured(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(measuring, "installed", lambda: False)
+    monkeypatch.setattr(harness, "installed", lambda: False)
     monkeypatch.chdir(project)
 
     def command(*words: str) -> tuple[int, str, str]:
@@ -190,3 +191,33 @@ def test_what_cannot_be_measured_is_told_before_anything_starts(
     assert what in " ".join(told.split())
     assert "hint:" in told
     assert sorted((project / "runs").rglob("attempts/*")) == before
+
+
+def test_on_slurm_a_job_of_its_own_measures_is_queued_again_and_leaves_the_same_record(
+    project: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch, curriculum: Curriculum
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(project / "cache"))
+    (project / "machines.yaml").write_text("far: {launcher: slurm, nodes: 2, device: cpu, threads: 1}\n")
+    words = ("run", "variant", "--size", "full", "--machine", "far")
+    said = curriculum(project, *words).stdout
+    folder = project / "runs/full/variant/cooldown"
+    job = str(json.loads((folder / "measuring/slurm.json").read_bytes())["job"])
+    assert f"variant/cooldown, its tasks  Slurm job {job}\n" in said
+    assert said.count("Slurm job") == 1  # all is trained
+    log = folder / f"measuring/slurm/0001/{job}.log"
+    wait_for("the export to begin", lambda: log.exists() and "begins:" in log.read_text())
+    ask("scancel", "--signal=USR1", "--batch", job)
+    begin_again(job)
+    wait_for("the record", (folder / RECORD).exists, 120)
+    assert "saved; queued again" in log.read_text()
+    record = json.loads((folder / RECORD).read_bytes())
+    assert record["tasks"]["prose"]["documents"] == 2
+    outcome = folder / "measuring/slurm/0001/outcome.json"
+    wait_for("the job to end", outcome.exists)
+    assert json.loads(outcome.read_bytes())["outcome"] == "done"
+    wait_for(
+        "its job to be gone",
+        lambda: "its tasks" not in curriculum(project, "status", "variant", "--size", "full").stdout,
+    )
+    assert "Slurm job" not in curriculum(project, *words).stdout

@@ -43,6 +43,7 @@ FLOORS: list[set[str]] = [
         "stagejobs",
         "batch",
         "submission",
+        "taskjobs",
         "joining",
         "attempts",
         "preparation",

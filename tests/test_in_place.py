@@ -31,6 +31,10 @@ def test_a_source_of_packed_chunks_is_planned_trained_traced_and_verified_in_pla
         part = tokens[first : first + 2049 * 2]
         head = b"LITPKDS" + struct.pack("<QBQ", 1, 8, len(part))
         (lent / f"train_slim_{number:010d}.bin").write_bytes(head + part.tobytes())
+    (project / "stages" / "variant.yaml").unlink()  # one short stage is enough
+    stages = project / "stages" / "trunk.yaml"
+    text, _, _ = stages.read_text().partition("  - {name: continual")
+    stages.write_text(text.replace("until: 6144", "until: 3072"))
     sources = project / "sources.yaml"
     sources.write_text(
         sources.read_text()
@@ -38,22 +42,20 @@ def test_a_source_of_packed_chunks_is_planned_trained_traced_and_verified_in_pla
         .replace("read: {folder: texts/prose}", f"read: {{tokenised: {lent}}}")
     )
     before = {path.name: path.stat().st_mtime_ns for path in lent.iterdir()}
-    shown = curriculum(project, "prepare", "variant", "--size", "full").stdout
+    shown = curriculum(project, "prepare", "trunk", "--size", "full").stdout
     assert "in place: " in shown
-    plan = json.loads(curriculum(project, "plan", "variant", "--size", "full", "--json").stdout)
-    assert plan
-    curriculum(project, "run", "variant", "--size", "full")
+    curriculum(project, "run", "trunk", "--size", "full")
     batch = json.loads(
-        curriculum(project, "batch", "variant", "--step", "3", "--size", "full", "--json").stdout
+        curriculum(project, "batch", "trunk", "--step", "3", "--size", "full", "--json").stdout
     )
     assert "train_slim_" in json.dumps(batch)
-    checked = curriculum(project, "verify", "variant", "--size", "full").stdout
+    checked = curriculum(project, "verify", "trunk", "--size", "full").stdout
     assert "text of prose" in checked
     assert {path.name: path.stat().st_mtime_ns for path in lent.iterdir()} == before
     spoilt = sorted(lent.iterdir())[0]
     data = bytearray(spoilt.read_bytes())
     data[100] ^= 1
     spoilt.write_bytes(data)
-    refused = curriculum(project, "verify", "variant", "--size", "full", check=False)
+    refused = curriculum(project, "verify", "trunk", "--size", "full", check=False)
     assert refused.returncode == 2
     assert "no longer as it was when it was digested" in refused.stderr

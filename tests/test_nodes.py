@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from conftest import TRUNK, write_small_project
+from conftest import TRUNK
 from slurm_cluster import free_ports, wait_for
 
 MACHINES = """\
@@ -43,9 +44,9 @@ def process_of_rank(number: int, root: Path) -> int | None:
 
 
 def test_two_nodes_begun_by_hand_join_the_same_launches_and_survive_the_loss_of_one(
-    tmp_path: Path,
+    tmp_path: Path, finished: Path
 ) -> None:
-    far = write_small_project(tmp_path / "far")
+    far = Path(shutil.copytree(finished, tmp_path / "far", ignore=shutil.ignore_patterns("runs")))
     (far / "stages" / "trunk.yaml").write_text(
         TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 51200") + STAGES
     )
@@ -72,3 +73,20 @@ def test_two_nodes_begun_by_hand_join_the_same_launches_and_survive_the_loss_of_
     )
     assert len(list(stage.glob("attempts/*/nodes.json"))) == 2, "one launch before the loss, one after it"
     assert (stage / "DONE").exists()
+
+
+def test_a_node_that_never_comes_is_named_with_the_address_and_how_long_it_was_waited_for(
+    tmp_path: Path, finished: Path
+) -> None:
+    far = Path(shutil.copytree(finished, tmp_path / "far", ignore=shutil.ignore_patterns("runs")))
+    (far / "machines.yaml").write_text(MACHINES.replace("nodes: 2", "nodes: 4, join_limit: 3"))
+    port = free_ports(1)[0]
+    log = tmp_path / "log"
+    words = ("--machine", "boxes", "--master-addr", f"127.0.0.1:{port}", "--node-rank", "0")
+    assert begin(far, *words, log=log).wait(120) == 1
+    said = " ".join(log.read_text().split())
+    assert "nodes 1, 2, 3 have not come within 3 seconds: 4 nodes are to meet at" in said
+    assert f"127.0.0.1:{port}" in said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert process_of_rank(0, far) is None

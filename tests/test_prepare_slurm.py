@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,10 @@ def say(root: Path, *words: str, refused: bool = False) -> str:
     return done.stdout + done.stderr
 
 
-def project_at(root: Path) -> Path:
+def project_at(root: Path, finished: Path) -> Path:
     project = write_small_project(root)
+    (project / "data").mkdir()
+    shutil.copytree(finished / "data/tokenizers", project / "data/tokenizers")
     sources = project / "sources.yaml"
     sources.write_text(sources.read_text().replace("held_out: 25%}", "held_out: 25%, tasks: 4}"))
     (project / "machines.yaml").write_text(MACHINES)
@@ -56,9 +59,9 @@ def logs(project: Path) -> str:
 
 
 def test_helpers_on_a_cluster_and_processes_here_make_the_bytes_of_one_process(
-    tmp_path: Path, slurm: Path
+    tmp_path: Path, slurm: Path, finished: Path
 ) -> None:
-    alone, pair, cluster = (project_at(tmp_path / name) for name in ("alone", "pair", "cluster"))
+    alone, pair, cluster = (project_at(tmp_path / name, finished) for name in ("alone", "pair", "cluster"))
     say(alone, "prepare", "variant", "--size", "full")
     say(pair, "prepare", "variant", "--size", "full", "--machine", "pair")
     assert digests(pair) == digests(alone)

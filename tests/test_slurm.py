@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRUNK, write_small_project
-from slurm_cluster import ask, both_idle, wait_for
+from conftest import TRUNK
+from slurm_cluster import ask, begin_again, both_idle, queue, wait_for
+
+from curriculum.project import Project
+from curriculum.standing import standing
 
 HEAD = TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 286720")
 STAGES = {
@@ -106,9 +109,9 @@ class Here:
 
     def state(self, name: str) -> tuple[str, str]:
         curriculum, _, _ = name.partition("/")
-        told = json.loads(self.say("status", curriculum, "--size", "full", "--json"))
-        stages = {stage["name"]: stage for branch in told["branches"] for stage in branch["stages"]}
-        return stages[name]["state"], stages[name]["job"] or ""
+        told = standing(Project(self.root), "full", curriculum)
+        stages = {stage.name: stage for branch in told.branches for stage in branch.stages}
+        return stages[name].state, stages[name].job or ""
 
     def logs(self) -> str:
         found = [
@@ -116,19 +119,6 @@ class Here:
             *self.root.glob("runs/full/*/*/attempts/*/*.log"),
         ]
         return "".join(f"\n--- {path}\n{path.read_text(errors='replace')[-1500:]}" for path in found)
-
-
-def queue(job: str) -> str:
-    return ask("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").strip()
-
-
-def now(job: str) -> None:
-    """Begin a job that was queued again at once: Slurm holds such a job back for two minutes."""
-    wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING", 30)
-    # A node compares whole seconds: begun in the very second in which its last credential was revoked,
-    # the job is refused ("Job credential revoked") and fails for good.
-    time.sleep(2)
-    ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
 def bring_back(*nodes: str) -> None:
@@ -155,9 +145,10 @@ def done(here: Here, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def both(slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Here, Here]:
-    """The same project twice, its text prepared once: one trained on Slurm, one here."""
-    root = write_small_project(tmp_path_factory.mktemp("both") / "far")
+def both(slurm: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Here, Here]:
+    """The same project twice, with text that is prepared: one trained on Slurm, one here."""
+    root = tmp_path_factory.mktemp("both") / "far"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("runs"))
     for path in (root / "stages").iterdir():
         path.unlink()
     for name, text in STAGES.items():
@@ -167,7 +158,6 @@ def both(slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Here, H
             file.write("passes: {prose: 100, code: 100}\n" if name == "mixed" else "passes: {prose: 100}\n")
     (root / "machines.yaml").write_text(MACHINES)
     far = Here(root)
-    far.say("prepare", "last", "--size", "full")
     near = Here(root.parent / "near")
     shutil.copytree(far.root, near.root)
     return far, near
@@ -212,7 +202,7 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     before = far.newest("trunk/basic")
     wait_for("the second attempt to save", lambda: far.newest("trunk/basic") > before)
     ask("scancel", "--signal=USR1", "--batch", basic)
-    now(basic)
+    begin_again(basic)
     assert "saved; queued again" in far.logs()
     outcome = json.loads((far.stage("trunk/basic") / "attempts" / "0002" / "outcome.json").read_bytes())
     assert outcome["outcome"] == "stopped"
@@ -227,7 +217,7 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     wait_for("the job to be taken away", lambda: queue(continual) == "PENDING", 30)
     assert not (far.stage("variant/continual") / "DONE").exists()
     bring_back("n2")
-    now(continual)
+    begin_again(continual)
     done(far, "variant/continual")
     assert far.attempts("variant/continual") == 2
 

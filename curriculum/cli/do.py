@@ -191,6 +191,8 @@ def run(
     if outcome.handed:
         for handed in outcome.handed:
             print(f"{handed.stage}  {handed.words}" + ("" if handed.fresh else ": left as it is"))
+        for line in outcome.unmeasured:
+            print(f"not measured: {line}")
         print(f"they run without you; ask with `curriculum status {name}{at_size}`")
         return
     if node_rank and not outcome.stopped:

@@ -31,6 +31,10 @@ class Launcher(Protocol):
         """Tell whoever else takes part that `job` begins now."""
         ...
 
+    def check(self, attempt: Path, seconds: float) -> None:
+        """RunFailed when `seconds` after the launch in `attempt` somebody who should take part is not there."""
+        ...
+
 
 def runner_command() -> list[str]:
     """The interpreter and module that execute a job; refuses a `runner` that is not the one installed with us."""

@@ -30,6 +30,9 @@ class Local:
     def announce(self, job: Path) -> None:
         """Nobody else takes part."""
 
+    def check(self, attempt: Path, seconds: float) -> None:
+        """Nobody else is waited for."""
+
 
 def command(job: Path, processes: int) -> list[str]:
     """The command line that runs `job` in `processes` processes."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum import durable
-from curriculum.errors import PlanError
+from curriculum.errors import PlanError, RunFailed
 from curriculum.launchers import runner_command
 
 PORT = 29_500
 ANNOUNCED = "nodes.json"
+TORCHRUN_WAITS_LONGER = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Nodes:
     address: str
     processes: int
     threads: int
+    join_limit: int = 600
 
     def __post_init__(self) -> None:
         if not 0 <= self.node_rank < self.nodes:
@@ -46,10 +48,25 @@ class Nodes:
             f"--master-addr={host}",
             f"--master-port={port}",
             f"--nproc-per-node={self.processes}",
+            # longer than ours, which says more
+            f"--rdzv-conf=timeout={self.join_limit + TORCHRUN_WAITS_LONGER}",
             "--max-restarts=0",
             *runner_command()[1:],
             str(job),
         ]
+
+    def check(self, attempt: Path, seconds: float) -> None:
+        """RunFailed when `seconds` after the launch in `attempt` are too many for nodes that have not come."""
+        absent = [number for number in range(1, self.nodes) if not log_of(attempt, number).exists()]
+        if not absent or seconds < self.join_limit:
+            return
+        host, port = host_and_port(self.address)
+        named = f"node {absent[0]} has" if len(absent) == 1 else f"nodes {', '.join(map(str, absent))} have"
+        raise RunFailed(
+            f"{named} not come within {seconds:.0f} seconds: {self.nodes} nodes are to meet at {host}:{port}",
+            hint="say the same command there with `--node-rank` of its own, or fewer `nodes:` in machines.yaml "
+            "(`join_limit:` says how long is waited); nothing is lost, and the same command goes on",
+        )
 
     def announce(self, job: Path) -> None:
         durable.write_json(job.parent / ANNOUNCED, {"nodes": self.nodes, "address": self.address})
@@ -61,6 +78,11 @@ def host_and_port(address: str) -> tuple[str, int]:
     if not host or (colon and not (port.isdecimal() and 0 < int(port) < 65536)):
         raise PlanError(f"`{address}` is no address of a node", hint="as in `node001` or `10.0.0.1:29500`")
     return host, int(port) if colon else PORT
+
+
+def log_of(attempt: Path, node: int) -> Path:
+    """The log of another node in an attempt; it is there from the moment at which that node joined."""
+    return attempt / f"node{node}.log"
 
 
 def announced(attempt: Path) -> bool:

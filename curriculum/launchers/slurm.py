@@ -229,3 +229,6 @@ class Steps:
 
     def announce(self, job: Path) -> None:
         """srun tells every node."""
+
+    def check(self, attempt: Path, seconds: float) -> None:
+        """Slurm gives all nodes or none."""

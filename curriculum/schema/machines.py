@@ -59,6 +59,9 @@ class MachineEntry(Entry):
     address: Text | None = Field(
         default=None, description="Where the others find the first node: a host, or `host:port`."
     )
+    join_limit: Size = Field(
+        default=600, description="Seconds the first of several nodes waits for the others to come."
+    )
     slurm: SlurmEntry | None = Field(
         default=None, description="With `launcher: slurm`, what `sbatch` is told, as in `{partition: gpu}`."
     )

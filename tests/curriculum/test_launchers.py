@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from slurm_cluster import wait_for
 
-from curriculum import batch, queued, submission
+from curriculum import batch, harness, measuring, queued, submission, taskjobs
 from curriculum import job as jobs
 from curriculum.attempts import Run
 from curriculum.errors import Busy, PlanError
 from curriculum.launchers import local, nodes, rank, slurm
 from curriculum.live import Progress
-from curriculum.orchestrator import launcher_for, outline
+from curriculum.orchestrator import launcher_for, outline, stop
 from curriculum.project import Project
 from curriculum.schema import MachineEntry
 
@@ -355,12 +355,12 @@ def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
     pretend: Pretend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pretend.folder / "queue.json").write_text('{"1": "RUNNING|None|n1", "2": "COMPLETING|None|n1"}')
-    batch._queue_again("1")
-    batch._queue_again("2")
-    batch._queue_again("3")
+    batch.queue_again("1")
+    batch.queue_again("2")
+    batch.queue_again("3")
     assert pretend.told("scontrol") == ["scontrol requeue 1"]
     pretend.refuse("scontrol", "Job is not requeueable")
-    batch._queue_again("1")
+    batch.queue_again("1")
     assert "not queued again: Job is not requeueable" in capsys.readouterr().out
 
 
@@ -385,3 +385,107 @@ def test_a_shorter_job_that_waits_is_no_stand_in_for_a_longer_one(project: Path,
     hand(project, name="early")
     with pytest.raises(Busy, match="to 2,048 tokens only, and this needs 6,144"):
         hand(project)
+
+
+# --- tasks of a cadence ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project, its last stage asking for a task; the harness is taken for installed."""
+    stages = project / "stages/trunk.yaml"
+    text = stages.read_text()
+    stages.write_text(text.replace("32 sequences}", "32 sequences, every: {tasks: {verse: 3k}}}"))
+    assert stages.read_text() != text
+    monkeypatch.setattr(harness, "installed", lambda: True)
+    return project
+
+
+def scripts(pretend: Pretend) -> list[str]:
+    return [Path(line.split()[-1]).read_text() for line in pretend.told("sbatch")]
+
+
+def test_a_stage_that_asks_for_tasks_is_measured_by_a_small_job_behind_its_own(
+    asking: Path, pretend: Pretend
+) -> None:
+    shown = "\n".join(outline(request(asking, "far"), submission_compiled(asking)))
+    assert "trunk/cooldown, its tasks: as one batch job of one process" in shown
+    assert "#SBATCH --dependency=afterok:JOB-OF-trunk/cooldown" in shown
+    handed = hand(asking)
+    assert [(each.stage, each.words) for each in handed][-1] == (
+        "trunk/cooldown, its tasks",
+        "Slurm job 4, after job 3",
+    )
+    written = scripts(pretend)[-1]
+    assert "--nodes=1\n" in written
+    assert "--ntasks-per-node=1\n" in written
+    assert "--dependency=afterok:3\n" in written
+    assert "#SBATCH --requeue\n" in written
+    place = asking / "runs/full/trunk/cooldown/measuring/slurm/0001"
+    for file in place.iterdir():
+        assert str(file) in shown
+    assert not any(each.fresh for each in hand(asking))
+    assert len(pretend.told("sbatch")) == 4
+
+
+def test_the_measuring_goes_behind_a_training_that_was_submitted_anew(asking: Path, pretend: Pretend) -> None:
+    hand(asking)
+    pretend.now("1", "FAILED|NonZeroExitCode|")
+    for job in ("2", "3"):
+        pretend.now(job, "CANCELLED|DependencyNeverSatisfied|")
+    again = hand(asking)
+    assert again[-1].words == "Slurm job 8, after job 7"
+    assert "scancel 4" in pretend.told("scancel")
+    assert stop(Project.find(asking), "trunk", "full")[1].startswith("trunk/cooldown: took Slurm job 7")
+    assert "scancel 8" in pretend.told("scancel")
+
+
+def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_left(
+    asking: Path, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from curriculum.orchestrator import run
+
+    monkeypatch.setattr(harness, "installed", lambda: False)
+    result = run(request(asking, "far"))
+    assert len(result.handed) == 3
+    assert "the tasks of trunk/cooldown: lm-evaluation-harness is not installed" in result.unmeasured[0]
+
+
+@pytest.mark.parametrize(
+    ("ended", "stopping", "code", "requeued", "outcome"),
+    [
+        (measuring.CaughtUp(False, 1, ()), False, 0, False, "done"),
+        (measuring.CaughtUp(False, 0, ("verse: gone",)), False, 1, False, "failed"),
+        (measuring.CaughtUp(True, 0, ()), False, 3, True, None),
+        (measuring.CaughtUp(True, 0, ()), True, 3, False, "stopped"),
+    ],
+)
+def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_does_not(
+    asking: Path,
+    pretend: Pretend,
+    monkeypatch: pytest.MonkeyPatch,
+    ended: measuring.CaughtUp,
+    stopping: bool,
+    code: int,
+    requeued: bool,
+    outcome: str | None,
+) -> None:
+    hand(asking)
+    folder = asking / "runs/full/trunk/cooldown/measuring"
+    pretend.now("4", "RUNNING|None|n1")
+    if stopping:
+        assert "asked Slurm job 4" in (submission.stop(folder) or "")
+    of: list[str | None] = []
+
+    def catch_up(*_: object, only: str | None) -> measuring.CaughtUp:
+        of.append(only)
+        return ended
+
+    monkeypatch.setattr(measuring, "catch_up", catch_up)
+    monkeypatch.setattr("sys.argv", ["taskjobs", str(folder / "slurm/0001")])
+    monkeypatch.setenv("SLURM_JOB_ID", "4")
+    assert taskjobs.main() == code
+    assert of == ["trunk/cooldown"]
+    assert bool(pretend.told("scontrol")) == requeued
+    written = folder / "slurm/0001" / jobs.OUTCOME
+    assert (json.loads(written.read_text())["outcome"] if written.exists() else None) == outcome

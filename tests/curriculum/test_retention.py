@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import write_small_project
 
-from curriculum import checkpoints, durable, retention
+from curriculum import benchmarks, checkpoints, durable, retention
 from curriculum.branching import Change, branch
 from curriculum.errors import PlanError
 from curriculum.lineage import parse_address
@@ -73,6 +73,28 @@ def test_what_a_stage_file_branches_from_stays(project: Project) -> None:
         "from: variant@2048\nstages:\n  - {name: on, until: 9000, mixture: mixed}\n"
     )
     assert kept(Project(project.root))["trunk/basic"] == [2048, 6144]
+
+
+def test_a_checkpoint_stays_until_each_task_that_is_asked_for_there_is_measured(project: Project) -> None:
+    stages = project.root / "stages/trunk.yaml"
+    text = stages.read_text()
+    stages.write_text(
+        text.replace("mixture: prose-only,", "mixture: prose-only, every: {tasks: {verse: 2048 tokens}},", 1)
+    )
+    assert text != stages.read_text()
+    project = Project(project.root)
+    assert kept(project)["trunk/basic"] == [2048, 4096, 6144]
+    why = {
+        v.checkpoint.position: v.kept_by
+        for v in retention.survey(project, "full")
+        if v.stage == "trunk/basic"
+    }
+    assert why[2048] == ("not measured yet: verse",)
+    folder = project.stage_folder("full", "trunk", "basic")
+    record = benchmarks.path_of(folder, checkpoints.name(0, 2048), "verse")
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert kept(project)["trunk/basic"] == [4096, 6144]
 
 
 def test_what_was_pinned_stays_even_when_its_stage_file_is_gone(project: Project) -> None:
@@ -164,3 +186,10 @@ def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(pr
     assert [c.position for c in checkpoints.found(folder / "checkpoints")] == [1024, 2048, 4096, 5120, 6144]
     checkpoints.verify(doomed.path)
     assert not list((folder / "checkpoints").glob(".*"))
+
+
+def test_a_stage_file_that_cannot_be_read_is_named_where_it_lies(project: Project) -> None:
+    (project.root / "stages/recipes").mkdir()
+    (project.root / "stages/recipes/torn.yaml").write_text("stages: [")
+    with pytest.raises(PlanError, match=r"`stages/recipes/torn\.yaml` cannot be read"):
+        retention.survey(Project(project.root), "full")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import os
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
@@ -164,7 +169,6 @@ def test_each_corpus_is_prepared_from_its_own_layout_as_the_shipped_sources_say(
 def test_a_hub_id_is_read_as_its_files_from_the_commit_that_was_listed(
     tmp_path: Path, tokenizer_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fsspec
     import huggingface_hub
 
     slimpajama(tmp_path / "hub")
@@ -197,8 +201,6 @@ def test_a_hub_id_is_read_as_its_files_from_the_commit_that_was_listed(
 def test_any_file_system_s_address_is_read_as_a_folder_is(
     tmp_path: Path, tokenizer_file: str, scheme: str
 ) -> None:
-    import fsspec
-
     skypile(tmp_path / "corpus")
     where = f"file://{tmp_path}/corpus"
     if scheme == "memory":
@@ -213,22 +215,109 @@ def test_any_file_system_s_address_is_read_as_a_folder_is(
     assert Manifest.load(Path(there.output)).digest == Manifest.load(Path(here.output)).digest
 
 
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A server on the loopback that answers everything with one refusal; hub and S3 are told to ask it."""
+    answer: dict[str, Any] = {}
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answer["status"])
+            for key, value in answer["headers"].items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(answer["body"])))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer["body"])
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is said."""
+
+    def refuse(status: int, code: str) -> None:
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        answer.update(status=status, headers={"X-Error-Code": code}, body=body)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", url)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield refuse
+    server.shutdown()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
 @pytest.mark.parametrize(
-    ("folder", "words"),
+    ("read", "answer", "what", "way_out"),
     [
-        ("memory://no-such-bucket", "no file matches|cannot be listed"),
-        ("nosuchscheme://bucket/x", "cannot be listed"),
-        ("s3://bucket/x", "cannot be listed"),
+        ({"folder": "s3://bucket/x"}, None, "no credentials for `s3://bucket/x`", "AWS_ACCESS_KEY_ID"),
+        ({"folder": "s3://bucket/x"}, (404, "NoSuchBucket"), "no such bucket", "check its name"),
+        ({"folder": "s3://bucket/x"}, (403, "AccessDenied"), "denied to the credentials", "aws configure"),
+        (
+            {"folder": "s3://bucket/x"},
+            (403, "InvalidAccessKeyId"),
+            "denied to the credentials",
+            "aws configure",
+        ),
+        ({"hub": "owner/name"}, (401, ""), "the token is missing or not valid", "HF_TOKEN"),
+        ({"hub": "owner/name"}, (401, "RepoNotFound"), "no such dataset, or it is private", "hf auth login"),
+        ({"hub": "owner/name"}, (403, "GatedRepo"), "is gated", "huggingface.co/datasets/owner/name"),
+        ({"folder": "memory://no-such-bucket"}, None, "no such bucket", "check its name"),
+        ({"folder": "nosuchscheme://bucket/x"}, None, "no storage is known by the name", "as in `s3://"),
+        ({"folder": "gs://bucket/x"}, None, "a package that is not installed: gcsfs", "pip install gcsfs"),
     ],
 )
-def test_a_wrong_bucket_or_missing_credentials_are_one_clear_refusal(
-    tmp_path: Path, tokenizer_file: str, folder: str, words: str
+def test_a_wrong_bucket_or_missing_credentials_are_one_clear_refusal_that_names_the_way_out(
+    tmp_path: Path,
+    tokenizer_file: str,
+    far: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    read: dict[str, str],
+    answer: tuple[int, str] | None,
+    what: str,
+    way_out: str,
 ) -> None:
+    if answer is not None:
+        far(*answer)
+        if "folder" in read:
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     request = request_of("skypile", tmp_path, tmp_path, tokenizer_file)
-    with pytest.raises(DataError, match=words) as refused:
-        prepare(replace(request, read={**request.read, "folder": folder}))
-    assert refused.value.hint
+    with pytest.raises(DataError) as refused:
+        prepare(replace(request, read=read))
+    assert what in refused.value.what
+    assert way_out in (refused.value.hint or "")
     assert len(refused.value.render().splitlines()) <= 24
+
+
+def test_credentials_that_end_while_text_is_read_cost_the_task_and_the_same_request_goes_on(
+    tmp_path: Path, tokenizer_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skypile(tmp_path / "corpus")
+    here = request_of("skypile", tmp_path / "corpus", tmp_path, tokenizer_file)
+    prepare(here)
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "corpus"), "/ending", recursive=True)
+    there = replace(
+        here, read={**here.read, "folder": "memory://ending"}, output=str(tmp_path / "data" / "ending")
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            type(memory), "_open", lambda *_, **__: (_ for _ in ()).throw(PermissionError("Forbidden"))
+        )
+        with pytest.raises(DataError, match="is denied to the credentials that were found: Forbidden"):
+            prepare(there)
+    prepare(there)
+    assert Manifest.load(Path(there.output)).digest == Manifest.load(Path(here.output)).digest
 
 
 def test_odd_documents_are_kept_or_counted_and_two_layouts_share_a_folder(

@@ -218,5 +218,6 @@ def test_sources_are_opened_for_training_at_the_plans_length_and_vocabulary(
 
     monkeypatch.setattr(data.Dataset, "open", opened)
     data.open_sources(plan, {"code": "a", "prose": "b"})
-    how = {"split": "train", "sequence_length": steps.LENGTH, "vocab_size": 101}
+    digest = plan.tokenizer.get("digest")
+    how = {"split": "train", "sequence_length": steps.LENGTH, "vocab_size": 101, "tokenizer_digest": digest}
     assert sorted(asked, key=lambda entry: entry[0]) == [("a", how), ("b", how)]
