@@ -33,6 +33,8 @@ SEAMS = (
     ("leftovers are swept", "curriculum.checkpoints", "sweep", "before"),
     ("a job file was written", "curriculum.job", "save", "after"),
 )
+# A run of many kills that meets fewer seams does not do what it says.
+SEAMS_WANTED, SEAMS_TRIALS = 12, 200
 
 
 @contextlib.contextmanager
@@ -122,6 +124,8 @@ def kill_loop(case: Case, tally: Tally) -> None:
     tally.notes["runs"] = runs
     tally.notes["kills a minute"] = round(60 * tally.trials / (time.monotonic() - began))
     tally.notes["seams met"] = f"{len(at_seams)} of {len(SEAMS)}"
+    if tally.trials >= SEAMS_TRIALS and len(at_seams) < SEAMS_WANTED:
+        tally.wrong(f"only {len(at_seams)} seams were met in {tally.trials} kills: {sorted(at_seams)}")
 
 
 def _length(root: Path) -> float:
