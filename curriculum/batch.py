@@ -22,7 +22,7 @@ from curriculum.attempts import fresh_attempt
 from curriculum.errors import CurriculumError, RunFailed
 from curriculum.launchers import local, slurm
 from curriculum.runs import SUPERVISED
-from curriculum.supervisor import Launch, stop_on_signals, supervise
+from curriculum.supervisor import Launch, silence, stop_on_signals, supervise
 
 ALLOCATION = "allocation.json"
 NOT_DONE = 3
@@ -77,6 +77,8 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
             ask_to_stop=_ask_ranks,
             kill=_end_step,
             progress=lambda: queued.reached(stage, 0),
+            examine=local.examine,
+            silence=silence(job.machine),
         )
 
 

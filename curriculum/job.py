@@ -21,7 +21,12 @@ FORMAT = 1
 # What a finished process writes as `outcome.json` into its attempt folder: torchrun hides exit codes.
 OUTCOME = "outcome.json"
 STACKS = "stacks-rank{rank}.txt"
-"""In an attempt's folder, of every rank: not empty once a step has not ended within the machine's limit."""
+"""In an attempt's folder, of every rank: not empty once a step has not ended within the machine's limit.
+
+It is touched while the rank goes on, at most once a second.
+"""
+SAVE_TIMES = 6
+"""How many times a step's limit a save may take."""
 DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from curriculum import checkpoints, corpora, durable, joining, measuring, queued, submission
 from curriculum import job as jobs
-from curriculum.attempts import Run, fresh_attempt, next_attempt
+from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
 from curriculum.begun import check_begun
 from curriculum.errors import PlanError, RunFailed
 from curriculum.launchers import Launcher, local, nodes, slurm
@@ -28,7 +28,7 @@ from curriculum.preparation import prepare
 from curriculum.project import Project
 from curriculum.runs import LOCK, PLAN, SUPERVISED, branch_point, is_finished, is_reached, stage_folder
 from curriculum.stagejobs import ready, train_job
-from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
+from curriculum.supervisor import Launch, StopRequested, silence, stop_on_signals, supervise
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +202,8 @@ def _train(
         kill=local.kill,
         progress=reached,
         tick=request.listener.tick,
+        examine=local.examine,
+        silence=silence(job_machine(request.machine_entry, None)),
     )
 
 

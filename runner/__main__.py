@@ -14,6 +14,7 @@ STOP = StopFlag().install()  # before torch: a signal that comes while it loads 
 
 from curriculum import durable, job as jobs  # noqa: E402, I001
 from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
+from runner import hanging  # noqa: E402
 
 
 def main() -> int:
@@ -63,12 +64,16 @@ def _train(job: jobs.TrainJob) -> dict[str, Any]:
     if first:
         lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to let go
 
-    from runner import determinism, distributed
-    from runner.train import train
+    rank = int(os.environ.get("RANK", "0"))
+    with hanging.Watchdog(
+        Path(job.attempt_folder), rank, job.machine.hang_limit
+    ):  # joining the others may hang
+        from runner import determinism, distributed
+        from runner.train import train
 
-    determinism.prepare(job.machine)
-    distributed.keep_freed_memory()
-    ranks = distributed.join(job.machine.device, job.machine.threads)
+        determinism.prepare(job.machine)
+        distributed.keep_freed_memory()
+        ranks = distributed.join(job.machine.device, job.machine.threads)
     try:
         return train(job, ranks, STOP)
     finally:

@@ -65,6 +65,11 @@ class State:
 
 def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     """Bring the stage to its end, or to the next step boundary once asked to stop; returns the outcome."""
+    with hanging.Watchdog(Path(job.attempt_folder), ranks.rank, job.machine.hang_limit) as dog:
+        return _train(job, ranks, stop, dog)
+
+
+def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -> dict[str, Any]:
     plan = StagePlan.load(Path(job.plan))
     folder = Path(job.stage_folder)
     trackers.check(job.machine.trackers)
@@ -91,6 +96,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     if ranks.first:
         checkpoints.sweep(folder / "checkpoints")
         ledger.cut_back(folder / ledger.LEDGER, state.position)
+        evaluate.cut_back(folder / "evaluations", job.generation, state.position)
         tracked = trackers.start(
             job.machine.trackers,
             folder=folder,
@@ -135,10 +141,15 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             metrics.trackers.evaluated(state.position, known, new=False)
         if not wanted:
             return
+
+        def summed(tokens: torch.Tensor) -> torch.Tensor:
+            dog.begins()
+            return losses(model, tokens, mark).sum(dim=1)
+
         model.eval()
         with torch.no_grad():
             results = held_out.measure(
-                lambda tokens: losses(model, tokens, mark).sum(dim=1),
+                summed,
                 names=wanted,
                 rank=ranks.rank,
                 ranks=ranks.size,
@@ -157,6 +168,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     def save() -> None:
         if state.saved_at == state.position:
             return
+        dog.saves()
         ledger.check(plan, state.position, state.windows)
         replicas.check(model, optimizer, ranks, state.step)
         entry = _entry(plan, job, state)
@@ -209,9 +221,8 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         ranks=ranks.size,
         groups=groups,
     )
-    dog = hanging.Watchdog(Path(job.attempt_folder), ranks.rank, job.machine.hang_limit)
     while state.step < last_step:
-        dog.step_begins()
+        dog.begins()
         saver.check()
         # a branch that was made while this runs may ask for a checkpoint here
         wanted = ranks.first and state.position in checkpoints.pinned(folder)
@@ -220,7 +231,6 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         if wanted:
             save()
             if ranks.any(bool(stop)):
-                dog.rests()
                 profiler.end()
                 saver.wait()
                 ranks.wait()
@@ -268,7 +278,6 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             )
         if state.step % replicas.EVERY == 0:
             replicas.check(model, optimizer, ranks, state.step)
-        dog.rests()
         if state.position == end or due(before, state.position, job.evaluate_every):
             measure()
         if (
@@ -279,6 +288,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             save()
     batches.close()
     profiler.end()
+    dog.saves()
     saver.wait()
     if ranks.first and end == plan.end and not (folder / "DONE").exists():
         retain(folder / "checkpoints", plan, job)  # a kill may have come before it
