@@ -26,9 +26,19 @@ from curriculum.plan import share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 from curriculum.preparation import prepare
 from curriculum.project import Project
-from curriculum.runs import LOCK, PLAN, SUPERVISED, branch_point, is_finished, is_reached, stage_folder
+from curriculum.runs import (
+    LOCK,
+    PLAN,
+    SUPERVISED,
+    branch_point,
+    grace_of,
+    is_finished,
+    is_reached,
+    stage_folder,
+)
 from curriculum.stagejobs import ready, train_job
 from curriculum.supervisor import Launch, StopRequested, silence, stop_on_signals, supervise
+from curriculum.telling import Teller
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +183,8 @@ def _train(
     folder = stage_folder(request.project, compiled, stage)
     parent = ready(request, compiled, stage)
     launcher = launcher_for(request)
+    machine = job_machine(request.machine_entry, None)
+    teller = Teller(stage.name, folder, grace_of(request.machine_entry), request.listener.noted)
 
     def launch() -> Launch:
         attempt = fresh_attempt(folder / "attempts")
@@ -187,6 +199,7 @@ def _train(
         )
         jobs.save(job, attempt / "job.json")
         launcher.announce(attempt / "job.json")
+        teller.begins(attempt)
         words = launcher.command(attempt / "job.json")
         return Launch(local.begin(words, threads=launcher.threads, log=attempt / "rank0.log"), attempt)
 
@@ -194,17 +207,26 @@ def _train(
         last = checkpoints.latest(folder / "checkpoints")
         return last.position if last else stage.plan.start
 
+    def tick() -> None:
+        request.listener.tick()
+        teller.look()
+
     request.listener.begun(stage, folder, reached())
-    return supervise(
+    outcome = supervise(
         launch,
         stop=stop,
-        ask_to_stop=local.stop,
+        ask_to_stop=lambda process: local.stop(process, urgent=stop.urgent),
         kill=local.kill,
         progress=reached,
-        tick=request.listener.tick,
+        tick=tick,
         examine=local.examine,
-        silence=silence(job_machine(request.machine_entry, None)),
+        silence=silence(machine),
     )
+    if outcome.get("unsaved"):
+        request.listener.noted(
+            f"{stage.name}: not saved: {outcome['unsaved']}; it goes on from its last checkpoint"
+        )
+    return outcome
 
 
 def outline(request: Run, compiled: Compiled) -> list[str]:
@@ -245,6 +267,6 @@ def stop(project: Project, name: str, size: str) -> list[str]:
                 f"`{stage.name}` runs on {holder['host']} (pid {holder.get('pid')}), which cannot be told from here",
                 hint=f"say `curriculum stop {name}` there",
             )
-        os.kill(int(holder["pid"]), signal.SIGTERM)
+        os.kill(int(holder["pid"]), signal.SIGUSR1)  # not SIGTERM: nothing ends it after a grace
         said.append(f"asked {stage.name} to save and end")
     return said

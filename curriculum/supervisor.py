@@ -38,10 +38,14 @@ class Launch:
 
 
 class StopRequested:
-    """Becomes true at the first Ctrl-C, SIGTERM or SIGUSR1; at the second Ctrl-C the default takes over again."""
+    """Becomes true at the first Ctrl-C, SIGTERM or SIGUSR1; at the second Ctrl-C the default takes over again.
+
+    `urgent` after SIGTERM: whoever sends that may send SIGKILL after a grace.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self.urgent = False
 
     def __bool__(self) -> bool:
         return self.asked
@@ -50,6 +54,7 @@ class StopRequested:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+        self.urgent = self.urgent or number == signal.SIGTERM
 
 
 @contextlib.contextmanager

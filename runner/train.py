@@ -7,6 +7,7 @@ learning rate, and the clock when to evaluate and to save. Resuming is starting 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +34,11 @@ from runner import (
     optim,
     replicas,
     sharding,
+    surroundings,
     trackers,
 )
 from runner.distributed import Ranks
+from runner.grace import Grace
 from runner.loss import next_token_loss, next_token_losses
 from runner.metrics import Metrics, Stopwatch
 from runner.model import Llama, ModelConfig, initialise
@@ -84,8 +87,10 @@ def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -
         job.held_out, sequence_length=plan.sequence_length, vocab_size=config.vocab_size
     )
     state = restore(plan, job, model, optimizer, ranks)
+    told = surroundings.compare(job, ranks, begun=state.saved_at is not None)
     watch = Stopwatch(ranks.device)
     saver = checkpoint.Saver(ranks)
+    grace = Grace(job, ranks)
     profiler = Profiler(job.machine.profile, Path(job.attempt_folder), ranks)
     usual = anomalies.Losses(
         ranks.agree(
@@ -118,15 +123,8 @@ def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -
             device=ranks.device,
             mfu_of_one=cost / (peak * ranks.size) if peak else None,
         )
-        told = hardware.environment(job.machine, ranks) | {
-            "micro_batch": micro,
-            "groups": groups,
-            "flops_per_token": cost,
-            "flops_convention": hardware.CONVENTION,
-            "peak_flops": peak,
-        }
-        told["changed"] = hardware.changed(Path(job.attempt_folder), told)
-        durable.write_json(Path(job.attempt_folder) / "environment.json", told)
+        told |= {"micro_batch": micro, "groups": groups, "flops_per_token": cost, "peak_flops": peak}
+        surroundings.write(Path(job.attempt_folder), told | {"flops_convention": hardware.CONVENTION})
 
     end = job.stop_at if job.stop_at is not None else plan.end
     size = (
@@ -183,6 +181,9 @@ def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -
             if entry.position < end:
                 checkpoints.check_room(folder, size)
 
+            grace.saved(time.monotonic() - begun)
+
+        begun = time.monotonic()
         with watch.measure("checkpoint"):
             path = folder / "checkpoints" / entry.checkpoint
             saver.begin(path, model, optimizer, _value(plan, job, state, ranks), published, sealed)
@@ -193,7 +194,7 @@ def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -
         for rank, part in enumerate(ranks.gather(slot_losses.tolist())):
             whole[data.slots_of(len(whole), rank, ranks.size, groups)] = part
         if ranks.first:
-            told = anomalies.event(
+            event = anomalies.event(
                 plan,
                 sources,
                 step,
@@ -203,7 +204,7 @@ def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -
                 grad_norm=norm,
                 **more,
             )
-            anomalies.record(folder, told)
+            anomalies.record(folder, event)
 
     measure()
     model.train()
@@ -229,12 +230,21 @@ def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -
         with watch.measure("communication"):
             wanted = ranks.any(bool(stop) or wanted)
         if wanted:
-            save()
-            if ranks.any(bool(stop)):
+            leaving = ranks.any(bool(stop))
+            lacking = grace.lacks(stop) if leaving and state.saved_at != state.position else None
+            if lacking is None:
+                save()
+            if leaving:
                 profiler.end()
                 saver.wait()
                 ranks.wait()
-                return {"outcome": STOPPED, "position": state.position, "step": state.step}
+                return {
+                    "outcome": STOPPED,
+                    "position": state.position,
+                    "step": state.step,
+                    **({"unsaved": lacking} if lacking else {}),
+                }
+        grace.step_begins()
         profiler.before(state.step)
         with watch.measure("data"):
             batch = next(batches)
@@ -267,6 +277,7 @@ def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -
             kind = "spike" if spike else "gradient not finite"
             report(kind, state.step, slot_losses, norm, spike=spike)
         profiler.after(state.step)
+        grace.step_ended()
         before, state.position = state.position, plan.position_after(state.step)
         state.step += 1
         if state.nonfinite_in_a_row >= NONFINITE_AT_MOST:

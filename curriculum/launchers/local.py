@@ -72,9 +72,18 @@ def begin(words: Sequence[str], *, threads: int, log: Path) -> subprocess.Popen[
         )
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the job to save and end."""
-    if process.poll() is None:
+def stop(process: subprocess.Popen[bytes], *, urgent: bool = False) -> None:
+    """Ask the job to save and end; `urgent` when it may be killed after the machine's grace.
+
+    The ranks are asked, and torchrun is not: it would kill them 30 seconds after it was.
+    """
+    if process.poll() is not None:
+        return
+    ranks = [pid for pid in (process.pid, *_descendants(process.pid)) if _is_rank(pid)]
+    for pid in ranks:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM if urgent else signal.SIGUSR1)
+    if not ranks:  # none has begun yet, or none can be seen: nothing is lost with them
         os.killpg(process.pid, signal.SIGTERM)
 
 
@@ -127,6 +136,14 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def _is_rank(pid: int) -> bool:
+    """Whether a process trains: it alone answers both the wish to end and the wish for its stacks."""
+    try:
+        return _catches(pid, signal.SIGUSR1) and _catches(pid, signal.SIGUSR2)
+    except OSError:
+        return False
 
 
 def _catches(pid: int, number: signal.Signals) -> bool:

@@ -117,7 +117,7 @@ def forking() -> Iterator[None]:
     kept = (local.begin, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS)
 
     def signalled(number: int) -> Callable[[Any], None]:
-        def send(process: Any) -> None:
+        def send(process: Any, **_: Any) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, number)
 
