@@ -203,7 +203,7 @@ def save(job: Job, path: Path) -> None:
 
 def load(path: Path) -> Job:
     """Read a job file; RunFailed when this version does not know its format or kind."""
-    value: dict[str, Any] = json.loads(path.read_bytes())
+    value: dict[str, Any] = json.loads(durable.read_bytes(path))
     if value.pop("format") != FORMAT or value["kind"] not in _KINDS:
         raise RunFailed(f"`{path}` is not a job this version knows")
     kind = value.pop("kind")

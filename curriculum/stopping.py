@@ -42,7 +42,7 @@ def write(attempt: Path, pace: Pace) -> None:
 def of_attempt(attempt: Path) -> Pace | None:
     """What was measured in an attempt; None before its first save."""
     try:
-        return Pace(**durable.parsed((attempt / PACE).read_bytes()))
+        return Pace(**durable.parsed(durable.read_bytes(attempt / PACE)))
     except (OSError, ValueError, TypeError):  # a figure to go by, not one to stop for
         return None
 

@@ -172,7 +172,7 @@ class Signs:
 
 def _outcome(launch: Launch) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = durable.parsed((launch.attempt / jobs.OUTCOME).read_bytes())
+        value: dict[str, Any] = durable.parsed(durable.read_bytes(launch.attempt / jobs.OUTCOME))
     except (OSError, ValueError):
         value = {"outcome": jobs.FAILED, "message": f"exit code {launch.process.returncode}"}
     return value

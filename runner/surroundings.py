@@ -147,7 +147,7 @@ def changed(attempt: Path, told: Mapping[str, Any]) -> dict[str, list[Any]]:
     if not before:
         return {}
     try:
-        known = json.loads(max(before).read_bytes())
+        known = json.loads(durable.read_bytes(max(before)))
     except ValueError:
         return {}
     return {key: [known[key], value] for key, value in told.items() if key in known and known[key] != value}
