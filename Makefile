@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare test torture lint types docs install clean
+.PHONY: run compare test torture lint types docs install lock clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -50,15 +50,25 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curriculum needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch first: with the pinned build in place nothing that follows pulls another (and no CUDA packages on a CPU machine).
-$(VENV)/run.stamp: $(VENV)/bin/python constraints.txt pyproject.toml
+# What the locked files name is installed by digest alone. torch follows by version: its build, and what that needs,
+# differ from one package index to the next, and a build that is there already is kept.
+$(VENV)/run.stamp: $(VENV)/bin/python locked/run.txt constraints.txt pyproject.toml
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement locked/run.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/run.stamp
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(VENV)/dev.stamp: $(VENV)/run.stamp locked/dev.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement locked/dev.txt
 	touch $@
+
+## lock: write the locked files anew after a change of pyproject.toml or constraints.txt; needs `uv`. Torch and the GPU
+## libraries that only some of its builds need are left out
+LOCK := uv pip compile pyproject.toml --quiet --constraint constraints.txt --universal --python-version 3.11 \
+  --generate-hashes --no-header --no-annotate
+lock:
+	$(LOCK) | awk '/^[a-z0-9]/ {out = /^(torch|triton|nvidia-|cuda-)/} !out' > locked/run.txt
+	$(LOCK) --extra dev | awk '/^[a-z0-9]/ {out = /^(torch|triton|nvidia-|cuda-)/} !out' > locked/dev.txt
 
 clean:
 	rm -rf $(VENV)
