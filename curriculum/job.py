@@ -25,8 +25,8 @@ STACKS = "stacks-rank{rank}.txt"
 
 It is touched while the rank goes on, at most once a second.
 """
-SAVE_TIMES = 6
-"""How many times a step's limit a save may take."""
+SLOW_TIMES = 6
+"""How many times a step's limit a start or a save may take."""
 DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
 
 

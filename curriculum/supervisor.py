@@ -71,8 +71,8 @@ def stop_on_signals() -> Iterator[StopRequested]:
 
 
 def silence(machine: jobs.Machine) -> float:
-    """Seconds after which a rank that gives no sign hangs: what a save may take, and a little."""
-    return machine.hang_limit * jobs.SAVE_TIMES + 5.0
+    """Seconds after which a rank that gives no sign hangs: what a start or a save may take, and a little."""
+    return machine.hang_limit * jobs.SLOW_TIMES + 5.0
 
 
 def supervise(

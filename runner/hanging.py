@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from curriculum.job import SAVE_TIMES, STACKS
+from curriculum.job import SLOW_TIMES, STACKS
 
 TOUCH_SECONDS = 1.0
 
@@ -23,7 +23,7 @@ TOUCH_SECONDS = 1.0
 class Watchdog:
     """Armed anew whenever something begins; `limit` in seconds. `STACKS` of this rank stays empty while all goes well.
 
-    As a context manager it watches until the block ends. SIGUSR2 writes the stacks without ending anything.
+    As a context manager it watches until the block ends, which may begin slowly. SIGUSR2 writes the stacks without ending anything.
     """
 
     def __init__(self, attempt: Path, rank: int, limit: float) -> None:
@@ -33,7 +33,7 @@ class Watchdog:
 
     def __enter__(self) -> Self:
         faulthandler.register(signal.SIGUSR2, file=self._file, all_threads=True)
-        self.begins()
+        self.begins(SLOW_TIMES)
         return self
 
     def __exit__(
@@ -51,4 +51,4 @@ class Watchdog:
 
     def saves(self) -> None:
         """What waits for a save, its own or the one before, may wait longer."""
-        self.begins(SAVE_TIMES)
+        self.begins(SLOW_TIMES)

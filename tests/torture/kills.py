@@ -38,8 +38,12 @@ SEAMS_WANTED, SEAMS_TRIALS = 12, 200
 
 
 @contextlib.contextmanager
-def seam(where: tuple[str, str, str, str], number: int) -> Iterator[None]:
-    """SIGKILL the process group when the seam is met for the `number`-th time."""
+def seam(
+    where: tuple[str, str, str, str],
+    number: int,
+    strike: Callable[[], None] = lambda: os.killpg(0, signal.SIGKILL),
+) -> Iterator[None]:
+    """SIGKILL the process group, or `strike`, when the seam is met for the `number`-th time."""
     _, owner_name, function, when = where
     try:
         owner: Any = importlib.import_module(owner_name)
@@ -53,10 +57,10 @@ def seam(where: tuple[str, str, str, str], number: int) -> Iterator[None]:
         nonlocal met
         met += 1
         if met == number and when == "before":
-            os.killpg(0, signal.SIGKILL)
+            strike()
         result = real(*args, **kwargs)
         if met == number and when == "after":
-            os.killpg(0, signal.SIGKILL)
+            strike()
         return result
 
     setattr(owner, function, standing_in)

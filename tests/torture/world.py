@@ -133,8 +133,11 @@ def forking() -> Iterator[None]:
 
 def run(root: Path, name: str = "variant", **more: Any) -> orchestrator.Result:
     """`curriculum run NAME --size full`, in this process."""
-    request = attempts.Run(project=Project(root), curriculum=name, size="full", listener=Silent(), **more)
-    return orchestrator.run(request)
+    return orchestrator.run(request(root, Silent(), name, **more))
+
+
+def request(root: Path, listener: Any, name: str = "variant", **more: Any) -> attempts.Run:
+    return attempts.Run(project=Project(root), curriculum=name, size="full", listener=listener, **more)
 
 
 def compiled(root: Path, name: str = "variant") -> tuple[Compiled, corpora.Texts]:
