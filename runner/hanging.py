@@ -23,7 +23,8 @@ TOUCH_SECONDS = 1.0
 class Watchdog:
     """Armed anew whenever something begins; `limit` in seconds. `STACKS` of this rank stays empty while all goes well.
 
-    As a context manager it watches until the block ends, which may begin slowly. SIGUSR2 writes the stacks without ending anything.
+    As a context manager it watches until the block ends, which may begin slowly. SIGUSR2 writes the stacks without
+    ending anything.
     """
 
     def __init__(self, attempt: Path, rank: int, limit: float) -> None:
