@@ -25,12 +25,13 @@ compare: run
 test: lint types
 	$(BIN)/pytest -n 2
 
-## torture: faults by the thousand (docs/reliability.md), some 25 minutes of two cores; `make torture SIZE=long` goes on for
+## torture: faults by the thousand (docs/reliability.md), two figures at a time; `make torture SIZE=long` goes on for
 ## a day, `TRIALS=0.1` makes a tenth of the trials, `ONLY=R1,R3 SEED=5` repeats two figures exactly
-SIZE   ?= gate
-TRIALS ?= 1
+SIZE      ?= gate
+TRIALS    ?= 1
+PROCESSES ?= 2
 torture: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.torture --size $(SIZE) --trials $(TRIALS) --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.torture --size $(SIZE) --trials $(TRIALS) --processes $(PROCESSES) --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
