@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare test torture lint types docs install clean
+.PHONY: run compare test torture lint types docs install lock clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -25,12 +25,13 @@ compare: run
 test: lint types
 	$(BIN)/pytest -n 2
 
-## torture: faults by the thousand (docs/reliability.md), some 25 minutes of two cores; `make torture SIZE=long` goes on for
+## torture: faults by the thousand (docs/reliability.md), two figures at a time; `make torture SIZE=long` goes on for
 ## a day, `TRIALS=0.1` makes a tenth of the trials, `ONLY=R1,R3 SEED=5` repeats two figures exactly
-SIZE   ?= gate
-TRIALS ?= 1
+SIZE      ?= gate
+TRIALS    ?= 1
+PROCESSES ?= 2
 torture: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.torture --size $(SIZE) --trials $(TRIALS) --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.torture --size $(SIZE) --trials $(TRIALS) --processes $(PROCESSES) --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -50,15 +51,25 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curriculum needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch first: with the pinned build in place nothing that follows pulls another (and no CUDA packages on a CPU machine).
-$(VENV)/run.stamp: $(VENV)/bin/python constraints.txt pyproject.toml
+# What the locked files name is installed by digest alone. torch follows by version: its build, and what that needs,
+# differ from one package index to the next, and a build that is there already is kept.
+$(VENV)/run.stamp: $(VENV)/bin/python locked/run.txt constraints.txt pyproject.toml
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement locked/run.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/run.stamp
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(VENV)/dev.stamp: $(VENV)/run.stamp locked/dev.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement locked/dev.txt
 	touch $@
+
+## lock: write the locked files anew after a change of pyproject.toml or constraints.txt; needs `uv`. Torch and the GPU
+## libraries that only some of its builds need are left out
+LOCK := uv pip compile pyproject.toml --quiet --constraint constraints.txt --universal --python-version 3.11 \
+  --generate-hashes --no-header --no-annotate
+lock:
+	$(LOCK) | awk '/^[a-z0-9]/ {out = /^(torch|triton|nvidia-|cuda-)/} !out' > locked/run.txt
+	$(LOCK) --extra dev | awk '/^[a-z0-9]/ {out = /^(torch|triton|nvidia-|cuda-)/} !out' > locked/dev.txt
 
 clean:
 	rm -rf $(VENV)

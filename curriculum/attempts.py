@@ -41,6 +41,7 @@ class Run:
     address: str | None = None
     profile: Mapping[str, int] | None = None
     accept_change: bool = False
+    accept_environment: bool = False
     listener: Listener = field(repr=False)
 
     @property
@@ -127,4 +128,5 @@ def job_machine(
         profile=profile or (entry.profile.model_dump() if entry.profile else None),
         peak_flops=float(entry.peak) * 1e12 if entry.peak else None,
         hang_limit=float(entry.hang_limit),
+        grace=float(entry.grace) if entry.grace is not None else None,
     )

@@ -22,7 +22,8 @@ from curriculum.attempts import fresh_attempt
 from curriculum.errors import CurriculumError, RunFailed
 from curriculum.launchers import local, slurm
 from curriculum.runs import SUPERVISED
-from curriculum.supervisor import Launch, stop_on_signals, supervise
+from curriculum.supervisor import Launch, silence, stop_on_signals, supervise
+from curriculum.telling import Teller
 
 ALLOCATION = "allocation.json"
 NOT_DONE = 3
@@ -61,6 +62,10 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
         nodes=asked["nodes"], processes=asked["processes"], threads=threads, address=asked["address"]
     )
 
+    teller = Teller(
+        f"{stage.parent.name}/{stage.name}", stage, job.machine.grace, lambda line: print(line, flush=True)
+    )
+
     def launch() -> Launch:
         attempt = fresh_attempt(stage / "attempts")
         path = attempt / "job.json"
@@ -68,6 +73,7 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
             replace(job, attempt_folder=str(attempt), machine=replace(job.machine, threads=threads)), path
         )
         print(f"attempt {attempt.name}: {' '.join(steps.command(path))}", flush=True)
+        teller.begins(attempt)
         return Launch(local.begin(steps.command(path), threads=threads, log=attempt / "rank0.log"), attempt)
 
     with durable.Lock(stage / SUPERVISED, f"`{stage.parent.name}/{stage.name}`"), stop_on_signals() as stop:
@@ -77,6 +83,9 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
             ask_to_stop=_ask_ranks,
             kill=_end_step,
             progress=lambda: queued.reached(stage, 0),
+            examine=local.examine,
+            silence=silence(job.machine),
+            tick=teller.look,
         )
 
 

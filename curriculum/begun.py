@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from curriculum import checkpoints, diff, durable
-from curriculum.errors import Drift, Place, PlanError
+from curriculum.errors import Busy, Drift, Place, PlanError
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
-from curriculum.runs import DONE, PLAN, stage_folder
+from curriculum.runs import DONE, LOCK, PLAN, SUPERVISED, stage_folder
 from curriculum.units import show_exact
 
 
@@ -27,6 +27,7 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, p
     for stage in compiled.stages:
         folder = stage_folder(project, compiled, stage)
         path = folder / PLAN
+        checkpoints.refuse_links(folder)
         if not path.exists():
             continue
         stored = StagePlan.load(path)
@@ -36,8 +37,8 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, p
         last = checkpoints.latest(folder / "checkpoints")
         if last is None:
             if prepared:
-                _replace_plan(
-                    folder, stage.plan
+                _replace(
+                    folder, stage, stored
                 )  # nothing was saved under the old plan: nothing is lost with it
             continue
         if stage.stop <= last.position and _same_until(stored, plan, min(last.position, stage.stop)):
@@ -47,7 +48,7 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, p
             raise _drift(project, compiled, stage, stored, plan, last.position, ahead)
         if not prepared:
             return  # what follows is compared once the change is carried out
-        _replace_plan(folder, stage.plan)
+        _replace(folder, stage, stored)
 
 
 def _as_if_prepared(plan: StagePlan, stored: StagePlan) -> StagePlan:
@@ -150,10 +151,23 @@ def _same_until(stored: StagePlan, new: StagePlan, position: int) -> bool:
         return False
 
 
+def _replace(folder: Path, stage: CompiledStage, stored: StagePlan) -> None:
+    """Put the stage's plan in the place of the one that was compared, while nobody supervises or trains it."""
+    watching = durable.Lock(folder / SUPERVISED, f"`{stage.name}`")
+    watching.acquire(wait_seconds=1.0)
+    with watching, durable.Lock(folder / LOCK, f"`{stage.name}`"):
+        if StagePlan.load(folder / PLAN).fingerprint != stored.fingerprint:
+            raise Busy(
+                f"another process has just put another plan for `{stage.name}` in place",
+                hint="say the same command again",
+            )
+        _replace_plan(folder, stage.plan)
+
+
 def _replace_plan(folder: Path, plan: StagePlan) -> None:
     """Keep the old plan under a number and put `plan` in its place; at no instant is there none."""
-    old = (folder / PLAN).read_bytes()
+    old = durable.read_bytes(folder / PLAN)
     kept = sorted(folder.glob("plan-*.json"))
-    if not kept or kept[-1].read_bytes() != old:  # a kill may have come between the two
+    if not kept or durable.read_bytes(kept[-1]) != old:  # a kill may have come between the two
         durable.write_bytes(folder / f"plan-{len(kept):03d}.json", old)
     plan.save(folder / PLAN, replace=True)

@@ -20,6 +20,7 @@ from curriculum import durable
 from curriculum.errors import CheckpointError
 
 PINS = "pins"
+TRACKERS = ("tensorboard", "wandb", "trackio")
 MANIFEST = "manifest.json"
 STATE = "state.json"
 INDEX = "tensors.json"
@@ -81,6 +82,22 @@ def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
     durable.write_json(folder / MANIFEST, durable.sealed({"format": FORMAT, "files": files}))
 
 
+def refuse_links(stage_folder: Path) -> None:
+    """DataError for a symbolic link among what a stage's folder holds, its folders' own entries included.
+
+    What trackers keep there is their own.
+    """
+    if not stage_folder.is_dir():
+        return
+    for path in sorted(stage_folder.iterdir()):
+        if path.name in TRACKERS:
+            continue
+        inside = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
+        for each in (path, *inside):
+            if each.is_symlink():
+                raise durable.linked(each)
+
+
 def verify(folder: Path) -> None:
     """Read every byte back and compare with the manifest; CheckpointError names the first file that differs."""
     files = _manifest(folder)
@@ -114,7 +131,7 @@ def state(folder: Path) -> dict[str, Any]:
     try:
         if STATE in files:
             _verify_file(folder, STATE, files[STATE])
-        value: dict[str, Any] = durable.parsed((folder / STATE).read_bytes())
+        value: dict[str, Any] = durable.parsed(durable.read_bytes(folder / STATE))
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
     return value
@@ -189,10 +206,10 @@ def discard(checkpoint: Checkpoint) -> bool:
 
 def tensors_digest(folder: Path) -> str:
     """One digest of all tensors, whole and by name: the same however many ranks wrote them."""
-    index: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
+    index: dict[str, Any] = json.loads(durable.read_bytes(folder / INDEX))
     headers: dict[str, tuple[int, dict[str, Any]]] = {}
     for file in {part["file"] for entry in index.values() for part in entry["parts"]}:
-        with (folder / file).open("rb") as opened:
+        with durable.opened(folder / file) as opened:
             length = int.from_bytes(opened.read(8), "little")
             headers[file] = (8 + length, json.loads(opened.read(length)))
     found = {}
@@ -202,7 +219,7 @@ def tensors_digest(folder: Path) -> str:
         for part in sorted(entry["parts"], key=lambda part: int(part["rows"][0])):
             begin, header = headers[part["file"]]
             dtype, (first, last) = header[key]["dtype"], header[key]["data_offsets"]
-            with (folder / part["file"]).open("rb") as opened:
+            with durable.opened(folder / part["file"]) as opened:
                 opened.seek(begin + first)
                 left = last - first
                 while left:
@@ -230,7 +247,7 @@ def sweep(folder: Path) -> None:
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file, by its name below the folder."""
     try:
-        value = durable.parsed((folder / MANIFEST).read_bytes())
+        value = durable.parsed(durable.read_bytes(folder / MANIFEST))
         if isinstance(value, dict) and value.get("format") != FORMAT:
             raise _damaged(folder, f"its format is {value.get('format')!r}, this version reads {FORMAT}")
         manifest = durable.unsealed(value, {"format", "files"})

@@ -8,6 +8,7 @@ is built under a temporary name, synced, and published by one rename.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,7 +20,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from curriculum.errors import Busy, DataError
 
@@ -46,6 +47,31 @@ def sha256_file(path: Path, *, follow: bool = True) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     with open(descriptor, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file to read; DataError for a symbolic link: what lies below a run may be a stranger's."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise linked(path) from None
+        raise
+    return open(descriptor, "rb")
+
+
+def linked(path: Path) -> DataError:
+    """What a symbolic link where a file or folder of a run is wanted is answered with."""
+    return DataError(
+        f"`{path}` is a symbolic link, and below a run none is followed",
+        hint="put what it leads to in its place, if it is yours, and remove it otherwise",
+    )
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; see `opened`."""
+    with opened(path) as file:
+        return file.read()
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,7 +220,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], 1):
         if line:
             try:
                 value = parsed(line)
@@ -377,9 +403,9 @@ def holder_of(path: Path) -> Mapping[str, Any] | None:
     if not path.exists():
         return None
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except PermissionError:  # another person's run: reading is enough to look
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -403,6 +429,6 @@ def _holder_sentence(text: str) -> str:
 
 def blocks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
     """The file's bytes in blocks of `size`, the last one shorter."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         while block := file.read(size):
             yield block

@@ -21,7 +21,12 @@ FORMAT = 1
 # What a finished process writes as `outcome.json` into its attempt folder: torchrun hides exit codes.
 OUTCOME = "outcome.json"
 STACKS = "stacks-rank{rank}.txt"
-"""In an attempt's folder, of every rank: not empty once a step has not ended within the machine's limit."""
+"""In an attempt's folder, of every rank: not empty once a step has not ended within the machine's limit.
+
+It is touched while the rank goes on, at most once a second.
+"""
+SLOW_TIMES = 6
+"""How many times a step's limit a start or a save may take."""
 DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
 
 
@@ -30,7 +35,7 @@ class Machine:
     """How a training job runs; any of it may change at every restart.
 
     `profile` is `{from_step, steps}`; `peak_flops` what one device can do in a second, for the MFU;
-    `hang_limit` the seconds that a step may take.
+    `hang_limit` the seconds that a step may take; `grace` those from being asked to end to being killed, where known.
     """
 
     device: str = "auto"
@@ -47,6 +52,7 @@ class Machine:
     profile: Mapping[str, int] | None = None
     peak_flops: float | None = None
     hang_limit: float = 600.0
+    grace: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +70,7 @@ class TrainJob:
     `data` maps each source of the plan to its prepared folder. `checkpoint_every` and `evaluate_every` are in
     tokens on the curriculum's clock; `keep` are positions at which a checkpoint is taken and kept;
     `keep_last` is how many of the cadence's checkpoints are retained. `lineage` names the stages from the root to this
-    one, for trackers.
+    one, for trackers. With `accept_environment` it goes on where versions or processor are others than before.
     """
 
     plan: str
@@ -81,6 +87,7 @@ class TrainJob:
     machine: Machine = field(default_factory=Machine)
     stop_at: int | None = None
     lineage: tuple[str, ...] = ()
+    accept_environment: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +203,7 @@ def save(job: Job, path: Path) -> None:
 
 def load(path: Path) -> Job:
     """Read a job file; RunFailed when this version does not know its format or kind."""
-    value: dict[str, Any] = json.loads(path.read_bytes())
+    value: dict[str, Any] = json.loads(durable.read_bytes(path))
     if value.pop("format") != FORMAT or value["kind"] not in _KINDS:
         raise RunFailed(f"`{path}` is not a job this version knows")
     kind = value.pop("kind")

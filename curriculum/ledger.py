@@ -74,7 +74,9 @@ def read(stage_folder: Path) -> list[Entry]:
 def read_evaluation(path: Path) -> dict[str, Any]:
     """One file of `evaluations/`; DataError when it was changed since it was written."""
     try:
-        return durable.unsealed(json.loads(path.read_bytes()), ("generation", "position", "step", "sets"))
+        return durable.unsealed(
+            json.loads(durable.read_bytes(path)), ("generation", "position", "step", "sets")
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"`{path}` is damaged: {error}",
@@ -93,5 +95,5 @@ def cut_back(path: Path, position: int) -> None:
         number = next(n for n, line in enumerate(lines, 1) if not isinstance(line.get("position"), int))
         raise durable.damaged_line(path, number, "it bears no position") from None
     whole = b"".join(durable.canonical_json(line) + b"\n" for line in kept)
-    if whole != path.read_bytes():
+    if whole != durable.read_bytes(path):
         durable.write_bytes(path, whole, replace=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from curriculum import checkpoints, corpora, durable, joining, measuring, queued, submission, taskjobs
 from curriculum import job as jobs
-from curriculum.attempts import Run, fresh_attempt, next_attempt
+from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
 from curriculum.begun import check_begun
 from curriculum.errors import PlanError, RunFailed
 from curriculum.launchers import Launcher, local, nodes, slurm
@@ -28,9 +28,19 @@ from curriculum.plan import share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 from curriculum.preparation import prepare
 from curriculum.project import Project
-from curriculum.runs import LOCK, PLAN, SUPERVISED, branch_point, is_finished, is_reached, stage_folder
+from curriculum.runs import (
+    LOCK,
+    PLAN,
+    SUPERVISED,
+    branch_point,
+    grace_of,
+    is_finished,
+    is_reached,
+    stage_folder,
+)
 from curriculum.stagejobs import ready, train_job
-from curriculum.supervisor import Launch, StopRequested, stop_on_signals, supervise
+from curriculum.supervisor import Launch, StopRequested, silence, stop_on_signals, supervise
+from curriculum.telling import Teller
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +189,8 @@ def _train(
     parent = ready(request, compiled, stage)
     launcher = launcher_for(request)
     launched: list[tuple[Path, float]] = []
+    machine = job_machine(request.machine_entry, None)
+    teller = Teller(stage.name, folder, grace_of(request.machine_entry), request.listener.noted)
 
     def launch() -> Launch:
         attempt = fresh_attempt(folder / "attempts")
@@ -193,6 +205,7 @@ def _train(
         )
         jobs.save(job, attempt / "job.json")
         launcher.announce(attempt / "job.json")
+        teller.begins(attempt)
         words = launcher.command(attempt / "job.json")
         launched.append((attempt, time.monotonic()))
         return Launch(local.begin(words, threads=launcher.threads, log=attempt / "rank0.log"), attempt)
@@ -205,16 +218,24 @@ def _train(
         request.listener.tick()
         attempt, since = launched[-1]
         launcher.check(attempt, time.monotonic() - since)
+        teller.look()
 
     request.listener.begun(stage, folder, reached())
-    return supervise(
+    outcome = supervise(
         launch,
         stop=stop,
-        ask_to_stop=local.stop,
+        ask_to_stop=lambda process: local.stop(process, urgent=stop.urgent),
         kill=local.kill,
         progress=reached,
         tick=tick,
+        examine=local.examine,
+        silence=silence(machine),
     )
+    if outcome.get("unsaved"):
+        request.listener.noted(
+            f"{stage.name}: not saved: {outcome['unsaved']}; it goes on from its last checkpoint"
+        )
+    return outcome
 
 
 def outline(request: Run, compiled: Compiled) -> list[str]:
@@ -260,6 +281,6 @@ def stop(project: Project, name: str, size: str) -> list[str]:
                 f"`{stage.name}` runs on {holder['host']} (pid {holder.get('pid')}), which cannot be told from here",
                 hint=f"say `curriculum stop {name}` there",
             )
-        os.kill(int(holder["pid"]), signal.SIGTERM)
+        os.kill(int(holder["pid"]), signal.SIGUSR1)  # not SIGTERM: nothing ends it after a grace
         said.append(f"asked {stage.name} to save and end")
     return said

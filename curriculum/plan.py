@@ -353,7 +353,8 @@ class StagePlan:
         """Read a plan file; PlanError when it is not one, or was changed by hand since it was written."""
         try:
             value = durable.unsealed(
-                durable.parsed(path.read_bytes()), {*StagePlan.__dataclass_fields__, "format", "fingerprint"}
+                durable.parsed(durable.read_bytes(path)),
+                {*StagePlan.__dataclass_fields__, "format", "fingerprint"},
             )
             plan = StagePlan.from_json(value)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

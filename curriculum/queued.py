@@ -55,7 +55,7 @@ class Elsewhere:
 def read(folder: Path) -> Submitted | None:
     """The record of the stage at `folder`; None when nothing was handed to Slurm."""
     try:
-        return Submitted(**json.loads((folder / RECORD).read_bytes()))
+        return Submitted(**json.loads(durable.read_bytes(folder / RECORD)))
     except FileNotFoundError:
         return None
 
@@ -105,7 +105,7 @@ def elsewhere(folder: Path) -> Elsewhere | None:
 def outcome_of(folder: Path, submitted: Submitted) -> dict[str, Any] | None:
     """What the job wrote when it ended."""
     try:
-        value: dict[str, Any] = json.loads((folder / submitted.folder / jobs.OUTCOME).read_bytes())
+        value: dict[str, Any] = json.loads(durable.read_bytes(folder / submitted.folder / jobs.OUTCOME))
     except (OSError, ValueError):
         return None
     return value

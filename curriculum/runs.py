@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import checkpoints
+from curriculum import checkpoints, schema, stopping
 from curriculum.errors import CheckpointError
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
+from curriculum.schema.machines import SlurmEntry
 from curriculum.units import Length
 
 PLAN = "plan.json"
@@ -72,3 +73,19 @@ def nearest_position(kept: list[int], position: int) -> int:
 def _full_size(position: int, compiled: Compiled) -> str:
     """A position at this size as one writes it in `from:`: the full-size one whose step boundary it is."""
     return str(Length(int(position / compiled.scale), "tokens"))
+
+
+def grace_of(entry: schema.MachineEntry) -> float | None:
+    """Seconds from being asked to end to being killed on a machine; None where nothing says."""
+    if entry.launcher == "slurm":
+        return float((entry.slurm or SlurmEntry()).grace)
+    return float(entry.grace) if entry.grace is not None else None
+
+
+def shortfall(project: Project, compiled: Compiled, entry: schema.MachineEntry) -> str | None:
+    """Why a run of this lineage that is ended on a machine cannot save first, where that was measured."""
+    for stage in reversed(compiled.stages):
+        folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
+        if (pace := stopping.measured(folder)) is not None:
+            return pace.shortfall(grace_of(entry))
+    return None

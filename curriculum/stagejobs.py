@@ -64,5 +64,6 @@ def train_job(
         keep=kept_positions(project, stage, compiled.scale),
         machine=job_machine(request.machine_entry, threads, request.profile),
         stop_at=stage.stop if stage.stop < stage.plan.end else None,
+        accept_environment=request.accept_environment or request.machine_entry.environment == "any",
         lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),
     )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curriculum import checkpoints, corpora, durable, queued, results, runs
+from curriculum import checkpoints, corpora, durable, queued, results, runs, stopping
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
 from curriculum.following import last_line
 from curriculum.plan import StagePlan
@@ -32,6 +32,7 @@ class Stage:
 
     `job` says how the cluster's job for it (or, once it is trained, for its tasks) stands, where that has more to do
     or failed.
+    `unsaved` says why a stop within the grace of its machine cannot save first, where that was measured.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stage:
     held_out: Mapping[str, float]
     held_out_at: int | None
     job: str | None = None
+    unsaved: str | None = None
 
     @property
     def share(self) -> float:
@@ -182,6 +184,8 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         position = max(position, line["position"])
     measured = results.evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)
+    finished = (folder / runs.DONE).exists()
+    pace = None if finished else stopping.measured(folder)
     return Stage(
         name=stage.name,
         state=RUNNING
@@ -212,6 +216,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         else f"its tasks: {measuring.words}"
         if measuring is not None
         else None,
+        unsaved=pace.shortfall(pace.grace) if pace is not None else None,
     )
 
 

@@ -1,12 +1,14 @@
 """Keeps one job running until it is done: starts it, watches it, restarts it after a crash, stops it when asked.
 
 A restart is a fresh launch that goes on from the last complete checkpoint (torchrun's own restarts do not
-recover on gloo). Restarts wait a little longer each time and end when two in a row made no progress.
+recover on gloo). The first comes at once; those that follow soon wait longer each time. They end when two in a row
+made no progress.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import subprocess
 import time
@@ -22,6 +24,7 @@ from curriculum.errors import RunFailed
 
 RESTARTS_WITHOUT_PROGRESS = 2
 BACKOFF_SECONDS = (0.0, 2.0, 10.0, 30.0, 60.0)
+CALM_SECONDS = 600.0  # a launch that lived so long is no sign of a fault that comes back at once
 TICK_SECONDS = 0.1
 HUNG_SECONDS = 0.5
 
@@ -35,10 +38,14 @@ class Launch:
 
 
 class StopRequested:
-    """Becomes true at the first Ctrl-C, SIGTERM or SIGUSR1; at the second Ctrl-C the default takes over again."""
+    """Becomes true at the first Ctrl-C, SIGTERM or SIGUSR1; at the second Ctrl-C the default takes over again.
+
+    `urgent` after SIGTERM: whoever sends that may send SIGKILL after a grace.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self.urgent = False
 
     def __bool__(self) -> bool:
         return self.asked
@@ -47,6 +54,7 @@ class StopRequested:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+        self.urgent = self.urgent or number == signal.SIGTERM
 
 
 @contextlib.contextmanager
@@ -62,6 +70,11 @@ def stop_on_signals() -> Iterator[StopRequested]:
             signal.signal(number, handler)
 
 
+def silence(machine: jobs.Machine) -> float:
+    """Seconds after which a rank that gives no sign hangs: what a start or a save may take, and a little."""
+    return machine.hang_limit * jobs.SLOW_TIMES + 5.0
+
+
 def supervise(
     launch: Callable[[], Launch],
     *,
@@ -70,16 +83,21 @@ def supervise(
     kill: Callable[[subprocess.Popen[bytes]], None],
     progress: Callable[[], int],
     tick: Callable[[], None] = lambda: None,
+    examine: Callable[[subprocess.Popen[bytes], Path], None] = lambda process, attempt: None,
+    silence: float = math.inf,
 ) -> dict[str, Any]:
     """Run the job to its end and return its outcome (`{"outcome": "done"|"stopped", …}`).
 
-    `progress` is a number that grows with saved work. Raises RunFailed with the end of the log when the job
-    refuses, or crashes `RESTARTS_WITHOUT_PROGRESS` times without saving anything new.
+    `progress` is a number that grows with saved work. A job hangs when a rank has written its stacks, or has given
+    no sign of life for `silence` seconds: `examine` may write down what there is to see before it is ended. Raises
+    RunFailed with the end of the log when the job refuses, or crashes `RESTARTS_WITHOUT_PROGRESS` times without
+    saving anything new.
     """
-    fruitless = 0
+    fruitless, soon = 0, 0
     reached = progress()
     while True:
         started = launch()
+        began, signs = time.monotonic(), Signs(started.attempt, silence)
         told = False
         try:
             while started.process.poll() is None:
@@ -88,7 +106,8 @@ def supervise(
                     told = True
                 tick()
                 time.sleep(TICK_SECONDS)
-                if _hangs(started.attempt):
+                if signs.of_hanging():
+                    examine(started.process, started.attempt)
                     time.sleep(HUNG_SECONDS)  # for the other ranks' stacks
                     kill(started.process)
                     started.process.wait()
@@ -113,17 +132,47 @@ def supervise(
                 f"its log ends with:\n{_tail(started.attempt / 'rank0.log')}",
                 hint=f"the whole log: {started.attempt / 'rank0.log'}",
             )
-        time.sleep(BACKOFF_SECONDS[min(fruitless, len(BACKOFF_SECONDS) - 1)])
+        soon = 0 if time.monotonic() - began > CALM_SECONDS else soon + 1
+        if not _waited(BACKOFF_SECONDS[min(max(0, soon - 1), len(BACKOFF_SECONDS) - 1)], stop):
+            return {"outcome": jobs.STOPPED}
 
 
-def _hangs(attempt: Path) -> bool:
-    """Whether a rank has written down where a step that does not end is."""
-    return any(path.stat().st_size for path in attempt.glob(jobs.STACKS.format(rank="*")))
+def _waited(seconds: float, stop: StopRequested) -> bool:
+    """Wait; false as soon as a stop is asked for."""
+    deadline = time.monotonic() + seconds
+    while not stop and time.monotonic() < deadline:
+        time.sleep(min(TICK_SECONDS, seconds))
+    return not stop
+
+
+class Signs:
+    """What the ranks of one attempt show of themselves: the files of stacks that they touch while they go on.
+
+    Only whether a file was touched counts, not when it says it was: clocks may jump.
+    """
+
+    def __init__(self, attempt: Path, silence: float) -> None:
+        self._attempt = attempt
+        self._silence = silence
+        self._last: dict[Path, tuple[int, float]] = {}
+
+    def of_hanging(self) -> bool:
+        """Whether a rank has written down where it hangs, or has been silent for too long."""
+        now = time.monotonic()
+        for path in self._attempt.glob(jobs.STACKS.format(rank="*")):
+            found = path.stat()
+            if found.st_size:
+                return True
+            if self._last.get(path, (-1, now))[0] != found.st_mtime_ns:
+                self._last[path] = (found.st_mtime_ns, now)
+            elif now - self._last[path][1] > self._silence:
+                return True
+        return False
 
 
 def _outcome(launch: Launch) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = durable.parsed((launch.attempt / jobs.OUTCOME).read_bytes())
+        value: dict[str, Any] = durable.parsed(durable.read_bytes(launch.attempt / jobs.OUTCOME))
     except (OSError, ValueError):
         value = {"outcome": jobs.FAILED, "message": f"exit code {launch.process.returncode}"}
     return value

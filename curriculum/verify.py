@@ -165,7 +165,7 @@ def _evaluation(path: Path) -> None:
 
 def _pin(path: Path) -> None:
     try:
-        value = durable.parsed(path.read_bytes())
+        value = durable.parsed(durable.read_bytes(path))
         whole = value["by"] == path.stem and value["position"] == int(path.parent.name)
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
@@ -199,7 +199,9 @@ def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: Stag
 def _done(folder: Path, plan: StagePlan | None) -> None:
     path = folder / runs.DONE
     try:
-        value = durable.unsealed(durable.parsed(path.read_bytes()), ("checkpoint", "position", "weights"))
+        value = durable.unsealed(
+            durable.parsed(durable.read_bytes(path)), ("checkpoint", "position", "weights")
+        )
         whole = plan is None or value["position"] == plan.end
     except (OSError, ValueError):
         whole = False

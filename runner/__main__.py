@@ -12,8 +12,9 @@ from runner.preemption import StopFlag
 
 STOP = StopFlag().install()  # before torch: a signal that comes while it loads must not be lost
 
-from curriculum import durable, job as jobs  # noqa: E402, I001
+from curriculum import checkpoints, durable, job as jobs  # noqa: E402, I001
 from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
+from runner import hanging  # noqa: E402
 
 
 def main() -> int:
@@ -62,13 +63,18 @@ def _train(job: jobs.TrainJob) -> dict[str, Any]:
     lock = durable.Lock(Path(job.stage_folder) / "lock", f"the stage folder {job.stage_folder}")
     if first:
         lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to let go
+        checkpoints.refuse_links(Path(job.stage_folder))
 
-    from runner import determinism, distributed
-    from runner.train import train
+    rank = int(os.environ.get("RANK", "0"))
+    with hanging.Watchdog(
+        Path(job.attempt_folder), rank, job.machine.hang_limit
+    ):  # joining the others may hang
+        from runner import determinism, distributed
+        from runner.train import train
 
-    determinism.prepare(job.machine)
-    distributed.keep_freed_memory()
-    ranks = distributed.join(job.machine.device, job.machine.threads)
+        determinism.prepare(job.machine)
+        distributed.keep_freed_memory()
+        ranks = distributed.join(job.machine.device, job.machine.threads)
     try:
         return train(job, ranks, STOP)
     finally:

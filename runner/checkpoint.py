@@ -190,7 +190,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
 
     Raises CheckpointError when a tensor is missing or of another shape. The caller has verified the digests.
     """
-    index: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
+    index: dict[str, Any] = json.loads(durable.read_bytes(folder / INDEX))
     state = checkpoints.state(folder)
     reshard(model)
     tensors = dict(_tensors(model, optimizer))

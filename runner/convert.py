@@ -229,7 +229,7 @@ def _shards(job: ExportJob) -> list[dict[str, int]]:
 
 def _theirs(folder: Path, config: ModelConfig) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor under its Hugging Face name, fp32, in the layout's order."""
-    index: Mapping[str, Any] = json.loads((folder / checkpoint.INDEX).read_bytes())
+    index: Mapping[str, Any] = json.loads(durable.read_bytes(folder / checkpoint.INDEX))
     for ours, parts in layout(config).items():
         whole = _merged(folder, index, f"model.{ours}")
         for part, tensor in zip(parts, torch.split(whole, [part.rows for part in parts]), strict=True):

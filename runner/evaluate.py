@@ -95,6 +95,14 @@ def write(folder: Path, generation: int, position: int, step: int, sets: Mapping
     durable.write_json(path, durable.sealed(value), replace=True)
 
 
+def cut_back(folder: Path, generation: int, position: int) -> None:
+    """Remove what was measured after `position`: of weights that were not saved, so that others may come there now."""
+    for path in folder.glob(f"g{generation}-*.json"):
+        told = path.stem.partition("-")[2]
+        if told.isdigit() and int(told) > position:
+            durable.remove(path)
+
+
 def read(folder: Path, generation: int, position: int) -> dict[str, Any]:
     """The sets measured at a position, none when there is no file; DataError when it was changed since."""
     path = folder / f"g{generation}-{position:016d}.json"

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from curriculum import durable
 from curriculum.job import Machine
 from runner.distributed import Ranks
 from runner.model import ModelConfig
@@ -56,54 +49,6 @@ def peak_flops(machine: Machine, ranks: Ranks) -> float | None:
     if machine.peak_flops or ranks.device.type == "cpu":
         return machine.peak_flops
     return peak_of(device_name(ranks.device))
-
-
-def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
-    """Versions and hardware that the bits of an attempt depend on."""
-    return {
-        "code": code_digest(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "processor": processor()[0],
-        "device": device_name(ranks.device),
-        "threads": torch.get_num_threads(),
-        "ranks": ranks.size,
-        "exactness": machine.exactness,
-        "deterministic": machine.deterministic,
-    }
-
-
-def code_digest() -> str:
-    """SHA-256 over every source file of the two packages, so that an edit between two attempts is on record."""
-    import curriculum
-    import runner
-
-    roots = [Path(package.__path__[0]) for package in (curriculum, runner)]
-    return durable.digest(
-        {
-            f"{root.name}/{path.relative_to(root)}": durable.sha256_file(path)
-            for root in roots
-            for path in sorted(root.rglob("*.py"))
-        }
-    )
-
-
-def changed(attempt: Path, told: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """What of an environment is otherwise than in the attempt before: `{name: [then, now]}`."""
-    before = [
-        path
-        for path in attempt.parent.glob("*/environment.json")
-        if path.parent.name.isdigit() and path.parent.name < attempt.name
-    ]
-    if not before:
-        return {}
-    try:
-        known = json.loads(max(before).read_bytes())
-    except ValueError:
-        return {}
-    return {key: [known.get(key), value] for key, value in told.items() if known.get(key) != value}
 
 
 def flops_per_token(config: ModelConfig, sequence_length: int) -> int:

@@ -7,6 +7,7 @@ learning rate, and the clock when to evaluate and to save. Resuming is starting 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +34,11 @@ from runner import (
     optim,
     replicas,
     sharding,
+    surroundings,
     trackers,
 )
 from runner.distributed import Ranks
+from runner.grace import Grace
 from runner.loss import next_token_loss, next_token_losses
 from runner.metrics import Metrics, Stopwatch
 from runner.model import Llama, ModelConfig, initialise
@@ -65,6 +68,11 @@ class State:
 
 def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     """Bring the stage to its end, or to the next step boundary once asked to stop; returns the outcome."""
+    with hanging.Watchdog(Path(job.attempt_folder), ranks.rank, job.machine.hang_limit) as dog:
+        return _train(job, ranks, stop, dog)
+
+
+def _train(job: TrainJob, ranks: Ranks, stop: StopFlag, dog: hanging.Watchdog) -> dict[str, Any]:
     plan = StagePlan.load(Path(job.plan))
     folder = Path(job.stage_folder)
     trackers.check(job.machine.trackers)
@@ -82,8 +90,10 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         tokenizer_digest=plan.tokenizer.get("digest"),
     )
     state = restore(plan, job, model, optimizer, ranks)
+    told = surroundings.compare(job, ranks, begun=state.saved_at is not None)
     watch = Stopwatch(ranks.device)
     saver = checkpoint.Saver(ranks)
+    grace = Grace(job, ranks)
     profiler = Profiler(job.machine.profile, Path(job.attempt_folder), ranks)
     usual = anomalies.Losses(
         ranks.agree(
@@ -94,6 +104,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     if ranks.first:
         checkpoints.sweep(folder / "checkpoints")
         ledger.cut_back(folder / ledger.LEDGER, state.position)
+        evaluate.cut_back(folder / "evaluations", job.generation, state.position)
         tracked = trackers.start(
             job.machine.trackers,
             folder=folder,
@@ -115,15 +126,8 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             device=ranks.device,
             mfu_of_one=cost / (peak * ranks.size) if peak else None,
         )
-        told = hardware.environment(job.machine, ranks) | {
-            "micro_batch": micro,
-            "groups": groups,
-            "flops_per_token": cost,
-            "flops_convention": hardware.CONVENTION,
-            "peak_flops": peak,
-        }
-        told["changed"] = hardware.changed(Path(job.attempt_folder), told)
-        durable.write_json(Path(job.attempt_folder) / "environment.json", told)
+        told |= {"micro_batch": micro, "groups": groups, "flops_per_token": cost, "peak_flops": peak}
+        surroundings.write(Path(job.attempt_folder), told | {"flops_convention": hardware.CONVENTION})
 
     end = job.stop_at if job.stop_at is not None else plan.end
     size = (
@@ -138,10 +142,15 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             metrics.trackers.evaluated(state.position, known, new=False)
         if not wanted:
             return
+
+        def summed(tokens: torch.Tensor) -> torch.Tensor:
+            dog.begins()
+            return losses(model, tokens, mark).sum(dim=1)
+
         model.eval()
         with torch.no_grad():
             results = held_out.measure(
-                lambda tokens: losses(model, tokens, mark).sum(dim=1),
+                summed,
                 names=wanted,
                 rank=ranks.rank,
                 ranks=ranks.size,
@@ -160,6 +169,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     def save() -> None:
         if state.saved_at == state.position:
             return
+        dog.saves()
         ledger.check(plan, state.position, state.windows)
         replicas.check(model, optimizer, ranks, state.step)
         entry = _entry(plan, job, state)
@@ -174,6 +184,9 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             if entry.position < end:
                 checkpoints.check_room(folder, size)
 
+            grace.saved(time.monotonic() - begun)
+
+        begun = time.monotonic()
         with watch.measure("checkpoint"):
             path = folder / "checkpoints" / entry.checkpoint
             saver.begin(path, model, optimizer, _value(plan, job, state, ranks), published, sealed)
@@ -184,7 +197,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         for rank, part in enumerate(ranks.gather(slot_losses.tolist())):
             whole[data.slots_of(len(whole), rank, ranks.size, groups)] = part
         if ranks.first:
-            told = anomalies.event(
+            event = anomalies.event(
                 plan,
                 sources,
                 step,
@@ -194,7 +207,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
                 grad_norm=norm,
                 **more,
             )
-            anomalies.record(folder, told)
+            anomalies.record(folder, event)
 
     measure()
     model.train()
@@ -212,22 +225,29 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         ranks=ranks.size,
         groups=groups,
     )
-    dog = hanging.Watchdog(Path(job.attempt_folder), ranks.rank, job.machine.hang_limit)
     while state.step < last_step:
-        dog.step_begins()
+        dog.begins()
         saver.check()
         # a branch that was made while this runs may ask for a checkpoint here
         wanted = ranks.first and state.position in checkpoints.pinned(folder)
         with watch.measure("communication"):
             wanted = ranks.any(bool(stop) or wanted)
         if wanted:
-            save()
-            if ranks.any(bool(stop)):
-                dog.rests()
+            leaving = ranks.any(bool(stop))
+            lacking = grace.lacks(stop) if leaving and state.saved_at != state.position else None
+            if lacking is None:
+                save()
+            if leaving:
                 profiler.end()
                 saver.wait()
                 ranks.wait()
-                return {"outcome": STOPPED, "position": state.position, "step": state.step}
+                return {
+                    "outcome": STOPPED,
+                    "position": state.position,
+                    "step": state.step,
+                    **({"unsaved": lacking} if lacking else {}),
+                }
+        grace.step_begins()
         profiler.before(state.step)
         with watch.measure("data"):
             batch = next(batches)
@@ -260,6 +280,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             kind = "spike" if spike else "gradient not finite"
             report(kind, state.step, slot_losses, norm, spike=spike)
         profiler.after(state.step)
+        grace.step_ended()
         before, state.position = state.position, plan.position_after(state.step)
         state.step += 1
         if state.nonfinite_in_a_row >= NONFINITE_AT_MOST:
@@ -271,7 +292,6 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             )
         if state.step % replicas.EVERY == 0:
             replicas.check(model, optimizer, ranks, state.step)
-        dog.rests()
         if state.position == end or due(before, state.position, job.evaluate_every):
             measure()
         if (
@@ -282,6 +302,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             save()
     batches.close()
     profiler.end()
+    dog.saves()
     saver.wait()
     if ranks.first and end == plan.end and not (folder / "DONE").exists():
         retain(folder / "checkpoints", plan, job)  # a kill may have come before it

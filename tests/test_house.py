@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS: list[set[str]] = [
     {"errors", "units", "schedule", "permutation", "mixing", "durable", "bootstrap"},
     {"passes", "plan", "readings", "job", "shards", "tokenizer", "sentencepiece"}
-    | {"checkpoints", "ledger", "huggingface"},
+    | {"checkpoints", "ledger", "huggingface", "stopping", "telling"},
     {"yamlfile", "schema", "models", "layout"},
     {"project", "lineage"},
     {"scaling", "imports", "harness"},

@@ -59,7 +59,7 @@ def plan(
 
     Several curricula fold into a tree: what they share is counted once.
     """
-    from curriculum import harness
+    from curriculum import harness, runs
     from curriculum.summary import summarise, summarise_tree
     from curriculum.view.plan import plan_view, tree_view
 
@@ -83,6 +83,7 @@ def plan(
         return
     summary = summarise(compiled, machine, project.machine(machine))
     summary["harness_installed"] = harness.installed()
+    summary["cost"]["unsaved"] = runs.shortfall(project, compiled, project.machine(machine))
     origins = texts.provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})
@@ -148,6 +149,12 @@ def run(
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="go on with files changed ahead of the last checkpoint")
     ] = False,
+    accept_environment: Annotated[
+        bool,
+        typer.Option(
+            "--accept-environment", help="go on where torch, numpy, processor or training code are others"
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be done, and do nothing")
     ] = False,
@@ -179,6 +186,7 @@ def run(
         address=master_addr,
         profile=_stretch(profile_steps) if profile_steps else None,
         accept_change=accept_change,
+        accept_environment=accept_environment,
         listener=live.Progress(console),
     )
     if dry_run:

@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curriculum import durable
 from curriculum.launchers import environment, runner_command
 
 _PR_SET_PDEATHSIG = 1
+PROCESSES = "processes.txt"
+"""In the folder of an attempt that hung: what the system told of its processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,18 @@ def begin(words: Sequence[str], *, threads: int, log: Path) -> subprocess.Popen[
         )
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the job to save and end."""
-    if process.poll() is None:
+def stop(process: subprocess.Popen[bytes], *, urgent: bool = False) -> None:
+    """Ask the job to save and end; `urgent` when it may be killed after the machine's grace.
+
+    The ranks are asked, and torchrun is not: it would kill them 30 seconds after it was.
+    """
+    if process.poll() is not None:
+        return
+    ranks = [pid for pid in (process.pid, *_descendants(process.pid)) if _is_rank(pid)]
+    for pid in ranks:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM if urgent else signal.SIGUSR1)
+    if not ranks:  # none has begun yet, or none can be seen: nothing is lost with them
         os.killpg(process.pid, signal.SIGTERM)
 
 
@@ -86,6 +98,61 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     for pid in below:  # one that was stopped (SIGSTOP) would outlive any other signal
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def examine(process: subprocess.Popen[bytes], attempt: Path) -> None:
+    """Write down what the system tells of the processes of a job that hangs, and have each write its stacks.
+
+    Whoever was stopped (SIGSTOP) goes on for as long as that takes.
+    """
+    below = [process.pid, *_descendants(process.pid)]
+    told = "\n".join(filter(None, map(_account, below)))
+    durable.write_bytes(attempt / PROCESSES, told.encode(), replace=True)
+    for pid in below:
+        with contextlib.suppress(OSError):
+            if _catches(pid, signal.SIGUSR2):  # whoever does not would die of it
+                os.kill(pid, signal.SIGUSR2)
+            os.kill(pid, signal.SIGCONT)
+
+
+def _account(pid: int) -> str:
+    """A process's rank, state and command, and of its threads where in the kernel they wait, as far as we may know."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        variables = (folder / "environ").read_bytes().split(b"\0")  # only the rank of it is ever written down
+        rank = next((word[5:].decode() for word in variables if word.startswith(b"RANK=")), "none")
+        status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())
+        lines = [f"process {pid}, rank {rank}: {command.strip()}"]
+        lines += [f"  {key}: {status[key].strip()}" for key in ("State", "Threads", "VmRSS") if key in status]
+        for thread in sorted((folder / "task").iterdir(), key=lambda each: int(each.name)):
+            state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+            lines.append(f"  thread {thread.name} {state} waits in {_read(thread / 'wchan') or '-'}")
+            lines += [f"    {line}" for line in _read(thread / "stack").splitlines()]
+    except (OSError, ValueError):  # it has ended meanwhile, or is not ours
+        return ""
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _is_rank(pid: int) -> bool:
+    """Whether a process trains: it alone answers both the wish to end and the wish for its stacks."""
+    try:
+        return _catches(pid, signal.SIGUSR1) and _catches(pid, signal.SIGUSR2)
+    except OSError:
+        return False
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def _descendants(pid: int) -> list[int]:

@@ -108,6 +108,14 @@ class MachineEntry(Entry):
     hang_limit: Size = Field(
         default=600, description="Seconds a step may take; then stacks are saved and the job starts again."
     )
+    grace: Size | None = Field(
+        default=None,
+        description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not begun then.",
+    )
+    environment: Literal["same", "any"] = Field(
+        default="same",
+        description="any: go on unasked where torch, numpy, processor or training code are others than before.",
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         default=(), description="Where figures are shown beside metrics.jsonl; as in `[tensorboard]`."
     )
@@ -134,6 +142,9 @@ class MachineEntry(Entry):
         if self.slurm is not None and self.launcher != "slurm":
             hint = "say `launcher: slurm`, or leave this out"
             raise Refusal(f"has no meaning with launcher {self.launcher}", hint, "slurm")
+        if self.grace is not None and self.launcher == "slurm":
+            hint = "say `slurm: {grace: …}`, the seconds before a job's time limit at which it saves"
+            raise Refusal("has no meaning with launcher slurm", hint, "grace")
         if self.launcher == "process" and self.processes > 1:
             raise Refusal(
                 f"cannot be {self.processes} with launcher process", "`launcher: torchrun` can", "processes"

@@ -362,7 +362,7 @@ class Manifest:
         """Read `folder/manifest.json`; DataError when it is missing, of another format, or was altered."""
         path = folder / MANIFEST
         try:
-            value = durable.parsed(path.read_bytes())
+            value = durable.parsed(durable.read_bytes(path))
         except FileNotFoundError:
             raise DataError(f"no prepared text in `{folder}`", hint="`curriculum prepare` makes it") from None
         except ValueError as reason:

@@ -137,7 +137,7 @@ class MappedShard:
     def _check_block(self, block: int) -> None:
         wanted = self._blocks[block].tobytes()
         begin = block * self.block
-        with self.tokens.open("rb") as file:
+        with self.tokens.open("rb") as file:  # it may be a file of the person's own, wherever it lies
             file.seek(self.offset + begin)
             size = min(self.block, self.record.tokens * self.dtype.itemsize - begin)
             found = hashlib.sha256(file.read(size)).digest()

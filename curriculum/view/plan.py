@@ -261,5 +261,7 @@ def _cost(cost: Mapping[str, Any]) -> Group:
     parts.append(f"{show_bytes(cost['token_bytes'])} of tokens")
     parts.append(f"{show_count(cost['tokens_at_risk'])} tokens at risk between saves")
     lines = [Text("cost  ", style="bold").append(", ".join(parts), style="not bold")]
+    if cost.get("unsaved"):
+        lines.append(Text(f"  measured: {cost['unsaved']}", style="yellow"))
     lines += [Text(f"  assumed: {line}", style="dim") for line in cost["assumptions"]]
     return Group(*lines)

@@ -89,6 +89,8 @@ def _stage(stage: Stage) -> Text:
         line.append(f"\n{event}")
     if stage.job is not None:
         line.append(f"\n{stage.job}", style="red" if stage.state == FAILED else "dim")
+    if stage.unsaved is not None:
+        line.append(f"\n{stage.unsaved}", style="yellow")
     if stage.held_out:
         line.append(
             f"\nheld-out {losses(stage.held_out)}  at {show_count(stage.held_out_at or 0)}", style="dim"

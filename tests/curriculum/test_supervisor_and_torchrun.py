@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from curriculum import supervisor
 from curriculum.launchers import local
 from curriculum.supervisor import Launch, StopRequested, supervise
 
@@ -90,3 +95,91 @@ def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_ag
     assert time.monotonic() - began < 30
     stat = Path(f"/proc/{sleeper.read_text()}/stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+GOES_ON = """\
+import sys, time
+from pathlib import Path
+from runner.hanging import Watchdog
+with Watchdog(Path(sys.argv[1]), 0, 60.0) as dog:
+    while True:
+        dog.begins()
+        time.sleep(0.05)
+"""
+
+
+def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_its_stacks(
+    tmp_path: Path,
+) -> None:
+    first, second = launches(tmp_path, None, "done")
+    waiting = iter((first, second))
+    stopped: list[int] = []
+
+    def launch() -> Launch:
+        attempt = next(waiting)
+        words = [sys.executable, "-c", GOES_ON if attempt == first else "pass", str(attempt)]
+        process = subprocess.Popen(words, start_new_session=True)
+        if attempt == first:
+            while not local._catches(process.pid, signal.SIGUSR2):
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGSTOP)
+            stopped.append(process.pid)
+        return Launch(process, attempt)
+
+    began = time.monotonic()
+    outcome = supervise(
+        launch,
+        stop=StopRequested(),
+        ask_to_stop=local.stop,
+        kill=local.kill,
+        progress=lambda: len(stopped),
+        examine=local.examine,
+        silence=2.0,
+    )
+    assert (outcome["outcome"], time.monotonic() - began < 30) == ("done", True)
+    assert "in <module>" in (first / "stacks-rank0.txt").read_text()
+    told = (first / local.PROCESSES).read_text()
+    assert f"process {stopped[0]}, rank none: " in told
+    assert "State: T (stopped)" in told
+    assert "thread " in told
+
+
+def test_a_rank_that_goes_on_is_never_silent_whatever_the_clock_says(tmp_path: Path) -> None:
+    path = tmp_path / "stacks-rank0.txt"
+    path.touch()
+    signs = supervisor.Signs(tmp_path, 0.3)
+    for jump in (0, -(10**9), 10**9, 0):
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime + jump + 1))
+        assert not signs.of_hanging()
+        time.sleep(0.15)
+    time.sleep(0.4)
+    assert signs.of_hanging()
+
+
+def test_the_first_restart_comes_at_once_and_those_that_follow_soon_wait_longer_up_to_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def waited(seconds: float, stop: StopRequested) -> bool:
+        waits.append(seconds)
+        return True
+
+    monkeypatch.setattr(supervisor, "_waited", waited)
+    outcomes = [None] * 7 + ["done"]
+    outcome, _ = watched(launches(tmp_path, *outcomes), list(range(10)))
+    assert outcome["outcome"] == "done"
+    assert waits == [0.0, 2.0, 10.0, 30.0, 60.0, 60.0, 60.0]
+    waits.clear()
+    monkeypatch.setattr(supervisor, "CALM_SECONDS", 0.0)
+    (tmp_path / "calm").mkdir()
+    watched(launches(tmp_path / "calm", None, None, None, "done"), list(range(10)))
+    assert waits == [0.0, 0.0, 0.0]
+
+
+def test_a_stop_that_is_asked_for_between_two_attempts_starts_none() -> None:
+    stop = StopRequested()
+    stop.asked = True
+    began = time.monotonic()
+    assert not supervisor._waited(60.0, stop)
+    assert time.monotonic() - began < 5

@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from tests.torture import collection
 from tests.torture.figures import FIGURES, PEERS, SIZES, Case, Figure, Tally, scratch
+
+TAKES_TIMES = {"R7", "R8", "R13", "R14", "R18", "R23"}
+"""Figures that judge a clock: nothing else of ours runs beside them."""
+LONGEST = ("R1", "R20", "R15", "R16", "R19")
 
 
 def measure(figure: Figure, size: str, seed: int, times: float = 1.0) -> tuple[Tally, float]:
@@ -37,6 +45,9 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "--trials", type=float, default=1.0, help="times the size's number of trials, as 0.1 or 5"
     )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="figures at a time, where no clock is judged"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures there")
     parser.add_argument("--table", type=Path, help="also write them there as a table of Markdown")
     parser.add_argument("--show", type=int, default=5, help="failures to show of each figure")
@@ -50,42 +61,88 @@ def main(words: list[str]) -> int:
         f"size {asked.size}, seed {asked.seed}; one figure again: python -m tests.torture --size {asked.size} "
         f"--seed {asked.seed} --trials {asked.trials} --only R1"
     )
-    print(f"{'figure':6} {'trials':>7} {'failures':>8} {'seconds':>8}  what | the same on others")
-    failed = False
+    print(f"{'figure':6} {'trials':>7} {'failures':>8} {'seconds':>8}  what | the same on others", flush=True)
+    began = time.monotonic()
     record = []
-    for name in wanted:
-        tally, seconds = measure(FIGURES[name], asked.size, asked.seed, asked.trials)
-        failed |= bool(tally.failures)
-        print(
-            f"{name:6} {tally.trials:7,} {len(tally.failures):8,} {seconds:8.1f}  {FIGURES[name].title} | "
-            f"{PEERS[name]}",
-            flush=True,
-        )
-        for key, value in tally.notes.items():
-            print(f"        {key}: {value}")
-        for failure in tally.failures[: asked.show]:
-            print(f"        FAILED {failure}", flush=True)
-        record.append(
-            {
-                "figure": name,
-                "title": FIGURES[name].title,
-                "peers": PEERS[name],
-                "seconds": round(seconds, 1),
-                **dataclasses.asdict(tally),
-            }
-        )
+    for told in beside(wanted, asked) if asked.processes > 1 else (alone(name, asked) for name in wanted):
+        show(told, asked.show)
+        record.append(told)
+    record.sort(key=lambda told: wanted.index(told["figure"]))
+    if len(record) > 1:
+        print(f"\n{table(record)}\n{time.monotonic() - began:,.0f} seconds in all")
     whole = {"size": asked.size, "seed": asked.seed, "trials": asked.trials, "figures": record}
     if asked.json:
         asked.json.write_text(json.dumps(whole, indent=1))
     if asked.table:
         asked.table.write_text(table(record))
-    return 1 if failed else 0
+    return 1 if any(told["failures"] for told in record) else 0
+
+
+def alone(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    tally, seconds = measure(FIGURES[name], asked.size, asked.seed, asked.trials)
+    return {
+        "figure": name,
+        "title": FIGURES[name].title,
+        "peers": PEERS[name],
+        "seconds": round(seconds, 1),
+        **dataclasses.asdict(tally),
+    }
+
+
+def beside(names: list[str], asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Several figures at a time, each in a process of its own, the longest first; then those that take times, alone."""
+
+    def measured(name: str) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            words = [
+                "--only",
+                name,
+                "--size",
+                asked.size,
+                "--seed",
+                str(asked.seed),
+                "--json",
+                f"{folder}/told",
+            ]
+            words += ["--trials", str(asked.trials), "--show", "0"]
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.torture", *words], capture_output=True, text=True, check=False
+            )
+            try:
+                told: dict[str, Any] = json.loads(Path(folder, "told").read_bytes())["figures"][0]
+            except (OSError, ValueError):
+                tally = Tally()
+                tally.wrong(f"the harness itself failed:\n{done.stdout}{done.stderr}")
+                told = {"figure": name, "title": FIGURES[name].title, "peers": PEERS[name], "seconds": 0.0}
+                told |= dataclasses.asdict(tally)
+            return told
+
+    together = sorted((name for name in names if name not in TAKES_TIMES), key=lambda n: n not in LONGEST)
+    with ThreadPoolExecutor(asked.processes) as pool:
+        for future in as_completed([pool.submit(measured, name) for name in together]):
+            yield future.result()
+    for name in names:
+        if name in TAKES_TIMES:
+            yield measured(name)
+
+
+def show(told: dict[str, Any], failures: int) -> None:
+    print(
+        f"{told['figure']:6} {told['trials']:7,} {len(told['failures']):8,} {told['seconds']:8.1f}  {told['title']} | "
+        f"{told['peers']}"
+    )
+    for key, value in told["notes"].items():
+        print(f"        {key}: {value}")
+    for failure in told["failures"][:failures]:
+        print(f"        FAILED {failure}")
+    sys.stdout.flush()
 
 
 def table(record: list[dict[str, Any]]) -> str:
-    lines = ["| | what | trials | failures | the same on others |", "|---|---|--:|--:|---|"]
+    lines = ["| | what | trials | failures | seconds | the same on others |", "|---|---|--:|--:|--:|---|"]
     lines += [
-        f"| {told['figure']} | {told['title']} | {told['trials']:,} | {len(told['failures']):,} | {told['peers']} |"
+        f"| {told['figure']} | {told['title']} | {told['trials']:,} | {len(told['failures']):,} "
+        f"| {told['seconds']:,.0f} | {told['peers']} |"
         for told in record
     ]
     return "\n".join(lines) + "\n"

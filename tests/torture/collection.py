@@ -16,6 +16,7 @@ MODULES = (
     "numbers",
     "keeping",
     "hostile",
+    "soak",
     "defects",
     "cost",
 )

@@ -157,6 +157,9 @@ MAY_BE_MEANT = (
     "nothing where something is wanted",
 )
 
+NAMED = {"a tag": "is a tag"}
+"""What an answer must say, where something else in the same file would be refused as well."""
+
 
 def answered(root: Path, log: Path, words: list[str]) -> tuple[int, str, float, float]:
     """Exit code, what was said, seconds and MiB that `curriculum WORDS` took, in a child."""
@@ -231,6 +234,8 @@ def malformed(case: Case, tally: Tally) -> None:
             assert still_meant < 2 * wanted
             continue
         wrong = judged(code, said, took, grown)
+        if not wrong and NAMED.get(kind, "") not in said:
+            wrong = f"it does not say `{NAMED[kind]}`: {said}"
         tally.trial(f"{number}: {kind} in {file}: {wrong}", not wrong)
     tally.trial("a tag was carried out", not (root / "HOSTILE").exists())
     tally.notes["kinds"] = len(kinds)

@@ -195,20 +195,40 @@ def _bits(outcome: dict[str, Any]) -> dict[str, Any]:
     return {name: {"metrics": told["metrics"], "DONE": told["DONE"]} for name, told in outcome.items()}
 
 
+def _other(name: str, old: str, new: str) -> Callable[[Path], Any]:
+    """The attempt before was another in one thing."""
+    return lambda path: path.write_text(path.read_text().replace(f'"{name}": {old}', f'"{name}": {new}'))
+
+
+SURROUNDINGS: dict[str, tuple[Callable[[Path], Any], bool]] = {
+    "torch": (_other("torch", '"', '"0.'), True),
+    "numpy": (_other("numpy", '"', '"0.'), True),
+    "the processor": (_other("processor", '"', '"another '), True),
+    "the code that computes a step": (_other("training_code", '"', '"0'), True),
+    "other code": (_other("code", '"', '"0'), False),
+    "the number of ranks": (_other("ranks", "1", "2"), False),
+}
+"""What of an environment is changed how, and whether it must be consented to."""
+
+
 def _machine(case: Case, tally: Tally) -> None:
-    """Where and how may change at every restart; what changed since the last attempt is on record."""
-    for what, change in {
-        "the environment": lambda path: path.write_text(
-            path.read_text().replace('"torch": "', '"torch": "0.')
-        ),
-        "the code": lambda path: path.write_text(path.read_text().replace('"code": "', '"code": "0')),
-        "the number of ranks": lambda path: path.write_text(
-            path.read_text().replace('"ranks": 1', '"ranks": 2')
-        ),
-    }.items():
+    """Where and how may change at every restart and is on record; what changes bits is refused without consent."""
+    log = case.folder / "log"
+    for what, (change, asked) in SURROUNDINGS.items():
         root = stopped(case.folder / "run")
         attempts = world.stage(root, "variant", "cooldown") / "attempts"
         change(sorted(attempts.glob("*/environment.json"))[-1])
-        code = world.fork(lambda root=root: int(world.run(root).stopped), case.folder / "log").wait(120)
+        for _ in range(
+            2 if asked else 0
+        ):  # the second time as well: a refusal must not count as the attempt before
+            log.unlink(missing_ok=True)
+            code = world.fork(lambda root=root: int(world.run(root).stopped), log).wait(120)
+            said = log.read_text()
+            fine = code == 1 and "--accept-environment" in said and "Traceback" not in said
+            tally.trial(f"{what} changed and nobody was asked: {code}, {said[-300:]}", fine)
+        code = world.fork(
+            lambda root=root, asked=asked: int(world.run(root, accept_environment=asked).stopped), log
+        ).wait(120)
         told = json.loads(sorted(attempts.glob("*/environment.json"))[-1].read_text())
-        tally.trial(f"{what} changed without record: {code}, {told}", code == 0 and len(told["changed"]) == 1)
+        right = code == 0 and len(told["changed"]) == 1 and len(told["accepted"]) == asked
+        tally.trial(f"{what} changed without record: {code}, {told}", right)

@@ -34,6 +34,7 @@ PEERS = {
     "R16": "Marin lost 8,000 steps",
     "R17": "-",
     "R18": "none has it",
+    "R19": "-",
     "R20": "-",
     "R21": "torch 2.13's DCP runs planted code; weights_only bypassed in two CVEs",
     "R22": "keys found in stored run configurations and logs (rslearn #687, labs-molt #128)",

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from curriculum.launchers.local import _descendants
+from curriculum.job import STACKS
+from curriculum.launchers.local import PROCESSES, _descendants
 from tests.torture import small, world
 from tests.torture.figures import Case, Tally, figure
 
@@ -83,6 +84,11 @@ def _until(condition: Any, seconds: float) -> float | None:
     return None
 
 
+def _wanted(attempt: Path) -> list[Path]:
+    """What a rank that hung leaves in the folder of its attempt: the stacks of all, the account of their processes."""
+    return [attempt / PROCESSES, *(attempt / STACKS.format(rank=rank) for rank in range(RANKS))]
+
+
 def _struck(root: Path, log: Path, number: int, draw: random.Random) -> tuple[str, dict[str, float]]:
     """Send a signal to one rank in the midst of training; what went wrong, and how long each part took."""
     took: dict[str, float] = {}
@@ -111,6 +117,10 @@ def _struck(root: Path, log: Path, number: int, draw: random.Random) -> tuple[st
         if gone is None:
             return "the others live on", took
         took["gone"] = gone
+        if number == signal.SIGSTOP:
+            lacking = [each for each in _wanted(first) if not each.exists() or not each.stat().st_size]
+            if lacking:
+                return f"nothing was written to {', '.join(path.name for path in lacking)}", took
 
         def again() -> bool:
             last = _attempts(root)[-1] / "rank0.log"

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +88,15 @@ def fork(work: Callable[[], int | None], log: Path | None = None, *, group: bool
         os._exit(code)
 
 
-def _start(job: Path, *, processes: int, threads: int, log: Path) -> Any:
-    """`local.start` without starting Python anew: the runner's own `main` in a forked child."""
-    assert processes == 1
+def _begin(words: Sequence[str], *, threads: int, log: Path) -> Any:
+    """`local.begin` without starting Python anew: the runner's own `main` in a forked child."""
+    assert list(words[1:3]) == ["-m", "runner"], f"this is not one process of the runner: {words}"
 
     def work() -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
         sys.modules.pop("runner.__main__", None)
-        sys.argv = ["runner", str(job)]
+        sys.argv = ["runner", words[-1]]
         code: int = importlib.import_module("runner.__main__").main()
         return code
 
@@ -114,28 +114,30 @@ def forking() -> Iterator[None]:
 
     torch.set_num_threads(1)
     small.warmed()
-    kept = (local.start, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS)
+    kept = (local.begin, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS)
 
     def signalled(number: int) -> Callable[[Any], None]:
-        def send(process: Any) -> None:
+        def send(process: Any, **_: Any) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, number)
 
         return send
 
-    local.start, local.kill, local.stop = _start, signalled(signal.SIGKILL), signalled(signal.SIGTERM)
-    attempts.local.start = _start
+    local.begin, local.kill, local.stop = _begin, signalled(signal.SIGKILL), signalled(signal.SIGTERM)
     supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS = (0.0,), 0.003
     try:
         yield
     finally:
-        local.start, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS = kept
+        local.begin, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS = kept
 
 
 def run(root: Path, name: str = "variant", **more: Any) -> orchestrator.Result:
     """`curriculum run NAME --size full`, in this process."""
-    request = attempts.Run(project=Project(root), curriculum=name, size="full", listener=Silent(), **more)
-    return orchestrator.run(request)
+    return orchestrator.run(request(root, Silent(), name, **more))
+
+
+def request(root: Path, listener: Any, name: str = "variant", **more: Any) -> attempts.Run:
+    return attempts.Run(project=Project(root), curriculum=name, size="full", listener=listener, **more)
 
 
 def compiled(root: Path, name: str = "variant") -> tuple[Compiled, corpora.Texts]:

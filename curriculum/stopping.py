@@ -1,0 +1,53 @@
+"""Whether a run that is asked to end can still save: what a step and a save took, held against the machine's grace."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from curriculum import durable
+from curriculum.units import show_exact
+
+PACE = "pace.json"
+"""In the folder of an attempt, from its first save on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The longest of an attempt's last steps and saves, in seconds. A save counts from its begin to its last sync.
+
+    `grace` is what the machine left, in seconds; `every` the tokens from one checkpoint to the next.
+    """
+
+    step_seconds: float
+    save_seconds: float
+    every: int
+    grace: float | None = None
+
+    def shortfall(self, grace: float | None) -> str | None:
+        """Why a run that is ended within `grace` seconds cannot save first; None when it can, or no grace is known."""
+        if grace is None or self.step_seconds + self.save_seconds <= grace:
+            return None
+        return (
+            f"a step and a save take {self.step_seconds:.1f} + {self.save_seconds:.1f} s, and the grace is "
+            f"{grace:g} s: whoever is ended goes on from the last checkpoint, up to {show_exact(self.every)} tokens "
+            "before"
+        )
+
+
+def write(attempt: Path, pace: Pace) -> None:
+    durable.write_json(attempt / PACE, asdict(pace), replace=True)
+
+
+def of_attempt(attempt: Path) -> Pace | None:
+    """What was measured in an attempt; None before its first save."""
+    try:
+        return Pace(**durable.parsed(durable.read_bytes(attempt / PACE)))
+    except (OSError, ValueError, TypeError):  # a figure to go by, not one to stop for
+        return None
+
+
+def measured(stage_folder: Path) -> Pace | None:
+    """What was measured in the newest attempt of a stage that measured anything."""
+    numbered = sorted((p for p in (stage_folder / "attempts").glob("*") if p.name.isdigit()), reverse=True)
+    return next((pace for pace in map(of_attempt, numbered) if pace is not None), None)

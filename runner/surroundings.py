@@ -1,0 +1,153 @@
+"""What the bits of an attempt depend on beside the plan: on record, and refused where it changed unasked."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from curriculum import durable
+from curriculum.errors import RunFailed
+from curriculum.job import Machine, TrainJob
+from curriculum.telling import ENVIRONMENT, differences
+from runner import hardware
+from runner.distributed import Ranks
+
+TRAINING_CODE = (
+    *(
+        f"curriculum/{name}.py"
+        for name in ("mixing", "passes", "permutation", "plan", "readings", "schedule")
+    ),
+    *("curriculum/shards/*.py", "runner/attention.py", "runner/checkpoint.py", "runner/data.py"),
+    *("runner/determinism.py", "runner/distributed.py", "runner/exactness.py", "runner/loss.py"),
+    *("runner/model.py", "runner/optim.py", "runner/sharding.py", "runner/train.py"),
+)
+"""What decides which bits a step computes; of everything else an edit is on record and not asked about."""
+ASKED = {"torch", "numpy", "processor", "device", "training_code"}
+
+
+def compare(job: TrainJob, ranks: Ranks, *, begun: bool) -> dict[str, Any]:
+    """This attempt's environment with what of it is otherwise than in the attempt before; the same on every rank.
+
+    RunFailed where a stage that has `begun` would go on with other bits and nobody accepted that.
+    """
+    told: dict[str, Any] = {}
+    if ranks.first:
+        told = environment(job.machine, ranks)
+        told["changed"] = changed(Path(job.attempt_folder), told)
+    told = ranks.agree(told)
+    device, stage = ranks.device.type, Path(job.stage_folder)
+    asked = check(
+        f"{stage.parent.name}/{stage.name}",
+        told["changed"] if begun else {},
+        device,
+        accept=job.accept_environment,
+    )
+    return told | {"accepted": asked}
+
+
+def write(attempt: Path, told: Mapping[str, Any]) -> None:
+    durable.write_json(attempt / ENVIRONMENT, told)
+
+
+def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
+    """Versions and hardware that the bits of an attempt depend on."""
+    return {
+        "code": code_digest(),
+        "training_code": training_code_digest(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "processor": hardware.processor()[0],
+        "device": hardware.device_name(ranks.device),
+        "threads": torch.get_num_threads(),
+        "ranks": ranks.size,
+        "exactness": machine.exactness,
+        "deterministic": machine.deterministic,
+        "precision": machine.precision,
+        "sharding": machine.sharding,
+        "attention": machine.attention,
+        "compile": machine.compile,
+    }
+
+
+def code_digest() -> str:
+    """SHA-256 over every source file of the two packages, so that an edit between two attempts is on record."""
+    import curriculum
+    import runner
+
+    roots = [Path(package.__path__[0]) for package in (curriculum, runner)]
+    return durable.digest(
+        {
+            f"{root.name}/{path.relative_to(root)}": durable.sha256_file(path)
+            for root in roots
+            for path in sorted(root.rglob("*.py"))
+        }
+    )
+
+
+@functools.cache
+def training_code_digest() -> str:
+    """SHA-256 over what the source files that compute a step say, without their comments and docstrings."""
+    import curriculum
+    import runner
+
+    roots = {package.__name__: Path(package.__path__[0]) for package in (curriculum, runner)}
+    return durable.digest(
+        {
+            f"{package}/{path.relative_to(roots[package])}": _meaning(path)
+            for package, pattern in (name.split("/", 1) for name in TRAINING_CODE)
+            for path in sorted(roots[package].glob(pattern))
+        }
+    )
+
+
+def _meaning(path: Path) -> str:
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return durable.digest(ast.unparse(tree))
+
+
+def check(stage: str, differing: Mapping[str, list[Any]], device: str, *, accept: bool) -> list[str]:
+    """The names of what differs and may change the bits that follow; RunFailed unless that is accepted.
+
+    Number of ranks, threads, precision and the like are what the machine file says on purpose: they are told.
+    """
+    asked = sorted(ASKED.intersection(differing) - ({"processor"} if device != "cpu" else set()))
+    if asked and not accept:
+        raise RunFailed(
+            f"`{stage}` would go on in another environment than it was trained in: "
+            f"{differences({name: differing[name] for name in asked})}; the steps that follow may come out otherwise",
+            hint="bring it back as it was, or go on with `--accept-environment`, which is kept on record "
+            "(`environment: any` in machines.yaml always goes on)",
+        )
+    return asked
+
+
+def changed(attempt: Path, told: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What of an environment is otherwise than in the attempt before: `{name: [then, now]}`."""
+    before = [
+        path
+        for path in attempt.parent.glob(f"*/{ENVIRONMENT}")
+        if path.parent.name.isdigit() and path.parent.name < attempt.name
+    ]
+    if not before:
+        return {}
+    try:
+        known = json.loads(durable.read_bytes(max(before)))
+    except ValueError:
+        return {}
+    return {key: [known[key], value] for key, value in told.items() if key in known and known[key] != value}
