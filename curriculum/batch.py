@@ -111,10 +111,14 @@ def queue_again(number: str) -> None:
         if found is None or found.state != "RUNNING":
             print("saved; Slurm takes this job away", flush=True)
             return
+        print(
+            "saved; asks to be queued again", flush=True
+        )  # now: Slurm may end this process while it answers
         said = slurm.requeue(number)
     except slurm.Unreachable as error:
         said = error.what
-    print(f"saved; not queued again: {said}" if said else "saved; queued again", flush=True)
+    if said:
+        print(f"not queued again: {said}", flush=True)
 
 
 def _share_of_cores(processes: int) -> int:

@@ -210,7 +210,7 @@ def test_on_slurm_a_job_of_its_own_measures_is_queued_again_and_leaves_the_same_
     ask("scancel", "--signal=USR1", "--batch", job)
     begin_again(job)
     wait_for("the record", (folder / RECORD).exists, 120)
-    assert "saved; queued again" in log.read_text()
+    assert "saved; asks to be queued again" in log.read_text()
     record = json.loads((folder / RECORD).read_bytes())
     assert record["tasks"]["prose"]["documents"] == 2
     outcome = folder / "measuring/slurm/0001/outcome.json"

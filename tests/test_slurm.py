@@ -203,7 +203,7 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     wait_for("the second attempt to save", lambda: far.newest("trunk/basic") > before)
     ask("scancel", "--signal=USR1", "--batch", basic)
     begin_again(basic)
-    assert "saved; queued again" in far.logs()
+    assert "saved; asks to be queued again" in far.logs()
     outcome = json.loads((far.stage("trunk/basic") / "attempts" / "0002" / "outcome.json").read_bytes())
     assert outcome["outcome"] == "stopped"
     done(far, "trunk/basic")
