@@ -25,7 +25,7 @@ from curriculum.shards.reader import Dataset, gather
 Integers = NDArray[np.int64]
 
 AHEAD = 2
-PAUSE = 0.001
+PAUSE = 0.005
 """Seconds for which the loop must be busy before the thread reads ahead: small beside any training step."""
 TOKENS_READ = 1 << 18
 """Steps are read together up to this many tokens: a lone small one would cost more in calls than in copying."""
