@@ -25,8 +25,8 @@ compare: run
 test: lint types
 	$(BIN)/pytest -n 2
 
-## torture: faults by the thousand (docs/reliability.md), two figures at a time; `make torture SIZE=long` goes on for
-## a day, `TRIALS=0.1` makes a tenth of the trials, `ONLY=R1,R3 SEED=5` repeats two figures exactly
+## torture: faults by the thousand (docs/reliability.md), two figures at a time: some 40 minutes of two cores, with
+## `TRIALS=0.25` twelve; `SIZE=long` goes on for a day, `ONLY=R1,R3 SEED=5` repeats two figures exactly
 SIZE      ?= gate
 TRIALS    ?= 1
 PROCESSES ?= 2

@@ -14,7 +14,11 @@ from curriculum.scaffold import init
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     [sys.executable, "-m", "curriculum"],
-    [sys.executable, "-c", "from curriculum.__main__ import command; command()"],  # what the console script holds
+    [
+        sys.executable,
+        "-c",
+        "from curriculum.__main__ import command; command()",
+    ],  # what the console script holds
 ]
 
 

@@ -76,8 +76,8 @@ DEFECTS = (
     Defect(
         "a stop does not save",
         "runner.train",
-        "        if wanted:\n            save()\n",
-        "        if wanted:\n",
+        "            if lacking is None:\n                save()\n",
+        "",
         "R14",
     ),
     Defect(

@@ -196,8 +196,8 @@ def outcome(root: Path) -> dict[str, Any]:
             "checkpoint": {
                 path.name: path.read_bytes() for path in last.path.iterdir() if path.name != "manifest.json"
             },
-            "kept": there[-1].name,  # of a run that was asked to end the last but one may be another
-            "ledger": (folder / "ledger.jsonl").read_bytes().splitlines(),
+            "kept": [there[-1].path.name, _newest(folder, there)],
+            "ledger": _lines(folder / "ledger.jsonl"),
             "evaluations": {p.name: p.read_bytes() for p in sorted((folder / "evaluations").iterdir())},
             "DONE": (folder / "DONE").read_bytes() if (folder / "DONE").exists() else None,
             "plan": (folder / "plan.json").read_bytes(),
@@ -207,6 +207,19 @@ def outcome(root: Path) -> dict[str, Any]:
             ],
         }
     return found
+
+
+def _newest(stage_folder: Path, there: list[Any]) -> bool:
+    """Whether the last two checkpoints that are there are the last two that were saved.
+
+    Which those are is another thing: one that was asked to end has saved there too.
+    """
+    saved = [line["checkpoint"] for line in map(json.loads, _lines(stage_folder / "ledger.jsonl"))]
+    return [each.path.name for each in there][-2:] == saved[-2:]
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> str:
