@@ -123,7 +123,11 @@ def _versions() -> dict[str, str | None]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
-    return {**found, "cuda": torch.version.cuda}
+    return {
+        **found,
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda,
+    }  # with the name of its build
 
 
 def _devices(device: torch.device) -> list[dict[str, Any]]:
