@@ -34,7 +34,7 @@ class Run:
 
     project: Project
     curriculum: str
-    size: str = "rehearsal"
+    size: str
     machine: str = "local"
     processes: int | None = None  # on each node; else as the machine file says
     node_rank: int | None = None

@@ -333,6 +333,6 @@ def _check_trained_as_written(project: Project, compiled: Compiled) -> None:
             raise Drift(
                 f"`{stage.name}` was trained by another plan than the files now say",
                 place=stage.setting.place("mixture"),
-                hint=f"`curriculum run {compiled.curriculum} --size {compiled.size_name}` shows what changed; "
+                hint=f"`curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` shows what changed; "
                 "put the files back, or give the curriculum a new name",
             )

@@ -14,6 +14,7 @@ from curriculum.corpora import Texts
 from curriculum.errors import RunFailed
 from curriculum.launchers import local
 from curriculum.planner import Compiled, CompiledStage
+from curriculum.project import Project
 from curriculum.supervisor import StopRequested
 
 
@@ -68,7 +69,7 @@ def fill(request: Run, comparison: Comparison, texts: Sequence[Texts], stop: Sto
     left: list[str] = []
     for gap in gaps(request, comparison):
         if gap.checkpoint is None:
-            left.append(f"{gap}: {_no_checkpoint(comparison.lineages[gap.lineage], gap)}")
+            left.append(f"{gap}: {_no_checkpoint(request.project, comparison.lineages[gap.lineage], gap)}")
             continue
         held_out = {}
         for source in gap.sources:
@@ -101,11 +102,11 @@ def fill(request: Run, comparison: Comparison, texts: Sequence[Texts], stop: Sto
     return Filled(False, tuple(left))
 
 
-def _no_checkpoint(compiled: Compiled, gap: Gap) -> str:
+def _no_checkpoint(project: Project, compiled: Compiled, gap: Gap) -> str:
     if not (gap.folder / runs.PLAN).exists():
-        return f"not trained yet; `curriculum run {compiled.curriculum} --size {compiled.size_name}` does it"
+        return f"not trained yet; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` does it"
     if not (gap.folder / runs.DONE).exists():
-        return f"not reached yet; `curriculum run {compiled.curriculum} --size {compiled.size_name}` goes on"
+        return f"not reached yet; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` goes on"
     return "no checkpoint is kept there"
 
 

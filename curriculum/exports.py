@@ -64,7 +64,7 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
         if not (imported / checkpoints.MANIFEST).is_file():
             raise CheckpointError(
                 f"`{first.setting.tokenizer}` is not imported, or was changed since",
-                hint=f"`curriculum prepare {address.curriculum} --size {size}` imports it",
+                hint=f"`curriculum prepare {address.curriculum}{project.options(size)}` imports it",
             )
     if at_zero:
         if imported is None:
@@ -89,8 +89,9 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
         raise Drift(
             f"`{written(address)}` was trained by another plan than its files now describe",
             place=last.setting.place("name"),
-            hint=f"put the files and the prepared text back (`curriculum run {address.curriculum} --size {size}` "
-            "shows the difference); a model card must not tell another history than the weights have",
+            hint="put the files and the prepared text back "
+            f"(`curriculum run {address.curriculum}{project.options(size)}` shows the difference); a model card must "
+            "not tell another history than the weights have",
         )
     return Found(
         address=address,
@@ -119,18 +120,19 @@ def _missing(
     if not kept:
         return CheckpointError(
             f"`{written(address)}` has no checkpoint yet: nothing of it was trained at size `{whole.size_name}`",
-            hint=f"`curriculum run {address.curriculum} --size {whole.size_name}` trains it",
+            hint=f"`curriculum run {address.curriculum}{project.options(whole.size_name)}` trains it",
         )
     before = [f"{position:,} before" for position in kept if position < stop][-1:]
     after = [f"{position:,} after" for position in kept if position > stop][:1]
     nearest = runs.nearest_position(kept, stop)
     full_size = Length(int(nearest / whole.scale), "tokens")
     scale = f", in tokens of size `{whole.size_name}`" if whole.scaled else ""
+    options = project.options(whole.size_name)
     return CheckpointError(
         f"`{written(address)}` has no checkpoint at {stop:,} tokens; "
         f"the nearest: {' and '.join(before + after)}{scale}",
-        hint=f"as in `curriculum {asking.format(f'{address.curriculum}@{full_size} --size {whole.size_name}')}`; "
-        f"or train on: `curriculum run {address.curriculum} --size {whole.size_name}`",
+        hint=f"as in `curriculum {asking.format(f'{address.curriculum}@{full_size}{options}')}`; "
+        f"or train on: `curriculum run {address.curriculum}{options}`",
     )
 
 

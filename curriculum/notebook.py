@@ -2,8 +2,9 @@
 
 A table is a list of flat dicts, one a row, every row with the same keys where the rows are of one kind:
 `pandas.DataFrame(table)` and `pyarrow.Table.from_pylist(table)` take it as it is. Positions and lengths are in
-tokens at the size that was asked for, losses in nats a token. Every call reads the files as they are now, and
-nothing is ever written. Whatever cannot be answered raises a `curriculum.errors.CurriculumError`.
+tokens at the size that was asked for (unsaid, the project's default), losses in nats a token. Every call reads the
+files as they are now, and nothing is ever written. Whatever cannot be answered raises a
+`curriculum.errors.CurriculumError`.
 """
 
 from __future__ import annotations
@@ -37,16 +38,17 @@ class ProjectTables:
         """The names of the files in stages/."""
         return self._project.names("stages")
 
-    def plan(self, curriculum: str, size: str = "rehearsal", machine: str = "local") -> PlanTables:
+    def plan(self, curriculum: str, size: str | None = None, machine: str = "local") -> PlanTables:
         """A curriculum, compiled with whatever text is prepared so far."""
         project = self._project
-        compiled, texts = corpora.compile_with_texts(project, curriculum, size)
+        compiled, texts = corpora.compile_with_texts(project, curriculum, size or project.default_size)
         return PlanTables(
             project, compiled, texts, summary.summarise(compiled, machine, project.machine(machine))
         )
 
-    def status(self, curriculum: str | None = None, size: str = "rehearsal") -> Table:
+    def status(self, curriculum: str | None = None, size: str | None = None) -> Table:
         """A row for every stage of the project, or of one lineage: planned, begun, running or done, and how far."""
+        project = self._project
         return [
             {
                 "stage": stage.name,
@@ -57,14 +59,14 @@ class ProjectTables:
                 "ends_at": stage.ends_at,
                 "checkpoints": len(stage.checkpoints),
             }
-            for branch in standing(self._project, size, curriculum).branches
+            for branch in standing(project, size or project.default_size, curriculum).branches
             for stage in branch.stages
         ]
 
-    def metrics(self, curriculum: str, size: str = "rehearsal") -> Table:
+    def metrics(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every logged step of the lineage that was trained, root first; `loss/SOURCE` in columns."""
         project = self._project
-        compiled, _ = corpora.compile_with_texts(project, curriculum, size)
+        compiled, _ = corpora.compile_with_texts(project, curriculum, size or project.default_size)
         rows = []
         for stage in compiled.stages:
             path = runs.stage_folder(project, compiled, stage) / "metrics.jsonl"
@@ -73,10 +75,10 @@ class ProjectTables:
                     rows.append({"stage": stage.name, **_metrics(line, compiled)})
         return rows
 
-    def evaluations(self, curriculum: str, size: str = "rehearsal") -> Table:
+    def evaluations(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every held-out loss measured along the lineage, by source and position."""
         project = self._project
-        compiled, _ = corpora.compile_with_texts(project, curriculum, size)
+        compiled, _ = corpora.compile_with_texts(project, curriculum, size or project.default_size)
         curves = results.curves(project, compiled)
         return [
             {"curriculum": curriculum, "source": source, "position": position, "loss": loss}
@@ -84,7 +86,7 @@ class ProjectTables:
             for position, loss in curve
         ]
 
-    def diff(self, old: str, new: str, size: str = "rehearsal") -> Table:
+    def diff(self, old: str, new: str, size: str | None = None) -> Table:
         """A row for everything in which two curricula part, the first first; empty where they are the same.
 
         `old` and `new` are names, addresses (NAME[/STAGE][@TOKENS]), stage files or plan.json files.
@@ -92,13 +94,14 @@ class ProjectTables:
         compared = self._compared(old, new, size)
         return [asdict(part) for part in sorted(compared.parts, key=lambda part: part.position)]
 
-    def moved(self, old: str, new: str, size: str = "rehearsal") -> Table:
+    def moved(self, old: str, new: str, size: str | None = None) -> Table:
         """A row for every source: the tokens that either curriculum reads of it after they part."""
         compared = self._compared(old, new, size)
         return [{**asdict(moved), "difference": moved.difference} for moved in compared.moved]
 
-    def _compared(self, old: str, new: str, size: str) -> Comparison:
-        mine, theirs = (sides.side(self._project, asked, size) for asked in (old, new))
+    def _compared(self, old: str, new: str, size: str | None) -> Comparison:
+        project = self._project
+        mine, theirs = (sides.side(project, asked, size or project.default_size) for asked in (old, new))
         return compare(mine.lineage, theirs.lineage)
 
     @property

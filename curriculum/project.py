@@ -9,6 +9,9 @@ from curriculum import layout, schema, yamlfile
 from curriculum.errors import ConfigError, NotFound, did_you_mean
 from curriculum.yamlfile import Document
 
+REHEARSAL = "rehearsal"
+LOCAL = "local"  # the machine that is meant where none is named
+
 
 class Project:
     """Loads each YAML file once, checked; a name that no file bears is refused with the nearest that one does."""
@@ -126,6 +129,29 @@ class Project:
     @cached_property
     def machines(self) -> schema.MachinesFile:
         return schema.validate(schema.MachinesFile, self.machines_document)
+
+    @cached_property
+    def default_size(self) -> str:
+        """The size that is meant where none is named: `rehearsal`, or the only one that the project has."""
+        sizes = self.sizes_document.value
+        names = list(sizes) if isinstance(sizes, dict) else []
+        if REHEARSAL in names or not names:
+            return REHEARSAL
+        if len(names) == 1:
+            return str(names[0])
+        raise ConfigError(
+            f"which size? `sizes.yaml` has no `{REHEARSAL}`, which is meant where none is named",
+            place=self.sizes_document.key_place((names[0],)),
+            hint=f"say `--size NAME`: there are {', '.join(map(str, names))}",
+        )
+
+    def options(self, size: str, machine: str = LOCAL) -> str:
+        """What a command must say, behind its names, to mean this size and machine again; empty for the defaults."""
+        try:
+            unsaid = size == self.default_size
+        except ConfigError:
+            unsaid = False
+        return ("" if unsaid else f" --size {size}") + ("" if machine == LOCAL else f" --machine {machine}")
 
     def size(self, name: str) -> schema.SizeEntry:
         if name not in self.sizes.root:

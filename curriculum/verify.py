@@ -47,8 +47,8 @@ def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
     and whether it grew out of what its parent holds.
     """
     report = _Report()
-    run = f"curriculum run {compiled.curriculum} --size {compiled.size_name}"
-    prepare = f"curriculum prepare {compiled.curriculum} --size {compiled.size_name}"
+    run = f"curriculum run {compiled.curriculum}{project.options(compiled.size_name)}"
+    prepare = f"curriculum prepare {compiled.curriculum}{project.options(compiled.size_name)}"
     for dataset in texts.datasets():
         _text(report, texts, dataset, prepare)
     imported: list[Path] = []
@@ -97,13 +97,13 @@ def _stage(
         report.look(
             f"evaluation of {stage.name} {path.stem}",
             partial(_evaluation, path),
-            again=f"curriculum compare {compiled.curriculum} --size {compiled.size_name}",
+            again=f"curriculum compare {compiled.curriculum}{project.options(compiled.size_name)}",
         )
     for path in sorted((folder / checkpoints.PINS).glob("*/*.json")):
         report.look(
             f"pin of {stage.name} by {path.stem}",
             partial(_pin, path),
-            again=f"curriculum run {path.stem} --size {compiled.size_name}",
+            again=f"curriculum run {path.stem}{project.options(compiled.size_name)}",
         )
     if plan is not None and plan.parent is not None and stage.parent is not None:
         report.look(f"lineage of {stage.name}", lambda: _grew(project, compiled, stage, plan), again=again)

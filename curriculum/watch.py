@@ -35,7 +35,8 @@ class Watch:
     """One follower. `look` reads everything once and shows it; `follow` looks until the lineage is done."""
 
     def __init__(self, project: Project, name: str, size: str, console: Console) -> None:
-        self.name, self.size, self.console = name, size, console
+        self.name, self.console = name, console
+        self._options = project.options(size)
         self.compiled, _ = corpora.compile_with_texts(project, name, size)
         self.folders = [
             (stage, runs.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages
@@ -107,13 +108,12 @@ class Watch:
         stage, folder = waiting
         saved = checkpoints.latest(folder / "checkpoints")
         at = saved.position if saved else stage.plan.start
-        size = "" if self.size == "rehearsal" else f" --size {self.size}"
         away = self._away.get(folder)
         self._say(
             f"{stage.name} stands at {show_exact(at)} of {show_exact(stage.stop)} tokens: {away.words}"
             if away is not None
             else f"nothing of {self.name} runs now: {stage.name} stands at {show_exact(at)} of "
-            f"{show_exact(stage.stop)} tokens; `curriculum run {self.name}{size}` goes on. Waiting for it"
+            f"{show_exact(stage.stop)} tokens; `curriculum run {self.name}{self._options}` goes on. Waiting for it"
         )
         if self._live is not None:
             self._live.update(Text("waiting; Ctrl-C leaves", style="dim"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from terminal import on_a_terminal
 
+from curriculum import notebook
 from curriculum.cli import VERBS
 from curriculum.diff import first_difference, first_parting
 from curriculum.picture import Band, held_out
@@ -123,6 +124,20 @@ def test_init_writes_a_project_that_plans_and_touches_nothing_that_is_there(tmp_
     )
     assert again.returncode == 2
     assert (folder / "machines.yaml").read_text() == "mine: {}\n"
+
+
+def test_where_a_project_has_one_size_no_command_names_it(tmp_path: Path) -> None:
+    project = shipped(tmp_path / "p")
+    assert project.default_size == "rehearsal"
+    assert project.options("rehearsal") == ""
+    assert project.options("full", "h200") == " --size full --machine h200"
+    (project.root / "sizes.yaml").write_text("full: {}\n")
+    alone = Project(project.root)
+    assert alone.default_size == "full"
+    assert alone.options("full") == ""
+    assert json.loads(ask("plan", "v1.1", "--json", cwd=project.root))["size"] == "full"
+    rows = notebook.ProjectTables(project.root).plan("v1.1").stages
+    assert [row["ends_at"] for row in rows][-1] == 2_000_000_909_312
 
 
 def test_init_schema_writes_the_schemas_of_a_project_anew_and_nothing_else(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from curriculum.cli.words import (
 def batch(
     name: Name,
     step: Annotated[int, typer.Option(min=0, help="an optimizer update, counted from the root, from 0")],
-    size: Size = "rehearsal",
+    size: Size = "",
     rank: Annotated[int | None, typer.Option(min=0, help="only this rank's slots")] = None,
     of: Annotated[int | None, typer.Option(min=1, help="how many ranks there are")] = None,
     text: Annotated[bool, typer.Option("--text", help="show the beginning of each window's text")] = False,
@@ -58,7 +58,7 @@ def trace(
     ] = None,
     shard: Annotated[int | None, typer.Option(min=0, help="a shard of the source's prepared text")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="count a shard's readings to the last one")] = False,
-    size: Size = "rehearsal",
+    size: Size = "",
     machine: MachineName = "local",
     as_json: AsJson = False,
 ) -> None:
@@ -104,7 +104,7 @@ def diff(
             autocompletion=completion.addresses,
         ),
     ] = None,
-    size: Size = "rehearsal",
+    size: Size = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the first step at which two curricula part, in what, and the tokens moved after it."""

@@ -22,7 +22,7 @@ from curriculum.cli.words import (
 )
 
 
-def verify(name: Name, size: Size = "rehearsal") -> None:
+def verify(name: Name, size: Size = "") -> None:
     """Read checkpoints, prepared text and ledger of a curriculum back and compare them with their digests."""
     from curriculum import verify as verification
 
@@ -39,7 +39,7 @@ def verify(name: Name, size: Size = "rehearsal") -> None:
 
 def prune(
     name: NameOrAll = None,
-    size: Size = "rehearsal",
+    size: Size = "",
     keep_last: Annotated[int, typer.Option(min=1, help="newest checkpoints to keep of every stage")] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be deleted, and delete nothing")

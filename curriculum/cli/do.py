@@ -50,7 +50,7 @@ def init(
 
 def plan(
     names: Names,
-    size: Size = "rehearsal",
+    size: Size = "",
     machine: MachineName = "local",
     svg: Annotated[Path | None, typer.Option("--svg", help="also write the plan as a picture")] = None,
     as_json: AsJson = False,
@@ -93,7 +93,7 @@ def plan(
 
 def prepare(
     name: Name,
-    size: Size = "rehearsal",
+    size: Size = "",
     machine: MachineName = "local",
     source: Annotated[
         str | None, typer.Option(help="only this source", autocompletion=completion.sources)
@@ -107,13 +107,16 @@ def prepare(
     from curriculum import attempts, live, preparation, supervisor
     from curriculum.view.runs import prepared_view
 
+    project = open_project()
     request = attempts.Run(
-        project=open_project(),
+        project=project,
         curriculum=name,
         size=size,
         machine=machine,
         listener=live.Progress(open_console(stderr=as_json)),
     )
+    again = f"curriculum prepare {name}{project.options(size, machine)}"
+    again += (f" --source {source}" if source else "") + (" --append" if append else "")
     handed: list[Any] = []
     elsewhere = None
     if request.machine_entry.launcher == "slurm":
@@ -123,9 +126,7 @@ def prepare(
     with supervisor.stop_on_signals() as stop:
         texts = preparation.prepare(request, stop, source, append=append, elsewhere=elsewhere)
     if texts is None:
-        said = (("size", size, "rehearsal"), ("machine", machine, "local"), ("source", source, None))
-        options = "".join(f" --{key} {value}" for key, value, default in said if value != default)
-        raise stopped(f"curriculum prepare {name}{options}{' --append' if append else ''}")
+        raise stopped(again)
     rows = texts.summaries()
     left = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
     if as_json:
@@ -134,13 +135,13 @@ def prepare(
     for each in handed:
         print(f"{each.dataset}  {each.words}" + ("" if each.fresh else ": left as it is"))
     if handed:
-        print(f"they run without you: say `curriculum prepare {name}` again to see what is done")
+        print(f"they run without you: say `{again}` again to see what is done")
     open_console().print(prepared_view(rows, left))
 
 
 def run(
     name: Name,
-    size: Size = "rehearsal",
+    size: Size = "",
     machine: MachineName = "local",
     nproc_per_node: Annotated[
         int | None,
@@ -195,20 +196,18 @@ def run(
             print(line)
         return
     outcome = orchestrator.run(request)
-    at_size = f" --size {size}" if size != "rehearsal" else ""
     if outcome.handed:
         for handed in outcome.handed:
             print(f"{handed.stage}  {handed.words}" + ("" if handed.fresh else ": left as it is"))
         for line in outcome.unmeasured:
             print(f"not measured: {line}")
-        print(f"they run without you; ask with `curriculum status {name}{at_size}`")
+        print(f"they run without you; ask with `curriculum status {name}{project.options(size)}`")
         return
     if node_rank and not outcome.stopped:
         print(f"node {node_rank}: every stage is done")
         return
     if outcome.stopped:
-        on_machine = f" --machine {machine}" if machine != "local" else ""
-        raise stopped(f"curriculum run {name}{at_size}{on_machine}")
+        raise stopped(f"curriculum run {name}{project.options(size, machine)}")
     rows = results.edges(project, outcome.compiled)
     console.print("\nheld-out loss (nats a token)", style="bold")
     console.print(result_view(rows, sorted(outcome.compiled.sources)))
@@ -222,11 +221,15 @@ def run(
     shown = os.path.relpath(folder)
     console.print(f"\nthe run: {shown}")
     console.print(f"the curves: {shown}/held-out.svg")
-    console.print(f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}{at_size}")
+    console.print(
+        f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}{project.options(size)}"
+    )
     for line in outcome.unmeasured:
         console.print(f"not measured: {line}")
     if outcome.unmeasured:
-        console.print(f"all is trained and saved; what is left: curriculum eval {name}{at_size}")
+        console.print(
+            f"all is trained and saved; what is left: curriculum eval {name}{project.options(size)}"
+        )
 
 
 def _stretch(words: str) -> dict[str, int]:
@@ -239,7 +242,7 @@ def _stretch(words: str) -> dict[str, int]:
     return {"from_step": int(first), "steps": int(last) - int(first)}
 
 
-def stop(name: Name, size: Size = "rehearsal") -> None:
+def stop(name: Name, size: Size = "") -> None:
     """Ask a running curriculum to save and end."""
     from curriculum import orchestrator
 
@@ -268,7 +271,7 @@ def branch(
     reset_optimizer: Annotated[
         bool, typer.Option("--reset-optimizer", help="begin with fresh optimizer state")
     ] = False,
-    size: Size = "rehearsal",
+    size: Size = "",
     machine: MachineName = "local",
 ) -> None:
     """Write a variant that leaves a curriculum at a checkpoint, keep that checkpoint, and show its plan."""
@@ -291,4 +294,4 @@ def branch(
     parting = first_parting(made.parent.stages, made.compiled.stages)
     console.print(f"\nbeside {made.parent.curriculum} as it goes on", style="bold")
     console.print(parting_view(parting, made.parent.curriculum, name))
-    console.print(branched_view(made))
+    console.print(branched_view(made, project.options(size, machine)))

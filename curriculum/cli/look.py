@@ -24,7 +24,7 @@ from curriculum.cli.words import (
 
 def status(
     name: NameOrAll = None,
-    size: Size = "rehearsal",
+    size: Size = "",
     follow: Annotated[
         bool, typer.Option("--follow", help="watch it run, from any terminal; Ctrl-C leaves it running")
     ] = False,
@@ -66,7 +66,7 @@ def compare(
             help="two curricula or more; the first is compared against", autocompletion=completion.curricula
         ),
     ],
-    size: Size = "rehearsal",
+    size: Size = "",
     machine: MachineName = "local",
     against: Annotated[
         str | None,
@@ -108,12 +108,7 @@ def compare(
         with supervisor.stop_on_signals() as stop:
             filled = evaluation.fill(request, comparison, texts, stop)
         if filled.stopped:
-            chosen = "".join(
-                f" --{key} {value}"
-                for key, value, default in (("size", size, "rehearsal"), ("machine", machine, "local"))
-                if value != default
-            )
-            raise stopped(f"curriculum compare {' '.join(names)}{chosen}")
+            raise stopped(f"curriculum compare {' '.join(names)}{project.options(size, machine)}")
         left = filled.left
         comparison = put_side_by_side(project, lineages, against)
     else:
@@ -150,7 +145,7 @@ def report(
             help="one curriculum, or several to see side by side", autocompletion=completion.curricula
         ),
     ],
-    size: Size = "rehearsal",
+    size: Size = "",
     to: Annotated[
         Path | None, typer.Option("--to", help="the HTML file; without it, beside the runs of that size")
     ] = None,

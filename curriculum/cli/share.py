@@ -30,7 +30,7 @@ def export(
         ),
     ],
     to: Annotated[Path, typer.Option(help="the directory to write, which must not exist")],
-    size: Size = "rehearsal",
+    size: Size = "",
     dtype: Annotated[
         Literal["source", "fp32", "bf16"],
         typer.Option(help="of the weights; source: as trained, fp32, or as the imported directory"),
@@ -51,7 +51,7 @@ def export(
     with supervisor.stop_on_signals() as stop:
         done = exports.export(request, found, to, dtype, stop)
     if done is None:
-        raise stopped(f"curriculum export {address} --size {size} --to {to}")
+        raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")
     console.print(written_view(to, exports.written(found.address), done))
 
 
@@ -80,7 +80,7 @@ def import_(
     console = open_console()
     console.print(found_view(importing.found(made)))
     console.print(f"wrote {os.path.relpath(path)}: rate, batch, lengths and mixture are yours to edit")
-    console.print(f"next: curriculum plan {name} --size full")
+    console.print(f"next: curriculum plan {name}{project.options('full')}")
 
 
 def eval_(
@@ -115,7 +115,7 @@ def eval_(
         bool,
         typer.Option("--confirm-run-unsafe-code", help="allow tasks that run code which the model wrote"),
     ] = False,
-    size: Size = "rehearsal",
+    size: Size = "",
     machine: MachineName = "local",
     as_json: AsJson = False,
 ) -> None:
@@ -173,7 +173,7 @@ def eval_(
         done, left = not caught_up.stopped, caught_up.left
     if not done:
         tried = f" --tasks {','.join(names)}" if names else ""
-        raise stopped(f"curriculum eval {address} --size {size}{tried}")
+        raise stopped(f"curriculum eval {address}{project.options(size, machine)}{tried}")
     known = benchmarks.by_point(project, [compiled])
     shown = [(point, scores) for point, scores in known.items() if only in (None, str(point))]
     if as_json:

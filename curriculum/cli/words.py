@@ -31,8 +31,15 @@ NameOrAll = Annotated[
     typer.Argument(help="one curriculum; all of them without", autocompletion=completion.curricula),
 ]
 Size = Annotated[
-    str, typer.Option(help="what is scaled: a name in sizes.yaml", autocompletion=completion.sizes)
+    str,
+    typer.Option(
+        help="what is scaled: a name in sizes.yaml",
+        show_default="rehearsal, or the only one",
+        callback=lambda said: said or open_project().default_size,
+        autocompletion=completion.sizes,
+    ),
 ]
+"""Never empty where a verb sees it."""
 MachineName = Annotated[
     str,
     typer.Option(

@@ -238,7 +238,7 @@ def _environments(found: list[tuple[str, Mapping[str, Any]]]) -> str:
 
 def reproduce(story: Story) -> str:
     """The commands that give the same again, and the files they read."""
-    size = "" if story.size == "rehearsal" else f" --size {story.size}"
+    size = f" --size {story.size}"
     names = [shlex.quote(lineage.name) for lineage in story.lineages]
     commands = [f"curriculum {verb} {name}{size}" for name in names for verb in ("plan", "run", "verify")]
     commands.append(f"curriculum report {' '.join(names)}{size}")

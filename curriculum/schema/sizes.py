@@ -61,7 +61,7 @@ class SizeEntry(Entry):
 
 
 class SizesFile(RootModel[Any]):
-    """sizes.yaml: what is scaled; part of a run's identity."""
+    """sizes.yaml: what is scaled; part of a run's identity. Unsaid, it is `rehearsal`, or the only one there is."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
     root: dict[Name, SizeEntry]

@@ -57,11 +57,10 @@ def prepared_view(rows: list[dict[str, Any]], left: Sequence[str] = ()) -> Rende
     return Group(drawn, *map(Text, lines))
 
 
-def branched_view(made: Branch) -> RenderableType:
-    """What `curriculum branch` wrote and kept, and the commands that come next."""
+def branched_view(made: Branch, options: str) -> RenderableType:
+    """What `curriculum branch` wrote and kept, and the command that comes next, with these `options`."""
     point = f"{made.leaves.name} at {show_exact(made.leaves.stop)} tokens"
-    size = made.compiled.size_name
-    command = f"curriculum run {made.name}" + (f" --size {size}" if size != "rehearsal" else "")
+    command = f"curriculum run {made.name}{options}"
     kept = (
         f"kept for it: the checkpoint of {point}"
         if made.checkpoint
