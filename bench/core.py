@@ -138,14 +138,15 @@ Step = Callable[[Any], float]
 
 
 def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
-    """The step of runner/train.py, with nothing left out of it but the plan."""
+    """runner/step.py as the loop calls it, with nothing left out of it but the plan."""
     from types import SimpleNamespace
 
     import numpy as np
     import torch
 
-    from runner import attention, data, distributed, optim, sharding, train
+    from runner import attention, data, distributed, optim, sharding
     from runner.model import Llama
+    from runner.step import forward_backward, update
 
     bf16 = case.bf16 or "bf16" in name
     request = attention.Request(
@@ -161,15 +162,17 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
         model, ranks, sharding="auto", bf16=bf16, activation_checkpointing="none", compile_blocks=compiles
     )
     optimizer = optim.adamw(model, {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "decay": "all"})
-    plan: Any = SimpleNamespace(batch_tokens=case.batch * case.length, batch_sequences=case.batch)
+    plan: Any = SimpleNamespace(
+        batch_tokens=case.batch * case.length,
+        batch_sequences=case.batch,
+        optimizer={"clip_norm": 1.0},
+        lr=lambda step: 1e-3,
+    )
 
     def step(tokens: Any) -> float:
         read = data.Batch(0, tokens.cpu().numpy(), np.zeros(case.batch, np.int32), ("text",))
-        losses = train.forward_backward(model, read, case.micro, plan)
-        optim.clip(model, 1.0)
-        optim.set_learning_rate(optimizer, 1e-3)
-        optimizer.step()
-        optimizer.zero_grad()
+        losses = forward_backward(model, read, case.micro, plan)
+        update(model, optimizer, plan, 0, ranks)
         return float(losses.sum()) / plan.batch_tokens
 
     return step

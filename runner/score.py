@@ -15,9 +15,10 @@ from curriculum.errors import PlanError
 from curriculum.job import DONE, STOPPED, EvaluateJob
 from curriculum.plan import StagePlan
 from runner import checkpoint, data, determinism, evaluate, sharding
+from runner.assembly import build, micro_batch
 from runner.distributed import Ranks
 from runner.preemption import StopFlag
-from runner.train import build, losses, micro_batch
+from runner.step import losses
 
 
 def score(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:

@@ -25,9 +25,12 @@ TRAINING_CODE = (
         f"curriculum/{name}.py"
         for name in ("mixing", "passes", "permutation", "plan", "readings", "schedule")
     ),
-    *("curriculum/shards/*.py", "runner/attention.py", "runner/checkpoint.py", "runner/data.py"),
-    *("runner/determinism.py", "runner/distributed.py", "runner/exactness.py", "runner/loss.py"),
-    *("runner/model.py", "runner/optim.py", "runner/sharding.py", "runner/train.py"),
+    "curriculum/shards/*.py",
+    *(
+        f"runner/{name}.py"
+        for name in ("assembly", "attention", "checkpoint", "data", "determinism", "distributed", "exactness")
+    ),
+    *(f"runner/{name}.py" for name in ("loss", "model", "optim", "sharding", "state", "step", "train")),
 )
 """What decides which bits a step computes; of everything else an edit is on record and not asked about."""
 ASKED = {"torch", "numpy", "processor", "device", "training_code"}

@@ -20,6 +20,7 @@ from curriculum.__main__ import main
 from curriculum.errors import NotFound, PlanError, RunFailed
 from curriculum.project import Project
 from runner import distributed, preemption, train
+from runner.state import State
 
 Run = Callable[..., Any]
 SOURCES = """\
@@ -310,7 +311,7 @@ def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
     assert isinstance(job, jobs.TrainJob)
     honest = train.count
 
-    def forgetful(state: train.State, *rest: Any) -> Any:
+    def forgetful(state: State, *rest: Any) -> Any:
         counted = honest(state, *rest)
         state.windows["prose"] -= state.step == 3
         return counted

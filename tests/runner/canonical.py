@@ -16,9 +16,10 @@ import numpy as np
 import ranks as steps
 import torch
 
-from runner import checkpoint, data, distributed, exactness, optim, sharding, train
+from runner import checkpoint, data, distributed, exactness, optim, sharding
 from runner.distributed import Ranks
 from runner.model import Llama, ModelConfig, initialise
+from runner.step import forward_backward
 
 BATCH, MICRO, STEPS, SAVED = 16, 2, 5, 2
 MESHES = {1: {"(1, 1)": 1}, 2: {"(1, 2)": 2, "(2, 1)": 1}, 4: {"(1, 4)": 4, "(2, 2)": 2, "(4, 1)": 1}}
@@ -49,7 +50,7 @@ def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, t
 
 def take(model: Llama, optimizer: torch.optim.Optimizer, step: int, ranks: Ranks) -> float:
     groups = exactness.groups_of(PLAN, MICRO, ranks)
-    train.forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
+    forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
     norm = optim.clip(model, 0.5, exactness.gradient_norm(model, ranks))
     optim.set_learning_rate(optimizer, 1e-2)
     optimizer.step()

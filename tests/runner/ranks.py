@@ -20,7 +20,8 @@ from curriculum.schedule import LearningRate
 from runner import checkpoint, data, distributed, optim, sharding
 from runner.distributed import Ranks
 from runner.model import Llama, ModelConfig, initialise
-from runner.train import State, count, forward_backward, losses
+from runner.state import State
+from runner.step import count, forward_backward, losses
 
 LENGTH, BATCH, STEPS = 16, 8, 4
 MODEL: dict[str, Any] = {

@@ -80,7 +80,7 @@ def test_native_sums_do_differ_so_that_canonical_ones_are_worth_their_cost(repor
     model, optimizer = canonical.build(small.ALONE, bf16=False, canonical=False)
     for step in range(canonical.STEPS):
         read = canonical.batch(step, small.ALONE, 1)
-        canonical.train.forward_backward(model, read, canonical.MICRO, canonical.PLAN)
+        canonical.forward_backward(model, read, canonical.MICRO, canonical.PLAN)
         canonical.optim.clip(model, 0.5)
         canonical.optim.set_learning_rate(optimizer, 1e-2)
         optimizer.step()

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from curriculum.errors import DataError, PlanError
 from curriculum.plan import StagePlan
-from runner import data, train
+from runner import data
 from runner.model import Llama, ModelConfig, initialise
+from runner.step import forward_backward, hidden, losses
 
 END = 3
 FULL = ("--size", "full")
@@ -79,12 +80,12 @@ def test_a_masked_batch_gives_each_document_the_states_that_it_has_on_its_own(mo
     bounds = data.document_bounds(tokens, END)
     assert len(bounds) > 12
     with torch.no_grad():
-        together = train.hidden(model, torch.from_numpy(tokens), bounds).flatten(0, 1)
+        together = hidden(model, torch.from_numpy(tokens), bounds).flatten(0, 1)
         flat = torch.from_numpy(tokens[:, :-1]).flatten()
         for begin, end in itertools.pairwise(bounds.tolist()):
             alone = model(flat[None, begin:end])[0]
             torch.testing.assert_close(together[begin:end], alone, rtol=1e-5, atol=1e-6)
-        unmasked = train.hidden(model, torch.from_numpy(tokens), None).flatten(0, 1)
+        unmasked = hidden(model, torch.from_numpy(tokens), None).flatten(0, 1)
     first = slice(*bounds[:2].tolist())
     torch.testing.assert_close(together[first], unmasked[first], rtol=1e-5, atol=1e-6)
     assert not torch.allclose(together, unmasked, atol=1e-2)
@@ -94,7 +95,7 @@ def test_a_masked_batch_gives_each_document_the_states_that_it_has_on_its_own(mo
 def test_the_gradient_of_a_masked_step_is_that_of_its_documents_one_by_one(model: Llama, micro: int) -> None:
     plan, tokens = masked_plan(), rows(8, 2)
     model.zero_grad()
-    train.forward_backward(model, batch_of(tokens), micro, plan)
+    forward_backward(model, batch_of(tokens), micro, plan)
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     inputs = torch.from_numpy(tokens[:, :-1].copy()).flatten()
@@ -110,9 +111,9 @@ def test_the_gradient_of_a_masked_step_is_that_of_its_documents_one_by_one(model
 def test_held_out_losses_are_masked_as_the_training_is(model: Llama) -> None:
     tokens = torch.from_numpy(rows(4, 3))
     with torch.no_grad():
-        masked, plain = train.losses(model, tokens, END), train.losses(model, tokens)
+        masked, plain = losses(model, tokens, END), losses(model, tokens)
         bounds = data.document_bounds(tokens.numpy(), END)
-        states = train.hidden(model, tokens, bounds) @ model.head.weight.T
+        states = hidden(model, tokens, bounds) @ model.head.weight.T
     wanted = torch.nn.functional.cross_entropy(
         states.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
     )

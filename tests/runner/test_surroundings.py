@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -55,3 +56,18 @@ def test_comments_and_docstrings_are_no_other_training_code(tmp_path: Path) -> N
 def test_every_file_that_the_training_code_names_is_there() -> None:
     root = Path(surroundings.__file__).parents[1]
     assert all(list(root.glob(pattern)) for pattern in surroundings.TRAINING_CODE)
+
+
+def test_every_room_that_computes_a_step_counts_as_training_code() -> None:
+    root = Path(surroundings.__file__).parents[1]
+    listed = {path for pattern in surroundings.TRAINING_CODE for path in root.glob(pattern)}
+    for pattern in surroundings.TRAINING_CODE:
+        assert list(root.glob(pattern)), pattern
+    reached, left = set(), [root / "runner/step.py", root / "runner/assembly.py", root / "runner/state.py"]
+    while left:
+        reached.add(path := left.pop())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "runner":
+                inside = (node.module or "").split(".")[1:] or [alias.name for alias in node.names]
+                left += {root / f"runner/{name}.py" for name in inside} - reached
+    assert reached <= listed

@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from curriculum.errors import PlanError
-from runner import distributed, train
+from runner import assembly, distributed, train
 from runner.model import Llama, ModelConfig, initialise
+from runner.state import State
+from runner.step import count, forward_backward, losses
 
 FP32 = [name for name, setting in steps.SETTINGS.items() if not setting.bf16]
 
@@ -84,13 +86,13 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
     model = Llama(ModelConfig.from_json(plan.model))
     initialise(model, plan.seed)
     step = steps.batch(plan, 0, small.ALONE)
-    slots = train.forward_backward(model, step, 2, plan)
-    state = train.State(0, 0)
-    sums, windows = train.count(state, step, slots, True, small.ALONE)
+    slots = forward_backward(model, step, 2, plan)
+    state = State(0, 0)
+    sums, windows = count(state, step, slots, True, small.ALONE)
     gradient = model.norm.weight.grad.clone()
 
     model.zero_grad()
-    each = train.losses(model, torch.from_numpy(step.tokens)).double()
+    each = losses(model, torch.from_numpy(step.tokens)).double()
     values = each.detach()
     for number in range(len(plan.names)):
         expected = float(values[torch.from_numpy(step.source == number)].sum())
@@ -119,13 +121,13 @@ def test_something_is_due_when_a_multiple_of_its_interval_was_passed(
 def test_micro_batches_divide_a_ranks_share_and_one_that_does_not_is_refused() -> None:
     plan = steps.small_plan(batch=24)
     two = distributed.Ranks(0, 2, 2, torch.device("cpu"))
-    assert train.micro_batch(plan, None, two) == 12
-    assert train.micro_batch(plan, 4, two) == 4
+    assert assembly.micro_batch(plan, None, two) == 12
+    assert assembly.micro_batch(plan, 4, two) == 4
     with pytest.raises(PlanError, match=r"`micro_batch: 5` does not divide 12"):
-        train.micro_batch(plan, 5, two)
+        assembly.micro_batch(plan, 5, two)
 
 
 def test_a_step_too_long_for_one_pass_is_cut_into_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(train.MICRO_BATCH_TOKENS, "cpu", 5 * steps.LENGTH)
+    monkeypatch.setitem(assembly.MICRO_BATCH_TOKENS, "cpu", 5 * steps.LENGTH)
     plan = steps.small_plan(batch=12)
-    assert train.micro_batch(plan, None, small.ALONE) == 4
+    assert assembly.micro_batch(plan, None, small.ALONE) == 4
