@@ -25,15 +25,15 @@ class Defect:
 DEFECTS = (
     Defect(
         "retention keeps the oldest checkpoints",
-        "runner.train",
-        "    for doomed in old[: -job.keep_last or None]:\n",
-        "    for doomed in old[job.keep_last :]:\n",
+        "runner.saves",
+        "        for doomed in old[: -self._job.keep_last or None]:\n",
+        "        for doomed in old[self._job.keep_last :]:\n",
         "R1",
     ),
     Defect(
         "the ledger is not cut back to the checkpoint that is gone on from",
         "runner.train",
-        "        ledger.cut_back(folder / ledger.LEDGER, state.position)\n",
+        "        ledger.cut_back(self.folder / ledger.LEDGER, at)\n",
         "",
         "R1",
     ),
@@ -55,15 +55,15 @@ DEFECTS = (
     Defect(
         "a resumed run goes on one step too far",
         "runner.train",
-        "        first_step=state.step,\n        last_step=last_step,\n",
-        "        first_step=state.step + (state.saved_at is not None),\n        last_step=last_step,\n",
+        "            first_step=self.state.step,\n",
+        "            first_step=self.state.step + (self.state.saved_at is not None),\n",
         "R1",
     ),
     Defect(
         "the count of what was read begins anew",
-        "runner.train",
-        '    windows = {**dict.fromkeys(plan.names, 0), **value["windows"]}\n',
-        "    windows = dict.fromkeys(plan.names, 0)\n",
+        "runner.state",
+        '        windows={**dict.fromkeys(plan.names, 0), **value["windows"]},\n',
+        "        windows=dict.fromkeys(plan.names, 0),\n",
         "R1",
     ),
     Defect(
@@ -76,7 +76,7 @@ DEFECTS = (
     Defect(
         "a stop does not save",
         "runner.train",
-        "            if lacking is None:\n                save()\n",
+        "        if lacking is None:\n            self.save()\n",
         "",
         "R14",
     ),
