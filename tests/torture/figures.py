@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ("smoke", "gate", "long")
@@ -115,7 +116,10 @@ def scratch() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def mutated(module: str, *changes: tuple[str, str]) -> Iterator[None]:
-    """Run with a module made from a changed copy of its source, each old text standing there exactly once."""
+    """Run with a module made from a changed copy of its source, each old text standing there exactly once.
+
+    Functions and classes that other modules took out of it are changed there too.
+    """
     found = importlib.import_module(module)
     assert found.__file__
     source = Path(found.__file__).read_text()
@@ -124,12 +128,21 @@ def mutated(module: str, *changes: tuple[str, str]) -> Iterator[None]:
         assert text.count(old) == 1, f"{module}: {text.count(old)} times:\n{old}"
         text = text.replace(old, new)
     before = dict(found.__dict__)
+    elsewhere: list[tuple[types.ModuleType, str, Any]] = []
     try:
         exec(compile(text, found.__file__, "exec"), found.__dict__)
+        for other in [*modules_named("curriculum"), *modules_named("runner")]:
+            for name, value in list(vars(other).items()):  # whoever took a name out of the module gets the new one
+                new = found.__dict__.get(name)
+                if other is not found and value is before.get(name) and new is not value and callable(new):
+                    elsewhere.append((other, name, value))
+                    setattr(other, name, new)
         yield
     finally:
         found.__dict__.clear()
         found.__dict__.update(before)
+        for other, name, value in elsewhere:
+            setattr(other, name, value)
 
 
 def modules_named(prefix: str) -> list[types.ModuleType]:
