@@ -6,15 +6,15 @@ strictly ahead of a begun stage's last checkpoint is accepted on request, the ol
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from curriculum import checkpoints, diff, durable
-from curriculum.errors import Busy, Drift, Place, PlanError
+from curriculum.errors import Busy, Drift, Place
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
-from curriculum.runs import DONE, LOCK, PLAN, SUPERVISED, stage_folder
+from curriculum.ran import Departure, departures
+from curriculum.runs import LOCK, PLAN, SUPERVISED, stage_folder
 from curriculum.units import show_exact
 
 
@@ -24,60 +24,21 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, p
     Before the text is `prepared`, what it decides is left out of the comparison and nothing is accepted yet: so
     an edit is refused before hours of preparation, and data that is merely not here is no difference.
     """
-    for stage in compiled.stages:
-        folder = stage_folder(project, compiled, stage)
-        path = folder / PLAN
-        checkpoints.refuse_links(folder)
-        if not path.exists():
+    for departure in departures(project, compiled, prepared=prepared):
+        if departure.saved is None:
+            if prepared:  # nothing was saved under the old plan: nothing is lost with it
+                _replace(project, compiled, departure)
             continue
-        stored = StagePlan.load(path)
-        plan = stage.plan if prepared else _as_if_prepared(stage.plan, stored)
-        if stored.fingerprint == plan.fingerprint:
-            continue
-        last = checkpoints.latest(folder / "checkpoints")
-        if last is None:
-            if prepared:
-                _replace(
-                    folder, stage, stored
-                )  # nothing was saved under the old plan: nothing is lost with it
-            continue
-        if stage.stop <= last.position and _same_until(stored, plan, min(last.position, stage.stop)):
-            continue  # this lineage leaves the stage before the change
-        ahead = _same_until(stored, plan, last.position) and not (folder / DONE).exists()
-        if not (ahead and accept):
-            raise _drift(project, compiled, stage, stored, plan, last.position, ahead)
+        if not (departure.ahead and accept):
+            raise _drift(project, compiled, departure, departure.saved)
         if not prepared:
             return  # what follows is compared once the change is carried out
-        _replace(folder, stage, stored)
+        _replace(project, compiled, departure)
 
 
-def _as_if_prepared(plan: StagePlan, stored: StagePlan) -> StagePlan:
-    """`plan` with what only prepared text can tell taken from the plan that ran.
-
-    Its history too: the stages before were compared already, each with its own plan.
-    """
-    sources = {
-        name: stored.sources[name]
-        if name in stored.sources and any(segment.digest is None for segment in source.segments)
-        else source
-        for name, source in plan.sources.items()
-    }
-    tokenizer = plan.tokenizer if plan.tokenizer.get("digest") else stored.tokenizer
-    parent = stored.parent if plan.parent and stored.parent else plan.parent
-    return replace(plan, sources=sources, tokenizer=tokenizer, parent=parent)
-
-
-def _drift(
-    project: Project,
-    compiled: Compiled,
-    stage: CompiledStage,
-    stored: StagePlan,
-    plan: StagePlan,
-    saved: int,
-    ahead: bool,
-) -> Drift:
-    old, new = diff.Stretch(stage.name, stored, stored.end), diff.Stretch(stage.name, plan, plan.end)
-    compared = diff.compare((old,), (new,))
+def _drift(project: Project, compiled: Compiled, departure: Departure, saved: int) -> Drift:
+    stage, stored, plan = departure.stage, departure.stored, departure.plan
+    compared = departure.compared()
     if compared.same:  # the parameters have parted, the functions have not, as far as anyone can see
         return Drift(
             f"`{stage.name}` has begun with a plan that other numbers describe now, though no step was found to "
@@ -93,7 +54,7 @@ def _drift(
         for number, entry in enumerate(sorted(moved, key=lambda e: -abs(e.difference))[:3])
     )
     wording = "from" if first.exact else "at the latest from"
-    if ahead:
+    if departure.ahead:
         hint = "the change lies ahead of the last checkpoint: `--accept-change` goes on with it and keeps the old plan"
     else:
         hint = _way_out(compiled, stage, stage_folder(project, compiled, stage), first.same_until)
@@ -144,19 +105,14 @@ def _place(project: Project, stage: CompiledStage, stored: StagePlan, plan: Stag
     return setting.place(keys.get(what, what.removeprefix("the ")))
 
 
-def _same_until(stored: StagePlan, new: StagePlan, position: int) -> bool:
-    try:
-        return stored.history(position) == new.history(position)
-    except PlanError:  # one of the two has no step boundary there
-        return False
-
-
-def _replace(folder: Path, stage: CompiledStage, stored: StagePlan) -> None:
+def _replace(project: Project, compiled: Compiled, departure: Departure) -> None:
     """Put the stage's plan in the place of the one that was compared, while nobody supervises or trains it."""
+    stage = departure.stage
+    folder = stage_folder(project, compiled, stage)
     watching = durable.Lock(folder / SUPERVISED, f"`{stage.name}`")
     watching.acquire(wait_seconds=1.0)
     with watching, durable.Lock(folder / LOCK, f"`{stage.name}`"):
-        if StagePlan.load(folder / PLAN).fingerprint != stored.fingerprint:
+        if StagePlan.load(folder / PLAN).fingerprint != departure.stored.fingerprint:
             raise Busy(
                 f"another process has just put another plan for `{stage.name}` in place",
                 hint="say the same command again",

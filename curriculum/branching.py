@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, runs
+from curriculum import checkpoints, corpora, durable, ran, runs
 from curriculum.errors import CheckpointError, PlanError
 from curriculum.lineage import Address, Leg, legs_to, length_in_tokens, lineage
 from curriculum.planner import Compiled, CompiledStage
@@ -29,13 +29,17 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """A variant as written: its compiled lineage, its parent's, and where the two part."""
+    """A variant as written: its compiled lineage and its parent's, as far as that was trained by what was trained.
+
+    `departed` says where the parent's files describe something else by now.
+    """
 
     name: str
     text: str
     compiled: Compiled
     provenance: Mapping[str, str]
     parent: Compiled
+    departed: tuple[str, ...]
     leaves: CompiledStage
     checkpoint: checkpoints.Checkpoint | None
 
@@ -49,7 +53,9 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     project.check_is_new(name)
     text = draft(project, address, name, change)
     compiled, texts = corpora.compile_with_texts(project.drafting(name, text), name, size)
-    parent, _ = corpora.compile_with_texts(project, address.curriculum, size)
+    parent, departed = ran.as_trained(
+        project, corpora.compile_with_texts(project, address.curriculum, size)[0]
+    )
     own = next(stage for stage in compiled.stages if stage.setting.curriculum == name)
     assert own.parent is not None
     leaves = own.parent
@@ -70,6 +76,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
         compiled=compiled,
         provenance=texts.provenance_lines(),
         parent=parent,
+        departed=departed,
         leaves=leaves,
         checkpoint=checkpoint,
     )

@@ -9,11 +9,12 @@ files as they are now, and nothing is ever written. Whatever cannot be answered 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from curriculum import corpora, durable, results, runs, summary, trace, whereabouts
+from curriculum import corpora, durable, ran, results, runs, summary, trace, whereabouts
 from curriculum.diff import Comparison, compare, sides
 from curriculum.errors import PlanError
 from curriculum.planner import Compiled
@@ -110,13 +111,19 @@ class ProjectTables:
 
 
 class PlanTables:
-    """A compiled curriculum. `summary` is all that `curriculum plan --json` tells."""
+    """A compiled curriculum. `summary` is all that `curriculum plan --json` tells.
+
+    What a step reads is answered by the plans that trained it, also where the files were edited since, with a warning.
+    """
 
     def __init__(self, project: Project, compiled: Compiled, texts: corpora.Texts, told: Row) -> None:
         self._project = project
         self.compiled = compiled
         self.summary = told
         self._texts = texts
+        self._trained, lines = ran.as_trained(project, compiled)
+        for line in lines:
+            warnings.warn(line, stacklevel=3)
 
     def __repr__(self) -> str:
         stages = " -> ".join(f"{stage.name}" for stage in self.compiled.stages)
@@ -199,7 +206,7 @@ class PlanTables:
         if document is None and (source is None or span is None):
             raise PlanError("nothing to trace", hint='`document="ID"`, or `source="S", span="0:100"`')
         found = whereabouts.trace(
-            self._project, [self.compiled], self._texts, document=document, source=source, span=span
+            self._project, [self._trained], self._texts, document=document, source=source, span=span
         )
         if any(stage["steps"] is None for stage in found["stages"]):
             raise PlanError(
@@ -216,7 +223,7 @@ class PlanTables:
         ]
 
     def _batch(self, step: int, text: bool) -> Row:
-        return trace.batch(self.compiled, self._texts, step, text=text)
+        return trace.batch(self._trained, self._texts, step, text=text)
 
 
 def _metrics(line: Row, compiled: Compiled) -> Row:

@@ -241,6 +241,7 @@ def _train(
 def outline(request: Run, compiled: Compiled) -> list[str]:
     """What `run` would write and start now, stage by stage, without doing it."""
     check_machine(request, compiled, only_shown=True)
+    check_begun(request.project, compiled, accept=request.accept_change, prepared=False)
     if request.machine_entry.launcher == "slurm":
         trained = {
             s.name for s in compiled.stages if is_finished(stage_folder(request.project, compiled, s), s)

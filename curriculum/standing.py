@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from curriculum import checkpoints, corpora, durable, queued, results, runs, stopping
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
@@ -12,6 +12,7 @@ from curriculum.following import last_line
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
+from curriculum.ran import departures
 
 PLANNED, BEGUN, RUNNING, DONE = "planned", "begun", "running", "done"
 QUEUED, FAILED = queued.QUEUED, queued.FAILED
@@ -32,6 +33,7 @@ class Stage:
 
     `job` says how the cluster's job for it (or, once it is trained, for its tasks) stands, where that has more to do
     or failed.
+    `departed` says how the files part from what was trained.
     `unsaved` says why a stop within the grace of its machine cannot save first, where that was measured.
     """
 
@@ -47,6 +49,7 @@ class Stage:
     held_out: Mapping[str, float]
     held_out_at: int | None
     job: str | None = None
+    departed: str | None = None
     unsaved: str | None = None
 
     @property
@@ -119,8 +122,12 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
             where = str(error.place) if error.place else None
             refused.append(Refused(name=curriculum, why=error.what, where=where))
     passing: dict[str, list[str]] = {}
+    departed: dict[str, str] = {}
     furthest: dict[str, CompiledStage] = {}
     for curriculum, lineage in compiled.items():
+        for each in departures(project, lineage):
+            if each.saved is not None and each.stage.name not in departed:
+                departed[each.stage.name] = each.words()
         for stage in lineage.stages:
             passing.setdefault(stage.name, []).append(curriculum)
             if stage.name not in furthest or stage.stop > furthest[stage.name].stop:
@@ -132,7 +139,10 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
     for curriculum, lineage in compiled.items():
         own = [stage for stage in lineage.stages if stage.setting.curriculum == curriculum]
         shown = tuple(
-            _stage(project, lineage, furthest[stage.name], passing[stage.name])
+            replace(
+                _stage(project, lineage, furthest[stage.name], passing[stage.name]),
+                departed=departed.get(stage.name),
+            )
             for stage in own
             if stage.name in wanted
         )

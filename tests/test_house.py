@@ -28,6 +28,7 @@ FLOORS: list[set[str]] = [
         "results",
         "summary",
         "runs",
+        "ran",
         "queued",
         "following",
         "standing",

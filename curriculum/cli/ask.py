@@ -15,10 +15,10 @@ from curriculum.cli.words import (
     Name,
     Names,
     Size,
-    compiled_with_texts,
     open_console,
     open_project,
     print_json,
+    trained_with_texts,
 )
 
 
@@ -38,7 +38,7 @@ def batch(
     if (rank is None) != (of is None):
         raise PlanError("`--rank` and `--of` go together", hint="as in `--rank 0 --of 2`")
     project = open_project()
-    compiled, texts = compiled_with_texts(project, name, size)
+    compiled, texts = trained_with_texts(project, name, size)
     listing = trace.batch(compiled, texts, step, rank=rank, ranks=of, text=text)
     if as_json:
         print_json(listing)
@@ -75,7 +75,7 @@ def trace(
             hint="`--document ID`, `--source S --range 0:100` or `--source S --shard 3`",
         )
     project = open_project()
-    both = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
+    both = [trained_with_texts(project, name, size) for name in dict.fromkeys(names)]
     compiled, texts = [each for each, _ in both], both[0][1]
     if shard is not None and source is not None:
         found = damage.shard(project, compiled, texts, source, shard, project.machine(machine), exact=exact)

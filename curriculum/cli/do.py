@@ -60,11 +60,13 @@ def plan(
     Several curricula fold into a tree: what they share is counted once.
     """
     from curriculum import harness, runs
+    from curriculum.ran import with_notes
     from curriculum.summary import summarise, summarise_tree
     from curriculum.view.plan import plan_view, tree_view
 
     project = open_project()
-    both = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
+    read = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
+    both = [(with_notes(project, compiled), texts) for compiled, texts in read]
     compiled, texts = both[0]
     if svg is not None or len(both) > 1:
         tree = summarise_tree([compiled for compiled, _ in both], machine, project.machine(machine))
@@ -293,5 +295,7 @@ def branch(
     console.print(plan_view(summary, made.compiled, made.provenance))
     parting = first_parting(made.parent.stages, made.compiled.stages)
     console.print(f"\nbeside {made.parent.curriculum} as it goes on", style="bold")
+    for line in made.departed:
+        console.print(f"note: {line}")
     console.print(parting_view(parting, made.parent.curriculum, name))
     console.print(branched_view(made, project.options(size, machine)))

@@ -64,6 +64,17 @@ def compiled_with_texts(project: Project, name: str, size: str) -> tuple[Compile
     return compile_with_texts(project, name, size)
 
 
+def trained_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, Texts]:
+    """The same, begun stages by the plans that trained them; where the files differ by now, stderr says so."""
+    from curriculum.ran import as_trained
+
+    compiled, texts = compiled_with_texts(project, name, size)
+    compiled, lines = as_trained(project, compiled)
+    for line in lines:
+        print(f"note: {line}", file=sys.stderr)
+    return compiled, texts
+
+
 def open_console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 

@@ -89,6 +89,8 @@ def _stage(stage: Stage) -> Text:
         line.append(f"\n{event}")
     if stage.job is not None:
         line.append(f"\n{stage.job}", style="red" if stage.state == FAILED else "dim")
+    if stage.departed is not None:
+        line.append(f"\n{stage.departed}", style="yellow")
     if stage.unsaved is not None:
         line.append(f"\n{stage.unsaved}", style="yellow")
     if stage.held_out:

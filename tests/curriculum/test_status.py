@@ -254,7 +254,7 @@ def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(
     staying = started(small_project, *words, **pipe)
     first = read_until(staying, "Waiting for it")
     assert "nothing of variant runs now: trunk/basic stands at 0 of 6,144 tokens" in first
-    assert "`curriculum run variant --size full` goes on" in first
+    assert "`curriculum run variant` goes on" in first
     run = started(small_project, "run", "variant", *FULL, stdout=subprocess.DEVNULL)
     shown = read_until(staying, "trunk/basic runs, attempt 1")
     leaving = started(small_project, *words, **pipe)
