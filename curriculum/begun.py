@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import checkpoints, diff, durable
-from curriculum.errors import Busy, Drift, Place
+from curriculum import checkpoints, durable
+from curriculum.errors import Busy, Drift
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
-from curriculum.ran import Departure, departures
+from curriculum.ran import Departure, departures, told
 from curriculum.runs import LOCK, PLAN, SUPERVISED, stage_folder
 from curriculum.units import show_exact
 
@@ -37,8 +37,7 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, p
 
 
 def _drift(project: Project, compiled: Compiled, departure: Departure, saved: int) -> Drift:
-    stage, stored, plan = departure.stage, departure.stored, departure.plan
-    compared = departure.compared()
+    stage, compared = departure.stage, departure.compared()
     if compared.same:  # the parameters have parted, the functions have not, as far as anyone can see
         return Drift(
             f"`{stage.name}` has begun with a plan that other numbers describe now, though no step was found to "
@@ -47,22 +46,19 @@ def _drift(project: Project, compiled: Compiled, departure: Departure, saved: in
             hint="put the files back as they were; `curriculum diff` shows both",
         )
     first = compared.parts[0]
-    labels = ", ".join(part.what for part in compared.parts)
     moved = [entry for entry in compared.moved if entry.difference]
     after = "".join(
         f"{'; after it ' if number == 0 else ', '}{entry.source} {entry.difference:+,} tokens"
         for number, entry in enumerate(sorted(moved, key=lambda e: -abs(e.difference))[:3])
     )
-    wording = "from" if first.exact else "at the latest from"
     if departure.ahead:
         hint = "the change lies ahead of the last checkpoint: `--accept-change` goes on with it and keeps the old plan"
     else:
         hint = _way_out(compiled, stage, stage_folder(project, compiled, stage), first.same_until)
     return Drift(
-        f"`{stage.name}` has begun with another plan: {labels} would change {wording} step "
-        f"{show_exact(first.step)} on ({show_exact(first.position)} tokens){after}. It is saved up to "
+        f"`{stage.name}` has begun with another plan: {told(compared, ' would change')}{after}. It is saved up to "
         f"{show_exact(saved)} tokens",
-        place=_place(project, stage, stored, plan, first.what),
+        place=departure.place(project),
         hint=hint,
     )
 
@@ -78,31 +74,6 @@ def _way_out(compiled: Compiled, stage: CompiledStage, folder: Path, position: i
     else:
         return f"put the files back, or give the edited curriculum a new name beside `{name}` (stages/NEW-NAME.yaml)"
     return f"put the files back, or give the change a curriculum of its own that branches from {at}"
-
-
-def _place(project: Project, stage: CompiledStage, stored: StagePlan, plan: StagePlan, what: str) -> Place:
-    """Where the first thing that differs is written."""
-    setting = stage.setting
-    if what == diff.TOKENS:
-        if (
-            stored.labels.get("mixture") == setting.mixture
-            and stored.blends[-1].weights != plan.blends[-1].weights
-        ):
-            return project.mixture(setting.mixture)[1].place(("weights",))
-        if stored.blends[0].ramp != plan.blends[0].ramp:
-            return setting.place("ramp")
-    keys = {
-        diff.RATE: "learning_rate",
-        diff.BATCH: "batch",
-        diff.END: "until",
-        diff.TOKENS: "mixture",
-        diff.RESET: "optimizer",
-        diff.HISTORY: "from",
-        diff.WEIGHTS: "from",
-        "document masking": "mask_documents",
-        "the sequence length": "sequence_length",
-    }
-    return setting.place(keys.get(what, what.removeprefix("the ")))
 
 
 def _replace(project: Project, compiled: Compiled, departure: Departure) -> None:

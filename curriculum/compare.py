@@ -7,19 +7,18 @@ same it is not taken, and that is said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from curriculum import ledger, results, runs
+from curriculum import checkpoints, diff, ledger, results, runs
 from curriculum.bootstrap import Estimate, paired
-from curriculum.diff import Parting, first_parting
-from curriculum.errors import Drift, NotFound, PlanError, did_you_mean
-from curriculum.plan import StagePlan
+from curriculum.errors import Drift, NotFound, did_you_mean
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
+from curriculum.ran import departures
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,7 +71,7 @@ class Comparison:
     domains: tuple[tuple[str, ...], ...]
     rows: tuple[Row, ...]
     measured: Mapping[Point, Measured]
-    partings: tuple[Parting, ...]
+    partings: tuple[diff.Comparison, ...]
     tokens: tuple[Mapping[str, int], ...]
 
     @property
@@ -118,9 +117,12 @@ class Comparison:
         return next((row for row in reversed(self.rows) if row.ends and row.points[number] is not None), None)
 
     def shared_end(self, first: int, second: int) -> Row | None:
-        """The last stage end that two variants share a row at."""
-        both = (row for row in reversed(self.rows) if row.ends and row.points[first] and row.points[second])
-        return next(both, None)
+        """The last stage end past their parting that two variants share a row at."""
+        for row in reversed(self.rows):
+            mine, other = row.points[first], row.points[second]
+            if row.ends and mine is not None and other is not None and mine != other:
+                return row
+        return None
 
 
 def compare(project: Project, lineages: Sequence[Compiled], against: str | None = None) -> Comparison:
@@ -149,9 +151,12 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
         trunk_stages=tuple(stage.name for stage in stages),
         general=tuple(sorted(general)),
         domains=tuple(tuple(sorted(_reads(compiled) - general)) for compiled in lineages),
-        rows=tuple(_rows(lineages, trunk, stages, measured)),
+        rows=tuple(_rows(lineages, trunk, stages, measured.keys() | _kept(project, lineages), measured)),
         measured=measured,
-        partings=tuple(first_parting(lineages[base].stages, compiled.stages) for compiled in lineages),
+        partings=tuple(
+            diff.compare(diff.stretches(lineages[base].stages), diff.stretches(compiled.stages))
+            for compiled in lineages
+        ),
         tokens=tuple(tokens_read(project, compiled, since=at) for compiled in lineages),
     )
 
@@ -179,9 +184,9 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "general": list(comparison.general),
         "domains": dict(zip(comparison.names, map(list, comparison.domains), strict=True)),
         "parts": {
-            name: {"step": at.step, "position": at.position, "what": list(at.what)}
+            name: [asdict(part) for part in parting.parts]
             for name, parting in zip(comparison.names, comparison.partings, strict=True)
-            if (at := parting.difference) is not None
+            if parting.parts
         },
         "tokens_since_trunk": dict(zip(comparison.names, map(dict, comparison.tokens), strict=True)),
         "sources": {
@@ -276,6 +281,7 @@ def _rows(
     lineages: Sequence[Compiled],
     trunk: Point | None,
     shared: Sequence[CompiledStage],
+    within_reach: Set[Point],
     measured: Mapping[Point, Measured],
 ) -> list[Row]:
     begin = trunk.position if trunk else 0
@@ -296,7 +302,7 @@ def _rows(
             for number, compiled in enumerate(lineages)
         ]
         rows.append(
-            Row(label, tuple(p if p and (n in here or p in measured) else None for n, p in enumerate(points)))
+            Row(label, tuple(p if n in here or p in within_reach else None for n, p in enumerate(points)))
         )
     taken = {point.position for row in rows for point in row.points if point is not None}
     positions = {point.position for point in measured if point.position > begin} - taken
@@ -305,6 +311,17 @@ def _rows(
         if len({point for point in found if point is not None}) > 1:
             rows.append(Row(None, found))
     return sorted(rows, key=lambda row: row.position)
+
+
+def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
+    """Where a checkpoint lies that can be measured yet."""
+    return {
+        Point(stage.name, kept.position)
+        for compiled in lineages
+        for stage in compiled.stages
+        for kept in checkpoints.found(runs.stage_folder(project, compiled, stage) / "checkpoints")
+        if kept.position <= stage.stop
+    }
 
 
 def _if(point: Point | None, measured: Mapping[Point, Measured]) -> Point | None:
@@ -320,19 +337,11 @@ def _reads(compiled: Compiled) -> set[str]:
 
 
 def _check_trained_as_written(project: Project, compiled: Compiled) -> None:
-    for stage in compiled.stages:
-        path = runs.stage_folder(project, compiled, stage) / runs.PLAN
-        if not path.exists():
-            continue
-        stored = StagePlan.load(path)
-        try:
-            same = stored.history(stage.stop) == stage.plan.history(stage.stop)
-        except PlanError:  # one of the two has no step boundary there
-            same = False
-        if not same:
+    for departure in departures(project, compiled):
+        if departure.saved is not None and not departure.ahead:
             raise Drift(
-                f"`{stage.name}` was trained by another plan than the files now say",
-                place=stage.setting.place("mixture"),
-                hint=f"`curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` shows what changed; "
+                f"`{departure.stage.name}` {departure.words()}",
+                place=departure.place(project),
+                hint=f"`curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}` compares the two; "
                 "put the files back, or give the curriculum a new name",
             )

@@ -8,12 +8,12 @@ on together past the trunk are a trial and its control.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
 from curriculum.bootstrap import Estimate
-from curriculum.compare import Comparison, Row, shared_trunk
+from curriculum.compare import Comparison, Point, Row, shared_trunk
 from curriculum.units import show_exact
 
 SHOWN, NOT_SHOWN, CONTRARY, MEASURED, UNKNOWN = "shown", "not shown", "contrary", "measured", "not measured"
@@ -26,7 +26,7 @@ class Mark:
     `verdict` is `shown` when the 95% interval lies wholly on the claimed side of 0, `contrary` when wholly on
     the other, `not shown` when it contains 0; `measured` where nothing is claimed, `not measured` without
     figures. `must` tells whether a recipe that works has to show it. Losses are at `first` and `second`, in
-    nats a token; `figure` is their difference, first minus second.
+    nats a token, `at` the positions of the two; `figure` is their difference, first minus second.
     """
 
     claim: str
@@ -35,6 +35,7 @@ class Mark:
     first: float | None
     second: float | None
     figure: Estimate | None
+    at: tuple[int, int] | None
 
 
 def marks(comparison: Comparison) -> list[Mark]:
@@ -63,7 +64,8 @@ def _domain_falls(comparison: Comparison) -> Iterator[Mark]:
             point = end.points[number] if end else None
             figure = comparison.difference(point, comparison.trunk, source)
             losses = comparison.loss(point, source), comparison.loss(comparison.trunk, source)
-            yield Mark(claim, True, _verdict(figure, below=True), *losses, figure)
+            at = _positions(point, comparison.trunk)
+            yield Mark(claim, True, _verdict(figure, below=True), *losses, figure, at)
 
 
 def _general_ends_above(comparison: Comparison) -> Iterator[Mark]:
@@ -90,7 +92,7 @@ def _best_on_its_own(comparison: Comparison) -> Iterator[Mark]:
                 nearest = max(range(len(found)), key=lambda at: found[at].figure.mean)  # type: ignore[union-attr]
             mark = found[nearest]
             claim += comparison.names[rivals[nearest]]
-            yield Mark(claim, True, mark.verdict, mark.first, mark.second, mark.figure)
+            yield replace(mark, claim=claim)
 
 
 def _controls(comparison: Comparison) -> Iterator[Mark]:
@@ -113,7 +115,11 @@ def _against(
     mine, other = (row.points[first], row.points[second]) if row else (None, None)
     figure = comparison.difference(mine, other, source)
     losses = comparison.loss(mine, source), comparison.loss(other, source)
-    return Mark(claim, below is not None, _verdict(figure, below), *losses, figure)
+    return Mark(claim, below is not None, _verdict(figure, below), *losses, figure, _positions(mine, other))
+
+
+def _positions(first: Point | None, second: Point | None) -> tuple[int, int] | None:
+    return (first.position, second.position) if first and second else None
 
 
 def _verdict(figure: Estimate | None, below: bool | None) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -305,6 +305,21 @@ class StagePlan:
             if any(name in blend["weights"] or name in (blend["before"] or {}) for blend in value["blends"])
         }
         return durable.digest(value)
+
+    def with_text_of(self, ran: StagePlan) -> StagePlan:
+        """This plan with what only prepared text can tell taken from one of the same stage that ran.
+
+        Its history too: what came before is to be compared by itself.
+        """
+        sources = {
+            name: ran.sources[name]
+            if name in ran.sources and any(segment.digest is None for segment in source.segments)
+            else source
+            for name, source in self.sources.items()
+        }
+        tokenizer = self.tokenizer if self.tokenizer.get("digest") else ran.tokenizer
+        parent = ran.parent if self.parent and ran.parent else self.parent
+        return replace(self, sources=sources, tokenizer=tokenizer, parent=parent)
 
     # --- JSON --------------------------------------------------------------------------------------------
 

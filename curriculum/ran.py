@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from curriculum import checkpoints
-from curriculum.errors import PlanError
+from curriculum.errors import Place, PlanError
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
@@ -44,12 +44,44 @@ class Departure:
         compared = self.compared()
         if compared.same:
             return f"{plan}, though no step was found to differ"
-        first = compared.parts[0]
-        return (
-            f"{plan}; they part in {', '.join(part.what for part in compared.parts)}"
-            f"{'' if first.exact else ', at the latest'} at step {show_exact(first.step)} "
-            f"({show_exact(first.position)} tokens)"
-        )
+        return f"{plan}; they part in {told(compared)}"
+
+    def place(self, project: Project) -> Place:
+        """Where the first thing that differs is written."""
+        from curriculum import diff
+
+        setting, stored, plan = self.stage.setting, self.stored, self.plan
+        parts = self.compared().parts
+        what = parts[0].what if parts else diff.TOKENS
+        if what == diff.TOKENS:
+            if (
+                stored.labels.get("mixture") == setting.mixture
+                and stored.blends[-1].weights != plan.blends[-1].weights
+            ):
+                return project.mixture(setting.mixture)[1].place(("weights",))
+            if stored.blends[0].ramp != plan.blends[0].ramp:
+                return setting.place("ramp")
+        keys = {
+            diff.RATE: "learning_rate",
+            diff.BATCH: "batch",
+            diff.END: "until",
+            diff.TOKENS: "mixture",
+            diff.RESET: "optimizer",
+            diff.HISTORY: "from",
+            diff.WEIGHTS: "from",
+            "document masking": "mask_documents",
+            "the sequence length": "sequence_length",
+        }
+        return setting.place(keys.get(what, what.removeprefix("the ")))
+
+
+def told(compared: diff.Comparison, verb: str = "") -> str:
+    """In what two plans part, each with its first step, and the first with its position too."""
+    return ", ".join(
+        f"{part.what}{verb if number == 0 else ''} {'from' if part.exact else 'at the latest from'} step "
+        f"{show_exact(part.step)} on" + (f" ({show_exact(part.position)} tokens)" if number == 0 else "")
+        for number, part in enumerate(compared.parts)
+    )
 
 
 def departures(project: Project, compiled: Compiled, *, prepared: bool = False) -> Iterator[Departure]:
@@ -64,7 +96,7 @@ def departures(project: Project, compiled: Compiled, *, prepared: bool = False) 
         if not (folder / PLAN).exists():
             continue
         stored = StagePlan.load(folder / PLAN)
-        plan = stage.plan if prepared else _as_if_prepared(stage.plan, stored)
+        plan = stage.plan if prepared else stage.plan.with_text_of(stored)
         if stored.fingerprint == plan.fingerprint:
             continue
         last = checkpoints.latest(folder / "checkpoints")
@@ -82,10 +114,8 @@ def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[st
 
     And a line for every stage that is concerned, with what is shown of it.
     """
-    departed = {each.stage.name: each for each in departures(project, compiled) if each.saved is not None}
-    if not departed:
-        return compiled, ()
-    stages, lines = [], []
+    departed, lines = saved_departures(project, compiled)
+    stages = []
     for stage in compiled.stages:
         departure = departed.get(stage.name)
         if departure is not None and departure.ahead:
@@ -100,31 +130,31 @@ def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[st
 
 
 def with_notes(project: Project, compiled: Compiled) -> Compiled:
-    """The lineage as the files ask for it, with a note at every stage that something else was trained for."""
-    words = {
-        each.stage.name: each.words() for each in departures(project, compiled) if each.saved is not None
-    }
-    stages = (
-        replace(stage, notes=(*stage.notes, words[stage.name])) if stage.name in words else stage
+    """The lineage as the files ask for it, with a note at every stage that was trained by something else."""
+    departed, lines = saved_departures(project, compiled)
+    stages = [
+        replace(stage, notes=(*stage.notes, departed[stage.name].words()))
+        if stage.name in departed
+        else stage
         for stage in compiled.stages
-    )
-    return replace(compiled, stages=tuple(stages)) if words else compiled
+    ]
+    stages[-1] = replace(stages[-1], notes=(*stages[-1].notes, *lines))
+    return replace(compiled, stages=tuple(stages))
 
 
-def _as_if_prepared(plan: StagePlan, stored: StagePlan) -> StagePlan:
-    """`plan` with what only prepared text can tell taken from the plan that ran.
+def saved_departures(project: Project, compiled: Compiled) -> tuple[dict[str, Departure], list[str]]:
+    """By stage, those of which something is saved, for an answer that is given all the same.
 
-    Its history too: the stages before were compared already, each with its own plan.
+    And a line on a plan on disk that cannot be read, after which nothing more is compared.
     """
-    sources = {
-        name: stored.sources[name]
-        if name in stored.sources and any(segment.digest is None for segment in source.segments)
-        else source
-        for name, source in plan.sources.items()
-    }
-    tokenizer = plan.tokenizer if plan.tokenizer.get("digest") else stored.tokenizer
-    parent = stored.parent if plan.parent and stored.parent else plan.parent
-    return replace(plan, sources=sources, tokenizer=tokenizer, parent=parent)
+    departed: dict[str, Departure] = {}
+    try:
+        for each in departures(project, compiled):
+            if each.saved is not None:
+                departed[each.stage.name] = each
+    except PlanError as error:
+        return departed, [f"not compared with what ran: {error.what}"]
+    return departed, []
 
 
 def _same_until(stored: StagePlan, new: StagePlan, position: int) -> bool:

@@ -12,7 +12,7 @@ from curriculum.following import last_line
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
-from curriculum.ran import departures
+from curriculum.ran import saved_departures
 
 PLANNED, BEGUN, RUNNING, DONE = "planned", "begun", "running", "done"
 QUEUED, FAILED = queued.QUEUED, queued.FAILED
@@ -125,9 +125,8 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
     departed: dict[str, str] = {}
     furthest: dict[str, CompiledStage] = {}
     for curriculum, lineage in compiled.items():
-        for each in departures(project, lineage):
-            if each.saved is not None and each.stage.name not in departed:
-                departed[each.stage.name] = each.words()
+        for departure in saved_departures(project, lineage)[0].values():
+            departed.setdefault(departure.stage.name, departure.words())
         for stage in lineage.stages:
             passing.setdefault(stage.name, []).append(curriculum)
             if stage.name not in furthest or stage.stop > furthest[stage.name].stop:

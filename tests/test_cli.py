@@ -16,7 +16,7 @@ from terminal import on_a_terminal
 
 from curriculum import notebook
 from curriculum.cli import VERBS
-from curriculum.diff import first_difference, first_parting
+from curriculum.diff import END, TOKENS, Stretch, compare, stretches
 from curriculum.picture import Band, held_out
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
@@ -193,10 +193,9 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
 def test_two_variants_part_where_their_shared_trunk_ends(tmp_path: Path) -> None:
     project = shipped(tmp_path / "p")
     mine, theirs = (compile_curriculum(project, name, "full") for name in ("v1.1-math-code", "v1.1-chinese"))
-    parting = first_parting(mine.stages, theirs.stages)
-    assert parting.shared == ("v1.1/basic",)
-    assert parting.difference is not None
-    assert 817_436 <= parting.difference.step < 817_436 + 8
+    compared = compare(stretches(mine.stages), stretches(theirs.stages))
+    assert [shared.old for shared in compared.shared if shared.whole] == ["v1.1/basic"]
+    assert 817_436 <= compared.parts[0].step < 817_436 + 8
 
 
 def test_an_edit_of_the_future_leaves_the_past_of_a_stage_alone(tmp_path: Path) -> None:
@@ -204,12 +203,11 @@ def test_an_edit_of_the_future_leaves_the_past_of_a_stage_alone(tmp_path: Path) 
     old = compile_curriculum(project, "v1.1-math-code", "full").stages[1].plan
     longer = edited(project, "stages/v1.1-math-code.yaml", "ramp: 6B", "ramp: 12B")
     new = compile_curriculum(longer, "v1.1-math-code", "full").stages[1].plan
-    difference = first_difference(old, new)
-    assert difference is not None
-    assert difference.what == ("the tokens read",)
-    for step in range(old.first_step, difference.step):
+    (part,) = compare((Stretch("", old, old.end),), (Stretch("", new, new.end),)).parts
+    assert part.what == TOKENS
+    for step in range(old.first_step, part.step):
         assert (old.draws(step).window == new.draws(step).window).all()
-    there = difference.step
+    there = part.step
     assert (old.draws(there).window != new.draws(there).window).any()
 
 
@@ -218,9 +216,8 @@ def test_a_changed_stage_end_is_a_difference_at_that_end_only(tmp_path: Path) ->
     old = compile_curriculum(project, "v1.1", "full").stages[1].plan
     edited(project, "stages/v1.1.yaml", "until: 1.85T", "until: 1.9T")
     new = compile_curriculum(Project(project.root), "v1.1", "full").stages[1].plan
-    difference = first_difference(old, new)
-    assert difference is not None
-    assert difference.step == old.last_step
+    (part,) = compare((Stretch("", old, old.end),), (Stretch("", new, new.end),)).parts
+    assert (part.what, part.step) == (END, old.last_step)
     assert old.history(old.end) == new.history(old.end)
 
 

@@ -278,11 +278,11 @@ def branch(
 ) -> None:
     """Write a variant that leaves a curriculum at a checkpoint, keep that checkpoint, and show its plan."""
     from curriculum import branching
-    from curriculum.diff import first_parting
+    from curriculum.diff import compare, stretches
     from curriculum.lineage import parse_address
     from curriculum.summary import summarise
+    from curriculum.view.diff import comparison_view
     from curriculum.view.plan import plan_view
-    from curriculum.view.questions import parting_view
     from curriculum.view.runs import branched_view
 
     project = open_project()
@@ -293,9 +293,9 @@ def branch(
     console = open_console()
     summary = summarise(made.compiled, machine, project.machine(machine))
     console.print(plan_view(summary, made.compiled, made.provenance))
-    parting = first_parting(made.parent.stages, made.compiled.stages)
-    console.print(f"\nbeside {made.parent.curriculum} as it goes on", style="bold")
+    console.print()
+    compared = compare(stretches(made.parent.stages), stretches(made.compiled.stages))
+    console.print(comparison_view(compared, f"{made.parent.curriculum} as it goes on", name, size))
     for line in made.departed:
         console.print(f"note: {line}")
-    console.print(parting_view(parting, made.parent.curriculum, name))
     console.print(branched_view(made, project.options(size, machine)))

@@ -15,19 +15,14 @@ from curriculum.diff.found import Found
 from curriculum.diff.order import texts_part, tokens_part
 from curriculum.diff.rate import rate_parts
 from curriculum.plan import StagePlan
-from curriculum.planner import CompiledStage
 
 __all__ = [
     "Comparison",
-    "Difference",
     "Moved",
     "Part",
-    "Parting",
     "Shared",
     "Stretch",
     "compare",
-    "first_difference",
-    "first_parting",
     "stretches",
 ]
 
@@ -109,25 +104,6 @@ class Comparison:
         return not self.parts
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What differs, and the first step and position (tokens read before it) that it touches."""
-
-    step: int
-    position: int
-    what: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Parting:
-    """Where two lineages part; None for `difference` means they never do."""
-
-    shared: tuple[str, ...]
-    old: str | None
-    new: str | None
-    difference: Difference | None
-
-
 def compare(old: Lineage, new: Lineage) -> Comparison:
     """Everything in which two lineages differ, each with its first step, from the later of their starts on.
 
@@ -194,32 +170,6 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
         old_stage=_stage_at(old, same_until) if parts else None,
         new_stage=_stage_at(new, same_until) if parts else None,
     )
-
-
-def first_difference(old: StagePlan, new: StagePlan) -> Difference | None:
-    """The first step of two plans of the same stage that is not the same in both, or None."""
-    if old.fingerprint == new.fingerprint:
-        return None
-    return _first(compare((Stretch("", old, old.end),), (Stretch("", new, new.end),)))
-
-
-def first_parting(old: Sequence[CompiledStage], new: Sequence[CompiledStage]) -> Parting:
-    """Walk two lineages from their roots to the first step that is not the same in both."""
-    compared = compare(stretches(old), stretches(new))
-    whole = {shared.old for shared in compared.shared if shared.end == _stop(old, shared.old)}
-    shared = tuple(stage.name for stage in old if stage.name in whole)
-    return Parting(shared, compared.old_stage, compared.new_stage, _first(compared))
-
-
-def _first(compared: Comparison) -> Difference | None:
-    if compared.same:
-        return None
-    first = compared.parts[0]
-    return Difference(first.step, first.position, tuple(part.what for part in compared.parts))
-
-
-def _stop(stages: Sequence[CompiledStage], name: str) -> int:
-    return next(stage.stop for stage in stages if stage.name == name)
 
 
 def _same_history(old: Lineage, new: Lineage, begin: int) -> bool:

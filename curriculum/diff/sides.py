@@ -88,7 +88,10 @@ def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side
         ran.append(Ran(stage.name, last.position if last else None, (folder / runs.DONE).exists()))
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
         stored.append(Stretch(stage.name, plan, stage.stop if leaves_early else plan.end))
-    files = stretches(compiled.stages[: len(begun)])
+    files = tuple(
+        Stretch(stage.name, stage.plan.with_text_of(plan), stage.stop)
+        for stage, plan in zip(compiled.stages, begun, strict=False)
+    )
     return Side(f"what ran of {name}", tuple(stored)), Side(f"the files of {name}", files), tuple(ran)
 
 

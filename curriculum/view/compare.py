@@ -92,12 +92,15 @@ def _heading(comparison: Comparison) -> Text:
         )
     base = comparison.names[comparison.against]
     for name, parting in zip(comparison.names, comparison.partings, strict=True):
-        if name != base and parting.difference is not None:
-            difference = parting.difference
+        if name != base and parting.parts:
             text.append(f"\n{name}", style="bold")
             text.append(
-                f" parts from {base} at step {show_exact(difference.step)} "
-                f"({show_exact(difference.position)} tokens): {', '.join(difference.what)}"
+                f" parts from {base} in "
+                + ", ".join(
+                    f"{part.what} from step {show_exact(part.new_step)} on"
+                    + (f" ({show_exact(part.position)} tokens)" if number == 0 else "")
+                    for number, part in enumerate(parting.parts)
+                )
             )
     return text
 
@@ -195,7 +198,7 @@ def _marks(found: Sequence[Mark]) -> RenderableType:
     widest = max(len(mark.verdict) for mark in found) + _GAP
     for mark in found:
         text.append(f"\n{mark.verdict:<{widest}}", style=_STYLES.get(mark.verdict, "yellow"))
-        text.append(mark.claim)
+        text.append(mark.claim + (f", at {show_count(mark.at[0])}" if mark.at else ""))
         if mark.figure is not None:
             text.append(
                 f"\n{'':<{widest}}{mark.first:.4f} against {mark.second:.4f}: {shown(mark.figure)}, "

@@ -14,6 +14,8 @@ from curriculum.diff.sides import Ran
 from curriculum.units import show_count, show_exact
 from curriculum.view.tables import table
 
+NAMED = 22  # columns; a table has no room for longer words over its figures
+
 
 def comparison_view(
     compared: Comparison, old: str, new: str, size: str, ran: Sequence[Ran] = ()
@@ -28,7 +30,8 @@ def comparison_view(
     if compared.same:
         parts.append(Text("nothing differs", style="bold"))
     else:
-        parts += [Text(), _partings(compared), *_doubts(compared.parts), Text(), *_moved(compared)]
+        moved = _moved(compared, old, new)
+        parts += [Text(), _partings(compared), *_doubts(compared.parts), Text(), *moved]
     for what in compared.undecided:
         parts.append(
             Text(f"{what}: other parameters, though no step that was compared differs; not proven equal")
@@ -57,7 +60,8 @@ def _same(compared: Comparison) -> list[RenderableType]:
     for shared in compared.shared:
         name = shared.old if shared.old == shared.new else f"{shared.old} = {shared.new}"
         extent = "all of it" if shared.whole else f"up to {show_exact(shared.end)}"
-        lines.append(Text(f"  {name}: {show_exact(shared.steps)} steps, {extent}"))
+        steps = f"{show_exact(shared.steps)} step{'' if shared.steps == 1 else 's'}"
+        lines.append(Text(f"  {name}: {steps}, {extent}"))
     return lines
 
 
@@ -82,7 +86,7 @@ def _doubts(parts: Sequence[Part]) -> list[RenderableType]:
     ]
 
 
-def _moved(compared: Comparison) -> list[RenderableType]:
+def _moved(compared: Comparison, old: str, new: str) -> list[RenderableType]:
     if compared.old_end == compared.new_end:
         ends = f"both end at {show_exact(compared.old_end)}"
     else:
@@ -92,8 +96,8 @@ def _moved(compared: Comparison) -> list[RenderableType]:
         )
     drawn = table(
         (f"tokens after {show_exact(compared.same_until)}", "left"),
-        ("first", "right"),
-        ("second", "right"),
+        (old if len(old) <= NAMED else "first", "right"),
+        (new if len(new) <= NAMED else "second", "right"),
         ("moved", "right"),
     )
     for entry in compared.moved:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curriculum.units import show_exact
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from curriculum.diff import Parting
 
 TEXT_WIDTH = 160
 
@@ -48,18 +43,3 @@ def batch_lines(listing: Mapping[str, Any], width: int = TEXT_WIDTH) -> Iterator
             yield line.rstrip()
     if not listing["prepared"]:
         yield "documents are shown once the text is prepared (`curriculum prepare`)"
-
-
-def parting_view(parting: Parting, old: str, new: str) -> RenderableType:
-    """Where two curricula part."""
-    from rich.text import Text  # a batch is shown without it, and sooner
-
-    shared = ", ".join(parting.shared) or "nothing"
-    if parting.difference is None:
-        return Text(f"`{old}` and `{new}` are the same: {shared}")
-    difference = parting.difference
-    return Text(
-        f"the same in both: {shared}, and all before step {show_exact(difference.step)}\n"
-        f"they part at step {show_exact(difference.step)} ({show_exact(difference.position)} tokens): "
-        f"{', '.join(difference.what)}"
-    )
