@@ -125,7 +125,7 @@ def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[st
             stored = departure.stored
             early = stage.stop < stage.plan.end and stage.stop <= stored.end
             stage = replace(stage, plan=stored, stop=stage.stop if early else stored.end)
-        stages.append(stage)
+        stages.append(_with_its_text(project, compiled, stage))
     return replace(compiled, stages=tuple(stages)), tuple(lines)
 
 
@@ -155,6 +155,16 @@ def saved_departures(project: Project, compiled: Compiled) -> tuple[dict[str, De
     except PlanError as error:
         return departed, [f"not compared with what ran: {error.what}"]
     return departed, []
+
+
+def _with_its_text(project: Project, compiled: Compiled, stage: CompiledStage) -> CompiledStage:
+    """What a begun stage read is known from its plan also when the text is not here."""
+    if not any(
+        segment.digest is None for source in stage.plan.sources.values() for segment in source.segments
+    ):
+        return stage
+    path = stage_folder(project, compiled, stage) / PLAN
+    return replace(stage, plan=stage.plan.with_text_of(StagePlan.load(path))) if path.exists() else stage
 
 
 def _same_until(stored: StagePlan, new: StagePlan, position: int) -> bool:

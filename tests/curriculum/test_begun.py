@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import write_small_project
 
-from curriculum import checkpoints
+from curriculum import checkpoints, notebook
 from curriculum.begun import check_begun
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Drift
@@ -234,3 +234,83 @@ def test_diff_of_a_name_alone_is_against_what_ran(project: Path, curriculum: Cur
 
 def test_diff_of_a_curriculum_that_never_ran_says_so(small_project: Path, curriculum: Curriculum) -> None:
     assert "nothing of `variant` has begun" in curriculum(small_project, "diff", "variant", *FULL).stdout
+
+
+# --- questions that are asked after an edit ---
+
+
+def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files_say_now(
+    project: Path, curriculum: Curriculum
+) -> None:
+    asked = ("batch", "variant", "--step", "30", "--json")
+    batch = curriculum(project, *asked).stdout
+    slot = next(slot for slot in json.loads(batch)["slots"] if slot["source"] == "code")
+    span = f"{slot['window']}:{slot['window'] + 1}"
+    read = ("trace", "variant", "--source", "code", "--range", span, "--json")
+    trace = curriculum(project, *read).stdout
+    edit(project, "mixtures/mixed.yaml", "prose: 3, code: 1", "prose: 1, code: 1")
+    after = curriculum(project, *asked)
+    assert after.stdout == batch
+    assert flat(after.stderr) == (
+        "note: `variant/continual` was trained by another plan than the files describe now; they part in the tokens "
+        "read from step 24 on (6,144 tokens). Shown is what was trained"
+    )
+    again = curriculum(project, *read).stdout
+    trained = [
+        next(stage for stage in json.loads(told)["stages"] if stage["stage"] == "continual")
+        for told in (trace, again)
+    ]
+    assert trained[0]["readings_done"] > 0
+    assert trained[0] == trained[1]
+    tables = notebook.ProjectTables(project)
+    with pytest.warns(UserWarning, match="Shown is what was trained"):
+        rows = tables.plan("variant").batch(30)
+    assert [row["window"] for row in rows] == [slot["window"] for slot in json.loads(batch)["slots"]]
+
+
+def test_an_edit_ahead_of_what_is_saved_is_shown_as_it_would_be(
+    project: Path, curriculum: Curriculum
+) -> None:
+    edit(project, "stages/variant.yaml", "until: 9216", "until: 9728")
+    after = curriculum(project, "batch", "variant", "--step", "37")
+    assert "step 37 of variant/continual" in after.stdout
+    assert "was begun by another plan" in after.stderr
+    assert "the end from step 36 on" in after.stderr
+    assert flat(after.stderr).endswith("Shown is what the files ask for")
+
+
+def test_plan_status_and_branch_say_that_the_files_part_from_what_ran_and_a_dry_run_refuses_as_the_run_would(
+    project: Path, curriculum: Curriculum
+) -> None:
+    edit(project, "mixtures/mixed.yaml", "prose: 3, code: 1", "prose: 1, code: 1")
+    part = "they part in the tokens read from step 24 on (6,144 tokens)"
+    assert f"continual: was trained by another plan than the files describe now; {part}" in flat(
+        curriculum(project, "plan", "variant").stdout
+    )
+    assert part in flat(curriculum(project, "status", "variant").stdout)
+    stages = json.loads(curriculum(project, "status", "--json").stdout)["branches"]
+    told = {stage["name"]: stage["departed"] for branch in stages for stage in branch["stages"]}
+    assert [name for name, words in told.items() if words] == ["short/more", "variant/continual"]
+    dry, wet = (curriculum(project, "run", "variant", *words, check=False) for words in (["--dry-run"], []))
+    assert dry.returncode == wet.returncode == 2
+    assert dry.stderr == wet.stderr
+    assert not dry.stdout
+    said = flat(curriculum(project, "branch", "trunk/basic", "half", "--mixture", "mixed").stdout)
+    assert "note: `trunk" not in said
+    said = flat(curriculum(project, "branch", "variant@8192", "more", "--until", "10k").stdout)
+    assert "note: `variant/continual` was trained by another plan" in said
+
+
+def test_a_plan_on_disk_that_cannot_be_read_leaves_questions_answerable(
+    project: Path, curriculum: Curriculum
+) -> None:
+    (project / "runs/full/trunk/basic/plan.json").write_text("{}")
+    assert "not compared with what ran" in curriculum(project, "plan", "variant").stdout
+    assert "not compared with what ran" in curriculum(project, "batch", "variant", "--step", "3").stderr
+    assert curriculum(project, "run", "variant", check=False).returncode == 2
+
+
+def test_text_that_is_not_here_makes_no_difference_to_diff(project: Path, curriculum: Curriculum) -> None:
+    shutil.rmtree(project / "data")
+    assert "nothing differs" in curriculum(project, "diff", "variant").stdout
+    assert not curriculum(project, "batch", "variant", "--step", "30").stderr
