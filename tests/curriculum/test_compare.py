@@ -23,7 +23,7 @@ import pytest
 from conftest import write_small_project
 from rich.console import Console
 
-from curriculum import compare, durable, marks
+from curriculum import checkpoints, compare, durable, marks
 from curriculum.bootstrap import paired
 from curriculum.compare import Comparison, Point, Row
 from curriculum.corpora import compile_with_texts
@@ -144,6 +144,28 @@ def test_ends_declared_alike_share_a_row_although_their_steps_end_apart(copy: Pa
     assert row.apart == 128
 
 
+def test_a_kept_checkpoint_at_the_very_position_of_another_s_end_stands_in_its_row(copy: Path) -> None:
+    kept = [c.position for c in checkpoints.found(copy / "runs/full/trunk/continual/checkpoints")]
+    (copy / "stages/early.yaml").write_text(
+        f"from: trunk/basic\nstages: [{{name: more, until: {kept[0]}, mixture: mixed}}]\n"
+    )
+    for measured in (copy / "runs/full/trunk/continual/evaluations").glob(f"*{kept[0]}.json"):
+        measured.unlink()
+    found = comparison(copy, "trunk", "early")
+    assert found.rows[-1].points == (Point("trunk/cooldown", 12288), None)
+    row = next(row for row in found.rows if row.ends == "more")
+    assert row.points == (Point("trunk/continual", kept[0]), Point("early/more", kept[0]))
+
+
+def test_the_end_of_the_trunk_is_no_end_that_two_variants_are_judged_at(copy: Path) -> None:
+    (copy / "stages/early.yaml").write_text(
+        "from: trunk/basic\nstages: [{name: more, until: 6656, mixture: mixed}]\n"
+    )
+    found = comparison(copy, "trunk", "early")
+    assert found.shared_end(0, 1) is None
+    assert [mark.verdict for mark in marks.marks(found) if "ends above" in mark.claim] == [marks.UNKNOWN]
+
+
 def test_a_point_shared_by_variants_is_one_checkpoint(three: Path) -> None:
     row = next(row for row in comparison(three).rows if row.ends == "continual")
     assert row.points[1] == row.points[2] == Point("variant/continual", 9216)
@@ -186,11 +208,21 @@ def test_a_run_whose_files_were_edited_since_is_not_shown_under_the_new_plan_s_n
     copy: Path, curriculum: Curriculum
 ) -> None:
     (copy / "mixtures/mixed.yaml").write_text("weights: {prose: 1, code: 1}\n")
-    with pytest.raises(Drift, match=r"`variant/continual` was trained by another plan"):
+    with pytest.raises(Drift, match=r"`variant/continual` was trained by another plan") as drift:
         comparison(copy)
+    assert str(drift.value.place).startswith("mixtures/mixed.yaml:1")
+    assert "`curriculum diff variant` compares" in str(drift.value.hint)
     refused = curriculum(copy, "compare", "trunk", "variant", *FULL, check=False)
     assert refused.returncode == 2
     assert "hint:" in refused.stderr
+
+
+def test_text_that_is_not_here_is_no_other_plan(copy: Path) -> None:
+    before = comparison(copy)
+    shutil.rmtree(copy / "data")
+    after = comparison(copy)
+    assert [row.points for row in after.rows] == [row.points for row in before.rows]
+    assert after.measured.keys() == before.measured.keys()
 
 
 # --- differences ---
