@@ -315,6 +315,14 @@ def building(final: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def check_writable(folder: Path) -> None:
+    """Make the folder where it is missing; OSError where nothing could be put into it."""
+    make_directory(folder)
+    probe = folder / f".tmp-{secrets.token_hex(8)}"
+    probe.mkdir()
+    probe.rmdir()
+
+
 def remove(path: Path) -> None:
     """Delete what bears this name, if anything does; of a symbolic link the link, not what it leads to."""
     if path.is_dir() and not path.is_symlink():

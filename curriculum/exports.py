@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, corpora, huggingface, imports, modelcard, runs
+from curriculum import checkpoints, corpora, durable, huggingface, imports, modelcard, runs
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
@@ -145,11 +145,23 @@ def export(request: Run, found: Found, to: Path, dtype: str, stop: StopRequested
 
 
 def check_free(to: Path) -> None:
+    """Refuse, before any work, a directory that is there or cannot be made."""
+    if not to.name:
+        raise ConfigError(
+            "`--to` names no directory", hint="an export makes one: name it, as in `--to my-model`"
+        )
     if to.exists() or to.is_symlink():
         raise ConfigError(
             f"`{to}` exists already; nothing was written",
             hint="an export makes its own directory: name one that is not there",
         )
+    try:
+        durable.check_writable(to.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"`{to}` cannot be written: {error.strerror}",
+            hint="name a directory inside a folder that is yours",
+        ) from None
 
 
 def export_job(project: Project, found: Found, to: Path, dtype: str) -> jobs.ExportJob:

@@ -108,10 +108,13 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
 
 
 def _batch(project: Project, sequence_length: int, tokens: int) -> int:
-    """Sequences of about a million tokens, fewer in a short run, in a number that every size here can scale."""
+    """Sequences of about a million tokens, fewer in a short run: a number that every size here can scale, times a
+    power of two, which any usual number of GPUs divides.
+    """
     scalings = [entry.batch for entry in project.sizes.root.values() if entry.batch is not None]
     step = math.lcm(*(s.from_ // math.gcd(s.from_, s.to) for s in scalings if s.from_ is not None))
-    return max(1, round(min(BATCH_TOKENS, tokens // LEAST_STEPS) / sequence_length / step)) * step
+    wanted = min(BATCH_TOKENS, tokens // LEAST_STEPS) / sequence_length / step
+    return step << max(0, round(math.log2(max(1.0, wanted))))
 
 
 def _tokens(tokens: int, part: int) -> str:

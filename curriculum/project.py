@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from curriculum.errors import ConfigError, NotFound, did_you_mean
 from curriculum.yamlfile import Document
 
 REHEARSAL = "rehearsal"
+LONGEST_NAME = 100  # characters of the names in a file's; most file systems take 255 bytes in all
 LOCAL = "local"  # the machine that is meant where none is named
 
 
@@ -68,6 +70,14 @@ class Project:
                     hint="put the folder itself there; `runs` as a whole may be a link to another disk",
                 )
         return folder
+
+    def file_about(self, size: str, kind: str, names: Sequence[str], suffix: str) -> Path:
+        """Where something on several curricula goes when nobody says: beside the runs of its size."""
+        named = list(dict.fromkeys(names))
+        shown = "-".join(named)
+        if len(shown) > LONGEST_NAME:
+            shown = f"{named[0][:LONGEST_NAME]}-and-{len(named) - 1}-more"
+        return self.runs / size / f"{kind}-{shown}{suffix}"
 
     def names(self, folder: str) -> list[str]:
         """The names of the YAML files in `stages` or `mixtures`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from curriculum import checkpoints, corpora, durable, queued, results, runs, stopping
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
 from curriculum.following import last_line
+from curriculum.lineage import parse_address
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
@@ -106,6 +107,7 @@ class Standing:
 def standing(project: Project, size: str, name: str | None = None) -> Standing:
     """Every curriculum at `size`, or the lineage of `name` alone (whose own faults are then raised)."""
     names = project.names("stages")
+    name = parse_address(name).curriculum if name is not None else None
     if name is not None and name not in names:
         raise NotFound(f"unknown curriculum `{name}`", hint=did_you_mean(name, names))
     compiled: dict[str, Compiled] = {}

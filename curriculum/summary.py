@@ -8,6 +8,8 @@ from typing import Any
 
 from curriculum import imports, readings, schema
 from curriculum.cadence import task_positions
+from curriculum.errors import PlanError
+from curriculum.plan import share_of_rank
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.stock import SourceChoice
 from curriculum.units import show_count
@@ -32,6 +34,8 @@ def parameters(model: Mapping[str, Any]) -> int:
 def summarise(compiled: Compiled, machine_name: str, machine: schema.MachineEntry) -> dict[str, Any]:
     """The whole plan as JSON values; positions and lengths in tokens at this size. Documented in docs/plan-json.md."""
     stages = [stage_summary(stage) for stage in compiled.stages]
+    for stage, told in zip(compiled.stages, stages, strict=True):
+        told["notes"] += _undealt(stage, machine_name, machine)
     return {
         "format": FORMAT,
         "curriculum": compiled.curriculum,
@@ -55,6 +59,15 @@ def summarise(compiled: Compiled, machine_name: str, machine: schema.MachineEntr
         "curve": curve(compiled.stages),
         "cost": cost(compiled, machine_name, machine),
     }
+
+
+def _undealt(stage: CompiledStage, name: str, machine: schema.MachineEntry) -> list[str]:
+    """Why the machine's processes could not take a step of the stage between them."""
+    try:
+        share_of_rank(stage.plan.batch_sequences, machine.nodes * machine.processes, machine.micro_batch)
+    except PlanError as error:
+        return [f"not on machine `{name}`: {error.what}; {error.hint}"]
+    return []
 
 
 def imported(compiled: Compiled) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from conftest import write_small_project
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from curriculum import checkpoints, huggingface, imports
+from curriculum import checkpoints, huggingface, importing, imports
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import PlanError
 from curriculum.plan import StagePlan
@@ -28,6 +29,7 @@ from curriculum.project import Project
 from runner import checkpoint
 from runner.model import Llama, ModelConfig, to_hugging_face
 
+ROOT = Path(__file__).resolve().parents[1]
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FULL = ("--size", "full")
@@ -340,6 +342,30 @@ def test_windows_longer_than_the_model_s_positions_are_refused(drafted: Path, tm
         compile_curriculum(Project(root), "mine", "long")
     assert refused.value.place is not None
     assert refused.value.place.file == "sizes.yaml"
+
+
+@pytest.mark.parametrize("tokens", [1, 10**6, 10**9, 10**11])
+def test_the_batch_that_an_import_proposes_is_dealt_to_any_power_of_two_of_gpus_and_scaled_by_every_size(
+    tokens: int,
+) -> None:
+    sequences = importing._batch(Project(ROOT), 2048, tokens)
+    sizes = [entry.batch for entry in Project(ROOT).sizes.root.values() if entry.batch]
+    steps = [size.from_ // math.gcd(size.from_, size.to) for size in sizes if size.from_]
+    assert all(sequences % step == 0 for step in steps)
+    rest = sequences // math.lcm(*steps)
+    assert rest & (rest - 1) == 0
+    assert sequences * 2048 <= max(2 * importing.BATCH_TOKENS, 2048 * math.lcm(*steps))
+
+
+@pytest.mark.parametrize(("to", "why"), [("a-file/model", "Not a directory"), ("", "names no directory")])
+def test_an_export_to_where_nothing_can_be_written_is_refused_before_any_work(
+    finished: Path, tmp_path: Path, curriculum: Curriculum, to: str, why: str
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    refused = curriculum(finished, "export", "mine", "--to", str(tmp_path / to) if to else "", check=False)
+    assert refused.returncode == 2
+    assert why in refused.stderr
+    assert "preparing" not in refused.stdout + refused.stderr
 
 
 def test_an_import_writes_its_file_once_and_names_a_directory_elsewhere_in_full(

@@ -116,7 +116,7 @@ def compare(
     found = marks.marks(comparison)
     tasks = benchmarks.side_by_side(project, comparison)
     notes = [*rows_apart(comparison), *comparison.mismatches(), *tasks.mismatches(), *left]
-    path = svg or project.runs / size / f"compare-{'-'.join(names)}.svg"
+    path = svg or project.file_about(size, "compare", names, ".svg")
     durable.make_directory(path.parent)
     title = f"{', '.join(names)}: size {size}"
     durable.write_bytes(path, overlay.overlay(comparison, title).encode(), replace=True)

@@ -30,9 +30,7 @@ def render(project: Project, names: Sequence[str], size: str) -> str:
 
 def default_path(project: Project, names: Sequence[str], size: str) -> Path:
     """Where a report goes when nobody says: beside the runs of its size, under the names it is about."""
-    named = list(dict.fromkeys(names))
-    shown = "-".join(named) if len(named) < 4 else f"{named[0]}-and-{len(named) - 1}-more"
-    return project.runs / size / f"report-{shown}.html"
+    return project.file_about(size, "report", names, ".html")
 
 
 def write(path: Path, html: str, *, make_folder: bool) -> None:

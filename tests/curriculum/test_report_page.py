@@ -316,7 +316,9 @@ def test_a_report_replaces_a_report_and_nothing_else(project: Path, tmp_path: Pa
 def test_without_a_place_a_report_lies_beside_the_runs(project: Path) -> None:
     here = Project(project)
     assert report.default_path(here, ["a", "b", "a"], "full") == project / "runs/full/report-a-b.html"
-    assert report.default_path(here, list("abcde"), "full").name == "report-a-and-4-more.html"
+    assert report.default_path(here, list("abcde"), "full").name == "report-a-b-c-d-e.html"
+    many = [f"a-name-of-some-length-{number}" for number in range(20)]
+    assert report.default_path(here, many, "full").name == "report-a-name-of-some-length-0-and-19-more.html"
 
 
 def test_a_stopped_skipped_or_infinite_step_is_counted(project: Path) -> None:

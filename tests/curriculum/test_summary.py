@@ -98,6 +98,17 @@ def test_a_trunk_that_variants_leave_at_different_points_counts_as_far_as_the_fu
     assert whole["cost"]["tokens"] == trunk["tokens"] + sum(node["tokens"] for node in whole["tree"][1:])
 
 
+def test_a_plan_says_when_a_machine_s_processes_cannot_share_a_step() -> None:
+    project = Project(ROOT)
+    compiled = compile_curriculum(project, "v1.1", "full")
+    machine = project.machine("a100-40g-16x4")
+    fits = summary.summarise(compiled, "a100", machine)
+    assert not [note for stage in fits["stages"] for note in stage["notes"] if "not on machine" in note]
+    odd = summary.summarise(compiled, "a100", machine.model_copy(update={"nodes": 15}))
+    for stage in odd["stages"]:
+        assert any("cannot be dealt evenly to 60 processes; the nearest" in note for note in stage["notes"])
+
+
 def test_the_first_repeat_is_the_first_step_that_reads_beyond_the_first_pass() -> None:
     for name in VARIANTS:
         for stage in compile_curriculum(SHIPPED, name, "rehearsal").stages:
