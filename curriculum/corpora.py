@@ -282,6 +282,24 @@ def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:
     return document.key_place(entry) if len(entry) == 2 else document.place(entry)
 
 
+def check_folders(texts: Texts) -> None:
+    """Refuse a local folder that is to be read and is not there, or in which no file matches: DataError at its line.
+
+    Nothing is opened, and of each folder only a glance is taken.
+    """
+    project = texts.project
+    unprepared = {dataset for dataset in texts.datasets() if texts.manifest(dataset) is None}
+    if texts.loaded_tokenizer is None and texts.compiled.tokenizer in project.sources.tokenizers:
+        unprepared.update(project.sources.tokenizers[texts.compiled.tokenizer].train or ())
+    for dataset in sorted(unprepared):
+        read = project.sources.sources[dataset].reading()
+        try:
+            provenance.check_local(read, str(project.root))
+        except DataError as error:
+            place = sources_place(project, ("sources", dataset, "read", *error.entry))
+            raise DataError(f"`{dataset}`: {error.what}", place=place, hint=error.hint) from None
+
+
 def check_installed(texts: Texts) -> None:
     """Refuse, before any process starts, a dataset whose package is absent: DataError says what to install."""
     for dataset in texts.datasets():

@@ -39,6 +39,7 @@ def prepare(
             f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
             hint=did_you_mean(only, {*compiled.sources, *texts.datasets()}),
         )
+    corpora.check_folders(texts)
     corpora.check_installed(texts)
     directory = compiled.stages[0].setting.imported
     if directory is not None and only is None and not imports.is_there(project, directory):
