@@ -215,19 +215,18 @@ class _Builder:
 
     def _refuse_number_with_comma(self, event: yaml.ScalarEvent, spot: Spot) -> None:
         """In braces `until: 40,000` is the number 40 and a key without a value, `000`."""
-        assert event.end_mark is not None
-        end = event.end_mark
-        if not event.value[:1].isdigit() or end.line != spot[0]:
+        if not event.value[:1].isdigit():
             return
-        line = self.lines[spot[0]]
-        near = line[max(0, spot[1] - _LONGEST_GUESS) : end.column + _LONGEST_GUESS]  # a line may be a MiB
-        at = min(spot[1], _LONGEST_GUESS)
-        before = _BEFORE_COMMA.search(near[:at])
+        line, column = self.lines[spot[0]], spot[1]
+        first = max(0, column - _LONGEST_GUESS)  # a line may be a MiB
+        near = line[first : column + _LONGEST_GUESS]
+        before = _BEFORE_COMMA.search(near[: column - first])
         whole = _TO_THE_NEXT_VALUE.match(near, before.start()) if before else None
         hint = without_commas(whole.group()) if whole else None
-        if whole and hint and not near[at + end.column - spot[1] :].lstrip().startswith(":"):
-            spot = (spot[0], spot[1] - at + whole.start())
-            self._refuse(f"`{whole.group().strip()}` is no number here: a comma ends a value", spot, hint)
+        if whole and hint:
+            number = whole.group().strip()
+            spot = (spot[0], first + whole.start())
+            self._refuse(f"`{number}` is no number here: a comma ends a value", spot, hint)
 
     def _add(self, value: Any, spot: Spot, plain: bool = False) -> KeyPath:
         if len(self.values) == MOST_VALUES:
