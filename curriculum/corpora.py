@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import checkpoints, durable, huggingface, schema, sentencepiece
-from curriculum.errors import CurriculumError, DataError, NotFound, did_you_mean
+from curriculum.errors import CurriculumError, DataError, NotFound, Place, did_you_mean
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
 from curriculum.project import Project
@@ -243,7 +243,11 @@ def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
         )
     assert entry.vocab_size is not None
     return TokenizerRequest(
-        reads=_reads(project, entry), vocab_size=entry.vocab_size, output=str(path), root=str(project.root)
+        name=name,
+        reads=_reads(project, entry),
+        vocab_size=entry.vocab_size,
+        output=str(path),
+        root=str(project.root),
     )
 
 
@@ -266,6 +270,34 @@ def named_tokenizer(word: str) -> Tokenizer:
             hint="`curriculum prepare` of a curriculum that uses it makes it",
         )
     return Tokenizer.load(path)
+
+
+def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:
+    """Where sources.yaml says `entry`, or what of its beginning there is; None for no entry."""
+    document = project.sources_document
+    while len(entry) > 1 and entry not in document:
+        entry = entry[:-1]
+    if len(entry) < 2 or entry not in document:
+        return None
+    return document.key_place(entry) if len(entry) == 2 else document.place(entry)
+
+
+def check_folders(texts: Texts) -> None:
+    """Refuse a local folder that is to be read and is not there, or in which no file matches: DataError at its line.
+
+    Nothing is opened, and of each folder only a glance is taken.
+    """
+    project = texts.project
+    unprepared = {dataset for dataset in texts.datasets() if texts.manifest(dataset) is None}
+    if texts.loaded_tokenizer is None and texts.compiled.tokenizer in project.sources.tokenizers:
+        unprepared.update(project.sources.tokenizers[texts.compiled.tokenizer].train or ())
+    for dataset in sorted(unprepared):
+        read = project.sources.sources[dataset].reading()
+        try:
+            provenance.check_local(read, str(project.root))
+        except DataError as error:
+            place = sources_place(project, ("sources", dataset, "read", *error.entry))
+            raise DataError(f"`{dataset}`: {error.what}", place=place, hint=error.hint) from None
 
 
 def check_installed(texts: Texts) -> None:

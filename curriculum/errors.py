@@ -37,15 +37,26 @@ class Place:
 
 
 class CurriculumError(Exception):
-    """A refusal with its reason: `what` is one sentence, `hint` the way out."""
+    """A refusal with its reason: `what` is one sentence, `hint` the way out.
+
+    `entry` are keys of sources.yaml, for a process that knows what is at fault and has no file to look it up in.
+    """
 
     exit_code = 2
 
-    def __init__(self, what: str, *, place: Place | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        place: Place | None = None,
+        hint: str | None = None,
+        entry: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.place = place
         self.hint = hint
+        self.entry = entry
         for note in (f"{place}: {place.text.strip()}" if place else None, f"hint: {hint}" if hint else None):
             if note:
                 self.add_note(note)  # seen where it is not `render`ed: in a notebook, in a log

@@ -62,15 +62,27 @@ def _first_drawn(plan: StagePlan, name: str) -> int:
 
 
 def check_passes(
-    project: Project, setting: Setting, plan: StagePlan, limits: Mapping[str, Fraction], stop: int
+    project: Project,
+    setting: Setting,
+    plan: StagePlan,
+    limits: Mapping[str, Fraction],
+    stop: int,
+    again: str,
+    notes: list[str],
 ) -> None:
-    """PlanError when the stage, up to `stop`, reads a source more often than `limits` allow the lineage."""
+    """PlanError when the stage, up to `stop`, reads a source more often than `limits` allow the lineage.
+
+    A note names the sources of unknown size, of which that is not known before `again` prepared them.
+    """
     _, document = project.mixture(setting.mixture)
     used = plan.items((stop - plan.start) // plan.sequence_length)
+    unknown: list[str] = []
     for name, limit in limits.items():
         source = plan.sources[name]
-        if source.windows == 0:
-            continue  # neither declared nor prepared yet: checked again once it is
+        if source.windows == 0:  # neither declared nor prepared yet
+            if not plan.read_before.get(name):  # an earlier stage that reads it has said so
+                unknown.append(f"`{name}`")
+            continue
         unseen = setting.positions == "unseen"
         allowed = Fraction(1) if unseen else limit
         last = source.segments[-1]
@@ -87,6 +99,8 @@ def check_passes(
                     else f"allow more: `passes: {{{name}: {math.ceil(source.passes(used[name]))}}}`"
                 ),
             )
+    if unknown:
+        notes.append(f"passes of {', '.join(unknown)} are not checked until the text is prepared: `{again}`")
 
 
 def _passes(limit: Fraction) -> str:

@@ -228,8 +228,9 @@ def _setting(
         if default is None:
             raise ConfigError(
                 f"`{name}` does not say its `{key}`, and has no parent to take it from",
-                place=document.place(()),
-                hint=f"a root curriculum states {', '.join(f'`{k}`' for k in ROOT_KEYS)}, "
+                place=document.key_place(("stages",) if key in ROOT_KEYS else ("stages", number)),
+                hint=(f"write `{key}: …` above it" if key in ROOT_KEYS else f"give this stage `{key}: …`")
+                + f"; a root curriculum states {', '.join(f'`{k}`' for k in ROOT_KEYS)}, "
                 "and its first stage `mixture` and `batch`",
             )
         return default

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from curriculum.following import Training
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.shards.progress import read_progress
+from curriculum.shards.progress import in_words, read_progress
 from curriculum.units import show_count, show_exact, show_seconds
 from curriculum.view.watching import training_line
 
@@ -46,6 +46,9 @@ class Progress:
         line = self._prepare_line()
         self._close()
         self._say(line)
+        path = self._text[1] if self._text else None
+        if path is not None and (unread := read_progress(path).unread):
+            self._say(f"  {what}: left out, since they are no text: {in_words(unread)}")
         self._text = None
 
     def compiled(self, compiled: Compiled) -> None:

@@ -301,7 +301,8 @@ def _compile_stage(
         cut_steps = -((start - scaler.tokens(leg.cut)) // batch_tokens)
         stop = start + min(max(cut_steps, 0), steps) * batch_tokens
     check_drawn(project, setting, plan, weights, scaler, notes)
-    check_passes(project, setting, plan, limits, stop)
+    again = f"curriculum prepare {setting.curriculum}{project.options(scaler.size_name)}"
+    check_passes(project, setting, plan, limits, stop, again, notes)
     checkpoint_every, evaluate_every = cadence.cadence(setting, scaler, plan, notes)
     total = sum(weights.values())
     return CompiledStage(

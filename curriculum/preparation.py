@@ -9,7 +9,7 @@ from pathlib import Path
 from curriculum import corpora, imports
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
-from curriculum.errors import NotFound, did_you_mean
+from curriculum.errors import NotFound, RunFailed, did_you_mean
 from curriculum.planner import Compiled, compile_curriculum
 from curriculum.shards.format import PrepareRequest
 from curriculum.supervisor import StopRequested
@@ -39,6 +39,7 @@ def prepare(
             f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
             hint=did_you_mean(only, {*compiled.sources, *texts.datasets()}),
         )
+    corpora.check_folders(texts)
     corpora.check_installed(texts)
     directory = compiled.stages[0].setting.imported
     if directory is not None and only is None and not imports.is_there(project, directory):
@@ -48,12 +49,12 @@ def prepare(
             imported=str(imports.root(project)),
             memory=str(imports.memory(project)),
         )
-        if not carry_out(request, import_job, f"the import of {directory.folder.name}", None, stop):
+        if not _carry_out(request, import_job, f"the import of {directory.folder.name}", None, stop):
             return None
     tokenizer = corpora.tokenizer_request(project, compiled.tokenizer)
     if tokenizer is not None:
         job = jobs.TokenizerJob(attempt_folder=str(fresh_attempt(attempts)), request=tokenizer)
-        if not carry_out(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
+        if not _carry_out(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
             return None
         with_tokenizer(corpora.compile_with_texts(project, request.curriculum, request.size)[0])
     missing = texts.missing(only)
@@ -67,9 +68,22 @@ def prepare(
         if request.machine_entry.launcher == "torchrun" and processes > 1 and not asked.append:
             each = replace(asked, workers=max(1, asked.workers // processes))
             helping = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=each, help=True)
-            if not carry_out(request, helping, dataset, Path(asked.progress), stop, processes):
+            if not _carry_out(request, helping, dataset, Path(asked.progress), stop, processes):
                 return None
         prepare_job = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=asked)
-        if not carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
+        if not _carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
             return None
     return corpora.Texts(project, compiled)  # one that has seen what was just prepared
+
+
+def _carry_out(
+    request: Run, job: jobs.Job, what: str, progress: Path | None, stop: StopRequested, processes: int = 1
+) -> bool:
+    """`carry_out`; a refusal shows the line of sources.yaml that it speaks of."""
+    try:
+        return carry_out(request, job, what, progress, stop, processes)
+    except RunFailed as error:
+        place = corpora.sources_place(request.project, error.entry)
+        if place is None:
+            raise
+        raise RunFailed(error.what, place=place, hint=error.hint) from None

@@ -250,7 +250,8 @@ def _cost(
     )
     kept = len(stages) + measured + KEPT_BY_CADENCE * ends
     wide = 2 if model["vocab_size"] <= 1 << 16 else 4
-    text = sum(choice.windows for choice in choices) * stages[-1].plan.sequence_length * wide
+    windows = [choice.windows for choice in choices]
+    text = sum(windows) * stages[-1].plan.sequence_length * wide if all(windows) else None
     gpus = machine.nodes * machine.gpus_per_node
     hours: float | None = None
     money: float | None = None

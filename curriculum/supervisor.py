@@ -120,7 +120,8 @@ def supervise(
         if outcome["outcome"] in (jobs.DONE, jobs.STOPPED):
             return outcome
         if outcome["outcome"] == jobs.REFUSED:
-            raise RunFailed(str(outcome["message"]), hint=outcome.get("hint"))
+            entry = tuple(outcome.get("entry", ()))
+            raise RunFailed(str(outcome["message"]), hint=outcome.get("hint"), entry=entry)
         if stop:
             return {"outcome": jobs.STOPPED}
         now = progress()

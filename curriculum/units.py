@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -24,6 +25,20 @@ SUFFIX: Final = r"(?P<suffix>[kKMBT]?)"
 COUNT: Final = NUMBER + r"\s?" + SUFFIX
 FRACTION: Final = NUMBER + r"\s?(?P<percent>%?)"
 """Regular expressions of what is read here, blanks around it aside."""
+
+_COMMAS: Final = re.compile(
+    r"(?P<number>\d{1,18}(?:,\d{1,18}){1,6})(?P<rest>[kKMBT]?(?:\s+[a-z]+)?)", re.ASCII
+)
+_ALMOST: Final = re.compile(
+    r"(?P<number>\d+(?:_\d+)*(?:\.\d+)?)\s*(?P<words>[A-Za-z]*(?:\s+[A-Za-z]+)*)", re.ASCII
+)
+_SPELLED: Final = {
+    **dict.fromkeys(("k", "kb", "thousand"), "k"),
+    **dict.fromkeys(("m", "mb", "mio", "million", "millions"), "M"),
+    **dict.fromkeys(("b", "g", "gb", "bn", "billion", "billions"), "B"),
+    **dict.fromkeys(("t", "tb", "trillion", "trillions"), "T"),
+}
+"""How people also write the suffixes, in small letters."""
 
 _COUNT: Final = re.compile(COUNT, re.ASCII)
 _FRACTION: Final = re.compile(FRACTION, re.ASCII)
@@ -103,6 +118,46 @@ def parse_rate(value: str, unit: str) -> Fraction:
     if stated.strip() != unit:
         raise ValueError(f"`{value}` does not say `{unit}`; write for example `2.5k {unit}`")
     return _quantity(number)
+
+
+def without_commas(text: str) -> str | None:
+    """The way out where a number was written with commas: `40,000`, `1,5T`. None for any other text."""
+    found = _COMMAS.fullmatch(text.strip())
+    if found is None:
+        return None
+    number, rest = found["number"], found["rest"]
+    first, *groups = number.split(",")
+    if len(groups) == 1 and (len(groups[0]) != 3 or first == "0"):
+        return f"write `{first}.{groups[0]}{rest}`, with a point"
+    if any(len(group) != 3 for group in groups):
+        return None
+    ways = [first + "".join(groups), "_".join([first, *groups])]
+    short = str(Length(int(ways[0]), "tokens"))
+    if not rest[:1].isalpha() and len(short) < len(ways[0]):  # `40,000k` has a suffix already
+        ways.append(short)
+    shown = [f"`{way}{rest}`" for way in dict.fromkeys(ways)]
+    return f"write {', '.join(shown[:-1])} or {shown[-1]}, without the comma"
+
+
+def nearest_length(text: str, units: Iterable[Unit]) -> str | None:
+    """What `text` may have meant in one of `units`: `40k` for `40kb`, `16 sequences` for `16 seqs`; None if unclear."""
+    found = _ALMOST.fullmatch(text.strip())
+    if found is None:
+        return None
+    suffix, unit = "", ""
+    for word in found["words"].lower().split():
+        stem = word.removesuffix("s")
+        near = [name for name in units if len(stem) > 2 and name.startswith(stem)]
+        if word in _SPELLED and not suffix and not unit:
+            suffix = _SPELLED[word]
+        elif near and not unit:
+            unit = f" {near[0]}"
+        else:
+            return None
+    try:
+        return str(parse_length(f"{found['number']}{suffix}{unit}"))
+    except ValueError:
+        return None
 
 
 def _quantity(value: object) -> Fraction:

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import yaml
 
 from curriculum.errors import ConfigError, Place
+from curriculum.units import without_commas
 
 LARGEST_FILE: Final = 1 << 20
 """In bytes."""
@@ -39,6 +40,10 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066
 _INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*")
 _BASED = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
 _DECIMAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE](?P<exponent>[-+]?[0-9]+))?")
+_BEFORE_COMMA = re.compile(r"\d+,$", re.ASCII)
+_TO_THE_NEXT_VALUE = re.compile(r"\d+(?:,\d+)+[^,}\]#]*", re.ASCII)
+_LONGEST_GUESS: Final = 32
+_LACKS_COLON = re.compile(r"(?P<key>[a-z_]+)(?P<between>:|\s+)(?P<value>\S.*)")
 _WORDS: Final[Mapping[str, bool | None]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -191,6 +196,8 @@ class _Builder:
             self._refuse(
                 "`<<` is a merge key, which is not read here", spot, "write out the keys it would bring"
             )
+        if plain:
+            self._refuse_number_with_comma(event, spot)
         if plain and not isinstance(self._scalar(key, spot), str):
             kind = "empty" if key == "" else f"`{_short(key)}`, not text"
             self._refuse(f"a key is {kind}", spot, f'put it in quotes: "{_short(key)}"')
@@ -205,6 +212,21 @@ class _Builder:
             )
         self.keys[*path, key] = spot
         self.key = key
+
+    def _refuse_number_with_comma(self, event: yaml.ScalarEvent, spot: Spot) -> None:
+        """In braces `until: 40,000` is the number 40 and a key without a value, `000`."""
+        if not event.value[:1].isdigit():
+            return
+        line, column = self.lines[spot[0]], spot[1]
+        first = max(0, column - _LONGEST_GUESS)  # a line may be a MiB
+        near = line[first : column + _LONGEST_GUESS]
+        before = _BEFORE_COMMA.search(near[: column - first])
+        whole = _TO_THE_NEXT_VALUE.match(near, before.start()) if before else None
+        hint = without_commas(whole.group()) if whole else None
+        if whole and hint:
+            number = whole.group().strip()
+            spot = (spot[0], first + whole.start())
+            self._refuse(f"`{number}` is no number here: a comma ends a value", spot, hint)
 
     def _add(self, value: Any, spot: Spot, plain: bool = False) -> KeyPath:
         if len(self.values) == MOST_VALUES:
@@ -307,6 +329,9 @@ def _not_yaml(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Confi
     line = lines[spot[0]] if spot[0] < len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         hint = "this line begins with a tab; YAML is indented with spaces"
+    elif "simple key" in context and opened is not None and "flow" not in context:
+        spot = (opened.line, opened.column)
+        hint = _with_colon(lines[opened.line][opened.column :])
     elif "alias" in context or "anchor" in context:
         hint = 'a text that begins with `*` or `&` needs quotes, as in "**/*.txt"'
     elif "escape" in problem:
@@ -316,6 +341,9 @@ def _not_yaml(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Confi
     elif "quoted" in context and opened is not None:
         spot = (opened.line, opened.column)
         hint = "the quote that is opened here is never closed, or something stands behind its end"
+    elif "mapping values" in problem and (first := _only_line_before(lines, spot[0])) is not None:
+        spot = (first, 0)
+        hint = _with_colon(lines[first])
     elif "mapping values" in problem:
         hint = "a text that holds `: ` needs quotes; or this line and the one above are indented differently"
     elif "cannot start any token" in problem:
@@ -323,6 +351,21 @@ def _not_yaml(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Confi
     else:
         hint = "keys of one mapping begin in the same column, as in `seed: 3407`; other texts may need quotes"
     return ConfigError(f"this is not YAML: {problem}", place=_place(file, lines, spot), hint=hint)
+
+
+def _only_line_before(lines: tuple[str, ...], end: int) -> int | None:
+    """The line before `end` that is neither empty nor a comment, if there is one alone and it has no `: `."""
+    said = [n for n, line in enumerate(lines[:end]) if line.strip() and not line.lstrip().startswith("#")]
+    return said[0] if len(said) == 1 and not re.search(r":(\s|$)", lines[said[0]]) else None
+
+
+def _with_colon(text: str) -> str:
+    """The way out for a line that stands where a key belongs."""
+    found = _LACKS_COLON.match(text.strip())
+    if found is None:
+        return "here a key belongs, with a colon and a blank behind it, as in `seed: 3407`"
+    what = "a blank behind the colon" if found["between"] == ":" else "a colon and a blank behind the key"
+    return f"put {what}: `{found['key']}: {_short(found['value'])}`"
 
 
 def _place(file: str, lines: tuple[str, ...], spot: Spot) -> Place:

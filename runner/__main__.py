@@ -29,6 +29,8 @@ def main() -> int:
         traceback.print_exc()
         place = f" ({error.place})" if error.place else ""
         outcome = {"outcome": jobs.REFUSED, "message": error.what + place, "hint": error.hint}
+        if error.entry:
+            outcome["entry"] = list(error.entry)
         code = 2
     except BaseException as error:
         traceback.print_exc()

@@ -22,18 +22,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from curriculum import durable
 from curriculum.errors import Busy, DataError
 from curriculum.shards.format import (
     BLOCK_BYTES,
     HELD_OUT,
-    LEAST_HELD_OUT_WINDOWS,
     MANIFEST,
     TRAIN,
     Earlier,
@@ -43,14 +39,13 @@ from curriculum.shards.format import (
     Shard,
     Split,
     dtype_for,
-    windows_in,
 )
 from curriculum.shards.provenance import SourceFile, kind_of, provenance
 from curriculum.tokenizer import Tokenizer
-from runner import adopting, appending, blocks
+from runner import adopting, appending, blocks, enough
 from runner.extract import chinese_docstrings
 from runner.readers import Chosen, Corpus, Tally, is_remote, list_sources, log_to, of_split
-from runner.shardwriter import HASHES, RECORD, Meter, ShardWriter, Stop, Stopped
+from runner.shardwriter import RECORD, Meter, ShardWriter, Stop, Stopped
 from runner.taskexecutor import TaskExecutor, tokenizer_threads
 from runner.vocabulary import END_OF_TEXT, train_tokenizer
 
@@ -188,7 +183,7 @@ class _Preparation:
         )
         read = {file.name: [file.bytes, file.sha256] for file in files}
         self._assemble(manifest, output, read)
-        meter.finish(splits.values(), sum(record["bytes"] for record in records))
+        meter.finish(splits.values(), sum(record["bytes"] for record in records), enough.unread(records))
 
     def help(self) -> None:
         begin = durable.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
@@ -360,56 +355,12 @@ class _Preparation:
         return record
 
     def _check(self, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]) -> None:
-        request, train = self.request, splits[TRAIN]
-        if not train.tokens:
-            columns = sorted({column for record in records for column in record.get("columns", ())})
-            reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(train.dropped.items()))
-            raise DataError(
-                f"`{request.dataset}` has no document to train on; left out: {reasons or 'none'}",
-                hint=f"the columns are: {', '.join(columns)}; `text:` names the one to read"
-                if columns
-                else "see `files`, `exclude`, `keep` and `drop`",
-            )
-        if request.held_out is None:
-            return
-        windows = splits[HELD_OUT].windows(request.sequence_length)
-        if windows >= LEAST_HELD_OUT_WINDOWS:
-            return
-        if self.in_place:
-            hint = "hold out more, or shorten the sequences; only whole windows count"
-        elif request.held_out_share is None:
-            hint = "hold out a share of the documents instead (`held_out: 5%`)"
-        else:
-            share = self._share_that_would_do(records)
-            hint = "there is too little text for sequences of this length; add documents or shorten them"
-            if share < 1:
-                hint = f"`held_out: {float(share * 100):g}%` would do"
-        shutil.rmtree(self.partial)  # another share is another recipe, in another folder
-        raise DataError(
-            f"the held-out split of `{request.dataset}` has {windows} windows of "
-            f"{request.sequence_length} tokens; {LEAST_HELD_OUT_WINDOWS} are the least",
-            hint=hint,
-        )
-
-    def _share_that_would_do(self, records: Sequence[Mapping[str, Any]]) -> Fraction:
-        """The least share, in tenths of a percent, that holds out windows enough; 1 when none does."""
-        length = self.request.sequence_length
-        held_out = [record["splits"][HELD_OUT]["tokens"] for record in records]
-        candidates: list[tuple[int, int, int]] = []
-        for rank, record in enumerate(records):
-            hashes = np.fromfile(self._task(rank) / HASHES, np.uint64)
-            for shard in record["splits"][TRAIN]["shards"]:
-                ends = np.fromfile(self._task(rank) / f"{shard['file']}.index", "<u8").astype(np.int64)
-                tokens = np.diff(ends, prepend=0)
-                candidates += zip(hashes.tolist(), tokens.tolist(), [rank] * len(tokens), strict=True)
-        windows = sum(windows_in(tokens, length) for tokens in held_out)
-        for number, more, rank in sorted(candidates):
-            windows -= windows_in(held_out[rank], length)
-            held_out[rank] += more
-            windows += windows_in(held_out[rank], length)
-            if windows >= LEAST_HELD_OUT_WINDOWS:
-                return Fraction(-(-(number + 1) * 1000 // 2**64), 1000)
-        return Fraction(1)
+        enough.to_train_on(self.request, splits, records)
+        try:
+            enough.held_out(self.request, splits, records, self._task, self.in_place)
+        except DataError:
+            shutil.rmtree(self.partial)  # another share is another recipe, in another folder
+            raise
 
     def _assemble(self, manifest: Manifest, output: Path, read: Mapping[str, Any]) -> None:
         """Bring the tasks' files together and give the folder its name; may be begun again at any point."""

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -29,8 +29,15 @@ from datatrove.utils.logging import logger
 
 from curriculum.errors import DataError
 from curriculum.shards.format import HELD_OUT, TRAIN
+from curriculum.shards.progress import in_words
 from curriculum.shards.provenance import TEXT_FILES, SourceFile, chosen, in_order, kind_of, list_files
 from runner import storage
+
+# Documents that are no text, by reason: how many, and the first of them.
+LeftOut: TypeAlias = Mapping[str, tuple[int, str]]
+
+# Columns that other corpora keep their text in.
+USUAL_COLUMNS = ("text", "content", "raw_content", "body", "document", "article", "markdown", "code")
 
 # Why a document is left out; a filter adds its own words.
 EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = (
@@ -44,15 +51,28 @@ EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = (
 
 @dataclass
 class Tally:
-    """What one task has read: bytes of input, documents left out by (split, reason), columns it met."""
+    """What one task has read: bytes of input, documents left out by (split, reason), columns it met.
+
+    `firsts` are the first documents of those that could not be read as text, by reason: what a person left out
+    by a filter is not among them.
+    """
 
     bytes: int = 0
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     columns: set[str] = field(default_factory=set)
+    firsts: dict[str, str] = field(default_factory=dict)
 
     def drop(self, name: str, reason: str, split: str = TRAIN) -> None:
         self.dropped[split, reason] += 1
+        self.firsts.setdefault(reason, name)
         logger.warning(f"left out {name}: {reason}")
+
+    @property
+    def unread(self) -> LeftOut:
+        counts: Counter[str] = Counter()
+        for (_, reason), count in self.dropped.items():
+            counts[reason] += count
+        return {reason: (counts[reason], name) for reason, name in sorted(self.firsts.items())}
 
 
 def is_remote(read: Mapping[str, Any]) -> bool:
@@ -102,6 +122,27 @@ def of_split(files: Sequence[SourceFile], split: str) -> tuple[list[SourceFile],
             hint=f"the first is `{files[0].name}`; widen `files`, or hold out a share (`held_out: 5%`)",
         )
     return train, held_out
+
+
+def without_text(dataset: str, column: str, columns: Iterable[str], unread: LeftOut) -> DataError:
+    """The refusal of a dataset in which nothing is text: its columns, or why its documents are none."""
+    entry = ("sources", dataset, "read")
+    if NO_TEXT not in unread:
+        return DataError(
+            f"`{dataset}` has no text to read: {in_words(unread) or 'its files are empty'}",
+            hint="see `files` and `exclude`",
+            entry=entry,
+        )
+    there = sorted(columns)
+    usual = next((name for name in USUAL_COLUMNS if name in there and name != column), None)
+    other = usual or (there[0] if len(there) == 1 and there[0] != column else "COLUMN")
+    shown = ", ".join(f"`{name}`" for name in there[:12]) + (" and more" if len(there) > 12 else "")
+    return DataError(
+        f"`{dataset}` has no text in the column `{column}`, from `{unread[NO_TEXT][1]}` on; "
+        f"its columns are {shown or 'none at all'}",
+        hint=f"name the one that holds the text under `read:`, as in `text: {other}`",
+        entry=entry,
+    )
 
 
 class Corpus(BaseReader):  # type: ignore[misc]

@@ -30,7 +30,7 @@ from curriculum.shards.format import (
 )
 from curriculum.shards.mapped import id_line
 from curriculum.tokenizer import Tokenizer
-from runner.readers import NO_TOKENS, Tally
+from runner.readers import NO_TOKENS, LeftOut, Tally
 
 # Documents are tokenised this many characters at a time: enough to share among threads, little to hold.
 BATCH_CHARACTERS = 1 << 21
@@ -65,7 +65,14 @@ class Meter:
         durable.make_directory(path.parent)
 
     def report(
-        self, task: int | None, documents: int, tokens: int, count: int, *, done: bool = False
+        self,
+        task: int | None,
+        documents: int,
+        tokens: int,
+        count: int,
+        *,
+        done: bool = False,
+        unread: LeftOut | None = None,
     ) -> None:
         """One task's progress so far; task None is the whole dataset's, the last line of all."""
         now = time.monotonic()
@@ -73,10 +80,11 @@ class Meter:
             if not done and now - self._last.get(task, -REPORT_SECONDS) < REPORT_SECONDS:
                 return
             self._last[task] = now
-        line = {"task": task, "documents": documents, "tokens": tokens, "bytes": count}
-        durable.append_json_line(
-            self.path, {**line, "total_bytes": self.total_bytes, "done": done}, sync=False
-        )
+        line: dict[str, Any] = {"task": task, "documents": documents, "tokens": tokens, "bytes": count}
+        line |= {"total_bytes": self.total_bytes, "done": done}
+        if unread:
+            line["unread"] = unread
+        durable.append_json_line(self.path, line, sync=False)
 
     def task_done(self, task: int, record: Mapping[str, Any]) -> None:
         """A task's last line, from its record."""
@@ -84,10 +92,10 @@ class Meter:
         documents, tokens = (sum(split[key] for split in splits) for key in ("documents", "tokens"))
         self.report(task, documents, tokens, record["bytes"], done=True)
 
-    def finish(self, splits: Iterable[Split], count: int) -> None:
+    def finish(self, splits: Iterable[Split], count: int, unread: LeftOut) -> None:
         splits = list(splits)
         documents, tokens = sum(s.documents for s in splits), sum(s.tokens for s in splits)
-        self.report(None, documents, tokens, count, done=True)
+        self.report(None, documents, tokens, count, done=True, unread=unread)
 
 
 class ShardWriter(PipelineStep):  # type: ignore[misc]
@@ -145,7 +153,13 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
             splits[name] = asdict(part.close(dropped))
         durable.sync_tree(self.folder)
         columns = sorted(self.tally.columns)
-        record = {"inputs": self.inputs, "splits": splits, "bytes": self.tally.bytes, "columns": columns}
+        record = {
+            "inputs": self.inputs,
+            "splits": splits,
+            "bytes": self.tally.bytes,
+            "columns": columns,
+            "unread": self.tally.unread,
+        }
         durable.write_json(self.folder / RECORD, record)
         self.meter.task_done(rank, record)
 

@@ -9,7 +9,7 @@ from curriculum import durable, sentencepiece
 from curriculum.errors import DataError
 from curriculum.shards.format import TokenizerRequest
 from runner.extract import chinese_docstrings
-from runner.readers import Corpus, list_sources, log_to
+from runner.readers import Corpus, Tally, list_sources, log_to, without_text
 
 END_OF_TEXT = "</s>"
 
@@ -17,7 +17,8 @@ END_OF_TEXT = "</s>"
 def train_tokenizer(request: TokenizerRequest) -> None:
     """Train byte-level BPE on an even sample of the datasets, or convert a SentencePiece model.
 
-    A `request.output` that is there is kept.
+    A `request.output` that is there is kept. DataError where the text gives fewer ids than are asked for: the
+    model would keep rows that no text can draw.
 
     The same documents give the same file on any number of threads. Id 0 is the end-of-text mark, 1 to 256
     the bytes, so every text can be encoded and decoded without loss.
@@ -44,6 +45,13 @@ def train_tokenizer(request: TokenizerRequest) -> None:
     durable.make_directory(output.parent)
     with log_to(output.with_name("sample.log")):
         inner.train_from_iterator(samples, trainer)
+    found = inner.get_vocab_size()
+    if found < request.vocab_size:
+        raise DataError(
+            f"`{request.name}`: the text gives {found:,} of the {request.vocab_size:,} ids asked for",
+            hint=f"`vocab_size: {found}`, of the tokenizer and of the model; or train it on more text",
+            entry=("tokenizers", request.name, "vocab_size"),
+        )
     durable.write_bytes(output, inner.to_str(pretty=True).encode(), replace=True)
 
 
@@ -75,17 +83,15 @@ def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
     left = request.sample_bytes
     spread = [file for first in range(step) for file in files[first::step]]
     texts: Iterator[str]
+    tally, column = Tally(), read.get("text", "text")
     if read.get("extract"):
         texts = (text for _, text in chinese_docstrings(spread))
     else:
-        texts = (one.text for one in Corpus(spread, text=read.get("text", "text")).run())
+        texts = (one.text for one in Corpus(spread, text=column, tally=tally).run())
     for text in texts:
         yield text
         left -= len(text.encode())
         if left <= 0:
             return
     if left == request.sample_bytes:
-        raise DataError(
-            f"the sample of `{dataset}` for the tokenizer has no text",
-            hint=f"it was read from {len(files)} files, the first `{files[0].name}`; see `text` and `files`",
-        )
+        raise without_text(dataset, column, tally.columns, tally.unread)

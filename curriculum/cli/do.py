@@ -59,13 +59,15 @@ def plan(
 
     Several curricula fold into a tree: what they share is counted once.
     """
-    from curriculum import harness, runs
+    from curriculum import corpora, harness, runs
     from curriculum.ran import with_notes
     from curriculum.summary import summarise, summarise_tree
     from curriculum.view.plan import plan_view, tree_view
 
     project = open_project()
     read = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
+    for _, texts in read:
+        corpora.check_folders(texts)
     both = [(with_notes(project, compiled), texts) for compiled, texts in read]
     compiled, texts = both[0]
     if svg is not None or len(both) > 1:
@@ -174,7 +176,7 @@ def run(
     ] = None,
 ) -> None:
     """Train a curriculum to its end, starting or going on wherever it stands."""
-    from curriculum import attempts, durable, live, orchestrator, picture, results
+    from curriculum import attempts, corpora, durable, live, orchestrator, picture, results
     from curriculum.view.runs import result_view
 
     project = open_project()
@@ -193,7 +195,8 @@ def run(
         listener=live.Progress(console),
     )
     if dry_run:
-        compiled, _ = compiled_with_texts(project, name, size)
+        compiled, texts = compiled_with_texts(project, name, size)
+        corpora.check_folders(texts)
         for line in orchestrator.outline(request, compiled):
             print(line)
         return

@@ -24,10 +24,12 @@ from curriculum.units import (
     SUFFIX,
     Length,
     Unit,
+    nearest_length,
     parse_count,
     parse_fraction,
     parse_length,
     parse_rate,
+    without_commas,
 )
 
 LONGEST_NAME: Final = 64
@@ -209,7 +211,7 @@ def whole(least: int, most: int, example: str) -> Form:
         if number is None or not least <= number <= most:
             raise Refusal(
                 f"must be a whole number from {least:,} to {end}, not {seen(value)}",
-                f"as in `{example}`",
+                _without_commas(value) or f"as in `{example}`",
             )
         return number
 
@@ -229,7 +231,8 @@ def number(example: str, *, zero: bool = False, most: str | None = None) -> Form
         except ValueError:
             found = None
         if found is None or (not zero and found == 0) or (largest is not None and found > largest):
-            raise Refusal(f"must be a number {limits}, not {seen(value)}", f"as in `{example}`")
+            hint = _without_commas(value) or f"as in `{example}`"
+            raise Refusal(f"must be a number {limits}, not {seen(value)}", hint)
         return found
 
     number_alone: dict[str, Any] = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0}
@@ -257,19 +260,32 @@ def length(example: str, *units: Unit, said: Said) -> Form:
     number, a scale such as `6B` (then it is tokens), or the unit.
     """
 
+    listed = (
+        "a length is a number, with k, M, B or T behind it for thousands to trillions, "
+        f"in {' or '.join(units)}, as in `{example}`"
+    )
+
+    def way_out(value: Any) -> str:
+        if hint := _without_commas(value):
+            return hint
+        near = nearest_length(value, units) if isinstance(value, str) else None
+        if near is None or (said == "unit" and " " not in near):
+            return listed
+        return f"did you mean `{near}`? {listed}"
+
     def read(value: Any) -> Length:
         try:
             plain = _plain(value)
             found = parse_length(plain)
         except ValueError:
-            raise Refusal(f"must be a length, not {seen(value)}", f"as in `{example}`") from None
+            raise Refusal(f"must be a length, not {seen(value)}", way_out(value)) from None
         words = plain.split() if isinstance(plain, str) else []
         scaled = bool(words) and not words[-1][-1].isdigit()
         if (said == "unit" and len(words) < 2) or (said == "scale" and not scaled):
             choices = " or ".join(f"`{shortened(str(plain))} {unit}`" for unit in units[:2])
             raise Refusal(f"does not say its unit: {seen(value)}", f"write {choices}")
         if found.unit not in units:
-            raise Refusal(f"must be in {' or '.join(units)}, not in {found.unit}", f"as in `{example}`")
+            raise Refusal(f"must be in {' or '.join(units)}, not in {found.unit}", listed)
         if found.amount == 0:
             raise Refusal("must be more than 0", f"as in `{example}`; or leave the key out")
         return found
@@ -313,7 +329,12 @@ def batch_scale(value: Any) -> BatchScale:
 
 def unknown_key(key: object, keys: Iterable[str]) -> Refusal:
     """The refusal of a key that a mapping does not have; its message goes on after the mapping's name."""
-    return Refusal(f"has no key `{shortened(str(key))}`", did_you_mean(str(key), keys), str(key), on_key=True)
+    names, word = list(keys), str(key)
+    hint = did_you_mean(word, names)
+    known, _, value = word.replace(":", " ", 1).partition(" ")
+    if known in names and value.strip():  # in braces, what lacks its `: ` is a key as a whole
+        hint = f"did you mean `{known}: {shortened(value)}`? a colon and a blank stand behind a key"
+    return Refusal(f"has no key `{shortened(word)}`", hint, word, on_key=True)
 
 
 def _text_alone(pattern: str, example: str) -> dict[str, Any]:
@@ -322,6 +343,10 @@ def _text_alone(pattern: str, example: str) -> dict[str, Any]:
 
 def _number_or_text(number_alone: dict[str, Any], pattern: str) -> dict[str, Any]:
     return {"anyOf": [number_alone, {"type": "string", "pattern": pattern}]}
+
+
+def _without_commas(value: Any) -> str | None:
+    return without_commas(value) if isinstance(value, str) else None
 
 
 def _plain(value: Any) -> str | int:

@@ -169,11 +169,13 @@ class TokenizerRequest:
     """Train a byte-level BPE tokenizer on an even sample of `reads` (dataset name -> what sources.yaml says).
 
     A read may carry `text` and `extract` as a PrepareRequest does. `sample_bytes` is the limit per dataset.
+    `name` is what sources.yaml calls it.
     With `sentencepiece`, the path of a `tokenizer.model`, nothing is trained: that is converted, and must agree
     with the `tokenizer.json` at `published` where one stands beside it.
     """
 
     output: str
+    name: str = ""
     reads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     vocab_size: int = 0
     sentencepiece: str | None = None

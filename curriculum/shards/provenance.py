@@ -6,11 +6,12 @@ Nothing here opens a document: lists come from packages' own records and from fo
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import platform
 import re
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,9 @@ TEXT_FILES = tuple(
     for kind in ("txt", "md", "jsonl", "ndjson", "parquet")
     for packed in (("", ".gz", ".zst") if kind != "parquet" else ("",))
 )
+
+# How many files a glance at a folder looks at: within a second, also on a file system that others use.
+GLANCE = 10_000
 
 # Folders of the standard library that hold tests, or packages that are not the library's own.
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
@@ -131,12 +135,47 @@ def in_order(found: Iterable[SourceFile], read: Mapping[str, Any]) -> list[Sourc
     """`found` sorted by name; DataError, naming the patterns, when it is empty."""
     files = sorted(found, key=lambda file: file.name)
     if not files:
-        where = read[kind_of(read)]
-        raise DataError(
-            f"no file matches `{read.get('files', '(the usual files)')}` in {where}",
-            hint="`**` stands for any folders, `*` for any part of one name; see `files` and `exclude`",
-        )
+        raise _no_match(read)
     return files
+
+
+def check_local(read: Mapping[str, Any], root: str) -> None:
+    """DataError when the local folder of `read` is not there, or none of its files matches.
+
+    It looks no further than the first that does, nor at more than `GLANCE` files: in a folder so large, whoever
+    reads it finds out.
+    """
+    kind = kind_of(read)
+    if kind not in ("folder", "tokenised") or "://" in str(read[kind]):
+        return
+    if kind == "tokenised" and Path(root, str(read[kind])).expanduser().is_file():
+        return
+    wanted, left_out = chosen(read, default=TEXT_FILES if kind == "folder" else TOKEN_FILES)
+    for seen, (name, _) in enumerate(_walk(_existing(root, str(read[kind])), skip=frozenset())):
+        if seen == GLANCE or (wanted.fullmatch(name) and not left_out.fullmatch(name)):
+            return
+    raise _no_match(read)
+
+
+def _no_match(read: Mapping[str, Any]) -> DataError:
+    kind = kind_of(read)
+    where = read[kind] if isinstance(read[kind], str) else ", ".join(read[kind])
+    if "files" in read or kind == "stdlib":
+        patterns = [read["files"]] if isinstance(read.get("files"), str) else read.get("files", ())
+        shown = " or ".join(f"`{pattern}`" for pattern in patterns) or "`exclude`"
+        return DataError(
+            f"no file matches {shown} in `{where}`",
+            hint="`**/` stands for any folders, `*` for any part of one name; see also `exclude` and `subsets`",
+            entry=("files",),
+        )
+    endings = ".txt, .md, .jsonl and .ndjson (also packed, .gz or .zst) and .parquet"
+    if kind == "tokenised":
+        endings = ".ds, .bin and .npy"
+    return DataError(
+        f"no file in `{where}` has a usual ending",
+        hint=f'these are {endings}; name others, as in `files: "*.text"`',
+        entry=(kind,),
+    )
 
 
 def matcher(patterns: str | Iterable[str]) -> re.Pattern[str]:
@@ -222,12 +261,12 @@ def _record_sha256(entry: metadata.PackagePath) -> str | None:
 def _stdlib_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
     left_out = matcher(read.get("exclude", []))
     library = Path(sysconfig.get_path("stdlib"))
-    for name, path, size in _walk(library, skip=_NOT_LIBRARY):
+    for name, path in _walk(library, skip=_NOT_LIBRARY):
         if not name.endswith(".py") or left_out.fullmatch(name):
             continue
         if name.startswith(("_sysconfigdata", "config-")):  # the build's flags and folders, not the library
             continue
-        yield SourceFile(name, path, size)
+        yield SourceFile(name, path, os.stat(path).st_size)
 
 
 def _token_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
@@ -247,21 +286,38 @@ def _token_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
 def _folder_files(
     read: Mapping[str, Any], root: str, default: Iterable[str] = TEXT_FILES
 ) -> Iterable[SourceFile]:
-    folder = Path(root, str(read["folder"])).expanduser()
+    folder = _existing(root, str(read["folder"]))
+    wanted, left_out = chosen(read, default=default)
+    for name, path in _walk(folder, skip=frozenset()):
+        if wanted.fullmatch(name) and not left_out.fullmatch(name):
+            yield SourceFile(name, path, os.stat(path).st_size)
+
+
+def _existing(root: str, named: str) -> Path:
+    folder = Path(root, named).expanduser()
     if not folder.is_dir():
         beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise DataError(f"the folder `{folder}` does not exist", hint=did_you_mean(folder.name, beside))
-    wanted, left_out = chosen(read, default=default)
-    for name, path, size in _walk(folder, skip=frozenset()):
-        if wanted.fullmatch(name) and not left_out.fullmatch(name):
-            yield SourceFile(name, path, size)
+        beside = [name for name in beside if (folder.parent / name).is_dir()]
+        raise DataError(
+            f"the folder `{named}` does not exist", hint=did_you_mean(folder.name, beside), entry=("folder",)
+        )
+    return folder
 
 
-def _walk(folder: Path, *, skip: frozenset[str]) -> Iterable[tuple[str, str, int]]:
-    """`(name with slashes, path, bytes)` of every file below; nothing hidden, no folder named in `skip`."""
-    for at, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in skip and not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                path = os.path.join(at, name)
-                yield Path(path).relative_to(folder).as_posix(), path, os.stat(path).st_size
+def _walk(folder: Path, *, skip: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """`(name with slashes, path)` of every file below; nothing hidden, no folder named in `skip`.
+
+    One by one as the disk names them, so that a glance need not wait for a folder of millions.
+    """
+    below = [""]
+    while below:
+        inside = below.pop()
+        with contextlib.suppress(PermissionError), os.scandir(folder / inside) as entries:
+            for entry in entries:
+                name = f"{inside}{entry.name}"
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir():
+                    yield name, entry.path
+                elif entry.name not in skip and not entry.is_symlink():
+                    below.append(f"{name}/")

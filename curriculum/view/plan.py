@@ -150,7 +150,8 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
     if saved["usd"] is not None:
         shared.append(f"{saved['usd']:,.0f} USD")
     shared.append(f"{show_bytes(saved['storage_bytes'])} of checkpoints")
-    shared.append(f"{show_bytes(saved['token_bytes'])} of tokens")
+    if saved["token_bytes"] is not None:
+        shared.append(f"{show_bytes(saved['token_bytes'])} of tokens")
     parts.append(Text("saved by sharing  ", style="bold").append(", ".join(shared), style="not bold"))
     notes = dict.fromkeys(
         (f"{stage['curriculum']}/{stage['stage']}", note)
@@ -258,7 +259,8 @@ def _cost(cost: Mapping[str, Any]) -> Group:
     if cost["usd"] is not None:
         parts.append(f"{cost['usd']:,.0f} USD")
     parts.append(f"{show_bytes(cost['storage_bytes'])} of checkpoints")
-    parts.append(f"{show_bytes(cost['token_bytes'])} of tokens")
+    if cost["token_bytes"] is not None:  # None: some text is neither prepared nor declared
+        parts.append(f"{show_bytes(cost['token_bytes'])} of tokens")
     parts.append(f"{show_count(cost['tokens_at_risk'])} tokens at risk between saves")
     lines = [Text("cost  ", style="bold").append(", ".join(parts), style="not bold")]
     if cost.get("unsaved"):

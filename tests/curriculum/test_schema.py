@@ -289,6 +289,13 @@ def test_an_unknown_key_is_shown_with_the_one_that_was_meant() -> None:
     )
 
 
+def test_no_length_is_suggested_that_would_be_refused_for_its_unit() -> None:
+    stages = "stages:\n  - {name: a, until: 1T, batch: 40kb}\n"
+    assert (refusal(CurriculumFile, stages).hint or "").startswith("a length is a number")
+    stages = "stages:\n  - {name: a, until: 1T, ramp: 40kb}\n"
+    assert (refusal(CurriculumFile, stages).hint or "").startswith("did you mean `40k`?")
+
+
 def test_a_missing_key_is_shown_at_its_mapping_with_what_belongs_there() -> None:
     assert refusal(CurriculumFile, HEAD.replace("shape: cosine, ", "") + STAGES).render() == (
         "error: `learning_rate` lacks `shape`\n"

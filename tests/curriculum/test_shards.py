@@ -8,7 +8,7 @@ import random
 import resource
 import shutil
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -480,14 +480,52 @@ def test_patterns_keep_to_one_name_unless_they_say_otherwise(pattern: Any, insid
     assert not match.fullmatch(outside)
 
 
+def test_a_glance_at_a_folder_ends_at_the_first_file_that_matches_and_never_looks_at_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    looked: list[str] = []
+
+    def walk(folder: Path, *, skip: frozenset[str]) -> Iterator[tuple[str, str]]:
+        for number in range(provenance.GLANCE * 2):
+            looked.append(f"{number}.{'txt' if number == 3 else 'png'}")
+            yield looked[-1], looked[-1]
+
+    monkeypatch.setattr(provenance, "_walk", walk)
+    provenance.check_local({"folder": "corpus"}, str(tmp_path))
+    assert looked[-1] == "3.txt"
+    looked.clear()
+    provenance.check_local(
+        {"folder": "corpus", "files": "*.jsonl"}, str(tmp_path)
+    )  # whoever reads it finds out
+    assert len(looked) == provenance.GLANCE + 1
+
+
+def test_a_glance_looks_at_local_folders_alone(tmp_path: Path) -> None:
+    for read in (
+        {"hub": "a/b"},
+        {"stdlib": True},
+        {"folder": "s3://bucket/x"},
+        {"installed": "no-such-package"},
+    ):
+        provenance.check_local(read, str(tmp_path))
+    with pytest.raises(DataError, match="the folder `absent` does not exist"):
+        provenance.check_local({"tokenised": "absent"}, str(tmp_path))
+
+
 def test_a_folder_that_is_not_there_or_holds_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     with pytest.raises(DataError, match="does not exist") as refusal:
         provenance.list_files({"folder": "corpsu"}, str(tmp_path))
     assert "did you mean `corpus`" in (refusal.value.hint or "")
     (tmp_path / "corpus" / "picture.png").write_bytes(b"")
-    with pytest.raises(DataError, match="no file matches"):
+    with pytest.raises(DataError, match="no file in `corpus` has a usual ending") as refusal:
         provenance.list_files({"folder": "corpus"}, str(tmp_path))
+    assert ".jsonl" in (refusal.value.hint or "")
+    assert "**" not in (refusal.value.hint or "")
+    with pytest.raises(DataError, match=r"no file matches `\*\.text`") as refusal:
+        provenance.list_files({"folder": "corpus", "files": "*.text"}, str(tmp_path))
+    assert "`**/` stands for any folders" in (refusal.value.hint or "")
     for read, said in (({}, "no place to read from"), ({"folder": "a", "hub": "b"}, "names folder and hub")):
         with pytest.raises(DataError, match=said):
             provenance.kind_of(read)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from curriculum.units import (
     LARGEST_COUNT,
     Length,
+    nearest_length,
     parse_count,
     parse_fraction,
     parse_length,
@@ -23,6 +24,7 @@ from curriculum.units import (
     show_exact,
     show_seconds,
     show_share,
+    without_commas,
 )
 
 COUNTS = st.integers(0, LARGEST_COUNT)
@@ -166,6 +168,47 @@ def test_a_bare_number_takes_the_default_unit() -> None:
 def test_what_is_no_length_is_refused(text: Any) -> None:
     with pytest.raises(ValueError, match=r"is not a (length|count)"):
         parse_length(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        ("40,000", "write `40000`, `40_000` or `40k`, without the comma"),
+        ("1,234,567", "write `1234567` or `1_234_567`, without the comma"),
+        ("40,000 tokens", "write `40000 tokens`, `40_000 tokens` or `40k tokens`, without the comma"),
+        ("40,000k", "write `40000k` or `40_000k`, without the comma"),
+        ("1,5T", "write `1.5T`, with a point"),
+        ("0,125", "write `0.125`, with a point"),
+        *[(text, None) for text in ("40000", "1,2,3", "40, 000", "a,b", ",1", "1,", "40,0000,000")],
+    ],
+)
+def test_a_number_with_commas_is_told_how_it_is_written(text: str, way: str | None) -> None:
+    assert without_commas(text) == way
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("40kb", "40k"),
+        ("40 thousand", "40k"),
+        ("40 k", "40k"),
+        ("6b", "6B"),
+        ("1.5 trillion tokens", "1.5T"),
+        ("16 seqs", "16 sequences"),
+        ("16seq", "16 sequences"),
+        ("1 sequenc", "1 sequence"),
+        ("10M steps of", None),
+        ("16 stp", None),
+        ("0.5 seqs", None),
+        ("some tokens", None),
+    ],
+)
+def test_what_is_almost_a_length_is_told_the_length_it_may_mean(text: str, near: str | None) -> None:
+    assert nearest_length(text, ("sequences", "tokens")) == near
+
+
+def test_only_a_unit_that_is_allowed_is_suggested() -> None:
+    assert nearest_length("16 seqs", ("tokens",)) is None
 
 
 def test_a_length_becomes_tokens_by_the_batch() -> None:

@@ -259,10 +259,30 @@ def test_what_cannot_be_meant_is_refused_with_its_place_and_a_hint(
         (b"a: `x`\n", "backquote needs quotes"),
         (b"about: !important\n", "begins with `!` needs quotes"),
         (b"12: x\n", 'put it in quotes: "12"'),
+        (b"{a: 40, 12: x}\n", 'put it in quotes: "12"'),
+        (b"{a: 40,12: x}\n", 'put it in quotes: "12"'),
+        (b"{a: 40,000}\n", "write `40000`, `40_000` or `40k`"),
+        (b"{a: 40,000 tokens, b: 1}\n", "write `40000 tokens`"),
+        (b"a: {b: 1,\n  c: 1,5T }\n", "write `1.5T`"),
+        (b"seed 1\nabout: x\n", "a colon and a blank behind the key: `seed: 1`"),
+        (b"# so\n\nseed:1\nabout: x\n", "a blank behind the colon: `seed: 1`"),
+        (b"about: x\nseed 1\nmodel: y\n", "a colon and a blank behind the key: `seed: 1`"),
+        (b"about: x\nseed:1\n", "a blank behind the colon: `seed: 1`"),
+        (b"about: x\nEnde\nmodel: y\n", "here a key belongs"),
     ],
 )
 def test_a_hint_names_the_way_out_of_a_common_slip(data: bytes, hint: str) -> None:
     assert hint in (refusal(data).hint or "")
+
+
+@pytest.mark.parametrize(
+    "data", [b"about: x\nseed 1\nmodel: y\n", b"about: x\nseed:1\n", b"#\nseed 1\nabout: x\n"]
+)
+def test_a_line_without_its_colon_is_itself_what_is_shown(data: bytes) -> None:
+    place = refusal(data).place
+    assert place is not None
+    assert (place.line, place.column) == (2, 1)
+    assert place.text.startswith("seed")
 
 
 def test_thirty_two_levels_are_read() -> None:
@@ -279,6 +299,7 @@ LARGE = {
     "items": "- a\n" * (MEBIBYTE // 4),
     "keys": "".join(f"k{i}: {i}\n" for i in range(75_000)),
     "pairs": "[" + "a: 1," * (MEBIBYTE // 5 - 1) + "]",
+    "commas": "{" + "".join(f"a{i}: 1,{i}x: 1," for i in range(24_000)) + "}",
     "brackets": "[" * MEBIBYTE,
     "quotes": '"' * MEBIBYTE,
     "spaces": " " * MEBIBYTE,

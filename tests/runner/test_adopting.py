@@ -45,7 +45,7 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "texts" / f"{number}.txt").write_text(" ".join(words))
     path = folder / "tokenizer.json"
     reads = {"texts": {"folder": "texts"}}
-    train_tokenizer(TokenizerRequest(reads=reads, vocab_size=320, output=str(path), root=str(folder)))
+    train_tokenizer(TokenizerRequest(reads=reads, vocab_size=309, output=str(path), root=str(folder)))
     return path
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from tokenizers import Tokenizer as Inner
 from tokenizers import models, normalizers, pre_tokenizers
@@ -27,7 +30,7 @@ import runner.shardwriter
 from curriculum import durable
 from curriculum.errors import Busy, DataError
 from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest, text_hash
-from curriculum.shards.progress import read_progress
+from curriculum.shards.progress import in_words, read_progress
 from curriculum.shards.reader import Dataset
 from curriculum.tokenizer import Tokenizer
 from runner.prepare import prepare, train_tokenizer
@@ -192,9 +195,89 @@ def test_a_held_out_split_of_under_64_windows_is_refused_and_the_share_it_names_
     prepare(enough)
     windows = Manifest.load(Path(enough.output)).splits[HELD_OUT].windows(32)
     assert 64 <= windows < 80
-    with pytest.raises(DataError, match="windows of 4000 tokens") as refusal:
-        prepare(request_for(output=str(tmp_path / "long"), sequence_length=4000))
-    assert "too little text" in (refusal.value.hint or "")
+
+
+def test_a_text_that_no_share_would_do_for_is_told_what_it_has_and_what_it_needs(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    with pytest.raises(DataError, match="0 windows of 4000 tokens; 64 are the least") as refusal:
+        prepare(request_for(sequence_length=4000))
+    said = re.findall(r"[0-9,]*[0-9]", refusal.value.what.splitlines()[1])
+    held_out, documents, some, tokens, needed = (int(digits.replace(",", "")) for digits in said)
+    assert documents == 40
+    assert 0 < held_out < 20
+    assert 0 < some < tokens
+    assert needed == 64 * 4000 + 1
+    hint = refusal.value.hint or ""
+    assert "at `held_out: 20%` about 1,280,005 tokens are needed" in hint
+    assert "at 50%, the most, 512,002" in hint
+    assert refusal.value.entry == ("sources", "texts", "held_out")
+
+
+def test_no_share_is_named_that_sources_yaml_would_refuse_or_that_leaves_nothing_to_train_on(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    prepare(request_for(held_out=None, output=str(tmp_path / "all")))
+    tokens = Manifest.load(tmp_path / "all").splits[TRAIN].tokens
+    length = int(tokens * 0.7) // 64  # only some 70% would hold out 64 windows
+    with pytest.raises(DataError, match="64 are the least") as refusal:
+        prepare(request_for(sequence_length=length, tasks=1))
+    assert "would do" not in (refusal.value.hint or "")
+    (tmp_path / "one").mkdir()
+    for number in range(20):  # whichever half of all hashes it falls in, it is one document
+        (tmp_path / "one" / "a.txt").write_text(f"{number} " + "the people of the state " * 2000)
+        with pytest.raises(DataError) as refusal:
+            prepare(request_for(read={"folder": "one"}, output=str(tmp_path / f"one-{number}"), tasks=1))
+        assert "would do" not in (refusal.value.hint or "")
+        assert "into more files or rows" in (refusal.value.hint or "")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_text_in_another_column_is_told_the_file_and_the_columns_by_the_sample_and_by_a_preparation(
+    kind: str, tmp_path: Path, request_for: Any
+) -> None:
+    (tmp_path / "texts").mkdir()
+    rows = [{"id": n, "content": f"the people of the state {n}"} for n in range(9)]
+    if kind == "jsonl":
+        (tmp_path / "texts" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "texts" / "a.parquet")
+    training = TokenizerRequest(
+        reads={"texts": {"folder": "texts"}},
+        vocab_size=300,
+        output=str(tmp_path / "t.json"),
+        root=str(tmp_path),
+    )
+    for refused in (lambda: train_tokenizer(training), lambda: prepare(request_for())):
+        with pytest.raises(DataError) as refusal:
+            refused()
+        assert refusal.value.what == (
+            f"`texts` has no text in the column `text`, from `a.{kind}:1` on; its columns are `content`, `id`"
+        )
+        assert refusal.value.hint == "name the one that holds the text under `read:`, as in `text: content`"
+        assert refusal.value.entry == ("sources", "texts", "read")
+
+
+def test_documents_that_are_no_text_are_counted_and_the_first_named_in_the_last_line_of_progress(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    for name in ("0a", "0b", "0c"):
+        (tmp_path / "texts" / f"{name}.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "texts" / "void.txt").write_text("")
+    request = request_for(tasks=2)
+    prepare(request)
+    unread = read_progress(Path(request.progress)).unread
+    assert unread == {"empty": (1, "void.txt"), "not UTF-8": (3, "0a.txt")}
+    assert in_words(unread) == "1 empty (the first: void.txt), 3 not UTF-8 (the first: 0a.txt)"
+    chosen = request_for(output=str(tmp_path / "chosen"), progress=str(tmp_path / "chosen.jsonl"))
+    (tmp_path / "texts" / "rows.jsonl").write_text('{"text": "the law", "lang": "fr"}\n')
+    prepare(
+        replace(chosen, drop={"lang": ["fr"]}, read={"folder": "texts", "exclude": ["0?.txt", "void.txt"]})
+    )
+    assert not read_progress(Path(chosen.progress)).unread  # what a person leaves out is no surprise
 
 
 def test_finished_work_is_not_touched_again(tmp_path: Path, request_for: Any) -> None:
@@ -373,9 +456,6 @@ def test_a_filter_that_leaves_nothing_is_refused_with_the_counts(tmp_path: Path,
     (tmp_path / "texts").mkdir()
     rows = [{"content": "words", "meta": {"set": "github"}}, {"content": "more", "meta": {"set": "github"}}]
     (tmp_path / "texts" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match="left out: 2 for no text column") as refusal:
-        prepare(request_for())
-    assert "the columns are: content, meta; `text:` names the one to read" in (refusal.value.hint or "")
     with pytest.raises(DataError, match=r"left out: 2 for meta\.set is github"):
         prepare(request_for(text="content", drop={"meta.set": "github"}))
 
@@ -546,7 +626,7 @@ def test_the_tokenizers_sample_is_spread_over_a_dataset_and_bounded(tmp_path: Pa
         (tmp_path / "texts" / f"{number:02d}.txt").write_text(f"{'early' if number < 90 else 'later'} " * 100)
     request = TokenizerRequest(
         reads={"texts": {"folder": "texts"}},
-        vocab_size=300,
+        vocab_size=267,
         output=str(tmp_path / "tokenizer.json"),
         sample_bytes=6000,
         root=str(tmp_path),
@@ -555,6 +635,29 @@ def test_the_tokenizers_sample_is_spread_over_a_dataset_and_bounded(tmp_path: Pa
     vocabulary = Inner.from_file(request.output).get_vocab()
     assert {"early", "later"} <= {token.removeprefix("Ġ") for token in vocabulary}
     assert len((tmp_path / "sample.log").read_text().splitlines()) < 20
+
+
+def test_a_text_that_gives_fewer_ids_than_asked_for_is_refused_with_the_number_it_gives(
+    tmp_path: Path,
+) -> None:
+    write_texts(tmp_path / "texts", 30)
+    request = TokenizerRequest(
+        name="small",
+        reads={"texts": {"folder": "texts"}},
+        vocab_size=5000,
+        output=str(tmp_path / "t.json"),
+        root=str(tmp_path),
+    )
+    with pytest.raises(
+        DataError, match=r"`small`: the text gives (\d+) of the 5,000 ids asked for"
+    ) as refusal:
+        train_tokenizer(request)
+    assert refusal.value.entry == ("tokenizers", "small", "vocab_size")
+    assert not (tmp_path / "t.json").exists()
+    said = re.match(r"`vocab_size: (\d+)`, of the tokenizer and of the model", refusal.value.hint or "")
+    assert said is not None
+    train_tokenizer(replace(request, vocab_size=int(said[1])))
+    assert Tokenizer.load(request.output).vocab_size == int(said[1])
 
 
 def test_a_tokenizer_of_no_text_is_refused(tmp_path: Path) -> None:
@@ -566,7 +669,7 @@ def test_a_tokenizer_of_no_text_is_refused(tmp_path: Path) -> None:
         output=str(tmp_path / "t.json"),
         root=str(tmp_path),
     )
-    with pytest.raises(DataError, match="sample of `texts` for the tokenizer has no text"):
+    with pytest.raises(DataError, match=r"`texts` has no text to read: 1 empty \(the first: void.txt\)"):
         train_tokenizer(request)
     assert not (tmp_path / "t.json").exists()
 
