@@ -201,10 +201,6 @@ def _cut(legs: tuple[Leg, ...], address: Address, place: Place | None) -> tuple[
     raise AssertionError("positions are covered by the stages up to the end")
 
 
-ROOT_KEYS = ("seed", "model", "tokenizer", "sequence_length", "optimizer", "learning_rate")
-"""What a curriculum without `from:` must state; a variant takes them from its branch point."""
-
-
 def _setting(
     name: str,
     file: schema.CurriculumFile,
@@ -229,7 +225,7 @@ def _setting(
             raise ConfigError(
                 f"`{name}` does not say its `{key}`, and has no parent to take it from",
                 place=document.place(()),
-                hint=f"a root curriculum states {', '.join(f'`{k}`' for k in ROOT_KEYS)}, "
+                hint=f"a root curriculum states {', '.join(f'`{k}`' for k in schema.ROOT_KEYS)}, "
                 "and its first stage `mixture` and `batch`",
             )
         return default
