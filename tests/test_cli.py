@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,16 @@ def test_a_plan_on_a_terminal_is_not_cut(columns: int) -> None:
     text = on_a_terminal(ROOT, columns, *words)
     assert "…" not in text
     assert "1,500,001,599,488" in text
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 7), (60, 7), (34, 0)])
+def test_the_curves_of_a_plan_take_the_terminal_s_width_or_are_left_out(columns: int, rows: int) -> None:
+    shown = on_a_terminal(ROOT, columns, "plan", "v1.1", "--size", "full").splitlines()
+    assert max(map(len, shown)) <= columns
+    drawn = [line for line in shown if re.search("[\u2800-\u28ff]", line)]
+    assert len(drawn) == rows
+    assert {len(line) for line in drawn} <= {min(columns, 60 + len("0.0004 "))}
+    assert any("learning rate" in line and "0.0004" in line for line in shown) == (rows == 0)
 
 
 def test_a_step_of_the_full_plan_can_be_asked_for_before_any_text_is_prepared() -> None:
