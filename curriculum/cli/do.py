@@ -31,7 +31,10 @@ def init(
         typer.Option("--schema", help="of a project that is there, write only the schemas that editors use"),
     ] = False,
 ) -> None:
-    """Write a new project that you own: stages, mixtures, sources, sizes, machines."""
+    """Write a new project that you own.
+
+    It holds stages, mixtures, sources, sizes and machines.
+    """
     from curriculum import scaffold
 
     if schema:
@@ -55,9 +58,9 @@ def plan(
     svg: Annotated[Path | None, typer.Option("--svg", help="also write the plan as a picture")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what will happen, in steps, tokens and passes, and what it costs, before it happens.
+    """Show what will happen, and what it costs, before it happens.
 
-    Several curricula fold into a tree: what they share is counted once.
+    In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
     """
     from curriculum import harness, runs
     from curriculum.summary import summarise, summarise_tree
@@ -103,7 +106,10 @@ def prepare(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tokenise the text that a curriculum reads; what is prepared already is left as it is."""
+    """Tokenise the text that a curriculum reads.
+
+    What is prepared already is left as it is.
+    """
     from curriculum import attempts, live, preparation, supervisor
     from curriculum.view.runs import prepared_view
 
@@ -171,7 +177,10 @@ def run(
         typer.Option(help="trace these steps with torch's profiler, as in `20:23` (23 is not traced)"),
     ] = None,
 ) -> None:
-    """Train a curriculum to its end, starting or going on wherever it stands."""
+    """Train a curriculum to its end, from wherever it stands.
+
+    A run that was stopped goes on from its last checkpoint; what is done is left as it is.
+    """
     from curriculum import attempts, durable, live, orchestrator, picture, results
     from curriculum.view.runs import result_view
 
@@ -274,7 +283,10 @@ def branch(
     size: Size = "",
     machine: MachineName = "local",
 ) -> None:
-    """Write a variant that leaves a curriculum at a checkpoint, keep that checkpoint, and show its plan."""
+    """Write a variant that leaves a curriculum at a checkpoint.
+
+    The checkpoint is kept for it, and its plan is shown.
+    """
     from curriculum import branching
     from curriculum.diff import first_parting
     from curriculum.lineage import parse_address
