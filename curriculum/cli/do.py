@@ -26,6 +26,14 @@ from curriculum.cli.words import (
 
 def init(
     folder: Annotated[Path, typer.Argument(help="the folder to write the project into")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            metavar="FOLDER",
+            help="instead a small project for your own text, in this folder; once for each of several",
+        ),
+    ] = None,
     schema: Annotated[
         bool,
         typer.Option("--schema", help="of a project that is there, write only the schemas that editors use"),
@@ -33,22 +41,37 @@ def init(
 ) -> None:
     """Write a new project that you own.
 
-    It holds stages, mixtures, sources, sizes and machines.
+    It holds stages, mixtures, sources, sizes and machines: those of TinyLlama v1.1 or, with `--text`, small ones
+    that train on your text as they are. Nothing that is there is touched; a .gitignore is added to.
     """
-    from curriculum import scaffold
+    from curriculum import layout, scaffold, starter
+    from curriculum.errors import ConfigError
+    from curriculum.units import show_bytes, show_count
 
     if schema:
+        if text:
+            raise ConfigError(
+                "`--schema` writes into a project that is there, `--text` a new one", hint="say one of them"
+            )
         written = scaffold.write_schemas(folder)
         print(
             f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in"
         )
         print("  # yaml-language-server: $schema=../.schema/stages.json")
         return
-    written = scaffold.init(folder)
-    print(
-        f"{len(written)} files in {folder}: begin with stages/v1.1-math-code.yaml, "
-        "then `curriculum plan v1.1-math-code`"
-    )
+    around = layout.root_around(folder.resolve().parent)
+    if text:
+        written, found = scaffold.init_for(folder, text)
+        for source in found:
+            print(
+                f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens"
+            )
+        begin = starter.CURRICULUM
+    else:
+        written, begin = scaffold.init(folder), "v1.1-math-code"
+    print(f"{len(written)} files in {folder}: begin with stages/{begin}.yaml, then `curriculum plan {begin}`")
+    if around is not None:
+        print(f"{folder} lies inside the project {around}: commands given in it mean the new one alone")
 
 
 def plan(
