@@ -201,10 +201,6 @@ def _cut(legs: tuple[Leg, ...], address: Address, place: Place | None) -> tuple[
     raise AssertionError("positions are covered by the stages up to the end")
 
 
-ROOT_KEYS = ("seed", "model", "tokenizer", "sequence_length", "optimizer", "learning_rate")
-"""What a curriculum without `from:` must state; a variant takes them from its branch point."""
-
-
 def _setting(
     name: str,
     file: schema.CurriculumFile,
@@ -228,9 +224,11 @@ def _setting(
         if default is None:
             raise ConfigError(
                 f"`{name}` does not say its `{key}`, and has no parent to take it from",
-                place=document.key_place(("stages",) if key in ROOT_KEYS else ("stages", number)),
-                hint=(f"write `{key}: …` above it" if key in ROOT_KEYS else f"give this stage `{key}: …`")
-                + f"; a root curriculum states {', '.join(f'`{k}`' for k in ROOT_KEYS)}, "
+                place=document.key_place(("stages",) if key in schema.ROOT_KEYS else ("stages", number)),
+                hint=(
+                    f"write `{key}: …` above it" if key in schema.ROOT_KEYS else f"give this stage `{key}: …`"
+                )
+                + f"; a root curriculum states {', '.join(f'`{k}`' for k in schema.ROOT_KEYS)}, "
                 "and its first stage `mixture` and `batch`",
             )
         return default

@@ -1,14 +1,18 @@
-"""Writes a new project from the files shipped with the package; the one command that reads those copies."""
+"""Writes a new project: the files shipped with the package, or a small one for somebody's own text."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from curriculum import durable, layout
+from curriculum import durable, layout, starter
 from curriculum.errors import ConfigError, NotFound
 from curriculum.schema import jsonschema
 
 ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
+IGNORE = ".gitignore"
+IGNORED = (b"/runs/", b"/data/")
 
 
 def shipped() -> Path:
@@ -27,19 +31,18 @@ def init(folder: Path) -> list[Path]:
     files = [source / name for name in ROOT_FILES]
     for part in ("stages", "mixtures", "tasks"):
         files += [*sorted((source / part).rglob("*.yaml")), source / part / "README.md"]
-    targets = [folder / path.relative_to(source) for path in files]
-    schemas = [folder / name for name in jsonschema.texts()]
-    there = [target for target in (*targets, *schemas) if target.exists()]
-    if there:
-        raise ConfigError(
-            f"`{there[0]}` exists already; nothing was written",
-            hint="name an empty or a new folder: `curriculum init DIR`",
-        )
-    for path, target in zip(files, targets, strict=True):
-        durable.make_directory(target.parent)
-        durable.write_bytes(target, path.read_bytes())
-    durable.write_bytes(folder / ".gitignore", b"/runs/\n/data/\n")
-    return targets + write_schemas(folder)
+    return _write(folder, {path.relative_to(source).as_posix(): path.read_bytes() for path in files})
+
+
+def init_for(folder: Path, texts: Sequence[str]) -> tuple[list[Path], list[starter.Source]]:
+    """Write a small project that trains on the folders `texts` as it is; also what was found in them."""
+    sources = starter.sources(folder, texts)
+    contents = {
+        f"{part}/README.md": (shipped() / part / "README.md").read_bytes() for part in ("stages", "mixtures")
+    }
+    for path, text in starter.files(sources).items():
+        contents[path] = f"{jsonschema.modeline(path)}\n{text}".encode()
+    return _write(folder, contents), sources
 
 
 def write_schemas(project: Path) -> list[Path]:
@@ -55,3 +58,48 @@ def write_schemas(project: Path) -> list[Path]:
         durable.write_bytes(project / name, text.encode(), replace=True)
         written.append(project / name)
     return written
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write a project's files, its schemas and what git is to leave out; refuse before the first is written."""
+    _check_room(folder, [*contents, *jsonschema.texts()])
+    try:
+        durable.make_directory(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"no project can be written into `{folder}`: {error.strerror}", hint="name another folder"
+        ) from None
+    ignore = folder / IGNORE
+    ignored = ignore.read_bytes() if ignore.exists() else b""
+    missing = [line for line in IGNORED if line not in ignored.split()]
+    if missing:
+        if ignored and not ignored.endswith(b"\n"):
+            ignored += b"\n"
+        durable.write_bytes(ignore, ignored + b"\n".join(missing) + b"\n", replace=True)
+    for name, data in contents.items():
+        durable.make_directory((folder / name).parent)
+        durable.write_bytes(folder / name, data)
+    return [folder / name for name in contents] + write_schemas(folder)
+
+
+def _check_room(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a folder that cannot be made or written, and any file in the way but a .gitignore."""
+    new = "name an empty or a new folder: `curriculum init DIR`"
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ConfigError(
+            f"`{there}` is no folder, so no project can be written into `{folder}`",
+            hint="name another folder",
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"`{there}` may not be written by this user", hint="name another folder")
+    ignore = folder / IGNORE
+    if os.path.lexists(ignore) and (ignore.is_symlink() or not ignore.is_file()):
+        raise ConfigError(f"`{ignore}` is no plain file; nothing was written", hint=new)
+    for name in names:
+        target = folder / name
+        if os.path.lexists(target):
+            raise ConfigError(f"`{target}` exists already; nothing was written", hint=new)
+        for above in list(target.parents)[: name.count("/")]:
+            if os.path.lexists(above) and not above.is_dir():
+                raise ConfigError(f"`{above}` is no folder; nothing was written", hint=new)

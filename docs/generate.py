@@ -15,8 +15,8 @@ from typing import Any
 import typer
 
 from curriculum.cli import app
-from curriculum.lineage import ROOT_KEYS, Setting
-from curriculum.schema import jsonschema
+from curriculum.lineage import Setting
+from curriculum.schema import ROOT_KEYS, jsonschema
 from curriculum.schema.stages import StageEntry
 
 ROOT = Path(__file__).resolve().parents[1]

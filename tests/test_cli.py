@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from terminal import on_a_terminal
+from typer.testing import CliRunner
 
 from curriculum import notebook
-from curriculum.cli import VERBS
+from curriculum.cli import PANELS, VERBS, app, word
 from curriculum.diff import END, TOKENS, Stretch, compare, stretches
 from curriculum.picture import Band, held_out
 from curriculum.planner import compile_curriculum
@@ -47,10 +51,40 @@ def edited(project: Project, file: str, old: str, new: str) -> Project:
     return Project(project.root)
 
 
-def test_help_lists_every_verb() -> None:
-    text = ask("--help")
-    for verb in (verb.__name__.rstrip("_") for verb in VERBS):
-        assert f"  {verb} " in text
+def test_help_lists_every_verb_in_its_panel_with_a_whole_sentence_on_its_line() -> None:
+    """At 80 columns; the screen itself is pinned in test_screens.py."""
+    _, *panels = re.split(
+        r"^([A-Z][a-z]+):\n", ask("--help", columns=80).partition("Show this message")[2], flags=re.M
+    )
+    shown = {
+        title: [re.fullmatch(r"  (\w+) +([A-Z].*\.)", line) for line in body.splitlines() if line]
+        for title, body in zip(panels[::2], panels[1::2], strict=True)
+    }
+    assert all(line for lines in shown.values() for line in lines)
+    listed = {title: [line[1] for line in lines if line] for title, lines in shown.items()}
+    assert listed == {title: [word(verb) for verb in verbs] for title, verbs in PANELS.items()}
+    assert list(listed) == ["Do", "Look", "Ask", "Care", "Share"]
+
+
+@pytest.mark.parametrize("verb", [(), *((word(verb),) for verb in VERBS)], ids=" ".join)
+def test_h_is_help(verb: tuple[str, ...]) -> None:
+    runner = CliRunner()
+    short, long = (runner.invoke(app, [*verb, option]) for option in ("-h", "--help"))
+    assert short.exit_code == 0
+    assert short.output == long.output
+    assert "Usage:" in short.output
+
+
+def test_the_version_is_said_with_python_s_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['curriculum', '--version']; from curriculum.__main__ import main\n"
+        "try: main()\n"
+        "finally: print([m for m in ('torch', 'numpy', 'pydantic', 'yaml', 'rich.table') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    version, loaded = done.stdout.splitlines()
+    assert version == f"curriculum {metadata.version('curriculum')}, Python {platform.python_version()}"
+    assert loaded == "[]"
 
 
 def test_the_full_size_plan_as_json_has_the_paper_s_numbers() -> None:
@@ -80,6 +114,16 @@ def test_a_plan_on_a_terminal_is_not_cut(columns: int) -> None:
     text = on_a_terminal(ROOT, columns, *words)
     assert "…" not in text
     assert "1,500,001,599,488" in text
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 7), (60, 7), (34, 0)])
+def test_the_curves_of_a_plan_take_the_terminal_s_width_or_are_left_out(columns: int, rows: int) -> None:
+    shown = on_a_terminal(ROOT, columns, "plan", "v1.1", "--size", "full").splitlines()
+    assert max(map(len, shown)) <= columns
+    drawn = [line for line in shown if re.search("[\u2800-\u28ff]", line)]
+    assert len(drawn) == rows
+    assert {len(line) for line in drawn} <= {min(columns, 60 + len("0.0004 "))}
+    assert any("learning rate" in line and "0.0004" in line for line in shown) == (rows == 0)
 
 
 def test_a_step_of_the_full_plan_can_be_asked_for_before_any_text_is_prepared() -> None:

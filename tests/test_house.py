@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"scaling", "imports", "harness"},
     {"segments", "order", "stock", "limits", "cadence"},
     {"planner"},
-    {"corpora", "launchers"},
+    {"corpora", "launchers", "starter"},
     {
         "diff",
         "trace",

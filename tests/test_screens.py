@@ -18,6 +18,7 @@ from terminal import on_a_terminal
 SCREENS = Path(__file__).parent / "screens"
 FULL = ("--size", "full")
 VERBS: dict[str, tuple[str, ...]] = {
+    "help": ("--help",),
     "plan": ("plan", "variant", *FULL),
     "plan-of-two": ("plan", "trunk", "variant", *FULL),
     "prepare": ("prepare", "variant", *FULL),

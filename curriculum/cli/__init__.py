@@ -1,4 +1,4 @@
-"""The command line: every verb in one list.
+"""The command line: every verb, in panels by what a person is after.
 
 A verb reads its words, asks the floors below, and hands the answer to `view`. Imports inside verbs are lazy, so
 that `--help` answers at once.
@@ -7,21 +7,39 @@ that `--help` answers at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from curriculum.cli import ask, care, do, look, share
 
-VERBS = (
-    *(do.init, do.plan, do.prepare, do.run, do.stop, do.branch),
-    *(look.status, look.compare, look.report),
-    *(ask.batch, ask.trace, ask.diff),
-    *(care.verify, care.prune, care.doctor, care.inspect),
-    *(share.export, share.import_, share.eval_),
-)
-
 Verb = Callable[..., Any]
+
+PANELS: dict[str, tuple[Verb, ...]] = {
+    "Do": (do.init, do.plan, do.prepare, do.run, do.stop, do.branch),
+    "Look": (look.status, look.compare, look.report),
+    "Ask": (ask.batch, ask.trace, ask.diff),
+    "Care": (care.verify, care.prune, care.doctor, care.inspect),
+    "Share": (share.export, share.import_, share.eval_),
+}
+VERBS = tuple(verb for verbs in PANELS.values() for verb in verbs)
+
+
+class _InPanels(TyperGroup):
+    """Lists verbs by panel, each with the first sentence of its help, whole also where it takes two lines."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        wide = max(map(len, self.commands))
+        for panel, verbs in PANELS.items():
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [
+                        (f"{name:<{wide}}", self.commands[name].get_short_help_str(limit=1000))
+                        for name in map(word, verbs)
+                        if name in self.commands
+                    ]
+                )
 
 
 def word(verb: Verb) -> str:
@@ -32,13 +50,15 @@ def word(verb: Verb) -> str:
 def app_of(verbs: Iterable[Verb]) -> typer.Typer:
     """The command line with these verbs alone."""
     made = typer.Typer(
+        cls=_InPanels,
+        context_settings={"help_option_names": ["-h", "--help"]},
         help="Run a language-model pretraining curriculum from YAML.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=True,
         rich_markup_mode=None,
     )
-    made.callback()(_nothing)  # a single verb would else be taken for the whole command
+    made.callback()(_whole)  # also so that a single verb is not taken for the whole command
     for verb in verbs:
         made.command(word(verb))(verb)
     return made
@@ -50,7 +70,25 @@ def app_for(first: str | None) -> typer.Typer:
     return app_of(asked or VERBS)
 
 
-def _nothing() -> None:
+def _say_version(asked: bool) -> None:
+    if asked:
+        import platform
+        from importlib import metadata
+
+        try:
+            version = metadata.version("curriculum")
+        except metadata.PackageNotFoundError:
+            version = "from a checkout that was never installed"
+        print(f"curriculum {version}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+def _whole(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit."),
+    ] = False,
+) -> None:
     pass
 
 

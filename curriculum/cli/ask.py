@@ -31,7 +31,10 @@ def batch(
     text: Annotated[bool, typer.Option("--text", help="show the beginning of each window's text")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the sources, windows and documents of any step, before or after it ran."""
+    """Show what any step reads, before or after it ran.
+
+    Its sources, windows and documents.
+    """
     from curriculum import trace
     from curriculum.errors import PlanError
 
@@ -62,7 +65,10 @@ def trace(
     machine: MachineName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Show every past and future step that reads a document, a stretch of a source, or a bad shard."""
+    """Show every step, past or future, that reads a given text.
+
+    The text is a document, a stretch of a source, or a bad shard.
+    """
     from curriculum import damage, whereabouts
     from curriculum.errors import PlanError
 
@@ -107,7 +113,10 @@ def diff(
     size: Size = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the first step at which two curricula part, in what, and the tokens moved after it."""
+    """Show the first step at which two curricula part, and in what.
+
+    Also how many tokens are moved after it.
+    """
     from curriculum.diff import compare, sides
     from curriculum.view.diff import comparison_json, comparison_view
 

@@ -23,7 +23,10 @@ from curriculum.cli.words import (
 
 
 def verify(name: Name, size: Size = "") -> None:
-    """Read checkpoints, prepared text and ledger of a curriculum back and compare them with their digests."""
+    """Check all that a curriculum has on disk against its digests.
+
+    Checkpoints, prepared text and ledger are read back.
+    """
     from curriculum import verify as verification
 
     project = open_project()
@@ -46,7 +49,10 @@ def prune(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete checkpoints that nothing goes on from; what somebody branches from always stays."""
+    """Delete checkpoints that nothing goes on from.
+
+    What somebody branches from always stays.
+    """
     from curriculum import retention
     from curriculum.view.runs import pruned_view
 
@@ -73,7 +79,10 @@ def prune(
 
 
 def doctor(machine: MachineName = "local", as_json: AsJson = False) -> None:
-    """Show what this machine has, and whether an entry of machines.yaml can be served on it."""
+    """Show what this machine has, and which runs it can serve.
+
+    What is asked of it is an entry of machines.yaml.
+    """
     from curriculum.doctor import examine
     from curriculum.view.doctor import doctor_lines
 
@@ -99,7 +108,10 @@ def inspect(
     samples: Annotated[int, typer.Option(min=1, max=50, help="pieces to show")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a token file is: format, width, tokens, documents; with a tokenizer, what stands in it."""
+    """Say what a token file is: format, width, tokens, documents.
+
+    With a tokenizer, also what stands in it.
+    """
     from curriculum.corpora import named_tokenizer
     from curriculum.inspection import inspect as look_into
     from curriculum.view.inspection import inspection_lines

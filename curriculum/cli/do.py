@@ -26,26 +26,52 @@ from curriculum.cli.words import (
 
 def init(
     folder: Annotated[Path, typer.Argument(help="the folder to write the project into")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            metavar="FOLDER",
+            help="instead a small project for your own text, in this folder; once for each of several",
+        ),
+    ] = None,
     schema: Annotated[
         bool,
         typer.Option("--schema", help="of a project that is there, write only the schemas that editors use"),
     ] = False,
 ) -> None:
-    """Write a new project that you own: stages, mixtures, sources, sizes, machines."""
-    from curriculum import scaffold
+    """Write a new project that you own.
+
+    It holds stages, mixtures, sources, sizes and machines: those of TinyLlama v1.1 or, with `--text`, small ones
+    that train on your text as they are. Nothing that is there is touched; a .gitignore is added to.
+    """
+    from curriculum import layout, scaffold, starter
+    from curriculum.errors import ConfigError
+    from curriculum.units import show_bytes, show_count
 
     if schema:
+        if text:
+            raise ConfigError(
+                "`--schema` writes into a project that is there, `--text` a new one", hint="say one of them"
+            )
         written = scaffold.write_schemas(folder)
         print(
             f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in"
         )
         print("  # yaml-language-server: $schema=../.schema/stages.json")
         return
-    written = scaffold.init(folder)
-    print(
-        f"{len(written)} files in {folder}: begin with stages/v1.1-math-code.yaml, "
-        "then `curriculum plan v1.1-math-code`"
-    )
+    around = layout.root_around(folder.resolve().parent)
+    if text:
+        written, found = scaffold.init_for(folder, text)
+        for source in found:
+            print(
+                f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens"
+            )
+        begin = starter.CURRICULUM
+    else:
+        written, begin = scaffold.init(folder), "v1.1-math-code"
+    print(f"{len(written)} files in {folder}: begin with stages/{begin}.yaml, then `curriculum plan {begin}`")
+    if around is not None:
+        print(f"{folder} lies inside the project {around}: commands given in it mean the new one alone")
 
 
 def plan(
@@ -55,9 +81,9 @@ def plan(
     svg: Annotated[Path | None, typer.Option("--svg", help="also write the plan as a picture")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what will happen, in steps, tokens and passes, and what it costs, before it happens.
+    """Show what will happen, and what it costs, before it happens.
 
-    Several curricula fold into a tree: what they share is counted once.
+    In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
     """
     from curriculum import corpora, harness, runs
     from curriculum.ran import with_notes
@@ -107,7 +133,10 @@ def prepare(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tokenise the text that a curriculum reads; what is prepared already is left as it is."""
+    """Tokenise the text that a curriculum reads.
+
+    What is prepared already is left as it is.
+    """
     from curriculum import attempts, live, preparation, supervisor
     from curriculum.view.runs import prepared_view
 
@@ -175,7 +204,10 @@ def run(
         typer.Option(help="trace these steps with torch's profiler, as in `20:23` (23 is not traced)"),
     ] = None,
 ) -> None:
-    """Train a curriculum to its end, starting or going on wherever it stands."""
+    """Train a curriculum to its end, from wherever it stands.
+
+    A run that was stopped goes on from its last checkpoint; what is done is left as it is.
+    """
     from curriculum import attempts, corpora, durable, live, orchestrator, picture, results
     from curriculum.view.runs import result_view
 
@@ -279,7 +311,10 @@ def branch(
     size: Size = "",
     machine: MachineName = "local",
 ) -> None:
-    """Write a variant that leaves a curriculum at a checkpoint, keep that checkpoint, and show its plan."""
+    """Write a variant that leaves a curriculum at a checkpoint.
+
+    The checkpoint is kept for it, and its plan is shown.
+    """
     from curriculum import branching
     from curriculum.diff import compare, stretches
     from curriculum.lineage import parse_address

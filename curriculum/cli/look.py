@@ -30,7 +30,10 @@ def status(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the project's curricula as a tree: planned, how far, or done; or watch one of them run."""
+    """Show how far every curriculum is, or watch one run.
+
+    A tree of the project's curricula: planned, how far, or done.
+    """
     from dataclasses import asdict
 
     from curriculum.errors import PlanError
@@ -86,7 +89,10 @@ def compare(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show held-out losses of variants side by side from their shared trunk, with the noise of each difference."""
+    """Show held-out losses of variants side by side.
+
+    From their shared trunk on, with the noise of each difference.
+    """
     from curriculum import attempts, benchmarks, durable, evaluation, live, marks, overlay, supervisor
     from curriculum.compare import compare as put_side_by_side
     from curriculum.compare import to_json
@@ -150,7 +156,10 @@ def report(
         Path | None, typer.Option("--to", help="the HTML file; without it, beside the runs of that size")
     ] = None,
 ) -> None:
-    """Write one HTML file on curricula: the plan as a picture, the losses, the mixture as trained, the lineage."""
+    """Write one HTML file on curricula.
+
+    The plan as a picture, the losses, the mixture as trained, the lineage.
+    """
     from curriculum import report as reports
     from curriculum.units import show_bytes
 

@@ -36,7 +36,10 @@ def export(
         typer.Option(help="of the weights; source: as trained, fp32, or as the imported directory"),
     ] = "source",
 ) -> None:
-    """Write a checkpoint as a Hugging Face directory: weights, tokenizer and a model card."""
+    """Write a checkpoint as a Hugging Face directory.
+
+    It holds weights, tokenizer and a model card.
+    """
     from curriculum import attempts, exports, live, supervisor
     from curriculum.lineage import parse_address
     from curriculum.view.exchange import written_view
@@ -67,7 +70,10 @@ def import_(
     tokens: Annotated[str, typer.Option(help="how long it trains, as in 10B")] = "10B",
     as_json: AsJson = False,
 ) -> None:
-    """Write a curriculum that starts from a Hugging Face directory, for you to edit."""
+    """Write a curriculum that starts from a Hugging Face directory.
+
+    The file is for you to edit.
+    """
     from curriculum import importing
     from curriculum.view.exchange import found_view
 
@@ -119,7 +125,10 @@ def eval_(
     machine: MachineName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a checkpoint on tasks of lm-evaluation-harness (the extra `eval`), and keep the scores beside it."""
+    """Measure a checkpoint on tasks of lm-evaluation-harness.
+
+    The harness comes with the extra `eval`; the scores are kept beside the checkpoint.
+    """
     from curriculum import attempts, benchmarks, exports, harness, live, measuring, supervisor
     from curriculum.errors import PlanError
     from curriculum.lineage import parse_address

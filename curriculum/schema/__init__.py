@@ -21,6 +21,7 @@ from curriculum.schema.sources import SourceEntry as SourceEntry
 from curriculum.schema.sources import SourcesFile as SourcesFile
 from curriculum.schema.sources import TokenizerEntry as TokenizerEntry
 from curriculum.schema.stages import MODELS as MODELS
+from curriculum.schema.stages import ROOT_KEYS as ROOT_KEYS
 from curriculum.schema.stages import CurriculumFile as CurriculumFile
 from curriculum.schema.stages import EveryEntry as EveryEntry
 from curriculum.schema.stages import LearningRateEntry as LearningRateEntry

@@ -78,10 +78,14 @@ def form(**shape: Any) -> Callable[[Callable[[Any], Any]], Form]:
     return lambda read: Form(read, shape)
 
 
-def written(*patterns: str) -> str:
-    """One pattern for what any of `patterns` matches, blanks around it, as every JSON schema validator reads it."""
+def written(*patterns: str, above_zero: bool = False) -> str:
+    """One pattern for what any of `patterns` matches, blanks around it, as every JSON schema validator reads it.
+
+    With `above_zero`, of the digits of the number that it begins with one is not 0.
+    """
     plain = re.sub(r"\(\?P<\w+>", "(?:", "|".join(patterns)).replace(r"\d", "[0-9]")
-    return rf"^\s*(?:{plain})\s*$"
+    some = r"(?=\s*[0-9_.]*[1-9])" if above_zero else ""
+    return rf"^{some}\s*(?:{plain})\s*$"
 
 
 class BatchScale(NamedTuple):
@@ -293,11 +297,12 @@ def length(example: str, *units: Unit, said: Said) -> Form:
     endings = "|".join(f"{unit.removesuffix('s')}s?" for unit in units)
     with_unit = rf"{NUMBER}{SUFFIX}\s+(?:{endings})"
     if said == "unit":
-        return Form(read, _text_alone(written(with_unit), example))
+        return Form(read, _text_alone(written(with_unit, above_zero=True), example))
     if said == "scale":
-        return Form(read, _text_alone(written(with_unit, NUMBER + SUFFIX.replace("?)", ")")), example))
+        with_scale = NUMBER + SUFFIX.replace("?)", ")")
+        return Form(read, _text_alone(written(with_unit, with_scale, above_zero=True), example))
     number_alone = {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT}
-    return Form(read, _number_or_text(number_alone, written(with_unit, NUMBER + SUFFIX)))
+    return Form(read, _number_or_text(number_alone, written(with_unit, NUMBER + SUFFIX, above_zero=True)))
 
 
 def rate(unit: str, example: str) -> Form:

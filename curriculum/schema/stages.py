@@ -6,7 +6,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from curriculum.errors import did_you_mean
 from curriculum.huggingface import PREFIX
@@ -35,6 +35,11 @@ from curriculum.schema.entry import (
 )
 from curriculum.schema.fields import Refusal
 from curriculum.units import Length
+
+
+def _said(key: str, **shape: Any) -> dict[str, Any]:
+    """The JSON schema of a mapping in which `key` is stated, and of that shape."""
+    return {"required": [key], "properties": {key: shape}}
 
 
 @fields.form(enum=sorted(CATALOGUE))
@@ -152,6 +157,24 @@ class OptimizerEntry(Entry):
 
 class LearningRateEntry(Entry):
     """One curve over the whole curriculum, on the token clock."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {
+                    "if": _said("shape", const="constant"),
+                    "then": {"properties": {"min": False, "horizon": False}},
+                    "else": {"required": ["min", "horizon"]},
+                },
+                {
+                    "if": _said("shape", const="wsd"),
+                    "then": {"required": ["decay"]},
+                    "else": {"properties": {"decay": False, "decay_shape": False}},
+                },
+            ]
+        }
+    )
+    """What `_whole_curve` refuses, for editors."""
 
     shape: Literal["cosine", "wsd", "linear", "constant"] = Field(
         description="cosine, wsd, linear or constant."
@@ -294,8 +317,33 @@ class StageEntry(Entry):
         return self
 
 
+ROOT_KEYS: Final = ("seed", "model", "tokenizer", "sequence_length", "optimizer", "learning_rate")
+"""What a curriculum without `from:` must state; a variant takes them from its branch point."""
+_OF_STAGES: Final = ("sequence_length", "learning_rate")
+"""Those of them that a root's first stage may state instead."""
+
+
+def _first_stage(*keys: str) -> dict[str, Any]:
+    """The JSON schema of a curriculum whose first stage states `keys`."""
+    return {"properties": {"stages": {"items": [{"required": list(keys)}]}}}
+
+
+def _root() -> dict[str, Any]:
+    """The JSON schema of a curriculum that has no parent to take anything from."""
+    either = [{"anyOf": [{"required": [key]}, _first_stage(key)]} for key in _OF_STAGES]
+    return {
+        "required": [key for key in ROOT_KEYS if key not in _OF_STAGES],
+        "allOf": [_first_stage("mixture", "batch"), *either],
+    }
+
+
 class CurriculumFile(Entry):
     """stages/NAME.yaml: one curriculum. With `from`, all that is unsaid comes from the branch point."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"if": {"not": {"required": ["from"]}}, "then": _root()},
+    )
+    """What the lineage refuses of a root, for editors."""
 
     about: Text | None = Field(default=None, description="What it is, for people.")
     from_: Text | None = Field(
@@ -319,7 +367,8 @@ class CurriculumFile(Entry):
     )
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     stages: tuple[StageEntry, ...] = Field(
-        description="The stages, in order; as in `[{name: basic, until: 1.5T}]`."
+        description="The stages, in order; as in `[{name: basic, until: 1.5T}]`.",
+        json_schema_extra={"minItems": 1},
     )
 
     @model_validator(mode="after")

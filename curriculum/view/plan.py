@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +14,10 @@ from curriculum.planner import Compiled
 from curriculum.units import show_bytes, show_count, show_exact
 from curriculum.view import plots
 from curriculum.view.tables import MANY_ROWS, aligned, share, table
+
+WIDEST_CURVE: Final = 60
+NARROWEST_CURVE: Final = 30
+"""In characters; a curve in fewer shows nothing that its numbers do not."""
 
 
 def plan_view(
@@ -41,7 +46,7 @@ def plan_view(
         Text(),
         stages,
         Text(),
-        *curves(summary["curve"]),
+        Curves(summary["curve"]),
         Text(),
         _sources(summary["stages"]),
         *_ramps(summary["stages"], events=False),
@@ -86,22 +91,32 @@ def _headline(summary: Mapping[str, Any], compiled: Compiled) -> Text:
     return text
 
 
-def curves(rows: Sequence[Mapping[str, Any]], width: int = 60) -> list[RenderableType]:
-    """Learning rate and batch along a lineage, from a plan's `curve`."""
-    most = max(row["lr"] for row in rows)
-    end = show_count(rows[-1]["position"])
-    lr = plots.curve([(row["position"], row["lr"]) for row in rows], width, 5)
-    lines = plots.framed(lr, f"{most:.3g}", "0")
-    wide = len(lines[0]) - width
-    parts: list[RenderableType] = [Text(f"{'':>{wide}}learning rate"), *map(Text, lines)]
-    batches = list(dict.fromkeys(row["batch_tokens"] for row in rows))
-    if len(batches) > 1:
-        batch = plots.curve([(r["position"], r["batch_tokens"]) for r in rows], width, 2, stairs=True)
-        label = " -> ".join(map(show_count, batches))
-        parts.append(Text(f"{'':>{wide}}batch: {label} tokens"))
-        parts += [Text(f"{'':>{wide}}{line}") for line in batch]
-    parts.append(Text(f"{'':>{wide}}0{end:>{width - 1}} tokens", style="dim"))
-    return parts
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Learning rate and batch along a lineage, from a plan's `curve`, as wide as the console has room for."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        most = f"{max(row['lr'] for row in self.rows):.3g}"
+        end = f"{show_count(self.rows[-1]['position'])} tokens"
+        margin = " " * (len(most) + 1)
+        width = min(WIDEST_CURVE, options.max_width - len(margin))
+        batches = list(dict.fromkeys(row["batch_tokens"] for row in self.rows))
+        changes = f"batch: {' -> '.join(map(show_count, batches))} tokens"
+        if width < NARROWEST_CURVE:
+            yield Text(f"learning rate: at most {most}, over {end}")
+            if len(batches) > 1:
+                yield Text(changes)
+            return
+        rates = plots.curve([(row["position"], row["lr"]) for row in self.rows], width, 5)
+        yield Text(f"{margin}learning rate")
+        yield from map(Text, plots.framed(rates, most, "0"))
+        if len(batches) > 1:
+            points = [(row["position"], row["batch_tokens"]) for row in self.rows]
+            yield Text(f"{margin}{changes}")
+            yield from (Text(margin + line) for line in plots.curve(points, width, 2, stairs=True))
+        yield Text(f"{margin}0{end:>{width - 1}}", style="dim")
 
 
 def tree_view(summary: Mapping[str, Any]) -> RenderableType:
@@ -141,7 +156,7 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
         shape = [(row["position"], row["lr"], row["batch_tokens"]) for row in plan["curve"]]
         if shape not in seen:
             seen.append(shape)
-            parts += [Text(), Text(name, style="dim"), *curves(plan["curve"])]
+            parts += [Text(), Text(name, style="dim"), Curves(plan["curve"])]
     parts += [Text(), _cost(summary["cost"])]
     saved = summary["saved"]
     shared = [f"{show_count(saved['tokens'])} tokens", f"{show_exact(saved['updates'])} updates"]

@@ -19,7 +19,10 @@ from jsonschema import Draft7Validator
 from pydantic import BaseModel, RootModel, ValidationError
 
 from curriculum import yamlfile
-from curriculum.schema import CurriculumFile, jsonschema
+from curriculum.errors import ConfigError
+from curriculum.lineage import lineage
+from curriculum.project import Project
+from curriculum.schema import ROOT_KEYS, CurriculumFile, jsonschema
 from curriculum.schema.entry import Entry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +81,7 @@ def test_a_shipped_file_names_its_schema_in_its_first_line(path: str) -> None:
     assert named.read_text() == made, "run `make docs`"
 
 
+RATE = "from: b\nstages: [{name: a, until: 2T}]\nlearning_rate: {shape: cosine, max: 1"
 EXPRESSIBLE = [
     "batch-in-steps",
     "empty",
@@ -87,6 +91,7 @@ EXPRESSIBLE = [
     "name-with-dots-inside",
     "name-with-slash",
     "not-a-mapping",
+    "root-without-model",
     "unknown-key",
     "unknown-model",
     "weight-negative",
@@ -106,18 +111,30 @@ def test_a_schema_refuses_a_wrong_file_that_it_can_express(name: str) -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("stages/a.yaml", "stages: [{name: a}]"),
-        ("stages/a.yaml", "stages: [{name: a, until: 2T, tokens: 1T}]"),
-        ("stages/a.yaml", "stages: [{name: a, until: 2T, ramp: 6}]"),
-        ("stages/a.yaml", "stages: [{name: a, until: 2T, batch: 896}]"),
-        ("stages/a.yaml", "stages: [{name: a, until: 2T, batch: 896 steps}]"),
-        ("stages/a.yaml", "stages: [{name: a, until: 2Q}]"),
-        ("stages/a.yaml", "stages: [{name: a, until: 0}]"),
-        ("stages/a.yaml", "stages: {name: a, until: 2T}"),
-        ("stages/a.yaml", "seed: 1.5\nstages: [{name: a, until: 2T}]"),
-        ("stages/a.yaml", "about:\nstages: [{name: a, until: 2T}]"),
-        ("stages/a.yaml", "about: 3\nstages: [{name: a, until: 2T}]"),
-        ("stages/a.yaml", "optimizer: {name: sgd, weight_decay: 0}\nstages: [{name: a, until: 2T}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 2T, tokens: 1T}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 2T, ramp: 6}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 2T, batch: 896}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 2T, batch: 896 steps}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 2Q}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 0}]"),
+        ("stages/a.yaml", "from: b\nstages: {name: a, until: 2T}"),
+        ("stages/a.yaml", "from: b\nstages: []"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 2T, batch: 0 sequences}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 2T, batch: 0_0.0e2k  tokens}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 0.0T}]"),
+        ("stages/a.yaml", "from: b\nstages: [{name: a, until: 2T, ramp: 0B}]"),
+        ("stages/a.yaml", f"{RATE}, min: 0}}"),
+        ("stages/a.yaml", f"{RATE}, horizon: 2T}}"),
+        ("stages/a.yaml", f"{RATE}, min: 0, horizon: 2T, decay: 1T}}"),
+        ("stages/a.yaml", f"{RATE}, min: 0, horizon: 2T, decay_shape: sqrt}}"),
+        ("stages/a.yaml", f"{RATE}, min: 0, horizon: 2T}}".replace("cosine", "wsd")),
+        ("stages/a.yaml", f"{RATE}, min: 0}}".replace("cosine", "constant")),
+        ("stages/a.yaml", f"{RATE}, horizon: 2T}}".replace("cosine", "constant")),
+        ("stages/a.yaml", "from: b\nseed: 1.5\nstages: [{name: a, until: 2T}]"),
+        ("stages/a.yaml", "from: b\nabout:\nstages: [{name: a, until: 2T}]"),
+        ("stages/a.yaml", "from: b\nabout: 3\nstages: [{name: a, until: 2T}]"),
+        ("stages/a.yaml", "from: b\noptimizer: {name: sgd, weight_decay: 0}\nstages: [{name: a, until: 2T}]"),
         ("mixtures/a.yaml", "about: no weights"),
         ("mixtures/a.yaml", "weights: {a: many}"),
         ("mixtures/a.yaml", "weights: {A: 1}"),
@@ -140,11 +157,50 @@ def test_a_schema_refuses_what_our_reader_refuses(path: str, text: str) -> None:
     assert not for_file(path).is_valid(as_an_editor_reads(value))
 
 
+def without(value: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if key not in keys}
+
+
+ROOT_FILE: dict[str, Any] = yamlfile.load(ROOT / "stages" / "v1.1.yaml", root=ROOT).value
+FIRST, *LATER = ROOT_FILE["stages"]
+ROOTS = {
+    "whole": ROOT_FILE,
+    **{f"without {key}": without(ROOT_FILE, key) for key in ROOT_KEYS},
+    **{
+        f"{key} in its first stage": {
+            **without(ROOT_FILE, key),
+            "stages": [{**FIRST, key: ROOT_FILE[key]}, *LATER],
+        }
+        for key in ("sequence_length", "learning_rate")
+    },
+    "sequence_length in a later stage": {
+        **without(ROOT_FILE, "sequence_length"),
+        "stages": [FIRST, {**LATER[0], "sequence_length": 2048}],
+    },
+    **{
+        f"{key} left out of its first stage": {**ROOT_FILE, "stages": [without(FIRST, key), *LATER]}
+        for key in ("mixture", "batch")
+    },
+    "from another, with nothing else": {"from": "v1.1/basic", "stages": [{"name": "a", "until": "1.6T"}]},
+}
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_a_schema_asks_of_a_root_what_its_lineage_does(root: str) -> None:
+    value = as_an_editor_reads(ROOTS[root])
+    try:
+        lineage(Project(ROOT).drafting("mine", json.dumps(value)), "mine")
+        accepted = True
+    except ConfigError:
+        accepted = False
+    assert VALIDATORS["stages"].is_valid(value) == accepted
+
+
 @pytest.mark.parametrize("rate", ["4e-4", "4E-4", "0.0004", "4_0e-5", "0.04%", "'4e-4'"])
 @pytest.mark.parametrize("length", ["1_000", "1e3", "1k", "1000", "'1_000 tokens'", "+1000", "0x3e8"])
 def test_every_way_to_write_a_number_is_a_number_to_both(rate: str, length: str) -> None:
     text = (
-        f"learning_rate: {{shape: cosine, max: {rate}, min: 0, horizon: {length}}}\n"
+        f"from: a\nlearning_rate: {{shape: cosine, max: {rate}, min: 0, horizon: {length}}}\n"
         f"stages: [{{name: a, until: {length}}}]"
     )
     value = yamlfile.read(text.encode(), "stages/a.yaml").value
@@ -205,7 +261,8 @@ def words_in(annotation: Any) -> list[Any]:
 LEAST: dict[str, dict[str, Any]] = {
     "ProfileEntry": {"from_step": 20},
     "RopeScaling": {"factor": 32, "original_max_position_embeddings": 8192},
-    "CurriculumFile": {"stages": [{"name": "a", "until": "2T"}]},
+    # a root's many keys have a test of their own: no model refuses one without them, but the lineage does
+    "CurriculumFile": {"from": "v1.1", "stages": [{"name": "a", "until": "2T"}]},
     "StageEntry": {"name": "a", "until": "2T"},
     "SkipEntry": {"from": 1, "to": 2},
     "LeaveOutEntry": {"source": "a", "shard": 0},
