@@ -10,7 +10,18 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import benchmarks, checkpoints, corpora, durable, layout, ledger, results, runs, summary
+from curriculum import (
+    benchmarks,
+    checkpoints,
+    corpora,
+    durable,
+    layout,
+    ledger,
+    results,
+    runs,
+    standing,
+    summary,
+)
 from curriculum.errors import CheckpointError, DataError
 from curriculum.mixing import Ramp
 from curriculum.plan import StagePlan
@@ -28,6 +39,12 @@ SMOOTHING = 100
 LARGEST_FILE = 32_000
 LARGEST_FILES = 120_000
 """Characters of YAML shown, of one file and of all of them; beyond, the digest stands for the rest."""
+SLIVER = 0.02
+"""Ends of stages of one name that differ by less than this part of the axis are one boundary in a picture."""
+REACHED = "reached"
+"""The state of a stage that stands where the lineages leave it, before its own end."""
+TRAINING, UNTOLD = "train", "untold"
+"""Kinds of attempts: a job that trains, and one that does not say what it was for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +224,9 @@ def _stage(
         folder / "metrics.jsonl", start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
     )
     position = max([plan.start, *(c.position for c in found), measured.last or 0])
-    running = durable.holder_of(folder / runs.LOCK) is not None
-    if running:
-        state = "running"
-    elif (folder / runs.DONE).exists():
-        state = "done"
-    elif position >= compiled.stop and found:
-        state = "reached"
-    else:
-        state = "begun" if found or measured.lines else "planned"
+    state, _ = standing.state_of(folder)
+    if state != standing.DONE and compiled.stop < plan.end and found and found[-1].position == compiled.stop:
+        state = REACHED
     try:
         losses: dict[str, list[Point]] = {}
         for at, value in results.evaluations(folder).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from curriculum import standing
 from curriculum.report import charts, gather, plans, svg
 from curriculum.report import markup as m
 from curriculum.report.charts import Line
@@ -13,13 +14,8 @@ from curriculum.units import show_count, show_exact, show_seconds
 
 MOST_PANELS = 12
 WIDTHS = (plans.WIDE, plans.NARROW)
-STATES = {
-    "done": "done",
-    "reached": "at the branch point",
-    "running": "running",
-    "begun": "begun",
-    "planned": "planned",
-}
+STATES = {gather.REACHED: "at the branch point"}
+"""States that are shown in other words than `status` has for them."""
 
 
 def line_styles(story: Story) -> dict[str, int]:
@@ -50,7 +46,7 @@ def head(story: Story) -> str:
         if lineage.about:
             prefix = f"{lineage.name}: " if len(names) > 1 else ""
             parts.append(m.paragraph(prefix + lineage.about, "about"))
-        path = (f"{stage.name} ({STATES[story.stages[stage.name].state]})" for stage in lineage.stages)
+        path = (f"{stage.name} ({_state(story.stages[stage.name])})" for stage in lineage.stages)
         parts.append(m.paragraph(" → ".join(path), "path"))
     if story.scale != 1:
         parts.append(
@@ -83,7 +79,7 @@ def _figures(story: Story) -> list[tuple[str, str, str, str]]:
     seconds = sum(s.training.seconds for s in stages)
     plan = stages[-1].compiled.plan
     batches = list(dict.fromkeys(s.compiled.plan.batch_sequences for s in stages))
-    done = sum(s.state in ("done", "reached") for s in stages)
+    done = sum(s.state in (standing.DONE, gather.REACHED) for s in stages)
     found = [
         (
             "Trained",
@@ -125,7 +121,7 @@ def progress(story: Story) -> str:
         rows.append(
             [
                 stage.name,
-                STATES[stage.state],
+                _state(stage),
                 show_exact(stage.start),
                 show_exact(stage.stop),
                 f"{show_exact(min(stage.position, stage.stop))} ({_percent(stage)})",
@@ -135,6 +131,10 @@ def progress(story: Story) -> str:
         )
     columns = ("stage", "state", "#starts at", "#ends at", "#trained to", "#steps", "#learning rate")
     return m.table("How far each stage is; positions in tokens from the root", columns, rows)
+
+
+def _state(stage: Stage) -> str:
+    return STATES.get(stage.state, stage.state)
 
 
 def _percent(stage: Stage) -> str:
