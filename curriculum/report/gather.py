@@ -49,9 +49,10 @@ TRAINING, UNTOLD = "train", "untold"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One launch of a stage's job, as it left its folder."""
+    """One launch of a job of a stage, as it left its folder; `kind` is what its job file says it was for."""
 
     number: str
+    kind: str
     outcome: str
     position: int | None
     environment: Mapping[str, Any] | None
@@ -59,7 +60,10 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of the lineages, trunk stages once, with what was planned and what was measured."""
+    """One stage of the lineages, trunk stages once, as far as the furthest of them goes through it.
+
+    What its own curriculum trained, saved and measured past that point is none of theirs and is left out.
+    """
 
     compiled: CompiledStage
     label: str
@@ -87,6 +91,11 @@ class Stage:
     @property
     def stop(self) -> int:
         return self.compiled.stop
+
+    @property
+    def restarts(self) -> int:
+        """How often its training was launched again."""
+        return max(0, sum(attempt.kind == TRAINING for attempt in self.attempts) - 1)
 
     @property
     def parted(self) -> bool:
@@ -218,7 +227,7 @@ def _stage(
 ) -> Stage:
     folder = project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage)
     plan = compiled.plan
-    found = tuple(checkpoints.found(folder / "checkpoints"))
+    found = tuple(c for c in checkpoints.found(folder / "checkpoints") if c.position <= compiled.stop)
     buckets = max(24, POINTS * (compiled.stop - plan.start) // max(1, whole))
     measured = training(
         folder / "metrics.jsonl", start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
@@ -230,9 +239,11 @@ def _stage(
     try:
         losses: dict[str, list[Point]] = {}
         for at, value in results.evaluations(folder).items():
+            if at > compiled.stop:
+                continue
             for source, entry in value["sets"].items():
                 losses.setdefault(str(source), []).append((int(at), float(entry["loss"])))
-        entries = tuple(ledger.read(folder))
+        entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
         ran = _json(folder / runs.PLAN)
         nonfinite = checkpoints.state(found[-1].path).get("nonfinite_steps") if found else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -252,30 +263,49 @@ def _stage(
         pinned=checkpoints.pinned(folder),
         training=measured,
         losses={source: tuple(sorted(line)) for source, line in sorted(losses.items())},
-        scores={at: benchmarks.scores(found) for at, found in benchmarks.records(folder).items()},
+        scores={
+            at: benchmarks.scores(records)
+            for at, records in benchmarks.records(folder).items()
+            if at <= compiled.stop
+        },
         ledger=entries,
-        attempts=_attempts(folder / "attempts"),
+        attempts=_attempts(folder / "attempts", compiled.stop if compiled.stop < plan.end else None),
         nonfinite_steps=nonfinite if isinstance(nonfinite, int) else None,
         ran_fingerprint=str(ran["fingerprint"]) if ran and "fingerprint" in ran else None,
     )
 
 
-def _attempts(folder: Path) -> tuple[Attempt, ...]:
+def _attempts(folder: Path, left: int | None) -> tuple[Attempt, ...]:
+    """The attempts in their order; of a stage that is `left` before its end, without what went on or measured there."""
     if not folder.is_dir():
         return ()
-    found = []
+    found: list[Attempt] = []
+    come = False
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith("."):
             continue
+        kind = _kind(path)
         try:
             outcome, environment = _json(path / "outcome.json"), _json(path / "environment.json")
         except (ValueError, TypeError):
-            found.append(Attempt(path.name, "unreadable", None, None))
+            found.append(Attempt(path.name, kind, "unreadable", None, None))
             continue
         word = str((outcome or {}).get("outcome", "no outcome"))
         position = (outcome or {}).get("position")
-        found.append(Attempt(path.name, word, position if isinstance(position, int) else None, environment))
+        at = position if isinstance(position, int) else None
+        past = left is not None and at is not None and at > left
+        if come if kind == TRAINING else past:
+            continue
+        come |= kind == TRAINING and (past or at == left)
+        found.append(Attempt(path.name, kind, word, at, environment))
     return tuple(found)
+
+
+def _kind(attempt: Path) -> str:
+    try:
+        return str((_json(attempt / "job.json") or {}).get("kind", UNTOLD))
+    except (ValueError, TypeError):
+        return UNTOLD
 
 
 def _json(path: Path) -> dict[str, Any] | None:
