@@ -426,9 +426,12 @@ def batch_changes(lineage: Lineage) -> list[tuple[int, int, int]]:
 
 
 def bands(lineages: Sequence[Lineage]) -> list[tuple[str, int, int]]:
-    """(stage names, start, end) of the intervals between all the lineages' stage boundaries, in order."""
+    """(stage names, start, end) of the intervals between all the lineages' stage boundaries, in order.
+
+    A sliver between two ends of stages of one name, which differ by a batch or so, goes with what is before it.
+    """
     edges = sorted({0, *(stage.stop for lineage in lineages for stage in lineage.stages)})
-    found = []
+    found: list[tuple[str, int, int]] = []
     for start, end in pairwise(edges):
         names = dict.fromkeys(
             stage.setting.stage
@@ -436,5 +439,8 @@ def bands(lineages: Sequence[Lineage]) -> list[tuple[str, int, int]]:
             for stage in lineage.stages
             if stage.plan.start <= start and end <= stage.stop
         )
-        found.append((" / ".join(names), start, end))
+        words = " / ".join(names)
+        if found and found[-1][0] == words and end - start < SLIVER * edges[-1]:
+            start = found.pop()[1]
+        found.append((words, start, end))
     return found

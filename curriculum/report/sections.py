@@ -19,13 +19,23 @@ STATES = {gather.REACHED: "at the branch point"}
 
 
 def line_styles(story: Story) -> dict[str, int]:
-    """The line style of every stage: 0 for what several lineages share, else its lineage's own."""
-    found = {}
-    for name in story.stages:
-        owners = [at for at, line in enumerate(story.lineages) if any(s.name == name for s in line.stages)]
-        alone = len(owners) == 1 and len(story.lineages) > 1
-        found[name] = 1 + owners[0] % (svg.LINE_STYLES - 1) if alone else 0
+    """The line style of every stage: 0 for what all lineages share, else that of the lineage it belongs to."""
+    owners = _owners(story)
+    return {name: 0 if at is None else 1 + at % (svg.LINE_STYLES - 1) for name, at in owners.items()}
+
+
+def _owners(story: Story) -> dict[str, int | None]:
+    """The lineage in whose style a stage is drawn: that of its own curriculum, else the first through it; None: all."""
+    found: dict[str, int | None] = {}
+    for name, stage in story.stages.items():
+        through = _through(story, name)
+        own = [at for at in through if story.lineages[at].name == stage.compiled.setting.curriculum]
+        found[name] = None if len(through) == len(story.lineages) else (own or through)[0]
     return found
+
+
+def _through(story: Story, name: str) -> list[int]:
+    return [at for at, line in enumerate(story.lineages) if any(stage.name == name for stage in line.stages)]
 
 
 def _last_of(story: Story) -> set[str]:
@@ -186,12 +196,23 @@ def source_legend(story: Story) -> str:
 
 
 def line_legend(story: Story) -> str:
-    styles = line_styles(story)
-    seen: dict[int, str] = {}
-    for name, number in styles.items():
-        owners = [line.name for line in story.lineages if any(s.name == name for s in line.stages)]
-        seen.setdefault(number, owners[0] if number else ("shared" if len(story.lineages) > 1 else owners[0]))
-    return m.legend([(m.line_swatch(n, svg.marker(15, 6, n, 3)), words) for n, words in sorted(seen.items())])
+    """Whose line is whose; what some of the lineages share bears the style of one and is said beside it."""
+    styles, owners = line_styles(story), _owners(story)
+    entries = []
+    for owner in (None, *range(len(story.lineages))):
+        stages = [name for name in story.stages if owners[name] == owner]
+        if not stages:
+            continue
+        words = "shared by all" if owner is None else story.lineages[owner].name
+        if len(story.lineages) == 1:
+            words = story.lineages[0].name
+        for name in stages if owner is not None else ():
+            others = [story.lineages[at].name for at in _through(story, name) if at != owner]
+            if others:
+                words += f" ({story.stages[name].compiled.setting.stage}: also {', '.join(others)})"
+        number = styles[stages[0]]
+        entries.append((m.line_swatch(number, svg.marker(15, 6, number, 3)), words))
+    return m.legend(entries)
 
 
 def training(story: Story) -> str | None:
