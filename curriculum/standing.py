@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from curriculum import checkpoints, corpora, durable, queued, results, runs, stopping
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
@@ -181,33 +182,37 @@ def _put_by(project: Project, size: str, names: list[str]) -> list[str]:
     ]
 
 
+def state_of(folder: Path) -> tuple[str, queued.Elsewhere | None]:
+    """How the stage at `folder` stands, and the cluster's job for it where that has more to do or failed."""
+    finished = (folder / runs.DONE).exists()
+    away = None if finished else queued.elsewhere(folder)
+    if durable.holder_of(folder / runs.LOCK) is not None or (
+        away is not None and away.state == queued.RUNNING
+    ):
+        return RUNNING, away
+    if finished:
+        return DONE, None
+    if away is not None and away.state in (QUEUED, FAILED):
+        return away.state, away
+    begun = (folder / runs.PLAN).exists() or checkpoints.found(folder / "checkpoints")
+    return BEGUN if begun else PLANNED, away
+
+
 def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: list[str]) -> Stage:
     folder = runs.stage_folder(project, compiled, stage)
     found = checkpoints.found(folder / "checkpoints")
     pins = checkpoints.pinned(folder)
     position = found[-1].position if found else stage.plan.start
-    away = queued.elsewhere(folder) if not (folder / runs.DONE).exists() else None
+    state, away = state_of(folder)
     measuring = queued.elsewhere(folder / queued.MEASURING)
-    running = durable.holder_of(folder / runs.LOCK) is not None or (
-        away is not None and away.state == queued.RUNNING
-    )
-    if running and (line := last_line(folder / "metrics.jsonl")) is not None:
+    if state == RUNNING and (line := last_line(folder / "metrics.jsonl")) is not None:
         position = max(position, line["position"])
     measured = results.evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)
-    finished = (folder / runs.DONE).exists()
-    pace = None if finished else stopping.measured(folder)
+    pace = None if (folder / runs.DONE).exists() else stopping.measured(folder)
     return Stage(
         name=stage.name,
-        state=RUNNING
-        if running
-        else DONE
-        if (folder / runs.DONE).exists()
-        else away.state
-        if away is not None and away.state in (QUEUED, FAILED)
-        else BEGUN
-        if found or (folder / runs.PLAN).exists()
-        else PLANNED,
+        state=state,
         starts_at=stage.plan.start,
         position=position,
         ends_at=stage.plan.end,

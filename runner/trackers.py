@@ -2,7 +2,8 @@
 
 All are given the same names (`train/loss`, `train/loss/SOURCE`, `train/lr`, `train/grad_norm`,
 `train/tokens_per_second`, `eval/loss/SOURCE`) against the position in tokens. A run is called CURRICULUM/STAGE and
-stands in the group of its root, which all variants share. What a tracker writes lies in the stage's folder.
+stands in the group of its root, which all variants share. What a tracker writes lies in the stage's folder, or, where
+it can lay only the runs of one database over one another, in the folder of the size.
 The libraries are extras; a tracker that fails is named once in the log and left out from then on.
 """
 
@@ -37,6 +38,8 @@ class About:
     resumed_at: int
     reached: int
     """The last position whose figures an earlier attempt has logged, at or past `resumed_at`."""
+    begun: bool
+    """Whether an earlier attempt has measured anything."""
 
     @property
     def id(self) -> str:
@@ -115,10 +118,14 @@ class WandB:
 
 
 class Trackio:
-    """A local database in `trackio/`, unless TRACKIO_DIR says otherwise; `trackio show` reads it."""
+    """One local database for all runs of a size, in `runs/SIZE/trackio/`, unless TRACKIO_DIR says otherwise.
+
+    Runs of several stages may write to it at once: trackio locks it, and on a network's file system, where locks
+    cannot be trusted, puts files of their own beside it.
+    """
 
     def __init__(self, about: About) -> None:
-        os.environ.setdefault("TRACKIO_DIR", str(about.folder / "trackio"))
+        os.environ.setdefault("TRACKIO_DIR", str(about.folder.parents[1] / "trackio"))
         import trackio
 
         self.done = about.reached
@@ -127,7 +134,8 @@ class Trackio:
             name=about.name,
             group=about.group,
             config=dict(about.config),
-            resume="allow",
+            # It knows a run by its name: a stage begun anew would go on in the run of the one that was thrown away.
+            resume="allow" if about.begun else "never",
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,
@@ -225,5 +233,6 @@ def start(
             config={**config, "lineage": " -> ".join(lineage)},
             resumed_at=resumed_at,
             reached=max(resumed_at, logged[-1]["position"] if logged else 0),
+            begun=bool(logged) or any((folder / "evaluations").glob("*.json")),
         ),
     )

@@ -97,6 +97,7 @@ def _write(
     for number, outcome in (("0001", "stopped"), ("0002", "done")):
         attempt = folder / "attempts" / number
         attempt.mkdir(parents=True)
+        (attempt / "job.json").write_text(json.dumps({"kind": "train"}))
         (attempt / "environment.json").write_text(json.dumps(ENVIRONMENT))
         (attempt / "outcome.json").write_text(json.dumps({"outcome": outcome, "position": end}))
     if end == plan.end:

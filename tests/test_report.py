@@ -149,7 +149,7 @@ def test_lines_have_as_many_points_as_there_are_measurements(
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("which", ["trained", "shipped"])
+@pytest.mark.parametrize("which", ["trained", "shipped", "constant batch"])
 def test_no_words_of_a_chart_cover_one_another_or_leave_it(
     browser: WebDriver, written: Path, tmp_path: Path, width: int, which: str
 ) -> None:
@@ -160,6 +160,13 @@ def test_no_words_of_a_chart_cover_one_another_or_leave_it(
         path.write_text(
             render(Project(tmp_path / "shipped"), ["v1.1", "v1.1-math-code", "v1.1-chinese"], "full")
         )
+    if (
+        which == "constant batch"
+    ):  # its one label stands where the row is named, and the control branches below
+        init(tmp_path / "shipped")
+        path = tmp_path / "constant.html"
+        names = ["v1.1", "v1.1-math-code", "v1.1-math-code-control"]
+        path.write_text(render(Project(tmp_path / "shipped"), names, "rehearsal"))
     show(browser, path, width=width)
     for chart in browser.execute_script(WORDS):
         words = chart["words"]
@@ -186,6 +193,21 @@ def test_all_text_can_be_read(browser: WebDriver, written: Path, scheme: str, wi
         for paper in text["on"]:
             assert contrast(text["colour"], paper) >= 4.5, text
         assert text["size"] >= 11, text
+
+
+def test_the_tables_of_how_it_ran_fit_a_wide_page_with_long_names(browser: WebDriver, tmp_path: Path) -> None:
+    root = write_small_project(tmp_path / "project")
+    name = "a-variant-of-the-trunk-named-at-length"
+    (root / "stages/variant.yaml").rename(root / f"stages/{name}.yaml")
+    pretend(root, name)
+    path = tmp_path / "report.html"
+    path.write_text(render(Project(root), [name], "full"))
+    show(browser, path, width=1200)
+    cut = browser.execute_script(
+        "return [...document.querySelectorAll('#environment .scroll')]"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute('aria-label'))"
+    )
+    assert cut == []
 
 
 def contrast(one: list[float], other: list[float]) -> float:

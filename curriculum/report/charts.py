@@ -39,10 +39,13 @@ class Domain:
 
 
 def domain(lines: Sequence[Line], stop: int) -> Domain:
-    """From the lowest to the highest loss past the head of the axis, with a margin; all of them if that leaves none."""
+    """From the lowest loss to the highest past the head of the axis, with a margin; to the highest if that leaves none.
+
+    Nothing lies below the picture: on a source that is not trained on yet, a loss rises from where it begins.
+    """
     every = [point for line in lines for point in (*line.points, *line.raw)]
     body = [point for point in every if point[0] > HEAD * stop] or every
-    low = min((loss for _, loss in body), default=0.0)
+    low = min((loss for _, loss in every), default=0.0)
     high = max((loss for _, loss in body), default=1.0)
     margin = 0.06 * (high - low) or 0.1
     low, high = max(0.0, low - margin), high + margin

@@ -10,7 +10,18 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import benchmarks, checkpoints, corpora, durable, layout, ledger, results, runs, summary
+from curriculum import (
+    benchmarks,
+    checkpoints,
+    corpora,
+    durable,
+    layout,
+    ledger,
+    results,
+    runs,
+    standing,
+    summary,
+)
 from curriculum.errors import CheckpointError, DataError
 from curriculum.mixing import Ramp
 from curriculum.plan import StagePlan
@@ -28,13 +39,20 @@ SMOOTHING = 100
 LARGEST_FILE = 32_000
 LARGEST_FILES = 120_000
 """Characters of YAML shown, of one file and of all of them; beyond, the digest stands for the rest."""
+SLIVER = 0.02
+"""Ends of stages of one name that differ by less than this part of the axis are one boundary in a picture."""
+REACHED = "reached"
+"""The state of a stage that stands where the lineages leave it, before its own end."""
+TRAINING, UNTOLD = "train", "untold"
+"""Kinds of attempts: a job that trains, and one that does not say what it was for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One launch of a stage's job, as it left its folder."""
+    """One launch of a job of a stage, as it left its folder; `kind` is what its job file says it was for."""
 
     number: str
+    kind: str
     outcome: str
     position: int | None
     environment: Mapping[str, Any] | None
@@ -42,7 +60,10 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of the lineages, trunk stages once, with what was planned and what was measured."""
+    """One stage of the lineages, trunk stages once, as far as the furthest of them goes through it.
+
+    What its own curriculum trained, saved and measured past that point is none of theirs and is left out.
+    """
 
     compiled: CompiledStage
     label: str
@@ -70,6 +91,11 @@ class Stage:
     @property
     def stop(self) -> int:
         return self.compiled.stop
+
+    @property
+    def restarts(self) -> int:
+        """How often its training was launched again."""
+        return max(0, sum(attempt.kind == TRAINING for attempt in self.attempts) - 1)
 
     @property
     def parted(self) -> bool:
@@ -201,27 +227,23 @@ def _stage(
 ) -> Stage:
     folder = project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage)
     plan = compiled.plan
-    found = tuple(checkpoints.found(folder / "checkpoints"))
+    found = tuple(c for c in checkpoints.found(folder / "checkpoints") if c.position <= compiled.stop)
     buckets = max(24, POINTS * (compiled.stop - plan.start) // max(1, whole))
     measured = training(
         folder / "metrics.jsonl", start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
     )
     position = max([plan.start, *(c.position for c in found), measured.last or 0])
-    running = durable.holder_of(folder / runs.LOCK) is not None
-    if running:
-        state = "running"
-    elif (folder / runs.DONE).exists():
-        state = "done"
-    elif position >= compiled.stop and found:
-        state = "reached"
-    else:
-        state = "begun" if found or measured.lines else "planned"
+    state, _ = standing.state_of(folder)
+    if state != standing.DONE and compiled.stop < plan.end and found and found[-1].position == compiled.stop:
+        state = REACHED
     try:
         losses: dict[str, list[Point]] = {}
         for at, value in results.evaluations(folder).items():
+            if at > compiled.stop:
+                continue
             for source, entry in value["sets"].items():
                 losses.setdefault(str(source), []).append((int(at), float(entry["loss"])))
-        entries = tuple(ledger.read(folder))
+        entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
         ran = _json(folder / runs.PLAN)
         nonfinite = checkpoints.state(found[-1].path).get("nonfinite_steps") if found else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -241,30 +263,49 @@ def _stage(
         pinned=checkpoints.pinned(folder),
         training=measured,
         losses={source: tuple(sorted(line)) for source, line in sorted(losses.items())},
-        scores={at: benchmarks.scores(found) for at, found in benchmarks.records(folder).items()},
+        scores={
+            at: benchmarks.scores(records)
+            for at, records in benchmarks.records(folder).items()
+            if at <= compiled.stop
+        },
         ledger=entries,
-        attempts=_attempts(folder / "attempts"),
+        attempts=_attempts(folder / "attempts", compiled.stop if compiled.stop < plan.end else None),
         nonfinite_steps=nonfinite if isinstance(nonfinite, int) else None,
         ran_fingerprint=str(ran["fingerprint"]) if ran and "fingerprint" in ran else None,
     )
 
 
-def _attempts(folder: Path) -> tuple[Attempt, ...]:
+def _attempts(folder: Path, left: int | None) -> tuple[Attempt, ...]:
+    """The attempts in their order; of a stage that is `left` before its end, without what went on or measured there."""
     if not folder.is_dir():
         return ()
-    found = []
+    found: list[Attempt] = []
+    come = False
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith("."):
             continue
+        kind = _kind(path)
         try:
             outcome, environment = _json(path / "outcome.json"), _json(path / "environment.json")
         except (ValueError, TypeError):
-            found.append(Attempt(path.name, "unreadable", None, None))
+            found.append(Attempt(path.name, kind, "unreadable", None, None))
             continue
         word = str((outcome or {}).get("outcome", "no outcome"))
         position = (outcome or {}).get("position")
-        found.append(Attempt(path.name, word, position if isinstance(position, int) else None, environment))
+        at = position if isinstance(position, int) else None
+        past = left is not None and at is not None and at > left
+        if come if kind == TRAINING else past:
+            continue
+        come |= kind == TRAINING and (past or at == left)
+        found.append(Attempt(path.name, kind, word, at, environment))
     return tuple(found)
+
+
+def _kind(attempt: Path) -> str:
+    try:
+        return str((_json(attempt / "job.json") or {}).get("kind", UNTOLD))
+    except (ValueError, TypeError):
+        return UNTOLD
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -385,9 +426,12 @@ def batch_changes(lineage: Lineage) -> list[tuple[int, int, int]]:
 
 
 def bands(lineages: Sequence[Lineage]) -> list[tuple[str, int, int]]:
-    """(stage names, start, end) of the intervals between all the lineages' stage boundaries, in order."""
+    """(stage names, start, end) of the intervals between all the lineages' stage boundaries, in order.
+
+    A sliver between two ends of stages of one name, which differ by a batch or so, goes with what is before it.
+    """
     edges = sorted({0, *(stage.stop for lineage in lineages for stage in lineage.stages)})
-    found = []
+    found: list[tuple[str, int, int]] = []
     for start, end in pairwise(edges):
         names = dict.fromkeys(
             stage.setting.stage
@@ -395,5 +439,8 @@ def bands(lineages: Sequence[Lineage]) -> list[tuple[str, int, int]]:
             for stage in lineage.stages
             if stage.plan.start <= start and end <= stage.stop
         )
-        found.append((" / ".join(names), start, end))
+        words = " / ".join(names)
+        if found and found[-1][0] == words and end - start < SLIVER * edges[-1]:
+            start = found.pop()[1]
+        found.append((words, start, end))
     return found

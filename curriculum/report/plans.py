@@ -85,7 +85,7 @@ def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, s
     """
     style = styles(sources)
     narrow = width < 600
-    left, right = (46, 44) if narrow else (64, 60)
+    left, right = 46 if narrow else 64, 60
     x = Scale(0, lineage.stop, left, width - right)
     bands = gather.bands([lineage])
     top = svg.band_room(bands, x) + 4
@@ -146,28 +146,30 @@ def _sentence(stage: CompiledStage) -> str:
 def _batch(lineage: Lineage, x: Scale, top: float, bottom: float, narrow: bool) -> list[str]:
     tokens = [stage.plan.batch_tokens for stage in lineage.stages]
     y = Scale(0, max(tokens) * 1.12, bottom, top)
-    parts = [svg.label(x.start, top - 8, "batch: tokens of each step", "row")]
+    title = "batch: tokens of each step"
+    parts = [svg.label(x.start, top - 8, title, "row")]
     parts.append(svg.label(x.start - 8, y(0) + 4, "0", "tick", "end"))
     path: list[tuple[float, float]] = []
     for stage, size in zip(lineage.stages, tokens, strict=True):
         path += [(x(stage.plan.start), y(size)), (x(stage.stop), y(size))]
     parts.append(svg.polygon([(x.start, y(0)), *path, (x(lineage.stop), y(0))], "batch"))
     parts.append(svg.polyline(path, "line ink"))
+    room = svg.Room(x.start, x.end + 40)
+    room.take(x.start, top - 19, x.start + text_width(title, 11), top - 5)
+    for (left, one), (right, other) in pairwise(path):
+        room.take(left - 1, min(one, other) - 1, right + 1, max(one, other) + 1)
     said: int | None = None
     for stage, size in zip(lineage.stages, tokens, strict=True):
         if size == said:
             continue
-        first = said is None
         said = size
         words = f"{show_count(size)} tokens"
         if not narrow:
             words += f" = {show_exact(stage.plan.batch_sequences)} × {show_exact(stage.plan.sequence_length)}"
-        if first:
-            parts.append(svg.label(x.start + 6, y(size) - 6, words, "value"))
-        elif x(stage.plan.start) - x.start > text_width(words, 11) + 12:
-            parts.append(svg.label(x(stage.plan.start) - 7, y(size) + 5, words, "value", "end"))
-        else:
-            parts.append(svg.label(x(stage.plan.start) + 6, y(size) - 6, words, "value"))
+        at = x(stage.plan.start)
+        beside = [(at - 7, y(size) + 5, "end")] if stage is not lineage.stages[0] else []
+        places = [*beside, (at + 6, y(size) - 6, "start"), (at + 6, y(size) + 15, "start")]
+        parts += room.put(places, words, "value")
     return parts
 
 
@@ -279,34 +281,46 @@ def tree(
     y = {name: 30 + tall * at for name, at in lane.items()}
     parts: list[str] = []
     dots: list[str] = []
+    room = svg.Room(x.start, x.end)
+    branched = {}
     for name, record in stages.items():
-        kind = f"v{line_style[name]}"
         parent = record.compiled.parent
         if parent is not None and y[parent.name] != y[name]:
+            branched[name] = y[parent.name]
+            room.take(x(record.start) - 3, y[parent.name], x(record.start) + 3, y[name])
+    for name, record in stages.items():
+        kind = f"v{line_style[name]}"
+        if name in branched:
             here, left, right = y[name], svg.number(x(record.start)), svg.number(x(record.start) + 10)
-            bend = f"M{left} {y[parent.name]} C {left} {here - 8}, {left} {here}, {right} {here}"
+            bend = f"M{left} {branched[name]} C {left} {here - 8}, {left} {here}, {right} {here}"
             parts.append(f'<path d="{bend}" class="branch {kind}"/>')
-        begin = x(record.start) + (10 if parent is not None and y[parent.name] != y[name] else 0)
+        begin = x(record.start) + (10 if name in branched else 0)
         reached = x(max(record.start, min(record.position, record.stop)))
         parts.append(svg.rule(begin, y[name], x(record.stop), y[name], f"planned {kind}"))
         if reached > begin:
             parts.append(svg.rule(begin, y[name], reached, y[name], f"trained {kind}"))
         words = record.compiled.setting.stage
-        room = x(record.stop) - begin
-        if text_width(words, 11) < room - 4:
-            parts.append(svg.label((begin + x(record.stop)) / 2, y[name] - 9, words, "tick", "middle"))
+        if text_width(words, 11) < x(record.stop) - begin - 4:
+            parts += room.put([((begin + x(record.stop)) / 2, y[name] - 9, "middle")], words, "tick")
         for checkpoint in record.checkpoints:
             by = ", ".join(record.pinned.get(checkpoint.position, ()))
             told = f"{name}: checkpoint at {show_exact(checkpoint.position)} tokens" + (
                 f", kept for {by}" if by else ""
             )
             dots.append(svg.marker(x(checkpoint.position), y[name], line_style[name], 4.2, told))
+    bends = sorted({stages[name].start for name in branched}, reverse=True)
     for lineage in lineages:
         last = stages[lineage.stages[-1].name]
-        where = y[last.name]
+        here = y[last.name]
+        begins = min(x(stage.plan.start) for stage in lineage.stages if y[stage.name] == here)
+        places = [
+            (begins - 8, here + 4, "end"),
+            (x(lineage.stop), here + 20, "end"),
+            (begins, here + 20, "start"),
+            *((x(at) - 8, here + 4, "end") for at in bends if x(at) < begins),  # beyond what passes by
+        ]
         words = f"{lineage.name}: {last.state}"
-        kind = f"value ink v{line_style[last.name]}"
-        parts.append(svg.label(x(lineage.stop), where + 20, words, kind, "end"))
+        parts += room.put(places, words, f"value ink v{line_style[last.name]}", 12)
     about = "; ".join(
         f"{lineage.name}: {' → '.join(stage.name for stage in lineage.stages)}" for lineage in lineages
     )

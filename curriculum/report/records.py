@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,25 @@ from curriculum.report import gather, plans, svg
 from curriculum.report import markup as m
 from curriculum.report.gather import Stage, Story
 from curriculum.report.sections import WIDTHS, line_legend, line_styles
+from curriculum.telling import differences
 from curriculum.units import show_count, show_exact, show_seconds
 
+KINDS = {"train": "training", "evaluate": "held-out loss", "harness": "tasks", gather.UNTOLD: ""}
+"""What the kinds of jobs in a stage's folder do."""
+NAMED = {
+    "accepted": "changes accepted",
+    "changed": "changed since the attempt before",
+    "code": "digest of the code",
+    "flops_convention": "FLOPs counted as",
+    "flops_per_token": "FLOPs a token",
+    "groups": "groups a step is cut into",
+    "micro_batch": "micro-batch, sequences",
+    "peak_flops": "peak of a device, FLOP/s",
+    "ranks": "processes",
+    "threads": "threads of a process",
+    "training_code": "digest of the training code",
+}
+"""What an environment's values are called, with their units; others by their own names."""
 MOST_SOURCES = 40
 """Of a stage in the table of mixtures."""
 
@@ -156,7 +174,7 @@ def lineage(story: Story) -> str:
         rows += m.thinned(kept, story.rows_of_a_stage(40))
     words = "A solid line is trained, a dotted one planned; a dot is a checkpoint that is kept."
     if story.shared:
-        words += f" {', '.join(story.shared)}: trained once, shared by all."
+        words += f" Trained once and shared by all: {', '.join(story.shared)}."
     parts = [line_legend(story), m.figure(pictures, words)]
     if rows:
         columns = ("stage", "#tokens", "#generation", "checkpoint", "kept for")
@@ -170,12 +188,15 @@ def environment(story: Story) -> str:
     attempts: list[list[m.Cell]] = []
     for stage in story.stages.values():
         for attempt in stage.attempts[-story.rows_of_a_stage(40) :]:
-            where = "unknown"
+            where = "unknown" if attempt.kind in (gather.TRAINING, gather.UNTOLD) else ""
             if attempt.environment is not None:
                 spelled = repr(sorted(attempt.environment.items(), key=lambda e: str(e[0])))
                 where = letters.setdefault(spelled, (_letter(len(letters)), attempt.environment))[0]
-            at = "" if attempt.position is None else show_exact(attempt.position)
-            attempts.append([stage.name, attempt.number, attempt.outcome, at, where])
+            at = "" if attempt.position is None else show_exact(min(attempt.position, stage.stop))
+            if attempt.position is not None and attempt.position > stage.stop:
+                at += ", went on"
+            kind = KINDS.get(attempt.kind, attempt.kind)
+            attempts.append([stage.name, attempt.number, kind, attempt.outcome, at, where])
     speed: list[list[m.Cell]] = []
     for stage in story.stages.values():
         t = stage.training
@@ -190,7 +211,7 @@ def environment(story: Story) -> str:
                 f"{t.lowest_rate:,.0f}",
                 show_seconds(t.seconds),
                 waiting,
-                str(max(0, len(stage.attempts) - 1)),
+                show_exact(stage.restarts),
                 show_exact(skipped),
             ]
         )
@@ -198,13 +219,15 @@ def environment(story: Story) -> str:
     if speed:
         columns = (
             "stage",
-            *("#median, tokens/s", "#slowest 5 % below, tokens/s", "#training time", "#waiting for data"),
-            *("#restarts", "#skipped steps"),
+            *("#median", "#slowest 5 %", "#training time", "#waits for data", "#restarts", "#skipped steps"),
         )
-        caption = "Throughput; a skipped step is one whose gradient was not finite"
+        caption = (
+            "Throughput in tokens/s (slowest 5 %: a twentieth of the steps is slower); "
+            "a skipped step is one whose gradient was not finite"
+        )
         parts.append(m.table(caption, columns, speed))
     if attempts:
-        heads = ("stage", "attempt", "outcome", "#reached, tokens", "environment")
+        heads = ("stage", "attempt", "job", "outcome", "#reached, tokens", "environment")
         parts.append(m.table("Attempts: each launch of a stage's job", heads, attempts))
     if letters:
         parts.append(_environments(list(letters.values())))
@@ -232,8 +255,27 @@ def _letter(number: int) -> str:
 def _environments(found: list[tuple[str, Mapping[str, Any]]]) -> str:
     shown = found[:8]
     keys = sorted({str(key) for _, environment in shown for key in environment})[:40]
-    rows = [[key, *(str(environment.get(key, ""))[:200] for _, environment in shown)] for key in keys]
-    return m.table("Environments", ("", *(f"~{letter}" for letter, _ in shown)), rows)
+    rows = [[NAMED.get(key, key), *(_told(environment.get(key)) for _, environment in shown)] for key in keys]
+    told = sorted((row for row in rows if any(row[1:])), key=lambda row: row[0].lower())
+    return m.table("Environments", ("", *(f"~{letter}" for letter, _ in shown)), told)
+
+
+def _told(value: object) -> str:
+    """A value of an environment in words; nothing for what was not set or is empty."""
+    if value is None or value in ("", [], {}):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return show_exact(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))[:200]
+    if isinstance(value, dict) and all(isinstance(each, list) and len(each) == 2 for each in value.values()):
+        return differences(value)[:200]
+    words = str(value)
+    return words[:12] if re.fullmatch("[0-9a-f]{64}", words) else words[:200]
 
 
 def reproduce(story: Story) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from curriculum import standing
 from curriculum.report import charts, gather, plans, svg
 from curriculum.report import markup as m
 from curriculum.report.charts import Line
@@ -13,23 +14,28 @@ from curriculum.units import show_count, show_exact, show_seconds
 
 MOST_PANELS = 12
 WIDTHS = (plans.WIDE, plans.NARROW)
-STATES = {
-    "done": "done",
-    "reached": "at the branch point",
-    "running": "running",
-    "begun": "begun",
-    "planned": "planned",
-}
+STATES = {gather.REACHED: "at the branch point"}
+"""States that are shown in other words than `status` has for them."""
 
 
 def line_styles(story: Story) -> dict[str, int]:
-    """The line style of every stage: 0 for what several lineages share, else its lineage's own."""
-    found = {}
-    for name in story.stages:
-        owners = [at for at, line in enumerate(story.lineages) if any(s.name == name for s in line.stages)]
-        alone = len(owners) == 1 and len(story.lineages) > 1
-        found[name] = 1 + owners[0] % (svg.LINE_STYLES - 1) if alone else 0
+    """The line style of every stage: 0 for what all lineages share, else that of the lineage it belongs to."""
+    owners = _owners(story)
+    return {name: 0 if at is None else 1 + at % (svg.LINE_STYLES - 1) for name, at in owners.items()}
+
+
+def _owners(story: Story) -> dict[str, int | None]:
+    """The lineage in whose style a stage is drawn: that of its own curriculum, else the first through it; None: all."""
+    found: dict[str, int | None] = {}
+    for name, stage in story.stages.items():
+        through = _through(story, name)
+        own = [at for at in through if story.lineages[at].name == stage.compiled.setting.curriculum]
+        found[name] = None if len(through) == len(story.lineages) else (own or through)[0]
     return found
+
+
+def _through(story: Story, name: str) -> list[int]:
+    return [at for at, line in enumerate(story.lineages) if any(stage.name == name for stage in line.stages)]
 
 
 def _last_of(story: Story) -> set[str]:
@@ -50,7 +56,7 @@ def head(story: Story) -> str:
         if lineage.about:
             prefix = f"{lineage.name}: " if len(names) > 1 else ""
             parts.append(m.paragraph(prefix + lineage.about, "about"))
-        path = (f"{stage.name} ({STATES[story.stages[stage.name].state]})" for stage in lineage.stages)
+        path = (f"{stage.name} ({_state(story.stages[stage.name])})" for stage in lineage.stages)
         parts.append(m.paragraph(" → ".join(path), "path"))
     if story.scale != 1:
         parts.append(
@@ -83,7 +89,7 @@ def _figures(story: Story) -> list[tuple[str, str, str, str]]:
     seconds = sum(s.training.seconds for s in stages)
     plan = stages[-1].compiled.plan
     batches = list(dict.fromkeys(s.compiled.plan.batch_sequences for s in stages))
-    done = sum(s.state in ("done", "reached") for s in stages)
+    done = sum(s.state in (standing.DONE, gather.REACHED) for s in stages)
     found = [
         (
             "Trained",
@@ -125,7 +131,7 @@ def progress(story: Story) -> str:
         rows.append(
             [
                 stage.name,
-                STATES[stage.state],
+                _state(stage),
                 show_exact(stage.start),
                 show_exact(stage.stop),
                 f"{show_exact(min(stage.position, stage.stop))} ({_percent(stage)})",
@@ -135,6 +141,10 @@ def progress(story: Story) -> str:
         )
     columns = ("stage", "state", "#starts at", "#ends at", "#trained to", "#steps", "#learning rate")
     return m.table("How far each stage is; positions in tokens from the root", columns, rows)
+
+
+def _state(stage: Stage) -> str:
+    return STATES.get(stage.state, stage.state)
 
 
 def _percent(stage: Stage) -> str:
@@ -186,12 +196,23 @@ def source_legend(story: Story) -> str:
 
 
 def line_legend(story: Story) -> str:
-    styles = line_styles(story)
-    seen: dict[int, str] = {}
-    for name, number in styles.items():
-        owners = [line.name for line in story.lineages if any(s.name == name for s in line.stages)]
-        seen.setdefault(number, owners[0] if number else ("shared" if len(story.lineages) > 1 else owners[0]))
-    return m.legend([(m.line_swatch(n, svg.marker(15, 6, n, 3)), words) for n, words in sorted(seen.items())])
+    """Whose line is whose; what some of the lineages share bears the style of one and is said beside it."""
+    styles, owners = line_styles(story), _owners(story)
+    entries = []
+    for owner in (None, *range(len(story.lineages))):
+        stages = [name for name in story.stages if owners[name] == owner]
+        if not stages:
+            continue
+        words = "shared by all" if owner is None else story.lineages[owner].name
+        if len(story.lineages) == 1:
+            words = story.lineages[0].name
+        for name in stages if owner is not None else ():
+            others = [story.lineages[at].name for at in _through(story, name) if at != owner]
+            if others:
+                words += f" ({story.stages[name].compiled.setting.stage}: also {', '.join(others)})"
+        number = styles[stages[0]]
+        entries.append((m.line_swatch(number, svg.marker(15, 6, number, 3)), words))
+    return m.legend(entries)
 
 
 def training(story: Story) -> str | None:

@@ -79,7 +79,7 @@ class Thinner:
 
 
 def training(path: Path, *, start: int, stop: int, buckets: int, window: int) -> Training:
-    """Read a stage's metrics once, line by line; `window` is the length of the smoothing, in tokens.
+    """Read a stage's metrics once, line by line, up to `stop`; `window` is the length of the smoothing, in tokens.
 
     `smooth` is a running mean whose weights fall by e every `window` tokens, begun anew at the stage's start,
     where they fall within a fifth of the way come.
@@ -93,6 +93,8 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
     last = None
     for line in _lines(path):
         position = line["position"]
+        if position > stop:
+            break  # trained by those who went on past it
         lines, last = lines + 1, position
         skipped += bool(line.get("skipped"))
         seconds += line["seconds"]

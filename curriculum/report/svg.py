@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from curriculum.axes import Scale, rows, text_width, ticks
 from curriculum.units import show_count
@@ -17,7 +18,7 @@ _UNSAFE = re.compile(
 SOURCE_STYLES = 8
 """Colours and patterns of sources: seven of their own, the last for all the others together."""
 LINE_STYLES = 6
-"""Colours, dashes and markers of lines: 0 is what variants share."""
+"""Colours, dashes and markers of lines: 0 is what all variants share."""
 
 
 MOST_NAME_ROWS = 3
@@ -40,6 +41,37 @@ def label(x: float, y: float, words: str, kind: str = "", anchor: str = "start")
     at = f' text-anchor="{anchor}"' if anchor != "start" else ""
     look = f' class="{kind}"' if kind else ""
     return f'<text x="{number(x)}" y="{number(y)}"{at}{look}>{safe(words)}</text>'
+
+
+@dataclass(slots=True)
+class Room:
+    """Where words may still stand between `left` and `right`; each that is placed takes its place from the next."""
+
+    left: float
+    right: float
+    taken: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+    def take(self, left: float, top: float, right: float, bottom: float) -> None:
+        """Keep words out of a rectangle."""
+        self.taken.append((left, top, right, bottom))
+
+    def put(
+        self, places: Sequence[tuple[float, float, str]], words: str, kind: str, size: float = 11
+    ) -> list[str]:
+        """`words` at the first of `places` (x, y, anchor) where they cover nothing; nowhere if there is none."""
+        width = text_width(words, size)
+        for x, y, anchor in places:
+            left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+            box = (left, y - 0.9 * size, left + width, y + 0.25 * size)
+            fits = left >= self.left and left + width <= self.right
+            if fits and not any(_overlap(box, other) for other in self.taken):
+                self.taken.append(box)
+                return [label(x, y, words, kind, anchor)]
+        return []
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def rect(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> str:

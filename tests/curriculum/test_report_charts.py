@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from conftest import write_small_project
 
+from curriculum.axes import text_width
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 from curriculum.report import charts, plans, svg
 from curriculum.report.charts import Line
 from curriculum.report.gather import Lineage, bands, batch_changes, gather, rate_points, share_knots
+from curriculum.report.sections import line_legend, line_styles
 from curriculum.scaffold import init
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -146,6 +149,65 @@ def test_bands_and_batch_steps_of_several_lineages(shipped: Project) -> None:
     assert {change for line in lineages for change in batch_changes(line)} == {(1_851_392, 16, 64)}
 
 
+def test_ends_of_one_name_that_differ_by_little_are_one_boundary(shipped: Project) -> None:
+    names = ["v1.1-math-code", "v1.1-math-code-control"]
+    lineages = [lineage_of(shipped, name, "rehearsal") for name in names]
+    last = [line.stop for line in lineages]
+    assert last[0] != last[1]
+    assert [band[0] for band in bands(lineages)] == ["basic", "continual", "cooldown"]
+    assert bands(lineages)[-1][2] == max(last)
+    # ends that lie apart are two
+    early = lineage_of(shipped, "v1.1", "rehearsal")
+    shorter = replace(early, stages=(replace(early.stages[0], stop=1_000_960),))
+    assert [band[0] for band in bands([shorter, early])] == ["basic", "basic", "continual", "cooldown"]
+
+
+def test_grey_is_for_what_all_share_alone_and_the_legend_says_what_some_do(shipped: Project) -> None:
+    names = ["v1.1", "v1.1-math-code-control", "v1.1-math-code"]
+    story = gather(shipped, names, "rehearsal")
+    assert (
+        line_styles(story)
+        == {
+            "v1.1/basic": 0,
+            "v1.1/continual": 1,
+            "v1.1/cooldown": 1,
+            "v1.1-math-code/continual": 3,  # its own curriculum's, though another that goes through it is named before
+            "v1.1-math-code-control/cooldown": 2,
+            "v1.1-math-code/cooldown": 3,
+        }
+    )
+    told = [item.split("</span>")[0] for item in line_legend(story).split("<span>")[1:]]
+    assert told == [
+        "shared by all",
+        "v1.1",
+        "v1.1-math-code-control",
+        "v1.1-math-code (continual: also v1.1-math-code-control)",
+    ]
+    alone = line_legend(gather(shipped, ["v1.1"], "rehearsal"))
+    assert "shared" not in alone
+    assert "v1.1" in alone
+
+
+@pytest.mark.parametrize("width", [plans.WIDE, plans.NARROW])
+def test_no_branch_of_the_tree_runs_through_words(shipped: Project, width: int) -> None:
+    names = ["v1.1", "v1.1-math-code", "v1.1-math-code-control", "v1.1-chinese"]
+    for named in (names[:3], names, names[::-1]):
+        story = gather(shipped, named, "rehearsal")
+        drawing = plans.tree(story.lineages, dict(story.stages), line_styles(story), width, "k")
+        texts = list(ElementTree.fromstring(drawing).iter(SVG + "text"))
+        assert {f"{name}: planned" for name in named} <= {text.text for text in texts}
+        for path in of_class(drawing, "path", "branch"):
+            x, top, bottom = (
+                float(found) for found in re.findall(r"M(\S+) (\S+) C .* (\S+)$", path.attrib["d"])[0]
+            )
+            for text in texts:
+                wide = text_width(text.text or "", 11)
+                left = float(text.attrib["x"])
+                left -= {"middle": wide / 2, "end": wide}.get(text.get("text-anchor", ""), 0)
+                if top < float(text.attrib["y"]) < bottom:
+                    assert not left < x < left + wide, text.text
+
+
 LINE = tuple((n * 10, 8.0 - 0.05 * n) for n in range(1, 101))
 
 
@@ -159,6 +221,21 @@ def test_the_picture_of_losses_leaves_out_the_fall_at_the_start_and_nothing_else
     shown = charts.domain([Line(name="a", style=0, points=LINE, raw=fall)], 1000)
     assert shown.high < 8.5
     assert shown.above == (5, 11.0)
+
+
+def test_a_loss_that_rises_from_the_start_is_in_the_picture_with_all_its_markers() -> None:
+    rising = ((0, 8.5), *((n * 100, 10.3 + n / 100) for n in range(1, 11)))
+    line = Line(name="a", style=0, points=rising)
+    shown = charts.domain([line], 1000)
+    assert shown.low < 8.5
+    assert shown.above is None
+    drawing = charts.held_out("code", [line], [("b", 0, 1000)], 1000, "k", 0)
+    (panel,) = of_class(drawing, "rect", "band")
+    top = float(panel.attrib["y"])
+    bottom = top + float(panel.attrib["height"])
+    markers = of_class(drawing, "circle", "dot")
+    assert len(markers) == len(rising)
+    assert all(top <= float(marker.attrib["cy"]) <= bottom for marker in markers)
 
 
 def test_a_loss_line_has_every_point_and_its_last_value_beside_it() -> None:
@@ -176,7 +253,7 @@ def test_a_loss_line_has_every_point_and_its_last_value_beside_it() -> None:
 def test_variants_go_on_from_their_trunk_in_the_held_out_panels(tmp_path: Path) -> None:
     from pretend_runs import pretend
 
-    from curriculum.report.sections import _held_out_lines, line_styles
+    from curriculum.report.sections import _held_out_lines
 
     root = write_small_project(tmp_path / "project")
     pretend(root, "trunk")

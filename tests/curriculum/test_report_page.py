@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_runs import metrics_line, pretend
 
-from curriculum import durable, report
+from curriculum import benchmarks, checkpoints, durable, queued, report, standing
 from curriculum.errors import ConfigError, DataError, NotFound
+from curriculum.launchers import slurm
 from curriculum.plan import StagePlan
 from curriculum.project import Project
 from curriculum.report.gather import gather
@@ -160,11 +161,133 @@ def test_a_trunk_that_variants_share_is_told_once(project: Path) -> None:
 def test_attempts_with_one_environment_name_it_once_and_count_restarts(project: Path) -> None:
     found = tables(page(project))
     attempts = found["Attempts: each launch of a stage's job"]
-    assert ["variant/continual", "0001", "stopped", "9,216", "A"] in attempts
+    assert ["variant/continual", "0001", "training", "stopped", "9,216", "A"] in attempts
     assert len(attempts) == 1 + 2 * 5
     assert ["torch", "2.13.0"] in found["Environments"]
-    throughput = found["Throughput; a skipped step is one whose gradient was not finite"]
+    throughput = next(table for name, table in found.items() if name.startswith("Throughput"))
     assert {tuple(row[-2:]) for row in throughput[1:]} == {("1", "2")}
+
+
+def test_only_a_job_that_trains_counts_as_a_restart_and_others_say_what_they_were(project: Path) -> None:
+    attempts = project / "runs/full/variant/continual/attempts"
+    for number, kind in (("0003", "evaluate"), ("0004", "harness")):
+        (attempts / number).mkdir()
+        (attempts / number / "job.json").write_text(json.dumps({"kind": kind}))
+        (attempts / number / "outcome.json").write_text(json.dumps({"outcome": "done"}))
+    found = tables(page(project))
+    rows = found["Attempts: each launch of a stage's job"]
+    assert [row[2:4] for row in rows if row[0] == "variant/continual"] == [
+        ["training", "stopped"],
+        ["training", "done"],
+        ["held-out loss", "done"],
+        ["tasks", "done"],
+    ]
+    throughput = next(table for name, table in found.items() if name.startswith("Throughput"))
+    assert {row[0]: row[-2] for row in throughput[1:]}["variant/continual"] == "1"
+
+
+EARLY = """\
+from: trunk@3072
+stages:
+  - {name: cooldown, until: 6144}
+"""
+
+
+def test_what_a_parent_did_past_the_point_where_a_variant_leaves_it_is_not_the_variant_s(
+    project: Path,
+) -> None:
+    basic = project / "runs/full/trunk/basic"
+    task = {"task": "quiz", "asked": {}, "harness": {"lm_eval": "0.4"}, "groups": {}, "tasks": {}}
+    records = basic / benchmarks.FOLDER / "g0-6144"
+    records.mkdir(parents=True)
+    (records / "quiz.json").write_text(json.dumps({"generation": 0, "position": 6144, **task}))
+    (project / "stages/early.yaml").write_text(EARLY)
+    (basic / "attempts/0003").mkdir()  # under way: it has no outcome yet
+    (basic / "attempts/0003/job.json").write_text('{"kind": "train"}')
+    compiled = pretend(project, "early")
+    stop = compiled.stages[0].stop
+    assert stop < 6144
+    stage = gather(Project(project), ["early"], "full").stages["trunk/basic"]
+    assert stage.training.raw[-1][0] == stage.training.last == stop
+    assert stage.training.lines == stop // compiled.stages[0].plan.batch_tokens
+    assert stage.training.seconds == 0.25 * stage.training.lines
+    assert [position for position, _ in stage.losses["prose"]] == [0, stop]
+    assert (stage.checkpoints, stage.ledger, stage.scores) == ((), (), {})
+    assert stage.position == stop
+    assert [(attempt.number, attempt.position) for attempt in stage.attempts] == [("0001", 6144)]
+    assert stage.restarts == 0
+    attempts = tables(page(project, "early"))["Attempts: each launch of a stage's job"]
+    assert ["trunk/basic", "0001", "training", "stopped", "3,072, went on", "A"] in attempts
+    # an attempt that ended at the very point is the last of them, too
+    (basic / "attempts/0001/outcome.json").write_text(json.dumps({"outcome": "stopped", "position": stop}))
+    stage = gather(Project(project), ["early"], "full").stages["trunk/basic"]
+    assert [(attempt.number, attempt.position) for attempt in stage.attempts] == [("0001", stop)]
+    # told beside the trunk, which goes on, all of it is there
+    both = gather(Project(project), ["early", "trunk"], "full").stages["trunk/basic"]
+    assert both.training.last == 6144
+    assert len(both.checkpoints) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [("PENDING", "queued"), ("RUNNING", "running"), ("TIMEOUT", "failed"), (None, "failed")],
+)
+def test_a_stage_s_state_is_the_one_that_status_tells(
+    project: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, state: str
+) -> None:
+    folder = project / "runs/full/variant/cooldown"
+    (folder / "DONE").unlink()
+    job = queued.Submitted(job="7", machine="cluster", since="today", folder="slurm/0001")
+    queued.write(folder, job)
+    monkeypatch.setattr(slurm, "look", lambda _: said and slurm.Queued(said, "", "n1"))
+    here = Project(project)
+    told = {s.name: s.state for b in standing.standing(here, "full").branches for s in b.stages}
+    stages = gather(here, ["trunk", "variant"], "full").stages
+    assert {name: stage.state for name, stage in stages.items()} == told
+    assert told["variant/cooldown"] == state
+    assert f"variant/cooldown ({state})" in words(tree(page(project)))
+
+
+def test_a_stage_that_came_to_the_point_where_it_is_left_says_so(project: Path) -> None:
+    basic = project / "runs/full/trunk/basic"
+    (basic / "DONE").unlink()
+    (project / "stages/early.yaml").write_text(EARLY)
+    pretend(project, "early")
+    assert "trunk/basic (begun)" in words(tree(page(project, "early")))
+    there = basic / "checkpoints" / checkpoints.name(0, 3072)
+    shutil.copytree(basic / "checkpoints" / checkpoints.name(0, 6144), there)
+    assert "trunk/basic (at the branch point)" in words(tree(page(project, "early")))
+    assert "trunk/basic (begun)" in words(tree(page(project, "trunk")))
+
+
+def test_an_environment_is_told_in_words_and_without_what_is_empty(project: Path) -> None:
+    environment = {
+        "accepted": [],
+        "changed": {},
+        "compile": None,
+        "deterministic": False,
+        "peak_flops": 1.979e15,
+        "flops_per_token": 8159232,
+        "micro_batch": 16,
+        "code": "ab" * 32,
+        "ranks": 2,
+    }
+    changed = {**environment, "changed": {"torch": ["2.12", "2.13"]}, "accepted": ["torch", "code"]}
+    attempts = project / "runs/full/trunk/basic/attempts"
+    (attempts / "0001/environment.json").write_text(json.dumps(environment))
+    (attempts / "0002/environment.json").write_text(json.dumps(changed))
+    rows = {row[0]: row[1:3] for row in tables(page(project, "trunk"))["Environments"][1:]}
+    assert rows.pop("changes accepted") == ["", "torch, code"]
+    assert rows.pop("changed since the attempt before") == ["", "torch 2.12 -> 2.13"]
+    assert {name: one for name, (one, _) in rows.items() if one} == {
+        "deterministic": "no",
+        "digest of the code": "ab" * 6,
+        "FLOPs a token": "8,159,232",
+        "micro-batch, sequences": "16",
+        "peak of a device, FLOP/s": "1.979e+15",
+        "processes": "2",
+    }
+    assert not {"compile", "None"} & {*rows, *(value for row in rows.values() for value in row)}
 
 
 def test_the_files_are_in_it_letter_for_letter(project: Path) -> None:

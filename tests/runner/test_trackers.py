@@ -126,25 +126,33 @@ def wandb(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def trackio(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """A stage's run in the database that all runs of the size share."""
+    runs = {name: rows for name, _, rows in trackio_runs(folder.parents[1] / "trackio")}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in runs["/".join(folder.parts[-2:])]:
+        for key, value in row.items():
+            if "/" in key:
+                curves.setdefault(key, []).append((row["step"], float(value)))
+    return curves
+
+
+def trackio_runs(folder: Path) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """(name, id, rows) of every run of the one project in a database, in the order of their beginning."""
     code = (
         "import json; from trackio.sqlite_storage import SQLiteStorage as s; "
-        "print(json.dumps([[p, r, s.get_logs(p, r)] for p in s.get_projects() for r in s.get_runs(p)]))"
+        "print(json.dumps([[p, r['name'], r['id'], s.get_logs(p, r['name'], run_id=r['id'])] "
+        "for p in s.get_projects() for r in s.get_run_records(p)]))"
     )
     shown = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "TRACKIO_DIR": str(folder / "trackio")},
+        env={**os.environ, "TRACKIO_DIR": str(folder)},
     ).stdout
-    ((project, name, rows),) = json.loads(shown.splitlines()[-1])
-    assert (project, name) == ("trunk", "/".join(folder.parts[-2:]))
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for key, value in row.items():
-            if "/" in key:
-                curves.setdefault(key, []).append((row["step"], float(value)))
-    return curves
+    found = json.loads(shown.splitlines()[-1])
+    assert {project for project, *_ in found} == {"trunk"}
+    return [(name, number, rows) for _, name, number, rows in found]
 
 
 READERS: dict[str, Any] = {"tensorboard": tensorboard, "wandb": wandb, "trackio": trackio}
@@ -175,6 +183,8 @@ def test_all_trackers_together_show_every_figure_once_and_change_no_bit(
     assert done.returncode == 0, done.stderr
     for name in READERS:
         check_curves(small_project, name)
+    shared = trackio_runs(small_project / "runs" / "full" / "trackio")
+    assert [name for name, _, _ in shared] == list(STAGES)  # in one project, where they can be overlaid
     assert weights(small_project) == undisturbed
     assert [str(path) for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
     outside = {
@@ -223,6 +233,45 @@ def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice
         for tag, curve in trackio(stage_folder(small_project, stage)).items():
             positions = [position for position, _ in curve]
             assert len(positions) == len(set(positions)), (stage, tag)
+
+
+STARTED = """\
+import sys
+from pathlib import Path
+from runner import trackers
+
+folder, at = Path(sys.argv[1]), int(sys.argv[2])
+started = trackers.start(("trackio",), folder=folder, lineage=("trunk/basic",), resumed_at=at, config={})
+started.evaluated(at, {"prose": {"loss": 3.0}}, new=True)
+started.close()
+"""
+
+
+def test_a_stage_begun_anew_is_a_run_of_its_own_in_trackio_and_one_that_goes_on_is_not(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "runs" / "full" / "trunk" / "basic"
+
+    def attempt(at: int) -> None:
+        subprocess.run(
+            [sys.executable, "-c", STARTED, str(folder), str(at)],
+            check=True,
+            capture_output=True,
+            env=environment(tmp_path / "home"),
+        )
+
+    folder.mkdir(parents=True)
+    attempt(0)
+    (folder / "evaluations").mkdir()
+    (folder / "evaluations" / "g0-0000000000000000.json").write_text("{}")
+    attempt(256)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    attempt(0)
+    steps = [
+        [row["step"] for row in rows] for _, _, rows in trackio_runs(tmp_path / "runs" / "full" / "trackio")
+    ]
+    assert steps == [[0, 256], [0]]
 
 
 BROKEN = """\
