@@ -6,22 +6,32 @@ models in `curriculum/schema` and from the command line itself.
 
 from __future__ import annotations
 
+import io
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 
 from curriculum.cli import app
+from curriculum.corpora import compile_with_texts
 from curriculum.lineage import Setting
+from curriculum.project import Project
+from curriculum.scaffold import init
 from curriculum.schema import ROOT_KEYS, jsonschema
 from curriculum.schema.stages import StageEntry
+from curriculum.summary import summarise
+from curriculum.view.plan import plan_view
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"
+PLAN_BEGIN, PLAN_END = "<!-- plan:begin -->", "<!-- plan:end -->"
 MADE = "<!-- Made by `make docs`; edit the descriptions in the code. -->"
+PLAN_WIDTH = 112
 AS_IN = re.compile(r"; as in (`.*`)\.$")
 
 
@@ -38,8 +48,28 @@ def files() -> dict[str, str]:
         "Stages and mixtures have their tables in [stages/](../../stages/README.md) and "
         f"[mixtures/](../../mixtures/README.md).\n\n{roots}\n"
     )
+    before, rest = (ROOT / "README.md").read_text().split(PLAN_BEGIN)
+    made["README.md"] = f"{before}{PLAN_BEGIN}\n```\n{full_plan()}\n```\n{PLAN_END}{rest.split(PLAN_END)[1]}"
     made["docs/reference/cli.md"] = f"# The commands\n\n{MADE}\n\n{commands()}\n"
     return made
+
+
+# --- the plan that the README shows --------------------------------------------------------------------------
+
+
+def full_plan() -> str:
+    """What `curriculum plan` prints of the paper's curriculum on the paper's machine, where no text is prepared."""
+    name, machine = "v1.1-math-code", "a100-40g-16x4"
+    with tempfile.TemporaryDirectory() as folder:
+        init(Path(folder) / "project")
+        project = Project(Path(folder) / "project")
+        compiled, texts = compile_with_texts(project, name, "full")
+        told = summarise(compiled, machine, project.machine(machine))
+        console = Console(width=PLAN_WIDTH, file=io.StringIO(), highlight=False)
+        with console.capture() as shown:
+            console.print(plan_view({**told, "harness_installed": True}, compiled, texts.provenance_lines()))
+    lines = [f"$ curriculum plan {name} --size full --machine {machine}", *shown.get().splitlines()]
+    return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
 # --- keys ------------------------------------------------------------------------------------------------
