@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -90,7 +90,7 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
     until = _position(change.until) if change.until is not None else None
     if not left and until is None:
         raise PlanError(
-            f"`{_address(address)}` is the end of its curriculum: a branch there has no stage left",
+            f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
     stages = _entries(project, left, cut=before[-1].cut is not None) or [{"name": "continued"}]
@@ -109,14 +109,13 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
     stages[0] |= {key: value for key, value in changed.items() if value is not None}
     if change.reset_optimizer:
         stages[0]["optimizer"] = "reset"
-    point = _address(address)
-    about = f"{point}, {'then ' + change.mixture if change.mixture else 'continued'}"
+    about = f"{address}, {'then ' + change.mixture if change.mixture else 'continued'}"
     lines = [
         jsonschema.modeline(f"stages/{name}.yaml"),
-        f"# Branches from {point}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
+        f"# Branches from {address}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
         "# optimizer state, learning rate, batch, mixture, and the position of every source.",
         f"about: {_scalar(about)}",
-        f"from: {point}",
+        f"from: {address}",
         f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
     ]
     lines += [f"  - {_flow(stage)}" for stage in stages]
@@ -196,12 +195,6 @@ def _of_file(project: Project, curriculum: str) -> dict[str, Any]:
         )
     keys = ("sequence_length", "learning_rate", "every")
     return {key: document.value[key] for key in keys if key in document.value}
-
-
-def _address(address: Address) -> str:
-    """As written in `from:`, losing nothing of the position."""
-    position = f"@{Length(address.position, 'tokens')}" if address.position is not None else ""
-    return f"{replace(address, position=None)}{position}"
 
 
 def _flow(value: Any) -> str:

@@ -80,10 +80,10 @@ class Address:
     position: int | None = None
 
     def __str__(self) -> str:
+        """As one writes it, losing nothing of the position."""
         stage = f"/{self.stage}" if self.stage else ""
-        return f"{self.curriculum}{stage}" + (
-            f"@{show_count(self.position)}" if self.position is not None else ""
-        )
+        position = f"@{Length(self.position, 'tokens')}" if self.position is not None else ""
+        return f"{self.curriculum}{stage}{position}"
 
 
 def parse_address(text: str) -> Address:

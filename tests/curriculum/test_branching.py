@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 from conftest import write_small_project
 
-from curriculum import checkpoints
+from curriculum import checkpoints, runs
 from curriculum.branching import Change, branch, draft
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
-from curriculum.lineage import lineage, parse_address
-from curriculum.planner import compile_curriculum
+from curriculum.lineage import legs_to, lineage, parse_address
+from curriculum.planner import compile_curriculum, compile_legs
 from curriculum.project import Project
 from curriculum.scaffold import init
 
@@ -162,11 +163,15 @@ def trained(project: Project, curriculum: str, stage: str, positions: list[int])
     """A stage folder with checkpoints at the given positions, as a run leaves them."""
     folder = project.stage_folder("full", curriculum, stage)
     for position in positions:
-        path = folder / "checkpoints" / checkpoints.name(0, position)
-        path.mkdir(parents=True)
-        (path / "state.json").write_text('{"history": "none"}')
-        checkpoints.seal(path)
+        put_checkpoint(folder, position)
     return folder
+
+
+def put_checkpoint(folder: Path, position: int) -> None:
+    path = folder / "checkpoints" / checkpoints.name(0, position)
+    path.mkdir(parents=True)
+    (path / "state.json").write_text('{"history": "none"}')
+    checkpoints.seal(path)
 
 
 def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp_path: Path) -> None:
@@ -180,25 +185,59 @@ def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp
     assert "mine" not in project.names("stages")
 
 
-def test_the_position_that_the_refusal_proposes_is_one_with_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "kept", "point", "proposed"),
+    [
+        ("basic", (512, 1536, 3072), "trunk@3333", "trunk@3k"),  # 1,792 at its boundary; steps of 256
+        ("basic", (512, 3072), "trunk@5500", "trunk/basic"),
+        ("basic", (3072,), "trunk@1k", "trunk/basic"),
+        ("continual", (4608,), "trunk@7k", "trunk/basic"),
+        ("cooldown", (6144,), "trunk@11k", "trunk/continual"),  # nothing is left to train after the end
+    ],
+)
+def test_the_point_that_the_refusal_proposes_is_one_with_a_checkpoint(
+    tmp_path: Path, stage: str, kept: tuple[int, ...], point: str, proposed: str
+) -> None:
     project = Project(write_small_project(tmp_path / "project"))
-    (project.root / "sizes.yaml").write_text("full: {}\nthird: {tokens: 0.3}\n")
+    (project.root / "sizes.yaml").write_text("full: {}\nhalf: {tokens: 0.5}\n")
     project = Project(project.root)
-    folder = project.stage_folder("third", "trunk", "basic")
-    trained(project, "trunk", "basic", [])
-    for position in (512, 1536, 2048):  # steps of 256 tokens
-        path = folder / "checkpoints" / checkpoints.name(0, position)
-        path.mkdir(parents=True)
-        checkpoints.seal(path)
+    for name, positions in {"basic": (3072,), "continual": (4608,), stage: kept}.items():
+        for position in positions:
+            put_checkpoint(project.stage_folder("half", "trunk", name), position)
     with pytest.raises(CheckpointError) as refused:
-        make(
-            project, "trunk@3333", "mine", size="third"
-        )  # 1,000 tokens at this size, 1,024 at its step boundary
+        make(project, point, "mine", size="half")
     assert refused.value.hint is not None
-    proposed = refused.value.hint.split("`")[1]
-    made = branch(Project(project.root), parse_address(proposed), "mine", Change(), "third")
+    assert refused.value.hint.split("`")[1] == proposed
+    made = branch(Project(project.root), parse_address(proposed), "mine", Change(), "half")
     assert made.checkpoint is not None
-    assert made.checkpoint.position in (512, 1536)
+
+
+def test_past_all_that_was_kept_but_the_end_no_point_is_proposed(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    put_checkpoint(project.stage_folder("full", "trunk", "basic"), 6144)
+    with pytest.raises(CheckpointError, match="the nearest: 6,144 after") as refused:
+        make(project, "trunk@1k", "mine", until="2k")
+    assert refused.value.hint is not None
+    assert "as in" not in refused.value.hint
+
+
+@pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
+def test_the_address_of_a_step_boundary_is_short_and_leads_back_to_it(shipped: Project, size: str) -> None:
+    chance = random.Random(size)
+    compiled = compile_curriculum(shipped, "v1.1-math-code", size)
+    for stage in compiled.stages:
+        plan = stage.plan
+        taken = {1, 2, plan.steps - 1, plan.steps, *(chance.randint(1, plan.steps) for _ in range(10))}
+        for position in (plan.start + steps * plan.batch_tokens for steps in taken):
+            address = runs.address_at(stage.setting, plan, position, compiled.scale)
+            legs = legs_to(shipped, parse_address(str(address)))
+            last = compile_legs(shipped, "v1.1-math-code", legs, size).stages[-1]
+            assert (last.name, last.stop) == (stage.name, position)
+    basic = compiled.stages[0]
+    legs = legs_to(shipped, parse_address("v1.1@750B"))
+    boundary = compile_legs(shipped, "v1.1", legs, size).stages[-1].stop
+    half_way = runs.address_at(basic.setting, basic.plan, boundary, compiled.scale)
+    assert str(half_way) == "v1.1@750B"
 
 
 def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path: Path) -> None:
