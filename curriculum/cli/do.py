@@ -275,6 +275,7 @@ def branch(
     ] = False,
     size: Size = "",
     machine: MachineName = "local",
+    as_json: AsJson = False,
 ) -> None:
     """Write a variant that leaves a curriculum at a checkpoint, keep that checkpoint, and show its plan."""
     from curriculum import branching
@@ -290,10 +291,23 @@ def branch(
         mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer
     )
     made = branching.branch(project, parse_address(point), name, change, size)
-    console = open_console()
     summary = summarise(made.compiled, machine, project.machine(machine))
-    console.print(plan_view(summary, made.compiled, made.provenance))
     parting = first_parting(made.parent.stages, made.compiled.stages)
+    if as_json:
+        print_json(
+            {
+                "file": f"stages/{name}.yaml",
+                "text": made.text,
+                "leaves": {"stage": made.leaves.name, "position": made.leaves.stop},
+                "checkpoint": made.checkpoint.name if made.checkpoint else None,
+                "parting": asdict(parting),
+                "departed": made.departed,
+                "plan": {**summary, "provenance": made.provenance},
+            }
+        )
+        return
+    console = open_console()
+    console.print(plan_view(summary, made.compiled, made.provenance))
     console.print(f"\nbeside {made.parent.curriculum} as it goes on", style="bold")
     for line in made.departed:
         console.print(f"note: {line}")
