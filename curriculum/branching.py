@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from curriculum import checkpoints, corpora, durable, ran, runs
-from curriculum.errors import CheckpointError, PlanError
+from curriculum.errors import PlanError
 from curriculum.lineage import Address, Leg, legs_to, length_in_tokens, lineage
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
@@ -61,15 +62,17 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     leaves = own.parent
     checkpoint = runs.branch_point(project, compiled, leaves)
     folder = runs.stage_folder(project, compiled, leaves)
-    if folder.is_dir():
+    with checkpoints.pinning(folder) if folder.is_dir() else nullcontext():
+        project.check_is_new(name)
         # The pin comes first: what deletes checkpoints looks for pins after it has taken a name away.
-        pin = checkpoints.pin(folder, leaves.stop, name)
+        pin = checkpoints.pin(folder, leaves.stop, name) if folder.is_dir() else None
         try:
             checkpoint = runs.branch_point(project, compiled, leaves)
-        except CheckpointError:
-            pin.unlink()
+            durable.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
+        except BaseException:
+            if pin is not None:
+                pin.unlink()
             raise
-    durable.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
     return Branch(
         name=name,
         text=text,

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
 import random
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_small_project
+from rich.console import Console
 
-from curriculum import checkpoints, runs
+from curriculum import checkpoints, durable, importing, runs
 from curriculum.branching import Change, branch, draft
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.lineage import legs_to, lineage, parse_address
 from curriculum.planner import compile_curriculum, compile_legs
 from curriculum.project import Project
 from curriculum.scaffold import init
+from curriculum.summary import summarise
+from curriculum.view.plan import plan_view
 
 
 @pytest.fixture
@@ -128,6 +137,45 @@ def test_two_stages_of_one_name_in_the_parent_s_lineage_get_two_names(shipped: P
     project = make(shipped, "v1.1@1T", "one")  # its first stage is called `basic`, as the trunk's
     project = make(project, "one@0.5T", "two")
     assert [s[0] for s in stages_of(project, "two")] == ["basic", "basic-again", "continual", "cooldown"]
+
+
+def test_a_plan_calls_two_stages_of_one_name_by_their_curricula_too(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
+    compiled = compile_curriculum(project, "mine", "rehearsal")
+    summary = summarise(compiled, "local", project.machine("local"))
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(plan_view({**summary, "harness_installed": True}, compiled, {}))
+    lines = shown.get().splitlines()
+    for begin in ("v1.1/basic ", "mine/basic ", "continual ", "cooldown "):
+        assert len([line for line in lines if line.startswith(begin)]) == 2, begin  # stages, then sources
+        assert any(line.startswith(f"  {begin.strip()}: `every: checkpoint`") for line in lines)
+    assert any(line.startswith("ramp in mine/basic: ") for line in lines)
+
+
+def test_branch_says_in_json_what_it_wrote_and_kept(
+    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    put_checkpoint(Project(small_project).stage_folder("full", "trunk", "basic"), 4096)
+    words = (
+        "branch",
+        "trunk@4096",
+        "mine",
+        "--mixture",
+        "mixed",
+        "--ramp",
+        "512",
+        "--size",
+        "full",
+        "--json",
+    )
+    said = json.loads(curriculum(small_project, *words).stdout)
+    assert said["file"] == "stages/mine.yaml"
+    assert said["text"] == (small_project / "stages/mine.yaml").read_text()
+    assert said["leaves"] == {"stage": "trunk/basic", "position": 4096}
+    assert said["checkpoint"] == checkpoints.name(0, 4096)
+    assert said["parting"]["difference"]["position"] >= 4096
+    assert [stage["stage"] for stage in said["plan"]["stages"]] == ["basic", "basic", "continual", "cooldown"]
 
 
 def test_a_position_is_written_without_losing_a_token(shipped: Project) -> None:
@@ -245,6 +293,58 @@ def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path:
     folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
     make(project, "trunk@4096", "mine")
     assert checkpoints.pinned(folder) == {4096: ("mine",)}
+
+
+def test_a_stage_file_that_cannot_be_written_leaves_no_pin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    write = durable.write_bytes
+
+    def refused(path: Path, *rest: Any, **options: Any) -> None:
+        if path.parent.name == "stages":
+            assert checkpoints.pinned(folder) == {4096: ("mine",)}
+            raise PermissionError(13, "refused", str(path))
+        write(path, *rest, **options)
+
+    monkeypatch.setattr(durable, "write_bytes", refused)
+    with pytest.raises(PermissionError):
+        make(project, "trunk@4096", "mine")
+    assert checkpoints.pinned(folder) == {}
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_being_pinned_leaves_no_pin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    pin = checkpoints.pin
+
+    def too_late(stage_folder: Path, position: int, by: str) -> Path:
+        shutil.rmtree(stage_folder / "checkpoints" / checkpoints.name(0, position))
+        return pin(stage_folder, position, by)
+
+    monkeypatch.setattr(checkpoints, "pin", too_late)
+    with pytest.raises(CheckpointError, match="kept no checkpoint there"):
+        make(project, "trunk@4096", "mine")
+    assert checkpoints.pinned(folder) == {}
+    assert "mine" not in project.names("stages")
+
+
+def test_a_name_whose_run_is_still_there_is_refused_naming_the_folder(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    (project.runs / "full/mine/on").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run of another `mine`"):
+        make(project, "trunk@4096", "mine")
+    with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run"):
+        importing.draft(project, tmp_path, "mine", None, "1M")
+
+
+def test_a_refusal_cites_a_file_that_is_not_written_as_such(shipped: Project) -> None:
+    with pytest.raises(PlanError) as refused:
+        make(shipped, "v1.1@1T", "mine", ramp="600B", mixture="math-code")
+    assert str(refused.value.place).startswith("in the file that would be written, stages/mine.yaml:7:")
 
 
 def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_path: Path) -> None:
