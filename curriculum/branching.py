@@ -10,7 +10,7 @@ from typing import Any
 
 from curriculum import checkpoints, corpora, durable, ran, runs
 from curriculum.errors import PlanError
-from curriculum.lineage import Address, Leg, legs_to, length_in_tokens, lineage
+from curriculum.lineage import Address, Leg, legs_to, lineage
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.schema import jsonschema
@@ -97,8 +97,6 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
     stages = _entries(project, left, cut=before[-1].cut is not None) or [{"name": "continued"}]
-    if left and change.mixture is None and (ramp := _ramp_left(before)):
-        stages[0]["ramp"] = f"{Length(ramp, 'tokens')} tokens"
     ends = [_end(leg) for leg in left] or [0]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
@@ -144,15 +142,6 @@ def _stages_left(whole: tuple[Leg, ...], before: tuple[Leg, ...]) -> list[Leg]:
     last = before[-1]
     begin = len(before) if last.cut is None else len(before) - 1
     return list(whole[begin:])
-
-
-def _ramp_left(before: tuple[Leg, ...]) -> int:
-    """Full-size tokens of its ramp that the cut stage still has before it: going on straight is the same line."""
-    last = before[-1]
-    if last.cut is None or last.setting.ramp is None:
-        return 0
-    start = _end(before[-2]) if len(before) > 1 else 0
-    return max(0, start + length_in_tokens(last.setting, last.setting.ramp, "ramp") - last.cut)
 
 
 def _end(leg: Leg) -> int:

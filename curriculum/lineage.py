@@ -2,7 +2,8 @@
 
 A stage keeps what it does not change: every unstated key comes from the stage before it, through branch points
 up to the root. Never inherited are `ramp`, `skip`, `positions`, `rewarm` and `optimizer: reset`, which are
-events, not settings; what was left out (`leave_out`) stays out. Everything here is at full size; the planner scales.
+events, not settings; a ramp that is still on where a lineage leaves it goes on all the same. What was left out
+(`leave_out`) stays out. Everything here is at full size; the planner scales.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Setting:
     sequence_length: int
     learning_rate: schema.LearningRateEntry
     mixture: str
+    own_mixture: bool = True
     batch: Length
     mask_documents: bool
     until: int
@@ -267,6 +269,7 @@ def _setting(
         sequence_length=sequence_length,
         learning_rate=said("learning_rate"),
         mixture=said("mixture"),
+        own_mixture=stage.mixture is not None,
         batch=batch,
         mask_documents=bool(said("mask_documents", False)),
         until=0,

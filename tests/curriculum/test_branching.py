@@ -11,18 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import write_small_project
 from rich.console import Console
 
 from curriculum import checkpoints, durable, importing, runs
 from curriculum.branching import Change, branch, draft
+from curriculum.diff import first_parting
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.lineage import legs_to, lineage, parse_address
 from curriculum.planner import compile_curriculum, compile_legs
 from curriculum.project import Project
 from curriculum.scaffold import init
 from curriculum.summary import summarise
+from curriculum.units import Length
 from curriculum.view.plan import plan_view
 
 
@@ -81,20 +84,47 @@ def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(
             assert (mine.plan.draws(step).window == stage.plan.draws(step).window).all()
 
 
-def test_a_branch_inside_a_ramp_goes_on_along_the_same_line(shipped: Project) -> None:
-    project = make(shipped, "v1.1-math-code@1.502T", "mine")
-    ours = compile_curriculum(project, "mine", "full").stages
-    theirs = compile_curriculum(project, "v1.1-math-code", "full").stages
-    for at in (1_503_000_000_000, 1_505_000_000_000, 1_507_000_000_000, 1_849_000_000_000):
-        counts = []
-        for stages in (ours, theirs):
-            plan = next(s.plan for s in stages if s.plan.start < at <= s.stop)
-            boundary = plan.position_after(plan.first_step + (at - plan.start) // plan.batch_tokens)
-            counts.append(plan.windows_read(boundary))
-        for name, windows in counts[1].items():
-            assert counts[0][name] == pytest.approx(
-                windows, abs=8
-            )  # of millions; two lines meet, each rounded
+@pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
+def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
+    shipped: Project, size: str
+) -> None:
+    chance = random.Random(size)
+    theirs = compile_curriculum(shipped, "v1.1-math-code", size).stages
+    ramp = theirs[1]
+    for number in range(6):
+        reached = chance.randint(0, ramp.ramp_sequences // ramp.plan.batch_sequences)
+        at = runs.address_at(
+            ramp.setting,
+            ramp.plan,
+            ramp.plan.start + (reached + 1) * ramp.plan.batch_tokens,
+            compile_curriculum(shipped, "v1.1-math-code", size).scale,
+        )
+        project = make(shipped, str(at), f"one-{number}", size)
+        later = f"one-{number}@{Length(at.position + chance.randint(1, 5_000_000_000), 'tokens')}"
+        project = make(project, later, f"two-{number}", size)  # a branch of that branch
+        project = make(project, str(at), f"other-{number}", size, batch="1792 sequences")
+        for name in (f"one-{number}", f"two-{number}"):
+            ours = compile_curriculum(project, name, size).stages
+            assert ours[-1].stop == theirs[-1].stop
+            assert first_parting(theirs, ours).difference is None
+            first = ours[2].plan
+            for step in range(first.first_step, first.first_step + 25):
+                plan = next(s.plan for s in theirs if s.plan.first_step <= step < s.plan.last_step)
+                assert (first.draws(step).window == plan.draws(step).window).all()
+                assert (first.draws(step).source == plan.draws(step).source).all()
+        other = compile_curriculum(project, f"other-{number}", size).stages[2].plan
+        begin = (other.start - ramp.plan.start) // other.sequence_length
+        sequences = np.arange(min(other.sequences, 4 * ramp.ramp_sequences, 100_000), dtype=np.int64)
+        mine, parents = other.sequences_at(sequences), ramp.plan.sequences_at(sequences + begin)
+        assert (mine.window == parents.window).all()  # twice the batch, the same sequences
+        assert (mine.item == parents.item).all()
+
+
+def test_a_branch_inside_a_ramp_that_names_the_mixture_again_is_at_it_from_there(shipped: Project) -> None:
+    project = make(shipped, "v1.1-math-code@1.502T", "mine", mixture="math-code")
+    first = compile_curriculum(project, "mine", "full").stages[2]
+    assert first.ramp_sequences == 0
+    assert [blend.ramp for blend in first.plan.blends] == [0]
 
 
 def test_a_later_end_and_another_batch_are_written_where_they_begin(shipped: Project) -> None:
@@ -164,7 +194,7 @@ def test_branch_says_in_json_what_it_wrote_and_kept(
         "--mixture",
         "mixed",
         "--ramp",
-        "512",
+        "512 tokens",
         "--size",
         "full",
         "--json",
