@@ -95,7 +95,7 @@ class Project:
 
     def runs_of(self, name: str) -> list[Path]:
         """The folders of a curriculum's runs, at any size."""
-        return sorted(folder for folder in self.runs.glob("*/*") if folder.name == name)
+        return sorted(each for each in self.runs.glob("*/*") if each.name == name and each.is_dir())
 
     def in_a_folder(self, name: str) -> bool:
         """Whether a curriculum's file lies in a folder of `stages/`, as recipes do."""

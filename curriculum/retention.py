@@ -130,7 +130,10 @@ def _check_known(project: Project, name: str) -> None:
             f"unknown curriculum `{name}`: there is no stages/{name}.yaml and no run of it",
             hint=did_you_mean(
                 name,
-                {*project.names("stages"), *(folder.name for folder in project.runs.glob("*/*"))},
+                {
+                    *project.names("stages"),
+                    *(each.name for each in project.runs.glob("*/*") if each.is_dir()),
+                },
             ),
         )
 

@@ -184,6 +184,7 @@ def test_a_curriculum_is_no_reason_to_keep_its_own_checkpoints_but_where_a_stage
 
 
 def test_a_name_that_nothing_bears_is_refused_and_one_of_a_run_alone_is_known(project: Project) -> None:
+    (project.runs / "full/held-out.svg").write_text("")  # no curriculum
     with pytest.raises(NotFound, match="unknown curriculum `varient`") as refused:
         retention.survey(project, "full", only="varient")
     assert refused.value.hint == "did you mean `variant`? there are: trunk, variant"
