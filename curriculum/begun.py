@@ -11,10 +11,10 @@ from pathlib import Path
 from curriculum import checkpoints, durable
 from curriculum.errors import Busy, Drift
 from curriculum.plan import StagePlan
-from curriculum.planner import Compiled, CompiledStage
+from curriculum.planner import Compiled
 from curriculum.project import Project
 from curriculum.ran import Departure, departures, told
-from curriculum.runs import LOCK, PLAN, SUPERVISED, stage_folder
+from curriculum.runs import LOCK, PLAN, SUPERVISED, address_at, stage_folder
 from curriculum.units import show_exact
 
 
@@ -54,7 +54,7 @@ def _drift(project: Project, compiled: Compiled, departure: Departure, saved: in
     if departure.ahead:
         hint = "the change lies ahead of the last checkpoint: `--accept-change` goes on with it and keeps the old plan"
     else:
-        hint = _way_out(compiled, stage, stage_folder(project, compiled, stage), first.same_until)
+        hint = _way_out(compiled, departure, stage_folder(project, compiled, stage), first.same_until)
     return Drift(
         f"`{stage.name}` has begun with another plan: {told(compared, ' would change')}{after}. It is saved up to "
         f"{show_exact(saved)} tokens",
@@ -63,15 +63,19 @@ def _drift(project: Project, compiled: Compiled, departure: Departure, saved: in
     )
 
 
-def _way_out(compiled: Compiled, stage: CompiledStage, folder: Path, position: int) -> str:
+def _way_out(compiled: Compiled, departure: Departure, folder: Path, position: int) -> str:
     """Put the files back, or branch where the change begins, naming the nearest kept checkpoint before it."""
+    stage, stored = departure.stage, departure.stored
     kept = [c.position for c in checkpoints.found(folder / "checkpoints") if c.position <= position]
-    name = stage.setting.curriculum
-    if kept and kept[-1] > stage.plan.start:
-        at = f"the checkpoint at {show_exact(kept[-1])} tokens (`from: {name}@{int(kept[-1] / compiled.scale)}`)"
+    if kept and max(kept) > stored.start:
+        point = address_at(stage.setting, stored, max(kept), compiled.scale)
+        at = f"the checkpoint at {show_exact(max(kept))} tokens (`from: {point}`)"
     elif stage.parent is not None:
-        at = f"where this stage begins (`from: {stage.parent.name}`)"
+        parent = stage.parent
+        point = address_at(parent.setting, parent.plan, parent.stop, compiled.scale)
+        at = f"where this stage begins (`from: {point}`)"
     else:
+        name = stage.setting.curriculum
         return f"put the files back, or give the edited curriculum a new name beside `{name}` (stages/NEW-NAME.yaml)"
     return f"put the files back, or give the change a curriculum of its own that branches from {at}"
 

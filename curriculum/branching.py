@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from curriculum import checkpoints, corpora, durable, ran, runs
-from curriculum.errors import CheckpointError, PlanError
-from curriculum.lineage import Address, Leg, legs_to, length_in_tokens, lineage
+from curriculum.errors import PlanError
+from curriculum.lineage import Address, Leg, legs_to, lineage
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.schema import jsonschema
@@ -61,15 +62,17 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     leaves = own.parent
     checkpoint = runs.branch_point(project, compiled, leaves)
     folder = runs.stage_folder(project, compiled, leaves)
-    if folder.is_dir():
+    with checkpoints.pinning(folder) if folder.is_dir() else nullcontext():
+        project.check_is_new(name)
         # The pin comes first: what deletes checkpoints looks for pins after it has taken a name away.
-        pin = checkpoints.pin(folder, leaves.stop, name)
+        pin = checkpoints.pin(folder, leaves.stop, name) if folder.is_dir() else None
         try:
             checkpoint = runs.branch_point(project, compiled, leaves)
-        except CheckpointError:
-            pin.unlink()
+            durable.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
+        except BaseException:
+            if pin is not None:
+                pin.unlink()
             raise
-    durable.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
     return Branch(
         name=name,
         text=text,
@@ -90,12 +93,10 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
     until = _position(change.until) if change.until is not None else None
     if not left and until is None:
         raise PlanError(
-            f"`{_address(address)}` is the end of its curriculum: a branch there has no stage left",
+            f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
     stages = _entries(project, left, cut=before[-1].cut is not None) or [{"name": "continued"}]
-    if left and change.mixture is None and (ramp := _ramp_left(before)):
-        stages[0]["ramp"] = f"{Length(ramp, 'tokens')} tokens"
     ends = [_end(leg) for leg in left] or [0]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
@@ -109,14 +110,13 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
     stages[0] |= {key: value for key, value in changed.items() if value is not None}
     if change.reset_optimizer:
         stages[0]["optimizer"] = "reset"
-    point = _address(address)
-    about = f"{point}, {'then ' + change.mixture if change.mixture else 'continued'}"
+    about = f"{address}, {'then ' + change.mixture if change.mixture else 'continued'}"
     lines = [
         jsonschema.modeline(f"stages/{name}.yaml"),
-        f"# Branches from {point}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
+        f"# Branches from {address}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
         "# optimizer state, learning rate, batch, mixture, and the position of every source.",
         f"about: {_scalar(about)}",
-        f"from: {point}",
+        f"from: {address}",
         f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
     ]
     lines += [f"  - {_flow(stage)}" for stage in stages]
@@ -142,15 +142,6 @@ def _stages_left(whole: tuple[Leg, ...], before: tuple[Leg, ...]) -> list[Leg]:
     last = before[-1]
     begin = len(before) if last.cut is None else len(before) - 1
     return list(whole[begin:])
-
-
-def _ramp_left(before: tuple[Leg, ...]) -> int:
-    """Full-size tokens of its ramp that the cut stage still has before it: going on straight is the same line."""
-    last = before[-1]
-    if last.cut is None or last.setting.ramp is None:
-        return 0
-    start = _end(before[-2]) if len(before) > 1 else 0
-    return max(0, start + length_in_tokens(last.setting, last.setting.ramp, "ramp") - last.cut)
 
 
 def _end(leg: Leg) -> int:
@@ -196,12 +187,6 @@ def _of_file(project: Project, curriculum: str) -> dict[str, Any]:
         )
     keys = ("sequence_length", "learning_rate", "every")
     return {key: document.value[key] for key in keys if key in document.value}
-
-
-def _address(address: Address) -> str:
-    """As written in `from:`, losing nothing of the position."""
-    position = f"@{Length(address.position, 'tokens')}" if address.position is not None else ""
-    return f"{replace(address, position=None)}{position}"
 
 
 def _flow(value: Any) -> str:

@@ -15,21 +15,30 @@ MOST_TASK_POSITIONS = 1000
 
 
 def cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> tuple[int, int]:
-    """Tokens between checkpoints and between evaluations at this size; `notes` says where a ceiling changed them."""
-    length = plan.end - plan.start
+    """Tokens between checkpoints and between evaluations at this size; `notes` says where a ceiling changed them.
+
+    A ceiling spreads evaluations evenly over the stage. Of the checkpoints it leaves every second, every third, …
+    that the stage file asks for: people branch at their positions, which stay as round as they were stated.
+    """
     found = []
     most = scaler.size.at_most
+    ahead = scaler.tokens(setting.until) - plan.start
+    length = plan.end - plan.start
     for what, stated, at_most in (
         ("checkpoint", setting.every.checkpoint, most.checkpoints if most else None),
         ("evaluate", setting.every.evaluate, most.evaluations if most else None),
     ):
         tokens = scaler.length(setting, stated, "every") if stated is not None else length
-        if at_most is not None and length > tokens * at_most:
-            tokens = -(-length // at_most)
+        thinned = tokens
+        if at_most is not None and what == "checkpoint":
+            thinned *= -(-ahead // (tokens * at_most))
+        elif at_most is not None and length > tokens * at_most:
+            thinned = -(-length // at_most)
+        if thinned != tokens:
             notes.append(
-                f"`every: {what}` becomes {show_count(tokens)} tokens: at most {at_most} a stage at this size"
+                f"`every: {what}` becomes {show_count(thinned)} tokens: at most {at_most} a stage at this size"
             )
-        found.append(tokens)
+        found.append(thinned)
     return found[0], found[1]
 
 

@@ -173,6 +173,23 @@ def pin(stage_folder: Path, position: int, by: str) -> Path:
     return path
 
 
+def pinning(stage_folder: Path) -> durable.Lock:
+    """Held while a pin is written together with what it is for, or released because that is gone."""
+    lock = durable.Lock(stage_folder / "pinning", f"what pins checkpoints in `{stage_folder}`")
+    lock.acquire(wait_seconds=10.0)
+    return lock
+
+
+def unpin(stage_folder: Path, by: str) -> list[int]:
+    """Release what is pinned for `by`, under the lock `pinning`; returns the positions."""
+    positions = [position for position, names in pinned(stage_folder).items() if by in names]
+    for position in positions:
+        folder = stage_folder / PINS / f"{position:016d}"
+        durable.remove(folder / f"{by}.json")
+        durable.sync_directory(folder)
+    return positions
+
+
 def pinned(stage_folder: Path) -> dict[int, tuple[str, ...]]:
     """Positions that must be kept, each with the curricula that branch there."""
     try:

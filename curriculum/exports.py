@@ -125,13 +125,14 @@ def _missing(
     before = [f"{position:,} before" for position in kept if position < stop][-1:]
     after = [f"{position:,} after" for position in kept if position > stop][:1]
     nearest = runs.nearest_position(kept, stop)
-    full_size = Length(int(nearest / whole.scale), "tokens")
+    stage = next(stage for stage in whole.stages if stage.plan.start < nearest <= stage.stop)
+    there = runs.address_at(stage.setting, stage.plan, nearest, whole.scale)
     scale = f", in tokens of size `{whole.size_name}`" if whole.scaled else ""
     options = project.options(whole.size_name)
     return CheckpointError(
         f"`{written(address)}` has no checkpoint at {stop:,} tokens; "
         f"the nearest: {' and '.join(before + after)}{scale}",
-        hint=f"as in `curriculum {asking.format(f'{address.curriculum}@{full_size}{options}')}`; "
+        hint=f"as in `curriculum {asking.format(f'{there}{options}')}`; "
         f"or train on: `curriculum run {address.curriculum}{options}`",
     )
 

@@ -2,7 +2,8 @@
 
 A stage keeps what it does not change: every unstated key comes from the stage before it, through branch points
 up to the root. Never inherited are `ramp`, `skip`, `positions`, `rewarm` and `optimizer: reset`, which are
-events, not settings; what was left out (`leave_out`) stays out. Everything here is at full size; the planner scales.
+events, not settings; a ramp that is still on where a lineage leaves it goes on all the same. What was left out
+(`leave_out`) stays out. Everything here is at full size; the planner scales.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Setting:
     sequence_length: int
     learning_rate: schema.LearningRateEntry
     mixture: str
+    own_mixture: bool = True
     batch: Length
     mask_documents: bool
     until: int
@@ -80,10 +82,10 @@ class Address:
     position: int | None = None
 
     def __str__(self) -> str:
+        """As one writes it, losing nothing of the position."""
         stage = f"/{self.stage}" if self.stage else ""
-        return f"{self.curriculum}{stage}" + (
-            f"@{show_count(self.position)}" if self.position is not None else ""
-        )
+        position = f"@{Length(self.position, 'tokens')}" if self.position is not None else ""
+        return f"{self.curriculum}{stage}{position}"
 
 
 def parse_address(text: str) -> Address:
@@ -266,6 +268,7 @@ def _setting(
         sequence_length=sequence_length,
         learning_rate=said("learning_rate"),
         mixture=said("mixture"),
+        own_mixture=stage.mixture is not None,
         batch=batch,
         mask_documents=bool(said("mask_documents", False)),
         until=0,

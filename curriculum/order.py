@@ -35,9 +35,21 @@ class Before:
         return Before(blend, index, blend.items(index))
 
 
-def blends_of(before: Before, weights: dict[str, int], ramp: int) -> tuple[tuple[Blend, ...], list[Piece]]:
-    """The stage's blends and their pieces, before any skip is cut out."""
+def blends_of(
+    before: Before, weights: dict[str, int], ramp: int, *, goes_on: bool = False
+) -> tuple[tuple[Blend, ...], list[Piece]]:
+    """The stage's blends and their pieces, before any skip is cut out.
+
+    `goes_on` is whether a ramp that was left half-way is followed to its end, sequence by sequence as its own stage
+    would: where a stage says nothing of its mixture. One that names the mixture again is at it from the start.
+    """
     old = before.blend
+    if old is not None and goes_on and before.index < old.ramp:
+        steady, after = _after(old)
+        return (old, steady), [
+            Piece(first=0, blend=0, index=before.index),
+            Piece(first=old.ramp - before.index, blend=1, index=after),
+        ]
     if old is not None and ramp == 0 and dict(old.weights) == weights:
         # The same mixture goes on counting where the parent stopped; a ramp left half-way is over.
         if old.before is None:
@@ -59,13 +71,19 @@ def blends_of(before: Before, weights: dict[str, int], ramp: int) -> tuple[tuple
     rising = Blend(
         weights=weights, base=before.items, before=from_weights, before_index=from_index, ramp=ramp
     )
+    steady, after = _after(rising)
+    return (rising, steady), [Piece(first=0, blend=0, index=0), Piece(first=ramp, blend=1, index=after)]
+
+
+def _after(rising: Blend) -> tuple[Blend, int]:
+    """The blend that follows a ramp once it is over, and the index at which it goes on."""
     mixer = rising.mixer
     assert isinstance(mixer, Ramp)
-    after = int(mixer.after_index(ramp))
-    reached = rising.items(ramp)
-    counts = Tree(weights).counts(after)
-    steady = Blend(weights=weights, base={name: reached[name] - counts.get(name, 0) for name in reached})
-    return (rising, steady), [Piece(first=0, blend=0, index=0), Piece(first=ramp, blend=1, index=after)]
+    after = int(mixer.after_index(rising.ramp))
+    reached = rising.items(rising.ramp)
+    counts = Tree(rising.weights).counts(after)
+    base = {name: reached[name] - counts.get(name, 0) for name in reached}
+    return Blend(weights=rising.weights, base=base), after
 
 
 def without_skipped(

@@ -262,7 +262,15 @@ def _compile_stage(
                 if lengthened
                 else f"a ramp of at most {show_exact(int(steps * batch_tokens / scaler.scale))} tokens fits",
             )
-    blends, virtual = blends_of(before, weights, n)
+    goes_on = (
+        parent is not None
+        and not setting.own_mixture
+        and setting.ramp is None
+        and sequence_length == parent.plan.sequence_length
+    )
+    blends, virtual = blends_of(before, weights, n, goes_on=goes_on)
+    if goes_on and len(blends) > 1:
+        n = virtual[1].first
     declared_start = scaler.tokens(parent.left_at) if parent else 0
     pieces = without_skipped(
         setting, scaler, virtual, (declared_start, start, declared_end), sequence_length, batch

@@ -96,6 +96,16 @@ class Project:
                 f"`stages/{name}.yaml` exists already; nothing was written",
                 hint="take another name, or edit that file",
             )
+        for folder in self.runs_of(name):
+            raise ConfigError(
+                f"`{folder.relative_to(self.root).as_posix()}` holds the run of another `{name}`, whose stage file "
+                "is gone; nothing was written",
+                hint="take another name, or move that folder out of runs/",
+            )
+
+    def runs_of(self, name: str) -> list[Path]:
+        """The folders of a curriculum's runs, at any size."""
+        return sorted(each for each in self.runs.glob("*/*") if each.name == name and each.is_dir())
 
     def in_a_folder(self, name: str) -> bool:
         """Whether a curriculum's file lies in a folder of `stages/`, as recipes do."""
@@ -180,7 +190,8 @@ class Project:
                 hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
             )
         if folder == "stages" and name in self._drafts:
-            return yamlfile.read(self._drafts[name].encode(), f"stages/{name}.yaml")
+            file = f"in the file that would be written, stages/{name}.yaml"
+            return yamlfile.read(self._drafts[name].encode(), file)
         paths = layout.files(self.root, folder, name)
         if not paths:
             raise NotFound(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum import checkpoints, corpora, layout, measuring, runs
-from curriculum.errors import CheckpointError, CurriculumError, PlanError
+from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage
 from curriculum.plan import StagePlan
 from curriculum.project import Project
@@ -32,6 +32,8 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
 
     PlanError when a stage file cannot be read: what it branches from is not known then.
     """
+    if only is not None:
+        _check_known(project, only)
     claims, waiting = _claims(project, size)
     roots = _parents_of_begun(project, size)
     verdicts = []
@@ -42,6 +44,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
         pins = checkpoints.pinned(folder)
         plan = StagePlan.load(folder / runs.PLAN) if (folder / runs.PLAN).exists() else None
         whole = claims.get((curriculum, stage), {})
+        gone = {by for names in pins.values() for by in names if not _is_alive(project, by)}
         for checkpoint in found:
             reasons = []
             if plan is None or checkpoint.position == plan.end:
@@ -51,14 +54,22 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
             history = _history(checkpoint)
             if history is None:
                 reasons.append("it cannot be read: `curriculum verify` says why")
+            pinned = {*pins.get(checkpoint.position, ())}
             branched = {
-                *pins.get(checkpoint.position, ()),
+                *(pinned - gone),
                 *whole.get(checkpoint.position, ()),
                 *whole.get(None, ()),
                 *roots.get(history or "", ()),
             }
-            if branched:
-                reasons.append(f"branched from by {', '.join(sorted(branched))}")
+            if others := branched - {curriculum}:
+                reasons.append(f"branched from by {', '.join(sorted(others))}")
+            if not reasons and curriculum in branched:
+                reasons.append("a later stage of its own went on from it")
+            reasons += [
+                f"pinned by {by}, whose stage file is gone (`curriculum prune --unpin {by}{project.options(size)}` "
+                "releases it)"
+                for by in sorted(pinned & gone)
+            ]
             if tasks := waiting.get((curriculum, stage, checkpoint.position)):
                 reasons.append(f"not measured yet: {', '.join(tasks)}")
             verdicts.append(
@@ -77,6 +88,54 @@ def prune(verdicts: list[Verdict]) -> list[Verdict]:
     return [
         verdict for verdict in verdicts if not verdict.kept_by and checkpoints.discard(verdict.checkpoint)
     ]
+
+
+def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
+    """Release what `name` pins at `size`: each stage with the positions. Refused while there is anything of it."""
+    pinning = {
+        folder: {by for names in checkpoints.pinned(folder).values() for by in names}
+        for _, _, folder in _stages(project, size)
+    }
+    released = {}
+    for folder, names in pinning.items():
+        if name not in names:
+            continue
+        with checkpoints.pinning(folder):
+            if name in project.names("stages"):
+                raise PlanError(
+                    f"`{name}` still needs what it pins: there is `{_file(project, name)}`",
+                    hint="move that file out of stages/ first, if nobody needs it",
+                )
+            for run in project.runs_of(name):
+                raise PlanError(
+                    f"`{name}` still needs what it pins: there is `{run.relative_to(project.root).as_posix()}`",
+                    hint="move that folder out of runs/ first, if nobody needs it",
+                )
+            released[f"{folder.parent.name}/{folder.name}"] = checkpoints.unpin(folder, name)
+    if not released:
+        raise NotFound(
+            f"`{name}` pins nothing at size `{size}`", hint=did_you_mean(name, set().union(*pinning.values()))
+        )
+    return released
+
+
+def _is_alive(project: Project, name: str) -> bool:
+    """Whether a curriculum has a stage file, or a run that began."""
+    return name in project.names("stages") or bool(project.runs_of(name))
+
+
+def _check_known(project: Project, name: str) -> None:
+    if not _is_alive(project, name):
+        raise NotFound(
+            f"unknown curriculum `{name}`: there is no stages/{name}.yaml and no run of it",
+            hint=did_you_mean(
+                name,
+                {
+                    *project.names("stages"),
+                    *(each.name for each in project.runs.glob("*/*") if each.is_dir()),
+                },
+            ),
+        )
 
 
 def _stages(project: Project, size: str) -> Iterator[tuple[str, str, Path]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 from curriculum import checkpoints, schema, stopping
 from curriculum.errors import CheckpointError
+from curriculum.lineage import Address, Setting
+from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.schema.machines import SlurmEntry
-from curriculum.units import Length
 
 PLAN = "plan.json"
 DONE = "DONE"
@@ -50,19 +52,25 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
     kept = sorted({c.position for c in checkpoints.found(folder / "checkpoints")})
     if not kept or kept[-1] < stage.stop:
         return None
-    before = [position for position in kept if position < stage.stop]
+    before = [position for position in kept if position < stage.stop][-1:]
+    after = min(position for position in kept if position > stage.stop)
     start = stage.parent.stop if stage.parent else None
     nearest = [
-        *([f"{before[-1]:,} before"] if before else [f"{start:,} before, its start"] if start else []),
-        f"{min(position for position in kept if position > stage.stop):,} after",
+        *([f"{before[0]:,} before"] if before else [f"{start:,} before, its start"] if start else []),
+        f"{after:,} after",
     ]
+    at = {position: address_at(stage.setting, stage.plan, position, compiled.scale) for position in kept}
+    if stage.parent:
+        parent = stage.parent
+        at[parent.stop] = address_at(parent.setting, parent.plan, parent.stop, compiled.scale)
+    last = compiled.stages[-1].declared_end
+    left = [position for position in at if position < last]  # beyond it, nothing would be left to train
+    proposed = f"branch at one of these, as in `{at[nearest_position(left, stage.stop)]}`; " if left else ""
     scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
     raise CheckpointError(
         f"`{stage.name}` was trained past {stage.stop:,} tokens and kept no checkpoint there; "
         f"the nearest: {' and '.join(nearest)}{scale}",
-        hint="branch at one of these, as in "
-        f"`{stage.setting.curriculum}@{_full_size(nearest_position(kept, stage.stop), compiled)}`; "
-        "`every: {checkpoint: …}` in the stage file says how often one is taken",
+        hint=f"{proposed}`every: {{checkpoint: …}}` in the stage file says how often one is taken",
     )
 
 
@@ -70,9 +78,16 @@ def nearest_position(kept: list[int], position: int) -> int:
     return min(kept, key=lambda other: (abs(other - position), other))
 
 
-def _full_size(position: int, compiled: Compiled) -> str:
-    """A position at this size as one writes it in `from:`: the full-size one whose step boundary it is."""
-    return str(Length(int(position / compiled.scale), "tokens"))
+def address_at(setting: Setting, plan: StagePlan, position: int, scale: Fraction) -> Address:
+    """What a person writes for the step boundary at `position` of a stage: the stage's end, or a full-size position.
+
+    Of all positions whose step boundary it is, that is the one with the fewest digits: people write `1.2T`.
+    """
+    if position == plan.end:
+        return Address(setting.curriculum, setting.stage)
+    most, beyond = int(position / scale), (position - plan.batch_tokens) / scale
+    rounded = (most - most % 10**digits for digits in range(len(str(most)), -1, -1))
+    return Address(setting.curriculum, position=next(each for each in rounded if each > beyond))
 
 
 def grace_of(entry: schema.MachineEntry) -> float | None:

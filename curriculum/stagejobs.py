@@ -30,7 +30,8 @@ def ready(request: Run, compiled: Compiled, stage: CompiledStage) -> Path | None
     parent = stage_folder(project, compiled, stage.parent)
     if stage.parent.stop < stage.parent.plan.end:
         durable.make_directory(parent)
-        checkpoints.pin(parent, stage.parent.stop, stage.setting.curriculum)
+        with checkpoints.pinning(parent):  # `folder` is there: who would release the pin sees that
+            checkpoints.pin(parent, stage.parent.stop, stage.setting.curriculum)
     there = checkpoint_at(parent, stage.parent.stop)
     return there.path if there else parent / "checkpoints" / checkpoints.name(0, stage.parent.stop)
 

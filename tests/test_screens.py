@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -13,7 +14,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from terminal import on_a_terminal
+
+from curriculum import checkpoints
+from curriculum.retention import Verdict
+from curriculum.view.runs import pruned_view
 
 SCREENS = Path(__file__).parent / "screens"
 FULL = ("--size", "full")
@@ -72,3 +78,22 @@ def test_what_a_verb_shows_is_pinned(
     if pytestconfig.getoption("--rewrite"):
         path.write_text(shown)
     assert shown == path.read_text()
+
+
+def test_however_many_branch_from_a_checkpoint_its_position_and_size_stay_whole() -> None:
+    verdict = Verdict(
+        stage="v1.1/basic",
+        checkpoint=checkpoints.Checkpoint(0, 1_501_184, Path("g0-0000000001501184")),
+        bytes=21_050_880,
+        kept_by=("its stage's end", f"branched from by {', '.join(f'variant-{n}' for n in range(40))}"),
+    )
+    for width in (80, 160):
+        console = Console(width=width, file=io.StringIO())
+        with console.capture() as shown:
+            console.print(pruned_view([verdict], [], dry_run=True))
+        lines = shown.get().splitlines()
+        assert lines[1].startswith(
+            "v1.1/basic  1,501,184  21.1 MB  its stage's end; branched from by variant-0,"
+        )
+        assert "variant-39" in "".join(lines)
+        assert max(map(len, lines)) <= width

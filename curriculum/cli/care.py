@@ -47,6 +47,10 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be deleted, and delete nothing")
     ] = False,
+    unpin: Annotated[
+        str | None,
+        typer.Option(help="only release what this name pins, of which neither stage file nor run is left"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete checkpoints that nothing goes on from.
@@ -54,8 +58,15 @@ def prune(
     What somebody branches from always stays.
     """
     from curriculum import retention
-    from curriculum.view.runs import pruned_view
+    from curriculum.view.runs import pruned_view, unpinned_lines
 
+    if unpin is not None:
+        released = retention.release(open_project(), size, unpin)
+        if as_json:
+            print_json({"released": released})
+        else:
+            print("\n".join(unpinned_lines(released)))
+        return
     verdicts = retention.survey(open_project(), size, keep_last=keep_last, only=name)
     deleted = [verdict for verdict in verdicts if not verdict.kept_by]
     if not dry_run:

@@ -310,6 +310,7 @@ def branch(
     ] = False,
     size: Size = "",
     machine: MachineName = "local",
+    as_json: AsJson = False,
 ) -> None:
     """Write a variant that leaves a curriculum at a checkpoint.
 
@@ -319,7 +320,7 @@ def branch(
     from curriculum.diff import compare, stretches
     from curriculum.lineage import parse_address
     from curriculum.summary import summarise
-    from curriculum.view.diff import comparison_view
+    from curriculum.view.diff import comparison_json, comparison_view
     from curriculum.view.plan import plan_view
     from curriculum.view.runs import branched_view
 
@@ -328,12 +329,26 @@ def branch(
         mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer
     )
     made = branching.branch(project, parse_address(point), name, change, size)
-    console = open_console()
     summary = summarise(made.compiled, machine, project.machine(machine))
+    compared = compare(stretches(made.parent.stages), stretches(made.compiled.stages))
+    beside = f"{made.parent.curriculum} as it goes on"
+    if as_json:
+        print_json(
+            {
+                "file": f"stages/{name}.yaml",
+                "text": made.text,
+                "leaves": {"stage": made.leaves.name, "position": made.leaves.stop},
+                "checkpoint": made.checkpoint.name if made.checkpoint else None,
+                "comparison": comparison_json(compared, beside, name, size),
+                "departed": made.departed,
+                "plan": {**summary, "provenance": made.provenance},
+            }
+        )
+        return
+    console = open_console()
     console.print(plan_view(summary, made.compiled, made.provenance))
     console.print()
-    compared = compare(stretches(made.parent.stages), stretches(made.compiled.stages))
-    console.print(comparison_view(compared, f"{made.parent.curriculum} as it goes on", name, size))
+    console.print(comparison_view(compared, beside, name, size))
     for line in made.departed:
         console.print(f"note: {line}")
     console.print(branched_view(made, project.options(size, machine)))

@@ -36,7 +36,10 @@ class AtMost(Entry):
     """Ceilings where scaling makes a number silly."""
 
     evaluations: Size | None = Field(default=None, description="Evaluations in a stage.")
-    checkpoints: Size | None = Field(default=None, description="Checkpoints in a stage.")
+    checkpoints: Size | None = Field(
+        default=None,
+        description="Checkpoints in a stage: every n-th of those it asks for, to stay at round positions.",
+    )
     held_out_windows: Size | None = Field(
         default=None, description="Windows of each held-out set in an evaluation."
     )

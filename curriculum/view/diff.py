@@ -42,7 +42,7 @@ def comparison_view(
 
 
 def comparison_json(
-    compared: Comparison, old: str, new: str, size: str, ran: Sequence[Ran]
+    compared: Comparison, old: str, new: str, size: str, ran: Sequence[Ran] = ()
 ) -> dict[str, Any]:
     """The same as plain values."""
     value: Mapping[str, Any] = asdict(compared)

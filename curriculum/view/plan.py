@@ -32,9 +32,10 @@ def plan_view(
         ("ends at", "right"),
         ("learning rate", "left"),
     )
-    for stage in summary["stages"]:
+    names = _names(summary["stages"])
+    for stage, name in zip(summary["stages"], names, strict=True):
         stages.add_row(
-            stage["stage"],
+            name,
             show_exact(stage["steps"]),
             f"{stage['batch_sequences']} seq",
             show_count(stage["batch_tokens"]),
@@ -55,7 +56,9 @@ def plan_view(
         Text(),
         _cost(summary["cost"]),
     ]
-    notes = [(stage["stage"], note) for stage in summary["stages"] for note in stage["notes"]]
+    notes = [
+        (name, note) for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]
+    ]
     if any(stage["tasks"] for stage in summary["stages"]):
         parts += [Text(), *_tasks(summary["stages"])]
         if not summary["harness_installed"]:
@@ -70,6 +73,15 @@ def plan_view(
         parts.append(Text("\nto know", style="bold"))
         parts += [Text(f"  {where}: {note}") for where, note in notes]
     return Group(*parts)
+
+
+def _names(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the stages are called: by their own names, where two bear the same one with their curriculum's."""
+    names = [stage["stage"] for stage in stages]
+    return [
+        name if names.count(name) == 1 else f"{stage['curriculum']}/{name}"
+        for name, stage in zip(names, stages, strict=True)
+    ]
 
 
 def _headline(summary: Mapping[str, Any], compiled: Compiled) -> Text:
@@ -183,16 +195,16 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
 def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[RenderableType]:
     """The stages' ramps and, with `events`, what they skip and leave out."""
     lines: list[RenderableType] = []
-    for stage in stages:
+    for stage, called in zip(stages, _names(stages), strict=True):
         if stage["ramp"]:
             lines.append(
                 Text(
-                    f"ramp in {stage['stage']}: linear in share over {show_count(stage['ramp']['tokens'])} tokens, "
+                    f"ramp in {called}: linear in share over {show_count(stage['ramp']['tokens'])} tokens, "
                     f"{show_exact(stage['ramp']['sequences'])} sequences, {show_exact(stage['ramp']['steps'])} steps"
                 )
             )
         if events:
-            lines += [Text(f"{stage['stage']} {event}") for event in stage["events"]]
+            lines += [Text(f"{called} {event}") for event in stage["events"]]
     return lines
 
 
@@ -201,11 +213,11 @@ def _tasks(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     lines: list[RenderableType] = [
         Text("tasks  measured after the last step, or by `curriculum eval`", style="bold")
     ]
-    for stage in stages:
+    for stage, called in zip(stages, _names(stages), strict=True):
         for task, entry in stage["tasks"].items():
             lines.append(
                 Text(
-                    f"  {stage['stage']}: {task} every {show_count(entry['every'])} tokens, at "
+                    f"  {called}: {task} every {show_count(entry['every'])} tokens, at "
                     f"{entry['times']} {'checkpoints that are' if entry['times'] != 1 else 'checkpoint that is'} kept"
                 )
             )
@@ -222,8 +234,8 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
         ("first repeat", "left"),
     )
     rows: list[tuple[str, ...]] = []
-    for stage in stages:
-        rows.append((stage["stage"],))
+    for stage, called in zip(stages, _names(stages), strict=True):
+        rows.append((called,))
         for name, entry in stage["sources"].items():
             before, after, repeat = entry["passes_before"], entry["passes_after"], entry["first_repeat"]
             row: tuple[str, ...] = (

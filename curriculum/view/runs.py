@@ -76,6 +76,7 @@ def branched_view(made: Branch, options: str) -> RenderableType:
 def pruned_view(verdicts: Sequence[Verdict], deleted: Sequence[Verdict], *, dry_run: bool) -> RenderableType:
     """Every checkpoint, which of them went (or would go), and what keeps the others."""
     drawn = table(("stage", "left"), ("position", "right"), ("size", "right"), ("", "left"))
+    drawn.columns[-1].no_wrap = False  # reasons fold, so that the numbers stay whole
     for verdict in verdicts:
         gone = "would be deleted" if dry_run else "deleted"
         drawn.add_row(
@@ -89,3 +90,12 @@ def pruned_view(verdicts: Sequence[Verdict], deleted: Sequence[Verdict], *, dry_
     freed = sum(verdict.bytes for verdict in deleted)
     word = "would be freed" if dry_run else "freed"
     return Group(drawn, Text(f"{len(deleted)} of {len(verdicts)} checkpoints, {show_bytes(freed)} {word}"))
+
+
+def unpinned_lines(released: Mapping[str, Sequence[int]]) -> list[str]:
+    """What `curriculum prune --unpin` released."""
+    return [
+        f"released: {stage} at {show_exact(position)} tokens"
+        for stage, positions in released.items()
+        for position in positions
+    ]

@@ -164,7 +164,6 @@ def take(
 
 
 def _enter(lineage: Lineage, stage: Mapping[str, Any], texts: Mapping[str, Text], length: int) -> None:
-    shares = shares_of(stage["mixture"])
     old, ramp = lineage.mixing, -(-stage.get("ramp", 0) // length)
     if stage.get("restart"):
         for name in texts:
@@ -173,6 +172,9 @@ def _enter(lineage: Lineage, stage: Mapping[str, Any], texts: Mapping[str, Text]
             while item < used:  # whole passes, also one that was broken off
                 item, number = item + texts[name].windows, number + 1
             lineage.begun[name] = (used, number)
+    if "mixture" not in stage:
+        return  # nothing is said of it: it goes on as it was, also along a ramp
+    shares = shares_of(stage["mixture"])
     if old is None:
         lineage.mixing = Mixing(shares, tree(shares))
     elif not ramp:

@@ -17,7 +17,9 @@ from curriculum import checkpoints, notebook
 from curriculum.begun import check_begun
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Drift
+from curriculum.lineage import legs_to, parse_address
 from curriculum.plan import StagePlan
+from curriculum.planner import compile_legs
 from curriculum.project import Project
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -87,6 +89,23 @@ def test_an_edited_mixture_under_a_begun_run_tells_what_from_where_how_much_and_
     assert "`from: trunk/basic`" in said
     assert (project / "runs/full/variant/continual/plan.json").read_bytes() == before
     assert curriculum(project, "run", "variant", *FULL, "--accept-change", check=False).returncode == 2
+
+
+def test_the_point_that_a_refusal_proposes_is_the_nearest_checkpoint_before_the_change(
+    project: Path, curriculum: Curriculum
+) -> None:
+    edit(
+        project,
+        "stages/variant.yaml",
+        "ramp: 1536 tokens",
+        "ramp: 1536 tokens, skip: [{from: 7500, to: 8000, why: x}]",
+    )
+    said = flat(curriculum(project, "run", "variant", *FULL, check=False).stderr)
+    kept = checkpoints.found(project / "runs/full/variant/continual/checkpoints")
+    nearest = max(found.position for found in kept if found.position <= 7680)
+    assert f"branches from the checkpoint at {nearest:,} tokens (`from: variant@7k`)" in said
+    legs = legs_to(Project(project), parse_address("variant@7k"))
+    assert compile_legs(Project(project), "variant", legs, "full").stages[-1].stop == nearest
 
 
 def test_lengthening_a_ramp_that_has_begun_is_refused_even_when_accepted(

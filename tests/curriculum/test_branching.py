@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import io
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import write_small_project
+from rich.console import Console
 
-from curriculum import checkpoints
+from curriculum import checkpoints, durable, importing, runs
 from curriculum.branching import Change, branch, draft
+from curriculum.diff import first_parting
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
-from curriculum.lineage import lineage, parse_address
-from curriculum.planner import compile_curriculum
+from curriculum.lineage import legs_to, lineage, parse_address
+from curriculum.planner import compile_curriculum, compile_legs
 from curriculum.project import Project
 from curriculum.scaffold import init
+from curriculum.summary import summarise
+from curriculum.units import Length
+from curriculum.view.plan import plan_view
 
 
 @pytest.fixture
@@ -71,20 +84,47 @@ def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(
             assert (mine.plan.draws(step).window == stage.plan.draws(step).window).all()
 
 
-def test_a_branch_inside_a_ramp_goes_on_along_the_same_line(shipped: Project) -> None:
-    project = make(shipped, "v1.1-math-code@1.502T", "mine")
-    ours = compile_curriculum(project, "mine", "full").stages
-    theirs = compile_curriculum(project, "v1.1-math-code", "full").stages
-    for at in (1_503_000_000_000, 1_505_000_000_000, 1_507_000_000_000, 1_849_000_000_000):
-        counts = []
-        for stages in (ours, theirs):
-            plan = next(s.plan for s in stages if s.plan.start < at <= s.stop)
-            boundary = plan.position_after(plan.first_step + (at - plan.start) // plan.batch_tokens)
-            counts.append(plan.windows_read(boundary))
-        for name, windows in counts[1].items():
-            assert counts[0][name] == pytest.approx(
-                windows, abs=8
-            )  # of millions; two lines meet, each rounded
+@pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
+def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
+    shipped: Project, size: str
+) -> None:
+    chance = random.Random(size)
+    theirs = compile_curriculum(shipped, "v1.1-math-code", size).stages
+    ramp = theirs[1]
+    for number in range(6):
+        reached = chance.randint(0, ramp.ramp_sequences // ramp.plan.batch_sequences)
+        at = runs.address_at(
+            ramp.setting,
+            ramp.plan,
+            ramp.plan.start + (reached + 1) * ramp.plan.batch_tokens,
+            compile_curriculum(shipped, "v1.1-math-code", size).scale,
+        )
+        project = make(shipped, str(at), f"one-{number}", size)
+        later = f"one-{number}@{Length(at.position + chance.randint(1, 5_000_000_000), 'tokens')}"
+        project = make(project, later, f"two-{number}", size)  # a branch of that branch
+        project = make(project, str(at), f"other-{number}", size, batch="1792 sequences")
+        for name in (f"one-{number}", f"two-{number}"):
+            ours = compile_curriculum(project, name, size).stages
+            assert ours[-1].stop == theirs[-1].stop
+            assert first_parting(theirs, ours).difference is None
+            first = ours[2].plan
+            for step in range(first.first_step, first.first_step + 25):
+                plan = next(s.plan for s in theirs if s.plan.first_step <= step < s.plan.last_step)
+                assert (first.draws(step).window == plan.draws(step).window).all()
+                assert (first.draws(step).source == plan.draws(step).source).all()
+        other = compile_curriculum(project, f"other-{number}", size).stages[2].plan
+        begin = (other.start - ramp.plan.start) // other.sequence_length
+        sequences = np.arange(min(other.sequences, 4 * ramp.ramp_sequences, 100_000), dtype=np.int64)
+        mine, parents = other.sequences_at(sequences), ramp.plan.sequences_at(sequences + begin)
+        assert (mine.window == parents.window).all()  # twice the batch, the same sequences
+        assert (mine.item == parents.item).all()
+
+
+def test_a_branch_inside_a_ramp_that_names_the_mixture_again_is_at_it_from_there(shipped: Project) -> None:
+    project = make(shipped, "v1.1-math-code@1.502T", "mine", mixture="math-code")
+    first = compile_curriculum(project, "mine", "full").stages[2]
+    assert first.ramp_sequences == 0
+    assert [blend.ramp for blend in first.plan.blends] == [0]
 
 
 def test_a_later_end_and_another_batch_are_written_where_they_begin(shipped: Project) -> None:
@@ -129,6 +169,45 @@ def test_two_stages_of_one_name_in_the_parent_s_lineage_get_two_names(shipped: P
     assert [s[0] for s in stages_of(project, "two")] == ["basic", "basic-again", "continual", "cooldown"]
 
 
+def test_a_plan_calls_two_stages_of_one_name_by_their_curricula_too(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
+    compiled = compile_curriculum(project, "mine", "rehearsal")
+    summary = summarise(compiled, "local", project.machine("local"))
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(plan_view({**summary, "harness_installed": True}, compiled, {}))
+    lines = shown.get().splitlines()
+    for begin in ("v1.1/basic ", "mine/basic ", "continual ", "cooldown "):
+        assert len([line for line in lines if line.startswith(begin)]) == 2, begin  # stages, then sources
+        assert any(line.startswith(f"  {begin.strip()}: `every: checkpoint`") for line in lines)
+    assert any(line.startswith("ramp in mine/basic: ") for line in lines)
+
+
+def test_branch_says_in_json_what_it_wrote_and_kept(
+    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    put_checkpoint(Project(small_project).stage_folder("full", "trunk", "basic"), 4096)
+    words = (
+        "branch",
+        "trunk@4096",
+        "mine",
+        "--mixture",
+        "mixed",
+        "--ramp",
+        "512 tokens",
+        "--size",
+        "full",
+        "--json",
+    )
+    said = json.loads(curriculum(small_project, *words).stdout)
+    assert said["file"] == "stages/mine.yaml"
+    assert said["text"] == (small_project / "stages/mine.yaml").read_text()
+    assert said["leaves"] == {"stage": "trunk/basic", "position": 4096}
+    assert said["checkpoint"] == checkpoints.name(0, 4096)
+    assert said["comparison"]["parts"][0]["position"] >= 4096
+    assert [stage["stage"] for stage in said["plan"]["stages"]] == ["basic", "basic", "continual", "cooldown"]
+
+
 def test_a_position_is_written_without_losing_a_token(shipped: Project) -> None:
     text = draft(shipped, parse_address("v1.1@1200000000001"), "mine", Change())
     assert "from: v1.1@1200000000001\n" in text
@@ -162,11 +241,15 @@ def trained(project: Project, curriculum: str, stage: str, positions: list[int])
     """A stage folder with checkpoints at the given positions, as a run leaves them."""
     folder = project.stage_folder("full", curriculum, stage)
     for position in positions:
-        path = folder / "checkpoints" / checkpoints.name(0, position)
-        path.mkdir(parents=True)
-        (path / "state.json").write_text('{"history": "none"}')
-        checkpoints.seal(path)
+        put_checkpoint(folder, position)
     return folder
+
+
+def put_checkpoint(folder: Path, position: int) -> None:
+    path = folder / "checkpoints" / checkpoints.name(0, position)
+    path.mkdir(parents=True)
+    (path / "state.json").write_text('{"history": "none"}')
+    checkpoints.seal(path)
 
 
 def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp_path: Path) -> None:
@@ -180,25 +263,59 @@ def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp
     assert "mine" not in project.names("stages")
 
 
-def test_the_position_that_the_refusal_proposes_is_one_with_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "kept", "point", "proposed"),
+    [
+        ("basic", (512, 1536, 3072), "trunk@3333", "trunk@3k"),  # 1,792 at its boundary; steps of 256
+        ("basic", (512, 3072), "trunk@5500", "trunk/basic"),
+        ("basic", (3072,), "trunk@1k", "trunk/basic"),
+        ("continual", (4608,), "trunk@7k", "trunk/basic"),
+        ("cooldown", (6144,), "trunk@11k", "trunk/continual"),  # nothing is left to train after the end
+    ],
+)
+def test_the_point_that_the_refusal_proposes_is_one_with_a_checkpoint(
+    tmp_path: Path, stage: str, kept: tuple[int, ...], point: str, proposed: str
+) -> None:
     project = Project(write_small_project(tmp_path / "project"))
-    (project.root / "sizes.yaml").write_text("full: {}\nthird: {tokens: 0.3}\n")
+    (project.root / "sizes.yaml").write_text("full: {}\nhalf: {tokens: 0.5}\n")
     project = Project(project.root)
-    folder = project.stage_folder("third", "trunk", "basic")
-    trained(project, "trunk", "basic", [])
-    for position in (512, 1536, 2048):  # steps of 256 tokens
-        path = folder / "checkpoints" / checkpoints.name(0, position)
-        path.mkdir(parents=True)
-        checkpoints.seal(path)
+    for name, positions in {"basic": (3072,), "continual": (4608,), stage: kept}.items():
+        for position in positions:
+            put_checkpoint(project.stage_folder("half", "trunk", name), position)
     with pytest.raises(CheckpointError) as refused:
-        make(
-            project, "trunk@3333", "mine", size="third"
-        )  # 1,000 tokens at this size, 1,024 at its step boundary
+        make(project, point, "mine", size="half")
     assert refused.value.hint is not None
-    proposed = refused.value.hint.split("`")[1]
-    made = branch(Project(project.root), parse_address(proposed), "mine", Change(), "third")
+    assert refused.value.hint.split("`")[1] == proposed
+    made = branch(Project(project.root), parse_address(proposed), "mine", Change(), "half")
     assert made.checkpoint is not None
-    assert made.checkpoint.position in (512, 1536)
+
+
+def test_past_all_that_was_kept_but_the_end_no_point_is_proposed(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    put_checkpoint(project.stage_folder("full", "trunk", "basic"), 6144)
+    with pytest.raises(CheckpointError, match="the nearest: 6,144 after") as refused:
+        make(project, "trunk@1k", "mine", until="2k")
+    assert refused.value.hint is not None
+    assert "as in" not in refused.value.hint
+
+
+@pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
+def test_the_address_of_a_step_boundary_is_short_and_leads_back_to_it(shipped: Project, size: str) -> None:
+    chance = random.Random(size)
+    compiled = compile_curriculum(shipped, "v1.1-math-code", size)
+    for stage in compiled.stages:
+        plan = stage.plan
+        taken = {1, 2, plan.steps - 1, plan.steps, *(chance.randint(1, plan.steps) for _ in range(10))}
+        for position in (plan.start + steps * plan.batch_tokens for steps in taken):
+            address = runs.address_at(stage.setting, plan, position, compiled.scale)
+            legs = legs_to(shipped, parse_address(str(address)))
+            last = compile_legs(shipped, "v1.1-math-code", legs, size).stages[-1]
+            assert (last.name, last.stop) == (stage.name, position)
+    basic = compiled.stages[0]
+    legs = legs_to(shipped, parse_address("v1.1@750B"))
+    boundary = compile_legs(shipped, "v1.1", legs, size).stages[-1].stop
+    half_way = runs.address_at(basic.setting, basic.plan, boundary, compiled.scale)
+    assert str(half_way) == "v1.1@750B"
 
 
 def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path: Path) -> None:
@@ -206,6 +323,58 @@ def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path:
     folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
     make(project, "trunk@4096", "mine")
     assert checkpoints.pinned(folder) == {4096: ("mine",)}
+
+
+def test_a_stage_file_that_cannot_be_written_leaves_no_pin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    write = durable.write_bytes
+
+    def refused(path: Path, *rest: Any, **options: Any) -> None:
+        if path.parent.name == "stages":
+            assert checkpoints.pinned(folder) == {4096: ("mine",)}
+            raise PermissionError(13, "refused", str(path))
+        write(path, *rest, **options)
+
+    monkeypatch.setattr(durable, "write_bytes", refused)
+    with pytest.raises(PermissionError):
+        make(project, "trunk@4096", "mine")
+    assert checkpoints.pinned(folder) == {}
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_being_pinned_leaves_no_pin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    pin = checkpoints.pin
+
+    def too_late(stage_folder: Path, position: int, by: str) -> Path:
+        shutil.rmtree(stage_folder / "checkpoints" / checkpoints.name(0, position))
+        return pin(stage_folder, position, by)
+
+    monkeypatch.setattr(checkpoints, "pin", too_late)
+    with pytest.raises(CheckpointError, match="kept no checkpoint there"):
+        make(project, "trunk@4096", "mine")
+    assert checkpoints.pinned(folder) == {}
+    assert "mine" not in project.names("stages")
+
+
+def test_a_name_whose_run_is_still_there_is_refused_naming_the_folder(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    (project.runs / "full/mine/on").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run of another `mine`"):
+        make(project, "trunk@4096", "mine")
+    with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run"):
+        importing.draft(project, tmp_path, "mine", None, "1M")
+
+
+def test_a_refusal_cites_a_file_that_is_not_written_as_such(shipped: Project) -> None:
+    with pytest.raises(PlanError) as refused:
+        make(shipped, "v1.1@1T", "mine", ramp="600B", mixture="math-code")
+    assert str(refused.value.place).startswith("in the file that would be written, stages/mine.yaml:7:")
 
 
 def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 
 from curriculum import cadence, measuring
 from curriculum.errors import ConfigError, PlanError
-from curriculum.lineage import parse_address
+from curriculum.lineage import legs_to, parse_address
 from curriculum.plan import StagePlan
-from curriculum.planner import Compiled, compile_curriculum, kept_positions
+from curriculum.planner import Compiled, compile_curriculum, compile_legs, kept_positions
 from curriculum.project import Project
-from curriculum.summary import summarise
+from curriculum.scaffold import init
+from curriculum.summary import KEPT_BY_CADENCE, summarise
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 ASKED = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens, tasks: {quiz: 2k, riddle: 4096 tokens}}"
 PLAIN = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens}"
 
@@ -105,6 +108,32 @@ def test_a_size_s_ceiling_of_evaluations_holds_for_tasks_too(project: Project) -
     found = compiled(project, ASKED).stages[0]
     assert cadence.task_positions(found.plan, found.task_every)["quiz"] == (6144,)
     assert any("`quiz` is measured every 6.144k tokens" in note for note in found.notes)
+
+
+def test_a_ceiling_of_checkpoints_leaves_every_nth_of_those_that_the_stage_asks_for(project: Project) -> None:
+    (project.root / "sizes.yaml").write_text("full: {at_most: {checkpoints: 2}}\n")
+    basic, continual, cooldown = compile_curriculum(Project(project.root), "trunk", "full").stages
+    assert (basic.checkpoint_every, basic.notes[0]) == (
+        3072,  # of 1,024 each, half of the stage's 6,144
+        "`every: checkpoint` becomes 3.072k tokens: at most 2 a stage at this size",
+    )
+    assert [stage.checkpoint_every for stage in (continual, cooldown)] == [2048, 2048]
+
+
+def test_the_branch_point_of_the_readme_is_among_what_a_rehearsal_keeps(tmp_path: Path) -> None:
+    init(tmp_path / "shipped")
+    shipped = Project(tmp_path / "shipped")
+    command = re.search(r"^\$ curriculum branch (\S+@\S+) ", README.read_text(), re.MULTILINE)
+    assert command is not None
+    point = compile_legs(shipped, "v1.1", legs_to(shipped, parse_address(command[1])), "rehearsal").stages[-1]
+    plan = point.plan
+    every = [
+        position
+        for position in (plan.position_after(step) for step in range(plan.first_step, plan.last_step - 1))
+        if position % point.checkpoint_every < plan.batch_tokens
+    ]
+    assert point.stop in every[-KEPT_BY_CADENCE:]
+    assert len(every) <= 5
 
 
 def test_a_cadence_without_a_length_is_refused_where_it_stands(project: Project) -> None:

@@ -37,7 +37,9 @@ def draw_stages(
         batch = draw.choice([1, 2, 3, 5, 8])
         until = start + draw.randint(batch * LENGTH + 40, 500)
         stage: dict[str, Any] = {"until": until, "batch": batch, "mixture": draw.choice(mixtures)}
-        if (branch or number) and draw.random() < 0.6:
+        if (branch or number) and draw.random() < 0.3:
+            del stage["mixture"]  # a stage that says neither goes on as it was, also along a ramp
+        elif (branch or number) and draw.random() < 0.6:
             stage["ramp"] = draw.randint(1, until - start - 35)
         if (branch or number) and draw.random() < 0.2:
             stage["restart"] = True
@@ -57,9 +59,10 @@ def text_of(stages: list[dict[str, Any]], mixtures: list[dict[str, int]]) -> str
         words = [
             f"name: s{number}",
             f"until: {stage['until']} tokens",
-            f"mixture: m{mixtures.index(stage['mixture'])}",
             f"batch: {stage['batch']} sequences",
         ]
+        if "mixture" in stage:
+            words.append(f"mixture: m{mixtures.index(stage['mixture'])}")
         if "ramp" in stage:
             words.append(f"ramp: {stage['ramp']} tokens")
         if "restart" in stage:

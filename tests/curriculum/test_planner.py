@@ -359,6 +359,12 @@ def test_a_branch_in_the_middle_of_a_ramp_begins_from_the_exact_shares_in_force(
     assert own.plan.items(0) == items_at_stop(parent)
 
 
+def test_a_ramp_is_over_where_windows_of_another_length_begin(write: Write) -> None:
+    stage = "  - {name: a, tokens: 100B, sequence_length: 4096, batch: 448 sequences, positions: restart}\n"
+    own = compile_curriculum(write(branch(stage, "v1.1-math-code@1.502T")), "mine", "full").stages[-1]
+    assert (own.ramp_sequences, [blend.ramp for blend in own.plan.blends]) == (0, [0])
+
+
 def test_a_stage_with_its_parent_s_mixture_goes_on_counting(write: Write) -> None:
     continual, cooldown = (stage.plan for stage in full("v1.1-math-code").stages[1:])
     assert cooldown.blends == (continual.blends[1],)

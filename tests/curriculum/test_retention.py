@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_small_project
 
 from curriculum import benchmarks, checkpoints, durable, retention
 from curriculum.branching import Change, branch
-from curriculum.errors import PlanError
+from curriculum.errors import Busy, NotFound, PlanError
 from curriculum.lineage import parse_address
+from curriculum.plan import StagePlan
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 
@@ -101,6 +104,92 @@ def test_what_was_pinned_stays_even_when_its_stage_file_is_gone(project: Project
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     (project.root / "stages/mine.yaml").unlink()
     assert kept(Project(project.root))["trunk/basic"] == [3072, 6144]
+
+
+def reasons(project: Project, stage: str, position: int) -> tuple[str, ...]:
+    found = retention.survey(project, "full")
+    return next(v.kept_by for v in found if (v.stage, v.checkpoint.position) == (stage, position))
+
+
+def test_a_pin_of_which_nothing_else_is_left_is_told_and_can_be_released(project: Project) -> None:
+    branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
+    assert reasons(Project(project.root), "trunk/basic", 3072) == ("branched from by mine",)
+    with pytest.raises(PlanError, match=r"there is `stages/mine\.yaml`"):
+        retention.release(project, "full", "mine")
+    (project.root / "stages/mine.yaml").unlink()
+    project = Project(project.root)
+    assert reasons(project, "trunk/basic", 3072) == (
+        "pinned by mine, whose stage file is gone (`curriculum prune --unpin mine` releases it)",
+    )
+    (project.runs / "other-size/mine").mkdir(parents=True)
+    with pytest.raises(PlanError, match="there is `runs/other-size/mine`"):
+        retention.release(project, "full", "mine")
+    assert reasons(project, "trunk/basic", 3072) == ("branched from by mine",)
+    (project.runs / "other-size/mine").rmdir()
+    assert retention.release(project, "full", "mine") == {"trunk/basic": [3072]}
+    assert kept(project)["trunk/basic"] == [6144]
+    with pytest.raises(NotFound, match="`mine` pins nothing"):
+        retention.release(project, "full", "mine")
+
+
+def test_no_pin_is_released_between_its_writing_and_that_of_its_stage_file(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other of the two waits: it then finds the stage file, or has not found the pin yet."""
+    write = durable.write_bytes
+    folder = project.stage_folder("full", "trunk", "basic")
+
+    def tried_meanwhile(path: Path, *rest: Any, **options: Any) -> None:
+        if path.name == "mine.yaml":
+            with pytest.raises(Busy, match="what pins checkpoints in"):
+                retention.release(project, "full", "mine")
+        write(path, *rest, **options)
+
+    acquire = durable.Lock.acquire
+    monkeypatch.setattr(durable, "write_bytes", tried_meanwhile)
+    monkeypatch.setattr(durable.Lock, "acquire", lambda lock, **_: acquire(lock))  # without waiting
+    branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
+    assert checkpoints.pinned(folder) == {3072: ("mine",)}
+
+
+def test_a_pin_is_not_released_once_a_stage_file_came_while_it_was_waited_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.pin(project.stage_folder("full", "trunk", "basic"), 3072, "mine")
+    pinning = checkpoints.pinning
+
+    def written_before(folder: Path) -> durable.Lock:
+        (project.root / "stages/mine.yaml").write_text("from: trunk@3000\n")
+        return pinning(folder)
+
+    monkeypatch.setattr(checkpoints, "pinning", written_before)
+    with pytest.raises(PlanError, match="still needs what it pins"):
+        retention.release(project, "full", "mine")
+
+
+def test_a_curriculum_is_no_reason_to_keep_its_own_checkpoints_but_where_a_stage_went_on(
+    project: Project,
+) -> None:
+    assert reasons(project, "trunk/continual", 9216) == ("its stage's end", "among the newest of its stage")
+    plan = project.stage_folder("full", "trunk", "basic") / "plan.json"
+    later = StagePlan.load(plan)
+    replace(later, steps=later.steps + 4).save(plan, replace=True)  # the stage was lengthened since
+    put_checkpoint(plan.parent, 7168, "none")
+    assert reasons(project, "trunk/basic", 6144) == ("branched from by variant",)
+    shutil.rmtree(project.runs / "full/variant")
+    (project.root / "stages/variant.yaml").unlink()
+    assert reasons(Project(project.root), "trunk/basic", 6144) == (
+        "a later stage of its own went on from it",
+    )
+
+
+def test_a_name_that_nothing_bears_is_refused_and_one_of_a_run_alone_is_known(project: Project) -> None:
+    (project.runs / "full/held-out.svg").write_text("")  # no curriculum
+    with pytest.raises(NotFound, match="unknown curriculum `varient`") as refused:
+        retention.survey(project, "full", only="varient")
+    assert refused.value.hint == "did you mean `variant`? there are: trunk, variant"
+    (project.root / "stages/variant.yaml").unlink()
+    assert len(retention.survey(Project(project.root), "full", only="variant")) > 1
 
 
 def test_what_a_begun_run_grew_out_of_stays_though_its_stage_file_and_pin_are_gone(project: Project) -> None:
