@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from curriculum.planner import Compiled, compile_legs
 from curriculum.project import Project
 from curriculum.supervisor import StopRequested
 from curriculum.tokenizer import Tokenizer
-from curriculum.units import Length
+from curriculum.units import show_count
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "source": None}
 
@@ -69,7 +69,7 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
     if at_zero:
         if imported is None:
             raise NotFound(
-                f"`{written(address)}` is before the first step: there are no weights yet",
+                f"`{address}` is before the first step: there are no weights yet",
                 hint="give a later position; only a curriculum that begins with `from: hf:DIR` has weights at 0",
             )
         assert first.plan.parent is not None
@@ -87,7 +87,7 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
     state = checkpoints.state(folder)
     if state["history"] != history:
         raise Drift(
-            f"`{written(address)}` was trained by another plan than its files now describe",
+            f"`{address}` was trained by another plan than its files now describe",
             place=last.setting.place("name"),
             hint="put the files and the prepared text back "
             f"(`curriculum run {address.curriculum}{project.options(size)}` shows the difference); a model card must "
@@ -119,7 +119,7 @@ def _missing(
     )
     if not kept:
         return CheckpointError(
-            f"`{written(address)}` has no checkpoint yet: nothing of it was trained at size `{whole.size_name}`",
+            f"`{address}` has no checkpoint yet: nothing of it was trained at size `{whole.size_name}`",
             hint=f"`curriculum run {address.curriculum}{project.options(whole.size_name)}` trains it",
         )
     before = [f"{position:,} before" for position in kept if position < stop][-1:]
@@ -129,11 +129,19 @@ def _missing(
     there = runs.address_at(stage.setting, stage.plan, nearest, whole.scale)
     scale = f", in tokens of size `{whole.size_name}`" if whole.scaled else ""
     options = project.options(whole.size_name)
+    hint = f"as in `curriculum {asking.format(f'{there}{options}')}`"
+    if stop > kept[-1]:
+        hint += f"; or train on: `curriculum run {address.curriculum}{options}`"
+    elif (
+        whole.scaled
+        and address.position is not None
+        and show_count(address.position) in map(show_count, kept)
+    ):
+        hint += "; the position in an address counts full-size tokens"
     return CheckpointError(
-        f"`{written(address)}` has no checkpoint at {stop:,} tokens; "
+        f"`{address}` has no checkpoint at {stop:,} tokens; "
         f"the nearest: {' and '.join(before + after)}{scale}",
-        hint=f"as in `curriculum {asking.format(f'{there}{options}')}`; "
-        f"or train on: `curriculum run {address.curriculum}{options}`",
+        hint=hint,
     )
 
 
@@ -141,7 +149,7 @@ def export(request: Run, found: Found, to: Path, dtype: str, stop: StopRequested
     """Write the directory `to`, by a job of its own; returns the weights' dtype, None when it was asked to stop."""
     check_free(to)
     job = export_job(request.project, found, to, dtype)
-    done = carry_out(request, job, f"the export of {written(found.address)}", None, stop)
+    done = carry_out(request, job, f"the export of {found.address}", None, stop)
     return job.dtype if done else None
 
 
@@ -226,10 +234,10 @@ def _identity(
     project: Project, found: Found, to: Path, dtype: str, wanted: str, origin: Mapping[str, Any] | None
 ) -> modelcard.Identity:
     compiled = found.compiled
-    command = ["curriculum", "export", written(found.address), "--size", compiled.size_name, "--to", to.name]
+    command = ["curriculum", "export", str(found.address), "--size", compiled.size_name, "--to", to.name]
     folder = runs.stage_folder(project, compiled, compiled.stages[-1])
     return modelcard.Identity(
-        address=written(found.address),
+        address=str(found.address),
         command=shlex.join(command + (["--dtype", dtype] if dtype != "source" else [])),
         version=metadata.version("curriculum"),
         dtype=wanted,
@@ -241,12 +249,6 @@ def _identity(
         imported=origin,
         environment=modelcard.environment(folder) if found.position else {},
     )
-
-
-def written(address: Address) -> str:
-    """The address losing nothing of its position."""
-    position = f"@{Length(address.position, 'tokens')}" if address.position is not None else ""
-    return f"{replace(address, position=None)}{position}"
 
 
 def _json(value: Mapping[str, Any]) -> str:

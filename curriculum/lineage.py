@@ -188,10 +188,10 @@ def _cut(legs: tuple[Leg, ...], address: Address, place: Place | None) -> tuple[
     end = legs[-1].setting.until
     if not 0 < address.position <= end:
         raise PlanError(
-            f"`{address}` lies outside its parent: `{replace(address, position=None)}` runs from 0 to "
-            f"{show_count(end)} tokens",
+            f"`{address}` lies outside `{replace(address, position=None)}`, which runs from 0 to {show_count(end)} "
+            "tokens",
             place=place,
-            hint=f"branch at a position up to {show_count(end)}",
+            hint=f"take a position up to {show_count(end)}; they are full-size tokens at every size",
         )
     start = 0
     for at, leg in enumerate(legs):

@@ -62,7 +62,7 @@ def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequeste
     model = attempt / "model"
     fresh = {task: attempt / "records" / path.name for task, path in wanted.items()}
     export = exports.export_job(request.project, found, model, "source")
-    where = exports.written(found.address)
+    where = str(found.address)
     try:
         if not carry_out(request, export, f"the export of {where}", None, stop):
             return False

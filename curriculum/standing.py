@@ -22,9 +22,10 @@ QUEUED, FAILED = queued.QUEUED, queued.FAILED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A checkpoint on disk, and the curricula whose pin keeps it."""
+    """A checkpoint on disk, what a person writes for it in a command, and the curricula whose pin keeps it."""
 
     position: int
+    address: str
     generation: int
     pinned_by: tuple[str, ...]
 
@@ -217,7 +218,12 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         position=position,
         ends_at=stage.plan.end,
         checkpoints=tuple(
-            Kept(position=c.position, generation=c.generation, pinned_by=pins.get(c.position, ()))
+            Kept(
+                position=c.position,
+                address=str(runs.address_at(stage.setting, stage.plan, c.position, compiled.scale)),
+                generation=c.generation,
+                pinned_by=pins.get(c.position, ()),
+            )
             for c in found
         ),
         pins_without_checkpoint=tuple(sorted(set(pins) - {c.position for c in found})),

@@ -206,6 +206,17 @@ def test_nothing_is_unpickled_evaluated_or_passed_to_a_shell(path: Path) -> None
             assert not (keyword.arg == "allow_pickle" and getattr(keyword.value, "value", None) is True)
 
 
+def test_the_tour_names_every_room() -> None:
+    told = (ROOT / "docs/tour.md").read_text().partition("## The rooms")[2].split("```")[1]
+    rooms = {
+        path.stem if path.is_file() else f"{path.name}/"
+        for package in ("curriculum", "runner")
+        for path in (ROOT / package).iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert rooms - set(told.split()) <= {"__init__"}
+
+
 def test_no_room_has_a_vague_name() -> None:
     names = {path.stem for path in modules("curriculum") + modules("runner")}
     assert not names & VAGUE_NAMES

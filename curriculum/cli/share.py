@@ -55,7 +55,7 @@ def export(
         done = exports.export(request, found, to, dtype, stop)
     if done is None:
         raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")
-    console.print(written_view(to, exports.written(found.address), done))
+    console.print(written_view(to, str(found.address), done))
 
 
 def import_(

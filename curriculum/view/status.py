@@ -99,7 +99,7 @@ def _stage(stage: Stage) -> Text:
         )
     if stage.checkpoints:
         kept = ", ".join(
-            show_count(c.position) + (f" (pinned by {', '.join(c.pinned_by)})" if c.pinned_by else "")
+            _kept(c.position, c.address) + (f" (pinned by {', '.join(c.pinned_by)})" if c.pinned_by else "")
             for c in stage.checkpoints
         )
         line.append(f"\nkept at {kept}", style="dim")
@@ -109,6 +109,12 @@ def _stage(stage: Stage) -> Text:
         else:
             line.append(f"\npinned at {show_exact(position)}, where no checkpoint is", style="red")
     return line
+
+
+def _kept(position: int, address: str) -> str:
+    """Where a checkpoint lies; with what `branch` and `export` call it, unless the two say the same."""
+    shown, (_, at, full_size) = show_count(position), address.partition("@")
+    return shown if not at or full_size == shown else f"{shown} as @{full_size}"
 
 
 def _percent(part: int, whole: int) -> str:
