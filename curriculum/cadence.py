@@ -31,7 +31,7 @@ def cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str])
         tokens = scaler.length(setting, stated, "every") if stated is not None else length
         thinned = tokens
         if at_most is not None and what == "checkpoint":
-            thinned *= -(-ahead // (tokens * at_most))
+            thinned *= max(1, -(-ahead // (tokens * at_most)))
         elif at_most is not None and length > tokens * at_most:
             thinned = -(-length // at_most)
         if thinned != tokens:
