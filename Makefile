@@ -23,7 +23,7 @@ compare: run
 
 ## test: the whole gate
 test: lint types
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 ## torture: faults by the thousand (docs/reliability.md), two figures at a time: some 40 minutes of two cores, with
 ## `TRIALS=0.25` twelve; `SIZE=long` goes on for a day, `ONLY=R1,R3 SEED=5` repeats two figures exactly
