@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -169,3 +169,41 @@ def slurm() -> Iterator[Path]:
                 pytest.fail(f"the gate needs Slurm: {missing}")
             pytest.skip(str(missing))
         yield configuration
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenizer trained on small texts (`texts.py`)."""
+    from texts import write_texts
+
+    from curriculum.shards.format import TokenizerRequest
+    from runner.prepare import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_texts(folder / "texts", 20)
+    path = folder / "tokenizer.json"
+    reads = {"texts": {"folder": "texts"}}
+    train_tokenizer(TokenizerRequest(reads=reads, vocab_size=320, output=str(path), root=str(folder)))
+    return str(path)
+
+
+@pytest.fixture
+def request_for(tmp_path: Path, tokenizer_file: str) -> Any:
+    """A request to prepare the folder `texts` of the test's own, with whatever is to be otherwise."""
+    from curriculum.shards.format import PrepareRequest
+
+    def make(**changes: Any) -> PrepareRequest:
+        settings: dict[str, Any] = {
+            "dataset": "texts",
+            "read": {"folder": "texts"},
+            "root": str(tmp_path),
+            "tokenizer_file": tokenizer_file,
+            "output": str(tmp_path / "data" / "out"),
+            "progress": str(tmp_path / "attempt" / "progress.jsonl"),
+            "sequence_length": 16,
+            "held_out": {"share": "20%"},
+            "tasks": 3,
+        }
+        return PrepareRequest(**{**settings, **changes})
+
+    return make

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from curriculum import checkpoints, durable, importing, runs
 from curriculum.branching import Change, branch, draft
-from curriculum.diff import first_parting
+from curriculum.diff import compare, stretches
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.lineage import legs_to, lineage, parse_address
 from curriculum.planner import compile_curriculum, compile_legs
@@ -106,7 +106,7 @@ def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
         for name in (f"one-{number}", f"two-{number}"):
             ours = compile_curriculum(project, name, size).stages
             assert ours[-1].stop == theirs[-1].stop
-            assert first_parting(theirs, ours).difference is None
+            assert compare(stretches(theirs), stretches(ours)).same
             first = ours[2].plan
             for step in range(first.first_step, first.first_step + 25):
                 plan = next(s.plan for s in theirs if s.plan.first_step <= step < s.plan.last_step)

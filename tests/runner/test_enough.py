@@ -1,0 +1,117 @@
+"""Too little text, or text in another column: what there is and what would do."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+from texts import write_texts
+
+from curriculum.errors import DataError
+from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, TokenizerRequest
+from curriculum.shards.progress import in_words, read_progress
+from runner.prepare import prepare, train_tokenizer
+
+
+def test_a_held_out_split_of_under_64_windows_is_refused_and_the_share_it_names_would_do(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for(held_out={"share": "1%"}, sequence_length=32)
+    with pytest.raises(DataError, match=r"has \d+ windows of 32 tokens; 64 are the least") as refusal:
+        prepare(request)
+    assert not Path(request.output).exists()
+    share = (refusal.value.hint or "").removeprefix("`held_out: ").removesuffix("` would do")
+    enough = replace(request, held_out={"share": share})
+    prepare(enough)
+    windows = Manifest.load(Path(enough.output)).splits[HELD_OUT].windows(32)
+    assert 64 <= windows < 80
+
+
+def test_a_text_that_no_share_would_do_for_is_told_what_it_has_and_what_it_needs(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    with pytest.raises(DataError, match="0 windows of 4000 tokens; 64 are the least") as refusal:
+        prepare(request_for(sequence_length=4000))
+    said = re.findall(r"[0-9,]*[0-9]", refusal.value.what.splitlines()[1])
+    held_out, documents, some, tokens, needed = (int(digits.replace(",", "")) for digits in said)
+    assert documents == 40
+    assert 0 < held_out < 20
+    assert 0 < some < tokens
+    assert needed == 64 * 4000 + 1
+    hint = refusal.value.hint or ""
+    assert "at `held_out: 20%` about 1,280,005 tokens are needed" in hint
+    assert "at 50%, the most, 512,002" in hint
+    assert refusal.value.entry == ("sources", "texts", "held_out")
+
+
+def test_no_share_is_named_that_sources_yaml_would_refuse_or_that_leaves_nothing_to_train_on(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    prepare(request_for(held_out=None, output=str(tmp_path / "all")))
+    tokens = Manifest.load(tmp_path / "all").splits[TRAIN].tokens
+    length = int(tokens * 0.7) // 64  # only some 70% would hold out 64 windows
+    with pytest.raises(DataError, match="64 are the least") as refusal:
+        prepare(request_for(sequence_length=length, tasks=1))
+    assert "would do" not in (refusal.value.hint or "")
+    (tmp_path / "one").mkdir()
+    for number in range(20):  # whichever half of all hashes it falls in, it is one document
+        (tmp_path / "one" / "a.txt").write_text(f"{number} " + "the people of the state " * 2000)
+        with pytest.raises(DataError) as refusal:
+            prepare(request_for(read={"folder": "one"}, output=str(tmp_path / f"one-{number}"), tasks=1))
+        assert "would do" not in (refusal.value.hint or "")
+        assert "into more files or rows" in (refusal.value.hint or "")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_text_in_another_column_is_told_the_file_and_the_columns_by_the_sample_and_by_a_preparation(
+    kind: str, tmp_path: Path, request_for: Any
+) -> None:
+    (tmp_path / "texts").mkdir()
+    rows = [{"id": n, "content": f"the people of the state {n}"} for n in range(9)]
+    if kind == "jsonl":
+        (tmp_path / "texts" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "texts" / "a.parquet")
+    training = TokenizerRequest(
+        reads={"texts": {"folder": "texts"}},
+        vocab_size=300,
+        output=str(tmp_path / "t.json"),
+        root=str(tmp_path),
+    )
+    for refused in (lambda: train_tokenizer(training), lambda: prepare(request_for())):
+        with pytest.raises(DataError) as refusal:
+            refused()
+        assert refusal.value.what == (
+            f"`texts` has no text in the column `text`, from `a.{kind}:1` on; its columns are `content`, `id`"
+        )
+        assert refusal.value.hint == "name the one that holds the text under `read:`, as in `text: content`"
+        assert refusal.value.entry == ("sources", "texts", "read")
+
+
+def test_documents_that_are_no_text_are_counted_and_the_first_named_in_the_last_line_of_progress(
+    tmp_path: Path, request_for: Any
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    for name in ("0a", "0b", "0c"):
+        (tmp_path / "texts" / f"{name}.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "texts" / "void.txt").write_text("")
+    request = request_for(tasks=2)
+    prepare(request)
+    unread = read_progress(Path(request.progress)).unread
+    assert unread == {"empty": (1, "void.txt"), "not UTF-8": (3, "0a.txt")}
+    assert in_words(unread) == "1 empty (the first: void.txt), 3 not UTF-8 (the first: 0a.txt)"
+    chosen = request_for(output=str(tmp_path / "chosen"), progress=str(tmp_path / "chosen.jsonl"))
+    (tmp_path / "texts" / "rows.jsonl").write_text('{"text": "the law", "lang": "fr"}\n')
+    prepare(
+        replace(chosen, drop={"lang": ["fr"]}, read={"folder": "texts", "exclude": ["0?.txt", "void.txt"]})
+    )
+    assert not read_progress(Path(chosen.progress)).unread  # what a person leaves out is no surprise
