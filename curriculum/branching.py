@@ -61,17 +61,18 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     assert own.parent is not None
     leaves = own.parent
     checkpoint = runs.branch_point(project, compiled, leaves)
-    folder = runs.stage_folder(project, compiled, leaves)
+    folder, path = runs.stage_folder(project, compiled, leaves), project.root / "stages" / f"{name}.yaml"
     with checkpoints.pinning(folder) if folder.is_dir() else nullcontext():
         project.check_is_new(name)
         # The pin comes first: what deletes checkpoints looks for pins after it has taken a name away.
         pin = checkpoints.pin(folder, leaves.stop, name) if folder.is_dir() else None
         try:
             checkpoint = runs.branch_point(project, compiled, leaves)
-            durable.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
+            durable.write_bytes(path, text.encode())
         except BaseException:
-            if pin is not None:
-                pin.unlink()
+            if pin is not None and not path.exists():
+                durable.remove(pin)
+                durable.sync_directory(pin.parent)
             raise
     return Branch(
         name=name,

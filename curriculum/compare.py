@@ -18,7 +18,7 @@ from curriculum.bootstrap import Estimate, paired
 from curriculum.errors import Drift, NotFound, did_you_mean
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
-from curriculum.ran import departures
+from curriculum.ran import Departure, departures
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,6 +73,7 @@ class Comparison:
     measured: Mapping[Point, Measured]
     partings: tuple[diff.Comparison, ...]
     tokens: tuple[Mapping[str, int], ...]
+    changed: tuple[str, ...]
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -136,12 +137,16 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
         raise NotFound("`compare` needs two curricula or more, each once", hint="as in `v1.1 v1.1-math-code`")
     if against is not None and against not in names:
         raise NotFound(f"`{against}` is not among those compared", hint=did_you_mean(against, names))
-    for compiled in lineages:
-        _check_trained_as_written(project, compiled)
+    changed = {d.stage.name: d for compiled in lineages for d in _changed_ahead(project, compiled)}
+    saved = {name: d.stage.plan.start if d.saved is None else d.saved for name, d in changed.items()}
     stages, at = shared_trunk(lineages)
     trunk = Point(stages[-1].name, at) if stages else None
     general = _read_by(stages[-1], at) if stages else set()
-    measured = measurements(project, lineages)
+    measured = {
+        point: sets
+        for point, sets in measurements(project, lineages).items()
+        if point.position <= saved.get(point.stage, point.position)
+    }
     base = names.index(against) if against else 0
     return Comparison(
         names=names,
@@ -158,6 +163,10 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
             for compiled in lineages
         ),
         tokens=tuple(tokens_read(project, compiled, since=at) for compiled in lineages),
+        changed=tuple(
+            f"`{name}` {departure.words()}; what it measured after {saved[name]:,} tokens is left out"
+            for name, departure in changed.items()
+        ),
     )
 
 
@@ -336,12 +345,18 @@ def _reads(compiled: Compiled) -> set[str]:
     return _read_by(compiled.stages[-1], compiled.stages[-1].stop)
 
 
-def _check_trained_as_written(project: Project, compiled: Compiled) -> None:
-    for departure in departures(project, compiled):
-        if departure.saved is not None and not departure.ahead:
+def _changed_ahead(project: Project, compiled: Compiled) -> list[Departure]:
+    """The stages that are as the files say up to their last checkpoint alone; Drift where one is not so far."""
+    found = list(departures(project, compiled))
+    for departure in found:
+        if not departure.ahead:
+            asked = f"curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}"
+            regrown = any(part.what == diff.HISTORY for part in departure.compared().parts)
             raise Drift(
                 f"`{departure.stage.name}` {departure.words()}",
                 place=departure.place(project),
-                hint=f"`curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}` compares the two; "
-                "put the files back, or give the curriculum a new name",
+                hint="what it grew from was trained anew since: go on from that under a new name"
+                if regrown
+                else f"`{asked}` compares the two; put the files back, or give the curriculum a new name",
             )
+    return found

@@ -316,8 +316,7 @@ def building(final: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder where it is missing; OSError where nothing could be put into it."""
-    make_directory(folder)
+    """OSError where nothing can be put into the folder."""
     probe = folder / f".tmp-{secrets.token_hex(8)}"
     probe.mkdir()
     probe.rmdir()

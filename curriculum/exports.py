@@ -165,7 +165,7 @@ def check_free(to: Path) -> None:
             hint="an export makes its own directory: name one that is not there",
         )
     try:
-        durable.check_writable(to.parent)
+        durable.check_writable(next(folder for folder in to.absolute().parents if folder.exists()))
     except OSError as error:
         raise ConfigError(
             f"`{to}` cannot be written: {error.strerror}",

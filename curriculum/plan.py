@@ -307,10 +307,7 @@ class StagePlan:
         return durable.digest(value)
 
     def with_text_of(self, ran: StagePlan) -> StagePlan:
-        """This plan with what only prepared text can tell taken from one of the same stage that ran.
-
-        Its history too: what came before is to be compared by itself.
-        """
+        """This plan with what only prepared text can tell taken from one of the same stage that ran."""
         sources = {
             name: ran.sources[name]
             if name in ran.sources and any(segment.digest is None for segment in source.segments)
@@ -318,8 +315,7 @@ class StagePlan:
             for name, source in self.sources.items()
         }
         tokenizer = self.tokenizer if self.tokenizer.get("digest") else ran.tokenizer
-        parent = ran.parent if self.parent and ran.parent else self.parent
-        return replace(self, sources=sources, tokenizer=tokenizer, parent=parent)
+        return replace(self, sources=sources, tokenizer=tokenizer)
 
     # --- JSON --------------------------------------------------------------------------------------------
 

@@ -270,7 +270,10 @@ def _compile_stage(
     )
     blends, virtual = blends_of(before, weights, n, goes_on=goes_on)
     if goes_on and len(blends) > 1:
-        n = virtual[1].first
+        n = min(virtual[1].first, steps * batch)
+        if n < virtual[1].first:
+            left = (virtual[1].first - n) * sequence_length
+            notes.append(f"the ramp that it follows still has {show_count(left)} tokens to go where it ends")
     declared_start = scaler.tokens(parent.left_at) if parent else 0
     pieces = without_skipped(
         setting, scaler, virtual, (declared_start, start, declared_end), sequence_length, batch

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from curriculum import checkpoints
+from curriculum import checkpoints, runs
 from curriculum.errors import Place, PlanError
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
-from curriculum.runs import DONE, PLAN, stage_folder
 from curriculum.units import show_exact
 
 if TYPE_CHECKING:
@@ -87,25 +86,19 @@ def told(compared: diff.Comparison, verb: str = "") -> str:
 def departures(project: Project, compiled: Compiled, *, prepared: bool = False) -> Iterator[Departure]:
     """Every begun stage of a lineage that the files describe otherwise before the lineage leaves it, root first.
 
-    Unless all text is `prepared`, what only that can tell is left out of the comparison: data that is merely not
-    here is no difference.
+    With what that is compared when not all text is `prepared`, `runs.begun` says.
     """
-    for stage in compiled.stages:
-        folder = stage_folder(project, compiled, stage)
-        checkpoints.refuse_links(folder)
-        if not (folder / PLAN).exists():
-            continue
-        stored = StagePlan.load(folder / PLAN)
-        plan = stage.plan if prepared else stage.plan.with_text_of(stored)
+    for stage, stored, plan in runs.begun(project, compiled, prepared=prepared):
         if stored.fingerprint == plan.fingerprint:
             continue
+        folder = runs.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder / "checkpoints")
         if last is None:
             yield Departure(stage, stored, plan, None, ahead=True)
             continue
         if stage.stop <= last.position and _same_until(stored, plan, min(last.position, stage.stop)):
             continue  # this lineage leaves the stage before the change
-        ahead = _same_until(stored, plan, last.position) and not (folder / DONE).exists()
+        ahead = _same_until(stored, plan, last.position) and not (folder / runs.DONE).exists()
         yield Departure(stage, stored, plan, last.position, ahead)
 
 
@@ -163,7 +156,7 @@ def _with_its_text(project: Project, compiled: Compiled, stage: CompiledStage) -
         segment.digest is None for source in stage.plan.sources.values() for segment in source.segments
     ):
         return stage
-    path = stage_folder(project, compiled, stage) / PLAN
+    path = runs.stage_folder(project, compiled, stage) / runs.PLAN
     return replace(stage, plan=stage.plan.with_text_of(StagePlan.load(path))) if path.exists() else stage
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from curriculum import checkpoints, schema, stopping
+from curriculum import checkpoints, imports, schema, stopping
 from curriculum.errors import CheckpointError
 from curriculum.lineage import Address, Setting
 from curriculum.plan import StagePlan
@@ -22,6 +24,39 @@ SUPERVISED = "supervised"
 
 def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> Path:
     return project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
+
+
+def begun(
+    project: Project, compiled: Compiled, *, prepared: bool = False
+) -> Iterator[tuple[CompiledStage, StagePlan, StagePlan]]:
+    """Every begun stage of a lineage, root first: the plan that ran, and the one that the files ask for.
+
+    Unless all text is `prepared`, what only that can tell is taken from what ran: text that is merely not here is no
+    difference. Nor is the history that follows from it, of stages or of an import that is not read yet.
+    """
+    asked: dict[str, StagePlan] = {}
+    for stage in compiled.stages:
+        folder = stage_folder(project, compiled, stage)
+        checkpoints.refuse_links(folder)
+        if not (folder / PLAN).exists():
+            continue
+        ran = StagePlan.load(folder / PLAN)
+        plan = stage.plan if prepared else _with_text_of(stage, ran, asked)
+        asked[stage.name] = plan
+        yield stage, ran, plan
+
+
+def _with_text_of(stage: CompiledStage, ran: StagePlan, asked: Mapping[str, StagePlan]) -> StagePlan:
+    plan, before = stage.plan.with_text_of(ran), stage.parent
+    if plan.parent is None:
+        return plan
+    if before is not None and before.name in asked:
+        history = asked[before.name].history(before.stop)
+    elif ran.parent is not None and (before is not None or plan.parent.fingerprint == imports.OPEN):
+        history = ran.parent.fingerprint  # nothing is left of what it grew from, or nothing is read yet
+    else:
+        return plan
+    return replace(plan, parent=replace(plan.parent, fingerprint=history))
 
 
 def is_reached(folder: Path, stage: CompiledStage) -> bool:

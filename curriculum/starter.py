@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from curriculum import schema
+from curriculum import schema, yamlfile
 from curriculum.errors import ConfigError, DataError
 from curriculum.schema.fields import LONGEST_NAME
 from curriculum.shards.provenance import list_files
@@ -29,7 +29,7 @@ LARGEST_RUN: Final = 2_000_000
 """Tokens, some minutes on a laptop: a first run should be over soon, however much text there is."""
 LEAST_TEXT: Final = 20_000
 """Tokens: half of them held out are about the 64 windows needed, with some to spare."""
-LEAST_DOCUMENTS: Final = 8
+LEAST_DOCUMENTS: Final = 20
 TOKENIZER: Final = "mine-2k"
 _HELD_OUT_TOKENS: Final = (16_000, 100_000)
 """To aim at: twice the 64 windows that are needed, and no more than an evaluation reads in seconds."""
@@ -101,7 +101,9 @@ def files(found: Sequence[Source]) -> dict[str, str]:
 def _fit(folder: str, taken: Collection[str]) -> str:
     """The folder's name as a source may be called, and as none of `taken` is."""
     name = re.sub(r"[^a-z0-9.]+", "-", folder.lower()).lstrip("-.0123456789")
-    name = re.sub(r"\.{2,}", ".", name)[: LONGEST_NAME - 4].rstrip("-.") or "text"
+    name = re.sub(r"\.{2,}", ".", name)[: LONGEST_NAME - 8].rstrip("-.") or "text"
+    if yamlfile.read(f"name: {name}".encode(), "name").value != {"name": name}:  # `null`, `true`
+        name += "-text"
     assert schema.is_name(name)
     free = (each for each in (name, *(f"{name}-{n}" for n in range(2, 1000))) if each not in taken)
     return next(free)

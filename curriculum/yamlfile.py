@@ -40,7 +40,7 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066
 _INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*")
 _BASED = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
 _DECIMAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE](?P<exponent>[-+]?[0-9]+))?")
-_BEFORE_COMMA = re.compile(r"\d+,$", re.ASCII)
+_BEFORE_COMMA = re.compile(r"(?<![\w.])\d+,$", re.ASCII)
 _TO_THE_NEXT_VALUE = re.compile(r"\d+(?:,\d+)+[^,}\]#]*", re.ASCII)
 _LONGEST_GUESS: Final = 32
 _LACKS_COLON = re.compile(r"(?P<key>[a-z_]+)(?P<between>:|\s+)(?P<value>\S.*)")
@@ -200,7 +200,12 @@ class _Builder:
             self._refuse_number_with_comma(event, spot)
         if plain and not isinstance(self._scalar(key, spot), str):
             kind = "empty" if key == "" else f"`{_short(key)}`, not text"
-            self._refuse(f"a key is {kind}", spot, f'put it in quotes: "{_short(key)}"')
+            line = self.lines[spot[0]]
+            before, behind = line[: spot[1]].rstrip(), line[spot[1] + len(event.value) :].lstrip()
+            hint = f'put it in quotes: "{_short(key)}"'
+            if key[:1].isdigit() and before.endswith(",") and not behind.startswith(":"):
+                hint = "a comma ends a value here: a number has none, as in `40000`, `40_000` or `40k`"
+            self._refuse(f"a key is {kind}", spot, hint)
         self._quoted(key, spot)
         if key in mapping:
             first = self.keys[*path, key]
@@ -344,6 +349,9 @@ def _not_yaml(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Confi
     elif "mapping values" in problem and (first := _only_line_before(lines, spot[0])) is not None:
         spot = (first, 0)
         hint = _with_colon(lines[first])
+    elif "mapping values" in problem and re.match(r"[a-z_]+ +[{\[]", line):
+        spot = (spot[0], 0)
+        hint = _with_colon(line)
     elif "mapping values" in problem:
         hint = "a text that holds `: ` needs quotes; or this line and the one above are indented differently"
     elif "cannot start any token" in problem:

@@ -118,14 +118,14 @@ class WandB:
 
 
 class Trackio:
-    """One local database for all runs of a size, in `runs/SIZE/trackio/`, unless TRACKIO_DIR says otherwise.
+    """One local database for all runs of a size, in `runs/SIZE/.trackio/`, unless TRACKIO_DIR says otherwise.
 
     Runs of several stages may write to it at once: trackio locks it, and on a network's file system, where locks
     cannot be trusted, puts files of their own beside it.
     """
 
     def __init__(self, about: About) -> None:
-        os.environ.setdefault("TRACKIO_DIR", str(about.folder.parents[1] / "trackio"))
+        os.environ.setdefault("TRACKIO_DIR", str(about.folder.parents[1] / ".trackio"))
         import trackio
 
         self.done = about.reached

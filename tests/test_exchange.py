@@ -366,6 +366,9 @@ def test_an_export_to_where_nothing_can_be_written_is_refused_before_any_work(
     assert refused.returncode == 2
     assert why in refused.stderr
     assert "preparing" not in refused.stdout + refused.stderr
+    unknown = curriculum(finished, "export", "nobody", "--to", str(tmp_path / "new/model"), check=False)
+    assert "unknown curriculum" in unknown.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_import_writes_its_file_once_and_names_a_directory_elsewhere_in_full(

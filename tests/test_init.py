@@ -242,7 +242,7 @@ def test_every_file_of_a_project_for_text_names_its_schema_and_fits_it(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "folder", ["Help Topics (1)", "2024", "..x..y", "данные", "a" * 200, "-", "a.", "blend"]
+    "folder", ["Help Topics (1)", "2024", "..x..y", "данные", "a" * 200, "-", "a.", "blend", "null", "True"]
 )
 def test_a_folder_s_name_is_made_fit_for_a_source(folder: str, tmp_path: Path) -> None:
     one = documents(tmp_path / folder, 50, 10_000)

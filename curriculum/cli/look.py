@@ -121,7 +121,13 @@ def compare(
         left = tuple(f"{gap}: not measured" for gap in evaluation.gaps(request, comparison))
     found = marks.marks(comparison)
     tasks = benchmarks.side_by_side(project, comparison)
-    notes = [*rows_apart(comparison), *comparison.mismatches(), *tasks.mismatches(), *left]
+    notes = [
+        *rows_apart(comparison),
+        *comparison.changed,
+        *comparison.mismatches(),
+        *tasks.mismatches(),
+        *left,
+    ]
     path = svg or project.file_about(size, "compare", names, ".svg")
     durable.make_directory(path.parent)
     title = f"{', '.join(names)}: size {size}"

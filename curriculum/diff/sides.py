@@ -11,7 +11,7 @@ from curriculum.diff.clock import Lineage, Stretch, stretches
 from curriculum.errors import NotFound
 from curriculum.lineage import legs_to, parse_address
 from curriculum.plan import StagePlan
-from curriculum.planner import Compiled, compile_legs
+from curriculum.planner import compile_legs
 from curriculum.project import Project
 
 
@@ -77,29 +77,20 @@ class Ran:
 def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[Ran, ...]] | None:
     """`name`'s files, and beside them the plans of its stages that have begun; None when none has."""
     compiled, _ = compile_with_texts(project, name, size)
-    begun = _begun(project, compiled)
+    begun = [
+        found
+        for stage, found in zip(compiled.stages, runs.begun(project, compiled), strict=False)
+        if found[0] is stage
+    ]
     if not begun:
         return None
-    ran = []
-    stored = []
-    for stage, plan in zip(compiled.stages, begun, strict=False):
+    ran, stored, files = [], [], []
+    for stage, plan, asked in begun:
         folder = runs.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder / "checkpoints")
         ran.append(Ran(stage.name, last.position if last else None, (folder / runs.DONE).exists()))
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
         stored.append(Stretch(stage.name, plan, stage.stop if leaves_early else plan.end))
-    files = tuple(
-        Stretch(stage.name, stage.plan.with_text_of(plan), stage.stop)
-        for stage, plan in zip(compiled.stages, begun, strict=False)
-    )
-    return Side(f"what ran of {name}", tuple(stored)), Side(f"the files of {name}", files), tuple(ran)
-
-
-def _begun(project: Project, compiled: Compiled) -> list[StagePlan]:
-    plans = []
-    for stage in compiled.stages:
-        path = runs.stage_folder(project, compiled, stage) / runs.PLAN
-        if not path.exists():
-            break
-        plans.append(StagePlan.load(path))
-    return plans
+        files.append(Stretch(stage.name, asked, stage.stop))
+    sides = Side(f"what ran of {name}", tuple(stored)), Side(f"the files of {name}", tuple(files))
+    return *sides, tuple(ran)

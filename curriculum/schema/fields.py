@@ -144,6 +144,9 @@ def name(value: Any) -> str:
     if isinstance(value, str) and is_name(value):
         return value
     hint = f"a name is a-z, then a-z, 0-9, `.` and `-`; no `..`, and {LONGEST_NAME} characters at most"
+    key, blank, rest = value.strip().partition(" ") if isinstance(value, str) else ("", "", "")
+    if blank and is_name(key):
+        hint = f"did you mean `{key}: {shortened(rest)}`? a colon and a blank stand behind a key"
     raise Refusal(f"must be a name, not {seen(value)}", hint)
 
 

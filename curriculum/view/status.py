@@ -77,7 +77,7 @@ def _stage(stage: Stage) -> Text:
     if stage.state == PLANNED:
         line.append(f"  {show_count(stage.starts_at)} to {show_exact(stage.ends_at)}", style="dim")
     elif stage.state == DONE:
-        line.append(f"  at {show_exact(stage.ends_at)}")
+        line.append(f"  at {show_exact(stage.position)}")
     else:
         line.append(
             f" at {show_exact(stage.position)} of {show_exact(stage.ends_at)}, "

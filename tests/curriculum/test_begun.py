@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -333,3 +334,33 @@ def test_text_that_is_not_here_makes_no_difference_to_diff(project: Path, curric
     shutil.rmtree(project / "data")
     assert "nothing differs" in curriculum(project, "diff", "variant").stdout
     assert not curriculum(project, "batch", "variant", "--step", "30").stderr
+
+
+def test_a_stage_that_grew_from_another_trunk_is_noticed_by_everybody(
+    project: Path, curriculum: Curriculum
+) -> None:
+    stored = plan(project, "variant/continual")
+    assert stored.parent is not None
+    other = replace(stored, parent=replace(stored.parent, fingerprint="0" * 64))
+    other.save(project / "runs/full/variant/continual/plan.json", replace=True)
+    for words in (["run", "variant", "--dry-run"], ["run", "variant"], ["compare", "trunk", "variant"]):
+        refused = curriculum(project, *words, check=False)
+        assert refused.returncode == 2, words
+        assert "the history before" in flat(refused.stderr)
+    assert "the history before" in curriculum(project, "status", "variant").stdout
+    shutil.rmtree(project / "data")  # nor does it hide behind text that is not here
+    refused = curriculum(project, "compare", "trunk", "variant", check=False)
+    assert "what it grew from was trained anew since" in flat(refused.stderr)
+
+
+def test_after_a_done_stage_was_lengthened_status_and_batch_tell_where_it_really_ended(
+    project: Path, curriculum: Curriculum
+) -> None:
+    edit(project, "stages/trunk.yaml", "until: 6144", "until: 7168")
+    assert "basic  done  at 6,144" in curriculum(project, "status", "trunk").stdout
+    refused = curriculum(project, "batch", "trunk", "--step", "25", check=False)
+    assert refused.returncode == 2
+    assert (
+        "no stage takes step 25: `trunk/basic` was trained up to step 23, and by the files `trunk/continual` begins "
+        "with step 28"
+    ) in flat(refused.stderr)

@@ -217,6 +217,26 @@ def test_a_run_whose_files_were_edited_since_is_not_shown_under_the_new_plan_s_n
     assert "hint:" in refused.stderr
 
 
+def test_what_was_measured_past_the_last_checkpoint_of_a_stage_that_was_edited_there_is_left_out(
+    copy: Path, curriculum: Curriculum
+) -> None:
+    stage = copy / "runs/full/control/cooldown"
+    (stage / "DONE").unlink()
+    shutil.rmtree(stage / "checkpoints" / f"g0-{12288:016d}")
+    saved = checkpoints.found(stage / "checkpoints")[-1].position
+    before = {point for point in comparison(copy).measured if point.stage == "control/cooldown"}
+    assert max(point.position for point in before) > saved
+    path = copy / "stages/control.yaml"
+    path.write_text(path.read_text().replace("until: 12288", "until: 13312"))
+    found = comparison(copy)
+    assert {p for p in found.measured if p.stage == "control/cooldown"} == {
+        p for p in before if p.position <= saved
+    }
+    (line,) = found.changed
+    assert f"what it measured after {saved:,} tokens is left out" in line
+    assert line in " ".join(curriculum(copy, "compare", *NAMES, "--no-fill").stdout.split())
+
+
 def test_text_that_is_not_here_is_no_other_plan(copy: Path) -> None:
     before = comparison(copy)
     shutil.rmtree(copy / "data")

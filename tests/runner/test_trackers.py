@@ -127,7 +127,7 @@ def wandb(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def trackio(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """A stage's run in the database that all runs of the size share."""
-    runs = {name: rows for name, _, rows in trackio_runs(folder.parents[1] / "trackio")}
+    runs = {name: rows for name, _, rows in trackio_runs(folder.parents[1] / ".trackio")}
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in runs["/".join(folder.parts[-2:])]:
         for key, value in row.items():
@@ -183,7 +183,7 @@ def test_all_trackers_together_show_every_figure_once_and_change_no_bit(
     assert done.returncode == 0, done.stderr
     for name in READERS:
         check_curves(small_project, name)
-    shared = trackio_runs(small_project / "runs" / "full" / "trackio")
+    shared = trackio_runs(small_project / "runs" / "full" / ".trackio")
     assert [name for name, _, _ in shared] == list(STAGES)  # in one project, where they can be overlaid
     assert weights(small_project) == undisturbed
     assert [str(path) for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
@@ -269,7 +269,7 @@ def test_a_stage_begun_anew_is_a_run_of_its_own_in_trackio_and_one_that_goes_on_
     folder.mkdir()
     attempt(0)
     steps = [
-        [row["step"] for row in rows] for _, _, rows in trackio_runs(tmp_path / "runs" / "full" / "trackio")
+        [row["step"] for row in rows] for _, _, rows in trackio_runs(tmp_path / "runs" / "full" / ".trackio")
     ]
     assert steps == [[0, 256], [0]]
 
