@@ -282,16 +282,19 @@ def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:
     return document.key_place(entry) if len(entry) == 2 else document.place(entry)
 
 
-def check_folders(texts: Texts) -> None:
+def check_folders(texts: Texts, *, planned: bool = False) -> None:
     """Refuse a local folder that is to be read and is not there, or in which no file matches: DataError at its line.
 
-    Nothing is opened, and of each folder only a glance is taken.
+    Nothing is opened, and of each folder only a glance is taken. What is only `planned` may lie on another machine:
+    then a source that declares its tokens needs no folder here.
     """
     project = texts.project
     unprepared = {dataset for dataset in texts.datasets() if texts.manifest(dataset) is None}
     if texts.loaded_tokenizer is None and texts.compiled.tokenizer in project.sources.tokenizers:
         unprepared.update(project.sources.tokenizers[texts.compiled.tokenizer].train or ())
     for dataset in sorted(unprepared):
+        if planned and project.sources.sources[dataset].tokens is not None:
+            continue
         read = project.sources.sources[dataset].reading()
         try:
             provenance.check_local(read, str(project.root))

@@ -22,10 +22,10 @@ QUEUED, FAILED = queued.QUEUED, queued.FAILED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A checkpoint on disk, what a person writes for it in a command, and the curricula whose pin keeps it."""
+    """A checkpoint on disk, at a scaled size what a person writes for it, and the curricula whose pin keeps it."""
 
     position: int
-    address: str
+    address: str | None
     generation: int
     pinned_by: tuple[str, ...]
 
@@ -220,7 +220,9 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         checkpoints=tuple(
             Kept(
                 position=c.position,
-                address=str(runs.address_at(stage.setting, stage.plan, c.position, compiled.scale)),
+                address=str(runs.address_at(stage.setting, stage.plan, c.position, compiled.scale))
+                if compiled.scaled
+                else None,
                 generation=c.generation,
                 pinned_by=pins.get(c.position, ()),
             )

@@ -53,6 +53,17 @@ def test_a_folder_that_is_not_there_is_refused_by_plan_and_by_run_before_anythin
     curriculum(small_project, "plan", "trunk", *FULL)  # the tokenizer is there, and nothing else reads it
 
 
+def test_text_that_lies_on_another_machine_can_be_planned_where_its_tokens_are_declared(
+    small_project: Path, curriculum: Curriculum
+) -> None:
+    path = small_project / "sources.yaml"
+    told = path.read_text().replace("{folder: texts/code}", "{folder: /cluster/code}, tokens: 100k")
+    path.write_text(told.replace("{folder: texts/prose}", "{folder: /cluster/prose}, tokens: 100k"))
+    curriculum(small_project, "plan", "variant", *FULL)
+    refused = curriculum(small_project, "prepare", "variant", *FULL, check=False)
+    assert "the folder `/cluster/code` does not exist" in refused.stderr
+
+
 def test_a_tokenizer_that_falls_short_is_refused_where_its_vocab_size_stands_and_the_number_said_is_right(
     small_project: Path, curriculum: Curriculum
 ) -> None:

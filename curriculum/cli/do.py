@@ -93,7 +93,7 @@ def plan(
     project = open_project()
     read = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
     for _, texts in read:
-        corpora.check_folders(texts)
+        corpora.check_folders(texts, planned=True)
     both = [(with_notes(project, compiled), texts) for compiled, texts in read]
     compiled, texts = both[0]
     if svg is not None or len(both) > 1:
@@ -228,7 +228,7 @@ def run(
     )
     if dry_run:
         compiled, texts = compiled_with_texts(project, name, size)
-        corpora.check_folders(texts)
+        corpora.check_folders(texts, planned=True)
         for line in orchestrator.outline(request, compiled):
             print(line)
         return

@@ -111,10 +111,10 @@ def _stage(stage: Stage) -> Text:
     return line
 
 
-def _kept(position: int, address: str) -> str:
-    """Where a checkpoint lies; with what `branch` and `export` call it, unless the two say the same."""
-    shown, (_, at, full_size) = show_count(position), address.partition("@")
-    return shown if not at or full_size == shown else f"{shown} as @{full_size}"
+def _kept(position: int, address: str | None) -> str:
+    """Where a checkpoint lies; at a scaled size also what `branch` and `export` call it, inside a stage."""
+    at = (address or "").partition("@")[2]
+    return show_count(position) + (f" as @{at}" if at else "")
 
 
 def _percent(part: int, whole: int) -> str:

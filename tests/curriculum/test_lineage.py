@@ -189,7 +189,7 @@ def test_the_legs_to_an_address_end_there(write: Write) -> None:
     ("address", "says"),
     [
         ("v1.1@3T", "from 0 to 2T"),
-        ("v1.1/basic@1.6T", "`v1.1/basic` runs from 0 to 1.5T"),
+        ("v1.1/basic@1.6T", "outside `v1.1/basic`, which runs from 0 to 1.5T"),
         ("v1.1@0", "from 0 to 2T"),
     ],
 )
