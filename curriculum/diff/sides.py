@@ -8,7 +8,7 @@ from pathlib import Path
 from curriculum import checkpoints, runs, schema, yamlfile
 from curriculum.corpora import Texts, compile_with_texts
 from curriculum.diff.clock import Lineage, Stretch, stretches
-from curriculum.errors import NotFound
+from curriculum.errors import NotFound, PlanError
 from curriculum.lineage import legs_to, parse_address
 from curriculum.plan import StagePlan
 from curriculum.planner import compile_legs
@@ -67,11 +67,15 @@ def side(project: Project, asked: str, size: str) -> Side:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A begun stage: how far it is saved, in tokens, None while nothing is."""
+    """A begun stage: how far it is saved, in tokens, None while nothing is.
+
+    `regrown` is whether what it grew from was trained anew since, so that the two no longer belong together.
+    """
 
     stage: str
     saved: int | None
     done: bool
+    regrown: bool
 
 
 def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[Ran, ...]] | None:
@@ -85,12 +89,24 @@ def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side
     if not begun:
         return None
     ran, stored, files = [], [], []
+    known: dict[str, StagePlan] = {}
     for stage, plan, asked in begun:
         folder = runs.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder / "checkpoints")
-        ran.append(Ran(stage.name, last.position if last else None, (folder / runs.DONE).exists()))
+        regrown = stage.parent is not None and _regrown(plan, known.get(stage.parent.name))
+        ran.append(Ran(stage.name, last.position if last else None, (folder / runs.DONE).exists(), regrown))
+        known[stage.name] = plan
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
         stored.append(Stretch(stage.name, plan, stage.stop if leaves_early else plan.end))
         files.append(Stretch(stage.name, asked, stage.stop))
     sides = Side(f"what ran of {name}", tuple(stored)), Side(f"the files of {name}", tuple(files))
     return *sides, tuple(ran)
+
+
+def _regrown(plan: StagePlan, before: StagePlan | None) -> bool:
+    if plan.parent is None or before is None:
+        return False
+    try:
+        return before.history(plan.start) != plan.parent.fingerprint
+    except PlanError:  # it has no step boundary there any more
+        return True

@@ -111,5 +111,6 @@ def _consequences(compared: Comparison, ran: Sequence[Ran]) -> list[RenderableTy
     lines: list[RenderableType] = []
     for stage in ran:
         saved = f"saved up to {show_exact(stage.saved)}" if stage.saved is not None else "nothing saved yet"
-        lines.append(Text(f"{stage.stage}: {'done' if stage.done else 'begun'}, {saved}"))
+        regrown = "; what it grew from was trained anew since" if stage.regrown else ""
+        lines.append(Text(f"{stage.stage}: {'done' if stage.done else 'begun'}, {saved}{regrown}"))
     return lines

@@ -348,6 +348,10 @@ def test_a_stage_that_grew_from_another_trunk_is_noticed_by_everybody(
         assert refused.returncode == 2, words
         assert "the history before" in flat(refused.stderr)
     assert "the history before" in curriculum(project, "status", "variant").stdout
+    said = curriculum(project, "diff", "variant").stdout
+    assert "variant/continual: begun, saved up to 8,192; what it grew from was trained anew since" in flat(
+        said
+    )
     shutil.rmtree(project / "data")  # nor does it hide behind text that is not here
     refused = curriculum(project, "compare", "trunk", "variant", check=False)
     assert "what it grew from was trained anew since" in flat(refused.stderr)
