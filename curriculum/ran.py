@@ -108,7 +108,7 @@ def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[st
     And a line for every stage that is concerned, with what is shown of it.
     """
     departed, lines = saved_departures(project, compiled)
-    stages = []
+    stages: list[CompiledStage] = []
     for stage in compiled.stages:
         departure = departed.get(stage.name)
         if departure is not None and departure.ahead:
@@ -118,6 +118,9 @@ def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[st
             stored = departure.stored
             early = stage.stop < stage.plan.end and stage.stop <= stored.end
             stage = replace(stage, plan=stored, stop=stage.stop if early else stored.end)
+        if stages and stage.plan.start != stages[-1].stop:  # it cannot be trained behind what was
+            lines.append(f"`{stage.name}` would begin elsewhere than that ended, and is not shown")
+            break
         stages.append(_with_its_text(project, compiled, stage))
     return replace(compiled, stages=tuple(stages)), tuple(lines)
 

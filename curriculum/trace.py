@@ -21,15 +21,6 @@ def stage_of(compiled: Compiled, step: int) -> CompiledStage:
         if stage.plan.first_step <= step < stage.plan.first_step + stage.steps_run:
             return stage
     last = compiled.stages[-1]
-    before = [s for s in compiled.stages if s.plan.first_step <= step]
-    after = [s for s in compiled.stages if s.plan.first_step > step]
-    if before and after:  # only where a stage was trained to another end than the files give it now
-        raise NotFound(
-            f"no stage takes step {step:,}: `{before[-1].name}` was trained up to step "
-            f"{before[-1].plan.first_step + before[-1].steps_run - 1:,}, and by the files `{after[0].name}` "
-            f"begins with step {after[0].plan.first_step:,}",
-            hint=f"`curriculum diff {compiled.curriculum}` shows what was changed",
-        )
     raise NotFound(
         f"`{compiled.curriculum}` has no step {step:,}",
         hint=f"its steps are 0 to {last.plan.first_step + last.steps_run - 1:,}",
