@@ -96,9 +96,9 @@ class Project:
                 f"`stages/{name}.yaml` exists already; nothing was written",
                 hint="take another name, or edit that file",
             )
-        for folder in self.runs_of(name):
+        if folders := self.runs_of(name):
             raise ConfigError(
-                f"`{folder.relative_to(self.root).as_posix()}` holds the run of another `{name}`, whose stage file "
+                f"`{folders[0].relative_to(self.root).as_posix()}` holds the run of another `{name}`, whose stage file "
                 "is gone; nothing was written",
                 hint="take another name, or move that folder out of runs/",
             )

@@ -106,9 +106,9 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
                     f"`{name}` still needs what it pins: there is `{_file(project, name)}`",
                     hint="move that file out of stages/ first, if nobody needs it",
                 )
-            for run in project.runs_of(name):
+            if left := project.runs_of(name):
                 raise PlanError(
-                    f"`{name}` still needs what it pins: there is `{run.relative_to(project.root).as_posix()}`",
+                    f"`{name}` still needs what it pins: there is `{left[0].relative_to(project.root).as_posix()}`",
                     hint="move that folder out of runs/ first, if nobody needs it",
                 )
             released[f"{folder.parent.name}/{folder.name}"] = checkpoints.unpin(folder, name)

@@ -294,7 +294,8 @@ def _attempts(folder: Path, left: int | None) -> tuple[Attempt, ...]:
         position = (outcome or {}).get("position")
         at = position if isinstance(position, int) else None
         past = left is not None and at is not None and at > left
-        if come if kind == TRAINING else past:
+        left_out = come if kind == TRAINING else past
+        if left_out:
             continue
         come |= kind == TRAINING and (past or at == left)
         found.append(Attempt(path.name, kind, word, at, environment))
