@@ -191,10 +191,10 @@ def test_a_project_for_two_folders_of_text_trains_as_it_was_written(tmp_path: Pa
 
 
 SIZES = {  # documents, bytes of each
-    "the least there may be": (8, 10_000),
+    "the least there may be": (20, 4_100),
     "many small ones": (2000, 500),
     "some megabytes": (300, 10_000),
-    "few large ones": (10, 20_000_000),
+    "few large ones": (20, 20_000_000),
     "a corpus": (1000, 100_000_000),
 }
 
