@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from texts import WORDS
 
 from curriculum.errors import DataError
 from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest
@@ -19,21 +20,6 @@ from curriculum.tokenizer import Tokenizer
 from runner.prepare import prepare, train_tokenizer
 
 LENGTH = 16
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "that",
-    "state",
-    "people",
-    "year",
-    "law",
-    "country",
-    "congress",
-    "peace",
-]
 
 
 @pytest.fixture(scope="module")
