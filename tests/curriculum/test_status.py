@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -18,12 +19,15 @@ from typing import Any
 
 import pytest
 from conftest import write_small_project
+from rich.console import Console
 from terminal import on_a_terminal
 
 from curriculum import checkpoints, durable, ledger
 from curriculum.following import Lines, Training, last_line
 from curriculum.project import Project
+from curriculum.scaffold import init
 from curriculum.standing import standing
+from curriculum.view.status import standing_view
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")
@@ -143,6 +147,19 @@ a trunk of three stages
 └── cooldown  planned  9.216k to 12,288
 18.43k tokens to train, 12.29k done (66.6%), 6.144k spared by sharing trunks
 """
+
+
+def test_at_a_scaled_size_a_kept_checkpoint_bears_the_position_that_takes_it_in_a_command(
+    tmp_path: Path,
+) -> None:
+    init(tmp_path / "p")
+    saved = tmp_path / "p/runs/rehearsal/v1.1/basic/checkpoints"
+    for position in (1_200_128, 1_501_184):
+        (saved / checkpoints.name(0, position)).mkdir(parents=True)
+        (saved / checkpoints.name(0, position) / checkpoints.MANIFEST).write_text("{}")
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(standing_view(standing(Project(tmp_path / "p"), "rehearsal", "v1.1")))
+    assert "kept at 1.2M as @1.2T, 1.501M" in console.export_text()
 
 
 @pytest.mark.parametrize("columns", [80, 140, None])
