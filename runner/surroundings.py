@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import json
 import platform
 from collections.abc import Mapping
@@ -17,22 +15,9 @@ from curriculum import durable
 from curriculum.errors import RunFailed
 from curriculum.job import Machine, TrainJob
 from curriculum.telling import ENVIRONMENT, differences
-from runner import hardware
+from runner import code_digest, hardware
 from runner.distributed import Ranks
 
-TRAINING_CODE = (
-    *(
-        f"curriculum/{name}.py"
-        for name in ("mixing", "passes", "permutation", "plan", "readings", "schedule")
-    ),
-    "curriculum/shards/*.py",
-    *(
-        f"runner/{name}.py"
-        for name in ("assembly", "attention", "checkpoint", "data", "determinism", "distributed", "exactness")
-    ),
-    *(f"runner/{name}.py" for name in ("loss", "model", "optim", "sharding", "state", "step", "train")),
-)
-"""What decides which bits a step computes; of everything else an edit is on record and not asked about."""
 ASKED = {"torch", "numpy", "processor", "device", "training_code"}
 
 
@@ -63,8 +48,8 @@ def write(attempt: Path, told: Mapping[str, Any]) -> None:
 def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
     """Versions and hardware that the bits of an attempt depend on."""
     return {
-        "code": code_digest(),
-        "training_code": training_code_digest(),
+        "code": code_digest.of_everything(),
+        "training_code": code_digest.of_training(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -80,48 +65,6 @@ def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
         "attention": machine.attention,
         "compile": machine.compile,
     }
-
-
-def code_digest() -> str:
-    """SHA-256 over every source file of the two packages, so that an edit between two attempts is on record."""
-    import curriculum
-    import runner
-
-    roots = [Path(package.__path__[0]) for package in (curriculum, runner)]
-    return durable.digest(
-        {
-            f"{root.name}/{path.relative_to(root)}": durable.sha256_file(path)
-            for root in roots
-            for path in sorted(root.rglob("*.py"))
-        }
-    )
-
-
-@functools.cache
-def training_code_digest() -> str:
-    """SHA-256 over what the source files that compute a step say, without their comments and docstrings."""
-    import curriculum
-    import runner
-
-    roots = {package.__name__: Path(package.__path__[0]) for package in (curriculum, runner)}
-    return durable.digest(
-        {
-            f"{package}/{path.relative_to(roots[package])}": _meaning(path)
-            for package, pattern in (name.split("/", 1) for name in TRAINING_CODE)
-            for path in sorted(roots[package].glob(pattern))
-        }
-    )
-
-
-def _meaning(path: Path) -> str:
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return durable.digest(ast.unparse(tree))
 
 
 def check(stage: str, differing: Mapping[str, list[Any]], device: str, *, accept: bool) -> list[str]:
@@ -153,4 +96,9 @@ def changed(attempt: Path, told: Mapping[str, Any]) -> dict[str, list[Any]]:
         known = json.loads(durable.read_bytes(max(before)))
     except ValueError:
         return {}
-    return {key: [known[key], value] for key, value in told.items() if key in known and known[key] != value}
+    differing = {
+        key: [known[key], value] for key, value in told.items() if key in known and known[key] != value
+    }
+    if code_digest.equivalent(*differing.get("training_code", ["", ""])):
+        del differing["training_code"]
+    return differing

@@ -1,0 +1,117 @@
+"""SHA-256 digests of the source code: of all of it, and of what computes a training step, by name and not by path.
+
+A stage records the digest of the training code that it was trained with. Going on with other training code is asked
+about, since the bits may differ. `EQUIVALENT` lists the digests between which code was moved or renamed and nothing
+that a step computes changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from pathlib import Path
+
+from curriculum import durable
+
+TRAINING_CODE: dict[str, str] = {
+    "mixing": "curriculum/mixing.py",
+    "permutation": "curriculum/permutation.py",
+    "source order": "curriculum/passes.py",
+    "learning rate": "curriculum/schedule.py",
+    "stage plan": "curriculum/plan.py",
+    "lookup": "curriculum/readings.py",
+    "dataset": "curriculum/shards/reader.py",
+    "dataset manifest": "curriculum/shards/format.py",
+    "shard": "curriculum/shards/mapped.py",
+    "token files": "curriculum/shards/foreign.py",
+    "dataloader": "runner/data.py",
+    "model": "runner/model.py",
+    "attention": "runner/attention.py",
+    "loss": "runner/loss.py",
+    "model on devices": "runner/assembly.py",
+    "sharding": "runner/sharding.py",
+    "ranks": "runner/distributed.py",
+    "canonical sums": "runner/exactness.py",
+    "determinism": "runner/determinism.py",
+    "checkpoint tensors": "runner/checkpoint.py",
+    "optimizer": "runner/optim.py",
+    "train state": "runner/state.py",
+    "train step": "runner/step.py",
+    "train loop": "runner/train.py",
+}
+"""What decides which bits a step computes, by names that outlive a move; other edits are only recorded."""
+
+EQUIVALENT: tuple[frozenset[str], ...] = (
+    frozenset(
+        {
+            "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
+            "3b36d30611f3b6ac12bdd4d8d0616b000bd16238cbf21c47562b833ea6abecce",
+        }
+    ),
+)
+"""Sets of training-code digests that compute the same bits; this version's own digest is in the last.
+
+A change that moves or renames training code replaces this version's digest there. A change of what a step computes
+begins a new set: a stage that was trained by the older code then asks for consent before it continues.
+"""
+
+
+def equivalent(one: str, other: str) -> bool:
+    """Whether two training-code digests are listed as computing the same bits."""
+    return any({one, other} <= digests for digests in EQUIVALENT)
+
+
+def of_everything() -> str:
+    """The digest of every source file of the two packages, so that any edit between two attempts is on record."""
+    return durable.digest(
+        {
+            f"{name}/{path.relative_to(root)}": durable.sha256_file(path)
+            for name, root in _roots().items()
+            for path in sorted(root.rglob("*.py"))
+        }
+    )
+
+
+@functools.cache
+def of_training() -> str:
+    """The digest of what the files of `TRAINING_CODE` say, by their names there."""
+    roots = _roots()
+    files = {name: path.split("/", 1) for name, path in TRAINING_CODE.items()}
+    return durable.digest(
+        {name: meaning((roots[package] / path).read_bytes()) for name, (package, path) in files.items()}
+    )
+
+
+def meaning(source: bytes) -> str:
+    """The digest of a module's code without comments, docstrings and the imports of our own packages.
+
+    Those imports only say where a name is defined, so a module that moves leaves its readers' digests as they are.
+    """
+    tree = _WithoutOurImports().visit(ast.parse(source))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return durable.digest(ast.unparse(tree))
+
+
+class _WithoutOurImports(ast.NodeTransformer):
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if (node.module or "").split(".")[0] in _PACKAGES else node
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]  # a block that held nothing but our imports
+        return node
+
+
+_PACKAGES = ("curriculum", "runner")
+
+
+def _roots() -> dict[str, Path]:
+    import curriculum
+    import runner
+
+    return {package.__name__: Path(package.__path__[0]) for package in (curriculum, runner)}
