@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.shards.format import BLOCK_BYTES, Manifest, Shard, Split
 
 LENGTH, BATCH, VOCABULARY, END = 2048, 16, 32_000, 0
@@ -81,7 +81,7 @@ def write(folder: Path, name: str, tokens: int, shards: int, seed: int) -> None:
         provenance={},
         splits={"train": split},
     )
-    durable.write_json(folder / "manifest.json", manifest.to_json())
+    fs.write_json(folder / "manifest.json", manifest.to_json())
 
 
 def tokens_of(folder: Path) -> list[np.ndarray]:

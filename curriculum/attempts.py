@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from curriculum import durable, schema
+from curriculum import fs, schema
 from curriculum import job as jobs
 from curriculum.launchers import local
 from curriculum.planner import Compiled, CompiledStage
@@ -96,7 +96,7 @@ def next_attempt(folder: Path) -> Path:
 
 def fresh_attempt(folder: Path) -> Path:
     """A fresh numbered attempt folder; two processes never get the same one."""
-    durable.make_directory(folder)
+    fs.make_directory(folder)
     number = int(next_attempt(folder).name)
     while True:
         path = folder / f"{number:04d}"
@@ -105,7 +105,7 @@ def fresh_attempt(folder: Path) -> Path:
         except FileExistsError:
             number += 1
             continue
-        durable.sync_directory(folder)
+        fs.sync_directory(folder)
         return path
 
 

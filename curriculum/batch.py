@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable, queued
+from curriculum import fs, queued
 from curriculum import job as jobs
 from curriculum.attempts import fresh_attempt
 from curriculum.errors import CurriculumError, RunFailed
@@ -76,7 +76,7 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
         teller.begins(attempt)
         return Launch(local.begin(steps.command(path), threads=threads, log=attempt / "rank0.log"), attempt)
 
-    with durable.Lock(stage / SUPERVISED, f"`{stage.parent.name}/{stage.name}`"), stop_on_signals() as stop:
+    with fs.Lock(stage / SUPERVISED, f"`{stage.parent.name}/{stage.name}`"), stop_on_signals() as stop:
         return supervise(
             launch,
             stop=stop,
@@ -128,7 +128,7 @@ def _share_of_cores(processes: int) -> int:
 
 def write_outcome(folder: Path, outcome: dict[str, Any]) -> None:
     """Say in the submission's folder how it ended."""
-    durable.write_json(folder / jobs.OUTCOME, outcome, replace=True)
+    fs.write_json(folder / jobs.OUTCOME, outcome, replace=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import checkpoints, durable
+from curriculum import checkpoints, fs
 from curriculum.errors import Busy, Drift
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled
@@ -84,9 +84,9 @@ def _replace(project: Project, compiled: Compiled, departure: Departure) -> None
     """Put the stage's plan in the place of the one that was compared, while nobody supervises or trains it."""
     stage = departure.stage
     folder = stage_folder(project, compiled, stage)
-    watching = durable.Lock(folder / SUPERVISED, f"`{stage.name}`")
+    watching = fs.Lock(folder / SUPERVISED, f"`{stage.name}`")
     watching.acquire(wait_seconds=1.0)
-    with watching, durable.Lock(folder / LOCK, f"`{stage.name}`"):
+    with watching, fs.Lock(folder / LOCK, f"`{stage.name}`"):
         if StagePlan.load(folder / PLAN).fingerprint != departure.stored.fingerprint:
             raise Busy(
                 f"another process has just put another plan for `{stage.name}` in place",
@@ -97,8 +97,8 @@ def _replace(project: Project, compiled: Compiled, departure: Departure) -> None
 
 def _replace_plan(folder: Path, plan: StagePlan) -> None:
     """Keep the old plan under a number and put `plan` in its place; at no instant is there none."""
-    old = durable.read_bytes(folder / PLAN)
+    old = fs.read_bytes(folder / PLAN)
     kept = sorted(folder.glob("plan-*.json"))
-    if not kept or durable.read_bytes(kept[-1]) != old:  # a kill may have come between the two
-        durable.write_bytes(folder / f"plan-{len(kept):03d}.json", old)
+    if not kept or fs.read_bytes(kept[-1]) != old:  # a kill may have come between the two
+        fs.write_bytes(folder / f"plan-{len(kept):03d}.json", old)
     plan.save(folder / PLAN, replace=True)

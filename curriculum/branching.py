@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, ran, runs
+from curriculum import checkpoints, corpora, fs, ran, runs
 from curriculum.errors import PlanError
 from curriculum.lineage import Address, Leg, legs_to, lineage
 from curriculum.planner import Compiled, CompiledStage
@@ -68,11 +68,11 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
         pin = checkpoints.pin(folder, leaves.stop, name) if folder.is_dir() else None
         try:
             checkpoint = runs.branch_point(project, compiled, leaves)
-            durable.write_bytes(path, text.encode())
+            fs.write_bytes(path, text.encode())
         except BaseException:
             if pin is not None and not path.exists():
-                durable.remove(pin)
-                durable.sync_directory(pin.parent)
+                fs.remove(pin)
+                fs.sync_directory(pin.parent)
             raise
     return Branch(
         name=name,

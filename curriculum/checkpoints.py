@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import CheckpointError
 
 PINS = "pins"
@@ -26,7 +26,7 @@ STATE = "state.json"
 INDEX = "tensors.json"
 FORMAT = 1
 _NAME = re.compile(r"g(\d+)-(\d{16,})")
-_ASIDE = re.compile(rf"{re.escape(durable.ASIDE)}(?P<name>g\d+-(?P<position>\d{{16,}}))-[0-9a-f]+")
+_ASIDE = re.compile(rf"{re.escape(fs.ASIDE)}(?P<name>g\d+-(?P<position>\d{{16,}}))-[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,12 +74,12 @@ def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
     files = {
         str(path.relative_to(folder)): {
             "bytes": path.stat().st_size,
-            "sha256": known.get(path.name) or durable.sha256_file(path),
+            "sha256": known.get(path.name) or fs.sha256_file(path),
         }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    durable.write_json(folder / MANIFEST, durable.sealed({"format": FORMAT, "files": files}))
+    fs.write_json(folder / MANIFEST, fs.sealed({"format": FORMAT, "files": files}))
 
 
 def refuse_links(stage_folder: Path) -> None:
@@ -95,7 +95,7 @@ def refuse_links(stage_folder: Path) -> None:
         inside = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
         for each in (path, *inside):
             if each.is_symlink():
-                raise durable.linked(each)
+                raise fs.linked(each)
 
 
 def verify(folder: Path) -> None:
@@ -118,7 +118,7 @@ def _verify_file(folder: Path, file: str, recorded: Mapping[str, Any]) -> None:
     if path.stat().st_size != recorded["bytes"]:
         raise _damaged(folder, f"`{file}` has {path.stat().st_size:,} bytes instead of {recorded['bytes']:,}")
     try:
-        found = durable.sha256_file(path, follow=False)
+        found = fs.sha256_file(path, follow=False)
     except OSError as error:
         raise _damaged(folder, f"`{file}` cannot be read: {error.strerror}") from None
     if found != recorded["sha256"]:
@@ -131,7 +131,7 @@ def state(folder: Path) -> dict[str, Any]:
     try:
         if STATE in files:
             _verify_file(folder, STATE, files[STATE])
-        value: dict[str, Any] = durable.parsed(durable.read_bytes(folder / STATE))
+        value: dict[str, Any] = fs.parsed(fs.read_bytes(folder / STATE))
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
     return value
@@ -159,7 +159,7 @@ def free_bytes(folder: Path) -> int:
 
 def weights_digest(folder: Path) -> str:
     """One digest of all tensor files, for comparing two checkpoints' bytes without loading them."""
-    return durable.digest(
+    return fs.digest(
         {file: entry["sha256"] for file, entry in _manifest(folder).items() if file.endswith(".safetensors")}
     )
 
@@ -167,15 +167,15 @@ def weights_digest(folder: Path) -> str:
 def pin(stage_folder: Path, position: int, by: str) -> Path:
     """Keep the checkpoint at `position` (tokens) for curriculum `by`; a trainer on its way there will take one."""
     folder = stage_folder / PINS / f"{position:016d}"
-    durable.make_directory(folder)
+    fs.make_directory(folder)
     path = folder / f"{by}.json"
-    durable.write_json(path, {"by": by, "position": position}, replace=True)
+    fs.write_json(path, {"by": by, "position": position}, replace=True)
     return path
 
 
-def pinning(stage_folder: Path) -> durable.Lock:
+def pinning(stage_folder: Path) -> fs.Lock:
     """Held while a pin is written together with what it is for, or released because that is gone."""
-    lock = durable.Lock(stage_folder / "pinning", f"what pins checkpoints in `{stage_folder}`")
+    lock = fs.Lock(stage_folder / "pinning", f"what pins checkpoints in `{stage_folder}`")
     lock.acquire(wait_seconds=10.0)
     return lock
 
@@ -185,8 +185,8 @@ def unpin(stage_folder: Path, by: str) -> list[int]:
     positions = [position for position, names in pinned(stage_folder).items() if by in names]
     for position in positions:
         folder = stage_folder / PINS / f"{position:016d}"
-        durable.remove(folder / f"{by}.json")
-        durable.sync_directory(folder)
+        fs.remove(folder / f"{by}.json")
+        fs.sync_directory(folder)
     return positions
 
 
@@ -213,20 +213,20 @@ def discard(checkpoint: Checkpoint) -> bool:
     stage_folder = checkpoint.path.parent.parent
     if checkpoint.position in pinned(stage_folder):
         return False
-    doomed = durable.set_aside(checkpoint.path)
+    doomed = fs.set_aside(checkpoint.path)
     if checkpoint.position in pinned(stage_folder):
-        durable.publish(doomed, checkpoint.path)
+        fs.publish(doomed, checkpoint.path)
         return False
-    durable.remove_tree(doomed)
+    fs.remove_tree(doomed)
     return True
 
 
 def tensors_digest(folder: Path) -> str:
     """One digest of all tensors, whole and by name: the same however many ranks wrote them."""
-    index: dict[str, Any] = json.loads(durable.read_bytes(folder / INDEX))
+    index: dict[str, Any] = json.loads(fs.read_bytes(folder / INDEX))
     headers: dict[str, tuple[int, dict[str, Any]]] = {}
     for file in {part["file"] for entry in index.values() for part in entry["parts"]}:
-        with durable.opened(folder / file) as opened:
+        with fs.opened(folder / file) as opened:
             length = int.from_bytes(opened.read(8), "little")
             headers[file] = (8 + length, json.loads(opened.read(length)))
     found = {}
@@ -236,7 +236,7 @@ def tensors_digest(folder: Path) -> str:
         for part in sorted(entry["parts"], key=lambda part: int(part["rows"][0])):
             begin, header = headers[part["file"]]
             dtype, (first, last) = header[key]["dtype"], header[key]["data_offsets"]
-            with durable.opened(folder / part["file"]) as opened:
+            with fs.opened(folder / part["file"]) as opened:
                 opened.seek(begin + first)
                 left = last - first
                 while left:
@@ -244,30 +244,30 @@ def tensors_digest(folder: Path) -> str:
                     digest.update(block)
                     left -= len(block)
         found[key] = [entry["shape"], dtype, digest.hexdigest()]
-    return durable.digest(found)
+    return fs.digest(found)
 
 
 def sweep(folder: Path) -> None:
     """Remove what a killed save or deletion left behind, and give a checkpoint that was pinned its name again."""
     if not folder.is_dir():
         return
-    durable.settle(folder)
+    fs.settle(folder)
     kept = pinned(folder.parent)
     for path in sorted(folder.iterdir()):
         aside = _ASIDE.fullmatch(path.name)
         if aside and int(aside["position"]) in kept and not (folder / aside["name"]).exists():
-            durable.publish(path, folder / aside["name"])
-        elif path.name.startswith((".tmp-", durable.ASIDE, durable.REMOVED)):
-            durable.remove(path)  # nobody reads such a name: it needs no other first
+            fs.publish(path, folder / aside["name"])
+        elif path.name.startswith((".tmp-", fs.ASIDE, fs.REMOVED)):
+            fs.remove(path)  # nobody reads such a name: it needs no other first
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file, by its name below the folder."""
     try:
-        value = durable.parsed(durable.read_bytes(folder / MANIFEST))
+        value = fs.parsed(fs.read_bytes(folder / MANIFEST))
         if isinstance(value, dict) and value.get("format") != FORMAT:
             raise _damaged(folder, f"its format is {value.get('format')!r}, this version reads {FORMAT}")
-        manifest = durable.unsealed(value, {"format", "files"})
+        manifest = fs.unsealed(value, {"format", "files"})
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"`{MANIFEST}` cannot be read: {error}") from None
     files: dict[str, dict[str, Any]] = manifest["files"]

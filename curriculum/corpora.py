@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, durable, huggingface, schema, sentencepiece
+from curriculum import checkpoints, fs, huggingface, schema, sentencepiece
 from curriculum.errors import CurriculumError, DataError, NotFound, Place, did_you_mean
 from curriculum.plan import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
@@ -206,9 +206,9 @@ def tokenizer_file(project: Project, name: str) -> Path:
         model, published = _stored(project.root / entry.path)
         if model is None:
             return published
-        recipe = durable.sha256_file(model) + (durable.sha256_file(published) if published.is_file() else "")
-        return folder / f"{name}-{durable.digest(recipe)[:8]}" / "tokenizer.json"
-    recipe = durable.digest({"reads": _reads(project, entry), "vocab_size": entry.vocab_size})
+        recipe = fs.sha256_file(model) + (fs.sha256_file(published) if published.is_file() else "")
+        return folder / f"{name}-{fs.digest(recipe)[:8]}" / "tokenizer.json"
+    recipe = fs.digest({"reads": _reads(project, entry), "vocab_size": entry.vocab_size})
     return folder / f"{name}-{recipe[:8]}" / "tokenizer.json"
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, huggingface, imports, modelcard, runs
+from curriculum import checkpoints, corpora, fs, huggingface, imports, modelcard, runs
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
@@ -165,7 +165,7 @@ def check_free(to: Path) -> None:
             hint="an export makes its own directory: name one that is not there",
         )
     try:
-        durable.check_writable(next(folder for folder in to.absolute().parents if folder.exists()))
+        fs.check_writable(next(folder for folder in to.absolute().parents if folder.exists()))
     except OSError as error:
         raise ConfigError(
             f"`{to}` cannot be written: {error.strerror}",

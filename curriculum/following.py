@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, durable, results
+from curriculum import checkpoints, fs, results
 from curriculum.errors import CurriculumError
 
 TAIL_BYTES = 1 << 16
@@ -144,7 +144,7 @@ def beside(folder: Path) -> Beside:
         measured = {}
     at = max(measured, default=None)
     attempts = sorted(p.name for p in (folder / "attempts").glob("*") if p.name.isdigit())
-    holder = durable.holder_of(folder / "lock")
+    holder = fs.holder_of(folder / "lock")
     return Beside(
         holder=dict(holder) if holder is not None else None,
         attempt=attempts[-1] if attempts else None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable, huggingface, schema
+from curriculum import fs, huggingface, schema
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage
 from curriculum.project import Project
@@ -64,7 +64,7 @@ def write(project: Project, made: Import) -> Path:
     """Put the stage file in its place, which must be free."""
     path = project.root / "stages" / f"{made.name}.yaml"
     try:
-        durable.write_bytes(path, made.text.encode())
+        fs.write_bytes(path, made.text.encode())
     except FileExistsError:
         raise ConfigError(f"`stages/{made.name}.yaml` exists already", hint="take another name") from None
     return path

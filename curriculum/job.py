@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import RunFailed
 from curriculum.shards.format import PrepareRequest, TokenizerRequest
 
@@ -198,12 +198,12 @@ _KINDS: dict[str, type[Job]] = {
 def save(job: Job, path: Path) -> None:
     """Write the job file, durably."""
     kind = next(name for name, cls in _KINDS.items() if cls is type(job))
-    durable.write_json(path, {"format": FORMAT, "kind": kind, **asdict(job)})
+    fs.write_json(path, {"format": FORMAT, "kind": kind, **asdict(job)})
 
 
 def load(path: Path) -> Job:
     """Read a job file; RunFailed when this version does not know its format or kind."""
-    value: dict[str, Any] = json.loads(durable.read_bytes(path))
+    value: dict[str, Any] = json.loads(fs.read_bytes(path))
     if value.pop("format") != FORMAT or value["kind"] not in _KINDS:
         raise RunFailed(f"`{path}` is not a job this version knows")
     kind = value.pop("kind")

@@ -6,7 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import fs
 from curriculum import job as jobs
 from curriculum.attempts import Run
 from curriculum.launchers import Launcher, local, nodes
@@ -21,8 +21,8 @@ def leading(request: Run) -> contextlib.AbstractContextManager[object]:
     """Held by the first of several nodes for as long as it leads; Busy when another leads already."""
     if request.machine_entry.nodes == 1 or request.node_rank is None:
         return contextlib.nullcontext()
-    durable.make_directory(_lock(request).parent)
-    lock = durable.Lock(_lock(request), f"leading {request.curriculum} on several nodes")
+    fs.make_directory(_lock(request).parent)
+    lock = fs.Lock(_lock(request), f"leading {request.curriculum} on several nodes")
     lock.acquire(wait_seconds=2.0)  # whoever looks holds it for an instant
     return lock
 
@@ -81,4 +81,4 @@ def _open(request: Run, folder: Path) -> Path | None:
     numbered = sorted(p for p in (folder / "attempts").glob("*") if p.name.isdigit())
     if not numbered or (numbered[-1] / jobs.OUTCOME).exists() or not nodes.announced(numbered[-1]):
         return None
-    return numbered[-1] if durable.holder_of(_lock(request)) is not None else None
+    return numbered[-1] if fs.holder_of(_lock(request)) is not None else None

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import DataError, RunFailed
 from curriculum.plan import StagePlan
 
@@ -33,16 +33,16 @@ class Entry:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Entry:
         """ValueError when the line is not what was written."""
-        return Entry(**durable.unsealed(value, Entry.__dataclass_fields__))
+        return Entry(**fs.unsealed(value, Entry.__dataclass_fields__))
 
 
 def append(stage_folder: Path, entry: Entry) -> None:
     """Add `entry`, durably, unless it is already the last line."""
     entries = read(stage_folder)
     if entries and entries[-1] == entry:
-        durable.settle(stage_folder / LEDGER)
+        fs.settle(stage_folder / LEDGER)
         return
-    durable.append_json_line(stage_folder / LEDGER, durable.sealed(asdict(entry)))
+    fs.append_json_line(stage_folder / LEDGER, fs.sealed(asdict(entry)))
 
 
 def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
@@ -63,20 +63,18 @@ def read(stage_folder: Path) -> list[Entry]:
     """All whole entries, oldest first; DataError naming the line when one was changed since."""
     path = stage_folder / LEDGER
     entries = []
-    for number, line in enumerate(durable.read_json_lines(path), 1):
+    for number, line in enumerate(fs.read_json_lines(path), 1):
         try:
             entries.append(Entry.from_json(line))
         except (ValueError, TypeError) as error:
-            raise durable.damaged_line(path, number, str(error)) from None
+            raise fs.damaged_line(path, number, str(error)) from None
     return entries
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
     """One file of `evaluations/`; DataError when it was changed since it was written."""
     try:
-        return durable.unsealed(
-            json.loads(durable.read_bytes(path)), ("generation", "position", "step", "sets")
-        )
+        return fs.unsealed(json.loads(fs.read_bytes(path)), ("generation", "position", "step", "sets"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"`{path}` is damaged: {error}",
@@ -88,12 +86,12 @@ def cut_back(path: Path, position: int) -> None:
     """Drop lines past `position`, and a torn last line, from a JSON-lines file whose lines bear `position`."""
     if not path.exists():
         return
-    lines = durable.read_json_lines(path)
+    lines = fs.read_json_lines(path)
     try:
         kept = [line for line in lines if line["position"] <= position]
     except (KeyError, TypeError):
         number = next(n for n, line in enumerate(lines, 1) if not isinstance(line.get("position"), int))
-        raise durable.damaged_line(path, number, "it bears no position") from None
-    whole = b"".join(durable.canonical_json(line) + b"\n" for line in kept)
-    if whole != durable.read_bytes(path):
-        durable.write_bytes(path, whole, replace=True)
+        raise fs.damaged_line(path, number, "it bears no position") from None
+    whole = b"".join(fs.canonical_json(line) + b"\n" for line in kept)
+    if whole != fs.read_bytes(path):
+        fs.write_bytes(path, whole, replace=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import benchmarks, checkpoints, durable, exports, harness, runs
+from curriculum import benchmarks, checkpoints, exports, fs, harness, runs
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.cadence import task_positions
@@ -91,12 +91,12 @@ def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequeste
         if asked.again:
             for task, path in wanted.items():
                 if fresh[task].exists():
-                    durable.make_directory(path.parent)
-                    durable.write_bytes(path, fresh[task].read_bytes(), replace=True)
+                    fs.make_directory(path.parent)
+                    fs.write_bytes(path, fresh[task].read_bytes(), replace=True)
         return done
     finally:
         if model.is_dir():
-            durable.remove_tree(model)
+            fs.remove_tree(model)
 
 
 def _folders(project: Project, asked: Asked) -> list[Path]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from curriculum import corpora, durable, ran, results, runs, summary, trace, whereabouts
+from curriculum import corpora, fs, ran, results, runs, summary, trace, whereabouts
 from curriculum.diff import Comparison, compare, sides
 from curriculum.errors import PlanError
 from curriculum.planner import Compiled
@@ -71,7 +71,7 @@ class ProjectTables:
         rows = []
         for stage in compiled.stages:
             path = runs.stage_folder(project, compiled, stage) / "metrics.jsonl"
-            for line in durable.read_json_lines(path) if path.exists() else ():
+            for line in fs.read_json_lines(path) if path.exists() else ():
                 if line["position"] <= stage.stop:
                     rows.append({"stage": stage.name, **_metrics(line, compiled)})
         return rows

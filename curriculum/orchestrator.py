@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, corpora, durable, joining, measuring, queued, submission, taskjobs
+from curriculum import checkpoints, corpora, fs, joining, measuring, queued, submission, taskjobs
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
 from curriculum.begun import check_begun
@@ -97,10 +97,10 @@ def run(request: Run) -> Result:
                 request.listener.skipped(stage)
                 continue
             queued.refuse_if_live(folder, stage.name)
-            durable.make_directory(folder)
+            fs.make_directory(folder)
             # The trainer has a lock of its own, and waits a while for one that was killed or orphaned to let go
             # of it; whoever finds a living `run` at work is told so soon.
-            lock = durable.Lock(folder / SUPERVISED, f"`{stage.name}`")
+            lock = fs.Lock(folder / SUPERVISED, f"`{stage.name}`")
             lock.acquire(wait_seconds=1.0)  # one that was killed may take a moment to be gone
             with lock:
                 outcome = _train(request, compiled, stage, texts, stop)
@@ -274,7 +274,7 @@ def stop(project: Project, name: str, size: str) -> list[str]:
         if (words := submission.stop(folder)) is not None:
             said.append(f"{stage.name}: {words}")
             continue
-        holder = durable.holder_of(folder / LOCK)
+        holder = fs.holder_of(folder / LOCK)
         if holder is None:
             continue
         if holder.get("host") not in (None, socket.gethostname()):

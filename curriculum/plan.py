@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import PlanError
 from curriculum.mixing import Ramp, Tree
 from curriculum.passes import Segment as Segment
@@ -304,7 +304,7 @@ class StagePlan:
             for name, source in value["sources"].items()
             if any(name in blend["weights"] or name in (blend["before"] or {}) for blend in value["blends"])
         }
-        return durable.digest(value)
+        return fs.digest(value)
 
     def with_text_of(self, ran: StagePlan) -> StagePlan:
         """This plan with what only prepared text can tell taken from one of the same stage that ran."""
@@ -330,7 +330,7 @@ class StagePlan:
         value["blends"] = [_fields(blend) for blend in self.blends]
         value["pieces"] = [_fields(piece) for piece in self.pieces]
         value["parent"] = _fields(self.parent) if self.parent else None
-        return json.loads(durable.canonical_json(value))  # type: ignore[no-any-return]
+        return json.loads(fs.canonical_json(value))  # type: ignore[no-any-return]
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> StagePlan:
@@ -363,8 +363,8 @@ class StagePlan:
     def load(path: Path) -> StagePlan:
         """Read a plan file; PlanError when it is not one, or was changed by hand since it was written."""
         try:
-            value = durable.unsealed(
-                durable.parsed(durable.read_bytes(path)),
+            value = fs.unsealed(
+                fs.parsed(fs.read_bytes(path)),
                 {*StagePlan.__dataclass_fields__, "format", "fingerprint"},
             )
             plan = StagePlan.from_json(value)
@@ -382,8 +382,8 @@ class StagePlan:
 
     def save(self, path: Path, *, replace: bool = False) -> None:
         """Write the plan with its fingerprint, durably; an existing one is replaced only when asked, in one step."""
-        value = durable.sealed({**self.to_json(), "fingerprint": self.fingerprint})
-        durable.write_json(path, value, replace=replace)
+        value = fs.sealed({**self.to_json(), "fingerprint": self.fingerprint})
+        fs.write_json(path, value, replace=replace)
 
 
 def _fields(value: Any) -> dict[str, Any]:

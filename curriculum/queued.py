@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, durable
+from curriculum import checkpoints, fs
 from curriculum import job as jobs
 from curriculum.errors import Busy
 from curriculum.launchers import slurm
@@ -55,20 +55,20 @@ class Elsewhere:
 def read(folder: Path) -> Submitted | None:
     """The record of the stage at `folder`; None when nothing was handed to Slurm."""
     try:
-        return Submitted(**json.loads(durable.read_bytes(folder / RECORD)))
+        return Submitted(**json.loads(fs.read_bytes(folder / RECORD)))
     except FileNotFoundError:
         return None
 
 
 def write(folder: Path, submitted: Submitted) -> None:
-    durable.write_json(folder / RECORD, asdict(submitted), replace=True)
+    fs.write_json(folder / RECORD, asdict(submitted), replace=True)
 
 
 def forget(folder: Path) -> None:
     """Remove the record of a job that never began."""
     with contextlib.suppress(FileNotFoundError):
         (folder / RECORD).unlink()
-        durable.sync_directory(folder)
+        fs.sync_directory(folder)
 
 
 def elsewhere(folder: Path) -> Elsewhere | None:
@@ -105,7 +105,7 @@ def elsewhere(folder: Path) -> Elsewhere | None:
 def outcome_of(folder: Path, submitted: Submitted) -> dict[str, Any] | None:
     """What the job wrote when it ended."""
     try:
-        value: dict[str, Any] = json.loads(durable.read_bytes(folder / submitted.folder / jobs.OUTCOME))
+        value: dict[str, Any] = json.loads(fs.read_bytes(folder / submitted.folder / jobs.OUTCOME))
     except (OSError, ValueError):
         return None
     return value

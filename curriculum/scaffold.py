@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from curriculum import durable, layout, starter
+from curriculum import fs, layout, starter
 from curriculum.errors import ConfigError, NotFound
 from curriculum.schema import jsonschema
 
@@ -54,8 +54,8 @@ def write_schemas(project: Path) -> list[Path]:
         )
     written = []
     for name, text in jsonschema.texts().items():
-        durable.make_directory((project / name).parent)
-        durable.write_bytes(project / name, text.encode(), replace=True)
+        fs.make_directory((project / name).parent)
+        fs.write_bytes(project / name, text.encode(), replace=True)
         written.append(project / name)
     return written
 
@@ -64,7 +64,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     """Write a project's files, its schemas and what git is to leave out; refuse before the first is written."""
     _check_room(folder, [*contents, *jsonschema.texts()])
     try:
-        durable.make_directory(folder)
+        fs.make_directory(folder)
     except OSError as error:
         raise ConfigError(
             f"no project can be written into `{folder}`: {error.strerror}", hint="name another folder"
@@ -75,10 +75,10 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     if missing:
         if ignored and not ignored.endswith(b"\n"):
             ignored += b"\n"
-        durable.write_bytes(ignore, ignored + b"\n".join(missing) + b"\n", replace=True)
+        fs.write_bytes(ignore, ignored + b"\n".join(missing) + b"\n", replace=True)
     for name, data in contents.items():
-        durable.make_directory((folder / name).parent)
-        durable.write_bytes(folder / name, data)
+        fs.make_directory((folder / name).parent)
+        fs.write_bytes(folder / name, data)
     return [folder / name for name in contents] + write_schemas(folder)
 
 

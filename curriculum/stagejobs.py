@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import checkpoints, corpora, durable, imports
+from curriculum import checkpoints, corpora, fs, imports
 from curriculum import job as jobs
 from curriculum.attempts import Run, job_machine
 from curriculum.planner import Compiled, CompiledStage, kept_positions
@@ -18,9 +18,9 @@ def ready(request: Run, compiled: Compiled, stage: CompiledStage) -> Path | None
     """
     project = request.project
     folder = stage_folder(project, compiled, stage)
-    durable.make_directory(folder)
+    fs.make_directory(folder)
     if (folder / PLAN).exists():
-        durable.settle(folder / PLAN)
+        fs.settle(folder / PLAN)
     else:
         stage.plan.save(folder / PLAN)
     if stage.parent is None:
@@ -29,7 +29,7 @@ def ready(request: Run, compiled: Compiled, stage: CompiledStage) -> Path | None
         return imports.checkpoint(project, stage.plan.parent.fingerprint)
     parent = stage_folder(project, compiled, stage.parent)
     if stage.parent.stop < stage.parent.plan.end:
-        durable.make_directory(parent)
+        fs.make_directory(parent)
         with checkpoints.pinning(parent):  # `folder` is there: who would release the pin sees that
             checkpoints.pin(parent, stage.parent.stop, stage.setting.curriculum)
     there = checkpoint_at(parent, stage.parent.stop)

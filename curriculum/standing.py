@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import checkpoints, corpora, durable, queued, results, runs, stopping
+from curriculum import checkpoints, corpora, fs, queued, results, runs, stopping
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
 from curriculum.following import last_line
 from curriculum.lineage import parse_address
@@ -187,9 +187,7 @@ def state_of(folder: Path) -> tuple[str, queued.Elsewhere | None]:
     """How the stage at `folder` stands, and the cluster's job for it where that has more to do or failed."""
     finished = (folder / runs.DONE).exists()
     away = None if finished else queued.elsewhere(folder)
-    if durable.holder_of(folder / runs.LOCK) is not None or (
-        away is not None and away.state == queued.RUNNING
-    ):
+    if fs.holder_of(folder / runs.LOCK) is not None or (away is not None and away.state == queued.RUNNING):
         return RUNNING, away
     if finished:
         return DONE, None

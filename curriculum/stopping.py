@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.units import show_exact
 
 PACE = "pace.json"
@@ -36,13 +36,13 @@ class Pace:
 
 
 def write(attempt: Path, pace: Pace) -> None:
-    durable.write_json(attempt / PACE, asdict(pace), replace=True)
+    fs.write_json(attempt / PACE, asdict(pace), replace=True)
 
 
 def of_attempt(attempt: Path) -> Pace | None:
     """What was measured in an attempt; None before its first save."""
     try:
-        return Pace(**durable.parsed(durable.read_bytes(attempt / PACE)))
+        return Pace(**fs.parsed(fs.read_bytes(attempt / PACE)))
     except (OSError, ValueError, TypeError):  # a figure to go by, not one to stop for
         return None
 

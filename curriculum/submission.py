@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import corpora, durable, queued
+from curriculum import corpora, fs, queued
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import ALLOCATION
@@ -59,8 +59,8 @@ def submit(request: Run, compiled: Compiled, texts: corpora.Texts) -> tuple[Hand
             request.listener.skipped(stage)
             handed.clear()  # what follows waits for nothing
             continue
-        durable.make_directory(folder)
-        with durable.Lock(folder / "submit.lock", f"handing {stage.name} to Slurm"):
+        fs.make_directory(folder)
+        with fs.Lock(folder / "submit.lock", f"handing {stage.name} to Slurm"):
             handed.append(_hand(request, compiled, stage, texts, folder, handed))
     return tuple(handed)
 
@@ -77,7 +77,7 @@ def _hand(
     if found is not None and found.live:
         _refuse_too_short(folder, stage, found)
         return Handed(stage.name, found.submitted.job, found.words, fresh=False)
-    holder = durable.holder_of(folder / LOCK)
+    holder = fs.holder_of(folder / LOCK)
     if holder is not None:
         who = f"pid {holder.get('pid')} on {holder.get('host')}"
         raise Busy(
@@ -91,8 +91,8 @@ def _hand(
     after = (before[-1].job,) if before else ()
     batch = _batch(request, stage, place, after)
     entry = request.machine_entry
-    durable.write_json(place / ALLOCATION, _allocation(request))
-    durable.write_bytes(place / "submit.sh", slurm.script(batch, entry).encode())
+    fs.write_json(place / ALLOCATION, _allocation(request))
+    fs.write_bytes(place / "submit.sh", slurm.script(batch, entry).encode())
     try:
         number = slurm.submit(place / "submit.sh")
     except PlanError as error:

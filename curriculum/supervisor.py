@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 from curriculum import job as jobs
 from curriculum.errors import RunFailed
 
@@ -173,7 +173,7 @@ class Signs:
 
 def _outcome(launch: Launch) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = durable.parsed(durable.read_bytes(launch.attempt / jobs.OUTCOME))
+        value: dict[str, Any] = fs.parsed(fs.read_bytes(launch.attempt / jobs.OUTCOME))
     except (OSError, ValueError):
         value = {"outcome": jobs.FAILED, "message": f"exit code {launch.process.returncode}"}
     return value

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from curriculum import corpora, durable, harness, measuring, queued
+from curriculum import corpora, fs, harness, measuring, queued
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import NOT_DONE, queue_again, write_outcome
@@ -56,9 +56,9 @@ def _waits(
 
 def _hand(request: Run, compiled: Compiled, stage: CompiledStage, training: Handed | None) -> Handed:
     folder = place_of(stage_folder(request.project, compiled, stage))
-    durable.make_directory(folder)
+    fs.make_directory(folder)
     name = label(stage.name)
-    with durable.Lock(folder / "submit.lock", f"handing {name} to Slurm"):
+    with fs.Lock(folder / "submit.lock", f"handing {name} to Slurm"):
         found = queued.elsewhere(folder)
         if found is not None and found.live:
             if found.state != queued.QUEUED or training is None or not training.fresh:
@@ -66,8 +66,8 @@ def _hand(request: Run, compiled: Compiled, stage: CompiledStage, training: Hand
             slurm.cancel(found.submitted.job)  # it waits for a training that was submitted anew
         place = fresh_attempt(folder / queued.FOLDER)
         after = (training.job,) if training else ()
-        durable.write_json(place / ASKED, _asked(request, stage))
-        durable.write_bytes(place / "submit.sh", _script(request, stage, place, after))
+        fs.write_json(place / ASKED, _asked(request, stage))
+        fs.write_bytes(place / "submit.sh", _script(request, stage, place, after))
         try:
             number = slurm.submit(place / "submit.sh")
         except PlanError as error:

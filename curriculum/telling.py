@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable, stopping
+from curriculum import fs, stopping
 
 ENVIRONMENT = "environment.json"
 
@@ -34,7 +34,7 @@ class Teller:
             return
         if "environment" not in self._said and self._environment.exists():
             self._said.add("environment")
-            changed = durable.parsed(durable.read_bytes(self._environment)).get("changed", {})
+            changed = fs.parsed(fs.read_bytes(self._environment)).get("changed", {})
             if changed:
                 self._say(f"{self._stage}: otherwise than in the attempt before: {differences(changed)}")
         if "short" not in self._said and self._pace.exists() and (pace := stopping.of_attempt(self._attempt)):

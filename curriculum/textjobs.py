@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import durable, queued
+from curriculum import fs, queued
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt
 from curriculum.errors import Busy, PlanError
@@ -35,15 +35,15 @@ def submit(request: Run, asked: PrepareRequest) -> HandedText:
     Busy when a process holds it, PlanError with Slurm's own words when it refuses.
     """
     partial = Path(f"{asked.output}.partial")
-    durable.make_directory(partial)
-    with durable.Lock(partial / "submit.lock", f"handing `{asked.dataset}` to Slurm"):
+    fs.make_directory(partial)
+    with fs.Lock(partial / "submit.lock", f"handing `{asked.dataset}` to Slurm"):
         before = queued.read(partial)
         if before is not None:
             found = slurm.look(before.job)
             if found is not None and found.live:
                 state = found.state.lower()
                 return HandedText(asked.dataset, before.job, f"Slurm job {before.job}: {state}", fresh=False)
-        holder = durable.holder_of(partial / "lock")
+        holder = fs.holder_of(partial / "lock")
         if holder is not None:
             who = f"pid {holder.get('pid')} on {holder.get('host')}"
             raise Busy(f"`{asked.dataset}` is being prepared already, by {who}", hint="wait for it to end")
@@ -80,7 +80,7 @@ def _batch(
     place: Path, name: str, asked: PrepareRequest, threads: int, array: str | None = None
 ) -> slurm.Batch:
     attempt = place / name
-    durable.make_directory(attempt)
+    fs.make_directory(attempt)
     jobs.save(
         jobs.PrepareJob(attempt_folder=str(attempt), request=asked, help=array is not None),
         attempt / "job.json",
@@ -96,5 +96,5 @@ def _batch(
 
 def _handed(batch: slurm.Batch, place: Path, request: Run) -> str:
     path = place / f"{batch.log.parent.name}.sh"
-    durable.write_bytes(path, slurm.script(batch, request.machine_entry).encode())
+    fs.write_bytes(path, slurm.script(batch, request.machine_entry).encode())
     return slurm.submit(path)

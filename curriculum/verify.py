@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from curriculum import checkpoints, durable, imports, ledger, runs
+from curriculum import checkpoints, fs, imports, ledger, runs
 from curriculum.corpora import Texts
 from curriculum.errors import CheckpointError, CurriculumError, DataError
 from curriculum.plan import StagePlan
@@ -165,7 +165,7 @@ def _evaluation(path: Path) -> None:
 
 def _pin(path: Path) -> None:
     try:
-        value = durable.parsed(durable.read_bytes(path))
+        value = fs.parsed(fs.read_bytes(path))
         whole = value["by"] == path.stem and value["position"] == int(path.parent.name)
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
@@ -199,9 +199,7 @@ def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: Stag
 def _done(folder: Path, plan: StagePlan | None) -> None:
     path = folder / runs.DONE
     try:
-        value = durable.unsealed(
-            durable.parsed(durable.read_bytes(path)), ("checkpoint", "position", "weights")
-        )
+        value = fs.unsealed(fs.parsed(fs.read_bytes(path)), ("checkpoint", "position", "weights"))
         whole = plan is None or value["position"] == plan.end
     except (OSError, ValueError):
         whole = False

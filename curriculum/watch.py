@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import checkpoints, corpora, durable, queued, runs
+from curriculum import checkpoints, corpora, fs, queued, runs
 from curriculum.following import Beside, Training, beside
 from curriculum.planner import CompiledStage
 from curriculum.project import Project
@@ -95,7 +95,7 @@ class Watch:
         return held[-1] if held else None
 
     def _runs(self, stage: CompiledStage, folder: Path) -> bool:
-        if durable.holder_of(folder / runs.LOCK) is not None:
+        if fs.holder_of(folder / runs.LOCK) is not None:
             return True
         away = self._away.get(folder)
         return away is not None and away.state == queued.RUNNING and not runs.is_reached(folder, stage)

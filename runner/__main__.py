@@ -12,7 +12,7 @@ from runner.preemption import StopFlag
 
 STOP = StopFlag().install()  # before torch: a signal that comes while it loads must not be lost
 
-from curriculum import checkpoints, durable, job as jobs  # noqa: E402, I001
+from curriculum import checkpoints, fs, job as jobs  # noqa: E402, I001
 from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
 from runner import hanging  # noqa: E402
 
@@ -40,7 +40,7 @@ def main() -> int:
             outcome = {"outcome": jobs.REFUSED, "message": failed.what, "hint": failed.hint}
         code = 1
     if os.environ.get("RANK", "0") == "0" or code:
-        durable.write_json(Path(job.attempt_folder) / jobs.OUTCOME, outcome, replace=True)
+        fs.write_json(Path(job.attempt_folder) / jobs.OUTCOME, outcome, replace=True)
     return code
 
 
@@ -62,7 +62,7 @@ def _carry_out(job: jobs.Job) -> dict[str, Any]:
 
 def _train(job: jobs.TrainJob) -> dict[str, Any]:
     first = os.environ.get("RANK", "0") == "0"
-    lock = durable.Lock(Path(job.stage_folder) / "lock", f"the stage folder {job.stage_folder}")
+    lock = fs.Lock(Path(job.stage_folder) / "lock", f"the stage folder {job.stage_folder}")
     if first:
         lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to let go
         checkpoints.refuse_links(Path(job.stage_folder))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import DataError
 from curriculum.shards.foreign import TokenFile, agreement, open_token_file
 from curriculum.shards.format import (
@@ -106,7 +106,7 @@ def adopt(
     def one(number: int) -> dict[str, Any]:
         folder = partial / "tasks" / f"{number:05d}"
         state = os.stat(opened[number].path)
-        inputs = durable.digest(
+        inputs = fs.digest(
             [
                 files[number].name,
                 str(opened[number].path),
@@ -160,7 +160,7 @@ class _Adopted:
         self.number = number
 
     def digest(self, cut: Stretch, inputs: str, meter: Meter, stop: threading.Event) -> dict[str, Any]:
-        durable.make_directory(self.folder)
+        fs.make_directory(self.folder)
         ends = self._ends(cut.text, stop)
         border = _at_a_document(ends, cut)
         self._read_again(ends)
@@ -177,7 +177,7 @@ class _Adopted:
                         bytes=self.file.size,
                     )
                 )
-        durable.sync_tree(self.folder)
+        fs.sync_tree(self.folder)
         record = {
             "inputs": inputs,
             "splits": splits,
@@ -185,7 +185,7 @@ class _Adopted:
             "filler": self.file.tokens - cut.text,
             "bytes": self.file.size,
         }
-        durable.write_json(self.folder / RECORD, record, replace=True)
+        fs.write_json(self.folder / RECORD, record, replace=True)
         meter.task_done(self.number, record)
         return record
 
@@ -214,7 +214,7 @@ class _Adopted:
         if not len(inside) or inside[-1] != stop:
             inside = np.append(inside, stop)
         number_before = int(np.searchsorted(ends, first, side="right"))
-        durable.make_directory(self.folder / split)
+        fs.make_directory(self.folder / split)
         base = self.folder / split / f"{self.number:05d}.ds"
         whole, blocks, largest, marks = hashlib.sha256(), [], -1, 0
         known = [i for i in (self.tokenizer.bos_id, self.tokenizer.eos_id) if i is not None]
@@ -242,9 +242,9 @@ class _Adopted:
             text_bytes=0,
             sha256=whole.hexdigest(),
             blocks_sha256=hashlib.sha256(digests).hexdigest(),
-            index_sha256=durable.sha256_file(base.with_suffix(".ds.index")),
-            ids_sha256=durable.sha256_file(base.with_suffix(".ids")),
-            ids_index_sha256=durable.sha256_file(base.with_suffix(".ids.index")),
+            index_sha256=fs.sha256_file(base.with_suffix(".ds.index")),
+            ids_sha256=fs.sha256_file(base.with_suffix(".ids")),
+            ids_index_sha256=fs.sha256_file(base.with_suffix(".ids.index")),
         )
         return Split(
             documents=len(inside),

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum import durable, ledger
+from curriculum import fs, ledger
 from curriculum.plan import StagePlan
 from curriculum.shards.reader import Dataset
 
@@ -61,7 +61,7 @@ class Losses:
 
 def losses_before(path: Path, position: int) -> list[float]:
     """The last losses that a stage's `metrics.jsonl` has up to `position`."""
-    lines = durable.read_json_lines(path)[-2 * WINDOW :]
+    lines = fs.read_json_lines(path)[-2 * WINDOW :]
     return [float(line["loss"]) for line in lines if line["position"] <= position]
 
 
@@ -123,7 +123,7 @@ def event(
 
 def record(stage_folder: Path, told: Mapping[str, Any]) -> None:
     """Add an event to the stage's `events.jsonl`."""
-    durable.append_json_line(stage_folder / EVENTS, durable.finite(told))
+    fs.append_json_line(stage_folder / EVENTS, fs.finite(told))
 
 
 def cut_back(stage_folder: Path, position: int) -> None:

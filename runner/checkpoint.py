@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from curriculum import checkpoints, durable
+from curriculum import checkpoints, fs
 from curriculum.errors import CheckpointError, RunFailed
 from runner.distributed import Ranks, local, rows_of
 from runner.sharding import reshard
@@ -79,8 +79,8 @@ class Saver:
         self.wait()
         ranks, temporary = self._ranks, folder.parent / f".tmp-{folder.name}"
         if ranks.first:
-            durable.remove(temporary)  # a killed save's, perhaps of more ranks
-            durable.make_directory(temporary)
+            fs.remove(temporary)  # a killed save's, perhaps of more ranks
+            fs.make_directory(temporary)
         ranks.wait()
         reshard(model)
         tensors = dict(_tensors(model, optimizer))
@@ -110,11 +110,11 @@ class Saver:
                     known[_file(ranks.rank)] = self._write(temporary / _file(ranks.rank))
                 if ranks.first:
                     _wait_for(files)
-                    durable.write_json(temporary / INDEX, index)
-                    durable.write_json(temporary / checkpoints.STATE, whole)
+                    fs.write_json(temporary / INDEX, index)
+                    fs.write_json(temporary / checkpoints.STATE, whole)
                     checkpoints.seal(temporary, known)
                     sealed()
-                    durable.publish(temporary, folder)
+                    fs.publish(temporary, folder)
                     published()
             except BaseException as error:
                 self._failure = error
@@ -164,8 +164,8 @@ class Saver:
         unfinished = path.with_name(f".{path.name}")
         save_file(self._copies, unfinished)
         with ThreadPoolExecutor(1) as beside:  # the disk and the processor work at the same time
-            digest = beside.submit(durable.sha256_file, unfinished)
-            durable.sync_file(unfinished)
+            digest = beside.submit(fs.sha256_file, unfinished)
+            fs.sync_file(unfinished)
         os.rename(unfinished, path)
         return digest.result()
 
@@ -190,7 +190,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
 
     Raises CheckpointError when a tensor is missing or of another shape. The caller has verified the digests.
     """
-    index: dict[str, Any] = json.loads(durable.read_bytes(folder / INDEX))
+    index: dict[str, Any] = json.loads(fs.read_bytes(folder / INDEX))
     state = checkpoints.state(folder)
     reshard(model)
     tensors = dict(_tensors(model, optimizer))

@@ -11,7 +11,7 @@ import ast
 import functools
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import fs
 
 TRAINING_CODE: dict[str, str] = {
     "mixing": "curriculum/mixing.py",
@@ -45,7 +45,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "3b36d30611f3b6ac12bdd4d8d0616b000bd16238cbf21c47562b833ea6abecce",
+            "5d50d3f45c8c3a613aa58c8a4b3058c7f9a88afb2587a360e3688091b16ab670",
         }
     ),
 )
@@ -63,9 +63,9 @@ def equivalent(one: str, other: str) -> bool:
 
 def of_everything() -> str:
     """The digest of every source file of the two packages, so that any edit between two attempts is on record."""
-    return durable.digest(
+    return fs.digest(
         {
-            f"{name}/{path.relative_to(root)}": durable.sha256_file(path)
+            f"{name}/{path.relative_to(root)}": fs.sha256_file(path)
             for name, root in _roots().items()
             for path in sorted(root.rglob("*.py"))
         }
@@ -77,7 +77,7 @@ def of_training() -> str:
     """The digest of what the files of `TRAINING_CODE` say, by their names there."""
     roots = _roots()
     files = {name: path.split("/", 1) for name, path in TRAINING_CODE.items()}
-    return durable.digest(
+    return fs.digest(
         {name: meaning((roots[package] / path).read_bytes()) for name, (package, path) in files.items()}
     )
 
@@ -94,7 +94,7 @@ def meaning(source: bytes) -> str:
             and ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return durable.digest(ast.unparse(tree))
+    return fs.digest(ast.unparse(tree))
 
 
 class _WithoutOurImports(ast.NodeTransformer):

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from curriculum import checkpoints, durable, huggingface
+from curriculum import checkpoints, fs, huggingface
 from curriculum.errors import CheckpointError, ConfigError, DataError
 from curriculum.job import DONE, STOPPED, ExportJob, ImportJob
 from runner import checkpoint
@@ -42,16 +42,16 @@ def import_directory(
     """Convert the directory, if its bytes were not converted before, and remember their digests."""
     directory = huggingface.read(Path(job.source))
     memory = Path(job.memory)
-    durable.make_directory(memory.parent)
+    fs.make_directory(memory.parent)
     stamps = _stamps(directory)
     sums = huggingface.known_sums(directory, memory)
     if sums is None:
-        sums = {name: durable.sha256_file(directory.folder / name) for name in stamps}
+        sums = {name: fs.sha256_file(directory.folder / name) for name in stamps}
     digest = huggingface.digest(sums)
     final = Path(job.imported) / digest[:16]
     if not final.exists():
         try:
-            with durable.building(final) as folder:
+            with fs.building(final) as folder:
                 _convert(directory, digest, folder, stop, part_bytes)
                 if _stamps(directory) != stamps:
                     raise DataError(
@@ -111,11 +111,11 @@ def _convert(
                 "parts": [{"file": _part(number), "rows": [0, whole.shape[0]]}],
             }
         write()
-    durable.make_directory(folder / huggingface.SOURCE)
+    fs.make_directory(folder / huggingface.SOURCE)
     for name in directory.carried:
         shutil.copyfile(directory.folder / name, folder / huggingface.SOURCE / name)
-    durable.write_json(folder / checkpoint.INDEX, index)
-    durable.write_json(
+    fs.write_json(folder / checkpoint.INDEX, index)
+    fs.write_json(
         folder / checkpoints.STATE,
         {
             "generation": 0,
@@ -179,7 +179,7 @@ def export(job: ExportJob, stop: StopFlag | None = None) -> dict[str, Any]:
     checkpoints.verify(source)
     config = ModelConfig.from_json(job.model)
     try:
-        with durable.building(output) as folder:
+        with fs.building(output) as folder:
             _write_weights(job, config, folder, stop)
             for name, text in job.texts.items():
                 (folder / name).write_text(text)
@@ -210,7 +210,7 @@ def _write_weights(job: ExportJob, config: ModelConfig, folder: Path, stop: Stop
     if len(shards) > 1:
         where = {name: file for shard, file in zip(shards, names, strict=True) for name in shard}
         total = sum(size for shard in shards for size in shard.values())
-        durable.write_json(
+        fs.write_json(
             folder / huggingface.INDEX,
             {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))},
         )
@@ -229,7 +229,7 @@ def _shards(job: ExportJob) -> list[dict[str, int]]:
 
 def _theirs(folder: Path, config: ModelConfig) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor under its Hugging Face name, fp32, in the layout's order."""
-    index: Mapping[str, Any] = json.loads(durable.read_bytes(folder / checkpoint.INDEX))
+    index: Mapping[str, Any] = json.loads(fs.read_bytes(folder / checkpoint.INDEX))
     for ours, parts in layout(config).items():
         whole = _merged(folder, index, f"model.{ours}")
         for part, tensor in zip(parts, torch.split(whole, [part.rows for part in parts]), strict=True):

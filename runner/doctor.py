@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import CurriculumError
 from curriculum.job import DoctorJob, Machine
 from runner import attention, determinism, hardware
@@ -41,7 +41,7 @@ def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None)
                 f"{ranks.size} processes counted themselves as {counted}", "look at the network between them"
             )
         )
-    durable.write_json(Path(job.attempt_folder) / REPORT, report)
+    fs.write_json(Path(job.attempt_folder) / REPORT, report)
 
 
 def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curriculum import durable, ledger
+from curriculum import fs, ledger
 from curriculum.job import HeldOut
 from curriculum.shards.reader import Dataset
 
@@ -88,11 +88,11 @@ class HeldOutSets:
 
 def write(folder: Path, generation: int, position: int, step: int, sets: Mapping[str, Any]) -> None:
     """Write `evaluations/g<generation>-<position>.json`, merging with sets measured there before."""
-    durable.make_directory(folder)
+    fs.make_directory(folder)
     path = folder / f"g{generation}-{position:016d}.json"
     known = read(folder, generation, position)
     value = {"generation": generation, "position": position, "step": step, "sets": {**known, **sets}}
-    durable.write_json(path, durable.sealed(value), replace=True)
+    fs.write_json(path, fs.sealed(value), replace=True)
 
 
 def cut_back(folder: Path, generation: int, position: int) -> None:
@@ -100,7 +100,7 @@ def cut_back(folder: Path, generation: int, position: int) -> None:
     for path in folder.glob(f"g{generation}-*.json"):
         told = path.stem.partition("-")[2]
         if told.isdigit() and int(told) > position:
-            durable.remove(path)
+            fs.remove(path)
 
 
 def read(folder: Path, generation: int, position: int) -> dict[str, Any]:

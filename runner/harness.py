@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import DataError, NotFound, PlanError
 from curriculum.job import DONE, STOPPED, HarnessJob
 
@@ -77,8 +77,8 @@ def measure(job: HarnessJob) -> dict[str, Any]:
                 "seconds": round(time.monotonic() - begun, 3),
                 **read(found),
             }
-            durable.make_directory(path.parent)
-            durable.write_json(path, record, replace=True)
+            fs.make_directory(path.parent)
+            fs.write_json(path, record, replace=True)
     except Interrupted:
         return {"outcome": STOPPED}
     return {"outcome": DONE}

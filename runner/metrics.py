@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curriculum import durable, ledger
+from curriculum import fs, ledger
 from curriculum.plan import StagePlan
 from runner.trackers import Trackers
 
@@ -139,7 +139,7 @@ class Metrics:
             line["mfu"] = rate * self.mfu_of_one
         if skipped:
             line["skipped"] = True
-        durable.append_json_line(self.path, durable.finite(line), sync=False)
+        fs.append_json_line(self.path, fs.finite(line), sync=False)
         self.trackers.trained(line["position"], line)
         self._loss[:] = 0
         self._tokens[:] = 0

@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import Busy, DataError
 from curriculum.shards.format import (
     BLOCK_BYTES,
@@ -66,11 +66,11 @@ def prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) 
     output = Path(request.output)
     partial = output.with_name(f"{output.name}.partial")
     if (output / MANIFEST).exists():
-        durable.settle(output)
+        fs.settle(output)
     if request.append or not (output / MANIFEST).exists():
-        durable.make_directory(partial)
+        fs.make_directory(partial)
         with (
-            durable.Lock(partial / "lock", f"preparing `{request.dataset}`"),
+            fs.Lock(partial / "lock", f"preparing `{request.dataset}`"),
             log_to(Path(request.progress).with_name("datatrove.log")),
         ):
             if (output / MANIFEST).exists():
@@ -90,7 +90,7 @@ def help_to_prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda:
     output = Path(request.output)
     partial = output.with_name(f"{output.name}.partial")
     if not (output / MANIFEST).exists():
-        durable.make_directory(partial)
+        fs.make_directory(partial)
         with log_to(Path(request.progress).with_name(f"datatrove-{socket.gethostname()}-{os.getpid()}.log")):
             _Preparation(request, partial, asked).help()
 
@@ -186,7 +186,7 @@ class _Preparation:
         meter.finish(splits.values(), sum(record["bytes"] for record in records), enough.unread(records))
 
     def help(self) -> None:
-        begin = durable.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
+        begin = fs.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
         begin.acquire(wait_seconds=LISTING_SECONDS)
         with begin:
             files, _ = self._begin()
@@ -249,7 +249,7 @@ class _Preparation:
         same = ("recipe", "tokenizer", "appends")
         if before is not None and any(before.get(key) != work[key] for key in same):
             self._forget()
-        durable.write_json(path, work, replace=True)
+        fs.write_json(path, work, replace=True)
         return files, origin
 
     def _forget(self) -> None:
@@ -266,8 +266,8 @@ class _Preparation:
         path = self.partial / f"extracted-{_listing(files)[:12]}.jsonl"
         if not path.exists():
             rows = ({"id": name, "text": text} for name, text in chinese_docstrings(files))
-            durable.write_bytes(path, b"".join(durable.canonical_json(row) + b"\n" for row in rows))
-        return SourceFile("extracted.jsonl", str(path), path.stat().st_size, durable.sha256_file(path))
+            fs.write_bytes(path, b"".join(fs.canonical_json(row) + b"\n" for row in rows))
+        return SourceFile("extracted.jsonl", str(path), path.stat().st_size, fs.sha256_file(path))
 
     def _pending(
         self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter
@@ -368,22 +368,22 @@ class _Preparation:
         data = output if appends else self.partial / "data"
         first = len(manifest.earlier) * self.request.tasks
         for name in manifest.splits:
-            durable.make_directory(data / name)
+            fs.make_directory(data / name)
             for rank in range(self.tasks):
                 made = self._task(rank) / name
                 for path in sorted(made.iterdir()) if made.exists() else []:
                     os.rename(path, data / name / appending.numbered(path.name, first))
-            durable.sync_directory(data / name)
+            fs.sync_directory(data / name)
         assert all(
             (data / f"{shard.file}.index").exists()
             for split in manifest.splits.values()
             for shard in split.shards
         )
-        durable.write_json(data / f"files-{len(manifest.earlier)}.json", read, replace=True)
+        fs.write_json(data / f"files-{len(manifest.earlier)}.json", read, replace=True)
         # From here on the appended shards belong to the folder: until then no one looks at them.
-        durable.write_json(data / MANIFEST, manifest.to_json(), replace=True)
+        fs.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:
-            durable.publish(data, output)
+            fs.publish(data, output)
 
 
 def _merged(parts: Sequence[Mapping[str, Any]], first: int) -> Split:
@@ -408,7 +408,7 @@ def _merged(parts: Sequence[Mapping[str, Any]], first: int) -> Split:
 
 def _listing(files: Sequence[SourceFile]) -> str:
     """The identity of a list of files: names, sizes and, where a package's record gives them, digests."""
-    return durable.digest([[file.name, file.bytes, file.sha256] for file in files])
+    return fs.digest([[file.name, file.bytes, file.sha256] for file in files])
 
 
 def _known_bytes(files: Sequence[SourceFile]) -> int | None:

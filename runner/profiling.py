@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from curriculum import durable
+from curriculum import fs
 from runner.distributed import Ranks
 
 
@@ -49,5 +49,5 @@ class Profiler:
         path = self._folder / f"trace-{self.first}-{self.last}-rank{self._ranks.rank}.json"
         self._running.export_chrome_trace(str(path.with_name(f".{path.name}")))
         os.rename(path.with_name(f".{path.name}"), path)
-        durable.sync_directory(self._folder)
+        fs.sync_directory(self._folder)
         self._running = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from curriculum import checkpoints, durable, ledger
+from curriculum import checkpoints, fs, ledger
 from curriculum.job import TrainJob
 from curriculum.plan import StagePlan
 from runner import checkpoint
@@ -92,4 +92,4 @@ class Saves:
         name = checkpoints.name(self._job.generation, self._end)
         digest = checkpoints.tensors_digest(self._folder / "checkpoints" / name)
         done = {"checkpoint": name, "position": self._end, "weights": digest}
-        durable.write_json(self._folder / "DONE", done)
+        fs.write_json(self._folder / "DONE", done)

@@ -17,7 +17,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.shards.format import (
     BLOCK_BYTES,
     HELD_OUT,
@@ -62,7 +62,7 @@ class Meter:
         self.path = path
         self.total_bytes = total_bytes
         self._last: dict[int, float] = {}
-        durable.make_directory(path.parent)
+        fs.make_directory(path.parent)
 
     def report(
         self,
@@ -84,7 +84,7 @@ class Meter:
         line |= {"total_bytes": self.total_bytes, "done": done}
         if unread:
             line["unread"] = unread
-        durable.append_json_line(self.path, line, sync=False)
+        fs.append_json_line(self.path, line, sync=False)
 
     def task_done(self, task: int, record: Mapping[str, Any]) -> None:
         """A task's last line, from its record."""
@@ -131,7 +131,7 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
 
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        durable.make_directory(self.folder)
+        fs.make_directory(self.folder)
         # A tokenizer of its own for every task: threads that share one wait for each other's cache.
         self._tokenizer = Tokenizer.load(self.request.tokenizer_file)
         self._hashes = array("Q")
@@ -151,7 +151,7 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
         for name, part in self._parts.items():
             dropped = {why: n for (split, why), n in sorted(self.tally.dropped.items()) if split == name}
             splits[name] = asdict(part.close(dropped))
-        durable.sync_tree(self.folder)
+        fs.sync_tree(self.folder)
         columns = sorted(self.tally.columns)
         record = {
             "inputs": self.inputs,
@@ -160,7 +160,7 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
             "columns": columns,
             "unread": self.tally.unread,
         }
-        durable.write_json(self.folder / RECORD, record)
+        fs.write_json(self.folder / RECORD, record)
         self.meter.task_done(rank, record)
 
     def _write(self, batch: list[Document]) -> None:
@@ -219,7 +219,7 @@ class _Part:
             self._ids.close()
             ids, ids_index = self.path.with_suffix(".ids"), self.path.with_suffix(".ids.index")
             ids_index.write_bytes(np.array(self.id_ends, "<u8").tobytes())
-            digests = b"".join(hashlib.sha256(b).digest() for b in durable.blocks(self.path, BLOCK_BYTES))
+            digests = b"".join(hashlib.sha256(b).digest() for b in fs.blocks(self.path, BLOCK_BYTES))
             blocks = self.path.with_suffix(".ds.blocks")
             blocks.write_bytes(digests)
             shard = Shard(
@@ -227,11 +227,11 @@ class _Part:
                 tokens=self.tokens,
                 documents=len(self.ends),
                 text_bytes=self.text_bytes,
-                sha256=durable.sha256_file(self.path),
+                sha256=fs.sha256_file(self.path),
                 blocks_sha256=hashlib.sha256(digests).hexdigest(),
-                index_sha256=durable.sha256_file(self.path.with_suffix(".ds.index")),
-                ids_sha256=durable.sha256_file(ids),
-                ids_index_sha256=durable.sha256_file(ids_index),
+                index_sha256=fs.sha256_file(self.path.with_suffix(".ds.index")),
+                ids_sha256=fs.sha256_file(ids),
+                ids_index_sha256=fs.sha256_file(ids_index),
             )
             shards = (shard,)
         return Split(

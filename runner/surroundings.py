@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import RunFailed
 from curriculum.job import Machine, TrainJob
 from curriculum.telling import ENVIRONMENT, differences
@@ -42,7 +42,7 @@ def compare(job: TrainJob, ranks: Ranks, *, begun: bool) -> dict[str, Any]:
 
 
 def write(attempt: Path, told: Mapping[str, Any]) -> None:
-    durable.write_json(attempt / ENVIRONMENT, told)
+    fs.write_json(attempt / ENVIRONMENT, told)
 
 
 def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def changed(attempt: Path, told: Mapping[str, Any]) -> dict[str, list[Any]]:
     if not before:
         return {}
     try:
-        known = json.loads(durable.read_bytes(max(before)))
+        known = json.loads(fs.read_bytes(max(before)))
     except ValueError:
         return {}
     differing = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from datatrove.executor.base import PipelineExecutor
 
-from curriculum import durable
+from curriculum import fs
 
 
 class TaskExecutor(PipelineExecutor):  # type: ignore[misc]
@@ -21,7 +21,7 @@ class TaskExecutor(PipelineExecutor):  # type: ignore[misc]
         self.rank = rank
         self.tasks = tasks
         self.lock = folder / "locks" / f"{rank:05d}"
-        durable.make_directory(self.lock.parent)
+        fs.make_directory(self.lock.parent)
 
     @property
     def world_size(self) -> int:
@@ -31,7 +31,7 @@ class TaskExecutor(PipelineExecutor):  # type: ignore[misc]
         return {}
 
     def run(self) -> None:
-        with durable.Lock(self.lock, f"task {self.rank} of this preparation"):
+        with fs.Lock(self.lock, f"task {self.rank} of this preparation"):
             if self.is_rank_completed(self.rank):
                 return
             documents: Any = None

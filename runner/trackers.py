@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import PlanError
 
 Values = Mapping[str, float]
@@ -89,7 +89,7 @@ class WandB:
         self.done = (
             about.reached
         )  # what is in a run cannot be taken back, and the same steps give the same figures
-        durable.make_directory(about.folder)
+        fs.make_directory(about.folder)
         self.run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", about.group),
             name=about.name,
@@ -223,7 +223,7 @@ def start(
 ) -> Trackers:
     """Open the trackers of a stage's run; before what lies past `resumed_at` is cut from its metrics."""
     path = folder / "metrics.jsonl"
-    logged = durable.read_json_lines(path) if names and path.exists() else []
+    logged = fs.read_json_lines(path) if names and path.exists() else []
     return Trackers(
         names,
         About(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from curriculum import durable, sentencepiece
+from curriculum import fs, sentencepiece
 from curriculum.errors import DataError
 from curriculum.shards.format import TokenizerRequest
 from runner.extract import chinese_docstrings
@@ -42,7 +42,7 @@ def train_tokenizer(request: TokenizerRequest) -> None:
         show_progress=False,
     )
     samples = (text for name in sorted(request.reads) for text in _sample(request, name))
-    durable.make_directory(output.parent)
+    fs.make_directory(output.parent)
     with log_to(output.with_name("sample.log")):
         inner.train_from_iterator(samples, trainer)
     found = inner.get_vocab_size()
@@ -52,7 +52,7 @@ def train_tokenizer(request: TokenizerRequest) -> None:
             hint=f"`vocab_size: {found}`, of the tokenizer and of the model; or train it on more text",
             entry=("tokenizers", request.name, "vocab_size"),
         )
-    durable.write_bytes(output, inner.to_str(pretty=True).encode(), replace=True)
+    fs.write_bytes(output, inner.to_str(pretty=True).encode(), replace=True)
 
 
 def _convert(request: TokenizerRequest, output: Path) -> None:
@@ -60,11 +60,11 @@ def _convert(request: TokenizerRequest, output: Path) -> None:
     assert request.sentencepiece is not None
     model = Path(request.sentencepiece)
     data = sentencepiece.converted(model)
-    durable.make_directory(output.parent)
+    fs.make_directory(output.parent)
     if request.published is not None:
         published = Path(request.published)
         ours = output.with_name("from-model.json")
-        durable.write_bytes(ours, data, replace=True)
+        fs.write_bytes(ours, data, replace=True)
         probe = sentencepiece.first_difference(ours, published)
         if probe is not None:
             raise DataError(
@@ -72,7 +72,7 @@ def _convert(request: TokenizerRequest, output: Path) -> None:
                 hint="bind the name to the one that the text was or is to be made with: `path: …/tokenizer.model`",
             )
         data = published.read_bytes()
-    durable.write_bytes(output, data, replace=True)
+    fs.write_bytes(output, data, replace=True)
 
 
 def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:

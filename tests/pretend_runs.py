@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from curriculum import checkpoints, durable, ledger
+from curriculum import checkpoints, fs, ledger
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 from curriculum.project import Project
 
@@ -77,7 +77,7 @@ def _write(
             for source in plan.sources
         }
         record = {"generation": 0, "position": position, "step": 0, "sets": sets}
-        durable.make_directory(folder / "evaluations")
+        fs.make_directory(folder / "evaluations")
         (folder / "evaluations" / f"{checkpoints.name(0, position)}.json").write_text(json.dumps(record))
     checkpoint = folder / "checkpoints" / checkpoints.name(0, end)
     checkpoint.mkdir(parents=True)

@@ -20,8 +20,8 @@ import torch
 
 from curriculum import checkpoints, ledger
 from curriculum.corpora import compile_with_texts
-from curriculum.durable import Lock
 from curriculum.errors import Busy
+from curriculum.fs.locks import Lock
 from curriculum.plan import StagePlan
 from curriculum.project import Project
 from runner import checkpoint, data
@@ -222,7 +222,7 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused_before_use(
 def test_a_second_start_in_the_same_folder_is_told_who_holds_it(small_project: Path) -> None:
     lock = small_project / "lock"
     code = (
-        "import time; from pathlib import Path; from curriculum.durable import Lock; "
+        "import time; from pathlib import Path; from curriculum.fs import Lock; "
         f"Lock(Path({str(lock)!r}), 'the folder').acquire(); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -11,61 +11,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FLOORS: list[set[str]] = [
-    {"errors", "units", "schedule", "permutation", "mixing", "durable", "bootstrap"},
-    {"passes", "plan", "readings", "job", "shards", "tokenizer", "sentencepiece"}
-    | {"checkpoints", "ledger", "huggingface", "stopping", "telling"},
-    {"yamlfile", "schema", "models", "layout"},
-    {"project", "lineage"},
-    {"scaling", "imports", "harness"},
-    {"segments", "order", "stock", "limits", "cadence"},
-    {"planner"},
-    {"corpora", "launchers", "starter"},
-    {
-        "diff",
-        "trace",
-        "verify",
-        "results",
-        "summary",
-        "runs",
-        "ran",
-        "queued",
-        "following",
-        "standing",
-        "modelcard",
-        "compare",
-        "benchmarks",
-        "marks",
-        "whereabouts",
-        "inspection",
-    },
-    {
-        "supervisor",
-        "stagejobs",
-        "batch",
-        "submission",
-        "taskjobs",
-        "joining",
-        "attempts",
-        "preparation",
-        "textjobs",
-        "begun",
-        "evaluation",
-        "orchestrator",
-        "scaffold",
-        "branching",
-        "retention",
-        "exports",
-        "importing",
-        "measuring",
-        "remedy",
-        "damage",
-        "doctor",
-    },
-    {"view", "live", "watch", "picture", "planpicture", "overlay", "axes", "report", "notebook"},
-    {"cli", "__main__"},
-]
-RUNNER_MAY_IMPORT = FLOORS[0] | FLOORS[1]
 RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
 # the rooms of the runner that may also import what prepares text
 PREPARATION = {
@@ -119,61 +64,6 @@ def room(path: Path) -> str:
     return path.relative_to(ROOT).parts[1].removesuffix(".py")
 
 
-def floor_of(name: str) -> int:
-    for number, floor in enumerate(FLOORS):
-        if name in floor:
-            return number
-    raise AssertionError(f"`{name}` has no floor: add it to FLOORS in tests/test_house.py")
-
-
-def rooms_imported(path: Path) -> set[str]:
-    rooms = set()
-    for name in imports(path):
-        parts = name.split(".")
-        if (
-            parts[0] == "curriculum"
-            and len(parts) > 1
-            and (
-                (ROOT / "curriculum" / f"{parts[1]}.py").exists() or (ROOT / "curriculum" / parts[1]).is_dir()
-            )
-        ):
-            rooms.add(parts[1])
-    return rooms
-
-
-@pytest.mark.parametrize("path", modules("curriculum"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_in_curriculum_go_down_only(path: Path) -> None:
-    mine = room(path)
-    if mine == "__init__":
-        assert rooms_imported(path) == {"notebook"}  # inside `open` alone: the test below
-        return
-    for other in rooms_imported(path) - {mine}:
-        assert floor_of(other) <= floor_of(mine), f"{mine} imports {other}, which stands above it"
-
-
-def test_rooms_on_one_floor_import_each_other_without_a_circle() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in modules("curriculum"):
-        graph.setdefault(room(path), set()).update(rooms_imported(path) - {room(path)})
-    done: set[str] = set()
-
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        assert name not in above, f"a circle: {' -> '.join((*above, name))}"
-        if name not in done:
-            for other in graph.get(name, set()):
-                visit(other, (*above, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
-
-
-@pytest.mark.parametrize("path", modules("runner"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_the_runner_knows_no_yaml_and_no_lineage(path: Path) -> None:
-    for other in rooms_imported(path):
-        assert other in RUNNER_MAY_IMPORT, f"{path.name} imports curriculum.{other}"
-
-
 @pytest.mark.parametrize("path", modules("runner"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_runner_trains_with_torch_numpy_safetensors_and_the_standard_library_alone(path: Path) -> None:
     allowed = RUNNER_LIBRARIES | (PREPARATION_LIBRARIES if room(path) in PREPARATION else {"flash_attn"})
@@ -204,17 +94,6 @@ def test_nothing_is_unpickled_evaluated_or_passed_to_a_shell(path: Path) -> None
         for keyword in node.keywords:
             assert not (keyword.arg == "shell" and getattr(keyword.value, "value", None) is True)
             assert not (keyword.arg == "allow_pickle" and getattr(keyword.value, "value", None) is True)
-
-
-def test_the_tour_names_every_room() -> None:
-    told = (ROOT / "docs/tour.md").read_text().partition("## The rooms")[2].split("```")[1]
-    rooms = {
-        path.stem if path.is_file() else f"{path.name}/"
-        for package in ("curriculum", "runner")
-        for path in (ROOT / package).iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
-    assert rooms - set(told.split()) <= {"__init__"}
 
 
 def test_no_room_has_a_vague_name() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
-from curriculum import durable, scaffold, starter, yamlfile
+from curriculum import scaffold, starter, yamlfile
 from curriculum.errors import LINES_AT_MOST, ConfigError
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
@@ -83,7 +83,7 @@ def test_a_gitignore_is_replaced_as_a_whole_never_opened_for_writing(
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable.os, "rename", no_room)
+    monkeypatch.setattr(os, "rename", no_room)
     with pytest.raises(OSError, match="No space"):
         scaffold.init(tmp_path)
     assert everything(tmp_path) == {".gitignore": b"mine\n"}

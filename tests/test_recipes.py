@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 from conftest import write_small_project
 
-from curriculum import durable, layout
+from curriculum import fs, layout
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import ConfigError
 from curriculum.planner import Compiled
@@ -99,7 +99,7 @@ def test_status_leaves_recipes_out_until_they_begin(shipped: Project, tmp_path: 
     assert [branch.name for branch in before.branches] == SHIPPED
     assert before.put_by == ("continued", "minicpm", "smollm3")
     folder = project.stage_folder("rehearsal", "minicpm", "stable")
-    durable.make_directory(folder)
+    fs.make_directory(folder)
     planned(project, "minicpm", "rehearsal").stages[0].plan.save(folder / "plan.json")
     after = standing(project, "rehearsal")
     assert "minicpm" in [branch.name for branch in after.branches]

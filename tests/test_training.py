@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import write_small_project
 
-from curriculum import checkpoints, durable, ledger
+from curriculum import checkpoints, fs, ledger
 from curriculum import job as jobs
 from curriculum.errors import RunFailed
 from curriculum.job import TrainJob
@@ -147,7 +147,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line.get("skipped")] == [5, 6]
     assert lines[6]["loss"] != lines[5]["loss"], "the same weights read other data"
-    events = durable.read_json_lines(folder / "events.jsonl")
+    events = fs.read_json_lines(folder / "events.jsonl")
     assert [(event["kind"], event["step"]) for event in events] == [
         ("gradient not finite", 5),
         ("gradient not finite", 6),

@@ -99,12 +99,12 @@ def plan(
     if svg is not None or len(both) > 1:
         tree = summarise_tree([compiled for compiled, _ in both], machine, project.machine(machine))
     if svg is not None:
-        from curriculum import durable
+        from curriculum import fs
         from curriculum.planpicture import plan_picture
 
         title = f"{', '.join(tree['curricula'])}, size {size}"
         drawing = plan_picture(title, tree["curricula"], tree["tree"])
-        durable.write_bytes(svg, drawing.encode(), replace=True)
+        fs.write_bytes(svg, drawing.encode(), replace=True)
     if len(both) > 1:
         if as_json:
             print_json(tree)
@@ -208,7 +208,7 @@ def run(
 
     A run that was stopped goes on from its last checkpoint; what is done is left as it is.
     """
-    from curriculum import attempts, corpora, durable, live, orchestrator, picture, results
+    from curriculum import attempts, corpora, fs, live, orchestrator, picture, results
     from curriculum.view.runs import result_view
 
     project = open_project()
@@ -254,7 +254,7 @@ def run(
         picture.Band(stage.setting.stage, stage.plan.start, stage.stop) for stage in outcome.compiled.stages
     ]
     drawing = picture.held_out(f"{name}, size {size}", bands, results.curves(project, outcome.compiled))
-    durable.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
+    fs.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
     shown = os.path.relpath(folder)
     console.print(f"\nthe run: {shown}")
     console.print(f"the curves: {shown}/held-out.svg")

@@ -93,7 +93,7 @@ def compare(
 
     From their shared trunk on, with the noise of each difference.
     """
-    from curriculum import attempts, benchmarks, durable, evaluation, live, marks, overlay, supervisor
+    from curriculum import attempts, benchmarks, evaluation, fs, live, marks, overlay, supervisor
     from curriculum.compare import compare as put_side_by_side
     from curriculum.compare import to_json
     from curriculum.view.benchmarks import tasks_view
@@ -129,9 +129,9 @@ def compare(
         *left,
     ]
     path = svg or project.file_about(size, "compare", names, ".svg")
-    durable.make_directory(path.parent)
+    fs.make_directory(path.parent)
     title = f"{', '.join(names)}: size {size}"
-    durable.write_bytes(path, overlay.overlay(comparison, title).encode(), replace=True)
+    fs.write_bytes(path, overlay.overlay(comparison, title).encode(), replace=True)
     if as_json:
         print_json(
             {

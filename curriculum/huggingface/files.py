@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import DataError
 
 CONFIG, TOKENIZER, README = "config.json", "tokenizer.json", "README.md"
@@ -81,7 +81,7 @@ def _header(folder: Path, name: str) -> dict[str, Tensor]:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= min(LARGEST_HEADER, size - 8):
                 raise ValueError("its header does not fit it")
-            header = durable.parsed(file.read(length))
+            header = fs.parsed(file.read(length))
         header.pop("__metadata__", None)
         tensors = {}
         end = 0
@@ -112,7 +112,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError("it is far too large")
-        value = durable.parsed(path.read_bytes())
+        value = fs.parsed(path.read_bytes())
     except FileNotFoundError:
         raise refused(
             folder, f"it has no `{name}`", "a model's directory as transformers saves it is wanted"

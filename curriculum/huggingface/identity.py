@@ -6,19 +6,19 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.huggingface.directory import Directory
 
 
 def digest(sums: Mapping[str, str]) -> str:
     """The identity of a directory: one digest of its files' SHA-256, by their names."""
-    return durable.digest({"format": 1, "files": dict(sums)})
+    return fs.digest({"format": 1, "files": dict(sums)})
 
 
 def known_sums(directory: Directory, memory: Path) -> dict[str, str] | None:
     """SHA-256 of the files that decide, as remembered in `memory`; None when one is not, or was touched since."""
     try:
-        remembered = durable.parsed(memory.read_bytes())
+        remembered = fs.parsed(memory.read_bytes())
     except (OSError, ValueError):
         return None
     sums = {}
@@ -35,13 +35,13 @@ def remember_sums(
 ) -> None:
     """Remember the files' SHA-256 with the stamps they had before they were read."""
     try:
-        remembered = durable.parsed(memory.read_bytes())
+        remembered = fs.parsed(memory.read_bytes())
     except (OSError, ValueError):
         remembered = {}
     for name, value in sums.items():
         key = _key(directory.folder / name, memory)
         remembered[key] = {"stamp": stamps[name], "sha256": value}
-    durable.write_json(memory, remembered, replace=True)
+    fs.write_json(memory, remembered, replace=True)
 
 
 def _key(path: Path, memory: Path) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.launchers import environment, runner_command
 
 _PR_SET_PDEATHSIG = 1
@@ -107,7 +107,7 @@ def examine(process: subprocess.Popen[bytes], attempt: Path) -> None:
     """
     below = [process.pid, *_descendants(process.pid)]
     told = "\n".join(filter(None, map(_account, below)))
-    durable.write_bytes(attempt / PROCESSES, told.encode(), replace=True)
+    fs.write_bytes(attempt / PROCESSES, told.encode(), replace=True)
     for pid in below:
         with contextlib.suppress(OSError):
             if _catches(pid, signal.SIGUSR2):  # whoever does not would die of it

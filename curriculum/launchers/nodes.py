@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import PlanError, RunFailed
 from curriculum.launchers import runner_command
 
@@ -69,7 +69,7 @@ class Nodes:
         )
 
     def announce(self, job: Path) -> None:
-        durable.write_json(job.parent / ANNOUNCED, {"nodes": self.nodes, "address": self.address})
+        fs.write_json(job.parent / ANNOUNCED, {"nodes": self.nodes, "address": self.address})
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import ConfigError
 from curriculum.project import Project
 
@@ -45,9 +45,9 @@ def write(path: Path, html: str, *, make_folder: bool) -> None:
                     hint="give `--to` another name, or move that file away",
                 )
     if make_folder:
-        durable.make_directory(path.parent)
+        fs.make_directory(path.parent)
     try:
-        durable.write_bytes(path, html.encode(), replace=True)
+        fs.write_bytes(path, html.encode(), replace=True)
     except OSError as error:
         raise ConfigError(
             f"`{path}` cannot be written: {error.strerror}",

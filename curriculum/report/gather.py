@@ -10,18 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import (
-    benchmarks,
-    checkpoints,
-    corpora,
-    durable,
-    layout,
-    ledger,
-    results,
-    runs,
-    standing,
-    summary,
-)
+from curriculum import benchmarks, checkpoints, corpora, fs, layout, ledger, results, runs, standing, summary
 from curriculum.errors import CheckpointError, DataError
 from curriculum.mixing import Ramp
 from curriculum.plan import StagePlan
@@ -311,7 +300,7 @@ def _kind(attempt: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        value = durable.parsed(path.read_bytes())
+        value = fs.parsed(path.read_bytes())
     except FileNotFoundError:
         return None
     if not isinstance(value, dict):

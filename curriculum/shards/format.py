@@ -26,7 +26,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import DataError
 from curriculum.units import parse_fraction
 
@@ -150,7 +150,7 @@ class PrepareRequest:
         }
 
     def recipe_digest(self) -> str:
-        return durable.digest(self.recipe())
+        return fs.digest(self.recipe())
 
     def key(self, tokenizer_digest: str) -> str:
         """The name of the data folder: 12 digits of the tokenizer's digest, 8 of the recipe's."""
@@ -247,7 +247,7 @@ class Split:
     @property
     def digest(self) -> str:
         """SHA-256 over the shards' bytes: the identity of this split's text."""
-        return durable.digest([asdict(shard) for shard in self.shards])
+        return fs.digest([asdict(shard) for shard in self.shards])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +293,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 of the content: tokenizer, policy, width and every shard's bytes; what a plan remembers."""
-        return durable.digest(
+        return fs.digest(
             {
                 "tokenizer": {"digest": self.tokenizer_digest, "vocab_size": self.vocab_size},
                 "policy": {"bos": self.bos, "eos": self.eos},
@@ -338,7 +338,7 @@ class Manifest:
             **({"elsewhere": {n: asdict(at) for n, at in self.elsewhere.items()}} if self.elsewhere else {}),
             "digest": self.digest,
         }
-        return durable.sealed(value)
+        return fs.sealed(value)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Manifest:
@@ -364,7 +364,7 @@ class Manifest:
         """Read `folder/manifest.json`; DataError when it is missing, of another format, or was altered."""
         path = folder / MANIFEST
         try:
-            value = durable.parsed(durable.read_bytes(path))
+            value = fs.parsed(fs.read_bytes(path))
         except FileNotFoundError:
             raise DataError(f"no prepared text in `{folder}`", hint="`curriculum prepare` makes it") from None
         except ValueError as reason:
@@ -374,7 +374,7 @@ class Manifest:
                 f"`{path}` is not of format {FORMAT}, which this version reads", hint=_again(folder)
             )
         try:
-            value = durable.unsealed(value, _KEYS)
+            value = fs.unsealed(value, _KEYS)
             manifest = cls.from_json(value)
             whole = manifest.digest == value["digest"]
         except (KeyError, TypeError, ValueError, AttributeError):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import DataError
 from curriculum.shards.format import Elsewhere, Shard, windows_in
 
@@ -165,7 +165,7 @@ class MappedShard:
 
     def _need_digest(self, path: Path, digest: str) -> None:
         try:
-            found = durable.sha256_file(path)
+            found = fs.sha256_file(path)
         except OSError as reason:
             raise self._damaged(path, f"cannot be read: {reason.strerror}") from None
         if found != digest:

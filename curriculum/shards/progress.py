@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ def read_progress(path: Path) -> Progress:
     line with task null comes last of all and is the total; it alone may have `unread`.
     """
     newest: dict[int | None, Mapping[str, Any]] = {}
-    for line in durable.read_json_lines(path):
+    for line in fs.read_json_lines(path):
         newest[line["task"]] = line
     lines = [newest[None]] if None in newest else list(newest.values())
     totals = [line["total_bytes"] for line in lines if line["total_bytes"] is not None]

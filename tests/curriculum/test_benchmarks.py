@@ -13,7 +13,7 @@ from conftest import write_small_project
 from pretend_runs import pretend
 from rich.console import Console
 
-from curriculum import benchmarks, durable
+from curriculum import benchmarks, fs
 from curriculum.compare import compare
 from curriculum.errors import DataError
 from curriculum.planner import Compiled
@@ -61,8 +61,8 @@ def record(
 def put(folder: Path, value: dict[str, Any]) -> None:
     name = f"g{value['generation']}-{value['position']:016d}"
     path = benchmarks.path_of(folder, name, value["task"], None, value["asked"]["limit"])
-    durable.make_directory(path.parent)
-    durable.write_json(path, value)
+    fs.make_directory(path.parent)
+    fs.write_json(path, value)
 
 
 def score(values: Sequence[float], **changed: Any) -> benchmarks.Score:
@@ -188,7 +188,7 @@ def test_compare_shows_variants_side_by_side_on_every_task_with_the_noise_of_the
 
 def test_compare_says_why_two_scores_are_not_compared(project: Project) -> None:
     path = next((project.root / "runs/full/variant/cooldown").rglob("quiz.json"))
-    durable.write_json(path, record("quiz", {"quiz": task(BETTER, version=2.0)}), replace=True)
+    fs.write_json(path, record("quiz", {"quiz": task(BETTER, version=2.0)}), replace=True)
     table = benchmarks.side_by_side(project, compare(project, lineages(project)))
     assert table.difference(table.lines[1], 1) is None
     assert "quiz of variant at 12,288 tokens is not compared with trunk" in table.mismatches()[0]

@@ -16,7 +16,7 @@ import pytest
 from conftest import write_small_project
 from rich.console import Console
 
-from curriculum import checkpoints, durable, importing, runs
+from curriculum import checkpoints, fs, importing, runs
 from curriculum.branching import Change, branch, draft
 from curriculum.diff import compare, stretches
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
@@ -337,7 +337,7 @@ def test_a_stage_file_that_cannot_be_written_leaves_no_pin(
 ) -> None:
     project = Project(write_small_project(tmp_path / "project"))
     folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
-    write = durable.write_bytes
+    write = fs.write_bytes
 
     def refused(path: Path, *rest: Any, **options: Any) -> None:
         if path.parent.name == "stages":
@@ -345,7 +345,7 @@ def test_a_stage_file_that_cannot_be_written_leaves_no_pin(
             raise PermissionError(13, "refused", str(path))
         write(path, *rest, **options)
 
-    monkeypatch.setattr(durable, "write_bytes", refused)
+    monkeypatch.setattr(fs, "write_bytes", refused)
     with pytest.raises(PermissionError):
         make(project, "trunk@4096", "mine")
     assert checkpoints.pinned(folder) == {}

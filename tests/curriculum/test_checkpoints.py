@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum import checkpoints, durable
+from curriculum import checkpoints, fs
 from curriculum.errors import CheckpointError
 
 FILES = {"rank-00000.safetensors": b"weights" * 9, "tensors.json": b"{}", "state.json": b'{"position": 64}'}
@@ -24,7 +24,7 @@ def make(folder: Path, generation: int = 0, position: int = 64, **changed: bytes
     for file, data in {**FILES, **{key.replace("__", "."): value for key, value in changed.items()}}.items():
         (temporary / file).write_bytes(data)
     checkpoints.seal(temporary)
-    durable.publish(temporary, folder / name)
+    fs.publish(temporary, folder / name)
     return folder / name
 
 

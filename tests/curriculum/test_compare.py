@@ -23,7 +23,7 @@ import pytest
 from conftest import write_small_project
 from rich.console import Console
 
-from curriculum import checkpoints, compare, durable, marks
+from curriculum import checkpoints, compare, fs, marks
 from curriculum.bootstrap import paired
 from curriculum.compare import Comparison, Point, Row
 from curriculum.corpora import compile_with_texts
@@ -274,9 +274,9 @@ def test_losses_on_other_windows_are_not_compared_and_that_is_said(
 ) -> None:
     path = copy / "runs/full/variant/cooldown/evaluations" / f"g0-{12288:016d}.json"
     value = json.loads(path.read_bytes())
-    del value[durable.SEAL]
+    del value[fs.SEAL]
     value["sets"]["prose"].update(change)
-    path.write_text(json.dumps(durable.sealed(value)))
+    path.write_text(json.dumps(fs.sealed(value)))
     found = comparison(copy)
     row = found.rows[-1]
     assert found.difference(row.points[1], row.points[0], "prose") is None

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from curriculum import diff
-from curriculum.diff import order, rate, sides
+from curriculum.diff import clock, order, rate, sides
 from curriculum.diff.clock import Stretch
 from curriculum.errors import PlanError
 from curriculum.permutation import rotation
@@ -107,7 +107,7 @@ def project_of(folder: Path, files: dict[str, str]) -> Project:
     return Project(folder)
 
 
-def lineage_of(project: Project, name: str, windows: int = 7) -> diff.clock.Lineage:
+def lineage_of(project: Project, name: str, windows: int = 7) -> clock.Lineage:
     compiled = compile_curriculum(project, name, "full", facts=lambda d, _: Facts(windows=windows, digest=d))
     return diff.stretches(compiled.stages)
 
@@ -122,14 +122,14 @@ class Replay:
     reads: list[tuple[str, int]]
     batch: list[int]  # in force at each sequence
     ends: list[int]  # of the steps
-    lineage: diff.clock.Lineage
+    lineage: clock.Lineage
 
     def lr(self, position: int) -> float:
         stretch = next(s for s in self.lineage if s.plan.start < position <= s.stop)
         return stretch.plan.learning_rate.at(position)
 
 
-def replay(lineage: diff.clock.Lineage) -> Replay:
+def replay(lineage: clock.Lineage) -> Replay:
     reads: list[tuple[str, int]] = []
     batches: list[int] = []
     ends: list[int] = []
@@ -149,7 +149,7 @@ def first(values: Iterable[bool]) -> int | None:
     return next((i for i, value in enumerate(values) if value), None)
 
 
-def judged(old: diff.clock.Lineage, new: diff.clock.Lineage) -> dict[str, int]:
+def judged(old: clock.Lineage, new: clock.Lineage) -> dict[str, int]:
     """The position at which the first step begins in which each kind differs, by looking at every step."""
     mine, theirs = replay(old), replay(new)
 
@@ -222,7 +222,7 @@ def pairs(draw: st.DrawFn) -> tuple[Small, Small]:
     return old, new
 
 
-def compiled_pair(old: Small, new: Small, folder: Path) -> list[diff.clock.Lineage] | None:
+def compiled_pair(old: Small, new: Small, folder: Path) -> list[clock.Lineage] | None:
     project = project_of(folder, {"stages/old.yaml": old.yaml(), "stages/new.yaml": new.yaml()})
     try:
         return [lineage_of(project, name) for name in ("old", "new")]
@@ -258,7 +258,7 @@ def test_the_first_differences_are_those_of_a_replay_of_every_step(pair: tuple[S
         assert replay_step(new, part.position) <= part.new_step
 
 
-def replay_step(lineage: diff.clock.Lineage, position: int) -> int:
+def replay_step(lineage: clock.Lineage, position: int) -> int:
     """How many steps end at or before `position`."""
     return sum(end <= position for end in replay(lineage).ends)
 

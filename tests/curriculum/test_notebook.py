@@ -12,7 +12,7 @@ import pyarrow
 import pytest
 
 import curriculum
-from curriculum import durable, trace
+from curriculum import fs, trace
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import CurriculumError, NotFound
 from curriculum.notebook import PlanTables, ProjectTables
@@ -106,7 +106,7 @@ def test_metrics_are_the_lineage_s_lines_in_order_with_a_column_for_every_source
     assert rows[-1]["position"] == plan.stages[-1]["ends_at"]
     assert {"loss/prose", "loss/code", "tokens/prose", "tokens/code"} <= rows[0].keys()
     assert rows[0]["loss/code"] is None
-    lines = durable.read_json_lines(finished / "runs/full/variant/cooldown/metrics.jsonl")
+    lines = fs.read_json_lines(finished / "runs/full/variant/cooldown/metrics.jsonl")
     assert rows[-1]["loss"] == lines[-1]["loss"]
     assert rows[-1]["loss/code"] == lines[-1]["sources"]["code"]["loss"]
     assert all(row["tokens/prose"] + row["tokens/code"] == row["batch_sequences"] * 32 for row in rows)
@@ -116,9 +116,9 @@ def test_a_loss_that_was_not_finite_is_a_number_in_the_table(tmp_path: Path, fin
     folder = tmp_path / "p"
     shutil.copytree(finished, folder)
     path = folder / "runs/full/trunk/basic/metrics.jsonl"
-    lines = durable.read_json_lines(path)
+    lines = fs.read_json_lines(path)
     lines[3]["grad_norm"] = lines[3]["loss"] = "nan"
-    path.write_bytes(b"".join(durable.canonical_json(line) + b"\n" for line in lines))
+    path.write_bytes(b"".join(fs.canonical_json(line) + b"\n" for line in lines))
     row = curriculum.open(folder).metrics("variant", size="full")[3]
     assert math.isnan(row["loss"])
     assert math.isnan(row["grad_norm"])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_runs import metrics_line, pretend
 
-from curriculum import benchmarks, checkpoints, durable, queued, report, standing
+from curriculum import benchmarks, checkpoints, fs, queued, report, standing
 from curriculum.errors import ConfigError, DataError, NotFound
 from curriculum.launchers import slurm
 from curriculum.plan import StagePlan
@@ -117,10 +117,10 @@ def test_the_trained_mixture_is_compared_with_the_plan_s_arithmetic(project: Pat
 def test_a_count_that_is_not_the_plan_s_is_shown_in_sequences(project: Path) -> None:
     path = project / "runs/full/variant/continual/ledger.jsonl"
     entry = json.loads(path.read_text())
-    del entry[durable.SEAL]
+    del entry[fs.SEAL]
     entry["windows"]["code"] += 3
     entry["windows"]["prose"] -= 3
-    path.write_text(json.dumps(durable.sealed(entry)) + "\n")
+    path.write_text(json.dumps(fs.sealed(entry)) + "\n")
     mixture = next(t for name, t in tables(page(project)).items() if name.startswith("Planned"))
     rows = {(heading, row[0]): row for heading, row in _grouped(mixture)}
     assert rows["variant/continual: 3.072k tokens", "code"][5] == "+3"

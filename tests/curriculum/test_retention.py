@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import write_small_project
 
-from curriculum import benchmarks, checkpoints, durable, retention
+from curriculum import benchmarks, checkpoints, fs, retention
 from curriculum.branching import Change, branch
 from curriculum.errors import Busy, NotFound, PlanError
 from curriculum.lineage import parse_address
@@ -46,7 +46,7 @@ def put_runs(project: Project, name: str) -> None:
 def put_checkpoint(folder: Path, position: int, history: str) -> Path:
     path = folder / "checkpoints" / checkpoints.name(0, position)
     path.mkdir(parents=True)
-    durable.write_json(path / "state.json", {"history": history})
+    fs.write_json(path / "state.json", {"history": history})
     checkpoints.seal(path)
     return path
 
@@ -136,7 +136,7 @@ def test_no_pin_is_released_between_its_writing_and_that_of_its_stage_file(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other of the two waits: it then finds the stage file, or has not found the pin yet."""
-    write = durable.write_bytes
+    write = fs.write_bytes
     folder = project.stage_folder("full", "trunk", "basic")
 
     def tried_meanwhile(path: Path, *rest: Any, **options: Any) -> None:
@@ -145,9 +145,9 @@ def test_no_pin_is_released_between_its_writing_and_that_of_its_stage_file(
                 retention.release(project, "full", "mine")
         write(path, *rest, **options)
 
-    acquire = durable.Lock.acquire
-    monkeypatch.setattr(durable, "write_bytes", tried_meanwhile)
-    monkeypatch.setattr(durable.Lock, "acquire", lambda lock, **_: acquire(lock))  # without waiting
+    acquire = fs.Lock.acquire
+    monkeypatch.setattr(fs, "write_bytes", tried_meanwhile)
+    monkeypatch.setattr(fs.Lock, "acquire", lambda lock, **_: acquire(lock))  # without waiting
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     assert checkpoints.pinned(folder) == {3072: ("mine",)}
 
@@ -158,7 +158,7 @@ def test_a_pin_is_not_released_once_a_stage_file_came_while_it_was_waited_for(
     checkpoints.pin(project.stage_folder("full", "trunk", "basic"), 3072, "mine")
     pinning = checkpoints.pinning
 
-    def written_before(folder: Path) -> durable.Lock:
+    def written_before(folder: Path) -> fs.Lock:
         (project.root / "stages/mine.yaml").write_text("from: trunk@3000\n")
         return pinning(folder)
 
@@ -252,14 +252,14 @@ def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
 ) -> None:
     folder = project.stage_folder("full", "trunk", "basic")
     doomed = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 2048)
-    set_aside = durable.set_aside
+    set_aside = fs.set_aside
 
     def pinned_meanwhile(path: Path) -> Path:
         aside = set_aside(path)
         checkpoints.pin(folder, 2048, "late")
         return aside
 
-    monkeypatch.setattr(durable, "set_aside", pinned_meanwhile)
+    monkeypatch.setattr(fs, "set_aside", pinned_meanwhile)
     assert not checkpoints.discard(doomed)
     checkpoints.verify(doomed.path)
 
@@ -268,8 +268,8 @@ def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(pr
     folder = project.stage_folder("full", "trunk", "basic")
     doomed = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 2048)
     other = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 3072)
-    durable.set_aside(doomed.path)
-    durable.set_aside(other.path)
+    fs.set_aside(doomed.path)
+    fs.set_aside(other.path)
     checkpoints.pin(folder, 2048, "late")
     checkpoints.sweep(folder / "checkpoints")
     assert [c.position for c in checkpoints.found(folder / "checkpoints")] == [1024, 2048, 4096, 5120, 6144]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from test_shipped_files import FILES, shipped
 
-from curriculum import schema, yamlfile
+from curriculum import yamlfile
 from curriculum.errors import ConfigError
 from curriculum.models import CATALOGUE
 from curriculum.schema import (
@@ -25,6 +25,7 @@ from curriculum.schema import (
     MixtureFile,
     SizesFile,
     SourcesFile,
+    entry,
     fields,
     is_name,
     validate,
@@ -555,7 +556,7 @@ def test_a_fault_inside_a_long_list_of_names_still_fits_a_screen() -> None:
 
 
 def test_every_key_is_described_for_the_reference() -> None:
-    for model in schema.entry.Entry.__subclasses__():
+    for model in entry.Entry.__subclasses__():
         assert model.__doc__, model
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"

@@ -22,7 +22,7 @@ from conftest import write_small_project
 from rich.console import Console
 from terminal import on_a_terminal
 
-from curriculum import checkpoints, durable, ledger
+from curriculum import checkpoints, fs, ledger
 from curriculum.following import Lines, Training, last_line
 from curriculum.project import Project
 from curriculum.scaffold import init
@@ -208,8 +208,8 @@ def test_a_torn_last_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = Lines(path)
     assert lines.new() == []
-    whole = durable.canonical_json(line(20)) + b"\n"
-    path.write_bytes(durable.canonical_json(line(10)) + b"\n" + whole[:9])
+    whole = fs.canonical_json(line(20)) + b"\n"
+    path.write_bytes(fs.canonical_json(line(10)) + b"\n" + whole[:9])
     assert [entry["position"] for entry in lines.new()] == [10]
     assert lines.new() == []
     with path.open("ab") as file:
@@ -223,13 +223,13 @@ def test_a_torn_last_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
 def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, grown: int) -> None:
     training, lines = Training(tmp_path), Lines(tmp_path / "metrics.jsonl")
     for position in range(10, 100, 10):
-        durable.append_json_line(tmp_path / "metrics.jsonl", line(position, loss=2.0))
+        fs.append_json_line(tmp_path / "metrics.jsonl", line(position, loss=2.0))
     assert training.update()
     assert training.position == 90
     assert len(lines.new()) == 9
     ledger.cut_back(tmp_path / "metrics.jsonl", 40)
     for number in range(grown):
-        durable.append_json_line(tmp_path / "metrics.jsonl", line(50 + 10 * number, loss=3.0))
+        fs.append_json_line(tmp_path / "metrics.jsonl", line(50 + 10 * number, loss=3.0))
     assert training.update()
     assert training.position == (40 + 10 * grown)
     assert [entry["position"] for entry in lines.new()] == list(range(10, 50 + 10 * grown, 10))
@@ -242,7 +242,7 @@ def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, gr
 
 def test_what_is_no_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'\x00\x00\n[]\n{"step": 1}\nnot json\n' + durable.canonical_json(line(30)) + b"\n\n")
+    path.write_bytes(b'\x00\x00\n[]\n{"step": 1}\nnot json\n' + fs.canonical_json(line(30)) + b"\n\n")
     assert [entry["position"] for entry in Lines(path).new()] == [30]
     path.write_bytes(b"half")
     assert last_line(path) is None
@@ -329,7 +329,7 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
     assert last is not None
     shutil.rmtree(last.path)
     leader, terminal = pty.openpty()
-    with durable.Lock(folder / "lock", "the test"):
+    with fs.Lock(folder / "lock", "the test"):
         now = standing(Project(project), "full")
         running = next(s for b in now.branches for s in b.stages if s.name == "variant/cooldown")
         assert running.state == "running"

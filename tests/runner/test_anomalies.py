@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import ranks as steps
 
-from curriculum import durable
+from curriculum import fs
 from runner import anomalies
 from runner.anomalies import AT_LEAST, LEAST, WINDOW, Losses
 
@@ -61,7 +61,7 @@ def test_what_is_not_finite_is_not_learnt_from() -> None:
 def test_the_window_is_read_back_from_the_metrics_up_to_where_a_run_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for position, loss in ((10, 4.0), (20, float("nan")), (30, 4.5), (40, 9.0)):
-        durable.append_json_line(path, durable.finite({"position": position, "loss": loss}), sync=False)
+        fs.append_json_line(path, fs.finite({"position": position, "loss": loss}), sync=False)
     before = anomalies.losses_before(path, 30)
     assert [before[0], before[2]] == [4.0, 4.5]
     assert np.isnan(before[1])
@@ -86,7 +86,7 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
         plan, texts, 1, losses, kind="spike", generation=0, grad_norm=3.0, spike=anomalies.Spike(9, 4, 5)
     )
     anomalies.record(tmp_path, told)
-    (read,) = durable.read_json_lines(tmp_path / anomalies.EVENTS)
+    (read,) = fs.read_json_lines(tmp_path / anomalies.EVENTS)
     draws = plan.draws(1)
     assert [entry["slot"] for entry in read["sequences"]] == [2, 7, 6, 5, 4, 3, 1, 0]
     for entry in read["sequences"]:
@@ -97,7 +97,7 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     assert "`skip: [{from: 128, to: 256}]`" in read["hint"]
     json.dumps(told["sequences"][1:], allow_nan=False)
     anomalies.cut_back(tmp_path, 255)
-    assert durable.read_json_lines(tmp_path / anomalies.EVENTS) == []
+    assert fs.read_json_lines(tmp_path / anomalies.EVENTS) == []
 
 
 @pytest.mark.parametrize("scale", ["1", "1/1000000", "1/1000", "3/7"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small import ALONE, CONFIG, NUMBERS, build, take, whole
 
-from curriculum import checkpoints, durable
+from curriculum import checkpoints, fs
 from curriculum.errors import CheckpointError
 from runner import checkpoint, optim
 from runner.model import Llama
@@ -128,7 +128,7 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     model, optimizer = fresh()
-    monkeypatch.setattr(durable, "write_json", full)
+    monkeypatch.setattr(fs, "write_json", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(tmp_path / "g0-0000000000000128", model, optimizer, {}, ALONE)
     assert checkpoints.found(tmp_path) == []

@@ -124,7 +124,7 @@ def test_an_import_is_made_once_and_its_weights_are_not_read_again(
     folder = imported(source, tmp_path / "data")
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with monkeypatch.context() as patch:
-        patch.setattr(convert.durable, "sha256_file", lambda path: pytest.fail(f"{path} was read"))
+        patch.setattr(convert.fs, "sha256_file", lambda path: pytest.fail(f"{path} was read"))
         assert imported(source, tmp_path / "data") == folder
     os.utime(source / "model.safetensors")  # touched: read again, and found to be the same
     assert imported(source, tmp_path / "data") == folder
@@ -305,7 +305,7 @@ def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Llama], tmp_pa
 
 
 def test_two_exports_to_one_directory_do_not_meet(trained: tuple[Path, Llama], tmp_path: Path) -> None:
-    with convert.durable.building(tmp_path / "out") as folder:
+    with convert.fs.building(tmp_path / "out") as folder:
         (folder / "mine").write_text("the first")
         with pytest.raises(Busy, match="is being written by another process"):
             convert.export(job(trained[0], tmp_path / "out"))
@@ -393,7 +393,7 @@ def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_
     )
     jobs.save(asked, tmp_path / "job.json")
     directory = huggingface.read(source)
-    sums = {name: convert.durable.sha256_file(source / name) for name in directory.identity_files}
+    sums = {name: convert.fs.sha256_file(source / name) for name in directory.identity_files}
     final = data / huggingface.digest(sums)[:16]
     temporary = data / f".tmp-{final.name}"
     assert _killed(tmp_path, lambda at: (at / "rank-00000.safetensors").exists(), temporary)

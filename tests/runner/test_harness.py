@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from curriculum import durable
+from curriculum import fs
 from curriculum import job as jobs
 from curriculum.errors import DataError, PlanError
 from runner import harness
@@ -171,7 +171,7 @@ def test_without_the_harness_the_job_says_what_to_install(
 
 
 def test_a_record_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
-    durable.write_json(tmp_path / "quiz.json", {"kept": True})
+    fs.write_json(tmp_path / "quiz.json", {"kept": True})
     assert harness.measure(job(tmp_path)) == {"outcome": jobs.DONE}
     assert json.loads((tmp_path / "quiz.json").read_bytes()) == {"kept": True}
 

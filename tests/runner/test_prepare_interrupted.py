@@ -19,7 +19,7 @@ from texts import digests, write_texts
 
 import runner.prepare
 import runner.shardwriter
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import Busy, DataError
 from curriculum.shards.format import HELD_OUT, TRAIN, text_hash
 from curriculum.shards.progress import read_progress
@@ -166,7 +166,7 @@ def test_two_processes_do_not_prepare_the_same_folder_at_once(tmp_path: Path, re
     request = request_for()
     partial = Path(f"{request.output}.partial")
     partial.mkdir(parents=True)
-    with durable.Lock(partial / "lock", "the test"), pytest.raises(Busy, match="preparing `texts`"):
+    with fs.Lock(partial / "lock", "the test"), pytest.raises(Busy, match="preparing `texts`"):
         prepare(request)
     prepare(request)
 
@@ -174,7 +174,7 @@ def test_two_processes_do_not_prepare_the_same_folder_at_once(tmp_path: Path, re
 HELPING = """
 import sys
 from pathlib import Path
-from curriculum import durable
+from curriculum import fs
 from curriculum.shards.format import PrepareRequest
 import json, runner.shardwriter as writer
 if len(sys.argv) > 2:  # hold a task half-way for ever

@@ -14,7 +14,7 @@ import pytest
 import torch
 from small import ALONE, NUMBERS, build, take, whole
 
-from curriculum import checkpoints, durable
+from curriculum import checkpoints, fs
 from curriculum.errors import RunFailed
 from runner import checkpoint, optim
 from runner.checkpoint import Saver
@@ -92,7 +92,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_by_the_next_call_and_names_no_c
     saver = Saver(ALONE)
     said: list[str] = []
     with monkeypatch.context() as broken:
-        broken.setattr(durable, "write_json", full)
+        broken.setattr(fs, "write_json", full)
         saver.begin(tmp_path / "here", model, optimizer, {}, lambda: said.append("published"))
         assert saver._thread is not None
         saver._thread.join()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from curriculum import durable
+from curriculum import fs
 from curriculum.errors import PlanError
 from runner import trackers
 
@@ -61,7 +61,7 @@ def truth(project: Path, stage: str) -> dict[str, Curve]:
     """The curves that a tracker must show, from metrics.jsonl and the evaluations."""
     folder = stage_folder(project, stage)
     curves: dict[str, Curve] = {}
-    for line in durable.read_json_lines(folder / "metrics.jsonl"):
+    for line in fs.read_json_lines(folder / "metrics.jsonl"):
         for key in ("loss", "lr", "grad_norm", "tokens_per_second"):
             curves.setdefault(f"train/{key}", {})[line["position"]] = line[key]
         for name, entry in line["sources"].items():
@@ -217,7 +217,7 @@ def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice
             and len((folder / "metrics.jsonl").read_bytes().splitlines()) >= lines
         ):
             time.sleep(0.02)
-        holder = durable.holder_of(folder / "lock")
+        holder = fs.holder_of(folder / "lock")
         if holder is not None:
             os.kill(int(holder["pid"]), ending)
         if ending == signal.SIGKILL:
@@ -311,7 +311,7 @@ def test_a_tracker_that_fails_in_every_method_is_named_once_and_changes_no_bit(
         },
         "machine": {**job["machine"], "trackers": ["tensorboard"]},
     }
-    durable.write_json(folder / "attempts/0001/job.json", moved)
+    fs.write_json(folder / "attempts/0001/job.json", moved)
     done = subprocess.run(
         [sys.executable, "-c", BROKEN.format(init=init), str(folder / "attempts/0001/job.json")],
         capture_output=True,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from curriculum import checkpoints, durable, ledger, results
+from curriculum import checkpoints, fs, ledger, results
 from curriculum.errors import CurriculumError, DataError
 from curriculum.plan import StagePlan
 from curriculum.project import Project
@@ -266,7 +266,7 @@ def speed(folder: Path, size: int) -> float:
         block = random.Random(0).randbytes(1 << 20)
         for _ in range(size >> 20):
             file.write(block)
-    durable.write_json(folder / checkpoints.STATE, {"position": 0})
+    fs.write_json(folder / checkpoints.STATE, {"position": 0})
     checkpoints.seal(folder)
     began = time.process_time()
     checkpoints.verify(folder)

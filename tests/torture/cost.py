@@ -38,14 +38,14 @@ def _saved(folder: Path, model: Any, optimizer: Any, *, bare: bool) -> tuple[flo
     """Seconds until training goes on, and until the checkpoint is durable; `bare` writes and syncs, no more."""
     import torch
 
-    from curriculum import checkpoints, durable
+    from curriculum import checkpoints, fs
     from runner import checkpoint
     from runner.distributed import Ranks
 
-    kept = checkpoints.seal, durable.sha256_file
+    kept = checkpoints.seal, fs.sha256_file
     if bare:
-        checkpoints.seal = lambda folder, known: durable.write_json(folder / checkpoints.MANIFEST, {})
-        durable.sha256_file = lambda path: ""
+        checkpoints.seal = lambda folder, known: fs.write_json(folder / checkpoints.MANIFEST, {})
+        fs.sha256_file = lambda path: ""
     try:
         saver = checkpoint.Saver(Ranks(0, 1, 1, torch.device("cpu")))
         began = time.monotonic()
@@ -54,8 +54,8 @@ def _saved(folder: Path, model: Any, optimizer: Any, *, bare: bool) -> tuple[flo
         saver.wait()
         return stood, time.monotonic() - began
     finally:
-        checkpoints.seal, durable.sha256_file = kept
-        durable.remove(folder)
+        checkpoints.seal, fs.sha256_file = kept
+        fs.remove(folder)
 
 
 @figure("R23", "integrity: share of a save's and of a step's time, least of several measurements")

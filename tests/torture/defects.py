@@ -89,7 +89,7 @@ DEFECTS = (
     ),
     Defect(
         "seals of lines and manifests are not compared",
-        "curriculum.durable",
+        "curriculum.fs.files",
         "    if digest(plain) != value[SEAL]:\n",
         "    if False:\n",
         "R3",
@@ -110,7 +110,7 @@ DEFECTS = (
     ),
     Defect(
         "the lock is written and not taken",
-        "curriculum.durable",
+        "curriculum.fs.files",
         "                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                break\n",
         "                break\n",
         "R13",

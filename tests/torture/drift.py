@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from curriculum import durable
+from curriculum import fs
 from tests.torture import world
 from tests.torture.figures import Case, Tally, figure
 
@@ -71,9 +71,9 @@ def _plan(root: Path) -> None:
     """A plan that was edited and sealed again, so that nothing but its history tells."""
     path = world.stage(root, "variant", "cooldown") / "plan.json"
     value = json.loads(path.read_text())
-    plain = {key: entry for key, entry in value.items() if key not in (durable.SEAL, "fingerprint")}
+    plain = {key: entry for key, entry in value.items() if key not in (fs.SEAL, "fingerprint")}
     plain["seed"] = 12345
-    path.write_text(json.dumps(durable.sealed(plain)))
+    path.write_text(json.dumps(fs.sealed(plain)))
 
 
 def _weights(root: Path) -> None:
@@ -154,7 +154,7 @@ def stopped(root: Path) -> Path:
     (folder / "DONE").unlink()
     last = checkpoints.found(folder / "checkpoints")[-1]
     if len(checkpoints.found(folder / "checkpoints")) > 1:
-        durable.remove(last.path)
+        fs.remove(last.path)
     return root
 
 

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from curriculum import checkpoints, durable, retention
+from curriculum import checkpoints, fs, retention
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 from tests.conftest import write_small_project
@@ -64,7 +64,7 @@ def put_runs(project: Project, name: str) -> None:
             if stage.plan.start < position <= stage.plan.end:
                 path = folder / "checkpoints" / checkpoints.name(0, position)
                 path.mkdir(parents=True)
-                durable.write_json(path / "state.json", {"history": stage.plan.history(position)})
+                fs.write_json(path / "state.json", {"history": stage.plan.history(position)})
                 checkpoints.seal(path)
 
 
@@ -129,7 +129,7 @@ def graphs(case: Case, tally: Tally) -> None:
         lost = missing(root, wanted)
         deleted += len(before) - len(everything(root))
         tally.trial(f"lineage {number} lost {lost}", not lost)
-        durable.remove(root)
+        fs.remove(root)
     tally.notes["checkpoints deleted meanwhile"] = deleted
 
 
@@ -148,14 +148,14 @@ def exports(case: Case, tally: Tally) -> None:
 
     seconds = 60.0
     for _ in range(3):
-        durable.remove(out)
+        fs.remove(out)
         began = time.monotonic()
         assert world.fork(work, case.folder / "log").wait(60) == 0
         seconds = min(seconds, time.monotonic() - began)
     absent = 0
     for number in range(case.count(5, 50, 1000)):
         draw = case.draw("R17", number)
-        durable.remove(out)
+        fs.remove(out)
         child = world.fork(work, case.folder / "log")
         time.sleep(draw.uniform(0.0, seconds))
         with contextlib.suppress(ProcessLookupError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import begun, checkpoints, durable, ledger
+from curriculum import begun, checkpoints, fs, ledger
 from curriculum.errors import CurriculumError
 from curriculum.job import ExportJob
 from curriculum.plan import StagePlan
@@ -45,13 +45,13 @@ def _text(old: bytes | None, new: bytes) -> Callable[[Path], str]:
 
 def _write_new(root: Path) -> None:
     if (root / "value").exists():
-        durable.settle(root / "value")
+        fs.settle(root / "value")
     else:
-        durable.write_bytes(root / "value", b"new and long enough to be cut")
+        fs.write_bytes(root / "value", b"new and long enough to be cut")
 
 
 def _write_over(root: Path) -> None:
-    durable.write_bytes(root / "value", b"new and long enough to be cut", replace=True)
+    fs.write_bytes(root / "value", b"new and long enough to be cut", replace=True)
 
 
 def _entry(position: int) -> ledger.Entry:
@@ -91,9 +91,9 @@ def _torn(root: Path) -> None:
 
 def _build(root: Path) -> None:
     if (root / "deep/made").exists():
-        durable.settle(root / "deep/made")
+        fs.settle(root / "deep/made")
     else:
-        with durable.building(root / "deep/made") as folder:
+        with fs.building(root / "deep/made") as folder:
             (folder / "inner").mkdir()
             (folder / "inner/a").write_bytes(b"a" * 40)
             (folder / "b").write_bytes(b"b" * 40)
@@ -134,11 +134,11 @@ def _newest(root: Path) -> str:
 def _two_checkpoints(root: Path) -> None:
     for position in (64, 128):
         folder = root / "checkpoints" / f".new-{position}"
-        durable.make_directory(folder)
+        fs.make_directory(folder)
         (folder / "rank-00000.safetensors").write_bytes(b"t" * 64)
-        durable.write_json(folder / checkpoints.STATE, {"position": position})
+        fs.write_json(folder / checkpoints.STATE, {"position": position})
         checkpoints.seal(folder)
-        durable.publish(folder, root / "checkpoints" / checkpoints.name(0, position))
+        fs.publish(folder, root / "checkpoints" / checkpoints.name(0, position))
 
 
 def _discard_first(root: Path) -> None:
@@ -171,7 +171,7 @@ def _old_plan(root: Path) -> None:
 def _new_plan(root: Path) -> None:
     wanted = small.plan(mixture=(1, 1))
     if StagePlan.load(root / "plan.json").fingerprint == wanted.fingerprint:
-        durable.settle(root / "plan.json")
+        fs.settle(root / "plan.json")
     else:
         begun._replace_plan(root, wanted)
 
@@ -214,7 +214,7 @@ def _export(root: Path) -> None:
     from runner import convert
 
     if (root / "out").exists():
-        durable.settle(root / "out")
+        fs.settle(root / "out")
     else:
         convert.export(export_job(root))
 
@@ -282,7 +282,7 @@ PROTOCOLS = (
     Protocol("a new file", _nothing, _write_new, _text(None, b"new and long enough to be cut")),
     Protocol(
         "a file replaced",
-        lambda root: durable.write_bytes(root / "value", b"old"),
+        lambda root: fs.write_bytes(root / "value", b"old"),
         _write_over,
         _text(b"old", b"new and long enough to be cut"),
     ),
