@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.measure import Row, arguments, goal, in_turns, machine, process, save, show, table
 from bench.projects import V11_STEPS, project
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 

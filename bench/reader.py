@@ -20,8 +20,8 @@ import numpy as np
 from bench import text
 from bench.measure import Row, arguments, goal, machine, save, show, table
 from bench.peers import PEERS
-from curriculum.plan import Blend, Piece, Segment, SourcePlan, StagePlan
-from curriculum.schedule import LearningRate
+from curriculum.plan.learning_rate import LearningRate
+from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
 from runner import data
 from runner.distributed import keep_freed_memory
 
@@ -53,8 +53,8 @@ def plan_of(root: Path, folders: dict[str, str], masked: bool = False) -> tuple[
             name: SourcePlan(dataset=name, segments=(Segment(first_item=0, pass_number=0, windows=count),))
             for name, count in windows.items()
         },
-        blends=(Blend(weights=text.WEIGHTS, base={}),),
-        pieces=(Piece(first=0, blend=0, index=0),),
+        blends=(MixturePhase(weights=text.WEIGHTS, base={}),),
+        pieces=(MixtureSegment(first=0, blend=0, index=0),),
         read_before={},
         mask_documents=masked,
     )

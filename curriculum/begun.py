@@ -10,7 +10,7 @@ from pathlib import Path
 
 from curriculum import checkpoints, fs
 from curriculum.errors import Busy, Drift
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled
 from curriculum.project import Project
 from curriculum.ran import Departure, departures, told

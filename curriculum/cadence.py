@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from curriculum.errors import PlanError
 from curriculum.lineage import Setting
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.scaling import Scaler
 from curriculum.units import show_count
 

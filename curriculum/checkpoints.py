@@ -18,6 +18,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.errors import CheckpointError
+from curriculum.fs import publish
 
 PINS = "pins"
 TRACKERS = ("tensorboard", "wandb", "trackio")
@@ -215,7 +216,7 @@ def discard(checkpoint: Checkpoint) -> bool:
         return False
     doomed = fs.set_aside(checkpoint.path)
     if checkpoint.position in pinned(stage_folder):
-        fs.publish(doomed, checkpoint.path)
+        publish(doomed, checkpoint.path)
         return False
     fs.remove_tree(doomed)
     return True
@@ -256,7 +257,7 @@ def sweep(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         aside = _ASIDE.fullmatch(path.name)
         if aside and int(aside["position"]) in kept and not (folder / aside["name"]).exists():
-            fs.publish(path, folder / aside["name"])
+            publish(path, folder / aside["name"])
         elif path.name.startswith((".tmp-", fs.ASIDE, fs.REMOVED)):
             fs.remove(path)  # nobody reads such a name: it needs no other first
 

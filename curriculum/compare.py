@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from curriculum import checkpoints, diff, ledger, results, runs
+from curriculum import checkpoints, ledger, results, runs
 from curriculum.bootstrap import Estimate, paired
 from curriculum.errors import Drift, NotFound, did_you_mean
+from curriculum.plan.diff import compare as diff_compare
+from curriculum.plan.diff import timeline
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.ran import Departure, departures
@@ -71,7 +73,7 @@ class Comparison:
     domains: tuple[tuple[str, ...], ...]
     rows: tuple[Row, ...]
     measured: Mapping[Point, Measured]
-    partings: tuple[diff.Comparison, ...]
+    partings: tuple[diff_compare.Comparison, ...]
     tokens: tuple[Mapping[str, int], ...]
     changed: tuple[str, ...]
 
@@ -159,7 +161,7 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
         rows=tuple(_rows(lineages, trunk, stages, measured.keys() | _kept(project, lineages), measured)),
         measured=measured,
         partings=tuple(
-            diff.compare(diff.stretches(lineages[base].stages), diff.stretches(compiled.stages))
+            diff_compare.compare(timeline.spans(lineages[base].stages), timeline.spans(compiled.stages))
             for compiled in lineages
         ),
         tokens=tuple(tokens_read(project, compiled, since=at) for compiled in lineages),
@@ -351,7 +353,7 @@ def _changed_ahead(project: Project, compiled: Compiled) -> list[Departure]:
     for departure in found:
         if not departure.ahead:
             asked = f"curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}"
-            regrown = any(part.what == diff.HISTORY for part in departure.compared().parts)
+            regrown = any(part.what == diff_compare.HISTORY for part in departure.compared().parts)
             raise Drift(
                 f"`{departure.stage.name}` {departure.words()}",
                 place=departure.place(project),

@@ -11,7 +11,7 @@ from typing import Any
 
 from curriculum import checkpoints, fs, huggingface, schema, sentencepiece
 from curriculum.errors import CurriculumError, DataError, NotFound, Place, did_you_mean
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
 from curriculum.project import Project
 from curriculum.segments import Part

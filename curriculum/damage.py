@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from curriculum import checkpoints, readings, remedy, runs, schema
+from curriculum import checkpoints, remedy, runs, schema
 from curriculum.corpora import Texts
 from curriculum.errors import NotFound, PlanError, did_you_mean
+from curriculum.plan import lookup
 from curriculum.planner import Compiled
 from curriculum.project import Project
 from curriculum.whereabouts import Place, Shared, shared_stages, tokens_of_shards, windows_of
@@ -119,17 +120,17 @@ def _stage(
     inherited: bool,
 ) -> dict[str, Any]:
     plan, setting = shared.stage.plan, shared.stage.setting
-    counted = done = readings.Count(0, 0)
+    counted = done = lookup.Count(0, 0)
     first = last = None
     stretch = range(0)
     if source in plan.sources:
         shards = tokens_of_shards(texts, plan, source)
         stretch = windows_of(Place(source, number, 0, shards[number]), shards, plan.sequence_length)
-        budget = None if exact else readings.COUNTED
-        counted = readings.count(plan, source, stretch, stop=shared.sequences, budget=budget)
-        done = readings.count(plan, source, stretch, stop=shared.sequences_read, budget=budget)
-        first = readings.edge(plan, source, stretch, stop=shared.sequences)
-        last = readings.edge(plan, source, stretch, stop=shared.sequences, last=True)
+        budget = None if exact else lookup.COUNTED
+        counted = lookup.count(plan, source, stretch, stop=shared.sequences, budget=budget)
+        done = lookup.count(plan, source, stretch, stop=shared.sequences_read, budget=budget)
+        first = lookup.edge(plan, source, stretch, stop=shared.sequences)
+        last = lookup.edge(plan, source, stretch, stop=shared.sequences, last=True)
 
     def position(sequence: int | None) -> int | None:
         """Where the step begins that reads the sequence."""

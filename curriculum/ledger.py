@@ -14,7 +14,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.errors import DataError, RunFailed
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 
 LEDGER = "ledger.jsonl"
 

@@ -9,8 +9,8 @@ from itertools import zip_longest
 
 from curriculum.errors import PlanError
 from curriculum.lineage import Setting
-from curriculum.mixing import Ramp
-from curriculum.plan import StagePlan
+from curriculum.plan.mixing import Ramp
+from curriculum.plan.stage import StagePlan
 from curriculum.project import Project
 from curriculum.scaling import Scaler
 from curriculum.units import show_count, show_exact, show_share

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from curriculum import corpora, fs, ran, results, runs, summary, trace, whereabouts
-from curriculum.diff import Comparison, compare, sides
+from curriculum.analysis import diff_sides
 from curriculum.errors import PlanError
+from curriculum.plan.diff.compare import Comparison, compare
 from curriculum.planner import Compiled
 from curriculum.project import Project
 from curriculum.standing import standing
@@ -102,7 +103,7 @@ class ProjectTables:
 
     def _compared(self, old: str, new: str, size: str | None) -> Comparison:
         project = self._project
-        mine, theirs = (sides.side(project, asked, size or project.default_size) for asked in (old, new))
+        mine, theirs = (diff_sides.side(project, asked, size or project.default_size) for asked in (old, new))
         return compare(mine.lineage, theirs.lineage)
 
     @property

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from curriculum import schema
 from curriculum.errors import PlanError
 from curriculum.lineage import Setting
-from curriculum.mixing import Ramp, Tree, integer_weights
-from curriculum.plan import Blend, Piece, StagePlan
+from curriculum.plan.mixing import Ramp, Tree, integer_weights
+from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 from curriculum.scaling import Scaler
 from curriculum.units import show_count
 
@@ -18,7 +18,7 @@ from curriculum.units import show_count
 class Before:
     """Where the lineage's mixture stood when this stage began: the blend in force, and items used of each source."""
 
-    blend: Blend | None
+    blend: MixturePhase | None
     index: int
     items: Mapping[str, int]
 
@@ -37,7 +37,7 @@ class Before:
 
 def blends_of(
     before: Before, weights: dict[str, int], ramp: int, *, goes_on: bool = False
-) -> tuple[tuple[Blend, ...], list[Piece]]:
+) -> tuple[tuple[MixturePhase, ...], list[MixtureSegment]]:
     """The stage's blends and their pieces, before any skip is cut out.
 
     `goes_on` is whether a ramp that was left half-way is followed to its end, sequence by sequence as its own stage
@@ -47,35 +47,40 @@ def blends_of(
     if old is not None and goes_on and before.index < old.ramp:
         steady, after = _after(old)
         return (old, steady), [
-            Piece(first=0, blend=0, index=before.index),
-            Piece(first=old.ramp - before.index, blend=1, index=after),
+            MixtureSegment(first=0, blend=0, index=before.index),
+            MixtureSegment(first=old.ramp - before.index, blend=1, index=after),
         ]
     if old is not None and ramp == 0 and dict(old.weights) == weights:
         # The same mixture goes on counting where the parent stopped; a ramp left half-way is over.
         if old.before is None:
-            return (old,), [Piece(first=0, blend=0, index=before.index)]
+            return (old,), [MixtureSegment(first=0, blend=0, index=before.index)]
         mixer = old.mixer
         assert isinstance(mixer, Ramp)
         after = int(mixer.after_index(before.index))
         counts = Tree(weights).counts(after)
         base = {name: before.items.get(name, 0) - counts.get(name, 0) for name in {*before.items, *counts}}
-        return (Blend(weights=weights, base=base),), [Piece(first=0, blend=0, index=after)]
+        return (MixturePhase(weights=weights, base=base),), [MixtureSegment(first=0, blend=0, index=after)]
     if old is None or ramp == 0:
-        return (Blend(weights=weights, base=before.items),), [Piece(first=0, blend=0, index=0)]
+        return (MixturePhase(weights=weights, base=before.items),), [
+            MixtureSegment(first=0, blend=0, index=0)
+        ]
     if old.before is None:
         from_weights, from_index = dict(old.weights), before.index
     else:
         mixer = old.mixer
         assert isinstance(mixer, Ramp)
         from_weights, from_index = integer_weights(mixer.shares(before.index), lossy=True), 0
-    rising = Blend(
+    rising = MixturePhase(
         weights=weights, base=before.items, before=from_weights, before_index=from_index, ramp=ramp
     )
     steady, after = _after(rising)
-    return (rising, steady), [Piece(first=0, blend=0, index=0), Piece(first=ramp, blend=1, index=after)]
+    return (rising, steady), [
+        MixtureSegment(first=0, blend=0, index=0),
+        MixtureSegment(first=ramp, blend=1, index=after),
+    ]
 
 
-def _after(rising: Blend) -> tuple[Blend, int]:
+def _after(rising: MixturePhase) -> tuple[MixturePhase, int]:
     """The blend that follows a ramp once it is over, and the index at which it goes on."""
     mixer = rising.mixer
     assert isinstance(mixer, Ramp)
@@ -83,17 +88,17 @@ def _after(rising: Blend) -> tuple[Blend, int]:
     reached = rising.items(rising.ramp)
     counts = Tree(rising.weights).counts(after)
     base = {name: reached[name] - counts.get(name, 0) for name in reached}
-    return Blend(weights=rising.weights, base=base), after
+    return MixturePhase(weights=rising.weights, base=base), after
 
 
 def without_skipped(
     setting: Setting,
     scaler: Scaler,
-    virtual: list[Piece],
+    virtual: list[MixtureSegment],
     bounds: tuple[int, int, int],
     sequence_length: int,
     batch: int,
-) -> tuple[Piece, ...]:
+) -> tuple[MixtureSegment, ...]:
     """Cut skipped ranges out: from the step boundary at or past `from`, draws go on where `to` would have been.
 
     Each entry is read on the clock, and cuts what the entries before it have left: the clock, the learning rate
@@ -125,13 +130,15 @@ def without_skipped(
         taken[first] = entry
         length = -(-(end - begin) // batch_tokens) * batch
         ahead = [p for p in pieces if p.first <= first]
-        moved: list[Piece] = []
+        moved: list[MixtureSegment] = []
         for at, piece in enumerate(pieces):
             stop = pieces[at + 1].first if at + 1 < len(pieces) else None
             inside = max(piece.first, first + length)
             if stop is None or inside < stop:
                 moved.append(
-                    Piece(first=inside - length, blend=piece.blend, index=piece.index + inside - piece.first)
+                    MixtureSegment(
+                        first=inside - length, blend=piece.blend, index=piece.index + inside - piece.first
+                    )
                 )
         pieces = [*(p for p in ahead if p.first < first), *moved]
     return tuple(pieces)

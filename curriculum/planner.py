@@ -17,10 +17,10 @@ from curriculum.errors import CurriculumError, PlanError, did_you_mean
 from curriculum.limits import check_drawn, check_passes
 from curriculum.lineage import Leg, Setting, legs_to, lineage, parse_address
 from curriculum.order import Before, blends_of, without_skipped
-from curriculum.plan import Parent, StagePlan
+from curriculum.plan.learning_rate import LARGEST_POSITION, LearningRate, Rewarm
+from curriculum.plan.stage import Parent, StagePlan
 from curriculum.project import Project
 from curriculum.scaling import Scaler, size_place
-from curriculum.schedule import LARGEST_POSITION, LearningRate, Rewarm
 from curriculum.stock import Begun, Facts, SourceChoice, check_stand_ins, mixture, source_plans
 from curriculum.units import show_count, show_exact
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from curriculum import checkpoints, runs
 from curriculum.errors import Place, PlanError
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.units import show_exact
 
 if TYPE_CHECKING:
-    from curriculum import diff
+    from curriculum.plan.diff import compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,15 @@ class Departure:
     saved: int | None
     ahead: bool
 
-    def compared(self) -> diff.Comparison:
+    def compared(self) -> compare.Comparison:
         """The stored plan beside the files'."""
-        from curriculum import diff  # where nothing departs, answers come sooner without
+        from curriculum.plan.diff import (  # where nothing departs, answers come sooner without
+            compare,
+            timeline,
+        )
 
-        old = diff.Stretch(self.stage.name, self.stored, self.stored.end)
-        return diff.compare((old,), (diff.Stretch(self.stage.name, self.plan, self.plan.end),))
+        old = timeline.Span(self.stage.name, self.stored, self.stored.end)
+        return compare.compare((old,), (timeline.Span(self.stage.name, self.plan, self.plan.end),))
 
     def words(self) -> str:
         """In what the files part from what ran, and where; the stage's name goes before it."""
@@ -47,12 +50,12 @@ class Departure:
 
     def place(self, project: Project) -> Place:
         """Where the first thing that differs is written."""
-        from curriculum import diff
+        from curriculum.plan.diff import compare
 
         setting, stored, plan = self.stage.setting, self.stored, self.plan
         parts = self.compared().parts
-        what = parts[0].what if parts else diff.TOKENS
-        if what == diff.TOKENS:
+        what = parts[0].what if parts else compare.TOKENS
+        if what == compare.TOKENS:
             if (
                 stored.labels.get("mixture") == setting.mixture
                 and stored.blends[-1].weights != plan.blends[-1].weights
@@ -61,20 +64,20 @@ class Departure:
             if stored.blends[0].ramp != plan.blends[0].ramp:
                 return setting.place("ramp")
         keys = {
-            diff.RATE: "learning_rate",
-            diff.BATCH: "batch",
-            diff.END: "until",
-            diff.TOKENS: "mixture",
-            diff.RESET: "optimizer",
-            diff.HISTORY: "from",
-            diff.WEIGHTS: "from",
+            compare.RATE: "learning_rate",
+            compare.BATCH: "batch",
+            compare.END: "until",
+            compare.TOKENS: "mixture",
+            compare.RESET: "optimizer",
+            compare.HISTORY: "from",
+            compare.WEIGHTS: "from",
             "document masking": "mask_documents",
             "the sequence length": "sequence_length",
         }
         return setting.place(keys.get(what, what.removeprefix("the ")))
 
 
-def told(compared: diff.Comparison, verb: str = "") -> str:
+def told(compared: compare.Comparison, verb: str = "") -> str:
     """In what two plans part, each with its first step, and the first with its position too."""
     return ", ".join(
         f"{part.what}{verb if number == 0 else ''} {'from' if part.exact else 'at the latest from'} step "

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from curriculum import branching, readings
+from curriculum import branching
 from curriculum.lineage import Address
+from curriculum.plan import lookup
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 
@@ -68,7 +69,7 @@ def _skips(
     """
     plan = stage.plan
     later = compiled.stages[compiled.stages.index(stage) + 1 :]
-    if len(stretch) > readings.ONE_BY_ONE or stage.setting.skip:
+    if len(stretch) > lookup.ONE_BY_ONE or stage.setting.skip:
         return []
     if any(source in blend.mixer.names for each in later for blend in each.plan.blends):
         return []
@@ -77,7 +78,7 @@ def _skips(
     bad: list[int] = []
     while True:  # what moves up at the stage's end may be bad as well
         longer = replace(plan, steps=plan.steps + len(bad))
-        found = readings.readings(longer, source, windows, first=first, stop=longer.sequences)
+        found = lookup.occurrences(longer, source, windows, first=first, stop=longer.sequences)
         steps = sorted(set((found.sequence // plan.batch_sequences).tolist()))
         if len(steps) > MOST_SKIPS:
             return []

@@ -13,7 +13,7 @@ from pathlib import Path
 from curriculum import checkpoints, corpora, layout, measuring, runs
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.project import Project
 
 

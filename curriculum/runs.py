@@ -10,7 +10,7 @@ from pathlib import Path
 from curriculum import checkpoints, imports, schema, stopping
 from curriculum.errors import CheckpointError
 from curriculum.lineage import Address, Setting
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.schema.machines import SlurmEntry

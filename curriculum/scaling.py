@@ -9,8 +9,8 @@ from typing import Any
 from curriculum import schema
 from curriculum.errors import Place, PlanError
 from curriculum.lineage import Setting, batch_sequences, length_in_tokens
+from curriculum.plan.learning_rate import LearningRate
 from curriculum.project import Project
-from curriculum.schedule import LearningRate
 from curriculum.units import Length
 
 

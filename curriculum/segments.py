@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from curriculum.passes import Segment
+from curriculum.plan.source import Segment
 
 Holes = tuple[tuple[int, int], ...]
 

@@ -11,7 +11,7 @@ from curriculum import checkpoints, corpora, fs, queued, results, runs, stopping
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
 from curriculum.following import last_line
 from curriculum.lineage import parse_address
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.ran import saved_departures

@@ -10,8 +10,8 @@ from typing import Literal
 from curriculum import schema
 from curriculum.errors import PlanError, did_you_mean
 from curriculum.lineage import Setting
-from curriculum.mixing import integer_weights
-from curriculum.plan import SourcePlan, StagePlan
+from curriculum.plan.mixing import integer_weights
+from curriculum.plan.stage import SourcePlan, StagePlan
 from curriculum.project import Project
 from curriculum.scaling import Scaler
 from curriculum.segments import Holes, Part, grown, restarted

@@ -18,7 +18,7 @@ from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import ALLOCATION
 from curriculum.errors import Busy, PlanError
 from curriculum.launchers import slurm
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.runs import LOCK, PLAN, is_finished, stage_folder
 from curriculum.stagejobs import ready, train_job

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from curriculum import imports, readings, schema
+from curriculum import imports, schema
 from curriculum.cadence import task_positions
 from curriculum.errors import PlanError
-from curriculum.plan import share_of_rank
+from curriculum.plan import lookup
+from curriculum.plan.ranks import share_of_rank
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.stock import SourceChoice
 from curriculum.units import show_count
@@ -146,7 +147,7 @@ def _first_repeat(stage: CompiledStage, name: str, used: int) -> dict[str, int] 
     end = stage.steps_run * plan.batch_sequences
     if begin is None or used > begin:
         return None
-    sequence = readings.sequence_of(plan, name, begin, stop=end)
+    sequence = lookup.sequence_of(plan, name, begin, stop=end)
     if sequence is None:
         return None
     step = plan.first_step + sequence // plan.batch_sequences

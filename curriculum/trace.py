@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from curriculum.corpora import Texts
 from curriculum.errors import NotFound
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 
 if TYPE_CHECKING:

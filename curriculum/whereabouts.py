@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from curriculum import checkpoints, readings, runs
+from curriculum import checkpoints, runs
 from curriculum.corpora import Texts
 from curriculum.errors import NotFound, PlanError, did_you_mean
-from curriculum.plan import StagePlan
+from curriculum.plan import lookup
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.shards.format import HELD_OUT, TRAIN, windows_in
@@ -163,7 +164,7 @@ def _stage(shared: Shared, texts: Texts, places: Iterable[Place]) -> dict[str, A
     edges: list[int] = []
     for source, stretch in stretches:
         for stop in (shared.sequences, shared.sequences_read):
-            counted = readings.count(plan, source, stretch, stop=stop)
+            counted = lookup.count(plan, source, stretch, stop=stop)
             exact = exact and counted.within == 0
             if stop == shared.sequences:
                 total += counted.readings
@@ -173,7 +174,7 @@ def _stage(shared: Shared, texts: Texts, places: Iterable[Place]) -> dict[str, A
                 done = total
                 break
         for last in (False, True):
-            at = readings.edge(plan, source, stretch, stop=shared.sequences, last=last)
+            at = lookup.edge(plan, source, stretch, stop=shared.sequences, last=last)
             edges += [] if at is None else [at]
     positions = [plan.start + at // plan.batch_sequences * plan.batch_tokens for at in edges]
     return {
@@ -194,7 +195,7 @@ def _listed(shared: Shared, stretches: Iterable[tuple[str, range]]) -> list[dict
     for source, stretch in stretches:
         windows.setdefault(source, set()).update(stretch)
     for source, chosen in sorted(windows.items()):
-        found = readings.readings(plan, source, np.array(sorted(chosen), np.int64), stop=shared.sequences)
+        found = lookup.occurrences(plan, source, np.array(sorted(chosen), np.int64), stop=shared.sequences)
         columns = (found.steps(plan), found.slots(plan), found.pass_number, found.window)
         for step, slot, number, window in zip(*(column.tolist() for column in columns), strict=True):
             position = plan.position_after(step) - plan.batch_tokens

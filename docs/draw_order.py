@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from curriculum.mixing import Ramp, Tree
-from curriculum.permutation import Permutation, rotation
+from curriculum.plan.mixing import Ramp, Tree
+from curriculum.plan.permutation import Permutation, rotation
 
 FOLDER = Path(__file__).parent / "pictures"
 NAMES = ("slimpajama", "starcoder", "proof-pile")

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs, ledger
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.shards.reader import Dataset
 
 EVENTS = "events.jsonl"

@@ -6,7 +6,8 @@ import torch
 
 from curriculum.errors import PlanError
 from curriculum.job import Machine
-from curriculum.plan import StagePlan, share_of_rank
+from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.stage import StagePlan
 from runner import attention, sharding
 from runner.distributed import Ranks
 from runner.model import Llama, ModelConfig, initialise

@@ -30,6 +30,7 @@ from torch import nn
 
 from curriculum import checkpoints, fs
 from curriculum.errors import CheckpointError, RunFailed
+from curriculum.fs import publish
 from runner.distributed import Ranks, local, rows_of
 from runner.sharding import reshard
 
@@ -114,7 +115,7 @@ class Saver:
                     fs.write_json(temporary / checkpoints.STATE, whole)
                     checkpoints.seal(temporary, known)
                     sealed()
-                    fs.publish(temporary, folder)
+                    publish(temporary, folder)
                     published()
             except BaseException as error:
                 self._failure = error

@@ -14,12 +14,12 @@ from pathlib import Path
 from curriculum import fs
 
 TRAINING_CODE: dict[str, str] = {
-    "mixing": "curriculum/mixing.py",
-    "permutation": "curriculum/permutation.py",
-    "source order": "curriculum/passes.py",
-    "learning rate": "curriculum/schedule.py",
-    "stage plan": "curriculum/plan.py",
-    "lookup": "curriculum/readings.py",
+    "mixing": "curriculum/plan/mixing.py",
+    "permutation": "curriculum/plan/permutation.py",
+    "source order": "curriculum/plan/source.py",
+    "learning rate": "curriculum/plan/learning_rate.py",
+    "stage plan": "curriculum/plan/stage.py",
+    "lookup": "curriculum/plan/lookup.py",
     "dataset": "curriculum/shards/reader.py",
     "dataset manifest": "curriculum/shards/format.py",
     "shard": "curriculum/shards/mapped.py",
@@ -45,7 +45,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "5d50d3f45c8c3a613aa58c8a4b3058c7f9a88afb2587a360e3688091b16ab670",
+            "944b4eb3300da898f7f2f26cffe6c95d510e4b87588a9e2e58fa7e400b823b13",
         }
     ),
 )

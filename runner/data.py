@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.errors import DataError, PlanError
-from curriculum.passes import each
-from curriculum.plan import Draws, StagePlan, share_of_rank
+from curriculum.plan.arrays import each
+from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.stage import Draws, StagePlan
 from curriculum.shards.mapped import MappedShard
 from curriculum.shards.reader import Dataset, gather
 

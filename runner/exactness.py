@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 
 from curriculum.errors import PlanError
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner.distributed import Ranks, local, rows_of
 
 GROUPS_AT_MOST = 64

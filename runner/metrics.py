@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from curriculum import fs, ledger
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner.trackers import Trackers
 
 

@@ -27,6 +27,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.errors import Busy, DataError
+from curriculum.fs import publish
 from curriculum.shards.format import (
     BLOCK_BYTES,
     HELD_OUT,
@@ -383,7 +384,7 @@ class _Preparation:
         # From here on the appended shards belong to the folder: until then no one looks at them.
         fs.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:
-            fs.publish(data, output)
+            publish(data, output)
 
 
 def _merged(parts: Sequence[Mapping[str, Any]], first: int) -> Split:

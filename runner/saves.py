@@ -9,7 +9,7 @@ import torch
 
 from curriculum import checkpoints, fs, ledger
 from curriculum.job import TrainJob
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner import checkpoint
 from runner.distributed import Ranks
 from runner.grace import Grace

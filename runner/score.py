@@ -13,7 +13,7 @@ import torch
 from curriculum import checkpoints
 from curriculum.errors import PlanError
 from curriculum.job import DONE, STOPPED, EvaluateJob
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner import checkpoint, data, determinism, evaluate, sharding
 from runner.assembly import build, micro_batch
 from runner.distributed import Ranks

@@ -12,7 +12,7 @@ import torch
 from curriculum import checkpoints, ledger
 from curriculum.errors import PlanError
 from curriculum.job import TrainJob
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner import checkpoint
 from runner.distributed import Ranks
 from runner.model import Llama

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner import attention, data, exactness, optim, sharding
 from runner.distributed import Ranks
 from runner.loss import next_token_loss, next_token_losses

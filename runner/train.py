@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from curriculum import checkpoints, ledger
 from curriculum.errors import RunFailed
 from curriculum.job import DONE, STOPPED, TrainJob
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner import (
     anomalies,
     data,

@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from curriculum import notebook
 from curriculum.cli import PANELS, VERBS, app, word
-from curriculum.diff import END, TOKENS, Stretch, compare, stretches
 from curriculum.picture import Band, held_out
+from curriculum.plan.diff.compare import END, TOKENS, compare
+from curriculum.plan.diff.timeline import Span, spans
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 from curriculum.scaffold import init
@@ -216,7 +217,7 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
         "curriculum/_project/mixtures/math-code.yaml",
         "curriculum/_project/sizes.yaml",
         "runner/train.py",
-        "curriculum/plan.py",
+        "curriculum/plan/stage.py",
         "curriculum/report/sheet.css",
     ):
         assert wanted in names
@@ -237,7 +238,7 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
 def test_two_variants_part_where_their_shared_trunk_ends(tmp_path: Path) -> None:
     project = shipped(tmp_path / "p")
     mine, theirs = (compile_curriculum(project, name, "full") for name in ("v1.1-math-code", "v1.1-chinese"))
-    compared = compare(stretches(mine.stages), stretches(theirs.stages))
+    compared = compare(spans(mine.stages), spans(theirs.stages))
     assert [shared.old for shared in compared.shared if shared.whole] == ["v1.1/basic"]
     assert 817_436 <= compared.parts[0].step < 817_436 + 8
 
@@ -247,7 +248,7 @@ def test_an_edit_of_the_future_leaves_the_past_of_a_stage_alone(tmp_path: Path) 
     old = compile_curriculum(project, "v1.1-math-code", "full").stages[1].plan
     longer = edited(project, "stages/v1.1-math-code.yaml", "ramp: 6B", "ramp: 12B")
     new = compile_curriculum(longer, "v1.1-math-code", "full").stages[1].plan
-    (part,) = compare((Stretch("", old, old.end),), (Stretch("", new, new.end),)).parts
+    (part,) = compare((Span("", old, old.end),), (Span("", new, new.end),)).parts
     assert part.what == TOKENS
     for step in range(old.first_step, part.step):
         assert (old.draws(step).window == new.draws(step).window).all()
@@ -260,7 +261,7 @@ def test_a_changed_stage_end_is_a_difference_at_that_end_only(tmp_path: Path) ->
     old = compile_curriculum(project, "v1.1", "full").stages[1].plan
     edited(project, "stages/v1.1.yaml", "until: 1.85T", "until: 1.9T")
     new = compile_curriculum(Project(project.root), "v1.1", "full").stages[1].plan
-    (part,) = compare((Stretch("", old, old.end),), (Stretch("", new, new.end),)).parts
+    (part,) = compare((Span("", old, old.end),), (Span("", new, new.end),)).parts
     assert (part.what, part.step) == (END, old.last_step)
     assert old.history(old.end) == new.history(old.end)
 

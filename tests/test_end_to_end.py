@@ -22,7 +22,7 @@ from curriculum import checkpoints, ledger
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Busy
 from curriculum.fs.locks import Lock
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.project import Project
 from runner import checkpoint, data
 from runner.model import Llama, ModelConfig

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from curriculum import checkpoints, huggingface, importing, imports
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import PlanError
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 from runner import checkpoint

@@ -11,7 +11,7 @@ import pytest
 
 from curriculum import job as jobs
 from curriculum.errors import DataError
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.shards.format import Manifest
 from runner.data import open_sources
 from runner.evaluate import HeldOutSets

@@ -117,13 +117,14 @@ def diff(
 
     Also how many tokens are moved after it.
     """
-    from curriculum.diff import compare, sides
+    from curriculum.analysis import diff_sides
+    from curriculum.plan.diff.compare import compare
     from curriculum.view.diff import comparison_json, comparison_view
 
     project = open_project()
-    ran: tuple[sides.Ran, ...] = ()
+    ran: tuple[diff_sides.RanStage, ...] = ()
     if new is None:
-        beside = sides.against_what_ran(project, old, size)
+        beside = diff_sides.against_what_ran(project, old, size)
         if beside is None:
             if as_json:
                 print_json({"old": old, "size": size, "begun": False})
@@ -132,7 +133,7 @@ def diff(
             return
         mine, theirs, ran = beside
     else:
-        mine, theirs = (sides.side(project, asked, size) for asked in (old, new))
+        mine, theirs = (diff_sides.side(project, asked, size) for asked in (old, new))
     compared = compare(mine.lineage, theirs.lineage)
     if as_json:
         print_json(comparison_json(compared, mine.label, theirs.label, size, ran))

@@ -317,8 +317,9 @@ def branch(
     The checkpoint is kept for it, and its plan is shown.
     """
     from curriculum import branching
-    from curriculum.diff import compare, stretches
     from curriculum.lineage import parse_address
+    from curriculum.plan.diff.compare import compare
+    from curriculum.plan.diff.timeline import spans
     from curriculum.summary import summarise
     from curriculum.view.diff import comparison_json, comparison_view
     from curriculum.view.plan import plan_view
@@ -330,7 +331,7 @@ def branch(
     )
     made = branching.branch(project, parse_address(point), name, change, size)
     summary = summarise(made.compiled, machine, project.machine(machine))
-    compared = compare(stretches(made.parent.stages), stretches(made.compiled.stages))
+    compared = compare(spans(made.parent.stages), spans(made.compiled.stages))
     beside = f"{made.parent.curriculum} as it goes on"
     if as_json:
         print_json(

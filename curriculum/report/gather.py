@@ -12,8 +12,8 @@ from typing import Any
 
 from curriculum import benchmarks, checkpoints, corpora, fs, layout, ledger, results, runs, standing, summary
 from curriculum.errors import CheckpointError, DataError
-from curriculum.mixing import Ramp
-from curriculum.plan import StagePlan
+from curriculum.plan.mixing import Ramp
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
 from curriculum.report.series import Point, Training, training

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from curriculum.diff import Comparison, Part
-from curriculum.diff.sides import Ran
+from curriculum.analysis.diff_sides import RanStage
+from curriculum.plan.diff.compare import Comparison, Difference
 from curriculum.units import show_count, show_exact
 from curriculum.view.tables import table
 
@@ -18,7 +18,7 @@ NAMED = 22  # columns; a table has no room for longer words over its figures
 
 
 def comparison_view(
-    compared: Comparison, old: str, new: str, size: str, ran: Sequence[Ran] = ()
+    compared: Comparison, old: str, new: str, size: str, ran: Sequence[RanStage] = ()
 ) -> RenderableType:
     """A whole comparison; fits 80 columns."""
     parts: list[RenderableType] = [
@@ -42,7 +42,7 @@ def comparison_view(
 
 
 def comparison_json(
-    compared: Comparison, old: str, new: str, size: str, ran: Sequence[Ran] = ()
+    compared: Comparison, old: str, new: str, size: str, ran: Sequence[RanStage] = ()
 ) -> dict[str, Any]:
     """The same as plain values."""
     value: Mapping[str, Any] = asdict(compared)
@@ -75,7 +75,7 @@ def _partings(compared: Comparison) -> RenderableType:
     return drawn
 
 
-def _doubts(parts: Sequence[Part]) -> list[RenderableType]:
+def _doubts(parts: Sequence[Difference]) -> list[RenderableType]:
     return [
         Text(
             f"  {part.what}: at the latest there; proven the same only up to {show_exact(part.same_until)} tokens",
@@ -107,7 +107,7 @@ def _moved(compared: Comparison, old: str, new: str) -> list[RenderableType]:
     return [drawn, Text(ends, style="dim")] if compared.moved else [Text(ends, style="dim")]
 
 
-def _consequences(compared: Comparison, ran: Sequence[Ran]) -> list[RenderableType]:
+def _consequences(compared: Comparison, ran: Sequence[RanStage]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for stage in ran:
         saved = f"saved up to {show_exact(stage.saved)}" if stage.saved is not None else "nothing saved yet"

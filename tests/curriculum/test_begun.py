@@ -19,7 +19,7 @@ from curriculum.begun import check_begun
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Drift
 from curriculum.lineage import legs_to, parse_address
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_legs
 from curriculum.project import Project
 

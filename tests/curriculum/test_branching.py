@@ -18,9 +18,10 @@ from rich.console import Console
 
 from curriculum import checkpoints, fs, importing, runs
 from curriculum.branching import Change, branch, draft
-from curriculum.diff import compare, stretches
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.lineage import legs_to, lineage, parse_address
+from curriculum.plan.diff.compare import compare
+from curriculum.plan.diff.timeline import spans
 from curriculum.planner import compile_curriculum, compile_legs
 from curriculum.project import Project
 from curriculum.scaffold import init
@@ -113,7 +114,7 @@ def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
         for name in (f"one-{number}", f"two-{number}"):
             ours = compile_curriculum(project, name, size).stages
             assert ours[-1].stop == theirs[-1].stop
-            assert compare(stretches(theirs), stretches(ours)).same
+            assert compare(spans(theirs), spans(ours)).same
             first = ours[2].plan
             for step in range(first.first_step, first.first_step + 25):
                 plan = next(s.plan for s in theirs if s.plan.first_step <= step < s.plan.last_step)

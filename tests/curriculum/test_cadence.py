@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from curriculum import cadence, measuring
 from curriculum.errors import ConfigError, PlanError
 from curriculum.lineage import legs_to, parse_address
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, compile_curriculum, compile_legs, kept_positions
 from curriculum.project import Project
 from curriculum.scaffold import init

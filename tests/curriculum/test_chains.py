@@ -13,9 +13,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum.mixing import LARGEST_TOTAL, Ramp, integer_weights
 from curriculum.order import Before, blends_of
-from curriculum.plan import Blend, Piece
+from curriculum.plan.mixing import LARGEST_TOTAL, Ramp, integer_weights
+from curriculum.plan.stage import MixturePhase, MixtureSegment
 
 TREE, RAMP = Fraction(168, 100), Fraction(386, 100)
 PART = Fraction(1, LARGEST_TOTAL)
@@ -27,7 +27,7 @@ def mixture(draw: random.Random, names: list[str]) -> dict[str, int]:
     return integer_weights({name: Fraction(round(10 ** draw.uniform(0, 6))) for name in some})
 
 
-def ideal(blend: Blend, index: int, name: str) -> Fraction:
+def ideal(blend: MixturePhase, index: int, name: str) -> Fraction:
     """The share of `name` summed up over the first `index` sequences, and over what the tree before a ramp drew."""
     mixer = blend.mixer
     if not isinstance(mixer, Ramp):
@@ -38,7 +38,7 @@ def ideal(blend: Blend, index: int, name: str) -> Fraction:
     return (mixer.before_index + index) * was + Fraction(index**2, 2 * mixer.sequences) * (becomes - was)
 
 
-def bounded(blend: Blend, index: int) -> None:
+def bounded(blend: MixturePhase, index: int) -> None:
     """Every source has had its ideal number at `index`, to within what the design promises."""
     mixer = blend.mixer
     counts = mixer.counts(index)
@@ -49,7 +49,7 @@ def bounded(blend: Blend, index: int) -> None:
         assert off <= mixer.bound(name) < (RAMP if isinstance(mixer, Ramp) else TREE)
 
 
-def shares_at(blend: Blend, index: int) -> dict[str, Fraction]:
+def shares_at(blend: MixturePhase, index: int) -> dict[str, Fraction]:
     mixer = blend.mixer
     found = mixer.shares(index) if isinstance(mixer, Ramp) else {n: mixer.share(n) for n in mixer.names}
     return {name: share for name, share in found.items() if share}
@@ -80,12 +80,12 @@ def test_along_any_chain_of_ramps_and_branches_every_source_keeps_to_its_share(s
         assert sum(before.items.values()) == begun <= 10**12
 
 
-def edges(draw: random.Random, pieces: list[Piece], length: int) -> list[int]:
+def edges(draw: random.Random, pieces: list[MixtureSegment], length: int) -> list[int]:
     around = {piece.first + step for piece in pieces for step in (-1, 0, 1)} | {0, 1, length - 1}
     return sorted({at for at in around if 0 <= at < length} | {draw.randrange(length) for _ in range(3)})
 
 
-def check(blends: tuple[Blend, ...], pieces: list[Piece], at: int, begun: int) -> None:
+def check(blends: tuple[MixturePhase, ...], pieces: list[MixtureSegment], at: int, begun: int) -> None:
     """At the link's sequence `at`: the counts so far, the one that is drawn next, and the bounds."""
     piece = next(piece for piece in reversed(pieces) if piece.first <= at)
     blend, index = blends[piece.blend], piece.index + at - piece.first
@@ -102,7 +102,7 @@ def check(blends: tuple[Blend, ...], pieces: list[Piece], at: int, begun: int) -
     assert {n: after[n] - had.get(n, 0) for n in after if after[n] != had.get(n, 0)} == {name: 1}
 
 
-def joined(old: Blend, index: int, rising: Blend) -> None:
+def joined(old: MixturePhase, index: int, rising: MixturePhase) -> None:
     """A ramp begins from the shares in force, to within a part in 2^31, and goes to those of the mixture."""
     in_force, mixer = shares_at(old, index), rising.mixer
     assert isinstance(mixer, Ramp)
@@ -117,7 +117,7 @@ def joined(old: Blend, index: int, rising: Blend) -> None:
 
 
 def test_a_branch_just_behind_the_start_of_a_ramp_leaves_out_a_share_below_a_part_in_2_to_31() -> None:
-    trunk = Before(Blend(weights={"most": 1}, base={}), 10, {"most": 10})
+    trunk = Before(MixturePhase(weights={"most": 1}, base={}), 10, {"most": 10})
     (risen, _), _ = blends_of(trunk, {"most": 10**8, "rare": 1}, 10**6)
     (rising, _), _ = blends_of(Before(risen, 40, risen.items(40)), {"most": 1, "rare": 1}, 1000)
     assert rising.before == {"most": LARGEST_TOTAL}

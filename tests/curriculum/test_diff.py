@@ -14,15 +14,16 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from curriculum import diff
-from curriculum.diff import clock, order, rate, sides
-from curriculum.diff.clock import Stretch
+from curriculum.analysis import diff_sides
 from curriculum.errors import PlanError
-from curriculum.permutation import rotation
-from curriculum.plan import StagePlan
+from curriculum.plan.diff import compare, learning_rate, timeline
+from curriculum.plan.diff import tokens as diff_tokens
+from curriculum.plan.diff.timeline import Span
+from curriculum.plan.learning_rate import LearningRate, Rewarm
+from curriculum.plan.permutation import rotation
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
-from curriculum.schedule import LearningRate, Rewarm
 from curriculum.stock import Facts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,9 +108,9 @@ def project_of(folder: Path, files: dict[str, str]) -> Project:
     return Project(folder)
 
 
-def lineage_of(project: Project, name: str, windows: int = 7) -> clock.Lineage:
+def lineage_of(project: Project, name: str, windows: int = 7) -> timeline.Lineage:
     compiled = compile_curriculum(project, name, "full", facts=lambda d, _: Facts(windows=windows, digest=d))
-    return diff.stretches(compiled.stages)
+    return timeline.spans(compiled.stages)
 
 
 # --- the judge: every step of both is replayed -------------------------------------------------------------
@@ -122,14 +123,14 @@ class Replay:
     reads: list[tuple[str, int]]
     batch: list[int]  # in force at each sequence
     ends: list[int]  # of the steps
-    lineage: clock.Lineage
+    lineage: timeline.Lineage
 
     def lr(self, position: int) -> float:
         stretch = next(s for s in self.lineage if s.plan.start < position <= s.stop)
         return stretch.plan.learning_rate.at(position)
 
 
-def replay(lineage: clock.Lineage) -> Replay:
+def replay(lineage: timeline.Lineage) -> Replay:
     reads: list[tuple[str, int]] = []
     batches: list[int] = []
     ends: list[int] = []
@@ -149,7 +150,7 @@ def first(values: Iterable[bool]) -> int | None:
     return next((i for i, value in enumerate(values) if value), None)
 
 
-def judged(old: clock.Lineage, new: clock.Lineage) -> dict[str, int]:
+def judged(old: timeline.Lineage, new: timeline.Lineage) -> dict[str, int]:
     """The position at which the first step begins in which each kind differs, by looking at every step."""
     mine, theirs = replay(old), replay(new)
 
@@ -160,17 +161,17 @@ def judged(old: clock.Lineage, new: clock.Lineage) -> dict[str, int]:
     found = {}
     tokens = first(a != b for a, b in zip(mine.reads, theirs.reads, strict=False))
     if tokens is not None:
-        found[diff.TOKENS] = step_of(tokens * LENGTH)
+        found[compare.TOKENS] = step_of(tokens * LENGTH)
     batch = first(a != b for a, b in zip(mine.batch, theirs.batch, strict=False))
     if batch is not None:
-        found[diff.BATCH] = step_of(batch * LENGTH)
+        found[compare.BATCH] = step_of(batch * LENGTH)
     both = min(mine.ends[-1], theirs.ends[-1])
     for end in sorted({*mine.ends, *theirs.ends}):
         if end <= both and mine.lr(end) != theirs.lr(end):
-            found[diff.RATE] = step_of(end - 1)
+            found[compare.RATE] = step_of(end - 1)
             break
     if mine.ends[-1] != theirs.ends[-1]:
-        found[diff.END] = both
+        found[compare.END] = both
     return found
 
 
@@ -222,7 +223,7 @@ def pairs(draw: st.DrawFn) -> tuple[Small, Small]:
     return old, new
 
 
-def compiled_pair(old: Small, new: Small, folder: Path) -> list[clock.Lineage] | None:
+def compiled_pair(old: Small, new: Small, folder: Path) -> list[timeline.Lineage] | None:
     project = project_of(folder, {"stages/old.yaml": old.yaml(), "stages/new.yaml": new.yaml()})
     try:
         return [lineage_of(project, name) for name in ("old", "new")]
@@ -247,7 +248,7 @@ def test_the_first_differences_are_those_of_a_replay_of_every_step(pair: tuple[S
     assume(lineages is not None)
     assert lineages is not None
     old, new = lineages
-    compared = diff.compare(old, new)
+    compared = compare.compare(old, new)
     expected = judged(old, new)
     reported = {part.what: part.position for part in compared.parts if part.what != "the seed"}
     assert reported == expected
@@ -258,7 +259,7 @@ def test_the_first_differences_are_those_of_a_replay_of_every_step(pair: tuple[S
         assert replay_step(new, part.position) <= part.new_step
 
 
-def replay_step(lineage: clock.Lineage, position: int) -> int:
+def replay_step(lineage: timeline.Lineage, position: int) -> int:
     """How many steps end at or before `position`."""
     return sum(end <= position for end in replay(lineage).ends)
 
@@ -270,7 +271,7 @@ def test_tokens_moved_are_what_each_reads_after_the_parting(pair: tuple[Small, S
         lineages = compiled_pair(*pair, Path(folder))
     assume(lineages is not None)
     assert lineages is not None
-    compared = diff.compare(*lineages)
+    compared = compare.compare(*lineages)
     moved = {entry.source: [entry.old, entry.new] for entry in compared.moved}
     counted: dict[str, list[int]] = {}
     if not compared.same:
@@ -288,7 +289,7 @@ def test_the_same_tokens_cut_into_other_stages_under_other_names_are_the_same(tm
     cut = Small((Row(4, 2, "three-to-one"), Row(8, 2, "six-to-two"), Row(4, 2, "three-to-one")), CURVES[0])
     lineages = compiled_pair(whole, cut, tmp_path)
     assert lineages is not None
-    compared = diff.compare(*lineages)
+    compared = compare.compare(*lineages)
     assert compared.same
     assert [shared.steps for shared in compared.shared] == [2, 4, 2]
 
@@ -299,22 +300,22 @@ def test_agreement_is_proven_from_the_parameters_and_not_by_drawing(
     lineages = compiled_pair(*[Small((Row(16, 2, "three"),), CURVES[0])] * 2, tmp_path)
     assert lineages is not None
     drawn: list[int] = []
-    monkeypatch.setattr(order._Side, "draws", lambda *_: drawn.append(1))
+    monkeypatch.setattr(diff_tokens._Side, "draws", lambda *_: drawn.append(1))
     monkeypatch.setattr(LearningRate, "at", lambda *_: drawn.append(1))
-    assert diff.compare(*lineages).same
+    assert compare.compare(*lineages).same
     assert not drawn
 
 
 def test_shares_that_differ_by_little_are_bounded_from_above_where_comparing_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(order, "SEQUENCES_COMPARED", 256)
+    monkeypatch.setattr(diff_tokens, "SEQUENCES_COMPARED", 256)
     rows = [Small((Row(40_000, 4, mixture),), CURVES[5]) for mixture in ("three-to-one", "nearly")]
     lineages = compiled_pair(*rows, tmp_path)
     assert lineages is not None
-    (part,) = diff.compare(*lineages).parts
+    (part,) = compare.compare(*lineages).parts
     assert not part.exact
-    true = judged(*lineages)[diff.TOKENS]
+    true = judged(*lineages)[compare.TOKENS]
     assert part.same_until <= true <= part.position
     assert part.position < 40_000 * LENGTH / 2
 
@@ -322,15 +323,15 @@ def test_shares_that_differ_by_little_are_bounded_from_above_where_comparing_end
 def test_a_horizon_moved_by_little_is_bounded_from_above_where_comparing_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rate, "VALUES_COMPARED", 8)
+    monkeypatch.setattr(learning_rate, "VALUES_COMPARED", 8)
     curves = [
         LearningRate("cosine", max=4e-4, min=4e-5, warmup=10**9, horizon=2 * 10**12 + extra)
         for extra in (0, 1000)
     ]
     base = compile_curriculum(Project(ROOT), "v1.1", "full").stages[0].plan
-    sides_ = [(Stretch("s", replace(base, learning_rate=curve), base.end),) for curve in curves]
-    (part,) = diff.compare(*sides_).parts
-    assert part.what == diff.RATE
+    sides_ = [(Span("s", replace(base, learning_rate=curve), base.end),) for curve in curves]
+    (part,) = compare.compare(*sides_).parts
+    assert part.what == compare.RATE
     assert not part.exact
     plans = [side[0].plan for side in sides_]
     assert plans[0].lr(part.step) != plans[1].lr(part.step)
@@ -377,10 +378,10 @@ def test_a_history_leaves_out_what_the_curve_does_later_and_nothing_else(positio
 
 def test_variants_part_at_the_first_sequence_of_other_text_at_full_size_in_milliseconds() -> None:
     project = Project(ROOT)
-    mine, theirs = (sides.side(project, name, "full").lineage for name in ("v1.1", "v1.1-math-code"))
-    compared = diff.compare(mine, theirs)
+    mine, theirs = (diff_sides.side(project, name, "full").lineage for name in ("v1.1", "v1.1-math-code"))
+    compared = compare.compare(mine, theirs)
     (part,) = compared.parts
-    assert part.what == diff.TOKENS
+    assert part.what == compare.TOKENS
     assert 817_436 <= part.step < 817_436 + 8
     assert compared.shared[0].whole
     assert compared.shared[0].steps == 817_436
@@ -396,41 +397,41 @@ def test_a_cooldown_without_the_larger_batch_parts_in_the_batch_and_not_in_the_t
     text = (ROOT / "stages/v1.1-math-code.yaml").read_text().replace("3584", "896")
     (tmp_path / "control.yaml").write_text(text)
     project = Project(ROOT)
-    mine = sides.side(project, "v1.1-math-code", "full").lineage
-    theirs = sides.side(project, str(tmp_path / "control.yaml"), "full").lineage
-    parts = {part.what: part for part in diff.compare(mine, theirs).parts}
-    assert set(parts) == {diff.BATCH}
-    assert parts[diff.BATCH].step == 817_436 + 190_734
+    mine = diff_sides.side(project, "v1.1-math-code", "full").lineage
+    theirs = diff_sides.side(project, str(tmp_path / "control.yaml"), "full").lineage
+    parts = {part.what: part for part in compare.compare(mine, theirs).parts}
+    assert set(parts) == {compare.BATCH}
+    assert parts[compare.BATCH].step == 817_436 + 190_734
 
 
 def test_an_address_ends_where_it_says() -> None:
     project = Project(ROOT)
-    whole = sides.side(project, "v1.1", "full").lineage
-    part = sides.side(project, "v1.1@1.2T", "full").lineage
-    compared = diff.compare(whole, part)
-    assert [p.what for p in compared.parts] == [diff.END]
+    whole = diff_sides.side(project, "v1.1", "full").lineage
+    part = diff_sides.side(project, "v1.1@1.2T", "full").lineage
+    compared = compare.compare(whole, part)
+    assert [p.what for p in compared.parts] == [compare.END]
     assert compared.new_end == -(-12 * 10**11 // 1_835_008) * 1_835_008
-    assert diff.compare(sides.side(project, "v1.1/basic", "full").lineage, whole[:1]).same
+    assert compare.compare(diff_sides.side(project, "v1.1/basic", "full").lineage, whole[:1]).same
 
 
 def test_a_plan_file_is_compared_from_where_it_begins_with_the_history_it_names(tmp_path: Path) -> None:
     stages = compile_curriculum(Project(ROOT), "v1.1-math-code", "full").stages
     stages[1].plan.save(tmp_path / "plan.json")
-    alone = sides.side(Project(ROOT), str(tmp_path / "plan.json"), "full").lineage
+    alone = diff_sides.side(Project(ROOT), str(tmp_path / "plan.json"), "full").lineage
     assert alone[0].name == "v1.1-math-code/continual"
-    same = diff.compare(alone, diff.stretches(stages))
-    assert [part.what for part in same.parts] == [diff.END]
+    same = compare.compare(alone, timeline.spans(stages))
+    assert [part.what for part in same.parts] == [compare.END]
     assert same.begin == stages[1].plan.start
     parent = stages[1].plan.parent
     assert parent is not None
     other = replace(stages[1].plan, parent=replace(parent, fingerprint="0" * 64))
-    parts = diff.compare(alone, (Stretch("other", other, other.end),)).parts
-    assert [part.what for part in parts] == [diff.HISTORY]
+    parts = compare.compare(alone, (Span("other", other, other.end),)).parts
+    assert [part.what for part in parts] == [compare.HISTORY]
 
 
-def both(old: StagePlan, new: StagePlan) -> diff.Comparison:
+def both(old: StagePlan, new: StagePlan) -> compare.Comparison:
     """Two plans of the same stage, compared."""
-    return diff.compare((Stretch("", old, old.end),), (Stretch("", new, new.end),))
+    return compare.compare((Span("", old, old.end),), (Span("", new, new.end),))
 
 
 def test_every_setting_that_trains_otherwise_is_named() -> None:
@@ -442,7 +443,7 @@ def test_every_setting_that_trains_otherwise_is_named() -> None:
         ("the optimizer", {"optimizer": {**plan.optimizer, "weight_decay": 0.0}}),
         ("the sequence length", {"sequence_length": 64, "batch_sequences": 32}),
         ("the batch", {"batch_sequences": 4, "steps": plan.steps * 4}),
-        (diff.RESET, {"reset_optimizer": True}),
+        (compare.RESET, {"reset_optimizer": True}),
         ("document masking", {"mask_documents": True}),
         (
             "the text of `slimpajama`",
@@ -467,9 +468,9 @@ def test_text_appended_for_later_passes_changes_nothing_before_it_is_read(tmp_pa
         ),
     )
     grown = replace(plan, sources={**plan.sources, "a": added})
-    old, new = ((Stretch("s", p, p.end),) for p in (plan, grown))
-    (part,) = [p for p in diff.compare(old, new).parts if p.what == diff.TOKENS]
-    assert part.position == judged(old, new)[diff.TOKENS]
+    old, new = ((Span("s", p, p.end),) for p in (plan, grown))
+    (part,) = [p for p in compare.compare(old, new).parts if p.what == compare.TOKENS]
+    assert part.position == judged(old, new)[compare.TOKENS]
     assert plan.items(part.position // LENGTH)["a"] >= 9 - 2
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from curriculum import fs
 from curriculum.errors import Busy
+from curriculum.fs import publish
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -83,7 +84,7 @@ def test_a_name_is_given_only_to_bytes_that_are_on_the_disk_and_then_made_durabl
     done.clear()
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "inside").write_bytes(b"x")
-    fs.publish(tmp_path / "new", tmp_path / "published")
+    publish(tmp_path / "new", tmp_path / "published")
     assert done == ["sync file", "sync folder", "rename", "sync folder"]
 
 
@@ -161,7 +162,7 @@ def test_publishing_refuses_a_name_that_is_taken_and_touches_neither_folder(tmp_
         (tmp_path / name).mkdir()
     (tmp_path / "new" / "inside").write_bytes(b"new")
     with pytest.raises(FileExistsError, match="already published"):
-        fs.publish(tmp_path / "new", tmp_path / "published")
+        publish(tmp_path / "new", tmp_path / "published")
     assert (tmp_path / "new" / "inside").read_bytes() == b"new"
     assert list((tmp_path / "published").iterdir()) == []
 

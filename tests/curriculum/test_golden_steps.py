@@ -94,8 +94,8 @@ def test_the_first_and_last_steps_of_the_shipped_curricula_are_what_they_always_
 
 
 def test_a_digest_sees_a_single_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    from curriculum import plan as module
+    from curriculum.plan import stage as plan_stage
 
     right = digests("v1.1", "full")
-    monkeypatch.setattr(module, "rotation", lambda seed, step, batch: 0)
+    monkeypatch.setattr(plan_stage, "rotation", lambda seed, step, batch: 0)
     assert not set(right.items()) & set(digests("v1.1", "full").items())

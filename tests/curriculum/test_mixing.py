@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum.mixing import LARGEST_INDEX, LARGEST_TOTAL, Ramp, Tree, integer_weights
-from curriculum.permutation import Int64, rotation
+from curriculum.plan.mixing import LARGEST_INDEX, LARGEST_TOTAL, Ramp, Tree, integer_weights
+from curriculum.plan.permutation import Int64, rotation
 
 FIBONACCI = [1, 1]
 while sum(FIBONACCI) + FIBONACCI[-1] + FIBONACCI[-2] <= LARGEST_TOTAL:

@@ -19,8 +19,8 @@ import pencil
 import pytest
 
 from curriculum.errors import CurriculumError
-from curriculum.mixing import Ramp, Tree
-from curriculum.plan import Draws
+from curriculum.plan.mixing import Ramp, Tree
+from curriculum.plan.stage import Draws
 from curriculum.planner import compile_curriculum
 
 LENGTH = lineages.LENGTH
@@ -181,8 +181,12 @@ def check_far(number: int, folder: Path) -> None:
             assert ramp.after_index(i) == pencil.nearest(Fraction(i * i, 2 * ramp.sequences))
 
 
-ORDER, PERMUTATION, MIXING = "curriculum.order", "curriculum.permutation", "curriculum.mixing"
-PLAN, PASSES, PLANNER = "curriculum.plan", "curriculum.passes", "curriculum.planner"
+ORDER, PERMUTATION, MIXING = (
+    "curriculum.order",
+    "curriculum.plan.stage.permutation",
+    "curriculum.plan.stage.mixing",
+)
+PLAN, PASSES, PLANNER = "curriculum.plan.stage", "curriculum.plan.stage.source", "curriculum.planner"
 Check = Callable[[int, Path], object]
 
 MUTATIONS: dict[str, tuple[Check, str, str, str]] = {

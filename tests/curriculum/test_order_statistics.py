@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from curriculum.permutation import Permutation
+from curriculum.plan.permutation import Permutation
 
 Integers = NDArray[np.int64]
 
@@ -112,7 +112,7 @@ WEAKER = {
 @pytest.mark.parametrize("what", WEAKER)
 def test_a_weaker_order_is_not(what: str) -> None:
     old, new, by, sizes = WEAKER[what]
-    with mutants.mutated("curriculum.permutation", old, new):
+    with mutants.mutated("curriculum.plan.stage.permutation", old, new):
         for size in sizes:
             found = deviations(size, SIZES[size])
             assert any(far > 2 * TOO_FAR for name, far in found.items() if name.startswith(by)), (size, found)

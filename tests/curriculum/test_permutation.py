@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum import permutation
-from curriculum.permutation import LARGEST_SIZE, Permutation, exact_indices, rotation
+from curriculum.plan import permutation
+from curriculum.plan.permutation import LARGEST_SIZE, Permutation, exact_indices, rotation
 
 NUMBERS = st.integers(min_value=-(2**70), max_value=2**70)
 

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.errors import PlanError
-from curriculum.mixing import Ramp
-from curriculum.plan import StagePlan, nearest_divisors, share_of_rank
+from curriculum.plan.mixing import Ramp
+from curriculum.plan.ranks import nearest_divisors, share_of_rank
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
 from curriculum.project import Project
 from curriculum.stock import Facts

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum import readings
-from curriculum.plan import StagePlan
+from curriculum.plan import lookup
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
 from curriculum.project import Project
 from curriculum.stock import Facts
@@ -77,7 +77,7 @@ def test_the_inverse_finds_exactly_the_readings_that_reading_everything_shows(
             windows = np.array(
                 sorted(data.draw(st.sets(st.integers(0, most - 1), min_size=1, max_size=8))), np.int64
             )
-            found = readings.readings(plan, name, windows, stop=stop)
+            found = lookup.occurrences(plan, name, windows, stop=stop)
             got = zip(found.window, found.pass_number, found.item, found.sequence, strict=True)
             wanted = [row[1:] for row in shown if row[0] == name and row[1] in windows]
             assert [tuple(map(int, row)) for row in got] == wanted
@@ -103,16 +103,16 @@ def test_the_readings_of_a_stretch_are_counted_and_bounded_without_listing_them(
             low = data.draw(st.integers(0, most - 1))
             stretch = range(low, data.draw(st.integers(low + 1, most)))
             hits = [row[4] for row in shown if row[0] == name and row[1] in stretch]
-            assert readings.count(plan, name, stretch, first=first, stop=stop) == readings.Count(len(hits), 0)
+            assert lookup.count(plan, name, stretch, first=first, stop=stop) == lookup.Count(len(hits), 0)
             with pytest.MonkeyPatch.context() as patch:
                 if data.draw(st.booleans()):
-                    patch.setattr(readings, "ONE_BY_ONE", 0)
+                    patch.setattr(lookup, "ONE_BY_ONE", 0)
                 edges = [
-                    readings.edge(plan, name, stretch, first=first, stop=stop, last=last)
+                    lookup.edge(plan, name, stretch, first=first, stop=stop, last=last)
                     for last in (False, True)
                 ]
             assert edges == ([hits[0], hits[-1]] if hits else [None, None])
-            estimate = readings.count(plan, name, stretch, first=first, stop=stop, budget=0)
+            estimate = lookup.count(plan, name, stretch, first=first, stop=stop, budget=0)
             assert abs(estimate.readings - len(hits)) <= estimate.within + 2 * len(compiled.stages) + 4
 
 
@@ -125,7 +125,7 @@ def test_the_first_draw_of_an_item_or_a_later_one_is_found(compiled: Compiled) -
         items = [(row[3], row[4]) for row in shown if row[0] == name]
         for wanted in (0, 1, 30, 100, 10**6):
             later = [sequence for item, sequence in items if item >= wanted]
-            found = readings.sequence_of(plan, name, wanted, stop=plan.sequences)
+            found = lookup.sequence_of(plan, name, wanted, stop=plan.sequences)
             assert found == (later[0] if later else None)
 
 
@@ -140,12 +140,12 @@ def test_a_shard_of_a_hundred_million_windows_is_answered_in_a_moment_and_says_w
     plan = huge()
     stretch = range(50_000_000, 150_000_000)
     begun = time.process_time()
-    half = readings.count(plan, "slimpajama", stretch, stop=160_000_000)
-    whole = readings.count(plan, "slimpajama", stretch, stop=642_000_000)
-    first = readings.edge(plan, "slimpajama", stretch, stop=plan.sequences)
-    last = readings.edge(plan, "slimpajama", stretch, stop=plan.sequences, last=True)
+    half = lookup.count(plan, "slimpajama", stretch, stop=160_000_000)
+    whole = lookup.count(plan, "slimpajama", stretch, stop=642_000_000)
+    first = lookup.edge(plan, "slimpajama", stretch, stop=plan.sequences)
+    last = lookup.edge(plan, "slimpajama", stretch, stop=plan.sequences, last=True)
     assert time.process_time() - begun < 1
-    assert whole == readings.Count(200_000_000, 0)  # two whole passes: no estimate
+    assert whole == lookup.Count(200_000_000, 0)  # two whole passes: no estimate
     assert half.within > 0
     assert abs(half.readings - 160_000_000 * 100 / 321) < 1
     assert first is not None
@@ -160,7 +160,7 @@ def test_an_expectation_holds_within_what_it_says() -> None:
     plan = huge()
     stretch = range(1_000_000, 4_000_000)
     for stop in (2_000_000, 5_000_000):
-        exact = readings.count(plan, "slimpajama", stretch, stop=stop, budget=None)
-        said = readings.count(plan, "slimpajama", stretch, stop=stop, budget=0)
+        exact = lookup.count(plan, "slimpajama", stretch, stop=stop, budget=None)
+        said = lookup.count(plan, "slimpajama", stretch, stop=stop, budget=0)
         assert exact.within == 0 < said.within
         assert abs(exact.readings - said.readings) <= said.within < 2500

@@ -17,7 +17,7 @@ from pretend_runs import metrics_line, pretend
 from curriculum import benchmarks, checkpoints, fs, queued, report, standing
 from curriculum.errors import ConfigError, DataError, NotFound
 from curriculum.launchers import slurm
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.project import Project
 from curriculum.report.gather import gather
 from curriculum.report.svg import safe

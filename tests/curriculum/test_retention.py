@@ -14,7 +14,7 @@ from curriculum import benchmarks, checkpoints, fs, retention
 from curriculum.branching import Change, branch
 from curriculum.errors import Busy, NotFound, PlanError
 from curriculum.lineage import parse_address
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 

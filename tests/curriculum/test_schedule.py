@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum.schedule import (
+from curriculum.plan.learning_rate import (
     LARGEST_POSITION,
     LearningRate,
     Rewarm,

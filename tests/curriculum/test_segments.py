@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.errors import PlanError
-from curriculum.passes import Segment, SourcePlan
+from curriculum.plan.source import Segment, SourcePlan
 from curriculum.planner import compile_curriculum
 from curriculum.segments import Holes, Part, begun, grown, in_force, restarted
 from curriculum.stock import Begun, Facts

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.errors import PlanError
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import CompiledStage, compile_curriculum
 
 START = 2000  # the root's last step ends exactly there

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from curriculum.plan import Blend, Piece, Segment, SourcePlan, StagePlan
-from curriculum.schedule import LearningRate
+from curriculum.plan.learning_rate import LearningRate
+from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
 from runner import checkpoint, data, distributed, optim, sharding
 from runner.distributed import Ranks
 from runner.model import Llama, ModelConfig, initialise
@@ -61,8 +61,8 @@ def small_plan(*, batch: int = BATCH, steps: int = STEPS, tied: bool = False) ->
             name: SourcePlan(dataset=name, segments=(Segment(first_item=0, pass_number=0, windows=count),))
             for name, count in windows.items()
         },
-        blends=(Blend(weights={"code": 1, "prose": 3}, base={}),),
-        pieces=(Piece(first=0, blend=0, index=0),),
+        blends=(MixturePhase(weights={"code": 1, "prose": 3}, base={}),),
+        pieces=(MixtureSegment(first=0, blend=0, index=0),),
         read_before={},
     )
 

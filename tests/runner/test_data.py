@@ -14,7 +14,7 @@ import ranks as steps
 from numpy.typing import NDArray
 
 from curriculum.errors import DataError, PlanError
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner import data
 
 WINDOWS = {"code": 40, "prose": 50}

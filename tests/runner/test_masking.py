@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from curriculum.errors import DataError, PlanError
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from runner import data
 from runner.model import Llama, ModelConfig, initialise
 from runner.step import forward_backward, hidden, losses

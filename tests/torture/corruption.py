@@ -13,7 +13,7 @@ import numpy as np
 
 from curriculum import checkpoints, fs, ledger, results
 from curriculum.errors import CurriculumError, DataError
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.project import Project
 from curriculum.shards.reader import Dataset
 from curriculum.tokenizer import Tokenizer

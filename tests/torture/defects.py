@@ -124,7 +124,7 @@ DEFECTS = (
     ),
     Defect(
         "the order meets every other window twice",
-        "curriculum.permutation",
+        "curriculum.plan.stage.permutation",
         "    is_array = isinstance(given, np.ndarray) or result.ndim > 0\n",
         "    is_array = isinstance(given, np.ndarray) or result.ndim > 0\n    result = result - result % 2\n",
         "R6",

@@ -17,7 +17,7 @@ from tests.torture.figures import Case, Tally, figure, mutated
 
 # (name, module, function, whether SIGKILL comes before or after the call); each is met several times in a run
 SEAMS = (
-    ("a plan is about to be written", "curriculum.plan.StagePlan", "save", "before"),
+    ("a plan is about to be written", "curriculum.plan.stage.StagePlan", "save", "before"),
     ("the first step", "runner.train", "forward_backward", "before"),
     ("after a step's update", "runner.train", "count", "after"),
     ("a save begins", "curriculum.checkpoints", "seal", "before"),

@@ -8,8 +8,9 @@ import random
 from collections import Counter
 from fractions import Fraction
 
-from curriculum.mixing import Tree
-from curriculum.plan import Blend, Piece, Segment, SourcePlan, StagePlan, share_of_rank
+from curriculum.plan.mixing import Tree
+from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
 from tests.torture import small
 from tests.torture.figures import Case, Tally, figure
 
@@ -32,16 +33,19 @@ def drawn_lineage(draw: random.Random) -> list[StagePlan]:
         batch = draw.choice((24, 48))
         sequences = steps * batch
         ramp = draw.randint(1, sequences) if before is not None and draw.random() < 0.5 else 0
-        blends, pieces = [Blend(weights=weights, base=base)], [Piece(first=0, blend=0, index=0)]
+        blends, pieces = (
+            [MixturePhase(weights=weights, base=base)],
+            [MixtureSegment(first=0, blend=0, index=0)],
+        )
         if ramp:
             index = draw.randrange(30)
-            moving = Blend(weights=weights, base=base, before=before, before_index=index, ramp=ramp)
+            moving = MixturePhase(weights=weights, base=base, before=before, before_index=index, ramp=ramp)
             taken = _after(ramp, ramp)  # what follows the ramp goes on counting in the tree after it
             counted = Tree(weights).counts(taken)
             rest = {name: items - counted.get(name, 0) for name, items in moving.items(ramp).items()}
-            blends = [moving, Blend(weights=weights, base=rest)]
+            blends = [moving, MixturePhase(weights=weights, base=rest)]
             if ramp < sequences:
-                pieces.append(Piece(first=ramp, blend=1, index=taken))
+                pieces.append(MixtureSegment(first=ramp, blend=1, index=taken))
         plan = small.plan(
             seed=seed,
             batch_sequences=batch,

@@ -10,8 +10,9 @@ from typing import Any
 
 from curriculum import begun, checkpoints, fs, ledger
 from curriculum.errors import CurriculumError
+from curriculum.fs import publish
 from curriculum.job import ExportJob
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.shards.format import PrepareRequest
 from curriculum.shards.reader import Dataset
 from tests.torture import small
@@ -138,7 +139,7 @@ def _two_checkpoints(root: Path) -> None:
         (folder / "rank-00000.safetensors").write_bytes(b"t" * 64)
         fs.write_json(folder / checkpoints.STATE, {"position": position})
         checkpoints.seal(folder)
-        fs.publish(folder, root / "checkpoints" / checkpoints.name(0, position))
+        publish(folder, root / "checkpoints" / checkpoints.name(0, position))
 
 
 def _discard_first(root: Path) -> None:

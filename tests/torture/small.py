@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curriculum.plan import Blend, Piece, Segment, SourcePlan, StagePlan
-from curriculum.schedule import LearningRate
+from curriculum.plan.learning_rate import LearningRate
+from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +46,8 @@ def plan(mixture: tuple[int, int] = (3, 1), **more: Any) -> StagePlan:
             name: SourcePlan(dataset=name, segments=(Segment(first_item=0, pass_number=0, windows=40),))
             for name in weights
         },
-        "blends": (Blend(weights=weights, base={}),),
-        "pieces": (Piece(first=0, blend=0, index=0),),
+        "blends": (MixturePhase(weights=weights, base={}),),
+        "pieces": (MixtureSegment(first=0, blend=0, index=0),),
         "read_before": {},
     }
     return StagePlan(**{**values, **more})

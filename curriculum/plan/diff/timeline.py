@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import CompiledStage
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Span:
     """A stage's plan as far as a lineage goes through it: up to the position `stop`, a step boundary."""
 
     name: str
@@ -35,12 +35,12 @@ class Stretch:
         return {name: count * self.plan.sequence_length for name, count in read.items() if count}
 
 
-Lineage = tuple[Stretch, ...]
+Lineage = tuple[Span, ...]
 
 
-def stretches(stages: Sequence[CompiledStage]) -> Lineage:
+def spans(stages: Sequence[CompiledStage]) -> Lineage:
     """A compiled lineage, its names and plans alone."""
-    return tuple(Stretch(stage.name, stage.plan, stage.stop) for stage in stages)
+    return tuple(Span(stage.name, stage.plan, stage.stop) for stage in stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Overlap:
 
     begin: int
     end: int
-    old: Stretch
-    new: Stretch
+    old: Span
+    new: Span
 
     def common(self, position: int) -> int:
         """The last position up to `position` at which both are about to begin a step, or the later of the two."""
@@ -70,3 +70,16 @@ def overlaps(old: Lineage, new: Lineage) -> Iterator[Overlap]:
             mine.pop(0)
         if second == end:
             theirs.pop(0)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """A first difference on the token clock.
+
+    `position` is that of a token that is surely affected, or None where none was met though the parameters
+    differ; everything before `same_until` is the same. With `exact` nothing before `position` differs.
+    """
+
+    position: int | None
+    same_until: int
+    exact: bool

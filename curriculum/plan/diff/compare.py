@@ -10,21 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from curriculum import imports
-from curriculum.diff.clock import Lineage, Overlap, Stretch, overlaps, stretches
-from curriculum.diff.found import Found
-from curriculum.diff.order import texts_part, tokens_part
-from curriculum.diff.rate import rate_parts
-from curriculum.plan import StagePlan
-
-__all__ = [
-    "Comparison",
-    "Moved",
-    "Part",
-    "Shared",
-    "Stretch",
-    "compare",
-    "stretches",
-]
+from curriculum.plan.diff.learning_rate import rate_parts
+from curriculum.plan.diff.timeline import Lineage, Overlap, SearchResult, overlaps
+from curriculum.plan.diff.tokens import texts_part, tokens_part
+from curriculum.plan.stage import StagePlan
 
 TOKENS, RATE, BATCH, END = "the tokens read", "the learning rate", "the batch", "the end"
 START, HISTORY, RESET = "the start", "the history before", "the optimizer's reset"
@@ -41,7 +30,7 @@ SETTINGS: tuple[tuple[str, Callable[[StagePlan], Any]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Difference:
     """What differs, and from which step on: `position` (tokens) is where the steps begin, all before is the same.
 
     Steps count from the root, in either curriculum; they are equal as long as the batches are. Where not `exact`,
@@ -88,7 +77,7 @@ class Comparison:
     `undecided` names what has other parameters but showed no other value wherever it was compared.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Difference, ...]
     undecided: tuple[str, ...]
     shared: tuple[Shared, ...]
     moved: tuple[Moved, ...]
@@ -112,17 +101,17 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
     """
     begin = max(old[0].plan.start, new[0].plan.start)
     old_end, new_end = old[-1].stop, new[-1].stop
-    found: dict[str, Part] = {}
+    found: dict[str, Difference] = {}
     doubts: dict[str, int] = {}
 
-    def add(what: str, overlap: Overlap, place: Found) -> None:
+    def add(what: str, overlap: Overlap, place: SearchResult) -> None:
         if place.position is None:
             doubts.setdefault(what, place.same_until)
         elif what not in found:
             doubt = doubts.pop(what, None)
             exact = place.exact and doubt is None
             position = overlap.common(place.position)
-            found[what] = Part(
+            found[what] = Difference(
                 what,
                 position,
                 overlap.old.step(place.position),
@@ -138,7 +127,11 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
         what = HISTORY if begin else WEIGHTS
         found[what] = _at(what, begin, old, new)
     for overlap in walked:
-        mine, theirs, here = overlap.old.plan, overlap.new.plan, Found(overlap.begin, overlap.begin, True)
+        mine, theirs, here = (
+            overlap.old.plan,
+            overlap.new.plan,
+            SearchResult(overlap.begin, overlap.begin, True),
+        )
         for what, setting in SETTINGS:
             if setting(mine) != setting(theirs):
                 add(what, overlap, here)
@@ -149,7 +142,7 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
             add(TOKENS, overlap, place)
         if mine.sequence_length == theirs.sequence_length and mine.sources != theirs.sources:
             for name, position in texts_part(overlap).items():
-                add(f"the text of `{name}`", overlap, Found(position, position, True))
+                add(f"the text of `{name}`", overlap, SearchResult(position, position, True))
         if RATE not in found and (place := rate_parts(overlap)) is not None:
             add(RATE, overlap, place)
     if walked and old_end != new_end:
@@ -188,12 +181,12 @@ def _history(lineage: Lineage, position: int) -> str | None:
     return None
 
 
-def _at(what: str, position: int, old: Lineage, new: Lineage) -> Part:
+def _at(what: str, position: int, old: Lineage, new: Lineage) -> Difference:
     steps = []
     for lineage in (old, new):
         stretch = next((s for s in lineage if position <= s.stop), lineage[-1])
         steps.append(stretch.step(min(max(position, stretch.plan.start), stretch.stop)))
-    return Part(what, position, steps[0], steps[1], same_until=position)
+    return Difference(what, position, steps[0], steps[1], same_until=position)
 
 
 def _stage_at(lineage: Lineage, position: int) -> str | None:

@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 
 from curriculum import fs
 from curriculum.errors import PlanError
-from curriculum.mixing import Ramp, Tree
-from curriculum.passes import Segment as Segment
-from curriculum.passes import SourcePlan as SourcePlan
-from curriculum.passes import each
-from curriculum.permutation import ORDER_VERSION, rotation
-from curriculum.schedule import LearningRate
+from curriculum.plan.arrays import each
+from curriculum.plan.learning_rate import LearningRate
+from curriculum.plan.mixing import Ramp, Tree
+from curriculum.plan.permutation import ORDER_VERSION, rotation
+from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.source import Segment as Segment
+from curriculum.plan.source import SourcePlan as SourcePlan
 
 FORMAT = 1
 
@@ -39,7 +40,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blend:
+class MixturePhase:
     """Proportions from which sequences draw: constant, or a ramp from one set of weights to another.
 
     `base` counts the items of each source that the lineage had used when this blend's sequence 0 began.
@@ -69,39 +70,12 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class MixtureSegment:
     """From the stage's sequence `first` on, sequences come from blend number `blend`, starting at its `index`."""
 
     first: int
     blend: int
     index: int
-
-
-def share_of_rank(batch: int, ranks: int, micro_batch: int | None = None) -> int:
-    """Sequences of a step's `batch` that each of `ranks` takes, in whole micro-batches if one is stated.
-
-    PlanError, naming the nearest that fit, when the batch cannot be dealt so.
-    """
-    share, rest = divmod(batch, ranks)
-    if rest:
-        raise PlanError(
-            f"a batch of {batch:,} sequences cannot be dealt evenly to {ranks:,} processes",
-            hint=f"the nearest numbers of processes that fit: {nearest_divisors(batch, ranks)}",
-        )
-    if micro_batch is not None and share % micro_batch:
-        raise PlanError(
-            f"`micro_batch: {micro_batch}` does not divide {share:,}, the sequences that a process takes of "
-            f"a batch of {batch:,}",
-            hint=f"the nearest that fit: {nearest_divisors(share, micro_batch)}",
-        )
-    return share
-
-
-def nearest_divisors(whole: int, wanted: int) -> str:
-    """The divisors of `whole` next below and next above `wanted`, in words."""
-    below = next(n for n in range(min(wanted, whole), 0, -1) if whole % n == 0)
-    above = next((n for n in range(wanted, whole + 1) if whole % n == 0), None)
-    return f"{below}" if above is None else f"{below} or {above}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +126,8 @@ class StagePlan:
     steps: int
     start: int
     sources: Mapping[str, SourcePlan]
-    blends: tuple[Blend, ...]
-    pieces: tuple[Piece, ...]
+    blends: tuple[MixturePhase, ...]
+    pieces: tuple[MixtureSegment, ...]
     read_before: Mapping[str, int]
     parent: Parent | None = None
     reset_optimizer: bool = False
@@ -354,8 +328,8 @@ class StagePlan:
             )
             for name, source in value["sources"].items()
         }
-        fields["blends"] = tuple(Blend(**blend) for blend in value["blends"])
-        fields["pieces"] = tuple(Piece(**piece) for piece in value["pieces"])
+        fields["blends"] = tuple(MixturePhase(**blend) for blend in value["blends"])
+        fields["pieces"] = tuple(MixtureSegment(**piece) for piece in value["pieces"])
         fields["parent"] = Parent(**value["parent"]) if value["parent"] else None
         return StagePlan(**fields)
 

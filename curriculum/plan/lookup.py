@@ -17,8 +17,8 @@ from typing import Final
 
 import numpy as np
 
-from curriculum.permutation import rotation
-from curriculum.plan import Integers, Segment, StagePlan
+from curriculum.plan.permutation import rotation
+from curriculum.plan.stage import Integers, Segment, StagePlan
 
 ONE_BY_ONE: Final = 1 << 16
 """Windows up to which each reading is looked up."""
@@ -30,7 +30,7 @@ _CHUNK: Final = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
-class Readings:
+class Occurrences:
     """Readings of windows in a stage, ascending by sequence; all arrays have shape `[n]`."""
 
     window: Integers
@@ -51,7 +51,7 @@ class Readings:
         return turned
 
 
-def readings(plan: StagePlan, source: str, windows: Integers, *, first: int = 0, stop: int) -> Readings:
+def occurrences(plan: StagePlan, source: str, windows: Integers, *, first: int = 0, stop: int) -> Occurrences:
     """Every reading of `windows` (distinct, shape `[n]`) among the stage's sequences `first` to `stop`, exclusive.
 
     PlanError when the size of the source is not known.
@@ -72,10 +72,10 @@ def readings(plan: StagePlan, source: str, windows: Integers, *, first: int = 0,
                 parts.append((inside[read], number, item, run.sequences(plan, source, item)))
     if not parts:
         none = np.empty(0, np.int64)
-        return Readings(none, none, none, none)
+        return Occurrences(none, none, none, none)
     window, number, item, sequence = (np.concatenate(column) for column in zip(*parts, strict=True))
     ascending = np.argsort(sequence, kind="stable")
-    return Readings(window[ascending], number[ascending], item[ascending], sequence[ascending])
+    return Occurrences(window[ascending], number[ascending], item[ascending], sequence[ascending])
 
 
 def sequence_of(plan: StagePlan, source: str, item: int, *, stop: int) -> int | None:
@@ -147,7 +147,7 @@ def edge(
 ) -> int | None:
     """The first (with `last`, the last) sequence from `first` to `stop`, exclusive, that reads one of `stretch`."""
     if len(stretch) <= ONE_BY_ONE:
-        found = readings(plan, source, np.arange(stretch.start, stretch.stop), first=first, stop=stop)
+        found = occurrences(plan, source, np.arange(stretch.start, stretch.stop), first=first, stop=stop)
         if not len(found.sequence):
             return None
         return int(found.sequence[-1 if last else 0])

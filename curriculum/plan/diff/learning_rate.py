@@ -11,19 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from curriculum.diff.clock import Overlap, Stretch
-from curriculum.diff.found import Found
+from curriculum.plan.diff.timeline import Overlap, SearchResult, Span
 
 VALUES_COMPARED = 1 << 14
 """At most so many steps' ends are compared one by one in each pair of forms."""
 
 
-def rate_parts(overlap: Overlap) -> Found | None:
+def rate_parts(overlap: Overlap) -> SearchResult | None:
     """The last token before the first step's end of either lineage at which the two rates differ, or None."""
     mine, theirs = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
     breaks = {b for curve in (mine, theirs) for b in curve.breaks() if overlap.begin < b <= overlap.end}
     cuts = [overlap.begin + 1, *sorted(breaks - {overlap.begin + 1}), overlap.end + 1]
-    doubtful: Found | None = None
+    doubtful: SearchResult | None = None
     for low, high in pairwise(cuts):
         if mine.form(low) == theirs.form(low):
             continue
@@ -31,20 +30,20 @@ def rate_parts(overlap: Overlap) -> Found | None:
         if found is None:
             continue
         if doubtful is not None:
-            found = Found(found.position, doubtful.same_until, False)
+            found = SearchResult(found.position, doubtful.same_until, False)
         if found.position is not None:
             return found
         doubtful = found
     return doubtful
 
 
-def _search(overlap: Overlap, low: int, high: int) -> Found | None:
+def _search(overlap: Overlap, low: int, high: int) -> SearchResult | None:
     """The first end of a step from `low` on, before `high`, at which the rates differ."""
     mine, theirs = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
     same_until = overlap.common(low - 1)
     for compared, end in enumerate(_ends(overlap, low, high)):
         if mine.at(end) != theirs.at(end):
-            return Found(end - 1, same_until, True)
+            return SearchResult(end - 1, same_until, True)
         if compared >= VALUES_COMPARED:
             break
         same_until = end
@@ -61,7 +60,7 @@ def _search(overlap: Overlap, low: int, high: int) -> Found | None:
     left, right = same_until, same_until
     while not apart(right):
         if right == nearest(high - 1):
-            return Found(None, same_until, False)
+            return SearchResult(None, same_until, False)
         left = right
         right = nearest(
             min(high - 1, same_until + 2 * max(right - same_until, overlap.old.plan.batch_tokens))
@@ -69,7 +68,7 @@ def _search(overlap: Overlap, low: int, high: int) -> Found | None:
     while right - left > overlap.old.plan.batch_tokens:
         middle = nearest((left + right) // 2)
         left, right = (left, middle) if apart(middle) else (middle, right)
-    return Found(right - 1, same_until, False)
+    return SearchResult(right - 1, same_until, False)
 
 
 def _ends(overlap: Overlap, low: int, high: int) -> Iterator[int]:
@@ -82,5 +81,5 @@ def _ends(overlap: Overlap, low: int, high: int) -> Iterator[int]:
         yield at
 
 
-def _next_end(stretch: Stretch, position: int) -> int:
+def _next_end(stretch: Span, position: int) -> int:
     return stretch.boundary(position) + stretch.plan.batch_tokens

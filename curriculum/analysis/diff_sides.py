@@ -7,10 +7,10 @@ from pathlib import Path
 
 from curriculum import checkpoints, runs, schema, yamlfile
 from curriculum.corpora import Texts, compile_with_texts
-from curriculum.diff.clock import Lineage, Stretch, stretches
 from curriculum.errors import NotFound, PlanError
 from curriculum.lineage import legs_to, parse_address
-from curriculum.plan import StagePlan
+from curriculum.plan.diff.timeline import Lineage, Span, spans
+from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_legs
 from curriculum.project import Project
 
@@ -31,7 +31,7 @@ def side(project: Project, asked: str, size: str) -> Side:
     if path.suffix == ".json" or path.name == runs.PLAN:
         plan = StagePlan.load(path)
         name = "/".join(str(plan.labels[key]) for key in ("curriculum", "stage") if key in plan.labels)
-        return Side(asked, (Stretch(name or path.stem, plan, plan.end),))
+        return Side(asked, (Span(name or path.stem, plan, plan.end),))
     if path.suffix in (".yaml", ".yml") or ("/" in asked and path.is_file()):
         if not path.is_file():
             raise NotFound(
@@ -44,11 +44,11 @@ def side(project: Project, asked: str, size: str) -> Side:
             name,
             size,
         )
-        return Side(asked, stretches(compiled.stages))
+        return Side(asked, spans(compiled.stages))
     address = parse_address(asked)
     if address.stage is None and address.position is None:
         compiled, _ = compile_with_texts(project, address.curriculum, size)
-        return Side(asked, stretches(compiled.stages))
+        return Side(asked, spans(compiled.stages))
     legs = legs_to(project, address)
     declared = compile_legs(project, address.curriculum, legs, size)
     texts = Texts(project, declared)
@@ -62,11 +62,11 @@ def side(project: Project, asked: str, size: str) -> Side:
             begun=texts.begun,
             tokenizer=texts.tokenizer,
         )
-    return Side(asked, stretches(declared.stages))
+    return Side(asked, spans(declared.stages))
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class RanStage:
     """A begun stage: how far it is saved, in tokens, None while nothing is.
 
     `regrown` is whether what it grew from was trained anew since, so that the two no longer belong together.
@@ -78,7 +78,9 @@ class Ran:
     regrown: bool
 
 
-def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[Ran, ...]] | None:
+def against_what_ran(
+    project: Project, name: str, size: str
+) -> tuple[Side, Side, tuple[RanStage, ...]] | None:
     """`name`'s files, and beside them the plans of its stages that have begun; None when none has."""
     compiled, _ = compile_with_texts(project, name, size)
     begun = [
@@ -94,11 +96,13 @@ def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side
         folder = runs.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder / "checkpoints")
         regrown = stage.parent is not None and _regrown(plan, known.get(stage.parent.name))
-        ran.append(Ran(stage.name, last.position if last else None, (folder / runs.DONE).exists(), regrown))
+        ran.append(
+            RanStage(stage.name, last.position if last else None, (folder / runs.DONE).exists(), regrown)
+        )
         known[stage.name] = plan
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
-        stored.append(Stretch(stage.name, plan, stage.stop if leaves_early else plan.end))
-        files.append(Stretch(stage.name, asked, stage.stop))
+        stored.append(Span(stage.name, plan, stage.stop if leaves_early else plan.end))
+        files.append(Span(stage.name, asked, stage.stop))
     sides = Side(f"what ran of {name}", tuple(stored)), Side(f"the files of {name}", tuple(files))
     return *sides, tuple(ran)
 

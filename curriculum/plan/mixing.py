@@ -34,7 +34,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from curriculum.permutation import Int64, Whole, exact_indices, same_kind
+from curriculum.plan.permutation import Int64, Whole, exact_indices, same_kind
 
 Int32 = npt.NDArray[np.int32]
 

@@ -16,10 +16,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum.diff.clock import Overlap
-from curriculum.diff.found import Found
-from curriculum.mixing import Tree
-from curriculum.plan import Blend, SourcePlan, StagePlan
+from curriculum.plan.diff.timeline import Overlap, SearchResult
+from curriculum.plan.mixing import Tree
+from curriculum.plan.stage import MixturePhase, SourcePlan, StagePlan
 
 SEQUENCES_COMPARED = 1 << 21
 """At most so many draws are compared one by one in each pair of pieces."""
@@ -30,7 +29,7 @@ class _Side:
     """One plan from a given sequence on, inside one of its pieces."""
 
     plan: StagePlan
-    blend: Blend
+    blend: MixturePhase
     index: int
 
     def items(self, sequences: int) -> dict[str, int]:
@@ -63,12 +62,12 @@ class _Side:
         return mixer.names, source, base[source] + ordinal
 
 
-def tokens_part(overlap: Overlap) -> Found | None:
+def tokens_part(overlap: Overlap) -> SearchResult | None:
     """The first token that the two plans of `overlap` do not both read there; None when there is none."""
     length = overlap.old.plan.sequence_length
     if length != overlap.new.plan.sequence_length:
-        return Found(overlap.begin, overlap.begin, True)
-    doubtful: Found | None = None
+        return SearchResult(overlap.begin, overlap.begin, True)
+    doubtful: SearchResult | None = None
     for begin, count, mine, theirs in _pieces(overlap):
         start, end = _first_possible(mine, theirs, count), count
         if start is None:
@@ -76,13 +75,13 @@ def tokens_part(overlap: Overlap) -> Found | None:
         found = _search(mine, theirs, start, end)
         if found is None:
             continue
-        known = Found(
+        known = SearchResult(
             None if found.position is None else begin + found.position * length,
             begin + found.same_until * length,
             found.exact and doubtful is None,
         )
         if doubtful is not None:
-            known = Found(known.position, doubtful.same_until, False)
+            known = SearchResult(known.position, doubtful.same_until, False)
         if known.position is not None:
             return known
         doubtful = known
@@ -161,7 +160,7 @@ def _first_above(side: _Side, name: str, items: int, count: int) -> int | None:
     return low
 
 
-def _search(mine: _Side, theirs: _Side, start: int, end: int) -> Found | None:
+def _search(mine: _Side, theirs: _Side, start: int, end: int) -> SearchResult | None:
     """The first sequence from `start` that differs; positions count sequences here."""
     at, size, last = start, 256, min(end, start + SEQUENCES_COMPARED)
     while at < last:
@@ -169,11 +168,11 @@ def _search(mine: _Side, theirs: _Side, start: int, end: int) -> Found | None:
         differs = _different(mine, theirs, at, size)
         if differs.any():
             first = at + int(differs.argmax())
-            return Found(first, first, True)
+            return SearchResult(first, first, True)
         at += size
     if at >= end:
         return None
-    return Found(_counts_part(mine, theirs, at, end), at, False)
+    return SearchResult(_counts_part(mine, theirs, at, end), at, False)
 
 
 def _counts_part(mine: _Side, theirs: _Side, begin: int, end: int) -> int | None:
