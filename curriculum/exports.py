@@ -13,12 +13,12 @@ from typing import Any
 from curriculum import checkpoints, corpora, fs, huggingface, imports, modelcard, runs
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
 from curriculum.lineage import Address, legs_to, lineage
 from curriculum.planner import Compiled, compile_legs
 from curriculum.project import Project
 from curriculum.supervisor import StopRequested
-from curriculum.tokenizer import Tokenizer
 from curriculum.units import show_count
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "source": None}

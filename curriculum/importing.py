@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs, huggingface, schema
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage
 from curriculum.project import Project
 from curriculum.schema import jsonschema
-from curriculum.tokenizer import Tokenizer
 from curriculum.units import Length, parse_count
 
 BATCH_TOKENS = 1 << 20

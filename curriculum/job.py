@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
+from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.errors import RunFailed
-from curriculum.shards.format import PrepareRequest, TokenizerRequest
 
 FORMAT = 1
 

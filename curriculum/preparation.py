@@ -9,9 +9,9 @@ from pathlib import Path
 from curriculum import corpora, imports
 from curriculum import job as jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
+from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean
 from curriculum.planner import Compiled, compile_curriculum
-from curriculum.shards.format import PrepareRequest
 from curriculum.supervisor import StopRequested
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from curriculum import schema, yamlfile
+from curriculum.data.listing import list_files
 from curriculum.errors import ConfigError, DataError
 from curriculum.schema.fields import LONGEST_NAME
-from curriculum.shards.provenance import list_files
 from curriculum.units import show_bytes, show_count, show_share
 
 CURRICULUM: Final = "first"

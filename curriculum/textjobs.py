@@ -13,9 +13,9 @@ from pathlib import Path
 from curriculum import fs, queued
 from curriculum import job as jobs
 from curriculum.attempts import Run, fresh_attempt
+from curriculum.data.requests import PrepareRequest
 from curriculum.errors import Busy, PlanError
 from curriculum.launchers import runner_command, slurm
-from curriculum.shards.format import PrepareRequest
 from curriculum.submission import placed
 
 

@@ -10,7 +10,7 @@ from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 
 if TYPE_CHECKING:
-    from curriculum.shards.reader import Dataset
+    from curriculum.data.dataset import Dataset
 
 TEXT_TOKENS = 48
 
@@ -86,6 +86,6 @@ def _open(plan: StagePlan, texts: Texts, source: str) -> Dataset | None:
     dataset = plan.sources[source].dataset
     if texts.manifest(dataset) is None:
         return None
-    from curriculum.shards.reader import Dataset  # where nothing is prepared the answer comes sooner without
+    from curriculum.data.dataset import Dataset  # where nothing is prepared the answer comes sooner without
 
     return Dataset.open(texts.folder(dataset), sequence_length=plan.sequence_length)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from curriculum import checkpoints, fs, imports, ledger, runs
 from curriculum.corpora import Texts
+from curriculum.data.dataset import Dataset
 from curriculum.errors import CheckpointError, CurriculumError, DataError
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
-from curriculum.shards.reader import Dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ import numpy as np
 
 from curriculum import checkpoints, runs
 from curriculum.corpora import Texts
+from curriculum.data.manifest import HELD_OUT, TRAIN, windows_in
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project
-from curriculum.shards.format import HELD_OUT, TRAIN, windows_in
 from curriculum.units import parse_count
 
 LISTED: Final = 20_000
@@ -232,7 +232,7 @@ def _documents(
         manifest = texts.manifest(dataset)
         if manifest is None:
             continue
-        from curriculum.shards.reader import Dataset  # without prepared text the answer comes sooner
+        from curriculum.data.dataset import Dataset  # without prepared text the answer comes sooner
 
         for split in (TRAIN, HELD_OUT):
             if split not in manifest.splits:

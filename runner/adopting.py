@@ -24,21 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
+from curriculum.data.listing import SourceFile
+from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Elsewhere, Shard, Split, SplitName
+from curriculum.data.requests import PrepareRequest
+from curriculum.data.shard import id_line
+from curriculum.data.token_files import TokenFile, agreement, open_token_file
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from curriculum.shards.foreign import TokenFile, agreement, open_token_file
-from curriculum.shards.format import (
-    BLOCK_BYTES,
-    HELD_OUT,
-    TRAIN,
-    Elsewhere,
-    PrepareRequest,
-    Shard,
-    Split,
-    SplitName,
-)
-from curriculum.shards.mapped import id_line
-from curriculum.shards.provenance import SourceFile
-from curriculum.tokenizer import Tokenizer
 from runner.shardwriter import RECORD, Meter, Stopped
 
 # A held-out stretch is at least so long, or a whole file, or all that is owed: windows are to fit into it.

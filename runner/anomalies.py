@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs, ledger
+from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
-from curriculum.shards.reader import Dataset
 
 EVENTS = "events.jsonl"
 WINDOW, AT_LEAST = 128, 32  # losses that are looked at; before so many are there nothing is a jump

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from curriculum.data.listing import SourceFile
+from curriculum.data.manifest import Manifest, Split
+from curriculum.data.requests import PrepareRequest
 from curriculum.errors import DataError
-from curriculum.shards.format import Manifest, PrepareRequest, Split
-from curriculum.shards.provenance import SourceFile
 
 
 def new_files(

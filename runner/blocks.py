@@ -11,8 +11,8 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 from datatrove.pipeline.formatters.base import BaseFormatter
 
+from curriculum.data.manifest import TRAIN
 from curriculum.errors import DataError, did_you_mean
-from curriculum.shards.format import TRAIN
 from runner.readers import Tally
 
 _ROOMS = ("datatrove.pipeline.filters", "datatrove.pipeline.formatters")

@@ -20,10 +20,10 @@ TRAINING_CODE: dict[str, str] = {
     "learning rate": "curriculum/plan/learning_rate.py",
     "stage plan": "curriculum/plan/stage.py",
     "lookup": "curriculum/plan/lookup.py",
-    "dataset": "curriculum/shards/reader.py",
-    "dataset manifest": "curriculum/shards/format.py",
-    "shard": "curriculum/shards/mapped.py",
-    "token files": "curriculum/shards/foreign.py",
+    "dataset": "curriculum/data/dataset.py",
+    "dataset manifest": "curriculum/data/manifest.py",
+    "shard": "curriculum/data/shard.py",
+    "token files": "curriculum/data/token_files.py",
     "dataloader": "runner/data.py",
     "model": "runner/model.py",
     "attention": "runner/attention.py",
@@ -45,7 +45,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "944b4eb3300da898f7f2f26cffe6c95d510e4b87588a9e2e58fa7e400b823b13",
+            "e1b4348d97d26056ed6740f700227df4307e5a90e32c45d94ab1c13970d5e02d",
         }
     ),
 )

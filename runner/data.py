@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from curriculum.data.dataset import Dataset, gather
+from curriculum.data.shard import MappedShard
 from curriculum.errors import DataError, PlanError
 from curriculum.plan.arrays import each
 from curriculum.plan.ranks import share_of_rank
 from curriculum.plan.stage import Draws, StagePlan
-from curriculum.shards.mapped import MappedShard
-from curriculum.shards.reader import Dataset, gather
 
 Integers = NDArray[np.int64]
 

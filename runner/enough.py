@@ -10,15 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from curriculum.data.manifest import HELD_OUT, LEAST_HELD_OUT_WINDOWS, TRAIN, Split, windows_in
+from curriculum.data.requests import PrepareRequest
 from curriculum.errors import DataError
-from curriculum.shards.format import (
-    HELD_OUT,
-    LEAST_HELD_OUT_WINDOWS,
-    TRAIN,
-    PrepareRequest,
-    Split,
-    windows_in,
-)
 from runner.readers import NO_TEXT, LeftOut, without_text
 from runner.shardwriter import HASHES
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from curriculum import fs, ledger
+from curriculum.data.dataset import Dataset
 from curriculum.job import HeldOut
-from curriculum.shards.reader import Dataset
 
 SequenceLosses = Callable[[torch.Tensor], torch.Tensor]
 """Tokens `[n, sequence_length + 1]` on the device to summed losses `[n]`, without gradients."""

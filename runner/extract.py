@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from curriculum.shards.provenance import SourceFile
+from curriculum.data.listing import SourceFile
 from runner.readers import decoded, opened
 
 _HANZI = re.compile(r"[\u4e00-\u9fff]")

@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.errors import Busy, DataError
-from curriculum.fs import publish
-from curriculum.shards.format import (
+from curriculum.data.listing import SourceFile, kind_of
+from curriculum.data.manifest import (
     BLOCK_BYTES,
     HELD_OUT,
     MANIFEST,
@@ -36,13 +35,15 @@ from curriculum.shards.format import (
     Earlier,
     Elsewhere,
     Manifest,
-    PrepareRequest,
     Shard,
     Split,
     dtype_for,
 )
-from curriculum.shards.provenance import SourceFile, kind_of, provenance
-from curriculum.tokenizer import Tokenizer
+from curriculum.data.provenance import provenance
+from curriculum.data.requests import PrepareRequest
+from curriculum.data.tokenizer import Tokenizer
+from curriculum.errors import Busy, DataError
+from curriculum.fs import publish
 from runner import adopting, appending, blocks, enough
 from runner.extract import chinese_docstrings
 from runner.readers import Chosen, Corpus, Tally, is_remote, list_sources, log_to, of_split

@@ -27,10 +27,10 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.readers.base import BaseReader
 from datatrove.utils.logging import logger
 
+from curriculum.data.listing import TEXT_FILES, SourceFile, chosen, in_order, kind_of, list_files
+from curriculum.data.manifest import HELD_OUT, TRAIN
+from curriculum.data.progress import in_words
 from curriculum.errors import DataError
-from curriculum.shards.format import HELD_OUT, TRAIN
-from curriculum.shards.progress import in_words
-from curriculum.shards.provenance import TEXT_FILES, SourceFile, chosen, in_order, kind_of, list_files
 from runner import storage
 
 # Documents that are no text, by reason: how many, and the first of them.

@@ -18,18 +18,10 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 
 from curriculum import fs
-from curriculum.shards.format import (
-    BLOCK_BYTES,
-    HELD_OUT,
-    TRAIN,
-    PrepareRequest,
-    Shard,
-    Split,
-    dtype_for,
-    text_hash,
-)
-from curriculum.shards.mapped import id_line
-from curriculum.tokenizer import Tokenizer
+from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for, text_hash
+from curriculum.data.requests import PrepareRequest
+from curriculum.data.shard import id_line
+from curriculum.data.tokenizer import Tokenizer
 from runner.readers import NO_TOKENS, LeftOut, Tally
 
 # Documents are tokenised this many characters at a time: enough to share among threads, little to hold.
@@ -56,7 +48,7 @@ class Stop(threading.Event):
 
 
 class Meter:
-    """Appends lines for `curriculum.shards.progress.read_progress`, at most two a second for each task."""
+    """Appends lines for `curriculum.data.progress.read_progress`, at most two a second for each task."""
 
     def __init__(self, path: Path, total_bytes: int | None) -> None:
         self.path = path

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from curriculum import fs, sentencepiece
+from curriculum import fs
+from curriculum.data import sentencepiece
+from curriculum.data.requests import TokenizerRequest
 from curriculum.errors import DataError
-from curriculum.shards.format import TokenizerRequest
 from runner.extract import chinese_docstrings
 from runner.readers import Corpus, Tally, list_sources, log_to, without_text
 

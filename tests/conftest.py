@@ -183,7 +183,7 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tokenizer trained on small texts (`texts.py`)."""
     from texts import write_texts
 
-    from curriculum.shards.format import TokenizerRequest
+    from curriculum.data.requests import TokenizerRequest
     from runner.prepare import train_tokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
@@ -197,7 +197,7 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def request_for(tmp_path: Path, tokenizer_file: str) -> Any:
     """A request to prepare the folder `texts` of the test's own, with whatever is to be otherwise."""
-    from curriculum.shards.format import PrepareRequest
+    from curriculum.data.requests import PrepareRequest
 
     def make(**changes: Any) -> PrepareRequest:
         settings: dict[str, Any] = {

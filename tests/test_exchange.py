@@ -129,7 +129,7 @@ def loss_of(model: torch.nn.Module, project: Path) -> float:
     """transformers' own loss on the held-out windows that an evaluation reads."""
     import numpy as np
 
-    from curriculum.shards.reader import Dataset
+    from curriculum.data.dataset import Dataset
 
     compiled, texts = compile_with_texts(Project(project), "mine", "full")
     length = compiled.stages[0].plan.sequence_length

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conftest import write_small_project
 
-from curriculum.shards.format import Manifest
+from curriculum.data.manifest import Manifest
 
 MOST_BYTES = 64 * 1024
 

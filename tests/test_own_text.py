@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from curriculum.shards.progress import in_words
-from curriculum.tokenizer import Tokenizer
+from curriculum.data.progress import in_words
+from curriculum.data.tokenizer import Tokenizer
 
 Curriculum = Callable[..., subprocess.CompletedProcess[str]]
 FULL = ("--size", "full")

@@ -13,7 +13,7 @@ from pathlib import Path
 from conftest import write_small_project
 from slurm_cluster import wait_for
 
-from curriculum.shards.format import Manifest
+from curriculum.data.manifest import Manifest
 
 MACHINES = """\
 local: {launcher: process, device: cpu, threads: 1}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from curriculum import job as jobs
+from curriculum.data.manifest import Manifest
 from curriculum.errors import DataError
 from curriculum.plan.stage import StagePlan
-from curriculum.shards.format import Manifest
 from runner.data import open_sources
 from runner.evaluate import HeldOutSets
 

@@ -124,7 +124,7 @@ def inspect(
     With a tokenizer, also what stands in it.
     """
     from curriculum.corpora import named_tokenizer
-    from curriculum.inspection import inspect as look_into
+    from curriculum.data.inspect import inspect as look_into
     from curriculum.view.inspection import inspection_lines
 
     found = look_into(path, named_tokenizer(tokenizer) if tokenizer else None, samples)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curriculum.inspection import inspect
-from curriculum.tokenizer import Tokenizer
+from curriculum.data.inspect import inspect
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.view.inspection import inspection_lines
 
 Curriculum = Callable[..., subprocess.CompletedProcess[str]]

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum import corpora
-from curriculum import sentencepiece as ours
+from curriculum.data import sentencepiece as data_sentencepiece
+from curriculum.data.requests import TokenizerRequest
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
 from curriculum.project import Project
-from curriculum.shards.format import TokenizerRequest
-from curriculum.tokenizer import Tokenizer
 from runner.vocabulary import train_tokenizer
 
 CHINESE = (
@@ -67,12 +67,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def both(model: Path) -> tuple[Tokenizer, Any]:
     reference = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    return Tokenizer.of(ours.converted(model), "model"), reference
+    return Tokenizer.of(data_sentencepiece.converted(model), "model"), reference
 
 
 def test_code_chinese_and_the_probes_get_the_ids_of_sentencepiece(both: tuple[Tokenizer, Any]) -> None:
     tokenizer, reference = both
-    for text in [*code(), *CHINESE, *ours.PROBES]:
+    for text in [*code(), *CHINESE, *data_sentencepiece.PROBES]:
         assert tokenizer.encode(text) == reference.encode(text), text[:60]
     assert (tokenizer.eos_id, tokenizer.bos_id) == (reference.eos_id(), reference.bos_id())
     assert tokenizer.vocab_size == reference.vocab_size()
@@ -99,7 +99,7 @@ def test_any_text_gets_the_ids_of_sentencepiece_and_comes_back(
 
 
 def test_the_conversion_is_the_same_file_every_time(model: Path) -> None:
-    assert ours.converted(model) == ours.converted(model)
+    assert data_sentencepiece.converted(model) == data_sentencepiece.converted(model)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_cannot_be_converted_exactly_is_refused(tmp_path: Path, data: Any, 
     path = tmp_path / "tokenizer.model"
     path.write_bytes(data())
     with pytest.raises(DataError, match=words):
-        ours.converted(path)
+        data_sentencepiece.converted(path)
 
 
 def bound(root: Path, path: str) -> Project:
@@ -154,7 +154,7 @@ def test_a_published_json_that_disagrees_with_the_model_beside_it_is_refused(
     folder = small_project / "llama"
     folder.mkdir()
     (folder / "tokenizer.model").write_bytes(model.read_bytes())
-    published = json.loads(ours.converted(model))
+    published = json.loads(data_sentencepiece.converted(model))
     (folder / "tokenizer.json").write_text(json.dumps(published))
     project = bound(small_project, "llama")
     agreed = made(project)

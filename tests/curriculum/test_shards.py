@@ -20,13 +20,14 @@ from datatrove.utils.dataset import DatatroveFileDataset, DatatroveFolderDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.data import listing, provenance
+from curriculum.data import manifest as data_manifest
+from curriculum.data.dataset import Dataset
+from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, dtype_for
+from curriculum.data.requests import PrepareRequest, TokenizerRequest
+from curriculum.data.shard import MappedShard
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError, NotFound
-from curriculum.shards import format as shard_format
-from curriculum.shards import provenance
-from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest, dtype_for
-from curriculum.shards.mapped import MappedShard
-from curriculum.shards.reader import Dataset
-from curriculum.tokenizer import Tokenizer
 from runner import shardwriter
 from runner.prepare import prepare, train_tokenizer
 
@@ -421,8 +422,8 @@ def test_two_bytes_hold_a_vocabulary_of_65536_ids_and_not_one_more(size: int, dt
 
 
 def test_the_hash_that_holds_a_document_out_never_changes() -> None:
-    assert shard_format.text_hash(b"") == 0xB4B2797457A0A6E4
-    assert shard_format.text_hash(b"curriculum") == 0x06F2086C6EE9992E
+    assert data_manifest.text_hash(b"") == 0xB4B2797457A0A6E4
+    assert data_manifest.text_hash(b"curriculum") == 0x06F2086C6EE9992E
 
 
 # --- provenance ---------------------------------------------------------------------------------------------
@@ -439,7 +440,7 @@ def test_an_absent_package_is_refused_with_the_command_that_installs_it(
         provenance.provenance({"installed": "some-corpus"})
     assert refusal.value.hint == 'python -m pip install "curriculum[zh]"'
     with pytest.raises(DataError) as refusal:
-        provenance.list_files({"installed": ["numpy", "no-such-package-here"], "files": "numpy/*.py"})
+        listing.list_files({"installed": ["numpy", "no-such-package-here"], "files": "numpy/*.py"})
     assert refusal.value.hint == "python -m pip install no-such-package-here"
 
 
@@ -454,7 +455,7 @@ def test_version_and_licence_are_known_without_reading_a_file() -> None:
 
 
 def test_the_standard_library_is_listed_without_tests_and_what_the_build_wrote() -> None:
-    names = [file.name for file in provenance.list_files({"stdlib": True, "exclude": "email/**"})]
+    names = [file.name for file in listing.list_files({"stdlib": True, "exclude": "email/**"})]
     assert names == sorted(names)
     assert {"ast.py", "json/decoder.py"} <= set(names)
     banned = {"test", "tests", "idle_test", "site-packages", "email"}
@@ -475,7 +476,7 @@ def test_the_standard_library_is_listed_without_tests_and_what_the_build_wrote()
     ],
 )
 def test_patterns_keep_to_one_name_unless_they_say_otherwise(pattern: Any, inside: str, outside: str) -> None:
-    match = provenance.matcher(pattern)
+    match = listing.matcher(pattern)
     assert match.fullmatch(inside)
     assert not match.fullmatch(outside)
 
@@ -487,18 +488,16 @@ def test_a_glance_at_a_folder_ends_at_the_first_file_that_matches_and_never_look
     looked: list[str] = []
 
     def walk(folder: Path, *, skip: frozenset[str]) -> Iterator[tuple[str, str]]:
-        for number in range(provenance.GLANCE * 2):
+        for number in range(listing.GLANCE * 2):
             looked.append(f"{number}.{'txt' if number == 3 else 'png'}")
             yield looked[-1], looked[-1]
 
-    monkeypatch.setattr(provenance, "_walk", walk)
-    provenance.check_local({"folder": "corpus"}, str(tmp_path))
+    monkeypatch.setattr(listing, "_walk", walk)
+    listing.check_local({"folder": "corpus"}, str(tmp_path))
     assert looked[-1] == "3.txt"
     looked.clear()
-    provenance.check_local(
-        {"folder": "corpus", "files": "*.jsonl"}, str(tmp_path)
-    )  # whoever reads it finds out
-    assert len(looked) == provenance.GLANCE + 1
+    listing.check_local({"folder": "corpus", "files": "*.jsonl"}, str(tmp_path))  # whoever reads it finds out
+    assert len(looked) == listing.GLANCE + 1
 
 
 def test_a_glance_looks_at_local_folders_alone(tmp_path: Path) -> None:
@@ -508,24 +507,24 @@ def test_a_glance_looks_at_local_folders_alone(tmp_path: Path) -> None:
         {"folder": "s3://bucket/x"},
         {"installed": "no-such-package"},
     ):
-        provenance.check_local(read, str(tmp_path))
+        listing.check_local(read, str(tmp_path))
     with pytest.raises(DataError, match="the folder `absent` does not exist"):
-        provenance.check_local({"tokenised": "absent"}, str(tmp_path))
+        listing.check_local({"tokenised": "absent"}, str(tmp_path))
 
 
 def test_a_folder_that_is_not_there_or_holds_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     with pytest.raises(DataError, match="does not exist") as refusal:
-        provenance.list_files({"folder": "corpsu"}, str(tmp_path))
+        listing.list_files({"folder": "corpsu"}, str(tmp_path))
     assert "did you mean `corpus`" in (refusal.value.hint or "")
     (tmp_path / "corpus" / "picture.png").write_bytes(b"")
     with pytest.raises(DataError, match="no file in `corpus` has a usual ending") as refusal:
-        provenance.list_files({"folder": "corpus"}, str(tmp_path))
+        listing.list_files({"folder": "corpus"}, str(tmp_path))
     assert ".jsonl" in (refusal.value.hint or "")
     assert "**" not in (refusal.value.hint or "")
     with pytest.raises(DataError, match=r"no file matches `\*\.text`") as refusal:
-        provenance.list_files({"folder": "corpus", "files": "*.text"}, str(tmp_path))
+        listing.list_files({"folder": "corpus", "files": "*.text"}, str(tmp_path))
     assert "`**/` stands for any folders" in (refusal.value.hint or "")
     for read, said in (({}, "no place to read from"), ({"folder": "a", "hub": "b"}, "names folder and hub")):
         with pytest.raises(DataError, match=said):
-            provenance.kind_of(read)
+            listing.kind_of(read)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from curriculum.tokenizer import Tokenizer
 
 
 def byte_level(path: Path, *, special: list[str]) -> Inner:

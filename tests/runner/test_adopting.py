@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from texts import WORDS
 
+from curriculum.data.dataset import Dataset
+from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
+from curriculum.data.requests import PrepareRequest, TokenizerRequest
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest
-from curriculum.shards.reader import Dataset
-from curriculum.tokenizer import Tokenizer
 from runner.prepare import prepare, train_tokenizer
 
 LENGTH = 16

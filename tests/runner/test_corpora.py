@@ -18,10 +18,11 @@ import pytest
 import tokenizers
 
 import runner.readers
+from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
+from curriculum.data.requests import PrepareRequest, TokenizerRequest
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
 from curriculum.project import Project
-from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, PrepareRequest, TokenizerRequest
-from curriculum.tokenizer import Tokenizer
 from runner.prepare import prepare, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -353,7 +354,7 @@ def test_odd_documents_are_kept_or_counted_and_two_layouts_share_a_folder(
     split = Manifest.load(Path(request.output)).splits[TRAIN]
     assert split.documents == 100 + 2 + 60
     assert split.dropped == {"empty": 2, "no text column": 2, "not UTF-8": 1, "not JSON": 1}
-    from curriculum.shards.reader import Dataset
+    from curriculum.data.dataset import Dataset
 
     dataset = Dataset.open(request.output, sequence_length=8)
     assert len(dataset.find_documents("a/7")) == 2

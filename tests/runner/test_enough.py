@@ -13,9 +13,10 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from texts import write_texts
 
+from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
+from curriculum.data.progress import in_words, read_progress
+from curriculum.data.requests import TokenizerRequest
 from curriculum.errors import DataError
-from curriculum.shards.format import HELD_OUT, TRAIN, Manifest, TokenizerRequest
-from curriculum.shards.progress import in_words, read_progress
 from runner.prepare import prepare, train_tokenizer
 
 

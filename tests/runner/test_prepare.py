@@ -15,10 +15,10 @@ from texts import digests, documents_of, write_texts
 from tokenizers import Tokenizer as Inner
 from tokenizers import models, normalizers, pre_tokenizers
 
+from curriculum.data.dataset import Dataset
+from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
+from curriculum.data.progress import read_progress
 from curriculum.errors import DataError
-from curriculum.shards.format import HELD_OUT, TRAIN, Manifest
-from curriculum.shards.progress import read_progress
-from curriculum.shards.reader import Dataset
 from runner.prepare import prepare
 
 

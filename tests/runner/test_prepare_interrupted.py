@@ -20,9 +20,9 @@ from texts import digests, write_texts
 import runner.prepare
 import runner.shardwriter
 from curriculum import fs
+from curriculum.data.manifest import HELD_OUT, TRAIN, text_hash
+from curriculum.data.progress import read_progress
 from curriculum.errors import Busy, DataError
-from curriculum.shards.format import HELD_OUT, TRAIN, text_hash
-from curriculum.shards.progress import read_progress
 from runner.prepare import prepare
 
 

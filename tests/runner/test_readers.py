@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import runner.readers
+from curriculum.data.listing import SourceFile
 from curriculum.errors import DataError
-from curriculum.shards.provenance import SourceFile
 from runner.extract import chinese_docstrings
 from runner.readers import Chosen, Corpus, Tally, list_sources, look_up, of_split
 

@@ -14,9 +14,9 @@ import pytest
 from texts import write_texts
 from tokenizers import Tokenizer as Inner
 
+from curriculum.data.requests import TokenizerRequest
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from curriculum.shards.format import TokenizerRequest
-from curriculum.tokenizer import Tokenizer
 from runner.prepare import train_tokenizer
 
 TRAIN_TOKENIZER = """

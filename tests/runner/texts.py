@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from curriculum.shards.format import Manifest
-from curriculum.shards.reader import Dataset
-from curriculum.tokenizer import Tokenizer
+from curriculum.data.dataset import Dataset
+from curriculum.data.manifest import Manifest
+from curriculum.data.tokenizer import Tokenizer
 
 WORDS = [
     "the",

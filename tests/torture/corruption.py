@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from curriculum import checkpoints, fs, ledger, results
+from curriculum.data.dataset import Dataset
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError
 from curriculum.plan.stage import StagePlan
 from curriculum.project import Project
-from curriculum.shards.reader import Dataset
-from curriculum.tokenizer import Tokenizer
 from curriculum.verify import verify
 from tests.torture import world
 from tests.torture.figures import Case, Tally, figure

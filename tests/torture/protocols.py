@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import begun, checkpoints, fs, ledger
+from curriculum.data.dataset import Dataset
+from curriculum.data.requests import PrepareRequest
 from curriculum.errors import CurriculumError
 from curriculum.fs import publish
 from curriculum.job import ExportJob
 from curriculum.plan.stage import StagePlan
-from curriculum.shards.format import PrepareRequest
-from curriculum.shards.reader import Dataset
 from tests.torture import small
 
 OLD, NEW = "old", "new"

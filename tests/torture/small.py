@@ -124,7 +124,7 @@ def exported() -> dict[str, bytes]:
 @functools.cache
 def prepared_digest() -> str:
     """The digest of an undisturbed preparation."""
-    from curriculum.shards.format import Manifest
+    from curriculum.data.manifest import Manifest
     from tests.torture import protocols
 
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +136,7 @@ def prepared_digest() -> str:
 @functools.cache
 def tokenizer() -> Path:
     """A tokenizer of bytes alone, trained in a moment; the file stays for this process's life."""
-    from curriculum.shards.format import TokenizerRequest
+    from curriculum.data.requests import TokenizerRequest
     from runner.prepare import train_tokenizer
 
     folder = tempfile.mkdtemp(prefix="torture-tokenizer-")

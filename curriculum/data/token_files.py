@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from curriculum.tokenizer import Tokenizer
 
 TokenFormat = Literal["datatrove", "megatron", "packed", "npy", "flat"]
 

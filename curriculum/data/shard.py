@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
+from curriculum.data.manifest import Elsewhere, Shard, windows_in
 from curriculum.errors import DataError
-from curriculum.shards.format import Elsewhere, Shard, windows_in
 
 Integers = NDArray[np.int64]
 

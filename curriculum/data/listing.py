@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import platform
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from curriculum.data.packages import _packages
 from curriculum.errors import DataError, did_you_mean
 
 KINDS = ("installed", "stdlib", "folder", "hub", "tokenised")
@@ -36,16 +36,6 @@ GLANCE = 10_000
 
 # Folders of the standard library that hold tests, or packages that are not the library's own.
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
-
-_LICENCES = {
-    "MIT License": "MIT",
-    "BSD License": "BSD",
-    "Apache Software License": "Apache-2.0",
-    "Apache License 2.0": "Apache-2.0",
-    "Python Software Foundation License": "PSF-2.0",
-    "ISC License (ISCL)": "ISC",
-    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,49 +60,6 @@ def kind_of(read: Mapping[str, Any]) -> str:
             hint=f"name exactly one of: {', '.join(KINDS)}",
         )
     return kinds[0]
-
-
-def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
-    """Version and licence of what `read` names; DataError, with what to install, when a package is absent."""
-    kind = kind_of(read)
-    if kind == "installed":
-        packages = [
-            {"name": name, "version": package.version, "licence": licence(package)}
-            for name, package in _packages(read)
-        ]
-        return {"kind": kind, "packages": packages}
-    if kind == "stdlib":
-        python = {"name": platform.python_implementation().lower(), "version": platform.python_version()}
-        return {"kind": kind, "packages": [{**python, "licence": "PSF-2.0"}]}
-    if kind == "folder":
-        return {"kind": kind, "folder": str(read["folder"])}
-    if kind == "tokenised":
-        return {"kind": kind, "folder": str(read["tokenised"])}
-    return {"kind": kind, "repository": str(read["hub"]), "revision": read.get("revision")}
-
-
-def sentence(where: Mapping[str, Any]) -> str:
-    """One provenance in words, such as `sympy 1.14.0 (BSD), mpmath 1.3.0 (BSD)`."""
-    if "packages" in where:
-        return ", ".join(f"{p['name']} {p['version']} ({p['licence']})" for p in where["packages"])
-    if where["kind"] == "folder":
-        return f"folder {where['folder']}"
-    if where["kind"] == "tokenised":
-        return f"in place: {where['folder']}"
-    return f"hub {where['repository']}" + (f" at {where['revision']}" if where.get("revision") else "")
-
-
-def licence(package: metadata.Distribution) -> str:
-    """The licence a distribution states: its expression, else its short name, else its classifiers."""
-    fields = package.metadata
-    said = [*fields.get_all("License-Expression", []), *fields.get_all("License", [])]
-    stated = next(iter(said), "")
-    if not stated or "\n" in stated.strip() or len(stated) > 60:
-        classified = [
-            c.rsplit(" :: ", 1)[-1] for c in fields.get_all("Classifier", []) if c.startswith("License ::")
-        ]
-        return " and ".join(_LICENCES.get(name, name) for name in classified) or "not stated"
-    return _LICENCES.get(stated.strip(), stated.strip())
 
 
 def list_files(read: Mapping[str, Any], root: str = ".") -> list[SourceFile]:
@@ -197,42 +144,6 @@ def chosen(read: Mapping[str, Any], *, default: Iterable[str]) -> tuple[re.Patte
         inside = [patterns] if isinstance(patterns, str) else patterns
         patterns = [f"{subset}/{pattern}" for subset in subsets for pattern in inside]
     return matcher(patterns), matcher(read.get("exclude", []))
-
-
-def _packages(read: Mapping[str, Any]) -> list[tuple[str, metadata.Distribution]]:
-    named = read["installed"]
-    return [(name, _package(name)) for name in ([named] if isinstance(named, str) else named)]
-
-
-def _package(name: str) -> metadata.Distribution:
-    try:
-        return metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        extra = _extra_with(name)
-        install = f"python -m pip install {name}"
-        if extra is not None:
-            install = f'python -m pip install "curriculum[{extra}]"'
-        raise DataError(
-            f"its text comes with the package `{name}`, which is not installed", hint=install
-        ) from None
-
-
-def _extra_with(name: str) -> str | None:
-    """The extra of this project that brings the package `name`, if one does."""
-    try:
-        needs = metadata.requires("curriculum") or []
-    except metadata.PackageNotFoundError:
-        return None
-    for need in needs:
-        project = re.match(r"[A-Za-z0-9._-]+", need)
-        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", need)
-        if project and extra and _normal(project.group()) == _normal(name):
-            return extra.group(1)
-    return None
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _installed_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from curriculum.data.manifest import TRAIN, Manifest
+from curriculum.data.shard import MappedShard, id_line
 from curriculum.errors import DataError, NotFound
-from curriculum.shards.format import TRAIN, Manifest
-from curriculum.shards.mapped import MappedShard, id_line
 
 Integers = NDArray[np.int64]
 

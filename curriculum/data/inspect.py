@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from curriculum.data.listing import TOKEN_FILES, list_files
+from curriculum.data.manifest import MANIFEST, Manifest
+from curriculum.data.token_files import TokenFile, agreement, open_token_file
+from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, NotFound
-from curriculum.shards.foreign import TokenFile, agreement, open_token_file
-from curriculum.shards.format import MANIFEST, Manifest
-from curriculum.shards.provenance import TOKEN_FILES, list_files
-from curriculum.tokenizer import Tokenizer
 
 LOOKED_AT = 1 << 23
 """Tokens at a file's beginning that are looked at: what is counted beyond would take long to say."""
