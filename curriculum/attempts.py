@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from curriculum import fs, schema
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.launchers import local
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.project import Project

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs, queued
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.attempts import fresh_attempt
 from curriculum.errors import CurriculumError, RunFailed
 from curriculum.launchers import local, slurm

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import checkpoints, fs
+from curriculum import fs
+from curriculum.artifacts import checkpoints
 from curriculum.errors import Busy, Drift
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled
@@ -66,7 +67,9 @@ def _drift(project: Project, compiled: Compiled, departure: Departure, saved: in
 def _way_out(compiled: Compiled, departure: Departure, folder: Path, position: int) -> str:
     """Put the files back, or branch where the change begins, naming the nearest kept checkpoint before it."""
     stage, stored = departure.stage, departure.stored
-    kept = [c.position for c in checkpoints.found(folder / "checkpoints") if c.position <= position]
+    kept = [
+        c.position for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position <= position
+    ]
     if kept and max(kept) > stored.start:
         point = address_at(stage.setting, stored, max(kept), compiled.scale)
         at = f"the checkpoint at {show_exact(max(kept))} tokens (`from: {point}`)"

@@ -6,164 +6,21 @@ they are of the same task: its version, its words, its documents and its number 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from curriculum import runs
+from curriculum.artifacts.benchmarks import Score, plain, records, scores
 from curriculum.bootstrap import Estimate, paired
 from curriculum.compare import Comparison, Point, point_at
-from curriculum.errors import DataError
 from curriculum.planner import Compiled
 from curriculum.project import Project
 
-FOLDER = "benchmarks"
-MEMBERS_SHOWN = 12
-"""Members of a group that are shown beside it; of a larger one the group alone is."""
 Z95 = 1.959963984540054
-_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """One figure of a task or group at a checkpoint, on the harness's own scale (mostly a part of 1).
-
-    `error` is one standard error. `parts` are the scores of which a group's is the plain mean; `same` spells all
-    that must agree before two scores are compared.
-    """
-
-    task: str
-    metric: str
-    value: float
-    error: float | None
-    num_fewshot: int | None
-    limit: int | None
-    documents: int
-    higher_is_better: bool
-    harness: str
-    same: Mapping[str, Any]
-    per_document: tuple[float, ...] = ()
-    parts: tuple[Score, ...] = ()
-    member_of: str | None = None
-
-    @property
-    def label(self) -> str:
-        """The task with what was asked for beside it; one label is one row of a table."""
-        shots = f", {self.num_fewshot}-shot" if self.num_fewshot else ""
-        return f"{self.task}{shots}" + (f", first {self.limit:,}" if self.limit is not None else "")
-
-
-def path_of(
-    stage_folder: Path, checkpoint: str, task: str, num_fewshot: int | None = None, limit: int | None = None
-) -> Path:
-    """Where the record of `task` at a checkpoint (its folder's name) lies, one for every way of asking."""
-    plain = _PLAIN.sub("-", task)
-    if plain != task:
-        plain += f"-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
-    shots = f".{num_fewshot}-shot" if num_fewshot is not None else ""
-    first = f".first-{limit}" if limit is not None else ""
-    return stage_folder / FOLDER / checkpoint / f"{plain}{shots}{first}.json"
-
-
-def records(stage_folder: Path) -> dict[int, list[Mapping[str, Any]]]:
-    """Every record of a stage by position (tokens); where a history was cut back, those of the newest generation."""
-    found: dict[int, list[Mapping[str, Any]]] = {}
-    for path in sorted((stage_folder / FOLDER).glob("g*-*/*.json")):
-        try:
-            value = json.loads(path.read_bytes())
-            position, generation = int(value["position"]), int(value["generation"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"the record {path} cannot be read: {error}",
-                hint="move it away; `curriculum eval` measures anew",
-            ) from None
-        here = found.setdefault(position, [])
-        if here and here[0]["generation"] > generation:
-            continue
-        if here and here[0]["generation"] < generation:
-            here.clear()
-        here.append(value)
-    return dict(sorted(found.items()))
-
-
-def scores(found: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
-    """The scores of some records by label: what was asked for, and the members of groups that are not too large."""
-    known: dict[str, Score] = {}
-    for record in found:
-        for score in _scores(record):
-            # Asked for by name it stands for itself, whatever group named it too.
-            if score.label not in known or known[score.label].member_of is not None:
-                known[score.label] = score
-    return known
-
-
-def _scores(record: Mapping[str, Any]) -> list[Score]:
-    name = record["task"]
-    if name not in record["groups"]:
-        made = [_score(record, task, None) for task in record["tasks"]]
-        return [score for score in made if score is not None]
-    top = _score(record, name, None)
-    members = record["groups"][name]["members"]
-    below = [_score(record, member, name) for member in members] if len(members) <= MEMBERS_SHOWN else []
-    return [score for score in (top, *below) if score is not None]
-
-
-def _score(record: Mapping[str, Any], name: str, member_of: str | None) -> Score | None:
-    limit, harness = record["asked"]["limit"], str(record["harness"]["lm_eval"])
-    if name in record["tasks"]:
-        task = record["tasks"][name]
-        if task["preferred"] is None:
-            return None
-        figure = task["metrics"][task["preferred"]]
-        return Score(
-            task=name,
-            metric=task["preferred"].removesuffix(",none"),
-            value=figure["value"],
-            error=figure["error"],
-            num_fewshot=task["num_fewshot"],
-            limit=limit,
-            documents=task["documents"],
-            higher_is_better=figure["higher_is_better"],
-            harness=harness,
-            same={key: task[key] for key in ("version", "num_fewshot", "definition", "digest", "preferred")},
-            per_document=tuple(task["per_document"] or ()),
-            member_of=member_of,
-        )
-    if name not in record["groups"]:
-        return None
-    group = record["groups"][name]
-    parts = tuple(p for member in group["members"] if (p := _score(record, member, name)) is not None)
-    if not parts:
-        return None
-    if group["preferred"] is not None:
-        figure = group["metrics"][group["preferred"]]
-        metric, value, error = group["preferred"].removesuffix(",none"), figure["value"], figure["error"]
-    else:
-        metric, value = f"mean of {len(parts)}", sum(part.value for part in parts) / len(parts)
-        errors = [part.error for part in parts if part.error is not None]
-        error = math.hypot(*errors) / len(parts) if len(errors) == len(parts) else None
-    shots = {part.num_fewshot for part in parts}
-    return Score(
-        task=name,
-        metric=metric,
-        value=value,
-        error=error,
-        num_fewshot=shots.pop() if len(shots) == 1 else None,
-        limit=limit,
-        documents=sum(part.documents for part in parts),
-        higher_is_better=all(part.higher_is_better for part in parts),
-        harness=harness,
-        same={part.task: part.same for part in parts},
-        parts=parts if group["preferred"] is None else (),
-        member_of=member_of,
-    )
 
 
 def differ(first: Score, second: Score) -> str | None:
@@ -295,9 +152,3 @@ def to_json(table: Table) -> list[dict[str, Any]]:
         }
         for line in table.lines
     ]
-
-
-def plain(score: Score) -> dict[str, Any]:
-    """A score as JSON values, without its documents."""
-    left_out = ("same", "per_document", "parts")
-    return {key: value for key, value in asdict(score).items() if key not in left_out}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from curriculum import checkpoints, corpora, fs, ran, runs
+from curriculum import corpora, fs, ran, runs
+from curriculum.artifacts import checkpoints
 from curriculum.errors import PlanError
 from curriculum.lineage import Address, Leg, legs_to, lineage
 from curriculum.planner import Compiled, CompiledStage

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from curriculum import checkpoints, ledger, results, runs
+from curriculum import runs
+from curriculum.artifacts import checkpoints, evaluations, ledger
 from curriculum.bootstrap import Estimate, paired
 from curriculum.errors import Drift, NotFound, did_you_mean
 from curriculum.plan.diff import compare as diff_compare
@@ -253,7 +254,7 @@ def measurements(project: Project, lineages: Sequence[Compiled]) -> dict[Point, 
     for compiled in lineages:
         for stage in compiled.stages:
             folder = runs.stage_folder(project, compiled, stage)
-            for position, value in results.evaluations(folder).items():
+            for position, value in evaluations.evaluations(folder).items():
                 if position > stage.stop:
                     continue
                 own = stage.parent is None or position > stage.plan.start
@@ -330,7 +331,7 @@ def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
         Point(stage.name, kept.position)
         for compiled in lineages
         for stage in compiled.stages
-        for kept in checkpoints.found(runs.stage_folder(project, compiled, stage) / "checkpoints")
+        for kept in checkpoints.list_checkpoints(runs.stage_folder(project, compiled, stage) / "checkpoints")
         if kept.position <= stage.stop
     }
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, fs, huggingface, schema
+from curriculum import fs, schema
+from curriculum.artifacts import checkpoints, huggingface
 from curriculum.data import listing, provenance, sentencepiece
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, windows_in
 from curriculum.data.requests import PrepareRequest, TokenizerRequest

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from curriculum import checkpoints, remedy, runs, schema
+from curriculum import remedy, runs, schema
+from curriculum.artifacts import checkpoints
 from curriculum.corpora import Texts
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
@@ -139,7 +140,7 @@ def _stage(
         return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
 
     spoilt_from = plan.start - 1 if inherited else position(first)
-    saved = checkpoints.found(runs.stage_folder(project, compiled, shared.stage) / "checkpoints")
+    saved = checkpoints.list_checkpoints(runs.stage_folder(project, compiled, shared.stage) / "checkpoints")
     touched = [c for c in saved if spoilt_from is not None and c.position > spoilt_from]
     clean = [c for c in saved if c not in touched]
     last_clean = clean[-1].position if clean else plan.start

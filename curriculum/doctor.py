@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.attempts import job_machine
 from curriculum.errors import RunFailed
 from curriculum.launchers import local

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import job as jobs
 from curriculum import runs
+from curriculum.artifacts import jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt, job_machine
 from curriculum.compare import Comparison, Point
 from curriculum.corpora import Texts

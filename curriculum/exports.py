@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, corpora, fs, huggingface, imports, modelcard, runs
-from curriculum import job as jobs
+from curriculum import corpora, fs, imports, modelcard, runs
+from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
@@ -113,7 +113,9 @@ def _missing(
         {
             found.position
             for stage in whole.stages
-            for found in checkpoints.found(runs.stage_folder(project, whole, stage) / "checkpoints")
+            for found in checkpoints.list_checkpoints(
+                runs.stage_folder(project, whole, stage) / "checkpoints"
+            )
             if found.position <= stage.stop
         }
     )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, huggingface, schema
+from curriculum import fs, schema
+from curriculum.artifacts import huggingface
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import checkpoints, huggingface
+from curriculum.artifacts import checkpoints, huggingface
 from curriculum.project import Project
 
 OPEN = "not imported yet"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from curriculum import fs
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.attempts import Run
 from curriculum.launchers import Launcher, local, nodes
 from curriculum.planner import Compiled

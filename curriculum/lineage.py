@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from curriculum import huggingface, schema
+from curriculum import schema
+from curriculum.artifacts import huggingface
 from curriculum.errors import ConfigError, DataError, NotFound, Place, PlanError, did_you_mean
 from curriculum.project import Project
 from curriculum.units import Length, parse_count, show_count

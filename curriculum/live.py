@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from curriculum.artifacts.metrics import Training
 from curriculum.data.progress import in_words, read_progress
-from curriculum.following import Training
 from curriculum.planner import Compiled, CompiledStage
 from curriculum.units import show_count, show_exact, show_seconds
 from curriculum.view.watching import training_line

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import benchmarks, checkpoints, exports, fs, harness, runs
-from curriculum import job as jobs
+from curriculum import exports, fs, harness, runs
+from curriculum.artifacts import benchmarks, checkpoints, jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.cadence import task_positions
 from curriculum.errors import CurriculumError, NotFound

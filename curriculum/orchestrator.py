@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, corpora, fs, joining, measuring, queued, submission, taskjobs
-from curriculum import job as jobs
+from curriculum import corpora, fs, joining, measuring, queued, submission, taskjobs
+from curriculum.artifacts import checkpoints, jobs
 from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
 from curriculum.begun import check_begun
 from curriculum.errors import PlanError, RunFailed

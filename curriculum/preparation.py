@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from curriculum import corpora, imports
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, fs
-from curriculum import job as jobs
+from curriculum import fs
+from curriculum.artifacts import checkpoints, jobs
 from curriculum.errors import Busy
 from curriculum.launchers import slurm
 

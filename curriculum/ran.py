@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from curriculum import checkpoints, runs
+from curriculum import runs
+from curriculum.artifacts import checkpoints
 from curriculum.errors import Place, PlanError
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from curriculum import ledger
+from curriculum.artifacts.evaluations import evaluations
 from curriculum.planner import Compiled
 from curriculum.project import Project
-
-
-def evaluations(stage_folder: Path) -> dict[int, Mapping[str, Any]]:
-    """Every evaluation of a stage by position (tokens); the newest generation wins."""
-    found: dict[int, tuple[int, Mapping[str, Any]]] = {}
-    for path in sorted((stage_folder / "evaluations").glob("g*.json")):
-        value = ledger.read_evaluation(path)
-        if value["position"] not in found or found[value["position"]][0] <= value["generation"]:
-            found[value["position"]] = (value["generation"], value)
-    return {position: value for position, (_, value) in sorted(found.items())}
 
 
 def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, float]]]:

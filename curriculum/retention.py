@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import checkpoints, corpora, layout, measuring, runs
+from curriculum import corpora, layout, measuring, runs
+from curriculum.artifacts import checkpoints
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage
 from curriculum.plan.stage import StagePlan
@@ -40,7 +41,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
     for curriculum, stage, folder in _stages(project, size):
         if only is not None and curriculum != only:
             continue
-        found = checkpoints.found(folder / "checkpoints")
+        found = checkpoints.list_checkpoints(folder / "checkpoints")
         pins = checkpoints.pinned(folder)
         plan = StagePlan.load(folder / runs.PLAN) if (folder / runs.PLAN).exists() else None
         whole = claims.get((curriculum, stage), {})

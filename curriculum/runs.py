@@ -7,7 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from curriculum import checkpoints, imports, schema, stopping
+from curriculum import imports, schema
+from curriculum.artifacts import checkpoints, timing
 from curriculum.errors import CheckpointError
 from curriculum.lineage import Address, Setting
 from curriculum.plan.stage import StagePlan
@@ -61,7 +62,7 @@ def _with_text_of(stage: CompiledStage, ran: StagePlan, asked: Mapping[str, Stag
 
 def is_reached(folder: Path, stage: CompiledStage) -> bool:
     """Whether the stage's checkpoint at the position where this lineage leaves it is there."""
-    return any(c.position == stage.stop for c in checkpoints.found(folder / "checkpoints"))
+    return any(c.position == stage.stop for c in checkpoints.list_checkpoints(folder / "checkpoints"))
 
 
 def is_finished(folder: Path, stage: CompiledStage) -> bool:
@@ -71,7 +72,7 @@ def is_finished(folder: Path, stage: CompiledStage) -> bool:
 
 def checkpoint_at(folder: Path, position: int) -> checkpoints.Checkpoint | None:
     """The checkpoint at exactly `position`, of the newest generation that has one."""
-    exact = [c for c in checkpoints.found(folder / "checkpoints") if c.position == position]
+    exact = [c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == position]
     return exact[-1] if exact else None
 
 
@@ -84,7 +85,7 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
     there = checkpoint_at(folder, stage.stop)
     if there is not None:
         return there
-    kept = sorted({c.position for c in checkpoints.found(folder / "checkpoints")})
+    kept = sorted({c.position for c in checkpoints.list_checkpoints(folder / "checkpoints")})
     if not kept or kept[-1] < stage.stop:
         return None
     before = [position for position in kept if position < stage.stop][-1:]
@@ -136,6 +137,6 @@ def shortfall(project: Project, compiled: Compiled, entry: schema.MachineEntry) 
     """Why a run of this lineage that is ended on a machine cannot save first, where that was measured."""
     for stage in reversed(compiled.stages):
         folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
-        if (pace := stopping.measured(folder)) is not None:
+        if (pace := timing.measured(folder)) is not None:
             return pace.shortfall(grace_of(entry))
     return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import checkpoints, corpora, fs, imports
-from curriculum import job as jobs
+from curriculum import corpora, fs, imports
+from curriculum.artifacts import checkpoints, jobs
 from curriculum.attempts import Run, job_machine
 from curriculum.planner import Compiled, CompiledStage, kept_positions
 from curriculum.runs import PLAN, checkpoint_at, stage_folder

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import checkpoints, corpora, fs, queued, results, runs, stopping
+from curriculum import corpora, fs, queued, runs
+from curriculum.artifacts import checkpoints, evaluations, timing
+from curriculum.artifacts.metrics import last_line
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
-from curriculum.following import last_line
 from curriculum.lineage import parse_address
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
@@ -193,22 +194,22 @@ def state_of(folder: Path) -> tuple[str, queued.Elsewhere | None]:
         return DONE, None
     if away is not None and away.state in (QUEUED, FAILED):
         return away.state, away
-    begun = (folder / runs.PLAN).exists() or checkpoints.found(folder / "checkpoints")
+    begun = (folder / runs.PLAN).exists() or checkpoints.list_checkpoints(folder / "checkpoints")
     return BEGUN if begun else PLANNED, away
 
 
 def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: list[str]) -> Stage:
     folder = runs.stage_folder(project, compiled, stage)
-    found = checkpoints.found(folder / "checkpoints")
+    found = checkpoints.list_checkpoints(folder / "checkpoints")
     pins = checkpoints.pinned(folder)
     position = found[-1].position if found else stage.plan.start
     state, away = state_of(folder)
     measuring = queued.elsewhere(folder / queued.MEASURING)
     if state == RUNNING and (line := last_line(folder / "metrics.jsonl")) is not None:
         position = max(position, line["position"])
-    measured = results.evaluations(folder)
+    measured = evaluations.evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)
-    pace = None if (folder / runs.DONE).exists() else stopping.measured(folder)
+    pace = None if (folder / runs.DONE).exists() else timing.measured(folder)
     return Stage(
         name=stage.name,
         state=state,

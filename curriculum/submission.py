@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curriculum import corpora, fs, queued
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import ALLOCATION
 from curriculum.errors import Busy, PlanError

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from curriculum import fs
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.errors import RunFailed
 
 RESTARTS_WITHOUT_PROGRESS = 2

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import corpora, fs, harness, measuring, queued
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import NOT_DONE, queue_again, write_outcome
 from curriculum.errors import CurriculumError, PlanError, RunFailed

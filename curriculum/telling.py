@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from curriculum import fs, stopping
-
-ENVIRONMENT = "environment.json"
+from curriculum import fs
+from curriculum.artifacts import timing
+from curriculum.artifacts.environment import ENVIRONMENT, describe_changes
 
 
 class Teller:
@@ -20,14 +19,14 @@ class Teller:
         self._grace = grace
         self._said: set[str] = set()
         self._attempt: Path | None = None
-        if (known := stopping.measured(folder)) is not None:
+        if (known := timing.measured(folder)) is not None:
             self._short(known)
 
     def begins(self, attempt: Path) -> None:
         """An attempt was launched."""
         self._attempt = attempt
         self._environment = attempt / ENVIRONMENT
-        self._pace = attempt / stopping.PACE
+        self._pace = attempt / timing.PACE
 
     def look(self) -> None:
         if self._attempt is None:
@@ -36,20 +35,11 @@ class Teller:
             self._said.add("environment")
             changed = fs.parsed(fs.read_bytes(self._environment)).get("changed", {})
             if changed:
-                self._say(f"{self._stage}: otherwise than in the attempt before: {differences(changed)}")
-        if "short" not in self._said and self._pace.exists() and (pace := stopping.of_attempt(self._attempt)):
+                self._say(f"{self._stage}: otherwise than in the attempt before: {describe_changes(changed)}")
+        if "short" not in self._said and self._pace.exists() and (pace := timing.of_attempt(self._attempt)):
             self._short(pace)
 
-    def _short(self, pace: stopping.Pace) -> None:
+    def _short(self, pace: timing.SaveTiming) -> None:
         if (words := pace.shortfall(self._grace)) is not None:
             self._said.add("short")
             self._say(f"{self._stage}: {words}")
-
-
-def differences(changed: dict[str, list[Any]]) -> str:
-    """`{name: [then, now]}` in words; digests by their first digits."""
-
-    def shown(value: Any) -> str:
-        return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
-
-    return ", ".join(f"{name} {shown(then)} -> {shown(now)}" for name, (then, now) in sorted(changed.items()))

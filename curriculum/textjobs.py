@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curriculum import fs, queued
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import Busy, PlanError

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from curriculum import checkpoints, fs, imports, ledger, runs
+from curriculum import fs, imports, runs
+from curriculum.artifacts import checkpoints, evaluations, ledger
 from curriculum.corpora import Texts
 from curriculum.data.dataset import Dataset
 from curriculum.errors import CheckpointError, CurriculumError, DataError
@@ -85,7 +86,7 @@ def _stage(
             partial(_plan, path, plans),
             again=again,
         )
-    for found in checkpoints.found(folder / "checkpoints"):
+    for found in checkpoints.list_checkpoints(folder / "checkpoints"):
         report.look(
             f"checkpoint {stage.name} {found.name}",
             partial(_checkpoint, found, plans),
@@ -147,7 +148,7 @@ def _ledger(folder: Path, stage: CompiledStage, plan: StagePlan | None) -> str:
                 f"the plan says {planned}",
                 hint="what was trained is not what was planned; branch from an earlier checkpoint",
             )
-    kept = {found.name for found in checkpoints.found(folder / "checkpoints")}
+    kept = {found.name for found in checkpoints.list_checkpoints(folder / "checkpoints")}
     if lacking := sorted(kept - {entry.checkpoint for entry in entries}):
         raise DataError(
             f"the ledger of {stage.name} has no line for checkpoint `{lacking[0]}`: `{folder / ledger.LEDGER}` was "
@@ -158,7 +159,7 @@ def _ledger(folder: Path, stage: CompiledStage, plan: StagePlan | None) -> str:
 
 
 def _evaluation(path: Path) -> None:
-    value = ledger.read_evaluation(path)
+    value = evaluations.read_evaluation(path)
     if path.stem != checkpoints.name(value["generation"], value["position"]):
         raise DataError(f"`{path}` bears another position than its name", hint=f"move {path} away")
 

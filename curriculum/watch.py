@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import checkpoints, corpora, fs, queued, runs
-from curriculum.following import Beside, Training, beside
+from curriculum import corpora, fs, queued, runs
+from curriculum.artifacts import checkpoints
+from curriculum.artifacts.metrics import Beside, Training, beside
 from curriculum.planner import CompiledStage
 from curriculum.project import Project
 from curriculum.units import show_exact

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from curriculum import checkpoints, runs
+from curriculum import runs
+from curriculum.artifacts import checkpoints
 from curriculum.corpora import Texts
 from curriculum.data.manifest import HELD_OUT, TRAIN, windows_in
 from curriculum.errors import NotFound, PlanError, did_you_mean

@@ -12,7 +12,8 @@ from runner.preemption import StopFlag
 
 STOP = StopFlag().install()  # before torch: a signal that comes while it loads must not be lost
 
-from curriculum import checkpoints, fs, job as jobs  # noqa: E402, I001
+from curriculum import fs  # noqa: E402
+from curriculum.artifacts import checkpoints, jobs  # noqa: E402
 from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
 from runner import hanging  # noqa: E402
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum import fs, ledger
+from curriculum import fs
+from curriculum.artifacts import ledger
 from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from curriculum.artifacts.jobs import Machine
 from curriculum.errors import PlanError
-from curriculum.job import Machine
 from curriculum.plan.ranks import share_of_rank
 from curriculum.plan.stage import StagePlan
 from runner import attention, sharding

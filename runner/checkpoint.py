@@ -28,7 +28,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from curriculum import checkpoints, fs
+from curriculum import fs
+from curriculum.artifacts import checkpoints
 from curriculum.errors import CheckpointError, RunFailed
 from curriculum.fs import publish
 from runner.distributed import Ranks, local, rows_of

@@ -18,9 +18,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from curriculum import checkpoints, fs, huggingface
+from curriculum import fs
+from curriculum.artifacts import checkpoints, huggingface
+from curriculum.artifacts.jobs import DONE, STOPPED, ExportJob, ImportJob
 from curriculum.errors import CheckpointError, ConfigError, DataError
-from curriculum.job import DONE, STOPPED, ExportJob, ImportJob
 from runner import checkpoint
 from runner.model import ModelConfig, layout
 from runner.preemption import StopFlag

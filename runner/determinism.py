@@ -9,8 +9,8 @@ import os
 
 import torch
 
+from curriculum.artifacts.jobs import Machine
 from curriculum.errors import PlanError
-from curriculum.job import Machine
 from runner.distributed import Ranks
 
 WORKSPACES = (":4096:8", ":16:8")  # of cuBLAS, the two that NVIDIA's documentation calls deterministic

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from curriculum import fs
+from curriculum.artifacts.jobs import DoctorJob, Machine
 from curriculum.errors import CurriculumError
-from curriculum.job import DoctorJob, Machine
 from runner import attention, determinism, hardware
 from runner.distributed import Ranks
 

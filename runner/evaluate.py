@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curriculum import fs, ledger
+from curriculum import fs
+from curriculum.artifacts import evaluations
+from curriculum.artifacts.jobs import HeldOut
 from curriculum.data.dataset import Dataset
-from curriculum.job import HeldOut
 
 SequenceLosses = Callable[[torch.Tensor], torch.Tensor]
 """Tokens `[n, sequence_length + 1]` on the device to summed losses `[n]`, without gradients."""
@@ -108,5 +109,5 @@ def read(folder: Path, generation: int, position: int) -> dict[str, Any]:
     path = folder / f"g{generation}-{position:016d}.json"
     if not path.exists():
         return {}
-    sets: dict[str, Any] = ledger.read_evaluation(path)["sets"]
+    sets: dict[str, Any] = evaluations.read_evaluation(path)["sets"]
     return sets

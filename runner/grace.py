@@ -6,8 +6,8 @@ import time
 from collections import deque
 from pathlib import Path
 
-from curriculum import stopping
-from curriculum.job import TrainJob
+from curriculum.artifacts import timing
+from curriculum.artifacts.jobs import TrainJob
 from runner.distributed import Ranks
 from runner.preemption import StopFlag
 
@@ -23,7 +23,7 @@ class Grace:
         self._steps: deque[float] = deque(maxlen=STEPS)
         self._saves: deque[float] = deque(maxlen=SAVES)
         self._begun: float | None = None
-        before = stopping.measured(Path(job.stage_folder)) if ranks.first else None
+        before = timing.measured(Path(job.stage_folder)) if ranks.first else None
         if before is not None:
             self._saves.append(before.save_seconds)
 
@@ -38,13 +38,13 @@ class Grace:
         """On rank 0, a save became durable `seconds` after it was begun."""
         self._saves.append(seconds)
         if self._steps:
-            pace = stopping.Pace(
+            pace = timing.SaveTiming(
                 step_seconds=round(max(self._steps), 3),
                 save_seconds=round(max(self._saves), 3),
                 every=self._job.checkpoint_every,
                 grace=self._job.machine.grace,
             )
-            stopping.write(Path(self._job.attempt_folder), pace)
+            timing.write(Path(self._job.attempt_folder), pace)
 
     def lacks(self, stop: StopFlag) -> str | None:
         """Why a save begun now could not end in time, on every rank; None when it can, or nothing says otherwise."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from curriculum.job import SLOW_TIMES, STACKS
+from curriculum.artifacts.jobs import SLOW_TIMES, STACKS
 
 TOUCH_SECONDS = 1.0
 

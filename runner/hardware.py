@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from curriculum.job import Machine
+from curriculum.artifacts.jobs import Machine
 from runner.distributed import Ranks
 from runner.model import ModelConfig
 

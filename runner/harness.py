@@ -21,8 +21,8 @@ from types import FrameType
 from typing import Any
 
 from curriculum import fs
+from curriculum.artifacts.jobs import DONE, STOPPED, HarnessJob
 from curriculum.errors import DataError, NotFound, PlanError
-from curriculum.job import DONE, STOPPED, HarnessJob
 
 FORMAT = 1
 LIBRARIES = ("lm_eval", "transformers", "datasets", "torch")

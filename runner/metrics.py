@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curriculum import fs, ledger
+from curriculum import fs
+from curriculum.artifacts import ledger
 from curriculum.plan.stage import StagePlan
 from runner.trackers import Trackers
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from curriculum import checkpoints, fs, ledger
-from curriculum.job import TrainJob
+from curriculum import fs
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.jobs import TrainJob
 from curriculum.plan.stage import StagePlan
 from runner import checkpoint
 from runner.distributed import Ranks
@@ -79,7 +80,7 @@ class Saves:
 
     def retain(self) -> None:
         """Keep the last `keep_last` checkpoints of the cadence, and every one that is kept for its own sake."""
-        found = checkpoints.found(self._folder / "checkpoints")
+        found = checkpoints.list_checkpoints(self._folder / "checkpoints")
         old = [c for c in found if c.position != self._plan.end and c.position not in self._job.keep]
         for doomed in old[: -self._job.keep_last or None]:
             checkpoints.discard(doomed)

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from curriculum import checkpoints
+from curriculum.artifacts import checkpoints
+from curriculum.artifacts.jobs import DONE, STOPPED, EvaluateJob
 from curriculum.errors import PlanError
-from curriculum.job import DONE, STOPPED, EvaluateJob
 from curriculum.plan.stage import StagePlan
 from runner import checkpoint, data, determinism, evaluate, sharding
 from runner.assembly import build, micro_batch

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from curriculum import checkpoints, ledger
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.jobs import TrainJob
 from curriculum.errors import PlanError
-from curriculum.job import TrainJob
 from curriculum.plan.stage import StagePlan
 from runner import checkpoint
 from runner.distributed import Ranks

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from curriculum import fs
+from curriculum.artifacts.environment import ENVIRONMENT, describe_changes
+from curriculum.artifacts.jobs import Machine, TrainJob
 from curriculum.errors import RunFailed
-from curriculum.job import Machine, TrainJob
-from curriculum.telling import ENVIRONMENT, differences
 from runner import code_digest, hardware
 from runner.distributed import Ranks
 
@@ -76,7 +76,8 @@ def check(stage: str, differing: Mapping[str, list[Any]], device: str, *, accept
     if asked and not accept:
         raise RunFailed(
             f"`{stage}` would go on in another environment than it was trained in: "
-            f"{differences({name: differing[name] for name in asked})}; the steps that follow may come out otherwise",
+            f"{describe_changes({name: differing[name] for name in asked})}; "
+            "the steps that follow may come out otherwise",
             hint="bring it back as it was, or go on with `--accept-environment`, which is kept on record "
             "(`environment: any` in machines.yaml always goes on)",
         )

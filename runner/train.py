@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curriculum import checkpoints, ledger
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob
 from curriculum.errors import RunFailed
-from curriculum.job import DONE, STOPPED, TrainJob
 from curriculum.plan.stage import StagePlan
 from runner import (
     anomalies,

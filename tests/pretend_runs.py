@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from curriculum import checkpoints, fs, ledger
+from curriculum import fs
+from curriculum.artifacts import checkpoints, ledger
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 from curriculum.project import Project
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from curriculum import checkpoints
+from curriculum.artifacts import checkpoints
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")
@@ -54,7 +54,9 @@ def test_a_branch_of_a_branch_resumes_exactly_in_a_ramp_with_another_batch_rate_
         metrics = (project / "runs/full/grandchild/on/metrics.jsonl").read_text().splitlines()
         rates = [json.loads(line)["lr"] for line in metrics]
         assert rates[0] != rates[-1] == 8e-3
-        state = checkpoints.state(checkpoints.found(project / "runs/full/grandchild/on/checkpoints")[-1].path)
+        state = checkpoints.state(
+            checkpoints.list_checkpoints(project / "runs/full/grandchild/on/checkpoints")[-1].path
+        )
         assert state["adam_step"] == len(metrics)  # reset where it branches, and nowhere else
     assert not (finished / "runs/full/child").exists()
 
@@ -88,7 +90,9 @@ def test_the_trunk_is_not_trained_again_and_its_sources_go_on(
     branch_point = checkpoints.state(
         project / "runs/full/variant/continual/checkpoints" / checkpoints.name(0, 7168)
     )
-    end = checkpoints.state(checkpoints.found(project / "runs/full/child/cooldown/checkpoints")[-1].path)
+    end = checkpoints.state(
+        checkpoints.list_checkpoints(project / "runs/full/child/cooldown/checkpoints")[-1].path
+    )
     read = sum(end["windows"].values()) - sum(branch_point["windows"].values())
     assert read * 32 == 12288 - 7168
 
@@ -102,7 +106,7 @@ def test_a_position_that_is_pinned_while_a_stage_trains_towards_it_gets_a_checkp
     folder = project / "runs/full/trunk/basic"
     checkpoints.pin(folder, 1280, "mine")  # on no multiple of the cadence, and long before the last two
     curriculum(project, "run", "variant", *FULL)
-    kept = [checkpoint.position for checkpoint in checkpoints.found(folder / "checkpoints")]
+    kept = [checkpoint.position for checkpoint in checkpoints.list_checkpoints(folder / "checkpoints")]
     assert kept == [1280, 4096, 5120, 6144]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from curriculum import checkpoints, ledger
+from curriculum.artifacts import checkpoints, ledger
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Busy
 from curriculum.fs.locks import Lock

@@ -20,7 +20,8 @@ from conftest import write_small_project
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from curriculum import checkpoints, huggingface, importing, imports
+from curriculum import importing, imports
+from curriculum.artifacts import checkpoints, huggingface
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
@@ -191,7 +192,7 @@ def test_at_position_zero_an_export_is_bitwise_the_imported_directory(finished: 
 def test_no_checkpoint_there_names_the_nearest_before_and_after(
     finished: Path, curriculum: Curriculum, tmp_path: Path
 ) -> None:
-    kept = [c.position for c in checkpoints.found(finished / STAGE / "checkpoints")]
+    kept = [c.position for c in checkpoints.list_checkpoints(finished / STAGE / "checkpoints")]
     refused = curriculum(finished, "export", "mine@6k", "--to", str(tmp_path / "out"), *FULL, check=False)
     assert refused.returncode == 2
     said = " ".join(refused.stderr.split())

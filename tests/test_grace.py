@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conftest import TRUNK
 
-from curriculum import checkpoints
+from curriculum.artifacts import checkpoints
 
 LONG = (
     TRUNK.partition("stages:")[0]

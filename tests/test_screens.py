@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 from terminal import on_a_terminal
 
-from curriculum import checkpoints
+from curriculum.artifacts import checkpoints
 from curriculum.retention import Verdict
 from curriculum.view.runs import pruned_view
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.data.manifest import Manifest
 from curriculum.errors import DataError
 from curriculum.plan.stage import StagePlan

@@ -15,8 +15,8 @@ import torch
 from conftest import write_small_project
 
 from curriculum import corpora, damage, trace, whereabouts
-from curriculum import job as jobs
 from curriculum.__main__ import main
+from curriculum.artifacts import jobs
 from curriculum.errors import NotFound, PlanError, RunFailed
 from curriculum.project import Project
 from runner import distributed, preemption, train

@@ -17,10 +17,10 @@ import pytest
 import torch
 from conftest import write_small_project
 
-from curriculum import checkpoints, fs, ledger
-from curriculum import job as jobs
+from curriculum import fs
+from curriculum.artifacts import checkpoints, jobs, ledger
+from curriculum.artifacts.jobs import TrainJob
 from curriculum.errors import RunFailed
-from curriculum.job import TrainJob
 from runner import optim, train
 from runner.distributed import Ranks
 from runner.preemption import StopFlag
@@ -165,7 +165,7 @@ def test_gradients_that_stay_not_finite_end_the_run_at_its_last_good_checkpoint(
         RunFailed, match=rf"not finite in {train.NONFINITE_AT_MOST} steps in a row, up to step 18"
     ):
         train.train(job, ALONE, StopFlag())
-    found = checkpoints.found(Path(job.stage_folder) / "checkpoints")
+    found = checkpoints.list_checkpoints(Path(job.stage_folder) / "checkpoints")
     assert found
     for checkpoint in found:
         checkpoints.verify(checkpoint.path)

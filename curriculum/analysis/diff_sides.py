@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import checkpoints, runs, schema, yamlfile
+from curriculum import runs, schema, yamlfile
+from curriculum.artifacts import checkpoints
 from curriculum.corpora import Texts, compile_with_texts
 from curriculum.errors import NotFound, PlanError
 from curriculum.lineage import legs_to, parse_address

@@ -130,6 +130,7 @@ def eval_(
     The harness comes with the extra `eval`; the scores are kept beside the checkpoint.
     """
     from curriculum import attempts, benchmarks, exports, harness, live, measuring, supervisor
+    from curriculum.artifacts import benchmarks as artifacts_benchmarks
     from curriculum.errors import PlanError
     from curriculum.lineage import parse_address
     from curriculum.view.benchmarks import scores_view
@@ -187,7 +188,7 @@ def eval_(
     shown = [(point, scores) for point, scores in known.items() if only in (None, str(point))]
     if as_json:
         rows = [
-            {"stage": point.stage, "position": point.position, **benchmarks.plain(score)}
+            {"stage": point.stage, "position": point.position, **artifacts_benchmarks.plain(score)}
             for point, scores in shown
             for score in scores.values()
         ]
@@ -195,7 +196,7 @@ def eval_(
     else:
         console.print(scores_view(shown))
         for stage in dict.fromkeys(point.stage for point, _ in shown):
-            folder = project.stage_folder(size, *stage.split("/")) / benchmarks.FOLDER
+            folder = project.stage_folder(size, *stage.split("/")) / artifacts_benchmarks.FOLDER
             console.print(f"kept in {os.path.relpath(folder)}")
         for line in left:
             console.print(f"not measured: {line}")

@@ -10,7 +10,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import benchmarks, checkpoints, corpora, fs, layout, ledger, results, runs, standing, summary
+from curriculum import corpora, fs, layout, runs, standing, summary
+from curriculum.artifacts import benchmarks, checkpoints, evaluations, ledger
 from curriculum.errors import CheckpointError, DataError
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.stage import StagePlan
@@ -216,7 +217,9 @@ def _stage(
 ) -> Stage:
     folder = project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage)
     plan = compiled.plan
-    found = tuple(c for c in checkpoints.found(folder / "checkpoints") if c.position <= compiled.stop)
+    found = tuple(
+        c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position <= compiled.stop
+    )
     buckets = max(24, POINTS * (compiled.stop - plan.start) // max(1, whole))
     measured = training(
         folder / "metrics.jsonl", start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
@@ -227,7 +230,7 @@ def _stage(
         state = REACHED
     try:
         losses: dict[str, list[Point]] = {}
-        for at, value in results.evaluations(folder).items():
+        for at, value in evaluations.evaluations(folder).items():
             if at > compiled.stop:
                 continue
             for source, entry in value["sets"].items():

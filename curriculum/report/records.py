@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from curriculum.artifacts.environment import describe_changes
 from curriculum.report import gather, plans, svg
 from curriculum.report import markup as m
 from curriculum.report.gather import Stage, Story
 from curriculum.report.sections import WIDTHS, line_legend, line_styles
-from curriculum.telling import differences
 from curriculum.units import show_count, show_exact, show_seconds
 
 KINDS = {"train": "training", "evaluate": "held-out loss", "harness": "tasks", gather.UNTOLD: ""}
@@ -273,7 +273,7 @@ def _told(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))[:200]
     if isinstance(value, dict) and all(isinstance(each, list) and len(each) == 2 for each in value.values()):
-        return differences(value)[:200]
+        return describe_changes(value)[:200]
     words = str(value)
     return words[:12] if re.fullmatch("[0-9a-f]{64}", words) else words[:200]
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
+from curriculum.artifacts.huggingface import PREFIX
 from curriculum.errors import did_you_mean
-from curriculum.huggingface import PREFIX
 from curriculum.models import CATALOGUE
 from curriculum.schema import fields
 from curriculum.schema.entry import (

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from curriculum.following import Beside, Training
+from curriculum.artifacts.metrics import Beside, Training
 from curriculum.units import show_count, show_exact, show_seconds
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import write_small_project
 
-from curriculum import checkpoints, notebook
+from curriculum import notebook
+from curriculum.artifacts import checkpoints
 from curriculum.begun import check_begun
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Drift
@@ -102,7 +103,7 @@ def test_the_point_that_a_refusal_proposes_is_the_nearest_checkpoint_before_the_
         "ramp: 1536 tokens, skip: [{from: 7500, to: 8000, why: x}]",
     )
     said = flat(curriculum(project, "run", "variant", *FULL, check=False).stderr)
-    kept = checkpoints.found(project / "runs/full/variant/continual/checkpoints")
+    kept = checkpoints.list_checkpoints(project / "runs/full/variant/continual/checkpoints")
     nearest = max(found.position for found in kept if found.position <= 7680)
     assert f"branches from the checkpoint at {nearest:,} tokens (`from: variant@7k`)" in said
     legs = legs_to(Project(project), parse_address("variant@7k"))

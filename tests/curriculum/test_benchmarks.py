@@ -14,6 +14,7 @@ from pretend_runs import pretend
 from rich.console import Console
 
 from curriculum import benchmarks, fs
+from curriculum.artifacts import benchmarks as artifacts_benchmarks
 from curriculum.compare import compare
 from curriculum.errors import DataError
 from curriculum.planner import Compiled
@@ -60,19 +61,19 @@ def record(
 
 def put(folder: Path, value: dict[str, Any]) -> None:
     name = f"g{value['generation']}-{value['position']:016d}"
-    path = benchmarks.path_of(folder, name, value["task"], None, value["asked"]["limit"])
+    path = artifacts_benchmarks.path_of(folder, name, value["task"], None, value["asked"]["limit"])
     fs.make_directory(path.parent)
     fs.write_json(path, value)
 
 
-def score(values: Sequence[float], **changed: Any) -> benchmarks.Score:
-    (found,) = benchmarks.scores([record("quiz", {"quiz": task(values, **changed)})]).values()
+def score(values: Sequence[float], **changed: Any) -> artifacts_benchmarks.Score:
+    (found,) = artifacts_benchmarks.scores([record("quiz", {"quiz": task(values, **changed)})]).values()
     return found
 
 
 def test_every_way_of_asking_has_a_file_of_its_own() -> None:
     def path(*words: Any) -> str:
-        return benchmarks.path_of(Path("s"), "g0-1", *words).as_posix()
+        return artifacts_benchmarks.path_of(Path("s"), "g0-1", *words).as_posix()
 
     assert path("quiz") == "s/benchmarks/g0-1/quiz.json"
     assert path("quiz", 5, 16) == "s/benchmarks/g0-1/quiz.5-shot.first-16.json"
@@ -96,8 +97,8 @@ def test_scores_of_another_task_are_not_taken_from_each_other(key: str) -> None:
 
 
 def test_a_group_without_a_figure_of_its_own_is_the_mean_of_its_members_and_so_is_its_difference() -> None:
-    mine = benchmarks.scores([record("both", {"quiz": task(BETTER), "riddle": task(RIGHT)})])
-    base = benchmarks.scores([record("both", {"quiz": task(RIGHT), "riddle": task(RIGHT)})])
+    mine = artifacts_benchmarks.scores([record("both", {"quiz": task(BETTER), "riddle": task(RIGHT)})])
+    base = artifacts_benchmarks.scores([record("both", {"quiz": task(RIGHT), "riddle": task(RIGHT)})])
     assert list(mine) == ["both", "quiz", "riddle"]
     assert mine["both"].metric == "mean of 2"
     assert mine["both"].value == pytest.approx((mine["quiz"].value + mine["riddle"].value) / 2)
@@ -111,14 +112,14 @@ def test_a_group_without_a_figure_of_its_own_is_the_mean_of_its_members_and_so_i
 
 
 def test_of_a_large_group_its_own_figure_is_shown_alone() -> None:
-    many = {f"part-{n}": task(RIGHT) for n in range(benchmarks.MEMBERS_SHOWN + 1)}
-    assert list(benchmarks.scores([record("all", many)])) == ["all"]
+    many = {f"part-{n}": task(RIGHT) for n in range(artifacts_benchmarks.MEMBERS_SHOWN + 1)}
+    assert list(artifacts_benchmarks.scores([record("all", many)])) == ["all"]
 
 
 def test_a_first_few_documents_are_no_whole_task(tmp_path: Path) -> None:
     put(tmp_path, record("quiz", {"quiz": task(RIGHT)}))
     put(tmp_path, record("quiz", {"quiz": task(BETTER, num_fewshot=5)}, limit=1600))
-    assert sorted(benchmarks.scores(benchmarks.records(tmp_path)[12288])) == [
+    assert sorted(artifacts_benchmarks.scores(artifacts_benchmarks.records(tmp_path)[12288])) == [
         "quiz",
         "quiz, 5-shot, first 1,600",
     ]
@@ -128,7 +129,7 @@ def test_where_a_history_was_cut_back_the_newest_counts(tmp_path: Path) -> None:
     put(tmp_path, record("quiz", {"quiz": task(RIGHT)}, position=4096))
     put(tmp_path, record("quiz", {"quiz": task(RIGHT)}))
     put(tmp_path, record("riddle", {"riddle": task(BETTER)}, generation=1))
-    found = benchmarks.records(tmp_path)
+    found = artifacts_benchmarks.records(tmp_path)
     assert [(at, [r["task"] for r in here]) for at, here in found.items()] == [
         (4096, ["quiz"]),
         (12288, ["riddle"]),
@@ -140,7 +141,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     path = next(tmp_path.rglob("quiz.json"))
     path.write_text("{")
     with pytest.raises(DataError, match=r"quiz\.json cannot be read"):
-        benchmarks.records(tmp_path)
+        artifacts_benchmarks.records(tmp_path)
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ import pytest
 from conftest import write_small_project
 from rich.console import Console
 
-from curriculum import checkpoints, fs, importing, runs
+from curriculum import fs, importing, runs
+from curriculum.artifacts import checkpoints
 from curriculum.branching import Change, branch, draft
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.lineage import legs_to, lineage, parse_address

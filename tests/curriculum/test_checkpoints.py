@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum import checkpoints
+from curriculum.artifacts import checkpoints
 from curriculum.errors import CheckpointError
 from curriculum.fs import publish
 
@@ -38,7 +38,7 @@ def test_checkpoints_are_found_by_generation_then_position(tmp_path: Path) -> No
     made = [(0, 9_960_000), (0, 11_120_000), (1, 64), (10, 32), (2, 10**17)]
     for generation, position in random.Random(1).sample(made, len(made)):
         make(tmp_path, generation, position)
-    assert [(c.generation, c.position) for c in checkpoints.found(tmp_path)] == sorted(made)
+    assert [(c.generation, c.position) for c in checkpoints.list_checkpoints(tmp_path)] == sorted(made)
     latest = checkpoints.latest(tmp_path)
     assert latest is not None
     assert latest.name == "g10-0000000000000032"
@@ -46,7 +46,7 @@ def test_checkpoints_are_found_by_generation_then_position(tmp_path: Path) -> No
 
 
 def test_where_nothing_was_saved_nothing_is_found(tmp_path: Path) -> None:
-    assert checkpoints.found(tmp_path / "checkpoints") == []
+    assert checkpoints.list_checkpoints(tmp_path / "checkpoints") == []
     assert checkpoints.latest(tmp_path) is None
     checkpoints.sweep(tmp_path / "checkpoints")
 
@@ -57,7 +57,7 @@ def test_a_half_written_a_half_removed_and_a_foreign_folder_are_not_checkpoints(
         (tmp_path / name).mkdir()
         (tmp_path / name / checkpoints.MANIFEST).write_bytes(b"{}")
     (tmp_path / checkpoints.name(0, 256)).mkdir()  # a name, and no manifest
-    assert [c.path for c in checkpoints.found(tmp_path)] == [whole]
+    assert [c.path for c in checkpoints.list_checkpoints(tmp_path)] == [whole]
 
 
 def test_sweeping_removes_what_was_cut_short_and_nothing_else(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ import pytest
 from conftest import write_small_project
 from rich.console import Console
 
-from curriculum import checkpoints, compare, fs, marks
+from curriculum import compare, fs, marks
+from curriculum.artifacts import checkpoints
 from curriculum.bootstrap import paired
 from curriculum.compare import Comparison, Point, Row
 from curriculum.corpora import compile_with_texts
@@ -145,7 +146,7 @@ def test_ends_declared_alike_share_a_row_although_their_steps_end_apart(copy: Pa
 
 
 def test_a_kept_checkpoint_at_the_very_position_of_another_s_end_stands_in_its_row(copy: Path) -> None:
-    kept = [c.position for c in checkpoints.found(copy / "runs/full/trunk/continual/checkpoints")]
+    kept = [c.position for c in checkpoints.list_checkpoints(copy / "runs/full/trunk/continual/checkpoints")]
     (copy / "stages/early.yaml").write_text(
         f"from: trunk/basic\nstages: [{{name: more, until: {kept[0]}, mixture: mixed}}]\n"
     )
@@ -223,7 +224,7 @@ def test_what_was_measured_past_the_last_checkpoint_of_a_stage_that_was_edited_t
     stage = copy / "runs/full/control/cooldown"
     (stage / "DONE").unlink()
     shutil.rmtree(stage / "checkpoints" / f"g0-{12288:016d}")
-    saved = checkpoints.found(stage / "checkpoints")[-1].position
+    saved = checkpoints.list_checkpoints(stage / "checkpoints")[-1].position
     before = {point for point in comparison(copy).measured if point.stage == "control/cooldown"}
     assert max(point.position for point in before) > saved
     path = copy / "stages/control.yaml"
@@ -349,7 +350,7 @@ def test_a_checkpoint_not_kept_damaged_or_not_reached_is_said_and_the_rest_is_co
 
 def test_a_checkpoint_of_another_plan_is_never_measured(copy: Path) -> None:
     """The job itself refuses, whoever wrote it."""
-    from curriculum import job as jobs
+    from curriculum.artifacts import jobs
 
     attempt = copy / "attempt"
     attempt.mkdir()

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from curriculum import huggingface
+from curriculum.artifacts import huggingface
 from curriculum.errors import DataError
 
 

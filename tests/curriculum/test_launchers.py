@@ -14,7 +14,7 @@ import pytest
 from slurm_cluster import wait_for
 
 from curriculum import batch, harness, measuring, queued, submission, taskjobs
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.attempts import Run
 from curriculum.errors import Busy, PlanError
 from curriculum.launchers import local, nodes, rank, slurm

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from curriculum import ledger
+from curriculum.artifacts import ledger
+from curriculum.artifacts.ledger import LEDGER, Entry
 from curriculum.errors import RunFailed
-from curriculum.ledger import LEDGER, Entry
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_runs import metrics_line, pretend
 
-from curriculum import benchmarks, checkpoints, fs, queued, report, standing
+from curriculum import fs, queued, report, standing
+from curriculum.artifacts import benchmarks, checkpoints
 from curriculum.errors import ConfigError, DataError, NotFound
 from curriculum.launchers import slurm
 from curriculum.plan.stage import StagePlan

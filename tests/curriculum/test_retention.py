@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from conftest import write_small_project
 
-from curriculum import benchmarks, checkpoints, fs, retention
+from curriculum import fs, retention
+from curriculum.artifacts import benchmarks, checkpoints
 from curriculum.branching import Change, branch
 from curriculum.errors import Busy, NotFound, PlanError
 from curriculum.lineage import parse_address
@@ -225,7 +226,9 @@ def test_pruning_deletes_what_may_go_and_nothing_else(project: Project) -> None:
     deleted = retention.prune(verdicts)
     assert len(deleted) == len(verdicts) - sum(map(len, expected.values()))
     left = {
-        f"{folder.parent.parent.name}/{folder.parent.name}": [c.position for c in checkpoints.found(folder)]
+        f"{folder.parent.parent.name}/{folder.parent.name}": [
+            c.position for c in checkpoints.list_checkpoints(folder)
+        ]
         for folder in project.runs.glob("full/*/*/checkpoints")
     }
     assert left == expected
@@ -251,7 +254,7 @@ def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = project.stage_folder("full", "trunk", "basic")
-    doomed = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 2048)
+    doomed = next(c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == 2048)
     set_aside = fs.set_aside
 
     def pinned_meanwhile(path: Path) -> Path:
@@ -266,13 +269,19 @@ def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
 
 def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(project: Project) -> None:
     folder = project.stage_folder("full", "trunk", "basic")
-    doomed = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 2048)
-    other = next(c for c in checkpoints.found(folder / "checkpoints") if c.position == 3072)
+    doomed = next(c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == 2048)
+    other = next(c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == 3072)
     fs.set_aside(doomed.path)
     fs.set_aside(other.path)
     checkpoints.pin(folder, 2048, "late")
     checkpoints.sweep(folder / "checkpoints")
-    assert [c.position for c in checkpoints.found(folder / "checkpoints")] == [1024, 2048, 4096, 5120, 6144]
+    assert [c.position for c in checkpoints.list_checkpoints(folder / "checkpoints")] == [
+        1024,
+        2048,
+        4096,
+        5120,
+        6144,
+    ]
     checkpoints.verify(doomed.path)
     assert not list((folder / "checkpoints").glob(".*"))
 

@@ -22,8 +22,9 @@ from conftest import write_small_project
 from rich.console import Console
 from terminal import on_a_terminal
 
-from curriculum import checkpoints, fs, ledger
-from curriculum.following import Lines, Training, last_line
+from curriculum import fs
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.metrics import Lines, Training, last_line
 from curriculum.project import Project
 from curriculum.scaffold import init
 from curriculum.standing import standing

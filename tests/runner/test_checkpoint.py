@@ -10,7 +10,8 @@ import pytest
 import torch
 from small import ALONE, CONFIG, NUMBERS, build, take, whole
 
-from curriculum import checkpoints, fs
+from curriculum import fs
+from curriculum.artifacts import checkpoints
 from curriculum.errors import CheckpointError
 from runner import checkpoint, optim
 from runner.model import Llama
@@ -131,7 +132,7 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(fs, "write_json", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(tmp_path / "g0-0000000000000128", model, optimizer, {}, ALONE)
-    assert checkpoints.found(tmp_path) == []
+    assert checkpoints.list_checkpoints(tmp_path) == []
 
 
 @pytest.mark.parametrize(

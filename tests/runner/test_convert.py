@@ -20,10 +20,9 @@ from safetensors.torch import load_file, save_file
 from small import ALONE, CONFIG, NUMBERS, build, take
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from curriculum import checkpoints, huggingface
-from curriculum import job as jobs
+from curriculum.artifacts import checkpoints, huggingface, jobs
+from curriculum.artifacts.jobs import ExportJob, ImportJob
 from curriculum.errors import Busy, CheckpointError, ConfigError, DataError
-from curriculum.job import ExportJob, ImportJob
 from runner import checkpoint, convert, optim
 from runner.model import Llama, ModelConfig, to_hugging_face
 

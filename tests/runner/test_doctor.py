@@ -9,8 +9,8 @@ import pytest
 import torch
 from small import ALONE
 
+from curriculum.artifacts.jobs import DoctorJob, Machine
 from curriculum.errors import PlanError
-from curriculum.job import DoctorJob, Machine
 from runner import attention, determinism, distributed, doctor, hardware
 from runner.distributed import Ranks
 from runner.model import ModelConfig

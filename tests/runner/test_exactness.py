@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum import checkpoints
+from curriculum.artifacts import checkpoints
 from curriculum.errors import PlanError
 from runner import data, distributed, exactness
 from runner.distributed import Ranks

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from curriculum import fs
-from curriculum import job as jobs
+from curriculum.artifacts import jobs
 from curriculum.errors import DataError, PlanError
 from runner import harness
 

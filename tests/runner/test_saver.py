@@ -14,7 +14,8 @@ import pytest
 import torch
 from small import ALONE, NUMBERS, build, take, whole
 
-from curriculum import checkpoints, fs
+from curriculum import fs
+from curriculum.artifacts import checkpoints
 from curriculum.errors import RunFailed
 from runner import checkpoint, optim
 from runner.checkpoint import Saver

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small import ALONE, CONFIG, NUMBERS, build, evaluate, launch, take, whole
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from curriculum import checkpoints
+from curriculum.artifacts import checkpoints
 from runner import checkpoint, distributed, optim, sharding
 
 

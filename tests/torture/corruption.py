@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from curriculum import checkpoints, fs, ledger, results
+from curriculum import fs
+from curriculum.artifacts import checkpoints, evaluations, ledger
 from curriculum.data.dataset import Dataset
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError
@@ -48,7 +49,7 @@ def artefacts(root: Path) -> list[Artefact]:
         found.append(Artefact("tokenizer", path, lambda path=path: Tokenizer.load(path).digest))
     for name, stage_name in world.STAGES:
         stage = world.stage(root, name, stage_name)
-        for checkpoint in checkpoints.found(stage / "checkpoints"):
+        for checkpoint in checkpoints.list_checkpoints(stage / "checkpoints"):
             for path in sorted(checkpoint.path.iterdir()):
                 read = lambda folder=checkpoint.path: _checkpoint(folder)  # noqa: E731
                 found.append(Artefact(f"checkpoint {path.name}", path, read))
@@ -59,7 +60,7 @@ def artefacts(root: Path) -> list[Artefact]:
         )
         found.append(Artefact("ledger", stage / "ledger.jsonl", lambda stage=stage: _ledger(stage)))
         for path in sorted((stage / "evaluations").iterdir()):
-            found.append(Artefact("evaluation", path, lambda stage=stage: results.evaluations(stage)))
+            found.append(Artefact("evaluation", path, lambda stage=stage: evaluations.evaluations(stage)))
     return found
 
 
@@ -77,7 +78,7 @@ def _text(folder: Path) -> Any:
 def _ledger(stage: Path) -> Any:
     """Read, and held against the checkpoints: cut at a line's end it looks like an earlier one."""
     entries = ledger.read(stage)
-    kept = {found.name for found in checkpoints.found(stage / "checkpoints")}
+    kept = {found.name for found in checkpoints.list_checkpoints(stage / "checkpoints")}
     if kept - {entry.checkpoint for entry in entries}:
         raise DataError(
             f"`{stage / ledger.LEDGER}` was cut short", hint="`curriculum verify` says what it lacks"

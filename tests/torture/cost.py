@@ -38,7 +38,8 @@ def _saved(folder: Path, model: Any, optimizer: Any, *, bare: bool) -> tuple[flo
     """Seconds until training goes on, and until the checkpoint is durable; `bare` writes and syncs, no more."""
     import torch
 
-    from curriculum import checkpoints, fs
+    from curriculum import fs
+    from curriculum.artifacts import checkpoints
     from runner import checkpoint
     from runner.distributed import Ranks
 

@@ -68,7 +68,7 @@ DEFECTS = (
     ),
     Defect(
         "metrics before the kill are kept twice",
-        "curriculum.ledger",
+        "curriculum.artifacts.ledger",
         '        kept = [line for line in lines if line["position"] <= position]\n',
         "        kept = lines\n",
         "R1",
@@ -82,7 +82,7 @@ DEFECTS = (
     ),
     Defect(
         "digests of a checkpoint's files are not compared",
-        "curriculum.checkpoints",
+        "curriculum.artifacts.checkpoints",
         '    if found != recorded["sha256"]:\n',
         "    if False:\n",
         "R3",
@@ -103,7 +103,7 @@ DEFECTS = (
     ),
     Defect(
         "pins are not looked at when a checkpoint is deleted",
-        "curriculum.checkpoints",
+        "curriculum.artifacts.checkpoints",
         "    return {position: names for position, names in found.items() if names}\n",
         "    return {}\n",
         "R16",

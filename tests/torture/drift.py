@@ -147,13 +147,13 @@ COSMETIC: dict[str, Callable[[Path], Any]] = {
 
 def stopped(root: Path) -> Path:
     """A run that has only its variant's last steps before it."""
-    from curriculum import checkpoints
+    from curriculum.artifacts import checkpoints
 
     world.copy(root)
     folder = world.stage(root, "variant", "cooldown")
     (folder / "DONE").unlink()
-    last = checkpoints.found(folder / "checkpoints")[-1]
-    if len(checkpoints.found(folder / "checkpoints")) > 1:
+    last = checkpoints.list_checkpoints(folder / "checkpoints")[-1]
+    if len(checkpoints.list_checkpoints(folder / "checkpoints")) > 1:
         fs.remove(last.path)
     return root
 

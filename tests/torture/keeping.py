@@ -9,7 +9,8 @@ import signal
 import time
 from pathlib import Path
 
-from curriculum import checkpoints, fs, retention
+from curriculum import fs, retention
+from curriculum.artifacts import checkpoints
 from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 from tests.conftest import write_small_project
@@ -83,7 +84,7 @@ def everything(root: Path) -> list[Spot]:
     return [
         (folder.parents[1].name, folder.parent.name, found.position)
         for folder in sorted(root.glob("runs/full/*/*/checkpoints"))
-        for found in checkpoints.found(folder)
+        for found in checkpoints.list_checkpoints(folder)
     ]
 
 

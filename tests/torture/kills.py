@@ -20,18 +20,18 @@ SEAMS = (
     ("a plan is about to be written", "curriculum.plan.stage.StagePlan", "save", "before"),
     ("the first step", "runner.train", "forward_backward", "before"),
     ("after a step's update", "runner.train", "count", "after"),
-    ("a save begins", "curriculum.checkpoints", "seal", "before"),
-    ("a save is sealed", "curriculum.checkpoints", "seal", "after"),
+    ("a save begins", "curriculum.artifacts.checkpoints", "seal", "before"),
+    ("a save is sealed", "curriculum.artifacts.checkpoints", "seal", "after"),
     ("a checkpoint is about to appear", "curriculum.fs.files", "publish", "before"),
     ("a checkpoint has appeared", "curriculum.fs.files", "publish", "after"),
-    ("a line of the ledger is about to come", "curriculum.ledger", "append", "before"),
-    ("a line of the ledger has come", "curriculum.ledger", "append", "after"),
+    ("a line of the ledger is about to come", "curriculum.artifacts.ledger", "append", "before"),
+    ("a line of the ledger has come", "curriculum.artifacts.ledger", "append", "after"),
     ("an old checkpoint was set aside", "curriculum.fs.files", "set_aside", "after"),
     ("an evaluation is about to be written", "runner.evaluate", "write", "before"),
     ("an evaluation was written", "runner.evaluate", "write", "after"),
-    ("metrics are cut back", "curriculum.ledger", "cut_back", "after"),
-    ("leftovers are swept", "curriculum.checkpoints", "sweep", "before"),
-    ("a job file was written", "curriculum.job", "save", "after"),
+    ("metrics are cut back", "curriculum.artifacts.ledger", "cut_back", "after"),
+    ("leftovers are swept", "curriculum.artifacts.checkpoints", "sweep", "before"),
+    ("a job file was written", "curriculum.artifacts.jobs", "save", "after"),
 )
 # A run of many kills that meets fewer seams does not do what it says.
 SEAMS_WANTED, SEAMS_TRIALS = 12, 200
@@ -144,7 +144,7 @@ def _length(root: Path) -> float:
     "R14", "SIGTERM at random instants with 5 s of grace: saved, gone in time, and the same bits in the end"
 )
 def preempted(case: Case, tally: Tally) -> None:
-    from curriculum import checkpoints, ledger
+    from curriculum.artifacts import checkpoints, ledger
 
     wanted = case.count(2, 100, 2000)
     undisturbed = world.outcome(world.finished())
@@ -183,7 +183,7 @@ def preempted(case: Case, tally: Tally) -> None:
                 world.fork(lambda root=root: int(world.run(root).stopped), log).wait(120)
             for name, stage_name in world.STAGES:
                 folder = world.stage(root, name, stage_name) / "checkpoints"
-                for found in checkpoints.found(folder):
+                for found in checkpoints.list_checkpoints(folder):
                     checkpoints.verify(found.path)
             if wrong := world.difference(
                 _apart_from_stops(undisturbed), _apart_from_stops(world.outcome(root))
@@ -209,7 +209,7 @@ def _saved(root: Path) -> str:
     """What is wrong with what a stopped run left: no step may be lost."""
     import json
 
-    from curriculum import checkpoints
+    from curriculum.artifacts import checkpoints
 
     for name, stage_name in world.STAGES:
         folder = world.stage(root, name, stage_name)

@@ -95,11 +95,11 @@ def bad_checkpoints(root: Path) -> list[str]:
     """Published checkpoints that hold a number which is none, or cannot be verified."""
     from safetensors.numpy import load_file
 
-    from curriculum import checkpoints
+    from curriculum.artifacts import checkpoints
 
     bad = []
     for name, stage_name in world.STAGES:
-        for found in checkpoints.found(world.stage(root, name, stage_name) / "checkpoints"):
+        for found in checkpoints.list_checkpoints(world.stage(root, name, stage_name) / "checkpoints"):
             checkpoints.verify(found.path)
             for file in found.path.glob("*.safetensors"):
                 bad += [

@@ -123,7 +123,7 @@ MUTANTS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "a checkpoint is deleted under its own name",
-        "curriculum.checkpoints",
+        "curriculum.artifacts.checkpoints",
         "    doomed = durable.set_aside(checkpoint.path)\n",
         "    doomed = checkpoint.path\n    durable.remove(doomed)\n    return True\n",
         "a checkpoint discarded",

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import begun, checkpoints, fs, ledger
+from curriculum import begun, fs
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.jobs import ExportJob
 from curriculum.data.dataset import Dataset
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import CurriculumError
 from curriculum.fs import publish
-from curriculum.job import ExportJob
 from curriculum.plan.stage import StagePlan
 from tests.torture import small
 
@@ -125,7 +126,7 @@ def _second_checkpoint(root: Path) -> None:
 
 def _newest(root: Path) -> str:
     positions = []
-    for found in checkpoints.found(root / "checkpoints"):
+    for found in checkpoints.list_checkpoints(root / "checkpoints"):
         checkpoints.verify(found.path)
         small.load(found.path)
         positions.append(found.position)
@@ -144,13 +145,13 @@ def _two_checkpoints(root: Path) -> None:
 
 def _discard_first(root: Path) -> None:
     checkpoints.sweep(root / "checkpoints")
-    for found in checkpoints.found(root / "checkpoints")[:-1]:
+    for found in checkpoints.list_checkpoints(root / "checkpoints")[:-1]:
         checkpoints.discard(found)
 
 
 def _discarded(root: Path) -> str:
     positions = []
-    for found in checkpoints.found(root / "checkpoints"):
+    for found in checkpoints.list_checkpoints(root / "checkpoints"):
         checkpoints.verify(found.path)
         positions.append(found.position)
     return OLD if positions == [64, 128] else NEW if positions == [128] else f"checkpoints at {positions}"

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from curriculum.job import STACKS
+from curriculum.artifacts.jobs import STACKS
 from curriculum.launchers.local import PROCESSES, _descendants
 from tests.torture import small, world
 from tests.torture.figures import Case, Tally, figure

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, orchestrator
+from curriculum import orchestrator
+from curriculum.artifacts import checkpoints
 from curriculum.errors import CurriculumError
 from curriculum.launchers import local
 from curriculum.project import Project
@@ -128,7 +129,9 @@ class Soak:
     def sound(self) -> str:
         """Whether whatever bears a checkpoint's name is one, after every event."""
         for name, stage_name in world.STAGES:
-            for found in checkpoints.found(world.stage(self.root, name, stage_name) / "checkpoints"):
+            for found in checkpoints.list_checkpoints(
+                world.stage(self.root, name, stage_name) / "checkpoints"
+            ):
                 try:
                     checkpoints.verify(found.path)
                 except CurriculumError as error:

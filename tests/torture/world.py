@@ -181,12 +181,12 @@ def copy(target: Path, *, runs: bool = True) -> Path:
 
 def outcome(root: Path) -> dict[str, Any]:
     """All that a run must end in, however often it was disturbed: weights, moments, state, ledger, losses."""
-    from curriculum import checkpoints
+    from curriculum.artifacts import checkpoints
 
     found: dict[str, Any] = {}
     for name, stage_name in STAGES:
         folder = stage(root, name, stage_name)
-        there = checkpoints.found(folder / "checkpoints")
+        there = checkpoints.list_checkpoints(folder / "checkpoints")
         if not there:
             found[f"{name}/{stage_name}"] = dict.fromkeys(("checkpoint", "DONE"))
             continue

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curriculum import checkpoints, fs, results
+from curriculum import fs
+from curriculum.artifacts import checkpoints, evaluations
 from curriculum.errors import CurriculumError
 
 TAIL_BYTES = 1 << 16
@@ -139,7 +140,7 @@ def beside(folder: Path) -> Beside:
         except OSError:  # retired since it was listed
             saved = None
     try:
-        measured = results.evaluations(folder)
+        measured = evaluations.evaluations(folder)
     except (OSError, CurriculumError):
         measured = {}
     at = max(measured, default=None)

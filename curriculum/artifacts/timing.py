@@ -13,7 +13,7 @@ PACE = "pace.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class SaveTiming:
     """The longest of an attempt's last steps and saves, in seconds. A save counts from its begin to its last sync.
 
     `grace` is what the machine left, in seconds; `every` the tokens from one checkpoint to the next.
@@ -35,19 +35,19 @@ class Pace:
         )
 
 
-def write(attempt: Path, pace: Pace) -> None:
+def write(attempt: Path, pace: SaveTiming) -> None:
     fs.write_json(attempt / PACE, asdict(pace), replace=True)
 
 
-def of_attempt(attempt: Path) -> Pace | None:
+def of_attempt(attempt: Path) -> SaveTiming | None:
     """What was measured in an attempt; None before its first save."""
     try:
-        return Pace(**fs.parsed(fs.read_bytes(attempt / PACE)))
+        return SaveTiming(**fs.parsed(fs.read_bytes(attempt / PACE)))
     except (OSError, ValueError, TypeError):  # a figure to go by, not one to stop for
         return None
 
 
-def measured(stage_folder: Path) -> Pace | None:
+def measured(stage_folder: Path) -> SaveTiming | None:
     """What was measured in the newest attempt of a stage that measured anything."""
     numbered = sorted((p for p in (stage_folder / "attempts").glob("*") if p.name.isdigit()), reverse=True)
     return next((pace for pace in map(of_attempt, numbered) if pace is not None), None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.huggingface.directory import Directory
+from curriculum.artifacts.huggingface.directory import Directory
 
 
 def digest(sums: Mapping[str, str]) -> str:

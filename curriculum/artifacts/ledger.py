@@ -6,14 +6,13 @@ Keyed by (generation, position); on resuming, lines past the checkpoint that is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.errors import DataError, RunFailed
+from curriculum.errors import RunFailed
 from curriculum.plan.stage import StagePlan
 
 LEDGER = "ledger.jsonl"
@@ -69,17 +68,6 @@ def read(stage_folder: Path) -> list[Entry]:
         except (ValueError, TypeError) as error:
             raise fs.damaged_line(path, number, str(error)) from None
     return entries
-
-
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """One file of `evaluations/`; DataError when it was changed since it was written."""
-    try:
-        return fs.unsealed(json.loads(fs.read_bytes(path)), ("generation", "position", "step", "sets"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"`{path}` is damaged: {error}",
-            hint="move it away: a kept checkpoint is measured anew where it is needed",
-        ) from None
 
 
 def cut_back(path: Path, position: int) -> None:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum.errors import DataError
-from curriculum.huggingface.files import (
+from curriculum.artifacts.huggingface.files import (
     CARRIED,
     CONFIG,
     LICENCES,
@@ -26,6 +25,7 @@ from curriculum.huggingface.files import (
     refused,
     stored_tensors,
 )
+from curriculum.errors import DataError
 
 PREFIX = "hf:"
 LARGEST_NUMBER = 2**31 - 1

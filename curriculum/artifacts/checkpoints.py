@@ -48,7 +48,7 @@ def name(generation: int, position: int) -> str:
     return f"g{generation}-{position:016d}"
 
 
-def found(folder: Path) -> list[Checkpoint]:
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """Every published checkpoint below `folder`, by (generation, position)."""
     if not folder.is_dir():
         return []
@@ -62,7 +62,7 @@ def found(folder: Path) -> list[Checkpoint]:
 
 def latest(folder: Path) -> Checkpoint | None:
     """The furthest checkpoint of the newest generation, or None."""
-    checkpoints = found(folder)
+    checkpoints = list_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
 
 
