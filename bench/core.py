@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path += [path for path in os.environ.get("BENCH_PEERS", "").split(":") if path]
 
-from curriculum.models import CATALOGUE  # noqa: E402
+from curriculum.config.model_catalogue import CATALOGUE  # noqa: E402
 
 REHEARSAL: dict[str, Any] = {
     "hidden_size": 128,

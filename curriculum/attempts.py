@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from curriculum import fs, schema
+from curriculum import config, fs
 from curriculum.artifacts import jobs
+from curriculum.config.project import Project
 from curriculum.launchers import local
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.supervisor import Launch, StopRequested, supervise
 
 
@@ -45,7 +45,7 @@ class Run:
     listener: Listener = field(repr=False)
 
     @property
-    def machine_entry(self) -> schema.MachineEntry:
+    def machine_entry(self) -> config.MachineEntry:
         return self.project.machine(self.machine)
 
     @property
@@ -110,7 +110,7 @@ def fresh_attempt(folder: Path) -> Path:
 
 
 def job_machine(
-    entry: schema.MachineEntry, threads: int | None, profile: Mapping[str, int] | None = None
+    entry: config.MachineEntry, threads: int | None, profile: Mapping[str, int] | None = None
 ) -> jobs.Machine:
     """What the runner is told of a machine of machines.yaml; `profile` replaces what it says to trace."""
     return jobs.Machine(

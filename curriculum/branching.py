@@ -10,11 +10,11 @@ from typing import Any
 
 from curriculum import corpora, fs, ran, runs
 from curriculum.artifacts import checkpoints
+from curriculum.config import json_schema
+from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.lineage import Address, Leg, legs_to, lineage
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
-from curriculum.schema import jsonschema
 from curriculum.units import Length, parse_length
 
 
@@ -114,7 +114,7 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
         stages[0]["optimizer"] = "reset"
     about = f"{address}, {'then ' + change.mixture if change.mixture else 'continued'}"
     lines = [
-        jsonschema.modeline(f"stages/{name}.yaml"),
+        json_schema.modeline(f"stages/{name}.yaml"),
         f"# Branches from {address}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
         "# optimizer state, learning rate, batch, mixture, and the position of every source.",
         f"about: {_scalar(about)}",

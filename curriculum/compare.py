@@ -16,11 +16,11 @@ import numpy as np
 from curriculum import runs
 from curriculum.artifacts import checkpoints, evaluations, ledger
 from curriculum.bootstrap import Estimate, paired
+from curriculum.config.project import Project
 from curriculum.errors import Drift, NotFound, did_you_mean
 from curriculum.plan.diff import compare as diff_compare
 from curriculum.plan.diff import timeline
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.ran import Departure, departures
 
 

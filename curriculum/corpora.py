@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, schema
+from curriculum import config, fs
 from curriculum.artifacts import checkpoints, huggingface
+from curriculum.config.project import Project
 from curriculum.data import listing, provenance, sentencepiece
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, windows_in
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
@@ -18,7 +19,6 @@ from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError, NotFound, Place, did_you_mean
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
-from curriculum.project import Project
 from curriculum.segments import Part
 from curriculum.stock import Begun, Facts
 
@@ -317,7 +317,7 @@ def check_installed(texts: Texts) -> None:
                 raise DataError(what, place=error.place or place, hint=error.hint) from None
 
 
-def _reads(project: Project, entry: schema.TokenizerEntry) -> dict[str, dict[str, Any]]:
+def _reads(project: Project, entry: config.TokenizerEntry) -> dict[str, dict[str, Any]]:
     reads = {}
     for dataset in entry.train or ():
         source = project.sources.sources[dataset]

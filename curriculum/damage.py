@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from curriculum import remedy, runs, schema
+from curriculum import config, remedy, runs
 from curriculum.artifacts import checkpoints
+from curriculum.config.project import Project
 from curriculum.corpora import Texts
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
 from curriculum.planner import Compiled
-from curriculum.project import Project
 from curriculum.whereabouts import Place, Shared, shared_stages, tokens_of_shards, windows_of
 
 
@@ -22,7 +22,7 @@ def shard(
     texts: Texts,
     source: str,
     number: int,
-    machine: schema.MachineEntry,
+    machine: config.MachineEntry,
     *,
     exact: bool = False,
 ) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from curriculum.artifacts import jobs
 from curriculum.attempts import job_machine
+from curriculum.config.project import Project
 from curriculum.errors import RunFailed
 from curriculum.launchers import local
-from curriculum.project import Project
 from curriculum.supervisor import Launch, StopRequested, supervise
 
 REPORT = "doctor.json"

@@ -10,11 +10,11 @@ from curriculum import runs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt, job_machine
 from curriculum.compare import Comparison, Point
+from curriculum.config.project import Project
 from curriculum.corpora import Texts
 from curriculum.errors import RunFailed
 from curriculum.launchers import local
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.supervisor import StopRequested
 
 

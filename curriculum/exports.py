@@ -13,11 +13,11 @@ from typing import Any
 from curriculum import corpora, fs, imports, modelcard, runs
 from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
+from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
 from curriculum.lineage import Address, legs_to, lineage
 from curriculum.planner import Compiled, compile_legs
-from curriculum.project import Project
 from curriculum.supervisor import StopRequested
 from curriculum.units import show_count
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, schema
+from curriculum import config, fs
 from curriculum.artifacts import huggingface
+from curriculum.config import json_schema
+from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage
-from curriculum.project import Project
-from curriculum.schema import jsonschema
 from curriculum.units import Length, parse_count
 
 BATCH_TOKENS = 1 << 20
@@ -46,7 +46,7 @@ def draft(project: Project, source: Path, name: str, mixture: str | None, tokens
         length = parse_count(tokens)
     except ValueError as error:
         raise PlanError(f"`--tokens`: {error}", hint="as in `--tokens 10B`") from None
-    if not 1 <= length <= schema.LARGEST_COUNT:
+    if not 1 <= length <= config.LARGEST_COUNT:
         raise PlanError("`--tokens` must be more than 0 and at most 10^18", hint="as in `--tokens 10B`")
     directory = huggingface.read(source)
     tokenizer = Tokenizer.load(source / huggingface.TOKENIZER)
@@ -89,7 +89,7 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
     sequence_length = min(SEQUENCE_LENGTH, positions)
     batch = _batch(project, sequence_length, tokens)
     lines = [
-        jsonschema.modeline(f"stages/{name}.yaml"),
+        json_schema.modeline(f"stages/{name}.yaml"),
         "# Starts from the weights of a Hugging Face directory and keeps its model and its tokenizer, so neither is",
         f"# stated here, nor does a size change them: {_short(directory)}.",
         f"about: {json.dumps(directory.folder.resolve().name + ', continued on ' + mixture)}",

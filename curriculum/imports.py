@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curriculum.artifacts import checkpoints, huggingface
-from curriculum.project import Project
+from curriculum.config.project import Project
 
 OPEN = "not imported yet"
 """What a plan says of its start until the directory's bytes were read once."""

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from curriculum import schema
+from curriculum import config
 from curriculum.artifacts import huggingface
+from curriculum.config.project import Project
+from curriculum.config.yaml import Document
 from curriculum.errors import ConfigError, DataError, NotFound, Place, PlanError, did_you_mean
-from curriculum.project import Project
 from curriculum.units import Length, parse_count, show_count
-from curriculum.yamlfile import Document
 
 LARGEST_UNTIL = 10**18
 """In tokens; with it every position of a plan fits a signed 64-bit integer."""
@@ -33,21 +33,21 @@ class Setting:
     curriculum: str
     stage: str
     seed: int
-    model: schema.ModelNumbers
+    model: config.ModelNumbers
     tokenizer: str
-    optimizer: schema.OptimizerEntry
-    every: schema.EveryEntry
+    optimizer: config.OptimizerEntry
+    every: config.EveryEntry
     sequence_length: int
-    learning_rate: schema.LearningRateEntry
+    learning_rate: config.LearningRateEntry
     mixture: str
     own_mixture: bool = True
     batch: Length
     mask_documents: bool
     until: int
     ramp: Length | None = None
-    skip: tuple[schema.SkipEntry, ...] = ()
-    leave_out: tuple[schema.LeaveOutEntry, ...] = ()
-    left_out: tuple[schema.LeaveOutEntry, ...] = ()
+    skip: tuple[config.SkipEntry, ...] = ()
+    leave_out: tuple[config.LeaveOutEntry, ...] = ()
+    left_out: tuple[config.LeaveOutEntry, ...] = ()
     positions: str | None = None
     reset_optimizer: bool = False
     own_learning_rate: bool = False
@@ -93,7 +93,7 @@ def parse_address(text: str) -> Address:
     """Read `NAME[/STAGE][@TOKENS]`; NotFound when it is not of that form."""
     name, at, position = text.partition("@")
     curriculum, slash, stage = name.partition("/")
-    if not schema.is_name(curriculum) or (slash and not schema.is_name(stage)):
+    if not config.is_name(curriculum) or (slash and not config.is_name(stage)):
         raise NotFound(
             f"`{text}` is not an address",
             hint="an address is NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T",
@@ -206,10 +206,10 @@ def _cut(legs: tuple[Leg, ...], address: Address, place: Place | None) -> tuple[
 
 def _setting(
     name: str,
-    file: schema.CurriculumFile,
+    file: config.CurriculumFile,
     document: Document,
     number: int,
-    stage: schema.StageEntry,
+    stage: config.StageEntry,
     before: Setting | None,
     end: int,
     imported: huggingface.Directory | None,
@@ -227,11 +227,11 @@ def _setting(
         if default is None:
             raise ConfigError(
                 f"`{name}` does not say its `{key}`, and has no parent to take it from",
-                place=document.key_place(("stages",) if key in schema.ROOT_KEYS else ("stages", number)),
+                place=document.key_place(("stages",) if key in config.ROOT_KEYS else ("stages", number)),
                 hint=(
-                    f"write `{key}: …` above it" if key in schema.ROOT_KEYS else f"give this stage `{key}: …`"
+                    f"write `{key}: …` above it" if key in config.ROOT_KEYS else f"give this stage `{key}: …`"
                 )
-                + f"; a root curriculum states {', '.join(f'`{k}`' for k in schema.ROOT_KEYS)}, "
+                + f"; a root curriculum states {', '.join(f'`{k}`' for k in config.ROOT_KEYS)}, "
                 "and its first stage `mixture` and `batch`",
             )
         return default
@@ -265,7 +265,7 @@ def _setting(
         model=model,
         tokenizer=said("tokenizer", file.from_ if imported else None),
         optimizer=optimizer,
-        every=said("every", schema.EveryEntry()),
+        every=said("every", config.EveryEntry()),
         sequence_length=sequence_length,
         learning_rate=said("learning_rate"),
         mixture=said("mixture"),
@@ -348,9 +348,9 @@ def _imported(project: Project, text: str, document: Document) -> huggingface.Di
         raise DataError(what, place=document.place(("from",)), hint=error.hint) from None
 
 
-def _numbers(imported: huggingface.Directory) -> schema.ModelNumbers:
-    stated = {key: imported.model[key] for key in schema.ModelNumbers.model_fields if key in imported.model}
-    return schema.ModelNumbers.model_validate(_as_text(stated))
+def _numbers(imported: huggingface.Directory) -> config.ModelNumbers:
+    stated = {key: imported.model[key] for key in config.ModelNumbers.model_fields if key in imported.model}
+    return config.ModelNumbers.model_validate(_as_text(stated))
 
 
 def _as_text(value: Any) -> Any:
@@ -362,11 +362,11 @@ def _as_text(value: Any) -> Any:
 
 def _resolve(key: str, value: Any, document: Document) -> Any:
     if key == "model" and isinstance(value, str):
-        if value not in schema.MODELS:
+        if value not in config.MODELS:
             raise NotFound(
                 f"unknown model `{value}`",
                 place=document.place(("model",)),
-                hint=did_you_mean(value, schema.MODELS),
+                hint=did_you_mean(value, config.MODELS),
             )
-        return schema.MODELS[value]
+        return config.MODELS[value]
     return value

@@ -13,10 +13,10 @@ from curriculum import exports, fs, harness, runs
 from curriculum.artifacts import benchmarks, checkpoints, jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.cadence import task_positions
+from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
 from curriculum.lineage import Address
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.supervisor import StopRequested
 
 TASKS = "tasks"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import results
+from curriculum.config.project import Project
 from curriculum.corpora import Texts
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.summary import parameters, stage_summary
 from curriculum.units import show_count, show_exact
 

@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 
 from curriculum import corpora, fs, ran, results, runs, summary, trace, whereabouts
 from curriculum.analysis import diff_sides
+from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.diff.compare import Comparison, compare
 from curriculum.planner import Compiled
-from curriculum.project import Project
 from curriculum.standing import standing
 
 Row: TypeAlias = dict[str, Any]

@@ -22,12 +22,12 @@ from curriculum import corpora, fs, joining, measuring, queued, submission, task
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
 from curriculum.begun import check_begun
+from curriculum.config.project import Project
 from curriculum.errors import PlanError, RunFailed
 from curriculum.launchers import Launcher, local, nodes, slurm
 from curriculum.plan.ranks import share_of_rank
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 from curriculum.preparation import prepare
-from curriculum.project import Project
 from curriculum.runs import (
     LOCK,
     PLAN,

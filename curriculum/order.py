@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curriculum import schema
+from curriculum import config
 from curriculum.errors import PlanError
 from curriculum.lineage import Setting
 from curriculum.plan.mixing import Ramp, Tree, integer_weights
@@ -108,7 +108,7 @@ def without_skipped(
     declared_start, start, declared_end = bounds
     pieces = list(virtual)
     batch_tokens = batch * sequence_length
-    taken: dict[int, schema.SkipEntry] = {}
+    taken: dict[int, config.SkipEntry] = {}
     for entry in sorted(setting.skip, key=lambda entry: (entry.from_, entry.to)):
         begin, end = scaler.tokens(entry.from_), scaler.tokens(entry.to)
         if not declared_start <= begin < end <= declared_end:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from curriculum import cadence, imports, schema
+from curriculum import cadence, config, imports
+from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError, did_you_mean
 from curriculum.limits import check_drawn, check_passes
 from curriculum.lineage import Leg, Setting, legs_to, lineage, parse_address
 from curriculum.order import Before, blends_of, without_skipped
 from curriculum.plan.learning_rate import LARGEST_POSITION, LearningRate, Rewarm
 from curriculum.plan.stage import Parent, StagePlan
-from curriculum.project import Project
 from curriculum.scaling import Scaler, size_place
 from curriculum.stock import Begun, Facts, SourceChoice, check_stand_ins, mixture, source_plans
 from curriculum.units import show_count, show_exact
@@ -77,7 +77,7 @@ class Compiled:
 
     curriculum: str
     size_name: str
-    size: schema.SizeEntry
+    size: config.SizeEntry
     scale: Fraction
     tokenizer: str
     stages: tuple[CompiledStage, ...]
@@ -366,7 +366,7 @@ def _model(project: Project, setting: Setting, scaler: Scaler) -> dict[str, Any]
     """The model's numbers at this size; PlanError where those of the size and of the curriculum do not fit."""
     try:
         return scaler.model(setting)
-    except schema.Refusal as refusal:
+    except config.Refusal as refusal:
         place = size_place(project, scaler.size_name, "model", *map(str, refusal.at))
         raise PlanError(
             f"`{refusal.at[0]}` {refusal.message}, as size `{scaler.size_name}` changes the model of "

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import corpora, layout, measuring, runs
+from curriculum import corpora, measuring, runs
 from curriculum.artifacts import checkpoints
+from curriculum.config import layout
+from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
 from curriculum.lineage import lineage
 from curriculum.plan.stage import StagePlan
-from curriculum.project import Project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

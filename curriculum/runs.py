@@ -7,14 +7,14 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from curriculum import imports, schema
+from curriculum import config, imports
 from curriculum.artifacts import checkpoints, timing
+from curriculum.config.machines import SlurmEntry
+from curriculum.config.project import Project
 from curriculum.errors import CheckpointError
 from curriculum.lineage import Address, Setting
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
-from curriculum.schema.machines import SlurmEntry
 
 PLAN = "plan.json"
 DONE = "DONE"
@@ -126,14 +126,14 @@ def address_at(setting: Setting, plan: StagePlan, position: int, scale: Fraction
     return Address(setting.curriculum, position=next(each for each in rounded if each > beyond))
 
 
-def grace_of(entry: schema.MachineEntry) -> float | None:
+def grace_of(entry: config.MachineEntry) -> float | None:
     """Seconds from being asked to end to being killed on a machine; None where nothing says."""
     if entry.launcher == "slurm":
         return float((entry.slurm or SlurmEntry()).grace)
     return float(entry.grace) if entry.grace is not None else None
 
 
-def shortfall(project: Project, compiled: Compiled, entry: schema.MachineEntry) -> str | None:
+def shortfall(project: Project, compiled: Compiled, entry: config.MachineEntry) -> str | None:
     """Why a run of this lineage that is ended on a machine cannot save first, where that was measured."""
     for stage in reversed(compiled.stages):
         folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)

@@ -6,18 +6,18 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from curriculum import schema
+from curriculum import config
+from curriculum.config.project import Project
 from curriculum.errors import Place, PlanError
 from curriculum.lineage import Setting, batch_sequences, length_in_tokens
 from curriculum.plan.learning_rate import LearningRate
-from curriculum.project import Project
 from curriculum.units import Length
 
 
 class Scaler:
     """Full-size settings at a size: one scale for every length, the rest replaced by what the size states."""
 
-    def __init__(self, size: schema.SizeEntry, size_name: str, root: Setting) -> None:
+    def __init__(self, size: config.SizeEntry, size_name: str, root: Setting) -> None:
         self.size = size
         self.size_name = size_name
         self.root = root
@@ -57,7 +57,7 @@ class Scaler:
             if own.keys() & {"hidden_size", "num_attention_heads"}:
                 numbers.pop("head_dim", None)  # it was the full size's; theirs follows from their own numbers
             numbers.update(own)
-            schema.heads_fit(schema.ModelNumbers.model_construct(**numbers))  # two right halves may not fit
+            config.heads_fit(config.ModelNumbers.model_construct(**numbers))  # two right halves may not fit
         numbers["max_position_embeddings"] = self.sequence_length(setting)
         plain: dict[str, Any] = _plain(numbers)
         return plain

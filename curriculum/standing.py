@@ -10,11 +10,11 @@ from pathlib import Path
 from curriculum import corpora, fs, queued, runs
 from curriculum.artifacts import checkpoints, evaluations, timing
 from curriculum.artifacts.metrics import last_line
+from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
 from curriculum.lineage import parse_address
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.ran import saved_departures
 
 PLANNED, BEGUN, RUNNING, DONE = "planned", "begun", "running", "done"

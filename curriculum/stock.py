@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from curriculum import schema
+from curriculum import config
+from curriculum.config.project import Project
 from curriculum.errors import PlanError, did_you_mean
 from curriculum.lineage import Setting
 from curriculum.plan.mixing import integer_weights
 from curriculum.plan.stage import SourcePlan, StagePlan
-from curriculum.project import Project
 from curriculum.scaling import Scaler
 from curriculum.segments import Holes, Part, grown, restarted
 from curriculum.segments import begun as first_segments
@@ -73,7 +73,7 @@ class SourceChoice:
         return self.dataset != self.name
 
 
-def check_stand_ins(project: Project, size_name: str, size: schema.SizeEntry) -> None:
+def check_stand_ins(project: Project, size_name: str, size: config.SizeEntry) -> None:
     sources, document = project.sources.sources, project.sizes_document
     for source, dataset in size.stand_ins.items():
         path = (size_name, "stand_ins", source)

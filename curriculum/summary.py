@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from curriculum import imports, schema
+from curriculum import config, imports
 from curriculum.cadence import task_positions
 from curriculum.errors import PlanError
 from curriculum.plan import lookup
@@ -32,7 +32,7 @@ def parameters(model: Mapping[str, Any]) -> int:
     return int(layers + embeddings + hidden)
 
 
-def summarise(compiled: Compiled, machine_name: str, machine: schema.MachineEntry) -> dict[str, Any]:
+def summarise(compiled: Compiled, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
     """The whole plan as JSON values; positions and lengths in tokens at this size. Documented in docs/plan-json.md."""
     stages = [stage_summary(stage) for stage in compiled.stages]
     for stage, told in zip(compiled.stages, stages, strict=True):
@@ -62,7 +62,7 @@ def summarise(compiled: Compiled, machine_name: str, machine: schema.MachineEntr
     }
 
 
-def _undealt(stage: CompiledStage, name: str, machine: schema.MachineEntry) -> list[str]:
+def _undealt(stage: CompiledStage, name: str, machine: config.MachineEntry) -> list[str]:
     """Why the machine's processes could not take a step of the stage between them."""
     try:
         share_of_rank(stage.plan.batch_sequences, machine.nodes * machine.processes, machine.micro_batch)
@@ -174,7 +174,7 @@ def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, 
 
 
 def summarise_tree(
-    lineages: Sequence[Compiled], machine_name: str, machine: schema.MachineEntry
+    lineages: Sequence[Compiled], machine_name: str, machine: config.MachineEntry
 ) -> dict[str, Any]:
     """Several lineages as one tree: every stage once, as far as any of them goes, and what sharing saves.
 
@@ -222,7 +222,7 @@ def summarise_tree(
     }
 
 
-def cost(compiled: Compiled, machine_name: str, machine: schema.MachineEntry) -> dict[str, Any]:
+def cost(compiled: Compiled, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
     """Updates, tokens, GPU-hours, money and storage, each with the assumption it rests on."""
     return _cost(compiled.stages, compiled.sources.values(), 1, machine_name, machine)
 
@@ -232,7 +232,7 @@ def _cost(
     choices: Iterable[SourceChoice],
     ends: int,
     machine_name: str,
-    machine: schema.MachineEntry,
+    machine: config.MachineEntry,
 ) -> dict[str, Any]:
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     model = stages[-1].plan.model

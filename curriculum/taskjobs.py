@@ -19,10 +19,10 @@ from curriculum import corpora, fs, harness, measuring, queued
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import NOT_DONE, queue_again, write_outcome
+from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError, RunFailed
 from curriculum.launchers import slurm
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.runs import stage_folder
 from curriculum.submission import Handed, placed
 from curriculum.supervisor import stop_on_signals

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from curriculum import fs, imports, runs
 from curriculum.artifacts import checkpoints, evaluations, ledger
+from curriculum.config.project import Project
 from curriculum.corpora import Texts
 from curriculum.data.dataset import Dataset
 from curriculum.errors import CheckpointError, CurriculumError, DataError
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 
 
 @dataclass(frozen=True, slots=True)

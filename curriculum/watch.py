@@ -13,8 +13,8 @@ from rich.text import Text
 from curriculum import corpora, fs, queued, runs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.metrics import Beside, Training, beside
+from curriculum.config.project import Project
 from curriculum.planner import CompiledStage
-from curriculum.project import Project
 from curriculum.units import show_exact
 from curriculum.view.watching import training_panel, training_plain
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from curriculum import runs
 from curriculum.artifacts import checkpoints
+from curriculum.config.project import Project
 from curriculum.corpora import Texts
 from curriculum.data.manifest import HELD_OUT, TRAIN, windows_in
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.units import parse_count
 
 LISTED: Final = 20_000

@@ -18,12 +18,12 @@ import typer
 from rich.console import Console
 
 from curriculum.cli import app
+from curriculum.config import ROOT_KEYS, json_schema
+from curriculum.config.init import init
+from curriculum.config.project import Project
+from curriculum.config.stages import StageEntry
 from curriculum.corpora import compile_with_texts
 from curriculum.lineage import Setting
-from curriculum.project import Project
-from curriculum.scaffold import init
-from curriculum.schema import ROOT_KEYS, jsonschema
-from curriculum.schema.stages import StageEntry
 from curriculum.summary import summarise
 from curriculum.view.plan import plan_view
 
@@ -37,7 +37,7 @@ AS_IN = re.compile(r"; as in (`.*`)\.$")
 
 def files() -> dict[str, str]:
     """The content of every generated file, by its path in the repository."""
-    made = dict(jsonschema.texts())
+    made = dict(json_schema.texts())
     for name in ("stages", "mixtures"):
         path = f"{name}/README.md"
         before, rest = (ROOT / path).read_text().split(BEGIN)
@@ -77,7 +77,7 @@ def full_plan() -> str:
 
 def tables(name: str) -> str:
     """The key tables of one kind of file: its own keys, then those of every mapping inside it."""
-    schema = jsonschema.schema_of(jsonschema.FILES[name])
+    schema = json_schema.schema_of(json_schema.FILES[name])
     parts, seen = [], set()
     queue = [(("NAME: …" if "properties" not in schema else ""), schema)]
     while queue:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from curriculum.scaffold import init
+from curriculum.config.init import init
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [

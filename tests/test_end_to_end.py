@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from curriculum.artifacts import checkpoints, ledger
+from curriculum.config.project import Project
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Busy
 from curriculum.fs.locks import Lock
 from curriculum.plan.stage import StagePlan
-from curriculum.project import Project
 from runner import checkpoint, data
 from runner.model import Llama, ModelConfig
 

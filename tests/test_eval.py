@@ -15,7 +15,7 @@ from slurm_cluster import ask, begin_again, wait_for
 from curriculum import harness, live, measuring, orchestrator
 from curriculum.__main__ import main
 from curriculum.attempts import Run
-from curriculum.project import Project
+from curriculum.config.project import Project
 
 Curriculum = Callable[..., "CompletedProcess[str]"]
 

@@ -22,11 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from curriculum import importing, imports
 from curriculum.artifacts import checkpoints, huggingface
+from curriculum.config.project import Project
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_curriculum
-from curriculum.project import Project
 from runner import checkpoint
 from runner.model import Llama, ModelConfig, to_hugging_face
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
-from curriculum import scaffold, starter, yamlfile
+from curriculum.config import init, is_name, json_schema, starter, yaml
+from curriculum.config.project import Project
 from curriculum.errors import LINES_AT_MOST, ConfigError
 from curriculum.planner import compile_curriculum
-from curriculum.project import Project
-from curriculum.schema import is_name, jsonschema
 from curriculum.summary import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +84,7 @@ def test_a_gitignore_is_replaced_as_a_whole_never_opened_for_writing(
 
     monkeypatch.setattr(os, "rename", no_room)
     with pytest.raises(OSError, match="No space"):
-        scaffold.init(tmp_path)
+        init.init(tmp_path)
     assert everything(tmp_path) == {".gitignore": b"mine\n"}
 
 
@@ -108,7 +107,7 @@ def test_any_other_file_in_the_way_is_refused_before_one_is_written(
         (tmp_path / name).symlink_to("nowhere")
     before = everything(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(f"{name}` ")):
-        scaffold.init(tmp_path)
+        init.init(tmp_path)
     assert everything(tmp_path) == before
 
 
@@ -121,7 +120,7 @@ def test_a_gitignore_that_is_no_plain_file_is_refused(kind: str, tmp_path: Path)
         (tmp_path / ".gitignore").symlink_to("elsewhere")
     before = everything(tmp_path)
     with pytest.raises(ConfigError, match="no plain file"):
-        scaffold.init(tmp_path)
+        init.init(tmp_path)
     assert everything(tmp_path) == before
 
 
@@ -142,9 +141,9 @@ def test_a_folder_that_may_not_be_written_is_refused_before_anything_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked of the system, since whoever runs the tests may be allowed everything."""
-    monkeypatch.setattr(scaffold.os, "access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr(init.os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(ConfigError, match="may not be written"):
-        scaffold.init(tmp_path / "new" / "project")
+        init.init(tmp_path / "new" / "project")
     assert everything(tmp_path) == {}
 
 
@@ -209,7 +208,7 @@ SIZES = {  # documents, bytes of each
 )
 def test_the_lengths_suit_whatever_text_there_is(first: str, second: str | None, tmp_path: Path) -> None:
     folders = [documents(tmp_path / f"text{n}", *SIZES[s]) for n, s in enumerate((first, second)) if s]
-    _, found = scaffold.init_for(tmp_path / "p", [str(folder) for folder in folders])
+    _, found = init.init_for(tmp_path / "p", [str(folder) for folder in folders])
     project = Project(tmp_path / "p")
     compiled = compile_curriculum(project, "first", "full")
     main, cooldown = summarise(compiled, "local", project.machine("local"))["stages"]
@@ -224,7 +223,7 @@ def test_the_lengths_suit_whatever_text_there_is(first: str, second: str | None,
 
 def test_every_file_of_a_project_for_text_names_its_schema_and_fits_it(tmp_path: Path) -> None:
     folders = [documents(tmp_path / name, 50, 10_000) for name in ("a", "b")]
-    written, _ = scaffold.init_for(tmp_path / "p", [str(folder) for folder in folders])
+    written, _ = init.init_for(tmp_path / "p", [str(folder) for folder in folders])
     files = [path.relative_to(tmp_path / "p").as_posix() for path in written if path.suffix == ".yaml"]
     assert set(files) == {
         *("sources.yaml", "sizes.yaml", "machines.yaml", "stages/first.yaml"),
@@ -232,10 +231,10 @@ def test_every_file_of_a_project_for_text_names_its_schema_and_fits_it(tmp_path:
     }
     for path in files:
         text = (tmp_path / "p" / path).read_text()
-        assert text.splitlines()[0] == jsonschema.modeline(path)
+        assert text.splitlines()[0] == json_schema.modeline(path)
         folder, _, name = path.rpartition("/")
-        schema = jsonschema.schema_of(jsonschema.FILES[folder or name.removesuffix(".yaml")])
-        value = yamlfile.read(text.encode(), path).value
+        schema = json_schema.schema_of(json_schema.FILES[folder or name.removesuffix(".yaml")])
+        value = yaml.read(text.encode(), path).value
         Draft7Validator(schema).validate(json.loads(json.dumps(value, default=float)))
     assert {path.name for path in written} >= {"README.md", "stages.json"}
     assert (tmp_path / "p" / ".gitignore").read_text() == "/runs/\n/data/\n"
@@ -247,7 +246,7 @@ def test_every_file_of_a_project_for_text_names_its_schema_and_fits_it(tmp_path:
 def test_a_folder_s_name_is_made_fit_for_a_source(folder: str, tmp_path: Path) -> None:
     one = documents(tmp_path / folder, 50, 10_000)
     two = documents(tmp_path / "other" / folder, 50, 10_000)
-    scaffold.init_for(tmp_path / "p", [str(one), str(two), str(one) + "/"])
+    init.init_for(tmp_path / "p", [str(one), str(two), str(one) + "/"])
     project = Project(tmp_path / "p")
     names = list(project.sources.sources)
     assert len(names) == 2

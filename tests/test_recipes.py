@@ -11,12 +11,13 @@ from subprocess import CompletedProcess
 import pytest
 from conftest import write_small_project
 
-from curriculum import fs, layout
+from curriculum import fs
+from curriculum.config import layout
+from curriculum.config.init import init
+from curriculum.config.project import Project
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import ConfigError
 from curriculum.planner import Compiled
-from curriculum.project import Project
-from curriculum.scaffold import init
 from curriculum.standing import standing
 from curriculum.summary import parameters
 

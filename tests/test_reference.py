@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from curriculum.cli import app
-from curriculum.schema.entry import Entry
+from curriculum.config.entry import Entry
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED: dict[str, str] = runpy.run_path(str(ROOT / "docs" / "generate.py"))["files"]()

@@ -15,9 +15,9 @@ import pytest
 from conftest import write_small_project
 from pretend_runs import pretend
 
-from curriculum.project import Project
+from curriculum.config.init import init
+from curriculum.config.project import Project
 from curriculum.report import render
-from curriculum.scaffold import init
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver

@@ -21,7 +21,7 @@ import pytest
 from conftest import TRUNK
 from slurm_cluster import ask, begin_again, both_idle, queue, wait_for
 
-from curriculum.project import Project
+from curriculum.config.project import Project
 from curriculum.standing import standing
 
 HEAD = TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 286720")

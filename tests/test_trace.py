@@ -17,8 +17,8 @@ from conftest import write_small_project
 from curriculum import corpora, damage, trace, whereabouts
 from curriculum.__main__ import main
 from curriculum.artifacts import jobs
+from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, RunFailed
-from curriculum.project import Project
 from runner import distributed, preemption, train
 from runner.state import State
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import runs, schema, yamlfile
+from curriculum import config, runs
 from curriculum.artifacts import checkpoints
+from curriculum.config import yaml
+from curriculum.config.project import Project
 from curriculum.corpora import Texts, compile_with_texts
 from curriculum.errors import NotFound, PlanError
 from curriculum.lineage import legs_to, parse_address
 from curriculum.plan.diff.timeline import Lineage, Span, spans
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_legs
-from curriculum.project import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ def side(project: Project, asked: str, size: str) -> Side:
             raise NotFound(
                 f"there is no file `{asked}`", hint="a curriculum of this project goes by its name"
             )
-        name = path.stem if schema.is_name(path.stem) else "given"
-        document = yamlfile.load(path.resolve(), root=project.root)
+        name = path.stem if config.is_name(path.stem) else "given"
+        document = yaml.load(path.resolve(), root=project.root)
         compiled, _ = compile_with_texts(
-            project.with_curriculum(name, schema.validate(schema.CurriculumFile, document), document),
+            project.with_curriculum(name, config.validate(config.CurriculumFile, document), document),
             name,
             size,
         )

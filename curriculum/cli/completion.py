@@ -17,7 +17,7 @@ def _completing(names: Callable[[Path, str], Iterable[str]]) -> Complete:
 
     def complete(incomplete: str) -> list[str]:
         try:
-            from curriculum import layout
+            from curriculum.config import layout
 
             root = layout.root_around(Path.cwd())
             found = names(root, incomplete) if root is not None else ()
@@ -30,7 +30,7 @@ def _completing(names: Callable[[Path, str], Iterable[str]]) -> Complete:
 
 def _files(folder: str) -> Callable[[Path, str], Iterable[str]]:
     def names(root: Path, incomplete: str) -> list[str]:
-        from curriculum import layout
+        from curriculum.config import layout
 
         return layout.names(root, folder)
 
@@ -42,7 +42,7 @@ def _keys(file: str) -> Callable[[Path, str], Iterable[str]]:
 
 
 def _addresses(root: Path, incomplete: str) -> list[str]:
-    from curriculum import layout
+    from curriculum.config import layout
 
     name, slash, _ = incomplete.partition("/")
     if not slash:
@@ -52,9 +52,9 @@ def _addresses(root: Path, incomplete: str) -> list[str]:
 
 
 def _read(root: Path, file: str) -> Any:
-    from curriculum import yamlfile
+    from curriculum.config import yaml
 
-    return yamlfile.load(root / file, root=root).value
+    return yaml.load(root / file, root=root).value
 
 
 curricula = _completing(_files("stages"))

@@ -44,7 +44,8 @@ def init(
     It holds stages, mixtures, sources, sizes and machines: those of TinyLlama v1.1 or, with `--text`, small ones
     that train on your text as they are. Nothing that is there is touched; a .gitignore is added to.
     """
-    from curriculum import layout, scaffold, starter
+    from curriculum.config import init as config_init
+    from curriculum.config import layout, starter
     from curriculum.errors import ConfigError
     from curriculum.units import show_bytes, show_count
 
@@ -53,7 +54,7 @@ def init(
             raise ConfigError(
                 "`--schema` writes into a project that is there, `--text` a new one", hint="say one of them"
             )
-        written = scaffold.write_schemas(folder)
+        written = config_init.write_schemas(folder)
         print(
             f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in"
         )
@@ -61,14 +62,14 @@ def init(
         return
     around = layout.root_around(folder.resolve().parent)
     if text:
-        written, found = scaffold.init_for(folder, text)
+        written, found = config_init.init_for(folder, text)
         for source in found:
             print(
                 f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens"
             )
         begin = starter.CURRICULUM
     else:
-        written, begin = scaffold.init(folder), "v1.1-math-code"
+        written, begin = config_init.init(folder), "v1.1-math-code"
     print(f"{len(written)} files in {folder}: begin with stages/{begin}.yaml, then `curriculum plan {begin}`")
     if around is not None:
         print(f"{folder} lies inside the project {around}: commands given in it mean the new one alone")

@@ -12,9 +12,9 @@ from curriculum.cli import completion
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from curriculum.config.project import Project
     from curriculum.corpora import Texts
     from curriculum.planner import Compiled
-    from curriculum.project import Project
 
 Name = Annotated[
     str,
@@ -52,7 +52,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tabl
 
 
 def open_project() -> Project:
-    from curriculum.project import Project
+    from curriculum.config.project import Project
 
     return Project.find()
 

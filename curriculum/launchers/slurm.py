@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from curriculum.config import MachineEntry
 from curriculum.errors import PlanError, RunFailed, did_you_mean
-from curriculum.schema import MachineEntry
 
 ASK_SECONDS = 60
 LIVE = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "RESIZING", "SIGNALING")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curriculum import fs
+from curriculum.config.project import Project
 from curriculum.errors import ConfigError
-from curriculum.project import Project
 
 MOST_CURRICULA = 12
 MARK = b'<meta name="generator" content="curriculum report"/>'

@@ -10,13 +10,14 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import corpora, fs, layout, runs, standing, summary
+from curriculum import corpora, fs, runs, standing, summary
 from curriculum.artifacts import benchmarks, checkpoints, evaluations, ledger
+from curriculum.config import layout
+from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, DataError
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage
-from curriculum.project import Project
 from curriculum.report.series import Point, Training, training
 from curriculum.summary import parameters
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from curriculum.project import Project
+from curriculum.config.project import Project
 
 LENGTH = 4
 

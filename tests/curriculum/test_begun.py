@@ -17,12 +17,12 @@ from conftest import write_small_project
 from curriculum import notebook
 from curriculum.artifacts import checkpoints
 from curriculum.begun import check_begun
+from curriculum.config.project import Project
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Drift
 from curriculum.lineage import legs_to, parse_address
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_legs
-from curriculum.project import Project
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")

@@ -16,9 +16,9 @@ from rich.console import Console
 from curriculum import benchmarks, fs
 from curriculum.artifacts import benchmarks as artifacts_benchmarks
 from curriculum.compare import compare
+from curriculum.config.project import Project
 from curriculum.errors import DataError
 from curriculum.planner import Compiled
-from curriculum.project import Project
 from curriculum.report import render
 from curriculum.view.benchmarks import scores_view, tasks_view
 from curriculum.view.compare import compare_view

@@ -19,13 +19,13 @@ from rich.console import Console
 from curriculum import fs, importing, runs
 from curriculum.artifacts import checkpoints
 from curriculum.branching import Change, branch, draft
+from curriculum.config.init import init
+from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.lineage import legs_to, lineage, parse_address
 from curriculum.plan.diff.compare import compare
 from curriculum.plan.diff.timeline import spans
 from curriculum.planner import compile_curriculum, compile_legs
-from curriculum.project import Project
-from curriculum.scaffold import init
 from curriculum.summary import summarise
 from curriculum.units import Length
 from curriculum.view.plan import plan_view

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curriculum import cadence, measuring
+from curriculum.config.init import init
+from curriculum.config.project import Project
 from curriculum.errors import ConfigError, PlanError
 from curriculum.lineage import legs_to, parse_address
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, compile_curriculum, compile_legs, kept_positions
-from curriculum.project import Project
-from curriculum.scaffold import init
 from curriculum.summary import KEPT_BY_CADENCE, summarise
 
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -27,10 +27,10 @@ from curriculum import compare, fs, marks
 from curriculum.artifacts import checkpoints
 from curriculum.bootstrap import paired
 from curriculum.compare import Comparison, Point, Row
+from curriculum.config.project import Project
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import Drift, NotFound
 from curriculum.marks import Mark
-from curriculum.project import Project
 from curriculum.view.compare import broken, compare_view
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from curriculum.analysis import diff_sides
+from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.diff import compare, learning_rate, timeline
 from curriculum.plan.diff import tokens as diff_tokens
@@ -23,7 +24,6 @@ from curriculum.plan.learning_rate import LearningRate, Rewarm
 from curriculum.plan.permutation import rotation
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import compile_curriculum
-from curriculum.project import Project
 from curriculum.stock import Facts
 
 ROOT = Path(__file__).resolve().parents[2]

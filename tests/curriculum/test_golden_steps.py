@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curriculum.config.project import Project
 from curriculum.planner import compile_curriculum
-from curriculum.project import Project
 
 PROJECT = Project.find(Path(__file__))
 SIZES = ("full", "rehearsal")

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from pydantic import BaseModel, RootModel, ValidationError
 
-from curriculum import yamlfile
+from curriculum.config import ROOT_KEYS, CurriculumFile, json_schema
+from curriculum.config import yaml as config_yaml
+from curriculum.config.entry import Entry
+from curriculum.config.project import Project
 from curriculum.errors import ConfigError
 from curriculum.lineage import lineage
-from curriculum.project import Project
-from curriculum.schema import ROOT_KEYS, CurriculumFile, jsonschema
-from curriculum.schema.entry import Entry
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGES = ROOT / "tests" / "messages"
@@ -32,7 +32,9 @@ SHIPPED = sorted(
     for folder in (".", "stages", "mixtures")
     for path in (ROOT / folder).glob("*.yaml")
 )
-VALIDATORS = {name: Draft7Validator(jsonschema.schema_of(model)) for name, model in jsonschema.FILES.items()}
+VALIDATORS = {
+    name: Draft7Validator(json_schema.schema_of(model)) for name, model in json_schema.FILES.items()
+}
 
 
 def for_file(path: str) -> Draft7Validator:
@@ -49,11 +51,11 @@ def as_an_editor_reads(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-@pytest.mark.parametrize("name", jsonschema.FILES)
+@pytest.mark.parametrize("name", json_schema.FILES)
 def test_a_schema_is_well_formed_closed_and_made_without_a_warning(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = jsonschema.schema_of(jsonschema.FILES[name])
+        made = json_schema.schema_of(json_schema.FILES[name])
     Draft7Validator.check_schema(made)
     json.dumps(made, allow_nan=False)
     for entry in (made, *made.get("definitions", {}).values()):
@@ -68,16 +70,16 @@ def test_a_schema_is_well_formed_closed_and_made_without_a_warning(name: str) ->
 @pytest.mark.parametrize("path", SHIPPED)
 def test_a_shipped_file_fits_its_schema_under_yaml_1_2_and_1_1(path: str) -> None:
     text = (ROOT / path).read_text()
-    for_file(path).validate(as_an_editor_reads(yamlfile.read(text.encode(), path).value))
+    for_file(path).validate(as_an_editor_reads(config_yaml.read(text.encode(), path).value))
     for_file(path).validate(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize("path", SHIPPED)
 def test_a_shipped_file_names_its_schema_in_its_first_line(path: str) -> None:
     first = (ROOT / path).read_text().splitlines()[0]
-    assert first == jsonschema.modeline(path)
+    assert first == json_schema.modeline(path)
     named = (ROOT / path).parent / first.rpartition("=")[2]
-    made = jsonschema.texts()[str(named.resolve().relative_to(ROOT))]
+    made = json_schema.texts()[str(named.resolve().relative_to(ROOT))]
     assert named.read_text() == made, "run `make docs`"
 
 
@@ -151,9 +153,9 @@ def test_a_schema_refuses_a_wrong_file_that_it_can_express(name: str) -> None:
     ],
 )
 def test_a_schema_refuses_what_our_reader_refuses(path: str, text: str) -> None:
-    value = yamlfile.read(text.encode(), path).value
+    value = config_yaml.read(text.encode(), path).value
     with pytest.raises(ValidationError):
-        jsonschema.FILES[path.split("/")[0].removesuffix(".yaml")].model_validate(value)
+        json_schema.FILES[path.split("/")[0].removesuffix(".yaml")].model_validate(value)
     assert not for_file(path).is_valid(as_an_editor_reads(value))
 
 
@@ -161,7 +163,7 @@ def without(value: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item for key, item in value.items() if key not in keys}
 
 
-ROOT_FILE: dict[str, Any] = yamlfile.load(ROOT / "stages" / "v1.1.yaml", root=ROOT).value
+ROOT_FILE: dict[str, Any] = config_yaml.load(ROOT / "stages" / "v1.1.yaml", root=ROOT).value
 FIRST, *LATER = ROOT_FILE["stages"]
 ROOTS = {
     "whole": ROOT_FILE,
@@ -203,7 +205,7 @@ def test_every_way_to_write_a_number_is_a_number_to_both(rate: str, length: str)
         f"from: a\nlearning_rate: {{shape: cosine, max: {rate}, min: 0, horizon: {length}}}\n"
         f"stages: [{{name: a, until: {length}}}]"
     )
-    value = yamlfile.read(text.encode(), "stages/a.yaml").value
+    value = config_yaml.read(text.encode(), "stages/a.yaml").value
     read = CurriculumFile.model_validate(value)
     assert read.learning_rate is not None
     assert float(read.learning_rate.max) == 4e-4
@@ -336,12 +338,12 @@ def entries(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
     return entry
 
 
-MODELS = sorted({*Entry.__subclasses__(), *jsonschema.FILES.values()}, key=lambda model: model.__name__)
+MODELS = sorted({*Entry.__subclasses__(), *json_schema.FILES.values()}, key=lambda model: model.__name__)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_what_a_model_accepts_its_schema_accepts(model: type[BaseModel]) -> None:
-    validator = Draft7Validator(jsonschema.schema_of(model))
+    validator = Draft7Validator(json_schema.schema_of(model))
     drawn: set[str] = set()
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

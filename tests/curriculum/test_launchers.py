@@ -16,12 +16,12 @@ from slurm_cluster import wait_for
 from curriculum import batch, harness, measuring, queued, submission, taskjobs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run
+from curriculum.config import MachineEntry
+from curriculum.config.project import Project
 from curriculum.errors import Busy, PlanError
 from curriculum.launchers import local, nodes, rank, slurm
 from curriculum.live import Progress
 from curriculum.orchestrator import launcher_for, outline, stop
-from curriculum.project import Project
-from curriculum.schema import MachineEntry
 
 # A queue in a file: each command is this script under its own name. `queue.json` holds the jobs.
 PRETEND = """\

@@ -9,9 +9,9 @@ import pytest
 
 from curriculum.artifacts import ledger
 from curriculum.artifacts.ledger import LEDGER, Entry
+from curriculum.config.project import Project
 from curriculum.errors import RunFailed
 from curriculum.planner import compile_curriculum
-from curriculum.project import Project
 
 
 def entry(position: int, **windows: int) -> Entry:

@@ -13,9 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from curriculum import corpora
+from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError
 from curriculum.planner import compile_curriculum, kept_positions
-from curriculum.project import Project
 from curriculum.stock import Facts
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.config import StageEntry
+from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, PlanError
 from curriculum.lineage import Address, branches_from, legs_to, lineage, parse_address
-from curriculum.project import Project
-from curriculum.schema import StageEntry
 from curriculum.units import Length
 
 ROOT = Path(__file__).resolve().parents[2]

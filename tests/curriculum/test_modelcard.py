@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.config.project import Project
 from curriculum.corpora import compile_with_texts
 from curriculum.modelcard import Identity, card
-from curriculum.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = {

@@ -13,10 +13,10 @@ import pytest
 
 import curriculum
 from curriculum import fs, trace
+from curriculum.config.project import Project
 from curriculum.corpora import compile_with_texts
 from curriculum.errors import CurriculumError, NotFound
 from curriculum.notebook import PlanTables, ProjectTables
-from curriculum.project import Project
 
 FLAT = (str, int, float, bool, type(None))
 

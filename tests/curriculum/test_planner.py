@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.ranks import nearest_divisors, share_of_rank
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, CompiledStage, compile_curriculum, kept_positions
-from curriculum.project import Project
 from curriculum.stock import Facts
 
 ROOT = Path(__file__).resolve().parents[2]

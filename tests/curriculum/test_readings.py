@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.config.project import Project
 from curriculum.plan import lookup
 from curriculum.plan.stage import StagePlan
 from curriculum.planner import Compiled, compile_curriculum
-from curriculum.project import Project
 from curriculum.stock import Facts
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,13 +12,13 @@ import pytest
 from conftest import write_small_project
 
 from curriculum.axes import text_width
+from curriculum.config.init import init
+from curriculum.config.project import Project
 from curriculum.planner import compile_curriculum
-from curriculum.project import Project
 from curriculum.report import charts, plans, svg
 from curriculum.report.charts import Line
 from curriculum.report.gather import Lineage, bands, batch_changes, gather, rate_points, share_knots
 from curriculum.report.sections import line_legend, line_styles
-from curriculum.scaffold import init
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -16,10 +16,10 @@ from pretend_runs import metrics_line, pretend
 
 from curriculum import fs, queued, report, standing
 from curriculum.artifacts import benchmarks, checkpoints
+from curriculum.config.project import Project
 from curriculum.errors import ConfigError, DataError, NotFound
 from curriculum.launchers import slurm
 from curriculum.plan.stage import StagePlan
-from curriculum.project import Project
 from curriculum.report.gather import gather
 from curriculum.report.svg import safe
 from curriculum.units import show_exact

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum import corpora
+from curriculum.config.project import Project
 from curriculum.data import sentencepiece as data_sentencepiece
 from curriculum.data.requests import TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from curriculum.project import Project
 from runner.vocabulary import train_tokenizer
 
 CHINESE = (

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from curriculum import yamlfile
-from curriculum.schema import (
+from curriculum.config import (
     BatchScale,
     CurriculumFile,
     MachinesFile,
@@ -19,6 +18,7 @@ from curriculum.schema import (
     SizesFile,
     SourcesFile,
     validate,
+    yaml,
 )
 from curriculum.units import Length
 
@@ -33,7 +33,7 @@ FILES: dict[str, type[BaseModel]] = {
 
 
 def shipped(name: str) -> Any:
-    return validate(FILES[name], yamlfile.load(ROOT / name, root=ROOT))
+    return validate(FILES[name], yaml.load(ROOT / name, root=ROOT))
 
 
 @pytest.mark.parametrize("name", FILES)

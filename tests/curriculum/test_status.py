@@ -25,8 +25,8 @@ from terminal import on_a_terminal
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.metrics import Lines, Training, last_line
-from curriculum.project import Project
-from curriculum.scaffold import init
+from curriculum.config.init import init
+from curriculum.config.project import Project
 from curriculum.standing import standing
 from curriculum.view.status import standing_view
 

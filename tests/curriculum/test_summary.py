@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from curriculum import planpicture, summary
-from curriculum.models import CATALOGUE
+from curriculum.config.model_catalogue import CATALOGUE
+from curriculum.config.project import Project
 from curriculum.planner import compile_curriculum
-from curriculum.project import Project
 from curriculum.view import plots
 from runner.model import ModelConfig, parameter_count
 

@@ -15,9 +15,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from curriculum import yamlfile
+from curriculum.config import yaml as config_yaml
+from curriculum.config.yaml import Document, read
 from curriculum.errors import ConfigError
-from curriculum.yamlfile import Document, read
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted([*ROOT.glob("stages/*.yaml"), *ROOT.glob("mixtures/*.yaml"), *ROOT.glob("*.yaml")])
@@ -328,37 +328,37 @@ def test_a_file_beyond_the_limit_is_refused_before_it_is_parsed(tmp_path: Path) 
     path = tmp_path / "big.yaml"
     path.write_bytes(b"a: 1\n" + b"#" * MEBIBYTE)
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
-        yamlfile.load(path, root=tmp_path)
+        config_yaml.load(path, root=tmp_path)
     path.write_bytes(b"a: 1\n" + b"#" * (MEBIBYTE - 5))
-    assert yamlfile.load(path, root=tmp_path).value == {"a": 1}
+    assert config_yaml.load(path, root=tmp_path).value == {"a": 1}
 
 
 def test_a_file_is_named_as_seen_from_the_project(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
     path = tmp_path / "stages" / "a.yaml"
     path.write_text("x: 1")
-    assert str(yamlfile.load(path, root=tmp_path).place(("x",))) == "stages/a.yaml:1:4"
+    assert str(config_yaml.load(path, root=tmp_path).place(("x",))) == "stages/a.yaml:1:4"
 
 
 def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")  # opening it would wait for ever
     for name, what in (("missing.yaml", "No such file"), (".", "not a file"), ("pipe.yaml", "not a file")):
         with pytest.raises(ConfigError, match=what):
-            yamlfile.load(tmp_path / name, root=tmp_path)
+            config_yaml.load(tmp_path / name, root=tmp_path)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_file_is_read_in_milliseconds(path: Path) -> None:
-    yamlfile.load(path, root=ROOT)
+    config_yaml.load(path, root=ROOT)
     begun = time.process_time()
-    yamlfile.load(path, root=ROOT)
+    config_yaml.load(path, root=ROOT)
     assert time.process_time() - begun < 0.05
 
 
 def test_both_of_pyyaml_s_parsers_give_the_same_values_and_places(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [NESTED.encode(), *(path.read_bytes() for path in SHIPPED)]
     before = [read(text, "f.yaml") for text in texts]
-    monkeypatch.setattr(yamlfile, "_Loader", yaml.SafeLoader)
+    monkeypatch.setattr(config_yaml, "_Loader", yaml.SafeLoader)
     assert [read(text, "f.yaml") for text in texts] == before
 
 

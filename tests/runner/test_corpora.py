@@ -18,11 +18,11 @@ import pytest
 import tokenizers
 
 import runner.readers
+from curriculum.config.project import Project
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from curriculum.project import Project
 from runner.prepare import prepare, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

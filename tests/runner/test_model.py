@@ -13,7 +13,7 @@ from small import CONFIG, NUMBERS, build
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from curriculum import summary
-from curriculum.models import CATALOGUE
+from curriculum.config.model_catalogue import CATALOGUE
 from runner import attention, optim
 from runner.loss import next_token_loss
 from runner.model import (

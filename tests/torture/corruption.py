@@ -13,11 +13,11 @@ import numpy as np
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, evaluations, ledger
+from curriculum.config.project import Project
 from curriculum.data.dataset import Dataset
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError
 from curriculum.plan.stage import StagePlan
-from curriculum.project import Project
 from curriculum.verify import verify
 from tests.torture import world
 from tests.torture.figures import Case, Tally, figure

@@ -131,14 +131,14 @@ DEFECTS = (
     ),
     Defect(
         "tags are passed over",
-        "curriculum.yamlfile",
+        "curriculum.config.yaml",
         "        if event.tag is not None:\n",
         "        if False:\n",
         "R10",
     ),
     Defect(
         "a key may stand twice, the last one counts",
-        "curriculum.yamlfile",
+        "curriculum.config.yaml",
         "        if key in mapping:\n",
         "        if False:\n",
         "R11",

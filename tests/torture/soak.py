@@ -13,9 +13,9 @@ from typing import Any
 
 from curriculum import orchestrator
 from curriculum.artifacts import checkpoints
+from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 from curriculum.launchers import local
-from curriculum.project import Project
 from curriculum.verify import verify
 from tests.torture import corruption, kills, world
 from tests.torture.disk import FAULTS, Disk, NthFails, NthIsShort

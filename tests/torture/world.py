@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import attempts, corpora, orchestrator, supervisor
+from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 from curriculum.launchers import local
 from curriculum.planner import Compiled
-from curriculum.project import Project
 from tests.conftest import write_small_project
 from tests.torture import small
 

@@ -8,9 +8,7 @@ from curriculum.artifacts.huggingface.digests import digest as digest
 from curriculum.artifacts.huggingface.digests import known_sums as known_sums
 from curriculum.artifacts.huggingface.digests import remember_sums as remember_sums
 from curriculum.artifacts.huggingface.digests import stamp as stamp
-from curriculum.artifacts.huggingface.directory import PREFIX as PREFIX
 from curriculum.artifacts.huggingface.directory import Directory as Directory
-from curriculum.artifacts.huggingface.directory import directory_of as directory_of
 from curriculum.artifacts.huggingface.directory import read as read
 from curriculum.artifacts.huggingface.directory import shapes as shapes
 from curriculum.artifacts.huggingface.files import BYTES as BYTES
@@ -20,3 +18,5 @@ from curriculum.artifacts.huggingface.files import README as README
 from curriculum.artifacts.huggingface.files import SOURCE as SOURCE
 from curriculum.artifacts.huggingface.files import TOKENIZER as TOKENIZER
 from curriculum.artifacts.huggingface.files import WEIGHTS as WEIGHTS
+from curriculum.config.layout import PREFIX as PREFIX
+from curriculum.config.layout import directory_of as directory_of

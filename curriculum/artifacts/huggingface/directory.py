@@ -27,7 +27,6 @@ from curriculum.artifacts.huggingface.files import (
 )
 from curriculum.errors import DataError
 
-PREFIX = "hf:"
 LARGEST_NUMBER = 2**31 - 1
 LLAMA_3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 NOT_WEIGHTS = ".rotary_emb.inv_freq"
@@ -99,11 +98,6 @@ def shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     if not model["tie_word_embeddings"]:
         named["lm_head.weight"] = (model["vocab_size"], hidden)
     return named
-
-
-def directory_of(root: Path, text: str) -> Path:
-    """The directory that `hf:DIR` names, from the project's folder or absolute."""
-    return root / text.removeprefix(PREFIX).strip()
 
 
 def read(folder: Path) -> Directory:

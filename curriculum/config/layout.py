@@ -27,3 +27,11 @@ def files(root: Path, folder: str, name: str) -> list[Path]:
 
 def _files(folder: Path, pattern: str) -> list[Path]:
     return sorted([*folder.glob(pattern), *folder.glob(f"*/{pattern}")])
+
+
+PREFIX = "hf:"
+
+
+def directory_of(root: Path, text: str) -> Path:
+    """The directory that `hf:DIR` names, from the project's folder or absolute."""
+    return root / text.removeprefix(PREFIX).strip()

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from curriculum import fs, layout, starter
+from curriculum import fs
+from curriculum.config import json_schema, layout, starter
 from curriculum.errors import ConfigError, NotFound
-from curriculum.schema import jsonschema
 
 ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
 IGNORE = ".gitignore"
@@ -41,7 +41,7 @@ def init_for(folder: Path, texts: Sequence[str]) -> tuple[list[Path], list[start
         f"{part}/README.md": (shipped() / part / "README.md").read_bytes() for part in ("stages", "mixtures")
     }
     for path, text in starter.files(sources).items():
-        contents[path] = f"{jsonschema.modeline(path)}\n{text}".encode()
+        contents[path] = f"{json_schema.modeline(path)}\n{text}".encode()
     return _write(folder, contents), sources
 
 
@@ -53,7 +53,7 @@ def write_schemas(project: Path) -> list[Path]:
             hint=f"without `--schema`, `curriculum init {project}` writes a whole one there",
         )
     written = []
-    for name, text in jsonschema.texts().items():
+    for name, text in json_schema.texts().items():
         fs.make_directory((project / name).parent)
         fs.write_bytes(project / name, text.encode(), replace=True)
         written.append(project / name)
@@ -62,7 +62,7 @@ def write_schemas(project: Path) -> list[Path]:
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     """Write a project's files, its schemas and what git is to leave out; refuse before the first is written."""
-    _check_room(folder, [*contents, *jsonschema.texts()])
+    _check_room(folder, [*contents, *json_schema.texts()])
     try:
         fs.make_directory(folder)
     except OSError as error:

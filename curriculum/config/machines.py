@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
-from curriculum.schema.entry import (
+from curriculum.config.entry import (
     Entry,
     Flag,
     FlagOrAuto,
@@ -17,7 +17,7 @@ from curriculum.schema.entry import (
     Texts,
     Throughput,
 )
-from curriculum.schema.fields import Refusal
+from curriculum.config.fields import Refusal
 
 
 class ProfileEntry(Entry):

@@ -9,10 +9,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from curriculum.artifacts.huggingface import PREFIX
-from curriculum.errors import did_you_mean
-from curriculum.models import CATALOGUE
-from curriculum.schema import fields
-from curriculum.schema.entry import (
+from curriculum.config import fields
+from curriculum.config.entry import (
     Batch,
     Betas,
     Count,
@@ -33,7 +31,9 @@ from curriculum.schema.entry import (
     exactly_one,
     lacks,
 )
-from curriculum.schema.fields import Refusal
+from curriculum.config.fields import Refusal
+from curriculum.config.model_catalogue import CATALOGUE
+from curriculum.errors import did_you_mean
 from curriculum.units import Length
 
 

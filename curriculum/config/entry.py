@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
 
+from curriculum.config import fields
+from curriculum.config.fields import LARGEST_COUNT, LARGEST_SIZE, BatchScale, Refusal
+from curriculum.config.yaml import Document, KeyPath
 from curriculum.errors import ConfigError, Place, did_you_mean
-from curriculum.schema import fields
-from curriculum.schema.fields import LARGEST_COUNT, LARGEST_SIZE, BatchScale, Refusal
 from curriculum.units import Length
-from curriculum.yamlfile import Document, KeyPath
 
 File = TypeVar("File", bound=BaseModel)
 

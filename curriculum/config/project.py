@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from curriculum import layout, schema, yamlfile
+from curriculum import config
+from curriculum.config import layout, yaml
+from curriculum.config.yaml import Document
 from curriculum.errors import ConfigError, NotFound, did_you_mean
-from curriculum.yamlfile import Document
 
 REHEARSAL = "rehearsal"
 LONGEST_NAME = 100  # characters of the names in a file's; most file systems take 255 bytes in all
@@ -20,8 +21,8 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self._curricula: dict[str, tuple[schema.CurriculumFile, Document]] = {}
-        self._mixtures: dict[str, tuple[schema.MixtureFile, Document]] = {}
+        self._curricula: dict[str, tuple[config.CurriculumFile, Document]] = {}
+        self._mixtures: dict[str, tuple[config.MixtureFile, Document]] = {}
         self._drafts: dict[str, str] = {}
 
     @staticmethod
@@ -42,7 +43,7 @@ class Project:
         project._drafts = {**self._drafts, name: text}
         return project
 
-    def with_curriculum(self, name: str, file: schema.CurriculumFile, document: Document) -> Project:
+    def with_curriculum(self, name: str, file: config.CurriculumFile, document: Document) -> Project:
         """The same project with `file` in the place of `stages/<name>.yaml`."""
         other = Project(self.root)
         other._curricula[name] = (file, document)
@@ -86,7 +87,7 @@ class Project:
 
     def check_is_new(self, name: str) -> None:
         """Refuse a name that no new curriculum can have."""
-        if not schema.is_name(name):
+        if not config.is_name(name):
             raise NotFound(
                 f"`{name}` cannot be the name of a curriculum",
                 hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
@@ -112,18 +113,18 @@ class Project:
         paths = layout.files(self.root, "stages", name)
         return bool(paths) and paths[0].parent.parent != self.root
 
-    def curriculum(self, name: str) -> tuple[schema.CurriculumFile, Document]:
+    def curriculum(self, name: str) -> tuple[config.CurriculumFile, Document]:
         """`stages/<name>.yaml`, checked."""
         if name not in self._curricula:
             document = self._load("stages", name, "curriculum")
-            self._curricula[name] = (schema.validate(schema.CurriculumFile, document), document)
+            self._curricula[name] = (config.validate(config.CurriculumFile, document), document)
         return self._curricula[name]
 
-    def mixture(self, name: str) -> tuple[schema.MixtureFile, Document]:
+    def mixture(self, name: str) -> tuple[config.MixtureFile, Document]:
         """`mixtures/<name>.yaml`, checked."""
         if name not in self._mixtures:
             document = self._load("mixtures", name, "mixture")
-            self._mixtures[name] = (schema.validate(schema.MixtureFile, document), document)
+            self._mixtures[name] = (config.validate(config.MixtureFile, document), document)
         return self._mixtures[name]
 
     @cached_property
@@ -131,24 +132,24 @@ class Project:
         return self._root_file("sources.yaml")
 
     @cached_property
-    def sources(self) -> schema.SourcesFile:
-        return schema.validate(schema.SourcesFile, self.sources_document)
+    def sources(self) -> config.SourcesFile:
+        return config.validate(config.SourcesFile, self.sources_document)
 
     @cached_property
     def sizes_document(self) -> Document:
         return self._root_file("sizes.yaml")
 
     @cached_property
-    def sizes(self) -> schema.SizesFile:
-        return schema.validate(schema.SizesFile, self.sizes_document)
+    def sizes(self) -> config.SizesFile:
+        return config.validate(config.SizesFile, self.sizes_document)
 
     @cached_property
     def machines_document(self) -> Document:
         return self._root_file("machines.yaml")
 
     @cached_property
-    def machines(self) -> schema.MachinesFile:
-        return schema.validate(schema.MachinesFile, self.machines_document)
+    def machines(self) -> config.MachinesFile:
+        return config.validate(config.MachinesFile, self.machines_document)
 
     @cached_property
     def default_size(self) -> str:
@@ -173,25 +174,25 @@ class Project:
             unsaid = False
         return ("" if unsaid else f" --size {size}") + ("" if machine == LOCAL else f" --machine {machine}")
 
-    def size(self, name: str) -> schema.SizeEntry:
+    def size(self, name: str) -> config.SizeEntry:
         if name not in self.sizes.root:
             raise NotFound(f"unknown size `{name}`", hint=did_you_mean(name, self.sizes.root))
         return self.sizes.root[name]
 
-    def machine(self, name: str) -> schema.MachineEntry:
+    def machine(self, name: str) -> config.MachineEntry:
         if name not in self.machines.root:
             raise NotFound(f"unknown machine `{name}`", hint=did_you_mean(name, self.machines.root))
         return self.machines.root[name]
 
     def _load(self, folder: str, name: str, noun: str) -> Document:
-        if not schema.is_name(name):
+        if not config.is_name(name):
             raise NotFound(
                 f"`{name}` cannot be the name of a {noun}",
                 hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
             )
         if folder == "stages" and name in self._drafts:
             file = f"in the file that would be written, stages/{name}.yaml"
-            return yamlfile.read(self._drafts[name].encode(), file)
+            return yaml.read(self._drafts[name].encode(), file)
         paths = layout.files(self.root, folder, name)
         if not paths:
             raise NotFound(
@@ -204,7 +205,7 @@ class Project:
                 f"two files bear the name `{name}`: {both}",
                 hint=f"a {noun} is called by its name alone: rename one",
             )
-        return yamlfile.load(paths[0], root=self.root)
+        return yaml.load(paths[0], root=self.root)
 
     def _root_file(self, name: str) -> Document:
         path = self.root / name
@@ -212,4 +213,4 @@ class Project:
             raise ConfigError(
                 f"`{name}` is missing from the project {self.root}", hint="`curriculum init DIR` shows one"
             )
-        return yamlfile.load(path, root=self.root)
+        return yaml.load(path, root=self.root)

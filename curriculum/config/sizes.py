@@ -4,8 +4,8 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
-from curriculum.schema.entry import BatchScaling, Entry, Name, Rate, RateOrNone, Scale, Size, Span, Text
-from curriculum.schema.stages import ModelOverride, min_below_max
+from curriculum.config.entry import BatchScaling, Entry, Name, Rate, RateOrNone, Scale, Size, Span, Text
+from curriculum.config.stages import ModelOverride, min_below_max
 
 
 class SizeRates(Entry):

@@ -5,8 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from curriculum.errors import did_you_mean
-from curriculum.schema.entry import (
+from curriculum.config.entry import (
     Count,
     Entry,
     Flag,
@@ -20,7 +19,8 @@ from curriculum.schema.entry import (
     Values,
     exactly_one,
 )
-from curriculum.schema.fields import Refusal
+from curriculum.config.fields import Refusal
+from curriculum.errors import did_you_mean
 
 
 class TokenizerEntry(Entry):

@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from curriculum.schema.entry import Entry
-from curriculum.schema.machines import MachinesFile
-from curriculum.schema.sizes import SizesFile
-from curriculum.schema.sources import SourcesFile
-from curriculum.schema.stages import CurriculumFile, MixtureFile
+from curriculum.config.entry import Entry
+from curriculum.config.machines import MachinesFile
+from curriculum.config.sizes import SizesFile
+from curriculum.config.sources import SourcesFile
+from curriculum.config.stages import CurriculumFile, MixtureFile
 from curriculum.units import Length
 
 FOLDER: Final = ".schema"
