@@ -11,9 +11,9 @@ import numpy as np
 
 from bench.measure import Row, arguments, goal, in_turns, machine, process, save, show, table
 from bench.projects import V11_STEPS, project
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import compile_curriculum
 
 # What a training process does once its imports are up: read the plan, draw the step's windows.
 COLD = """

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from curriculum import config, fs
 from curriculum.artifacts import jobs
+from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 from curriculum.launchers import local
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.supervisor import Launch, StopRequested, supervise
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import Busy, Drift
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled
 from curriculum.ran import Departure, departures, told
 from curriculum.runs import LOCK, PLAN, SUPERVISED, address_at, stage_folder
 from curriculum.units import show_exact

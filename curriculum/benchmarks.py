@@ -17,8 +17,8 @@ from curriculum import runs
 from curriculum.artifacts.benchmarks import Score, plain, records, scores
 from curriculum.bootstrap import Estimate, paired
 from curriculum.compare import Comparison, Point, point_at
+from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
-from curriculum.planner import Compiled
 
 Z95 = 1.959963984540054
 

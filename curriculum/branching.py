@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from curriculum import corpora, fs, ran, runs
+from curriculum import fs, ran, runs
 from curriculum.artifacts import checkpoints
+from curriculum.compiler import prepared_text
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.lineage import Address, LineageStage, lineage, stages_to
 from curriculum.config import json_schema
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
-from curriculum.lineage import Address, Leg, legs_to, lineage
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.units import Length, parse_length
 
 
@@ -54,9 +55,9 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     """
     project.check_is_new(name)
     text = draft(project, address, name, change)
-    compiled, texts = corpora.compile_with_texts(project.drafting(name, text), name, size)
+    compiled, texts = prepared_text.compile_with_texts(project.drafting(name, text), name, size)
     parent, departed = ran.as_trained(
-        project, corpora.compile_with_texts(project, address.curriculum, size)[0]
+        project, prepared_text.compile_with_texts(project, address.curriculum, size)[0]
     )
     own = next(stage for stage in compiled.stages if stage.setting.curriculum == name)
     assert own.parent is not None
@@ -89,7 +90,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
 
 def draft(project: Project, address: Address, name: str, change: Change) -> str:
     """The stage file of a branch: the stages that its parent has left, with what is changed."""
-    before = legs_to(project, address)
+    before = stages_to(project, address)
     left = _stages_left(lineage(project, address.curriculum), before)
     base = before[-1].setting
     until = _position(change.until) if change.until is not None else None
@@ -139,18 +140,18 @@ def _position(text: str) -> Length:
     return position
 
 
-def _stages_left(whole: tuple[Leg, ...], before: tuple[Leg, ...]) -> list[Leg]:
+def _stages_left(whole: tuple[LineageStage, ...], before: tuple[LineageStage, ...]) -> list[LineageStage]:
     """The legs of `whole` that lie after the point where `before` ends, the cut one first."""
     last = before[-1]
     begin = len(before) if last.cut is None else len(before) - 1
     return list(whole[begin:])
 
 
-def _end(leg: Leg) -> int:
+def _end(leg: LineageStage) -> int:
     return leg.cut if leg.cut is not None else leg.setting.until
 
 
-def _entries(project: Project, left: list[Leg], *, cut: bool) -> list[dict[str, Any]]:
+def _entries(project: Project, left: list[LineageStage], *, cut: bool) -> list[dict[str, Any]]:
     """The stages left, as their files state them; a `cut` first one has nothing left to say but its end."""
     entries: list[dict[str, Any]] = []
     names: set[str] = set()

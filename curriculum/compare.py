@@ -16,11 +16,11 @@ import numpy as np
 from curriculum import runs
 from curriculum.artifacts import checkpoints, evaluations, ledger
 from curriculum.bootstrap import Estimate, paired
+from curriculum.compiler import compile
+from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 from curriculum.errors import Drift, NotFound, did_you_mean
 from curriculum.plan.diff import compare as diff_compare
-from curriculum.plan.diff import timeline
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.ran import Departure, departures
 
 
@@ -162,7 +162,7 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
         rows=tuple(_rows(lineages, trunk, stages, measured.keys() | _kept(project, lineages), measured)),
         measured=measured,
         partings=tuple(
-            diff_compare.compare(timeline.spans(lineages[base].stages), timeline.spans(compiled.stages))
+            diff_compare.compare(compile.spans(lineages[base].stages), compile.spans(compiled.stages))
             for compiled in lineages
         ),
         tokens=tuple(tokens_read(project, compiled, since=at) for compiled in lineages),

@@ -8,18 +8,18 @@ from typing import Any
 
 from curriculum import config, remedy, runs
 from curriculum.artifacts import checkpoints
+from curriculum.compiler.compile import Compiled
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.corpora import Texts
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
-from curriculum.planner import Compiled
 from curriculum.whereabouts import Place, Shared, shared_stages, tokens_of_shards, windows_of
 
 
 def shard(
     project: Project,
     compiled: Sequence[Compiled],
-    texts: Texts,
+    texts: PreparedText,
     source: str,
     number: int,
     machine: config.MachineEntry,
@@ -79,7 +79,7 @@ def _edit(
     project: Project,
     lineage: Compiled,
     rows: dict[str, dict[str, Any]],
-    texts: Texts,
+    texts: PreparedText,
     source: str,
     number: int,
 ) -> dict[str, Any] | None:
@@ -114,7 +114,7 @@ def _stage(
     project: Project,
     compiled: Compiled,
     shared: Shared,
-    texts: Texts,
+    texts: PreparedText,
     source: str,
     number: int,
     exact: bool,

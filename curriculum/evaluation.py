@@ -10,11 +10,11 @@ from curriculum import runs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt, job_machine
 from curriculum.compare import Comparison, Point
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.corpora import Texts
 from curriculum.errors import RunFailed
 from curriculum.launchers import local
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.supervisor import StopRequested
 
 
@@ -61,7 +61,7 @@ class Filled:
     left: tuple[str, ...]
 
 
-def fill(request: Run, comparison: Comparison, texts: Sequence[Texts], stop: StopRequested) -> Filled:
+def fill(request: Run, comparison: Comparison, texts: Sequence[PreparedText], stop: StopRequested) -> Filled:
     """Measure every gap that a kept checkpoint and prepared text allow, a process for each checkpoint.
 
     Safe to stop and to start again: each set is written as soon as it is measured.
@@ -110,7 +110,9 @@ def _no_checkpoint(project: Project, compiled: Compiled, gap: Gap) -> str:
     return "no checkpoint is kept there"
 
 
-def _held_out_text(comparison: Comparison, texts: Sequence[Texts], gap: Gap, source: str) -> Path | None:
+def _held_out_text(
+    comparison: Comparison, texts: Sequence[PreparedText], gap: Gap, source: str
+) -> Path | None:
     """The folder of the prepared text that some variant reads as `source`, if this point's model can read it."""
     wanted = gap.stage.plan
     for compiled, text in zip(comparison.lineages, texts, strict=True):

@@ -10,14 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from curriculum import corpora, fs, imports, modelcard, runs
+from curriculum import fs, modelcard, runs
 from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
+from curriculum.compiler import imported_models, prepared_text, tokenizers
+from curriculum.compiler.compile import Compiled, compile_stages
+from curriculum.compiler.lineage import Address, lineage, stages_to
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
-from curriculum.lineage import Address, legs_to, lineage
-from curriculum.planner import Compiled, compile_legs
 from curriculum.supervisor import StopRequested
 from curriculum.units import show_count
 
@@ -30,7 +31,7 @@ class Found:
 
     address: Address
     compiled: Compiled
-    texts: corpora.Texts
+    texts: prepared_text.PreparedText
     checkpoint: Path
     state: Mapping[str, Any]
     imported: Path | None
@@ -44,11 +45,11 @@ class Found:
 def find(project: Project, address: Address, size: str, asking: str = "export {} --to DIR") -> Found:
     """The checkpoint at `address`. CheckpointError naming the nearest when there is none (`asking` is the command
     that would take it); Drift when the files now describe another history than that which led to it."""
-    whole, texts = corpora.compile_with_texts(project, address.curriculum, size)
+    whole, texts = prepared_text.compile_with_texts(project, address.curriculum, size)
     at_zero = address.position == 0 and address.stage is None
-    legs = lineage(project, address.curriculum)[:1] if at_zero else legs_to(project, address)
+    legs = lineage(project, address.curriculum)[:1] if at_zero else stages_to(project, address)
     tokenizer = texts.loaded_tokenizer
-    compiled = compile_legs(
+    compiled = compile_stages(
         project,
         address.curriculum,
         legs,
@@ -60,7 +61,7 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
     first, last = compiled.stages[0], compiled.stages[-1]
     imported = None
     if first.setting.imported is not None and first.plan.parent is not None:
-        imported = imports.checkpoint(project, first.plan.parent.fingerprint)
+        imported = imported_models.checkpoint(project, first.plan.parent.fingerprint)
         if not (imported / checkpoints.MANIFEST).is_file():
             raise CheckpointError(
                 f"`{first.setting.tokenizer}` is not imported, or was changed since",
@@ -190,7 +191,7 @@ def export_job(project: Project, found: Found, to: Path, dtype: str) -> jobs.Exp
             del copies[huggingface.CONFIG]
             texts[huggingface.CONFIG] = _json(huggingface.with_dtype(origin["config"], wanted))
     else:
-        source = corpora.tokenizer_file(project, found.compiled.tokenizer)
+        source = tokenizers.tokenizer_file(project, found.compiled.tokenizer)
         copies[huggingface.TOKENIZER] = str(source)
         texts[huggingface.CONFIG] = _json(huggingface.config_of(plan.model, dtype=wanted, eos=eos, bos=bos))
         texts["generation_config.json"] = _json(

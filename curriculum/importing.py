@@ -13,11 +13,11 @@ from typing import Any
 
 from curriculum import config, fs
 from curriculum.artifacts import huggingface
+from curriculum.compiler.lineage import lineage
 from curriculum.config import json_schema
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
-from curriculum.lineage import lineage
 from curriculum.units import Length, parse_count
 
 BATCH_TOKENS = 1 << 20

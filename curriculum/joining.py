@@ -9,8 +9,8 @@ from pathlib import Path
 from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run
+from curriculum.compiler.compile import Compiled
 from curriculum.launchers import Launcher, local, nodes
-from curriculum.planner import Compiled
 from curriculum.runs import is_finished, stage_folder
 from curriculum.supervisor import StopRequested
 

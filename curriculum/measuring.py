@@ -12,11 +12,11 @@ from pathlib import Path
 from curriculum import exports, fs, harness, runs
 from curriculum.artifacts import benchmarks, checkpoints, jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
-from curriculum.cadence import task_positions
+from curriculum.compiler.cadence import task_positions
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.lineage import Address
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
-from curriculum.lineage import Address
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.supervisor import StopRequested
 
 TASKS = "tasks"

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import results
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.cost import parameters
+from curriculum.compiler.prepared_text import PreparedText
+from curriculum.compiler.summary import stage_summary
 from curriculum.config.project import Project
-from curriculum.corpora import Texts
-from curriculum.planner import Compiled, CompiledStage
-from curriculum.summary import parameters, stage_summary
 from curriculum.units import show_count, show_exact
 
 
@@ -33,7 +34,7 @@ class Identity:
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
-def card(project: Project, compiled: Compiled, texts: Texts, identity: Identity) -> str:
+def card(project: Project, compiled: Compiled, texts: PreparedText, identity: Identity) -> str:
     """README.md for the weights at the end of `compiled`, a lineage cut where the export was taken."""
     trained = compiled.stages if identity.position > 0 else ()
     parts = [
@@ -168,7 +169,7 @@ def _losses(project: Project, compiled: Compiled, trained: Sequence[CompiledStag
     return "\n".join(["## Held-out loss (nats a token)", "", *table])
 
 
-def _sources(compiled: Compiled, texts: Texts, trained: Sequence[CompiledStage]) -> str:
+def _sources(compiled: Compiled, texts: PreparedText, trained: Sequence[CompiledStage]) -> str:
     read = {name for stage in trained for name in stage_summary(stage)["sources"]}
     if not read:
         return ""

@@ -14,12 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from curriculum import corpora, fs, ran, results, runs, summary, trace, whereabouts
+from curriculum import fs, ran, results, runs, trace, whereabouts
 from curriculum.analysis import diff_sides
+from curriculum.compiler import prepared_text, summary
+from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.diff.compare import Comparison, compare
-from curriculum.planner import Compiled
 from curriculum.standing import standing
 
 Row: TypeAlias = dict[str, Any]
@@ -43,7 +44,7 @@ class ProjectTables:
     def plan(self, curriculum: str, size: str | None = None, machine: str = "local") -> PlanTables:
         """A curriculum, compiled with whatever text is prepared so far."""
         project = self._project
-        compiled, texts = corpora.compile_with_texts(project, curriculum, size or project.default_size)
+        compiled, texts = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
         return PlanTables(
             project, compiled, texts, summary.summarise(compiled, machine, project.machine(machine))
         )
@@ -68,7 +69,7 @@ class ProjectTables:
     def metrics(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every logged step of the lineage that was trained, root first; `loss/SOURCE` in columns."""
         project = self._project
-        compiled, _ = corpora.compile_with_texts(project, curriculum, size or project.default_size)
+        compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
         rows = []
         for stage in compiled.stages:
             path = runs.stage_folder(project, compiled, stage) / "metrics.jsonl"
@@ -80,7 +81,7 @@ class ProjectTables:
     def evaluations(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every held-out loss measured along the lineage, by source and position."""
         project = self._project
-        compiled, _ = corpora.compile_with_texts(project, curriculum, size or project.default_size)
+        compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
         curves = results.curves(project, compiled)
         return [
             {"curriculum": curriculum, "source": source, "position": position, "loss": loss}
@@ -117,7 +118,9 @@ class PlanTables:
     What a step reads is answered by the plans that trained it, also where the files were edited since, with a warning.
     """
 
-    def __init__(self, project: Project, compiled: Compiled, texts: corpora.Texts, told: Row) -> None:
+    def __init__(
+        self, project: Project, compiled: Compiled, texts: prepared_text.PreparedText, told: Row
+    ) -> None:
         self._project = project
         self.compiled = compiled
         self.summary = told

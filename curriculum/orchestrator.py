@@ -18,15 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curriculum import corpora, fs, joining, measuring, queued, submission, taskjobs
+from curriculum import fs, joining, measuring, queued, submission, taskjobs
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
 from curriculum.begun import check_begun
+from curriculum.compiler import prepared_text
+from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.config.project import Project
 from curriculum.errors import PlanError, RunFailed
 from curriculum.launchers import Launcher, local, nodes, slurm
 from curriculum.plan.ranks import share_of_rank
-from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 from curriculum.preparation import prepare
 from curriculum.runs import (
     LOCK,
@@ -62,7 +63,7 @@ def run(request: Run) -> Result:
     """Bring every stage of the lineage to its end, each as a process of its own."""
     project = request.project
     # Faulty files, and a machine that does not fit them, are refused before any process starts.
-    declared, _ = corpora.compile_with_texts(project, request.curriculum, request.size)
+    declared, _ = prepared_text.compile_with_texts(project, request.curriculum, request.size)
     check_machine(request, declared)
     if request.node_rank:
         with stop_on_signals() as stop:
@@ -183,7 +184,11 @@ def launcher_for(request: Run) -> Launcher:
 
 
 def _train(
-    request: Run, compiled: Compiled, stage: CompiledStage, texts: corpora.Texts, stop: StopRequested
+    request: Run,
+    compiled: Compiled,
+    stage: CompiledStage,
+    texts: prepared_text.PreparedText,
+    stop: StopRequested,
 ) -> Mapping[str, Any]:
     folder = stage_folder(request.project, compiled, stage)
     parent = ready(request, compiled, stage)

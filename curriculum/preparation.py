@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from curriculum import corpora, imports
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
+from curriculum.compiler import imported_models, prepared_text, tokenizers
+from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean
-from curriculum.planner import Compiled, compile_curriculum
 from curriculum.supervisor import StopRequested
 
 
@@ -23,7 +23,7 @@ def prepare(
     append: bool = False,
     with_tokenizer: Callable[[Compiled], None] = lambda compiled: None,
     elsewhere: Callable[[PrepareRequest], object] | None = None,
-) -> corpora.Texts | None:
+) -> prepared_text.PreparedText | None:
     """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop.
 
     A tokenizer that had to be trained first is shown to `with_tokenizer`, which may refuse it, before any text is
@@ -33,30 +33,30 @@ def prepare(
     project = request.project
     compiled = compile_curriculum(project, request.curriculum, request.size)
     attempts = project.data / "attempts"
-    texts = corpora.Texts(project, compiled)
+    texts = prepared_text.PreparedText(project, compiled)
     if only is not None and only not in {*compiled.sources, *texts.datasets()}:
         raise NotFound(
             f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
             hint=did_you_mean(only, {*compiled.sources, *texts.datasets()}),
         )
-    corpora.check_folders(texts)
-    corpora.check_installed(texts)
+    prepared_text.check_folders(texts)
+    prepared_text.check_installed(texts)
     directory = compiled.stages[0].setting.imported
-    if directory is not None and only is None and not imports.is_there(project, directory):
+    if directory is not None and only is None and not imported_models.is_there(project, directory):
         import_job = jobs.ImportJob(
             attempt_folder=str(fresh_attempt(attempts)),
             source=str(directory.folder),
-            imported=str(imports.root(project)),
-            memory=str(imports.memory(project)),
+            imported=str(imported_models.root(project)),
+            memory=str(imported_models.memory(project)),
         )
         if not _carry_out(request, import_job, f"the import of {directory.folder.name}", None, stop):
             return None
-    tokenizer = corpora.tokenizer_request(project, compiled.tokenizer)
+    tokenizer = tokenizers.tokenizer_request(project, compiled.tokenizer)
     if tokenizer is not None:
         job = jobs.TokenizerJob(attempt_folder=str(fresh_attempt(attempts)), request=tokenizer)
         if not _carry_out(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
             return None
-        with_tokenizer(corpora.compile_with_texts(project, request.curriculum, request.size)[0])
+        with_tokenizer(prepared_text.compile_with_texts(project, request.curriculum, request.size)[0])
     missing = texts.missing(only)
     chosen = {c.dataset for n, c in compiled.sources.items() if only in (None, n, c.dataset)}
     for dataset in [*missing, *(sorted(chosen - set(missing)) if append else ())]:
@@ -73,7 +73,7 @@ def prepare(
         prepare_job = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=asked)
         if not _carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
             return None
-    return corpora.Texts(project, compiled)  # one that has seen what was just prepared
+    return prepared_text.PreparedText(project, compiled)  # one that has seen what was just prepared
 
 
 def _carry_out(
@@ -83,7 +83,7 @@ def _carry_out(
     try:
         return carry_out(request, job, what, progress, stop, processes)
     except RunFailed as error:
-        place = corpora.sources_place(request.project, error.entry)
+        place = prepared_text.sources_place(request.project, error.entry)
         if place is None:
             raise
         raise RunFailed(error.what, place=place, hint=error.hint) from None

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from curriculum import runs
 from curriculum.artifacts import checkpoints
+from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 from curriculum.errors import Place, PlanError
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.units import show_exact
 
 if TYPE_CHECKING:

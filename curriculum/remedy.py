@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from curriculum import branching
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.lineage import Address
 from curriculum.config.project import Project
-from curriculum.lineage import Address
 from curriculum.plan import lookup
-from curriculum.planner import Compiled, CompiledStage
 
 MOST_SKIPS: Final = 40
 """Entries of `skip:` that a person can still read; with more steps to skip the shard is left out instead."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from curriculum.artifacts.evaluations import evaluations
+from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
-from curriculum.planner import Compiled
 
 
 def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, float]]]:

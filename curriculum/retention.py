@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import corpora, measuring, runs
+from curriculum import measuring, runs
 from curriculum.artifacts import checkpoints
+from curriculum.compiler import prepared_text
+from curriculum.compiler.lineage import lineage
 from curriculum.config import layout
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
-from curriculum.lineage import lineage
 from curriculum.plan.stage import StagePlan
 
 
@@ -165,7 +166,7 @@ def _claims(
                 hint="mend that file first, or move it out of stages/ if nobody needs it",
             ) from None
         try:
-            compiled, _ = corpora.compile_with_texts(project, name, size)
+            compiled, _ = prepared_text.compile_with_texts(project, name, size)
         except CurriculumError:  # not to be planned at this size now, but it may be later
             for leg in legs:
                 if leg.setting.curriculum != name:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from curriculum import config, imports
+from curriculum import config
 from curriculum.artifacts import checkpoints, timing
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.lineage import Address, Setting
 from curriculum.config.machines import SlurmEntry
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError
-from curriculum.lineage import Address, Setting
-from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, CompiledStage
+from curriculum.plan.stage import OPEN, StagePlan
 
 PLAN = "plan.json"
 DONE = "DONE"
@@ -53,7 +53,7 @@ def _with_text_of(stage: CompiledStage, ran: StagePlan, asked: Mapping[str, Stag
         return plan
     if before is not None and before.name in asked:
         history = asked[before.name].history(before.stop)
-    elif ran.parent is not None and (before is not None or plan.parent.fingerprint == imports.OPEN):
+    elif ran.parent is not None and (before is not None or plan.parent.fingerprint == OPEN):
         history = ran.parent.fingerprint  # nothing is left of what it grew from, or nothing is read yet
     else:
         return plan

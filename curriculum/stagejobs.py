@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import corpora, fs, imports
+from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.attempts import Run, job_machine
-from curriculum.planner import Compiled, CompiledStage, kept_positions
+from curriculum.compiler import imported_models, prepared_text
+from curriculum.compiler.compile import Compiled, CompiledStage, kept_positions
 from curriculum.runs import PLAN, checkpoint_at, stage_folder
 
 
@@ -26,7 +27,7 @@ def ready(request: Run, compiled: Compiled, stage: CompiledStage) -> Path | None
     if stage.parent is None:
         if stage.plan.parent is None:
             return None
-        return imports.checkpoint(project, stage.plan.parent.fingerprint)
+        return imported_models.checkpoint(project, stage.plan.parent.fingerprint)
     parent = stage_folder(project, compiled, stage.parent)
     if stage.parent.stop < stage.parent.plan.end:
         fs.make_directory(parent)
@@ -40,7 +41,7 @@ def train_job(
     request: Run,
     compiled: Compiled,
     stage: CompiledStage,
-    texts: corpora.Texts,
+    texts: prepared_text.PreparedText,
     *,
     attempt: Path,
     parent_checkpoint: Path | None,

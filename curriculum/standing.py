@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import corpora, fs, queued, runs
+from curriculum import fs, queued, runs
 from curriculum.artifacts import checkpoints, evaluations, timing
 from curriculum.artifacts.metrics import last_line
+from curriculum.compiler import prepared_text
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.lineage import parse_address
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
-from curriculum.lineage import parse_address
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.ran import saved_departures
 
 PLANNED, BEGUN, RUNNING, DONE = "planned", "begun", "running", "done"
@@ -120,7 +121,7 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
         if curriculum in put_by:
             continue
         try:
-            compiled[curriculum], _ = corpora.compile_with_texts(project, curriculum, size)
+            compiled[curriculum], _ = prepared_text.compile_with_texts(project, curriculum, size)
         except CurriculumError as error:
             if curriculum == name:
                 raise

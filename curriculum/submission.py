@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import corpora, fs, queued
+from curriculum import fs, queued
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import ALLOCATION
+from curriculum.compiler import prepared_text
+from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.errors import Busy, PlanError
 from curriculum.launchers import slurm
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.runs import LOCK, PLAN, is_finished, stage_folder
 from curriculum.stagejobs import ready, train_job
 
@@ -50,7 +51,7 @@ def refuse_changed(request: Run, compiled: Compiled) -> None:
             )
 
 
-def submit(request: Run, compiled: Compiled, texts: corpora.Texts) -> tuple[Handed, ...]:
+def submit(request: Run, compiled: Compiled, texts: prepared_text.PreparedText) -> tuple[Handed, ...]:
     """Submit a job for every stage that needs one; all jobs of the lineage that wait or run, root first."""
     handed: list[Handed] = []
     for stage in compiled.stages:
@@ -69,7 +70,7 @@ def _hand(
     request: Run,
     compiled: Compiled,
     stage: CompiledStage,
-    texts: corpora.Texts,
+    texts: prepared_text.PreparedText,
     folder: Path,
     before: list[Handed],
 ) -> Handed:

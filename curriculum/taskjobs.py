@@ -15,14 +15,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from curriculum import corpora, fs, harness, measuring, queued
+from curriculum import fs, harness, measuring, queued
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import NOT_DONE, queue_again, write_outcome
+from curriculum.compiler import prepared_text
+from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError, RunFailed
 from curriculum.launchers import slurm
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.runs import stage_folder
 from curriculum.submission import Handed, placed
 from curriculum.supervisor import stop_on_signals
@@ -168,7 +169,7 @@ def main() -> int:
             machine=asked["machine"],
             listener=_Log(),
         )
-        compiled, _ = corpora.compile_with_texts(request.project, request.curriculum, request.size)
+        compiled, _ = prepared_text.compile_with_texts(request.project, request.curriculum, request.size)
         with stop_on_signals() as stop:
             ended = measuring.catch_up(request, compiled, stop, only=stage)
     except CurriculumError as error:

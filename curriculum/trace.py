@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from curriculum.corpora import Texts
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.errors import NotFound
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, CompiledStage
 
 if TYPE_CHECKING:
     from curriculum.data.dataset import Dataset
@@ -29,7 +29,7 @@ def stage_of(compiled: Compiled, step: int) -> CompiledStage:
 
 def batch(
     compiled: Compiled,
-    texts: Texts,
+    texts: PreparedText,
     step: int,
     *,
     rank: int | None = None,
@@ -82,7 +82,7 @@ def batch(
     }
 
 
-def _open(plan: StagePlan, texts: Texts, source: str) -> Dataset | None:
+def _open(plan: StagePlan, texts: PreparedText, source: str) -> Dataset | None:
     dataset = plan.sources[source].dataset
     if texts.manifest(dataset) is None:
         return None

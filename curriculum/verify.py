@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from curriculum import fs, imports, runs
+from curriculum import fs, runs
 from curriculum.artifacts import checkpoints, evaluations, ledger
+from curriculum.compiler import imported_models
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.corpora import Texts
 from curriculum.data.dataset import Dataset
 from curriculum.errors import CheckpointError, CurriculumError, DataError
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, CompiledStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class _Report:
             self.checked.append(what + (f": {more}" if more else ""))
 
 
-def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
+def verify(project: Project, compiled: Compiled, texts: PreparedText) -> Findings:
     """Check every file of a lineage that something goes on from; nothing is changed.
 
     Prepared text, an import, and of every begun stage its plans, checkpoints, ledger, evaluations, pins, its end
@@ -64,7 +65,7 @@ def verify(project: Project, compiled: Compiled, texts: Texts) -> Findings:
     return Findings(tuple(report.checked), tuple(report.wrong))
 
 
-def _text(report: _Report, texts: Texts, dataset: str, again: str) -> None:
+def _text(report: _Report, texts: PreparedText, dataset: str, again: str) -> None:
     def check() -> str | None:
         manifest = texts.manifest(dataset)
         size = 0
@@ -213,10 +214,10 @@ def _imported(project: Project, compiled: Compiled) -> list[Path]:
     first = compiled.stages[0]
     if first.setting.imported is None:
         return []
-    digest = imports.digest(project, first.setting.imported)
+    digest = imported_models.digest(project, first.setting.imported)
     plan = runs.stage_folder(project, compiled, first) / runs.PLAN
     if digest is None and plan.exists():
         begun = StagePlan.load(plan).parent
         digest = begun.fingerprint if begun else None
-    folder = imports.checkpoint(project, digest) if digest else None
+    folder = imported_models.checkpoint(project, digest) if digest else None
     return [folder] if folder is not None and folder.exists() else []

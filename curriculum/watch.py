@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import corpora, fs, queued, runs
+from curriculum import fs, queued, runs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.metrics import Beside, Training, beside
+from curriculum.compiler import prepared_text
+from curriculum.compiler.compile import CompiledStage
 from curriculum.config.project import Project
-from curriculum.planner import CompiledStage
 from curriculum.units import show_exact
 from curriculum.view.watching import training_panel, training_plain
 
@@ -38,7 +39,7 @@ class Watch:
     def __init__(self, project: Project, name: str, size: str, console: Console) -> None:
         self.name, self.console = name, console
         self._options = project.options(size)
-        self.compiled, _ = corpora.compile_with_texts(project, name, size)
+        self.compiled, _ = prepared_text.compile_with_texts(project, name, size)
         self.folders = [
             (stage, runs.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages
         ]

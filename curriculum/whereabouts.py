@@ -14,13 +14,13 @@ import numpy as np
 
 from curriculum import runs
 from curriculum.artifacts import checkpoints
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.corpora import Texts
 from curriculum.data.manifest import HELD_OUT, TRAIN, windows_in
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.units import parse_count
 
 LISTED: Final = 20_000
@@ -83,7 +83,7 @@ def shared_stages(project: Project, compiled: Sequence[Compiled]) -> list[Shared
     return list(found.values())
 
 
-def tokens_of_shards(texts: Texts, plan: StagePlan, source: str) -> list[int]:
+def tokens_of_shards(texts: PreparedText, plan: StagePlan, source: str) -> list[int]:
     """Tokens of each shard of the source's text; what its declared windows hold while it is not prepared."""
     manifest = texts.manifest(plan.sources[source].dataset)
     if manifest is not None:
@@ -103,7 +103,7 @@ def windows_of(place: Place, shards: Sequence[int], sequence_length: int) -> ran
 def trace(
     project: Project,
     compiled: Sequence[Compiled],
-    texts: Texts,
+    texts: PreparedText,
     *,
     document: str | None = None,
     source: str | None = None,
@@ -134,7 +134,7 @@ def trace(
     }
 
 
-def _stage(shared: Shared, texts: Texts, places: Iterable[Place]) -> dict[str, Any]:
+def _stage(shared: Shared, texts: PreparedText, places: Iterable[Place]) -> dict[str, Any]:
     plan, setting = shared.stage.plan, shared.stage.setting
     stretches: list[tuple[str, range]] = []
     for place in places:
@@ -219,7 +219,7 @@ def _listed(shared: Shared, stretches: Iterable[tuple[str, range]]) -> list[dict
 
 
 def _documents(
-    compiled: Sequence[Compiled], texts: Texts, stages: Sequence[Shared], name: str, only: str | None
+    compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[Shared], name: str, only: str | None
 ) -> tuple[list[Place], list[dict[str, Any]]]:
     sources = _sources(stages, only)
     datasets: dict[str, list[str]] = {}
@@ -272,7 +272,7 @@ def _documents(
 
 
 def _stretch(
-    compiled: Sequence[Compiled], texts: Texts, stages: Sequence[Shared], source: str, span: str
+    compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[Shared], source: str, span: str
 ) -> list[Place]:
     plan = _sources(stages, source)[source]
     shards = tokens_of_shards(texts, plan, source)

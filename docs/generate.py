@@ -18,13 +18,13 @@ import typer
 from rich.console import Console
 
 from curriculum.cli import app
+from curriculum.compiler.lineage import Setting
+from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.summary import summarise
 from curriculum.config import ROOT_KEYS, json_schema
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.config.stages import StageEntry
-from curriculum.corpora import compile_with_texts
-from curriculum.lineage import Setting
-from curriculum.summary import summarise
 from curriculum.view.plan import plan_view
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -45,7 +45,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "e1b4348d97d26056ed6740f700227df4307e5a90e32c45d94ab1c13970d5e02d",
+            "b4ee9f4d13fe1f7959a535d8593f66ad00a3f800f23dafc749ddffe76b2d88c9",
         }
     ),
 )

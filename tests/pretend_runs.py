@@ -9,8 +9,8 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
+from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.config.project import Project
-from curriculum.planner import Compiled, CompiledStage, compile_curriculum
 
 ENVIRONMENT = {"device": "cpu", "micro_batch": 8, "ranks": 1, "torch": "2.13.0"}
 

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from curriculum import notebook
 from curriculum.cli import PANELS, VERBS, app, word
+from curriculum.compiler.compile import compile_curriculum, spans
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.picture import Band, held_out
 from curriculum.plan.diff.compare import END, TOKENS, compare
-from curriculum.plan.diff.timeline import Span, spans
-from curriculum.planner import compile_curriculum
+from curriculum.plan.diff.timeline import Span
 
 ROOT = Path(__file__).resolve().parents[1]
 

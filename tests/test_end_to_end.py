@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from curriculum.artifacts import checkpoints, ledger
+from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
-from curriculum.corpora import compile_with_texts
 from curriculum.errors import Busy
 from curriculum.fs.locks import Lock
 from curriculum.plan.stage import StagePlan

@@ -20,13 +20,14 @@ from conftest import write_small_project
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from curriculum import importing, imports
+from curriculum import importing
 from curriculum.artifacts import checkpoints, huggingface
+from curriculum.compiler import imported_models
+from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
-from curriculum.corpora import compile_with_texts
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import compile_curriculum
 from runner import checkpoint
 from runner.model import Llama, ModelConfig, to_hugging_face
 
@@ -107,14 +108,14 @@ def test_an_import_states_neither_model_nor_tokenizer_and_is_planned_before_it_i
 def test_a_run_begins_with_the_imported_weights_a_fresh_optimizer_and_unread_sources(finished: Path) -> None:
     plan = StagePlan.load(finished / STAGE / "plan.json")
     found = huggingface.read(finished / "tiny")
-    digest = imports.digest(Project(finished), found)
+    digest = imported_models.digest(Project(finished), found)
     assert digest is not None
     assert plan.parent is not None
     assert (plan.parent.fingerprint, plan.parent.position) == (digest, 0)
     assert (plan.start, plan.first_step, plan.read_before, plan.reset_optimizer) == (0, 0, {}, True)
     assert (
         plan.tokenizer["digest"]
-        == huggingface.known_sums(found, imports.memory(Project(finished)))["tokenizer.json"]
+        == huggingface.known_sums(found, imported_models.memory(Project(finished)))["tokenizer.json"]
     )
 
     read = json.loads((finished / STAGE / "evaluations/g0-0000000000000000.json").read_bytes())

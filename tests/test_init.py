@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft7Validator
 
+from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.summary import summarise
 from curriculum.config import init, is_name, json_schema, starter, yaml
 from curriculum.config.project import Project
 from curriculum.errors import LINES_AT_MOST, ConfigError
-from curriculum.planner import compile_curriculum
-from curriculum.summary import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 

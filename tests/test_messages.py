@@ -174,8 +174,8 @@ def test_numbers_and_words_are_read_as_people_mean_them(
     assert summary["stages"][0]["ends_at"] == 1_500_001_599_488
     assert summary["stages"][1]["stage"] == "on"
 
+    from curriculum.compiler.compile import compile_curriculum
     from curriculum.config.project import Project
-    from curriculum.planner import compile_curriculum
 
     stages = compile_curriculum(Project(project), "v1.1", "full").stages
     assert stages[0].plan.seed == 10

@@ -12,14 +12,14 @@ import pytest
 from conftest import write_small_project
 
 from curriculum import fs
+from curriculum.compiler.compile import Compiled
+from curriculum.compiler.cost import parameters
+from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config import layout
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.corpora import compile_with_texts
 from curriculum.errors import ConfigError
-from curriculum.planner import Compiled
 from curriculum.standing import standing
-from curriculum.summary import parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "stages/recipes").glob("*.yaml"))

@@ -14,9 +14,10 @@ import pytest
 import torch
 from conftest import write_small_project
 
-from curriculum import corpora, damage, trace, whereabouts
+from curriculum import damage, trace, whereabouts
 from curriculum.__main__ import main
 from curriculum.artifacts import jobs
+from curriculum.compiler import prepared_text
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, RunFailed
 from runner import distributed, preemption, train
@@ -82,7 +83,7 @@ def asked(root: Path, *words: str) -> dict[str, Any]:
 
 def shown(root: Path, name: str) -> dict[str, list[tuple[int, int]]]:
     """Document to (step, slot) of every reading, by listing every step of the lineage."""
-    compiled, texts = corpora.compile_with_texts(Project(root), name, "full")
+    compiled, texts = prepared_text.compile_with_texts(Project(root), name, "full")
     last = compiled.stages[-1]
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for step in range(last.plan.first_step + last.steps_run):
@@ -95,7 +96,7 @@ def shown(root: Path, name: str) -> dict[str, list[tuple[int, int]]]:
 def test_every_reading_of_every_document_is_the_one_that_its_step_shows(prepared: Path) -> None:
     listed = shown(prepared, "variant")
     project = Project(prepared)
-    compiled, texts = corpora.compile_with_texts(project, "variant", "full")
+    compiled, texts = prepared_text.compile_with_texts(project, "variant", "full")
     assert len(listed) > 50
     for key in sorted(listed)[::3]:
         source, _, name = key.partition(":")
@@ -110,7 +111,7 @@ def test_a_held_out_document_is_found_and_never_read(prepared: Path) -> None:
     names = {path.name for path in (prepared / "texts/prose").iterdir()}
     trained = {key.partition(":")[2] for key in shown(prepared, "trunk")}
     project = Project(prepared)
-    compiled, texts = corpora.compile_with_texts(project, "trunk", "full")
+    compiled, texts = prepared_text.compile_with_texts(project, "trunk", "full")
     splits = set()
     for name in sorted(names - trained):
         answer = whereabouts.trace(project, [compiled], texts, document=name)
@@ -142,7 +143,7 @@ def test_windows_and_tokens_name_the_same_stretch(prepared: Path) -> None:
         return [stage["steps"] for stage in answer["stages"]]
 
     assert readings("2:4") == readings("64:128 tokens")
-    compiled, texts = corpora.compile_with_texts(Project(prepared), "variant", "full")
+    compiled, texts = prepared_text.compile_with_texts(Project(prepared), "variant", "full")
     stages = whereabouts.shared_stages(Project(prepared), [compiled])
     shards = whereabouts.tokens_of_shards(texts, stages[-1].stage.plan, "code")
     assert len(shards) == 4
@@ -159,7 +160,7 @@ def test_after_training_it_says_what_was_read_as_of_the_last_checkpoint(trained:
     assert answer["readings_done"] > 0
     bad = asked(trained, "trunk", "variant", "--source", "prose", "--shard", "1", "--machine", "local")
     basic, variant = bad["stages"][0], bad["stages"][3]
-    compiled, texts = corpora.compile_with_texts(Project(trained), "trunk", "full")
+    compiled, texts = prepared_text.compile_with_texts(Project(trained), "trunk", "full")
     listed = whereabouts.trace(
         Project(trained), [compiled], texts, source="prose", span=_windows_of_shard(texts, "prose", 1)
     )
@@ -175,7 +176,7 @@ def test_after_training_it_says_what_was_read_as_of_the_last_checkpoint(trained:
     assert bad["redo_tokens"] == 12288 - basic["last_clean"]
 
 
-def _windows_of_shard(texts: corpora.Texts, source: str, shard: int) -> str:
+def _windows_of_shard(texts: prepared_text.PreparedText, source: str, shard: int) -> str:
     manifest = texts.manifest(source)
     assert manifest is not None
     windows = [(each.tokens - 1) // 32 for each in manifest.splits["train"].shards]
@@ -264,7 +265,7 @@ def test_on_a_terminal_of_80_columns_nothing_is_cut(prepared: Path) -> None:
     from curriculum.view.readings import shard_view, trace_view
 
     project = Project(prepared)
-    both = [corpora.compile_with_texts(project, name, "full") for name in ("trunk", "variant")]
+    both = [prepared_text.compile_with_texts(project, name, "full") for name in ("trunk", "variant")]
     compiled = [each for each, _ in both]
     found = whereabouts.trace(project, compiled, both[0][1], document="000.txt")
     bad = damage.shard(project, compiled, both[0][1], "code", 1, project.machine("local"))
@@ -277,7 +278,7 @@ def test_on_a_terminal_of_80_columns_nothing_is_cut(prepared: Path) -> None:
 def test_without_prepared_text_a_range_of_the_full_plan_is_answered_at_any_step_in_a_moment() -> None:
     project = Project(Path(__file__).resolve().parents[1])
     begun = time.process_time()
-    both = [corpora.compile_with_texts(project, name, "full") for name in ("v1.1", "v1.1-math-code")]
+    both = [prepared_text.compile_with_texts(project, name, "full") for name in ("v1.1", "v1.1-math-code")]
     answer = whereabouts.trace(
         project, [each for each, _ in both], both[0][1], source="slimpajama", span="320000000:320000064"
     )
@@ -331,14 +332,14 @@ def test_files_that_are_appended_become_shards_behind_the_others_and_move_nothin
 ) -> None:
     project = trained_copy
     home = Project(project)
-    before, texts = corpora.compile_with_texts(home, "variant", "full")
+    before, texts = prepared_text.compile_with_texts(home, "variant", "full")
     was = texts.manifest("code")
     assert was is not None
     bytes_before = {path.name: path.read_bytes() for path in (texts.folder("code") / "train").iterdir()}
     for number in range(60, 75):
         (project / f"texts/code/{number:03d}.txt").write_text(f"yield {number} return lambda x = y + " * 60)
     said(project, "prepare", "variant", "--size", "full", "--append", "--source", "code")
-    after, texts = corpora.compile_with_texts(home, "variant", "full")
+    after, texts = prepared_text.compile_with_texts(home, "variant", "full")
     now = texts.manifest("code")
     assert now is not None
     assert now.earlier[0].digest == was.digest
@@ -363,7 +364,7 @@ def test_files_that_are_appended_become_shards_behind_the_others_and_move_nothin
     assert "ok  ledger" in said(project, "verify", "variant", "--size", "full")
     # a second time there is nothing to append
     said(project, "prepare", "variant", "--size", "full", "--append", "--source", "code")
-    _, texts = corpora.compile_with_texts(home, "variant", "full")
+    _, texts = prepared_text.compile_with_texts(home, "variant", "full")
     again = texts.manifest("code")
     assert again is not None
     assert again.digest == now.digest

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from curriculum import config, runs
 from curriculum.artifacts import checkpoints
+from curriculum.compiler.compile import compile_stages, spans
+from curriculum.compiler.lineage import parse_address, stages_to
+from curriculum.compiler.prepared_text import PreparedText, compile_with_texts
 from curriculum.config import yaml
 from curriculum.config.project import Project
-from curriculum.corpora import Texts, compile_with_texts
 from curriculum.errors import NotFound, PlanError
-from curriculum.lineage import legs_to, parse_address
-from curriculum.plan.diff.timeline import Lineage, Span, spans
+from curriculum.plan.diff.timeline import Lineage, Span
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import compile_legs
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ def side(project: Project, asked: str, size: str) -> Side:
     if address.stage is None and address.position is None:
         compiled, _ = compile_with_texts(project, address.curriculum, size)
         return Side(asked, spans(compiled.stages))
-    legs = legs_to(project, address)
-    declared = compile_legs(project, address.curriculum, legs, size)
-    texts = Texts(project, declared)
+    legs = stages_to(project, address)
+    declared = compile_stages(project, address.curriculum, legs, size)
+    texts = PreparedText(project, declared)
     if texts.tokenizer is not None:
-        declared = compile_legs(
+        declared = compile_stages(
             project,
             address.curriculum,
             legs,

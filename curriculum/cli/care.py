@@ -123,7 +123,7 @@ def inspect(
 
     With a tokenizer, also what stands in it.
     """
-    from curriculum.corpora import named_tokenizer
+    from curriculum.compiler.tokenizers import named_tokenizer
     from curriculum.data.inspect import inspect as look_into
     from curriculum.view.inspection import inspection_lines
 

@@ -86,15 +86,16 @@ def plan(
 
     In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
     """
-    from curriculum import corpora, harness, runs
+    from curriculum import harness, runs
+    from curriculum.compiler import prepared_text
+    from curriculum.compiler.summary import summarise, summarise_tree
     from curriculum.ran import with_notes
-    from curriculum.summary import summarise, summarise_tree
     from curriculum.view.plan import plan_view, tree_view
 
     project = open_project()
     read = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
     for _, texts in read:
-        corpora.check_folders(texts, planned=True)
+        prepared_text.check_folders(texts, planned=True)
     both = [(with_notes(project, compiled), texts) for compiled, texts in read]
     compiled, texts = both[0]
     if svg is not None or len(both) > 1:
@@ -209,7 +210,8 @@ def run(
 
     A run that was stopped goes on from its last checkpoint; what is done is left as it is.
     """
-    from curriculum import attempts, corpora, fs, live, orchestrator, picture, results
+    from curriculum import attempts, fs, live, orchestrator, picture, results
+    from curriculum.compiler import prepared_text
     from curriculum.view.runs import result_view
 
     project = open_project()
@@ -229,7 +231,7 @@ def run(
     )
     if dry_run:
         compiled, texts = compiled_with_texts(project, name, size)
-        corpora.check_folders(texts, planned=True)
+        prepared_text.check_folders(texts, planned=True)
         for line in orchestrator.outline(request, compiled):
             print(line)
         return
@@ -318,10 +320,10 @@ def branch(
     The checkpoint is kept for it, and its plan is shown.
     """
     from curriculum import branching
-    from curriculum.lineage import parse_address
+    from curriculum.compiler.compile import spans
+    from curriculum.compiler.lineage import parse_address
+    from curriculum.compiler.summary import summarise
     from curriculum.plan.diff.compare import compare
-    from curriculum.plan.diff.timeline import spans
-    from curriculum.summary import summarise
     from curriculum.view.diff import comparison_json, comparison_view
     from curriculum.view.plan import plan_view
     from curriculum.view.runs import branched_view

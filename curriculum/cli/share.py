@@ -41,7 +41,7 @@ def export(
     It holds weights, tokenizer and a model card.
     """
     from curriculum import attempts, exports, live, supervisor
-    from curriculum.lineage import parse_address
+    from curriculum.compiler.lineage import parse_address
     from curriculum.view.exchange import written_view
 
     project = open_project()
@@ -131,8 +131,8 @@ def eval_(
     """
     from curriculum import attempts, benchmarks, exports, harness, live, measuring, supervisor
     from curriculum.artifacts import benchmarks as artifacts_benchmarks
+    from curriculum.compiler.lineage import parse_address
     from curriculum.errors import PlanError
-    from curriculum.lineage import parse_address
     from curriculum.view.benchmarks import scores_view
 
     project = open_project()

@@ -12,9 +12,9 @@ from curriculum.cli import completion
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from curriculum.compiler.compile import Compiled
+    from curriculum.compiler.prepared_text import PreparedText
     from curriculum.config.project import Project
-    from curriculum.corpora import Texts
-    from curriculum.planner import Compiled
 
 Name = Annotated[
     str,
@@ -57,14 +57,14 @@ def open_project() -> Project:
     return Project.find()
 
 
-def compiled_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, Texts]:
+def compiled_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
     """The curriculum compiled with whatever is prepared so far."""
-    from curriculum.corpora import compile_with_texts
+    from curriculum.compiler.prepared_text import compile_with_texts
 
     return compile_with_texts(project, name, size)
 
 
-def trained_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, Texts]:
+def trained_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
     """The same, begun stages by the plans that trained them; where the files differ by now, stderr says so."""
     from curriculum.ran import as_trained
 

@@ -363,3 +363,7 @@ class StagePlan:
 def _fields(value: Any) -> dict[str, Any]:
     """A dataclass's fields as they are; `asdict` copies every value in them, a third of a large plan's time."""
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+OPEN = "not imported yet"
+"""What a plan says of its start until the directory's bytes were read once."""

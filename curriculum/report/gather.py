@@ -10,16 +10,17 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import corpora, fs, runs, standing, summary
+from curriculum import fs, runs, standing
 from curriculum.artifacts import benchmarks, checkpoints, evaluations, ledger
+from curriculum.compiler import prepared_text, summary
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.cost import parameters
 from curriculum.config import layout
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, DataError
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, CompiledStage
 from curriculum.report.series import Point, Training, training
-from curriculum.summary import parameters
 
 POINTS = 700
 """Ranges into which the token axis of all stages together is cut when measured lines are thinned."""
@@ -171,7 +172,7 @@ def gather(project: Project, names: Sequence[str], size: str) -> Story:
     furthest: dict[str, CompiledStage] = {}
     texts: dict[str, Text] = {}
     for name in dict.fromkeys(names):
-        compiled, prepared = corpora.compile_with_texts(project, name, size)
+        compiled, prepared = prepared_text.compile_with_texts(project, name, size)
         about = str(project.curriculum(name)[0].about or "")
         lineages.append(Lineage(name=name, about=about, compiled=compiled, stages=compiled.stages))
         for stage in compiled.stages:

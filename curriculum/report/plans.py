@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from curriculum.axes import Scale, apart, text_width, ticks
-from curriculum.planner import CompiledStage
+from curriculum.compiler.compile import CompiledStage
 from curriculum.report import gather, svg
 from curriculum.report.gather import Lineage, Stage
 from curriculum.units import show_count, show_exact

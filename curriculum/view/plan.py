@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from curriculum.planner import Compiled
+from curriculum.compiler.compile import Compiled
 from curriculum.units import show_bytes, show_count, show_exact
 from curriculum.view import plots
 from curriculum.view.tables import MANY_ROWS, aligned, share, table

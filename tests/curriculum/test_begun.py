@@ -17,12 +17,12 @@ from conftest import write_small_project
 from curriculum import notebook
 from curriculum.artifacts import checkpoints
 from curriculum.begun import check_begun
+from curriculum.compiler.compile import compile_stages
+from curriculum.compiler.lineage import parse_address, stages_to
+from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
-from curriculum.corpora import compile_with_texts
 from curriculum.errors import Drift
-from curriculum.lineage import legs_to, parse_address
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import compile_legs
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")
@@ -106,8 +106,8 @@ def test_the_point_that_a_refusal_proposes_is_the_nearest_checkpoint_before_the_
     kept = checkpoints.list_checkpoints(project / "runs/full/variant/continual/checkpoints")
     nearest = max(found.position for found in kept if found.position <= 7680)
     assert f"branches from the checkpoint at {nearest:,} tokens (`from: variant@7k`)" in said
-    legs = legs_to(Project(project), parse_address("variant@7k"))
-    assert compile_legs(Project(project), "variant", legs, "full").stages[-1].stop == nearest
+    legs = stages_to(Project(project), parse_address("variant@7k"))
+    assert compile_stages(Project(project), "variant", legs, "full").stages[-1].stop == nearest
 
 
 def test_lengthening_a_ramp_that_has_begun_is_refused_even_when_accepted(

@@ -16,9 +16,9 @@ from rich.console import Console
 from curriculum import benchmarks, fs
 from curriculum.artifacts import benchmarks as artifacts_benchmarks
 from curriculum.compare import compare
+from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import DataError
-from curriculum.planner import Compiled
 from curriculum.report import render
 from curriculum.view.benchmarks import scores_view, tasks_view
 from curriculum.view.compare import compare_view
@@ -159,7 +159,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def lineages(project: Project) -> list[Compiled]:
-    from curriculum.corpora import compile_with_texts
+    from curriculum.compiler.prepared_text import compile_with_texts
 
     return [compile_with_texts(project, name, "full")[0] for name in ("trunk", "variant")]
 

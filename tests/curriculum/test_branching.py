@@ -19,14 +19,13 @@ from rich.console import Console
 from curriculum import fs, importing, runs
 from curriculum.artifacts import checkpoints
 from curriculum.branching import Change, branch, draft
+from curriculum.compiler.compile import compile_curriculum, compile_stages, spans
+from curriculum.compiler.lineage import lineage, parse_address, stages_to
+from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
-from curriculum.lineage import legs_to, lineage, parse_address
 from curriculum.plan.diff.compare import compare
-from curriculum.plan.diff.timeline import spans
-from curriculum.planner import compile_curriculum, compile_legs
-from curriculum.summary import summarise
 from curriculum.units import Length
 from curriculum.view.plan import plan_view
 
@@ -317,12 +316,12 @@ def test_the_address_of_a_step_boundary_is_short_and_leads_back_to_it(shipped: P
         taken = {1, 2, plan.steps - 1, plan.steps, *(chance.randint(1, plan.steps) for _ in range(10))}
         for position in (plan.start + steps * plan.batch_tokens for steps in taken):
             address = runs.address_at(stage.setting, plan, position, compiled.scale)
-            legs = legs_to(shipped, parse_address(str(address)))
-            last = compile_legs(shipped, "v1.1-math-code", legs, size).stages[-1]
+            legs = stages_to(shipped, parse_address(str(address)))
+            last = compile_stages(shipped, "v1.1-math-code", legs, size).stages[-1]
             assert (last.name, last.stop) == (stage.name, position)
     basic = compiled.stages[0]
-    legs = legs_to(shipped, parse_address("v1.1@750B"))
-    boundary = compile_legs(shipped, "v1.1", legs, size).stages[-1].stop
+    legs = stages_to(shipped, parse_address("v1.1@750B"))
+    boundary = compile_stages(shipped, "v1.1", legs, size).stages[-1].stop
     half_way = runs.address_at(basic.setting, basic.plan, boundary, compiled.scale)
     assert str(half_way) == "v1.1@750B"
 

@@ -10,14 +10,16 @@ from conftest import write_small_project
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum import cadence, measuring
+from curriculum import measuring
+from curriculum.compiler import cadence
+from curriculum.compiler.compile import Compiled, compile_curriculum, compile_stages, kept_positions
+from curriculum.compiler.cost import KEPT_BY_CADENCE
+from curriculum.compiler.lineage import parse_address, stages_to
+from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, PlanError
-from curriculum.lineage import legs_to, parse_address
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, compile_curriculum, compile_legs, kept_positions
-from curriculum.summary import KEPT_BY_CADENCE, summarise
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 ASKED = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens, tasks: {quiz: 2k, riddle: 4096 tokens}}"
@@ -125,7 +127,9 @@ def test_the_branch_point_of_the_readme_is_among_what_a_rehearsal_keeps(tmp_path
     shipped = Project(tmp_path / "shipped")
     command = re.search(r"^\$ curriculum branch (\S+@\S+) ", README.read_text(), re.MULTILINE)
     assert command is not None
-    point = compile_legs(shipped, "v1.1", legs_to(shipped, parse_address(command[1])), "rehearsal").stages[-1]
+    point = compile_stages(
+        shipped, "v1.1", stages_to(shipped, parse_address(command[1])), "rehearsal"
+    ).stages[-1]
     plan = point.plan
     every = [
         position

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum.order import Before, blends_of
+from curriculum.compiler.blends import Before, blends_of
 from curriculum.plan.mixing import LARGEST_TOTAL, Ramp, integer_weights
 from curriculum.plan.stage import MixturePhase, MixtureSegment
 

@@ -27,8 +27,8 @@ from curriculum import compare, fs, marks
 from curriculum.artifacts import checkpoints
 from curriculum.bootstrap import paired
 from curriculum.compare import Comparison, Point, Row
+from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
-from curriculum.corpora import compile_with_texts
 from curriculum.errors import Drift, NotFound
 from curriculum.marks import Mark
 from curriculum.view.compare import broken, compare_view

@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from curriculum.analysis import diff_sides
+from curriculum.compiler import compile
+from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.diff import compare, learning_rate, timeline
@@ -23,8 +26,6 @@ from curriculum.plan.diff.timeline import Span
 from curriculum.plan.learning_rate import LearningRate, Rewarm
 from curriculum.plan.permutation import rotation
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import compile_curriculum
-from curriculum.stock import Facts
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH = 4  # tokens of a sequence
@@ -109,8 +110,10 @@ def project_of(folder: Path, files: dict[str, str]) -> Project:
 
 
 def lineage_of(project: Project, name: str, windows: int = 7) -> timeline.Lineage:
-    compiled = compile_curriculum(project, name, "full", facts=lambda d, _: Facts(windows=windows, digest=d))
-    return timeline.spans(compiled.stages)
+    compiled = compile_curriculum(
+        project, name, "full", facts=lambda d, _: PreparedInfo(windows=windows, digest=d)
+    )
+    return compile.spans(compiled.stages)
 
 
 # --- the judge: every step of both is replayed -------------------------------------------------------------
@@ -419,7 +422,7 @@ def test_a_plan_file_is_compared_from_where_it_begins_with_the_history_it_names(
     stages[1].plan.save(tmp_path / "plan.json")
     alone = diff_sides.side(Project(ROOT), str(tmp_path / "plan.json"), "full").lineage
     assert alone[0].name == "v1.1-math-code/continual"
-    same = compare.compare(alone, timeline.spans(stages))
+    same = compare.compare(alone, compile.spans(stages))
     assert [part.what for part in same.parts] == [compare.END]
     assert same.begin == stages[1].plan.start
     parent = stages[1].plan.parent

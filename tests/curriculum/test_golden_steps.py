@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
-from curriculum.planner import compile_curriculum
 
 PROJECT = Project.find(Path(__file__))
 SIZES = ("full", "rehearsal")

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from pydantic import BaseModel, RootModel, ValidationError
 
+from curriculum.compiler.lineage import lineage
 from curriculum.config import ROOT_KEYS, CurriculumFile, json_schema
 from curriculum.config import yaml as config_yaml
 from curriculum.config.entry import Entry
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError
-from curriculum.lineage import lineage
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGES = ROOT / "tests" / "messages"

@@ -283,7 +283,7 @@ def test_a_dry_run_shows_exactly_the_script_that_is_then_submitted(project: Path
 
 
 def submission_compiled(root: Path, name: str = "trunk"):  # type: ignore[no-untyped-def]
-    from curriculum.corpora import compile_with_texts
+    from curriculum.compiler.prepared_text import compile_with_texts
 
     return compile_with_texts(Project.find(root), name, "full")[0]
 

@@ -9,9 +9,9 @@ import pytest
 
 from curriculum.artifacts import ledger
 from curriculum.artifacts.ledger import LEDGER, Entry
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
-from curriculum.planner import compile_curriculum
 
 
 def entry(position: int, **windows: int) -> Entry:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from curriculum import corpora
+from curriculum.compiler import prepared_text
+from curriculum.compiler.compile import compile_curriculum, kept_positions
+from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError
-from curriculum.planner import compile_curriculum, kept_positions
-from curriculum.stock import Facts
 
 
 def read_of_c(files: dict[str, str], passes: str) -> int:
@@ -208,13 +208,13 @@ def test_windows_of_prepared_text_are_counted_at_each_stage_s_own_length() -> No
     project = lineages.project_of({"stages/mine.yaml": text})
     asked: list[int] = []
 
-    def facts(_: str, length: int) -> Facts:
+    def facts(_: str, length: int) -> PreparedInfo:
         asked.append(length)
-        return Facts(windows=800 // length, digest="d")
+        return PreparedInfo(windows=800 // length, digest="d")
 
     compiled = compile_curriculum(project, "mine", "full", facts=facts)
     assert [stage.plan.sources["a"].windows for stage in compiled.stages] == [200, 100]
     assert compiled.sources["a"].windows == 100
     assert set(asked) == {4, 8}
-    texts = corpora.Texts(Project(project.root), compiled)
+    texts = prepared_text.PreparedText(Project(project.root), compiled)
     assert texts.sequence_length == 8

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.compiler.lineage import Address, branches_from, lineage, parse_address, stages_to
 from curriculum.config import StageEntry
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, PlanError
-from curriculum.lineage import Address, branches_from, legs_to, lineage, parse_address
 from curriculum.units import Length
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,11 +177,11 @@ def test_a_branch_of_a_branch_has_one_history(write: Write) -> None:
 
 def test_the_legs_to_an_address_end_there(write: Write) -> None:
     project = write()
-    assert [leg.setting.stage for leg in legs_to(project, parse_address("v1.1/continual"))] == [
+    assert [leg.setting.stage for leg in stages_to(project, parse_address("v1.1/continual"))] == [
         "basic",
         "continual",
     ]
-    (leg,) = legs_to(project, parse_address("v1.1@0.2T"))
+    (leg,) = stages_to(project, parse_address("v1.1@0.2T"))
     assert leg.cut == 200 * 10**9
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
-from curriculum.corpora import compile_with_texts
 from curriculum.modelcard import Identity, card
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError
-from curriculum.planner import compile_curriculum
 
 INLINE = (
     "{hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2,\n"

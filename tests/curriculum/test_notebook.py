@@ -13,8 +13,8 @@ import pytest
 
 import curriculum
 from curriculum import fs, trace
+from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
-from curriculum.corpora import compile_with_texts
 from curriculum.errors import CurriculumError, NotFound
 from curriculum.notebook import PlanTables, ProjectTables
 

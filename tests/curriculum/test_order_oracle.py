@@ -18,10 +18,10 @@ import numpy as np
 import pencil
 import pytest
 
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.errors import CurriculumError
 from curriculum.plan.mixing import Ramp, Tree
 from curriculum.plan.stage import Draws
-from curriculum.planner import compile_curriculum
 
 LENGTH = lineages.LENGTH
 TOKENS = {"a": 85, "b": 148, "c": 41, "d": 60}
@@ -182,11 +182,11 @@ def check_far(number: int, folder: Path) -> None:
 
 
 ORDER, PERMUTATION, MIXING = (
-    "curriculum.order",
+    "curriculum.compiler.blends",
     "curriculum.plan.stage.permutation",
     "curriculum.plan.stage.mixing",
 )
-PLAN, PASSES, PLANNER = "curriculum.plan.stage", "curriculum.plan.stage.source", "curriculum.planner"
+PLAN, PASSES, PLANNER = "curriculum.plan.stage", "curriculum.plan.stage.source", "curriculum.compiler.compile"
 Check = Callable[[int, Path], object]
 
 MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
@@ -364,7 +364,7 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     ),
     "a restart goes on with the pass": (
         check,
-        "curriculum.segments",
+        "curriculum.compiler.segments",
         "used, last.pass_number + turns, out_of",
         "used, last.pass_number, out_of",
     ),

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.compiler.compile import Compiled, compile_curriculum
+from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.plan import lookup
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, compile_curriculum
-from curriculum.stock import Facts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,7 +130,7 @@ def test_the_first_draw_of_an_item_or_a_later_one_is_found(compiled: Compiled) -
 
 
 def huge() -> StagePlan:
-    facts = Facts(windows=321_000_000, digest="d")
+    facts = PreparedInfo(windows=321_000_000, digest="d")
     return compile_curriculum(Project(ROOT), "v1.1", "full", facts=lambda *_: facts).stages[0].plan
 
 

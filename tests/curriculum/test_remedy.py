@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from curriculum import remedy
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
-from curriculum.planner import compile_curriculum
 
 
 def test_the_mixture_to_edit_is_named_where_it_lies(small_project: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from conftest import write_small_project
 
 from curriculum.axes import text_width
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.planner import compile_curriculum
 from curriculum.report import charts, plans, svg
 from curriculum.report.charts import Line
 from curriculum.report.gather import Lineage, bands, batch_changes, gather, rate_points, share_knots

@@ -13,11 +13,11 @@ from conftest import write_small_project
 from curriculum import fs, retention
 from curriculum.artifacts import benchmarks, checkpoints
 from curriculum.branching import Change, branch
+from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.lineage import parse_address
 from curriculum.config.project import Project
 from curriculum.errors import Busy, NotFound, PlanError
-from curriculum.lineage import parse_address
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import compile_curriculum
 
 EVERY = range(1024, 12289, 1024)
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.segments import ExcludedWindows, Part, extend, first_segments, in_force, next_epoch
+from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.errors import PlanError
 from curriculum.plan.source import Segment, SourcePlan
-from curriculum.planner import compile_curriculum
-from curriculum.segments import Holes, Part, begun, grown, in_force, restarted
-from curriculum.stock import Begun, Facts
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
@@ -37,11 +37,11 @@ def test_a_pass_that_grows_is_finished_with_what_arrived_and_the_next_reads_ever
     sizes: list[int], gaps: list[int]
 ) -> None:
     parts = parts_of(sizes)
-    segments = begun(parts[:1], None, ())
+    segments = first_segments(parts[:1], None, ())
     arrivals = np.cumsum([0, *gaps])[: len(parts) - 1].tolist()
     for at, used in enumerate(arrivals):
         before = segments
-        segments = grown(segments, parts[: at + 2], used, ())
+        segments = extend(segments, parts[: at + 2], used, ())
         assert windows(segments, used) == windows(before, used)  # nothing that was read moves
         now = in_force(before, used)
         end = now.first_item + max(1, -(-(used - now.first_item) // now.windows)) * now.windows
@@ -66,11 +66,11 @@ def test_parts_that_are_known_change_nothing_and_growing_together_is_growing_one
     sizes: list[int], used: int, more: int
 ) -> None:
     parts = parts_of(sizes)
-    segments = grown(begun(parts[:1], None, ()), parts, used, ())
-    assert grown(segments, parts, used + more, ()) == segments
-    one_by_one = begun(parts[:1], None, ())
+    segments = extend(first_segments(parts[:1], None, ()), parts, used, ())
+    assert extend(segments, parts, used + more, ()) == segments
+    one_by_one = first_segments(parts[:1], None, ())
     for at in range(1, len(parts)):
-        one_by_one = grown(one_by_one, parts[: at + 1], used, ())
+        one_by_one = extend(one_by_one, parts[: at + 1], used, ())
     assert one_by_one == segments
 
 
@@ -79,11 +79,11 @@ def test_parts_that_are_known_change_nothing_and_growing_together_is_growing_one
 def test_after_a_restart_every_window_but_those_left_out_is_read_once_a_pass(
     size: int, used: int, out: set[int], scaled: bool
 ) -> None:
-    holes: Holes = tuple((at * 8, 3) for at in sorted(out) if at * 8 + 3 <= size - 1)
+    holes: ExcludedWindows = tuple((at * 8, 3) for at in sorted(out) if at * 8 + 3 <= size - 1)
     lost = {w for first, count in holes for w in range(first, first + count)}
     take = Part(max(1, size // 3), "d") if scaled else Part(size, "d")
-    first = begun([take], size if scaled else None, ())
-    segments = restarted(first, used, [take], size if scaled else None, holes)
+    first = first_segments([take], size if scaled else None, ())
+    segments = next_epoch(first, used, [take], size if scaled else None, holes)
     fresh = segments[-1]
     assert fresh.first_item == used
     assert windows(segments, used) == windows(first, used)
@@ -104,7 +104,7 @@ def test_after_a_restart_every_window_but_those_left_out_is_read_once_a_pass(
 
 
 def test_the_passes_shown_grow_with_the_items_and_end_whole() -> None:
-    segments = grown(begun(parts_of([10]), None, ()), parts_of([10, 5]), 13, ())
+    segments = extend(first_segments(parts_of([10]), None, ()), parts_of([10, 5]), 13, ())
     plan = SourcePlan(dataset="d", segments=segments)
     shown = [plan.passes(items) for items in range(60)]
     assert all(a < b for a, b in pairwise(shown))
@@ -118,9 +118,9 @@ def test_the_passes_shown_grow_with_the_items_and_end_whole() -> None:
 # --- in a lineage ----------------------------------------------------------------------------------------
 
 
-def grown_facts(sizes: list[int]) -> Facts:
+def grown_facts(sizes: list[int]) -> PreparedInfo:
     parts = parts_of(sizes)
-    return Facts(
+    return PreparedInfo(
         windows=parts[-1].windows, digest=parts[-1].digest or "", parts=tuple(parts), shards=tuple(sizes)
     )
 
@@ -146,12 +146,12 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
     old = compile_curriculum(project, "mine", "full", facts=lambda *_: grown_facts([90])).stages
     trained = {stage.setting.stage: stage for stage in old[:2]}
 
-    def begun_at(_: str, stage: str) -> Begun | None:
+    def begun_at(_: str, stage: str) -> StartedStage | None:
         if stage not in trained:
             return None
         plan = trained[stage].plan
         done = plan.sequences if stage == "first" else plan.sequences // 2
-        return Begun(plan=plan, items=plan.items(done))
+        return StartedStage(plan=plan, items=plan.items(done))
 
     new = compile_curriculum(
         project, "mine", "full", facts=lambda *_: grown_facts([90, 30]), begun=begun_at
@@ -187,7 +187,7 @@ stages:
 
 def test_a_shard_left_out_is_read_no_more_also_after_a_restart() -> None:
     project = lineages.project_of({"stages/mine.yaml": LEFT_OUT})
-    facts = Facts(windows=60, digest="d", shards=(20, 15, 25))
+    facts = PreparedInfo(windows=60, digest="d", shards=(20, 15, 25))
     stages = compile_curriculum(project, "mine", "full", facts=lambda *_: facts).stages
     for stage in stages[1:]:
         draws = stage.plan.sequences_at(np.arange(stage.plan.sequences))
@@ -207,12 +207,16 @@ def test_a_shard_of_unprepared_text_is_left_out_later_and_the_plan_says_so() -> 
 @pytest.mark.parametrize(
     ("entry", "facts", "says"),
     [
-        ("{source: a, shard: 3}", Facts(windows=60, digest="d", shards=(20, 15, 25)), "has no shard 3"),
-        ("{source: z, shard: 0}", Facts(windows=60, digest="d", shards=(20, 40)), "does not read"),
-        ("{source: a, shard: 0}", Facts(windows=60, digest="d", shards=(60,)), "leaves nothing"),
+        (
+            "{source: a, shard: 3}",
+            PreparedInfo(windows=60, digest="d", shards=(20, 15, 25)),
+            "has no shard 3",
+        ),
+        ("{source: z, shard: 0}", PreparedInfo(windows=60, digest="d", shards=(20, 40)), "does not read"),
+        ("{source: a, shard: 0}", PreparedInfo(windows=60, digest="d", shards=(60,)), "leaves nothing"),
     ],
 )
-def test_a_shard_that_cannot_be_left_out_is_refused(entry: str, facts: Facts, says: str) -> None:
+def test_a_shard_that_cannot_be_left_out_is_refused(entry: str, facts: PreparedInfo, says: str) -> None:
     project = lineages.project_of(
         {"stages/mine.yaml": f"from: root\nstages:\n  - {{name: a, until: 3000, leave_out: [{entry}]}}\n"}
     )

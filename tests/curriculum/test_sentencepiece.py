@@ -15,7 +15,7 @@ import sentencepiece  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum import corpora
+from curriculum.compiler import tokenizers
 from curriculum.config.project import Project
 from curriculum.data import sentencepiece as data_sentencepiece
 from curriculum.data.requests import TokenizerRequest
@@ -130,10 +130,10 @@ def bound(root: Path, path: str) -> Project:
 
 
 def made(project: Project) -> Tokenizer:
-    request = corpora.tokenizer_request(project, "small")
+    request = tokenizers.tokenizer_request(project, "small")
     if request is not None:
         train_tokenizer(TokenizerRequest.from_json(request.to_json()))
-    return Tokenizer.load(corpora.tokenizer_file(project, "small"))
+    return Tokenizer.load(tokenizers.tokenizer_file(project, "small"))
 
 
 def test_a_model_a_json_and_a_folder_of_either_may_be_named(small_project: Path, model: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_model_a_json_and_a_folder_of_either_may_be_named(small_project: Path,
     sources.write_text(sources.read_text().replace("llama/tokenizer.model", "llama"))
     second = made(Project.find(small_project))
     assert first.digest == second.digest  # the digest is of what encodes, however it was named
-    assert corpora.named_tokenizer(str(folder)).digest == first.digest
+    assert tokenizers.named_tokenizer(str(folder)).digest == first.digest
 
 
 def test_a_published_json_that_disagrees_with_the_model_beside_it_is_refused(
@@ -158,7 +158,9 @@ def test_a_published_json_that_disagrees_with_the_model_beside_it_is_refused(
     (folder / "tokenizer.json").write_text(json.dumps(published))
     project = bound(small_project, "llama")
     agreed = made(project)
-    assert corpora.tokenizer_file(project, "small").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    assert (
+        tokenizers.tokenizer_file(project, "small").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    )
     # the known wrong conversion: merges that reach runs of blanks come first
     blanks = [pair for pair in published["model"]["merges"] if not "".join(pair).strip("▁")]
     rest = [pair for pair in published["model"]["merges"] if "".join(pair).strip("▁")]

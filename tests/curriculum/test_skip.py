@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.compiler.compile import CompiledStage, compile_curriculum
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import CompiledStage, compile_curriculum
 
 START = 2000  # the root's last step ends exactly there
 BATCH, LENGTH = 5, lineages.LENGTH

@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from curriculum import planpicture, summary
+from curriculum import planpicture
+from curriculum.compiler import cost, summary
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.config.project import Project
-from curriculum.planner import compile_curriculum
 from curriculum.view import plots
 from runner.model import ModelConfig, parameter_count
 
@@ -34,7 +35,7 @@ SMALL = {
 )
 def test_the_parameters_counted_by_arithmetic_are_those_of_the_built_model(model: Mapping[str, Any]) -> None:
     numbers = {**model, "rms_norm_eps": float(model.get("rms_norm_eps", 1e-5)), "max_position_embeddings": 8}
-    assert summary.parameters(model) == parameter_count(ModelConfig.from_json(numbers))
+    assert cost.parameters(model) == parameter_count(ModelConfig.from_json(numbers))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_the_parameters_counted_by_arithmetic_are_those_of_the_built_model(model
     [("tinyllama-1.1b", 1_100_048_384), ("smollm2-135m", 134_515_008), ("llama-2-7b", 6_738_415_616)],
 )
 def test_models_of_the_catalogue_have_their_published_number_of_parameters(name: str, count: int) -> None:
-    assert summary.parameters(CATALOGUE[name]) == count
+    assert cost.parameters(CATALOGUE[name]) == count
 
 
 # --- a whole tree ----------------------------------------------------------------------------------------

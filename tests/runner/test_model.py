@@ -12,7 +12,7 @@ import torch
 from small import CONFIG, NUMBERS, build
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from curriculum import summary
+from curriculum.compiler import cost
 from curriculum.config.model_catalogue import CATALOGUE
 from runner import attention, optim
 from runner.loss import next_token_loss
@@ -152,7 +152,7 @@ def test_a_model_of_the_catalogue_has_as_many_parameters_as_transformers_makes_o
     numbers = {**CATALOGUE[name], "max_position_embeddings": 2048}
     numbers["rms_norm_eps"] = float(numbers["rms_norm_eps"])
     config = ModelConfig.from_json(numbers)
-    assert parameter_count(config) == parameters == summary.parameters(numbers)
+    assert parameter_count(config) == parameters == cost.parameters(numbers)
     rope = {"rope_theta": numbers.pop("rope_theta"), "rope_type": "default"} | numbers.pop("rope_scaling", {})
     with torch.device("meta"):
         other = LlamaForCausalLM(LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False))

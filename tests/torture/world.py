@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from curriculum import attempts, corpora, orchestrator, supervisor
+from curriculum import attempts, orchestrator, supervisor
+from curriculum.compiler import prepared_text
+from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 from curriculum.launchers import local
-from curriculum.planner import Compiled
 from tests.conftest import write_small_project
 from tests.torture import small
 
@@ -140,8 +141,8 @@ def request(root: Path, listener: Any, name: str = "variant", **more: Any) -> at
     return attempts.Run(project=Project(root), curriculum=name, size="full", listener=listener, **more)
 
 
-def compiled(root: Path, name: str = "variant") -> tuple[Compiled, corpora.Texts]:
-    return corpora.compile_with_texts(Project(root), name, "full")
+def compiled(root: Path, name: str = "variant") -> tuple[Compiled, prepared_text.PreparedText]:
+    return prepared_text.compile_with_texts(Project(root), name, "full")
 
 
 def stage(root: Path, name: str, stage_name: str) -> Path:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curriculum import imports
 from curriculum.plan.diff.learning_rate import rate_parts
 from curriculum.plan.diff.timeline import Lineage, Overlap, SearchResult, overlaps
 from curriculum.plan.diff.tokens import texts_part, tokens_part
-from curriculum.plan.stage import StagePlan
+from curriculum.plan.stage import OPEN, StagePlan
 
 TOKENS, RATE, BATCH, END = "the tokens read", "the learning rate", "the batch", "the end"
 START, HISTORY, RESET = "the start", "the history before", "the optimizer's reset"
@@ -168,7 +167,7 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
 def _same_history(old: Lineage, new: Lineage, begin: int) -> bool:
     """An import whose weights were never read here may be the same as any other."""
     digests = {_history(lineage, begin) for lineage in (old, new)}
-    return len(digests) == 1 or (begin == 0 and imports.OPEN in digests)
+    return len(digests) == 1 or (begin == 0 and OPEN in digests)
 
 
 def _history(lineage: Lineage, position: int) -> str | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import CompiledStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,6 @@ class Span:
 
 
 Lineage = tuple[Span, ...]
-
-
-def spans(stages: Sequence[CompiledStage]) -> Lineage:
-    """A compiled lineage, its names and plans alone."""
-    return tuple(Span(stage.name, stage.plan, stage.stop) for stage in stages)
 
 
 @dataclass(frozen=True, slots=True)

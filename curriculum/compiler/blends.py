@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from curriculum import config
+from curriculum.compiler.lineage import Setting
+from curriculum.compiler.scaling import Scaler
 from curriculum.errors import PlanError
-from curriculum.lineage import Setting
 from curriculum.plan.mixing import Ramp, Tree, integer_weights
 from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
-from curriculum.scaling import Scaler
 from curriculum.units import show_count
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from curriculum.plan.source import Segment
 
-Holes = tuple[tuple[int, int], ...]
+ExcludedWindows = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class Part:
     digest: str | None
 
 
-def begun(parts: Sequence[Part], out_of: int | None, holes: Holes) -> tuple[Segment, ...]:
+def first_segments(parts: Sequence[Part], out_of: int | None, holes: ExcludedWindows) -> tuple[Segment, ...]:
     """The segments of a source that no stage has read yet."""
     first = _whole(parts[:1], 0, 0, out_of, holes)
-    return grown((first,), parts, 0, holes)
+    return extend((first,), parts, 0, holes)
 
 
-def restarted(
-    old: Sequence[Segment], used: int, parts: Sequence[Part], out_of: int | None, holes: Holes
+def next_epoch(
+    old: Sequence[Segment], used: int, parts: Sequence[Part], out_of: int | None, holes: ExcludedWindows
 ) -> tuple[Segment, ...]:
     """The next pass begins after `used` items, over all windows there are."""
     last = in_force(old, used)
@@ -40,7 +40,9 @@ def restarted(
     return (*(s for s in old if s.first_item < used), fresh)
 
 
-def grown(old: Sequence[Segment], parts: Sequence[Part], used: int, holes: Holes) -> tuple[Segment, ...]:
+def extend(
+    old: Sequence[Segment], parts: Sequence[Part], used: int, holes: ExcludedWindows
+) -> tuple[Segment, ...]:
     """`old`, going on with every part that it does not know yet; they arrive when `used` items were read."""
     segments = tuple(old)
     known = [at for at, part in enumerate(parts) if any(s.digest == part.digest for s in segments)]
@@ -55,7 +57,7 @@ def in_force(segments: Sequence[Segment], used: int) -> Segment:
 
 
 def _with(
-    segments: tuple[Segment, ...], parts: Sequence[Part], used: int, holes: Holes
+    segments: tuple[Segment, ...], parts: Sequence[Part], used: int, holes: ExcludedWindows
 ) -> tuple[Segment, ...]:
     now = in_force(segments, used)
     turn = max(0, -(-(used - now.first_item) // now.windows) - 1)
@@ -81,7 +83,7 @@ def _with(
 
 
 def _whole(
-    parts: Sequence[Part], first_item: int, pass_number: int, out_of: int | None, holes: Holes
+    parts: Sequence[Part], first_item: int, pass_number: int, out_of: int | None, holes: ExcludedWindows
 ) -> Segment:
     """One order of all windows of `parts`; `out_of` of them, spread evenly, where a size takes fewer."""
     windows = parts[-1].windows

@@ -7,9 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from curriculum import config
+from curriculum.compiler.lineage import Setting, batch_sequences, length_in_tokens
 from curriculum.config.project import Project
 from curriculum.errors import Place, PlanError
-from curriculum.lineage import Setting, batch_sequences, length_in_tokens
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.units import Length
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from fractions import Fraction
 from itertools import zip_longest
 
+from curriculum.compiler.lineage import Setting
+from curriculum.compiler.scaling import Scaler
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
-from curriculum.lineage import Setting
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.stage import StagePlan
-from curriculum.scaling import Scaler
 from curriculum.units import show_count, show_exact, show_share
 
 

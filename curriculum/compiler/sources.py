@@ -8,21 +8,21 @@ from fractions import Fraction
 from typing import Literal
 
 from curriculum import config
+from curriculum.compiler.lineage import Setting
+from curriculum.compiler.scaling import Scaler
+from curriculum.compiler.segments import ExcludedWindows, Part, extend, next_epoch
+from curriculum.compiler.segments import first_segments as first_segments
 from curriculum.config.project import Project
 from curriculum.errors import PlanError, did_you_mean
-from curriculum.lineage import Setting
 from curriculum.plan.mixing import integer_weights
 from curriculum.plan.stage import SourcePlan, StagePlan
-from curriculum.scaling import Scaler
-from curriculum.segments import Holes, Part, grown, restarted
-from curriculum.segments import begun as first_segments
 
 DEFAULT_PASSES = Fraction(4)
 """Muennighoff et al. 2023: up to four passes are worth almost as much as fresh text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class PreparedInfo:
     """What is known of a prepared dataset: windows of one pass at a sequence length, and its digest.
 
     `parts` are the states that it had after each preparation, the last the present one; left out, there was one.
@@ -36,7 +36,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
+class StartedStage:
     """What is trained already of a stage: the plan it runs by, and the items of each source at its last checkpoint."""
 
     plan: StagePlan
@@ -92,7 +92,7 @@ def mixture(
     sequence_length: int,
     scaler: Scaler,
     choices: dict[tuple[str, int], SourceChoice],
-    facts: Callable[[str, int], Facts | None],
+    facts: Callable[[str, int], PreparedInfo | None],
     inherited: Iterable[str],
 ) -> tuple[dict[str, int], dict[str, Fraction]]:
     """The stage's weights and limits of passes, by source; fills `choices` for them and for `inherited` sources.
@@ -139,7 +139,7 @@ def choose(
     name: str,
     scaler: Scaler,
     sequence_length: int,
-    facts: Callable[[str, int], Facts | None],
+    facts: Callable[[str, int], PreparedInfo | None],
 ) -> SourceChoice:
     """The text that source `name` stands on, and its windows of one pass; PlanError when that is too little."""
     entry = project.sources.sources[name]
@@ -195,7 +195,7 @@ def source_plans(
     choices: Mapping[tuple[str, int], SourceChoice],
     weights: Mapping[str, int],
     sequence_length: int,
-    begun: Begun | None,
+    begun: StartedStage | None,
 ) -> dict[str, SourcePlan]:
     """Each source's segments: those of the lineage, and new ones where something restarts, was appended or left out.
 
@@ -217,7 +217,7 @@ def source_plans(
             place=setting.place("positions"),
             hint="say `positions: restart`, or keep the sequence_length",
         )
-    left_out = _holes(setting, choices, {*inherited, *weights}, sequence_length)
+    left_out = _excluded_windows(setting, choices, {*inherited, *weights}, sequence_length)
     names = set(inherited) | set(weights)
     plans: dict[str, SourcePlan] = {}
     for name in sorted(names):
@@ -234,23 +234,23 @@ def source_plans(
             and len(states) > 1
             and all(segment.digest in known for segment in stored.segments)
         ):
-            segments = grown(stored.segments, states, begun.items.get(name, 0), holes)
+            segments = extend(stored.segments, states, begun.items.get(name, 0), holes)
         elif old is None:
             segments = first_segments(states, choice.out_of, holes)
         elif restarts:
-            segments = restarted(old.segments, used, states, choice.out_of, holes)
+            segments = next_epoch(old.segments, used, states, choice.out_of, holes)
         else:
-            segments = grown(old.segments, states, used, holes)
+            segments = extend(old.segments, states, used, holes)
         plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order)
     return plans
 
 
-def _holes(
+def _excluded_windows(
     setting: Setting,
     choices: Mapping[tuple[str, int], SourceChoice],
     names: Iterable[str],
     sequence_length: int,
-) -> dict[str, Holes]:
+) -> dict[str, ExcludedWindows]:
     """The windows of the shards that this stage and those before it leave out, by source."""
     holes: dict[str, set[tuple[int, int]]] = {}
     known = set(names)

@@ -67,7 +67,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
+class LineageStage:
     """A stage as far as a lineage goes through it; `cut` is the branch position (full-size tokens) or None."""
 
     setting: Setting
@@ -105,12 +105,12 @@ def parse_address(text: str) -> Address:
     return Address(curriculum, stage or None, tokens)
 
 
-def lineage(project: Project, name: str) -> tuple[Leg, ...]:
+def lineage(project: Project, name: str) -> tuple[LineageStage, ...]:
     """Every stage from the root to the last stage of curriculum `name`, each with nothing left unsaid."""
-    return _legs(project, name, ())
+    return _stages(project, name, ())
 
 
-def legs_to(project: Project, address: Address) -> tuple[Leg, ...]:
+def stages_to(project: Project, address: Address) -> tuple[LineageStage, ...]:
     """The lineage that ends at `address`: at a stage's end, at a position, or at the curriculum's end."""
     return _cut(lineage(project, address.curriculum), address, None)
 
@@ -130,11 +130,11 @@ def branches_from(project: Project, curriculum: str) -> dict[int | str, list[str
     return branches
 
 
-def _legs(project: Project, name: str, below: tuple[str, ...]) -> tuple[Leg, ...]:
+def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[LineageStage, ...]:
     file, document = project.curriculum(name)
     imported = None
     if file.from_ is None or file.from_.startswith(huggingface.PREFIX):
-        legs: tuple[Leg, ...] = ()
+        legs: tuple[LineageStage, ...] = ()
         before: Setting | None = None
         end = 0
         if file.from_ is not None:
@@ -159,17 +159,17 @@ def _legs(project: Project, name: str, below: tuple[str, ...]) -> tuple[Leg, ...
                 place=place,
                 hint=did_you_mean(address.curriculum, project.names("stages")),
             )
-        legs = _cut(_legs(project, address.curriculum, chain), address, place)
+        legs = _cut(_stages(project, address.curriculum, chain), address, place)
         before = legs[-1].setting
         end = legs[-1].cut if legs[-1].cut is not None else before.until
     for number, stage in enumerate(file.stages):
         setting = _setting(name, file, document, number, stage, before, end, imported)
-        legs = (*legs, Leg(setting))
+        legs = (*legs, LineageStage(setting))
         before, end = setting, setting.until
     return legs
 
 
-def _cut(legs: tuple[Leg, ...], address: Address, place: Place | None) -> tuple[Leg, ...]:
+def _cut(legs: tuple[LineageStage, ...], address: Address, place: Place | None) -> tuple[LineageStage, ...]:
     if address.stage is not None:
         named = [
             at

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from curriculum.compiler.lineage import Setting
+from curriculum.compiler.scaling import Scaler
 from curriculum.errors import PlanError
-from curriculum.lineage import Setting
 from curriculum.plan.stage import StagePlan
-from curriculum.scaling import Scaler
 from curriculum.units import show_count
 
 MOST_TASK_POSITIONS = 1000

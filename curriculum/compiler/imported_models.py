@@ -7,9 +7,6 @@ from pathlib import Path
 from curriculum.artifacts import checkpoints, huggingface
 from curriculum.config.project import Project
 
-OPEN = "not imported yet"
-"""What a plan says of its start until the directory's bytes were read once."""
-
 
 def root(project: Project) -> Path:
     return project.data / "imported"

@@ -7,21 +7,30 @@ and the manifests of prepared text; at 2T tokens this takes milliseconds, since 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from curriculum import cadence, config, imports
+from curriculum import config
+from curriculum.compiler import cadence, imported_models
+from curriculum.compiler.blends import Before, blends_of, without_skipped
+from curriculum.compiler.limits import check_drawn, check_passes
+from curriculum.compiler.lineage import LineageStage, Setting, lineage, parse_address, stages_to
+from curriculum.compiler.scaling import Scaler, size_place
+from curriculum.compiler.sources import (
+    PreparedInfo,
+    SourceChoice,
+    StartedStage,
+    check_stand_ins,
+    mixture,
+    source_plans,
+)
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError, did_you_mean
-from curriculum.limits import check_drawn, check_passes
-from curriculum.lineage import Leg, Setting, legs_to, lineage, parse_address
-from curriculum.order import Before, blends_of, without_skipped
+from curriculum.plan.diff.timeline import Lineage, Span
 from curriculum.plan.learning_rate import LARGEST_POSITION, LearningRate, Rewarm
-from curriculum.plan.stage import Parent, StagePlan
-from curriculum.scaling import Scaler, size_place
-from curriculum.stock import Begun, Facts, SourceChoice, check_stand_ins, mixture, source_plans
+from curriculum.plan.stage import OPEN, Parent, StagePlan
 from curriculum.units import show_count, show_exact
 
 LR_JUMP = 0.01  # a branch whose own curve starts further than this from the parent's needs `rewarm:`
@@ -93,8 +102,8 @@ def compile_curriculum(
     name: str,
     size_name: str,
     *,
-    facts: Callable[[str, int], Facts | None] = lambda dataset, sequence_length: None,
-    begun: Callable[[str, str], Begun | None] = lambda curriculum, stage: None,
+    facts: Callable[[str, int], PreparedInfo | None] = lambda dataset, sequence_length: None,
+    begun: Callable[[str, str], StartedStage | None] = lambda curriculum, stage: None,
     tokenizer: Mapping[str, Any] | None = None,
 ) -> Compiled:
     """Compile curriculum `name` at size `size_name`.
@@ -104,19 +113,19 @@ def compile_curriculum(
     `tokenizer` is `{"name", "digest", "vocab_size", "eos"}` once there is one. Raises ConfigError, NotFound or
     PlanError.
     """
-    return compile_legs(
+    return compile_stages(
         project, name, lineage(project, name), size_name, facts=facts, begun=begun, tokenizer=tokenizer
     )
 
 
-def compile_legs(
+def compile_stages(
     project: Project,
     name: str,
-    legs: tuple[Leg, ...],
+    legs: tuple[LineageStage, ...],
     size_name: str,
     *,
-    facts: Callable[[str, int], Facts | None] = lambda dataset, sequence_length: None,
-    begun: Callable[[str, str], Begun | None] = lambda curriculum, stage: None,
+    facts: Callable[[str, int], PreparedInfo | None] = lambda dataset, sequence_length: None,
+    begun: Callable[[str, str], StartedStage | None] = lambda curriculum, stage: None,
     tokenizer: Mapping[str, Any] | None = None,
 ) -> Compiled:
     """`compile_curriculum` for a lineage that may stop short of its curriculum's end."""
@@ -180,12 +189,12 @@ def compile_legs(
 
 def _compile_stage(
     project: Project,
-    leg: Leg,
+    leg: LineageStage,
     scaler: Scaler,
     parent: CompiledStage | None,
     choices: dict[tuple[str, int], SourceChoice],
-    facts: Callable[[str, int], Facts | None],
-    begun: Callable[[str, str], Begun | None],
+    facts: Callable[[str, int], PreparedInfo | None],
+    begun: Callable[[str, str], StartedStage | None],
     tokenizer: Mapping[str, Any],
 ) -> CompiledStage:
     setting = leg.setting
@@ -196,8 +205,8 @@ def _compile_stage(
     if setting.imported is not None:
         _check_positions(project, setting, scaler, sequence_length)
         if parent is None:
-            digest = imports.digest(project, setting.imported)
-            origin = Parent(fingerprint=digest or imports.OPEN, position=0)
+            digest = imported_models.digest(project, setting.imported)
+            origin = Parent(fingerprint=digest or OPEN, position=0)
             notes += _import_notes(setting, scaler, imported=digest is not None)
     batch = scaler.batch(setting)
     batch_tokens = batch * sequence_length
@@ -455,7 +464,7 @@ def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -
             address = parse_address(file.from_) if file.from_ else None
             if address is None or address.position is None:
                 continue
-            legs = legs_to(project, address)
+            legs = stages_to(project, address)
         except CurriculumError:  # a broken file elsewhere is its author's error, not this run's
             continue
         through = [leg for leg in legs if (leg.setting.curriculum, leg.setting.stage) == mine]
@@ -467,3 +476,8 @@ def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -
         if 0 < steps <= plan.steps:
             positions.add(plan.start + steps * plan.batch_tokens)
     return tuple(sorted(positions))
+
+
+def spans(stages: Sequence[CompiledStage]) -> Lineage:
+    """A compiled lineage, its names and plans alone."""
+    return tuple(Span(stage.name, stage.plan, stage.stop) for stage in stages)

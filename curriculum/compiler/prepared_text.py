@@ -9,23 +9,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from curriculum import config, fs
-from curriculum.artifacts import checkpoints, huggingface
+from curriculum.artifacts import checkpoints
+from curriculum.compiler.compile import Compiled, compile_curriculum
+from curriculum.compiler.segments import Part
+from curriculum.compiler.sources import PreparedInfo, StartedStage
+from curriculum.compiler.tokenizers import tokenizer_file
 from curriculum.config.project import Project
-from curriculum.data import listing, provenance, sentencepiece
+from curriculum.data import listing, provenance
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, windows_in
-from curriculum.data.requests import PrepareRequest, TokenizerRequest
+from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
-from curriculum.errors import CurriculumError, DataError, NotFound, Place, did_you_mean
+from curriculum.errors import CurriculumError, DataError, Place
 from curriculum.plan.stage import StagePlan
-from curriculum.planner import Compiled, compile_curriculum
-from curriculum.segments import Part
-from curriculum.stock import Begun, Facts
 
 HELD_OUT_WINDOWS = 1024
 
 
-class Texts:
+class PreparedText:
     """The prepared text of a compiled curriculum, as far as there is any."""
 
     def __init__(self, project: Project, compiled: Compiled) -> None:
@@ -83,12 +83,12 @@ class Texts:
             self._manifests[dataset] = found
         return self._manifests[dataset]
 
-    def facts(self, dataset: str, sequence_length: int) -> Facts | None:
+    def facts(self, dataset: str, sequence_length: int) -> PreparedInfo | None:
         """Windows of one pass and digests of the prepared text, None while it is not prepared."""
         manifest = self.manifest(dataset)
         if manifest is None:
             return None
-        return Facts(
+        return PreparedInfo(
             windows=manifest.splits[TRAIN].windows(sequence_length),
             digest=manifest.digest,
             parts=tuple(
@@ -98,7 +98,7 @@ class Texts:
             shards=tuple(windows_in(s.tokens, sequence_length) for s in manifest.splits[TRAIN].shards),
         )
 
-    def begun(self, curriculum: str, stage: str) -> Begun | None:
+    def begun(self, curriculum: str, stage: str) -> StartedStage | None:
         """What is trained of a stage, None before its first checkpoint; asked only where text was appended."""
         if not any(manifest and manifest.earlier for manifest in map(self.manifest, self.datasets())):
             return None
@@ -107,7 +107,7 @@ class Texts:
         if last is None or not (folder / "plan.json").exists():
             return None
         plan = StagePlan.load(folder / "plan.json")
-        return Begun(plan=plan, items=plan.items((last.position - plan.start) // plan.sequence_length))
+        return StartedStage(plan=plan, items=plan.items((last.position - plan.start) // plan.sequence_length))
 
     def missing(self, only: str | None = None) -> list[str]:
         """The datasets not yet prepared; forgets what it knew, so that it may be asked again."""
@@ -186,92 +186,16 @@ class Texts:
         return rows
 
 
-def compile_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, Texts]:
+def compile_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
     """A curriculum compiled with what is prepared so far, and that text."""
     declared = compile_curriculum(project, name, size)
-    texts = Texts(project, declared)
+    texts = PreparedText(project, declared)
     if texts.tokenizer is None:
         return declared, texts
     compiled = compile_curriculum(
         project, name, size, facts=texts.facts, begun=texts.begun, tokenizer=texts.tokenizer
     )
     return compiled, texts
-
-
-def tokenizer_file(project: Project, name: str) -> Path:
-    """The `tokenizer.json` that `name` is bound to: a file of the project or an import, or one trained from text."""
-    if name.startswith(huggingface.PREFIX):
-        return huggingface.directory_of(project.root, name) / huggingface.TOKENIZER
-    entry = project.sources.tokenizers[name]
-    folder = project.data / "tokenizers"
-    if entry.path is not None:
-        model, published = _stored(project.root / entry.path)
-        if model is None:
-            return published
-        recipe = fs.sha256_file(model) + (fs.sha256_file(published) if published.is_file() else "")
-        return folder / f"{name}-{fs.digest(recipe)[:8]}" / "tokenizer.json"
-    recipe = fs.digest({"reads": _reads(project, entry), "vocab_size": entry.vocab_size})
-    return folder / f"{name}-{recipe[:8]}" / "tokenizer.json"
-
-
-def _stored(path: Path) -> tuple[Path | None, Path]:
-    """The SentencePiece model that `path` stands for, if it does, and the `tokenizer.json` (beside it)."""
-    if path.is_dir():
-        model = path / "tokenizer.model"
-        return (model if model.is_file() else None), path / "tokenizer.json"
-    if path.suffix == ".model" and path.is_file():
-        return path, path.with_name("-")  # asked for by name: what stands beside it is not looked at
-    return None, path
-
-
-def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
-    """The request that makes tokenizer `name`, None when its file is there; DataError when it cannot be made."""
-    path = tokenizer_file(project, name)
-    if path.is_file():
-        return None
-    entry = project.sources.tokenizers[name]
-    if entry.path is not None:
-        model, published = _stored(project.root / entry.path)
-        if model is not None:
-            return TokenizerRequest(
-                output=str(path),
-                sentencepiece=str(model),
-                published=str(published) if published.is_file() else None,
-            )
-        raise DataError(
-            f"tokenizer `{name}` is bound to `{entry.path}`, which is not there",
-            place=project.sources_document.place(("tokenizers", name, "path")),
-            hint="put a `tokenizer.json` or `tokenizer.model` there, or bind the name to another file in sources.yaml",
-        )
-    assert entry.vocab_size is not None
-    return TokenizerRequest(
-        name=name,
-        reads=_reads(project, entry),
-        vocab_size=entry.vocab_size,
-        output=str(path),
-        root=str(project.root),
-    )
-
-
-def named_tokenizer(word: str) -> Tokenizer:
-    """The tokenizer at a path (a file, or its folder), or else the one that sources.yaml calls so."""
-    if Path(word).exists():
-        model, path = _stored(Path(word))
-        if model is not None and not path.is_file():
-            return Tokenizer.of(sentencepiece.converted(model), str(model))
-        return Tokenizer.load(path)
-    project = Project.find()
-    if word not in project.sources.tokenizers:
-        raise NotFound(
-            f"no tokenizer is called `{word}`", hint=did_you_mean(word, project.sources.tokenizers)
-        )
-    path = tokenizer_file(project, word)
-    if not path.is_file():
-        raise DataError(
-            f"the tokenizer `{word}` is not there yet: `{path}`",
-            hint="`curriculum prepare` of a curriculum that uses it makes it",
-        )
-    return Tokenizer.load(path)
 
 
 def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:
@@ -284,7 +208,7 @@ def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:
     return document.key_place(entry) if len(entry) == 2 else document.place(entry)
 
 
-def check_folders(texts: Texts, *, planned: bool = False) -> None:
+def check_folders(texts: PreparedText, *, planned: bool = False) -> None:
     """Refuse a local folder that is to be read and is not there, or in which no file matches: DataError at its line.
 
     Nothing is opened, and of each folder only a glance is taken. What is only `planned` may lie on another machine:
@@ -305,7 +229,7 @@ def check_folders(texts: Texts, *, planned: bool = False) -> None:
             raise DataError(f"`{dataset}`: {error.what}", place=place, hint=error.hint) from None
 
 
-def check_installed(texts: Texts) -> None:
+def check_installed(texts: PreparedText) -> None:
     """Refuse, before any process starts, a dataset whose package is absent: DataError says what to install."""
     for dataset in texts.datasets():
         if texts.manifest(dataset) is None:
@@ -315,15 +239,3 @@ def check_installed(texts: Texts) -> None:
                 place = texts.project.sources_document.key_place(("sources", dataset))
                 what = f"`{dataset}` cannot be prepared: {error.what}"
                 raise DataError(what, place=error.place or place, hint=error.hint) from None
-
-
-def _reads(project: Project, entry: config.TokenizerEntry) -> dict[str, dict[str, Any]]:
-    reads = {}
-    for dataset in entry.train or ():
-        source = project.sources.sources[dataset]
-        extra = {"text": source.text_column(), "extract": source.extract}
-        reads[dataset] = {
-            **source.reading(),
-            **{key: value for key, value in extra.items() if value is not None},
-        }
-    return reads

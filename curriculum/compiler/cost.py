@@ -1,0 +1,101 @@
+"""What a plan costs: tokens, time, money, storage; and the parameters of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from curriculum import config
+from curriculum.compiler.cadence import task_positions
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.sources import SourceChoice
+from curriculum.units import show_count
+
+KEPT_BY_CADENCE = (
+    2  # checkpoints of the cadence that are kept beside every stage's end; the job's `keep_last`
+)
+
+
+def parameters(model: Mapping[str, Any]) -> int:
+    """Parameters of a Llama-architecture model, from its numbers (Hugging Face key names)."""
+    hidden, heads = model["hidden_size"], model["num_attention_heads"]
+    head = model.get("head_dim") or hidden // heads
+    attention = hidden * head * (2 * heads + 2 * model["num_key_value_heads"])
+    feed_forward = 3 * hidden * model["intermediate_size"]
+    layers = model["num_hidden_layers"] * (attention + feed_forward + 2 * hidden)
+    embeddings = model["vocab_size"] * hidden * (1 if model.get("tie_word_embeddings") else 2)
+    return int(layers + embeddings + hidden)
+
+
+def cost(compiled: Compiled, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
+    """Updates, tokens, GPU-hours, money and storage, each with the assumption it rests on."""
+    return _cost(compiled.stages, compiled.sources.values(), 1, machine_name, machine)
+
+
+def _cost(
+    stages: Sequence[CompiledStage],
+    choices: Iterable[SourceChoice],
+    ends: int,
+    machine_name: str,
+    machine: config.MachineEntry,
+) -> dict[str, Any]:
+    tokens = sum(stage.stop - stage.plan.start for stage in stages)
+    model = stages[-1].plan.model
+    count = parameters(model)
+    checkpoint_bytes = count * 12
+    measured = sum(
+        len(
+            {
+                at
+                for found in task_positions(stage.plan, stage.task_every).values()
+                for at in found
+                if at < stage.stop
+            }
+        )
+        for stage in stages
+    )
+    kept = len(stages) + measured + KEPT_BY_CADENCE * ends
+    wide = 2 if model["vocab_size"] <= 1 << 16 else 4
+    windows = [choice.windows for choice in choices]
+    text = sum(windows) * stages[-1].plan.sequence_length * wide if all(windows) else None
+    gpus = machine.nodes * machine.gpus_per_node
+    hours: float | None = None
+    money: float | None = None
+    assumptions = [
+        f"a checkpoint holds 12 bytes for each of {count:,} parameters: fp32 weights and both Adam moments",
+        f"{kept} checkpoints kept: every stage's end and the last {KEPT_BY_CADENCE} of the cadence"
+        + (" of each curriculum" if ends > 1 else "")
+        + (f", and {measured} at which tasks are measured" if measured else ""),
+    ]
+    if machine.throughput is not None and gpus:
+        hours = float(Fraction(tokens) / machine.throughput / 3600)
+        assumptions.append(
+            f"{show_count(int(machine.throughput))} tokens/s on each of {gpus} GPUs, "
+            f"as machine `{machine_name}` declares"
+        )
+        if machine.price is not None:
+            money = hours * float(machine.price)
+            assumptions.append(
+                f"{float(machine.price):g} USD a GPU-hour, as machine `{machine_name}` declares"
+            )
+    else:
+        assumptions.append(
+            f"machine `{machine_name}` declares no throughput: no hours and no money are estimated"
+        )
+    return {
+        "machine": machine_name,
+        "gpus": gpus,
+        "parameters": count,
+        "updates": sum(stage.steps_run for stage in stages),
+        "tokens": tokens,
+        "gpu_hours": hours,
+        "days": hours / gpus / 24 if hours is not None and gpus else None,
+        "usd": money,
+        "checkpoint_bytes": checkpoint_bytes,
+        "checkpoints_kept": kept,
+        "storage_bytes": checkpoint_bytes * kept,
+        "token_bytes": text,
+        "tokens_at_risk": max(stage.checkpoint_every for stage in stages),
+        "assumptions": assumptions,
+    }
