@@ -11,8 +11,8 @@ from curriculum import config, fs
 from curriculum.artifacts import jobs
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
-from curriculum.launchers import local
-from curriculum.supervisor import Launch, StopRequested, supervise
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers.supervisor import Launch, StopRequested, supervise
 
 
 class Listener(Protocol):
@@ -66,10 +66,10 @@ def carry_out(
     attempt = Path(job.attempt_folder)
     jobs.save(job, attempt / "job.json")
     request.listener.preparing(what, progress)
-    cores = local.default_threads({}, processes)
+    cores = subprocess_launcher.default_threads({}, processes)
 
     def launch() -> Launch:
-        process = local.start(
+        process = subprocess_launcher.start(
             attempt / "job.json", processes=processes, threads=cores, log=attempt / "rank0.log"
         )
         return Launch(process, attempt)
@@ -77,8 +77,8 @@ def carry_out(
     outcome = supervise(
         launch,
         stop=stop,
-        ask_to_stop=local.stop,
-        kill=local.kill,
+        ask_to_stop=subprocess_launcher.stop,
+        kill=subprocess_launcher.kill,
         progress=lambda: 0,
         tick=request.listener.tick,
     )

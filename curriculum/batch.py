@@ -16,13 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, queued
+from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.attempts import fresh_attempt
 from curriculum.errors import CurriculumError, RunFailed
-from curriculum.launchers import local, slurm
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers import slurm, slurm_record
+from curriculum.launchers.supervisor import Launch, silence, stop_on_signals, supervise
 from curriculum.runs import SUPERVISED
-from curriculum.supervisor import Launch, silence, stop_on_signals, supervise
 from curriculum.telling import Teller
 
 ALLOCATION = "allocation.json"
@@ -46,7 +47,7 @@ def main() -> int:
     if outcome["outcome"] == jobs.DONE:
         write_outcome(folder, outcome)
         return 0
-    submitted = queued.read(Path(job.stage_folder))
+    submitted = slurm_record.read(Path(job.stage_folder))
     if submitted is not None and submitted.stopping:
         print("saved, and ended as asked", flush=True)
         write_outcome(folder, outcome)
@@ -58,7 +59,7 @@ def main() -> int:
 def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
     stage = Path(job.stage_folder)
     threads = int(asked["threads"] or _share_of_cores(asked["processes"]))
-    steps = slurm.Steps(
+    steps = slurm.SrunLauncher(
         nodes=asked["nodes"], processes=asked["processes"], threads=threads, address=asked["address"]
     )
 
@@ -74,7 +75,10 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
         )
         print(f"attempt {attempt.name}: {' '.join(steps.command(path))}", flush=True)
         teller.begins(attempt)
-        return Launch(local.begin(steps.command(path), threads=threads, log=attempt / "rank0.log"), attempt)
+        return Launch(
+            subprocess_launcher.begin(steps.command(path), threads=threads, log=attempt / "rank0.log"),
+            attempt,
+        )
 
     with fs.Lock(stage / SUPERVISED, f"`{stage.parent.name}/{stage.name}`"), stop_on_signals() as stop:
         return supervise(
@@ -82,8 +86,8 @@ def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
             stop=stop,
             ask_to_stop=_ask_ranks,
             kill=_end_step,
-            progress=lambda: queued.reached(stage, 0),
-            examine=local.examine,
+            progress=lambda: slurm_record.reached(stage, 0),
+            examine=subprocess_launcher.examine,
             silence=silence(job.machine),
             tick=teller.look,
         )
@@ -101,13 +105,13 @@ def _end_step(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STEP_ENDS_SECONDS)
     except subprocess.TimeoutExpired:
-        local.kill(process)
+        subprocess_launcher.kill(process)
 
 
 def queue_again(number: str) -> None:
     """Put this job back into the queue, unless whoever ended it wants it gone or queues it again himself."""
     try:
-        found = slurm.look(number)
+        found = slurm.query(number)
         if found is None or found.state != "RUNNING":
             print("saved; Slurm takes this job away", flush=True)
             return
@@ -123,7 +127,7 @@ def queue_again(number: str) -> None:
 
 def _share_of_cores(processes: int) -> int:
     stated = os.environ.get("SLURM_CPUS_ON_NODE")
-    return max(1, int(stated) // processes) if stated else local.default_threads({}, processes)
+    return max(1, int(stated) // processes) if stated else subprocess_launcher.default_threads({}, processes)
 
 
 def write_outcome(folder: Path, outcome: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from curriculum.artifacts import jobs
 from curriculum.attempts import job_machine
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
-from curriculum.launchers import local
-from curriculum.supervisor import Launch, StopRequested, supervise
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers.supervisor import Launch, StopRequested, supervise
 
 REPORT = "doctor.json"
 
@@ -25,7 +25,7 @@ def examine(project: Project, name: str) -> dict[str, Any]:
     """
     entry = project.machine(name)
     processes = entry.processes if entry.launcher == "torchrun" else 1
-    threads = local.default_threads(entry.model_dump(), processes)
+    threads = subprocess_launcher.default_threads(entry.model_dump(), processes)
     with tempfile.TemporaryDirectory() as folder:
         attempt = Path(folder)
         jobs.save(
@@ -35,15 +35,18 @@ def examine(project: Project, name: str) -> dict[str, Any]:
         def launch() -> Launch:
             log = attempt / "rank0.log"
             return Launch(
-                local.start(attempt / "job.json", processes=processes, threads=threads, log=log), attempt
+                subprocess_launcher.start(
+                    attempt / "job.json", processes=processes, threads=threads, log=log
+                ),
+                attempt,
             )
 
         try:
             supervise(
                 launch,
                 stop=StopRequested(),
-                ask_to_stop=local.stop,
-                kill=local.kill,
+                ask_to_stop=subprocess_launcher.stop,
+                kill=subprocess_launcher.kill,
                 progress=lambda: 0,
             )
             report: dict[str, Any] = json.loads((attempt / REPORT).read_bytes())

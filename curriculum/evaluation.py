@@ -14,8 +14,8 @@ from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
-from curriculum.launchers import local
-from curriculum.supervisor import StopRequested
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers.supervisor import StopRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def fill(request: Run, comparison: Comparison, texts: Sequence[PreparedText], st
             attempt_folder=str(fresh_attempt(gap.folder / "attempts")),
             checkpoint=str(gap.checkpoint),
             held_out=held_out,
-            machine=job_machine(machine, local.default_threads(machine.model_dump(), 1)),
+            machine=job_machine(machine, subprocess_launcher.default_threads(machine.model_dump(), 1)),
         )
         try:
             done = carry_out(request, job, f"the held-out loss of {gap}", None, stop)

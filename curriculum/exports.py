@@ -19,7 +19,7 @@ from curriculum.compiler.lineage import Address, lineage, stages_to
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
-from curriculum.supervisor import StopRequested
+from curriculum.launchers.supervisor import StopRequested
 from curriculum.units import show_count
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "source": None}

@@ -10,9 +10,11 @@ from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run
 from curriculum.compiler.compile import Compiled
-from curriculum.launchers import Launcher, local, nodes
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers import torchrun
+from curriculum.launchers.base import Launcher
+from curriculum.launchers.supervisor import StopRequested
 from curriculum.runs import is_finished, stage_folder
-from curriculum.supervisor import StopRequested
 
 LOOK_SECONDS = 0.2
 
@@ -54,24 +56,26 @@ def join(request: Run, compiled: Compiled, launcher: Launcher, stop: StopRequest
 
 def _take_part(attempt: Path, request: Run, launcher: Launcher, stop: StopRequested) -> None:
     assert request.node_rank is not None
-    log = nodes.log_of(attempt, request.node_rank)
+    log = torchrun.log_of(attempt, request.node_rank)
     request.listener.noted(f"joins attempt {int(attempt.name)} of {attempt.parents[1].name}; its log: {log}")
-    process = local.begin(launcher.command(attempt / "job.json"), threads=launcher.threads, log=log)
+    process = subprocess_launcher.begin(
+        launcher.command(attempt / "job.json"), threads=launcher.threads, log=log
+    )
     told = False
     try:
         while process.poll() is None:
             if stop and not told:
-                local.stop(process)
+                subprocess_launcher.stop(process)
                 told = True
             if (
                 not told
                 and not (attempt / jobs.OUTCOME).exists()
                 and _open(request, attempt.parents[1]) != attempt
             ):
-                local.kill(process)  # the first node is gone, or has begun anew
+                subprocess_launcher.kill(process)  # the first node is gone, or has begun anew
             time.sleep(LOOK_SECONDS)
     except BaseException:
-        local.kill(process)
+        subprocess_launcher.kill(process)
         process.wait()
         raise
 
@@ -79,6 +83,6 @@ def _take_part(attempt: Path, request: Run, launcher: Launcher, stop: StopReques
 def _open(request: Run, folder: Path) -> Path | None:
     """The stage's newest attempt, if the first node is there, announced it and it has not ended."""
     numbered = sorted(p for p in (folder / "attempts").glob("*") if p.name.isdigit())
-    if not numbered or (numbered[-1] / jobs.OUTCOME).exists() or not nodes.announced(numbered[-1]):
+    if not numbered or (numbered[-1] / jobs.OUTCOME).exists() or not torchrun.announced(numbered[-1]):
         return None
     return numbered[-1] if fs.holder_of(_lock(request)) is not None else None

@@ -17,7 +17,7 @@ from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import Address
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
-from curriculum.supervisor import StopRequested
+from curriculum.launchers.supervisor import StopRequested
 
 TASKS = "tasks"
 """The folder of a project that holds task files of its own."""

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, joining, measuring, queued, submission, taskjobs
+from curriculum import fs, joining, measuring, submission, taskjobs
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
 from curriculum.begun import check_begun
@@ -26,7 +26,10 @@ from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.config.project import Project
 from curriculum.errors import PlanError, RunFailed
-from curriculum.launchers import Launcher, local, nodes, slurm
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers import slurm, slurm_record, torchrun
+from curriculum.launchers.base import Launcher
+from curriculum.launchers.supervisor import Launch, StopRequested, silence, stop_on_signals, supervise
 from curriculum.plan.ranks import share_of_rank
 from curriculum.preparation import prepare
 from curriculum.runs import (
@@ -40,7 +43,6 @@ from curriculum.runs import (
     stage_folder,
 )
 from curriculum.stagejobs import ready, train_job
-from curriculum.supervisor import Launch, StopRequested, silence, stop_on_signals, supervise
 from curriculum.telling import Teller
 
 
@@ -97,7 +99,7 @@ def run(request: Run) -> Result:
             if is_finished(folder, stage):
                 request.listener.skipped(stage)
                 continue
-            queued.refuse_if_live(folder, stage.name)
+            slurm_record.refuse_if_live(folder, stage.name)
             fs.make_directory(folder)
             # The trainer has a lock of its own, and waits a while for one that was killed or orphaned to let go
             # of it; whoever finds a living `run` at work is told so soon.
@@ -155,7 +157,7 @@ def launcher_for(request: Run) -> Launcher:
     """What starts the processes of a job on this machine; PlanError when it is one of several and not which."""
     entry = request.machine_entry
     processes = request.processes or entry.processes
-    threads = local.default_threads(entry.model_dump(), processes)
+    threads = subprocess_launcher.default_threads(entry.model_dump(), processes)
     if entry.nodes == 1:
         if request.node_rank:
             raise PlanError(
@@ -163,7 +165,7 @@ def launcher_for(request: Run) -> Launcher:
                 place=request.project.machines_document.place((request.machine,)),
                 hint="`nodes:` says how many there are",
             )
-        return local.Local(processes, threads)
+        return subprocess_launcher.ProcessLauncher(processes, threads)
     address = request.address or entry.address
     if request.node_rank is None or address is None:
         lacking = "which of them this is" if request.node_rank is None else "where the first of them is"
@@ -173,7 +175,7 @@ def launcher_for(request: Run) -> Launcher:
             hint="the same command on every node, each with its own number: `--node-rank 0` on the first, whose "
             "`--master-addr HOST[:PORT]` all are told (or `address:` in machines.yaml)",
         )
-    return nodes.Nodes(
+    return torchrun.TorchrunLauncher(
         nodes=entry.nodes,
         node_rank=request.node_rank,
         address=address,
@@ -213,7 +215,9 @@ def _train(
         teller.begins(attempt)
         words = launcher.command(attempt / "job.json")
         launched.append((attempt, time.monotonic()))
-        return Launch(local.begin(words, threads=launcher.threads, log=attempt / "rank0.log"), attempt)
+        return Launch(
+            subprocess_launcher.begin(words, threads=launcher.threads, log=attempt / "rank0.log"), attempt
+        )
 
     def reached() -> int:
         last = checkpoints.latest(folder / "checkpoints")
@@ -229,11 +233,11 @@ def _train(
     outcome = supervise(
         launch,
         stop=stop,
-        ask_to_stop=lambda process: local.stop(process, urgent=stop.urgent),
-        kill=local.kill,
+        ask_to_stop=lambda process: subprocess_launcher.stop(process, urgent=stop.urgent),
+        kill=subprocess_launcher.kill,
         progress=reached,
         tick=tick,
-        examine=local.examine,
+        examine=subprocess_launcher.examine,
         silence=silence(machine),
     )
     if outcome.get("unsaved"):
@@ -259,7 +263,7 @@ def outline(request: Run, compiled: Compiled) -> list[str]:
         if is_finished(folder, stage):
             lines.append(f"{stage.name}: done at {stage.stop:,} tokens")
             continue
-        begin = queued.reached(folder, stage.plan.start)
+        begin = slurm_record.reached(folder, stage.plan.start)
         job = next_attempt(folder / "attempts") / "job.json"
         lines.append(f"{stage.name}: {begin:,} -> {stage.stop:,} tokens")
         if not request.node_rank:

@@ -12,7 +12,7 @@ from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean
-from curriculum.supervisor import StopRequested
+from curriculum.launchers.supervisor import StopRequested
 
 
 def prepare(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import fs, queued, runs
+from curriculum import fs, runs
 from curriculum.artifacts import checkpoints, evaluations, timing
 from curriculum.artifacts.metrics import last_line
 from curriculum.compiler import prepared_text
@@ -15,11 +15,12 @@ from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import parse_address
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
+from curriculum.launchers import slurm_record
 from curriculum.plan.stage import StagePlan
 from curriculum.ran import saved_departures
 
 PLANNED, BEGUN, RUNNING, DONE = "planned", "begun", "running", "done"
-QUEUED, FAILED = queued.QUEUED, queued.FAILED
+QUEUED, FAILED = slurm_record.QUEUED, slurm_record.FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,11 +186,13 @@ def _put_by(project: Project, size: str, names: list[str]) -> list[str]:
     ]
 
 
-def state_of(folder: Path) -> tuple[str, queued.Elsewhere | None]:
+def state_of(folder: Path) -> tuple[str, slurm_record.SubmissionStatus | None]:
     """How the stage at `folder` stands, and the cluster's job for it where that has more to do or failed."""
     finished = (folder / runs.DONE).exists()
-    away = None if finished else queued.elsewhere(folder)
-    if fs.holder_of(folder / runs.LOCK) is not None or (away is not None and away.state == queued.RUNNING):
+    away = None if finished else slurm_record.status_of(folder)
+    if fs.holder_of(folder / runs.LOCK) is not None or (
+        away is not None and away.state == slurm_record.RUNNING
+    ):
         return RUNNING, away
     if finished:
         return DONE, None
@@ -205,7 +208,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
     pins = checkpoints.pinned(folder)
     position = found[-1].position if found else stage.plan.start
     state, away = state_of(folder)
-    measuring = queued.elsewhere(folder / queued.MEASURING)
+    measuring = slurm_record.status_of(folder / slurm_record.MEASURING)
     if state == RUNNING and (line := last_line(folder / "metrics.jsonl")) is not None:
         position = max(position, line["position"])
     measured = evaluations.evaluations(folder)

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import fs, queued
+from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import ALLOCATION
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.errors import Busy, PlanError
-from curriculum.launchers import slurm
+from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
 from curriculum.runs import LOCK, PLAN, is_finished, stage_folder
 from curriculum.stagejobs import ready, train_job
@@ -39,11 +39,11 @@ def refuse_changed(request: Run, compiled: Compiled) -> None:
     """Busy when a stage's job still waits or runs with a plan that the files no longer say."""
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
-        if queued.read(folder) is None or not (folder / PLAN).exists():
+        if slurm_record.read(folder) is None or not (folder / PLAN).exists():
             continue
         if StagePlan.load(folder / PLAN).fingerprint == stage.plan.fingerprint:
             continue
-        found = queued.elsewhere(folder)
+        found = slurm_record.status_of(folder)
         if found is not None and found.live:
             raise Busy(
                 f"`{stage.name}` was handed to Slurm with another plan than the files say now: {found.words}",
@@ -74,7 +74,7 @@ def _hand(
     folder: Path,
     before: list[Handed],
 ) -> Handed:
-    found = queued.elsewhere(folder)
+    found = slurm_record.status_of(folder)
     if found is not None and found.live:
         _refuse_too_short(folder, stage, found)
         return Handed(stage.name, found.submitted.job, found.words, fresh=False)
@@ -86,7 +86,7 @@ def _hand(
             hint=f"wait for it, or `curriculum stop {compiled.curriculum}` first",
         )
     parent = ready(request, compiled, stage)
-    place = fresh_attempt(folder / queued.FOLDER)
+    place = fresh_attempt(folder / slurm_record.FOLDER)
     job = train_job(request, compiled, stage, texts, attempt=place, parent_checkpoint=parent, threads=None)
     jobs.save(job, place / "job.json")
     after = (before[-1].job,) if before else ()
@@ -98,20 +98,20 @@ def _hand(
         number = slurm.submit(place / "submit.sh")
     except PlanError as error:
         raise placed(error, request) from None
-    submitted = queued.Submitted(
+    submitted = slurm_record.Submission(
         job=number,
         machine=request.machine,
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
-        folder=f"{queued.FOLDER}/{place.name}",
+        folder=f"{slurm_record.FOLDER}/{place.name}",
     )
-    queued.write(folder, submitted)
+    slurm_record.write(folder, submitted)
     waits = f", after job {after[0]}" if after else ""
     return Handed(stage.name, number, f"Slurm job {number}{waits}", fresh=True)
 
 
-def _batch(request: Run, stage: CompiledStage, place: Path, after: tuple[str, ...]) -> slurm.Batch:
+def _batch(request: Run, stage: CompiledStage, place: Path, after: tuple[str, ...]) -> slurm.BatchJob:
     entry = request.machine_entry
-    return slurm.Batch(
+    return slurm.BatchJob(
         name=f"curriculum:{stage.name}",
         command=(sys.executable, "-m", "curriculum.batch", str(place)),
         log=place / "%j.log",
@@ -134,7 +134,7 @@ def _allocation(request: Run) -> dict[str, object]:
     }
 
 
-def _refuse_too_short(folder: Path, stage: CompiledStage, found: queued.Elsewhere) -> None:
+def _refuse_too_short(folder: Path, stage: CompiledStage, found: slurm_record.SubmissionStatus) -> None:
     """A job that another lineage queued may end before this one leaves the stage."""
     job = jobs.load(folder / found.submitted.folder / "job.json")
     if isinstance(job, jobs.TrainJob) and job.stop_at is not None and job.stop_at < stage.stop:
@@ -164,13 +164,13 @@ def outline(request: Run, compiled: Compiled) -> Iterator[str]:
             yield f"{stage.name}: done at {stage.stop:,} tokens"
             before = None
             continue
-        found = queued.elsewhere(folder)
+        found = slurm_record.status_of(folder)
         if found is not None and found.live:
             yield f"{stage.name}: {found.words}"
             before = found.submitted.job
             continue
-        begin = queued.reached(folder, stage.plan.start)
-        place = next_attempt(folder / queued.FOLDER)
+        begin = slurm_record.reached(folder, stage.plan.start)
+        place = next_attempt(folder / slurm_record.FOLDER)
         after = (before,) if before else ()
         text = slurm.script(_batch(request, stage, place, after), request.machine_entry)
         yield f"{stage.name}: {begin:,} -> {stage.stop:,} tokens, as one batch job"
@@ -183,18 +183,18 @@ def outline(request: Run, compiled: Compiled) -> Iterator[str]:
 
 def stop(folder: Path) -> str | None:
     """Take the stage's job out of the queue, or tell it to save and end; in words, None when none is alive."""
-    found = queued.elsewhere(folder)
+    found = slurm_record.status_of(folder)
     if found is None or not found.live:
         return None
     job = found.submitted.job
-    if found.state == queued.UNKNOWN:
+    if found.state == slurm_record.UNKNOWN:
         raise slurm.Unreachable(
             found.words, hint="say this on a login node of the cluster; nothing was changed"
         )
-    if found.state == queued.QUEUED:
+    if found.state == slurm_record.QUEUED:
         slurm.cancel(job)
-        queued.forget(folder)
+        slurm_record.forget(folder)
         return f"took Slurm job {job} out of the queue"
-    queued.write(folder, replace(found.submitted, stopping=True))
+    slurm_record.write(folder, replace(found.submitted, stopping=True))
     slurm.signal_to_save(job)
     return f"asked Slurm job {job} to save and end"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, harness, measuring, queued
+from curriculum import fs, harness, measuring
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt, next_attempt
 from curriculum.batch import NOT_DONE, queue_again, write_outcome
@@ -23,10 +23,10 @@ from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError, RunFailed
-from curriculum.launchers import slurm
+from curriculum.launchers import slurm, slurm_record
+from curriculum.launchers.supervisor import stop_on_signals
 from curriculum.runs import stage_folder
 from curriculum.submission import Handed, placed
-from curriculum.supervisor import stop_on_signals
 
 ASKED = "asked.json"
 
@@ -60,12 +60,12 @@ def _hand(request: Run, compiled: Compiled, stage: CompiledStage, training: Hand
     fs.make_directory(folder)
     name = label(stage.name)
     with fs.Lock(folder / "submit.lock", f"handing {name} to Slurm"):
-        found = queued.elsewhere(folder)
+        found = slurm_record.status_of(folder)
         if found is not None and found.live:
-            if found.state != queued.QUEUED or training is None or not training.fresh:
+            if found.state != slurm_record.QUEUED or training is None or not training.fresh:
                 return Handed(name, found.submitted.job, found.words, fresh=False)
             slurm.cancel(found.submitted.job)  # it waits for a training that was submitted anew
-        place = fresh_attempt(folder / queued.FOLDER)
+        place = fresh_attempt(folder / slurm_record.FOLDER)
         after = (training.job,) if training else ()
         fs.write_json(place / ASKED, _asked(request, stage))
         fs.write_bytes(place / "submit.sh", _script(request, stage, place, after))
@@ -74,9 +74,9 @@ def _hand(request: Run, compiled: Compiled, stage: CompiledStage, training: Hand
         except PlanError as error:
             raise placed(error, request) from None
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        relative = f"{queued.FOLDER}/{place.name}"
-        queued.write(
-            folder, queued.Submitted(job=number, machine=request.machine, since=since, folder=relative)
+        relative = f"{slurm_record.FOLDER}/{place.name}"
+        slurm_record.write(
+            folder, slurm_record.Submission(job=number, machine=request.machine, since=since, folder=relative)
         )
     waits = f", after job {after[0]}" if after else ""
     return Handed(name, number, f"Slurm job {number}{waits}", fresh=True)
@@ -84,7 +84,7 @@ def _hand(request: Run, compiled: Compiled, stage: CompiledStage, training: Hand
 
 def place_of(folder: Path) -> Path:
     """Below a stage's `folder`, where its measuring on Slurm is recorded."""
-    return folder / queued.MEASURING
+    return folder / slurm_record.MEASURING
 
 
 def label(stage: str) -> str:
@@ -103,7 +103,7 @@ def _asked(request: Run, stage: CompiledStage) -> dict[str, str]:
 
 def _script(request: Run, stage: CompiledStage, place: Path, after: tuple[str, ...]) -> bytes:
     entry = request.machine_entry
-    batch = slurm.Batch(
+    batch = slurm.BatchJob(
         name=f"curriculum:{stage.name}:tasks",
         command=(sys.executable, "-m", "curriculum.taskjobs", str(place)),
         log=place / "%j.log",
@@ -122,15 +122,15 @@ def outline(request: Run, compiled: Compiled, trained: set[str]) -> Iterator[str
             continue
         folder = stage_folder(request.project, compiled, stage)
         name = label(stage.name)
-        found = queued.elsewhere(place_of(folder))
+        found = slurm_record.status_of(place_of(folder))
         if found is not None and found.live:
             yield f"{name}: {found.words}"
             continue
         if not harness.installed():
             yield f"{name}: not measured: {harness.NOT_INSTALLED}"
             continue
-        place = next_attempt(place_of(folder) / queued.FOLDER)
-        before = queued.elsewhere(folder) if ahead else None
+        place = next_attempt(place_of(folder) / slurm_record.FOLDER)
+        before = slurm_record.status_of(folder) if ahead else None
         running = before.submitted.job if before is not None and before.live else f"JOB-OF-{stage.name}"
         yield f"{name}: as one batch job of one process"
         yield f"  writes {place / ASKED}\n  writes {place / 'submit.sh'}:"
@@ -178,7 +178,7 @@ def main() -> int:
         write_outcome(place, {"outcome": kind, "message": error.what, "hint": error.hint})
         return error.exit_code
     if ended.stopped:
-        submitted = queued.read(place.parent.parent)
+        submitted = slurm_record.read(place.parent.parent)
         if submitted is not None and submitted.stopping:
             write_outcome(place, {"outcome": jobs.STOPPED})
         else:

@@ -10,12 +10,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import fs, queued
+from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, fresh_attempt
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import Busy, PlanError
-from curriculum.launchers import runner_command, slurm
+from curriculum.launchers import slurm, slurm_record
+from curriculum.launchers.base import runner_command
 from curriculum.submission import placed
 
 
@@ -37,9 +38,9 @@ def submit(request: Run, asked: PrepareRequest) -> HandedText:
     partial = Path(f"{asked.output}.partial")
     fs.make_directory(partial)
     with fs.Lock(partial / "submit.lock", f"handing `{asked.dataset}` to Slurm"):
-        before = queued.read(partial)
+        before = slurm_record.read(partial)
         if before is not None:
-            found = slurm.look(before.job)
+            found = slurm.query(before.job)
             if found is not None and found.live:
                 state = found.state.lower()
                 return HandedText(asked.dataset, before.job, f"Slurm job {before.job}: {state}", fresh=False)
@@ -47,14 +48,15 @@ def submit(request: Run, asked: PrepareRequest) -> HandedText:
         if holder is not None:
             who = f"pid {holder.get('pid')} on {holder.get('host')}"
             raise Busy(f"`{asked.dataset}` is being prepared already, by {who}", hint="wait for it to end")
-        place = fresh_attempt(partial / queued.FOLDER)
+        place = fresh_attempt(partial / slurm_record.FOLDER)
         try:
             number, words = _queue(request, asked, place)
         except PlanError as error:
             raise placed(error, request) from None
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        queued.write(
-            partial, queued.Submitted(job=number, machine=request.machine, since=since, folder=place.name)
+        slurm_record.write(
+            partial,
+            slurm_record.Submission(job=number, machine=request.machine, since=since, folder=place.name),
         )
     return HandedText(asked.dataset, number, words, fresh=True)
 
@@ -78,14 +80,14 @@ def _queue(request: Run, asked: PrepareRequest, place: Path) -> tuple[str, str]:
 
 def _batch(
     place: Path, name: str, asked: PrepareRequest, threads: int, array: str | None = None
-) -> slurm.Batch:
+) -> slurm.BatchJob:
     attempt = place / name
     fs.make_directory(attempt)
     jobs.save(
         jobs.PrepareJob(attempt_folder=str(attempt), request=asked, help=array is not None),
         attempt / "job.json",
     )
-    return slurm.Batch(
+    return slurm.BatchJob(
         name=f"curriculum:{asked.dataset}",
         command=("env", "PYTHONSAFEPATH=1", *runner_command(), str(attempt / "job.json")),
         log=attempt / ("%A-%a.log" if array else "%j.log"),
@@ -94,7 +96,7 @@ def _batch(
     )
 
 
-def _handed(batch: slurm.Batch, place: Path, request: Run) -> str:
+def _handed(batch: slurm.BatchJob, place: Path, request: Run) -> str:
     path = place / f"{batch.log.parent.name}.sh"
     fs.write_bytes(path, slurm.script(batch, request.machine_entry).encode())
     return slurm.submit(path)

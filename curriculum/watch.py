@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import fs, queued, runs
+from curriculum import fs, runs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.metrics import Beside, Training, beside
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import CompiledStage
 from curriculum.config.project import Project
+from curriculum.launchers import slurm_record
 from curriculum.units import show_exact
 from curriculum.view.watching import training_panel, training_plain
 
@@ -48,7 +49,7 @@ class Watch:
         self._said = ""
         self._printed = 0.0
         self._asked = -QUEUE_SECONDS
-        self._away: dict[Path, queued.Elsewhere] = {}
+        self._away: dict[Path, slurm_record.SubmissionStatus] = {}
 
     def follow(self) -> None:
         """Return once every stage is done; whoever watches may leave before, and nothing is changed by it."""
@@ -91,7 +92,9 @@ class Watch:
     def _running(self) -> tuple[CompiledStage, Path] | None:
         if time.monotonic() - self._asked >= QUEUE_SECONDS:
             self._asked = time.monotonic()
-            asked = ((f, queued.elsewhere(f)) for stage, f in self.folders if not runs.is_reached(f, stage))
+            asked = (
+                (f, slurm_record.status_of(f)) for stage, f in self.folders if not runs.is_reached(f, stage)
+            )
             self._away = {f: found for f, found in asked if found is not None}
         held = [(stage, f) for stage, f in self.folders if self._runs(stage, f)]
         return held[-1] if held else None
@@ -100,7 +103,7 @@ class Watch:
         if fs.holder_of(folder / runs.LOCK) is not None:
             return True
         away = self._away.get(folder)
-        return away is not None and away.state == queued.RUNNING and not runs.is_reached(folder, stage)
+        return away is not None and away.state == slurm_record.RUNNING and not runs.is_reached(folder, stage)
 
     def _nothing_runs(self) -> bool:
         waiting = next(((s, f) for s, f in self.folders if not runs.is_reached(f, s)), None)

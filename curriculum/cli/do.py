@@ -139,7 +139,8 @@ def prepare(
 
     What is prepared already is left as it is.
     """
-    from curriculum import attempts, live, preparation, supervisor
+    from curriculum import attempts, live, preparation
+    from curriculum.launchers import supervisor
     from curriculum.view.runs import prepared_view
 
     project = open_project()

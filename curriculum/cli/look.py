@@ -93,9 +93,10 @@ def compare(
 
     From their shared trunk on, with the noise of each difference.
     """
-    from curriculum import attempts, benchmarks, evaluation, fs, live, marks, overlay, supervisor
+    from curriculum import attempts, benchmarks, evaluation, fs, live, marks, overlay
     from curriculum.compare import compare as put_side_by_side
     from curriculum.compare import to_json
+    from curriculum.launchers import supervisor
     from curriculum.view.benchmarks import tasks_view
     from curriculum.view.compare import compare_view, rows_apart
 

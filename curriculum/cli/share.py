@@ -40,8 +40,9 @@ def export(
 
     It holds weights, tokenizer and a model card.
     """
-    from curriculum import attempts, exports, live, supervisor
+    from curriculum import attempts, exports, live
     from curriculum.compiler.lineage import parse_address
+    from curriculum.launchers import supervisor
     from curriculum.view.exchange import written_view
 
     project = open_project()
@@ -129,10 +130,11 @@ def eval_(
 
     The harness comes with the extra `eval`; the scores are kept beside the checkpoint.
     """
-    from curriculum import attempts, benchmarks, exports, harness, live, measuring, supervisor
+    from curriculum import attempts, benchmarks, exports, harness, live, measuring
     from curriculum.artifacts import benchmarks as artifacts_benchmarks
     from curriculum.compiler.lineage import parse_address
     from curriculum.errors import PlanError
+    from curriculum.launchers import supervisor
     from curriculum.view.benchmarks import scores_view
 
     project = open_project()

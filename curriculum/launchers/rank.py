@@ -1,34 +1,13 @@
-"""`python -m curriculum.launchers.rank HOST PORT PROCESSES JOB`: one task of `srun` becomes one rank of a job.
+"""Runs `curriculum.launchers.srun_rank` under its name of 0.1.0, for batch scripts that were queued by it.
 
-It says what Slurm knows in the words that torchrun would use, and is the runner from then on.
+Goes with the next release.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
 
-from curriculum.launchers import runner_command
-
-
-def as_torchrun(host: str, port: str, processes: str, task: Mapping[str, str]) -> dict[str, str]:
-    """The environment of this rank, from that of its task."""
-    return {
-        "MASTER_ADDR": host,
-        "MASTER_PORT": port,
-        "WORLD_SIZE": task["SLURM_NTASKS"],
-        "RANK": task["SLURM_PROCID"],
-        "LOCAL_RANK": task["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": processes,
-    }
-
-
-def main() -> None:
-    host, port, processes, job = sys.argv[1:]
-    words = [*runner_command(), job]
-    os.execve(words[0], words, {**os.environ, **as_torchrun(host, port, processes, os.environ)})  # noqa: S606
-
+from curriculum.launchers.srun_rank import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class BatchJob:
     """One batch job. `command` is run once, on its first node; `%j` in `log` is the job's number.
 
     `after` are numbers of jobs that must end well before it begins. `array` (as `0-15` or `0-15%4`) makes it an
@@ -47,7 +47,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Queued:
+class JobState:
     """What Slurm says of a job: its state, why it waits or ended, its nodes."""
 
     state: str
@@ -63,7 +63,7 @@ class Unreachable(RunFailed):
     """Slurm does not answer: no command on this machine, or no controller behind it."""
 
 
-def script(batch: Batch, machine: MachineEntry) -> str:
+def script(batch: BatchJob, machine: MachineEntry) -> str:
     """The batch script: the whole request as `#SBATCH` lines, the machine's `setup`, and one command."""
     asked = machine.slurm
     grace = asked.grace if asked else 120
@@ -128,7 +128,7 @@ def partitions() -> list[str]:
     return sorted(set(done.stdout.split())) if done.returncode == 0 else []
 
 
-def look(job: str) -> Queued | None:
+def query(job: str) -> JobState | None:
     """What Slurm says of a job, or None once it has forgotten it (some minutes after the end).
 
     Unreachable when Slurm does not answer.
@@ -144,7 +144,7 @@ def look(job: str) -> Queued | None:
     # several lines: an array, or a job that was queued again, the newest first
     for line in done.stdout.splitlines():
         state, reason, nodes = line.split("|")
-        return Queued(state, "" if reason == "None" else reason, nodes)
+        return JobState(state, "" if reason == "None" else reason, nodes)
     return None
 
 
@@ -195,7 +195,7 @@ def _ask(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
+class SrunLauncher:
     """The launcher inside an allocation: `srun` starts one process for each rank, on every node at once."""
 
     nodes: int
@@ -216,7 +216,7 @@ class Steps:
             "--unbuffered",
             sys.executable,
             "-m",
-            "curriculum.launchers.rank",
+            "curriculum.launchers.srun_rank",
             *self.rendezvous(),
             str(self.processes),
             str(job),

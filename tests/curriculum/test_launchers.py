@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from slurm_cluster import wait_for
 
-from curriculum import batch, harness, measuring, queued, submission, taskjobs
+from curriculum import batch, harness, measuring, submission, taskjobs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run
 from curriculum.config import MachineEntry
 from curriculum.config.project import Project
 from curriculum.errors import Busy, PlanError
-from curriculum.launchers import local, nodes, rank, slurm
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers import slurm, slurm_record, srun_rank, torchrun
 from curriculum.live import Progress
 from curriculum.orchestrator import launcher_for, outline, stop
 
@@ -141,7 +142,7 @@ def test_a_batch_script_asks_for_all_in_lines_that_sbatch_reads_and_ends_in_one_
             },
         }
     )
-    asked = slurm.Batch(
+    asked = slurm.BatchJob(
         name="curriculum:v1.1/basic",
         command=("/a b/python", "-m", "curriculum.batch", "/runs/0001"),
         log=Path("/my runs/%j.log"),
@@ -179,18 +180,18 @@ def test_a_batch_script_asks_for_all_in_lines_that_sbatch_reads_and_ends_in_one_
 def test_nothing_leaves_the_line_of_a_batch_script_that_it_stands_in(value: str) -> None:
     machine = MachineEntry.model_validate({"launcher": "slurm", "slurm": {"account": value}})
     with pytest.raises(PlanError, match="cannot stand in a batch script"):
-        slurm.script(slurm.Batch(name="n", command=("true",), log=Path("/l")), machine)
+        slurm.script(slurm.BatchJob(name="n", command=("true",), log=Path("/l")), machine)
 
 
 def test_srun_starts_a_process_for_each_rank_and_each_is_told_what_torchrun_would_tell_it() -> None:
-    steps = slurm.Steps(nodes=2, processes=4, threads=3, environment={"SLURM_JOB_ID": "123456"})
+    steps = slurm.SrunLauncher(nodes=2, processes=4, threads=3, environment={"SLURM_JOB_ID": "123456"})
     words = steps.command(Path("/runs/job.json"))
     assert words[:5] == ["srun", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=3"]
     assert {"--kill-on-bad-exit=1", "--overlap"} <= set(words)
     host, port, processes, job = words[-4:]
     assert (port, processes, job) == (str(10_000 + 123456 % 20_000), "4", "/runs/job.json")
     task = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
-    assert rank.as_torchrun(host, port, processes, task) == {
+    assert srun_rank.as_torchrun(host, port, processes, task) == {
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
         "WORLD_SIZE": "8",
@@ -201,7 +202,7 @@ def test_srun_starts_a_process_for_each_rank_and_each_is_told_what_torchrun_woul
 
 
 def test_on_several_nodes_torchrun_meets_at_an_address_and_each_node_says_which_it_is() -> None:
-    node = nodes.Nodes(nodes=2, node_rank=1, address="node0:1234", processes=4, threads=1)
+    node = torchrun.TorchrunLauncher(nodes=2, node_rank=1, address="node0:1234", processes=4, threads=1)
     words = node.command(Path("job.json"))
     for word in (
         "--nnodes=2",
@@ -214,13 +215,13 @@ def test_on_several_nodes_torchrun_meets_at_an_address_and_each_node_says_which_
     assert "--standalone" not in words
     assert words[-3:] == ["-m", "runner", "job.json"]
     with pytest.raises(PlanError, match="no node 2 among 2"):
-        nodes.Nodes(nodes=2, node_rank=2, address="node0", processes=1, threads=1)
+        torchrun.TorchrunLauncher(nodes=2, node_rank=2, address="node0", processes=1, threads=1)
 
 
 @pytest.mark.parametrize("address", ["", ":1", "a:", "a:b", "a:0", "a:65536", "a:1:2"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(PlanError, match="is no address"):
-        nodes.host_and_port(address)
+        torchrun.host_and_port(address)
 
 
 def test_the_machine_file_chooses_the_launcher(small_project: Path) -> None:
@@ -229,13 +230,13 @@ def test_the_machine_file_chooses_the_launcher(small_project: Path) -> None:
         "b: {launcher: torchrun, processes: 2, threads: 1}\n"
         "c: {launcher: torchrun, nodes: 2, threads: 1, address: node0}\n"
     )
-    assert launcher_for(request(small_project, "a")) == local.Local(1, 1)
-    assert launcher_for(request(small_project, "b")) == local.Local(2, 1)
+    assert launcher_for(request(small_project, "a")) == subprocess_launcher.ProcessLauncher(1, 1)
+    assert launcher_for(request(small_project, "b")) == subprocess_launcher.ProcessLauncher(2, 1)
     with pytest.raises(PlanError, match="which of them this is"):
         launcher_for(request(small_project, "c"))
-    assert launcher_for(request(small_project, "c", node_rank=1, address="other:7")) == nodes.Nodes(
-        nodes=2, node_rank=1, address="other:7", processes=1, threads=1
-    )
+    assert launcher_for(
+        request(small_project, "c", node_rank=1, address="other:7")
+    ) == torchrun.TorchrunLauncher(nodes=2, node_rank=1, address="other:7", processes=1, threads=1)
     with pytest.raises(PlanError, match="is one node"):
         launcher_for(request(small_project, "b", node_rank=1))
 
@@ -329,7 +330,7 @@ def test_a_stage_elsewhere_is_told_by_the_queue_and_when_it_is_forgotten_by_its_
     folder = project / "runs" / "full" / "trunk" / "basic"
     if outcome is not None:
         (folder / "slurm" / "0001" / jobs.OUTCOME).write_text(json.dumps(outcome))
-    found = queued.elsewhere(folder)
+    found = slurm_record.status_of(folder)
     assert found is not None
     assert (found.state, found.words) == (state, words)
 
@@ -340,7 +341,7 @@ def test_a_queue_that_does_not_answer_loses_nothing_and_frees_nothing(
     hand(project)
     pretend.refuse("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
     folder = project / "runs" / "full" / "trunk" / "basic"
-    found = queued.elsewhere(folder)
+    found = slurm_record.status_of(folder)
     assert found is not None
     assert found.live
     with pytest.raises(slurm.Unreachable):

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_runs import metrics_line, pretend
 
-from curriculum import fs, queued, report, standing
+from curriculum import fs, report, standing
 from curriculum.artifacts import benchmarks, checkpoints
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, DataError, NotFound
-from curriculum.launchers import slurm
+from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
 from curriculum.report.gather import gather
 from curriculum.report.svg import safe
@@ -238,9 +238,9 @@ def test_a_stage_s_state_is_the_one_that_status_tells(
 ) -> None:
     folder = project / "runs/full/variant/cooldown"
     (folder / "DONE").unlink()
-    job = queued.Submitted(job="7", machine="cluster", since="today", folder="slurm/0001")
-    queued.write(folder, job)
-    monkeypatch.setattr(slurm, "look", lambda _: said and slurm.Queued(said, "", "n1"))
+    job = slurm_record.Submission(job="7", machine="cluster", since="today", folder="slurm/0001")
+    slurm_record.write(folder, job)
+    monkeypatch.setattr(slurm, "query", lambda _: said and slurm.JobState(said, "", "n1"))
     here = Project(project)
     told = {s.name: s.state for b in standing.standing(here, "full").branches for s in b.stages}
     stages = gather(here, ["trunk", "variant"], "full").stages

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from curriculum import supervisor
-from curriculum.launchers import local
-from curriculum.supervisor import Launch, StopRequested, supervise
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers import supervisor
+from curriculum.launchers.supervisor import Launch, StopRequested, supervise
 
 
 def launches(folder: Path, *outcomes: str | None) -> list[Path]:
@@ -41,8 +41,8 @@ def watched(attempts: list[Path], reached: list[int]) -> tuple[dict[str, object]
     outcome = supervise(
         launch,
         stop=StopRequested(),
-        ask_to_stop=local.stop,
-        kill=local.kill,
+        ask_to_stop=subprocess_launcher.stop,
+        kill=subprocess_launcher.kill,
         progress=lambda: reached[min(len(started), len(reached) - 1)],
     )
     return outcome, len(started)
@@ -61,7 +61,7 @@ def test_a_crash_is_followed_by_a_fresh_launch_in_a_fresh_folder(tmp_path: Path)
 
 
 def test_torchrun_is_never_asked_to_restart_workers_itself() -> None:
-    words = local.command(Path("job.json"), 2)
+    words = subprocess_launcher.command(Path("job.json"), 2)
     assert "torch.distributed.run" in words
     assert not [word for word in words if "restart" in word], "its restarts do not recover on gloo"
     assert "--standalone" in words
@@ -87,8 +87,8 @@ def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_ag
     outcome = supervise(
         launch,
         stop=StopRequested(),
-        ask_to_stop=local.stop,
-        kill=local.kill,
+        ask_to_stop=subprocess_launcher.stop,
+        kill=subprocess_launcher.kill,
         progress=lambda: int(time.monotonic() > began),
     )
     assert outcome["outcome"] == "done"
@@ -120,7 +120,7 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
         words = [sys.executable, "-c", GOES_ON if attempt == first else "pass", str(attempt)]
         process = subprocess.Popen(words, start_new_session=True)
         if attempt == first:
-            while not local._catches(process.pid, signal.SIGUSR2):
+            while not subprocess_launcher._catches(process.pid, signal.SIGUSR2):
                 time.sleep(0.01)
             os.kill(process.pid, signal.SIGSTOP)
             stopped.append(process.pid)
@@ -130,15 +130,15 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
     outcome = supervise(
         launch,
         stop=StopRequested(),
-        ask_to_stop=local.stop,
-        kill=local.kill,
+        ask_to_stop=subprocess_launcher.stop,
+        kill=subprocess_launcher.kill,
         progress=lambda: len(stopped),
-        examine=local.examine,
+        examine=subprocess_launcher.examine,
         silence=2.0,
     )
     assert (outcome["outcome"], time.monotonic() - began < 30) == ("done", True)
     assert "in <module>" in (first / "stacks-rank0.txt").read_text()
-    told = (first / local.PROCESSES).read_text()
+    told = (first / subprocess_launcher.PROCESSES).read_text()
     assert f"process {stopped[0]}, rank none: " in told
     assert "State: T (stopped)" in told
     assert "thread " in told

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.artifacts.jobs import STACKS
-from curriculum.launchers.local import PROCESSES, _descendants
+from curriculum.launchers.process import PROCESSES, _descendants
 from tests.torture import small, world
 from tests.torture.figures import Case, Tally, figure
 

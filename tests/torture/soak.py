@@ -15,7 +15,7 @@ from curriculum import orchestrator
 from curriculum.artifacts import checkpoints
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
-from curriculum.launchers import local
+from curriculum.launchers import process as subprocess_launcher
 from curriculum.verify import verify
 from tests.torture import corruption, kills, world
 from tests.torture.disk import FAULTS, Disk, NthFails, NthIsShort
@@ -163,17 +163,17 @@ EVENTS: dict[str, Callable[[Soak, random.Random], str]] = {
 
 @contextlib.contextmanager
 def _watching(trainers: list[Any]) -> Iterator[None]:
-    begin = local.begin
+    begin = subprocess_launcher.begin
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         trainers.append(begin(*args, **kwargs))
         return trainers[-1]
 
-    local.begin = watched
+    subprocess_launcher.begin = watched
     try:
         yield
     finally:
-        local.begin = begin
+        subprocess_launcher.begin = begin
 
 
 def memory() -> int:

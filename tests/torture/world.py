@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from curriculum import attempts, orchestrator, supervisor
+from curriculum import attempts, orchestrator
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
-from curriculum.launchers import local
+from curriculum.launchers import process as subprocess_launcher
+from curriculum.launchers import supervisor
 from tests.conftest import write_small_project
 from tests.torture import small
 
@@ -115,7 +116,13 @@ def forking() -> Iterator[None]:
 
     torch.set_num_threads(1)
     small.warmed()
-    kept = (local.begin, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS)
+    kept = (
+        subprocess_launcher.begin,
+        subprocess_launcher.kill,
+        subprocess_launcher.stop,
+        supervisor.BACKOFF_SECONDS,
+        supervisor.TICK_SECONDS,
+    )
 
     def signalled(number: int) -> Callable[[Any], None]:
         def send(process: Any, **_: Any) -> None:
@@ -124,12 +131,22 @@ def forking() -> Iterator[None]:
 
         return send
 
-    local.begin, local.kill, local.stop = _begin, signalled(signal.SIGKILL), signalled(signal.SIGTERM)
+    subprocess_launcher.begin, subprocess_launcher.kill, subprocess_launcher.stop = (
+        _begin,
+        signalled(signal.SIGKILL),
+        signalled(signal.SIGTERM),
+    )
     supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS = (0.0,), 0.003
     try:
         yield
     finally:
-        local.begin, local.kill, local.stop, supervisor.BACKOFF_SECONDS, supervisor.TICK_SECONDS = kept
+        (
+            subprocess_launcher.begin,
+            subprocess_launcher.kill,
+            subprocess_launcher.stop,
+            supervisor.BACKOFF_SECONDS,
+            supervisor.TICK_SECONDS,
+        ) = kept
 
 
 def run(root: Path, name: str = "variant", **more: Any) -> orchestrator.Result:

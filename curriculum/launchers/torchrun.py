@@ -12,7 +12,7 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.errors import PlanError, RunFailed
-from curriculum.launchers import runner_command
+from curriculum.launchers.base import runner_command
 
 PORT = 29_500
 ANNOUNCED = "nodes.json"
@@ -20,7 +20,7 @@ TORCHRUN_WAITS_LONGER = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nodes:
+class TorchrunLauncher:
     """torchrun on one of several nodes."""
 
     nodes: int

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.launchers import environment, runner_command
+from curriculum.launchers.base import environment, runner_command
 
 _PR_SET_PDEATHSIG = 1
 PROCESSES = "processes.txt"
@@ -21,7 +21,7 @@ PROCESSES = "processes.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class ProcessLauncher:
     """One process, or torchrun with several, on this machine alone."""
 
     processes: int

@@ -28,7 +28,7 @@ QUEUED, RUNNING, FAILED, ENDED, UNKNOWN = "queued", "running", "failed", "ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submitted:
+class Submission:
     """A stage's newest job: its number, what it was asked for, and whether it was told to save and end."""
 
     job: str
@@ -39,10 +39,10 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class SubmissionStatus:
     """A submitted job as it stands: one of QUEUED … UNKNOWN, and the same in words."""
 
-    submitted: Submitted
+    submitted: Submission
     state: str
     words: str
 
@@ -52,15 +52,15 @@ class Elsewhere:
         return self.state in (QUEUED, RUNNING, UNKNOWN)
 
 
-def read(folder: Path) -> Submitted | None:
+def read(folder: Path) -> Submission | None:
     """The record of the stage at `folder`; None when nothing was handed to Slurm."""
     try:
-        return Submitted(**json.loads(fs.read_bytes(folder / RECORD)))
+        return Submission(**json.loads(fs.read_bytes(folder / RECORD)))
     except FileNotFoundError:
         return None
 
 
-def write(folder: Path, submitted: Submitted) -> None:
+def write(folder: Path, submitted: Submission) -> None:
     fs.write_json(folder / RECORD, asdict(submitted), replace=True)
 
 
@@ -71,38 +71,40 @@ def forget(folder: Path) -> None:
         fs.sync_directory(folder)
 
 
-def elsewhere(folder: Path) -> Elsewhere | None:
+def status_of(folder: Path) -> SubmissionStatus | None:
     """How the stage's job stands; None when there is none, or when it did all that it was asked for."""
     submitted = read(folder)
     if submitted is None:
         return None
     name = f"Slurm job {submitted.job}"
     try:
-        found = slurm.look(submitted.job)
+        found = slurm.query(submitted.job)
     except slurm.Unreachable:
-        return Elsewhere(
+        return SubmissionStatus(
             submitted, UNKNOWN, f"handed to {name} at {submitted.since}; Slurm cannot be asked here"
         )
     if found is not None and found.live:
         if found.state in ("RUNNING", "COMPLETING", "SUSPENDED"):
             asked = ", asked to save and end" if submitted.stopping else ""
-            return Elsewhere(submitted, RUNNING, f"{name} on {found.nodes or 'its nodes'}{asked}")
-        return Elsewhere(submitted, QUEUED, f"{name} waits{_why(found.reason)}")
+            return SubmissionStatus(submitted, RUNNING, f"{name} on {found.nodes or 'its nodes'}{asked}")
+        return SubmissionStatus(submitted, QUEUED, f"{name} waits{_why(found.reason)}")
     outcome = outcome_of(folder, submitted)
     if outcome is not None and outcome["outcome"] == jobs.DONE:
         return None
     if outcome is not None and outcome["outcome"] == jobs.STOPPED:
-        return Elsewhere(submitted, ENDED, f"{name} saved and ended")
+        return SubmissionStatus(submitted, ENDED, f"{name} saved and ended")
     if outcome is not None:
-        return Elsewhere(submitted, FAILED, f"{name} failed: {outcome.get('message', 'it does not say why')}")
+        return SubmissionStatus(
+            submitted, FAILED, f"{name} failed: {outcome.get('message', 'it does not say why')}"
+        )
     said = f" ({found.state}{_why(found.reason)})" if found is not None else ""
     log = _log(folder, submitted)
-    return Elsewhere(
+    return SubmissionStatus(
         submitted, FAILED, f"{name} ended without a word{said}{f'; its log: {log}' if log else ''}"
     )
 
 
-def outcome_of(folder: Path, submitted: Submitted) -> dict[str, Any] | None:
+def outcome_of(folder: Path, submitted: Submission) -> dict[str, Any] | None:
     """What the job wrote when it ended."""
     try:
         value: dict[str, Any] = json.loads(fs.read_bytes(folder / submitted.folder / jobs.OUTCOME))
@@ -113,7 +115,7 @@ def outcome_of(folder: Path, submitted: Submitted) -> dict[str, Any] | None:
 
 def refuse_if_live(folder: Path, name: str) -> None:
     """Busy when the stage `name` was handed to Slurm and may still be trained there."""
-    found = elsewhere(folder)
+    found = status_of(folder)
     if found is None or not found.live:
         return
     hint = "wait for it, or `curriculum stop` it (what waits leaves the queue, what runs saves); then say this again"
@@ -132,5 +134,5 @@ def _why(reason: str) -> str:
     return f": {reason}" if reason else ""
 
 
-def _log(folder: Path, submitted: Submitted) -> Path | None:
+def _log(folder: Path, submitted: Submission) -> Path | None:
     return next((folder / submitted.folder).glob("*.log"), None)

@@ -1,0 +1,34 @@
+"""`python -m curriculum.launchers.srun_rank HOST PORT PROCESSES JOB`: one task of `srun` becomes one rank of a job.
+
+It says what Slurm knows in the words that torchrun would use, and is the runner from then on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from curriculum.launchers.base import runner_command
+
+
+def as_torchrun(host: str, port: str, processes: str, task: Mapping[str, str]) -> dict[str, str]:
+    """The environment of this rank, from that of its task."""
+    return {
+        "MASTER_ADDR": host,
+        "MASTER_PORT": port,
+        "WORLD_SIZE": task["SLURM_NTASKS"],
+        "RANK": task["SLURM_PROCID"],
+        "LOCAL_RANK": task["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": processes,
+    }
+
+
+def main() -> None:
+    host, port, processes, job = sys.argv[1:]
+    words = [*runner_command(), job]
+    os.execve(words[0], words, {**os.environ, **as_torchrun(host, port, processes, os.environ)})  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
