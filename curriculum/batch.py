@@ -23,7 +23,7 @@ from curriculum.errors import CurriculumError, RunFailed
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import slurm, slurm_record
 from curriculum.launchers.supervisor import Launch, silence, stop_on_signals, supervise
-from curriculum.runs import SUPERVISED
+from curriculum.runs.folders import SUPERVISED
 from curriculum.telling import Teller
 
 ALLOCATION = "allocation.json"

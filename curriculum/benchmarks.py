@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from curriculum import runs
 from curriculum.artifacts.benchmarks import Score, plain, records, scores
 from curriculum.bootstrap import Estimate, paired
 from curriculum.compare import Comparison, Point, point_at
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
+from curriculum.runs import folders
 
 Z95 = 1.959963984540054
 
@@ -101,7 +101,7 @@ def by_point(project: Project, lineages: Sequence[Compiled]) -> dict[Point, dict
     known: dict[Point, dict[str, Score]] = {}
     for compiled in lineages:
         for stage in compiled.stages:
-            found = records(runs.stage_folder(project, compiled, stage))
+            found = records(folders.stage_folder(project, compiled, stage))
             known.update(
                 {Point(stage.name, at): scores(here) for at, here in found.items() if at <= stage.stop}
             )

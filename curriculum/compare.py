@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from curriculum import runs
 from curriculum.artifacts import checkpoints, evaluations, ledger
 from curriculum.bootstrap import Estimate, paired
 from curriculum.compiler import compile
@@ -21,7 +20,8 @@ from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 from curriculum.errors import Drift, NotFound, did_you_mean
 from curriculum.plan.diff import compare as diff_compare
-from curriculum.ran import Departure, departures
+from curriculum.runs import folders
+from curriculum.runs.drift import PlanDrift, find_drift
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -253,7 +253,7 @@ def measurements(project: Project, lineages: Sequence[Compiled]) -> dict[Point, 
     known: dict[Point, dict[str, Mapping[str, Any]]] = {}
     for compiled in lineages:
         for stage in compiled.stages:
-            folder = runs.stage_folder(project, compiled, stage)
+            folder = folders.stage_folder(project, compiled, stage)
             for position, value in evaluations.evaluations(folder).items():
                 if position > stage.stop:
                     continue
@@ -271,7 +271,7 @@ def tokens_read(project: Project, compiled: Compiled, *, since: int) -> dict[str
     total: dict[str, int] = {}
     before: Mapping[str, int] = {}
     for stage in compiled.stages:
-        entries = ledger.read(runs.stage_folder(project, compiled, stage))
+        entries = ledger.read(folders.stage_folder(project, compiled, stage))
         entries = sorted(
             (entry for entry in entries if entry.position <= stage.stop), key=lambda e: e.position
         )
@@ -331,7 +331,9 @@ def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
         Point(stage.name, kept.position)
         for compiled in lineages
         for stage in compiled.stages
-        for kept in checkpoints.list_checkpoints(runs.stage_folder(project, compiled, stage) / "checkpoints")
+        for kept in checkpoints.list_checkpoints(
+            folders.stage_folder(project, compiled, stage) / "checkpoints"
+        )
         if kept.position <= stage.stop
     }
 
@@ -348,9 +350,9 @@ def _reads(compiled: Compiled) -> set[str]:
     return _read_by(compiled.stages[-1], compiled.stages[-1].stop)
 
 
-def _changed_ahead(project: Project, compiled: Compiled) -> list[Departure]:
+def _changed_ahead(project: Project, compiled: Compiled) -> list[PlanDrift]:
     """The stages that are as the files say up to their last checkpoint alone; Drift where one is not so far."""
-    found = list(departures(project, compiled))
+    found = list(find_drift(project, compiled))
     for departure in found:
         if not departure.ahead:
             asked = f"curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}"

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from curriculum import config, remedy, runs
+from curriculum import config, remedy
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
+from curriculum.runs import folders
 from curriculum.whereabouts import Place, Shared, shared_stages, tokens_of_shards, windows_of
 
 
@@ -140,7 +141,9 @@ def _stage(
         return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
 
     spoilt_from = plan.start - 1 if inherited else position(first)
-    saved = checkpoints.list_checkpoints(runs.stage_folder(project, compiled, shared.stage) / "checkpoints")
+    saved = checkpoints.list_checkpoints(
+        folders.stage_folder(project, compiled, shared.stage) / "checkpoints"
+    )
     touched = [c for c in saved if spoilt_from is not None and c.position > spoilt_from]
     clean = [c for c in saved if c not in touched]
     last_clean = clean[-1].position if clean else plan.start

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import runs
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt, job_machine
 from curriculum.compare import Comparison, Point
@@ -16,6 +15,7 @@ from curriculum.config.project import Project
 from curriculum.errors import RunFailed
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers.supervisor import StopRequested
+from curriculum.runs import folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ def gaps(request: Run, comparison: Comparison) -> list[Gap]:
                 continue
             compiled = comparison.lineages[number]
             stage = next(stage for stage in compiled.stages if stage.name == point.stage)
-            folder = runs.stage_folder(request.project, compiled, stage)
-            kept = runs.checkpoint_at(folder, point.position)
+            folder = folders.stage_folder(request.project, compiled, stage)
+            kept = folders.checkpoint_at(folder, point.position)
             found[point] = Gap(number, stage, point, folder, kept.path if kept else None, lacking)
     return list(found.values())
 
@@ -85,7 +85,7 @@ def fill(request: Run, comparison: Comparison, texts: Sequence[PreparedText], st
             continue
         machine = request.machine_entry
         job = jobs.EvaluateJob(
-            plan=str(gap.folder / runs.PLAN),
+            plan=str(gap.folder / folders.PLAN),
             stage_folder=str(gap.folder),
             attempt_folder=str(fresh_attempt(gap.folder / "attempts")),
             checkpoint=str(gap.checkpoint),
@@ -103,9 +103,9 @@ def fill(request: Run, comparison: Comparison, texts: Sequence[PreparedText], st
 
 
 def _no_checkpoint(project: Project, compiled: Compiled, gap: Gap) -> str:
-    if not (gap.folder / runs.PLAN).exists():
+    if not (gap.folder / folders.PLAN).exists():
         return f"not trained yet; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` does it"
-    if not (gap.folder / runs.DONE).exists():
+    if not (gap.folder / folders.DONE).exists():
         return f"not reached yet; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` goes on"
     return "no checkpoint is kept there"
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, modelcard, runs
+from curriculum import fs, modelcard
 from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
@@ -20,6 +20,7 @@ from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
 from curriculum.launchers.supervisor import StopRequested
+from curriculum.runs import folders
 from curriculum.units import show_count
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "source": None}
@@ -76,7 +77,7 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
         assert first.plan.parent is not None
         folder, history = imported, first.plan.parent.fingerprint
     else:
-        kept = runs.checkpoint_at(runs.stage_folder(project, compiled, last), last.stop)
+        kept = folders.checkpoint_at(folders.stage_folder(project, compiled, last), last.stop)
         if kept is None:
             raise _missing(project, address, whole, compiled, asking)
         folder, history = kept.path, last.plan.history(last.stop)
@@ -115,7 +116,7 @@ def _missing(
             found.position
             for stage in whole.stages
             for found in checkpoints.list_checkpoints(
-                runs.stage_folder(project, whole, stage) / "checkpoints"
+                folders.stage_folder(project, whole, stage) / "checkpoints"
             )
             if found.position <= stage.stop
         }
@@ -127,9 +128,9 @@ def _missing(
         )
     before = [f"{position:,} before" for position in kept if position < stop][-1:]
     after = [f"{position:,} after" for position in kept if position > stop][:1]
-    nearest = runs.nearest_position(kept, stop)
+    nearest = folders.nearest_position(kept, stop)
     stage = next(stage for stage in whole.stages if stage.plan.start < nearest <= stage.stop)
-    there = runs.address_at(stage.setting, stage.plan, nearest, whole.scale)
+    there = folders.address_at(stage.setting, stage.plan, nearest, whole.scale)
     scale = f", in tokens of size `{whole.size_name}`" if whole.scaled else ""
     options = project.options(whole.size_name)
     hint = f"as in `curriculum {asking.format(f'{there}{options}')}`"
@@ -238,7 +239,7 @@ def _identity(
 ) -> modelcard.Identity:
     compiled = found.compiled
     command = ["curriculum", "export", str(found.address), "--size", compiled.size_name, "--to", to.name]
-    folder = runs.stage_folder(project, compiled, compiled.stages[-1])
+    folder = folders.stage_folder(project, compiled, compiled.stages[-1])
     return modelcard.Identity(
         address=str(found.address),
         command=shlex.join(command + (["--dtype", dtype] if dtype != "source" else [])),

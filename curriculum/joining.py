@@ -14,7 +14,7 @@ from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import torchrun
 from curriculum.launchers.base import Launcher
 from curriculum.launchers.supervisor import StopRequested
-from curriculum.runs import is_finished, stage_folder
+from curriculum.runs.folders import is_finished, stage_folder
 
 LOOK_SECONDS = 0.2
 

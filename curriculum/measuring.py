@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import exports, fs, harness, runs
+from curriculum import exports, fs, harness
 from curriculum.artifacts import benchmarks, checkpoints, jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt
-from curriculum.compiler.cadence import task_positions
-from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.lineage import Address
+from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
 from curriculum.launchers.supervisor import StopRequested
+from curriculum.runs import folders as runs_folders
+from curriculum.runs.benchmarks_due import address_of, due
 
 TASKS = "tasks"
 """The folder of a project that holds task files of its own."""
@@ -51,7 +51,7 @@ def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequeste
     The exported directory lives as long as the measuring. RunFailed with the harness's reason when it refuses.
     """
     folders = _folders(request.project, asked)
-    stage_folder = runs.stage_folder(request.project, found.compiled, found.compiled.stages[-1])
+    stage_folder = runs_folders.stage_folder(request.project, found.compiled, found.compiled.stages[-1])
     wanted = outputs(stage_folder, found, asked)
     if not asked.again:
         wanted = {task: path for task, path in wanted.items() if not path.exists()}
@@ -114,32 +114,6 @@ def _folders(project: Project, asked: Asked) -> list[Path]:
 # --- the cadence of `every: {tasks: …}` ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
-    """Tasks that a stage asks for at a kept checkpoint and that are not measured there."""
-
-    stage: CompiledStage
-    position: int
-    tasks: tuple[str, ...]
-
-
-def due(project: Project, compiled: Compiled, only: str | None = None) -> list[Due]:
-    """What the cadences of the lineage, or of its stage `only`, ask for at checkpoints that are there, in order."""
-    found = []
-    for stage in compiled.stages:
-        if only not in (None, stage.name):
-            continue
-        folder = runs.stage_folder(project, compiled, stage)
-        wanted: dict[int, list[str]] = {}
-        for task, positions in task_positions(stage.plan, stage.task_every).items():
-            for position in positions:
-                kept = runs.checkpoint_at(folder, position) if position <= stage.stop else None
-                if kept is not None and not benchmarks.path_of(folder, kept.name, task).exists():
-                    wanted.setdefault(position, []).append(task)
-        found += [Due(stage=stage, position=at, tasks=tuple(tasks)) for at, tasks in sorted(wanted.items())]
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
     """How the catching up ended; `left` says, a line each, what stays unmeasured and why."""
@@ -184,14 +158,6 @@ def catch_up(
                 why = error.what + (f"; {error.hint}" if error.hint else "")
                 left.append(f"{wanted[0]}, from {one.position:,} tokens on: {why}")
     return CaughtUp(False, measured, tuple(left))
-
-
-def address_of(compiled: Compiled, one: Due) -> Address:
-    """The address at which the checkpoint of a step boundary stands: positions in addresses are full-size."""
-    setting = one.stage.setting
-    if one.position == one.stage.plan.end:
-        return Address(setting.curriculum, setting.stage)
-    return Address(setting.curriculum, setting.stage, int(one.position / compiled.scale))
 
 
 def names_of(words: Sequence[str]) -> tuple[str, ...]:

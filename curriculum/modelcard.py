@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curriculum import results
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.cost import parameters
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.summary import stage_summary
 from curriculum.config.project import Project
+from curriculum.runs import held_out
 from curriculum.units import show_count, show_exact
 
 
@@ -152,7 +152,7 @@ def _read(trained: Sequence[CompiledStage]) -> str:
 
 
 def _losses(project: Project, compiled: Compiled, trained: Sequence[CompiledStage]) -> str:
-    rows = [row for row in results.edges(project, compiled) if row["loss"]] if trained else []
+    rows = [row for row in held_out.edges(project, compiled) if row["loss"]] if trained else []
     if not rows:
         return ""
     sources = sorted({name for row in rows for name in row["loss"]})

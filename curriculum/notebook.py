@@ -14,14 +14,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from curriculum import fs, ran, results, runs, trace, whereabouts
+from curriculum import fs, trace, whereabouts
 from curriculum.analysis import diff_sides
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.diff.compare import Comparison, compare
-from curriculum.standing import standing
+from curriculum.runs import drift, folders, held_out
+from curriculum.runs.status import project_status
 
 Row: TypeAlias = dict[str, Any]
 Table: TypeAlias = list[Row]
@@ -62,7 +63,7 @@ class ProjectTables:
                 "ends_at": stage.ends_at,
                 "checkpoints": len(stage.checkpoints),
             }
-            for branch in standing(project, size or project.default_size, curriculum).branches
+            for branch in project_status(project, size or project.default_size, curriculum).branches
             for stage in branch.stages
         ]
 
@@ -72,7 +73,7 @@ class ProjectTables:
         compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
         rows = []
         for stage in compiled.stages:
-            path = runs.stage_folder(project, compiled, stage) / "metrics.jsonl"
+            path = folders.stage_folder(project, compiled, stage) / "metrics.jsonl"
             for line in fs.read_json_lines(path) if path.exists() else ():
                 if line["position"] <= stage.stop:
                     rows.append({"stage": stage.name, **_metrics(line, compiled)})
@@ -82,7 +83,7 @@ class ProjectTables:
         """A row for every held-out loss measured along the lineage, by source and position."""
         project = self._project
         compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
-        curves = results.curves(project, compiled)
+        curves = held_out.curves(project, compiled)
         return [
             {"curriculum": curriculum, "source": source, "position": position, "loss": loss}
             for source, curve in curves.items()
@@ -125,7 +126,7 @@ class PlanTables:
         self.compiled = compiled
         self.summary = told
         self._texts = texts
-        self._trained, lines = ran.as_trained(project, compiled)
+        self._trained, lines = drift.as_trained(project, compiled)
         for line in lines:
             warnings.warn(line, stacklevel=3)
 

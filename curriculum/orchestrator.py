@@ -21,7 +21,6 @@ from typing import Any
 from curriculum import fs, joining, measuring, submission, taskjobs
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
-from curriculum.begun import check_begun
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.config.project import Project
@@ -32,7 +31,8 @@ from curriculum.launchers.base import Launcher
 from curriculum.launchers.supervisor import Launch, StopRequested, silence, stop_on_signals, supervise
 from curriculum.plan.ranks import share_of_rank
 from curriculum.preparation import prepare
-from curriculum.runs import (
+from curriculum.runs.accept_change import check_started
+from curriculum.runs.folders import (
     LOCK,
     PLAN,
     SUPERVISED,
@@ -70,7 +70,7 @@ def run(request: Run) -> Result:
     if request.node_rank:
         with stop_on_signals() as stop:
             return Result(declared, not joining.join(request, declared, launcher_for(request), stop), ())
-    early = partial(check_begun, project, accept=request.accept_change, prepared=False)
+    early = partial(check_started, project, accept=request.accept_change, prepared=False)
     early(declared)
     with stop_on_signals() as stop, joining.leading(request):
         texts = prepare(request, stop, with_tokenizer=early)
@@ -86,7 +86,7 @@ def run(request: Run) -> Result:
         )
         request.listener.compiled(compiled)
         submission.refuse_changed(request, compiled)
-        check_begun(project, compiled, accept=request.accept_change)
+        check_started(project, compiled, accept=request.accept_change)
         for stage in compiled.stages:
             branch_point(project, compiled, stage)  # refuses one that was passed and not kept
         if request.machine_entry.launcher == "slurm":
@@ -250,7 +250,7 @@ def _train(
 def outline(request: Run, compiled: Compiled) -> list[str]:
     """What `run` would write and start now, stage by stage, without doing it."""
     check_machine(request, compiled, only_shown=True)
-    check_begun(request.project, compiled, accept=request.accept_change, prepared=False)
+    check_started(request.project, compiled, accept=request.accept_change, prepared=False)
     if request.machine_entry.launcher == "slurm":
         trained = {
             s.name for s in compiled.stages if is_finished(stage_folder(request.project, compiled, s), s)

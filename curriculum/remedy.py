@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from curriculum import branching
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import Address
 from curriculum.config.project import Project
 from curriculum.plan import lookup
+from curriculum.runs import branch
 
 MOST_SKIPS: Final = 40
 """Entries of `skip:` that a person can still read; with more steps to skip the shard is left out instead."""
@@ -53,7 +53,7 @@ def edit(
         return {"kind": kind, "file": file, "yaml": key, "from": None}
     address = Address(compiled.curriculum, position=_full_size(clean, compiled.scale))
     name = f"{compiled.curriculum}-clean"
-    lines = branching.draft(project, address, name, branching.Change()).splitlines()
+    lines = branch.draft(project, address, name, branch.Change()).splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("  - {"))
     lines[first] = f"{lines[first].removesuffix('}')}, {key}}}"
     text = "\n".join(line for line in lines if not line.startswith("#"))

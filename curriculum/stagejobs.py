@@ -9,7 +9,7 @@ from curriculum.artifacts import checkpoints, jobs
 from curriculum.attempts import Run, job_machine
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage, kept_positions
-from curriculum.runs import PLAN, checkpoint_at, stage_folder
+from curriculum.runs.folders import PLAN, checkpoint_at, stage_folder
 
 
 def ready(request: Run, compiled: Compiled, stage: CompiledStage) -> Path | None:

@@ -21,7 +21,7 @@ from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.errors import Busy, PlanError
 from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
-from curriculum.runs import LOCK, PLAN, is_finished, stage_folder
+from curriculum.runs.folders import LOCK, PLAN, is_finished, stage_folder
 from curriculum.stagejobs import ready, train_job
 
 

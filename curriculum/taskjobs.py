@@ -25,7 +25,8 @@ from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError, RunFailed
 from curriculum.launchers import slurm, slurm_record
 from curriculum.launchers.supervisor import stop_on_signals
-from curriculum.runs import stage_folder
+from curriculum.runs import benchmarks_due
+from curriculum.runs.folders import stage_folder
 from curriculum.submission import Handed, placed
 
 ASKED = "asked.json"
@@ -52,7 +53,7 @@ def _waits(
     """Whether the stage asks for tasks that are not all measured."""
     if not stage.task_every:
         return False
-    return stage.name in training or bool(measuring.due(request.project, compiled, stage.name))
+    return stage.name in training or bool(benchmarks_due.due(request.project, compiled, stage.name))
 
 
 def _hand(request: Run, compiled: Compiled, stage: CompiledStage, training: Handed | None) -> Handed:

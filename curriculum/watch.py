@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import fs, runs
+from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.metrics import Beside, Training, beside
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import CompiledStage
 from curriculum.config.project import Project
 from curriculum.launchers import slurm_record
+from curriculum.runs import folders
 from curriculum.units import show_exact
 from curriculum.view.watching import training_panel, training_plain
 
@@ -42,7 +43,7 @@ class Watch:
         self._options = project.options(size)
         self.compiled, _ = prepared_text.compile_with_texts(project, name, size)
         self.folders = [
-            (stage, runs.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages
+            (stage, folders.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages
         ]
         self._watched: _Watched | None = None
         self._live: Live | None = None
@@ -93,20 +94,24 @@ class Watch:
         if time.monotonic() - self._asked >= QUEUE_SECONDS:
             self._asked = time.monotonic()
             asked = (
-                (f, slurm_record.status_of(f)) for stage, f in self.folders if not runs.is_reached(f, stage)
+                (f, slurm_record.status_of(f))
+                for stage, f in self.folders
+                if not folders.is_reached(f, stage)
             )
             self._away = {f: found for f, found in asked if found is not None}
         held = [(stage, f) for stage, f in self.folders if self._runs(stage, f)]
         return held[-1] if held else None
 
     def _runs(self, stage: CompiledStage, folder: Path) -> bool:
-        if fs.holder_of(folder / runs.LOCK) is not None:
+        if fs.holder_of(folder / folders.LOCK) is not None:
             return True
         away = self._away.get(folder)
-        return away is not None and away.state == slurm_record.RUNNING and not runs.is_reached(folder, stage)
+        return (
+            away is not None and away.state == slurm_record.RUNNING and not folders.is_reached(folder, stage)
+        )
 
     def _nothing_runs(self) -> bool:
-        waiting = next(((s, f) for s, f in self.folders if not runs.is_reached(f, s)), None)
+        waiting = next(((s, f) for s, f in self.folders if not folders.is_reached(f, s)), None)
         if waiting is None:
             self._say(f"{self.name} is done, at {show_exact(self.compiled.stages[-1].stop)} tokens")
             return False
@@ -131,7 +136,7 @@ class Watch:
         if watched.training.position is not None:
             now = beside(watched.folder)
             self._say(training_plain(watched.training, now, stage.name, stage.plan.start, stage.stop))
-        if runs.is_reached(watched.folder, stage):
+        if folders.is_reached(watched.folder, stage):
             self._say(f"{stage.name} is done, at {show_exact(stage.stop)} tokens")
         else:
             self._say(f"{stage.name} has stopped")

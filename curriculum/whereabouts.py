@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from curriculum import runs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
@@ -21,6 +20,7 @@ from curriculum.data.manifest import HELD_OUT, TRAIN, windows_in
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
 from curriculum.plan.stage import StagePlan
+from curriculum.runs import folders
 from curriculum.units import parse_count
 
 LISTED: Final = 20_000
@@ -76,7 +76,7 @@ def shared_stages(project: Project, compiled: Sequence[Compiled]) -> list[Shared
     for lineage in compiled:
         for stage in lineage.stages:
             if stage.name not in found:
-                folder = runs.stage_folder(project, lineage, stage)
+                folder = folders.stage_folder(project, lineage, stage)
                 last = checkpoints.latest(folder / "checkpoints")
                 found[stage.name] = Shared(stage, {}, last.position if last else stage.plan.start)
             found[stage.name].stops[lineage.curriculum] = stage.stop

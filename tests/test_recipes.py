@@ -19,7 +19,7 @@ from curriculum.config import layout
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError
-from curriculum.standing import standing
+from curriculum.runs.status import project_status
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "stages/recipes").glob("*.yaml"))
@@ -96,17 +96,17 @@ def test_every_recipe_is_planned_for_a_laptop(shipped: Project, name: str) -> No
 
 def test_status_leaves_recipes_out_until_they_begin(shipped: Project, tmp_path: Path) -> None:
     project = Project(shutil.copytree(shipped.root, tmp_path / "project"))
-    before = standing(project, "rehearsal")
+    before = project_status(project, "rehearsal")
     assert [branch.name for branch in before.branches] == SHIPPED
     assert before.put_by == ("continued", "minicpm", "smollm3")
     folder = project.stage_folder("rehearsal", "minicpm", "stable")
     fs.make_directory(folder)
     planned(project, "minicpm", "rehearsal").stages[0].plan.save(folder / "plan.json")
-    after = standing(project, "rehearsal")
+    after = project_status(project, "rehearsal")
     assert "minicpm" in [branch.name for branch in after.branches]
     assert after.put_by == ("continued", "smollm3")
     assert not after.strays
-    assert [branch.name for branch in standing(project, "rehearsal", "smollm3").branches] == ["smollm3"]
+    assert [branch.name for branch in project_status(project, "rehearsal", "smollm3").branches] == ["smollm3"]
 
 
 def test_two_files_of_one_name_are_refused_with_both_places(shipped: Project, tmp_path: Path) -> None:

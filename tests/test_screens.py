@@ -18,7 +18,7 @@ from rich.console import Console
 from terminal import on_a_terminal
 
 from curriculum.artifacts import checkpoints
-from curriculum.retention import Verdict
+from curriculum.runs.retention import Verdict
 from curriculum.view.runs import pruned_view
 
 SCREENS = Path(__file__).parent / "screens"

@@ -22,7 +22,7 @@ from conftest import TRUNK
 from slurm_cluster import ask, begin_again, both_idle, queue, wait_for
 
 from curriculum.config.project import Project
-from curriculum.standing import standing
+from curriculum.runs.status import project_status
 
 HEAD = TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 286720")
 STAGES = {
@@ -109,7 +109,7 @@ class Here:
 
     def state(self, name: str) -> tuple[str, str]:
         curriculum, _, _ = name.partition("/")
-        told = standing(Project(self.root), "full", curriculum)
+        told = project_status(Project(self.root), "full", curriculum)
         stages = {stage.name: stage for branch in told.branches for stage in branch.stages}
         return stages[name].state, stages[name].job or ""
 

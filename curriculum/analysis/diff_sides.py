@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import config, runs
+from curriculum import config
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import compile_stages, spans
 from curriculum.compiler.lineage import parse_address, stages_to
@@ -15,6 +15,7 @@ from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError
 from curriculum.plan.diff.timeline import Lineage, Span
 from curriculum.plan.stage import StagePlan
+from curriculum.runs import folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class Side:
 def side(project: Project, asked: str, size: str) -> Side:
     """Read one side; NotFound or whatever refusal the files earn."""
     path = Path(asked)
-    if path.is_dir() and (path / runs.PLAN).is_file():
-        path = path / runs.PLAN
-    if path.suffix == ".json" or path.name == runs.PLAN:
+    if path.is_dir() and (path / folders.PLAN).is_file():
+        path = path / folders.PLAN
+    if path.suffix == ".json" or path.name == folders.PLAN:
         plan = StagePlan.load(path)
         name = "/".join(str(plan.labels[key]) for key in ("curriculum", "stage") if key in plan.labels)
         return Side(asked, (Span(name or path.stem, plan, plan.end),))
@@ -87,7 +88,7 @@ def against_what_ran(
     compiled, _ = compile_with_texts(project, name, size)
     begun = [
         found
-        for stage, found in zip(compiled.stages, runs.begun(project, compiled), strict=False)
+        for stage, found in zip(compiled.stages, folders.started_stages(project, compiled), strict=False)
         if found[0] is stage
     ]
     if not begun:
@@ -95,11 +96,11 @@ def against_what_ran(
     ran, stored, files = [], [], []
     known: dict[str, StagePlan] = {}
     for stage, plan, asked in begun:
-        folder = runs.stage_folder(project, compiled, stage)
+        folder = folders.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder / "checkpoints")
         regrown = stage.parent is not None and _regrown(plan, known.get(stage.parent.name))
         ran.append(
-            RanStage(stage.name, last.position if last else None, (folder / runs.DONE).exists(), regrown)
+            RanStage(stage.name, last.position if last else None, (folder / folders.DONE).exists(), regrown)
         )
         known[stage.name] = plan
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end

@@ -27,11 +27,11 @@ def verify(name: Name, size: Size = "") -> None:
 
     Checkpoints, prepared text and ledger are read back.
     """
-    from curriculum import verify as verification
+    from curriculum.runs import verify as runs_verify
 
     project = open_project()
     compiled, texts = compiled_with_texts(project, name, size)
-    findings = verification.verify(project, compiled, texts)
+    findings = runs_verify.verify(project, compiled, texts)
     for line in findings.checked:
         print(f"ok  {line}")
     for error in findings.wrong:
@@ -57,7 +57,7 @@ def prune(
 
     What somebody branches from always stays.
     """
-    from curriculum import retention
+    from curriculum.runs import retention
     from curriculum.view.runs import pruned_view, unpinned_lines
 
     if unpin is not None:

@@ -86,10 +86,11 @@ def plan(
 
     In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
     """
-    from curriculum import harness, runs
+    from curriculum import harness
     from curriculum.compiler import prepared_text
     from curriculum.compiler.summary import summarise, summarise_tree
-    from curriculum.ran import with_notes
+    from curriculum.runs import folders
+    from curriculum.runs.drift import with_notes
     from curriculum.view.plan import plan_view, tree_view
 
     project = open_project()
@@ -115,7 +116,7 @@ def plan(
         return
     summary = summarise(compiled, machine, project.machine(machine))
     summary["harness_installed"] = harness.installed()
-    summary["cost"]["unsaved"] = runs.shortfall(project, compiled, project.machine(machine))
+    summary["cost"]["unsaved"] = folders.shortfall(project, compiled, project.machine(machine))
     origins = texts.provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})
@@ -211,8 +212,9 @@ def run(
 
     A run that was stopped goes on from its last checkpoint; what is done is left as it is.
     """
-    from curriculum import attempts, fs, live, orchestrator, picture, results
+    from curriculum import attempts, fs, live, orchestrator, picture
     from curriculum.compiler import prepared_text
+    from curriculum.runs import held_out
     from curriculum.view.runs import result_view
 
     project = open_project()
@@ -249,7 +251,7 @@ def run(
         return
     if outcome.stopped:
         raise stopped(f"curriculum run {name}{project.options(size, machine)}")
-    rows = results.edges(project, outcome.compiled)
+    rows = held_out.edges(project, outcome.compiled)
     console.print("\nheld-out loss (nats a token)", style="bold")
     console.print(result_view(rows, sorted(outcome.compiled.sources)))
     last = outcome.compiled.stages[-1]
@@ -257,7 +259,7 @@ def run(
     bands = [
         picture.Band(stage.setting.stage, stage.plan.start, stage.stop) for stage in outcome.compiled.stages
     ]
-    drawing = picture.held_out(f"{name}, size {size}", bands, results.curves(project, outcome.compiled))
+    drawing = picture.held_out(f"{name}, size {size}", bands, held_out.curves(project, outcome.compiled))
     fs.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
     shown = os.path.relpath(folder)
     console.print(f"\nthe run: {shown}")
@@ -320,20 +322,20 @@ def branch(
 
     The checkpoint is kept for it, and its plan is shown.
     """
-    from curriculum import branching
     from curriculum.compiler.compile import spans
     from curriculum.compiler.lineage import parse_address
     from curriculum.compiler.summary import summarise
     from curriculum.plan.diff.compare import compare
+    from curriculum.runs import branch as runs_branch
     from curriculum.view.diff import comparison_json, comparison_view
     from curriculum.view.plan import plan_view
     from curriculum.view.runs import branched_view
 
     project = open_project()
-    change = branching.Change(
+    change = runs_branch.Change(
         mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer
     )
-    made = branching.branch(project, parse_address(point), name, change, size)
+    made = runs_branch.branch(project, parse_address(point), name, change, size)
     summary = summarise(made.compiled, machine, project.machine(machine))
     compared = compare(spans(made.parent.stages), spans(made.compiled.stages))
     beside = f"{made.parent.curriculum} as it goes on"

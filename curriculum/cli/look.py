@@ -52,10 +52,10 @@ def status(
         except KeyboardInterrupt:
             print("left; what runs goes on")
         return
-    from curriculum.standing import standing
+    from curriculum.runs.status import project_status
     from curriculum.view.status import standing_view
 
-    now = standing(project, size, name)
+    now = project_status(project, size, name)
     if as_json:
         print_json(asdict(now))
     else:

@@ -135,6 +135,7 @@ def eval_(
     from curriculum.compiler.lineage import parse_address
     from curriculum.errors import PlanError
     from curriculum.launchers import supervisor
+    from curriculum.runs import benchmarks_due
     from curriculum.view.benchmarks import scores_view
 
     project = open_project()
@@ -178,7 +179,7 @@ def eval_(
                 f"no stage of `{where.curriculum}` asks for tasks",
                 hint="name them, as in `--tasks hellaswag,piqa`; or in the stage file: `every: {tasks: {piqa: 100B}}`",
             )
-        if measuring.due(project, compiled):
+        if benchmarks_due.due(project, compiled):
             harness.check_installed()
         with supervisor.stop_on_signals() as stop:
             caught_up = measuring.catch_up(request, compiled, stop, asked)

@@ -66,7 +66,7 @@ def compiled_with_texts(project: Project, name: str, size: str) -> tuple[Compile
 
 def trained_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
     """The same, begun stages by the plans that trained them; where the files differ by now, stderr says so."""
-    from curriculum.ran import as_trained
+    from curriculum.runs.drift import as_trained
 
     compiled, texts = compiled_with_texts(project, name, size)
     compiled, lines = as_trained(project, compiled)

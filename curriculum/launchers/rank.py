@@ -5,9 +5,7 @@ Goes with the next release.
 
 from __future__ import annotations
 
-import sys
-
 from curriculum.launchers.srun_rank import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

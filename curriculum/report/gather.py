@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from curriculum import fs, runs, standing
+from curriculum import fs
 from curriculum.artifacts import benchmarks, checkpoints, evaluations, ledger
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled, CompiledStage
@@ -21,6 +21,7 @@ from curriculum.errors import CheckpointError, DataError
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.stage import StagePlan
 from curriculum.report.series import Point, Training, training
+from curriculum.runs import folders, status
 
 POINTS = 700
 """Ranges into which the token axis of all stages together is cut when measured lines are thinned."""
@@ -227,8 +228,8 @@ def _stage(
         folder / "metrics.jsonl", start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
     )
     position = max([plan.start, *(c.position for c in found), measured.last or 0])
-    state, _ = standing.state_of(folder)
-    if state != standing.DONE and compiled.stop < plan.end and found and found[-1].position == compiled.stop:
+    state, _ = status.state_of(folder)
+    if state != status.DONE and compiled.stop < plan.end and found and found[-1].position == compiled.stop:
         state = REACHED
     try:
         losses: dict[str, list[Point]] = {}
@@ -238,7 +239,7 @@ def _stage(
             for source, entry in value["sets"].items():
                 losses.setdefault(str(source), []).append((int(at), float(entry["loss"])))
         entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
-        ran = _json(folder / runs.PLAN)
+        ran = _json(folder / folders.PLAN)
         nonfinite = checkpoints.state(found[-1].path).get("nonfinite_steps") if found else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curriculum import standing
 from curriculum.report import charts, gather, plans, svg
 from curriculum.report import markup as m
 from curriculum.report.charts import Line
 from curriculum.report.gather import Stage, Story
 from curriculum.report.series import Point
+from curriculum.runs import status
 from curriculum.units import show_count, show_exact, show_seconds
 
 MOST_PANELS = 12
@@ -89,7 +89,7 @@ def _figures(story: Story) -> list[tuple[str, str, str, str]]:
     seconds = sum(s.training.seconds for s in stages)
     plan = stages[-1].compiled.plan
     batches = list(dict.fromkeys(s.compiled.plan.batch_sequences for s in stages))
-    done = sum(s.state in (standing.DONE, gather.REACHED) for s in stages)
+    done = sum(s.state in (status.DONE, gather.REACHED) for s in stages)
     found = [
         (
             "Trained",

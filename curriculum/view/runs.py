@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from curriculum.branching import Branch
-from curriculum.retention import Verdict
+from curriculum.runs.branch import Branch
+from curriculum.runs.retention import Verdict
 from curriculum.units import show_bytes, show_exact
 from curriculum.view.tables import table
 

@@ -6,21 +6,31 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from curriculum.standing import BEGUN, DONE, FAILED, PLANNED, QUEUED, RUNNING, Branch, Stage, Standing
+from curriculum.runs.status import (
+    DONE,
+    FAILED,
+    PLANNED,
+    QUEUED,
+    RUNNING,
+    STARTED,
+    Branch,
+    ProjectStatus,
+    Stage,
+)
 from curriculum.units import show_count, show_exact
 from curriculum.view.watching import losses
 
 _STYLES = {
     DONE: "green",
     RUNNING: "bold cyan",
-    BEGUN: "yellow",
+    STARTED: "yellow",
     PLANNED: "dim",
     QUEUED: "cyan",
     FAILED: "red",
 }
 
 
-def standing_view(standing: Standing) -> RenderableType:
+def standing_view(standing: ProjectStatus) -> RenderableType:
     """The tree, what is refused, what no file names any more, and the tokens in all; fits 80 columns."""
     parts: list[RenderableType] = [
         Text(f"size {standing.size}; positions in tokens from the root", style="dim")
@@ -56,7 +66,7 @@ def standing_view(standing: Standing) -> RenderableType:
     return Group(*parts)
 
 
-def _tree(branch: Branch, standing: Standing, names: set[str]) -> Tree:
+def _tree(branch: Branch, standing: ProjectStatus, names: set[str]) -> Tree:
     head = Text(branch.name, style="bold")
     if branch.parent is not None:
         head.append(f"  from {branch.parent} at {show_exact(branch.begins_at)}", style="not bold dim")

@@ -16,13 +16,13 @@ from conftest import write_small_project
 
 from curriculum import notebook
 from curriculum.artifacts import checkpoints
-from curriculum.begun import check_begun
 from curriculum.compiler.compile import compile_stages
 from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import Drift
 from curriculum.plan.stage import StagePlan
+from curriculum.runs.accept_change import check_started
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")
@@ -156,8 +156,8 @@ def checked(project: Path, name: str = "variant") -> None:
     """What `run` asks before it starts a process, with the text that is there."""
     found = Project(project)
     compiled, _ = compile_with_texts(found, name, "full")
-    check_begun(found, compiled, prepared=False)
-    check_begun(found, compiled)
+    check_started(found, compiled, prepared=False)
+    check_started(found, compiled)
 
 
 def test_a_stage_that_has_not_begun_follows_the_files_freely(project: Path) -> None:

@@ -16,9 +16,8 @@ import pytest
 from conftest import write_small_project
 from rich.console import Console
 
-from curriculum import fs, importing, runs
+from curriculum import fs, importing
 from curriculum.artifacts import checkpoints
-from curriculum.branching import Change, branch, draft
 from curriculum.compiler.compile import compile_curriculum, compile_stages, spans
 from curriculum.compiler.lineage import lineage, parse_address, stages_to
 from curriculum.compiler.summary import summarise
@@ -26,6 +25,8 @@ from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.plan.diff.compare import compare
+from curriculum.runs import folders
+from curriculum.runs.branch import Change, branch, draft
 from curriculum.units import Length
 from curriculum.view.plan import plan_view
 
@@ -101,7 +102,7 @@ def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
     ramp = theirs[1]
     for number in range(6):
         reached = chance.randint(0, ramp.ramp_sequences // ramp.plan.batch_sequences)
-        at = runs.address_at(
+        at = folders.address_at(
             ramp.setting,
             ramp.plan,
             ramp.plan.start + (reached + 1) * ramp.plan.batch_tokens,
@@ -315,14 +316,14 @@ def test_the_address_of_a_step_boundary_is_short_and_leads_back_to_it(shipped: P
         plan = stage.plan
         taken = {1, 2, plan.steps - 1, plan.steps, *(chance.randint(1, plan.steps) for _ in range(10))}
         for position in (plan.start + steps * plan.batch_tokens for steps in taken):
-            address = runs.address_at(stage.setting, plan, position, compiled.scale)
+            address = folders.address_at(stage.setting, plan, position, compiled.scale)
             legs = stages_to(shipped, parse_address(str(address)))
             last = compile_stages(shipped, "v1.1-math-code", legs, size).stages[-1]
             assert (last.name, last.stop) == (stage.name, position)
     basic = compiled.stages[0]
     legs = stages_to(shipped, parse_address("v1.1@750B"))
     boundary = compile_stages(shipped, "v1.1", legs, size).stages[-1].stop
-    half_way = runs.address_at(basic.setting, basic.plan, boundary, compiled.scale)
+    half_way = folders.address_at(basic.setting, basic.plan, boundary, compiled.scale)
     assert str(half_way) == "v1.1@750B"
 
 

@@ -20,6 +20,7 @@ from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, PlanError
 from curriculum.plan.stage import StagePlan
+from curriculum.runs import benchmarks_due
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 ASKED = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens, tasks: {quiz: 2k, riddle: 4096 tokens}}"
@@ -150,11 +151,11 @@ def test_a_cadence_without_a_length_is_refused_where_it_stands(project: Project)
 def test_the_address_of_a_boundary_leads_back_to_it(project: Project) -> None:
     found = compiled(project, ASKED)
     basic = found.stages[0]
-    inside = measuring.Due(stage=basic, position=4096, tasks=())
-    assert measuring.address_of(found, inside) == parse_address("trunk/basic@4096")
-    assert measuring.address_of(found, measuring.Due(stage=basic, position=6144, tasks=())) == parse_address(
-        "trunk/basic"
-    )
+    inside = benchmarks_due.Due(stage=basic, position=4096, tasks=())
+    assert benchmarks_due.address_of(found, inside) == parse_address("trunk/basic@4096")
+    assert benchmarks_due.address_of(
+        found, benchmarks_due.Due(stage=basic, position=6144, tasks=())
+    ) == parse_address("trunk/basic")
 
 
 def test_task_names_are_divided_by_commas() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_runs import metrics_line, pretend
 
-from curriculum import fs, report, standing
+from curriculum import fs, report
 from curriculum.artifacts import benchmarks, checkpoints
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, DataError, NotFound
@@ -22,6 +22,7 @@ from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
 from curriculum.report.gather import gather
 from curriculum.report.svg import safe
+from curriculum.runs import status
 from curriculum.units import show_exact
 
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -242,7 +243,7 @@ def test_a_stage_s_state_is_the_one_that_status_tells(
     slurm_record.write(folder, job)
     monkeypatch.setattr(slurm, "query", lambda _: said and slurm.JobState(said, "", "n1"))
     here = Project(project)
-    told = {s.name: s.state for b in standing.standing(here, "full").branches for s in b.stages}
+    told = {s.name: s.state for b in status.project_status(here, "full").branches for s in b.stages}
     stages = gather(here, ["trunk", "variant"], "full").stages
     assert {name: stage.state for name, stage in stages.items()} == told
     assert told["variant/cooldown"] == state

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from conftest import write_small_project
 
-from curriculum import fs, retention
+from curriculum import fs
 from curriculum.artifacts import benchmarks, checkpoints
-from curriculum.branching import Change, branch
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.lineage import parse_address
 from curriculum.config.project import Project
 from curriculum.errors import Busy, NotFound, PlanError
 from curriculum.plan.stage import StagePlan
+from curriculum.runs import retention
+from curriculum.runs.branch import Change, branch
 
 EVERY = range(1024, 12289, 1024)
 

@@ -27,7 +27,7 @@ from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.metrics import Lines, Training, last_line
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.standing import standing
+from curriculum.runs.status import project_status
 from curriculum.view.status import standing_view
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -59,7 +59,7 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_a_project_in_which_nothing_ran_is_planned_with_its_trunk_counted_once(small_project: Path) -> None:
-    now = standing(Project(small_project), "full")
+    now = project_status(Project(small_project), "full")
     assert [branch.name for branch in now.branches] == ["trunk", "variant"]
     assert {stage.state for branch in now.branches for stage in branch.stages} == {"planned"}
     assert now.branches[1].parent == "trunk/basic"
@@ -80,7 +80,7 @@ def test_the_tree_tells_done_from_begun_and_planned_with_checkpoints_pins_and_lo
     (pins / f"{6144:016d}" / "variant.json").write_text("{}")
     (pins / f"{2048:016d}").mkdir()
     (pins / f"{2048:016d}" / "gone.json").write_text("{}")
-    now = standing(Project(project), "full")
+    now = project_status(Project(project), "full")
     stages = {stage.name: stage for branch in now.branches for stage in branch.stages}
     assert stages["trunk/basic"].state == "done"
     assert stages["trunk/continual"].state == "planned"
@@ -101,7 +101,7 @@ def test_the_tree_tells_done_from_begun_and_planned_with_checkpoints_pins_and_lo
 
 def test_a_named_curriculum_shows_its_lineage_as_far_as_it_goes(project: Path) -> None:
     (project / "stages/early.yaml").write_text("from: trunk@2048\nstages: [{name: own, until: 4096}]\n")
-    now = standing(Project(project), "full", "early")
+    now = project_status(Project(project), "full", "early")
     assert [branch.name for branch in now.branches] == ["early", "trunk"]
     assert [stage.name for branch in now.branches for stage in branch.stages] == ["early/own", "trunk/basic"]
     assert (now.planned, now.done, now.saved) == (4096, 2048, 0)
@@ -112,7 +112,7 @@ def test_work_whose_stage_file_is_gone_and_files_that_are_refused_are_listed(
 ) -> None:
     (project / "stages/variant.yaml").unlink()
     (project / "stages/broken.yaml").write_text("from: nowhere\nstages: [{name: a, until: 1B}]\n")
-    now = standing(Project(project), "full")
+    now = project_status(Project(project), "full")
     assert [(stray.folder, stray.position) for stray in now.strays] == [
         ("runs/full/variant/continual", 9216),
         ("runs/full/variant/cooldown", 12288),
@@ -159,7 +159,7 @@ def test_at_a_scaled_size_a_kept_checkpoint_bears_the_position_that_takes_it_in_
         (saved / checkpoints.name(0, position)).mkdir(parents=True)
         (saved / checkpoints.name(0, position) / checkpoints.MANIFEST).write_text("{}")
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(standing_view(standing(Project(tmp_path / "p"), "rehearsal", "v1.1")))
+    console.print(standing_view(project_status(Project(tmp_path / "p"), "rehearsal", "v1.1")))
     assert "kept at 1.2M as @1.2T, 1.501M" in console.export_text()
 
 
@@ -331,7 +331,7 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
     shutil.rmtree(last.path)
     leader, terminal = pty.openpty()
     with fs.Lock(folder / "lock", "the test"):
-        now = standing(Project(project), "full")
+        now = project_status(Project(project), "full")
         running = next(s for b in now.branches for s in b.stages if s.name == "variant/cooldown")
         assert running.state == "running"
         assert running.position == 12288  # as the metrics tell, past the last checkpoint

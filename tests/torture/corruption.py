@@ -18,7 +18,7 @@ from curriculum.data.dataset import Dataset
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError
 from curriculum.plan.stage import StagePlan
-from curriculum.verify import verify
+from curriculum.runs.verify import verify
 from tests.torture import world
 from tests.torture.figures import Case, Tally, figure
 

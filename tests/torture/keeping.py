@@ -9,10 +9,11 @@ import signal
 import time
 from pathlib import Path
 
-from curriculum import fs, retention
+from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
+from curriculum.runs import retention
 from tests.conftest import write_small_project
 from tests.torture import protocols, small, world
 from tests.torture.disk import Disk, Killed, NthKills

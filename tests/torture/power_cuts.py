@@ -138,7 +138,7 @@ MUTANTS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "the old plan goes before the new one is there",
-        "curriculum.begun",
+        "curriculum.runs.accept_change",
         "    plan.save(folder / PLAN, replace=True)\n",
         "    (folder / PLAN).unlink()\n    plan.save(folder / PLAN)\n",
         "a plan replaced",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import begun, fs
+from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.jobs import ExportJob
 from curriculum.data.dataset import Dataset
@@ -16,6 +16,7 @@ from curriculum.data.requests import PrepareRequest
 from curriculum.errors import CurriculumError
 from curriculum.fs import publish
 from curriculum.plan.stage import StagePlan
+from curriculum.runs import accept_change
 from tests.torture import small
 
 OLD, NEW = "old", "new"
@@ -175,7 +176,7 @@ def _new_plan(root: Path) -> None:
     if StagePlan.load(root / "plan.json").fingerprint == wanted.fingerprint:
         fs.settle(root / "plan.json")
     else:
-        begun._replace_plan(root, wanted)
+        accept_change._replace_plan(root, wanted)
 
 
 def _plan(root: Path) -> str:

@@ -16,7 +16,7 @@ from curriculum.artifacts import checkpoints
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 from curriculum.launchers import process as subprocess_launcher
-from curriculum.verify import verify
+from curriculum.runs.verify import verify
 from tests.torture import corruption, kills, world
 from tests.torture.disk import FAULTS, Disk, NthFails, NthIsShort
 from tests.torture.figures import Case, Tally, figure

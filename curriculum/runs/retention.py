@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import measuring, runs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler import prepared_text
 from curriculum.compiler.lineage import lineage
@@ -18,6 +17,7 @@ from curriculum.config import layout
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
 from curriculum.plan.stage import StagePlan
+from curriculum.runs import benchmarks_due, folders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
             continue
         found = checkpoints.list_checkpoints(folder / "checkpoints")
         pins = checkpoints.pinned(folder)
-        plan = StagePlan.load(folder / runs.PLAN) if (folder / runs.PLAN).exists() else None
+        plan = StagePlan.load(folder / folders.PLAN) if (folder / folders.PLAN).exists() else None
         whole = claims.get((curriculum, stage), {})
         gone = {by for names in pins.values() for by in names if not _is_alive(project, by)}
         for checkpoint in found:
@@ -180,7 +180,7 @@ def _claims(
         waiting.update(
             {
                 (one.stage.setting.curriculum, one.stage.setting.stage, one.position): one.tasks
-                for one in measuring.due(project, compiled)
+                for one in benchmarks_due.due(project, compiled)
             }
         )
     return points, waiting

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from curriculum import fs, runs
+from curriculum import fs
 from curriculum.artifacts import checkpoints, evaluations, ledger
 from curriculum.compiler import imported_models
 from curriculum.compiler.compile import Compiled, CompiledStage
@@ -16,6 +16,7 @@ from curriculum.config.project import Project
 from curriculum.data.dataset import Dataset
 from curriculum.errors import CheckpointError, CurriculumError, DataError
 from curriculum.plan.stage import StagePlan
+from curriculum.runs import folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def verify(project: Project, compiled: Compiled, texts: PreparedText) -> Finding
     for folder in imported:
         report.look(f"import {folder.name}", partial(checkpoints.verify, folder), again=prepare)
     for stage in compiled.stages:
-        folder = runs.stage_folder(project, compiled, stage)
-        if (folder / runs.PLAN).exists():
+        folder = folders.stage_folder(project, compiled, stage)
+        if (folder / folders.PLAN).exists():
             _stage(report, project, compiled, stage, folder, run)
     return Findings(tuple(report.checked), tuple(report.wrong))
 
@@ -81,7 +82,7 @@ def _stage(
     report: _Report, project: Project, compiled: Compiled, stage: CompiledStage, folder: Path, again: str
 ) -> None:
     plans: list[StagePlan] = []
-    for path in (folder / runs.PLAN, *sorted(folder.glob("plan-*.json"))):
+    for path in (folder / folders.PLAN, *sorted(folder.glob("plan-*.json"))):
         report.look(
             f"{path.stem.replace('-', ' ')} of {stage.name}",
             partial(_plan, path, plans),
@@ -109,7 +110,7 @@ def _stage(
         )
     if plan is not None and plan.parent is not None and stage.parent is not None:
         report.look(f"lineage of {stage.name}", lambda: _grew(project, compiled, stage, plan), again=again)
-    if (folder / runs.DONE).exists():
+    if (folder / folders.DONE).exists():
         report.look(f"end of {stage.name}", lambda: _done(folder, plan), again=again)
 
 
@@ -181,8 +182,8 @@ def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: Stag
     """The parent's history at the branch point, as its checkpoint tells it, is the one this stage went on from."""
     assert stage.parent is not None
     assert plan.parent is not None
-    folder = runs.stage_folder(project, compiled, stage.parent)
-    found = runs.checkpoint_at(folder, plan.parent.position)
+    folder = folders.stage_folder(project, compiled, stage.parent)
+    found = folders.checkpoint_at(folder, plan.parent.position)
     if found is None:
         raise CheckpointError(
             f"`{stage.name}` grew out of `{stage.parent.name}` at {plan.parent.position:,} tokens, where no "
@@ -199,7 +200,7 @@ def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: Stag
 
 
 def _done(folder: Path, plan: StagePlan | None) -> None:
-    path = folder / runs.DONE
+    path = folder / folders.DONE
     try:
         value = fs.unsealed(fs.parsed(fs.read_bytes(path)), ("checkpoint", "position", "weights"))
         whole = plan is None or value["position"] == plan.end
@@ -215,7 +216,7 @@ def _imported(project: Project, compiled: Compiled) -> list[Path]:
     if first.setting.imported is None:
         return []
     digest = imported_models.digest(project, first.setting.imported)
-    plan = runs.stage_folder(project, compiled, first) / runs.PLAN
+    plan = folders.stage_folder(project, compiled, first) / folders.PLAN
     if digest is None and plan.exists():
         begun = StagePlan.load(plan).parent
         digest = begun.fingerprint if begun else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import fs, runs
+from curriculum import fs
 from curriculum.artifacts import checkpoints, evaluations, timing
 from curriculum.artifacts.metrics import last_line
 from curriculum.compiler import prepared_text
@@ -17,9 +17,10 @@ from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
 from curriculum.launchers import slurm_record
 from curriculum.plan.stage import StagePlan
-from curriculum.ran import saved_departures
+from curriculum.runs import folders
+from curriculum.runs.drift import saved_drift
 
-PLANNED, BEGUN, RUNNING, DONE = "planned", "begun", "running", "done"
+PLANNED, STARTED, RUNNING, DONE = "planned", "begun", "running", "done"
 QUEUED, FAILED = slurm_record.QUEUED, slurm_record.FAILED
 
 
@@ -84,7 +85,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stray:
+class OrphanedRun:
     """A stage folder in runs/ that no stage file names any more."""
 
     folder: str
@@ -93,7 +94,7 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class ProjectStatus:
     """The whole project at a size. Tokens of a shared stage are counted once; `saved` is what sharing spares.
 
     `put_by` are the curricula in folders of stages/ of which nothing has begun: they are named, and not counted.
@@ -102,14 +103,14 @@ class Standing:
     size: str
     branches: tuple[Branch, ...]
     refused: tuple[Refused, ...]
-    strays: tuple[Stray, ...]
+    strays: tuple[OrphanedRun, ...]
     put_by: tuple[str, ...]
     planned: int
     done: int
     saved: int
 
 
-def standing(project: Project, size: str, name: str | None = None) -> Standing:
+def project_status(project: Project, size: str, name: str | None = None) -> ProjectStatus:
     """Every curriculum at `size`, or the lineage of `name` alone (whose own faults are then raised)."""
     names = project.names("stages")
     name = parse_address(name).curriculum if name is not None else None
@@ -117,7 +118,7 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
         raise NotFound(f"unknown curriculum `{name}`", hint=did_you_mean(name, names))
     compiled: dict[str, Compiled] = {}
     refused = []
-    put_by = _put_by(project, size, names) if name is None else []
+    put_by = _not_started(project, size, names) if name is None else []
     for curriculum in names:
         if curriculum in put_by:
             continue
@@ -132,7 +133,7 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
     departed: dict[str, str] = {}
     furthest: dict[str, CompiledStage] = {}
     for curriculum, lineage in compiled.items():
-        for departure in saved_departures(project, lineage)[0].values():
+        for departure in saved_drift(project, lineage)[0].values():
             departed.setdefault(departure.stage.name, departure.words())
         for stage in lineage.stages:
             passing.setdefault(stage.name, []).append(curriculum)
@@ -165,11 +166,11 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
     counted = [stage for branch in branches for stage in branch.stages]
     asked = [lineage for curriculum, lineage in compiled.items() if name in (None, curriculum)]
     planned = sum(furthest[stage.name].stop - stage.starts_at for stage in counted)
-    return Standing(
+    return ProjectStatus(
         size=size,
         branches=tuple(branches),
         refused=tuple(refused) if name is None else (),
-        strays=_strays(project, size, {*furthest}, {r.name for r in refused}) if name is None else (),
+        strays=_orphaned_runs(project, size, {*furthest}, {r.name for r in refused}) if name is None else (),
         put_by=tuple(put_by),
         planned=planned,
         done=sum(min(stage.position, furthest[stage.name].stop) - stage.starts_at for stage in counted),
@@ -177,20 +178,20 @@ def standing(project: Project, size: str, name: str | None = None) -> Standing:
     )
 
 
-def _put_by(project: Project, size: str, names: list[str]) -> list[str]:
+def _not_started(project: Project, size: str, names: list[str]) -> list[str]:
     """Those of `names` that lie in a folder of stages/ and of which nothing has begun."""
     return [
         name
         for name in names
-        if project.in_a_folder(name) and not any((project.runs / size / name).glob(f"*/{runs.PLAN}"))
+        if project.in_a_folder(name) and not any((project.runs / size / name).glob(f"*/{folders.PLAN}"))
     ]
 
 
 def state_of(folder: Path) -> tuple[str, slurm_record.SubmissionStatus | None]:
     """How the stage at `folder` stands, and the cluster's job for it where that has more to do or failed."""
-    finished = (folder / runs.DONE).exists()
+    finished = (folder / folders.DONE).exists()
     away = None if finished else slurm_record.status_of(folder)
-    if fs.holder_of(folder / runs.LOCK) is not None or (
+    if fs.holder_of(folder / folders.LOCK) is not None or (
         away is not None and away.state == slurm_record.RUNNING
     ):
         return RUNNING, away
@@ -198,12 +199,12 @@ def state_of(folder: Path) -> tuple[str, slurm_record.SubmissionStatus | None]:
         return DONE, None
     if away is not None and away.state in (QUEUED, FAILED):
         return away.state, away
-    begun = (folder / runs.PLAN).exists() or checkpoints.list_checkpoints(folder / "checkpoints")
-    return BEGUN if begun else PLANNED, away
+    begun = (folder / folders.PLAN).exists() or checkpoints.list_checkpoints(folder / "checkpoints")
+    return STARTED if begun else PLANNED, away
 
 
 def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: list[str]) -> Stage:
-    folder = runs.stage_folder(project, compiled, stage)
+    folder = folders.stage_folder(project, compiled, stage)
     found = checkpoints.list_checkpoints(folder / "checkpoints")
     pins = checkpoints.pinned(folder)
     position = found[-1].position if found else stage.plan.start
@@ -213,7 +214,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         position = max(position, line["position"])
     measured = evaluations.evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)
-    pace = None if (folder / runs.DONE).exists() else timing.measured(folder)
+    pace = None if (folder / folders.DONE).exists() else timing.measured(folder)
     return Stage(
         name=stage.name,
         state=state,
@@ -223,7 +224,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         checkpoints=tuple(
             Kept(
                 position=c.position,
-                address=str(runs.address_at(stage.setting, stage.plan, c.position, compiled.scale))
+                address=str(folders.address_at(stage.setting, stage.plan, c.position, compiled.scale))
                 if compiled.scaled
                 else None,
                 generation=c.generation,
@@ -247,9 +248,11 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
     )
 
 
-def _strays(project: Project, size: str, known: set[str], refused: set[str]) -> tuple[Stray, ...]:
+def _orphaned_runs(
+    project: Project, size: str, known: set[str], refused: set[str]
+) -> tuple[OrphanedRun, ...]:
     strays = []
-    for path in sorted((project.runs / size).glob(f"*/*/{runs.PLAN}")):
+    for path in sorted((project.runs / size).glob(f"*/*/{folders.PLAN}")):
         folder = path.parent
         curriculum = folder.parent.name
         if f"{curriculum}/{folder.name}" in known or curriculum in refused:
@@ -260,5 +263,5 @@ def _strays(project: Project, size: str, known: set[str], refused: set[str]) -> 
         except (CurriculumError, json.JSONDecodeError):
             end = None
         shown = folder.relative_to(project.root).as_posix()
-        strays.append(Stray(folder=shown, position=last.position if last else None, ends_at=end))
+        strays.append(OrphanedRun(folder=shown, position=last.position if last else None, ends_at=end))
     return tuple(strays)

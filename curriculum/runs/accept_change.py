@@ -14,18 +14,20 @@ from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import Busy, Drift
 from curriculum.plan.stage import StagePlan
-from curriculum.ran import Departure, departures, told
-from curriculum.runs import LOCK, PLAN, SUPERVISED, address_at, stage_folder
+from curriculum.runs.drift import PlanDrift, describe, find_drift
+from curriculum.runs.folders import LOCK, PLAN, SUPERVISED, address_at, stage_folder
 from curriculum.units import show_exact
 
 
-def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, prepared: bool = True) -> None:
+def check_started(
+    project: Project, compiled: Compiled, *, accept: bool = False, prepared: bool = True
+) -> None:
     """Compare every begun stage's stored plan with the files; Drift shows the difference and the way out.
 
     Before the text is `prepared`, what it decides is left out of the comparison and nothing is accepted yet: so
     an edit is refused before hours of preparation, and data that is merely not here is no difference.
     """
-    for departure in departures(project, compiled, prepared=prepared):
+    for departure in find_drift(project, compiled, prepared=prepared):
         if departure.saved is None:
             if prepared:  # nothing was saved under the old plan: nothing is lost with it
                 _replace(project, compiled, departure)
@@ -37,7 +39,7 @@ def check_begun(project: Project, compiled: Compiled, *, accept: bool = False, p
         _replace(project, compiled, departure)
 
 
-def _drift(project: Project, compiled: Compiled, departure: Departure, saved: int) -> Drift:
+def _drift(project: Project, compiled: Compiled, departure: PlanDrift, saved: int) -> Drift:
     stage, compared = departure.stage, departure.compared()
     if compared.same:  # the parameters have parted, the functions have not, as far as anyone can see
         return Drift(
@@ -57,14 +59,14 @@ def _drift(project: Project, compiled: Compiled, departure: Departure, saved: in
     else:
         hint = _way_out(compiled, departure, stage_folder(project, compiled, stage), first.same_until)
     return Drift(
-        f"`{stage.name}` has begun with another plan: {told(compared, ' would change')}{after}. It is saved up to "
+        f"`{stage.name}` has begun with another plan: {describe(compared, ' would change')}{after}. It is saved up to "
         f"{show_exact(saved)} tokens",
         place=departure.place(project),
         hint=hint,
     )
 
 
-def _way_out(compiled: Compiled, departure: Departure, folder: Path, position: int) -> str:
+def _way_out(compiled: Compiled, departure: PlanDrift, folder: Path, position: int) -> str:
     """Put the files back, or branch where the change begins, naming the nearest kept checkpoint before it."""
     stage, stored = departure.stage, departure.stored
     kept = [
@@ -83,7 +85,7 @@ def _way_out(compiled: Compiled, departure: Departure, folder: Path, position: i
     return f"put the files back, or give the change a curriculum of its own that branches from {at}"
 
 
-def _replace(project: Project, compiled: Compiled, departure: Departure) -> None:
+def _replace(project: Project, compiled: Compiled, departure: PlanDrift) -> None:
     """Put the stage's plan in the place of the one that was compared, while nobody supervises or trains it."""
     stage = departure.stage
     folder = stage_folder(project, compiled, stage)

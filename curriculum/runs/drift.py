@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from curriculum import runs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 from curriculum.errors import Place, PlanError
 from curriculum.plan.stage import StagePlan
+from curriculum.runs import folders
 from curriculum.units import show_exact
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
+class PlanDrift:
     """A begun stage whose files ask for another plan than the `stored` one; None is `saved` while nothing is.
 
     `ahead` is whether the two agree up to the last checkpoint, at `saved` tokens, and the stage is not done.
@@ -47,7 +47,7 @@ class Departure:
         compared = self.compared()
         if compared.same:
             return f"{plan}, though no step was found to differ"
-        return f"{plan}; they part in {told(compared)}"
+        return f"{plan}; they part in {describe(compared)}"
 
     def place(self, project: Project) -> Place:
         """Where the first thing that differs is written."""
@@ -78,7 +78,7 @@ class Departure:
         return setting.place(keys.get(what, what.removeprefix("the ")))
 
 
-def told(compared: compare.Comparison, verb: str = "") -> str:
+def describe(compared: compare.Comparison, verb: str = "") -> str:
     """In what two plans part, each with its first step, and the first with its position too."""
     return ", ".join(
         f"{part.what}{verb if number == 0 else ''} {'from' if part.exact else 'at the latest from'} step "
@@ -87,23 +87,23 @@ def told(compared: compare.Comparison, verb: str = "") -> str:
     )
 
 
-def departures(project: Project, compiled: Compiled, *, prepared: bool = False) -> Iterator[Departure]:
+def find_drift(project: Project, compiled: Compiled, *, prepared: bool = False) -> Iterator[PlanDrift]:
     """Every begun stage of a lineage that the files describe otherwise before the lineage leaves it, root first.
 
     With what that is compared when not all text is `prepared`, `runs.begun` says.
     """
-    for stage, stored, plan in runs.begun(project, compiled, prepared=prepared):
+    for stage, stored, plan in folders.started_stages(project, compiled, prepared=prepared):
         if stored.fingerprint == plan.fingerprint:
             continue
-        folder = runs.stage_folder(project, compiled, stage)
+        folder = folders.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder / "checkpoints")
         if last is None:
-            yield Departure(stage, stored, plan, None, ahead=True)
+            yield PlanDrift(stage, stored, plan, None, ahead=True)
             continue
         if stage.stop <= last.position and _same_until(stored, plan, min(last.position, stage.stop)):
             continue  # this lineage leaves the stage before the change
-        ahead = _same_until(stored, plan, last.position) and not (folder / runs.DONE).exists()
-        yield Departure(stage, stored, plan, last.position, ahead)
+        ahead = _same_until(stored, plan, last.position) and not (folder / folders.DONE).exists()
+        yield PlanDrift(stage, stored, plan, last.position, ahead)
 
 
 def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[str, ...]]:
@@ -111,7 +111,7 @@ def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[st
 
     And a line for every stage that is concerned, with what is shown of it.
     """
-    departed, lines = saved_departures(project, compiled)
+    departed, lines = saved_drift(project, compiled)
     stages: list[CompiledStage] = []
     for stage in compiled.stages:
         departure = departed.get(stage.name)
@@ -131,7 +131,7 @@ def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[st
 
 def with_notes(project: Project, compiled: Compiled) -> Compiled:
     """The lineage as the files ask for it, with a note at every stage that was trained by something else."""
-    departed, lines = saved_departures(project, compiled)
+    departed, lines = saved_drift(project, compiled)
     stages = [
         replace(stage, notes=(*stage.notes, departed[stage.name].words()))
         if stage.name in departed
@@ -142,14 +142,14 @@ def with_notes(project: Project, compiled: Compiled) -> Compiled:
     return replace(compiled, stages=tuple(stages))
 
 
-def saved_departures(project: Project, compiled: Compiled) -> tuple[dict[str, Departure], list[str]]:
+def saved_drift(project: Project, compiled: Compiled) -> tuple[dict[str, PlanDrift], list[str]]:
     """By stage, those of which something is saved, for an answer that is given all the same.
 
     And a line on a plan on disk that cannot be read, after which nothing more is compared.
     """
-    departed: dict[str, Departure] = {}
+    departed: dict[str, PlanDrift] = {}
     try:
-        for each in departures(project, compiled):
+        for each in find_drift(project, compiled):
             if each.saved is not None:
                 departed[each.stage.name] = each
     except PlanError as error:
@@ -163,7 +163,7 @@ def _with_its_text(project: Project, compiled: Compiled, stage: CompiledStage) -
         segment.digest is None for source in stage.plan.sources.values() for segment in source.segments
     ):
         return stage
-    path = runs.stage_folder(project, compiled, stage) / runs.PLAN
+    path = folders.stage_folder(project, compiled, stage) / folders.PLAN
     return replace(stage, plan=stage.plan.with_text_of(StagePlan.load(path))) if path.exists() else stage
 
 

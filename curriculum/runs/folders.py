@@ -27,7 +27,7 @@ def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> 
     return project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
 
 
-def begun(
+def started_stages(
     project: Project, compiled: Compiled, *, prepared: bool = False
 ) -> Iterator[tuple[CompiledStage, StagePlan, StagePlan]]:
     """Every begun stage of a lineage, root first: the plan that ran, and the one that the files ask for.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from curriculum import fs, ran, runs
+from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
@@ -16,6 +16,7 @@ from curriculum.compiler.lineage import Address, LineageStage, lineage, stages_t
 from curriculum.config import json_schema
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
+from curriculum.runs import drift, folders
 from curriculum.units import Length, parse_length
 
 
@@ -56,20 +57,20 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     project.check_is_new(name)
     text = draft(project, address, name, change)
     compiled, texts = prepared_text.compile_with_texts(project.drafting(name, text), name, size)
-    parent, departed = ran.as_trained(
+    parent, departed = drift.as_trained(
         project, prepared_text.compile_with_texts(project, address.curriculum, size)[0]
     )
     own = next(stage for stage in compiled.stages if stage.setting.curriculum == name)
     assert own.parent is not None
     leaves = own.parent
-    checkpoint = runs.branch_point(project, compiled, leaves)
-    folder, path = runs.stage_folder(project, compiled, leaves), project.root / "stages" / f"{name}.yaml"
+    checkpoint = folders.branch_point(project, compiled, leaves)
+    folder, path = folders.stage_folder(project, compiled, leaves), project.root / "stages" / f"{name}.yaml"
     with checkpoints.pinning(folder) if folder.is_dir() else nullcontext():
         project.check_is_new(name)
         # The pin comes first: what deletes checkpoints looks for pins after it has taken a name away.
         pin = checkpoints.pin(folder, leaves.stop, name) if folder.is_dir() else None
         try:
-            checkpoint = runs.branch_point(project, compiled, leaves)
+            checkpoint = folders.branch_point(project, compiled, leaves)
             fs.write_bytes(path, text.encode())
         except BaseException:
             if pin is not None and not path.exists():
