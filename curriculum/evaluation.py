@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from curriculum.analysis.compare import Comparison, Point
 from curriculum.artifacts import jobs
 from curriculum.attempts import Run, carry_out, fresh_attempt, job_machine
-from curriculum.compare import Comparison, Point
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project

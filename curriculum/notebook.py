@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from curriculum import fs, trace, whereabouts
-from curriculum.analysis import diff_sides
+from curriculum import fs
+from curriculum.analysis import batch, diff_sides, trace
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
@@ -210,7 +210,7 @@ class PlanTables:
         """
         if document is None and (source is None or span is None):
             raise PlanError("nothing to trace", hint='`document="ID"`, or `source="S", span="0:100"`')
-        found = whereabouts.trace(
+        found = trace.trace(
             self._project, [self._trained], self._texts, document=document, source=source, span=span
         )
         if any(stage["steps"] is None for stage in found["stages"]):
@@ -228,7 +228,7 @@ class PlanTables:
         ]
 
     def _batch(self, step: int, text: bool) -> Row:
-        return trace.batch(self._trained, self._texts, step, text=text)
+        return batch.batch(self._trained, self._texts, step, text=text)
 
 
 def _metrics(line: Row, compiled: Compiled) -> Row:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from curriculum.compare import Comparison, Point, point_at
+from curriculum.analysis.compare import Comparison, Point, point_at
 from curriculum.picture import BANDS, COLOURS
 from curriculum.units import show_count
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from conftest import write_small_project
 
-from curriculum import damage, trace, whereabouts
 from curriculum.__main__ import main
+from curriculum.analysis import batch, shard_impact, trace
 from curriculum.artifacts import jobs
 from curriculum.compiler import prepared_text
 from curriculum.config.project import Project
@@ -87,7 +87,7 @@ def shown(root: Path, name: str) -> dict[str, list[tuple[int, int]]]:
     last = compiled.stages[-1]
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for step in range(last.plan.first_step + last.steps_run):
-        for slot in trace.batch(compiled, texts, step)["slots"]:
+        for slot in batch.batch(compiled, texts, step)["slots"]:
             for document in slot["documents"]:
                 found[f"{slot['source']}:{document['id']}"].append((step, slot["slot"]))
     return found
@@ -100,7 +100,7 @@ def test_every_reading_of_every_document_is_the_one_that_its_step_shows(prepared
     assert len(listed) > 50
     for key in sorted(listed)[::3]:
         source, _, name = key.partition(":")
-        answer = whereabouts.trace(project, [compiled], texts, document=name, source=source)
+        answer = trace.trace(project, [compiled], texts, document=name, source=source)
         got = [(r["step"], r["slot"]) for stage in answer["stages"] for r in stage["steps"]]
         assert got == sorted(listed[key])
         assert answer["readings"] == len(got)
@@ -114,7 +114,7 @@ def test_a_held_out_document_is_found_and_never_read(prepared: Path) -> None:
     compiled, texts = prepared_text.compile_with_texts(project, "trunk", "full")
     splits = set()
     for name in sorted(names - trained):
-        answer = whereabouts.trace(project, [compiled], texts, document=name)
+        answer = trace.trace(project, [compiled], texts, document=name)
         splits.add(answer["found"][0]["split"])
         if answer["found"][0]["split"] == "held-out":
             assert answer["readings"] == 0
@@ -144,12 +144,12 @@ def test_windows_and_tokens_name_the_same_stretch(prepared: Path) -> None:
 
     assert readings("2:4") == readings("64:128 tokens")
     compiled, texts = prepared_text.compile_with_texts(Project(prepared), "variant", "full")
-    stages = whereabouts.shared_stages(Project(prepared), [compiled])
-    shards = whereabouts.tokens_of_shards(texts, stages[-1].stage.plan, "code")
+    stages = trace.shared_stages(Project(prepared), [compiled])
+    shards = trace.tokens_of_shards(texts, stages[-1].stage.plan, "code")
     assert len(shards) == 4
     first_of_second = (shards[0] - 1) // 32
-    place = whereabouts.Place("code", 1, 0, 1)
-    assert list(whereabouts.windows_of(place, shards, 32)) == [first_of_second]
+    place = trace.Location("code", 1, 0, 1)
+    assert list(trace.windows_of(place, shards, 32)) == [first_of_second]
 
 
 def test_after_training_it_says_what_was_read_as_of_the_last_checkpoint(trained: Path) -> None:
@@ -161,7 +161,7 @@ def test_after_training_it_says_what_was_read_as_of_the_last_checkpoint(trained:
     bad = asked(trained, "trunk", "variant", "--source", "prose", "--shard", "1", "--machine", "local")
     basic, variant = bad["stages"][0], bad["stages"][3]
     compiled, texts = prepared_text.compile_with_texts(Project(trained), "trunk", "full")
-    listed = whereabouts.trace(
+    listed = trace.trace(
         Project(trained), [compiled], texts, source="prose", span=_windows_of_shard(texts, "prose", 1)
     )
     first = listed["stages"][0]["steps"][0]
@@ -267,8 +267,8 @@ def test_on_a_terminal_of_80_columns_nothing_is_cut(prepared: Path) -> None:
     project = Project(prepared)
     both = [prepared_text.compile_with_texts(project, name, "full") for name in ("trunk", "variant")]
     compiled = [each for each, _ in both]
-    found = whereabouts.trace(project, compiled, both[0][1], document="000.txt")
-    bad = damage.shard(project, compiled, both[0][1], "code", 1, project.machine("local"))
+    found = trace.trace(project, compiled, both[0][1], document="000.txt")
+    bad = shard_impact.shard_impact(project, compiled, both[0][1], "code", 1, project.machine("local"))
     for view in (trace_view(found), shard_view(bad)):
         console = Console(width=80, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
         console.print(view)
@@ -279,20 +279,22 @@ def test_without_prepared_text_a_range_of_the_full_plan_is_answered_at_any_step_
     project = Project(Path(__file__).resolve().parents[1])
     begun = time.process_time()
     both = [prepared_text.compile_with_texts(project, name, "full") for name in ("v1.1", "v1.1-math-code")]
-    answer = whereabouts.trace(
+    answer = trace.trace(
         project, [each for each, _ in both], both[0][1], source="slimpajama", span="320000000:320000064"
     )
     assert time.process_time() - begun < 1
     assert answer["readings"] == sum(len(stage["steps"]) for stage in answer["stages"]) > 64 * 2
     for stage, (compiled, _) in ((answer["stages"][2], both[0]), (answer["stages"][3], both[1])):
         for reading in stage["steps"][:3]:
-            plan = trace.stage_of(compiled, reading["step"]).plan
+            plan = batch.stage_of(compiled, reading["step"]).plan
             draws = plan.draws(reading["step"])
             assert draws.window[reading["slot"]] == reading["window"]
     with pytest.raises(PlanError, match="not prepared yet"):
-        damage.shard(project, [both[0][0]], both[0][1], "slimpajama", 3, project.machine("local"))
+        shard_impact.shard_impact(
+            project, [both[0][0]], both[0][1], "slimpajama", 3, project.machine("local")
+        )
     with pytest.raises(NotFound, match="not prepared yet"):
-        whereabouts.trace(project, [both[0][0]], both[0][1], document="x")
+        trace.trace(project, [both[0][0]], both[0][1], document="x")
 
 
 # --- the ledger ------------------------------------------------------------------------------------------

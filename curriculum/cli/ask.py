@@ -35,14 +35,14 @@ def batch(
 
     Its sources, windows and documents.
     """
-    from curriculum import trace
+    from curriculum.analysis import batch as analysis_batch
     from curriculum.errors import PlanError
 
     if (rank is None) != (of is None):
         raise PlanError("`--rank` and `--of` go together", hint="as in `--rank 0 --of 2`")
     project = open_project()
     compiled, texts = trained_with_texts(project, name, size)
-    listing = trace.batch(compiled, texts, step, rank=rank, ranks=of, text=text)
+    listing = analysis_batch.batch(compiled, texts, step, rank=rank, ranks=of, text=text)
     if as_json:
         print_json(listing)
     else:
@@ -69,7 +69,8 @@ def trace(
 
     The text is a document, a stretch of a source, or a bad shard.
     """
-    from curriculum import damage, whereabouts
+    from curriculum.analysis import shard_impact
+    from curriculum.analysis import trace as analysis_trace
     from curriculum.errors import PlanError
 
     asked = [
@@ -84,9 +85,11 @@ def trace(
     both = [trained_with_texts(project, name, size) for name in dict.fromkeys(names)]
     compiled, texts = [each for each, _ in both], both[0][1]
     if shard is not None and source is not None:
-        found = damage.shard(project, compiled, texts, source, shard, project.machine(machine), exact=exact)
+        found = shard_impact.shard_impact(
+            project, compiled, texts, source, shard, project.machine(machine), exact=exact
+        )
     else:
-        found = whereabouts.trace(project, compiled, texts, document=document, source=source, span=span)
+        found = analysis_trace.trace(project, compiled, texts, document=document, source=source, span=span)
     if as_json:
         print_json(found)
     else:

@@ -93,9 +93,10 @@ def compare(
 
     From their shared trunk on, with the noise of each difference.
     """
-    from curriculum import attempts, benchmarks, evaluation, fs, live, marks, overlay
-    from curriculum.compare import compare as put_side_by_side
-    from curriculum.compare import to_json
+    from curriculum import attempts, evaluation, fs, live, overlay
+    from curriculum.analysis import benchmarks, claims
+    from curriculum.analysis.compare import compare as put_side_by_side
+    from curriculum.analysis.compare import to_json
     from curriculum.launchers import supervisor
     from curriculum.view.benchmarks import tasks_view
     from curriculum.view.compare import compare_view, rows_apart
@@ -120,7 +121,7 @@ def compare(
         comparison = put_side_by_side(project, lineages, against)
     else:
         left = tuple(f"{gap}: not measured" for gap in evaluation.gaps(request, comparison))
-    found = marks.marks(comparison)
+    found = claims.check_claims(comparison)
     tasks = benchmarks.side_by_side(project, comparison)
     notes = [
         *rows_apart(comparison),
@@ -138,7 +139,7 @@ def compare(
             {
                 **to_json(comparison),
                 "tasks": benchmarks.to_json(tasks),
-                "marks": marks.to_json(found),
+                "marks": claims.to_json(found),
                 "notes": notes,
                 "svg": str(path),
             }
@@ -147,7 +148,7 @@ def compare(
         beside = tasks_view(tasks, console.width)
         console.print(compare_view(comparison, found, notes, console.width, beside))
         console.print(f"\nthe curves: {os.path.relpath(path)}")
-    if check and not marks.kept(found):
+    if check and not claims.all_hold(found):
         raise typer.Exit(1)
 
 

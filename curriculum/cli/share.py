@@ -130,7 +130,8 @@ def eval_(
 
     The harness comes with the extra `eval`; the scores are kept beside the checkpoint.
     """
-    from curriculum import attempts, benchmarks, exports, harness, live, measuring
+    from curriculum import attempts, exports, harness, live, measuring
+    from curriculum.analysis import benchmarks
     from curriculum.artifacts import benchmarks as artifacts_benchmarks
     from curriculum.compiler.lineage import parse_address
     from curriculum.errors import PlanError

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from curriculum.analysis.benchmarks import Table
+from curriculum.analysis.compare import Point
 from curriculum.artifacts.benchmarks import Score
-from curriculum.benchmarks import Table
-from curriculum.compare import Point
 from curriculum.units import show_count, show_exact
 from curriculum.view.compare import NAME_WIDTH, Column, broken, tables_that_fit
 from curriculum.view.tables import table

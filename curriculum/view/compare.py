@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from curriculum.bootstrap import Estimate
-from curriculum.compare import Comparison, Row
-from curriculum.marks import CONTRARY, MEASURED, SHOWN, Mark
+from curriculum.analysis.bootstrap import Estimate
+from curriculum.analysis.claims import CONTRARY, MEASURED, SHOWN, Claim
+from curriculum.analysis.compare import Comparison, Row
 from curriculum.units import show_count, show_exact
 from curriculum.view.tables import table
 
@@ -32,7 +32,7 @@ class Column:
 
 def compare_view(
     comparison: Comparison,
-    found: Sequence[Mark],
+    found: Sequence[Claim],
     notes: Sequence[str],
     width: int,
     tasks: Sequence[RenderableType] = (),
@@ -192,7 +192,7 @@ def shown(figure: Estimate) -> str:
     return f"{figure.mean:+.4f} ±{figure.error:.4f}"
 
 
-def _marks(found: Sequence[Mark]) -> RenderableType:
+def _marks(found: Sequence[Claim]) -> RenderableType:
     text = Text()
     text.append("marks of the recipe", style="bold")
     widest = max(len(mark.verdict) for mark in found) + _GAP

@@ -13,9 +13,10 @@ from conftest import write_small_project
 from pretend_runs import pretend
 from rich.console import Console
 
-from curriculum import benchmarks, fs
+from curriculum import fs
+from curriculum.analysis import benchmarks
+from curriculum.analysis.compare import compare
 from curriculum.artifacts import benchmarks as artifacts_benchmarks
-from curriculum.compare import compare
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import DataError

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum import bootstrap
-from curriculum.bootstrap import paired
+from curriculum.analysis import bootstrap
+from curriculum.analysis.bootstrap import paired
 
 
 def every_resample(differences: list[float]) -> np.ndarray:

@@ -23,14 +23,15 @@ import pytest
 from conftest import write_small_project
 from rich.console import Console
 
-from curriculum import compare, fs, marks
+from curriculum import fs
+from curriculum.analysis import claims, compare
+from curriculum.analysis.bootstrap import paired
+from curriculum.analysis.claims import Claim
+from curriculum.analysis.compare import Comparison, Point, Row
 from curriculum.artifacts import checkpoints
-from curriculum.bootstrap import paired
-from curriculum.compare import Comparison, Point, Row
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import Drift, NotFound
-from curriculum.marks import Mark
 from curriculum.view.compare import broken, compare_view
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -120,7 +121,7 @@ def test_lineages_without_a_trunk_are_still_compared_at_equal_positions_but_bear
     assert found.trunk is None
     assert found.trunk_stages == ()
     assert [row.ends for row in found.rows if row.ends] == ["basic", "continual", "cooldown"]
-    assert marks.marks(found) == []
+    assert claims.check_claims(found) == []
 
 
 def test_rows_are_the_trunk_s_end_every_stage_end_and_positions_measured_in_two_variants(three: Path) -> None:
@@ -164,7 +165,9 @@ def test_the_end_of_the_trunk_is_no_end_that_two_variants_are_judged_at(copy: Pa
     )
     found = comparison(copy, "trunk", "early")
     assert found.shared_end(0, 1) is None
-    assert [mark.verdict for mark in marks.marks(found) if "ends above" in mark.claim] == [marks.UNKNOWN]
+    assert [mark.verdict for mark in claims.check_claims(found) if "ends above" in mark.claim] == [
+        claims.UNKNOWN
+    ]
 
 
 def test_a_point_shared_by_variants_is_one_checkpoint(three: Path) -> None:
@@ -399,7 +402,7 @@ def test_filling_that_is_interrupted_goes_on_to_the_same_figures(
 
 
 def test_the_marks_of_a_recipe_follow_from_roles(filled: Path) -> None:
-    found = {mark.claim: mark for mark in marks.marks(comparison(filled))}
+    found = {mark.claim: mark for mark in claims.check_claims(comparison(filled))}
     assert list(found) == [
         "variant: code falls after the branch",
         "control: code falls after the branch",
@@ -409,13 +412,13 @@ def test_the_marks_of_a_recipe_follow_from_roles(filled: Path) -> None:
         "variant against control, apart since 9,216 tokens: code",
     ]
     falls = found["variant: code falls after the branch"]
-    assert falls.verdict == marks.SHOWN
+    assert falls.verdict == claims.SHOWN
     assert falls.first is not None
     assert falls.second is not None
     assert falls.figure is not None
     assert falls.first - falls.second == pytest.approx(falls.figure.mean, abs=2e-6)
     assert [mark.must for mark in found.values()] == [True] * 4 + [False] * 2
-    assert {mark.verdict for mark in found.values() if not mark.must} == {marks.MEASURED}
+    assert {mark.verdict for mark in found.values() if not mark.must} == {claims.MEASURED}
 
 
 def with_losses(filled: Path, losses: dict[str, dict[str, float]], *names: str) -> Comparison:
@@ -434,35 +437,35 @@ def with_losses(filled: Path, losses: dict[str, dict[str, float]], *names: str) 
 
 @pytest.mark.parametrize(
     ("prose", "verdict", "kept"),
-    [(5.0, marks.SHOWN, True), (1.0, marks.CONTRARY, False), (3.0, marks.NOT_SHOWN, False)],
+    [(5.0, claims.SHOWN, True), (1.0, claims.CONTRARY, False), (3.0, claims.NOT_SHOWN, False)],
 )
 def test_a_mark_is_kept_only_when_its_interval_lies_on_the_claimed_side(
     filled: Path, prose: float, verdict: str, kept: bool
 ) -> None:
-    found = marks.marks(
+    found = claims.check_claims(
         with_losses(
             filled, {"trunk": {"prose": 3.0}, "variant": {"prose": prose, "code": 0.5}}, "trunk", "variant"
         )
     )
     assert [(mark.claim, mark.verdict) for mark in found] == [
-        ("variant: code falls after the branch", marks.SHOWN),
+        ("variant: code falls after the branch", claims.SHOWN),
         ("variant: prose ends above trunk's", verdict),
     ]
-    assert marks.kept(found) is kept
+    assert claims.all_hold(found) is kept
 
 
 def test_a_domain_that_rose_is_contrary(filled: Path) -> None:
-    found = marks.marks(with_losses(filled, {"variant": {"code": 99.0}}, "trunk", "variant"))
-    assert found[0].verdict == marks.CONTRARY
+    found = claims.check_claims(with_losses(filled, {"variant": {"code": 99.0}}, "trunk", "variant"))
+    assert found[0].verdict == claims.CONTRARY
     assert found[0].must
 
 
 def test_what_was_not_measured_is_not_taken_for_shown(three: Path) -> None:
     unmeasured = replace(comparison(three), measured={})
-    found = marks.marks(unmeasured)
-    assert {mark.verdict for mark in found} == {marks.UNKNOWN}
-    assert not marks.kept(found)
-    assert not marks.kept([])
+    found = claims.check_claims(unmeasured)
+    assert {mark.verdict for mark in found} == {claims.UNKNOWN}
+    assert not claims.all_hold(found)
+    assert not claims.all_hold([])
 
 
 def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(filled: Path) -> None:
@@ -486,25 +489,25 @@ def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(fille
     lineages = tuple(replace(c, sources={**c.sources, "verse": c.sources["prose"]}) for c in two.lineages)
     rivals = replace(two, domains=((), ("code",), ("verse",)), measured=measured, lineages=lineages)
 
-    def lowest(found: list[Mark]) -> dict[str, str]:
+    def lowest(found: list[Claim]) -> dict[str, str]:
         return {mark.claim: mark.verdict for mark in found if "lowest of all" in mark.claim}
 
-    found = lowest(marks.marks(rivals))
-    assert found["variant: lowest of all on code; next is control"] == marks.SHOWN
-    assert found["control: lowest of all on verse; next is variant"] == marks.SHOWN
+    found = lowest(claims.check_claims(rivals))
+    assert found["variant: lowest of all on code; next is control"] == claims.SHOWN
+    assert found["control: lowest of all on verse; next is variant"] == claims.SHOWN
     measured[point[2]]["code"]["per_window"] = [0.5] * 20
-    found = lowest(marks.marks(rivals))
-    assert found["variant: lowest of all on code; next is control"] == marks.CONTRARY
+    found = lowest(claims.check_claims(rivals))
+    assert found["variant: lowest of all on code; next is control"] == claims.CONTRARY
 
 
 def test_check_ends_with_1_unless_every_mark_that_must_show_does(
     filled: Path, curriculum: Curriculum
 ) -> None:
-    found = marks.marks(comparison(filled))
+    found = claims.check_claims(comparison(filled))
     plain = curriculum(filled, "compare", *NAMES, *FULL)
     assert plain.returncode == 0
     checked = curriculum(filled, "compare", *NAMES, *FULL, "--check", check=False)
-    assert checked.returncode == (0 if marks.kept(found) else 1)
+    assert checked.returncode == (0 if claims.all_hold(found) else 1)
     nothing = curriculum(filled, "compare", "variant", "control", *FULL, "--check", check=False)
     assert nothing.returncode == 1, "without a mark that must show there is nothing to pass"
 
@@ -516,7 +519,7 @@ def test_check_ends_with_1_unless_every_mark_that_must_show_does(
 def test_the_tables_fit_the_console_and_lose_nothing(filled: Path, width: int) -> None:
     found = comparison(filled)
     console = Console(width=width, highlight=False, record=True, file=io.StringIO())
-    console.print(compare_view(found, marks.marks(found), ["a note"], width))
+    console.print(compare_view(found, claims.check_claims(found), ["a note"], width))
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
@@ -555,7 +558,7 @@ def with_figures_of_its_own(found: Comparison) -> Comparison:
 def test_what_is_shown_is_pinned(filled: Path, width: int, pytestconfig: pytest.Config) -> None:
     found = with_figures_of_its_own(comparison(filled))
     console = Console(width=width, highlight=False, record=True, file=io.StringIO())
-    console.print(compare_view(found, marks.marks(found), ["a note"], width))
+    console.print(compare_view(found, claims.check_claims(found), ["a note"], width))
     shown = "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
     pinned = Path(__file__).parent / "compare" / f"{width}.txt"
     if pytestconfig.getoption("--rewrite"):

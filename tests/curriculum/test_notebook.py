@@ -12,7 +12,8 @@ import pyarrow
 import pytest
 
 import curriculum
-from curriculum import fs, trace
+from curriculum import fs
+from curriculum.analysis import batch
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
@@ -66,7 +67,7 @@ def test_the_tables_of_a_plan_are_the_plan_s_numbers(finished: Path, plan: PlanT
     assert plan.steps == sum(row["steps"] for row in plan.stages)
     assert sum(row["tokens"] for row in plan.sources) == sum(row["tokens"] for row in plan.stages)
     last = plan.steps - 1
-    slots = trace.batch(compiled, texts, last)["slots"]
+    slots = batch.batch(compiled, texts, last)["slots"]
     assert [(row["slot"], row["source"], row["window"]) for row in plan.batch(last)] == [
         (slot["slot"], slot["source"], slot["window"]) for slot in slots
     ]

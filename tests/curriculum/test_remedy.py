@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum import remedy
+from curriculum.analysis import shard_fix
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 
@@ -17,5 +17,5 @@ def test_the_mixture_to_edit_is_named_where_it_lies(small_project: Path) -> None
         project = Project(small_project)
         compiled = compile_curriculum(project, "trunk", "full")
         asked = (project, compiled, compiled.stages[0], 0, range(1), "prose", 0)
-        found = remedy.edit(*asked, begun=False, alone=True)
+        found = shard_fix.exclusion_edit(*asked, begun=False, alone=True)
         assert (found["kind"], found["file"]) == ("replace", f"{folder}/prose-only.yaml")

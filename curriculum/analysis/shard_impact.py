@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from curriculum import config, remedy
+from curriculum import config
+from curriculum.analysis import shard_fix
+from curriculum.analysis.trace import Location, Shared, shared_stages, tokens_of_shards, windows_of
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
@@ -14,10 +16,9 @@ from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.plan import lookup
 from curriculum.runs import folders
-from curriculum.whereabouts import Place, Shared, shared_stages, tokens_of_shards, windows_of
 
 
-def shard(
+def shard_impact(
     project: Project,
     compiled: Sequence[Compiled],
     texts: PreparedText,
@@ -52,7 +53,7 @@ def shard(
     for each in stages:
         parent = each.stage.parent
         # Whatever goes on from a spoilt model is spoilt itself.
-        spoilt = parent is not None and _spoilt_before(rows[parent.name], each.stage.plan.start)
+        spoilt = parent is not None and _contaminated_before(rows[parent.name], each.stage.plan.start)
         rows[each.stage.name] = _stage(project, compiled[0], each, texts, source, number, exact, spoilt)
     redo = sum(row["redo_tokens"] for row in rows.values())
     gpus = machine.nodes * machine.gpus_per_node
@@ -90,10 +91,10 @@ def _edit(
         if row["first"] is not None and row["first"] < stage.stop:
             reached = [rows[each.name]["reached"] > each.plan.start for each in lineage.stages]
             shards = tokens_of_shards(texts, stage.plan, source)
-            place = Place(source, number, 0, shards[number])
+            place = Location(source, number, 0, shards[number])
             stretch = windows_of(place, shards, stage.plan.sequence_length)
             clean = min(row["last_clean"], row["first"])
-            return remedy.edit(
+            return shard_fix.exclusion_edit(
                 project,
                 lineage,
                 stage,
@@ -107,7 +108,7 @@ def _edit(
     return None
 
 
-def _spoilt_before(row: dict[str, Any], position: int) -> bool:
+def _contaminated_before(row: dict[str, Any], position: int) -> bool:
     return row["spoilt_from"] is not None and row["spoilt_from"] < position
 
 
@@ -127,7 +128,7 @@ def _stage(
     stretch = range(0)
     if source in plan.sources:
         shards = tokens_of_shards(texts, plan, source)
-        stretch = windows_of(Place(source, number, 0, shards[number]), shards, plan.sequence_length)
+        stretch = windows_of(Location(source, number, 0, shards[number]), shards, plan.sequence_length)
         budget = None if exact else lookup.COUNTED
         counted = lookup.count(plan, source, stretch, stop=shared.sequences, budget=budget)
         done = lookup.count(plan, source, stretch, stop=shared.sequences_read, budget=budget)

@@ -28,7 +28,7 @@ LISTED: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Tokens `first` to `stop`, exclusive, of a shard of a source's text; unprepared text is one shard.
 
     `as_target` is whether a window counts that reads the first token only as its last target.
@@ -92,7 +92,7 @@ def tokens_of_shards(texts: PreparedText, plan: StagePlan, source: str) -> list[
     return [max(s.last_window for s in plan.sources[source].segments) * plan.sequence_length + 1]
 
 
-def windows_of(place: Place, shards: Sequence[int], sequence_length: int) -> range:
+def windows_of(place: Location, shards: Sequence[int], sequence_length: int) -> range:
     """The windows of `sequence_length` that read the place; empty in a shard's unread tail."""
     before = sum(windows_in(tokens, sequence_length) for tokens in shards[: place.shard])
     low = max(0, (place.first - place.as_target) // sequence_length)
@@ -119,7 +119,7 @@ def trace(
     else:
         assert source is not None
         assert span is not None
-        places, found = _stretch(compiled, texts, stages, source, span), []
+        places, found = _window_range(compiled, texts, stages, source, span), []
     rows = [_stage(shared, texts, places) for shared in stages]
     return {
         "document": document,
@@ -134,7 +134,7 @@ def trace(
     }
 
 
-def _stage(shared: Shared, texts: PreparedText, places: Iterable[Place]) -> dict[str, Any]:
+def _stage(shared: Shared, texts: PreparedText, places: Iterable[Location]) -> dict[str, Any]:
     plan, setting = shared.stage.plan, shared.stage.setting
     stretches: list[tuple[str, range]] = []
     for place in places:
@@ -220,12 +220,12 @@ def _listed(shared: Shared, stretches: Iterable[tuple[str, range]]) -> list[dict
 
 def _documents(
     compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[Shared], name: str, only: str | None
-) -> tuple[list[Place], list[dict[str, Any]]]:
+) -> tuple[list[Location], list[dict[str, Any]]]:
     sources = _sources(stages, only)
     datasets: dict[str, list[str]] = {}
     for source, plan in sources.items():
         datasets.setdefault(plan.sources[source].dataset, []).append(source)
-    places: list[Place] = []
+    places: list[Location] = []
     found: list[dict[str, Any]] = []
     near: list[str] = []
     missing = [dataset for dataset in datasets if texts.manifest(dataset) is None]
@@ -254,7 +254,9 @@ def _documents(
                         }
                     )
                     if split == TRAIN:
-                        places.append(Place(owner, document.shard, document.first_token, end, as_target=True))
+                        places.append(
+                            Location(owner, document.shard, document.first_token, end, as_target=True)
+                        )
             if not found:
                 near += opened.ids_like(name)
     if not found:
@@ -271,9 +273,9 @@ def _documents(
     return places, found
 
 
-def _stretch(
+def _window_range(
     compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[Shared], source: str, span: str
-) -> list[Place]:
+) -> list[Location]:
     plan = _sources(stages, source)[source]
     shards = tokens_of_shards(texts, plan, source)
     first, stop, in_tokens = parse_span(span)
@@ -285,14 +287,14 @@ def _stretch(
             f"`{source}` has no {unit} {first:,} to {stop:,}",
             hint=f"it has {most:,}, counted from 0; as in `--range 0:{min(most, 100)}{' tokens' * in_tokens}`",
         )
-    places: list[Place] = []
+    places: list[Location] = []
     before = 0
     for shard, tokens in enumerate(shards):
         size = tokens if in_tokens else windows_in(tokens, length)
         low, high = max(first - before, 0), min(stop - before, size)
         if low < high:
             scale = 1 if in_tokens else length
-            places.append(Place(source, shard, low * scale, high * scale))
+            places.append(Location(source, shard, low * scale, high * scale))
         before += size
     return places
 

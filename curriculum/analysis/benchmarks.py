@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from curriculum.analysis.bootstrap import Estimate, paired
+from curriculum.analysis.compare import Comparison, Point, point_at
 from curriculum.artifacts.benchmarks import Score, plain, records, scores
-from curriculum.bootstrap import Estimate, paired
-from curriculum.compare import Comparison, Point, point_at
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.runs import folders

@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from curriculum.bootstrap import Estimate
-from curriculum.compare import Comparison, Point, Row, shared_trunk
+from curriculum.analysis.bootstrap import Estimate
+from curriculum.analysis.compare import Comparison, Point, Row, shared_trunk
 from curriculum.units import show_exact
 
 SHOWN, NOT_SHOWN, CONTRARY, MEASURED, UNKNOWN = "shown", "not shown", "contrary", "measured", "not measured"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Claim:
     """One claim and what was found.
 
     `verdict` is `shown` when the 95% interval lies wholly on the claimed side of 0, `contrary` when wholly on
@@ -38,7 +38,7 @@ class Mark:
     at: tuple[int, int] | None
 
 
-def marks(comparison: Comparison) -> list[Mark]:
+def check_claims(comparison: Comparison) -> list[Claim]:
     """Every mark that these variants can show, in the order of the paper's figure; none without a shared trunk."""
     if comparison.trunk is None:
         return []
@@ -50,13 +50,13 @@ def marks(comparison: Comparison) -> list[Mark]:
     ]
 
 
-def kept(found: list[Mark]) -> bool:
+def all_hold(found: list[Claim]) -> bool:
     """Whether there are marks that must show, and all of them do."""
     must = [mark for mark in found if mark.must]
     return bool(must) and all(mark.verdict == SHOWN for mark in must)
 
 
-def _domain_falls(comparison: Comparison) -> Iterator[Mark]:
+def _domain_falls(comparison: Comparison) -> Iterator[Claim]:
     for number, domain in enumerate(comparison.domains):
         end = comparison.end(number)
         for source in domain:
@@ -65,10 +65,10 @@ def _domain_falls(comparison: Comparison) -> Iterator[Mark]:
             figure = comparison.difference(point, comparison.trunk, source)
             losses = comparison.loss(point, source), comparison.loss(comparison.trunk, source)
             at = _positions(point, comparison.trunk)
-            yield Mark(claim, True, _verdict(figure, below=True), *losses, figure, at)
+            yield Claim(claim, True, _verdict(figure, below=True), *losses, figure, at)
 
 
-def _general_ends_above(comparison: Comparison) -> Iterator[Mark]:
+def _general_ends_above(comparison: Comparison) -> Iterator[Claim]:
     for plain in _plain(comparison):
         for number, domain in enumerate(comparison.domains):
             if domain:
@@ -77,7 +77,7 @@ def _general_ends_above(comparison: Comparison) -> Iterator[Mark]:
                     yield _against(comparison, claim, number, plain, source, below=False)
 
 
-def _best_on_its_own(comparison: Comparison) -> Iterator[Mark]:
+def _best_on_its_own(comparison: Comparison) -> Iterator[Claim]:
     if len({domain for domain in comparison.domains if domain}) < 2:
         return  # with one domain it says the same as the marks before it
     for number, domain in enumerate(comparison.domains):
@@ -95,7 +95,7 @@ def _best_on_its_own(comparison: Comparison) -> Iterator[Mark]:
             yield replace(mark, claim=claim)
 
 
-def _controls(comparison: Comparison) -> Iterator[Mark]:
+def _controls(comparison: Comparison) -> Iterator[Claim]:
     assert comparison.trunk is not None
     for first, second in combinations(range(len(comparison.names)), 2):
         pair = comparison.lineages[first], comparison.lineages[second]
@@ -110,12 +110,12 @@ def _controls(comparison: Comparison) -> Iterator[Mark]:
 
 def _against(
     comparison: Comparison, claim: str, first: int, second: int, source: str, *, below: bool | None
-) -> Mark:
+) -> Claim:
     row: Row | None = comparison.shared_end(first, second)
     mine, other = (row.points[first], row.points[second]) if row else (None, None)
     figure = comparison.difference(mine, other, source)
     losses = comparison.loss(mine, source), comparison.loss(other, source)
-    return Mark(claim, below is not None, _verdict(figure, below), *losses, figure, _positions(mine, other))
+    return Claim(claim, below is not None, _verdict(figure, below), *losses, figure, _positions(mine, other))
 
 
 def _positions(first: Point | None, second: Point | None) -> tuple[int, int] | None:
@@ -136,6 +136,6 @@ def _plain(comparison: Comparison) -> list[int]:
     return [number for number, domain in enumerate(comparison.domains) if not domain]
 
 
-def to_json(found: list[Mark]) -> list[dict[str, Any]]:
+def to_json(found: list[Claim]) -> list[dict[str, Any]]:
     """Every mark as JSON values."""
     return [asdict(mark) for mark in found]

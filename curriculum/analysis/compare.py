@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from curriculum.analysis.bootstrap import Estimate, paired
 from curriculum.artifacts import checkpoints, evaluations, ledger
-from curriculum.bootstrap import Estimate, paired
 from curriculum.compiler import compile
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project

@@ -18,7 +18,7 @@ MOST_SKIPS: Final = 40
 """Entries of `skip:` that a person can still read; with more steps to skip the shard is left out instead."""
 
 
-def edit(
+def exclusion_edit(
     project: Project,
     compiled: Compiled,
     stage: CompiledStage,
