@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 from slurm_cluster import ask, begin_again, wait_for
 
-from curriculum import harness, live, measuring, orchestrator
+from curriculum import live
 from curriculum.__main__ import main
-from curriculum.attempts import Run
 from curriculum.config.project import Project
+from curriculum.execution import benchmark, lm_eval, run
+from curriculum.execution.request import RunRequest
 
 Curriculum = Callable[..., "CompletedProcess[str]"]
 
@@ -107,15 +108,15 @@ def test_a_run_measures_what_its_stages_ask_for_and_every_view_shows_it(
     assert "Scores of tasks" in (project / "report.html").read_text()
 
 
-def request(project: Path) -> Run:
+def request(project: Path) -> RunRequest:
     listener = live.Progress(Console(quiet=True))
-    return Run(project=Project(project), curriculum="variant", size="full", listener=listener)
+    return RunRequest(project=Project(project), curriculum="variant", size="full", listener=listener)
 
 
 def test_without_the_harness_a_run_ends_well_and_says_what_is_not_measured(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(harness, "installed", lambda: False)
+    monkeypatch.setattr(lm_eval, "installed", lambda: False)
     monkeypatch.chdir(project)
 
     def command(*words: str) -> tuple[int, str, str]:
@@ -148,14 +149,14 @@ def test_what_fails_takes_no_other_task_with_it_and_stops_no_run(
     stages.write_text(stages.read_text().replace("{verse: 12k}", "{gone: 3k, verse: 3k}"))
     measured: list[tuple[int, tuple[str, ...]]] = []
 
-    def measure(request: Run, found: object, asked: measuring.Asked, stop: object) -> bool:
+    def measure(request: RunRequest, found: object, asked: benchmark.BenchmarkRequest, stop: object) -> bool:
         if "gone" in asked.tasks:
             raise RunFailed("`gone` is not there", hint="spell it")
         measured.append((found.position, asked.tasks))  # type: ignore[attr-defined]
         return True
 
-    monkeypatch.setattr(measuring, "measure", measure)
-    result = orchestrator.run(request(project))
+    monkeypatch.setattr(benchmark, "measure", measure)
+    result = run.run(request(project))
     assert not result.stopped
     assert measured == [(12288, ("verse",))]
     assert result.unmeasured == ("gone, from 12,288 tokens on: `gone` is not there; spell it",)

@@ -20,13 +20,13 @@ from conftest import write_small_project
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from curriculum import importing
 from curriculum.artifacts import checkpoints, huggingface
 from curriculum.compiler import imported_models
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
+from curriculum.execution import import_model
 from curriculum.plan.stage import StagePlan
 from runner import checkpoint
 from runner.model import Llama, ModelConfig, to_hugging_face
@@ -350,13 +350,13 @@ def test_windows_longer_than_the_model_s_positions_are_refused(drafted: Path, tm
 def test_the_batch_that_an_import_proposes_is_dealt_to_any_power_of_two_of_gpus_and_scaled_by_every_size(
     tokens: int,
 ) -> None:
-    sequences = importing._batch(Project(ROOT), 2048, tokens)
+    sequences = import_model._batch(Project(ROOT), 2048, tokens)
     sizes = [entry.batch for entry in Project(ROOT).sizes.root.values() if entry.batch]
     steps = [size.from_ // math.gcd(size.from_, size.to) for size in sizes if size.from_]
     assert all(sequences % step == 0 for step in steps)
     rest = sequences // math.lcm(*steps)
     assert rest & (rest - 1) == 0
-    assert sequences * 2048 <= max(2 * importing.BATCH_TOKENS, 2048 * math.lcm(*steps))
+    assert sequences * 2048 <= max(2 * import_model.BATCH_TOKENS, 2048 * math.lcm(*steps))
 
 
 @pytest.mark.parametrize(("to", "why"), [("a-file/model", "Not a directory"), ("", "names no directory")])

@@ -94,7 +94,7 @@ def doctor(machine: MachineName = "local", as_json: AsJson = False) -> None:
 
     What is asked of it is an entry of machines.yaml.
     """
-    from curriculum.doctor import examine
+    from curriculum.execution.doctor import examine
     from curriculum.view.doctor import doctor_lines
 
     report = examine(open_project(), machine)

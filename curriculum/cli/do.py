@@ -86,9 +86,9 @@ def plan(
 
     In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
     """
-    from curriculum import harness
     from curriculum.compiler import prepared_text
     from curriculum.compiler.summary import summarise, summarise_tree
+    from curriculum.execution import lm_eval
     from curriculum.runs import folders
     from curriculum.runs.drift import with_notes
     from curriculum.view.plan import plan_view, tree_view
@@ -115,7 +115,7 @@ def plan(
             open_console().print(tree_view(tree))
         return
     summary = summarise(compiled, machine, project.machine(machine))
-    summary["harness_installed"] = harness.installed()
+    summary["harness_installed"] = lm_eval.installed()
     summary["cost"]["unsaved"] = folders.shortfall(project, compiled, project.machine(machine))
     origins = texts.provenance_lines()
     if as_json:
@@ -140,12 +140,14 @@ def prepare(
 
     What is prepared already is left as it is.
     """
-    from curriculum import attempts, live, preparation
+    from curriculum import live
+    from curriculum.execution import prepare as execution_prepare
+    from curriculum.execution.request import RunRequest
     from curriculum.launchers import supervisor
     from curriculum.view.runs import prepared_view
 
     project = open_project()
-    request = attempts.Run(
+    request = RunRequest(
         project=project,
         curriculum=name,
         size=size,
@@ -157,11 +159,11 @@ def prepare(
     handed: list[Any] = []
     elsewhere = None
     if request.machine_entry.launcher == "slurm":
-        from curriculum import textjobs
+        from curriculum.execution.slurm import prepare as slurm_prepare
 
-        elsewhere = lambda asked: handed.append(textjobs.submit(request, asked))  # noqa: E731
+        elsewhere = lambda asked: handed.append(slurm_prepare.submit(request, asked))  # noqa: E731
     with supervisor.stop_on_signals() as stop:
-        texts = preparation.prepare(request, stop, source, append=append, elsewhere=elsewhere)
+        texts = execution_prepare.prepare(request, stop, source, append=append, elsewhere=elsewhere)
     if texts is None:
         raise stopped(again)
     rows = texts.summaries()
@@ -212,14 +214,16 @@ def run(
 
     A run that was stopped goes on from its last checkpoint; what is done is left as it is.
     """
-    from curriculum import attempts, fs, live, orchestrator, picture
+    from curriculum import fs, live, picture
     from curriculum.compiler import prepared_text
+    from curriculum.execution import run as execution_run
+    from curriculum.execution.request import RunRequest
     from curriculum.runs import held_out
     from curriculum.view.runs import result_view
 
     project = open_project()
     console = open_console()
-    request = attempts.Run(
+    request = RunRequest(
         project=project,
         curriculum=name,
         size=size,
@@ -235,10 +239,10 @@ def run(
     if dry_run:
         compiled, texts = compiled_with_texts(project, name, size)
         prepared_text.check_folders(texts, planned=True)
-        for line in orchestrator.outline(request, compiled):
+        for line in execution_run.outline(request, compiled):
             print(line)
         return
-    outcome = orchestrator.run(request)
+    outcome = execution_run.run(request)
     if outcome.handed:
         for handed in outcome.handed:
             print(f"{handed.stage}  {handed.words}" + ("" if handed.fresh else ": left as it is"))
@@ -287,9 +291,9 @@ def _stretch(words: str) -> dict[str, int]:
 
 def stop(name: Name, size: Size = "") -> None:
     """Ask a running curriculum to save and end."""
-    from curriculum import orchestrator
+    from curriculum.execution import run as execution_run
 
-    said = orchestrator.stop(open_project(), name, size)
+    said = execution_run.stop(open_project(), name, size)
     print("\n".join(said) or f"`{name}` is not running at size {size}")
 
 

@@ -93,10 +93,12 @@ def compare(
 
     From their shared trunk on, with the noise of each difference.
     """
-    from curriculum import attempts, evaluation, fs, live, overlay
+    from curriculum import fs, live, overlay
     from curriculum.analysis import benchmarks, claims
     from curriculum.analysis.compare import compare as put_side_by_side
     from curriculum.analysis.compare import to_json
+    from curriculum.execution import evaluate
+    from curriculum.execution.request import RunRequest
     from curriculum.launchers import supervisor
     from curriculum.view.benchmarks import tasks_view
     from curriculum.view.compare import compare_view, rows_apart
@@ -105,7 +107,7 @@ def compare(
     console = open_console()
     lineages, texts = zip(*(compiled_with_texts(project, name, size) for name in names), strict=True)
     comparison = put_side_by_side(project, lineages, against)
-    request = attempts.Run(
+    request = RunRequest(
         project=project,
         curriculum=names[0],
         size=size,
@@ -114,13 +116,13 @@ def compare(
     )
     if fill:
         with supervisor.stop_on_signals() as stop:
-            filled = evaluation.fill(request, comparison, texts, stop)
+            filled = evaluate.fill(request, comparison, texts, stop)
         if filled.stopped:
             raise stopped(f"curriculum compare {' '.join(names)}{project.options(size, machine)}")
         left = filled.left
         comparison = put_side_by_side(project, lineages, against)
     else:
-        left = tuple(f"{gap}: not measured" for gap in evaluation.gaps(request, comparison))
+        left = tuple(f"{gap}: not measured" for gap in evaluate.gaps(request, comparison))
     found = claims.check_claims(comparison)
     tasks = benchmarks.side_by_side(project, comparison)
     notes = [

@@ -40,20 +40,22 @@ def export(
 
     It holds weights, tokenizer and a model card.
     """
-    from curriculum import attempts, exports, live
+    from curriculum import live
     from curriculum.compiler.lineage import parse_address
+    from curriculum.execution import export as execution_export
+    from curriculum.execution.request import RunRequest
     from curriculum.launchers import supervisor
     from curriculum.view.exchange import written_view
 
     project = open_project()
     console = open_console()
-    exports.check_free(to)
-    found = exports.find(project, parse_address(address), size)
-    request = attempts.Run(
+    execution_export.check_free(to)
+    found = execution_export.find(project, parse_address(address), size)
+    request = RunRequest(
         project=project, curriculum=found.address.curriculum, size=size, listener=live.Progress(console)
     )
     with supervisor.stop_on_signals() as stop:
-        done = exports.export(request, found, to, dtype, stop)
+        done = execution_export.export(request, found, to, dtype, stop)
     if done is None:
         raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")
     console.print(written_view(to, str(found.address), done))
@@ -75,17 +77,17 @@ def import_(
 
     The file is for you to edit.
     """
-    from curriculum import importing
+    from curriculum.execution import import_model
     from curriculum.view.exchange import found_view
 
     project = open_project()
-    made = importing.draft(project, directory, name, mixture, tokens)
-    path = importing.write(project, made)
+    made = import_model.draft(project, directory, name, mixture, tokens)
+    path = import_model.write(project, made)
     if as_json:
-        print_json({**importing.found(made), "written": os.path.relpath(path)})
+        print_json({**import_model.found(made), "written": os.path.relpath(path)})
         return
     console = open_console()
-    console.print(found_view(importing.found(made)))
+    console.print(found_view(import_model.found(made)))
     console.print(f"wrote {os.path.relpath(path)}: rate, batch, lengths and mixture are yours to edit")
     console.print(f"next: curriculum plan {name}{project.options('full')}")
 
@@ -130,11 +132,14 @@ def eval_(
 
     The harness comes with the extra `eval`; the scores are kept beside the checkpoint.
     """
-    from curriculum import attempts, exports, harness, live, measuring
+    from curriculum import live
     from curriculum.analysis import benchmarks
     from curriculum.artifacts import benchmarks as artifacts_benchmarks
     from curriculum.compiler.lineage import parse_address
     from curriculum.errors import PlanError
+    from curriculum.execution import benchmark, lm_eval
+    from curriculum.execution import export as execution_export
+    from curriculum.execution.request import RunRequest
     from curriculum.launchers import supervisor
     from curriculum.runs import benchmarks_due
     from curriculum.view.benchmarks import scores_view
@@ -142,15 +147,15 @@ def eval_(
     project = open_project()
     console = open_console(stderr=as_json)
     where = parse_address(address)
-    request = attempts.Run(
+    request = RunRequest(
         project=project,
         curriculum=where.curriculum,
         size=size,
         machine=machine,
         listener=live.Progress(console),
     )
-    names = measuring.names_of(tasks or ())
-    asked = measuring.Asked(
+    names = benchmark.names_of(tasks or ())
+    asked = benchmark.BenchmarkRequest(
         tasks=names,
         tasks_from=tasks_from,
         num_fewshot=num_fewshot,
@@ -162,9 +167,9 @@ def eval_(
     left: tuple[str, ...] = ()
     only: str | None = None
     if names:
-        found = exports.find(project, where, size, "eval {} --tasks …")
+        found = execution_export.find(project, where, size, "eval {} --tasks …")
         with supervisor.stop_on_signals() as stop:
-            done = measuring.measure(request, found, asked, stop)
+            done = benchmark.measure(request, found, asked, stop)
         compiled = found.compiled
         only = f"{compiled.stages[-1].name}, {found.position:,} tokens"
     else:
@@ -181,9 +186,9 @@ def eval_(
                 hint="name them, as in `--tasks hellaswag,piqa`; or in the stage file: `every: {tasks: {piqa: 100B}}`",
             )
         if benchmarks_due.due(project, compiled):
-            harness.check_installed()
+            lm_eval.check_installed()
         with supervisor.stop_on_signals() as stop:
-            caught_up = measuring.catch_up(request, compiled, stop, asked)
+            caught_up = benchmark.catch_up(request, compiled, stop, asked)
         done, left = not caught_up.stopped, caught_up.left
     if not done:
         tried = f" --tasks {','.join(names)}" if names else ""

@@ -16,7 +16,7 @@ import pytest
 from conftest import write_small_project
 from rich.console import Console
 
-from curriculum import fs, importing
+from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import compile_curriculum, compile_stages, spans
 from curriculum.compiler.lineage import lineage, parse_address, stages_to
@@ -24,6 +24,7 @@ from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
+from curriculum.execution import import_model
 from curriculum.plan.diff.compare import compare
 from curriculum.runs import folders
 from curriculum.runs.branch import Change, branch, draft
@@ -377,7 +378,7 @@ def test_a_name_whose_run_is_still_there_is_refused_naming_the_folder(tmp_path: 
     with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run of another `mine`"):
         make(project, "trunk@4096", "mine")
     with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run"):
-        importing.draft(project, tmp_path, "mine", None, "1M")
+        import_model.draft(project, tmp_path, "mine", None, "1M")
 
 
 def test_a_refusal_cites_a_file_that_is_not_written_as_such(shipped: Project) -> None:

@@ -10,7 +10,6 @@ from conftest import write_small_project
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum import measuring
 from curriculum.compiler import cadence
 from curriculum.compiler.compile import Compiled, compile_curriculum, compile_stages, kept_positions
 from curriculum.compiler.cost import KEPT_BY_CADENCE
@@ -19,6 +18,7 @@ from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, PlanError
+from curriculum.execution import benchmark
 from curriculum.plan.stage import StagePlan
 from curriculum.runs import benchmarks_due
 
@@ -159,4 +159,4 @@ def test_the_address_of_a_boundary_leads_back_to_it(project: Project) -> None:
 
 
 def test_task_names_are_divided_by_commas() -> None:
-    assert measuring.names_of(["a,b", " c ", "a", ""]) == ("a", "b", "c")
+    assert benchmark.names_of(["a,b", " c ", "a", ""]) == ("a", "b", "c")

@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 from slurm_cluster import wait_for
 
-from curriculum import batch, harness, measuring, submission, taskjobs
 from curriculum.artifacts import jobs
-from curriculum.attempts import Run
 from curriculum.config import MachineEntry
 from curriculum.config.project import Project
 from curriculum.errors import Busy, PlanError
+from curriculum.execution import benchmark, lm_eval
+from curriculum.execution.request import RunRequest
+from curriculum.execution.run import launcher_for, outline, stop
+from curriculum.execution.slurm import batch, train
+from curriculum.execution.slurm import benchmark as slurm_benchmark
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import slurm, slurm_record, srun_rank, torchrun
 from curriculum.live import Progress
-from curriculum.orchestrator import launcher_for, outline, stop
 
 # A queue in a file: each command is this script under its own name. `queue.json` holds the jobs.
 PRETEND = """\
@@ -109,17 +111,17 @@ def project(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "project"))
 
 
-def request(root: Path, machine: str, name: str = "trunk", **more: object) -> Run:
+def request(root: Path, machine: str, name: str = "trunk", **more: object) -> RunRequest:
     from rich.console import Console
 
     listener = Progress(Console(file=open(os.devnull, "w")))  # noqa: SIM115
-    return Run(
+    return RunRequest(
         project=Project.find(root), curriculum=name, size="full", machine=machine, listener=listener, **more
     )  # type: ignore[arg-type]
 
 
-def hand(root: Path, machine: str = "far", name: str = "trunk") -> tuple[submission.Handed, ...]:
-    from curriculum.orchestrator import run
+def hand(root: Path, machine: str = "far", name: str = "trunk") -> tuple[train.SubmittedStage, ...]:
+    from curriculum.execution.run import run
 
     return run(request(root, machine, name)).handed
 
@@ -144,7 +146,7 @@ def test_a_batch_script_asks_for_all_in_lines_that_sbatch_reads_and_ends_in_one_
     )
     asked = slurm.BatchJob(
         name="curriculum:v1.1/basic",
-        command=("/a b/python", "-m", "curriculum.batch", "/runs/0001"),
+        command=("/a b/python", "-m", "curriculum.execution.slurm.batch", "/runs/0001"),
         log=Path("/my runs/%j.log"),
         nodes=16,
         processes=4,
@@ -172,7 +174,7 @@ def test_a_batch_script_asks_for_all_in_lines_that_sbatch_reads_and_ends_in_one_
         '#SBATCH --constraint="a b"\n'
         "#SBATCH --exclusive\n"
         "module load cuda\n"
-        "exec '/a b/python' -m curriculum.batch /runs/0001\n"
+        "exec '/a b/python' -m curriculum.execution.slurm.batch /runs/0001\n"
     )
 
 
@@ -345,7 +347,7 @@ def test_a_queue_that_does_not_answer_loses_nothing_and_frees_nothing(
     assert found is not None
     assert found.live
     with pytest.raises(slurm.Unreachable):
-        submission.stop(folder)
+        train.stop(folder)
     with pytest.raises(Busy, match="Slurm cannot be asked here"):
         hand(project, "local")
     assert not any(each.fresh for each in hand(project))
@@ -398,7 +400,7 @@ def asking(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = stages.read_text()
     stages.write_text(text.replace("32 sequences}", "32 sequences, every: {tasks: {verse: 3k}}}"))
     assert stages.read_text() != text
-    monkeypatch.setattr(harness, "installed", lambda: True)
+    monkeypatch.setattr(lm_eval, "installed", lambda: True)
     return project
 
 
@@ -444,9 +446,9 @@ def test_the_measuring_goes_behind_a_training_that_was_submitted_anew(asking: Pa
 def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_left(
     asking: Path, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curriculum.orchestrator import run
+    from curriculum.execution.run import run
 
-    monkeypatch.setattr(harness, "installed", lambda: False)
+    monkeypatch.setattr(lm_eval, "installed", lambda: False)
     result = run(request(asking, "far"))
     assert len(result.handed) == 3
     assert "the tasks of trunk/cooldown: lm-evaluation-harness is not installed" in result.unmeasured[0]
@@ -455,17 +457,17 @@ def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_
 @pytest.mark.parametrize(
     ("ended", "stopping", "code", "requeued", "outcome"),
     [
-        (measuring.CaughtUp(False, 1, ()), False, 0, False, "done"),
-        (measuring.CaughtUp(False, 0, ("verse: gone",)), False, 1, False, "failed"),
-        (measuring.CaughtUp(True, 0, ()), False, 3, True, None),
-        (measuring.CaughtUp(True, 0, ()), True, 3, False, "stopped"),
+        (benchmark.CatchUpResult(False, 1, ()), False, 0, False, "done"),
+        (benchmark.CatchUpResult(False, 0, ("verse: gone",)), False, 1, False, "failed"),
+        (benchmark.CatchUpResult(True, 0, ()), False, 3, True, None),
+        (benchmark.CatchUpResult(True, 0, ()), True, 3, False, "stopped"),
     ],
 )
 def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_does_not(
     asking: Path,
     pretend: Pretend,
     monkeypatch: pytest.MonkeyPatch,
-    ended: measuring.CaughtUp,
+    ended: benchmark.CatchUpResult,
     stopping: bool,
     code: int,
     requeued: bool,
@@ -475,17 +477,17 @@ def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_doe
     folder = asking / "runs/full/trunk/cooldown/measuring"
     pretend.now("4", "RUNNING|None|n1")
     if stopping:
-        assert "asked Slurm job 4" in (submission.stop(folder) or "")
+        assert "asked Slurm job 4" in (train.stop(folder) or "")
     of: list[str | None] = []
 
-    def catch_up(*_: object, only: str | None) -> measuring.CaughtUp:
+    def catch_up(*_: object, only: str | None) -> benchmark.CatchUpResult:
         of.append(only)
         return ended
 
-    monkeypatch.setattr(measuring, "catch_up", catch_up)
+    monkeypatch.setattr(benchmark, "catch_up", catch_up)
     monkeypatch.setattr("sys.argv", ["taskjobs", str(folder / "slurm/0001")])
     monkeypatch.setenv("SLURM_JOB_ID", "4")
-    assert taskjobs.main() == code
+    assert slurm_benchmark.main() == code
     assert of == ["trunk/cooldown"]
     assert bool(pretend.told("scontrol")) == requeued
     written = folder / "slurm/0001" / jobs.OUTCOME

@@ -9,7 +9,7 @@ import pytest
 
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
-from curriculum.modelcard import Identity, card
+from curriculum.execution.model_card import Identity, card
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = {

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from curriculum import orchestrator
 from curriculum.artifacts import checkpoints
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
+from curriculum.execution import run
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.runs.verify import verify
 from tests.torture import corruption, kills, world
@@ -55,7 +55,7 @@ class Soak:
         self.trainers.clear()
         request = world.request(self.root, listener or world.Silent())
         try:
-            return "stopped" if orchestrator.run(request).stopped else ""
+            return "stopped" if run.run(request).stopped else ""
         except CurriculumError as error:
             return error.what
 

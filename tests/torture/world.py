@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from curriculum import attempts, orchestrator
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
+from curriculum.execution import run as execution_run
+from curriculum.execution.request import RunRequest
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import supervisor
 from tests.conftest import write_small_project
@@ -149,13 +150,13 @@ def forking() -> Iterator[None]:
         ) = kept
 
 
-def run(root: Path, name: str = "variant", **more: Any) -> orchestrator.Result:
+def run(root: Path, name: str = "variant", **more: Any) -> execution_run.Result:
     """`curriculum run NAME --size full`, in this process."""
-    return orchestrator.run(request(root, Silent(), name, **more))
+    return execution_run.run(request(root, Silent(), name, **more))
 
 
-def request(root: Path, listener: Any, name: str = "variant", **more: Any) -> attempts.Run:
-    return attempts.Run(project=Project(root), curriculum=name, size="full", listener=listener, **more)
+def request(root: Path, listener: Any, name: str = "variant", **more: Any) -> RunRequest:
+    return RunRequest(project=Project(root), curriculum=name, size="full", listener=listener, **more)
 
 
 def compiled(root: Path, name: str = "variant") -> tuple[Compiled, prepared_text.PreparedText]:

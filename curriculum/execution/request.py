@@ -1,4 +1,4 @@
-"""One launch of one job: a numbered folder for it, a process, and whoever watches."""
+"""What is to be run, by whom it is watched, and what a job is told of its machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from curriculum import config, fs
+from curriculum import config
 from curriculum.artifacts import jobs
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
-from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers.supervisor import Launch, StopRequested, supervise
 
 
 class Listener(Protocol):
@@ -29,7 +27,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunRequest:
     """What is asked for: a curriculum at a size on a machine."""
 
     project: Project
@@ -52,61 +50,6 @@ class Run:
     def world(self) -> int:
         """Processes in all, on all nodes."""
         return self.machine_entry.nodes * (self.processes or self.machine_entry.processes)
-
-
-def carry_out(
-    request: Run,
-    job: jobs.Job,
-    what: str,
-    progress: Path | None,
-    stop: StopRequested,
-    processes: int = 1,
-) -> bool:
-    """Run `job` in a process of its own, or in several, shown as `what`; false when it was asked to stop."""
-    attempt = Path(job.attempt_folder)
-    jobs.save(job, attempt / "job.json")
-    request.listener.preparing(what, progress)
-    cores = subprocess_launcher.default_threads({}, processes)
-
-    def launch() -> Launch:
-        process = subprocess_launcher.start(
-            attempt / "job.json", processes=processes, threads=cores, log=attempt / "rank0.log"
-        )
-        return Launch(process, attempt)
-
-    outcome = supervise(
-        launch,
-        stop=stop,
-        ask_to_stop=subprocess_launcher.stop,
-        kill=subprocess_launcher.kill,
-        progress=lambda: 0,
-        tick=request.listener.tick,
-    )
-    if outcome["outcome"] == jobs.DONE:
-        request.listener.prepared(what)
-        return True
-    return False
-
-
-def next_attempt(folder: Path) -> Path:
-    """The folder that the next attempt below `folder` would get."""
-    taken = folder.iterdir() if folder.is_dir() else ()
-    return folder / f"{max((int(p.name) for p in taken if p.name.isdigit()), default=0) + 1:04d}"
-
-
-def fresh_attempt(folder: Path) -> Path:
-    """A fresh numbered attempt folder; two processes never get the same one."""
-    fs.make_directory(folder)
-    number = int(next_attempt(folder).name)
-    while True:
-        path = folder / f"{number:04d}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-            continue
-        fs.sync_directory(folder)
-        return path
 
 
 def job_machine(

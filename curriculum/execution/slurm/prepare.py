@@ -12,16 +12,17 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import jobs
-from curriculum.attempts import Run, fresh_attempt
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import Busy, PlanError
+from curriculum.execution.attempts import fresh_attempt
+from curriculum.execution.request import RunRequest
+from curriculum.execution.slurm.train import placed
 from curriculum.launchers import slurm, slurm_record
 from curriculum.launchers.base import runner_command
-from curriculum.submission import placed
 
 
 @dataclass(frozen=True, slots=True)
-class HandedText:
+class SubmittedText:
     """A text and the Slurm job that ends its preparation; `fresh` when it was submitted just now."""
 
     dataset: str
@@ -30,7 +31,7 @@ class HandedText:
     fresh: bool
 
 
-def submit(request: Run, asked: PrepareRequest) -> HandedText:
+def submit(request: RunRequest, asked: PrepareRequest) -> SubmittedText:
     """Queue the preparation that `asked` says, unless it is queued or running already.
 
     Busy when a process holds it, PlanError with Slurm's own words when it refuses.
@@ -43,7 +44,9 @@ def submit(request: Run, asked: PrepareRequest) -> HandedText:
             found = slurm.query(before.job)
             if found is not None and found.live:
                 state = found.state.lower()
-                return HandedText(asked.dataset, before.job, f"Slurm job {before.job}: {state}", fresh=False)
+                return SubmittedText(
+                    asked.dataset, before.job, f"Slurm job {before.job}: {state}", fresh=False
+                )
         holder = fs.holder_of(partial / "lock")
         if holder is not None:
             who = f"pid {holder.get('pid')} on {holder.get('host')}"
@@ -58,10 +61,10 @@ def submit(request: Run, asked: PrepareRequest) -> HandedText:
             partial,
             slurm_record.Submission(job=number, machine=request.machine, since=since, folder=place.name),
         )
-    return HandedText(asked.dataset, number, words, fresh=True)
+    return SubmittedText(asked.dataset, number, words, fresh=True)
 
 
-def _queue(request: Run, asked: PrepareRequest, place: Path) -> tuple[str, str]:
+def _queue(request: RunRequest, asked: PrepareRequest, place: Path) -> tuple[str, str]:
     """Submit the helpers and, behind them, the job that ends it: its number, and both in words."""
     entry = request.machine_entry
     threads = entry.threads or 1
@@ -71,10 +74,10 @@ def _queue(request: Run, asked: PrepareRequest, place: Path) -> tuple[str, str]:
     words = ""
     if helpers > 1 and "tokenised" not in asked.read:
         batch = _batch(place, "help", each, threads, array=f"0-{helpers - 1}")
-        after = (_handed(batch, place, request),)
+        after = (_submitted(batch, place, request),)
         words = f", after {helpers} helpers (job {after[0]})"
     batch = replace(_batch(place, "end", each, threads), after=after)
-    number = _handed(batch, place, request)
+    number = _submitted(batch, place, request)
     return number, f"Slurm job {number}{words}"
 
 
@@ -96,7 +99,7 @@ def _batch(
     )
 
 
-def _handed(batch: slurm.BatchJob, place: Path, request: Run) -> str:
+def _submitted(batch: slurm.BatchJob, place: Path, request: RunRequest) -> str:
     path = place / f"{batch.log.parent.name}.sh"
     fs.write_bytes(path, slurm.script(batch, request.machine_entry).encode())
     return slurm.submit(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import jobs
-from curriculum.attempts import Run
 from curriculum.compiler.compile import Compiled
+from curriculum.execution.request import RunRequest
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import torchrun
 from curriculum.launchers.base import Launcher
@@ -19,7 +19,7 @@ from curriculum.runs.folders import is_finished, stage_folder
 LOOK_SECONDS = 0.2
 
 
-def leading(request: Run) -> contextlib.AbstractContextManager[object]:
+def leading(request: RunRequest) -> contextlib.AbstractContextManager[object]:
     """Held by the first of several nodes for as long as it leads; Busy when another leads already."""
     if request.machine_entry.nodes == 1 or request.node_rank is None:
         return contextlib.nullcontext()
@@ -29,11 +29,11 @@ def leading(request: Run) -> contextlib.AbstractContextManager[object]:
     return lock
 
 
-def _lock(request: Run) -> Path:
+def _lock(request: RunRequest) -> Path:
     return request.project.runs / request.size / request.curriculum / "leading.lock"
 
 
-def join(request: Run, compiled: Compiled, launcher: Launcher, stop: StopRequested) -> bool:
+def join(request: RunRequest, compiled: Compiled, launcher: Launcher, stop: StopRequested) -> bool:
     """Take part until every stage is done; false when it was asked to stop, for which the first node saves.
 
     The first node decides everything and begins anew after a crash; this one follows it.
@@ -54,7 +54,7 @@ def join(request: Run, compiled: Compiled, launcher: Launcher, stop: StopRequest
     return True
 
 
-def _take_part(attempt: Path, request: Run, launcher: Launcher, stop: StopRequested) -> None:
+def _take_part(attempt: Path, request: RunRequest, launcher: Launcher, stop: StopRequested) -> None:
     assert request.node_rank is not None
     log = torchrun.log_of(attempt, request.node_rank)
     request.listener.noted(f"joins attempt {int(attempt.name)} of {attempt.parents[1].name}; its log: {log}")
@@ -80,7 +80,7 @@ def _take_part(attempt: Path, request: Run, launcher: Launcher, stop: StopReques
         raise
 
 
-def _open(request: Run, folder: Path) -> Path | None:
+def _open(request: RunRequest, folder: Path) -> Path | None:
     """The stage's newest attempt, if the first node is there, announced it and it has not ended."""
     numbered = sorted(p for p in (folder / "attempts").glob("*") if p.name.isdigit())
     if not numbered or (numbered[-1] / jobs.OUTCOME).exists() or not torchrun.announced(numbered[-1]):

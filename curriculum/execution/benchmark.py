@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curriculum import exports, fs, harness
+from curriculum import fs
 from curriculum.artifacts import benchmarks, checkpoints, jobs
-from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
+from curriculum.execution import export as execution_export
+from curriculum.execution import lm_eval
+from curriculum.execution.attempts import fresh_attempt, run_job
+from curriculum.execution.request import RunRequest
 from curriculum.launchers.supervisor import StopRequested
 from curriculum.runs import folders as runs_folders
 from curriculum.runs.benchmarks_due import address_of, due
@@ -24,7 +27,7 @@ TASKS = "tasks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class BenchmarkRequest:
     """What is to be measured and how; None leaves it to the task."""
 
     tasks: tuple[str, ...]
@@ -36,7 +39,9 @@ class Asked:
     again: bool = False
 
 
-def outputs(stage_folder: Path, found: exports.Found, asked: Asked) -> dict[str, Path]:
+def outputs(
+    stage_folder: Path, found: execution_export.ExportSource, asked: BenchmarkRequest
+) -> dict[str, Path]:
     """Each task's record at a checkpoint, whether it is there or not."""
     name = checkpoints.name(int(found.state["generation"]), found.position)
     return {
@@ -45,7 +50,9 @@ def outputs(stage_folder: Path, found: exports.Found, asked: Asked) -> dict[str,
     }
 
 
-def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequested) -> bool:
+def measure(
+    request: RunRequest, found: execution_export.ExportSource, asked: BenchmarkRequest, stop: StopRequested
+) -> bool:
     """Measure what is not measured yet at a checkpoint, or all of it `again`; false when it was asked to stop.
 
     The exported directory lives as long as the measuring. RunFailed with the harness's reason when it refuses.
@@ -57,14 +64,14 @@ def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequeste
         wanted = {task: path for task, path in wanted.items() if not path.exists()}
     if not wanted:
         return True
-    harness.check_installed()
+    lm_eval.check_installed()
     attempt = fresh_attempt(stage_folder / "attempts")
     model = attempt / "model"
     fresh = {task: attempt / "records" / path.name for task, path in wanted.items()}
-    export = exports.export_job(request.project, found, model, "source")
+    export = execution_export.export_job(request.project, found, model, "source")
     where = str(found.address)
     try:
-        if not carry_out(request, export, f"the export of {where}", None, stop):
+        if not run_job(request, export, f"the export of {where}", None, stop):
             return False
         job = jobs.HarnessJob(
             attempt_folder=str(attempt),
@@ -87,7 +94,7 @@ def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequeste
             device=request.machine_entry.device,
             confirm_run_unsafe_code=asked.confirm_run_unsafe_code,
         )
-        done = carry_out(request, job, f"{', '.join(wanted)} at {where}", None, stop)
+        done = run_job(request, job, f"{', '.join(wanted)} at {where}", None, stop)
         if asked.again:
             for task, path in wanted.items():
                 if fresh[task].exists():
@@ -99,7 +106,7 @@ def measure(request: Run, found: exports.Found, asked: Asked, stop: StopRequeste
             fs.remove_tree(model)
 
 
-def _folders(project: Project, asked: Asked) -> list[Path]:
+def _folders(project: Project, asked: BenchmarkRequest) -> list[Path]:
     folders = [project.root / TASKS] if (project.root / TASKS).is_dir() else []
     if asked.tasks_from is not None:
         if not asked.tasks_from.is_dir():
@@ -115,7 +122,7 @@ def _folders(project: Project, asked: Asked) -> list[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class CaughtUp:
+class CatchUpResult:
     """How the catching up ended; `left` says, a line each, what stays unmeasured and why."""
 
     stopped: bool
@@ -124,17 +131,17 @@ class CaughtUp:
 
 
 def catch_up(
-    request: Run,
+    request: RunRequest,
     compiled: Compiled,
     stop: StopRequested,
-    asked: Asked | None = None,
+    asked: BenchmarkRequest | None = None,
     only: str | None = None,
-) -> CaughtUp:
+) -> CatchUpResult:
     """Measure all that is due, checkpoint by checkpoint. What fails is told and left for the next time."""
     waiting = due(request.project, compiled, only)
-    if waiting and not harness.installed():
+    if waiting and not lm_eval.installed():
         tasks = ", ".join(dict.fromkeys(task for one in waiting for task in one.tasks))
-        return CaughtUp(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {harness.NOT_INSTALLED}",))
+        return CatchUpResult(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {lm_eval.NOT_INSTALLED}",))
     left: list[str] = []
     measured = 0
     failed: set[str] = set()
@@ -146,9 +153,11 @@ def catch_up(
             if not wanted:
                 continue
             try:
-                found = exports.find(request.project, address_of(compiled, one), compiled.size_name)
-                if not measure(request, found, replace(asked or Asked(tasks=()), tasks=wanted), stop):
-                    return CaughtUp(True, measured, tuple(left))
+                found = execution_export.find(request.project, address_of(compiled, one), compiled.size_name)
+                if not measure(
+                    request, found, replace(asked or BenchmarkRequest(tasks=()), tasks=wanted), stop
+                ):
+                    return CatchUpResult(True, measured, tuple(left))
                 measured += len(wanted)
             except CurriculumError as error:
                 if len(wanted) > 1:  # each alone, so that one takes no other with it
@@ -157,7 +166,7 @@ def catch_up(
                 failed.update(wanted)  # not tried at every checkpoint again
                 why = error.what + (f"; {error.hint}" if error.hint else "")
                 left.append(f"{wanted[0]}, from {one.position:,} tokens on: {why}")
-    return CaughtUp(False, measured, tuple(left))
+    return CatchUpResult(False, measured, tuple(left))
 
 
 def names_of(words: Sequence[str]) -> tuple[str, ...]:

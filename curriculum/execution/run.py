@@ -18,19 +18,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, joining, measuring, submission, taskjobs
+from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
-from curriculum.attempts import Run, fresh_attempt, job_machine, next_attempt
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.config.project import Project
 from curriculum.errors import PlanError, RunFailed
+from curriculum.execution import benchmark as execution_benchmark
+from curriculum.execution import join
+from curriculum.execution.attempts import fresh_attempt, next_attempt
+from curriculum.execution.notices import AttemptNotices
+from curriculum.execution.prepare import prepare
+from curriculum.execution.request import RunRequest, job_machine
+from curriculum.execution.slurm import benchmark, train
+from curriculum.execution.train_job import ready, train_job
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import slurm, slurm_record, torchrun
 from curriculum.launchers.base import Launcher
 from curriculum.launchers.supervisor import Launch, StopRequested, silence, stop_on_signals, supervise
 from curriculum.plan.ranks import share_of_rank
-from curriculum.preparation import prepare
 from curriculum.runs.accept_change import check_started
 from curriculum.runs.folders import (
     LOCK,
@@ -42,8 +48,6 @@ from curriculum.runs.folders import (
     is_reached,
     stage_folder,
 )
-from curriculum.stagejobs import ready, train_job
-from curriculum.telling import Teller
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,10 @@ class Result:
     stopped: bool
     trained: tuple[str, ...]
     unmeasured: tuple[str, ...] = ()
-    handed: tuple[submission.Handed, ...] = ()
+    handed: tuple[train.SubmittedStage, ...] = ()
 
 
-def run(request: Run) -> Result:
+def run(request: RunRequest) -> Result:
     """Bring every stage of the lineage to its end, each as a process of its own."""
     project = request.project
     # Faulty files, and a machine that does not fit them, are refused before any process starts.
@@ -69,10 +73,10 @@ def run(request: Run) -> Result:
     check_machine(request, declared)
     if request.node_rank:
         with stop_on_signals() as stop:
-            return Result(declared, not joining.join(request, declared, launcher_for(request), stop), ())
+            return Result(declared, not join.join(request, declared, launcher_for(request), stop), ())
     early = partial(check_started, project, accept=request.accept_change, prepared=False)
     early(declared)
-    with stop_on_signals() as stop, joining.leading(request):
+    with stop_on_signals() as stop, join.leading(request):
         texts = prepare(request, stop, with_tokenizer=early)
         if texts is None:
             return Result(declared, True, ())
@@ -85,13 +89,13 @@ def run(request: Run) -> Result:
             tokenizer=texts.tokenizer,
         )
         request.listener.compiled(compiled)
-        submission.refuse_changed(request, compiled)
+        train.refuse_changed(request, compiled)
         check_started(project, compiled, accept=request.accept_change)
         for stage in compiled.stages:
             branch_point(project, compiled, stage)  # refuses one that was passed and not kept
         if request.machine_entry.launcher == "slurm":
-            handed = submission.submit(request, compiled, texts)
-            measured, left = taskjobs.submit(request, compiled, handed)
+            handed = train.submit(request, compiled, texts)
+            measured, left = benchmark.submit(request, compiled, handed)
             return Result(compiled, False, (), tuple(left), handed + measured)
         trained: list[str] = []
         for stage in compiled.stages:
@@ -112,11 +116,11 @@ def run(request: Run) -> Result:
             if outcome["outcome"] == jobs.STOPPED and not is_reached(folder, stage):
                 return Result(compiled, True, tuple(trained))
         # After the last step, so that no measuring makes training wait, and no harness that is missing stops it.
-        caught_up = measuring.catch_up(request, compiled, stop)
+        caught_up = execution_benchmark.catch_up(request, compiled, stop)
         return Result(compiled, caught_up.stopped, tuple(trained), caught_up.left)
 
 
-def check_machine(request: Run, compiled: Compiled, *, only_shown: bool = False) -> None:
+def check_machine(request: RunRequest, compiled: Compiled, *, only_shown: bool = False) -> None:
     """PlanError when the machine cannot serve the request, or a batch still to be trained cannot be dealt to it.
 
     What is `only_shown` needs no Slurm here.
@@ -127,7 +131,7 @@ def check_machine(request: Run, compiled: Compiled, *, only_shown: bool = False)
         try:
             slurm.require(machine.slurm.partition if machine.slurm else None)
         except PlanError as error:
-            raise submission.placed(error, request) from None
+            raise train.placed(error, request) from None
     elif machine.launcher != "slurm":
         launcher_for(request)
     for number, name in enumerate(machine.trackers):
@@ -153,7 +157,7 @@ def check_machine(request: Run, compiled: Compiled, *, only_shown: bool = False)
             raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
 
 
-def launcher_for(request: Run) -> Launcher:
+def launcher_for(request: RunRequest) -> Launcher:
     """What starts the processes of a job on this machine; PlanError when it is one of several and not which."""
     entry = request.machine_entry
     processes = request.processes or entry.processes
@@ -186,7 +190,7 @@ def launcher_for(request: Run) -> Launcher:
 
 
 def _train(
-    request: Run,
+    request: RunRequest,
     compiled: Compiled,
     stage: CompiledStage,
     texts: prepared_text.PreparedText,
@@ -197,7 +201,7 @@ def _train(
     launcher = launcher_for(request)
     launched: list[tuple[Path, float]] = []
     machine = job_machine(request.machine_entry, None)
-    teller = Teller(stage.name, folder, grace_of(request.machine_entry), request.listener.noted)
+    teller = AttemptNotices(stage.name, folder, grace_of(request.machine_entry), request.listener.noted)
 
     def launch() -> Launch:
         attempt = fresh_attempt(folder / "attempts")
@@ -247,7 +251,7 @@ def _train(
     return outcome
 
 
-def outline(request: Run, compiled: Compiled) -> list[str]:
+def outline(request: RunRequest, compiled: Compiled) -> list[str]:
     """What `run` would write and start now, stage by stage, without doing it."""
     check_machine(request, compiled, only_shown=True)
     check_started(request.project, compiled, accept=request.accept_change, prepared=False)
@@ -255,7 +259,7 @@ def outline(request: Run, compiled: Compiled) -> list[str]:
         trained = {
             s.name for s in compiled.stages if is_finished(stage_folder(request.project, compiled, s), s)
         }
-        return [*submission.outline(request, compiled), *taskjobs.outline(request, compiled, trained)]
+        return [*train.outline(request, compiled), *benchmark.outline(request, compiled, trained)]
     launcher = launcher_for(request)
     lines = []
     for stage in compiled.stages:
@@ -278,9 +282,9 @@ def stop(project: Project, name: str, size: str) -> list[str]:
     said = []
     for stage in reversed(compiled.stages):  # what waits goes first, so that nothing begins meanwhile
         folder = stage_folder(project, compiled, stage)
-        if (words := submission.stop(taskjobs.place_of(folder))) is not None:
-            said.append(f"{taskjobs.label(stage.name)}: {words}")
-        if (words := submission.stop(folder)) is not None:
+        if (words := train.stop(benchmark.place_of(folder))) is not None:
+            said.append(f"{benchmark.label(stage.name)}: {words}")
+        if (words := train.stop(folder)) is not None:
             said.append(f"{stage.name}: {words}")
             continue
         holder = fs.holder_of(folder / LOCK)

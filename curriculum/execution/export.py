@@ -10,15 +10,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, modelcard
+from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface, jobs
-from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled, compile_stages
 from curriculum.compiler.lineage import Address, lineage, stages_to
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
+from curriculum.execution import model_card
+from curriculum.execution.attempts import fresh_attempt, run_job
+from curriculum.execution.request import RunRequest
 from curriculum.launchers.supervisor import StopRequested
 from curriculum.runs import folders
 from curriculum.units import show_count
@@ -27,7 +29,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "source": None}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ExportSource:
     """What an address stands for: a checkpoint, and the lineage that ends there."""
 
     address: Address
@@ -43,7 +45,7 @@ class Found:
         return int(self.state["position"])
 
 
-def find(project: Project, address: Address, size: str, asking: str = "export {} --to DIR") -> Found:
+def find(project: Project, address: Address, size: str, asking: str = "export {} --to DIR") -> ExportSource:
     """The checkpoint at `address`. CheckpointError naming the nearest when there is none (`asking` is the command
     that would take it); Drift when the files now describe another history than that which led to it."""
     whole, texts = prepared_text.compile_with_texts(project, address.curriculum, size)
@@ -95,7 +97,7 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
             f"(`curriculum run {address.curriculum}{project.options(size)}` shows the difference); a model card must "
             "not tell another history than the weights have",
         )
-    return Found(
+    return ExportSource(
         address=address,
         compiled=compiled,
         texts=texts,
@@ -149,11 +151,11 @@ def _missing(
     )
 
 
-def export(request: Run, found: Found, to: Path, dtype: str, stop: StopRequested) -> str | None:
+def export(request: RunRequest, found: ExportSource, to: Path, dtype: str, stop: StopRequested) -> str | None:
     """Write the directory `to`, by a job of its own; returns the weights' dtype, None when it was asked to stop."""
     check_free(to)
     job = export_job(request.project, found, to, dtype)
-    done = carry_out(request, job, f"the export of {found.address}", None, stop)
+    done = run_job(request, job, f"the export of {found.address}", None, stop)
     return job.dtype if done else None
 
 
@@ -177,7 +179,7 @@ def check_free(to: Path) -> None:
         ) from None
 
 
-def export_job(project: Project, found: Found, to: Path, dtype: str) -> jobs.ExportJob:
+def export_job(project: Project, found: ExportSource, to: Path, dtype: str) -> jobs.ExportJob:
     """Everything that the export is made of; an import's own files go through as they are."""
     origin = _origin(found)
     wanted = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
@@ -213,7 +215,7 @@ def export_job(project: Project, found: Found, to: Path, dtype: str) -> jobs.Exp
         )
         if marks:
             texts["special_tokens_map.json"] = _json(marks)
-    texts[huggingface.README] = modelcard.card(
+    texts[huggingface.README] = model_card.card(
         project, found.compiled, found.texts, _identity(project, found, to, dtype, wanted, origin)
     )
     return jobs.ExportJob(
@@ -228,19 +230,19 @@ def export_job(project: Project, found: Found, to: Path, dtype: str) -> jobs.Exp
     )
 
 
-def _origin(found: Found) -> dict[str, Any] | None:
+def _origin(found: ExportSource) -> dict[str, Any] | None:
     if found.imported is None:
         return None
     return dict(checkpoints.state(found.imported)["imported"])
 
 
 def _identity(
-    project: Project, found: Found, to: Path, dtype: str, wanted: str, origin: Mapping[str, Any] | None
-) -> modelcard.Identity:
+    project: Project, found: ExportSource, to: Path, dtype: str, wanted: str, origin: Mapping[str, Any] | None
+) -> model_card.Identity:
     compiled = found.compiled
     command = ["curriculum", "export", str(found.address), "--size", compiled.size_name, "--to", to.name]
     folder = folders.stage_folder(project, compiled, compiled.stages[-1])
-    return modelcard.Identity(
+    return model_card.Identity(
         address=str(found.address),
         command=shlex.join(command + (["--dtype", dtype] if dtype != "source" else [])),
         version=metadata.version("curriculum"),
@@ -251,7 +253,7 @@ def _identity(
         history=str(found.state["history"]),
         tokenizer=found.tokenizer.digest,
         imported=origin,
-        environment=modelcard.environment(folder) if found.position else {},
+        environment=model_card.environment(folder) if found.position else {},
     )
 
 

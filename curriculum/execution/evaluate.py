@@ -8,11 +8,12 @@ from pathlib import Path
 
 from curriculum.analysis.compare import Comparison, Point
 from curriculum.artifacts import jobs
-from curriculum.attempts import Run, carry_out, fresh_attempt, job_machine
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
+from curriculum.execution.attempts import fresh_attempt, run_job
+from curriculum.execution.request import RunRequest, job_machine
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers.supervisor import StopRequested
 from curriculum.runs import folders
@@ -33,7 +34,7 @@ class Gap:
         return f"{', '.join(self.sources)} at {self.point}"
 
 
-def gaps(request: Run, comparison: Comparison) -> list[Gap]:
+def gaps(request: RunRequest, comparison: Comparison) -> list[Gap]:
     """What is not measured at the trunk's end and at the variants' ends, each point once."""
     found: dict[Point, Gap] = {}
     for row in comparison.rows:
@@ -54,14 +55,16 @@ def gaps(request: Run, comparison: Comparison) -> list[Gap]:
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class FillResult:
     """How the filling ended; `left` says, a line each, what stays unmeasured and why."""
 
     stopped: bool
     left: tuple[str, ...]
 
 
-def fill(request: Run, comparison: Comparison, texts: Sequence[PreparedText], stop: StopRequested) -> Filled:
+def fill(
+    request: RunRequest, comparison: Comparison, texts: Sequence[PreparedText], stop: StopRequested
+) -> FillResult:
     """Measure every gap that a kept checkpoint and prepared text allow, a process for each checkpoint.
 
     Safe to stop and to start again: each set is written as soon as it is measured.
@@ -93,13 +96,13 @@ def fill(request: Run, comparison: Comparison, texts: Sequence[PreparedText], st
             machine=job_machine(machine, subprocess_launcher.default_threads(machine.model_dump(), 1)),
         )
         try:
-            done = carry_out(request, job, f"the held-out loss of {gap}", None, stop)
+            done = run_job(request, job, f"the held-out loss of {gap}", None, stop)
         except RunFailed as error:
             left.append(f"{gap}: {error.what}")
             continue
         if not done:
-            return Filled(True, tuple(left))
-    return Filled(False, tuple(left))
+            return FillResult(True, tuple(left))
+    return FillResult(False, tuple(left))
 
 
 def _no_checkpoint(project: Project, compiled: Compiled, gap: Gap) -> str:

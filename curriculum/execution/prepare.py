@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from curriculum.artifacts import jobs
-from curriculum.attempts import Run, carry_out, fresh_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean
+from curriculum.execution.attempts import fresh_attempt, run_job
+from curriculum.execution.request import RunRequest
 from curriculum.launchers.supervisor import StopRequested
 
 
 def prepare(
-    request: Run,
+    request: RunRequest,
     stop: StopRequested,
     only: str | None = None,
     *,
@@ -77,11 +78,16 @@ def prepare(
 
 
 def _carry_out(
-    request: Run, job: jobs.Job, what: str, progress: Path | None, stop: StopRequested, processes: int = 1
+    request: RunRequest,
+    job: jobs.Job,
+    what: str,
+    progress: Path | None,
+    stop: StopRequested,
+    processes: int = 1,
 ) -> bool:
     """`carry_out`; a refusal shows the line of sources.yaml that it speaks of."""
     try:
-        return carry_out(request, job, what, progress, stop, processes)
+        return run_job(request, job, what, progress, stop, processes)
     except RunFailed as error:
         place = prepared_text.sources_place(request.project, error.entry)
         if place is None:

@@ -10,7 +10,7 @@ from curriculum.artifacts import timing
 from curriculum.artifacts.environment import ENVIRONMENT, describe_changes
 
 
-class Teller:
+class AttemptNotices:
     """Looks into the folder of each attempt for what its trainer has found out; `say` gets a line of each, once."""
 
     def __init__(self, stage: str, folder: Path, grace: float | None, say: Callable[[str], None]) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
-from curriculum.attempts import Run, job_machine
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage, kept_positions
+from curriculum.execution.request import RunRequest, job_machine
 from curriculum.runs.folders import PLAN, checkpoint_at, stage_folder
 
 
-def ready(request: Run, compiled: Compiled, stage: CompiledStage) -> Path | None:
+def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path | None:
     """Write the stage's plan, keep the checkpoint it leaves its parent at; where that checkpoint lies or will lie.
 
     None for a root that begins with drawn weights.
@@ -38,7 +38,7 @@ def ready(request: Run, compiled: Compiled, stage: CompiledStage) -> Path | None
 
 
 def train_job(
-    request: Run,
+    request: RunRequest,
     compiled: Compiled,
     stage: CompiledStage,
     texts: prepared_text.PreparedText,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.artifacts import jobs
-from curriculum.attempts import job_machine
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
+from curriculum.execution.request import job_machine
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers.supervisor import Launch, StopRequested, supervise
 

@@ -14,19 +14,20 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import jobs
-from curriculum.attempts import Run, fresh_attempt, next_attempt
-from curriculum.batch import ALLOCATION
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.errors import Busy, PlanError
+from curriculum.execution.attempts import fresh_attempt, next_attempt
+from curriculum.execution.request import RunRequest
+from curriculum.execution.slurm.batch import ALLOCATION
+from curriculum.execution.train_job import ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
 from curriculum.runs.folders import LOCK, PLAN, is_finished, stage_folder
-from curriculum.stagejobs import ready, train_job
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
+class SubmittedStage:
     """A stage of the lineage and the Slurm job that trains it; `fresh` when it was submitted just now."""
 
     stage: str
@@ -35,7 +36,7 @@ class Handed:
     fresh: bool
 
 
-def refuse_changed(request: Run, compiled: Compiled) -> None:
+def refuse_changed(request: RunRequest, compiled: Compiled) -> None:
     """Busy when a stage's job still waits or runs with a plan that the files no longer say."""
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
@@ -51,9 +52,11 @@ def refuse_changed(request: Run, compiled: Compiled) -> None:
             )
 
 
-def submit(request: Run, compiled: Compiled, texts: prepared_text.PreparedText) -> tuple[Handed, ...]:
+def submit(
+    request: RunRequest, compiled: Compiled, texts: prepared_text.PreparedText
+) -> tuple[SubmittedStage, ...]:
     """Submit a job for every stage that needs one; all jobs of the lineage that wait or run, root first."""
-    handed: list[Handed] = []
+    handed: list[SubmittedStage] = []
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
         if is_finished(folder, stage):
@@ -62,22 +65,22 @@ def submit(request: Run, compiled: Compiled, texts: prepared_text.PreparedText) 
             continue
         fs.make_directory(folder)
         with fs.Lock(folder / "submit.lock", f"handing {stage.name} to Slurm"):
-            handed.append(_hand(request, compiled, stage, texts, folder, handed))
+            handed.append(_submit_stage(request, compiled, stage, texts, folder, handed))
     return tuple(handed)
 
 
-def _hand(
-    request: Run,
+def _submit_stage(
+    request: RunRequest,
     compiled: Compiled,
     stage: CompiledStage,
     texts: prepared_text.PreparedText,
     folder: Path,
-    before: list[Handed],
-) -> Handed:
+    before: list[SubmittedStage],
+) -> SubmittedStage:
     found = slurm_record.status_of(folder)
     if found is not None and found.live:
         _refuse_too_short(folder, stage, found)
-        return Handed(stage.name, found.submitted.job, found.words, fresh=False)
+        return SubmittedStage(stage.name, found.submitted.job, found.words, fresh=False)
     holder = fs.holder_of(folder / LOCK)
     if holder is not None:
         who = f"pid {holder.get('pid')} on {holder.get('host')}"
@@ -106,14 +109,14 @@ def _hand(
     )
     slurm_record.write(folder, submitted)
     waits = f", after job {after[0]}" if after else ""
-    return Handed(stage.name, number, f"Slurm job {number}{waits}", fresh=True)
+    return SubmittedStage(stage.name, number, f"Slurm job {number}{waits}", fresh=True)
 
 
-def _batch(request: Run, stage: CompiledStage, place: Path, after: tuple[str, ...]) -> slurm.BatchJob:
+def _batch(request: RunRequest, stage: CompiledStage, place: Path, after: tuple[str, ...]) -> slurm.BatchJob:
     entry = request.machine_entry
     return slurm.BatchJob(
         name=f"curriculum:{stage.name}",
-        command=(sys.executable, "-m", "curriculum.batch", str(place)),
+        command=(sys.executable, "-m", "curriculum.execution.slurm.batch", str(place)),
         log=place / "%j.log",
         nodes=entry.nodes,
         processes=request.processes or entry.processes,
@@ -123,7 +126,7 @@ def _batch(request: Run, stage: CompiledStage, place: Path, after: tuple[str, ..
     )
 
 
-def _allocation(request: Run) -> dict[str, object]:
+def _allocation(request: RunRequest) -> dict[str, object]:
     """What the batch job must know that is no part of the job: how the ranks are spread."""
     entry = request.machine_entry
     return {
@@ -144,7 +147,7 @@ def _refuse_too_short(folder: Path, stage: CompiledStage, found: slurm_record.Su
         )
 
 
-def placed(error: PlanError, request: Run) -> PlanError:
+def placed(error: PlanError, request: RunRequest) -> PlanError:
     """Slurm's refusal with the line of machines.yaml that it is about."""
     document = request.project.machines_document
     keys = [key for key in ("partition", "account", "qos", "time") if key in error.what.lower()]
@@ -155,7 +158,7 @@ def placed(error: PlanError, request: Run) -> PlanError:
     return PlanError(error.what, place=place, hint=error.hint)
 
 
-def outline(request: Run, compiled: Compiled) -> Iterator[str]:
+def outline(request: RunRequest, compiled: Compiled) -> Iterator[str]:
     """What `submit` would write and say, stage by stage, without doing it."""
     before: str | None = None
     for stage in compiled.stages:

@@ -1,0 +1,1 @@
+"""Jobs submitted to Slurm: training, benchmarks, preparation."""
