@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from curriculum.notebook import ProjectTables
+    from curriculum.api import ProjectTables
 
 __all__ = ["open"]
 
 
 def open(folder: str | Path = ".") -> ProjectTables:
-    """The project in `folder`, or around it, as tables for a notebook: see `curriculum.notebook`."""
-    from curriculum.notebook import ProjectTables
+    """The project in `folder`, or around it, as tables for a notebook: see `curriculum.api`."""
+    from curriculum.api import ProjectTables
 
     return ProjectTables(folder)

@@ -18,14 +18,14 @@ import pytest
 from terminal import on_a_terminal
 from typer.testing import CliRunner
 
-from curriculum import notebook
+from curriculum import api
 from curriculum.cli import PANELS, VERBS, app, word
 from curriculum.compiler.compile import compile_curriculum, spans
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.picture import Band, held_out
 from curriculum.plan.diff.compare import END, TOKENS, compare
 from curriculum.plan.diff.timeline import Span
+from curriculum.report.svg.held_out import Band, held_out
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -181,7 +181,7 @@ def test_where_a_project_has_one_size_no_command_names_it(tmp_path: Path) -> Non
     assert alone.default_size == "full"
     assert alone.options("full") == ""
     assert json.loads(ask("plan", "v1.1", "--json", cwd=project.root))["size"] == "full"
-    rows = notebook.ProjectTables(project.root).plan("v1.1").stages
+    rows = api.ProjectTables(project.root).plan("v1.1").stages
     assert [row["ends_at"] for row in rows][-1] == 2_000_000_909_312
 
 

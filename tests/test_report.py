@@ -17,7 +17,7 @@ from pretend_runs import pretend
 
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.report import render
+from curriculum.report.html.write import render
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver

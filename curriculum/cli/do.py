@@ -103,7 +103,7 @@ def plan(
         tree = summarise_tree([compiled for compiled, _ in both], machine, project.machine(machine))
     if svg is not None:
         from curriculum import fs
-        from curriculum.planpicture import plan_picture
+        from curriculum.report.svg.plan import plan_picture
 
         title = f"{', '.join(tree['curricula'])}, size {size}"
         drawing = plan_picture(title, tree["curricula"], tree["tree"])
@@ -214,10 +214,11 @@ def run(
 
     A run that was stopped goes on from its last checkpoint; what is done is left as it is.
     """
-    from curriculum import fs, live, picture
+    from curriculum import fs, live
     from curriculum.compiler import prepared_text
     from curriculum.execution import run as execution_run
     from curriculum.execution.request import RunRequest
+    from curriculum.report.svg import held_out as svg_held_out
     from curriculum.runs import held_out
     from curriculum.view.runs import result_view
 
@@ -261,9 +262,10 @@ def run(
     last = outcome.compiled.stages[-1]
     folder = project.stage_folder(size, last.setting.curriculum, last.setting.stage)
     bands = [
-        picture.Band(stage.setting.stage, stage.plan.start, stage.stop) for stage in outcome.compiled.stages
+        svg_held_out.Band(stage.setting.stage, stage.plan.start, stage.stop)
+        for stage in outcome.compiled.stages
     ]
-    drawing = picture.held_out(f"{name}, size {size}", bands, held_out.curves(project, outcome.compiled))
+    drawing = svg_held_out.held_out(f"{name}, size {size}", bands, held_out.curves(project, outcome.compiled))
     fs.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
     shown = os.path.relpath(folder)
     console.print(f"\nthe run: {shown}")

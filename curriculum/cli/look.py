@@ -93,13 +93,14 @@ def compare(
 
     From their shared trunk on, with the noise of each difference.
     """
-    from curriculum import fs, live, overlay
+    from curriculum import fs, live
     from curriculum.analysis import benchmarks, claims
     from curriculum.analysis.compare import compare as put_side_by_side
     from curriculum.analysis.compare import to_json
     from curriculum.execution import evaluate
     from curriculum.execution.request import RunRequest
     from curriculum.launchers import supervisor
+    from curriculum.report.svg import variants
     from curriculum.view.benchmarks import tasks_view
     from curriculum.view.compare import compare_view, rows_apart
 
@@ -135,7 +136,7 @@ def compare(
     path = svg or project.file_about(size, "compare", names, ".svg")
     fs.make_directory(path.parent)
     title = f"{', '.join(names)}: size {size}"
-    fs.write_bytes(path, overlay.overlay(comparison, title).encode(), replace=True)
+    fs.write_bytes(path, variants.overlay(comparison, title).encode(), replace=True)
     if as_json:
         print_json(
             {
@@ -170,13 +171,13 @@ def report(
 
     The plan as a picture, the losses, the mixture as trained, the lineage.
     """
-    from curriculum import report as reports
+    from curriculum.report.html import write
     from curriculum.units import show_bytes
 
     project = open_project()
-    html = reports.render(project, names, size)
-    path = to or reports.default_path(project, names, size)
-    reports.write(path, html, make_folder=to is None)
+    html = write.render(project, names, size)
+    path = to or write.default_path(project, names, size)
+    write.write(path, html, make_folder=to is None)
     print(
         f"the report: {os.path.relpath(path)}  ({show_bytes(len(html.encode()))}, for any browser, no network)"
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curriculum.axes import Scale, apart, rows, step_of, ticks
+from curriculum.report.svg.scale import Scale, apart, rows, step_of, ticks
 
 FINITE = st.floats(-1e15, 1e15, allow_nan=False)
 

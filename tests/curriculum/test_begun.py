@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import write_small_project
 
-from curriculum import notebook
+from curriculum import api
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import compile_stages
 from curriculum.compiler.lineage import parse_address, stages_to
@@ -283,7 +283,7 @@ def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files
     ]
     assert trained[0]["readings_done"] > 0
     assert trained[0] == trained[1]
-    tables = notebook.ProjectTables(project)
+    tables = api.ProjectTables(project)
     with pytest.warns(UserWarning, match="Shown is what was trained"):
         rows = tables.plan("variant").batch(30)
     assert [row["window"] for row in rows] == [slot["window"] for slot in json.loads(batch)["slots"]]

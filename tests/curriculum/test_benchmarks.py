@@ -20,7 +20,7 @@ from curriculum.artifacts import benchmarks as artifacts_benchmarks
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import DataError
-from curriculum.report import render
+from curriculum.report.html.write import render
 from curriculum.view.benchmarks import scores_view, tasks_view
 from curriculum.view.compare import compare_view
 

@@ -603,7 +603,7 @@ def test_the_picture_draws_a_panel_a_source_and_names_every_variant(
 
 
 def test_names_of_variants_end_up_below_each_other_in_the_picture() -> None:
-    from curriculum.overlay import LINE_HEIGHT, _end_labels
+    from curriculum.report.svg.variants import LINE_HEIGHT, _end_labels
 
     labels = [
         (y, 600.0, name, "#000") for y, name in ((100.0, "a"), (101.0, "b"), (102.0, "c"), (103.0, "d"))

@@ -14,10 +14,10 @@ import pytest
 import curriculum
 from curriculum import fs
 from curriculum.analysis import batch
+from curriculum.api import PlanTables, ProjectTables
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
-from curriculum.notebook import PlanTables, ProjectTables
 
 FLAT = (str, int, float, bool, type(None))
 

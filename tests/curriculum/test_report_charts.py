@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from conftest import write_small_project
 
-from curriculum.axes import text_width
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.report import charts, plans, svg
-from curriculum.report.charts import Line
-from curriculum.report.gather import Lineage, bands, batch_changes, gather, rate_points, share_knots
-from curriculum.report.sections import line_legend, line_styles
+from curriculum.report.html import loss_charts, plan_charts
+from curriculum.report.html.gather import Lineage, bands, batch_changes, gather, rate_points, share_knots
+from curriculum.report.html.loss_charts import Line
+from curriculum.report.html.sections import line_legend, line_styles
+from curriculum.report.svg import shapes
+from curriculum.report.svg.scale import text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -72,7 +73,7 @@ def test_the_ramp_s_corners_are_at_its_exact_positions(shipped: Project) -> None
     assert knots[end] == pytest.approx(
         {"slimpajama": 0.75, "starcoder-python-jupyter": 0.15, "proof-pile-2": 0.1}
     )
-    half = plans.share_at(share_knots(stage.plan, stage.stop), (begin + end) // 2)
+    half = plan_charts.share_at(share_knots(stage.plan, stage.stop), (begin + end) // 2)
     assert half["slimpajama"] == pytest.approx(0.875, abs=1e-6)
 
 
@@ -93,7 +94,7 @@ def test_the_rate_curve_is_the_plan_s_own_at_steps_and_has_its_corners(shipped: 
 def test_the_picture_places_stages_shares_and_batch_on_one_axis(shipped: Project) -> None:
     lineage = lineage_of(shipped, "v1.1-math-code", "full")
     sources = ["slimpajama", "starcoder-python-jupyter", "proof-pile-2"]
-    drawing = plans.curriculum(lineage, sources, plans.WIDE, "k")
+    drawing = plan_charts.curriculum(lineage, sources, plan_charts.WIDE, "k")
     edges = [
         (float(b.attrib["x"]), float(b.attrib["x"]) + float(b.attrib["width"]))
         for b in of_class(drawing, "rect", "band")
@@ -128,19 +129,19 @@ def test_the_picture_places_stages_shares_and_batch_on_one_axis(shipped: Project
 
 def test_a_ramp_too_short_to_be_seen_is_enlarged(shipped: Project) -> None:
     sources = ["slimpajama", "starcoder-python-jupyter", "proof-pile-2"]
-    found = plans.ramps(lineage_of(shipped, "v1.1-math-code", "full"), sources, "k")
+    found = plan_charts.ramps(lineage_of(shipped, "v1.1-math-code", "full"), sources, "k")
     assert len(found) == 1
     assert "6B tokens, 3,270 steps, 0.3 % of the axis" in found[0][0]
     assert "1,500,001,599,488 tokens" in found[0][1]
-    assert plans.ramps(lineage_of(shipped, "v1.1", "full"), sources, "k") == []
+    assert plan_charts.ramps(lineage_of(shipped, "v1.1", "full"), sources, "k") == []
 
 
 def test_many_sources_share_the_last_colour_and_still_fill_the_picture() -> None:
     names = [f"s{n}" for n in range(20)]
     knots = [(0, dict.fromkeys(names, 0.05)), (100, dict.fromkeys(names, 0.05))]
-    layers = plans.share_layers(knots, plans.styles(names))
-    assert list(layers) == list(range(svg.SOURCE_STYLES))
-    assert layers[svg.SOURCE_STYLES - 1][0][1:] == pytest.approx((0.35, 1.0))
+    layers = plan_charts.share_layers(knots, plan_charts.styles(names))
+    assert list(layers) == list(range(shapes.SOURCE_STYLES))
+    assert layers[shapes.SOURCE_STYLES - 1][0][1:] == pytest.approx((0.35, 1.0))
 
 
 def test_bands_and_batch_steps_of_several_lineages(shipped: Project) -> None:
@@ -188,12 +189,12 @@ def test_grey_is_for_what_all_share_alone_and_the_legend_says_what_some_do(shipp
     assert "v1.1" in alone
 
 
-@pytest.mark.parametrize("width", [plans.WIDE, plans.NARROW])
+@pytest.mark.parametrize("width", [plan_charts.WIDE, plan_charts.NARROW])
 def test_no_branch_of_the_tree_runs_through_words(shipped: Project, width: int) -> None:
     names = ["v1.1", "v1.1-math-code", "v1.1-math-code-control", "v1.1-chinese"]
     for named in (names[:3], names, names[::-1]):
         story = gather(shipped, named, "rehearsal")
-        drawing = plans.tree(story.lineages, dict(story.stages), line_styles(story), width, "k")
+        drawing = plan_charts.tree(story.lineages, dict(story.stages), line_styles(story), width, "k")
         texts = list(ElementTree.fromstring(drawing).iter(SVG + "text"))
         assert {f"{name}: planned" for name in named} <= {text.text for text in texts}
         for path in of_class(drawing, "path", "branch"):
@@ -213,12 +214,12 @@ LINE = tuple((n * 10, 8.0 - 0.05 * n) for n in range(1, 101))
 
 def test_the_picture_of_losses_leaves_out_the_fall_at_the_start_and_nothing_else() -> None:
     spike = (*LINE[:50], (505, 9.5), *LINE[50:])
-    shown = charts.domain([Line(name="a", style=0, points=LINE, raw=spike)], 1000)
+    shown = loss_charts.domain([Line(name="a", style=0, points=LINE, raw=spike)], 1000)
     assert shown.high > 9.5
     assert shown.low < 3.0
     assert shown.above is None
     fall = ((5, 11.0), *LINE)
-    shown = charts.domain([Line(name="a", style=0, points=LINE, raw=fall)], 1000)
+    shown = loss_charts.domain([Line(name="a", style=0, points=LINE, raw=fall)], 1000)
     assert shown.high < 8.5
     assert shown.above == (5, 11.0)
 
@@ -226,10 +227,10 @@ def test_the_picture_of_losses_leaves_out_the_fall_at_the_start_and_nothing_else
 def test_a_loss_that_rises_from_the_start_is_in_the_picture_with_all_its_markers() -> None:
     rising = ((0, 8.5), *((n * 100, 10.3 + n / 100) for n in range(1, 11)))
     line = Line(name="a", style=0, points=rising)
-    shown = charts.domain([line], 1000)
+    shown = loss_charts.domain([line], 1000)
     assert shown.low < 8.5
     assert shown.above is None
-    drawing = charts.held_out("code", [line], [("b", 0, 1000)], 1000, "k", 0)
+    drawing = loss_charts.held_out("code", [line], [("b", 0, 1000)], 1000, "k", 0)
     (panel,) = of_class(drawing, "rect", "band")
     top = float(panel.attrib["y"])
     bottom = top + float(panel.attrib["height"])
@@ -240,7 +241,7 @@ def test_a_loss_that_rises_from_the_start_is_in_the_picture_with_all_its_markers
 
 def test_a_loss_line_has_every_point_and_its_last_value_beside_it() -> None:
     line = Line(name="a/b", style=1, points=LINE, raw=LINE, ends=True)
-    drawing = charts.training_loss([line], [("b", 0, 1000)], [(500, 8, 32)], 1000, 880, "k")
+    drawing = loss_charts.training_loss([line], [("b", 0, 1000)], [(500, 8, 32)], 1000, 880, "k")
     for kind in ("raw", "line"):
         (drawn,) = of_class(drawing, "polyline", kind)
         assert len(points(drawn)) == len(LINE)
@@ -253,7 +254,7 @@ def test_a_loss_line_has_every_point_and_its_last_value_beside_it() -> None:
 def test_variants_go_on_from_their_trunk_in_the_held_out_panels(tmp_path: Path) -> None:
     from pretend_runs import pretend
 
-    from curriculum.report.sections import _held_out_lines
+    from curriculum.report.html.sections import _held_out_lines
 
     root = write_small_project(tmp_path / "project")
     pretend(root, "trunk")
@@ -277,8 +278,8 @@ def test_variants_go_on_from_their_trunk_in_the_held_out_panels(tmp_path: Path) 
 def test_one_line_alone_and_one_point_alone_are_drawn() -> None:
     line = Line(name="a", style=0, points=((10, 4.0),), raw=((10, 4.0),), ends=True)
     for drawing in (
-        charts.training_loss([line], [("b", 0, 10)], [], 10, 400, "k"),
-        charts.held_out("prose", [line], [("b", 0, 10)], 10, "k", 0),
+        loss_charts.training_loss([line], [("b", 0, 10)], [], 10, 400, "k"),
+        loss_charts.held_out("prose", [line], [("b", 0, 10)], 10, "k", 0),
     ):
         assert all(len(points(p)) == 2 for p in ElementTree.fromstring(drawing).iter(SVG + "polyline"))
         assert "nan" not in drawing

@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretend_runs import metrics_line, pretend
 
-from curriculum import fs, report
+from curriculum import fs
 from curriculum.artifacts import benchmarks, checkpoints
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, DataError, NotFound
 from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
-from curriculum.report.gather import gather
-from curriculum.report.svg import safe
+from curriculum.report.html import write
+from curriculum.report.html.gather import gather
+from curriculum.report.svg.shapes import safe
 from curriculum.runs import status
 from curriculum.units import show_exact
 
@@ -42,7 +43,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def page(root: Path, *names: str) -> str:
-    return report.render(Project(root), names or ("trunk", "variant"), "full")
+    return write.render(Project(root), names or ("trunk", "variant"), "full")
 
 
 def tree(html: str) -> ElementTree.Element:
@@ -407,7 +408,7 @@ def test_a_damaged_record_is_one_refusal_and_no_traceback(project: Path) -> None
 def test_a_report_says_a_size_is_not_the_real_thing(tmp_path: Path) -> None:
     root = write_small_project(tmp_path / "project")
     (root / "sizes.yaml").write_text("full: {}\nhalf: {tokens: 5e-1, batch: 8 -> 8 sequences}\n")
-    html = report.render(Project(root), ["trunk"], "half")
+    html = write.render(Project(root), ["trunk"], "half")
     assert "This is not the full-size curriculum. Size half scales every length by 0.5" in words(tree(html))
     assert "not the full-size" not in page(root, "trunk")
 
@@ -424,26 +425,26 @@ def test_an_unknown_curriculum_is_refused_by_name(project: Path) -> None:
 
 def test_a_report_replaces_a_report_and_nothing_else(project: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.html"
-    report.write(path, page(project, "trunk"), make_folder=False)
-    report.write(path, page(project, "variant"), make_folder=False)
+    write.write(path, page(project, "trunk"), make_folder=False)
+    write.write(path, page(project, "variant"), make_folder=False)
     assert b"variant" in path.read_bytes()
     mine = project / "stages" / "trunk.yaml"
     before = mine.read_bytes()
     with pytest.raises(ConfigError, match="is there and is no report"):
-        report.write(mine, page(project, "trunk"), make_folder=False)
+        write.write(mine, page(project, "trunk"), make_folder=False)
     assert mine.read_bytes() == before
     with pytest.raises(ConfigError, match="is a folder"):
-        report.write(tmp_path, "", make_folder=False)
+        write.write(tmp_path, "", make_folder=False)
     with pytest.raises(ConfigError, match="cannot be written"):
-        report.write(tmp_path / "no" / "such" / "folder.html", "", make_folder=False)
+        write.write(tmp_path / "no" / "such" / "folder.html", "", make_folder=False)
 
 
 def test_without_a_place_a_report_lies_beside_the_runs(project: Path) -> None:
     here = Project(project)
-    assert report.default_path(here, ["a", "b", "a"], "full") == project / "runs/full/report-a-b.html"
-    assert report.default_path(here, list("abcde"), "full").name == "report-a-b-c-d-e.html"
+    assert write.default_path(here, ["a", "b", "a"], "full") == project / "runs/full/report-a-b.html"
+    assert write.default_path(here, list("abcde"), "full").name == "report-a-b-c-d-e.html"
     many = [f"a-name-of-some-length-{number}" for number in range(20)]
-    assert report.default_path(here, many, "full").name == "report-a-name-of-some-length-0-and-19-more.html"
+    assert write.default_path(here, many, "full").name == "report-a-name-of-some-length-0-and-19-more.html"
 
 
 def test_a_stopped_skipped_or_infinite_step_is_counted(project: Path) -> None:

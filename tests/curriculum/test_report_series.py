@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pretend_runs import metrics_line
 
 from curriculum.errors import DataError
-from curriculum.report.series import Thinner, training
+from curriculum.report.html.series import Thinner, training
 
 LOSSES = st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=400)
 

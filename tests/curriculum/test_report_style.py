@@ -6,8 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from curriculum.report import style
-from curriculum.report.svg import LINE_STYLES, SOURCE_STYLES
+from curriculum.report.svg import style
+from curriculum.report.svg.shapes import LINE_STYLES, SOURCE_STYLES
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB
 EYES = {

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from curriculum import planpicture
 from curriculum.compiler import cost, summary
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.config.project import Project
+from curriculum.report.svg import plan
 from curriculum.view import plots
 from runner.model import ModelConfig, parameter_count
 
@@ -180,7 +180,7 @@ def test_a_plot_has_its_highest_point_at_the_top_and_zero_at_the_bottom() -> Non
 
 def test_the_picture_of_a_tree_is_well_formed_and_has_a_band_for_every_stage() -> None:
     whole = tree(*VARIANTS)
-    text = planpicture.plan_picture("a <title>", whole["curricula"], whole["tree"])
+    text = plan.plan_picture("a <title>", whole["curricula"], whole["tree"])
     root = ElementTree.fromstring(text)
     space = "{http://www.w3.org/2000/svg}"
     assert len(root.findall(f"{space}rect")) == 1 + len(whole["tree"])
@@ -189,5 +189,5 @@ def test_the_picture_of_a_tree_is_well_formed_and_has_a_band_for_every_stage() -
     assert len(root.findall(f"{space}polyline")) == 2  # all three have one rate and one batch
     edited = {name: {"curve": list(plan["curve"])} for name, plan in whole["curricula"].items()}
     edited["v1.1"]["curve"] = [{**row, "lr": row["lr"] / 2} for row in edited["v1.1"]["curve"]]
-    text = planpicture.plan_picture("two rates", edited, whole["tree"])
+    text = plan.plan_picture("two rates", edited, whole["tree"])
     assert len(ElementTree.fromstring(text).findall(f"{space}polyline")) == 3

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curriculum.report import charts, gather, plans, svg
-from curriculum.report import markup as m
-from curriculum.report.charts import Line
-from curriculum.report.gather import Stage, Story
-from curriculum.report.series import Point
+from curriculum.report.html import gather, loss_charts, markup, plan_charts
+from curriculum.report.html.gather import Stage, Story
+from curriculum.report.html.loss_charts import Line
+from curriculum.report.html.series import Point
+from curriculum.report.svg import shapes
 from curriculum.runs import status
 from curriculum.units import show_count, show_exact, show_seconds
 
 MOST_PANELS = 12
-WIDTHS = (plans.WIDE, plans.NARROW)
+WIDTHS = (plan_charts.WIDE, plan_charts.NARROW)
 STATES = {gather.REACHED: "at the branch point"}
 """States that are shown in other words than `status` has for them."""
 
@@ -21,7 +21,7 @@ STATES = {gather.REACHED: "at the branch point"}
 def line_styles(story: Story) -> dict[str, int]:
     """The line style of every stage: 0 for what all lineages share, else that of the lineage it belongs to."""
     owners = _owners(story)
-    return {name: 0 if at is None else 1 + at % (svg.LINE_STYLES - 1) for name, at in owners.items()}
+    return {name: 0 if at is None else 1 + at % (shapes.LINE_STYLES - 1) for name, at in owners.items()}
 
 
 def _owners(story: Story) -> dict[str, int | None]:
@@ -51,16 +51,19 @@ def head(story: Story) -> str:
     """What this is, its size said plainly, how far it is, the key figures."""
     names = [lineage.name for lineage in story.lineages]
     title = " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-    parts = [m.paragraph(f"Curriculum report, size {story.size}", "kind"), f"<h1>{svg.safe(title)}</h1>"]
+    parts = [
+        markup.paragraph(f"Curriculum report, size {story.size}", "kind"),
+        f"<h1>{shapes.safe(title)}</h1>",
+    ]
     for lineage in story.lineages:
         if lineage.about:
             prefix = f"{lineage.name}: " if len(names) > 1 else ""
-            parts.append(m.paragraph(prefix + lineage.about, "about"))
+            parts.append(markup.paragraph(prefix + lineage.about, "about"))
         path = (f"{stage.name} ({_state(story.stages[stage.name])})" for stage in lineage.stages)
-        parts.append(m.paragraph(" → ".join(path), "path"))
+        parts.append(markup.paragraph(" → ".join(path), "path"))
     if story.scale != 1:
         parts.append(
-            m.paragraph(
+            markup.paragraph(
                 f"This is not the full-size curriculum. Size {story.size} scales every length by {story.scale:g}: its "
                 f"model has {show_count(story.parameters)} parameters and reads {show_count(story.stop)} tokens. It "
                 "shows the recipe's shape, not its quality. All positions below are tokens of this size.",
@@ -70,13 +73,13 @@ def head(story: Story) -> str:
     parted = [stage.name for stage in story.stages.values() if stage.parted]
     if parted:
         parts.append(
-            m.paragraph(
+            markup.paragraph(
                 f"The files have changed since {', '.join(parted)} began. Plans below are of the files as they are "
                 "now, measured values of what ran; mixtures of the two are not compared.",
                 "note",
             )
         )
-    parts.append(m.figures(_figures(story)))
+    parts.append(markup.figures(_figures(story)))
     return "<header>" + "\n".join(parts) + "</header>"
 
 
@@ -126,7 +129,7 @@ def _figures(story: Story) -> list[tuple[str, str, str, str]]:
 
 def progress(story: Story) -> str:
     """How far each stage is."""
-    rows: list[list[m.Cell]] = []
+    rows: list[list[markup.Cell]] = []
     for stage in story.stages.values():
         rows.append(
             [
@@ -140,7 +143,7 @@ def progress(story: Story) -> str:
             ]
         )
     columns = ("stage", "state", "#starts at", "#ends at", "#trained to", "#steps", "#learning rate")
-    return m.table("How far each stage is; positions in tokens from the root", columns, rows)
+    return markup.table("How far each stage is; positions in tokens from the root", columns, rows)
 
 
 def _state(stage: Stage) -> str:
@@ -158,16 +161,17 @@ def curriculum(story: Story) -> str:
     strips = min(64, 192 // len(story.lineages))
     for at, lineage in enumerate(story.lineages):
         if len(story.lineages) > 1:
-            parts.append(f"<h3>{svg.safe(lineage.name)}</h3>")
+            parts.append(f"<h3>{shapes.safe(lineage.name)}</h3>")
         pictures = [
-            plans.curriculum(lineage, story.sources, width, f"plan-{at}-{width}", strips) for width in WIDTHS
+            plan_charts.curriculum(lineage, story.sources, width, f"plan-{at}-{width}", strips)
+            for width in WIDTHS
         ]
-        parts.append(m.figure(pictures, _ramp_words(lineage)))
-        for caption, picture in plans.ramps(lineage, story.sources, f"ramp-{at}"):
-            parts.append(m.figure([picture], caption))
-    parts.append(m.details("Stages as numbers", progress(story)))
+        parts.append(markup.figure(pictures, _ramp_words(lineage)))
+        for caption, picture in plan_charts.ramps(lineage, story.sources, f"ramp-{at}"):
+            parts.append(markup.figure([picture], caption))
+    parts.append(markup.details("Stages as numbers", progress(story)))
     lead = "Computed from the plan: which sources fill the steps, at what learning rate and in what batch."
-    return m.section("curriculum", "The curriculum", lead, parts)
+    return markup.section("curriculum", "The curriculum", lead, parts)
 
 
 def _ramp_words(lineage: gather.Lineage) -> str:
@@ -185,14 +189,16 @@ def _ramp_words(lineage: gather.Lineage) -> str:
 
 
 def source_legend(story: Story) -> str:
-    own = story.sources[: svg.SOURCE_STYLES - 1]
-    entries = [(m.area_swatch(at, at > 0), name) for at, name in enumerate(own)]
+    own = story.sources[: shapes.SOURCE_STYLES - 1]
+    entries = [(markup.area_swatch(at, at > 0), name) for at, name in enumerate(own)]
     others = len(story.sources) - len(own)
     if others == 1:
-        entries.append((m.area_swatch(svg.SOURCE_STYLES - 1, False), story.sources[-1]))
+        entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), story.sources[-1]))
     elif others:
-        entries.append((m.area_swatch(svg.SOURCE_STYLES - 1, False), f"{others} other sources together"))
-    return m.legend(entries)
+        entries.append(
+            (markup.area_swatch(shapes.SOURCE_STYLES - 1, False), f"{others} other sources together")
+        )
+    return markup.legend(entries)
 
 
 def line_legend(story: Story) -> str:
@@ -211,8 +217,8 @@ def line_legend(story: Story) -> str:
             if others:
                 words += f" ({story.stages[name].compiled.setting.stage}: also {', '.join(others)})"
         number = styles[stages[0]]
-        entries.append((m.line_swatch(number, svg.marker(15, 6, number, 3)), words))
-    return m.legend(entries)
+        entries.append((markup.line_swatch(number, shapes.marker(15, 6, number, 3)), words))
+    return markup.legend(entries)
 
 
 def training(story: Story) -> str | None:
@@ -229,7 +235,8 @@ def training(story: Story) -> str | None:
     bands = gather.bands(story.lineages)
     batches = sorted({change for lineage in story.lineages for change in gather.batch_changes(lineage)})
     pictures = [
-        charts.training_loss(lines, bands, batches, story.stop, width, f"loss-{width}") for width in WIDTHS
+        loss_charts.training_loss(lines, bands, batches, story.stop, width, f"loss-{width}")
+        for width in WIDTHS
     ]
     counted = sum(s.training.lines for s in story.stages.values())
     drawn = sum(len(line.raw) for line in lines)
@@ -242,23 +249,25 @@ def training(story: Story) -> str | None:
             f" Of {show_exact(counted)} measured values {show_exact(drawn)} are drawn: the lowest and the highest of "
             "each stretch of tokens."
         )
-    above = charts.domain(lines, story.stop).above
+    above = loss_charts.domain(lines, story.stop).above
     if above is not None:
         words += f" Above the picture, at {show_exact(above[0])} tokens, it reaches {above[1]:.2f}."
-    rows: list[Sequence[m.Cell]] = [
+    rows: list[Sequence[markup.Cell]] = [
         [line.name, show_exact(position), f"{loss:.4f}"]
         for line in lines
-        for position, loss in m.thinned(line.points, max(4, 48 // len(lines)))
+        for position, loss in markup.thinned(line.points, max(4, 48 // len(lines)))
     ]
     parts = [
         line_legend(story),
-        m.figure(pictures, words),
-        m.details(
+        markup.figure(pictures, words),
+        markup.details(
             "Training loss as numbers",
-            m.table("Smoothed training loss", ("stage", "#tokens", "#nats a token"), rows),
+            markup.table("Smoothed training loss", ("stage", "#tokens", "#nats a token"), rows),
         ),
     ]
-    return m.section("training", "Training loss", "Nats a token, over all the sources of each step.", parts)
+    return markup.section(
+        "training", "Training loss", "Nats a token, over all the sources of each step.", parts
+    )
 
 
 def _joined(story: Story, stage: Stage) -> tuple[Point, ...]:
@@ -273,7 +282,7 @@ def _joined(story: Story, stage: Stage) -> tuple[Point, ...]:
 def held_out(story: Story) -> str | None:
     """Held-out curves, a panel a source, variants laid over one another; None before any evaluation."""
     styles, bands = line_styles(story), gather.bands(story.lineages)
-    places = plans.styles(story.sources)
+    places = plan_charts.styles(story.sources)
     measured = {source for stage in story.stages.values() for source in stage.losses}
     every = [s for s in story.sources if s in measured] + sorted(measured - set(story.sources))
     sources = every[:MOST_PANELS]
@@ -282,24 +291,24 @@ def held_out(story: Story) -> str | None:
     panels = []
     for at, source in enumerate(sources):
         lines = _held_out_lines(story, styles, source)
-        style = places.get(source, svg.SOURCE_STYLES - 1)
+        style = places.get(source, shapes.SOURCE_STYLES - 1)
         panels.append(
-            f"<figure>{charts.held_out(source, lines, bands, story.stop, f'held-{at}', style)}</figure>"
+            f"<figure>{loss_charts.held_out(source, lines, bands, story.stop, f'held-{at}', style)}</figure>"
         )
     words = "A marker is an evaluation on the same held-out windows. Each panel has its own scale."
-    if any(charts.domain(_held_out_lines(story, styles, s), story.stop).above for s in sources):
+    if any(loss_charts.domain(_held_out_lines(story, styles, s), story.stop).above for s in sources):
         words += " The steep fall at the start rises out of the panels; the table below has it."
     if len(every) > MOST_PANELS:
         words += f" {len(every) - MOST_PANELS} sources more, those with the fewest tokens, are left out here."
     parts = [
         line_legend(story),
         f'<div class="panels">{"".join(panels)}</div>',
-        m.paragraph(words, "lead"),
+        markup.paragraph(words, "lead"),
         _edges(story, sources),
     ]
-    parts.append(m.details("Every evaluation as numbers", _evaluations(story, sources)))
+    parts.append(markup.details("Every evaluation as numbers", _evaluations(story, sources)))
     lead = "Loss in nats a token on text that is never trained on, one panel a source."
-    return m.section("held-out", "Held-out loss", lead, parts)
+    return markup.section("held-out", "Held-out loss", lead, parts)
 
 
 def _held_out_lines(story: Story, styles: dict[str, int], source: str) -> list[Line]:
@@ -322,7 +331,7 @@ def _held_out_lines(story: Story, styles: dict[str, int], source: str) -> list[L
 
 def _edges(story: Story, sources: list[str]) -> str:
     """Held-out loss where each stage ends."""
-    rows: list[list[m.Cell]] = []
+    rows: list[list[markup.Cell]] = []
     for stage in story.stages.values():
         edges = [("start of", stage.start)] if stage.compiled.parent is None else []
         for words, position in (*edges, ("end of", stage.stop)):
@@ -331,17 +340,19 @@ def _edges(story: Story, sources: list[str]) -> str:
                 values = [f"{at[s][position]:.3f}" if position in at[s] else "" for s in sources]
                 rows.append([f"{words} {stage.name}", show_exact(position), *values])
     columns = ("", "#tokens", *(f"#{source}" for source in sources))
-    return m.table("Held-out loss (nats a token) at the edges of the stages", columns, rows) if rows else ""
+    return (
+        markup.table("Held-out loss (nats a token) at the edges of the stages", columns, rows) if rows else ""
+    )
 
 
 def _evaluations(story: Story, sources: list[str]) -> str:
-    rows: list[list[m.Cell]] = []
+    rows: list[list[markup.Cell]] = []
     for stage in story.stages.values():
         at = {source: dict(stage.losses.get(source, ())) for source in sources}
-        every: list[list[m.Cell]] = [
+        every: list[list[markup.Cell]] = [
             [stage.name, show_exact(p), *(f"{at[s][p]:.4f}" if p in at[s] else "" for s in sources)]
             for p in sorted({p for line in at.values() for p in line})
         ]
-        rows += m.thinned(every, story.rows_of_a_stage(40))
+        rows += markup.thinned(every, story.rows_of_a_stage(40))
     columns = ("stage", "#tokens", *(f"#{source}" for source in sources))
-    return m.table("Held-out loss in nats a token", columns, rows)
+    return markup.table("Held-out loss in nats a token", columns, rows)

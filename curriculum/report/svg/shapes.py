@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from curriculum.axes import Scale, rows, text_width, ticks
+from curriculum.report.svg.scale import Scale, rows, text_width, ticks
 from curriculum.units import show_count
 
 # What HTML or XML cannot hold, what a terminal or an editor would not show, and half of a character.

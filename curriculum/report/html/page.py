@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import re
 
-from curriculum.report import MARK, records, sections
-from curriculum.report.gather import Story
-from curriculum.report.style import SHEET, TEXTURES
-from curriculum.report.svg import safe
+from curriculum.report.html import records, sections
+from curriculum.report.html.gather import Story
+from curriculum.report.svg.shapes import safe
+from curriculum.report.svg.style import SHEET, TEXTURES
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _HEADING = re.compile(r'<section id="([a-z-]+)"[^>]*><h2[^>]*>(.*?)</h2>')
@@ -52,3 +52,10 @@ def _version() -> str:
         return importlib.metadata.version("curriculum")
     except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
         return ""
+
+
+MARK = b'<meta name="generator" content="curriculum report"/>'
+
+
+MARK_WITHIN = 1024
+"""Bytes from a report's beginning in which its mark stands."""

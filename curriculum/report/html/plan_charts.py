@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from curriculum.axes import Scale, apart, text_width, ticks
 from curriculum.compiler.compile import CompiledStage
-from curriculum.report import gather, svg
-from curriculum.report.gather import Lineage, Stage
+from curriculum.report.html import gather
+from curriculum.report.html.gather import Lineage, Stage
+from curriculum.report.svg import shapes
+from curriculum.report.svg.scale import Scale, apart, text_width, ticks
 from curriculum.units import show_count, show_exact
 
 WIDE, NARROW = 880, 400
@@ -20,7 +21,7 @@ Edge = tuple[int, float, float]
 
 def styles(sources: Sequence[str]) -> dict[str, int]:
     """The style of each source; those that find no colour of their own share the last."""
-    return {source: min(at, svg.SOURCE_STYLES - 1) for at, source in enumerate(sources)}
+    return {source: min(at, shapes.SOURCE_STYLES - 1) for at, source in enumerate(sources)}
 
 
 def share_layers(knots: Sequence[Knot], style: dict[str, int]) -> dict[int, list[Edge]]:
@@ -46,10 +47,10 @@ def _areas(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale) -> 
         for run in _runs(edges):
             upper = [(x(position), y(above)) for position, _, above in run]
             lower = [(x(position), y(below)) for position, below, _ in reversed(run)]
-            parts.append(svg.polygon([*upper, *lower], f"area s{number}"))
-            if 0 < number < svg.SOURCE_STYLES - 1:
-                parts.append(svg.polygon([*upper, *lower], "texture", f' fill="url(#texture{number})"'))
-            parts.append(svg.polyline(upper, f"rim s{number}"))
+            parts.append(shapes.polygon([*upper, *lower], f"area s{number}"))
+            if 0 < number < shapes.SOURCE_STYLES - 1:
+                parts.append(shapes.polygon([*upper, *lower], "texture", f' fill="url(#texture{number})"'))
+            parts.append(shapes.polyline(upper, f"rim s{number}"))
     return parts
 
 
@@ -73,7 +74,7 @@ def _end_shares(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale
     wanted = [y((below + above) / 2) for _, (_, below, above) in ends]
     places = apart(wanted, 13, y(1) + 5, y(0) - 5)
     return [
-        svg.label(x.end + 8, place + 4, f"{(above - below) * 100:.3g} %", f"value s{number}")
+        shapes.label(x.end + 8, place + 4, f"{(above - below) * 100:.3g} %", f"value s{number}")
         for place, (number, (_, below, above)) in zip(places, ends, strict=True)
     ]
 
@@ -88,18 +89,20 @@ def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, s
     left, right = 46 if narrow else 64, 60
     x = Scale(0, lineage.stop, left, width - right)
     bands = gather.bands([lineage])
-    top = svg.band_room(bands, x) + 4
+    top = shapes.band_room(bands, x) + 4
     share_bottom = top + (140 if narrow else 168)
     rate_top, rate_bottom = share_bottom + 34, share_bottom + 34 + (72 if narrow else 84)
     batch_top, batch_bottom = rate_bottom + 34, rate_bottom + 34 + 54
-    parts, _ = svg.band_layer(bands, x, top, batch_bottom)
+    parts, _ = shapes.band_layer(bands, x, top, batch_bottom)
 
     share = Scale(0, 1, share_bottom, top)
     knots = _knots(lineage)
     parts += _areas(knots, style, x, share)
-    parts += [svg.rule(x(start), top - 3, x(start), share_bottom, "edge") for _, start, _ in bands if start]
+    parts += [
+        shapes.rule(x(start), top - 3, x(start), share_bottom, "edge") for _, start, _ in bands if start
+    ]
     for mark in (0, 0.5, 1):
-        parts.append(svg.label(left - 8, share(mark) + 4, f"{mark * 100:g} %", "tick", "end"))
+        parts.append(shapes.label(left - 8, share(mark) + 4, f"{mark * 100:g} %", "tick", "end"))
     parts += _end_shares(knots, style, x, share)
 
     rates = [
@@ -111,19 +114,19 @@ def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, s
     ]
     highest = max((value for _, value in rates), default=1.0) or 1.0
     rate = Scale(0, highest * 1.06, rate_bottom, rate_top)
-    parts.append(svg.label(left, rate_top - 8, "learning rate at the end of each step", "row"))
-    parts += svg.value_axis(rate, left, x.end, ticks(0, highest, 3))
-    parts.append(svg.polyline([(x(position), rate(value)) for position, value in rates], "line ink"))
+    parts.append(shapes.label(left, rate_top - 8, "learning rate at the end of each step", "row"))
+    parts += shapes.value_axis(rate, left, x.end, ticks(0, highest, 3))
+    parts.append(shapes.polyline([(x(position), rate(value)) for position, value in rates], "line ink"))
     if rates:
-        parts.append(svg.label(x.end + 8, rate(rates[-1][1]) + 4, f"{rates[-1][1]:.3g}", "value"))
+        parts.append(shapes.label(x.end + 8, rate(rates[-1][1]) + 4, f"{rates[-1][1]:.3g}", "value"))
 
     parts += _batch(lineage, x, batch_top, batch_bottom, narrow)
-    parts += svg.token_axis(x, batch_bottom, 4 if narrow else 8)
+    parts += shapes.token_axis(x, batch_bottom, 4 if narrow else 8)
     if not narrow:
         parts += _strips(lineage, knots, x, top, batch_bottom, strips)
     about = "; ".join(_sentence(stage) for stage in lineage.stages)
     title = f"{lineage.name}: shares of the sources, learning rate and batch along the tokens"
-    return svg.drawing(key, title, about, width, batch_bottom + 26, parts, "narrow" if narrow else "wide")
+    return shapes.drawing(key, title, about, width, batch_bottom + 26, parts, "narrow" if narrow else "wide")
 
 
 def _sentence(stage: CompiledStage) -> str:
@@ -147,14 +150,14 @@ def _batch(lineage: Lineage, x: Scale, top: float, bottom: float, narrow: bool) 
     tokens = [stage.plan.batch_tokens for stage in lineage.stages]
     y = Scale(0, max(tokens) * 1.12, bottom, top)
     title = "batch: tokens of each step"
-    parts = [svg.label(x.start, top - 8, title, "row")]
-    parts.append(svg.label(x.start - 8, y(0) + 4, "0", "tick", "end"))
+    parts = [shapes.label(x.start, top - 8, title, "row")]
+    parts.append(shapes.label(x.start - 8, y(0) + 4, "0", "tick", "end"))
     path: list[tuple[float, float]] = []
     for stage, size in zip(lineage.stages, tokens, strict=True):
         path += [(x(stage.plan.start), y(size)), (x(stage.stop), y(size))]
-    parts.append(svg.polygon([(x.start, y(0)), *path, (x(lineage.stop), y(0))], "batch"))
-    parts.append(svg.polyline(path, "line ink"))
-    room = svg.Room(x.start, x.end + 40)
+    parts.append(shapes.polygon([(x.start, y(0)), *path, (x(lineage.stop), y(0))], "batch"))
+    parts.append(shapes.polyline(path, "line ink"))
+    room = shapes.Room(x.start, x.end + 40)
     room.take(x.start, top - 19, x.start + text_width(title, 11), top - 5)
     for (left, one), (right, other) in pairwise(path):
         room.take(left - 1, min(one, other) - 1, right + 1, max(one, other) + 1)
@@ -197,7 +200,7 @@ def _strips(
             f"{stage.setting.stage}, step {show_exact(step)}, {show_exact(plan.position_after(step))} tokens\n{told}\n"
             f"learning rate {plan.lr(step):.4g}\nbatch {show_exact(plan.batch_sequences)} sequences"
         )
-        parts.append(svg.rect(x(left), top, x(right) - x(left), bottom - top, "hit", title))
+        parts.append(shapes.rect(x(left), top, x(right) - x(left), bottom - top, "hit", title))
     return parts
 
 
@@ -235,19 +238,19 @@ def ramps(lineage: Lineage, sources: Sequence[str], key: str) -> list[tuple[str,
             (high, share_at(knots, high)),
         ]
         parts = _areas(inside, style, x, y)
-        parts += [svg.label(38, y(mark) + 4, f"{mark * 100:g} %", "tick", "end") for mark in (0, 0.5, 1)]
+        parts += [shapes.label(38, y(mark) + 4, f"{mark * 100:g} %", "tick", "end") for mark in (0, 0.5, 1)]
         parts += _end_shares(inside, style, x, y)
         for edge in (plan.start, plan.start + length):
             if low <= edge <= high:
-                parts.append(svg.rule(x(edge), 8, x(edge), 120, "edge"))
-                parts.append(svg.label(x(edge), 133, f"{show_exact(edge)} tokens", "tick", "middle"))
-        parts.append(svg.rule(x.start, 116, x.end, 116, "axis"))
+                parts.append(shapes.rule(x(edge), 8, x(edge), 120, "edge"))
+                parts.append(shapes.label(x(edge), 133, f"{show_exact(edge)} tokens", "tick", "middle"))
+        parts.append(shapes.rule(x.start, 116, x.end, 116, "axis"))
         steps = -(-stage.ramp_sequences // plan.batch_sequences)
         caption = (
             f"The ramp at the start of {stage.name}, enlarged: {show_count(length)} tokens, "
             f"{show_exact(steps)} steps, {length / lineage.stop * 100:.2g} % of the axis above."
         )
-        drawn = svg.drawing(f"{key}-{at}", caption, _sentence(stage), NARROW, 140, parts, "lens")
+        drawn = shapes.drawing(f"{key}-{at}", caption, _sentence(stage), NARROW, 140, parts, "lens")
         found.append((caption, drawn))
     return found
 
@@ -257,9 +260,9 @@ def share_bar(planned: float, trained: float, style: int) -> str:
     x = Scale(0, 1, 0, 120)
     return (
         '<svg class="bar" viewBox="0 0 122 14" aria-hidden="true">'
-        + svg.rect(0, 4, 120, 6, "track")
-        + svg.rect(0, 4, x(trained), 6, f"area solid s{style}")
-        + svg.rect(x(planned) - 0.5, 1, 2, 12, "planned")
+        + shapes.rect(0, 4, 120, 6, "track")
+        + shapes.rect(0, 4, x(trained), 6, f"area solid s{style}")
+        + shapes.rect(x(planned) - 0.5, 1, 2, 12, "planned")
         + "</svg>"
     )
 
@@ -281,7 +284,7 @@ def tree(
     y = {name: 30 + tall * at for name, at in lane.items()}
     parts: list[str] = []
     dots: list[str] = []
-    room = svg.Room(x.start, x.end)
+    room = shapes.Room(x.start, x.end)
     branched = {}
     for name, record in stages.items():
         parent = record.compiled.parent
@@ -291,14 +294,14 @@ def tree(
     for name, record in stages.items():
         kind = f"v{line_style[name]}"
         if name in branched:
-            here, left, right = y[name], svg.number(x(record.start)), svg.number(x(record.start) + 10)
+            here, left, right = y[name], shapes.number(x(record.start)), shapes.number(x(record.start) + 10)
             bend = f"M{left} {branched[name]} C {left} {here - 8}, {left} {here}, {right} {here}"
             parts.append(f'<path d="{bend}" class="branch {kind}"/>')
         begin = x(record.start) + (10 if name in branched else 0)
         reached = x(max(record.start, min(record.position, record.stop)))
-        parts.append(svg.rule(begin, y[name], x(record.stop), y[name], f"planned {kind}"))
+        parts.append(shapes.rule(begin, y[name], x(record.stop), y[name], f"planned {kind}"))
         if reached > begin:
-            parts.append(svg.rule(begin, y[name], reached, y[name], f"trained {kind}"))
+            parts.append(shapes.rule(begin, y[name], reached, y[name], f"trained {kind}"))
         words = record.compiled.setting.stage
         if text_width(words, 11) < x(record.stop) - begin - 4:
             parts += room.put([((begin + x(record.stop)) / 2, y[name] - 9, "middle")], words, "tick")
@@ -307,7 +310,7 @@ def tree(
             told = f"{name}: checkpoint at {show_exact(checkpoint.position)} tokens" + (
                 f", kept for {by}" if by else ""
             )
-            dots.append(svg.marker(x(checkpoint.position), y[name], line_style[name], 4.2, told))
+            dots.append(shapes.marker(x(checkpoint.position), y[name], line_style[name], 4.2, told))
     bends = sorted({stages[name].start for name in branched}, reverse=True)
     for lineage in lineages:
         last = stages[lineage.stages[-1].name]
@@ -325,5 +328,5 @@ def tree(
         f"{lineage.name}: {' → '.join(stage.name for stage in lineage.stages)}" for lineage in lineages
     )
     parts += dots
-    parts += svg.token_axis(x, bottom, 4 if narrow else 8)
-    return svg.drawing(key, "Lineage", about, width, bottom + 26, parts, "narrow" if narrow else "wide")
+    parts += shapes.token_axis(x, bottom, 4 if narrow else 8)
+    return shapes.drawing(key, "Lineage", about, width, bottom + 26, parts, "narrow" if narrow else "wide")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from curriculum.analysis.compare import Comparison, Point, point_at
-from curriculum.picture import BANDS, COLOURS
+from curriculum.report.svg.held_out import BANDS, COLOURS
 from curriculum.units import show_count
 
 WIDTH, PANEL = 900, 236

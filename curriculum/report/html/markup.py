@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from curriculum.report.svg import safe
+from curriculum.report.svg.shapes import safe
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from curriculum.axes import Scale, ticks
+from curriculum.report.svg.scale import Scale, ticks
 from curriculum.units import show_count
 
 WIDTH, HEIGHT = 860, 420

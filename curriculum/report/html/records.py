@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from curriculum.artifacts.environment import describe_changes
-from curriculum.report import gather, plans, svg
-from curriculum.report import markup as m
-from curriculum.report.gather import Stage, Story
-from curriculum.report.sections import WIDTHS, line_legend, line_styles
+from curriculum.report.html import gather, markup, plan_charts
+from curriculum.report.html.gather import Stage, Story
+from curriculum.report.html.sections import WIDTHS, line_legend, line_styles
+from curriculum.report.svg import shapes
 from curriculum.units import show_count, show_exact, show_seconds
 
 KINDS = {"train": "training", "evaluate": "held-out loss", "harness": "tasks", gather.UNTOLD: ""}
@@ -36,9 +36,9 @@ MOST_SOURCES = 40
 
 def mixture(story: Story) -> str:
     """Planned against trained mixture of each stage, tokens and passes; and what the sources are."""
-    style = plans.styles(story.sources)
+    style = plan_charts.styles(story.sources)
     most = story.rows_of_a_stage(MOST_SOURCES)
-    rows: list[list[m.Cell]] = []
+    rows: list[list[markup.Cell]] = []
     for stage in story.stages.values():
         rows += _mixture_rows(stage, gather.realised(story, stage), style, story.measured, most)
     measured = ("#trained, tokens", "share trained", "#off by") if story.measured else ("#planned share",)
@@ -52,11 +52,11 @@ def mixture(story: Story) -> str:
             text.dataset if text.stand_in else "itself",
             show_exact(text.windows) if text.windows else "unknown",
             text.origin,
-            m.code(text.digest[:12]) if text.digest else "not prepared",
+            markup.code(text.digest[:12]) if text.digest else "not prepared",
         ]
         for text in story.texts[:MOST_SOURCES]
     ]
-    sources = m.table(
+    sources = markup.table(
         "What stands for each source at this size"
         + (
             f"; {len(story.texts) - MOST_SOURCES} more are left out here"
@@ -70,7 +70,9 @@ def mixture(story: Story) -> str:
     if story.measured:
         lead += "The bar is the share as trained, its tick the planned one; off by is in sequences. "
     lead += "Passes count over the whole lineage."
-    return m.section("mixture", "Mixture in numbers", lead, [m.table(caption, columns, rows), sources])
+    return markup.section(
+        "mixture", "Mixture in numbers", lead, [markup.table(caption, columns, rows), sources]
+    )
 
 
 def _mixture_rows(
@@ -79,7 +81,7 @@ def _mixture_rows(
     style: Mapping[str, int],
     measured: bool,
     most_sources: int,
-) -> list[list[m.Cell]]:
+) -> list[list[markup.Cell]]:
     """A stage's heading and its sources; with `measured` also what was trained, beside what was planned."""
     length = stage.compiled.plan.sequence_length
     entries: Mapping[str, Mapping[str, Any]] = stage.plan["sources"]
@@ -90,7 +92,7 @@ def _mixture_rows(
         words += "; no checkpoint yet"
     elif found is not None and found[0] < stage.stop:
         words += f"; both counts up to {show_exact(found[0])} tokens, where its last record stands"
-    rows: list[list[m.Cell]] = [[words]]
+    rows: list[list[markup.Cell]] = [[words]]
     counted = {entry.source: entry for entry in found[1]} if found else {}
     planned_all = sum(entry.planned for entry in counted.values()) or 1
     trained_all = sum(entry.trained for entry in counted.values()) or 1
@@ -99,15 +101,15 @@ def _mixture_rows(
         entry = entries.get(name, {})
         asked = f"{entry['asked'] * 100:.4g} %" if entry else ""
         tokens = entry.get("tokens", 0)
-        middle: list[m.Cell] = ["", "", ""] if measured else [f"{entry.get('got', 0) * 100:.4g} %"]
+        middle: list[markup.Cell] = ["", "", ""] if measured else [f"{entry.get('got', 0) * 100:.4g} %"]
         if real := counted.get(name):
             tokens = real.planned * length
             planned, trained = real.planned / planned_all, real.trained / trained_all
-            bar = plans.share_bar(planned, trained, style.get(name, svg.SOURCE_STYLES - 1))
+            bar = plan_charts.share_bar(planned, trained, style.get(name, shapes.SOURCE_STYLES - 1))
             off = real.trained - real.planned
             middle = [
                 show_exact(real.trained * length),
-                m.Raw(f"{bar} {trained * 100:.4g} %"),
+                markup.Raw(f"{bar} {trained * 100:.4g} %"),
                 "exact" if off == 0 else f"{off:+,}",
             ]
         passes = most = ""
@@ -123,10 +125,10 @@ def _mixture_rows(
 
 def tasks(story: Story) -> str | None:
     """What lm-evaluation-harness measured; None where nothing was."""
-    rows: list[list[m.Cell]] = []
+    rows: list[list[markup.Cell]] = []
     versions: set[str] = set()
     for stage in story.stages.values():
-        every: list[list[m.Cell]] = []
+        every: list[list[markup.Cell]] = []
         for position, scores in stage.scores.items():
             for score in scores.values():
                 versions.add(score.harness)
@@ -146,46 +148,46 @@ def tasks(story: Story) -> str | None:
                         error,
                     ]
                 )
-        rows += m.thinned(every, story.rows_of_a_stage(80))
+        rows += markup.thinned(every, story.rows_of_a_stage(80))
     if not rows:
         return None
     columns = ("stage", "#tokens", "task", "metric", "#shots", "#documents", "#score", "#standard error")
     lead = f"Measured on exported checkpoints by lm-eval {', '.join(sorted(versions))}, on its own scales."
-    return m.section("tasks", "Tasks", lead, [m.table("Scores of tasks", columns, rows)])
+    return markup.section("tasks", "Tasks", lead, [markup.table("Scores of tasks", columns, rows)])
 
 
 def lineage(story: Story) -> str:
     """The tree of the named curricula and the checkpoints that are kept."""
     styles = line_styles(story)
     stages = dict(story.stages)
-    pictures = [plans.tree(story.lineages, stages, styles, width, f"tree-{width}") for width in WIDTHS]
-    rows: list[list[m.Cell]] = []
+    pictures = [plan_charts.tree(story.lineages, stages, styles, width, f"tree-{width}") for width in WIDTHS]
+    rows: list[list[markup.Cell]] = []
     for stage in story.stages.values():
-        kept: list[list[m.Cell]] = [
+        kept: list[list[markup.Cell]] = [
             [
                 stage.name,
                 show_exact(c.position),
                 str(c.generation),
-                m.code(c.name),
+                markup.code(c.name),
                 ", ".join(stage.pinned.get(c.position, ())),
             ]
             for c in stage.checkpoints
         ]
-        rows += m.thinned(kept, story.rows_of_a_stage(40))
+        rows += markup.thinned(kept, story.rows_of_a_stage(40))
     words = "A solid line is trained, a dotted one planned; a dot is a checkpoint that is kept."
     if story.shared:
         words += f" Trained once and shared by all: {', '.join(story.shared)}."
-    parts = [line_legend(story), m.figure(pictures, words)]
+    parts = [line_legend(story), markup.figure(pictures, words)]
     if rows:
         columns = ("stage", "#tokens", "#generation", "checkpoint", "kept for")
-        parts.append(m.details("Checkpoints kept", m.table("Checkpoints kept", columns, rows)))
-    return m.section("lineage", "Lineage", "", parts)
+        parts.append(markup.details("Checkpoints kept", markup.table("Checkpoints kept", columns, rows)))
+    return markup.section("lineage", "Lineage", "", parts)
 
 
 def environment(story: Story) -> str:
     """Every attempt with where it ran and how it ended; throughput, skipped steps, fingerprints."""
     letters: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    attempts: list[list[m.Cell]] = []
+    attempts: list[list[markup.Cell]] = []
     for stage in story.stages.values():
         for attempt in stage.attempts[-story.rows_of_a_stage(40) :]:
             where = "unknown" if attempt.kind in (gather.TRAINING, gather.UNTOLD) else ""
@@ -197,7 +199,7 @@ def environment(story: Story) -> str:
                 at += ", went on"
             kind = KINDS.get(attempt.kind, attempt.kind)
             attempts.append([stage.name, attempt.number, kind, attempt.outcome, at, where])
-    speed: list[list[m.Cell]] = []
+    speed: list[list[markup.Cell]] = []
     for stage in story.stages.values():
         t = stage.training
         if t.rate is None or t.lowest_rate is None:
@@ -225,13 +227,13 @@ def environment(story: Story) -> str:
             "Throughput in tokens/s (slowest 5 %: a twentieth of the steps is slower); "
             "a skipped step is one whose gradient was not finite"
         )
-        parts.append(m.table(caption, columns, speed))
+        parts.append(markup.table(caption, columns, speed))
     if attempts:
         heads = ("stage", "attempt", "job", "outcome", "#reached, tokens", "environment")
-        parts.append(m.table("Attempts: each launch of a stage's job", heads, attempts))
+        parts.append(markup.table("Attempts: each launch of a stage's job", heads, attempts))
     if letters:
         parts.append(_environments(list(letters.values())))
-    prints: list[list[m.Cell]] = []
+    prints: list[list[markup.Cell]] = []
     for stage in story.stages.values():
         mine = stage.compiled.plan.fingerprint
         ran = (
@@ -239,13 +241,13 @@ def environment(story: Story) -> str:
             if stage.ran_fingerprint is None
             else "the same"
             if not stage.parted
-            else m.code(stage.ran_fingerprint)
+            else markup.code(stage.ran_fingerprint)
         )
-        prints.append([stage.name, m.code(mine), ran])
+        prints.append([stage.name, markup.code(mine), ran])
     caption = "Fingerprints of the plans: everything that decides what is trained"
-    parts.append(m.table(caption, ("stage", "~of the files", "~of what ran"), prints))
+    parts.append(markup.table(caption, ("stage", "~of the files", "~of what ran"), prints))
     heading = "How it ran" if speed or attempts else "Fingerprints"
-    return m.section("environment", heading, "", parts)
+    return markup.section("environment", heading, "", parts)
 
 
 def _letter(number: int) -> str:
@@ -257,7 +259,7 @@ def _environments(found: list[tuple[str, Mapping[str, Any]]]) -> str:
     keys = sorted({str(key) for _, environment in shown for key in environment})[:40]
     rows = [[NAMED.get(key, key), *(_told(environment.get(key)) for _, environment in shown)] for key in keys]
     told = sorted((row for row in rows if any(row[1:])), key=lambda row: row[0].lower())
-    return m.table("Environments", ("", *(f"~{letter}" for letter, _ in shown)), told)
+    return markup.table("Environments", ("", *(f"~{letter}" for letter, _ in shown)), told)
 
 
 def _told(value: object) -> str:
@@ -291,8 +293,8 @@ def reproduce(story: Story) -> str:
     words += f" ({str(digest)[:12]})" if digest else " (not prepared yet)"
     words += ". In a project folder with the files below:"
     parts = [
-        m.paragraph(words, "lead"),
-        m.preformatted("\n".join(commands)),
+        markup.paragraph(words, "lead"),
+        markup.preformatted("\n".join(commands)),
         "<h3>The files, as they are now</h3>",
     ]
     for file in story.files:
@@ -300,6 +302,8 @@ def reproduce(story: Story) -> str:
         if file.left_out:
             text += f"\n… {show_exact(file.left_out)} characters more"
         parts.append(
-            m.details(file.path, m.preformatted(text) + m.paragraph(f"SHA-256 {file.digest}", "kind"))
+            markup.details(
+                file.path, markup.preformatted(text) + markup.paragraph(f"SHA-256 {file.digest}", "kind")
+            )
         )
-    return m.section("reproduce", "Do it again", "", parts)
+    return markup.section("reproduce", "Do it again", "", parts)

@@ -20,7 +20,7 @@ from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, DataError
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.stage import StagePlan
-from curriculum.report.series import Point, Training, training
+from curriculum.report.html.series import Point, Training, training
 from curriculum.runs import folders, status
 
 POINTS = 700

@@ -6,9 +6,9 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curriculum.axes import Scale, apart, text_width, ticks
-from curriculum.report import svg
-from curriculum.report.series import Point
+from curriculum.report.html.series import Point
+from curriculum.report.svg import shapes
+from curriculum.report.svg.scale import Scale, apart, text_width, ticks
 from curriculum.units import show_count, show_exact
 
 HEAD = 0.02
@@ -65,26 +65,26 @@ def training_loss(
     narrow = width < 600
     left, right = (40, 12) if narrow else (64, 60)
     x = Scale(0, stop, left, width - right)
-    top = svg.band_room(bands, x) + 4
+    top = shapes.band_room(bands, x) + 4
     bottom = top + (200 if narrow else 270)
-    parts, _ = svg.band_layer(bands, x, top, bottom)
+    parts, _ = shapes.band_layer(bands, x, top, bottom)
     shown = domain(lines, stop)
     y = Scale(shown.low, shown.high, bottom, top)
-    parts += svg.value_axis(y, left, x.end, ticks(shown.low, shown.high, 6))
-    raw = [svg.polyline(_placed(line.raw, x, y), f"raw v{line.style}") for line in lines if line.raw]
+    parts += shapes.value_axis(y, left, x.end, ticks(shown.low, shown.high, 6))
+    raw = [shapes.polyline(_placed(line.raw, x, y), f"raw v{line.style}") for line in lines if line.raw]
     smooth = [
-        svg.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points
+        shapes.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points
     ]
-    parts.append(svg.clipped(left, top, x.end - left, bottom - top, [*raw, *smooth]))
+    parts.append(shapes.clipped(left, top, x.end - left, bottom - top, [*raw, *smooth]))
     parts += _batch_marks(batches, x, bottom, narrow)
     if not narrow:
         parts += _ends(lines, x, y, top, bottom)
         parts += _strips(lines, x, top, bottom, stop)
     axis = bottom + (22 if batches else 0)
-    parts += svg.token_axis(x, axis, 4 if narrow else 8)
+    parts += shapes.token_axis(x, axis, 4 if narrow else 8)
     last = "; ".join(f"{line.name} {line.points[-1][1]:.3f}" for line in lines if line.ends and line.points)
     about = f"Loss in nats a token over {show_count(stop)} tokens. Last smoothed values: {last or 'none'}."
-    return svg.drawing(
+    return shapes.drawing(
         key, "Training loss by tokens", about, width, axis + 26, parts, "narrow" if narrow else "wide"
     )
 
@@ -96,12 +96,12 @@ def _batch_marks(batches: Sequence[tuple[int, int, int]], x: Scale, bottom: floa
         words = f"batch {show_exact(before)} → {show_exact(after)}" + ("" if narrow else " sequences")
         at, width = x(position), text_width(words, 11)
         corners = ((at, bottom + 2), (at + 4, bottom + 9), (at - 4, bottom + 9))
-        parts.append(svg.polygon(corners, "step"))
+        parts.append(shapes.polygon(corners, "step"))
         if at - 8 - width > taken:
-            parts.append(svg.label(at - 8, bottom + 12, words, "tick", "end"))
+            parts.append(shapes.label(at - 8, bottom + 12, words, "tick", "end"))
             taken = at + 6
         elif at + 8 + width < x.end + 40 and at + 8 > taken:
-            parts.append(svg.label(at + 8, bottom + 12, words, "tick"))
+            parts.append(shapes.label(at + 8, bottom + 12, words, "tick"))
             taken = at + 8 + width
     return parts
 
@@ -117,8 +117,8 @@ def _ends(lines: Sequence[Line], x: Scale, y: Scale, top: float, bottom: float) 
     parts = []
     for line, place in zip(ending, apart(wanted, 14, top + 4, bottom - 4), strict=True):
         position, loss = line.points[-1]
-        parts.append(svg.marker(x(position), y(loss), line.style))
-        parts.append(svg.label(x(position) + 9, place + 4, f"{loss:.2f}", f"value ink v{line.style}"))
+        parts.append(shapes.marker(x(position), y(loss), line.style))
+        parts.append(shapes.label(x(position) + 9, place + 4, f"{loss:.2f}", f"value ink v{line.style}"))
     return parts
 
 
@@ -137,7 +137,7 @@ def _strips(lines: Sequence[Line], x: Scale, top: float, bottom: float, stop: in
                     f"{line.name} at {show_exact(positions[at])} tokens: {line.points[at][1]:.3f} nats a token"
                 )
         if told:
-            parts.append(svg.rect(x(low), top, x(high) - x(low), bottom - top, "hit", "\n".join(told)))
+            parts.append(shapes.rect(x(low), top, x(high) - x(low), bottom - top, "hit", "\n".join(told)))
     return parts
 
 
@@ -153,30 +153,32 @@ def held_out(
     for at, (words, start, end) in enumerate(bands):
         told = f"{words}: {show_exact(start)} to {show_exact(end)} tokens"
         parts.append(
-            svg.rect(x(start), top, x(end) - x(start), bottom - top, "band odd" if at % 2 else "band", told)
+            shapes.rect(
+                x(start), top, x(end) - x(start), bottom - top, "band odd" if at % 2 else "band", told
+            )
         )
         if at:
-            parts.append(svg.rule(x(start), top, x(start), bottom, "edge"))
-    parts.append(svg.rect(x.start, 12, 10, 10, f"area solid s{source_style}"))
-    parts.append(svg.label(x.start + 16, 21, source, "name"))
-    parts += svg.value_axis(y, x.start, x.end, ticks(shown.low, shown.high, 5))
+            parts.append(shapes.rule(x(start), top, x(start), bottom, "edge"))
+    parts.append(shapes.rect(x.start, 12, 10, 10, f"area solid s{source_style}"))
+    parts.append(shapes.label(x.start + 16, 21, source, "name"))
+    parts += shapes.value_axis(y, x.start, x.end, ticks(shown.low, shown.high, 5))
     inside = [
-        svg.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points
+        shapes.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points
     ]
-    parts.append(svg.clipped(x.start, top, x.end - x.start + 1, bottom - top, inside))
+    parts.append(shapes.clipped(x.start, top, x.end - x.start + 1, bottom - top, inside))
     measured = sum(len(line.points) for line in lines)
     every = max(1, measured // MOST_MARKERS)
     for line in lines:
         for at, (position, loss) in enumerate(line.points):
             if loss <= shown.high and (at % every == 0 or at == len(line.points) - 1):
                 told = f"{line.name} at {show_exact(position)} tokens: {loss:.4f} nats a token"
-                parts.append(svg.marker(x(position), y(loss), line.style, 2.8, told))
+                parts.append(shapes.marker(x(position), y(loss), line.style, 2.8, told))
     ending = [line for line in lines if line.ends and line.points]
     wanted = [y(line.points[-1][1]) for line in ending]
     for line, place in zip(ending, apart(wanted, 13, top + 4, bottom - 4), strict=True):
         words = f"{line.points[-1][1]:.2f}"
-        parts.append(svg.label(x(line.points[-1][0]) + 7, place + 4, words, f"value ink v{line.style}"))
-    parts += svg.token_axis(x, bottom, 4)
+        parts.append(shapes.label(x(line.points[-1][0]) + 7, place + 4, words, f"value ink v{line.style}"))
+    parts += shapes.token_axis(x, bottom, 4)
     last = "; ".join(f"{line.name} {line.points[-1][1]:.3f}" for line in lines if line.points)
     about = f"Held-out loss on {source} in nats a token; last values: {last}."
-    return svg.drawing(key, f"Held-out loss on {source}", about, width, bottom + 26, parts, "panel")
+    return shapes.drawing(key, f"Held-out loss on {source}", about, width, bottom + 26, parts, "panel")

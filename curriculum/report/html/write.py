@@ -1,0 +1,53 @@
+"""`curriculum report`: what was planned and what came of it, as one HTML file that can be mailed, printed and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from curriculum import fs
+from curriculum.config.project import Project
+from curriculum.errors import ConfigError
+from curriculum.report.html.page import MARK, MARK_WITHIN
+
+MOST_CURRICULA = 12
+
+
+def render(project: Project, names: Sequence[str], size: str) -> str:
+    """The report of curricula `names` at `size` as HTML; a CurriculumError says what cannot be read."""
+    if len(set(names)) > MOST_CURRICULA:
+        raise ConfigError(
+            f"a report puts at most {MOST_CURRICULA} curricula side by side, not {len(set(names))}",
+            hint="write several reports",
+        )
+    from curriculum.report.html.gather import gather
+    from curriculum.report.html.page import page
+
+    return page(gather(project, names, size))
+
+
+def default_path(project: Project, names: Sequence[str], size: str) -> Path:
+    """Where a report goes when nobody says: beside the runs of its size, under the names it is about."""
+    return project.file_about(size, "report", names, ".html")
+
+
+def write(path: Path, html: str, *, make_folder: bool) -> None:
+    """Put the report at `path`, in place of an earlier one; ConfigError rather than over any other file."""
+    if path.is_dir():
+        raise ConfigError(f"`{path}` is a folder", hint="name the file: `--to FOLDER/report.html`")
+    if path.exists():
+        with path.open("rb") as file:
+            if MARK not in file.read(MARK_WITHIN):
+                raise ConfigError(
+                    f"`{path}` is there and is no report; nothing was written",
+                    hint="give `--to` another name, or move that file away",
+                )
+    if make_folder:
+        fs.make_directory(path.parent)
+    try:
+        fs.write_bytes(path, html.encode(), replace=True)
+    except OSError as error:
+        raise ConfigError(
+            f"`{path}` cannot be written: {error.strerror}",
+            hint="name a file in a folder that you may write to",
+        ) from None

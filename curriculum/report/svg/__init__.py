@@ -1,0 +1,1 @@
+"""SVG charts: shapes, scales, style, and the pictures made of them."""
