@@ -31,7 +31,7 @@ def main() -> NoReturn:
     # again and again, and pydantic need not look through all that is installed for plug-ins.
     gc.set_threshold(50_000, 20, 100)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from curriculum.cli import app_for
+    from curriculum.cli.app import app_for
 
     try:
         app_for(next(iter(sys.argv[1:]), None))(prog_name="curriculum")

@@ -17,7 +17,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from curriculum.cli import app
+from curriculum.cli.app import app
+from curriculum.cli.view.plan import plan_view
 from curriculum.compiler.lineage import Setting
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.compiler.summary import summarise
@@ -25,7 +26,6 @@ from curriculum.config import ROOT_KEYS, json_schema
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.config.stages import StageEntry
-from curriculum.view.plan import plan_view
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"

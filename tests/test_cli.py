@@ -19,7 +19,7 @@ from terminal import on_a_terminal
 from typer.testing import CliRunner
 
 from curriculum import api
-from curriculum.cli import PANELS, VERBS, app, word
+from curriculum.cli.app import PANELS, VERBS, app, word
 from curriculum.compiler.compile import compile_curriculum, spans
 from curriculum.config.init import init
 from curriculum.config.project import Project

@@ -138,7 +138,7 @@ def test_every_link_between_pages_leads_somewhere() -> None:
 
 def test_every_verb_is_shown_in_some_page_that_is_run() -> None:
     """So that no verb is left without an example that is known to work."""
-    from curriculum.cli import VERBS
+    from curriculum.cli.app import VERBS
 
     text = "".join(body for page in PAGES for info, body in blocks(page) if info.startswith("console"))
     missing = {verb.__name__.rstrip("_") for verb in VERBS} - set(

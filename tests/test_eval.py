@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 from slurm_cluster import ask, begin_again, wait_for
 
-from curriculum import live
 from curriculum.__main__ import main
+from curriculum.cli import progress
 from curriculum.config.project import Project
 from curriculum.execution import benchmark, lm_eval, run
 from curriculum.execution.request import RunRequest
@@ -109,7 +109,7 @@ def test_a_run_measures_what_its_stages_ask_for_and_every_view_shows_it(
 
 
 def request(project: Path) -> RunRequest:
-    listener = live.Progress(Console(quiet=True))
+    listener = progress.Progress(Console(quiet=True))
     return RunRequest(project=Project(project), curriculum="variant", size="full", listener=listener)
 
 

@@ -112,7 +112,7 @@ def test_every_module_says_why_it_exists_and_can_be_read_in_one_sitting(path: Pa
 
 def test_importing_the_command_line_loads_neither_torch_nor_numpy_nor_pydantic() -> None:
     heavy = "('torch', 'numpy', 'pydantic', 'yaml', 'rich.table')"
-    code = f"import sys, curriculum.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, curriculum.cli.app; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from curriculum.cli import app
+from curriculum.cli.app import app
 from curriculum.config.entry import Entry
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,8 +18,8 @@ from rich.console import Console
 from terminal import on_a_terminal
 
 from curriculum.artifacts import checkpoints
+from curriculum.cli.view.runs import pruned_view
 from curriculum.runs.retention import Verdict
-from curriculum.view.runs import pruned_view
 
 SCREENS = Path(__file__).parent / "screens"
 FULL = ("--size", "full")

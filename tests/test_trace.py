@@ -262,7 +262,7 @@ def test_what_does_not_exist_gets_one_screen(
 def test_on_a_terminal_of_80_columns_nothing_is_cut(prepared: Path) -> None:
     from rich.console import Console
 
-    from curriculum.view.readings import shard_view, trace_view
+    from curriculum.cli.view.trace import shard_view, trace_view
 
     project = Project(prepared)
     both = [prepared_text.compile_with_texts(project, name, "full") for name in ("trunk", "variant")]

@@ -17,12 +17,12 @@ from curriculum import fs
 from curriculum.analysis import benchmarks
 from curriculum.analysis.compare import compare
 from curriculum.artifacts import benchmarks as artifacts_benchmarks
+from curriculum.cli.view.benchmarks import scores_view, tasks_view
+from curriculum.cli.view.compare import compare_view
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import DataError
 from curriculum.report.html.write import render
-from curriculum.view.benchmarks import scores_view, tasks_view
-from curriculum.view.compare import compare_view
 
 RIGHT = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0] * 8
 BETTER = [1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0] * 8

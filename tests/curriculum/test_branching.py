@@ -18,6 +18,7 @@ from rich.console import Console
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.cli.view.plan import plan_view
 from curriculum.compiler.compile import compile_curriculum, compile_stages, spans
 from curriculum.compiler.lineage import lineage, parse_address, stages_to
 from curriculum.compiler.summary import summarise
@@ -29,7 +30,6 @@ from curriculum.plan.diff.compare import compare
 from curriculum.runs import folders
 from curriculum.runs.branch import Change, branch, draft
 from curriculum.units import Length
-from curriculum.view.plan import plan_view
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ from curriculum.analysis.bootstrap import paired
 from curriculum.analysis.claims import Claim
 from curriculum.analysis.compare import Comparison, Point, Row
 from curriculum.artifacts import checkpoints
+from curriculum.cli.view.compare import broken, compare_view
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import Drift, NotFound
-from curriculum.view.compare import broken, compare_view
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 

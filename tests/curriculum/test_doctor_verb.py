@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from curriculum.view.doctor import WIDTH, doctor_lines
+from curriculum.cli.view.doctor import WIDTH, doctor_lines
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 

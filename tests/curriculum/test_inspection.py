@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from curriculum.cli.view.inspect import inspection_lines
 from curriculum.data.inspect import inspect
 from curriculum.data.tokenizer import Tokenizer
-from curriculum.view.inspection import inspection_lines
 
 Curriculum = Callable[..., subprocess.CompletedProcess[str]]
 

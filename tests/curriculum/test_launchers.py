@@ -14,6 +14,7 @@ import pytest
 from slurm_cluster import wait_for
 
 from curriculum.artifacts import jobs
+from curriculum.cli.progress import Progress
 from curriculum.config import MachineEntry
 from curriculum.config.project import Project
 from curriculum.errors import Busy, PlanError
@@ -24,7 +25,6 @@ from curriculum.execution.slurm import batch, train
 from curriculum.execution.slurm import benchmark as slurm_benchmark
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import slurm, slurm_record, srun_rank, torchrun
-from curriculum.live import Progress
 
 # A queue in a file: each command is this script under its own name. `queue.json` holds the jobs.
 PRETEND = """\

@@ -25,10 +25,10 @@ from terminal import on_a_terminal
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.metrics import Lines, Training, last_line
+from curriculum.cli.view.status import status_view
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.runs.status import project_status
-from curriculum.view.status import standing_view
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")
@@ -159,7 +159,7 @@ def test_at_a_scaled_size_a_kept_checkpoint_bears_the_position_that_takes_it_in_
         (saved / checkpoints.name(0, position)).mkdir(parents=True)
         (saved / checkpoints.name(0, position) / checkpoints.MANIFEST).write_text("{}")
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(standing_view(project_status(Project(tmp_path / "p"), "rehearsal", "v1.1")))
+    console.print(status_view(project_status(Project(tmp_path / "p"), "rehearsal", "v1.1")))
     assert "kept at 1.2M as @1.2T, 1.501M" in console.export_text()
 
 

@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from curriculum.cli.view import braille
 from curriculum.compiler import cost, summary
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.config.project import Project
 from curriculum.report.svg import plan
-from curriculum.view import plots
 from runner.model import ModelConfig, parameter_count
 
 SMALL = {
@@ -168,13 +168,13 @@ def test_the_curve_holds_every_stage_s_edges_and_the_peak_of_the_warm_up() -> No
 
 
 def test_a_plot_has_its_highest_point_at_the_top_and_zero_at_the_bottom() -> None:
-    lines = plots.curve([(1.0, 0.0), (2.0, 10.0), (3.0, 0.0)], 30, 4)
+    lines = braille.curve([(1.0, 0.0), (2.0, 10.0), (3.0, 0.0)], 30, 4)
     assert [len(line) for line in lines] == [30] * 4
     blank = chr(0x2800)
     assert set(lines[0][:5] + lines[0][-5:]) == {blank}
     assert set(lines[0]) != {blank}
     assert set(lines[3][:9]) != {blank}
-    stairs = plots.curve([(1.0, 1.0), (2.0, 4.0)], 10, 2, stairs=True)
+    stairs = braille.curve([(1.0, 1.0), (2.0, 4.0)], 10, 2, stairs=True)
     assert set(stairs[0][:4]) == {blank} != set(stairs[0][6:])
 
 

@@ -213,7 +213,7 @@ def malformed(case: Case, tally: Tally) -> None:
     root = write_small_project(case.folder / "project")
     warm = answered(root, case.folder / "log", ["plan", "variant", "--size", "full"])
     tally.trial(f"the sound project is refused: {warm[1]}", warm[0] == 0)
-    import curriculum.cli  # noqa: F401
+    import curriculum.cli.app  # noqa: F401
 
     kinds = sorted(KINDS)
     wanted, still_meant, slowest, number = case.count(30, 300, 30_000), 0, 0.0, 0

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from curriculum.analysis.diff_sides import RanStage
+from curriculum.cli.view.tables import table
 from curriculum.plan.diff.compare import Comparison, Difference
 from curriculum.units import show_count, show_exact
-from curriculum.view.tables import table
 
 NAMED = 22  # columns; a table has no room for longer words over its figures
 

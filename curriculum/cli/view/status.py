@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
+from curriculum.cli.view.training import losses
 from curriculum.runs.status import (
     DONE,
     FAILED,
@@ -18,7 +19,6 @@ from curriculum.runs.status import (
     Stage,
 )
 from curriculum.units import show_count, show_exact
-from curriculum.view.watching import losses
 
 _STYLES = {
     DONE: "green",
@@ -30,7 +30,7 @@ _STYLES = {
 }
 
 
-def standing_view(standing: ProjectStatus) -> RenderableType:
+def status_view(standing: ProjectStatus) -> RenderableType:
     """The tree, what is refused, what no file names any more, and the tokens in all; fits 80 columns."""
     parts: list[RenderableType] = [
         Text(f"size {standing.size}; positions in tokens from the root", style="dim")

@@ -1,15 +1,15 @@
-"""What goes in and out: a model from elsewhere to begin with, and trained weights for others."""
+"""The verb `eval`: measure a checkpoint on tasks of lm-evaluation-harness."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from curriculum.cli import completion
-from curriculum.cli.words import (
+from curriculum.cli.options import (
     AsJson,
     MachineName,
     Size,
@@ -19,77 +19,6 @@ from curriculum.cli.words import (
     print_json,
     stopped,
 )
-
-
-def export(
-    address: Annotated[
-        str,
-        typer.Argument(
-            help="what to export: NAME[/STAGE][@TOKENS], as in v1.1-math-code or v1.1@1.5T",
-            autocompletion=completion.addresses,
-        ),
-    ],
-    to: Annotated[Path, typer.Option(help="the directory to write, which must not exist")],
-    size: Size = "",
-    dtype: Annotated[
-        Literal["source", "fp32", "bf16"],
-        typer.Option(help="of the weights; source: as trained, fp32, or as the imported directory"),
-    ] = "source",
-) -> None:
-    """Write a checkpoint as a Hugging Face directory.
-
-    It holds weights, tokenizer and a model card.
-    """
-    from curriculum import live
-    from curriculum.compiler.lineage import parse_address
-    from curriculum.execution import export as execution_export
-    from curriculum.execution.request import RunRequest
-    from curriculum.launchers import supervisor
-    from curriculum.view.exchange import written_view
-
-    project = open_project()
-    console = open_console()
-    execution_export.check_free(to)
-    found = execution_export.find(project, parse_address(address), size)
-    request = RunRequest(
-        project=project, curriculum=found.address.curriculum, size=size, listener=live.Progress(console)
-    )
-    with supervisor.stop_on_signals() as stop:
-        done = execution_export.export(request, found, to, dtype, stop)
-    if done is None:
-        raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")
-    console.print(written_view(to, str(found.address), done))
-
-
-def import_(
-    directory: Annotated[
-        Path, typer.Argument(help="a Llama model as transformers saves it, with safetensors")
-    ],
-    name: Annotated[str, typer.Argument(help="the new curriculum's name")],
-    mixture: Annotated[
-        str | None,
-        typer.Option(help="a file of mixtures/ that it trains on", autocompletion=completion.mixtures),
-    ] = None,
-    tokens: Annotated[str, typer.Option(help="how long it trains, as in 10B")] = "10B",
-    as_json: AsJson = False,
-) -> None:
-    """Write a curriculum that starts from a Hugging Face directory.
-
-    The file is for you to edit.
-    """
-    from curriculum.execution import import_model
-    from curriculum.view.exchange import found_view
-
-    project = open_project()
-    made = import_model.draft(project, directory, name, mixture, tokens)
-    path = import_model.write(project, made)
-    if as_json:
-        print_json({**import_model.found(made), "written": os.path.relpath(path)})
-        return
-    console = open_console()
-    console.print(found_view(import_model.found(made)))
-    console.print(f"wrote {os.path.relpath(path)}: rate, batch, lengths and mixture are yours to edit")
-    console.print(f"next: curriculum plan {name}{project.options('full')}")
 
 
 def eval_(
@@ -132,9 +61,10 @@ def eval_(
 
     The harness comes with the extra `eval`; the scores are kept beside the checkpoint.
     """
-    from curriculum import live
     from curriculum.analysis import benchmarks
     from curriculum.artifacts import benchmarks as artifacts_benchmarks
+    from curriculum.cli import progress
+    from curriculum.cli.view.benchmarks import scores_view
     from curriculum.compiler.lineage import parse_address
     from curriculum.errors import PlanError
     from curriculum.execution import benchmark, lm_eval
@@ -142,7 +72,6 @@ def eval_(
     from curriculum.execution.request import RunRequest
     from curriculum.launchers import supervisor
     from curriculum.runs import benchmarks_due
-    from curriculum.view.benchmarks import scores_view
 
     project = open_project()
     console = open_console(stderr=as_json)
@@ -152,7 +81,7 @@ def eval_(
         curriculum=where.curriculum,
         size=size,
         machine=machine,
-        listener=live.Progress(console),
+        listener=progress.Progress(console),
     )
     names = benchmark.names_of(tasks or ())
     asked = benchmark.BenchmarkRequest(

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from curriculum.cli.view.tables import table
 from curriculum.units import show_bytes, show_count, show_exact
-from curriculum.view.tables import table
 
 
 def found_view(found: Mapping[str, Any]) -> RenderableType:

@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.text import Text
 
 from curriculum.artifacts.metrics import Training
+from curriculum.cli.view.training import training_line
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.data.progress import in_words, read_progress
 from curriculum.units import show_count, show_exact, show_seconds
-from curriculum.view.watching import training_line
 
 
 class Progress:

@@ -10,10 +10,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from curriculum.cli.view import braille
+from curriculum.cli.view.tables import MANY_ROWS, aligned, share, table
 from curriculum.compiler.compile import Compiled
 from curriculum.units import show_bytes, show_count, show_exact
-from curriculum.view import plots
-from curriculum.view.tables import MANY_ROWS, aligned, share, table
 
 WIDEST_CURVE: Final = 60
 NARROWEST_CURVE: Final = 30
@@ -121,13 +121,13 @@ class Curves:
             if len(batches) > 1:
                 yield Text(changes)
             return
-        rates = plots.curve([(row["position"], row["lr"]) for row in self.rows], width, 5)
+        rates = braille.curve([(row["position"], row["lr"]) for row in self.rows], width, 5)
         yield Text(f"{margin}learning rate")
-        yield from map(Text, plots.framed(rates, most, "0"))
+        yield from map(Text, braille.framed(rates, most, "0"))
         if len(batches) > 1:
             points = [(row["position"], row["batch_tokens"]) for row in self.rows]
             yield Text(f"{margin}{changes}")
-            yield from (Text(margin + line) for line in plots.curve(points, width, 2, stairs=True))
+            yield from (Text(margin + line) for line in braille.curve(points, width, 2, stairs=True))
         yield Text(f"{margin}0{end:>{width - 1}}", style="dim")
 
 

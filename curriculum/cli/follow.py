@@ -13,13 +13,13 @@ from rich.text import Text
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.metrics import Beside, Training, beside
+from curriculum.cli.view.training import training_panel, training_plain
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import CompiledStage
 from curriculum.config.project import Project
 from curriculum.launchers import slurm_record
 from curriculum.runs import folders
 from curriculum.units import show_exact
-from curriculum.view.watching import training_panel, training_plain
 
 LOOK_SECONDS = 0.5
 LINE_SECONDS = 5.0

@@ -10,9 +10,9 @@ from rich.text import Text
 from curriculum.analysis.benchmarks import Table
 from curriculum.analysis.compare import Point
 from curriculum.artifacts.benchmarks import Score
+from curriculum.cli.view.compare import NAME_WIDTH, Column, broken, tables_that_fit
+from curriculum.cli.view.tables import table
 from curriculum.units import show_count, show_exact
-from curriculum.view.compare import NAME_WIDTH, Column, broken, tables_that_fit
-from curriculum.view.tables import table
 
 
 def scores_view(found: Sequence[tuple[Point, Mapping[str, Score]]]) -> RenderableType:

@@ -11,8 +11,8 @@ from rich.text import Text
 from curriculum.analysis.bootstrap import Estimate
 from curriculum.analysis.claims import CONTRARY, MEASURED, SHOWN, Claim
 from curriculum.analysis.compare import Comparison, Row
+from curriculum.cli.view.tables import table
 from curriculum.units import show_count, show_exact
-from curriculum.view.tables import table
 
 BETWEEN_ENDS = 3  # rows between two stage ends; all of them are in the JSON
 _GAP = 2

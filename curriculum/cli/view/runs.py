@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from curriculum.cli.view.tables import table
 from curriculum.runs.branch import Branch
 from curriculum.runs.retention import Verdict
 from curriculum.units import show_bytes, show_exact
-from curriculum.view.tables import table
 
 
 def result_view(rows: Sequence[Mapping[str, Any]], sources: list[str]) -> RenderableType:

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from curriculum.cli.view.tables import table
 from curriculum.units import show_count, show_exact
-from curriculum.view.tables import table
 
 ROWS = 60
 """Readings shown one by one; `--json` has all of them."""

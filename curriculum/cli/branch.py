@@ -1,0 +1,85 @@
+"""The verb `branch`: write a variant that leaves a curriculum at a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from curriculum.cli import completion
+from curriculum.cli.options import (
+    AsJson,
+    MachineName,
+    Size,
+    open_console,
+    open_project,
+    print_json,
+)
+
+
+def branch(
+    point: Annotated[
+        str,
+        typer.Argument(
+            help="where it leaves: NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T",
+            autocompletion=completion.addresses,
+        ),
+    ],
+    name: Annotated[str, typer.Argument(help="the new curriculum's name")],
+    mixture: Annotated[
+        str | None,
+        typer.Option(
+            help="a file of mixtures/ that it trains on from there", autocompletion=completion.mixtures
+        ),
+    ] = None,
+    ramp: Annotated[str | None, typer.Option(help="over how long shares move to it, as in 6B")] = None,
+    until: Annotated[str | None, typer.Option(help="where it ends, counted from the root, as in 2T")] = None,
+    batch: Annotated[str | None, typer.Option(help="another batch, as in '1792 sequences'")] = None,
+    reset_optimizer: Annotated[
+        bool, typer.Option("--reset-optimizer", help="begin with fresh optimizer state")
+    ] = False,
+    size: Size = "",
+    machine: MachineName = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Write a variant that leaves a curriculum at a checkpoint.
+
+    The checkpoint is kept for it, and its plan is shown.
+    """
+    from curriculum.cli.view.diff import comparison_json, comparison_view
+    from curriculum.cli.view.plan import plan_view
+    from curriculum.cli.view.runs import branched_view
+    from curriculum.compiler.compile import spans
+    from curriculum.compiler.lineage import parse_address
+    from curriculum.compiler.summary import summarise
+    from curriculum.plan.diff.compare import compare
+    from curriculum.runs import branch as runs_branch
+
+    project = open_project()
+    change = runs_branch.Change(
+        mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer
+    )
+    made = runs_branch.branch(project, parse_address(point), name, change, size)
+    summary = summarise(made.compiled, machine, project.machine(machine))
+    compared = compare(spans(made.parent.stages), spans(made.compiled.stages))
+    beside = f"{made.parent.curriculum} as it goes on"
+    if as_json:
+        print_json(
+            {
+                "file": f"stages/{name}.yaml",
+                "text": made.text,
+                "leaves": {"stage": made.leaves.name, "position": made.leaves.stop},
+                "checkpoint": made.checkpoint.name if made.checkpoint else None,
+                "comparison": comparison_json(compared, beside, name, size),
+                "departed": made.departed,
+                "plan": {**summary, "provenance": made.provenance},
+            }
+        )
+        return
+    console = open_console()
+    console.print(plan_view(summary, made.compiled, made.provenance))
+    console.print()
+    console.print(comparison_view(compared, beside, name, size))
+    for line in made.departed:
+        console.print(f"note: {line}")
+    console.print(branched_view(made, project.options(size, machine)))

@@ -1,0 +1,62 @@
+"""The verb `diff`: show the first step at which two curricula part, and in what."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from curriculum.cli import completion
+from curriculum.cli.options import (
+    AsJson,
+    Size,
+    open_console,
+    open_project,
+    print_json,
+)
+
+
+def diff(
+    old: Annotated[
+        str,
+        typer.Argument(
+            help="a curriculum, NAME[/STAGE][@TOKENS], a stage file, or a plan.json",
+            autocompletion=completion.addresses,
+        ),
+    ],
+    new: Annotated[
+        str | None,
+        typer.Argument(
+            help="another of these; without it: what ran under the first's name",
+            autocompletion=completion.addresses,
+        ),
+    ] = None,
+    size: Size = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the first step at which two curricula part, and in what.
+
+    Also how many tokens are moved after it.
+    """
+    from curriculum.analysis import diff_sides
+    from curriculum.cli.view.diff import comparison_json, comparison_view
+    from curriculum.plan.diff.compare import compare
+
+    project = open_project()
+    ran: tuple[diff_sides.RanStage, ...] = ()
+    if new is None:
+        beside = diff_sides.against_what_ran(project, old, size)
+        if beside is None:
+            if as_json:
+                print_json({"old": old, "size": size, "begun": False})
+            else:
+                print(f"nothing of `{old}` has begun at size {size}: its files may be edited freely")
+            return
+        mine, theirs, ran = beside
+    else:
+        mine, theirs = (diff_sides.side(project, asked, size) for asked in (old, new))
+    compared = compare(mine.lineage, theirs.lineage)
+    if as_json:
+        print_json(comparison_json(compared, mine.label, theirs.label, size, ran))
+    else:
+        open_console().print(comparison_view(compared, mine.label, theirs.label, size, ran))

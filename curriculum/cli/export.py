@@ -1,0 +1,56 @@
+"""The verb `export`: write a checkpoint as a Hugging Face directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from curriculum.cli import completion
+from curriculum.cli.options import (
+    Size,
+    open_console,
+    open_project,
+    stopped,
+)
+
+
+def export(
+    address: Annotated[
+        str,
+        typer.Argument(
+            help="what to export: NAME[/STAGE][@TOKENS], as in v1.1-math-code or v1.1@1.5T",
+            autocompletion=completion.addresses,
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="the directory to write, which must not exist")],
+    size: Size = "",
+    dtype: Annotated[
+        Literal["source", "fp32", "bf16"],
+        typer.Option(help="of the weights; source: as trained, fp32, or as the imported directory"),
+    ] = "source",
+) -> None:
+    """Write a checkpoint as a Hugging Face directory.
+
+    It holds weights, tokenizer and a model card.
+    """
+    from curriculum.cli import progress
+    from curriculum.cli.view.import_export import written_view
+    from curriculum.compiler.lineage import parse_address
+    from curriculum.execution import export as execution_export
+    from curriculum.execution.request import RunRequest
+    from curriculum.launchers import supervisor
+
+    project = open_project()
+    console = open_console()
+    execution_export.check_free(to)
+    found = execution_export.find(project, parse_address(address), size)
+    request = RunRequest(
+        project=project, curriculum=found.address.curriculum, size=size, listener=progress.Progress(console)
+    )
+    with supervisor.stop_on_signals() as stop:
+        done = execution_export.export(request, found, to, dtype, stop)
+    if done is None:
+        raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")
+    console.print(written_view(to, str(found.address), done))

@@ -1,0 +1,59 @@
+"""The verb `init`: write a new project that you own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="the folder to write the project into")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            metavar="FOLDER",
+            help="instead a small project for your own text, in this folder; once for each of several",
+        ),
+    ] = None,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="of a project that is there, write only the schemas that editors use"),
+    ] = False,
+) -> None:
+    """Write a new project that you own.
+
+    It holds stages, mixtures, sources, sizes and machines: those of TinyLlama v1.1 or, with `--text`, small ones
+    that train on your text as they are. Nothing that is there is touched; a .gitignore is added to.
+    """
+    from curriculum.config import init as config_init
+    from curriculum.config import layout, starter
+    from curriculum.errors import ConfigError
+    from curriculum.units import show_bytes, show_count
+
+    if schema:
+        if text:
+            raise ConfigError(
+                "`--schema` writes into a project that is there, `--text` a new one", hint="say one of them"
+            )
+        written = config_init.write_schemas(folder)
+        print(
+            f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in"
+        )
+        print("  # yaml-language-server: $schema=../.schema/stages.json")
+        return
+    around = layout.root_around(folder.resolve().parent)
+    if text:
+        written, found = config_init.init_for(folder, text)
+        for source in found:
+            print(
+                f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens"
+            )
+        begin = starter.CURRICULUM
+    else:
+        written, begin = config_init.init(folder), "v1.1-math-code"
+    print(f"{len(written)} files in {folder}: begin with stages/{begin}.yaml, then `curriculum plan {begin}`")
+    if around is not None:
+        print(f"{folder} lies inside the project {around}: commands given in it mean the new one alone")

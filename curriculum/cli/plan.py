@@ -1,0 +1,68 @@
+"""The verb `plan`: show what will happen, and what it costs, before it happens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curriculum.cli.options import (
+    AsJson,
+    MachineName,
+    Names,
+    Size,
+    compiled_with_texts,
+    open_console,
+    open_project,
+    print_json,
+)
+
+
+def plan(
+    names: Names,
+    size: Size = "",
+    machine: MachineName = "local",
+    svg: Annotated[Path | None, typer.Option("--svg", help="also write the plan as a picture")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what will happen, and what it costs, before it happens.
+
+    In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
+    """
+    from curriculum.cli.view.plan import plan_view, tree_view
+    from curriculum.compiler import prepared_text
+    from curriculum.compiler.summary import summarise, summarise_tree
+    from curriculum.execution import lm_eval
+    from curriculum.runs import folders
+    from curriculum.runs.drift import with_notes
+
+    project = open_project()
+    read = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
+    for _, texts in read:
+        prepared_text.check_folders(texts, planned=True)
+    both = [(with_notes(project, compiled), texts) for compiled, texts in read]
+    compiled, texts = both[0]
+    if svg is not None or len(both) > 1:
+        tree = summarise_tree([compiled for compiled, _ in both], machine, project.machine(machine))
+    if svg is not None:
+        from curriculum import fs
+        from curriculum.report.svg.plan import plan_picture
+
+        title = f"{', '.join(tree['curricula'])}, size {size}"
+        drawing = plan_picture(title, tree["curricula"], tree["tree"])
+        fs.write_bytes(svg, drawing.encode(), replace=True)
+    if len(both) > 1:
+        if as_json:
+            print_json(tree)
+        else:
+            open_console().print(tree_view(tree))
+        return
+    summary = summarise(compiled, machine, project.machine(machine))
+    summary["harness_installed"] = lm_eval.installed()
+    summary["cost"]["unsaved"] = folders.shortfall(project, compiled, project.machine(machine))
+    origins = texts.provenance_lines()
+    if as_json:
+        print_json({**summary, "provenance": origins})
+        return
+    open_console().print(plan_view(summary, compiled, origins))

@@ -1,0 +1,74 @@
+"""The verb `prepare`: tokenise the text that a curriculum reads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from curriculum.cli import completion
+from curriculum.cli.options import (
+    AsJson,
+    MachineName,
+    Name,
+    Size,
+    open_console,
+    open_project,
+    print_json,
+    stopped,
+)
+
+
+def prepare(
+    name: Name,
+    size: Size = "",
+    machine: MachineName = "local",
+    source: Annotated[
+        str | None, typer.Option(help="only this source", autocompletion=completion.sources)
+    ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="add files that are new since as further shards")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tokenise the text that a curriculum reads.
+
+    What is prepared already is left as it is.
+    """
+    from curriculum.cli import progress
+    from curriculum.cli.view.runs import prepared_view
+    from curriculum.execution import prepare as execution_prepare
+    from curriculum.execution.request import RunRequest
+    from curriculum.launchers import supervisor
+
+    project = open_project()
+    request = RunRequest(
+        project=project,
+        curriculum=name,
+        size=size,
+        machine=machine,
+        listener=progress.Progress(open_console(stderr=as_json)),
+    )
+    again = f"curriculum prepare {name}{project.options(size, machine)}"
+    again += (f" --source {source}" if source else "") + (" --append" if append else "")
+    handed: list[Any] = []
+    elsewhere = None
+    if request.machine_entry.launcher == "slurm":
+        from curriculum.execution.slurm import prepare as slurm_prepare
+
+        elsewhere = lambda asked: handed.append(slurm_prepare.submit(request, asked))  # noqa: E731
+    with supervisor.stop_on_signals() as stop:
+        texts = execution_prepare.prepare(request, stop, source, append=append, elsewhere=elsewhere)
+    if texts is None:
+        raise stopped(again)
+    rows = texts.summaries()
+    left = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
+    if as_json:
+        print_json({"texts": rows, "left": left, "jobs": [asdict(each) for each in handed]})
+        return
+    for each in handed:
+        print(f"{each.dataset}  {each.words}" + ("" if each.fresh else ": left as it is"))
+    if handed:
+        print(f"they run without you: say `{again}` again to see what is done")
+    open_console().print(prepared_view(rows, left))

@@ -1,0 +1,65 @@
+"""The verb `prune`: delete checkpoints that nothing goes on from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from curriculum.cli.options import (
+    AsJson,
+    NameOrAll,
+    Size,
+    open_console,
+    open_project,
+    print_json,
+)
+
+
+def prune(
+    name: NameOrAll = None,
+    size: Size = "",
+    keep_last: Annotated[int, typer.Option(min=1, help="newest checkpoints to keep of every stage")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would be deleted, and delete nothing")
+    ] = False,
+    unpin: Annotated[
+        str | None,
+        typer.Option(help="only release what this name pins, of which neither stage file nor run is left"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete checkpoints that nothing goes on from.
+
+    What somebody branches from always stays.
+    """
+    from curriculum.cli.view.runs import pruned_view, unpinned_lines
+    from curriculum.runs import retention
+
+    if unpin is not None:
+        released = retention.release(open_project(), size, unpin)
+        if as_json:
+            print_json({"released": released})
+        else:
+            print("\n".join(unpinned_lines(released)))
+        return
+    verdicts = retention.survey(open_project(), size, keep_last=keep_last, only=name)
+    deleted = [verdict for verdict in verdicts if not verdict.kept_by]
+    if not dry_run:
+        deleted = retention.prune(verdicts)
+    if as_json:
+        print_json(
+            [
+                {
+                    "stage": verdict.stage,
+                    "checkpoint": verdict.checkpoint.name,
+                    "position": verdict.checkpoint.position,
+                    "bytes": verdict.bytes,
+                    "kept_by": list(verdict.kept_by),
+                    "deleted": verdict in deleted and not dry_run,
+                }
+                for verdict in verdicts
+            ]
+        )
+    else:
+        open_console().print(pruned_view(verdicts, deleted, dry_run=dry_run))

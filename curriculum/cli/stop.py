@@ -1,0 +1,17 @@
+"""The verb `stop`: ask a running curriculum to save and end."""
+
+from __future__ import annotations
+
+from curriculum.cli.options import (
+    Name,
+    Size,
+    open_project,
+)
+
+
+def stop(name: Name, size: Size = "") -> None:
+    """Ask a running curriculum to save and end."""
+    from curriculum.execution import run as execution_run
+
+    said = execution_run.stop(open_project(), name, size)
+    print("\n".join(said) or f"`{name}` is not running at size {size}")

@@ -1,0 +1,32 @@
+"""The verb `verify`: check all that a curriculum has on disk against its digests."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from curriculum.cli.options import (
+    Name,
+    Size,
+    compiled_with_texts,
+    open_project,
+)
+
+
+def verify(name: Name, size: Size = "") -> None:
+    """Check all that a curriculum has on disk against its digests.
+
+    Checkpoints, prepared text and ledger are read back.
+    """
+    from curriculum.runs import verify as runs_verify
+
+    project = open_project()
+    compiled, texts = compiled_with_texts(project, name, size)
+    findings = runs_verify.verify(project, compiled, texts)
+    for line in findings.checked:
+        print(f"ok  {line}")
+    for error in findings.wrong:
+        print(error.render(), file=sys.stderr)
+    if findings.wrong:
+        raise typer.Exit(2)
