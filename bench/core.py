@@ -88,7 +88,7 @@ def why_not(name: str, case: Case, device: str) -> str | None:
     if name == "ours bf16":
         import torch
 
-        from runner.hardware import computes_bf16
+        from runner.monitor.flops import computes_bf16
 
         return computes_bf16(torch.device(device))
     return None
@@ -98,11 +98,13 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
     """One contender in this process: tokens a second of each window, its first losses, its peak memory."""
     import torch
 
-    from runner import distributed, metrics
-    from runner.model import Llama, ModelConfig, initialise, parameter_count
+    from runner.model.init import initialise
+    from runner.model.llama import Llama, ModelConfig, parameter_count
+    from runner.monitor import metrics
+    from runner.parallel.ranks import Ranks, keep_freed_memory, leave_ranks
 
     if name.startswith("ours") or "our allocator" in name:
-        distributed.keep_freed_memory()
+        keep_freed_memory()
     where = torch.device(device)
     numbers = {**case.model, "max_position_embeddings": case.length}
     numbers["rms_norm_eps"] = float(numbers.get("rms_norm_eps", 1e-5))
@@ -130,7 +132,7 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
         "memory": metrics.memory_bytes(where),
         "parameters": parameter_count(config),
     }
-    distributed.leave(distributed.Ranks(0, 1, 1, where))
+    leave_ranks(Ranks(0, 1, 1, where))
     return found
 
 
@@ -138,15 +140,19 @@ Step = Callable[[Any], float]
 
 
 def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
-    """runner/step.py as the loop calls it, with nothing left out of it but the plan."""
+    """runner/train/step.py as the loop calls it, with nothing left out of it but the plan."""
     from types import SimpleNamespace
 
     import numpy as np
     import torch
 
-    from runner import attention, data, distributed, optim, sharding
-    from runner.model import Llama
-    from runner.step import forward_backward, update
+    from runner import dataloader
+    from runner.model import attention
+    from runner.model.llama import Llama
+    from runner.parallel import fsdp
+    from runner.parallel.ranks import Ranks
+    from runner.train.optimizer import adamw
+    from runner.train.step import forward_backward, update
 
     bf16 = case.bf16 or "bf16" in name
     request = attention.Request(
@@ -157,11 +163,11 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     model.load_state_dict(seed.state_dict())
     model.to(where)
     compiles = "compiled" in name if where.type == "cpu" else "uncompiled" not in name
-    ranks = distributed.Ranks(0, 1, 1, where)
-    sharding.apply(
+    ranks = Ranks(0, 1, 1, where)
+    fsdp.apply(
         model, ranks, sharding="auto", bf16=bf16, activation_checkpointing="none", compile_blocks=compiles
     )
-    optimizer = optim.adamw(model, {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "decay": "all"})
+    optimizer = adamw(model, {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "decay": "all"})
     plan: Any = SimpleNamespace(
         batch_tokens=case.batch * case.length,
         batch_sequences=case.batch,
@@ -170,7 +176,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     )
 
     def step(tokens: Any) -> float:
-        read = data.Batch(0, tokens.cpu().numpy(), np.zeros(case.batch, np.int32), ("text",))
+        read = dataloader.Batch(0, tokens.cpu().numpy(), np.zeros(case.batch, np.int32), ("text",))
         losses = forward_backward(model, read, case.micro, plan)
         update(model, optimizer, plan, 0, ranks)
         return float(losses.sum()) / plan.batch_tokens
@@ -206,7 +212,7 @@ def _transformers(name: str, case: Case, config: Any, seed: Any, where: Any) -> 
     import torch.nn.functional as F
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from runner.model import to_hugging_face
+    from runner.model.huggingface import to_hugging_face
 
     numbers = dataclasses.asdict(config)
     rope = {

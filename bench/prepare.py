@@ -46,7 +46,7 @@ def write_documents(folder: Path, size: int) -> int:
 
 def make_tokenizer(folder: Path, vocabulary: int) -> None:
     from curriculum.data.requests import TokenizerRequest
-    from runner.vocabulary import train_tokenizer
+    from runner.prepare.tokenizer import train_tokenizer
 
     train_tokenizer(
         TokenizerRequest(
@@ -74,7 +74,7 @@ def limit(folder: Path) -> tuple[int, float]:
 def ours(folder: Path) -> tuple[int, float]:
     from curriculum.data.manifest import Manifest
     from curriculum.data.requests import PrepareRequest
-    from runner.prepare import prepare
+    from runner.prepare.job import prepare
 
     with tempfile.TemporaryDirectory(dir=folder) as out:
         request = PrepareRequest(

@@ -22,8 +22,8 @@ from bench.measure import Row, arguments, goal, machine, save, show, table
 from bench.peers import PEERS
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
-from runner import data
-from runner.distributed import keep_freed_memory
+from runner import dataloader
+from runner.parallel.ranks import keep_freed_memory
 
 LIMIT = "limit: bare gather, widened"
 OURS, THREAD = "ours, no thread", "ours, read ahead by a thread"
@@ -58,7 +58,7 @@ def plan_of(root: Path, folders: dict[str, str], masked: bool = False) -> tuple[
         read_before={},
         mask_documents=masked,
     )
-    return plan, data.open_sources(plan, folders)
+    return plan, dataloader.open_sources(plan, folders)
 
 
 def bare(root: Path) -> Iterator[np.ndarray]:
@@ -82,9 +82,11 @@ def ours(root: Path, *, thread: bool, masked: bool = False) -> Iterator[np.ndarr
         for _ in dataset.verify():
             pass
     if thread:
-        batches: Iterator[data.Batch] = data.batches(plan, datasets, first_step=0, last_step=10**9)
+        batches: Iterator[dataloader.Batch] = dataloader.batches(
+            plan, datasets, first_step=0, last_step=10**9
+        )
         return (batch.tokens[:, : text.LENGTH] for batch in batches)
-    together = data.read_steps(plan, datasets, 0, 10**9, np.arange(text.BATCH))
+    together = dataloader.read_steps(plan, datasets, 0, 10**9, np.arange(text.BATCH))
     return (batch.tokens[:, : text.LENGTH] for several in together for batch in several)
 
 

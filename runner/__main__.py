@@ -8,14 +8,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from runner.preemption import StopFlag
+from runner.signals import StopFlag
 
 STOP = StopFlag().install()  # before torch: a signal that comes while it loads must not be lost
 
 from curriculum import fs  # noqa: E402
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
 from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
-from runner import hanging  # noqa: E402
+from runner import watchdog  # noqa: E402
 
 
 def main() -> int:
@@ -55,9 +55,9 @@ def _carry_out(job: jobs.Job) -> dict[str, Any]:
     if isinstance(job, jobs.DoctorJob):
         return _doctor(job)
     if isinstance(job, jobs.HarnessJob):
-        from runner import harness
+        from runner.evaluate import lm_eval
 
-        return harness.measure(job)
+        return lm_eval.measure(job)
     return _prepare(job)
 
 
@@ -69,63 +69,66 @@ def _train(job: jobs.TrainJob) -> dict[str, Any]:
         checkpoints.refuse_links(Path(job.stage_folder))
 
     rank = int(os.environ.get("RANK", "0"))
-    with hanging.Watchdog(
+    with watchdog.Watchdog(
         Path(job.attempt_folder), rank, job.machine.hang_limit
     ):  # joining the others may hang
-        from runner import determinism, distributed
-        from runner.train import train
+        from runner.parallel import determinism
+        from runner.parallel.ranks import join_ranks, keep_freed_memory, leave_ranks
+        from runner.train.loop import train
 
         determinism.prepare(job.machine)
-        distributed.keep_freed_memory()
-        ranks = distributed.join(job.machine.device, job.machine.threads)
+        keep_freed_memory()
+        ranks = join_ranks(job.machine.device, job.machine.threads)
     try:
         return train(job, ranks, STOP)
     finally:
         if sys.exc_info()[0] is None:
-            distributed.leave(ranks)
+            leave_ranks(ranks)
         lock.release()
 
 
 def _evaluate(job: jobs.EvaluateJob) -> dict[str, Any]:
-    from runner import determinism, distributed
-    from runner.score import score
+    from runner.evaluate.job import score
+    from runner.parallel import determinism
+    from runner.parallel.ranks import join_ranks, leave_ranks
 
     determinism.prepare(job.machine)
-    ranks = distributed.join(job.machine.device, job.machine.threads)
+    ranks = join_ranks(job.machine.device, job.machine.threads)
     try:
         return score(job, ranks, STOP)
     finally:
         if sys.exc_info()[0] is None:
-            distributed.leave(ranks)
+            leave_ranks(ranks)
 
 
 def _doctor(job: jobs.DoctorJob) -> dict[str, Any]:
-    from runner import determinism, distributed
     from runner.doctor import doctor
+    from runner.parallel import determinism
+    from runner.parallel.ranks import join_ranks, leave_ranks
 
     determinism.prepare(job.machine)
     problem = None
     try:
-        ranks = distributed.join(job.machine.device, job.machine.threads)
+        ranks = join_ranks(job.machine.device, job.machine.threads)
     except CurriculumError as error:  # the rest of the machine is worth knowing all the same
         problem = error
-        ranks = distributed.join("cpu", job.machine.threads)
+        ranks = join_ranks("cpu", job.machine.threads)
     doctor(job, ranks, problem)
-    distributed.leave(ranks)
+    leave_ranks(ranks)
     return {"outcome": jobs.DONE}
 
 
 def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:
-    from runner import prepare
+    from runner.prepare.job import Stopped, help_to_prepare, prepare, train_tokenizer
 
     try:
         if isinstance(job, jobs.TokenizerJob):
-            prepare.train_tokenizer(job.request)
+            train_tokenizer(job.request)
         elif job.help:
-            prepare.help_to_prepare(job.request, lambda: STOP.asked)
+            help_to_prepare(job.request, lambda: STOP.asked)
         else:
-            prepare.prepare(job.request, lambda: STOP.asked)
-    except prepare.Stopped:
+            prepare(job.request, lambda: STOP.asked)
+    except Stopped:
         return {"outcome": jobs.STOPPED}
     except OSError as error:
         if error.filename is None:  # a write into an open file that fails does not say which
@@ -135,11 +138,11 @@ def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:
 
 
 def _convert(job: jobs.ImportJob | jobs.ExportJob) -> dict[str, Any]:
-    from runner import convert
+    from runner.checkpoint import huggingface
 
     if isinstance(job, jobs.ImportJob):
-        return convert.import_directory(job, STOP)
-    return convert.export(job, STOP)
+        return huggingface.import_directory(job, STOP)
+    return huggingface.export(job, STOP)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ import torch
 from curriculum import fs
 from curriculum.artifacts.jobs import DoctorJob, Machine
 from curriculum.errors import CurriculumError
-from runner import attention, determinism, hardware
-from runner.distributed import Ranks
+from runner.model import attention
+from runner.monitor import flops
+from runner.parallel import determinism
+from runner.parallel.ranks import Ranks
 
 REPORT = "doctor.json"
 HEAD_DIM = 64  # of TinyLlama; a model's own is checked again when a job begins
@@ -74,7 +76,7 @@ def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
         determinism.check(machine, ranks)
     except CurriculumError as error:
         problems.append(_problem(error.what, error.hint or ""))
-    slow = hardware.computes_bf16(device)
+    slow = flops.computes_bf16(device)
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "device": device.type,
@@ -131,7 +133,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _devices(device: torch.device) -> list[dict[str, Any]]:
-    name, flags = hardware.processor()
+    name, flags = flops.processor()
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found: list[dict[str, Any]] = [
@@ -166,11 +168,11 @@ def _memory(device: torch.device) -> dict[str, int]:
 
 def _peak(machine: Machine, device: torch.device) -> dict[str, Any]:
     stated = machine.peak_flops
-    known = hardware.peak_of(hardware.device_name(device)) if device.type == "cuda" else None
+    known = flops.peak_of(flops.device_name(device)) if device.type == "cuda" else None
     return {
         "flops": stated or known,
         "from": "the machine file" if stated else "the data sheet" if known else "not known: no MFU is shown",
-        "convention": hardware.CONVENTION,
+        "convention": flops.CONVENTION,
     }
 
 

@@ -216,7 +216,7 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
         "curriculum/_project/stages/v1.1-math-code.yaml",
         "curriculum/_project/mixtures/math-code.yaml",
         "curriculum/_project/sizes.yaml",
-        "runner/train.py",
+        "runner/train/loop.py",
         "curriculum/plan/stage.py",
         "curriculum/report/sheet.css",
     ):

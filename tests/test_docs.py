@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from curriculum import cli
+from curriculum.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {ROOT / "docs/how-to/notebook.md"}  # test_reference.py runs it as one notebook
@@ -158,7 +158,7 @@ def test_the_pictures_of_the_order_are_drawn_by_the_functions_they_show() -> Non
 
 def test_every_command_shown_anywhere_has_words_that_exist() -> None:
     """Also those in prose, which no test runs: the verb and each option."""
-    commands = typer.main.get_command(cli.app).commands
+    commands = typer.main.get_command(app).commands
     wrong = []
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")):
         for line in re.findall(

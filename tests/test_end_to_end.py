@@ -24,8 +24,9 @@ from curriculum.config.project import Project
 from curriculum.errors import Busy
 from curriculum.fs.locks import Lock
 from curriculum.plan.stage import StagePlan
-from runner import checkpoint, data
-from runner.model import Llama, ModelConfig
+from runner import dataloader
+from runner.checkpoint import tensors
+from runner.model.llama import Llama, ModelConfig
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -168,12 +169,12 @@ def test_two_processes_train_the_same_tokens_in_the_same_steps(
 def test_the_tokens_of_a_step_do_not_depend_on_the_number_of_ranks(finished: Path, ranks: int) -> None:
     plan = StagePlan.load(stage(finished, "variant", "continual") / "plan.json")
     _, texts = compile_with_texts(Project(finished), "variant", "full")
-    sources = data.open_sources(
+    sources = dataloader.open_sources(
         plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()}
     )
     for step in range(plan.first_step, plan.last_step):
-        parts = [data.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
-        whole = data.read(plan, sources, step, 0, 1)
+        parts = [dataloader.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
+        whole = dataloader.read(plan, sources, step, 0, 1)
         assert np.array_equal(np.concatenate([part.tokens for part in parts]), whole.tokens)
 
 
@@ -263,7 +264,7 @@ def test_an_export_is_a_hugging_face_directory_with_our_logits_and_our_tokens(
     ours = Llama(ModelConfig.from_json(StagePlan.load(folder / "plan.json").model))
     last = checkpoints.latest(folder / "checkpoints")
     assert last is not None
-    checkpoint.load(last.path, ours, None)
+    tensors.load(last.path, ours, None)
     with torch.no_grad():
         mine = ours.head(ours(llamas.tokens()))
     assert mine.std() > 0.5

@@ -28,8 +28,9 @@ from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.execution import import_model
 from curriculum.plan.stage import StagePlan
-from runner import checkpoint
-from runner.model import Llama, ModelConfig, to_hugging_face
+from runner.checkpoint import tensors as checkpoint_tensors
+from runner.model.huggingface import to_hugging_face
+from runner.model.llama import Llama, ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -90,7 +91,7 @@ def model_at_end(stage: Path) -> Llama:
     last = checkpoints.latest(stage / "checkpoints")
     assert last is not None
     assert last.position == plan.end
-    checkpoint.load(last.path, model, None)
+    checkpoint_tensors.load(last.path, model, None)
     return model
 
 

@@ -13,8 +13,8 @@ from curriculum.artifacts import jobs
 from curriculum.data.manifest import Manifest
 from curriculum.errors import DataError
 from curriculum.plan.stage import StagePlan
-from runner.data import open_sources
-from runner.evaluate import HeldOutSets
+from runner.dataloader import open_sources
+from runner.evaluate.held_out import HeldOutSets
 
 
 def digest_of(project: Path) -> str:

@@ -20,8 +20,10 @@ from curriculum.artifacts import jobs
 from curriculum.compiler import prepared_text
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, RunFailed
-from runner import distributed, preemption, train
-from runner.state import State
+from runner import signals
+from runner.parallel.ranks import Ranks
+from runner.train import loop
+from runner.train.state import State
 
 Run = Callable[..., Any]
 SOURCES = """\
@@ -312,17 +314,17 @@ def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
     (stage / "DONE").unlink()
     job = jobs.load(stage / "job.json")
     assert isinstance(job, jobs.TrainJob)
-    honest = train.count
+    honest = loop.count
 
     def forgetful(state: State, *rest: Any) -> Any:
         counted = honest(state, *rest)
         state.windows["prose"] -= state.step == 3
         return counted
 
-    monkeypatch.setattr(train, "count", forgetful)
-    alone = distributed.Ranks(0, 1, 1, torch.device("cpu"))
+    monkeypatch.setattr(loop, "count", forgetful)
+    alone = Ranks(0, 1, 1, torch.device("cpu"))
     with pytest.raises(RunFailed, match="`prose` 31 instead of 32"):
-        train.train(job, alone, preemption.StopFlag())
+        loop.train(job, alone, signals.StopFlag())
     assert not list((stage / "checkpoints").glob("g0-*"))
 
 

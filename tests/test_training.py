@@ -21,9 +21,9 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs, ledger
 from curriculum.artifacts.jobs import TrainJob
 from curriculum.errors import RunFailed
-from runner import optim, train
-from runner.distributed import Ranks
-from runner.preemption import StopFlag
+from runner.parallel.ranks import Ranks
+from runner.signals import StopFlag
+from runner.train import loop, step
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -123,12 +123,12 @@ def job_of(finished: Path, folder: Path) -> TrainJob:
 
 
 def gradients_not_finite(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
-    clip, step = optim.clip, iter(range(1000))
+    clip, number = step.clip_gradients, iter(range(1000))
 
     def broken(model: Any, most: float, norm: float | None = None) -> float:
-        return math.nan if bad(next(step)) else clip(model, most, norm)
+        return math.nan if bad(next(number)) else clip(model, most, norm)
 
-    monkeypatch.setattr(optim, "clip", broken)
+    monkeypatch.setattr(step, "clip_gradients", broken)
 
 
 def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
@@ -136,7 +136,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
 ) -> None:
     gradients_not_finite(monkeypatch, lambda step: step in (5, 6))
     job = job_of(finished, tmp_path / "basic")
-    outcome = train.train(job, ALONE, StopFlag())
+    outcome = loop.train(job, ALONE, StopFlag())
     assert outcome["outcome"] == jobs.DONE
     folder = Path(job.stage_folder)
     last = checkpoints.latest(folder / "checkpoints")
@@ -162,9 +162,9 @@ def test_gradients_that_stay_not_finite_end_the_run_at_its_last_good_checkpoint(
     gradients_not_finite(monkeypatch, lambda step: step >= 11)
     job = job_of(finished, tmp_path / "basic")
     with pytest.raises(
-        RunFailed, match=rf"not finite in {train.NONFINITE_AT_MOST} steps in a row, up to step 18"
+        RunFailed, match=rf"not finite in {loop.NONFINITE_AT_MOST} steps in a row, up to step 18"
     ):
-        train.train(job, ALONE, StopFlag())
+        loop.train(job, ALONE, StopFlag())
     found = checkpoints.list_checkpoints(Path(job.stage_folder) / "checkpoints")
     assert found
     for checkpoint in found:
@@ -179,10 +179,10 @@ def test_a_kill_between_a_checkpoint_and_its_ledger_line_is_put_right_by_going_o
 ) -> None:
     job = job_of(finished, tmp_path / "basic")
     folder = Path(job.stage_folder)
-    train.train(replace(job, stop_at=2048), ALONE, StopFlag())
+    loop.train(replace(job, stop_at=2048), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(folder)] == [1024, 2048]
     (folder / ledger.LEDGER).write_bytes((folder / ledger.LEDGER).read_bytes().splitlines(keepends=True)[0])
     (tmp_path / "again").mkdir()
-    train.train(replace(job, attempt_folder=str(tmp_path / "again")), ALONE, StopFlag())
+    loop.train(replace(job, attempt_folder=str(tmp_path / "again")), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(folder)] == [1024, 2048, 3072, 4096, 5120, 6144]
     assert json.loads((folder / "DONE").read_bytes()) == done(finished, "trunk", "basic")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from curriculum.analysis.bootstrap import Estimate, paired
-from curriculum.artifacts import checkpoints, evaluations, ledger
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler import compile
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
@@ -254,7 +255,7 @@ def measurements(project: Project, lineages: Sequence[Compiled]) -> dict[Point, 
     for compiled in lineages:
         for stage in compiled.stages:
             folder = folders.stage_folder(project, compiled, stage)
-            for position, value in evaluations.evaluations(folder).items():
+            for position, value in read_evaluations(folder).items():
                 if position > stage.stop:
                     continue
                 own = stage.parent is None or position > stage.plan.start

@@ -11,7 +11,7 @@ from curriculum import fs
 from curriculum.errors import DataError
 
 
-def evaluations(stage_folder: Path) -> dict[int, Mapping[str, Any]]:
+def read_evaluations(stage_folder: Path) -> dict[int, Mapping[str, Any]]:
     """Every evaluation of a stage by position (tokens); the newest generation wins."""
     found: dict[int, tuple[int, Mapping[str, Any]]] = {}
     for path in sorted((stage_folder / "evaluations").glob("g*.json")):
@@ -30,3 +30,29 @@ def read_evaluation(path: Path) -> dict[str, Any]:
             f"`{path}` is damaged: {error}",
             hint="move it away: a kept checkpoint is measured anew where it is needed",
         ) from None
+
+
+def write_sets(folder: Path, generation: int, position: int, step: int, sets: Mapping[str, Any]) -> None:
+    """Write `evaluations/g<generation>-<position>.json`, merging with sets measured there before."""
+    fs.make_directory(folder)
+    path = folder / f"g{generation}-{position:016d}.json"
+    known = read_sets(folder, generation, position)
+    value = {"generation": generation, "position": position, "step": step, "sets": {**known, **sets}}
+    fs.write_json(path, fs.sealed(value), replace=True)
+
+
+def cut_back_evaluations(folder: Path, generation: int, position: int) -> None:
+    """Remove what was measured after `position`: of weights that were not saved, so that others may come there now."""
+    for path in folder.glob(f"g{generation}-*.json"):
+        told = path.stem.partition("-")[2]
+        if told.isdigit() and int(told) > position:
+            fs.remove(path)
+
+
+def read_sets(folder: Path, generation: int, position: int) -> dict[str, Any]:
+    """The sets measured at a position, none when there is no file; DataError when it was changed since."""
+    path = folder / f"g{generation}-{position:016d}.json"
+    if not path.exists():
+        return {}
+    sets: dict[str, Any] = read_evaluation(path)["sets"]
+    return sets

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints, evaluations
+from curriculum.artifacts import checkpoints
+from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.errors import CurriculumError
 
 TAIL_BYTES = 1 << 16
@@ -140,7 +141,7 @@ def beside(folder: Path) -> Beside:
         except OSError:  # retired since it was listed
             saved = None
     try:
-        measured = evaluations.evaluations(folder)
+        measured = read_evaluations(folder)
     except (OSError, CurriculumError):
         measured = {}
     at = max(measured, default=None)

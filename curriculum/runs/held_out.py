@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curriculum.artifacts.evaluations import evaluations
+from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 
@@ -14,7 +14,7 @@ def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, fl
     lines: dict[str, dict[int, float]] = {}
     for stage in compiled.stages:
         folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
-        for position, value in evaluations(folder).items():
+        for position, value in read_evaluations(folder).items():
             if position <= stage.stop:
                 for name, entry in value["sets"].items():
                     lines.setdefault(name, {})[position] = entry["loss"]
@@ -25,7 +25,7 @@ def edges(project: Project, compiled: Compiled) -> list[dict[str, Any]]:
     """Held-out loss (nats a token) per source at the root and at every stage's end, as far as they are measured."""
     rows: list[dict[str, Any]] = []
     for stage in compiled.stages:
-        measured = evaluations(
+        measured = read_evaluations(
             project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
         )
         wanted = [(stage.plan.start, "start")] if stage.parent is None else []

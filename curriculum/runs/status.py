@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints, evaluations, timing
+from curriculum.artifacts import checkpoints, timing
+from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.metrics import last_line
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
@@ -212,7 +213,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
     measuring = slurm_record.status_of(folder / slurm_record.MEASURING)
     if state == RUNNING and (line := last_line(folder / "metrics.jsonl")) is not None:
         position = max(position, line["position"])
-    measured = evaluations.evaluations(folder)
+    measured = read_evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)
     pace = None if (folder / folders.DONE).exists() else timing.measured(folder)
     return Stage(

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints, evaluations, ledger
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.evaluations import read_evaluation
 from curriculum.compiler import imported_models
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
@@ -161,7 +162,7 @@ def _ledger(folder: Path, stage: CompiledStage, plan: StagePlan | None) -> str:
 
 
 def _evaluation(path: Path) -> None:
-    value = evaluations.read_evaluation(path)
+    value = read_evaluation(path)
     if path.stem != checkpoints.name(value["generation"], value["position"]):
         raise DataError(f"`{path}` bears another position than its name", hint=f"move {path} away")
 

@@ -21,7 +21,7 @@ from curriculum.data import sentencepiece as data_sentencepiece
 from curriculum.data.requests import TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from runner.vocabulary import train_tokenizer
+from runner.prepare.tokenizer import train_tokenizer
 
 CHINESE = (
     "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。寒来暑往，秋收冬藏。闰余成岁，律吕调阳。",

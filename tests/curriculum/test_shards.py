@@ -28,8 +28,8 @@ from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.data.shard import MappedShard
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError, NotFound
-from runner import shardwriter
-from runner.prepare import prepare, train_tokenizer
+from runner.prepare import shard_writer
+from runner.prepare.job import prepare, train_tokenizer
 
 LENGTH = 16
 BLOCK = 4096
@@ -54,8 +54,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reads = {"texts": {"folder": "texts"}}
     train_tokenizer(TokenizerRequest(reads=reads, vocab_size=300, output=tokenizer, root=str(root)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shardwriter, "BLOCK_BYTES", BLOCK)
-        patch.setattr("runner.prepare.BLOCK_BYTES", BLOCK)
+        patch.setattr(shard_writer, "BLOCK_BYTES", BLOCK)
+        patch.setattr("runner.prepare.job.BLOCK_BYTES", BLOCK)
         prepare(request(root, output=str(root / "out"), tasks=4))
     return root
 

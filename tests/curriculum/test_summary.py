@@ -16,7 +16,7 @@ from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.config.project import Project
 from curriculum.report.svg import plan
-from runner.model import ModelConfig, parameter_count
+from runner.model.llama import ModelConfig, parameter_count
 
 SMALL = {
     "hidden_size": 48,

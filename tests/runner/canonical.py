@@ -16,27 +16,32 @@ import numpy as np
 import ranks as steps
 import torch
 
-from runner import checkpoint, data, distributed, exactness, optim, sharding
-from runner.distributed import Ranks
-from runner.model import Llama, ModelConfig, initialise
-from runner.step import forward_backward
+from runner import dataloader
+from runner.checkpoint import tensors
+from runner.model.init import initialise
+from runner.model.llama import Llama, ModelConfig
+from runner.parallel import fsdp
+from runner.parallel.canonical import gradient_norm, groups_of
+from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
+from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
+from runner.train.step import forward_backward
 
 BATCH, MICRO, STEPS, SAVED = 16, 2, 5, 2
 MESHES = {1: {"(1, 1)": 1}, 2: {"(1, 2)": 2, "(2, 1)": 1}, 4: {"(1, 4)": 4, "(2, 2)": 2, "(4, 1)": 1}}
 PLAN = steps.small_plan(batch=BATCH)
 
 
-def batch(step: int, ranks: Ranks, groups: int) -> data.Batch:
+def batch(step: int, ranks: Ranks, groups: int) -> dataloader.Batch:
     tokens = np.random.default_rng(step).integers(0, steps.MODEL["vocab_size"], (BATCH, steps.LENGTH + 1))
     source = np.arange(BATCH, dtype=np.int32) % 4 // 3
-    mine = data.slots_of(BATCH, ranks.rank, ranks.size, groups)
-    return data.Batch(step, tokens[mine], source[mine], PLAN.names)
+    mine = dataloader.slots_of(BATCH, ranks.rank, ranks.size, groups)
+    return dataloader.Batch(step, tokens[mine], source[mine], PLAN.names)
 
 
 def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, torch.optim.Optimizer]:
     model = Llama(ModelConfig.from_json(PLAN.model))
     initialise(model, PLAN.seed)
-    sharding.apply(
+    fsdp.apply(
         model,
         ranks,
         sharding="hybrid",
@@ -45,14 +50,14 @@ def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, t
         compile_blocks=False,
         canonical=canonical,
     )
-    return model, optim.adamw(model, PLAN.optimizer)
+    return model, adamw(model, PLAN.optimizer)
 
 
 def take(model: Llama, optimizer: torch.optim.Optimizer, step: int, ranks: Ranks) -> float:
-    groups = exactness.groups_of(PLAN, MICRO, ranks)
+    groups = groups_of(PLAN, MICRO, ranks)
     forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
-    norm = optim.clip(model, 0.5, exactness.gradient_norm(model, ranks))
-    optim.set_learning_rate(optimizer, 1e-2)
+    norm = clip_gradients(model, 0.5, gradient_norm(model, ranks))
+    set_learning_rate(optimizer, 1e-2)
     optimizer.step()
     optimizer.zero_grad()
     return norm
@@ -60,10 +65,10 @@ def take(model: Llama, optimizer: torch.optim.Optimizer, step: int, ranks: Ranks
 
 def digest(model: Llama, optimizer: torch.optim.Optimizer) -> str:
     """Of all weights and moments, whole."""
-    sharding.reshard(model)
+    fsdp.reshard(model)
     found = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        for tensor in (parameter, *(optimizer.state[parameter][moment] for moment in checkpoint.MOMENTS)):
+        for tensor in (parameter, *(optimizer.state[parameter][moment] for moment in tensors.MOMENTS)):
             found.update(name.encode() + steps.whole(tensor).numpy().tobytes())
     return found.hexdigest()
 
@@ -79,12 +84,12 @@ def run(ranks: Ranks, folder: Path, other: Path | None) -> dict[str, Any]:
             norms = []
             for step in range(STEPS):
                 if step == SAVED and not bf16:
-                    checkpoint.save(folder / mesh, model, optimizer, {"step": step}, here)
+                    tensors.save(folder / mesh, model, optimizer, {"step": step}, here)
                 norms.append(take(model, optimizer, step, here))
             report[name] = {"digest": digest(model, optimizer), "norms": norms}
         if other is not None:
             model, optimizer = build(here, bf16=False)
-            begin = checkpoint.load(other, model, optimizer)["step"]
+            begin = tensors.load(other, model, optimizer)["step"]
             for step in range(begin, STEPS):
                 take(model, optimizer, step, here)
             report[f"{mesh} resumed"] = {"digest": digest(model, optimizer)}
@@ -93,11 +98,11 @@ def run(ranks: Ranks, folder: Path, other: Path | None) -> dict[str, Any]:
 
 def main(folder: Path, other: str) -> None:
     torch.set_num_threads(1)
-    ranks = distributed.join("cpu")
+    ranks = join_ranks("cpu")
     report = run(ranks, folder, Path(other) if other else None)
     if ranks.first:
         (folder / "report.json").write_text(json.dumps(report))
-    distributed.leave(ranks)
+    leave_ranks(ranks)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,16 @@ from safetensors.torch import save_file
 
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
-from runner import checkpoint, data, distributed, optim, sharding
-from runner.distributed import Ranks
-from runner.model import Llama, ModelConfig, initialise
-from runner.state import State
-from runner.step import count, forward_backward, losses
+from runner import dataloader
+from runner.checkpoint import tensors as checkpoint_tensors
+from runner.model.forward import losses
+from runner.model.init import initialise
+from runner.model.llama import Llama, ModelConfig
+from runner.parallel import fsdp
+from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
+from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
+from runner.train.state import State
+from runner.train.step import count, forward_backward
 
 LENGTH, BATCH, STEPS = 16, 8, 4
 MODEL: dict[str, Any] = {
@@ -90,13 +95,13 @@ SETTINGS = {
 }
 
 
-def batch(plan: StagePlan, step: int, ranks: Ranks) -> data.Batch:
+def batch(plan: StagePlan, step: int, ranks: Ranks) -> dataloader.Batch:
     """A rank's slots of a step of drawn tokens."""
     tokens = np.random.default_rng(step).integers(0, MODEL["vocab_size"], (plan.batch_sequences, LENGTH + 1))
     source = np.arange(plan.batch_sequences, dtype=np.int32) % 4 // 3
     share = plan.batch_sequences // ranks.size
     mine = slice(ranks.rank * share, (ranks.rank + 1) * share)
-    return data.Batch(step, tokens[mine], source[mine], plan.names)
+    return dataloader.Batch(step, tokens[mine], source[mine], plan.names)
 
 
 def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -104,7 +109,7 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
     plan = small_plan(tied=setting.tied)
     model = Llama(ModelConfig.from_json(plan.model))
     initialise(model, plan.seed)
-    sharding.apply(
+    fsdp.apply(
         model,
         ranks,
         sharding=setting.sharding,
@@ -112,7 +117,7 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
         activation_checkpointing=setting.activation_checkpointing,
         compile_blocks=False,
     )
-    optimizer = optim.adamw(model, plan.optimizer)
+    optimizer = adamw(model, plan.optimizer)
     numbers: dict[str, Any] = {"losses": [], "norms": [], "evaluations": []}
     tensors = {}
     for step in range(STEPS):
@@ -121,17 +126,17 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
         numbers["losses"].append(sums.tolist())
         if step == 0:
             tensors = {f"gradient of {name}": whole(p.grad) for name, p in model.named_parameters()}
-        numbers["norms"].append(optim.clip(model, plan.optimizer["clip_norm"]))
-        optim.set_learning_rate(optimizer, plan.lr(step))
+        numbers["norms"].append(clip_gradients(model, plan.optimizer["clip_norm"]))
+        set_learning_rate(optimizer, plan.lr(step))
         optimizer.step()
         optimizer.zero_grad()
         if setting.evaluates:
             with torch.no_grad():
                 numbers["evaluations"].append(float(losses(model, torch.arange(34).view(2, 17)).sum()))
-    sharding.reshard(model)
+    fsdp.reshard(model)
     for name, parameter in model.named_parameters():
         tensors[name] = whole(parameter)
-        for moment in checkpoint.MOMENTS:
+        for moment in checkpoint_tensors.MOMENTS:
             tensors[f"{moment} of {name}"] = whole(optimizer.state[parameter][moment])
     return numbers, tensors
 
@@ -145,7 +150,7 @@ def whole(tensor: torch.Tensor | None) -> torch.Tensor:
 def main(folder: Path) -> None:
     """Every setting; rank 0 leaves `<name>.safetensors` and one `numbers.json`."""
     torch.set_num_threads(1)
-    ranks = distributed.join("cpu")
+    ranks = join_ranks("cpu")
     numbers = {}
     for name, setting in SETTINGS.items():
         numbers[name], tensors = run(setting, ranks)
@@ -153,7 +158,7 @@ def main(folder: Path) -> None:
             save_file(tensors, folder / f"{name}.safetensors")
     if ranks.first:
         (folder / "report.json").write_text(json.dumps(numbers))
-    distributed.leave(ranks)
+    leave_ranks(ranks)
 
 
 if __name__ == "__main__":

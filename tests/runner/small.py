@@ -19,10 +19,14 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from runner import attention, checkpoint, optim, sharding
-from runner.distributed import Ranks, join, leave
-from runner.loss import next_token_loss, next_token_losses
-from runner.model import Llama, ModelConfig, initialise
+from runner.checkpoint import tensors as checkpoint_tensors
+from runner.model import attention
+from runner.model.init import initialise
+from runner.model.llama import Llama, ModelConfig
+from runner.model.loss import next_token_loss, next_token_losses
+from runner.parallel import fsdp
+from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
+from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
 
 CONFIG = ModelConfig(
     hidden_size=32,
@@ -60,12 +64,12 @@ def take(
     loss = torch.zeros((), dtype=torch.float64)
     for begin in range(0, len(share), micro):
         tokens = share[begin : begin + micro]
-        with sharding.micro_batch(model, last=begin + micro >= len(share)):
+        with fsdp.micro_batch(model, last=begin + micro >= len(share)):
             total, _ = next_token_loss(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
             torch.autograd.backward(total / (BATCH * LENGTH))
         loss += total.detach().double()
-    norm = optim.clip(model, CLIP)
-    optim.set_learning_rate(optimizer, RATE)
+    norm = clip_gradients(model, CLIP)
+    set_learning_rate(optimizer, RATE)
     optimizer.step()
     optimizer.zero_grad()
     return float(ranks.add(loss)) / (BATCH * LENGTH), norm
@@ -79,7 +83,7 @@ def evaluate(model: Llama, step: int = 99) -> float:
 
 def whole(model: Llama) -> dict[str, torch.Tensor]:
     """Every parameter, gathered from all ranks."""
-    sharding.reshard(model)
+    fsdp.reshard(model)
     return {
         name: (p.full_tensor() if isinstance(p, torch.distributed.tensor.DTensor) else p).detach().clone()
         for name, p in model.named_parameters()
@@ -123,7 +127,7 @@ def goes_on_while_saving(
     kept = {name: getattr(torch.distributed, name) for name in names}
     for name, exchange in kept.items():
         setattr(torch.distributed, name, watched(exchange))
-    saver = checkpoint.Saver(ranks)
+    saver = checkpoint_tensors.Saver(ranks)
     saver.begin(folder / "meanwhile", model, optimizer, {"step": 4})
     for step in range(4, 8):
         take(model, optimizer, step, ranks)
@@ -131,7 +135,7 @@ def goes_on_while_saving(
     ranks.wait()
     for name, exchange in kept.items():
         setattr(torch.distributed, name, exchange)
-    checkpoint.load(folder / "meanwhile", model, optimizer)
+    checkpoint_tensors.load(folder / "meanwhile", model, optimizer)
     return sorted(threads)
 
 
@@ -168,12 +172,12 @@ def main(folder: Path, shard: str) -> None:
     Whole weights become `initial`, `first`, `second`, `from-one`.safetensors, checkpoints `two` and `four`.
     """
     torch.set_num_threads(1)
-    ranks = join("cpu")
+    ranks = join_ranks("cpu")
     model = build()
-    sharding.apply(
+    fsdp.apply(
         model, ranks, sharding=shard, bf16=False, activation_checkpointing="none", compile_blocks=False
     )
-    optimizer = optim.adamw(model, NUMBERS)
+    optimizer = adamw(model, NUMBERS)
     weights = {"initial": whole(model)}
     report: dict[str, Any] = {"steps": [], "evaluations": [], "own_rows": {}}
     for step in range(4):
@@ -181,20 +185,20 @@ def main(folder: Path, shard: str) -> None:
             report["evaluations"].append(
                 evaluate(model)
             )  # leaves whole weights behind, as a real save finds them
-            checkpoint.save(folder / "two", model, optimizer, {"step": step}, ranks)
+            checkpoint_tensors.save(folder / "two", model, optimizer, {"step": step}, ranks)
         report["steps"].append(take(model, optimizer, step, ranks))
     report["evaluations"].append(evaluate(model))
-    checkpoint.save(folder / "four", model, optimizer, {"step": 4}, ranks)
+    checkpoint_tensors.save(folder / "four", model, optimizer, {"step": 4}, ranks)
     weights["first"] = whole(model)
-    report["own_rows"] = {name: len(checkpoint.local(p)) for name, p in model.named_parameters()}
+    report["own_rows"] = {name: len(checkpoint_tensors.local(p)) for name, p in model.named_parameters()}
 
-    state = checkpoint.load(folder / "two", model, optimizer)
+    state = checkpoint_tensors.load(folder / "two", model, optimizer)
     again = [take(model, optimizer, step, ranks) for step in range(state["step"], 4)]
     report["again"] = again
     weights["second"] = whole(model)
 
     if (folder / "one").exists():
-        state = checkpoint.load(folder / "one", model, optimizer)
+        state = checkpoint_tensors.load(folder / "one", model, optimizer)
         report["from_one"] = [take(model, optimizer, step, ranks) for step in range(state["step"], 4)]
         weights["from-one"] = whole(model)
     report["threads that exchanged"] = goes_on_while_saving(folder, model, optimizer, ranks)
@@ -206,7 +210,7 @@ def main(folder: Path, shard: str) -> None:
         for name, tensors in weights.items():
             save_file(tensors, folder / f"{name}.safetensors")
         (folder / "report.json").write_text(json.dumps(report))
-    leave(ranks)
+    leave_ranks(ranks)
 
 
 if __name__ == "__main__":

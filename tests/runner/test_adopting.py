@@ -18,7 +18,7 @@ from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from runner.prepare import prepare, train_tokenizer
+from runner.prepare.job import prepare, train_tokenizer
 
 LENGTH = 16
 
@@ -295,11 +295,11 @@ def test_files_of_two_widths_in_one_folder_are_refused_with_both_names(
 def test_killed_between_two_files_the_first_is_not_read_again(
     tmp_path: Path, request_for: Any, documents: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runner import adopting
+    from runner.prepare import in_place
 
     write_packed(tmp_path / "lent", documents)
     request = request_for(workers=1)
-    real, read = adopting._Adopted.digest, []
+    real, read = in_place._InPlaceIndex.digest, []
 
     def until_the_second(self: Any, *words: Any) -> Any:
         read.append(self.name)
@@ -307,7 +307,7 @@ def test_killed_between_two_files_the_first_is_not_read_again(
             raise KeyboardInterrupt
         return real(self, *words)
 
-    monkeypatch.setattr(adopting._Adopted, "digest", until_the_second)
+    monkeypatch.setattr(in_place._InPlaceIndex, "digest", until_the_second)
     with pytest.raises(KeyboardInterrupt):
         prepare(request)
     first = read[0]

@@ -13,8 +13,8 @@ import pytest
 import ranks as steps
 
 from curriculum import fs
-from runner import anomalies
-from runner.anomalies import AT_LEAST, LEAST, WINDOW, Losses
+from runner.monitor import spikes
+from runner.monitor.spikes import AT_LEAST, LEAST, WINDOW, Losses
 
 
 def noise(count: int, seed: int = 0) -> list[float]:
@@ -62,10 +62,10 @@ def test_the_window_is_read_back_from_the_metrics_up_to_where_a_run_goes_on(tmp_
     path = tmp_path / "metrics.jsonl"
     for position, loss in ((10, 4.0), (20, float("nan")), (30, 4.5), (40, 9.0)):
         fs.append_json_line(path, fs.finite({"position": position, "loss": loss}), sync=False)
-    before = anomalies.losses_before(path, 30)
+    before = spikes.losses_before(path, 30)
     assert [before[0], before[2]] == [4.0, 4.5]
     assert np.isnan(before[1])
-    assert anomalies.losses_before(tmp_path / "none.jsonl", 30) == []
+    assert spikes.losses_before(tmp_path / "none.jsonl", 30) == []
 
 
 def plan_of(scale: str) -> Any:
@@ -82,11 +82,11 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     }
     losses = np.arange(steps.BATCH, dtype=float)
     losses[2] = np.nan
-    told = anomalies.event(
-        plan, texts, 1, losses, kind="spike", generation=0, grad_norm=3.0, spike=anomalies.Spike(9, 4, 5)
+    told = spikes.event(
+        plan, texts, 1, losses, kind="spike", generation=0, grad_norm=3.0, spike=spikes.Spike(9, 4, 5)
     )
-    anomalies.record(tmp_path, told)
-    (read,) = fs.read_json_lines(tmp_path / anomalies.EVENTS)
+    spikes.record(tmp_path, told)
+    (read,) = fs.read_json_lines(tmp_path / spikes.EVENTS)
     draws = plan.draws(1)
     assert [entry["slot"] for entry in read["sequences"]] == [2, 7, 6, 5, 4, 3, 1, 0]
     for entry in read["sequences"]:
@@ -96,8 +96,8 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     assert read["skip"] == {"from": 128, "to": 256}
     assert "`skip: [{from: 128, to: 256}]`" in read["hint"]
     json.dumps(told["sequences"][1:], allow_nan=False)
-    anomalies.cut_back(tmp_path, 255)
-    assert fs.read_json_lines(tmp_path / anomalies.EVENTS) == []
+    spikes.cut_back(tmp_path, 255)
+    assert fs.read_json_lines(tmp_path / spikes.EVENTS) == []
 
 
 @pytest.mark.parametrize("scale", ["1", "1/1000000", "1/1000", "3/7"])
@@ -106,9 +106,9 @@ def test_the_skip_leaves_out_exactly_that_step_once_the_size_scales_it_again(sca
     from math import ceil
 
     plan, size = plan_of(scale), Fraction(scale)
-    assert anomalies.skip_of(plan, 0) is None, "position 0 cannot be skipped from"
+    assert spikes.skip_of(plan, 0) is None, "position 0 cannot be skipped from"
     for step in (1, 2, 3):
-        skip = anomalies.skip_of(plan, step)
+        skip = spikes.skip_of(plan, step)
         assert skip is not None
         begin, end = ceil(skip["from"] * size), ceil(skip["to"] * size)  # as the planner scales them
         assert begin == plan.position_after(step - 1)

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner import attention
-from runner.attention import Documents, Request, choose, explain, sdpa
-from runner.data import document_bounds
+from runner.dataloader import document_bounds
+from runner.model import attention
+from runner.model.attention import Documents, Request, choose, explain, sdpa
 
 CPU = Request("cpu", torch.float32, 32, deterministic=False)
 GPU = Request("cuda", torch.bfloat16, 64, deterministic=False)

@@ -13,13 +13,14 @@ from small import ALONE, CONFIG, NUMBERS, build, take, whole
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.errors import CheckpointError
-from runner import checkpoint, optim
-from runner.model import Llama
+from runner.checkpoint import tensors
+from runner.model.llama import Llama
+from runner.train.optimizer import adamw
 
 
 def fresh(seed: int = 1) -> tuple[Llama, torch.optim.Optimizer]:
     model = build(seed=seed)
-    return model, optim.adamw(model, NUMBERS)
+    return model, adamw(model, NUMBERS)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -31,13 +32,13 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(tmp_path: Path, 
     model, optimizer = fresh()
     for step in range(5):
         if step == saved_after:
-            checkpoint.save(tmp_path / "here", model, optimizer, {"step": step}, ALONE)
+            tensors.save(tmp_path / "here", model, optimizer, {"step": step}, ALONE)
         take(model, optimizer, step)
 
     resumed, its_optimizer = fresh(seed=9)
-    state = checkpoint.load(tmp_path / "here", resumed, its_optimizer)
+    state = tensors.load(tmp_path / "here", resumed, its_optimizer)
     assert state["step"] == saved_after
-    assert checkpoint.adam_step(its_optimizer) == saved_after
+    assert tensors.adam_step(its_optimizer) == saved_after
     for step in range(state["step"], 5):
         take(resumed, its_optimizer, step)
     assert same(whole(resumed), whole(model))
@@ -45,8 +46,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(tmp_path: Path, 
 
 def test_saving_a_fresh_optimizer_does_not_move_adams_clock(tmp_path: Path) -> None:
     model, optimizer = fresh()
-    checkpoint.save(tmp_path / "here", model, optimizer, {}, ALONE)
-    assert checkpoint.adam_step(optimizer) == 0
+    tensors.save(tmp_path / "here", model, optimizer, {}, ALONE)
+    assert tensors.adam_step(optimizer) == 0
     take(model, optimizer, 0)
     undisturbed, its_optimizer = fresh()
     take(undisturbed, its_optimizer, 0)
@@ -60,7 +61,7 @@ def test_saving_changes_nothing_in_the_run_that_goes_on(tmp_path: Path) -> None:
         for step in range(3):
             take(model, optimizer, step)
             if saves:
-                checkpoint.save(tmp_path / str(step), model, optimizer, {}, ALONE)
+                tensors.save(tmp_path / str(step), model, optimizer, {}, ALONE)
         weights.append(whole(model))
     assert same(*weights)
 
@@ -69,20 +70,20 @@ def test_weights_alone_start_a_fresh_optimizer(tmp_path: Path) -> None:
     model, optimizer = fresh()
     for step in range(3):
         take(model, optimizer, step)
-    checkpoint.save(tmp_path / "here", model, optimizer, {}, ALONE)
+    tensors.save(tmp_path / "here", model, optimizer, {}, ALONE)
 
     branch, its_optimizer = fresh(seed=9)
-    checkpoint.load(tmp_path / "here", branch, None)
+    tensors.load(tmp_path / "here", branch, None)
     assert same(whole(branch), whole(model))
-    assert checkpoint.adam_step(its_optimizer) == 0
+    assert tensors.adam_step(its_optimizer) == 0
     assert not any(values["exp_avg"].any() for values in its_optimizer.state.values())
 
 
 def test_state_comes_back_as_it_was_given(tmp_path: Path) -> None:
     model, optimizer = fresh()
     state = {"position": 1_200_001_646_592, "windows": {"prose": 3}, "fingerprint": "ab"}
-    checkpoint.save(tmp_path / "here", model, optimizer, state, ALONE)
-    found = checkpoint.load(tmp_path / "here", *fresh())
+    tensors.save(tmp_path / "here", model, optimizer, state, ALONE)
+    found = tensors.load(tmp_path / "here", *fresh())
     assert {key: found[key] for key in state} == state
 
 
@@ -90,14 +91,14 @@ def test_the_same_weights_make_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "other"):
         model, optimizer = fresh()
         take(model, optimizer, 0)
-        checkpoint.save(tmp_path / name, model, optimizer, {"written": name}, ALONE)
+        tensors.save(tmp_path / name, model, optimizer, {"written": name}, ALONE)
     one, other = (checkpoints.weights_digest(tmp_path / name) for name in ("one", "other"))
     assert one == other
 
 
 def test_the_folder_is_sealed_and_holds_no_pickle(tmp_path: Path) -> None:
     model, optimizer = fresh()
-    checkpoint.save(tmp_path / "here", model, optimizer, {}, ALONE)
+    tensors.save(tmp_path / "here", model, optimizer, {}, ALONE)
     checkpoints.verify(tmp_path / "here")
     names = sorted(path.name for path in (tmp_path / "here").iterdir())
     assert names == ["manifest.json", "rank-00000.safetensors", "state.json", "tensors.json"]
@@ -106,7 +107,7 @@ def test_the_folder_is_sealed_and_holds_no_pickle(tmp_path: Path) -> None:
 
 def test_one_flipped_bit_is_noticed(tmp_path: Path) -> None:
     model, optimizer = fresh()
-    checkpoint.save(tmp_path / "here", model, optimizer, {}, ALONE)
+    tensors.save(tmp_path / "here", model, optimizer, {}, ALONE)
     file = tmp_path / "here" / "rank-00000.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -120,7 +121,7 @@ def test_what_a_killed_save_left_is_not_sealed_into_the_next(tmp_path: Path) -> 
     left.mkdir()
     (left / "rank-00007.safetensors").write_bytes(b"half")
     model, optimizer = fresh()
-    checkpoint.save(tmp_path / "here", model, optimizer, {}, ALONE)
+    tensors.save(tmp_path / "here", model, optimizer, {}, ALONE)
     assert not (tmp_path / "here" / "rank-00007.safetensors").exists()
 
 
@@ -131,7 +132,7 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pyt
     model, optimizer = fresh()
     monkeypatch.setattr(fs, "write_json", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(tmp_path / "g0-0000000000000128", model, optimizer, {}, ALONE)
+        tensors.save(tmp_path / "g0-0000000000000128", model, optimizer, {}, ALONE)
     assert checkpoints.list_checkpoints(tmp_path) == []
 
 
@@ -147,21 +148,21 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pyt
 def test_a_checkpoint_of_another_model_is_refused(
     tmp_path: Path, change: dict[str, int], reason: str
 ) -> None:
-    checkpoint.save(tmp_path / "here", *fresh(), {}, ALONE)
+    tensors.save(tmp_path / "here", *fresh(), {}, ALONE)
     other = build(replace(CONFIG, **change))
     with pytest.raises(CheckpointError, match=f"does not fit the plan's model: .*{reason}"):
-        checkpoint.load(tmp_path / "here", other, optim.adamw(other, NUMBERS))
+        tensors.load(tmp_path / "here", other, adamw(other, NUMBERS))
 
 
 def test_a_tied_model_is_saved_once_and_comes_back(tmp_path: Path) -> None:
     config = replace(CONFIG, tie_word_embeddings=True)
     model = build(config)
-    optimizer = optim.adamw(model, NUMBERS)
+    optimizer = adamw(model, NUMBERS)
     take(model, optimizer, 0)
-    checkpoint.save(tmp_path / "here", model, optimizer, {}, ALONE)
-    index = json.loads((tmp_path / "here" / checkpoint.INDEX).read_text())
+    tensors.save(tmp_path / "here", model, optimizer, {}, ALONE)
+    index = json.loads((tmp_path / "here" / tensors.INDEX).read_text())
     assert "model.head.weight" not in index
     other = build(config, seed=9)
-    checkpoint.load(tmp_path / "here", other, optim.adamw(other, NUMBERS))
+    tensors.load(tmp_path / "here", other, adamw(other, NUMBERS))
     assert same(whole(other), whole(model))
     assert other.head.weight is other.embedding.weight

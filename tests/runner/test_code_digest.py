@@ -5,26 +5,30 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from runner import code_digest
+from runner.monitor import code_digest
 
-ROOT = Path(code_digest.__file__).parents[1]
-CODE = b'"""A."""\nfrom runner.model import Llama\n\ndef f(x):\n    """B."""\n    return Llama(x + 1)\n'
+ROOT = Path(code_digest.__file__).parents[2]
+CODE = b'"""A."""\nfrom runner.model.llama import Llama\n\ndef f(x):\n    """B."""\n    return Llama(x + 1)\n'
 
 
 def test_comments_and_docstrings_are_no_other_training_code() -> None:
-    reworded = b'"""C."""\nfrom runner.model import Llama\ndef f(x):\n    # why\n    return Llama((x + 1))\n'
+    reworded = (
+        b'"""C."""\nfrom runner.model.llama import Llama\ndef f(x):\n    # why\n    return Llama((x + 1))\n'
+    )
     assert code_digest.meaning(CODE) == code_digest.meaning(reworded)
     assert code_digest.meaning(CODE) != code_digest.meaning(CODE.replace(b"1", b"2"))
 
 
 def test_a_module_that_moves_leaves_the_digest_of_its_readers() -> None:
-    moved = CODE.replace(b"runner.model", b"runner.model.llama")
+    moved = CODE.replace(b"runner.model.llama", b"runner.model.llama.llama")
     inside = CODE.replace(b"from", b"if TYPE_CHECKING:\n    from")
     assert code_digest.meaning(CODE) == code_digest.meaning(moved)
     assert code_digest.meaning(inside) == code_digest.meaning(
-        inside.replace(b"runner.model", b"runner.other")
+        inside.replace(b"runner.model.llama", b"runner.other")
     )
-    assert code_digest.meaning(CODE) != code_digest.meaning(CODE.replace(b"runner.model", b"theirs.model"))
+    assert code_digest.meaning(CODE) != code_digest.meaning(
+        CODE.replace(b"runner.model.llama", b"theirs.model")
+    )
 
 
 def test_this_version_is_listed_as_equivalent_to_what_began_runs_of_earlier_versions() -> None:

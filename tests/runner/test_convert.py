@@ -23,8 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.artifacts.jobs import ExportJob, ImportJob
 from curriculum.errors import Busy, CheckpointError, ConfigError, DataError
-from runner import checkpoint, convert, optim
-from runner.model import Llama, ModelConfig, to_hugging_face
+from runner.checkpoint import huggingface as checkpoint_huggingface
+from runner.checkpoint import tensors as checkpoint_tensors
+from runner.model.huggingface import to_hugging_face
+from runner.model.llama import Llama, ModelConfig
+from runner.train.optimizer import adamw
 
 KINDS = {
     "bf16, untied": {"dtype": torch.bfloat16},
@@ -50,7 +53,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 def imported(source: Path, at: Path, **more: int) -> Path:
     """The checkpoint folder that `source` becomes below `at`."""
     job = ImportJob(attempt_folder="", source=str(source), imported=str(at), memory=str(at / "digests.json"))
-    outcome = convert.import_directory(job, **more)
+    outcome = checkpoint_huggingface.import_directory(job, **more)
     assert outcome["outcome"] == jobs.DONE
     return Path(outcome["checkpoint"])
 
@@ -58,7 +61,7 @@ def imported(source: Path, at: Path, **more: int) -> Path:
 def back(folder: Path, output: Path, dtype: str | None = None, **more: int) -> Path:
     """An import's checkpoint exported again, in the directory's own dtypes unless another is stated."""
     origin = checkpoints.state(folder)["imported"]
-    convert.export(
+    checkpoint_huggingface.export(
         ExportJob(
             attempt_folder="",
             checkpoint=str(folder),
@@ -96,7 +99,7 @@ def test_our_model_computes_the_imported_model_s_logits(kind: dict[str, object],
     assert len(list(folder.glob("rank-*.safetensors"))) > 1
     checkpoints.verify(folder)
     ours = Llama(ModelConfig.from_json(huggingface.read(source).model))
-    state = checkpoint.load(folder, ours, None)
+    state = checkpoint_tensors.load(folder, ours, None)
     assert (state["position"], state["step"], state["windows"]) == (0, 0, {})
     expected = llamas.logits(LlamaForCausalLM.from_pretrained(source))
     assert expected.std() > 0.5
@@ -123,7 +126,7 @@ def test_an_import_is_made_once_and_its_weights_are_not_read_again(
     folder = imported(source, tmp_path / "data")
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with monkeypatch.context() as patch:
-        patch.setattr(convert.fs, "sha256_file", lambda path: pytest.fail(f"{path} was read"))
+        patch.setattr(checkpoint_huggingface.fs, "sha256_file", lambda path: pytest.fail(f"{path} was read"))
         assert imported(source, tmp_path / "data") == folder
     os.utime(source / "model.safetensors")  # touched: read again, and found to be the same
     assert imported(source, tmp_path / "data") == folder
@@ -180,10 +183,10 @@ def test_an_output_weight_beside_tied_embeddings_is_left_out_if_it_is_them_and_r
 def trained(tmp_path: Path) -> tuple[Path, Llama]:
     """A checkpoint with moments, after two steps, and its model."""
     model = build()
-    optimizer = optim.adamw(model, NUMBERS)
+    optimizer = adamw(model, NUMBERS)
     for step in range(2):
         take(model, optimizer, step)
-    checkpoint.save(tmp_path / "saved", model, optimizer, {"step": 2}, ALONE)
+    checkpoint_tensors.save(tmp_path / "saved", model, optimizer, {"step": 2}, ALONE)
     return tmp_path / "saved", model
 
 
@@ -205,7 +208,7 @@ def job(saved: Path, output: Path, **more: object) -> ExportJob:
 
 def test_transformers_computes_our_logits_from_an_export(trained: tuple[Path, Llama], tmp_path: Path) -> None:
     saved, model = trained
-    convert.export(job(saved, tmp_path / "out"))
+    checkpoint_huggingface.export(job(saved, tmp_path / "out"))
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     read = torch.randint(CONFIG.vocab_size, (3, 24), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -217,7 +220,7 @@ def test_a_large_export_is_several_files_with_an_index_that_transformers_follows
     limit: int, trained: tuple[Path, Llama], tmp_path: Path
 ) -> None:
     saved, model = trained
-    convert.export(job(saved, tmp_path / "out", shard_bytes=limit))
+    checkpoint_huggingface.export(job(saved, tmp_path / "out", shard_bytes=limit))
     files = sorted((tmp_path / "out").glob("model-*.safetensors"))
     assert len(files) > 2
     assert files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
@@ -239,7 +242,7 @@ def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Lla
     saved, model = trained
     two = tmp_path / "two"
     two.mkdir()
-    index = json.loads((saved / checkpoint.INDEX).read_bytes())
+    index = json.loads((saved / checkpoint_tensors.INDEX).read_bytes())
     stored = load_file(saved / "rank-00000.safetensors")
     parts: list[dict[str, torch.Tensor]] = [{}, {}]
     for key, entry in index.items():
@@ -252,27 +255,27 @@ def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Lla
                 entry["parts"].append({"file": f"rank-{rank:05d}.safetensors", "rows": [first, last]})
     for rank, part in enumerate(parts):
         save_file(part, two / f"rank-{rank:05d}.safetensors")
-    (two / checkpoint.INDEX).write_text(json.dumps(index))
+    (two / checkpoint_tensors.INDEX).write_text(json.dumps(index))
     (two / checkpoints.STATE).write_bytes((saved / checkpoints.STATE).read_bytes())
     checkpoints.seal(two)
-    convert.export(job(two, tmp_path / "out"))
+    checkpoint_huggingface.export(job(two, tmp_path / "out"))
     expected = to_hugging_face(CONFIG, model.state_dict())
     found = tensors(tmp_path / "out")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
     index["model.head.weight"]["parts"].pop()
-    (two / checkpoint.INDEX).write_text(json.dumps(index))
+    (two / checkpoint_tensors.INDEX).write_text(json.dumps(index))
     (two / checkpoints.MANIFEST).unlink()
     checkpoints.seal(two)
     with pytest.raises(CheckpointError, match=r"holds 34 of the 67 rows of `model\.head\.weight`"):
-        convert.export(job(two, tmp_path / "other"))
+        checkpoint_huggingface.export(job(two, tmp_path / "other"))
     assert not (tmp_path / "other").exists()
 
 
 def test_bf16_weights_are_the_nearest_to_those_trained(trained: tuple[Path, Llama], tmp_path: Path) -> None:
     saved, model = trained
-    convert.export(job(saved, tmp_path / "out", dtype="bfloat16"))
+    checkpoint_huggingface.export(job(saved, tmp_path / "out", dtype="bfloat16"))
     for name, tensor in to_hugging_face(CONFIG, model.state_dict()).items():
         assert torch.equal(tensors(tmp_path / "out")[name], tensor.bfloat16())
 
@@ -286,28 +289,30 @@ def test_a_checkpoint_with_one_flipped_bit_is_not_exported(
     raw[-5] ^= 1
     path.write_bytes(raw)
     with pytest.raises(CheckpointError, match="holds other bytes"):
-        convert.export(job(saved, tmp_path / "out"))
+        checkpoint_huggingface.export(job(saved, tmp_path / "out"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 
 def test_a_directory_that_is_there_is_left_alone(trained: tuple[Path, Llama], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
-        convert.export(job(trained[0], tmp_path / "out"))
+        checkpoint_huggingface.export(job(trained[0], tmp_path / "out"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Llama], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        convert.export(job(trained[0], tmp_path / "out", copies={"tokenizer.json": str(tmp_path / "none")}))
+        checkpoint_huggingface.export(
+            job(trained[0], tmp_path / "out", copies={"tokenizer.json": str(tmp_path / "none")})
+        )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 
 def test_two_exports_to_one_directory_do_not_meet(trained: tuple[Path, Llama], tmp_path: Path) -> None:
-    with convert.fs.building(tmp_path / "out") as folder:
+    with checkpoint_huggingface.fs.building(tmp_path / "out") as folder:
         (folder / "mine").write_text("the first")
         with pytest.raises(Busy, match="is being written by another process"):
-            convert.export(job(trained[0], tmp_path / "out"))
+            checkpoint_huggingface.export(job(trained[0], tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
@@ -338,7 +343,7 @@ def test_killed_while_exporting_the_directory_is_absent_or_complete_and_the_next
     numbers = {**asdict(CONFIG), "hidden_size": 512, "intermediate_size": 2048, "vocab_size": 8000}
     config = ModelConfig.from_json(numbers)
     model = build(config)
-    checkpoint.save(tmp_path / "saved", model, optim.adamw(model, NUMBERS), {"step": 0}, ALONE)
+    checkpoint_tensors.save(tmp_path / "saved", model, adamw(model, NUMBERS), {"step": 0}, ALONE)
     del numbers["rope_scaling"]
     (tmp_path / "attempt").mkdir()
     output = tmp_path / "out"
@@ -392,7 +397,7 @@ def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_
     )
     jobs.save(asked, tmp_path / "job.json")
     directory = huggingface.read(source)
-    sums = {name: convert.fs.sha256_file(source / name) for name in directory.identity_files}
+    sums = {name: checkpoint_huggingface.fs.sha256_file(source / name) for name in directory.identity_files}
     final = data / huggingface.digest(sums)[:16]
     temporary = data / f".tmp-{final.name}"
     assert _killed(tmp_path, lambda at: (at / "rank-00000.safetensors").exists(), temporary)
@@ -405,11 +410,13 @@ def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_
 
 
 def test_asked_to_stop_an_export_leaves_nothing(trained: tuple[Path, Llama], tmp_path: Path) -> None:
-    from runner.preemption import StopFlag
+    from runner.signals import StopFlag
 
     asked = StopFlag()
     asked.asked = True
-    assert convert.export(job(trained[0], tmp_path / "out"), asked) == {"outcome": jobs.STOPPED}
+    assert checkpoint_huggingface.export(job(trained[0], tmp_path / "out"), asked) == {
+        "outcome": jobs.STOPPED
+    }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 import tokenizers
 
-import runner.readers
+import runner.prepare.readers
 from curriculum.config.project import Project
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from runner.prepare import prepare, train_tokenizer
+from runner.prepare.job import prepare, train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROSE = "the state of the people and the law of the country in that year of peace number "
@@ -184,10 +184,12 @@ def test_a_hub_id_is_read_as_its_files_from_the_commit_that_was_listed(
         assert inside != where
         return fsspec.filesystem("file"), str(tmp_path / "hub")
 
-    real = runner.readers.get_fs_with_filepath
+    real = runner.prepare.readers.get_fs_with_filepath
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(
-        runner.readers, "get_fs_with_filepath", lambda w: local(w) if w.startswith("hf://") else real(w)
+        runner.prepare.readers,
+        "get_fs_with_filepath",
+        lambda w: local(w) if w.startswith("hf://") else real(w),
     )
     request = request_of("slimpajama", tmp_path, tmp_path, tokenizer_file)
     read = {**request.read, "hub": "cerebras/SlimPajama-627B"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from runner import distributed
+from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
 
 FAULTS = """\
 import resource, sys
@@ -32,7 +32,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_a_lone_process_is_rank_0_of_1_without_a_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    ranks = distributed.join("cpu")
+    ranks = join_ranks("cpu")
     assert (ranks.rank, ranks.size, ranks.first, ranks.device) == (0, 1, True, torch.device("cpu"))
     assert not dist.is_initialized()
     assert (ranks.any(True), ranks.any(False)) == (True, False)
@@ -40,15 +40,15 @@ def test_a_lone_process_is_rank_0_of_1_without_a_process_group(monkeypatch: pyte
     assert ranks.gather(5) == [5]
     assert ranks.add(torch.tensor(2.0)) == 2.0
     ranks.wait()
-    distributed.leave(ranks)
+    leave_ranks(ranks)
 
 
 def test_a_lone_process_can_have_a_mesh_of_itself_and_leaves_it_behind() -> None:
-    ranks = distributed.Ranks(0, 1, 1, torch.device("cpu"))
+    ranks = Ranks(0, 1, 1, torch.device("cpu"))
     mesh = ranks.mesh(1)
     assert mesh.mesh_dim_names == ("replicate", "shard")
     assert mesh.size() == 1
-    distributed.leave(ranks)
+    leave_ranks(ranks)
     assert not dist.is_initialized()
 
 
@@ -68,5 +68,5 @@ def test_ranks_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "barrier", lambda **_: done.append("barrier"))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("destroy"))
-    distributed.leave(distributed.Ranks(0, 2, 2, torch.device("cpu")))
+    leave_ranks(Ranks(0, 2, 2, torch.device("cpu")))
     assert done == ["barrier", "destroy"]

@@ -11,9 +11,12 @@ from small import ALONE
 
 from curriculum.artifacts.jobs import DoctorJob, Machine
 from curriculum.errors import PlanError
-from runner import attention, determinism, distributed, doctor, hardware
-from runner.distributed import Ranks
-from runner.model import ModelConfig
+from runner import doctor
+from runner.model import attention
+from runner.model.llama import ModelConfig
+from runner.monitor import flops
+from runner.parallel import determinism
+from runner.parallel.ranks import Ranks, join_ranks
 
 GPUS = Ranks(0, 2, 2, torch.device("cuda"))
 
@@ -63,7 +66,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_built(monkeypatch
     with pytest.raises(
         PlanError, match=r"process 0 of this node wants a GPU of its own, and torch .* finds 0"
     ):
-        distributed.join("cuda")
+        join_ranks("cuda")
 
 
 @pytest.mark.parametrize(
@@ -111,12 +114,12 @@ def test_a_token_of_tinyllama_costs_7_3_gigaflop_in_the_convention_that_is_named
         max_position_embeddings=2048,
     )
     matrices = 1_034_420_224  # of 1,100,048,384 parameters: not the embedding, not the norms
-    assert hardware.flops_per_token(config, 2048) == 6 * matrices + 12 * 22 * 2048 * 2048
-    assert hardware.flops_per_token(config, 2048) == pytest.approx(7.314e9, rel=1e-4)
+    assert flops.flops_per_token(config, 2048) == 6 * matrices + 12 * 22 * 2048 * 2048
+    assert flops.flops_per_token(config, 2048) == pytest.approx(7.314e9, rel=1e-4)
     # the figure that TinyLlama gives for 24k tokens/s: 56% of an A100
-    peak = hardware.peak_of("NVIDIA A100-SXM4-40GB")
+    peak = flops.peak_of("NVIDIA A100-SXM4-40GB")
     assert peak is not None
-    assert 24_000 * hardware.flops_per_token(config, 2048) / peak == pytest.approx(0.563, abs=1e-3)
+    assert 24_000 * flops.flops_per_token(config, 2048) / peak == pytest.approx(0.563, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -133,4 +136,4 @@ def test_a_token_of_tinyllama_costs_7_3_gigaflop_in_the_convention_that_is_named
     ],
 )
 def test_a_gpu_is_known_by_its_whole_name_and_another_is_not_guessed(name: str, peak: float | None) -> None:
-    assert hardware.peak_of(name) == peak
+    assert flops.peak_of(name) == peak

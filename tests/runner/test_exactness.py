@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from curriculum.artifacts import checkpoints
 from curriculum.errors import PlanError
-from runner import data, distributed, exactness
-from runner.distributed import Ranks
+from runner import dataloader
+from runner.parallel.canonical import GROUPS_AT_MOST, GroupSums, groups_of, pairwise
+from runner.parallel.ranks import Ranks, leave_ranks
 
 
 def of(size: int, rank: int = 0) -> Ranks:
@@ -43,7 +44,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         report["(1, 1) resumed"] = {"digest": canonical.digest(model, optimizer)}
         return {"folders": folders, **report}
     finally:
-        distributed.leave(small.ALONE)
+        leave_ranks(small.ALONE)
         torch.set_num_threads(threads)
 
 
@@ -94,21 +95,21 @@ def test_groups_added_one_after_another_make_the_same_tree_as_all_at_once(power:
     draw = torch.Generator().manual_seed(seed)
     parts = [torch.randn(3, 2, generator=draw) * 10**4 for _ in range(2**power)]
     model = torch.nn.Linear(2, 3, bias=False)
-    sums = exactness.GroupSums(model)
+    sums = GroupSums(model)
     for part in parts:
         model.weight.grad = part.clone()
         sums.take()
         assert model.weight.grad is None
         assert len(sums._sums) <= power + 1
     sums.give()
-    assert torch.equal(model.weight.grad, exactness.pairwise(parts))
+    assert torch.equal(model.weight.grad, pairwise(parts))
 
 
 @given(power=st.integers(0, 3), share=st.integers(1, 5))
 def test_ranks_take_every_slot_once_and_whole_groups_wherever_the_tree_is_cut(power: int, share: int) -> None:
     groups = 8
     batch, ranks = groups * share, 2**power
-    parts = [data.slots_of(batch, rank, ranks, groups) for rank in range(ranks)]
+    parts = [dataloader.slots_of(batch, rank, ranks, groups) for rank in range(ranks)]
     assert sorted(np.concatenate(parts).tolist()) == list(range(batch))
     for number, (group, rank) in enumerate(itertools.product(range(groups // ranks), range(ranks))):
         mine = parts[rank][group * share : (group + 1) * share]
@@ -117,13 +118,13 @@ def test_ranks_take_every_slot_once_and_whole_groups_wherever_the_tree_is_cut(po
 
 def test_groups_follow_from_batch_and_micro_batch_and_never_from_the_ranks() -> None:
     plan = steps.small_plan(batch=24)
-    assert [exactness.groups_of(plan, 1, of(size)) for size in (1, 2, 4, 8)] == [8] * 4
-    assert exactness.groups_of(plan, 6, of(4)) == 4
-    assert exactness.groups_of(steps.small_plan(batch=3584), 7, of(8)) == exactness.GROUPS_AT_MOST
+    assert [groups_of(plan, 1, of(size)) for size in (1, 2, 4, 8)] == [8] * 4
+    assert groups_of(plan, 6, of(4)) == 4
+    assert groups_of(steps.small_plan(batch=3584), 7, of(8)) == GROUPS_AT_MOST
 
 
 @pytest.mark.parametrize(("batch", "micro", "size"), [(24, 1, 3), (24, 6, 8), (24, 5, 1), (24, 24, 2)])
 def test_ranks_that_cannot_be_dealt_whole_groups_are_refused(batch: int, micro: int, size: int) -> None:
     with pytest.raises(PlanError, match=r"`exactness: canonical` cannot deal a batch of 24") as refused:
-        exactness.groups_of(steps.small_plan(batch=batch), micro, of(size))
+        groups_of(steps.small_plan(batch=batch), micro, of(size))
     assert refused.value.hint

@@ -14,7 +14,7 @@ import pytest
 from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.errors import DataError, PlanError
-from runner import harness
+from runner.evaluate import lm_eval
 
 
 def sample(number: int, value: float, chosen: str = "none") -> dict[str, Any]:
@@ -52,7 +52,7 @@ FOUND: dict[str, Any] = {
 
 
 def test_a_record_keeps_numbers_versions_shots_and_the_score_of_every_document() -> None:
-    kept = harness.read(FOUND)
+    kept = lm_eval.read(FOUND)
     quiz = kept["tasks"]["quiz"]
     assert quiz["metrics"] == {
         "acc,none": {"value": 0.5, "error": 0.25, "higher_is_better": True},
@@ -67,13 +67,13 @@ def test_a_record_keeps_numbers_versions_shots_and_the_score_of_every_document()
 def test_a_record_knows_other_documents_and_another_prompt_but_not_where_the_file_lay() -> None:
     def changed(key: str, value: Any) -> dict[str, Any]:
         config = {**FOUND["configs"]["quiz"], key: value}
-        return harness.read({**FOUND, "configs": {"quiz": config}})["tasks"]["quiz"]
+        return lm_eval.read({**FOUND, "configs": {"quiz": config}})["tasks"]["quiz"]
 
-    quiz = harness.read(FOUND)["tasks"]["quiz"]
+    quiz = lm_eval.read(FOUND)["tasks"]["quiz"]
     assert changed("metadata", {"config_source": "/b"})["definition"] == quiz["definition"]
     assert changed("doc_to_text", "{{other}}")["definition"] != quiz["definition"]
     fewer = {**FOUND, "samples": {"quiz": FOUND["samples"]["quiz"][2:]}}
-    assert harness.read(fewer)["tasks"]["quiz"]["digest"] != quiz["digest"]
+    assert lm_eval.read(fewer)["tasks"]["quiz"]["digest"] != quiz["digest"]
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_a_record_knows_other_documents_and_another_prompt_but_not_where_the_fil
 def test_one_metric_stands_for_a_task_as_the_harness_s_tables_have_it(
     metrics: list[str], chosen: str | None
 ) -> None:
-    assert harness.preferred({key: {} for key in metrics}) == chosen
+    assert lm_eval.preferred({key: {} for key in metrics}) == chosen
 
 
 def test_a_document_without_one_number_leaves_no_list() -> None:
     odd = {**FOUND, "samples": {"quiz": [{**sample(0, 1.0), "acc": (1, 2)}]}}
-    assert harness.read(odd)["tasks"]["quiz"]["per_document"] is None
+    assert lm_eval.read(odd)["tasks"]["quiz"]["per_document"] is None
 
 
 @dataclass
@@ -111,15 +111,15 @@ INDEX = {
 
 
 def test_a_name_that_no_file_defines_is_found_however_deep_it_stands() -> None:
-    assert harness._unknown(INDEX, ["all", "nothing"]) == [("nothing", None), ("gone", "inner")]
-    assert harness._unknown(INDEX, ["quiz"]) == []
+    assert lm_eval._unknown(INDEX, ["all", "nothing"]) == [("nothing", None), ("gone", "inner")]
+    assert lm_eval._unknown(INDEX, ["quiz"]) == []
 
 
 def test_a_task_that_runs_the_model_s_code_wants_consent_also_inside_a_group() -> None:
     index = {**INDEX, "inner": Entry({"group": "inner", "task": ["quiz"]})}
-    harness._check_safe(index, ["quiz", "inner"])
+    lm_eval._check_safe(index, ["quiz", "inner"])
     with pytest.raises(PlanError, match="`code` runs code that the model wrote") as refused:
-        harness._check_safe(index, ["all"])
+        lm_eval._check_safe(index, ["all"])
     assert "--confirm-run-unsafe-code" in str(refused.value.hint)
 
 
@@ -150,7 +150,7 @@ def missing_file() -> None:
     ],
 )
 def test_missing_data_is_told_with_the_way_out(fault: Callable[[], None], what: str, hint: str) -> None:
-    with pytest.raises(DataError, match=what) as refused, harness._explained("quiz"):
+    with pytest.raises(DataError, match=what) as refused, lm_eval._explained("quiz"):
         fault()
     assert hint in str(refused.value.hint)
 
@@ -166,13 +166,13 @@ def test_without_the_harness_the_job_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PlanError, match="not installed") as refused:
-        harness.measure(job(tmp_path))
+        lm_eval.measure(job(tmp_path))
     assert "curriculum[eval]" in str(refused.value.hint)
 
 
 def test_a_record_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     fs.write_json(tmp_path / "quiz.json", {"kept": True})
-    assert harness.measure(job(tmp_path)) == {"outcome": jobs.DONE}
+    assert lm_eval.measure(job(tmp_path)) == {"outcome": jobs.DONE}
     assert json.loads((tmp_path / "quiz.json").read_bytes()) == {"kept": True}
 
 

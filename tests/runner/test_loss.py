@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner import loss
-from runner.loss import next_token_loss, next_token_losses
+from runner.model import loss
+from runner.model.loss import next_token_loss, next_token_losses
 
 
 def case(

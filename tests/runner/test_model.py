@@ -14,17 +14,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from curriculum.compiler import cost
 from curriculum.config.model_catalogue import CATALOGUE
-from runner import attention, optim
-from runner.loss import next_token_loss
-from runner.model import (
-    Llama,
-    ModelConfig,
-    from_hugging_face,
-    initialise,
-    layout,
-    parameter_count,
-    to_hugging_face,
-)
+from runner.model import attention
+from runner.model.huggingface import from_hugging_face, layout, to_hugging_face
+from runner.model.init import initialise
+from runner.model.llama import Llama, ModelConfig, parameter_count
+from runner.model.loss import next_token_loss
+from runner.train.optimizer import adamw, set_learning_rate
 
 TINYLLAMA = ModelConfig(
     hidden_size=2048,
@@ -116,8 +111,8 @@ def test_loss_gradients_and_an_adamw_step_are_those_of_transformers(config: Mode
         )
 
     before = to_hugging_face(config, {name: p.detach().clone() for name, p in ours.state_dict().items()})
-    mine = optim.adamw(ours, NUMBERS)
-    optim.set_learning_rate(mine, 1e-3)
+    mine = adamw(ours, NUMBERS)
+    set_learning_rate(mine, 1e-3)
     mine.step()
     torch.optim.AdamW(other.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1).step()
     for name, tensor in to_hugging_face(config, ours.state_dict()).items():

@@ -9,7 +9,7 @@ import torch
 from small import NUMBERS, build, take, whole
 from torch import nn
 
-from runner import optim
+from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
 
 
 def with_gradients(*values: float) -> nn.Module:
@@ -24,13 +24,13 @@ def with_gradients(*values: float) -> nn.Module:
 def test_three_steps_are_adamw_by_its_formula() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 3, bias=False)
-    optimizer = optim.adamw(model, {**NUMBERS, "eps": 1e-6})
+    optimizer = adamw(model, {**NUMBERS, "eps": 1e-6})
     weight = model.weight.detach().double().clone()
     first, second = torch.zeros_like(weight), torch.zeros_like(weight)
     for step, rate in enumerate((1e-2, 3e-2, 2e-2), start=1):
         gradient = torch.randn(3, 4)
         model.weight.grad = gradient.clone()
-        optim.set_learning_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate)
         optimizer.step()
         first = 0.9 * first + 0.1 * gradient.double()
         second = 0.95 * second + 0.05 * gradient.double() ** 2
@@ -43,10 +43,10 @@ def test_three_steps_are_adamw_by_its_formula() -> None:
 def test_weight_decay_reaches_norms_only_when_all_is_decayed(decay: str, norm_shrinks: bool) -> None:
     model = build()
     before = whole(model)
-    optimizer = optim.adamw(model, {**NUMBERS, "decay": decay})
+    optimizer = adamw(model, {**NUMBERS, "decay": decay})
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optim.set_learning_rate(optimizer, 0.5)
+    set_learning_rate(optimizer, 0.5)
     optimizer.step()
     for name, after in whole(model).items():
         factor = 0.95 if norm_shrinks or "norm" not in name else 1.0
@@ -56,7 +56,7 @@ def test_weight_decay_reaches_norms_only_when_all_is_decayed(decay: str, norm_sh
 def test_a_learning_rate_of_zero_until_it_is_set() -> None:
     model = build()
     before = whole(model)
-    optimizer = optim.adamw(model, NUMBERS)
+    optimizer = adamw(model, NUMBERS)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -65,7 +65,7 @@ def test_a_learning_rate_of_zero_until_it_is_set() -> None:
 
 def test_gradients_are_scaled_to_the_largest_norm_and_the_norm_before_is_told() -> None:
     model = with_gradients(2.0, -1.0)  # norm: sqrt(3·4 + 4·1) = 4
-    assert optim.clip(model, 1.0) == pytest.approx(4.0)
+    assert clip_gradients(model, 1.0) == pytest.approx(4.0)
     flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert float(flat.norm()) == pytest.approx(1.0, rel=1e-5)
     assert flat[0] / flat[-1] == pytest.approx(-2.0)
@@ -73,20 +73,20 @@ def test_gradients_are_scaled_to_the_largest_norm_and_the_norm_before_is_told() 
 
 def test_gradients_below_the_largest_norm_are_not_touched() -> None:
     model = with_gradients(2.0, -1.0)
-    assert optim.clip(model, 4.5) == pytest.approx(4.0)
+    assert clip_gradients(model, 4.5) == pytest.approx(4.0)
     assert [float(p.grad.flatten()[0]) for p in model.parameters() if p.grad is not None] == [2.0, -1.0]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_gradient_that_is_not_finite_is_told_and_left_alone(bad: float) -> None:
     model = with_gradients(bad, 2.0)
-    assert not math.isfinite(optim.clip(model, 1.0))
+    assert not math.isfinite(clip_gradients(model, 1.0))
     assert [float(p.grad.flatten()[0]) for p in model.parameters() if p.grad is not None][1] == 2.0
 
 
 def test_a_fresh_optimizer_has_moments_and_has_counted_no_step() -> None:
     model = build()
-    optimizer = optim.adamw(model, NUMBERS)
+    optimizer = adamw(model, NUMBERS)
     assert len(optimizer.state) == len(list(model.parameters()))
     for values in optimizer.state.values():
         assert float(values["step"]) == 0
@@ -101,7 +101,7 @@ def test_moments_made_beforehand_change_no_bit_of_what_torch_does() -> None:
     for ours in (True, False):
         model = build()
         if ours:
-            optimizer: torch.optim.Optimizer = optim.adamw(model, NUMBERS)
+            optimizer: torch.optim.Optimizer = adamw(model, NUMBERS)
         else:
             optimizer = torch.optim.AdamW(
                 model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True

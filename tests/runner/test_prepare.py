@@ -19,7 +19,7 @@ from curriculum.data.dataset import Dataset
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.progress import read_progress
 from curriculum.errors import DataError
-from runner.prepare import prepare
+from runner.prepare.job import prepare
 
 
 def test_the_bytes_are_the_same_for_one_worker_and_for_two(tmp_path: Path, request_for: Any) -> None:

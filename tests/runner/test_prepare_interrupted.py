@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from texts import digests, write_texts
 
-import runner.prepare
-import runner.shardwriter
+import runner.prepare.job
+import runner.prepare.shard_writer
 from curriculum import fs
 from curriculum.data.manifest import HELD_OUT, TRAIN, text_hash
 from curriculum.data.progress import read_progress
 from curriculum.errors import Busy, DataError
-from runner.prepare import prepare
+from runner.prepare.job import prepare
 
 
 def test_finished_work_is_not_touched_again(tmp_path: Path, request_for: Any) -> None:
@@ -145,7 +145,7 @@ def test_a_stop_while_the_shards_are_brought_together_loses_and_mixes_nothing(
             raise KeyboardInterrupt
         original(source, target)
 
-    monkeypatch.setattr(runner.prepare.os, "rename", rename)
+    monkeypatch.setattr(runner.prepare.job.os, "rename", rename)
     with pytest.raises(KeyboardInterrupt):
         prepare(request)
     monkeypatch.undo()
@@ -176,7 +176,7 @@ import sys
 from pathlib import Path
 from curriculum import fs
 from curriculum.shards.format import PrepareRequest
-import json, runner.shardwriter as writer
+import json, runner.prepare.shard_writer as writer
 if len(sys.argv) > 2:  # hold a task half-way for ever
     real = writer.ShardWriter._write
     def hold(self, batch):
@@ -226,7 +226,7 @@ def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the
 def test_asked_to_stop_it_ends_soon_and_goes_on_later(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 40)
     request = request_for(tasks=4)
-    with pytest.raises(runner.prepare.Stopped):
+    with pytest.raises(runner.prepare.job.Stopped):
         prepare(request, lambda: True)
     prepare(request)
     prepare(request_for(tasks=4, output=str(tmp_path / "data" / "alone")))
@@ -238,7 +238,7 @@ def test_a_disk_that_fills_costs_the_task_that_met_it_and_the_same_request_goes_
 ) -> None:
     write_texts(tmp_path / "texts", 40)
     request = request_for(tasks=4)
-    real = runner.shardwriter._Part.add
+    real = runner.prepare.shard_writer._Part.add
 
     def full(self: Any, *words: Any) -> None:
         if self.file.endswith("00002.ds"):
@@ -246,7 +246,7 @@ def test_a_disk_that_fills_costs_the_task_that_met_it_and_the_same_request_goes_
         real(self, *words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner.shardwriter._Part, "add", full)
+        patch.setattr(runner.prepare.shard_writer._Part, "add", full)
         with pytest.raises(OSError, match="No space left"):
             prepare(request)
     partial = Path(f"{request.output}.partial")

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import runner.readers
+import runner.prepare.readers
 from curriculum.data.listing import SourceFile
 from curriculum.errors import DataError
-from runner.extract import chinese_docstrings
-from runner.readers import Chosen, Corpus, Tally, list_sources, look_up, of_split
+from runner.prepare.extract import chinese_docstrings
+from runner.prepare.readers import Chosen, Corpus, Tally, list_sources, look_up, of_split
 
 ROWS = [{"text": f"document {n}", "name": f"own-{n}", "meta": {"set": "ab"[n % 2]}} for n in range(5)]
 
@@ -200,10 +200,12 @@ def test_a_hub_dataset_is_pinned_to_the_commit_that_was_listed(monkeypatch: pyte
         asked.append((name, revision))
         return types.SimpleNamespace(sha="abc")
 
-    original = runner.readers.get_fs_with_filepath
+    original = runner.prepare.readers.get_fs_with_filepath
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
     monkeypatch.setattr(
-        runner.readers, "get_fs_with_filepath", lambda path: original(path.replace("hf://", "memory://"))
+        runner.prepare.readers,
+        "get_fs_with_filepath",
+        lambda path: original(path.replace("hf://", "memory://")),
     )
     files, learnt = list_sources({"hub": "org/set", "files": "train/*.jsonl", "revision": "main"})
     assert learnt == {"revision": "abc"}

@@ -17,14 +17,15 @@ from small import ALONE, NUMBERS, build, take, whole
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.errors import RunFailed
-from runner import checkpoint, optim
-from runner.checkpoint import Saver
-from runner.model import Llama
+from runner.checkpoint import tensors
+from runner.checkpoint.tensors import Saver
+from runner.model.llama import Llama
+from runner.train.optimizer import adamw
 
 
 def fresh(seed: int = 1) -> tuple[Llama, torch.optim.Optimizer]:
     model = build(seed=seed)
-    return model, optim.adamw(model, NUMBERS)
+    return model, adamw(model, NUMBERS)
 
 
 class Gate:
@@ -62,7 +63,7 @@ def test_steps_taken_while_a_checkpoint_is_written_are_not_in_it(
     assert said == ["published"]
     checkpoints.verify(tmp_path / "here")
     again, its_optimizer = fresh(seed=9)
-    checkpoint.load(tmp_path / "here", again, its_optimizer)
+    tensors.load(tmp_path / "here", again, its_optimizer)
     assert all(torch.equal(tensor, then[name]) for name, tensor in whole(again).items())
     take(again, its_optimizer, 1)
     assert all(torch.equal(tensor, whole(model)[name]) for name, tensor in whole(again).items())
@@ -104,7 +105,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_by_the_next_call_and_names_no_c
     saver.begin(tmp_path / "here", model, optimizer, {})
     saver.wait()
     checkpoints.verify(tmp_path / "here")
-    assert not list((tmp_path / "here").glob(f"*{checkpoint.FAILED}"))
+    assert not list((tmp_path / "here").glob(f"*{tensors.FAILED}"))
 
 
 def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -> None:
@@ -112,15 +113,15 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -
     with torch.no_grad():
         model.norm.weight[3] = torch.nan
     with pytest.raises(RunFailed, match=r"`model\.norm\.weight` is not finite any more"):
-        checkpoint.save(tmp_path / "here", model, optimizer, {}, ALONE)
+        tensors.save(tmp_path / "here", model, optimizer, {}, ALONE)
     assert not (tmp_path / "here").exists()
 
 
 def test_rank_0_hears_of_another_rank_s_failure_through_the_folder(tmp_path: Path) -> None:
     missing = tmp_path / "rank-00001.safetensors"
-    missing.with_name(missing.name + checkpoint.FAILED).write_text("OSError: full")
+    missing.with_name(missing.name + tensors.FAILED).write_text("OSError: full")
     with pytest.raises(RunFailed, match=r"another process could not write its part.*OSError: full"):
-        checkpoint._wait_for([missing])
+        tensors._wait_for([missing])
 
 
 DIES = """\

@@ -15,7 +15,10 @@ from small import ALONE, CONFIG, NUMBERS, build, evaluate, launch, take, whole
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from curriculum.artifacts import checkpoints
-from runner import checkpoint, distributed, optim, sharding
+from runner.checkpoint import tensors
+from runner.parallel import fsdp
+from runner.parallel.ranks import leave_ranks
+from runner.train.optimizer import adamw
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +26,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Four steps in this process, with a checkpoint after the second."""
     folder = tmp_path_factory.mktemp("alone")
     model = build()
-    optimizer = optim.adamw(model, NUMBERS)
+    optimizer = adamw(model, NUMBERS)
     initial = whole(model)
     steps, evaluations = [], []
     for step in range(4):
         if step == 2:
             evaluations.append(evaluate(model))
-            checkpoint.save(folder / "one", model, optimizer, {"step": 2}, ALONE)
+            tensors.save(folder / "one", model, optimizer, {"step": 2}, ALONE)
         steps.append(take(model, optimizer, step))
     evaluations.append(evaluate(model))
     return {
@@ -106,8 +109,8 @@ def test_one_process_goes_on_from_the_checkpoint_of_two_ranks(
 ) -> None:
     checkpoints.verify(two["folder"] / "two")
     model = build(seed=5)
-    optimizer = optim.adamw(model, NUMBERS)
-    state = checkpoint.load(two["folder"] / "two", model, optimizer)
+    optimizer = adamw(model, NUMBERS)
+    state = tensors.load(two["folder"] / "two", model, optimizer)
     for step in range(state["step"], 4):
         take(model, optimizer, step)
     near(whole(model), alone["weights"])
@@ -115,7 +118,7 @@ def test_one_process_goes_on_from_the_checkpoint_of_two_ranks(
 
 def test_one_process_reads_what_two_ranks_saved_to_the_last_bit(two: dict[str, Any]) -> None:
     model = build(seed=5)
-    checkpoint.load(two["folder"] / "four", model, None)
+    tensors.load(two["folder"] / "four", model, None)
     same(whole(model), two["weights"]["first"])
 
 
@@ -125,7 +128,7 @@ def test_while_two_ranks_save_in_threads_only_training_speaks_to_the_peers(two: 
 
 
 def test_every_row_is_written_once_however_many_ranks_hold_it(two: dict[str, Any]) -> None:
-    index = json.loads((two["folder"] / "four" / checkpoint.INDEX).read_text())
+    index = json.loads((two["folder"] / "four" / tensors.INDEX).read_text())
     for entry in index.values():
         rows = sorted(tuple(part["rows"]) for part in entry["parts"])
         assert rows[0][0] == 0
@@ -155,7 +158,7 @@ class Products(TorchDispatchMode):
         self.products = self.others = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in sharding.KEPT:
+        if func in fsdp.KEPT:
             self.products += 1
         elif "norm" in str(func) or "silu" in str(func):
             self.others += 1
@@ -166,10 +169,10 @@ def test_activation_checkpointing_changes_no_bit_and_no_name() -> None:
     steps, counted = {}, {}
     for how in ("none", "full", "selective"):
         model = build()
-        sharding.apply(
+        fsdp.apply(
             model, ALONE, sharding="auto", bf16=False, activation_checkpointing=how, compile_blocks=False
         )
-        optimizer = optim.adamw(model, NUMBERS)
+        optimizer = adamw(model, NUMBERS)
         with Products() as seen:
             take(model, optimizer, 0, micro=8)
         steps[how], counted[how] = whole(model), (seen.products, seen.others)
@@ -188,16 +191,16 @@ def test_one_process_in_bf16_keeps_fp32_weights_and_learns_as_in_fp32(
     losses = {}
     for bf16 in (False, True):
         model = build()
-        sharding.apply(
+        fsdp.apply(
             model, ALONE, sharding="auto", bf16=bf16, activation_checkpointing="none", compile_blocks=False
         )
         try:
-            optimizer = optim.adamw(model, NUMBERS)
+            optimizer = adamw(model, NUMBERS)
             losses[bf16] = [take(model, optimizer, step)[0] for step in range(12)]
             assert {p.dtype for p in model.parameters()} == {torch.float32}
             assert (model(torch.zeros((1, 4), dtype=torch.long)).dtype == torch.bfloat16) is bf16
         finally:
-            distributed.leave(ALONE)
+            leave_ranks(ALONE)
     assert not dist.is_initialized()
     assert losses[True] != losses[False]
     assert losses[True] == pytest.approx(losses[False], rel=2e-2)
@@ -206,11 +209,11 @@ def test_one_process_in_bf16_keeps_fp32_weights_and_learns_as_in_fp32(
 
 def test_a_lone_fp32_process_needs_no_process_group() -> None:
     model = build()
-    sharding.apply(
+    fsdp.apply(
         model, ALONE, sharding="full", bf16=False, activation_checkpointing="none", compile_blocks=False
     )
     assert not dist.is_initialized()
-    assert list(sharding.sharded(model)) == []
+    assert list(fsdp.sharded(model)) == []
     assert CONFIG.vocab_size == len(model.head.weight)
 
 
@@ -219,7 +222,7 @@ def test_compiled_blocks_compute_what_eager_ones_do() -> None:
     losses = []
     for compiled, checkpointed in ((False, "none"), (True, "full")):
         model = build()
-        sharding.apply(
+        fsdp.apply(
             model,
             ALONE,
             sharding="auto",
@@ -227,7 +230,7 @@ def test_compiled_blocks_compute_what_eager_ones_do() -> None:
             activation_checkpointing=checkpointed,
             compile_blocks=compiled,
         )
-        optimizer = optim.adamw(model, NUMBERS)
+        optimizer = adamw(model, NUMBERS)
         losses.append([take(model, optimizer, step) for step in range(2)])
         assert "blocks.0.attention.qkv.weight" in dict(model.named_parameters())
     for eager, fast in zip(*losses, strict=True):

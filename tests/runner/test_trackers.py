@@ -19,7 +19,7 @@ import pytest
 
 from curriculum import fs
 from curriculum.errors import PlanError
-from runner import trackers
+from runner.monitor import trackers
 
 STAGES = ("trunk/basic", "variant/continual", "variant/cooldown")
 TAGS = {"train/loss", "train/lr", "train/grad_norm", "train/tokens_per_second"}

@@ -13,10 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from curriculum.errors import PlanError
-from runner import assembly, distributed, train
-from runner.model import Llama, ModelConfig, initialise
-from runner.state import State
-from runner.step import count, forward_backward, losses
+from runner.model.forward import losses
+from runner.model.init import initialise
+from runner.model.llama import Llama, ModelConfig
+from runner.parallel import build
+from runner.parallel.ranks import Ranks, leave_ranks
+from runner.train import loop
+from runner.train.state import State
+from runner.train.step import count, forward_backward
 
 FP32 = [name for name, setting in steps.SETTINGS.items() if not setting.bf16]
 
@@ -37,7 +41,7 @@ def alone() -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:
     try:
         return {name: steps.run(setting, small.ALONE) for name, setting in steps.SETTINGS.items()}
     finally:
-        distributed.leave(small.ALONE)
+        leave_ranks(small.ALONE)
 
 
 @pytest.mark.parametrize("name", FP32)
@@ -115,19 +119,19 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
 def test_something_is_due_when_a_multiple_of_its_interval_was_passed(
     before: int, now: int, every: int, expected: bool
 ) -> None:
-    assert train.due(before, now, every) is expected
+    assert loop.due(before, now, every) is expected
 
 
 def test_micro_batches_divide_a_ranks_share_and_one_that_does_not_is_refused() -> None:
     plan = steps.small_plan(batch=24)
-    two = distributed.Ranks(0, 2, 2, torch.device("cpu"))
-    assert assembly.micro_batch(plan, None, two) == 12
-    assert assembly.micro_batch(plan, 4, two) == 4
+    two = Ranks(0, 2, 2, torch.device("cpu"))
+    assert build.micro_batch(plan, None, two) == 12
+    assert build.micro_batch(plan, 4, two) == 4
     with pytest.raises(PlanError, match=r"`micro_batch: 5` does not divide 12"):
-        assembly.micro_batch(plan, 5, two)
+        build.micro_batch(plan, 5, two)
 
 
 def test_a_step_too_long_for_one_pass_is_cut_into_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(assembly.MICRO_BATCH_TOKENS, "cpu", 5 * steps.LENGTH)
+    monkeypatch.setitem(build.MICRO_BATCH_TOKENS, "cpu", 5 * steps.LENGTH)
     plan = steps.small_plan(batch=12)
-    assert assembly.micro_batch(plan, None, small.ALONE) == 4
+    assert build.micro_batch(plan, None, small.ALONE) == 4

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints, evaluations, ledger
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.config.project import Project
 from curriculum.data.dataset import Dataset
 from curriculum.data.tokenizer import Tokenizer
@@ -60,7 +61,7 @@ def artefacts(root: Path) -> list[Artefact]:
         )
         found.append(Artefact("ledger", stage / "ledger.jsonl", lambda stage=stage: _ledger(stage)))
         for path in sorted((stage / "evaluations").iterdir()):
-            found.append(Artefact("evaluation", path, lambda stage=stage: evaluations.evaluations(stage)))
+            found.append(Artefact("evaluation", path, lambda stage=stage: read_evaluations(stage)))
     return found
 
 

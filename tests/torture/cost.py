@@ -14,8 +14,10 @@ SAVE_SHARE, STEP_SHARE = 0.10, 0.02
 def _trained(hidden: int, layers: int) -> tuple[Any, Any, dict[str, Any]]:
     import torch
 
-    from runner import attention, optim
-    from runner.model import Llama, ModelConfig, initialise
+    from runner.model import attention
+    from runner.model.init import initialise
+    from runner.model.llama import Llama, ModelConfig
+    from runner.train.optimizer import adamw
     from tests.torture import small
 
     torch.set_num_threads(1)
@@ -31,7 +33,7 @@ def _trained(hidden: int, layers: int) -> tuple[Any, Any, dict[str, Any]]:
     }
     model = Llama(ModelConfig.from_json(numbers), attention.sdpa)
     initialise(model, 1)
-    return model, optim.adamw(model, small.NUMBERS), numbers
+    return model, adamw(model, small.NUMBERS), numbers
 
 
 def _saved(folder: Path, model: Any, optimizer: Any, *, bare: bool) -> tuple[float, float]:
@@ -40,15 +42,15 @@ def _saved(folder: Path, model: Any, optimizer: Any, *, bare: bool) -> tuple[flo
 
     from curriculum import fs
     from curriculum.artifacts import checkpoints
-    from runner import checkpoint
-    from runner.distributed import Ranks
+    from runner.checkpoint import tensors
+    from runner.parallel.ranks import Ranks
 
     kept = checkpoints.seal, fs.sha256_file
     if bare:
         checkpoints.seal = lambda folder, known: fs.write_json(folder / checkpoints.MANIFEST, {})
         fs.sha256_file = lambda path: ""
     try:
-        saver = checkpoint.Saver(Ranks(0, 1, 1, torch.device("cpu")))
+        saver = tensors.Saver(Ranks(0, 1, 1, torch.device("cpu")))
         began = time.monotonic()
         saver.begin(folder, model, optimizer, {"step": 1, "position": 1})
         stood = time.monotonic() - began
@@ -65,8 +67,8 @@ def cost(case: Case, tally: Tally) -> None:
 
     import torch
 
-    from runner import replicas
-    from runner.loss import next_token_loss
+    from runner.model.loss import next_token_loss
+    from runner.parallel import replica_check
 
     hidden, layers = (128, 2) if case.size == "smoke" else (512, 8)
     model, optimizer, _ = _trained(hidden, layers)
@@ -88,9 +90,9 @@ def cost(case: Case, tally: Tally) -> None:
         optimizer.zero_grad()
         steps.append(time.monotonic() - began)
     began = time.monotonic()
-    replicas.fingerprint(model, optimizer)
+    replica_check.fingerprint(model, optimizer)
     look = time.monotonic() - began
-    share = look / replicas.EVERY / min(steps)
+    share = look / replica_check.EVERY / min(steps)
     tally.notes |= {
         "checkpoint, MiB": round(sum(p.numel() for p in model.parameters()) * 12 / (1 << 20)),
         "training stands still for a save, seconds": round(stood, 3),

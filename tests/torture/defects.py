@@ -25,28 +25,28 @@ class Defect:
 DEFECTS = (
     Defect(
         "retention keeps the oldest checkpoints",
-        "runner.saves",
+        "runner.train.saves",
         "        for doomed in old[: -self._job.keep_last or None]:\n",
         "        for doomed in old[self._job.keep_last :]:\n",
         "R1",
     ),
     Defect(
         "the ledger is not cut back to the checkpoint that is gone on from",
-        "runner.train",
+        "runner.train.loop",
         "        ledger.cut_back(self.folder / ledger.LEDGER, at)\n",
         "",
         "R1",
     ),
     Defect(
         "the optimizer's step is lost on resuming",
-        "runner.checkpoint",
+        "runner.checkpoint.tensors",
         'values["step"].fill_(float(state["adam_step"]))',
         'values["step"].fill_(0.0)',
         "R1",
     ),
     Defect(
         "the moments are lost on resuming",
-        "runner.checkpoint",
+        "runner.checkpoint.tensors",
         "        for key, tensor in tensors.items():\n            entry = index.get(key)\n",
         '        for key, tensor in tensors.items():\n            if not key.startswith("model."):\n'
         "                continue\n            entry = index.get(key)\n",
@@ -54,14 +54,14 @@ DEFECTS = (
     ),
     Defect(
         "a resumed run goes on one step too far",
-        "runner.train",
+        "runner.train.loop",
         "            first_step=self.state.step,\n",
         "            first_step=self.state.step + (self.state.saved_at is not None),\n",
         "R1",
     ),
     Defect(
         "the count of what was read begins anew",
-        "runner.state",
+        "runner.train.state",
         '        windows={**dict.fromkeys(plan.names, 0), **value["windows"]},\n',
         "        windows=dict.fromkeys(plan.names, 0),\n",
         "R1",
@@ -75,7 +75,7 @@ DEFECTS = (
     ),
     Defect(
         "a stop does not save",
-        "runner.train",
+        "runner.train.loop",
         "        if lacking is None:\n            self.save()\n",
         "",
         "R14",
@@ -96,7 +96,7 @@ DEFECTS = (
     ),
     Defect(
         "numbers that are none are saved",
-        "runner.checkpoint",
+        "runner.checkpoint.tensors",
         "            if not np.isfinite(tensor.numpy()).all():\n",
         "            if False:\n",
         "R15",
@@ -117,7 +117,7 @@ DEFECTS = (
     ),
     Defect(
         "an export is built under its own name",
-        "runner.convert",
+        "runner.checkpoint.huggingface",
         "        with durable.building(output) as folder:\n            _write_weights",
         "        output.mkdir(exist_ok=True)\n        folder = output\n        if True:\n            _write_weights",
         "R17",

@@ -143,9 +143,9 @@ def exports(case: Case, tally: Tally) -> None:
     out, job = case.folder / "out", protocols.export_job(case.folder)
 
     def work() -> int:
-        from runner import convert
+        from runner.checkpoint import huggingface
 
-        convert.export(job)
+        huggingface.export(job)
         return 0
 
     seconds = 60.0

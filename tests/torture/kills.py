@@ -18,8 +18,8 @@ from tests.torture.figures import Case, Tally, figure, mutated
 # (name, module, function, whether SIGKILL comes before or after the call); each is met several times in a run
 SEAMS = (
     ("a plan is about to be written", "curriculum.plan.stage.StagePlan", "save", "before"),
-    ("the first step", "runner.train", "forward_backward", "before"),
-    ("after a step's update", "runner.train", "count", "after"),
+    ("the first step", "runner.train.loop", "forward_backward", "before"),
+    ("after a step's update", "runner.train.loop", "count", "after"),
     ("a save begins", "curriculum.artifacts.checkpoints", "seal", "before"),
     ("a save is sealed", "curriculum.artifacts.checkpoints", "seal", "after"),
     ("a checkpoint is about to appear", "curriculum.fs.files", "publish", "before"),
@@ -27,8 +27,8 @@ SEAMS = (
     ("a line of the ledger is about to come", "curriculum.artifacts.ledger", "append", "before"),
     ("a line of the ledger has come", "curriculum.artifacts.ledger", "append", "after"),
     ("an old checkpoint was set aside", "curriculum.fs.files", "set_aside", "after"),
-    ("an evaluation is about to be written", "runner.evaluate", "write", "before"),
-    ("an evaluation was written", "runner.evaluate", "write", "after"),
+    ("an evaluation is about to be written", "runner.evaluate.held_out", "write", "before"),
+    ("an evaluation was written", "runner.evaluate.held_out", "write", "after"),
     ("metrics are cut back", "curriculum.artifacts.ledger", "cut_back", "after"),
     ("leftovers are swept", "curriculum.artifacts.checkpoints", "sweep", "before"),
     ("a job file was written", "curriculum.artifacts.jobs", "save", "after"),

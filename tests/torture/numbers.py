@@ -55,10 +55,10 @@ KINDS: dict[str, tuple[str, Callable[..., None], bool]] = {
 @contextlib.contextmanager
 def spoiling(kind: str, at: int, mark: Path, seed: random.Random) -> Iterator[None]:
     """Spoil the `at`-th step that is taken, once over all attempts; with `every gradient`, each from there on."""
-    from runner import optim
+    from runner.train.optimizer import clip_gradients, set_learning_rate
 
     where, spoil, _ = KINDS[kind]
-    real_clip, real_rate = optim.clip, optim.set_learning_rate
+    real_clip, real_rate = clip_gradients, set_learning_rate
     met = 0
 
     def due() -> bool:
@@ -84,11 +84,11 @@ def spoiling(kind: str, at: int, mark: Path, seed: random.Random) -> Iterator[No
         if where == "moment" and due():
             spoil(optimizer, seed)
 
-    optim.clip, optim.set_learning_rate = clip, rate
+    clip_gradients, set_learning_rate = clip, rate
     try:
         yield
     finally:
-        optim.clip, optim.set_learning_rate = real_clip, real_rate
+        clip_gradients, set_learning_rate = real_clip, real_rate
 
 
 def bad_checkpoints(root: Path) -> list[str]:

@@ -130,7 +130,7 @@ MUTANTS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "the checkpoint appears before its manifest",
-        "runner.checkpoint",
+        "runner.checkpoint.tensors",
         "checkpoints.seal(temporary, known)\n                    sealed()\n"
         "                    durable.publish(temporary, folder)\n",
         "durable.publish(temporary, folder)\n                    checkpoints.seal(folder, known)\n",
@@ -145,14 +145,14 @@ MUTANTS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "an export is written under its own name",
-        "runner.convert",
+        "runner.checkpoint.huggingface",
         "        with durable.building(output) as folder:\n            _write_weights",
         "        output.mkdir()\n        folder = output\n        if True:\n            _write_weights",
         "an export",
     ),
     (
         "prepared text is named without being synced",
-        "runner.prepare",
+        "runner.prepare.job",
         "        durable.publish(data, output)\n",
         "        os.rename(data, output)\n",
         "text prepared",

@@ -189,21 +189,21 @@ def _plan(root: Path) -> str:
 
 
 def _evaluate(root: Path) -> None:
-    from runner import evaluate
+    from curriculum.artifacts.evaluations import write_sets
 
-    evaluate.write(root / "evaluations", 0, 64, 1, {"code": {"loss": 1.5}})
+    write_sets(root / "evaluations", 0, 64, 1, {"code": {"loss": 1.5}})
 
 
 def _evaluated_before(root: Path) -> None:
-    from runner import evaluate
+    from curriculum.artifacts.evaluations import write_sets
 
-    evaluate.write(root / "evaluations", 0, 64, 1, {"prose": {"loss": 2.5}})
+    write_sets(root / "evaluations", 0, 64, 1, {"prose": {"loss": 2.5}})
 
 
 def _evaluated(root: Path) -> str:
-    from runner import evaluate
+    from curriculum.artifacts.evaluations import read_sets
 
-    found = evaluate.read(root / "evaluations", 0, 64)
+    found = read_sets(root / "evaluations", 0, 64)
     if found == {"prose": {"loss": 2.5}}:
         return OLD
     return NEW if found == {"prose": {"loss": 2.5}, "code": {"loss": 1.5}} else f"holds {found}"
@@ -214,12 +214,12 @@ def _to_export(root: Path) -> None:
 
 
 def _export(root: Path) -> None:
-    from runner import convert
+    from runner.checkpoint import huggingface
 
     if (root / "out").exists():
         fs.settle(root / "out")
     else:
-        convert.export(export_job(root))
+        huggingface.export(export_job(root))
 
 
 def export_job(root: Path) -> ExportJob:
@@ -268,7 +268,7 @@ def prepare_request(root: Path) -> PrepareRequest:
 
 
 def _prepare(root: Path) -> None:
-    from runner.prepare import prepare
+    from runner.prepare.job import prepare
 
     prepare(prepare_request(root))
 

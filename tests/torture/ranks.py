@@ -202,25 +202,29 @@ def _perturbed(rank: int, port: int, seed: int, trials: int, told: Path) -> int:
     import torch
 
     from curriculum.errors import RunFailed
-    from runner import attention, distributed, optim, replicas, sharding
-    from runner.model import Llama, ModelConfig, initialise
+    from runner.model import attention
+    from runner.model.init import initialise
+    from runner.model.llama import Llama, ModelConfig
+    from runner.parallel import fsdp, replica_check
+    from runner.parallel.ranks import join_ranks, leave_ranks, local_part
+    from runner.train.optimizer import adamw
 
-    ranks = distributed.join("cpu", 1)
+    ranks = join_ranks("cpu", 1)
     model = Llama(ModelConfig.from_json(small.MODEL), attention.sdpa)
     initialise(model, 1)
-    sharding.apply(
+    fsdp.apply(
         model, ranks, sharding="none", bf16=False, activation_checkpointing="none", compile_blocks=False
     )
-    optimizer = optim.adamw(model, small.NUMBERS)
+    optimizer = adamw(model, small.NUMBERS)
     missed = []
     for number in range(trials):
         draw = random.Random(f"{seed}/{number}")
-        replicas.check(model, optimizer, ranks, number)  # no alarm without a cause
+        replica_check.check(model, optimizer, ranks, number)  # no alarm without a cause
         parameter = draw.choice(list(model.parameters()))
         tensor = draw.choice(
             (parameter, *(optimizer.state[parameter][key] for key in ("exp_avg", "exp_avg_sq")))
         )
-        words = distributed.local(tensor.detach()).view(torch.int32).view(-1)
+        words = local_part(tensor.detach()).view(torch.int32).view(-1)
         at, bit = draw.randrange(len(words)), draw.randrange(31)
         if rank == draw.randrange(RANKS):
             words[at] ^= 1 << bit
@@ -228,14 +232,14 @@ def _perturbed(rank: int, port: int, seed: int, trials: int, told: Path) -> int:
         else:
             mine = False
         try:
-            replicas.check(model, optimizer, ranks, number)
+            replica_check.check(model, optimizer, ranks, number)
             missed.append(number)
         except RunFailed:
             pass
         if mine:
             words[at] ^= 1 << bit
     told.write_text(json.dumps(missed))
-    distributed.leave(ranks)
+    leave_ranks(ranks)
     return 0
 
 
@@ -246,7 +250,7 @@ def _perturbed(rank: int, port: int, seed: int, trials: int, told: Path) -> int:
 def perturbed_rank(case: Case, tally: Tally) -> None:
     import torch  # noqa: F401
 
-    import runner.sharding  # noqa: F401
+    import runner.parallel.fsdp  # noqa: F401
 
     trials = case.count(10, 100, 1000)
     with socket.socket() as free:

@@ -13,7 +13,7 @@ from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourceP
 if TYPE_CHECKING:
     import torch
 
-    from runner.model import Llama
+    from runner.model.llama import Llama
 
 MODEL: dict[str, Any] = {
     "hidden_size": 8,
@@ -57,21 +57,23 @@ def plan(mixture: tuple[int, int] = (3, 1), **more: Any) -> StagePlan:
 def _trained() -> tuple[Llama, torch.optim.Optimizer]:
     import torch
 
-    from runner import attention, optim
-    from runner.model import Llama, ModelConfig, initialise
+    from runner.model import attention
+    from runner.model.init import initialise
+    from runner.model.llama import Llama, ModelConfig
+    from runner.train.optimizer import adamw
 
     torch.set_num_threads(1)
     model = Llama(ModelConfig.from_json(MODEL), attention.sdpa)
     initialise(model, 1)
-    return model, optim.adamw(model, NUMBERS)
+    return model, adamw(model, NUMBERS)
 
 
 def save(folder: Path, position: int) -> None:
     """A real checkpoint, as the runner writes it."""
     import torch
 
-    from runner import checkpoint
-    from runner.distributed import Ranks
+    from runner.checkpoint import tensors
+    from runner.parallel.ranks import Ranks
 
     model, optimizer = _trained()
     state = {
@@ -81,7 +83,7 @@ def save(folder: Path, position: int) -> None:
         "generation": 0,
         "windows": {},
     }
-    checkpoint.save(folder, model, optimizer, state, Ranks(0, 1, 1, torch.device("cpu")))
+    tensors.save(folder, model, optimizer, state, Ranks(0, 1, 1, torch.device("cpu")))
 
 
 @functools.cache
@@ -89,14 +91,14 @@ def warmed() -> None:
     """Take a step, save and load once, so that what these import lazily is there before a process is forked."""
     import torch
 
-    from runner import optim
-    from runner.loss import next_token_loss
+    from runner.model.loss import next_token_loss
+    from runner.train.optimizer import clip_gradients
 
     model, optimizer = _trained()
     tokens = torch.zeros((1, 9), dtype=torch.int64)
     total, _ = next_token_loss(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
     torch.autograd.backward(total)
-    optim.clip(model, 1.0)
+    clip_gradients(model, 1.0)
     optimizer.zero_grad()
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder, "warm"), 64)
@@ -104,20 +106,20 @@ def warmed() -> None:
 
 
 def load(folder: Path) -> dict[str, Any]:
-    from runner import checkpoint
+    from runner.checkpoint import tensors
 
-    return checkpoint.load(folder, *_trained())
+    return tensors.load(folder, *_trained())
 
 
 @functools.cache
 def exported() -> dict[str, bytes]:
     """The files of an undisturbed export."""
-    from runner import convert
+    from runner.checkpoint import huggingface
     from tests.torture import protocols
 
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder, "checkpoint"), 64)
-        convert.export(protocols.export_job(Path(folder)))
+        huggingface.export(protocols.export_job(Path(folder)))
         return protocols.files(Path(folder, "out"))
 
 
@@ -137,7 +139,7 @@ def prepared_digest() -> str:
 def tokenizer() -> Path:
     """A tokenizer of bytes alone, trained in a moment; the file stays for this process's life."""
     from curriculum.data.requests import TokenizerRequest
-    from runner.prepare import train_tokenizer
+    from runner.prepare.job import train_tokenizer
 
     folder = tempfile.mkdtemp(prefix="torture-tokenizer-")
     text = Path(folder, "texts")

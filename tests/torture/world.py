@@ -112,8 +112,8 @@ def forking() -> Iterator[None]:
     """Let every job be forked from this process, and the supervisor not wait between attempts."""
     import torch
 
-    import runner.prepare
-    import runner.train  # noqa: F401
+    import runner.prepare.job
+    import runner.train.loop  # noqa: F401
 
     torch.set_num_threads(1)
     small.warmed()

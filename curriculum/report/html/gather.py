@@ -11,7 +11,8 @@ from textwrap import shorten
 from typing import Any
 
 from curriculum import fs
-from curriculum.artifacts import benchmarks, checkpoints, evaluations, ledger
+from curriculum.artifacts import benchmarks, checkpoints, ledger
+from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.cost import parameters
@@ -233,7 +234,7 @@ def _stage(
         state = REACHED
     try:
         losses: dict[str, list[Point]] = {}
-        for at, value in evaluations.evaluations(folder).items():
+        for at, value in read_evaluations(folder).items():
             if at > compiled.stop:
                 continue
             for source, entry in value["sets"].items():

@@ -1,0 +1,261 @@
+"""Between our checkpoints and Hugging Face directories: the `import` and `export` jobs.
+
+Tensors go through one after another, so that no more than one file's worth of them is in memory. What holds no
+tensors (configuration, tokenizer, model card) is handed over as text or as files to copy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from curriculum import fs
+from curriculum.artifacts import checkpoints, huggingface
+from curriculum.artifacts.jobs import DONE, STOPPED, ExportJob, ImportJob
+from curriculum.errors import CheckpointError, ConfigError, DataError
+from runner.checkpoint import tensors
+from runner.model.huggingface import layout
+from runner.model.llama import ModelConfig
+from runner.signals import StopFlag
+
+PART_BYTES = 5_000_000_000
+TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Stopped(Exception):
+    """Asked to end; what was half-built is removed."""
+
+
+# --- import ----------------------------------------------------------------------------------------------
+
+
+def import_directory(
+    job: ImportJob, stop: StopFlag | None = None, part_bytes: int = PART_BYTES
+) -> dict[str, Any]:
+    """Convert the directory, if its bytes were not converted before, and remember their digests."""
+    directory = huggingface.read(Path(job.source))
+    memory = Path(job.memory)
+    fs.make_directory(memory.parent)
+    stamps = _stamps(directory)
+    sums = huggingface.known_sums(directory, memory)
+    if sums is None:
+        sums = {name: fs.sha256_file(directory.folder / name) for name in stamps}
+    digest = huggingface.digest(sums)
+    final = Path(job.imported) / digest[:16]
+    if not final.exists():
+        try:
+            with fs.building(final) as folder:
+                _convert(directory, digest, folder, stop, part_bytes)
+                if _stamps(directory) != stamps:
+                    raise DataError(
+                        f"`{directory.folder}` was changed while it was imported",
+                        hint="the same command imports it once it is whole",
+                    )
+        except Stopped:
+            return {"outcome": STOPPED}
+    # Last, since a plan takes what is remembered for imported.
+    huggingface.remember_sums(directory, memory, sums, stamps)
+    return {"outcome": DONE, "digest": digest, "checkpoint": str(final)}
+
+
+def _stamps(directory: huggingface.Directory) -> dict[str, str]:
+    return {name: huggingface.stamp(directory.folder / name) for name in directory.identity_files}
+
+
+def _convert(
+    directory: huggingface.Directory, digest: str, folder: Path, stop: StopFlag | None, part_bytes: int
+) -> None:
+    """Write a checkpoint at position 0 into the empty `folder`: fp32 weights, no moments."""
+    config = ModelConfig.from_json(directory.model)
+    index: dict[str, Any] = {}
+    part: dict[str, torch.Tensor] = {}
+    number = 0
+
+    def write() -> None:
+        nonlocal number, part
+        _save(part, folder / _part(number))
+        number, part = number + 1, {}
+
+    with ExitStack() as opened:
+        files = {
+            name: opened.enter_context(safe_open(directory.folder / name, framework="pt"))
+            for name in directory.weight_files
+        }
+        if "lm_head.weight" in directory.left_out:
+            _check_tied(directory)
+        for ours, theirs in layout(config).items():
+            if stop:
+                raise Stopped
+            pieces = []
+            for piece in theirs:
+                tensor = files[directory.tensors[piece.name].file].get_tensor(piece.name)
+                if not bool(torch.isfinite(tensor).all()):
+                    raise DataError(
+                        f"`{directory.folder}` cannot be imported: `{piece.name}` holds numbers that are not finite",
+                        hint="weights with NaN or Inf cannot be trained further",
+                    )
+                pieces.append(tensor.float())
+            whole = torch.cat(pieces) if len(pieces) > 1 else pieces[0].contiguous()
+            if part and sum(map(_bytes, part.values())) + _bytes(whole) > part_bytes:
+                write()
+            part[f"model.{ours}"] = whole
+            index[f"model.{ours}"] = {
+                "shape": list(whole.shape),
+                "parts": [{"file": _part(number), "rows": [0, whole.shape[0]]}],
+            }
+        write()
+    fs.make_directory(folder / huggingface.SOURCE)
+    for name in directory.carried:
+        shutil.copyfile(directory.folder / name, folder / huggingface.SOURCE / name)
+    fs.write_json(folder / tensors.INDEX, index)
+    fs.write_json(
+        folder / checkpoints.STATE,
+        {
+            "generation": 0,
+            "step": 0,
+            "position": 0,
+            "fingerprint": digest,
+            "history": digest,
+            "windows": {},
+            "nonfinite_steps": 0,
+            "nonfinite_in_a_row": 0,
+            "ranks": 1,
+            "imported": {
+                "name": directory.folder.resolve().name,
+                "digest": digest,
+                "dtype": directory.dtype,
+                "dtypes": directory.dtypes,
+                "config": dict(directory.config),
+                "model": dict(directory.model),
+                "left_out": list(directory.left_out),
+            },
+        },
+    )
+    checkpoints.seal(folder)
+
+
+def _check_tied(directory: huggingface.Directory) -> None:
+    """An output weight beside a tied embedding is left out if it is the embedding, and refused if it is not."""
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    tensors = []
+    for name, stored in ((embedding, directory.tensors[embedding]), (head, directory.left_out[head])):
+        with safe_open(directory.folder / stored.file, framework="pt") as file:
+            tensors.append(file.get_tensor(name).float())
+    if not torch.equal(tensors[0], tensors[1]):
+        raise DataError(
+            f"`{directory.folder}` cannot be imported: its embeddings are tied, yet `{head}` is another tensor",
+            hint=f"either `tie_word_embeddings: false` belongs into its {huggingface.CONFIG}, or `{head}` is stale",
+        )
+
+
+def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    save_file(dict(tensors), path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library lets nobody else read what it writes
+
+
+def _part(number: int) -> str:
+    return f"rank-{number:05d}.safetensors"
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+# --- export ----------------------------------------------------------------------------------------------
+
+
+def export(job: ExportJob, stop: StopFlag | None = None) -> dict[str, Any]:
+    """Write the directory; it appears under its name when everything in it is on disk."""
+    source, output = Path(job.checkpoint), Path(job.output)
+    if output.exists():
+        raise ConfigError(f"`{output}` exists already; nothing was written", hint="name a new directory")
+    checkpoints.verify(source)
+    config = ModelConfig.from_json(job.model)
+    try:
+        with fs.building(output) as folder:
+            _write_weights(job, config, folder, stop)
+            for name, text in job.texts.items():
+                (folder / name).write_text(text)
+            for name, path in job.copies.items():
+                shutil.copyfile(path, folder / name)
+    except Stopped:
+        return {"outcome": STOPPED}
+    return {"outcome": DONE}
+
+
+def _write_weights(job: ExportJob, config: ModelConfig, folder: Path, stop: StopFlag | None) -> None:
+    """The tensors as safetensors: one file, or several with an index when one would exceed `shard_bytes`."""
+    shards = _shards(job)
+    names = (
+        [huggingface.WEIGHTS]
+        if len(shards) == 1
+        else [f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors" for n in range(len(shards))]
+    )
+    waiting: dict[str, torch.Tensor] = {}
+    tensors = _theirs(Path(job.checkpoint), config)
+    for shard, file in zip(shards, names, strict=True):
+        while not shard.keys() <= waiting.keys():
+            if stop:
+                raise Stopped
+            name, tensor = next(tensors)
+            waiting[name] = tensor.to(TORCH[job.dtypes.get(name, job.dtype)])
+        _save({name: waiting.pop(name) for name in shard}, folder / file)
+    if len(shards) > 1:
+        where = {name: file for shard, file in zip(shards, names, strict=True) for name in shard}
+        total = sum(size for shard in shards for size in shard.values())
+        fs.write_json(
+            folder / huggingface.INDEX,
+            {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))},
+        )
+
+
+def _shards(job: ExportJob) -> list[dict[str, int]]:
+    """Which tensors go into which file, each with its bytes, in the order of the layers."""
+    shards: list[dict[str, int]] = [{}]
+    for name, shape in huggingface.shapes(job.model).items():
+        size = math.prod(shape) * huggingface.BYTES[job.dtypes.get(name, job.dtype)]
+        if shards[-1] and sum(shards[-1].values()) + size > job.shard_bytes:
+            shards.append({})
+        shards[-1][name] = size
+    return shards
+
+
+def _theirs(folder: Path, config: ModelConfig) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor under its Hugging Face name, fp32, in the layout's order."""
+    index: Mapping[str, Any] = json.loads(fs.read_bytes(folder / tensors.INDEX))
+    for ours, parts in layout(config).items():
+        whole = _merged(folder, index, f"model.{ours}")
+        for part, tensor in zip(parts, torch.split(whole, [part.rows for part in parts]), strict=True):
+            # A copy: a view would keep, and be saved with, the storage of all its neighbours.
+            yield part.name, tensor.clone()
+
+
+def _merged(folder: Path, index: Mapping[str, Any], key: str) -> torch.Tensor:
+    """The whole tensor from the rows that each rank wrote; CheckpointError when rows are missing."""
+    entry = index.get(key)
+    if entry is None:
+        raise CheckpointError(
+            f"checkpoint `{folder.name}` has no `{key}`", hint="it was trained with another model"
+        )
+    whole = torch.empty(entry["shape"])
+    filled = 0
+    for part in entry["parts"]:
+        first, last = part["rows"]
+        with safe_open(folder / part["file"], framework="pt") as file:
+            whole[first:last].copy_(file.get_tensor(key))
+        filled += last - first
+    if filled != entry["shape"][0]:
+        raise CheckpointError(
+            f"checkpoint `{folder.name}` holds {filled:,} of the {entry['shape'][0]:,} rows of `{key}`",
+            hint="it is incomplete; take another checkpoint",
+        )
+    return whole

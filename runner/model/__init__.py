@@ -1,0 +1,1 @@
+"""The model on a single device: Llama, attention, loss, initialisation."""

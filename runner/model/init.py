@@ -1,0 +1,37 @@
+"""TinyLlama's initialisation of the weights."""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+
+import torch
+
+from runner.model.huggingface import layout
+from runner.model.llama import Llama
+
+
+@torch.no_grad()
+def initialise(model: Llama, seed: int) -> None:
+    """Draw TinyLlama's initial weights (its `lit_gpt/model.py` since 2023-11-09).
+
+    Embedding, output and linear weights are normal with std sqrt(2 / (5·D)); the attention's output and the
+    feed-forward's down projection with std 1 / (sqrt(D)·layers); norms are 1. Each parameter has a generator
+    of its own, keyed by (seed, Hugging Face name), so that neither sharding nor fusing moves a number. The
+    key is hashed to 32 bits, since torch's generator on the CPU sees no more of its seed than the low 32.
+    """
+    config = model.config
+    own = dict(model.named_parameters())
+    wide = math.sqrt(2 / (5 * config.hidden_size))
+    narrow = 1 / (math.sqrt(config.hidden_size) * config.num_hidden_layers)
+    for ours, parts in layout(config).items():
+        if ours.endswith("norm.weight"):
+            own[ours].fill_(1.0)
+            continue
+        drawn = []
+        for part in parts:
+            key = blake2b(f"{seed} {part.name}".encode(), digest_size=4).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
+            std = narrow if part.name.endswith(("o_proj.weight", "down_proj.weight")) else wide
+            drawn.append(torch.randn(part.rows, own[ours].shape[1], generator=generator) * std)
+        own[ours].copy_(torch.cat(drawn))

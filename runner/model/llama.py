@@ -1,0 +1,193 @@
+"""The Llama architecture as plain single-device code; sharding is applied from outside, in `sharding.py`.
+
+Shapes: B sequences, T tokens, D hidden size, H heads, K key/value heads, d head size, F feed-forward size.
+Weights that read the same input are fused (queries, keys and values; gate and up), which saves a third of the
+matrix products' overhead at small sizes. Names and drawn numbers stay those of the Hugging Face layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from runner.model.attention import Attend, Documents, sdpa
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Numbers of a Llama model under their Hugging Face names; `head_dim` 0 is an even share of `hidden_size`."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+    vocab_size: int
+    max_position_embeddings: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    tie_word_embeddings: bool = False
+    rope_scaling: Mapping[str, Any] | None = None
+    head_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.head_dim:
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> ModelConfig:
+        return ModelConfig(**value)
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Parameters of the model that `config` describes, counted on a device without memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in Llama(config).parameters())
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalisation over the last dimension (Zhang and Sennrich 2019)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = F.rms_norm(x_BTD, x_BTD.shape[-1:], self.weight, self.eps)
+        return out
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention with rotary positions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.groups = config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.groups) * self.head_dim, bias=False)
+        self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+
+    def forward(
+        self,
+        x_BTD: torch.Tensor,
+        cos_Td: torch.Tensor,
+        sin_Td: torch.Tensor,
+        attend: Attend,
+        documents: Documents | None,
+    ) -> torch.Tensor:
+        B, T, _ = x_BTD.shape
+        qkv = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.groups, self.head_dim)
+        qk, v = torch.split(qkv, [self.heads + self.groups, self.groups], dim=2)
+        q, k = torch.split(rotate(qk, cos_Td, sin_Td), [self.heads, self.groups], dim=2)
+        out: torch.Tensor = self.out(attend(q, k, v, documents).reshape(B, T, self.heads * self.head_dim))
+        return out
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
+        out: torch.Tensor = self.down(F.silu(gate_BTF) * up_BTF)
+        return out
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention = Attention(config)
+        self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(
+        self,
+        x_BTD: torch.Tensor,
+        cos_Td: torch.Tensor,
+        sin_Td: torch.Tensor,
+        attend: Attend,
+        documents: Documents | None,
+    ) -> torch.Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_Td, sin_Td, attend, documents)
+        out: torch.Tensor = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+        return out
+
+
+def rotary_tables(
+    config: ModelConfig, length: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of every position and channel, fp32 `[length, head_dim]` each (Su et al. 2021)."""
+    half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu") / config.head_dim
+    frequency = config.rope_theta**-half
+    if config.rope_scaling is not None:
+        frequency = _longer_context(frequency, config.rope_scaling)
+    angles = torch.arange(length, dtype=torch.float64, device="cpu")[:, None] * frequency
+    both = torch.cat((angles, angles), dim=-1)
+    return both.cos().float().to(device), both.sin().float().to(device)
+
+
+def _longer_context(frequency: torch.Tensor, scaling: Mapping[str, Any]) -> torch.Tensor:
+    """Llama 3's change of the rotary frequencies: slow ones are divided by `factor`, fast ones kept, with a
+    linear passage between (as in Llama 3.1's published configuration)."""
+    if scaling.get("rope_type", scaling.get("type")) != "llama3":
+        raise ValueError(f"of the ways to scale rotary positions only `llama3` is known, not {dict(scaling)}")
+    turns = scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    scaled: torch.Tensor = frequency * (kept + (1 - kept) / scaling["factor"])
+    return scaled
+
+
+def rotate(x_BTHd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> torch.Tensor:
+    """Rotate channel pairs (i, i + d/2), the layout of Hugging Face's weights."""
+    first, second = x_BTHd.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (x_BTHd * cos_Td[:, None, :] + turned * sin_Td[:, None, :]).to(x_BTHd.dtype)
+
+
+class Llama(nn.Module):
+    """Embedding, blocks, final norm and output weight; the loss applies the output weight itself."""
+
+    def __init__(self, config: ModelConfig, attend: Attend = sdpa) -> None:
+        super().__init__()
+        self.config = config
+        self.attend = attend
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.head.weight = self.embedding.weight
+        self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def forward(self, tokens_BT: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+        """Token ids `[B, T]` to the normalised hidden states `[B, T, D]` that the output weight reads.
+
+        With `documents`, tokens see their own document only; positions go on counting through the sequence,
+        which changes nothing, since rotary attention sees their differences. ValueError when T is too long.
+        """
+        length, most = tokens_BT.shape[1], self.config.max_position_embeddings
+        if length > most:
+            raise ValueError(f"a sequence of {length} tokens is longer than the model's {most} positions")
+        if self._tables is None or self._tables[0].device != tokens_BT.device:
+            self._tables = rotary_tables(self.config, most, tokens_BT.device)
+        cos_Td, sin_Td = (table[:length] for table in self._tables)
+        x_BTD = self.embedding(tokens_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, cos_Td, sin_Td, self.attend, documents)
+        return self.norm(x_BTD)  # type: ignore[no-any-return]

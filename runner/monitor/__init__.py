@@ -1,0 +1,1 @@
+"""What is recorded of a run: metrics, environment, loss spikes, FLOPs, trackers."""

@@ -1,0 +1,122 @@
+"""SHA-256 digests of the source code: of all of it, and of what computes a training step, by name and not by path.
+
+A stage records the digest of the training code that it was trained with. Going on with other training code is asked
+about, since the bits may differ. `EQUIVALENT` lists the digests between which code was moved or renamed and nothing
+that a step computes changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from pathlib import Path
+
+from curriculum import fs
+
+TRAINING_CODE: dict[str, str] = {
+    "mixing": "curriculum/plan/mixing.py",
+    "permutation": "curriculum/plan/permutation.py",
+    "source order": "curriculum/plan/source.py",
+    "learning rate": "curriculum/plan/learning_rate.py",
+    "stage plan": "curriculum/plan/stage.py",
+    "integer arrays": "curriculum/plan/arrays.py",
+    "slots of a rank": "curriculum/plan/ranks.py",
+    "lookup": "curriculum/plan/lookup.py",
+    "dataset": "curriculum/data/dataset.py",
+    "dataset manifest": "curriculum/data/manifest.py",
+    "shard": "curriculum/data/shard.py",
+    "token files": "curriculum/data/token_files.py",
+    "dataloader": "runner/dataloader.py",
+    "model": "runner/model/llama.py",
+    "model initialisation": "runner/model/init.py",
+    "model names of Hugging Face": "runner/model/huggingface.py",
+    "forward pass": "runner/model/forward.py",
+    "attention": "runner/model/attention.py",
+    "loss": "runner/model/loss.py",
+    "model on devices": "runner/parallel/build.py",
+    "sharding": "runner/parallel/fsdp.py",
+    "ranks": "runner/parallel/ranks.py",
+    "canonical sums": "runner/parallel/canonical.py",
+    "determinism": "runner/parallel/determinism.py",
+    "checkpoint tensors": "runner/checkpoint/tensors.py",
+    "optimizer": "runner/train/optimizer.py",
+    "train state": "runner/train/state.py",
+    "train step": "runner/train/step.py",
+    "train loop": "runner/train/loop.py",
+}
+"""What decides which bits a step computes, by names that outlive a move; other edits are only recorded."""
+
+EQUIVALENT: tuple[frozenset[str], ...] = (
+    frozenset(
+        {
+            "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
+            "723a8124a930e7bd9a32f807716c9874cdc069d2a862b33a382336dcfda4592b",
+        }
+    ),
+)
+"""Sets of training-code digests that compute the same bits; this version's own digest is in the last.
+
+A change that moves or renames training code replaces this version's digest there. A change of what a step computes
+begins a new set: a stage that was trained by the older code then asks for consent before it continues.
+"""
+
+
+def equivalent(one: str, other: str) -> bool:
+    """Whether two training-code digests are listed as computing the same bits."""
+    return any({one, other} <= digests for digests in EQUIVALENT)
+
+
+def of_everything() -> str:
+    """The digest of every source file of the two packages, so that any edit between two attempts is on record."""
+    return fs.digest(
+        {
+            f"{name}/{path.relative_to(root)}": fs.sha256_file(path)
+            for name, root in _roots().items()
+            for path in sorted(root.rglob("*.py"))
+        }
+    )
+
+
+@functools.cache
+def of_training() -> str:
+    """The digest of what the files of `TRAINING_CODE` say, by their names there."""
+    roots = _roots()
+    files = {name: path.split("/", 1) for name, path in TRAINING_CODE.items()}
+    return fs.digest(
+        {name: meaning((roots[package] / path).read_bytes()) for name, (package, path) in files.items()}
+    )
+
+
+def meaning(source: bytes) -> str:
+    """The digest of a module's code without comments, docstrings and the imports of our own packages.
+
+    Those imports only say where a name is defined, so a module that moves leaves its readers' digests as they are.
+    """
+    tree = _WithoutOurImports().visit(ast.parse(source))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return fs.digest(ast.unparse(tree))
+
+
+class _WithoutOurImports(ast.NodeTransformer):
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if (node.module or "").split(".")[0] in _PACKAGES else node
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]  # a block that held nothing but our imports
+        return node
+
+
+_PACKAGES = ("curriculum", "runner")
+
+
+def _roots() -> dict[str, Path]:
+    import curriculum
+    import runner
+
+    return {package.__name__: Path(package.__path__[0]) for package in (curriculum, runner)}

@@ -1,0 +1,161 @@
+"""One JSON line per logged step in `metrics.jsonl`: the truth that trackers, tables and live views read."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from curriculum import fs
+from curriculum.artifacts import ledger
+from curriculum.plan.stage import StagePlan
+from runner.monitor.trackers import Trackers
+
+
+class Stopwatch:
+    """How long each phase of a step took. On a GPU, phases in `ON_DEVICE` are timed by the GPU's own clock.
+
+    What FSDP2 exchanges in the background of the backward pass is part of that; `communication` is what a
+    step waits for beside it: flags, counts and sums. A profiler's trace shows the rest.
+    """
+
+    ON_DEVICE = ("forward_backward", "optimizer")
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._spent: dict[str, float] = {}
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextlib.contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        if self._cuda and phase in self.ON_DEVICE:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            begin.record()
+            yield
+            end.record()
+            self._events.append((phase, begin, end))
+            return
+        begun = time.monotonic()
+        yield
+        self._spent[phase] = self._spent.get(phase, 0.0) + time.monotonic() - begun
+
+    def read(self) -> dict[str, float]:
+        """Seconds of each phase since the last reading."""
+        spent, self._spent = self._spent, {}
+        for phase, begin, end in self._events:
+            end.synchronize()
+            spent[phase] = spent.get(phase, 0.0) + begin.elapsed_time(end) / 1000
+        self._events = []
+        return spent
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most memory held at once so far: of the GPU, else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+
+
+class Metrics:
+    """Collects a step's figures and writes them; losses in nats a token, times in seconds.
+
+    Per-source losses are sums over all tokens since the last line, so that a rare source is not lost to the
+    cadence. Lines past the position that a run resumes from are cut away first. `mfu_of_one` is the model FLOPs
+    utilisation of one token a second, None where no peak is known (hardware.py names formula and peaks).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        plan: StagePlan,
+        *,
+        generation: int,
+        resumed_at: int,
+        trackers: Trackers,
+        device: torch.device,
+        mfu_of_one: float | None = None,
+        every: int = 1,
+    ) -> None:
+        ledger.cut_back(path, resumed_at)
+        self.path = path
+        self.plan = plan
+        self.generation = generation
+        self.device = device
+        self.mfu_of_one = mfu_of_one
+        self.every = every
+        self.trackers = trackers
+        self._loss = np.zeros(len(plan.names))
+        self._tokens = np.zeros(len(plan.names), np.int64)
+        self._steps = 0
+        self._since = time.monotonic()
+        self._phases: dict[str, float] = {}
+
+    def step(
+        self,
+        step: int,
+        *,
+        loss: float,
+        grad_norm: float,
+        skipped: bool,
+        source_loss: NDArray[np.float64],
+        source_tokens: NDArray[np.int64],
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Take in one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`).
+
+        `seconds` says for each phase how much of the time it took.
+        """
+        self._loss += source_loss
+        self._tokens += source_tokens
+        self._steps += 1
+        for phase, spent in seconds.items():
+            self._phases[phase] = self._phases.get(phase, 0.0) + spent
+        if self._steps < self.every and step + 1 < self.plan.last_step:
+            return
+        now = time.monotonic()
+        elapsed = now - self._since
+        rate = self._steps * self.plan.batch_tokens / elapsed if elapsed > 0 else 0.0
+        line: dict[str, Any] = {
+            "generation": self.generation,
+            "step": step,
+            "position": self.plan.position_after(step),
+            "loss": loss,
+            "lr": self.plan.lr(step),
+            "grad_norm": grad_norm,
+            "batch_sequences": self.plan.batch_sequences,
+            "tokens_per_second": rate,
+            "seconds": elapsed,
+            **{f"{phase}_seconds": spent for phase, spent in sorted(self._phases.items())},
+            "memory_bytes": memory_bytes(self.device),
+            "sources": _per_source(self.plan.names, self._loss, self._tokens),
+        }
+        if self.mfu_of_one is not None:
+            line["mfu"] = rate * self.mfu_of_one
+        if skipped:
+            line["skipped"] = True
+        fs.append_json_line(self.path, fs.finite(line), sync=False)
+        self.trackers.trained(line["position"], line)
+        self._loss[:] = 0
+        self._tokens[:] = 0
+        self._steps = 0
+        self._phases = {}
+        self._since = now
+
+    def pause(self) -> None:
+        """Leave the time until now (an evaluation) out of the next line's tokens per second."""
+        self._since = time.monotonic()
+
+
+def _per_source(names: Sequence[str], loss: NDArray[np.float64], tokens: NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        name: {"loss": float(loss[i] / tokens[i]), "tokens": int(tokens[i])}
+        for i, name in enumerate(names)
+        if tokens[i]
+    }

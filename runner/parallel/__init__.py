@@ -1,0 +1,1 @@
+"""Ranks, sharding, determinism, sums that do not depend on the number of ranks."""

@@ -1,0 +1,57 @@
+"""Puts the model together as plan and machine file say, and says how many sequences it takes at a time."""
+
+from __future__ import annotations
+
+import torch
+
+from curriculum.artifacts.jobs import Machine
+from curriculum.errors import PlanError
+from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.stage import StagePlan
+from runner.model import attention
+from runner.model.init import initialise
+from runner.model.llama import Llama, ModelConfig
+from runner.parallel import fsdp
+from runner.parallel.ranks import Ranks
+
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of one forward pass, when the machine file states none
+
+
+def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> tuple[Llama, ModelConfig]:
+    """The model on this rank's device with its initial weights, sharded as the machine file says."""
+    config = ModelConfig.from_json(plan.model)
+    bf16 = machine.precision == "bf16" or (machine.precision == "auto" and ranks.device.type == "cuda")
+    request = attention.Request(
+        device=ranks.device.type,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        head_dim=config.head_dim,
+        deterministic=machine.deterministic,
+        masked=plan.mask_documents,
+    )
+    try:
+        _, attend = attention.choose(machine.attention, request)
+    except ValueError as error:
+        raise PlanError(str(error), hint="choose another `attention` in machines.yaml, or `auto`") from None
+    model = Llama(config, attend)
+    initialise(model, plan.seed)
+    model.to(ranks.device)
+    fsdp.apply(
+        model,
+        ranks,
+        sharding=machine.sharding,
+        bf16=bf16,
+        activation_checkpointing=machine.activation_checkpointing,
+        compile_blocks=ranks.device.type == "cuda" if machine.compile is None else machine.compile,
+        canonical=machine.exactness == "canonical",
+    )
+    return model, config
+
+
+def micro_batch(plan: StagePlan, stated: int | None, ranks: Ranks) -> int:
+    """Sequences of one forward pass on this rank; PlanError, with those that fit, when the batch does not divide."""
+    share = share_of_rank(plan.batch_sequences, ranks.size, stated)
+    if stated is not None:
+        return stated
+    fitting = [n for n in range(1, share + 1) if share % n == 0]
+    most = max(1, MICRO_BATCH_TOKENS[ranks.device.type] // plan.sequence_length)
+    return max(n for n in fitting if n <= most)

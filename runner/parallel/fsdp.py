@@ -1,0 +1,113 @@
+"""What is applied to the single-device model from outside: checkpointing, compilation, FSDP2, precision."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from runner.model.llama import Llama
+from runner.parallel.canonical import add_in_pairs
+from runner.parallel.ranks import Ranks
+
+SHARDINGS = ("auto", "none", "full", "hybrid")
+
+
+def apply(
+    model: Llama,
+    ranks: Ranks,
+    *,
+    sharding: str,
+    bf16: bool,
+    activation_checkpointing: str,
+    compile_blocks: bool,
+    canonical: bool = False,
+) -> None:
+    """Change `model` in place: each block is checkpointed, compiled and sharded, then the root; names stay.
+
+    `hybrid` shards inside a node and replicates between nodes (v1.1's change), `full` shards over all ranks,
+    `none` replicates. One fp32 process goes without FSDP, which would cost time and change no bit. `canonical`
+    adds gradients up as exactness.py does.
+    """
+    if activation_checkpointing != "none":
+        for block in model.blocks:
+            block.forward = _computed_again(block.forward, selective=activation_checkpointing == "selective")
+    if compile_blocks:
+        for block in model.blocks:
+            block.compile(fullgraph=True, dynamic=False)
+    if ranks.size == 1 and not bf16:
+        model.to(ranks.device)
+        return
+    shard = {"none": 1, "full": ranks.size, "hybrid": ranks.local_size, "auto": ranks.local_size}[sharding]
+    mesh, replicas = ranks.mesh(shard), None
+    if canonical:  # replicas are added up by us, so FSDP2 is shown none
+        mesh, replicas = mesh["shard"], mesh["replicate"]
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for module in (*model.blocks, model):
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in sharded(model):
+        # The loss is divided by the global token count, so gradients are summed, not averaged; a divide
+        # factor of 1 alone makes FSDP2 use PREMUL_SUM, which gloo refuses.
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
+        if replicas is not None:
+            add_in_pairs(module, replicas)
+
+
+# What `selective` keeps: products of matrices and attention cost most to compute again, the rest is cheap.
+KEPT = (
+    torch.ops.aten.mm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+)
+
+
+def _computed_again(forward: Callable[..., torch.Tensor], *, selective: bool) -> Callable[..., torch.Tensor]:
+    """`forward`, keeping only its input, or with `selective` also `KEPT`.
+
+    The model draws no random numbers, so none are replayed.
+    """
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if selective:
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, list(KEPT))
+
+    def checkpointed(*arguments: Any) -> torch.Tensor:
+        out: torch.Tensor = checkpoint(forward, *arguments, **options)
+        return out
+
+    return checkpointed
+
+
+def sharded(model: nn.Module) -> Iterator[FSDPModule]:
+    """The modules that FSDP2 manages; none without it."""
+    return (module for module in model.modules() if isinstance(module, FSDPModule))
+
+
+@contextlib.contextmanager
+def micro_batch(model: Llama, *, last: bool, exchange: bool | None = None) -> Iterator[None]:
+    """Gradients are exchanged once, in a step's last micro-batch; until then whole weights stay at hand.
+
+    `exchange` says otherwise for sums that are exchanged group by group.
+    """
+    if isinstance(model, FSDPModule):
+        exchange = last if exchange is None else exchange
+        model.set_requires_gradient_sync(exchange)
+        model.set_is_last_backward(exchange)
+        model.set_reshard_after_backward(last)
+    yield
+
+
+def reshard(model: nn.Module) -> None:
+    """Hold this rank's part of every parameter again: a forward pass without a backward leaves them whole."""
+    for module in sharded(model):
+        module.reshard()

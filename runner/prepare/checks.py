@@ -1,0 +1,119 @@
+"""Whether a prepared text is enough to train on and to measure the loss with; if not, what there is and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curriculum.data.manifest import HELD_OUT, LEAST_HELD_OUT_WINDOWS, TRAIN, Split, windows_in
+from curriculum.data.requests import PrepareRequest
+from curriculum.errors import DataError
+from runner.prepare.readers import NO_TEXT, LeftOut, without_text
+from runner.prepare.shard_writer import HASHES
+
+MOST_HELD_OUT = Fraction(1, 2)  # what sources.yaml may ask for
+
+
+def unread(records: Sequence[Mapping[str, Any]]) -> LeftOut:
+    """The documents that are no text, of all tasks together; the first is that of the first task."""
+    found: dict[str, tuple[int, str]] = {}
+    for record in records:
+        for reason, (count, name) in record.get("unread", {}).items():
+            before, first = found.get(reason, (0, name))
+            found[reason] = (before + count, first)
+    return dict(sorted(found.items()))
+
+
+def to_train_on(
+    request: PrepareRequest, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]
+) -> None:
+    """DataError when there is no document to train on."""
+    train = splits[TRAIN]
+    if train.tokens:
+        return
+    held_out = splits[HELD_OUT].documents if HELD_OUT in splits else 0
+    columns = {column for record in records for column in record.get("columns", ())}
+    if not held_out and NO_TEXT in unread(records):
+        raise without_text(request.dataset, request.text, columns, unread(records))
+    reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(train.dropped.items()))
+    raise DataError(
+        f"`{request.dataset}` has no document to train on; left out: {reasons or 'none'}",
+        hint=f"all it has is held out ({held_out:,} documents, each held out as a whole or not at all): add text, "
+        "or cut it into more files or rows"
+        if held_out
+        else "see `files`, `exclude`, `keep` and `drop`",
+        entry=("sources", request.dataset, "read"),
+    )
+
+
+def held_out(
+    request: PrepareRequest,
+    splits: Mapping[str, Split],
+    records: Sequence[Mapping[str, Any]],
+    task: Callable[[int], Path],
+    in_place: bool,
+) -> None:
+    """DataError when the held-out split has too few windows; `task` is the folder of a task that made a share of it."""
+    if request.held_out is None:
+        return
+    split, length = splits[HELD_OUT], request.sequence_length
+    windows = split.windows(length)
+    if windows >= LEAST_HELD_OUT_WINDOWS:
+        return
+    least = LEAST_HELD_OUT_WINDOWS * length + 1
+    documents, tokens = (
+        sum(getattr(each, key) for each in splits.values()) for key in ("documents", "tokens")
+    )
+    if in_place:
+        hint = "hold out more, or take a shorter `sequence_length`; only whole windows count"
+    elif request.held_out_share is None:
+        hint = "hold out a share of the documents instead (`held_out: 5%`)"
+    elif (share := _share_that_would_do(request, records, task)) is not None:
+        hint = f"`held_out: {float(share * 100):g}%` would do"
+    elif (needed := ceil(least / request.held_out_share)) <= tokens:
+        hint = (
+            f"a document is held out as a whole or not at all, and {documents:,} are too few to choose from: cut them "
+            "into more files or rows"
+        )
+    else:
+        hint = (
+            f"add text: at `held_out: {request.held_out['share']}` about {needed:,} tokens are needed, and at 50%, "
+            f"the most, {least * 2:,}; or take a shorter `sequence_length`"
+        )
+    raise DataError(
+        f"the held-out split of `{request.dataset}` has {windows} windows of {length} tokens; "
+        f"{LEAST_HELD_OUT_WINDOWS} are the least\nit has {split.documents:,} of {documents:,} documents with "
+        f"{split.tokens:,} of {tokens:,} tokens, and needs {least:,} tokens",
+        hint=hint,
+        entry=("sources", request.dataset, "held_out"),
+    )
+
+
+def _share_that_would_do(
+    request: PrepareRequest, records: Sequence[Mapping[str, Any]], task: Callable[[int], Path]
+) -> Fraction | None:
+    """The least share, in tenths of a percent, that holds out windows enough and leaves something to train on."""
+    length = request.sequence_length
+    held_out = [record["splits"][HELD_OUT]["tokens"] for record in records]
+    candidates: list[tuple[int, int, int]] = []
+    for rank, record in enumerate(records):
+        hashes = np.fromfile(task(rank) / HASHES, np.uint64)
+        for shard in record["splits"][TRAIN]["shards"]:
+            ends = np.fromfile(task(rank) / f"{shard['file']}.index", "<u8").astype(np.int64)
+            tokens = np.diff(ends, prepend=0)
+            candidates += zip(hashes.tolist(), tokens.tolist(), [rank] * len(tokens), strict=True)
+    windows = sum(windows_in(tokens, length) for tokens in held_out)
+    largest = max(candidates, default=(0, 0, 0))[0]
+    for number, more, rank in sorted(candidates):
+        windows -= windows_in(held_out[rank], length)
+        held_out[rank] += more
+        windows += windows_in(held_out[rank], length)
+        share = Fraction(-(-(number + 1) * 1000 // 2**64), 1000)
+        if windows >= LEAST_HELD_OUT_WINDOWS:
+            return share if share <= MOST_HELD_OUT and share * 2**64 <= largest else None
+    return None

@@ -1,0 +1,375 @@
+"""Documents out of files: text, JSON lines and Parquet in packages, folders and hub datasets.
+
+datatrove's own disk readers stop quietly at a damaged line and number rows by what survived. These, on its
+base class, count what they leave out, name rows by where they stand, and refuse a file that breaks off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import orjson
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from datatrove.data import Document
+from datatrove.io import get_fs_with_filepath
+from datatrove.pipeline.filters.base_filter import BaseFilter
+from datatrove.pipeline.readers.base import BaseReader
+from datatrove.utils.logging import logger
+
+from curriculum.data.listing import TEXT_FILES, SourceFile, chosen, in_order, kind_of, list_files
+from curriculum.data.manifest import HELD_OUT, TRAIN
+from curriculum.data.progress import in_words
+from curriculum.errors import DataError
+from runner.prepare import remote
+
+# Documents that are no text, by reason: how many, and the first of them.
+LeftOut: TypeAlias = Mapping[str, tuple[int, str]]
+
+# Columns that other corpora keep their text in.
+USUAL_COLUMNS = ("text", "content", "raw_content", "body", "document", "article", "markdown", "code")
+
+# Why a document is left out; a filter adds its own words.
+EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = (
+    "empty",
+    "no text column",
+    "not UTF-8",
+    "not JSON",
+    "no tokens",
+)
+
+
+@dataclass
+class Tally:
+    """What one task has read: bytes of input, documents left out by (split, reason), columns it met.
+
+    `firsts` are the first documents of those that could not be read as text, by reason: what a person left out
+    by a filter is not among them.
+    """
+
+    bytes: int = 0
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    columns: set[str] = field(default_factory=set)
+    firsts: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, name: str, reason: str, split: str = TRAIN) -> None:
+        self.dropped[split, reason] += 1
+        self.firsts.setdefault(reason, name)
+        logger.warning(f"left out {name}: {reason}")
+
+    @property
+    def unread(self) -> LeftOut:
+        counts: Counter[str] = Counter()
+        for (_, reason), count in self.dropped.items():
+            counts[reason] += count
+        return {reason: (counts[reason], name) for reason, name in sorted(self.firsts.items())}
+
+
+def is_remote(read: Mapping[str, Any]) -> bool:
+    """Whether the files of `read` lie elsewhere: a hub dataset, or a folder with a scheme (`s3://…`)."""
+    return kind_of(read) == "hub" or "://" in str(read.get("folder", ""))
+
+
+def list_sources(read: Mapping[str, Any], root: str = ".") -> tuple[list[SourceFile], dict[str, Any]]:
+    """The files of any read in order of name, and what else was learnt (the commit of a hub dataset)."""
+    if not is_remote(read):
+        return list_files(read, root), {}
+    learnt: dict[str, Any] = {}
+    where = str(read.get("folder") or f"hf://datasets/{read['hub']}")
+    try:
+        if kind_of(read) == "hub":
+            from huggingface_hub import HfApi
+
+            learnt["revision"] = HfApi().dataset_info(str(read["hub"]), revision=read.get("revision")).sha
+            where = f"{where}@{learnt['revision']}"
+        system, base = get_fs_with_filepath(where.rstrip("/"))
+        entries = system.find(base, detail=True)
+        if not entries:
+            raise FileNotFoundError(where)
+    except Exception as reason:  # every storage has its own errors
+        raise remote.explained(where, reason) or DataError(
+            f"`{where}` cannot be listed: {type(reason).__name__}: {reason}",
+            hint="check its name, the network and your login; prepared text needs neither",
+        ) from None
+    wanted, left_out = chosen(read, default=TEXT_FILES)
+    found = []
+    for path, entry in entries.items():
+        name = path[len(base) :].lstrip("/")
+        if wanted.fullmatch(name) and not left_out.fullmatch(name):
+            found.append(SourceFile(name, system.unstrip_protocol(path), entry.get("size")))
+    return in_order(found, read), learnt
+
+
+def of_split(files: Sequence[SourceFile], split: str) -> tuple[list[SourceFile], list[SourceFile]]:
+    """`(train, held out)`: a file is of `split` when that is a word of its path (`validation/0.jsonl`)."""
+    word = re.compile(rf"(?:^|[^A-Za-z0-9]){re.escape(split)}(?:[^A-Za-z0-9]|$)")
+    held_out = [file for file in files if word.search(file.name)]
+    train = [file for file in files if not word.search(file.name)]
+    if not train or not held_out:
+        raise DataError(
+            f"of {len(files)} files, {len(held_out)} have `{split}` as a word of their path: "
+            f"nothing is left for {'training' if held_out else 'the held-out split'}",
+            hint=f"the first is `{files[0].name}`; widen `files`, or hold out a share (`held_out: 5%`)",
+        )
+    return train, held_out
+
+
+def without_text(dataset: str, column: str, columns: Iterable[str], unread: LeftOut) -> DataError:
+    """The refusal of a dataset in which nothing is text: its columns, or why its documents are none."""
+    entry = ("sources", dataset, "read")
+    if NO_TEXT not in unread:
+        return DataError(
+            f"`{dataset}` has no text to read: {in_words(unread) or 'its files are empty'}",
+            hint="see `files` and `exclude`",
+            entry=entry,
+        )
+    there = sorted(columns)
+    usual = next((name for name in USUAL_COLUMNS if name in there and name != column), None)
+    other = usual or (there[0] if len(there) == 1 and there[0] != column else "COLUMN")
+    shown = ", ".join(f"`{name}`" for name in there[:12]) + (" and more" if len(there) > 12 else "")
+    return DataError(
+        f"`{dataset}` has no text in the column `{column}`, from `{unread[NO_TEXT][1]}` on; "
+        f"its columns are {shown or 'none at all'}",
+        hint=f"name the one that holds the text under `read:`, as in `text: {other}`",
+        entry=entry,
+    )
+
+
+class Corpus(BaseReader):  # type: ignore[misc]
+    """A datatrove reader over listed files. Task `rank` of `world_size` reads every `world_size`-th of them.
+
+    With `by_rows` every task opens every file and takes every `world_size`-th row instead. A document's
+    metadata holds the columns in `columns`, and `split` when its file belongs to a split of the corpus's own.
+    """
+
+    name = "📚 Corpus"
+
+    def __init__(
+        self,
+        train: Sequence[SourceFile],
+        held_out: Sequence[SourceFile] = (),
+        *,
+        text: str = "text",
+        id: str | None = None,
+        columns: Iterable[str] = (),
+        by_rows: bool = False,
+        tally: Tally | None = None,
+    ) -> None:
+        super().__init__(text_key=text, id_key=id or "id")
+        self.files = [(file, TRAIN) for file in train], [(file, HELD_OUT) for file in held_out]
+        self.id_column = id
+        self.columns = {name.split(".")[0] for name in [text, *([id] if id else []), *columns]}
+        self.own_split = bool(held_out)
+        self.by_rows = by_rows
+        self.tally = tally or Tally()
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        if data:
+            yield from data
+        step, first = (1, 0) if self.by_rows else (world_size, rank)
+        self._turn, self._turns = (rank, world_size) if self.by_rows else (0, 1)
+        for part in self.files:
+            for file, split in part[first::step]:
+                logger.info(f"reading {file.name}")
+                for document in self._read(file, split):
+                    self.update_doc_stats(document)
+                    yield document
+
+    def _read(self, file: SourceFile, split: str) -> Iterator[Document]:
+        kind = _kind(file.name)
+        try:
+            with opened(file) as stream:
+                if kind == "parquet":
+                    yield from self._parquet(file, split, stream)
+                elif kind in ("jsonl", "ndjson"):
+                    yield from self._json_lines(file, split, stream)
+                else:
+                    data = stream.read()
+                    self.tally.bytes += len(data)
+                    text = decoded(data)
+                    if text is None:
+                        self.tally.drop(file.name, NOT_UTF8, split)
+                    else:
+                        yield from self._document(file.name, text, split, {})
+        except Exception as reason:  # every storage has its own errors
+            known = remote.explained(file.path, reason) if "://" in file.path else None
+            if known is None and not isinstance(reason, OSError | EOFError | zlib.error | pa.ArrowException):
+                raise
+            raise known or DataError(
+                f"`{file.path}` cannot be read to its end: {reason}",
+                hint="fetch or write it again, or leave it out with `exclude`; finished tasks are kept",
+            ) from None
+
+    def _json_lines(self, file: SourceFile, split: str, stream: IO[bytes]) -> Iterator[Document]:
+        for row, line in enumerate(stream, start=1):
+            if row % self._turns != (self._turn + 1) % self._turns:
+                continue
+            self.tally.bytes += len(line)
+            if not line.strip():
+                continue
+            name = f"{file.name}:{row}"
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                self.tally.drop(name, NOT_JSON if decoded(line) is not None else NOT_UTF8, split)
+                continue
+            if not isinstance(value, dict):
+                self.tally.drop(name, NOT_JSON, split)
+                continue
+            self.tally.columns.update(value)
+            yield from self._document(name, look_up(value, self.text_key), split, value)
+
+    def _parquet(self, file: SourceFile, split: str, stream: IO[bytes]) -> Iterator[Document]:
+        with pq.ParquetFile(stream) as table:
+            names = table.schema_arrow.names
+            self.tally.columns.update(names)
+            row = 0
+            for batch in table.iter_batches(batch_size=1000, columns=[n for n in names if n in self.columns]):
+                columns = {name: _values(batch.column(name)) for name in batch.schema.names}
+                for at in range(batch.num_rows):
+                    row += 1
+                    if row % self._turns != (self._turn + 1) % self._turns:
+                        continue
+                    name = f"{file.name}:{row}"
+                    value = {column: values[at] for column, values in columns.items()}
+                    text = look_up(value, self.text_key)
+                    if isinstance(text, bytes):
+                        self.tally.bytes += len(text)
+                        text = decoded(text)
+                        if text is None:
+                            self.tally.drop(name, NOT_UTF8, split)
+                            continue
+                    yield from self._document(name, text, split, value)
+
+    def _document(self, name: str, text: Any, split: str, row: Mapping[str, Any]) -> Iterator[Document]:
+        if not isinstance(text, str) or not text.strip():
+            self.tally.drop(name, EMPTY if isinstance(text, str) else NO_TEXT, split)
+            return
+        own = look_up(row, self.id_column) if self.id_column else None
+        metadata = {key: row[key] for key in self.columns if key in row and key != self.text_key}
+        if self.own_split:
+            metadata["split"] = split
+        yield Document(text=text, id=name if own is None else _word(own), metadata=metadata)
+
+
+class Chosen(BaseFilter):  # type: ignore[misc]
+    """A datatrove filter on columns: leaves out what matches `drop`, and what does not match `keep`.
+
+    Both map a dotted column (`meta.redpajama_set_name`) to a value or a list of values; compared as text.
+    """
+
+    name = "🔍 Chosen"
+
+    def __init__(self, drop: Mapping[str, Any], keep: Mapping[str, Any], tally: Tally) -> None:
+        super().__init__()
+        self.drop = {column: _words(value) for column, value in drop.items()}
+        self.keep = {column: _words(value) for column, value in keep.items()}
+        self.tally = tally
+
+    def filter(self, document: Document) -> bool | tuple[bool, str]:
+        for column, values in self.drop.items():
+            found = _word(look_up(document.metadata, column))
+            if found in values:
+                return self._out(document, f"{column} is {found}")
+        for column, values in self.keep.items():
+            if _word(look_up(document.metadata, column)) not in values:
+                return self._out(document, f"{column} is not {' or '.join(sorted(values))}")
+        return True
+
+    def _out(self, document: Document, reason: str) -> tuple[bool, str]:
+        self.tally.dropped[document.metadata.get("split", TRAIN), reason] += 1
+        return False, reason
+
+
+def look_up(row: Mapping[str, Any], column: str) -> Any:
+    """The value at a dotted column, through nested objects and objects written as JSON text, or None."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for key in column.split("."):
+        if isinstance(value, str | bytes):
+            try:
+                value = orjson.loads(value)
+            except orjson.JSONDecodeError:
+                return None
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
+
+
+@contextlib.contextmanager
+def opened(file: SourceFile) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked; a digest known beforehand is compared before any is handed out."""
+    with contextlib.ExitStack() as stack:
+        raw: Any
+        if file.sha256 is not None:
+            data = Path(file.path).read_bytes()
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise DataError(
+                    f"`{file.path}` differs from what its package's record says was installed",
+                    hint="install it again: python -m pip install --force-reinstall --no-deps PACKAGE",
+                )
+            raw = io.BytesIO(data)
+        else:
+            system, path = get_fs_with_filepath(file.path)
+            raw = stack.enter_context(system.open(path, "rb"))
+        if file.name.endswith(".gz"):
+            raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
+        elif file.name.endswith(".zst"):
+            raw = stack.enter_context(io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), 1 << 18))
+        yield raw
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """datatrove's log, and what readers leave out, go to `path` instead of the terminal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger.remove()
+    sink = logger.add(str(path), level="INFO", colorize=False)
+    try:
+        yield
+    finally:
+        logger.remove(sink)
+
+
+def _kind(name: str) -> str:
+    bare = name.removesuffix(".gz").removesuffix(".zst")
+    return bare.rsplit(".", 1)[-1].lower()
+
+
+def _values(column: Any) -> list[Any]:
+    """A Parquet column as Python values; text stays bytes, so that what is not UTF-8 can be counted."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def decoded(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
+
+
+def _words(value: Any) -> set[str]:
+    return {_word(one) for one in value} if isinstance(value, list | tuple) else {_word(value)}

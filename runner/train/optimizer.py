@@ -1,0 +1,60 @@
+"""AdamW as the plan states it, and gradient clipping that sees sharded gradients whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+
+def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> torch.optim.AdamW:
+    """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` spares norms.
+
+    Moments are made here, not at the first step, so that the checkpoints of a fresh and of a stepped
+    optimizer have the same shape, and Adam's step counter is what was counted.
+    """
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for _, p in parameters if numbers["decay"] == "all" or p.dim() > 1]
+    kept = [p for _, p in parameters if not (numbers["decay"] == "all" or p.dim() > 1)]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": numbers["weight_decay"]}]
+    if kept:
+        groups.append({"params": kept, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(
+        groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True
+    )
+    for _, parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use `rate` for the next step; it is the plan's, so no scheduler state exists."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def clip_gradients(model: nn.Module, most: float, norm: float | None = None) -> float:
+    """Scale all gradients so that their global norm is at most `most`; returns the norm before.
+
+    `norm` is that norm where the caller knows it. A norm that is not finite leaves the gradients as they are: the
+    caller takes no step.
+    """
+    if norm is None:
+        total = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        if isinstance(total, DTensor):
+            total = total.full_tensor()
+        norm = float(total)
+    else:
+        total = torch.tensor(norm, device=next(model.parameters()).device)
+    if math.isfinite(norm) and norm > most:
+        torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), most, total)
+    return norm

@@ -1,0 +1,100 @@
+"""Where a run stands between two steps, what of that a checkpoint and the ledger say, and going on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.jobs import TrainJob
+from curriculum.errors import PlanError
+from curriculum.plan.stage import StagePlan
+from runner.checkpoint import tensors
+from runner.model.llama import Llama
+from runner.parallel.ranks import Ranks
+
+
+@dataclass(slots=True)
+class State:
+    """Where the run stands: all that a checkpoint holds beside tensors. `windows` are counted since the root.
+
+    `saved_at` is the position of this stage's newest checkpoint, published or being written.
+    """
+
+    step: int
+    position: int
+    windows: dict[str, int] = field(default_factory=dict)
+    nonfinite_steps: int = 0
+    nonfinite_in_a_row: int = 0
+    saved_at: int | None = None
+
+    def value(self, plan: StagePlan, job: TrainJob, ranks: Ranks) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors."""
+        return {
+            "generation": job.generation,
+            "step": self.step,
+            "position": self.position,
+            "fingerprint": plan.fingerprint,
+            "history": plan.history(self.position),
+            "tokenizer": plan.tokenizer.get("digest"),
+            "windows": dict(sorted(self.windows.items())),
+            "nonfinite_steps": self.nonfinite_steps,
+            "nonfinite_in_a_row": self.nonfinite_in_a_row,
+            "ranks": ranks.size,
+        }
+
+    def entry(self, plan: StagePlan, job: TrainJob) -> ledger.Entry:
+        """What the ledger says of a checkpoint that is written here."""
+        return ledger.Entry(
+            generation=job.generation,
+            position=self.position,
+            step=self.step,
+            checkpoint=checkpoints.name(job.generation, self.position),
+            fingerprint=plan.fingerprint,
+            windows={name: count for name, count in sorted(self.windows.items()) if count},
+        )
+
+
+def restore(
+    plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> State:
+    """Go on from the stage's newest checkpoint, else from its parent's, else from the drawn initial weights."""
+    own = ranks.agree(checkpoints.latest(Path(job.stage_folder) / "checkpoints"))
+    if own is not None:
+        if ranks.first:
+            checkpoints.verify(own.path)
+        value = tensors.load(own.path, model, optimizer)
+        if value["history"] != plan.history(own.position):
+            raise PlanError(
+                f"checkpoint `{own.name}` was trained by another plan than this stage's",
+                hint="`curriculum run` shows what changed; put it back, or branch under a new name",
+            )
+        return _state(value, plan, saved_at=own.position)
+    if job.parent_checkpoint is not None:
+        parent = Path(job.parent_checkpoint)
+        if ranks.first:
+            checkpoints.verify(parent)
+        value = tensors.load(parent, model, None if plan.reset_optimizer else optimizer)
+        assert plan.parent is not None
+        if value["history"] != plan.parent.fingerprint:
+            raise PlanError(
+                f"checkpoint `{parent.name}` is not the history that this stage was planned to go on from",
+                hint="`curriculum plan` compiles the lineage anew; branch under a new name if the trunk was changed",
+            )
+        return _state(value, plan)
+    return State(step=plan.first_step, position=plan.start, windows=dict.fromkeys(plan.names, 0))
+
+
+def _state(value: Mapping[str, Any], plan: StagePlan, saved_at: int | None = None) -> State:
+    return State(
+        step=value["step"],
+        position=value["position"],
+        windows={**dict.fromkeys(plan.names, 0), **value["windows"]},
+        nonfinite_steps=value["nonfinite_steps"],
+        nonfinite_in_a_row=value["nonfinite_in_a_row"],
+        saved_at=saved_at,
+    )

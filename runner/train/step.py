@@ -1,0 +1,91 @@
+"""One optimizer step: forward and backward in micro-batches, the update, and the count of what was read."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from curriculum.plan.stage import StagePlan
+from runner import dataloader
+from runner.model.forward import hidden
+from runner.model.llama import Llama
+from runner.model.loss import next_token_loss
+from runner.parallel import fsdp
+from runner.parallel.canonical import GroupSums, gradient_norm
+from runner.parallel.ranks import Ranks
+from runner.train.optimizer import clip_gradients, set_learning_rate
+from runner.train.state import State
+
+
+def forward_backward(
+    model: Llama, batch: dataloader.Batch, micro: int, plan: StagePlan, groups: int | None = None
+) -> NDArray[np.float64]:
+    """Accumulate the gradient of the mean loss over the global batch; returns this rank's slots' summed losses.
+
+    With `groups`, this rank's share of them is added up in pairs (exactness.py).
+    """
+    tokens = torch.from_numpy(batch.tokens).to(model.embedding.weight.device, non_blocking=True)
+    group = plan.batch_sequences // groups if groups else len(tokens)
+    in_pairs = GroupSums(model) if groups else None
+    losses = []
+    for begin in range(0, len(tokens), micro):
+        part, end = tokens[begin : begin + micro], begin + micro
+        with fsdp.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
+            states = hidden(model, part, batch.bounds_of(begin, begin + len(part)))
+            total, each = next_token_loss(states, model.head.weight, part[:, 1:])
+            torch.autograd.backward(total / plan.batch_tokens)
+        losses.append(each.sum(dim=1))
+        if in_pairs and end % group == 0:
+            in_pairs.take()
+    if in_pairs:
+        in_pairs.give()
+    slot_losses: NDArray[np.float64] = torch.cat(losses).double().cpu().numpy()
+    return slot_losses
+
+
+def update(
+    model: Llama,
+    optimizer: torch.optim.Optimizer,
+    plan: StagePlan,
+    step: int,
+    ranks: Ranks,
+    *,
+    canonical: bool = False,
+) -> float:
+    """Clip and apply the gradient at the step's learning rate; returns the norm it had before clipping.
+
+    A gradient that is not finite changes nothing. (`canonical` adds the norm up in an order of its own.)
+    """
+    norm = clip_gradients(
+        model, plan.optimizer["clip_norm"], gradient_norm(model, ranks) if canonical else None
+    )
+    if math.isfinite(norm):
+        set_learning_rate(optimizer, plan.lr(step))
+        optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
+def count(
+    state: State, batch: dataloader.Batch, slot_losses: NDArray[np.float64], finite: bool, ranks: Ranks
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Count what was truly read, for the ledger, and steps whose gradient was not finite.
+
+    Returns, by source and over all ranks, the sum of the losses and the number of windows, shape `[sources]` each.
+    """
+    sources = len(batch.names)
+    both = np.stack(
+        (
+            np.bincount(batch.source, weights=slot_losses, minlength=sources),
+            np.bincount(batch.source, minlength=sources),
+        )
+    )
+    sums, windows = ranks.add(torch.from_numpy(both)).numpy()
+    for name, read in zip(batch.names, windows.tolist(), strict=True):
+        state.windows[name] = state.windows.get(name, 0) + int(read)
+    state.nonfinite_in_a_row = 0 if finite else state.nonfinite_in_a_row + 1
+    state.nonfinite_steps += 0 if finite else 1
+    return sums, windows.astype(np.int64)
