@@ -10,8 +10,8 @@ from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import compile_stages, spans
 from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.compiler.prepared_text import PreparedText, compile_with_texts
-from curriculum.config import yaml
 from curriculum.config.project import Project
+from curriculum.config.yaml import load_yaml
 from curriculum.errors import NotFound, PlanError
 from curriculum.plan.diff.timeline import Lineage, Span
 from curriculum.plan.stage import StagePlan
@@ -41,7 +41,7 @@ def side(project: Project, asked: str, size: str) -> Side:
                 f"there is no file `{asked}`", hint="a curriculum of this project goes by its name"
             )
         name = path.stem if config.is_name(path.stem) else "given"
-        document = yaml.load(path.resolve(), root=project.root)
+        document = load_yaml(path.resolve(), root=project.root)
         compiled, _ = compile_with_texts(
             project.with_curriculum(name, config.validate(config.CurriculumFile, document), document),
             name,

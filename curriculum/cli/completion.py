@@ -52,9 +52,9 @@ def _addresses(root: Path, incomplete: str) -> list[str]:
 
 
 def _read(root: Path, file: str) -> Any:
-    from curriculum.config import yaml
+    from curriculum.config.yaml import load_yaml
 
-    return yaml.load(root / file, root=root).value
+    return load_yaml(root / file, root=root).value
 
 
 curricula = _completing(_files("stages"))

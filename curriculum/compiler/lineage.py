@@ -14,6 +14,7 @@ from typing import Any
 
 from curriculum import config
 from curriculum.artifacts import huggingface
+from curriculum.config.layout import PREFIX, directory_of
 from curriculum.config.project import Project
 from curriculum.config.yaml import Document
 from curriculum.errors import ConfigError, DataError, NotFound, Place, PlanError, did_you_mean
@@ -133,7 +134,7 @@ def branches_from(project: Project, curriculum: str) -> dict[int | str, list[str
 def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[LineageStage, ...]:
     file, document = project.curriculum(name)
     imported = None
-    if file.from_ is None or file.from_.startswith(huggingface.PREFIX):
+    if file.from_ is None or file.from_.startswith(PREFIX):
         legs: tuple[LineageStage, ...] = ()
         before: Setting | None = None
         end = 0
@@ -339,7 +340,7 @@ def batch_sequences(setting: Setting) -> int:
 
 
 def _imported(project: Project, text: str, document: Document) -> huggingface.Directory:
-    folder = huggingface.directory_of(project.root, text)
+    folder = directory_of(project.root, text)
     try:
         return huggingface.read(folder)
     except DataError as error:

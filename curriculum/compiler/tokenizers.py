@@ -7,6 +7,7 @@ from typing import Any
 
 from curriculum import config, fs
 from curriculum.artifacts import huggingface
+from curriculum.config.layout import PREFIX, directory_of
 from curriculum.config.project import Project
 from curriculum.data import sentencepiece
 from curriculum.data.requests import TokenizerRequest
@@ -16,8 +17,8 @@ from curriculum.errors import DataError, NotFound, did_you_mean
 
 def tokenizer_file(project: Project, name: str) -> Path:
     """The `tokenizer.json` that `name` is bound to: a file of the project or an import, or one trained from text."""
-    if name.startswith(huggingface.PREFIX):
-        return huggingface.directory_of(project.root, name) / huggingface.TOKENIZER
+    if name.startswith(PREFIX):
+        return directory_of(project.root, name) / huggingface.TOKENIZER
     entry = project.sources.tokenizers[name]
     folder = project.data / "tokenizers"
     if entry.path is not None:

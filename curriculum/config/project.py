@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from curriculum import config
-from curriculum.config import layout, yaml
-from curriculum.config.yaml import Document
+from curriculum.config import layout
+from curriculum.config.yaml import Document, load_yaml, parse_yaml
 from curriculum.errors import ConfigError, NotFound, did_you_mean
 
 REHEARSAL = "rehearsal"
@@ -192,7 +192,7 @@ class Project:
             )
         if folder == "stages" and name in self._drafts:
             file = f"in the file that would be written, stages/{name}.yaml"
-            return yaml.read(self._drafts[name].encode(), file)
+            return parse_yaml(self._drafts[name].encode(), file)
         paths = layout.files(self.root, folder, name)
         if not paths:
             raise NotFound(
@@ -205,7 +205,7 @@ class Project:
                 f"two files bear the name `{name}`: {both}",
                 hint=f"a {noun} is called by its name alone: rename one",
             )
-        return yaml.load(paths[0], root=self.root)
+        return load_yaml(paths[0], root=self.root)
 
     def _root_file(self, name: str) -> Document:
         path = self.root / name
@@ -213,4 +213,4 @@ class Project:
             raise ConfigError(
                 f"`{name}` is missing from the project {self.root}", hint="`curriculum init DIR` shows one"
             )
-        return yaml.load(path, root=self.root)
+        return load_yaml(path, root=self.root)

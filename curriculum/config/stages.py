@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from curriculum.artifacts.huggingface import PREFIX
 from curriculum.config import fields
 from curriculum.config.entry import (
     Batch,
@@ -32,6 +31,7 @@ from curriculum.config.entry import (
     lacks,
 )
 from curriculum.config.fields import Refusal
+from curriculum.config.layout import PREFIX
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.errors import did_you_mean
 from curriculum.units import Length

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from curriculum import config
-from curriculum.config import yaml
 from curriculum.config.fields import LONGEST_NAME
+from curriculum.config.yaml import parse_yaml
 from curriculum.data.listing import list_files
 from curriculum.errors import ConfigError, DataError
 from curriculum.units import show_bytes, show_count, show_share
@@ -103,7 +103,7 @@ def _fit(folder: str, taken: Collection[str]) -> str:
     """The folder's name as a source may be called, and as none of `taken` is."""
     name = re.sub(r"[^a-z0-9.]+", "-", folder.lower()).lstrip("-.0123456789")
     name = re.sub(r"\.{2,}", ".", name)[: LONGEST_NAME - 8].rstrip("-.") or "text"
-    if yaml.read(f"name: {name}".encode(), "name").value != {"name": name}:  # `null`, `true`
+    if parse_yaml(f"name: {name}".encode(), "name").value != {"name": name}:  # `null`, `true`
         name += "-text"
     assert config.is_name(name)
     free = (each for each in (name, *(f"{name}-{n}" for n in range(2, 1000))) if each not in taken)

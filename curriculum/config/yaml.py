@@ -76,13 +76,13 @@ class Document:
         return _place(self.file, self.lines, spot)
 
 
-def load(path: Path, *, root: Path) -> Document:
+def load_yaml(path: Path, *, root: Path) -> Document:
     """Read one YAML file; `root` is the project, from which its name is shown. Raises only ConfigError."""
     file = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    return read(_bytes(path, file), file)
+    return parse_yaml(_bytes(path, file), file)
 
 
-def read(data: bytes, file: str) -> Document:
+def parse_yaml(data: bytes, file: str) -> Document:
     """Read YAML from bytes; `file` is the name that errors show. Raises only ConfigError."""
     if len(data) > LARGEST_FILE:
         raise ConfigError(

@@ -15,6 +15,7 @@ from curriculum import config, fs
 from curriculum.artifacts import huggingface
 from curriculum.compiler.lineage import lineage
 from curriculum.config import json_schema
+from curriculum.config.layout import PREFIX
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
@@ -93,7 +94,7 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
         "# Starts from the weights of a Hugging Face directory and keeps its model and its tokenizer, so neither is",
         f"# stated here, nor does a size change them: {_short(directory)}.",
         f"about: {json.dumps(directory.folder.resolve().name + ', continued on ' + mixture)}",
-        f"from: {_scalar(huggingface.PREFIX + _written(project, directory.folder))}",
+        f"from: {_scalar(PREFIX + _written(project, directory.folder))}",
         "seed: 3407                            # keys every draw",
         f"sequence_length: {sequence_length:<21}# at most {positions:,}, the positions of the model",
         "optimizer: {name: adamw, betas: [0.9, 0.95], weight_decay: 0.1, clip_norm: 1.0}   # its state begins fresh",

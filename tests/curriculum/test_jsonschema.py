@@ -20,9 +20,9 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from curriculum.compiler.lineage import lineage
 from curriculum.config import ROOT_KEYS, CurriculumFile, json_schema
-from curriculum.config import yaml as config_yaml
 from curriculum.config.entry import Entry
 from curriculum.config.project import Project
+from curriculum.config.yaml import load_yaml, parse_yaml
 from curriculum.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def test_a_schema_is_well_formed_closed_and_made_without_a_warning(name: str) ->
 @pytest.mark.parametrize("path", SHIPPED)
 def test_a_shipped_file_fits_its_schema_under_yaml_1_2_and_1_1(path: str) -> None:
     text = (ROOT / path).read_text()
-    for_file(path).validate(as_an_editor_reads(config_yaml.read(text.encode(), path).value))
+    for_file(path).validate(as_an_editor_reads(parse_yaml(text.encode(), path).value))
     for_file(path).validate(yaml.safe_load(text))
 
 
@@ -153,7 +153,7 @@ def test_a_schema_refuses_a_wrong_file_that_it_can_express(name: str) -> None:
     ],
 )
 def test_a_schema_refuses_what_our_reader_refuses(path: str, text: str) -> None:
-    value = config_yaml.read(text.encode(), path).value
+    value = parse_yaml(text.encode(), path).value
     with pytest.raises(ValidationError):
         json_schema.FILES[path.split("/")[0].removesuffix(".yaml")].model_validate(value)
     assert not for_file(path).is_valid(as_an_editor_reads(value))
@@ -163,7 +163,7 @@ def without(value: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item for key, item in value.items() if key not in keys}
 
 
-ROOT_FILE: dict[str, Any] = config_yaml.load(ROOT / "stages" / "v1.1.yaml", root=ROOT).value
+ROOT_FILE: dict[str, Any] = load_yaml(ROOT / "stages" / "v1.1.yaml", root=ROOT).value
 FIRST, *LATER = ROOT_FILE["stages"]
 ROOTS = {
     "whole": ROOT_FILE,
@@ -205,7 +205,7 @@ def test_every_way_to_write_a_number_is_a_number_to_both(rate: str, length: str)
         f"from: a\nlearning_rate: {{shape: cosine, max: {rate}, min: 0, horizon: {length}}}\n"
         f"stages: [{{name: a, until: {length}}}]"
     )
-    value = config_yaml.read(text.encode(), "stages/a.yaml").value
+    value = parse_yaml(text.encode(), "stages/a.yaml").value
     read = CurriculumFile.model_validate(value)
     assert read.learning_rate is not None
     assert float(read.learning_rate.max) == 4e-4

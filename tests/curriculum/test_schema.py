@@ -26,9 +26,9 @@ from curriculum.config import (
     fields,
     is_name,
     validate,
-    yaml,
 )
 from curriculum.config.model_catalogue import CATALOGUE
+from curriculum.config.yaml import Document, load_yaml, parse_yaml
 from curriculum.errors import ConfigError
 from curriculum.units import Length, parse_fraction
 
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def given_yaml(model: type[BaseModel], text: str) -> Any:
-    return validate(model, yaml.read(text.encode(), "f.yaml"))
+    return validate(model, parse_yaml(text.encode(), "f.yaml"))
 
 
 def refusal(model: type[BaseModel], text: str) -> ConfigError:
@@ -581,7 +581,7 @@ ANYTHING = (
 def test_whatever_is_put_anywhere_in_a_shipped_file_is_read_or_refused(
     name: str, data: st.DataObject
 ) -> None:
-    document = yaml.load(ROOT / name, root=ROOT)
+    document = load_yaml(ROOT / name, root=ROOT)
     value = copy.deepcopy(document.value)
     owner: Any = value
     while True:
@@ -600,7 +600,7 @@ def test_whatever_is_put_anywhere_in_a_shipped_file_is_read_or_refused(
             owner[data.draw(st.text("abB./{}% ", min_size=1, max_size=9))] = data.draw(ANYTHING)
         case _:
             owner.append(data.draw(ANYTHING))
-    changed = yaml.Document(document.file, value, document.lines, *_places(document, value))
+    changed = Document(document.file, value, document.lines, *_places(document, value))
     try:
         validate(FILES[name], changed)
     except ConfigError as refused:
@@ -612,7 +612,7 @@ def test_whatever_is_put_anywhere_in_a_shipped_file_is_read_or_refused(
     assert error.place is not None
 
 
-def _places(document: yaml.Document, value: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
+def _places(document: Document, value: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """A place for whatever the changed value holds, as reading it would have given."""
     found: dict[Any, Any] = {}
 

@@ -18,8 +18,8 @@ from curriculum.config import (
     SizesFile,
     SourcesFile,
     validate,
-    yaml,
 )
+from curriculum.config.yaml import load_yaml
 from curriculum.units import Length
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ FILES: dict[str, type[BaseModel]] = {
 
 
 def shipped(name: str) -> Any:
-    return validate(FILES[name], yaml.load(ROOT / name, root=ROOT))
+    return validate(FILES[name], load_yaml(ROOT / name, root=ROOT))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curriculum.config import yaml as config_yaml
-from curriculum.config.yaml import Document, read
+from curriculum.config.yaml import Document, load_yaml, parse_yaml
 from curriculum.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,19 +72,19 @@ MEANT: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("text", "meant"), MEANT)
 def test_a_value_is_read_as_people_mean_it(text: str, meant: Any) -> None:
-    value = read(f"k: {text}\n".encode(), "f.yaml").value["k"]
+    value = parse_yaml(f"k: {text}\n".encode(), "f.yaml").value["k"]
     assert value == meant
     assert type(value) is type(meant)
 
 
 def test_a_decimal_keeps_every_digit_that_was_written() -> None:
-    value = read(b"k: [1.10, 0.1, 3e-4]", "f.yaml").value["k"]
+    value = parse_yaml(b"k: [1.10, 0.1, 3e-4]", "f.yaml").value["k"]
     assert [str(one) for one in value] == ["1.10", "0.1", "0.0003"]
 
 
 @pytest.mark.parametrize("key", ["on", "no", "yes", "off", "y", "1.5T", "2024-01-02", "a b"])
 def test_a_key_is_text_where_yaml_1_1_saw_something_else(key: str) -> None:
-    assert read(f"{key}: 1".encode(), "f.yaml").value == {key: 1}
+    assert parse_yaml(f"{key}: 1".encode(), "f.yaml").value == {key: 1}
 
 
 NESTED = (
@@ -94,7 +94,7 @@ NESTED = (
 
 
 def test_every_value_and_key_has_its_line_and_column() -> None:
-    document = read(NESTED.encode(), "f.yaml")
+    document = parse_yaml(NESTED.encode(), "f.yaml")
 
     def at(*path: str | int) -> tuple[int, int]:
         place = document.place(path)
@@ -117,14 +117,14 @@ def test_every_value_and_key_has_its_line_and_column() -> None:
 
 
 def test_a_key_without_a_value_is_where_its_value_is_said_to_be() -> None:
-    document = read(NESTED.encode(), "f.yaml")
+    document = parse_yaml(NESTED.encode(), "f.yaml")
     assert document.value["top"][1]["gap"] is None
     assert document.place(("top", 1, "gap")) == document.key_place(("top", 1, "gap"))
     assert document.place(("top", 1, "gap")).line == 5
 
 
 def test_a_place_that_the_file_does_not_state_is_a_key_error() -> None:
-    document = read(b"a: 1", "f.yaml")
+    document = parse_yaml(b"a: 1", "f.yaml")
     assert ("a",) in document
     assert ("b",) not in document
     with pytest.raises(KeyError):
@@ -133,7 +133,7 @@ def test_a_place_that_the_file_does_not_state_is_a_key_error() -> None:
 
 def refusal(data: bytes) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        read(data, "f.yaml")
+        parse_yaml(data, "f.yaml")
     return caught.value
 
 
@@ -286,7 +286,7 @@ def test_a_line_without_its_colon_is_itself_what_is_shown(data: bytes) -> None:
 
 
 def test_thirty_two_levels_are_read() -> None:
-    assert read(b"[" * 32 + b"]" * 32, "f.yaml").value
+    assert parse_yaml(b"[" * 32 + b"]" * 32, "f.yaml").value
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "[[{a: ", "? "])
@@ -320,7 +320,7 @@ def test_the_largest_file_is_read_or_refused_in_bounded_time(name: str) -> None:
     assert len(data) <= MEBIBYTE
     begun = time.process_time()
     with contextlib.suppress(ConfigError):
-        read(data, "f.yaml")
+        parse_yaml(data, "f.yaml")
     assert time.process_time() - begun < 3
 
 
@@ -328,38 +328,38 @@ def test_a_file_beyond_the_limit_is_refused_before_it_is_parsed(tmp_path: Path) 
     path = tmp_path / "big.yaml"
     path.write_bytes(b"a: 1\n" + b"#" * MEBIBYTE)
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
-        config_yaml.load(path, root=tmp_path)
+        load_yaml(path, root=tmp_path)
     path.write_bytes(b"a: 1\n" + b"#" * (MEBIBYTE - 5))
-    assert config_yaml.load(path, root=tmp_path).value == {"a": 1}
+    assert load_yaml(path, root=tmp_path).value == {"a": 1}
 
 
 def test_a_file_is_named_as_seen_from_the_project(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
     path = tmp_path / "stages" / "a.yaml"
     path.write_text("x: 1")
-    assert str(config_yaml.load(path, root=tmp_path).place(("x",))) == "stages/a.yaml:1:4"
+    assert str(load_yaml(path, root=tmp_path).place(("x",))) == "stages/a.yaml:1:4"
 
 
 def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")  # opening it would wait for ever
     for name, what in (("missing.yaml", "No such file"), (".", "not a file"), ("pipe.yaml", "not a file")):
         with pytest.raises(ConfigError, match=what):
-            config_yaml.load(tmp_path / name, root=tmp_path)
+            load_yaml(tmp_path / name, root=tmp_path)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_file_is_read_in_milliseconds(path: Path) -> None:
-    config_yaml.load(path, root=ROOT)
+    load_yaml(path, root=ROOT)
     begun = time.process_time()
-    config_yaml.load(path, root=ROOT)
+    load_yaml(path, root=ROOT)
     assert time.process_time() - begun < 0.05
 
 
 def test_both_of_pyyaml_s_parsers_give_the_same_values_and_places(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [NESTED.encode(), *(path.read_bytes() for path in SHIPPED)]
-    before = [read(text, "f.yaml") for text in texts]
+    before = [parse_yaml(text, "f.yaml") for text in texts]
     monkeypatch.setattr(config_yaml, "_Loader", yaml.SafeLoader)
-    assert [read(text, "f.yaml") for text in texts] == before
+    assert [parse_yaml(text, "f.yaml") for text in texts] == before
 
 
 # --- properties ------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ class _Written(json.JSONEncoder):
 def test_json_is_read_as_itself(value: dict[str, Any], indent: int | None) -> None:
     text = json.dumps(value, cls=_Written, indent=indent, ensure_ascii=False)
     text = text.replace('"\\u0000', "").replace('\\u0000"', "")
-    document = read(text.encode(), "f.yaml")
+    document = parse_yaml(text.encode(), "f.yaml")
     assert document.value == value
     _places_agree(document, (), value)
 
@@ -429,7 +429,7 @@ YAMLISH = st.lists(
 
 def _only_refused(data: bytes) -> None:
     try:
-        document = read(data, "f.yaml")
+        document = parse_yaml(data, "f.yaml")
     except ConfigError as refused:
         error = refused
     else:

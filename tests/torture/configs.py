@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from curriculum.config import yaml as config_yaml
+from curriculum.config.yaml import parse_yaml
 from curriculum.errors import LINES_AT_MOST, ConfigError
 from tests.conftest import write_small_project
 from tests.torture import world
@@ -282,7 +282,7 @@ def traps(case: Case, tally: Tally) -> None:
         wanted = meant if isinstance(meant, dict) or meant is REFUSED else {"v": meant}
         got: Any
         try:
-            got = config_yaml.read(text.encode(), "a.yaml").value
+            got = parse_yaml(text.encode(), "a.yaml").value
         except ConfigError:
             got = REFUSED
         same = got == wanted and (got is REFUSED or _types(got) == _types(wanted))

@@ -18,5 +18,3 @@ from curriculum.artifacts.huggingface.files import README as README
 from curriculum.artifacts.huggingface.files import SOURCE as SOURCE
 from curriculum.artifacts.huggingface.files import TOKENIZER as TOKENIZER
 from curriculum.artifacts.huggingface.files import WEIGHTS as WEIGHTS
-from curriculum.config.layout import PREFIX as PREFIX
-from curriculum.config.layout import directory_of as directory_of
