@@ -73,11 +73,22 @@ def run(
     return done
 
 
+FORKS = "curriculum.tests.forks"
+"""The audit event of a command that is forked."""
+
+
 class Forked:
     """`curriculum WORDS`, forked from the server and running; its output goes to two open descriptors."""
 
     def __init__(
-        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], out: int, err: int
+        self,
+        words: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        out: int,
+        err: int,
+        *,
+        served_at: Path | None = None,
     ) -> None:
         request = {
             "module": "curriculum",
@@ -85,9 +96,10 @@ class Forked:
             "folder": os.fspath(folder),
             "environment": dict(environment),
         }
+        sys.audit(FORKS, words)
         self.words = words
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.connection.connect(str(server()))
+        self.connection.connect(str(served_at or server()))
         with open(os.devnull) as nothing:
             socket.send_fds(self.connection, [json.dumps(request).encode()], [nothing.fileno(), out, err])
         self.pid = int(self._answer()["pid"])
@@ -154,3 +166,29 @@ def server() -> Path:
     if process.stdout.readline() != "ready\n":
         raise RuntimeError("the process from which tests fork their commands did not start; see above")
     return folder / "socket"
+
+
+IN_A_SHELL = """\
+#!{python} -S
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from commands import Forked
+forked = Forked(sys.argv[1:], Path.cwd(), os.environ, 1, 2, served_at=Path({served_at!r}))
+code = forked.wait({timeout})
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+def put_in(folder: Path, timeout: float = 600) -> None:
+    """Write into `folder` a command `curriculum`, for a shell's PATH, that is forked from the server.
+
+    It does not pass signals on: what is interrupted or killed needs the installed command.
+    """
+    program = folder / "curriculum"
+    program.write_text(
+        IN_A_SHELL.format(
+            python=sys.executable, here=str(Path(__file__).parent), served_at=str(server()), timeout=timeout
+        )
+    )
+    program.chmod(0o755)
