@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import commands
 import pytest
 
 if TYPE_CHECKING:
@@ -97,17 +98,12 @@ def write_small_project(root: Path, *, texts: bool = True) -> Path:
 
 @pytest.fixture
 def curriculum() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line as a person does, in a project folder."""
+    """Run the command line in a project folder; with `fresh=True` as a person does, in an interpreter of its own."""
 
-    def run(project: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "curriculum", *words],
-            cwd=project,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=600,
-        )
+    def run(
+        project: Path, *words: str, check: bool = True, fresh: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        done = commands.run(*words, folder=project, fresh=fresh)
         if check and done.returncode != 0:
             raise AssertionError(
                 f"curriculum {' '.join(words)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -117,19 +113,38 @@ def curriculum() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+BuiltOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose variant was run once, undisturbed; read only."""
-    project = write_small_project(tmp_path_factory.mktemp("finished") / "project")
-    subprocess.run(
-        [sys.executable, "-m", "curriculum", "run", "variant", "--size", "full"],
-        cwd=project,
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    return project
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Let whichever worker comes first build a project, and give every worker a copy of its own."""
+
+    def build_once(name: str, build: Callable[[Path], None]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        original, is_built = shared / name / "project", shared / name / "built"
+        original.parent.mkdir(exist_ok=True)
+        with (shared / name / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_built.exists():
+                shutil.rmtree(original, ignore_errors=True)  # what a build that failed has left
+                build(original)
+                is_built.touch()
+        return Path(shutil.copytree(original, tmp_path_factory.mktemp(f"{name}-copy") / "project"))
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
+def finished(built_once: BuiltOnce) -> Path:
+    """A project whose variant was run once, undisturbed, by processes as a person starts them; read only."""
+
+    def build(project: Path) -> None:
+        write_small_project(project)
+        commands.run("run", "variant", "--size", "full", folder=project, check=True, fresh=True)
+
+    return built_once("finished", build)
 
 
 @pytest.fixture(scope="session")

@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from commands import Forked
 
 
 def on_a_terminal(folder: Path, columns: int, *words: str) -> str:
     """What `curriculum WORDS` shows on a terminal that is `columns` wide, without its colours. It must succeed."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", *words],
-        cwd=folder,
-        stdout=follower,
-        stderr=follower,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "TERM": "xterm"},
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "TERM": "xterm"}
+    process = Forked(words, folder, environment, follower, follower)
     os.close(follower)
     shown = b""
     while True:
@@ -31,5 +26,5 @@ def on_a_terminal(folder: Path, columns: int, *words: str) -> str:
             break
         shown += part
     os.close(leader)
-    assert process.wait() == 0, shown.decode()
+    assert process.wait(600) == 0, shown.decode()
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r", "")

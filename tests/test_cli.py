@@ -14,6 +14,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
+import commands
 import pytest
 from terminal import on_a_terminal
 from typer.testing import CliRunner
@@ -31,10 +32,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def ask(*words: str, cwd: Path = ROOT, columns: int | None = None) -> str:
-    environment = {**os.environ, "COLUMNS": str(columns)} if columns else dict(os.environ)
-    done = subprocess.run(
-        [sys.executable, "-m", "curriculum", *words], cwd=cwd, capture_output=True, text=True, env=environment
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if columns:
+        environment["COLUMNS"] = str(columns)
+    done = commands.run(*words, folder=cwd, environment=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -161,12 +162,7 @@ def test_init_writes_a_project_that_plans_and_touches_nothing_that_is_there(tmp_
     ask("init", str(folder), cwd=tmp_path)
     assert "817,436" in ask("plan", "v1.1", "--size", "full", cwd=folder)
     (folder / "machines.yaml").write_text("mine: {}\n")
-    again = subprocess.run(
-        [sys.executable, "-m", "curriculum", "init", str(folder)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    again = commands.run("init", str(folder), folder=tmp_path)
     assert again.returncode == 2
     assert (folder / "machines.yaml").read_text() == "mine: {}\n"
 

@@ -17,17 +17,22 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import commands
 import pytest
 import typer
+from conftest import BuiltOnce
 
 from curriculum.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {ROOT / "docs/how-to/notebook.md"}  # test_reference.py runs it as one notebook
 PAGES = sorted({*ROOT.glob("docs/tutorials/*.md"), *ROOT.glob("docs/how-to/*.md")} - ELSEWHERE)
+INTERRUPTED = {ROOT / "docs/how-to/stop-and-resume.md"}  # by signals, which only the installed command gets
+TIMEOUT = 900
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -42,7 +47,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(found["info"].strip(), found["body"]) for found in FENCE.finditer(page.read_text())]
 
 
-def commands(info: str, body: str) -> list[Command]:
+def shown_commands(info: str, body: str) -> list[Command]:
     found: list[Command] = []
     for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
         line, *shown = part.rstrip("\n").split("\n")
@@ -67,27 +72,50 @@ def parent(page: Path) -> Path | None:
     return (page.parent / found[1]).resolve() if found else None
 
 
-def goes_on_from(page: Path) -> list[Path]:
-    return [other for other in PAGES if parent(other) == page]
+LeftBy = Callable[[Path], Path]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if parent(p) is None], ids=lambda page: page.stem)
-def test_every_command_that_a_page_shows_works_as_shown(page: Path, tmp_path: Path) -> None:
-    follow(page, tmp_path)
-    assert all(other in PAGES for other in map(parent, PAGES) if other is not None)
+@pytest.fixture(scope="session")
+def left_by(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> LeftBy:
+    """The folder in which a page ends, once it and those before it were followed; each page is followed once."""
+
+    def left(page: Path) -> Path:
+        def build(project: Path) -> None:
+            start, before = tmp_path_factory.mktemp(page.stem) / "start", parent(page)
+            if before is None:
+                start.mkdir()
+            else:
+                shutil.copytree(left(before), start)
+            shutil.copytree(follow(page, start), project)
+
+        return built_once(f"page-{page.stem}", build)
+
+    return left
 
 
-def follow(page: Path, root: Path) -> None:
-    """Do what `page` says, beginning in `root`, then every page that goes on from where it ends."""
-    folder, environment = (
-        root,
-        {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)),
-            "COLUMNS": "160",
-        },
-    )
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_that_a_page_shows_works_as_shown(page: Path, left_by: LeftBy) -> None:
+    assert left_by(page).is_dir()
+
+
+def test_every_page_goes_on_from_one_that_is_run() -> None:
+    assert all(before in PAGES for before in map(parent, PAGES) if before is not None)
+
+
+def follow(page: Path, folder: Path) -> Path:
+    """Do what `page` says, beginning in `folder`; the folder in which it ends."""
+    path = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    if page not in INTERRUPTED:
+        programs = folder.parent / "programs"
+        programs.mkdir()
+        commands.put_in(programs, TIMEOUT)
+        path.insert(0, str(programs))
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join(path),
+        "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)),
+        "COLUMNS": "160",
+    }
     for info, body in blocks(page):
         kind = info.split()[0] if info else ""
         if kind == "yaml" and (name := re.match(r"# (\S+\.yaml)\n", body)):
@@ -100,7 +128,7 @@ def follow(page: Path, root: Path) -> None:
             )
             assert done.returncode == 0, f"{page.name}:\n{body}\n{done.stderr}"
         elif kind == "console":
-            for command in commands(info, body):
+            for command in shown_commands(info, body):
                 if command.line.startswith("cd "):
                     folder = (folder / command.line.removeprefix("cd ")).resolve()
                     continue
@@ -110,15 +138,12 @@ def follow(page: Path, root: Path) -> None:
                     env=environment,
                     capture_output=True,
                     text=True,
-                    timeout=900,
+                    timeout=TIMEOUT,
                 )
                 output = done.stdout + done.stderr
                 assert (done.returncode != 0) == command.refused, f"{page.name}: `{command.line}`\n{output}"
                 check_shown(command, output, page)
-    for number, other in enumerate(goes_on_from(page)):
-        copy = root.parent / f"{root.name}-{number}"
-        shutil.copytree(folder, copy)
-        follow(other, copy)
+    return folder
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
@@ -158,7 +183,7 @@ def test_the_pictures_of_the_order_are_drawn_by_the_functions_they_show() -> Non
 
 def test_every_command_shown_anywhere_has_words_that_exist() -> None:
     """Also those in prose, which no test runs: the verb and each option."""
-    commands = typer.main.get_command(app).commands
+    verbs = typer.main.get_command(app).commands
     wrong = []
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")):
         for line in re.findall(
@@ -166,7 +191,7 @@ def test_every_command_shown_anywhere_has_words_that_exist() -> None:
         ):
             verb, *words = line.split()
             stated = [word.strip("[]()") for word in words if word.lstrip("[(").startswith("--")]
-            known = commands.get(verb)
+            known = verbs.get(verb)
             if known is None:
                 wrong.append(f"{page.name}: curriculum {verb}")
                 continue

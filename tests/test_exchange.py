@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import llamas
 import pytest
 import torch
-from conftest import write_small_project
+from conftest import BuiltOnce, write_small_project
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -40,37 +41,35 @@ POSITIONS = {"max_position_embeddings": 64}
 STAGE = "runs/full/mine/continued"
 
 
-def command(project: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "curriculum", *words],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
+def command(project: Path, *words: str, fresh: bool = False) -> str:
+    done = commands.run(*words, folder=project, fresh=fresh)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="session")
-def drafted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drafted(built_once: BuiltOnce) -> Path:
     """A project with a directory to start from and the curriculum that `import` wrote for it; nothing has run."""
-    project = write_small_project(tmp_path_factory.mktemp("drafted") / "project")
-    llamas.save(project / "tiny", dtype=torch.bfloat16, rope=llamas.LLAMA_3, shard="40KB", **POSITIONS)
-    said = command(project, "import", "tiny", "mine", "--mixture", "prose-only", "--tokens", "12k")
-    assert "Llama, 37,792 parameters" in said
-    assert "next: curriculum plan mine" in said
-    return project
+
+    def build(project: Path) -> None:
+        write_small_project(project)
+        llamas.save(project / "tiny", dtype=torch.bfloat16, rope=llamas.LLAMA_3, shard="40KB", **POSITIONS)
+        said = command(project, "import", "tiny", "mine", "--mixture", "prose-only", "--tokens", "12k")
+        assert "Llama, 37,792 parameters" in said
+        assert "next: curriculum plan mine" in said
+
+    return built_once("drafted", build)
 
 
 @pytest.fixture(scope="session")
-def finished(drafted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same project, its import trained to the end; read only."""
-    project = tmp_path_factory.mktemp("continued") / "project"
-    shutil.copytree(drafted, project)
-    command(project, "run", "mine", *FULL)
-    return project
+def finished(drafted: Path, built_once: BuiltOnce) -> Path:
+    """The same project, its import trained to the end by processes as a person starts them; read only."""
+
+    def build(project: Path) -> None:
+        shutil.copytree(drafted, project)
+        command(project, "run", "mine", *FULL, fresh=True)
+
+    return built_once("continued", build)
 
 
 @pytest.fixture
@@ -146,7 +145,7 @@ def loss_of(model: torch.nn.Module, project: Path) -> float:
 def test_an_export_of_what_was_trained_computes_our_logits_in_transformers(
     finished: Path, tmp_path: Path
 ) -> None:
-    command(finished, "export", "mine", "--to", str(tmp_path / "out"), "--dtype", "fp32", *FULL)
+    command(finished, "export", "mine", "--to", str(tmp_path / "out"), "--dtype", "fp32", *FULL, fresh=True)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert theirs.dtype == torch.float32
     ours = model_at_end(finished / STAGE)

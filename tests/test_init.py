@@ -7,9 +7,9 @@ import os
 import pydoc_data.topics
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 from jsonschema import Draft7Validator
 
@@ -24,13 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "curriculum", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return commands.run(*words, folder=folder)
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:

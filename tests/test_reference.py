@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 import typer
 
@@ -56,8 +57,7 @@ def test_the_notebook_page_runs_as_it_is_shown(small_project: Path) -> None:
         (project / "stages" / f"{old}.yaml").unlink()
     (project / "sizes.yaml").write_text("rehearsal: {}\n")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = [sys.executable, "-m", "curriculum", "run", "v1.1-math-code"]
-    subprocess.run(run, cwd=project, check=True, capture_output=True, env=environment)
+    commands.run("run", "v1.1-math-code", folder=project, check=True)
     code = blocks("docs/how-to/notebook.md")
     assert code.count("curriculum.open(") == 1
     done = subprocess.run(

@@ -7,12 +7,11 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 from rich.console import Console
 from terminal import on_a_terminal
@@ -61,14 +60,7 @@ def test_what_a_verb_shows_is_pinned(
     verb: str, columns: int | None, finished: Path, pytestconfig: pytest.Config
 ) -> None:
     if columns is None:
-        shown = subprocess.run(
-            [sys.executable, "-m", "curriculum", *VERBS[verb]],
-            cwd=finished,
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        ).stdout
+        shown = commands.run(*VERBS[verb], folder=finished, check=True).stdout
         assert "\x1b" not in shown
     else:
         shown = on_a_terminal(finished, columns, *VERBS[verb])

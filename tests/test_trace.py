@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 import torch
-from conftest import write_small_project
+from conftest import BuiltOnce, write_small_project
 
 from curriculum.__main__ import main
 from curriculum.analysis import batch, shard_impact, trace
@@ -35,21 +36,25 @@ sources:
 """
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_small_project(tmp_path_factory.mktemp("trace") / "project")
-    (root / "sources.yaml").write_text(SOURCES)
-    said(root, "prepare", "variant", "--size", "full")
-    return root
+@pytest.fixture(scope="session")
+def prepared(built_once: BuiltOnce) -> Path:
+    def build(root: Path) -> None:
+        write_small_project(root)
+        (root / "sources.yaml").write_text(SOURCES)
+        said(root, "prepare", "variant", "--size", "full")
+
+    return built_once("prepared-in-shards", build)
 
 
-@pytest.fixture(scope="module")
-def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def trained(prepared: Path, built_once: BuiltOnce) -> Path:
     """With the trunk trained to its end; left as it is."""
-    root = tmp_path_factory.mktemp("trained") / "project"
-    shutil.copytree(prepared, root)
-    said(root, "run", "trunk", "--size", "full")
-    return root
+
+    def build(root: Path) -> None:
+        shutil.copytree(prepared, root)
+        said(root, "run", "trunk", "--size", "full")
+
+    return built_once("trained-on-shards", build)
 
 
 @pytest.fixture
@@ -66,13 +71,8 @@ def project(prepared: Path, tmp_path: Path) -> Path:
 
 
 def said(root: Path, *words: str, check: bool = True) -> str:
-    """What the command line prints, in a process of its own."""
-    import subprocess
-    import sys
-
-    done = subprocess.run(
-        [sys.executable, "-m", "curriculum", *words], cwd=root, capture_output=True, text=True, check=False
-    )
+    """What the command line prints."""
+    done = commands.run(*words, folder=root)
     if check:
         assert done.returncode == 0, done.stderr
     return done.stdout if done.returncode == 0 else done.stderr

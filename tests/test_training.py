@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 import torch
-from conftest import write_small_project
+from conftest import BuiltOnce, write_small_project
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs, ledger
@@ -42,22 +41,18 @@ def stage(project: Path, curriculum: str, name: str) -> Path:
 CANONICAL = "{device: cpu, threads: 1, exactness: canonical, micro_batch: 2"
 
 
-@pytest.fixture(scope="module")
-def canonical(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def canonical(built_once: BuiltOnce) -> Path:
     """The trunk trained canonically by one process, two of its steps traced; read only."""
-    project = write_small_project(tmp_path_factory.mktemp("canonical") / "project")
-    (project / "machines.yaml").write_text(
-        f"local: {CANONICAL}, peak: 0.1 TFLOP/s}}\ntwo: {CANONICAL}, launcher: torchrun, processes: 2}}\n"
-    )
-    subprocess.run(
-        [sys.executable, "-m", "curriculum", "run", "trunk", *FULL, "--profile-steps", "2:4"],
-        cwd=project,
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    return project
+
+    def build(project: Path) -> None:
+        write_small_project(project)
+        (project / "machines.yaml").write_text(
+            f"local: {CANONICAL}, peak: 0.1 TFLOP/s}}\ntwo: {CANONICAL}, launcher: torchrun, processes: 2}}\n"
+        )
+        commands.run("run", "trunk", *FULL, "--profile-steps", "2:4", folder=project, check=True)
+
+    return built_once("canonical", build)
 
 
 def test_a_canonical_run_has_the_same_weights_on_one_process_and_on_two(

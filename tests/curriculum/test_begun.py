@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import commands
 import pytest
-from conftest import write_small_project
+from conftest import BuiltOnce, write_small_project
 
 from curriculum import api
 from curriculum.artifacts import checkpoints
@@ -37,20 +36,20 @@ def edit(project: Path, file: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-@pytest.fixture(scope="module")
-def half_way(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def half_way(built_once: BuiltOnce) -> Path:
     """`variant` done up to its first own stage, which was stopped where its second checkpoint lies; read only."""
-    project = write_small_project(tmp_path_factory.mktemp("half") / "project")
-    edit(project, "stages/trunk.yaml", COSINE, WSD)
-    # a second file names a position inside the stage: the checkpoint there is taken and kept
-    (project / "stages/short.yaml").write_text("from: variant@8192\nstages: [{name: more, until: 8448}]\n")
-    subprocess.run(
-        [sys.executable, "-m", "curriculum", "run", "short", *FULL],
-        cwd=project,
-        check=True,
-        capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+
+    def build(project: Path) -> None:
+        write_small_project(project)
+        edit(project, "stages/trunk.yaml", COSINE, WSD)
+        # a second file names a position inside the stage: the checkpoint there is taken and kept
+        (project / "stages/short.yaml").write_text(
+            "from: variant@8192\nstages: [{name: more, until: 8448}]\n"
+        )
+        commands.run("run", "short", *FULL, folder=project, check=True)
+
+    project = built_once("half-way", build)
     last = checkpoints.latest(project / "runs/full/variant/continual/checkpoints")
     assert last is not None
     assert last.position == 8192

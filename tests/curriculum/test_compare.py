@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import signal
@@ -19,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
-from conftest import write_small_project
+from conftest import BuiltOnce
 from rich.console import Console
 
 from curriculum import fs
@@ -53,19 +53,16 @@ stages:
 
 
 @pytest.fixture(scope="session")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def three(finished: Path, built_once: BuiltOnce) -> Path:
     """A project whose trunk, variant and control are trained; read only."""
-    root = write_small_project(tmp_path_factory.mktemp("three") / "project")
-    (root / "stages/control.yaml").write_text(CONTROL)
-    for name in NAMES:
-        subprocess.run(
-            [sys.executable, "-m", "curriculum", "run", name, *FULL],
-            cwd=root,
-            check=True,
-            capture_output=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    return root
+
+    def build(root: Path) -> None:
+        shutil.copytree(finished, root)  # its variant is trained
+        (root / "stages/control.yaml").write_text(CONTROL)
+        for name in NAMES:
+            commands.run("run", name, *FULL, folder=root, check=True)
+
+    return built_once("three", build)
 
 
 @pytest.fixture
@@ -74,16 +71,14 @@ def copy(three: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def filled(three: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(three: Path, built_once: BuiltOnce) -> Path:
     """The same, its gaps filled by one `compare`; read only."""
-    root = Path(shutil.copytree(three, tmp_path_factory.mktemp("filled") / "project"))
-    subprocess.run(
-        [sys.executable, "-m", "curriculum", "compare", *NAMES, *FULL],
-        cwd=root,
-        check=True,
-        capture_output=True,
-    )
-    return root
+
+    def build(root: Path) -> None:
+        shutil.copytree(three, root)
+        commands.run("compare", *NAMES, *FULL, folder=root, check=True)
+
+    return built_once("filled", build)
 
 
 def comparison(root: Path, *names: str, against: str | None = None) -> Comparison:

@@ -22,7 +22,7 @@ def test_the_doctor_says_what_is_here_and_leaves_the_project_as_it_was(
     small_project: Path, curriculum: Curriculum
 ) -> None:
     before = sorted(small_project.rglob("*"))
-    done = curriculum(small_project, "doctor")
+    done = curriculum(small_project, "doctor", fresh=True)
     lines = done.stdout.splitlines()
     assert lines[0] == "machine `local`: can be served here"
     assert max(map(len, lines)) <= WIDTH

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_small_project
 from rich.console import Console
 from terminal import on_a_terminal
 
@@ -39,14 +38,6 @@ def started(project: Path, *words: str, **options: Any) -> subprocess.Popen[str]
     return subprocess.Popen(
         [sys.executable, "-m", "curriculum", *words], cwd=project, text=True, env=ENVIRONMENT, **options
     )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`variant` run to its end, unwatched; read only."""
-    project = write_small_project(tmp_path_factory.mktemp("unwatched") / "project")
-    assert started(project, "run", "variant", *FULL, stdout=subprocess.DEVNULL).wait() == 0
-    return project
 
 
 @pytest.fixture

@@ -1,0 +1,194 @@
+"""Run the command line in tests: forked from a process that has imported everything, or started as a person does.
+
+`run` is for what a command says and leaves behind. What is killed or interrupted, what depends on how a process is
+started, and one run of every kind of job are started for real: `run(..., fresh=True)`, or `subprocess` itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+SERVER = Path(__file__).with_name("fork_server.py")
+AT_START = {
+    "OMP_NUM_THREADS": "1",
+    # As every job's environment says; a library may look at them when it is imported.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",
+    # A process with threads cannot be forked safely, and pyarrow's allocator would start one.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""The environment in which the server imports, beside the caller's own."""
+READ_AT_START = ("PYTHON", "LD_", "OMP_", "MKL_", "HF_", "HOME", "XDG_", "TORCH", "LC_", "LANG", "WANDB")
+"""How the variables begin that an interpreter or a library reads once, when it starts or is imported."""
+
+
+def run(
+    *words: str,
+    folder: Path,
+    check: bool = False,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    fresh: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """`curriculum WORDS` in `folder`, with what it wrote to its two streams; `fresh` starts an interpreter for it.
+
+    `environment` is the tests' own with one thread, unless it is given.
+    """
+    given = {**os.environ, "OMP_NUM_THREADS": "1"} if environment is None else dict(environment)
+    command = [sys.executable, "-m", "curriculum", *words]
+    if fresh or not can_fork(given):
+        return subprocess.run(
+            command,
+            cwd=folder,
+            check=check,
+            env=given,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as err,
+    ):
+        code = Forked(words, folder, given, out.fileno(), err.fileno()).wait(timeout)
+        out.seek(0)
+        err.seek(0)
+        done = subprocess.CompletedProcess(command, code, out.read(), err.read())
+    if check:
+        done.check_returncode()
+    return done
+
+
+FORKS = "curriculum.tests.forks"
+"""The audit event of a command that is forked."""
+
+
+class Forked:
+    """`curriculum WORDS`, forked from the server and running; its output goes to two open descriptors."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        out: int,
+        err: int,
+        *,
+        served_at: Path | None = None,
+    ) -> None:
+        request = {
+            "module": "curriculum",
+            "words": words,
+            "folder": os.fspath(folder),
+            "environment": dict(environment),
+        }
+        sys.audit(FORKS, words)
+        self.words = words
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection.connect(str(served_at or server()))
+        with open(os.devnull) as nothing:
+            socket.send_fds(self.connection, [json.dumps(request).encode()], [nothing.fileno(), out, err])
+        self.pid = int(self._answer()["pid"])
+
+    def wait(self, timeout: float) -> int:
+        """Its exit status; it is killed when it takes longer, or when the test itself is stopped."""
+        self.connection.settimeout(timeout)
+        try:
+            return int(self._answer()["status"])
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            if isinstance(error, TimeoutError):
+                raise subprocess.TimeoutExpired(["curriculum", *self.words], timeout) from error
+            raise
+        finally:
+            self.connection.close()
+
+    def _answer(self) -> dict[str, int]:
+        message = self.connection.recv(1024)
+        if not message:
+            raise RuntimeError("the process from which tests fork their commands has ended; see above")
+        value: dict[str, int] = json.loads(message)
+        return value
+
+
+def can_fork(environment: Mapping[str, str]) -> bool:
+    """Whether the server has started with all of `environment` that is read only then."""
+    if sys.platform != "linux":
+        return False
+    here = {**os.environ, **AT_START} if _started_with is None else _started_with
+    wanted = {**AT_START, **environment}
+    names = {name for name in {*here, *wanted} if name.startswith(READ_AT_START)}
+    return all(here.get(name) == wanted.get(name) for name in names)
+
+
+_started_with: dict[str, str] | None = None
+
+
+@functools.cache
+def server() -> Path:
+    """The socket of this process's server, which is started at the first call."""
+    global _started_with
+    _started_with = {**os.environ, **AT_START}
+    folder = Path(tempfile.mkdtemp(prefix="fork-server-"))
+    process = subprocess.Popen(
+        [sys.executable, str(SERVER), str(folder / "socket")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=_started_with,
+        cwd="/",
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+
+    def end() -> None:
+        process.stdin.close()  # type: ignore[union-attr]
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    if process.stdout.readline() != "ready\n":
+        raise RuntimeError("the process from which tests fork their commands did not start; see above")
+    return folder / "socket"
+
+
+IN_A_SHELL = """\
+#!{python} -S
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from commands import Forked
+forked = Forked(sys.argv[1:], Path.cwd(), os.environ, 1, 2, served_at=Path({served_at!r}))
+code = forked.wait({timeout})
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+def put_in(folder: Path, timeout: float = 600) -> None:
+    """Write into `folder` a command `curriculum`, for a shell's PATH, that is forked from the server.
+
+    It does not pass signals on: what is interrupted or killed needs the installed command.
+    """
+    program = folder / "curriculum"
+    program.write_text(
+        IN_A_SHELL.format(
+            python=sys.executable, here=str(Path(__file__).parent), served_at=str(server()), timeout=timeout
+        )
+    )
+    program.chmod(0o755)

@@ -1,0 +1,243 @@
+"""A process that has imported everything once, and forks a child for every `python -m curriculum` that a test asks for.
+
+Most of a command's time is spent on imports: half a second for the command line, three for the training core. Here
+they are paid once. A child of this process gets the words, folder, environment and streams of its caller, default
+signal handlers and fresh standard streams, and then runs the package's `__main__` as `python -m` does. The jobs that it
+starts are forked from it in the same way (`ForkedPopen`); what they run, and how it ends, is the production code's.
+
+`commands.py` starts this file, once for every pytest worker, and speaks to it: one SOCK_SEQPACKET connection for every
+command, whose one message carries the request and the three streams; the answers are the child's process id and,
+when it has ended, its exit status. The server ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+PACKAGES = ("curriculum", "runner")
+LARGEST_REQUEST = 1 << 17
+FORKED_MODULES = {"curriculum", "runner"}
+"""What `python -m` may name for a child to be forked; anything else is started as always."""
+
+SEARCHED = list(sys.path[1:])
+"""Where modules are looked for, without the folder of this file."""
+COLLECTED_AFTER = gc.get_threshold()
+started_by_interpreter = subprocess.Popen
+
+
+def import_everything() -> None:
+    """Every module of ours, with all that they import."""
+    for package in map(importlib.import_module, PACKAGES):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if found.name.rpartition(".")[2] != "__main__":
+                importlib.import_module(found.name)
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def run_module(module: str, words: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """In a forked child whose descriptors 0 to 2 are set: what `python -m MODULE WORDS` does, to its end."""
+    code = 1
+    try:
+        _as_a_fresh_interpreter(environment)
+        sys.argv = [module, *words]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons
+            atexit._run_exitfuncs()
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _as_a_fresh_interpreter(environment: Mapping[str, str]) -> None:
+    """Undo what a child inherits and a new process would not have."""
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    atexit._clear()
+    gc.freeze()  # what the parent holds, open files among it, is not ours to close
+    gc.set_threshold(*COLLECTED_AFTER)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    tempfile.tempdir = None
+    sys.path[:] = SEARCHED if environment.get("PYTHONSAFEPATH") else [os.getcwd(), *SEARCHED]
+    importlib.invalidate_caches()
+    unbuffered = bool(environment.get("PYTHONUNBUFFERED"))
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = _stream(1, "strict", line_buffering=os.isatty(1), write_through=unbuffered)
+    sys.stderr = _stream(2, "backslashreplace", line_buffering=True, write_through=unbuffered)
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+
+
+def _stream(descriptor: int, errors: str, *, line_buffering: bool, write_through: bool) -> io.TextIOWrapper:
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    buffer: Any = raw if write_through else io.BufferedWriter(raw)
+    stream = io.TextIOWrapper(
+        buffer, "utf-8", errors, line_buffering=line_buffering, write_through=write_through
+    )
+    stream.mode = "w"
+    return stream
+
+
+class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
+    """A Popen that forks the process which has imported a job's modules already, instead of starting it anew.
+
+    Only a job of one process, and only from a process without further threads: a lock that one of them holds would
+    stay held in the child for ever. Anything else is started as always.
+    """
+
+    def _execute_child(
+        self,
+        args: Any,
+        executable: Any,
+        preexec_fn: Callable[[], object] | None,
+        close_fds: bool,
+        pass_fds: Any,
+        cwd: Any,
+        env: Mapping[str, str] | None,
+        *rest: Any,
+    ) -> None:
+        forked = (
+            isinstance(args, list)
+            and args[:2] == [sys.executable, "-m"]
+            and args[2] in FORKED_MODULES
+            and executable is None
+            and close_fds
+            and not pass_fds
+            and env is not None
+            and threads() == 1
+        )
+        if not forked:
+            super()._execute_child(  # type: ignore[misc]
+                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest
+            )
+            return
+        assert env is not None
+        # In the order of the standard library's own parameters, up to Python 3.14.
+        _, _, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *_ = rest
+        *_, start_new_session, process_group = rest
+        assert not shell
+        assert {p2cwrite, c2pread, errread} == {-1}, "a job's streams are files"
+        assert process_group == -1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        self._child_created = True
+        if self.pid:
+            return
+        try:
+            for source, target in ((p2cread, 0), (c2pwrite, 1), (errwrite, 2)):
+                if source != -1:
+                    os.dup2(source, target)
+            if cwd is not None:
+                os.chdir(cwd)
+            if start_new_session:
+                os.setsid()
+            if preexec_fn is not None:
+                preexec_fn()
+            subprocess.Popen = started_by_interpreter  # type: ignore[misc]
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            run_module(args[2], args[3:], env)
+        finally:
+            os._exit(255)
+
+
+def answer(connection: socket.socket) -> int | None:
+    """Fork the child that a connection asks for; its process id, or None when nobody asks."""
+    message, descriptors, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 3)
+    if not message:
+        return None
+    request = json.loads(message)
+    if threads() != 1:
+        raise RuntimeError("the server has threads, whose locks a forked child would inherit")
+    pid = os.fork()
+    if pid:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.send(json.dumps({"pid": pid}).encode())
+        return pid
+    try:
+        for target, source in enumerate(descriptors):
+            os.dup2(source, target)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.chdir(request["folder"])
+        subprocess.Popen = ForkedPopen  # type: ignore[misc]
+        run_module(request["module"], request["words"], request["environment"])
+    finally:
+        os._exit(255)
+
+
+def serve(listening: socket.socket) -> None:
+    """Answer until the standard input ends; several children may run at a time."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(0, selectors.EVENT_READ)
+        selector.register(listening, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fd == 0:
+                    return
+                if key.fileobj is listening:
+                    connection = listening.accept()[0]
+                    pid = answer(connection)
+                    if pid is None:
+                        connection.close()
+                        continue
+                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+                    continue
+                pid, connection = key.data
+                selector.unregister(key.fd)
+                os.close(key.fd)
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                with contextlib.suppress(OSError), connection:  # nobody may be listening any more
+                    connection.send(json.dumps({"status": status}).encode())
+
+
+def main() -> None:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(sys.argv[1])
+    import_everything()
+    gc.collect()
+    gc.freeze()
+    listening.listen(64)
+    print("ready", flush=True)
+    serve(listening)
+
+
+if __name__ == "__main__":
+    main()
