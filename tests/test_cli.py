@@ -214,7 +214,7 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
         "curriculum/_project/sizes.yaml",
         "runner/train/loop.py",
         "curriculum/plan/stage.py",
-        "curriculum/report/sheet.css",
+        "curriculum/report/svg/sheet.css",
     ):
         assert wanted in names
     assert not any(name.startswith(("tests/", "runs/", "data/", "docs/")) for name in names)

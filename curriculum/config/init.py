@@ -17,8 +17,8 @@ IGNORED = (b"/runs/", b"/data/")
 
 def shipped() -> Path:
     """The folder with the shipped project: inside the wheel, or the checkout of an editable install."""
-    inside = Path(__file__).resolve().parent / "_project"
-    checkout = Path(__file__).resolve().parents[1]
+    inside = Path(__file__).resolve().parents[1] / "_project"
+    checkout = Path(__file__).resolve().parents[2]
     for folder in (inside, checkout):
         if (folder / "stages").is_dir() and all((folder / name).is_file() for name in ROOT_FILES):
             return folder
