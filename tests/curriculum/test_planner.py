@@ -498,6 +498,24 @@ def test_beyond_its_horizon_the_rate_stays_at_its_minimum_and_the_plan_says_so(w
     assert any("beyond its horizon" in note for note in stage.notes)
 
 
+def test_a_variant_s_own_curve_keeps_both_its_ratios_to_the_root_s_at_a_size_that_states_other_rates(
+    write: Write,
+) -> None:
+    # The root's curve runs from 4e-4 to 4e-5; the size states 3e-3 and 3e-4 for it, which is 7.5 times both.
+    curve = "learning_rate: {shape: cosine, max: 1e-3, min: 8e-5, warmup: 2000 steps, horizon: 2T}"
+    project = write(branch(f"  - {{name: a, tokens: 100B, rewarm: 2B, {curve}}}\n"))
+    own = compile_curriculum(project, "mine", "rehearsal").stages[-1].plan.learning_rate
+    assert (own.max, own.min) == (7.5e-3, 6e-4)
+    higher = write(
+        {**branch(f"  - {{name: a, tokens: 100B, rewarm: 2B, {curve}}}\n"), "sizes.yaml": HIGHER_END}
+    )
+    own = compile_curriculum(higher, "mine", "high").stages[-1].plan.learning_rate
+    assert (own.max, own.min) == (1e-3, 1.6e-4)
+
+
+HIGHER_END = "high: {learning_rate: {min: 8e-5}}\n"
+
+
 # --- identity --------------------------------------------------------------------------------------------
 
 
