@@ -88,7 +88,7 @@ def why_not(name: str, case: Case, device: str) -> str | None:
     if name == "ours bf16":
         import torch
 
-        from runner.monitor.flops import computes_bf16
+        from runner.monitor.hardware import computes_bf16
 
         return computes_bf16(torch.device(device))
     return None
@@ -98,8 +98,9 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
     """One contender in this process: tokens a second of each window, its first losses, its peak memory."""
     import torch
 
+    from curriculum.plan.model import ModelConfig
     from runner.model.init import initialise
-    from runner.model.llama import Llama, ModelConfig, parameter_count
+    from runner.model.llama import Llama
     from runner.monitor import metrics
     from runner.parallel.ranks import Ranks, keep_freed_memory, leave_ranks
 
@@ -130,7 +131,7 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
         "rates": rates[WARM:] or rates,
         "losses": losses,
         "memory": metrics.memory_bytes(where),
-        "parameters": parameter_count(config),
+        "parameters": config.parameters,
     }
     leave_ranks(Ranks(0, 1, 1, where))
     return found
@@ -212,7 +213,7 @@ def _transformers(name: str, case: Case, config: Any, seed: Any, where: Any) -> 
     import torch.nn.functional as F
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from runner.model.huggingface import to_hugging_face
+    from runner.checkpoint.huggingface import to_hugging_face
 
     numbers = dataclasses.asdict(config)
     rope = {
@@ -222,7 +223,8 @@ def _transformers(name: str, case: Case, config: Any, seed: Any, where: Any) -> 
     model = LlamaForCausalLM(
         LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False, attn_implementation="sdpa")
     ).to(where)
-    model.load_state_dict(to_hugging_face(config, seed.state_dict()), strict=not config.tie_word_embeddings)
+    state = dict(to_hugging_face(config, seed.state_dict().__getitem__))
+    model.load_state_dict(state, strict=not config.tie_word_embeddings)
     called: Any = torch.compile(model) if "compiled" in name else model
 
     def loss(part: Any) -> Any:

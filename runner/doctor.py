@@ -15,8 +15,9 @@ import torch
 from curriculum import fs
 from curriculum.artifacts.jobs import DoctorJob, Machine
 from curriculum.errors import CurriculumError
+from curriculum.plan.model import FLOPS_CONVENTION
 from runner.model import attention
-from runner.monitor import flops
+from runner.monitor import hardware
 from runner.parallel import determinism
 from runner.parallel.ranks import Ranks
 
@@ -76,7 +77,7 @@ def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
         determinism.check(machine, ranks)
     except CurriculumError as error:
         problems.append(_problem(error.what, error.hint or ""))
-    slow = flops.computes_bf16(device)
+    slow = hardware.computes_bf16(device)
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "device": device.type,
@@ -133,7 +134,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _devices(device: torch.device) -> list[dict[str, Any]]:
-    name, flags = flops.processor()
+    name, flags = hardware.processor()
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found: list[dict[str, Any]] = [
@@ -168,11 +169,11 @@ def _memory(device: torch.device) -> dict[str, int]:
 
 def _peak(machine: Machine, device: torch.device) -> dict[str, Any]:
     stated = machine.peak_flops
-    known = flops.peak_of(flops.device_name(device)) if device.type == "cuda" else None
+    known = hardware.peak_of(hardware.device_name(device)) if device.type == "cuda" else None
     return {
         "flops": stated or known,
         "from": "the machine file" if stated else "the data sheet" if known else "not known: no MFU is shown",
-        "convention": flops.CONVENTION,
+        "convention": FLOPS_CONVENTION,
     }
 
 

@@ -23,10 +23,11 @@ from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import Busy
 from curriculum.fs.locks import Lock
+from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from runner import dataloader
 from runner.checkpoint import tensors
-from runner.model.llama import Llama, ModelConfig
+from runner.model.llama import Llama
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -28,10 +28,11 @@ from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.execution import import_model
+from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from runner.checkpoint import tensors as checkpoint_tensors
-from runner.model.huggingface import to_hugging_face
-from runner.model.llama import Llama, ModelConfig
+from runner.checkpoint.huggingface import to_hugging_face
+from runner.model.llama import Llama
 
 ROOT = Path(__file__).resolve().parents[1]
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -170,7 +171,8 @@ def test_an_export_keeps_the_directory_s_dtype_and_files_unless_told_otherwise(
     assert "mine in bfloat16" in said
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (finished / "tiny" / name).read_bytes()
-    ours = to_hugging_face(*(lambda m: (m.config, m.state_dict()))(model_at_end(finished / STAGE)))
+    model = model_at_end(finished / STAGE)
+    ours = dict(to_hugging_face(model.config, model.state_dict().__getitem__))
     mine = tensors(tmp_path / "out")
     assert mine.keys() == ours.keys()
     assert all(torch.equal(mine[name], tensor.bfloat16()) for name, tensor in ours.items())

@@ -13,12 +13,12 @@ from conftest import write_small_project
 
 from curriculum import fs
 from curriculum.compiler.compile import Compiled
-from curriculum.compiler.cost import parameters
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config import layout
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError
+from curriculum.plan.model import ModelConfig
 from curriculum.runs.status import project_status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def test_smollm3_has_its_released_configurations_steps_and_curve(shipped: Projec
     assert [stage.plan.steps for stage in stages] == [3_450_000, 748_000, 522_000]
     assert {stage.plan.batch_tokens for stage in stages} == {2_359_296}
     assert stages[-1].plan.end == 4_720_000 * 2_359_296
-    assert parameters(stages[0].plan.model) == 3_075_098_624
+    assert ModelConfig.from_json(stages[0].plan.model).parameters == 3_075_098_624
     rate = stages[-1].plan.learning_rate
     assert rate.at(2000 * 2_359_296) == rate.at(stages[1].plan.end) == 2e-4
     assert rate.at(stages[2].plan.start + 261_000 * 2_359_296) == pytest.approx(1e-4)
@@ -59,7 +59,9 @@ def test_smollm3_has_its_released_configurations_steps_and_curve(shipped: Projec
 def test_minicpm_falls_over_the_last_tenth_while_better_data_comes_in(shipped: Project) -> None:
     stable, annealing = planned(shipped, "minicpm").stages
     assert stable.plan.batch_tokens == 3_932_160
-    assert parameters(stable.plan.model) - 122_753 * 2304 == 2_442_057_984  # its Table 2
+    assert (
+        ModelConfig.from_json(stable.plan.model).parameters - 122_753 * 2304 == 2_442_057_984
+    )  # its Table 2
     assert "math" not in stable.shares
     assert annealing.shares["math"] > 0
     rate = annealing.plan.learning_rate

@@ -1,8 +1,8 @@
-"""What a plan costs: tokens, time, money, storage; and the parameters of its model."""
+"""What a plan costs: tokens, time, money, storage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -10,22 +10,12 @@ from curriculum import config
 from curriculum.compiler.cadence import task_positions
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.sources import SourceChoice
+from curriculum.plan.model import ModelConfig
 from curriculum.units import show_count
 
 KEPT_BY_CADENCE = (
     2  # checkpoints of the cadence that are kept beside every stage's end; the job's `keep_last`
 )
-
-
-def parameters(model: Mapping[str, Any]) -> int:
-    """Parameters of a Llama-architecture model, from its numbers (Hugging Face key names)."""
-    hidden, heads = model["hidden_size"], model["num_attention_heads"]
-    head = model.get("head_dim") or hidden // heads
-    attention = hidden * head * (2 * heads + 2 * model["num_key_value_heads"])
-    feed_forward = 3 * hidden * model["intermediate_size"]
-    layers = model["num_hidden_layers"] * (attention + feed_forward + 2 * hidden)
-    embeddings = model["vocab_size"] * hidden * (1 if model.get("tie_word_embeddings") else 2)
-    return int(layers + embeddings + hidden)
 
 
 def cost(compiled: Compiled, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
@@ -42,7 +32,7 @@ def _cost(
 ) -> dict[str, Any]:
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     model = stages[-1].plan.model
-    count = parameters(model)
+    count = ModelConfig.from_json(model).parameters
     checkpoint_bytes = count * 12
     measured = sum(
         len(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.cost import parameters
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.summary import stage_summary
 from curriculum.config.project import Project
+from curriculum.plan.model import ModelConfig
 from curriculum.runs import held_out
 from curriculum.units import show_count, show_exact
 
@@ -70,6 +70,7 @@ def _heading(compiled: Compiled, identity: Identity) -> str:
     if about:
         lines += ["", _plain(about)]
     if compiled.scaled:
+        count = show_count(ModelConfig.from_json(compiled.stages[-1].plan.model).parameters)
         lines += [
             "",
             f"> **A {compiled.size_name}, not the real thing.** Every length of the curriculum was scaled by "
@@ -79,7 +80,7 @@ def _heading(compiled: Compiled, identity: Identity) -> str:
                 if any(choice.stand_in for choice in compiled.sources.values())
                 else ""
             )
-            + f", and the model has {show_count(parameters(compiled.stages[-1].plan.model))} parameters. It shows "
+            + f", and the model has {count} parameters. It shows "
             "that the recipe runs; it is of no use as a language model.",
         ]
     lines += [
@@ -199,7 +200,7 @@ def _model(compiled: Compiled, identity: Identity) -> str:
         [
             "## Model",
             "",
-            f"{show_exact(parameters(model))} parameters.",
+            f"{show_exact(ModelConfig.from_json(model).parameters)} parameters.",
             "",
             *_table(("number", "value"), rows),
             "",

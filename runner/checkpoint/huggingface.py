@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface
 from curriculum.artifacts.jobs import DONE, STOPPED, ExportJob, ImportJob
 from curriculum.errors import CheckpointError, ConfigError, DataError
+from curriculum.plan.model import ModelConfig
 from runner.checkpoint import tensors
-from runner.model.huggingface import layout
-from runner.model.llama import ModelConfig
 from runner.signals import StopFlag
 
 PART_BYTES = 5_000_000_000
@@ -92,15 +91,15 @@ def _convert(
         }
         if "lm_head.weight" in directory.left_out:
             _check_tied(directory)
-        for ours, theirs in layout(config).items():
+        for ours, theirs in config.fused_tensors().items():
             if stop:
                 raise Stopped
             pieces = []
-            for piece in theirs:
-                tensor = files[directory.tensors[piece.name].file].get_tensor(piece.name)
+            for name in theirs:
+                tensor = files[directory.tensors[name].file].get_tensor(name)
                 if not bool(torch.isfinite(tensor).all()):
                     raise DataError(
-                        f"`{directory.folder}` cannot be imported: `{piece.name}` holds numbers that are not finite",
+                        f"`{directory.folder}` cannot be imported: `{name}` holds numbers that are not finite",
                         hint="weights with NaN or Inf cannot be trained further",
                     )
                 pieces.append(tensor.float())
@@ -201,12 +200,14 @@ def _write_weights(job: ExportJob, config: ModelConfig, folder: Path, stop: Stop
         else [f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors" for n in range(len(shards))]
     )
     waiting: dict[str, torch.Tensor] = {}
-    tensors = _theirs(Path(job.checkpoint), config)
+    checkpoint = Path(job.checkpoint)
+    index: Mapping[str, Any] = json.loads(fs.read_bytes(checkpoint / tensors.INDEX))
+    converted = to_hugging_face(config, lambda name: _merged(checkpoint, index, f"model.{name}"))
     for shard, file in zip(shards, names, strict=True):
         while not shard.keys() <= waiting.keys():
             if stop:
                 raise Stopped
-            name, tensor = next(tensors)
+            name, tensor = next(converted)
             waiting[name] = tensor.to(TORCH[job.dtypes.get(name, job.dtype)])
         _save({name: waiting.pop(name) for name in shard}, folder / file)
     if len(shards) > 1:
@@ -221,7 +222,7 @@ def _write_weights(job: ExportJob, config: ModelConfig, folder: Path, stop: Stop
 def _shards(job: ExportJob) -> list[dict[str, int]]:
     """Which tensors go into which file, each with its bytes, in the order of the layers."""
     shards: list[dict[str, int]] = [{}]
-    for name, shape in huggingface.shapes(job.model).items():
+    for name, shape in ModelConfig.from_json(job.model).shapes().items():
         size = math.prod(shape) * huggingface.BYTES[job.dtypes.get(name, job.dtype)]
         if shards[-1] and sum(shards[-1].values()) + size > job.shard_bytes:
             shards.append({})
@@ -229,14 +230,15 @@ def _shards(job: ExportJob) -> list[dict[str, int]]:
     return shards
 
 
-def _theirs(folder: Path, config: ModelConfig) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor under its Hugging Face name, fp32, in the layout's order."""
-    index: Mapping[str, Any] = json.loads(fs.read_bytes(folder / tensors.INDEX))
-    for ours, parts in layout(config).items():
-        whole = _merged(folder, index, f"model.{ours}")
-        for part, tensor in zip(parts, torch.split(whole, [part.rows for part in parts]), strict=True):
+def to_hugging_face(
+    config: ModelConfig, read: Callable[[str], torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor under its Hugging Face name, from the tensors that `read` returns for our names, in their order."""
+    for ours, theirs in config.fused_tensors().items():
+        parts = torch.split(read(ours), [shape[0] for shape in theirs.values()])
+        for name, part in zip(theirs, parts, strict=True):
             # A copy: a view would keep, and be saved with, the storage of all its neighbours.
-            yield part.name, tensor.clone()
+            yield name, part.clone()
 
 
 def _merged(folder: Path, index: Mapping[str, Any], key: str) -> torch.Tensor:

@@ -7,7 +7,6 @@ from hashlib import blake2b
 
 import torch
 
-from runner.model.huggingface import layout
 from runner.model.llama import Llama
 
 
@@ -24,14 +23,14 @@ def initialise(model: Llama, seed: int) -> None:
     own = dict(model.named_parameters())
     wide = math.sqrt(2 / (5 * config.hidden_size))
     narrow = 1 / (math.sqrt(config.hidden_size) * config.num_hidden_layers)
-    for ours, parts in layout(config).items():
+    for ours, tensors in config.fused_tensors().items():
         if ours.endswith("norm.weight"):
             own[ours].fill_(1.0)
             continue
         drawn = []
-        for part in parts:
-            key = blake2b(f"{seed} {part.name}".encode(), digest_size=4).digest()
+        for name, shape in tensors.items():
+            key = blake2b(f"{seed} {name}".encode(), digest_size=4).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
-            std = narrow if part.name.endswith(("o_proj.weight", "down_proj.weight")) else wide
-            drawn.append(torch.randn(part.rows, own[ours].shape[1], generator=generator) * std)
+            std = narrow if name.endswith(("o_proj.weight", "down_proj.weight")) else wide
+            drawn.append(torch.randn(shape, generator=generator) * std)
         own[ours].copy_(torch.cat(drawn))

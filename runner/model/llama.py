@@ -1,4 +1,4 @@
-"""The Llama architecture as plain single-device code; sharding is applied from outside, in `sharding.py`.
+"""The Llama architecture as plain single-device code; sharding is applied from outside, in `parallel/fsdp.py`.
 
 Shapes: B sequences, T tokens, D hidden size, H heads, K key/value heads, d head size, F feed-forward size.
 Weights that read the same input are fused (queries, keys and values; gate and up), which saves a third of the
@@ -9,46 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from curriculum.plan.model import ModelConfig
 from runner.model.attention import Attend, Documents, sdpa
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Numbers of a Llama model under their Hugging Face names; `head_dim` 0 is an even share of `hidden_size`."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    intermediate_size: int
-    vocab_size: int
-    max_position_embeddings: int
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
-    tie_word_embeddings: bool = False
-    rope_scaling: Mapping[str, Any] | None = None
-    head_dim: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.head_dim:
-            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> ModelConfig:
-        return ModelConfig(**value)
-
-
-def parameter_count(config: ModelConfig) -> int:
-    """Parameters of the model that `config` describes, counted on a device without memory."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Llama(config).parameters())
 
 
 class RMSNorm(nn.Module):

@@ -15,7 +15,7 @@ from curriculum import fs
 from curriculum.artifacts.environment import ENVIRONMENT, describe_changes
 from curriculum.artifacts.jobs import Machine, TrainJob
 from curriculum.errors import RunFailed
-from runner.monitor import code_digest, flops
+from runner.monitor import code_digest, hardware
 from runner.parallel.ranks import Ranks
 
 ASKED = {"torch", "numpy", "processor", "device", "training_code"}
@@ -54,8 +54,8 @@ def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "processor": flops.processor()[0],
-        "device": flops.device_name(ranks.device),
+        "processor": hardware.processor()[0],
+        "device": hardware.device_name(ranks.device),
         "threads": torch.get_num_threads(),
         "ranks": ranks.size,
         "exactness": machine.exactness,

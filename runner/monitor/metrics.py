@@ -68,7 +68,7 @@ class Metrics:
 
     Per-source losses are sums over all tokens since the last line, so that a rare source is not lost to the
     cadence. Lines past the position that a run resumes from are cut away first. `mfu_of_one` is the model FLOPs
-    utilisation of one token a second, None where no peak is known (hardware.py names formula and peaks).
+    utilisation of one token a second, None where the device's peak is unknown.
     """
 
     def __init__(

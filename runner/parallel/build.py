@@ -6,11 +6,12 @@ import torch
 
 from curriculum.artifacts.jobs import Machine
 from curriculum.errors import PlanError
+from curriculum.plan.model import ModelConfig
 from curriculum.plan.ranks import share_of_rank
 from curriculum.plan.stage import StagePlan
 from runner.model import attention
 from runner.model.init import initialise
-from runner.model.llama import Llama, ModelConfig
+from runner.model.llama import Llama
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
 

@@ -33,7 +33,7 @@ def apply(
 
     `hybrid` shards inside a node and replicates between nodes (v1.1's change), `full` shards over all ranks,
     `none` replicates. One fp32 process goes without FSDP, which would cost time and change no bit. `canonical`
-    adds gradients up as exactness.py does.
+    adds gradients up as canonical.py does.
     """
     if activation_checkpointing != "none":
         for block in model.blocks:

@@ -18,11 +18,12 @@ from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import cut_back_evaluations, read_sets, write_sets
 from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob
 from curriculum.errors import RunFailed
+from curriculum.plan.model import FLOPS_CONVENTION
 from curriculum.plan.stage import StagePlan
 from runner import dataloader
 from runner.evaluate.held_out import HeldOutSets
 from runner.model.forward import losses
-from runner.monitor import environment, flops, spikes, trackers
+from runner.monitor import environment, hardware, spikes, trackers
 from runner.monitor.metrics import Metrics, Stopwatch
 from runner.monitor.profiler import Profiler
 from runner.parallel import determinism, fsdp, replica_check
@@ -248,8 +249,8 @@ class Training:
         spikes.cut_back(self.folder, at)
         if self.state.saved_at is not None:  # a kill may have come between a checkpoint and its line
             ledger.append(self.folder, self.state.entry(self.plan, job))
-        peak = flops.peak_flops(job.machine, self.ranks)
-        cost = flops.flops_per_token(self.config, self.plan.sequence_length)
+        peak = hardware.peak_flops(job.machine, self.ranks)
+        cost = self.config.flops_per_token(self.plan.sequence_length)
         metrics = Metrics(
             path,
             self.plan,
@@ -260,7 +261,7 @@ class Training:
             mfu_of_one=cost / (peak * self.ranks.size) if peak else None,
         )
         told |= {"micro_batch": self.micro, "groups": self.groups}
-        told |= {"flops_per_token": cost, "peak_flops": peak, "flops_convention": flops.CONVENTION}
+        told |= {"flops_per_token": cost, "peak_flops": peak, "flops_convention": FLOPS_CONVENTION}
         environment.write(Path(job.attempt_folder), told)
         return metrics
 

@@ -25,7 +25,7 @@ def forward_backward(
 ) -> NDArray[np.float64]:
     """Accumulate the gradient of the mean loss over the global batch; returns this rank's slots' summed losses.
 
-    With `groups`, this rank's share of them is added up in pairs (exactness.py).
+    With `groups`, this rank's share of them is added up in pairs (canonical.py).
     """
     tokens = torch.from_numpy(batch.tokens).to(model.embedding.weight.device, non_blocking=True)
     group = plan.batch_sequences // groups if groups else len(tokens)

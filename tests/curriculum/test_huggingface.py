@@ -15,6 +15,7 @@ from transformers import AutoConfig
 
 from curriculum.artifacts import huggingface
 from curriculum.errors import DataError
+from curriculum.plan.model import ModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +288,9 @@ def test_tables_of_rotary_positions_that_older_directories_store_are_left_out(fo
 
 def test_the_names_and_shapes_are_those_that_transformers_saves(saved: Path) -> None:
     stored = load_file(saved / "model.safetensors")
-    assert huggingface.shapes(huggingface.read(saved).model) == {n: tuple(t.shape) for n, t in stored.items()}
+    assert ModelConfig.from_json(huggingface.read(saved).model).shapes() == {
+        n: tuple(t.shape) for n, t in stored.items()
+    }
 
 
 def test_our_configuration_means_the_model_it_was_written_of(saved: Path, tmp_path: Path) -> None:

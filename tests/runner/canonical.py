@@ -16,10 +16,11 @@ import numpy as np
 import ranks as steps
 import torch
 
+from curriculum.plan.model import ModelConfig
 from runner import dataloader
 from runner.checkpoint import tensors
 from runner.model.init import initialise
-from runner.model.llama import Llama, ModelConfig
+from runner.model.llama import Llama
 from runner.parallel import fsdp
 from runner.parallel.canonical import gradient_norm, groups_of
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks

@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import save_file
 
 from curriculum.plan.learning_rate import LearningRate
+from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
 from runner import dataloader
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.model.forward import losses
 from runner.model.init import initialise
-from runner.model.llama import Llama, ModelConfig
+from runner.model.llama import Llama
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
 from runner.train.optimizer import adamw, clip_gradients, set_learning_rate

@@ -19,10 +19,11 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from curriculum.plan.model import ModelConfig
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.model import attention
 from runner.model.init import initialise
-from runner.model.llama import Llama, ModelConfig
+from runner.model.llama import Llama
 from runner.model.loss import next_token_loss, next_token_losses
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks

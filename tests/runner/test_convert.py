@@ -23,10 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.artifacts.jobs import ExportJob, ImportJob
 from curriculum.errors import Busy, CheckpointError, ConfigError, DataError
+from curriculum.plan.model import ModelConfig
 from runner.checkpoint import huggingface as checkpoint_huggingface
 from runner.checkpoint import tensors as checkpoint_tensors
-from runner.model.huggingface import to_hugging_face
-from runner.model.llama import Llama, ModelConfig
+from runner.checkpoint.huggingface import to_hugging_face
+from runner.model.llama import Llama
 from runner.train.optimizer import adamw
 
 KINDS = {
@@ -233,7 +234,7 @@ def test_a_large_export_is_several_files_with_an_index_that_transformers_follows
     whole = tensors(tmp_path / "out")
     assert index["weight_map"].keys() == whole.keys()
     assert index["metadata"]["total_size"] == sum(t.numel() * 4 for t in whole.values())
-    expected = to_hugging_face(CONFIG, model.state_dict())
+    expected = dict(to_hugging_face(CONFIG, model.state_dict().__getitem__))
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
 
@@ -259,7 +260,7 @@ def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Lla
     (two / checkpoints.STATE).write_bytes((saved / checkpoints.STATE).read_bytes())
     checkpoints.seal(two)
     checkpoint_huggingface.export(job(two, tmp_path / "out"))
-    expected = to_hugging_face(CONFIG, model.state_dict())
+    expected = dict(to_hugging_face(CONFIG, model.state_dict().__getitem__))
     found = tensors(tmp_path / "out")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -276,7 +277,7 @@ def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Lla
 def test_bf16_weights_are_the_nearest_to_those_trained(trained: tuple[Path, Llama], tmp_path: Path) -> None:
     saved, model = trained
     checkpoint_huggingface.export(job(saved, tmp_path / "out", dtype="bfloat16"))
-    for name, tensor in to_hugging_face(CONFIG, model.state_dict()).items():
+    for name, tensor in to_hugging_face(CONFIG, model.state_dict().__getitem__):
         assert torch.equal(tensors(tmp_path / "out")[name], tensor.bfloat16())
 
 
@@ -360,7 +361,7 @@ def test_killed_while_exporting_the_directory_is_absent_or_complete_and_the_next
     if not output.exists():
         _killed(tmp_path, _at_the_end, temporary)
     whole = tensors(output)
-    expected = to_hugging_face(config, model.state_dict())
+    expected = dict(to_hugging_face(config, model.state_dict().__getitem__))
     assert whole.keys() == expected.keys()
     assert all(torch.equal(whole[name], tensor) for name, tensor in expected.items())
     assert {path.name for path in output.iterdir()} >= FILES

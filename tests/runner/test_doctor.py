@@ -11,10 +11,10 @@ from small import ALONE
 
 from curriculum.artifacts.jobs import DoctorJob, Machine
 from curriculum.errors import PlanError
+from curriculum.plan.model import ModelConfig
 from runner import doctor
 from runner.model import attention
-from runner.model.llama import ModelConfig
-from runner.monitor import flops
+from runner.monitor import hardware
 from runner.parallel import determinism
 from runner.parallel.ranks import Ranks, join_ranks
 
@@ -114,12 +114,12 @@ def test_a_token_of_tinyllama_costs_7_3_gigaflop_in_the_convention_that_is_named
         max_position_embeddings=2048,
     )
     matrices = 1_034_420_224  # of 1,100,048,384 parameters: not the embedding, not the norms
-    assert flops.flops_per_token(config, 2048) == 6 * matrices + 12 * 22 * 2048 * 2048
-    assert flops.flops_per_token(config, 2048) == pytest.approx(7.314e9, rel=1e-4)
+    assert config.flops_per_token(2048) == 6 * matrices + 12 * 22 * 2048 * 2048
+    assert config.flops_per_token(2048) == pytest.approx(7.314e9, rel=1e-4)
     # the figure that TinyLlama gives for 24k tokens/s: 56% of an A100
-    peak = flops.peak_of("NVIDIA A100-SXM4-40GB")
+    peak = hardware.peak_of("NVIDIA A100-SXM4-40GB")
     assert peak is not None
-    assert 24_000 * flops.flops_per_token(config, 2048) / peak == pytest.approx(0.563, abs=1e-3)
+    assert 24_000 * config.flops_per_token(2048) / peak == pytest.approx(0.563, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -136,4 +136,4 @@ def test_a_token_of_tinyllama_costs_7_3_gigaflop_in_the_convention_that_is_named
     ],
 )
 def test_a_gpu_is_known_by_its_whole_name_and_another_is_not_guessed(name: str, peak: float | None) -> None:
-    assert flops.peak_of(name) == peak
+    assert hardware.peak_of(name) == peak

@@ -25,11 +25,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from curriculum.errors import DataError, PlanError
+from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from runner import dataloader
 from runner.model.forward import hidden, losses
 from runner.model.init import initialise
-from runner.model.llama import Llama, ModelConfig
+from runner.model.llama import Llama
 from runner.train.step import forward_backward
 
 END = 3

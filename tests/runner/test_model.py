@@ -12,12 +12,12 @@ import torch
 from small import CONFIG, NUMBERS, build
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from curriculum.compiler import cost
 from curriculum.config.model_catalogue import CATALOGUE
+from curriculum.plan.model import ModelConfig
+from runner.checkpoint.huggingface import to_hugging_face
 from runner.model import attention
-from runner.model.huggingface import from_hugging_face, layout, to_hugging_face
 from runner.model.init import initialise
-from runner.model.llama import Llama, ModelConfig, parameter_count
+from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
 from runner.train.optimizer import adamw, set_learning_rate
 
@@ -57,7 +57,7 @@ def theirs(config: ModelConfig, ours: Llama) -> LlamaForCausalLM:
     model = LlamaForCausalLM(
         LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False, attn_implementation="sdpa")
     )
-    state = to_hugging_face(config, ours.state_dict())
+    state = dict(to_hugging_face(config, ours.state_dict().__getitem__))
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert missing == (["lm_head.weight"] if config.tie_word_embeddings else [])
     assert unexpected == []
@@ -104,18 +104,18 @@ def test_loss_gradients_and_an_adamw_step_are_those_of_transformers(config: Mode
     gradients = {name: p.grad for name, p in ours.named_parameters()}
     if config.tie_word_embeddings:
         gradients["head.weight"] = gradients["embedding.weight"]
-    for name, gradient in to_hugging_face(config, gradients).items():
+    for name, gradient in to_hugging_face(config, gradients.__getitem__):
         expected = other.get_parameter(name).grad
         torch.testing.assert_close(
             gradient, expected, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
         )
 
-    before = to_hugging_face(config, {name: p.detach().clone() for name, p in ours.state_dict().items()})
+    before = dict(to_hugging_face(config, ours.state_dict().__getitem__))
     mine = adamw(ours, NUMBERS)
     set_learning_rate(mine, 1e-3)
     mine.step()
     torch.optim.AdamW(other.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1).step()
-    for name, tensor in to_hugging_face(config, ours.state_dict()).items():
+    for name, tensor in to_hugging_face(config, ours.state_dict().__getitem__):
         gradient = other.get_parameter(name).grad
         # Adam's first step is the gradient's sign: where the gradient is rounding, so is the step
         clear = (gradient.abs() > 1e-5) | (gradient == 0)
@@ -125,7 +125,7 @@ def test_loss_gradients_and_an_adamw_step_are_those_of_transformers(config: Mode
 
 
 def test_tinyllama_has_1_100_048_384_parameters() -> None:
-    assert parameter_count(TINYLLAMA) == 1_100_048_384
+    assert TINYLLAMA.parameters == 1_100_048_384
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,12 @@ def test_a_model_of_the_catalogue_has_as_many_parameters_as_transformers_makes_o
     numbers = {**CATALOGUE[name], "max_position_embeddings": 2048}
     numbers["rms_norm_eps"] = float(numbers["rms_norm_eps"])
     config = ModelConfig.from_json(numbers)
-    assert parameter_count(config) == parameters == cost.parameters(numbers)
+    assert config.parameters == parameters
     rope = {"rope_theta": numbers.pop("rope_theta"), "rope_type": "default"} | numbers.pop("rope_scaling", {})
     with torch.device("meta"):
         other = LlamaForCausalLM(LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False))
     assert sum(p.numel() for p in {id(p): p for p in other.parameters()}.values()) == parameters
-    names = {part.name for parts in layout(config).values() for part in parts}
-    assert names == {name for name, _ in other.named_parameters()}
+    assert config.shapes().keys() == {name for name, _ in other.named_parameters()}
 
 
 def test_every_model_of_the_catalogue_is_counted_above() -> None:
@@ -171,14 +170,14 @@ def test_tied_weights_are_counted_once() -> None:
         max_position_embeddings=2048,
         tie_word_embeddings=True,
     )
-    assert parameter_count(smollm2_135m) == 134_515_008
+    assert smollm2_135m.parameters == 134_515_008
 
 
 def test_initial_weights_have_tinyllamas_spread() -> None:
     config = replace(
         CONFIG, hidden_size=256, head_dim=64, num_hidden_layers=3, intermediate_size=512, vocab_size=500
     )
-    drawn = to_hugging_face(config, build(config).state_dict())
+    drawn = dict(to_hugging_face(config, build(config).state_dict().__getitem__))
     wide, narrow = math.sqrt(2 / (5 * 256)), 1 / (16 * 3)
     for name, tensor in drawn.items():
         if "norm" in name:
@@ -208,15 +207,21 @@ def test_a_parameter_is_drawn_by_its_own_name_whatever_else_the_model_holds() ->
 
 def test_weights_go_to_hugging_face_names_and_back_unchanged() -> None:
     state = lively(CONFIG).state_dict()
-    back = from_hugging_face(CONFIG, to_hugging_face(CONFIG, state))
+    theirs = dict(to_hugging_face(CONFIG, state.__getitem__))
+    names = CONFIG.fused_tensors()
+    back = {name: torch.cat([theirs[part] for part in parts]) for name, parts in names.items()}
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
 
 
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
-def test_the_layout_names_every_parameter_and_all_of_its_rows(config: ModelConfig) -> None:
-    rows = {name: len(p) for name, p in Llama(config).named_parameters()}
-    assert {ours: sum(part.rows for part in parts) for ours, parts in layout(config).items()} == rows
+def test_the_table_of_tensors_names_every_parameter_with_its_shape(config: ModelConfig) -> None:
+    shapes = {name: tuple(p.shape) for name, p in Llama(config).named_parameters()}
+    fused = {
+        name: (sum(shape[0] for shape in tensors.values()), *next(iter(tensors.values()))[1:])
+        for name, tensors in config.fused_tensors().items()
+    }
+    assert fused == shapes
 
 
 def test_a_token_does_not_see_those_after_it() -> None:

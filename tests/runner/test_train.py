@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from curriculum.errors import PlanError
+from curriculum.plan.model import ModelConfig
 from runner.model.forward import losses
 from runner.model.init import initialise
-from runner.model.llama import Llama, ModelConfig
+from runner.model.llama import Llama
 from runner.parallel import build
 from runner.parallel.ranks import Ranks, leave_ranks
 from runner.train import loop

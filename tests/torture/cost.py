@@ -14,9 +14,10 @@ SAVE_SHARE, STEP_SHARE = 0.10, 0.02
 def _trained(hidden: int, layers: int) -> tuple[Any, Any, dict[str, Any]]:
     import torch
 
+    from curriculum.plan.model import ModelConfig
     from runner.model import attention
     from runner.model.init import initialise
-    from runner.model.llama import Llama, ModelConfig
+    from runner.model.llama import Llama
     from runner.train.optimizer import adamw
     from tests.torture import small
 

@@ -202,9 +202,10 @@ def _perturbed(rank: int, port: int, seed: int, trials: int, told: Path) -> int:
     import torch
 
     from curriculum.errors import RunFailed
+    from curriculum.plan.model import ModelConfig
     from runner.model import attention
     from runner.model.init import initialise
-    from runner.model.llama import Llama, ModelConfig
+    from runner.model.llama import Llama
     from runner.parallel import fsdp, replica_check
     from runner.parallel.ranks import join_ranks, leave_ranks, local_part
     from runner.train.optimizer import adamw

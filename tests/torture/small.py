@@ -57,9 +57,10 @@ def plan(mixture: tuple[int, int] = (3, 1), **more: Any) -> StagePlan:
 def _trained() -> tuple[Llama, torch.optim.Optimizer]:
     import torch
 
+    from curriculum.plan.model import ModelConfig
     from runner.model import attention
     from runner.model.init import initialise
-    from runner.model.llama import Llama, ModelConfig
+    from runner.model.llama import Llama
     from runner.train.optimizer import adamw
 
     torch.set_num_threads(1)

@@ -10,7 +10,6 @@ from curriculum.artifacts.huggingface.digests import remember_sums as remember_s
 from curriculum.artifacts.huggingface.digests import stamp as stamp
 from curriculum.artifacts.huggingface.directory import Directory as Directory
 from curriculum.artifacts.huggingface.directory import read as read
-from curriculum.artifacts.huggingface.directory import shapes as shapes
 from curriculum.artifacts.huggingface.files import BYTES as BYTES
 from curriculum.artifacts.huggingface.files import CONFIG as CONFIG
 from curriculum.artifacts.huggingface.files import INDEX as INDEX

@@ -26,6 +26,7 @@ from curriculum.artifacts.huggingface.files import (
     stored_tensors,
 )
 from curriculum.errors import DataError
+from curriculum.plan.model import ModelConfig
 
 LARGEST_NUMBER = 2**31 - 1
 LLAMA_3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
@@ -55,7 +56,7 @@ class Directory:
 
     @property
     def parameters(self) -> int:
-        return sum(math.prod(shape) for shape in shapes(self.model).values())
+        return ModelConfig.from_json(self.model).parameters
 
     @property
     def weight_bytes(self) -> int:
@@ -73,31 +74,6 @@ class Directory:
     def dtypes(self) -> dict[str, str]:
         """The tensors of another dtype than most, by name."""
         return {name: t.dtype for name, t in sorted(self.tensors.items()) if t.dtype != self.dtype}
-
-
-def shapes(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a Llama model under Hugging Face's names, in their order, with its shape."""
-    hidden, wide = model["hidden_size"], model["intermediate_size"]
-    head = model.get("head_dim") or hidden // model["num_attention_heads"]
-    heads, groups = head * model["num_attention_heads"], head * model["num_key_value_heads"]
-    named: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (model["vocab_size"], hidden)}
-    for layer in range(model["num_hidden_layers"]):
-        at = f"model.layers.{layer}."
-        named |= {
-            f"{at}input_layernorm.weight": (hidden,),
-            f"{at}self_attn.q_proj.weight": (heads, hidden),
-            f"{at}self_attn.k_proj.weight": (groups, hidden),
-            f"{at}self_attn.v_proj.weight": (groups, hidden),
-            f"{at}self_attn.o_proj.weight": (hidden, heads),
-            f"{at}post_attention_layernorm.weight": (hidden,),
-            f"{at}mlp.gate_proj.weight": (wide, hidden),
-            f"{at}mlp.up_proj.weight": (wide, hidden),
-            f"{at}mlp.down_proj.weight": (hidden, wide),
-        }
-    named["model.norm.weight"] = (hidden,)
-    if not model["tie_word_embeddings"]:
-        named["lm_head.weight"] = (model["vocab_size"], hidden)
-    return named
 
 
 def read(folder: Path) -> Directory:
@@ -136,14 +112,14 @@ def read(folder: Path) -> Directory:
             "transformers writes one: `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`",
         )
     found = stored_tensors(folder)
-    wanted = shapes(model)
+    shapes = ModelConfig.from_json(model).shapes()
     left_out = {}
-    for name in sorted(found.keys() - wanted.keys()):
+    for name in sorted(found.keys() - shapes.keys()):
         tied_head = name == "lm_head.weight" and model["tie_word_embeddings"]
         if not (name.endswith(NOT_WEIGHTS) or tied_head):
             raise refused(folder, f"it has a tensor that Llama does not have, `{name}`", _LLAMA_ONLY)
         left_out[name] = found[name]
-    for name, shape in wanted.items():
+    for name, shape in shapes.items():
         if name not in found:
             raise refused(folder, f"the tensor `{name}` is missing", "is the download complete?")
         if found[name].shape != shape:
@@ -156,7 +132,7 @@ def read(folder: Path) -> Directory:
         folder=folder,
         config=config,
         model=model,
-        tensors={name: found[name] for name in wanted},
+        tensors={name: found[name] for name in shapes},
         left_out=left_out,
         carried=carried,
     )

@@ -15,11 +15,11 @@ from curriculum.artifacts import benchmarks, checkpoints, ledger
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.cost import parameters
 from curriculum.config import layout
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, DataError
 from curriculum.plan.mixing import Ramp
+from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from curriculum.report.html.series import Point, Training, training
 from curriculum.runs import folders, status
@@ -211,7 +211,7 @@ def gather(project: Project, names: Sequence[str], size: str) -> Story:
         sources=tuple(sorted(tokens, key=lambda source: (-tokens[source], source))),
         texts=tuple(texts[source] for source in sorted(texts)),
         files=_files(project, lineages),
-        parameters=parameters(lineages[0].stages[-1].plan.model),
+        parameters=ModelConfig.from_json(lineages[0].stages[-1].plan.model).parameters,
         smoothing=smoothing,
     )
 

@@ -1,4 +1,4 @@
-"""What devices can do at most, and what a token costs: the two numbers a model FLOPs utilisation is made of."""
+"""What the hardware calls itself and can do: peak FLOP/s by the device's name, instruction sets, bf16 units."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import torch
 
 from curriculum.artifacts.jobs import Machine
-from runner.model.llama import ModelConfig
 from runner.parallel.ranks import Ranks
 
 # Dense bf16 with fp32 accumulation, FLOP/s, as in each maker's data sheet (halved where it counts sparsity).
@@ -26,7 +25,6 @@ PEAKS: tuple[tuple[str, float], ...] = (
     ("L4", 121e12),  # NVIDIA L4
     ("RTX 4090", 165.2e12),  # NVIDIA Ada architecture paper, fp32 accumulation
 )
-CONVENTION = "full: 6 x parameters of matrix products + 12 x layers x heads x head size x sequence length"
 
 
 def device_name(device: torch.device) -> str:
@@ -49,19 +47,6 @@ def peak_flops(machine: Machine, ranks: Ranks) -> float | None:
     if machine.peak_flops or ranks.device.type == "cpu":
         return machine.peak_flops
     return peak_of(device_name(ranks.device))
-
-
-def flops_per_token(config: ModelConfig, sequence_length: int) -> int:
-    """Floating-point operations that training on one token needs, forward and backward, none computed twice.
-
-    The convention of PaLM and torchtitan: attention counts whole, not only below the diagonal, and the
-    embedding, which is looked up, counts nothing.
-    """
-    heads, groups, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    attention = config.hidden_size * size * (2 * heads + 2 * groups)
-    layer = attention + 3 * config.hidden_size * config.intermediate_size
-    matrices = config.num_hidden_layers * layer + config.vocab_size * config.hidden_size
-    return 6 * matrices + 12 * config.num_hidden_layers * heads * size * sequence_length
 
 
 def processor() -> tuple[str, frozenset[str]]:
