@@ -1,11 +1,12 @@
-"""Writes what is generated: the schemas of the YAML files, their key tables, the reference of the commands.
+"""Generator of the JSON schemas, the key tables, the command reference, the README's plan and the list of promises.
 
-`make docs` runs it; `--check` only says which files are not what it would write. Everything is made from the
-models in `curriculum/schema` and from the command line itself.
+`make docs` runs it; with `--check` it writes nothing and lists the stale files. Its sources are the models in
+`curriculum/config`, the command line itself, and the `promise` markers of the tests.
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import sys
@@ -30,6 +31,7 @@ from curriculum.config.stages import StageEntry
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"
 PLAN_BEGIN, PLAN_END = "<!-- plan:begin -->", "<!-- plan:end -->"
+PROMISES_BEGIN, PROMISES_END = "<!-- promises:begin -->", "<!-- promises:end -->"
 MADE = "<!-- Made by `make docs`; edit the descriptions in the code. -->"
 PLAN_WIDTH = 112
 AS_IN = re.compile(r"; as in (`.*`)\.$")
@@ -50,6 +52,9 @@ def files() -> dict[str, str]:
     )
     before, rest = (ROOT / "README.md").read_text().split(PLAN_BEGIN)
     made["README.md"] = f"{before}{PLAN_BEGIN}\n```\n{full_plan()}\n```\n{PLAN_END}{rest.split(PLAN_END)[1]}"
+    before, rest = (ROOT / "docs/promises.md").read_text().split(PROMISES_BEGIN)
+    after = rest.split(PROMISES_END)[1]
+    made["docs/promises.md"] = f"{before}{PROMISES_BEGIN}\n{promises()}\n{PROMISES_END}{after}"
     made["docs/reference/cli.md"] = f"# The commands\n\n{MADE}\n\n{commands()}\n"
     return made
 
@@ -139,6 +144,43 @@ def references(value: Any, shape: str = "{}: …") -> Iterator[tuple[str, str]]:
         yield from references(option, shape)
     yield from references(value.get("items"), "{}: [{{…}}, …]")
     yield from references(value.get("additionalProperties"), "{}: {{NAME: …}}")
+
+
+# --- promises --------------------------------------------------------------------------------------------
+
+
+def promises() -> str:
+    """A table for each folder of tests: every sentence of a `promise` marker there, with the tests that bear it.
+
+    A sentence whose tests are in several folders is listed once, in the folder of its first test.
+    """
+    tests: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        name = path.relative_to(ROOT / "tests").as_posix()
+        for sentence, test in markers(ast.parse(path.read_text())):
+            tests.setdefault(sentence, []).append(f"{name}::{test}" if test else name)
+    tables: dict[str, list[str]] = {}
+    for sentence, names in tests.items():
+        row = f"| {sentence} | {'<br>'.join(f'`{name}`' for name in names)} |"
+        tables.setdefault(str(Path("tests", names[0]).parent), []).append(row)
+    return "\n\n".join(
+        f"### `{folder}`\n\n| promise | held by |\n|---|---|\n" + "\n".join(rows)
+        for folder, rows in sorted(tables.items())
+    )
+
+
+def markers(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each promise of a test module with the test that bears it; an empty name stands for the whole module."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            marks, test = node.decorator_list, node.name
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
+            marks, test = (node.value.elts if isinstance(node.value, ast.List) else [node.value]), ""
+        else:
+            continue
+        for mark in marks:
+            if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.promise":
+                yield ast.literal_eval(mark.args[0]), test
 
 
 # --- commands --------------------------------------------------------------------------------------------

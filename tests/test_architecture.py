@@ -60,6 +60,7 @@ def test_the_runner_trains_with_torch_numpy_safetensors_and_the_standard_library
         assert top in allowed or top in sys.stdlib_module_names, f"{path.name} imports {top}"
 
 
+@pytest.mark.promise("Nothing is unpickled, evaluated or passed to a shell")
 @pytest.mark.parametrize(
     "path", modules("curriculum") + modules("runner"), ids=lambda p: str(p.relative_to(ROOT))
 )
@@ -76,6 +77,15 @@ def test_nothing_is_unpickled_evaluated_or_passed_to_a_shell(path: Path) -> None
             assert not (keyword.arg == "allow_pickle" and getattr(keyword.value, "value", None) is True)
 
 
+@pytest.mark.promise(
+    "Imports go down the layers only, without a circle; the runner reads no YAML and no lineage"
+)
+def test_imports_keep_the_contracts_of_pyproject() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-logo"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_no_module_has_a_vague_name() -> None:
     names = {path.stem for path in modules("curriculum") + modules("runner")}
     assert not names & VAGUE_NAMES
@@ -90,6 +100,9 @@ def test_every_module_says_why_it_exists_and_can_be_read_in_one_sitting(path: Pa
     assert len(text.splitlines()) <= 500
 
 
+@pytest.mark.promise(
+    "`curriculum plan` loads no torch, datatrove or datasets; `curriculum --help` not even numpy"
+)
 def test_importing_the_command_line_loads_neither_torch_nor_numpy_nor_pydantic() -> None:
     heavy = "('torch', 'numpy', 'pydantic', 'yaml', 'rich.table')"
     code = f"import sys, curriculum.cli.app; print([m for m in {heavy} if m in sys.modules])"
@@ -115,6 +128,9 @@ def test_a_notebook_loads_no_torch_datatrove_or_pandas() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.promise(
+    "`curriculum plan` loads no torch, datatrove or datasets; `curriculum --help` not even numpy"
+)
 def test_planning_loads_no_torch_datatrove_or_datasets() -> None:
     code = (
         "import sys; from pathlib import Path; from curriculum.config.project import Project; "

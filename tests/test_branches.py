@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from curriculum.artifacts import checkpoints
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -40,6 +42,10 @@ def weights(project: Path, name: str, stage: str) -> str:
     return str(done["weights"])
 
 
+@pytest.mark.promise(
+    "A branch of a branch, mid-ramp, with another batch, rate or a fresh optimizer resumes exactly, also "
+    "after a kill"
+)
 def test_a_branch_of_a_branch_resumes_exactly_in_a_ramp_with_another_batch_rate_and_optimizer(
     finished: Path, tmp_path: Path, curriculum: Curriculum
 ) -> None:
@@ -97,6 +103,7 @@ def test_the_trunk_is_not_trained_again_and_its_sources_go_on(
     assert read * 32 == 12288 - 7168
 
 
+@pytest.mark.promise("A position that is pinned while a stage trains towards it gets a checkpoint that stays")
 def test_a_position_that_is_pinned_while_a_stage_trains_towards_it_gets_a_checkpoint_that_stays(
     finished: Path, tmp_path: Path, curriculum: Curriculum
 ) -> None:
@@ -110,6 +117,10 @@ def test_a_position_that_is_pinned_while_a_stage_trains_towards_it_gets_a_checkp
     assert kept == [1280, 4096, 5120, 6144]
 
 
+@pytest.mark.promise(
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
+    "killed or raced"
+)
 def test_prune_frees_what_nobody_needs_and_every_variant_still_runs(
     finished: Path, tmp_path: Path, curriculum: Curriculum
 ) -> None:

@@ -89,6 +89,9 @@ def test_the_version_is_said_with_python_s_and_loads_nothing_heavy() -> None:
     assert loaded == "[]"
 
 
+@pytest.mark.promise(
+    "The shipped files compile to the paper's steps, boundaries, learning rates, ramp and epochs, to the unit"
+)
 def test_the_full_size_plan_as_json_has_the_paper_s_numbers() -> None:
     plan = json.loads(ask("plan", "v1.1-math-code", "--size", "full", "--machine", "a100-40g-16x4", "--json"))
     assert [stage["steps"] for stage in plan["stages"]] == [817_436, 190_734, 20_436]
@@ -157,6 +160,10 @@ def test_report_writes_one_file_beside_the_runs_and_says_where(tmp_path: Path) -
     assert "This is not the full-size curriculum" in (project.root / "mine.html").read_text()
 
 
+@pytest.mark.promise(
+    "`curriculum init` writes a project from the wheel's copies and changes no existing file but for "
+    "lines added to a .gitignore"
+)
 def test_init_writes_a_project_that_plans_and_touches_nothing_that_is_there(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     ask("init", str(folder), cwd=tmp_path)
@@ -167,6 +174,7 @@ def test_init_writes_a_project_that_plans_and_touches_nothing_that_is_there(tmp_
     assert (folder / "machines.yaml").read_text() == "mine: {}\n"
 
 
+@pytest.mark.promise("A project with one size need not name it")
 def test_where_a_project_has_one_size_no_command_names_it(tmp_path: Path) -> None:
     project = shipped(tmp_path / "p")
     assert project.default_size == "rehearsal"
@@ -195,6 +203,10 @@ def test_init_schema_writes_the_schemas_of_a_project_anew_and_nothing_else(tmp_p
             assert path.read_bytes() == kept[path]
 
 
+@pytest.mark.promise(
+    "`curriculum init` writes a project from the wheel's copies and changes no existing file but for "
+    "lines added to a .gitignore"
+)
 def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(
@@ -239,6 +251,7 @@ def test_two_variants_part_where_their_shared_trunk_ends(tmp_path: Path) -> None
     assert 817_436 <= compared.parts[0].step < 817_436 + 8
 
 
+@pytest.mark.promise("An edited mixture under a started run is refused with the first step it changes")
 def test_an_edit_of_the_future_leaves_the_past_of_a_stage_alone(tmp_path: Path) -> None:
     project = shipped(tmp_path / "p")
     old = compile_curriculum(project, "v1.1-math-code", "full").stages[1].plan

@@ -47,6 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.promise("Shell completion offers existing names and loads neither pydantic nor numpy")
 @pytest.mark.parametrize("command", COMMANDS, ids=["module", "script"])
 @pytest.mark.parametrize(
     ("line", "offered"),
@@ -94,6 +95,7 @@ def test_outside_a_project_and_in_a_broken_one_nothing_is_offered_or_said(tmp_pa
         (tmp_path / "stages" / "README.md").write_text("no curriculum\n")
 
 
+@pytest.mark.promise("Shell completion offers existing names and loads neither pydantic nor numpy")
 def test_completing_loads_neither_pydantic_nor_numpy(project: Path) -> None:
     code = (
         "import sys; from curriculum.cli import completion; "

@@ -93,6 +93,14 @@ def left_by(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> 
     return left
 
 
+@pytest.mark.promise(
+    "Every command that a tutorial or how-to shows works and prints the figures shown; the pictures of "
+    "the order are drawn by the code they show"
+)
+@pytest.mark.promise(
+    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it "
+    "writes a file"
+)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_that_a_page_shows_works_as_shown(page: Path, left_by: LeftBy) -> None:
     assert left_by(page).is_dir()
@@ -172,6 +180,10 @@ def test_every_verb_is_shown_in_some_page_that_is_run() -> None:
     assert not missing
 
 
+@pytest.mark.promise(
+    "Every command that a tutorial or how-to shows works and prints the figures shown; the pictures of "
+    "the order are drawn by the code they show"
+)
 def test_the_pictures_of_the_order_are_drawn_by_the_functions_they_show() -> None:
     sys.path.insert(0, str(ROOT / "docs"))
     import draw_order

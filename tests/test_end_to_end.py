@@ -90,6 +90,7 @@ def test_the_result_table_shows_the_held_out_loss_of_every_source_at_the_stages_
         assert len(re.findall(r"\d+\.\d{3}", row)) == 2, row
 
 
+@pytest.mark.promise("A trunk is shared by its variants and not trained again")
 def test_another_variant_shares_the_trunk_which_is_not_trained_again(
     finished: Path, curriculum: Curriculum, tmp_path: Path
 ) -> None:
@@ -103,6 +104,10 @@ def test_another_variant_shares_the_trunk_which_is_not_trained_again(
     assert done(project, "trunk", "cooldown")["position"] == 12288
 
 
+@pytest.mark.promise(
+    "Stopped by Ctrl-C, SIGTERM or `kill -9` again and again, a run ends with the same bits as an "
+    "uninterrupted one"
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 def test_a_run_that_was_stopped_again_and_again_ends_with_the_same_bits(
     finished: Path, small_project: Path, number: signal.Signals
@@ -138,6 +143,7 @@ def ledger_by_position(project: Path, curriculum: str, name: str) -> dict[int, o
     return {entry.position: entry for entry in ledger.read(stage(project, curriculum, name))}
 
 
+@pytest.mark.promise("The trainer's own count of windows equals the plan's arithmetic")
 def test_the_trainer_s_own_count_of_windows_equals_the_plan_s_arithmetic(finished: Path) -> None:
     for curriculum, name in (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown")):
         folder = stage(finished, curriculum, name)
@@ -149,6 +155,7 @@ def test_the_trainer_s_own_count_of_windows_equals_the_plan_s_arithmetic(finishe
             assert {n: c for n, c in planned.items() if c} == dict(entry.windows)
 
 
+@pytest.mark.promise("The tokens of a step do not depend on ranks, micro-batch or workers")
 def test_two_processes_train_the_same_tokens_in_the_same_steps(
     finished: Path, small_project: Path, curriculum: Curriculum
 ) -> None:
@@ -166,6 +173,7 @@ def test_two_processes_train_the_same_tokens_in_the_same_steps(
             assert left["loss"] == pytest.approx(right["loss"], rel=2e-4)
 
 
+@pytest.mark.promise("The tokens of a step do not depend on ranks, micro-batch or workers")
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_the_tokens_of_a_step_do_not_depend_on_the_number_of_ranks(finished: Path, ranks: int) -> None:
     plan = StagePlan.load(stage(finished, "variant", "continual") / "plan.json")
@@ -190,6 +198,7 @@ def test_batch_shows_the_same_step_before_and_after_it_ran(
     assert all(slot["documents"] for slot in before["slots"])
 
 
+@pytest.mark.promise("An edited mixture under a started run is refused with the first step it changes")
 def test_an_edited_mixture_under_a_begun_run_is_refused_with_the_first_step_it_changes(
     finished: Path, curriculum: Curriculum, tmp_path: Path
 ) -> None:
@@ -203,6 +212,7 @@ def test_an_edited_mixture_under_a_begun_run_is_refused_with_the_first_step_it_c
     assert "hint:" in refused.stderr
 
 
+@pytest.mark.promise("A flipped bit in a checkpoint is noticed before it is loaded")
 def test_a_checkpoint_with_one_flipped_bit_is_refused_before_use(
     finished: Path, curriculum: Curriculum, tmp_path: Path
 ) -> None:
@@ -254,6 +264,7 @@ def test_verify_finds_everything_in_order_and_a_changed_byte_of_the_text(
     assert shard.name in refused.stderr
 
 
+@pytest.mark.promise("transformers computes our logits (within 1e-4) from an export, with our tokens")
 def test_an_export_is_a_hugging_face_directory_with_our_logits_and_our_tokens(
     finished: Path, curriculum: Curriculum, tmp_path: Path
 ) -> None:

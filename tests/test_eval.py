@@ -62,6 +62,10 @@ def project(finished: Path, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.promise(
+    "A checkpoint is measured by the real lm-evaluation-harness without network; the record is stored in "
+    "the stage's run folder, and compare and report show it"
+)
 def test_a_run_measures_what_its_stages_ask_for_and_every_view_shows_it(
     project: Path, curriculum: Curriculum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +198,9 @@ def test_what_cannot_be_measured_is_told_before_anything_starts(
     assert sorted((project / "runs").rglob("attempts/*")) == before
 
 
+@pytest.mark.promise(
+    "Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue"
+)
 def test_on_slurm_a_job_of_its_own_measures_is_queued_again_and_leaves_the_same_record(
     project: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch, curriculum: Curriculum
 ) -> None:

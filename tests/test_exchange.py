@@ -143,6 +143,7 @@ def loss_of(model: torch.nn.Module, project: Path) -> float:
     return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()))
 
 
+@pytest.mark.promise("transformers computes our logits (within 1e-4) from an export, with our tokens")
 def test_an_export_of_what_was_trained_computes_our_logits_in_transformers(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_an_export_keeps_the_directory_s_dtype_and_files_unless_told_otherwise(
     assert "## Held-out loss" in card
 
 
+@pytest.mark.promise("An import exported again is bitwise the directory, dtype by dtype")
 def test_at_position_zero_an_export_is_bitwise_the_imported_directory(finished: Path, tmp_path: Path) -> None:
     command(finished, "export", "mine@0", "--to", str(tmp_path / "out"), *FULL)
     theirs, mine = tensors(finished / "tiny"), tensors(tmp_path / "out")
@@ -240,6 +242,7 @@ def test_killed_and_run_again_an_import_ends_with_the_same_bits(
     assert (project / STAGE / "DONE").read_bytes() == (finished / STAGE / "DONE").read_bytes()
 
 
+@pytest.mark.promise("Other bytes under an import's path are detected when a run has started from it")
 def test_other_bytes_under_the_same_path_are_told_apart_from_a_run_that_has_begun(
     copy: Path, curriculum: Curriculum
 ) -> None:

@@ -9,9 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import write_small_project
 
 from curriculum.data.manifest import Manifest
+
+pytestmark = pytest.mark.promise(
+    "A disk that fills during preparation loses nothing; the same command ends in the same bytes"
+)
 
 MOST_BYTES = 64 * 1024
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import TRUNK
 
 from curriculum.artifacts import checkpoints
@@ -52,6 +53,9 @@ def terminate(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGTERM)
 
 
+@pytest.mark.promise(
+    "A save that the preemption grace would cut off is not started, and the run announces it beforehand"
+)
 def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_before(
     small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

@@ -9,11 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import write_small_project
 
 Curriculum = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.promise(
+    "Third-party token files are read in place, token for token, and nothing is written next to them; a "
+    "changed file is refused"
+)
 def test_a_source_of_packed_chunks_is_planned_trained_traced_and_verified_in_place(
     tmp_path: Path, finished: Path, curriculum: Curriculum
 ) -> None:

@@ -46,6 +46,10 @@ def documents(folder: Path, number: int, each: int) -> Path:
 # --- beside files that are there ---------------------------------------------------------------------------
 
 
+@pytest.mark.promise(
+    "`curriculum init` writes a project from the wheel's copies and changes no existing file but for "
+    "lines added to a .gitignore"
+)
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -83,6 +87,10 @@ def test_a_gitignore_is_replaced_as_a_whole_never_opened_for_writing(
     assert everything(tmp_path) == {".gitignore": b"mine\n"}
 
 
+@pytest.mark.promise(
+    "`curriculum init` writes a project from the wheel's copies and changes no existing file but for "
+    "lines added to a .gitignore"
+)
 @pytest.mark.parametrize(
     "name",
     [
@@ -155,6 +163,10 @@ def test_a_project_inside_a_project_is_made_and_said(tmp_path: Path) -> None:
 # --- for somebody's own text ---------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(
+    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it "
+    "writes a file"
+)
 @pytest.mark.slow
 def test_a_project_for_two_folders_of_text_trains_as_it_was_written(tmp_path: Path) -> None:
     """Also where the folders' names are no names of sources, and lie elsewhere."""
@@ -250,6 +262,10 @@ def test_a_folder_s_name_is_made_fit_for_a_source(folder: str, tmp_path: Path) -
     compile_curriculum(project, "first", "full")
 
 
+@pytest.mark.promise(
+    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it "
+    "writes a file"
+)
 @pytest.mark.parametrize(
     ("folder", "said"),
     [

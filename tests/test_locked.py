@@ -10,6 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.promise("What `make` installs is what is locked by digest")
+
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = re.compile(
     r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>\S+)(?P<rest>(?: \\\n.*| ;.*\\\n.*)*)", re.MULTILINE

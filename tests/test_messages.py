@@ -89,6 +89,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.promise(
+    "A refusal is one screen with place, line and hint, exit code 2, before any process starts; each has "
+    "its exact message on file"
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_refusal_is_one_screen_exit_code_two_and_nothing_is_started(
     name: str,
@@ -130,6 +134,10 @@ def test_a_refusal_is_one_screen_exit_code_two_and_nothing_is_started(
     assert not (project / "data").exists()
 
 
+@pytest.mark.promise(
+    "A refusal is one screen with place, line and hint, exit code 2, before any process starts; each has "
+    "its exact message on file"
+)
 def test_every_wrong_file_has_its_message_and_every_message_its_file() -> None:
     assert sorted(path.stem for path in MESSAGES.glob("*.txt")) == NAMES
     assert len(NAMES) >= 50

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import TRUNK
 from slurm_cluster import free_ports, wait_for
 
@@ -43,6 +44,7 @@ def process_of_rank(number: int, root: Path) -> int | None:
     return None
 
 
+@pytest.mark.promise("Nodes started by hand join the same launches and survive the loss of one")
 def test_two_nodes_begun_by_hand_join_the_same_launches_and_survive_the_loss_of_one(
     tmp_path: Path, finished: Path
 ) -> None:
@@ -75,6 +77,7 @@ def test_two_nodes_begun_by_hand_join_the_same_launches_and_survive_the_loss_of_
     assert (stage / "DONE").exists()
 
 
+@pytest.mark.promise("A node that never joins is named")
 def test_a_node_that_never_comes_is_named_with_the_address_and_how_long_it_was_waited_for(
     tmp_path: Path, finished: Path
 ) -> None:

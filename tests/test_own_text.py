@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from curriculum.data.progress import in_words
 from curriculum.data.tokenizer import Tokenizer
 
@@ -35,6 +37,10 @@ def test_a_plan_of_unprepared_text_says_what_it_does_not_know_and_how_to_know_it
     assert "passes of" not in words
 
 
+@pytest.mark.promise(
+    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused "
+    "by `plan`"
+)
 def test_a_folder_that_is_not_there_is_refused_by_plan_and_by_run_before_anything_is_prepared(
     small_project: Path, curriculum: Curriculum
 ) -> None:
@@ -64,6 +70,10 @@ def test_text_that_lies_on_another_machine_can_be_planned_where_its_tokens_are_d
     assert "the folder `/cluster/code` does not exist" in refused.stderr
 
 
+@pytest.mark.promise(
+    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused "
+    "by `plan`"
+)
 def test_a_tokenizer_that_falls_short_is_refused_where_its_vocab_size_stands_and_the_number_said_is_right(
     small_project: Path, curriculum: Curriculum
 ) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import write_small_project
 from slurm_cluster import wait_for
 
@@ -58,6 +59,7 @@ def logs(project: Path) -> str:
     )
 
 
+@pytest.mark.promise("Slurm jobs, local processes and a single process prepare the same bytes")
 def test_helpers_on_a_cluster_and_processes_here_make_the_bytes_of_one_process(
     tmp_path: Path, slurm: Path, finished: Path
 ) -> None:

@@ -43,6 +43,7 @@ def test_a_new_project_has_the_recipes_and_their_mixtures(shipped: Project) -> N
     assert (shipped.root / "tasks/tinyllama-chinese.yaml").is_file()
 
 
+@pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
 def test_smollm3_has_its_released_configurations_steps_and_curve(shipped: Project) -> None:
     stages = planned(shipped, "smollm3").stages
     assert [stage.plan.steps for stage in stages] == [3_450_000, 748_000, 522_000]
@@ -56,6 +57,7 @@ def test_smollm3_has_its_released_configurations_steps_and_curve(shipped: Projec
     assert [stage.shares["web"] for stage in stages] == [Fraction(n, 100) for n in (85, 75, 63)]
 
 
+@pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
 def test_minicpm_falls_over_the_last_tenth_while_better_data_comes_in(shipped: Project) -> None:
     stable, annealing = planned(shipped, "minicpm").stages
     assert stable.plan.batch_tokens == 3_932_160
@@ -70,6 +72,7 @@ def test_minicpm_falls_over_the_last_tenth_while_better_data_comes_in(shipped: P
     assert rate.at(annealing.plan.end) == pytest.approx(1.1e-4)
 
 
+@pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
 @pytest.mark.parametrize("size", ["full", "rehearsal"])
 def test_continued_pretraining_rises_to_its_first_height_and_falls_to_a_tenth_again(
     shipped: Project, size: str
@@ -133,6 +136,7 @@ tiny:
 """
 
 
+@pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
 def test_a_recipe_trains_to_its_end(tmp_path: Path, curriculum: Callable[..., CompletedProcess[str]]) -> None:
     project = write_small_project(tmp_path / "project")
     for part in ("stages", "mixtures"):

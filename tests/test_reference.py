@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 GENERATED: dict[str, str] = runpy.run_path(str(ROOT / "docs" / "generate.py"))["files"]()
 
 
+@pytest.mark.promise(
+    "The JSON schemas for editors accept everything that the program accepts, and refuse what one file "
+    "suffices to refuse except arithmetic; reference and key tables are generated from the code"
+)
 @pytest.mark.parametrize("path", GENERATED)
 def test_a_generated_page_is_what_the_code_says_now(path: str) -> None:
     assert (ROOT / path).read_text() == GENERATED[path], "run `make docs`"
@@ -48,6 +52,7 @@ def blocks(page: str) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.promise("A notebook gets flat tables; a refusal has its hint there too")
 def test_the_notebook_page_runs_as_it_is_shown(small_project: Path) -> None:
     """In a project of a few seconds whose files bear the shipped names."""
     project = small_project

@@ -19,6 +19,11 @@ from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.report.html.write import render
 
+pytestmark = pytest.mark.promise(
+    "A report opens with every chart drawn, no console message and no request, in light and dark, from "
+    "400 to 1,040 pixels, and prints completely, in a real browser"
+)
+
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
 
@@ -265,6 +270,9 @@ def test_all_of_it_can_be_reached_and_opened_by_keyboard(browser: WebDriver, wri
     assert focused("getComputedStyle(e).outlineStyle") == "solid"
 
 
+@pytest.mark.promise(
+    "Hostile text in any file stays text in a report; injected markup could neither run nor request anything"
+)
 def test_even_markup_that_slipped_in_could_neither_run_nor_ask_for_anything(
     browser: WebDriver, written: Path, heard: tuple[str, list[str]], tmp_path: Path
 ) -> None:

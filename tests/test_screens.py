@@ -54,6 +54,7 @@ def pinned(verb: str, shown: str) -> str:
     )
 
 
+@pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")
 @pytest.mark.parametrize("columns", [80, 140, None], ids=["80", "140", "plain"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_a_verb_shows_is_pinned(

@@ -163,6 +163,10 @@ def both(slurm: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) 
     return far, near
 
 
+@pytest.mark.promise(
+    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is "
+    "queued twice"
+)
 def test_a_partition_that_does_not_exist_is_refused_with_those_that_do_and_nothing_is_queued(
     both: tuple[Here, Here],
 ) -> None:
@@ -174,6 +178,10 @@ def test_a_partition_that_does_not_exist_is_refused_with_those_that_do_and_nothi
     assert not (far.root / "runs").exists()
 
 
+@pytest.mark.promise(
+    "A Slurm chain survives a killed rank, a requeue and a lost node, with the local run's weights (on a "
+    "real one-machine Slurm)"
+)
 def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the_same_weights(
     both: tuple[Here, Here],
 ) -> None:
@@ -250,6 +258,10 @@ def test_a_job_that_is_stopped_saves_and_the_same_command_goes_on_with_another_n
     assert far.weights("last/cooldown") == near.weights("last/cooldown")
 
 
+@pytest.mark.promise(
+    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is "
+    "queued twice"
+)
 def test_what_waits_leaves_the_queue_when_stopped_and_a_run_in_another_place_is_not_disturbed(
     both: tuple[Here, Here],
 ) -> None:

@@ -16,6 +16,8 @@ from curriculum.plan.stage import StagePlan
 from runner.dataloader import open_sources
 from runner.evaluate.held_out import HeldOutSets
 
+pytestmark = pytest.mark.promise("The tokenizer's digest is part of every shard, plan and checkpoint")
+
 
 def digest_of(project: Path) -> str:
     (file,) = project.glob("data/tokenizers/*/tokenizer.json")

@@ -95,6 +95,10 @@ def shown(root: Path, name: str) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
+@pytest.mark.promise(
+    "The inverse of the order finds exactly the reads that a full replay shows; counts of large ranges "
+    "are exact or state their error"
+)
 def test_every_reading_of_every_document_is_the_one_that_its_step_shows(prepared: Path) -> None:
     listed = shown(prepared, "variant")
     project = Project(prepared)
@@ -185,6 +189,7 @@ def _windows_of_shard(texts: prepared_text.PreparedText, source: str, shard: int
     return f"{sum(windows[:shard])}:{sum(windows[: shard + 1])}"
 
 
+@pytest.mark.promise("The edit that `trace` proposes for a bad shard compiles to a plan that never reads it")
 def test_the_edit_that_leaves_a_shard_out_is_a_plan_that_never_reads_it(project: Path) -> None:
     bad = asked(project, "variant", "--source", "code", "--shard", "2")
     (edit,) = bad["edits"]
@@ -197,6 +202,7 @@ def test_the_edit_that_leaves_a_shard_out_is_a_plan_that_never_reads_it(project:
     assert bad["stages"][1]["readings"] > 0
 
 
+@pytest.mark.promise("The edit that `trace` proposes for a bad shard compiles to a plan that never reads it")
 def test_the_edit_after_training_branches_from_the_last_clean_checkpoint_and_never_reads_the_shard(
     trained_copy: Path,
 ) -> None:
@@ -302,6 +308,7 @@ def test_without_prepared_text_a_range_of_the_full_plan_is_answered_at_any_step_
 # --- the ledger ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("A trainer whose count of windows differs from the plan stops before it saves")
 def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
     trained_copy: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +338,9 @@ def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
 # --- appended text, end to end ---------------------------------------------------------------------------
 
 
+@pytest.mark.promise(
+    "Appended files move nothing that was planned; no window is read twice before every window was read once"
+)
 def test_files_that_are_appended_become_shards_behind_the_others_and_move_nothing_that_was_planned(
     trained_copy: Path,
 ) -> None:

@@ -55,6 +55,7 @@ def canonical(built_once: BuiltOnce) -> Path:
     return built_once("canonical", build)
 
 
+@pytest.mark.promise("Canonical exactness: the same bits on 1, 2 and 4 ranks and any mesh")
 def test_a_canonical_run_has_the_same_weights_on_one_process_and_on_two(
     canonical: Path, curriculum: Curriculum, tmp_path: Path
 ) -> None:
@@ -126,6 +127,10 @@ def gradients_not_finite(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], b
     monkeypatch.setattr(step, "clip_gradients", broken)
 
 
+@pytest.mark.promise(
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
+    "a checkpoint"
+)
 def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +156,10 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
     assert events[0]["skip"] == {"from": 5 * 256, "to": 6 * 256}
 
 
+@pytest.mark.promise(
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
+    "a checkpoint"
+)
 def test_gradients_that_stay_not_finite_end_the_run_at_its_last_good_checkpoint(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,10 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.promise(
+    "An edit under a started run is refused, accepted ahead of the last checkpoint with the old plan "
+    "kept, or free; edits of layout alone raise no alarm"
+)
 def test_an_edited_mixture_under_a_begun_run_tells_what_from_where_how_much_and_the_way_out(
     project: Path, curriculum: Curriculum
 ) -> None:
@@ -119,6 +123,10 @@ def test_lengthening_a_ramp_that_has_begun_is_refused_even_when_accepted(
     assert "stages/variant.yaml" in refused.stderr
 
 
+@pytest.mark.promise(
+    "An edit under a started run is refused, accepted ahead of the last checkpoint with the old plan "
+    "kept, or free; edits of layout alone raise no alarm"
+)
 def test_a_change_ahead_of_the_last_checkpoint_is_accepted_on_request_and_the_old_plan_kept(
     project: Path, curriculum: Curriculum
 ) -> None:
@@ -159,6 +167,10 @@ def checked(project: Path, name: str = "variant") -> None:
     check_started(found, compiled)
 
 
+@pytest.mark.promise(
+    "An edit under a started run is refused, accepted ahead of the last checkpoint with the old plan "
+    "kept, or free; edits of layout alone raise no alarm"
+)
 def test_a_stage_that_has_not_begun_follows_the_files_freely(project: Path) -> None:
     edit(project, "stages/variant.yaml", "batch: 32 sequences", "batch: 16 sequences, mixture: prose-only")
     checked(project)
@@ -174,6 +186,10 @@ def test_a_done_stage_is_never_changed(project: Path, curriculum: Curriculum) ->
     assert "`trunk/basic` has begun with another plan: the end would change" in flat(refused.stderr)
 
 
+@pytest.mark.promise(
+    "An edit under a started run is refused, accepted ahead of the last checkpoint with the old plan "
+    "kept, or free; edits of layout alone raise no alarm"
+)
 def test_an_edit_of_looks_alone_raises_no_alarm(project: Path, curriculum: Curriculum) -> None:
     (project / "mixtures/mixed.yaml").write_text(
         "# the shares of section 3\nabout: other words\nweights:\n  code: 25.0   # a quarter\n  prose: 75\n"
@@ -193,6 +209,9 @@ def test_an_edit_of_looks_alone_raises_no_alarm(project: Path, curriculum: Curri
     assert not list((project / "runs/full").rglob("plan-*.json"))
 
 
+@pytest.mark.promise(
+    "An edit or another tokenizer under a started run is refused before any text is prepared"
+)
 @pytest.mark.parametrize("trained", [False, True], ids=["a new recipe", "another file"])
 def test_a_tokenizer_changed_under_a_begun_run_is_refused_before_any_text_is_prepared(
     project: Path, curriculum: Curriculum, trained: bool
@@ -217,6 +236,9 @@ def test_a_tokenizer_changed_under_a_begun_run_is_refused_before_any_text_is_pre
     assert len(list((project / "data/attempts").iterdir())) == attempts + (0 if trained else 1)
 
 
+@pytest.mark.promise(
+    "An edit or another tokenizer under a started run is refused before any text is prepared"
+)
 def test_an_edit_that_needs_new_text_is_refused_before_that_text_is_prepared(
     project: Path, curriculum: Curriculum
 ) -> None:
@@ -229,6 +251,7 @@ def test_an_edit_that_needs_new_text_is_refused_before_that_text_is_prepared(
     assert not (project / "data/more").exists()
 
 
+@pytest.mark.promise("Prepared text that is missing here is no difference, to run, diff or compare")
 def test_text_that_is_merely_not_here_is_prepared_again_and_is_no_drift(
     project: Path, curriculum: Curriculum
 ) -> None:
@@ -259,6 +282,10 @@ def test_diff_of_a_curriculum_that_never_ran_says_so(small_project: Path, curric
 # --- questions that are asked after an edit ---
 
 
+@pytest.mark.promise(
+    "What a trained step read is answered from the plan that trained it, also after an edit; plan, "
+    "status, branch and dry runs report the difference"
+)
 def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files_say_now(
     project: Path, curriculum: Curriculum
 ) -> None:
@@ -299,6 +326,10 @@ def test_an_edit_ahead_of_what_is_saved_is_shown_as_it_would_be(
     assert flat(after.stderr).endswith("Shown is what the files ask for")
 
 
+@pytest.mark.promise(
+    "What a trained step read is answered from the plan that trained it, also after an edit; plan, "
+    "status, branch and dry runs report the difference"
+)
 def test_plan_status_and_branch_say_that_the_files_part_from_what_ran_and_a_dry_run_refuses_as_the_run_would(
     project: Path, curriculum: Curriculum
 ) -> None:
@@ -330,6 +361,7 @@ def test_a_plan_on_disk_that_cannot_be_read_leaves_questions_answerable(
     assert curriculum(project, "run", "variant", check=False).returncode == 2
 
 
+@pytest.mark.promise("Prepared text that is missing here is no difference, to run, diff or compare")
 def test_text_that_is_not_here_makes_no_difference_to_diff(project: Path, curriculum: Curriculum) -> None:
     shutil.rmtree(project / "data")
     assert "nothing differs" in curriculum(project, "diff", "variant").stdout

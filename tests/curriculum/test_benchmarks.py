@@ -82,6 +82,10 @@ def test_every_way_of_asking_has_a_file_of_its_own() -> None:
     assert path("../../x").count("/") == 3
 
 
+@pytest.mark.promise(
+    "Scores are compared only with scores of the same task version, document by document; code that the "
+    "model wrote runs only with consent"
+)
 def test_two_models_are_compared_document_by_document() -> None:
     found = benchmarks.difference(score(BETTER), score(RIGHT))
     assert found is not None
@@ -90,6 +94,10 @@ def test_two_models_are_compared_document_by_document() -> None:
     assert found.error < math.hypot(score(BETTER).error or 0, score(RIGHT).error or 0) / 1.5
 
 
+@pytest.mark.promise(
+    "Scores are compared only with scores of the same task version, document by document; code that the "
+    "model wrote runs only with consent"
+)
 @pytest.mark.parametrize("key", ["version", "num_fewshot", "definition", "digest"])
 def test_scores_of_another_task_are_not_taken_from_each_other(key: str) -> None:
     other = score(RIGHT, **{key: 7})

@@ -52,6 +52,11 @@ def make(project: Project, point: str, name: str, size: str = "full", **change: 
     return Project(project.root)
 
 
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
 def test_a_branch_keeps_the_stages_that_its_parent_has_left_with_the_new_mixture(shipped: Project) -> None:
     project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
     assert stages_of(project, "mine") == [
@@ -94,6 +99,10 @@ def test_a_followed_ramp_is_told_no_longer_than_its_stage(shipped: Project) -> N
     assert any("the ramp that it follows still has" in note for note in last.notes)
 
 
+@pytest.mark.promise(
+    "A branch inside a ramp that changes nothing draws what its parent draws, at every size, with any "
+    "batch, from any depth"
+)
 @pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
 def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
     shipped: Project, size: str
@@ -223,6 +232,11 @@ def test_a_position_is_written_without_losing_a_token(shipped: Project) -> None:
     assert "from: v1.1@1200000000001\n" in text
 
 
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
 @pytest.mark.parametrize(
     ("point", "name", "change", "error", "what"),
     [
@@ -262,6 +276,11 @@ def put_checkpoint(folder: Path, position: int) -> None:
     checkpoints.seal(path)
 
 
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
 def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp_path: Path) -> None:
     project = Project(write_small_project(tmp_path / "project"))
     folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
@@ -273,6 +292,11 @@ def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp
     assert "mine" not in project.names("stages")
 
 
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
 @pytest.mark.parametrize(
     ("stage", "kept", "point", "proposed"),
     [
@@ -335,6 +359,11 @@ def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path:
     assert checkpoints.pinned(folder) == {4096: ("mine",)}
 
 
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
 def test_a_stage_file_that_cannot_be_written_leaves_no_pin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

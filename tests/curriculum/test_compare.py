@@ -236,6 +236,7 @@ def test_what_was_measured_past_the_last_checkpoint_of_a_stage_that_was_edited_t
     assert line in " ".join(curriculum(copy, "compare", *NAMES, "--no-fill").stdout.split())
 
 
+@pytest.mark.promise("Prepared text that is missing here is no difference, to run, diff or compare")
 def test_text_that_is_not_here_is_no_other_plan(copy: Path) -> None:
     before = comparison(copy)
     shutil.rmtree(copy / "data")
@@ -247,6 +248,10 @@ def test_text_that_is_not_here_is_no_other_plan(copy: Path) -> None:
 # --- differences ---
 
 
+@pytest.mark.promise(
+    "Differences of variants are paired by window; losses on other text or other windows are not "
+    "compared, and the reason is shown"
+)
 def test_a_difference_is_taken_window_by_window(three: Path) -> None:
     found = comparison(three)
     row = found.rows[-1]
@@ -261,6 +266,10 @@ def test_a_difference_is_taken_window_by_window(three: Path) -> None:
     assert figure.error < max(alone)
 
 
+@pytest.mark.promise(
+    "Differences of variants are paired by window; losses on other text or other windows are not "
+    "compared, and the reason is shown"
+)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -287,6 +296,7 @@ def test_losses_on_other_windows_are_not_compared_and_that_is_said(
 # --- filling ---
 
 
+@pytest.mark.promise("A kept checkpoint measured later gives the trainer's own bits")
 def test_a_filled_gap_has_the_very_bits_that_the_trainer_measured(copy: Path, curriculum: Curriculum) -> None:
     """Its own evaluations are taken away; what is measured anew from the checkpoints must be the same file."""
     removed = {}
@@ -307,6 +317,10 @@ def test_a_filled_gap_has_the_very_bits_that_the_trainer_measured(copy: Path, cu
             assert after["sets"][source] == entry, (path, source)
 
 
+@pytest.mark.promise(
+    "Missing losses are measured from kept checkpoints, safe against Ctrl-C; a missing, damaged or "
+    "unreached checkpoint is named"
+)
 def test_a_source_that_a_variant_never_measured_is_filled_from_its_kept_checkpoints(
     three: Path, filled: Path, curriculum: Curriculum
 ) -> None:
@@ -329,6 +343,10 @@ def test_without_filling_nothing_is_started_and_what_is_missing_is_said(
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("evaluations/*")} == before
 
 
+@pytest.mark.promise(
+    "Missing losses are measured from kept checkpoints, safe against Ctrl-C; a missing, damaged or "
+    "unreached checkpoint is named"
+)
 def test_a_checkpoint_not_kept_damaged_or_not_reached_is_said_and_the_rest_is_compared(
     copy: Path, curriculum: Curriculum
 ) -> None:
@@ -368,6 +386,10 @@ def test_a_checkpoint_of_another_plan_is_never_measured(copy: Path) -> None:
     assert "another plan" in json.loads((attempt / "outcome.json").read_bytes())["message"]
 
 
+@pytest.mark.promise(
+    "Missing losses are measured from kept checkpoints, safe against Ctrl-C; a missing, damaged or "
+    "unreached checkpoint is named"
+)
 def test_filling_that_is_interrupted_goes_on_to_the_same_figures(
     copy: Path, filled: Path, curriculum: Curriculum
 ) -> None:
@@ -495,6 +517,7 @@ def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(fille
     assert found["variant: lowest of all on code; next is control"] == claims.CONTRARY
 
 
+@pytest.mark.promise("`compare --check` fails unless every claim of the recipe that must show does")
 def test_check_ends_with_1_unless_every_mark_that_must_show_does(
     filled: Path, curriculum: Curriculum
 ) -> None:
@@ -549,6 +572,7 @@ def with_figures_of_its_own(found: Comparison) -> Comparison:
     return replace(found, measured=measured)
 
 
+@pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")
 @pytest.mark.parametrize("width", [80, 140])
 def test_what_is_shown_is_pinned(filled: Path, width: int, pytestconfig: pytest.Config) -> None:
     found = with_figures_of_its_own(comparison(filled))

@@ -234,6 +234,10 @@ def compiled_pair(old: Small, new: Small, folder: Path) -> list[timeline.Lineage
         return None
 
 
+@pytest.mark.promise(
+    "The first steps at which two curricula differ, in tokens, rate and batch, are those of a full "
+    "replay; agreement is proven without drawing"
+)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(pairs())
 @example((Small((Row(8, 2, "three-to-one"),), CURVES[0]), Small((Row(8, 2, "six-to-two"),), CURVES[0])))
@@ -287,6 +291,10 @@ def test_tokens_moved_are_what_each_reads_after_the_parting(pair: tuple[Small, S
 # --- what agrees is proven, what cannot be is said -----------------------------------------------------------
 
 
+@pytest.mark.promise(
+    "Other stage names or cuts into stages are no difference; a difference too small to locate is "
+    "bounded, and reported as a bound"
+)
 def test_the_same_tokens_cut_into_other_stages_under_other_names_are_the_same(tmp_path: Path) -> None:
     whole = Small((Row(16, 2, "three-to-one"),), CURVES[0])
     cut = Small((Row(4, 2, "three-to-one"), Row(8, 2, "six-to-two"), Row(4, 2, "three-to-one")), CURVES[0])
@@ -297,6 +305,10 @@ def test_the_same_tokens_cut_into_other_stages_under_other_names_are_the_same(tm
     assert [shared.steps for shared in compared.shared] == [2, 4, 2]
 
 
+@pytest.mark.promise(
+    "The first steps at which two curricula differ, in tokens, rate and batch, are those of a full "
+    "replay; agreement is proven without drawing"
+)
 def test_agreement_is_proven_from_the_parameters_and_not_by_drawing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +321,10 @@ def test_agreement_is_proven_from_the_parameters_and_not_by_drawing(
     assert not drawn
 
 
+@pytest.mark.promise(
+    "Other stage names or cuts into stages are no difference; a difference too small to locate is "
+    "bounded, and reported as a bound"
+)
 def test_shares_that_differ_by_little_are_bounded_from_above_where_comparing_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +339,10 @@ def test_shares_that_differ_by_little_are_bounded_from_above_where_comparing_end
     assert part.position < 40_000 * LENGTH / 2
 
 
+@pytest.mark.promise(
+    "Other stage names or cuts into stages are no difference; a difference too small to locate is "
+    "bounded, and reported as a bound"
+)
 def test_a_horizon_moved_by_little_is_bounded_from_above_where_comparing_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

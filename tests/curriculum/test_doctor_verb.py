@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from curriculum.cli.view.doctor import WIDTH, doctor_lines
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -18,6 +20,7 @@ gpu: {device: cuda, attention: flash-attn}
 """
 
 
+@pytest.mark.promise("`doctor` reports what this machine can run, and why it cannot run the rest")
 def test_the_doctor_says_what_is_here_and_leaves_the_project_as_it_was(
     small_project: Path, curriculum: Curriculum
 ) -> None:
@@ -38,6 +41,7 @@ def test_processes_of_torchrun_are_started_and_counted(small_project: Path, curr
     assert report["processes"] == {"asked": 2, "counted": 2}
 
 
+@pytest.mark.promise("`doctor` reports what this machine can run, and why it cannot run the rest")
 def test_a_machine_that_cannot_be_served_is_told_with_every_reason_and_exit_code_two(
     small_project: Path, curriculum: Curriculum
 ) -> None:

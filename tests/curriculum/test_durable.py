@@ -34,6 +34,7 @@ class Crash(BaseException):
 # --- files --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("A write is complete or absent; a lock ends with its holder")
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("at", ["write", "fsync", "rename", "link"])
 def test_a_write_cut_short_leaves_the_old_file_or_none_and_nothing_beside_it(
@@ -237,6 +238,7 @@ def test_a_second_process_is_told_which_process_holds_the_lock(
     assert owner["pid"] == holder.pid
 
 
+@pytest.mark.promise("A write is complete or absent; a lock ends with its holder")
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait(timeout=10)
@@ -283,6 +285,7 @@ def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Pa
         child.communicate()
 
 
+@pytest.mark.promise("A write is complete or absent; a lock ends with its holder")
 def test_what_is_built_appears_whole_under_its_name_or_not_at_all(tmp_path: Path) -> None:
     final = tmp_path / "deep" / "out"
     with fs.building(final) as folder:
@@ -296,6 +299,9 @@ def test_what_is_built_appears_whole_under_its_name_or_not_at_all(tmp_path: Path
     assert [path.name for path in final.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.promise(
+    "After a kill an export or import is absent or complete, and the next one removes the remains"
+)
 def test_what_a_killed_builder_left_is_emptied_by_the_next(tmp_path: Path) -> None:
     left = tmp_path / ".tmp-out"
     (left / "folder").mkdir(parents=True)

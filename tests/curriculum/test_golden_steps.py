@@ -85,6 +85,7 @@ def digests(curriculum: str, size: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.promise("The first and last steps of the shipped curricula never move")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("curriculum", CURRICULA)
 def test_the_first_and_last_steps_of_the_shipped_curricula_are_what_they_always_were(

@@ -78,6 +78,7 @@ def test_what_a_configuration_leaves_out_is_filled_in_as_transformers_does(folde
     assert model["tie_word_embeddings"] is config.tie_word_embeddings is False
 
 
+@pytest.mark.promise("An import's model is the directory's, wider heads and scaled rotary positions included")
 def test_heads_wider_than_an_even_share_are_read(tmp_path: Path) -> None:
     folder = llamas.save(tmp_path / "llama", head_dim=16)
     assert huggingface.read(folder).model["head_dim"] == 16
@@ -89,6 +90,10 @@ def test_heads_wider_than_an_even_share_are_read(tmp_path: Path) -> None:
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
 
 
+@pytest.mark.promise(
+    "A Hugging Face directory that would run code, or that our model would compute differently, is "
+    "refused by name"
+)
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -200,6 +205,10 @@ def _a_folder(folder: Path) -> None:
     (folder / "LICENSE").mkdir()
 
 
+@pytest.mark.promise(
+    "A Hugging Face directory that would run code, or that our model would compute differently, is "
+    "refused by name"
+)
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -293,6 +302,7 @@ def test_the_names_and_shapes_are_those_that_transformers_saves(saved: Path) -> 
     }
 
 
+@pytest.mark.promise("An import's model is the directory's, wider heads and scaled rotary positions included")
 def test_our_configuration_means_the_model_it_was_written_of(saved: Path, tmp_path: Path) -> None:
     model = huggingface.read(saved).model
     written = huggingface.config_of(model, dtype="bfloat16", eos=0, bos=None)

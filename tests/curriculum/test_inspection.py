@@ -15,6 +15,8 @@ from curriculum.cli.view.inspect import inspection_lines
 from curriculum.data.inspect import inspect
 from curriculum.data.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.promise("`inspect` says what a file states and what is guessed")
+
 Curriculum = Callable[..., subprocess.CompletedProcess[str]]
 
 

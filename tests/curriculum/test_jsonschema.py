@@ -102,6 +102,10 @@ EXPRESSIBLE = [
 """The wrong files of tests/messages that one file's schema can refuse."""
 
 
+@pytest.mark.promise(
+    "The JSON schemas for editors accept everything that the program accepts, and refuse what one file "
+    "suffices to refuse except arithmetic; reference and key tables are generated from the code"
+)
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 def test_a_schema_refuses_a_wrong_file_that_it_can_express(name: str) -> None:
     text = (MESSAGES / f"{name}.yaml").read_text()
@@ -110,6 +114,10 @@ def test_a_schema_refuses_a_wrong_file_that_it_can_express(name: str) -> None:
     assert not for_file(path[1]).is_valid(yaml.safe_load(text))
 
 
+@pytest.mark.promise(
+    "The JSON schemas for editors accept everything that the program accepts, and refuse what one file "
+    "suffices to refuse except arithmetic; reference and key tables are generated from the code"
+)
 @pytest.mark.parametrize(
     ("path", "text"),
     [
@@ -341,6 +349,10 @@ def entries(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
 MODELS = sorted({*Entry.__subclasses__(), *json_schema.FILES.values()}, key=lambda model: model.__name__)
 
 
+@pytest.mark.promise(
+    "The JSON schemas for editors accept everything that the program accepts, and refuse what one file "
+    "suffices to refuse except arithmetic; reference and key tables are generated from the code"
+)
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_what_a_model_accepts_its_schema_accepts(model: type[BaseModel]) -> None:
     validator = Draft7Validator(json_schema.schema_of(model))

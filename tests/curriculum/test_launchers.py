@@ -246,6 +246,10 @@ def test_the_machine_file_chooses_the_launcher(small_project: Path) -> None:
 # --- the queue -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(
+    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is "
+    "queued twice"
+)
 def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, pretend: Pretend) -> None:
     handed = hand(project)
     assert [(each.stage, each.job, each.fresh) for each in handed] == [
@@ -408,6 +412,9 @@ def scripts(pretend: Pretend) -> list[str]:
     return [Path(line.split()[-1]).read_text() for line in pretend.told("sbatch")]
 
 
+@pytest.mark.promise(
+    "Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue"
+)
 def test_a_stage_that_asks_for_tasks_is_measured_by_a_small_job_behind_its_own(
     asking: Path, pretend: Pretend
 ) -> None:
@@ -454,6 +461,9 @@ def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_
     assert "the tasks of trunk/cooldown: lm-evaluation-harness is not installed" in result.unmeasured[0]
 
 
+@pytest.mark.promise(
+    "Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue"
+)
 @pytest.mark.parametrize(
     ("ended", "stopping", "code", "requeued", "outcome"),
     [

@@ -27,6 +27,9 @@ def read_of_c(files: dict[str, str], passes: str) -> int:
     return plan.windows_read(plan.end)["c"]
 
 
+@pytest.mark.promise(
+    "A source is read to its limit and not one sequence more; an in-order source twice only with permission"
+)
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([1, 2, 5, 8, 16, 20, 25, 40]),
@@ -67,6 +70,9 @@ def test_a_source_may_be_read_to_its_limit_and_not_one_sequence_more(
 IN_ORDER = "weights: {a: 1, c: 1}\n"
 
 
+@pytest.mark.promise(
+    "A source is read to its limit and not one sequence more; an in-order source twice only with permission"
+)
 @pytest.mark.parametrize(("sequences", "fits"), [(42, True), (44, False)])
 def test_an_ordered_corpus_is_read_in_order_and_a_second_time_only_with_permission(
     sequences: int, fits: bool

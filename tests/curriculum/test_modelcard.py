@@ -11,6 +11,11 @@ from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.execution.model_card import Identity, card
 
+pytestmark = pytest.mark.promise(
+    "A model card shows lineage, shares asked and realised, epochs, losses and licences, and marks a "
+    "rehearsal as one"
+)
+
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = {
     "address": "v1.1-math-code",

@@ -48,6 +48,7 @@ def tables(project: ProjectTables, plan: PlanTables) -> dict[str, list[dict[str,
     }
 
 
+@pytest.mark.promise("A notebook gets flat tables; a refusal has its hint there too")
 def test_every_table_is_flat_and_of_one_shape_and_frames_take_it(
     project: ProjectTables, plan: PlanTables
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_call_reads_the_files_as_they_are_now(small_project: Path) -> None:
     assert opened.diff("trunk", "trunk", size="full") == []
 
 
+@pytest.mark.promise("A notebook gets flat tables; a refusal has its hint there too")
 def test_a_refusal_says_the_way_out_in_a_notebook_too(project: ProjectTables) -> None:
     with pytest.raises(CurriculumError) as caught:
         project.plan("varient", size="full")

@@ -145,6 +145,13 @@ def check(number: int, folder: Path) -> int:
     return agreed
 
 
+@pytest.mark.promise(
+    "A branch inside a ramp that changes nothing draws what its parent draws, at every size, with any "
+    "batch, from any depth"
+)
+@pytest.mark.promise(
+    "Every slot of random lineages equals a reference oracle's; each of a list of mutated orders is noticed"
+)
 @pytest.mark.parametrize("part", range(EXAMPLES))
 def test_every_slot_of_random_lineages_is_what_a_pencil_finds(part: int, tmp_path: Path) -> None:
     agreed = 0
@@ -371,6 +378,9 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
 }
 
 
+@pytest.mark.promise(
+    "Every slot of random lineages equals a reference oracle's; each of a list of mutated orders is noticed"
+)
 @pytest.mark.parametrize("what", MUTATIONS)
 def test_a_wrong_order_is_noticed(what: str, tmp_path: Path) -> None:
     probe, module, old, new = MUTATIONS[what]

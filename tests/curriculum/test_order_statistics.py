@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from curriculum.plan.permutation import Permutation
 
+pytestmark = pytest.mark.promise("Orders from 30 to 3e8 windows pass the statistics that weaker orders fail")
+
 Integers = NDArray[np.int64]
 
 READ = 1 << 16

@@ -35,6 +35,7 @@ def chi_square(observed: np.ndarray) -> float:
 # --- a bijection -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("Every window of a source is read once an epoch, in a different order each epoch")
 @pytest.mark.parametrize("size", [*range(1, 70), 97, 255, 256, 257, 1009, 4095, 4096, 4097, 10_007, 65_537])
 def test_every_window_is_read_exactly_once_a_pass_and_the_inverse_says_when(size: int) -> None:
     p = order(size)
@@ -109,6 +110,7 @@ def test_the_order_is_a_function_of_its_names_alone() -> None:
 # --- looks random ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("Orders of small sources are as even as random ones")
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
 def test_every_order_of_a_handful_of_windows_comes_up_equally_often(size: int) -> None:
     all_orders = list(itertools.permutations(range(size)))
@@ -136,6 +138,7 @@ def test_what_follows_a_window_says_nothing_about_it(size: int, seeds: int) -> N
         assert abs(chi_square(steps[1:])) < 5
 
 
+@pytest.mark.promise("Orders of small sources are as even as random ones")
 @pytest.mark.parametrize("size", [6, 7, 12, 20, 30])
 def test_with_a_handful_of_windows_each_distance_between_neighbours_is_as_even_as_chance(size: int) -> None:
     steps = np.zeros(size)
@@ -173,6 +176,7 @@ def test_a_long_stretch_of_the_order_reads_all_over_the_source(size: int) -> Non
     assert abs(chi_square(np.bincount(windows % 64, minlength=64))) < 5
 
 
+@pytest.mark.promise("Every window of a source is read once an epoch, in a different order each epoch")
 def test_a_second_pass_reads_in_an_order_unrelated_to_the_first() -> None:
     table = np.zeros((31, 31))
     for seed in range(1000):
@@ -259,6 +263,7 @@ def test_a_batch_of_nothing_is_refused() -> None:
 # --- golden vectors: a change here is a change of every order ever run, and needs a new ORDER_VERSION ----
 
 
+@pytest.mark.promise("The order of the data never changes between versions without ORDER_VERSION")
 @pytest.mark.parametrize(
     ("p", "windows"),
     [
@@ -297,6 +302,7 @@ def test_the_order_is_the_one_it_always_was(p: Permutation, windows: list[int]) 
     assert p.inverse(np.array(windows)).tolist() == k.tolist()
 
 
+@pytest.mark.promise("The order of the data never changes between versions without ORDER_VERSION")
 def test_the_rotation_is_the_one_it_always_was() -> None:
     assert [rotation(3407, step, 896) for step in range(8)] == [431, 493, 13, 103, 470, 119, 393, 165]
     assert rotation(-1, 10**12, 3584) == 1518

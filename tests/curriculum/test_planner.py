@@ -71,6 +71,9 @@ def passes_at_end(compiled: Compiled) -> dict[str, float]:
 # --- the paper's numbers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(
+    "The shipped files compile to the paper's steps, boundaries, learning rates, ramp and epochs, to the unit"
+)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_paper_s_steps_batches_and_boundaries_come_out_to_the_unit(name: str) -> None:
     plans = [stage.plan for stage in full(name).stages]
@@ -82,6 +85,9 @@ def test_the_paper_s_steps_batches_and_boundaries_come_out_to_the_unit(name: str
     assert plans[-1].last_step == 1_028_606
 
 
+@pytest.mark.promise(
+    "The shipped files compile to the paper's steps, boundaries, learning rates, ramp and epochs, to the unit"
+)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_paper_s_learning_rate_comes_out_at_every_edge(name: str) -> None:
     compiled = full(name)
@@ -94,6 +100,9 @@ def test_the_paper_s_learning_rate_comes_out_at_every_edge(name: str) -> None:
     assert all(stage.plan.learning_rate == trunk.learning_rate for stage in compiled.stages)
 
 
+@pytest.mark.promise(
+    "The shipped files compile to the paper's steps, boundaries, learning rates, ramp and epochs, to the unit"
+)
 @pytest.mark.parametrize("name", ["v1.1-math-code", "v1.1-chinese"])
 def test_the_ramp_of_6b_tokens_takes_2929688_sequences_in_3270_steps(name: str) -> None:
     stage = full(name).stages[1]
@@ -102,6 +111,9 @@ def test_the_ramp_of_6b_tokens_takes_2929688_sequences_in_3270_steps(name: str) 
     assert -(-stage.ramp_sequences // stage.plan.batch_sequences) == 3270
 
 
+@pytest.mark.promise(
+    "The shipped files compile to the paper's steps, boundaries, learning rates, ramp and epochs, to the unit"
+)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -246,6 +258,9 @@ def test_every_variant_shares_its_trunk_to_the_fingerprint(size: str) -> None:
     assert len(ends) == 3
 
 
+@pytest.mark.promise(
+    "A source continues at its position in the lineage, over stages, batches, ramps and branches"
+)
 @pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_source_goes_on_where_the_stage_before_left_it(name: str, size: str) -> None:
@@ -269,6 +284,7 @@ def drawn_over(compiled: Compiled) -> dict[tuple[str, int], list[int]]:
     return read
 
 
+@pytest.mark.promise("Every window of a source is read once an epoch, in a different order each epoch")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_no_window_is_read_twice_within_a_pass_over_the_whole_lineage(name: str) -> None:
     compiled = rehearsal(name)
@@ -343,6 +359,9 @@ def test_a_position_that_a_file_branches_from_is_kept(write: Write) -> None:
     assert kept_positions(project, trunk, Fraction(1)) == (-(-1_200 * B // 1_835_008) * 1_835_008,)
 
 
+@pytest.mark.promise(
+    "A source continues at its position in the lineage, over stages, batches, ramps and branches"
+)
 def test_a_branch_in_the_middle_of_a_ramp_begins_from_the_exact_shares_in_force(write: Write) -> None:
     files = branch("  - {name: a, tokens: 100B, mixture: slimpajama, ramp: 6B}\n", "v1.1-math-code@1.503T")
     _, parent, own = compile_curriculum(write(files), "mine", "full").stages
@@ -377,6 +396,9 @@ def test_a_stage_with_its_parent_s_mixture_goes_on_counting(write: Write) -> Non
     )
 
 
+@pytest.mark.promise(
+    "A source continues at its position in the lineage, over stages, batches, ramps and branches"
+)
 @settings(max_examples=40, deadline=None)
 @given(
     position=st.integers(1, 2_000 * B),
@@ -519,6 +541,7 @@ HIGHER_END = "high: {learning_rate: {min: 8e-5}}\n"
 # --- identity --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("The order in which YAML lists weights and sources changes nothing")
 def test_the_order_in_which_yaml_lists_weights_and_sources_changes_nothing(write: Write) -> None:
     shuffled = write(
         {

@@ -17,6 +17,11 @@ from curriculum.config.project import Project
 from curriculum.plan import lookup
 from curriculum.plan.stage import StagePlan
 
+pytestmark = pytest.mark.promise(
+    "The inverse of the order finds exactly the reads that a full replay shows; counts of large ranges "
+    "are exact or state their error"
+)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 EVENTS = st.sampled_from(

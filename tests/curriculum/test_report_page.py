@@ -300,6 +300,9 @@ def test_the_files_are_in_it_letter_for_letter(project: Path) -> None:
         assert (project / path).read_text() in texts
 
 
+@pytest.mark.promise(
+    "Hostile text in any file stays text in a report; injected markup could neither run nor request anything"
+)
 def test_hostile_text_in_any_file_stays_text(project: Path) -> None:
     quoted = json.dumps(HOSTILE)
     for name in ("trunk", "variant"):
@@ -348,6 +351,7 @@ def test_the_same_run_gives_the_same_bytes_wherever_it_lies(project: Path, tmp_p
     assert str(tmp_path) not in once
 
 
+@pytest.mark.promise("A report stays below a megabyte, also of a run of a million steps")
 @pytest.mark.slow
 def test_a_long_run_of_many_curricula_and_sources_stays_below_a_megabyte(tmp_path: Path) -> None:
     root = write_small_project(tmp_path / "project")

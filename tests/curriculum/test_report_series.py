@@ -95,6 +95,7 @@ def test_the_smoothed_line_is_a_mean_and_forgets_with_the_window(tmp_path: Path)
     assert smooth[1100] == pytest.approx(3.0 + math.exp(-1), abs=0.01)
 
 
+@pytest.mark.promise("A report stays below a megabyte, also of a run of a million steps")
 @pytest.mark.slow
 def test_a_million_lines_take_seconds_and_few_points(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"

@@ -73,6 +73,10 @@ def test_stage_ends_and_the_newest_stay_and_the_rest_may_go(project: Project) ->
     assert kept(project, keep_last=2)["trunk/basic"] == [5120, 6144]
 
 
+@pytest.mark.promise(
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
+    "killed or raced"
+)
 def test_what_a_stage_file_branches_from_stays(project: Project) -> None:
     (project.root / "stages/mine.yaml").write_text(
         "from: variant@2048\nstages:\n  - {name: on, until: 9000, mixture: mixed}\n"
@@ -80,6 +84,7 @@ def test_what_a_stage_file_branches_from_stays(project: Project) -> None:
     assert kept(Project(project.root))["trunk/basic"] == [2048, 6144]
 
 
+@pytest.mark.promise("A checkpoint that a scheduled benchmark still needs is not pruned")
 def test_a_checkpoint_stays_until_each_task_that_is_asked_for_there_is_measured(project: Project) -> None:
     stages = project.root / "stages/trunk.yaml"
     text = stages.read_text()
@@ -102,6 +107,10 @@ def test_a_checkpoint_stays_until_each_task_that_is_asked_for_there_is_measured(
     assert kept(project)["trunk/basic"] == [4096, 6144]
 
 
+@pytest.mark.promise(
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
+    "killed or raced"
+)
 def test_what_was_pinned_stays_even_when_its_stage_file_is_gone(project: Project) -> None:
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     (project.root / "stages/mine.yaml").unlink()
@@ -113,6 +122,9 @@ def reasons(project: Project, stage: str, position: int) -> tuple[str, ...]:
     return next(v.kept_by for v in found if (v.stage, v.checkpoint.position) == (stage, position))
 
 
+@pytest.mark.promise(
+    "A pin without stage file and run is reported and can be released; never one that is just being written"
+)
 def test_a_pin_of_which_nothing_else_is_left_is_told_and_can_be_released(project: Project) -> None:
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     assert reasons(Project(project.root), "trunk/basic", 3072) == ("branched from by mine",)
@@ -134,6 +146,9 @@ def test_a_pin_of_which_nothing_else_is_left_is_told_and_can_be_released(project
         retention.release(project, "full", "mine")
 
 
+@pytest.mark.promise(
+    "A pin without stage file and run is reported and can be released; never one that is just being written"
+)
 def test_no_pin_is_released_between_its_writing_and_that_of_its_stage_file(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +209,10 @@ def test_a_name_that_nothing_bears_is_refused_and_one_of_a_run_alone_is_known(pr
     assert len(retention.survey(Project(project.root), "full", only="variant")) > 1
 
 
+@pytest.mark.promise(
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
+    "killed or raced"
+)
 def test_what_a_begun_run_grew_out_of_stays_though_its_stage_file_and_pin_are_gone(project: Project) -> None:
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     put_runs(Project(project.root), "mine")
@@ -251,6 +270,10 @@ def test_a_pin_that_comes_after_the_survey_still_saves_its_checkpoint(project: P
     assert deleted == [1024, 3072, 4096, 5120]
 
 
+@pytest.mark.promise(
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
+    "killed or raced"
+)
 def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +291,10 @@ def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
     checkpoints.verify(doomed.path)
 
 
+@pytest.mark.promise(
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
+    "killed or raced"
+)
 def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(project: Project) -> None:
     folder = project.stage_folder("full", "trunk", "basic")
     doomed = next(c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == 2048)

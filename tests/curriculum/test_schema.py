@@ -576,6 +576,7 @@ ANYTHING = (
 )
 
 
+@pytest.mark.promise("YAML is read as people mean it; no input at all gives a traceback (fuzzed)")
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(FILES)), st.data())
 def test_whatever_is_put_anywhere_in_a_shipped_file_is_read_or_refused(

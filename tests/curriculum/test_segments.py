@@ -17,6 +17,10 @@ from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.errors import PlanError
 from curriculum.plan.source import Segment, SourcePlan
 
+pytestmark = pytest.mark.promise(
+    "Appended files move nothing that was planned; no window is read twice before every window was read once"
+)
+
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
 

@@ -70,6 +70,7 @@ def both(model: Path) -> tuple[Tokenizer, Any]:
     return Tokenizer.of(data_sentencepiece.converted(model), "model"), reference
 
 
+@pytest.mark.promise("A SentencePiece model gives SentencePiece's own ids")
 def test_code_chinese_and_the_probes_get_the_ids_of_sentencepiece(both: tuple[Tokenizer, Any]) -> None:
     tokenizer, reference = both
     for text in [*code(), *CHINESE, *data_sentencepiece.PROBES]:
@@ -78,6 +79,7 @@ def test_code_chinese_and_the_probes_get_the_ids_of_sentencepiece(both: tuple[To
     assert tokenizer.vocab_size == reference.vocab_size()
 
 
+@pytest.mark.promise("A SentencePiece model gives SentencePiece's own ids")
 @settings(max_examples=150, deadline=None)
 @given(
     text=st.lists(

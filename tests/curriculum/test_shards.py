@@ -93,6 +93,7 @@ def streams(folder: Path, split: str = TRAIN) -> list[np.ndarray]:
 # --- what others read ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("Prepared text is datatrove's format and reads the same through datatrove's own reader")
 def test_datatroves_own_reader_reads_the_same_tokens_and_document_ends(made: Path) -> None:
     total = 0
     for path, tokens in zip(sorted((made / "out" / TRAIN).glob("*.ds")), streams(made / "out"), strict=True):
@@ -235,6 +236,7 @@ def test_a_missing_shard_is_refused_on_opening(copy: Path) -> None:
         Dataset.open(copy, sequence_length=LENGTH)
 
 
+@pytest.mark.promise("A flipped bit in a token file is noticed before a window of its block is returned")
 def test_a_flipped_bit_is_refused_before_a_window_of_its_block_is_handed_out_and_only_then(
     copy: Path,
 ) -> None:

@@ -14,6 +14,10 @@ from curriculum.compiler.compile import CompiledStage, compile_curriculum
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
 
+pytestmark = pytest.mark.promise(
+    "A skip leaves out whole steps of data and nothing else; clock and rate stay"
+)
+
 START = 2000  # the root's last step ends exactly there
 BATCH, LENGTH = 5, lineages.LENGTH
 STEP = BATCH * LENGTH

@@ -154,6 +154,8 @@ def test_at_a_scaled_size_a_kept_checkpoint_bears_the_position_that_takes_it_in_
     assert "kept at 1.2M as @1.2T, 1.501M" in console.export_text()
 
 
+@pytest.mark.promise("The lineage tree has the same content at 80 and 140 columns and without a terminal")
+@pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")
 @pytest.mark.parametrize("columns", [80, 140, None])
 def test_the_tree_reads_the_same_at_80_and_140_columns_and_without_a_terminal(
     finished: Path, curriculum: Curriculum, columns: int | None
@@ -255,6 +257,9 @@ def read_until(process: subprocess.Popen[str], words: str, seconds: float = 90.0
     return shown
 
 
+@pytest.mark.promise(
+    "Followers that join, leave by Ctrl-C or are killed change neither weights nor ledger of the run"
+)
 def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(
     finished: Path, small_project: Path
 ) -> None:

@@ -63,6 +63,9 @@ def tree(*names: str, project: Project = SHIPPED, size: str = "full") -> dict[st
     return summary.summarise_tree(compiled, "a100-40g-16x4", PAID)
 
 
+@pytest.mark.promise(
+    "Work that several curricula share is counted once in a plan; every key of the plan's JSON is documented"
+)
 def test_work_that_variants_share_is_counted_once_and_the_savings_are_the_difference() -> None:
     whole = tree(*VARIANTS)
     names = [f"{node['curriculum']}/{node['stage']}" for node in whole["tree"]]
@@ -142,6 +145,9 @@ def keys(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
             yield from keys(item, (*path, key))
 
 
+@pytest.mark.promise(
+    "Work that several curricula share is counted once in a plan; every key of the plan's JSON is documented"
+)
 def test_every_key_of_the_json_is_documented() -> None:
     documented = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]*)`", document("plan-json.md")))))
     one = summary.summarise(compile_curriculum(SHIPPED, "v1.1-math-code", "full"), "m", PAID)

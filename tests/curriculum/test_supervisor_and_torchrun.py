@@ -108,6 +108,10 @@ with Watchdog(Path(sys.argv[1]), 0, 60.0) as dog:
 """
 
 
+@pytest.mark.promise(
+    "A process stopped by SIGSTOP is noticed, resumed for its stacks and recorded; clock jumps do not "
+    "matter; restarts back off up to a cap"
+)
 def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_its_stacks(
     tmp_path: Path,
 ) -> None:
@@ -144,6 +148,10 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
     assert "thread " in told
 
 
+@pytest.mark.promise(
+    "A process stopped by SIGSTOP is noticed, resumed for its stacks and recorded; clock jumps do not "
+    "matter; restarts back off up to a cap"
+)
 def test_a_rank_that_goes_on_is_never_silent_whatever_the_clock_says(tmp_path: Path) -> None:
     path = tmp_path / "stacks-rank0.txt"
     path.touch()
@@ -156,6 +164,10 @@ def test_a_rank_that_goes_on_is_never_silent_whatever_the_clock_says(tmp_path: P
     assert signs.of_hanging()
 
 
+@pytest.mark.promise(
+    "A process stopped by SIGSTOP is noticed, resumed for its stacks and recorded; clock jumps do not "
+    "matter; restarts back off up to a cap"
+)
 def test_the_first_restart_comes_at_once_and_those_that_follow_soon_wait_longer_up_to_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

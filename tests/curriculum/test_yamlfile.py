@@ -70,6 +70,7 @@ MEANT: list[tuple[str, Any]] = [
 ]
 
 
+@pytest.mark.promise("YAML is read as people mean it; no input at all gives a traceback (fuzzed)")
 @pytest.mark.parametrize(("text", "meant"), MEANT)
 def test_a_value_is_read_as_people_mean_it(text: str, meant: Any) -> None:
     value = parse_yaml(f"k: {text}\n".encode(), "f.yaml").value["k"]
@@ -453,6 +454,7 @@ def _plain(value: Any) -> None:
     assert type(value) in (dict, list, str, int, Decimal, bool, type(None))
 
 
+@pytest.mark.promise("YAML is read as people mean it; no input at all gives a traceback (fuzzed)")
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:

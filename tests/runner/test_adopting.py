@@ -152,6 +152,10 @@ def digests(folder: Path) -> dict[str, tuple[str, int]]:
     }
 
 
+@pytest.mark.promise(
+    "Third-party token files are read in place, token for token, and nothing is written next to them; a "
+    "changed file is refused"
+)
 @pytest.mark.parametrize("format", WRITERS)
 def test_every_format_is_read_in_place_token_for_token(
     tmp_path: Path, request_for: Any, documents: list[list[int]], format: str
@@ -189,6 +193,10 @@ def test_the_same_tokens_have_the_same_identity_wherever_they_lie(
         Dataset.open(tmp_path / "data" / "out", sequence_length=LENGTH)
 
 
+@pytest.mark.promise(
+    "Third-party token files are read in place, token for token, and nothing is written next to them; a "
+    "changed file is refused"
+)
 def test_a_file_that_changed_after_it_was_digested_is_refused_when_it_is_read(
     tmp_path: Path, request_for: Any, documents: list[list[int]]
 ) -> None:

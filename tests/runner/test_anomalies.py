@@ -21,6 +21,10 @@ def noise(count: int, seed: int = 0) -> list[float]:
     return (4.0 + 0.02 * np.random.default_rng(seed).standard_normal(count)).tolist()
 
 
+@pytest.mark.promise(
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
+    "a checkpoint"
+)
 def test_a_loss_far_above_the_last_ones_is_a_spike_with_its_limit() -> None:
     losses = Losses(noise(WINDOW))
     assert losses.take(4.05) is None
@@ -74,6 +78,10 @@ def plan_of(scale: str) -> Any:
     )
 
 
+@pytest.mark.promise(
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
+    "a checkpoint"
+)
 def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) -> None:
     plan = plan_of("1")
     texts = {

@@ -158,6 +158,7 @@ def test_on_a_cpu_only_sdpa_serves_and_the_others_say_why() -> None:
     assert choose("auto", CPU) == ("sdpa", sdpa)
 
 
+@pytest.mark.promise("A requested attention kernel that cannot run is an error, never a silent fallback")
 @pytest.mark.parametrize(
     ("name", "request_", "reason"),
     [

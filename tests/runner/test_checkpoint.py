@@ -27,6 +27,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+@pytest.mark.promise("A checkpoint resumes with the same bits, on one rank or two")
 @pytest.mark.parametrize("saved_after", [0, 1, 3])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(tmp_path: Path, saved_after: int) -> None:
     model, optimizer = fresh()

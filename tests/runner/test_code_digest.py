@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 from runner.monitor import code_digest
 
 ROOT = Path(code_digest.__file__).parents[2]
@@ -19,6 +21,7 @@ def test_comments_and_docstrings_are_no_other_training_code() -> None:
     assert code_digest.meaning(CODE) != code_digest.meaning(CODE.replace(b"1", b"2"))
 
 
+@pytest.mark.promise("Training code that was only moved or renamed is no change to a started run")
 def test_a_module_that_moves_leaves_the_digest_of_its_readers() -> None:
     moved = CODE.replace(b"runner.model.llama", b"runner.model.llama.llama")
     inside = CODE.replace(b"from", b"if TYPE_CHECKING:\n    from")
@@ -31,6 +34,7 @@ def test_a_module_that_moves_leaves_the_digest_of_its_readers() -> None:
     )
 
 
+@pytest.mark.promise("Training code that was only moved or renamed is no change to a started run")
 def test_this_version_is_listed_as_equivalent_to_what_began_runs_of_earlier_versions() -> None:
     assert code_digest.of_training() in code_digest.EQUIVALENT[-1], (
         "the training code was edited: where every bit of a step stays as it was, replace this version's digest in "

@@ -77,6 +77,7 @@ def back(folder: Path, output: Path, dtype: str | None = None, **more: int) -> P
     return output
 
 
+@pytest.mark.promise("An import exported again is bitwise the directory, dtype by dtype")
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_an_import_exported_again_is_bitwise_the_directory(kind: dict[str, object], tmp_path: Path) -> None:
     source = llamas.save(tmp_path / "theirs", **kind)
@@ -93,6 +94,7 @@ def test_an_import_exported_again_is_bitwise_the_directory(kind: dict[str, objec
     assert torch.equal(llamas.logits(one), llamas.logits(other))
 
 
+@pytest.mark.promise("An import's model is the directory's, wider heads and scaled rotary positions included")
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_our_model_computes_the_imported_model_s_logits(kind: dict[str, object], tmp_path: Path) -> None:
     source = llamas.save(tmp_path / "theirs", **kind)
@@ -338,6 +340,9 @@ def _at_the_end(temporary: Path) -> bool:
     return (temporary.parent / temporary.name.removeprefix(".tmp-")).exists()
 
 
+@pytest.mark.promise(
+    "After a kill an export or import is absent or complete, and the next one removes the remains"
+)
 def test_killed_while_exporting_the_directory_is_absent_or_complete_and_the_next_export_clears_up(
     tmp_path: Path,
 ) -> None:
@@ -384,6 +389,9 @@ def _killed(folder: Path, moment: Callable[[Path], bool], temporary: Path) -> bo
         process.wait()
 
 
+@pytest.mark.promise(
+    "After a kill an export or import is absent or complete, and the next one removes the remains"
+)
 def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_clears_up(
     tmp_path: Path,
 ) -> None:

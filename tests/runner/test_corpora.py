@@ -145,6 +145,7 @@ def request_of(
     return PrepareRequest(**{**settings, **changes})
 
 
+@pytest.mark.promise("The four corpora are prepared from their own layouts, odd documents counted")
 @pytest.mark.parametrize("name", CORPORA)
 def test_each_corpus_is_prepared_from_its_own_layout_as_the_shipped_sources_say(
     tmp_path: Path, tokenizer_file: str, name: str
@@ -259,6 +260,10 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
+@pytest.mark.promise(
+    "Missing credentials, wrong buckets and gated data are refused on one screen with a hint (with s3fs "
+    "and huggingface_hub themselves)"
+)
 @pytest.mark.parametrize(
     ("read", "answer", "what", "way_out"),
     [
@@ -323,6 +328,7 @@ def test_credentials_that_end_while_text_is_read_cost_the_task_and_the_same_requ
     assert Manifest.load(Path(there.output)).digest == Manifest.load(Path(here.output)).digest
 
 
+@pytest.mark.promise("The four corpora are prepared from their own layouts, odd documents counted")
 def test_odd_documents_are_kept_or_counted_and_two_layouts_share_a_folder(
     tmp_path: Path, tokenizer_file: str
 ) -> None:

@@ -160,6 +160,9 @@ def test_the_reader_keeps_a_few_batches_ahead_and_no_more(
     batches.close()
 
 
+@pytest.mark.promise(
+    "A busy loop has its batches read ahead by a thread; a loop that waits for each batch reads without it"
+)
 def test_a_busy_loop_has_its_batches_read_by_the_thread_and_one_that_asks_at_once_reads_for_itself(
     plan: StagePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

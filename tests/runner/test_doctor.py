@@ -21,6 +21,7 @@ from runner.parallel.ranks import Ranks, join_ranks
 GPUS = Ranks(0, 2, 2, torch.device("cuda"))
 
 
+@pytest.mark.promise("`doctor` reports what this machine can run, and why it cannot run the rest")
 def test_every_attention_kernel_is_listed_with_the_reason_it_cannot_serve(tmp_path: Path) -> None:
     doctor.doctor(DoctorJob(attempt_folder=str(tmp_path), machine=Machine()), ALONE)
     report = json.loads((tmp_path / "doctor.json").read_bytes())
@@ -69,6 +70,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_built(monkeypatch
         join_ranks("cuda")
 
 
+@pytest.mark.promise("`deterministic: true` refuses what is not deterministic")
 @pytest.mark.parametrize(
     ("name", "value"),
     [("CUBLAS_WORKSPACE_CONFIG", ":0:0"), ("NCCL_ALGO", "Tree"), ("TORCHINDUCTOR_MAX_AUTOTUNE", "1")],
@@ -88,6 +90,7 @@ def test_deterministic_refuses_an_environment_that_is_not_instead_of_changing_it
     determinism.check(Machine(), GPUS)
 
 
+@pytest.mark.promise("`deterministic: true` refuses what is not deterministic")
 def test_deterministic_lets_no_operation_without_a_deterministic_kernel_pass() -> None:
     try:
         determinism.apply(Machine(deterministic=True), ALONE)

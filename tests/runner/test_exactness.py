@@ -51,6 +51,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 MESHES = [mesh for meshes in canonical.MESHES.values() for mesh in meshes]
 
 
+@pytest.mark.promise("Canonical exactness: the same bits on 1, 2 and 4 ranks and any mesh")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("mesh", MESHES[1:])
 def test_weights_moments_and_norms_have_the_same_bits_on_every_mesh(
@@ -61,6 +62,7 @@ def test_weights_moments_and_norms_have_the_same_bits_on_every_mesh(
     assert reports[f"{mesh} {precision}"] == alone
 
 
+@pytest.mark.promise("Canonical exactness: the same bits on 1, 2 and 4 ranks and any mesh")
 @pytest.mark.parametrize("mesh", MESHES)
 def test_a_run_resumed_on_another_number_of_ranks_ends_with_the_same_bits(
     reports: dict[str, Any], mesh: str

@@ -115,6 +115,10 @@ def test_a_name_that_no_file_defines_is_found_however_deep_it_stands() -> None:
     assert lm_eval._unknown(INDEX, ["quiz"]) == []
 
 
+@pytest.mark.promise(
+    "Scores are compared only with scores of the same task version, document by document; code that the "
+    "model wrote runs only with consent"
+)
 def test_a_task_that_runs_the_model_s_code_wants_consent_also_inside_a_group() -> None:
     index = {**INDEX, "inner": Entry({"group": "inner", "task": ["quiz"]})}
     lm_eval._check_safe(index, ["quiz", "inner"])

@@ -33,6 +33,10 @@ from runner.model.init import initialise
 from runner.model.llama import Llama
 from runner.train.step import forward_backward
 
+pytestmark = pytest.mark.promise(
+    "Attention is masked at document boundaries from the stage file to the weights, also after SIGKILL"
+)
+
 END = 3
 FULL = ("--size", "full")
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -79,6 +79,7 @@ def tokens(config: ModelConfig, length: int = 25) -> torch.Tensor:
     return torch.randint(config.vocab_size, (3, length), generator=torch.Generator().manual_seed(2))
 
 
+@pytest.mark.promise("Our Llama's logits, loss, gradients and one update equal those of transformers")
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_logits_are_those_of_transformers(config: ModelConfig) -> None:
     ours = lively(config)
@@ -89,6 +90,7 @@ def test_logits_are_those_of_transformers(config: ModelConfig) -> None:
     torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)
 
 
+@pytest.mark.promise("Our Llama's logits, loss, gradients and one update equal those of transformers")
 @pytest.mark.parametrize("config", [CONFIG, KINDS["tied"]], ids=["untied", "tied"])
 def test_loss_gradients_and_an_adamw_step_are_those_of_transformers(config: ModelConfig) -> None:
     ours = lively(config)
@@ -173,6 +175,7 @@ def test_tied_weights_are_counted_once() -> None:
     assert smollm2_135m.parameters == 134_515_008
 
 
+@pytest.mark.promise("Initial weights are TinyLlama's, the same on every mesh")
 def test_initial_weights_have_tinyllamas_spread() -> None:
     config = replace(
         CONFIG, hidden_size=256, head_dim=64, num_hidden_layers=3, intermediate_size=512, vocab_size=500

@@ -21,6 +21,7 @@ def with_gradients(*values: float) -> nn.Module:
     return model
 
 
+@pytest.mark.promise("Our Llama's logits, loss, gradients and one update equal those of transformers")
 def test_three_steps_are_adamw_by_its_formula() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 3, bias=False)

@@ -22,6 +22,11 @@ from curriculum.errors import DataError
 from runner.prepare.job import prepare
 
 
+@pytest.mark.promise(
+    "Preparation writes the same bytes with any number of workers, repeats no finished task, and resumes "
+    "after a kill to the same bytes"
+)
+@pytest.mark.promise("Slurm jobs, local processes and a single process prepare the same bytes")
 def test_the_bytes_are_the_same_for_one_worker_and_for_two(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 40)
     one = request_for(output=str(tmp_path / "one"))
@@ -33,6 +38,7 @@ def test_the_bytes_are_the_same_for_one_worker_and_for_two(tmp_path: Path, reque
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.promise("Prepared text is datatrove's format and reads the same through datatrove's own reader")
 def test_every_document_is_there_once_ended_by_eos_and_without_bos(
     tmp_path: Path, request_for: Any, tokenizer_file: str
 ) -> None:

@@ -26,6 +26,10 @@ from curriculum.errors import Busy, DataError
 from runner.prepare.job import prepare
 
 
+@pytest.mark.promise(
+    "Preparation writes the same bytes with any number of workers, repeats no finished task, and resumes "
+    "after a kill to the same bytes"
+)
 def test_finished_work_is_not_touched_again(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 40)
     request = request_for()
@@ -45,6 +49,10 @@ prepare(PrepareRequest.from_json(json.load(open(sys.argv[1]))))
 """
 
 
+@pytest.mark.promise(
+    "Preparation writes the same bytes with any number of workers, repeats no finished task, and resumes "
+    "after a kill to the same bytes"
+)
 def test_killed_half_way_it_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 60, words=6000)
     request = request_for(tasks=20, workers=2)
@@ -190,6 +198,7 @@ help_to_prepare(PrepareRequest.from_json(json.loads(Path(sys.argv[1]).read_text(
 """
 
 
+@pytest.mark.promise("Slurm jobs, local processes and a single process prepare the same bytes")
 def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the_bytes_are_the_same(
     tmp_path: Path, request_for: Any
 ) -> None:

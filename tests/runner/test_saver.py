@@ -44,6 +44,9 @@ class Gate:
         monkeypatch.setattr(checkpoints, "seal", held)
 
 
+@pytest.mark.promise(
+    "A checkpoint written asynchronously has the bits of the step it names; a failing write stops the run"
+)
 def test_steps_taken_while_a_checkpoint_is_written_are_not_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +87,9 @@ def test_a_second_save_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "two").exists()
 
 
+@pytest.mark.promise(
+    "A checkpoint written asynchronously has the bits of the step it names; a failing write stops the run"
+)
 def test_what_goes_wrong_in_the_thread_is_raised_by_the_next_call_and_names_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +114,10 @@ def test_what_goes_wrong_in_the_thread_is_raised_by_the_next_call_and_names_no_c
     assert not list((tmp_path / "here").glob(f"*{tensors.FAILED}"))
 
 
+@pytest.mark.promise(
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
+    "a checkpoint"
+)
 def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -> None:
     model, optimizer = fresh()
     with torch.no_grad():

@@ -67,6 +67,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert [name for name, tensor in one.items() if not torch.equal(tensor, other[name])] == []
 
 
+@pytest.mark.promise("Initial weights are TinyLlama's, the same on every mesh")
 def test_initial_weights_do_not_depend_on_the_mesh(two: dict[str, Any], alone: dict[str, Any]) -> None:
     same(two["weights"]["initial"], alone["initial"])
 
@@ -77,6 +78,7 @@ def test_sharding_over_all_ranks_halves_every_parameter_and_none_copies_it(two: 
     assert two["own_rows"] == {name: -(-rows // parts) for name, rows in whole_rows.items()}
 
 
+@pytest.mark.promise("Two gloo ranks in any mesh equal one process to rounding")
 def test_losses_and_gradient_norms_of_two_ranks_are_those_of_one_process(
     two: dict[str, Any], alone: dict[str, Any]
 ) -> None:
@@ -86,12 +88,14 @@ def test_losses_and_gradient_norms_of_two_ranks_are_those_of_one_process(
     assert two["evaluations"] == pytest.approx(alone["evaluations"], rel=1e-6)
 
 
+@pytest.mark.promise("Two gloo ranks in any mesh equal one process to rounding")
 def test_weights_after_four_clipped_steps_are_those_of_one_process(
     two: dict[str, Any], alone: dict[str, Any]
 ) -> None:
     near(two["weights"]["first"], alone["weights"])
 
 
+@pytest.mark.promise("A checkpoint resumes with the same bits, on one rank or two")
 def test_going_back_to_a_checkpoint_on_two_ranks_repeats_every_bit(two: dict[str, Any]) -> None:
     assert two["again"] == two["steps"][2:]
     same(two["weights"]["second"], two["weights"]["first"])

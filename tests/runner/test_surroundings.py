@@ -19,6 +19,7 @@ def attempt_after(folder: Path, **changed: object) -> Path:
     return folder / "0002"
 
 
+@pytest.mark.promise("Another torch, numpy, processor or training code under a started run needs consent")
 @pytest.mark.parametrize("name", ["torch", "numpy", "processor"])
 def test_what_changes_bits_is_refused_named_and_let_pass_with_consent(tmp_path: Path, name: str) -> None:
     differing = environment.changed(attempt_after(tmp_path, **{name: "other"}), NOW)
@@ -44,6 +45,7 @@ def test_what_an_older_version_did_not_write_down_is_no_difference(tmp_path: Pat
     assert environment.changed(attempt_after(tmp_path), {**NOW, "training_code": "new"}) == {}
 
 
+@pytest.mark.promise("Training code that was only moved or renamed is no change to a started run")
 def test_code_that_was_moved_or_renamed_since_is_no_difference(tmp_path: Path) -> None:
     listed = sorted(code_digest.EQUIVALENT[-1])
     attempt = attempt_after(tmp_path, training_code=listed[0])

@@ -176,6 +176,9 @@ def undisturbed(finished: Path) -> list[str]:
     return weights(finished)
 
 
+@pytest.mark.promise(
+    "A failing or slow-starting tracker never stops training; `metrics.jsonl` stays complete"
+)
 def test_all_trackers_together_show_every_figure_once_and_change_no_bit(
     small_project: Path, tmp_path: Path, undisturbed: list[str]
 ) -> None:
@@ -290,6 +293,9 @@ sys.exit(main())
 """
 
 
+@pytest.mark.promise(
+    "A failing or slow-starting tracker never stops training; `metrics.jsonl` stays complete"
+)
 @pytest.mark.parametrize("init", ["pass", "raise ValueError('no')", "sys.exit(3)"])
 def test_a_tracker_that_fails_in_every_method_is_named_once_and_changes_no_bit(
     finished: Path, tmp_path: Path, init: str, undisturbed: list[str]

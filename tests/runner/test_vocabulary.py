@@ -68,6 +68,10 @@ def test_the_tokenizers_sample_is_spread_over_a_dataset_and_bounded(tmp_path: Pa
     assert len((tmp_path / "sample.log").read_text().splitlines()) < 20
 
 
+@pytest.mark.promise(
+    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused "
+    "by `plan`"
+)
 def test_a_text_that_gives_fewer_ids_than_asked_for_is_refused_with_the_number_it_gives(
     tmp_path: Path,
 ) -> None:

@@ -14,6 +14,11 @@ SEED = 6
 ALONE = {"R1", "R7", "R8", "R13", "R14", "R15", "R19", "R20"}
 
 
+@pytest.mark.promise(
+    "Every crash state, failing operation, flipped bit and corrupted page of small trials ends in the "
+    "last good state or a refusal"
+)
+@pytest.mark.promise("A bit flipped in a rank's copy of the weights is noticed (figure R9)")
 @pytest.mark.parametrize("name", sorted(FIGURES.keys() - ALONE))
 def test_nothing_is_lost_and_nothing_silently_wrong(name: str) -> None:
     tally, _ = measure(FIGURES[name], "smoke", SEED)
