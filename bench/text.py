@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from curriculum import fs
-from curriculum.data.manifest import BLOCK_BYTES, Manifest, Shard, Split
+from curriculum.data.manifest import BLOCK_BYTES, Manifest, MarkPolicy, Shard, Split, TokenizerRecord
 
 LENGTH, BATCH, VOCABULARY, END = 2048, 16, 32_000, 0
 NAMES = ("code", "maths", "prose")
@@ -69,11 +69,8 @@ def write(folder: Path, name: str, tokens: int, shards: int, seed: int) -> None:
     )
     manifest = Manifest(
         dataset=name,
-        tokenizer_digest="0" * 64,
-        tokenizer_name="generated",
-        vocab_size=VOCABULARY,
-        bos=None,
-        eos=END,
+        tokenizer=TokenizerRecord(digest="0" * 64, name="generated", vocab_size=VOCABULARY),
+        policy=MarkPolicy(bos=None, eos=END),
         dtype="uint16",
         block_bytes=BLOCK_BYTES,
         recipe={},

@@ -85,7 +85,7 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
                     f"{segment.last_window:,}",
                     hint="prepare the text again with `curriculum prepare`",
                 )
-        if mark is not None and dataset.manifest.eos != mark:
+        if mark is not None and dataset.manifest.policy.eos != mark:
             raise DataError(
                 f"`mask_documents` needs the end of every document marked by token {mark}, which the text in "
                 f"`{folders[name]}` does not do",

@@ -36,7 +36,7 @@ def test_every_prepared_text_plan_and_checkpoint_says_the_digest_of_the_tokenize
     assert len(states) > 3
     for path in texts:
         assert path.parent.name.startswith(digest[:12])
-        assert Manifest.load(path.parent).tokenizer_digest == digest
+        assert Manifest.load(path.parent).tokenizer.digest == digest
     for path in plans:
         assert json.loads(path.read_bytes())["tokenizer"]["digest"] == digest
     for path in states:
@@ -46,7 +46,7 @@ def test_every_prepared_text_plan_and_checkpoint_says_the_digest_of_the_tokenize
 def test_the_digest_decides_the_identity_of_text_plan_and_checkpoint(finished: Path) -> None:
     other = "0" * 64
     text = Manifest.load(next(finished.glob("data/prose/*/manifest.json")).parent)
-    assert replace(text, tokenizer_digest=other).digest != text.digest
+    assert replace(text, tokenizer=replace(text.tokenizer, digest=other)).digest != text.digest
     plan = StagePlan.load(finished / "runs/full/variant/cooldown/plan.json")
     changed = replace(plan, tokenizer={**plan.tokenizer, "digest": other})
     assert changed.fingerprint != plan.fingerprint

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -198,33 +198,16 @@ _KINDS: dict[str, type[Job]] = {
 def save(job: Job, path: Path) -> None:
     """Write the job file, durably."""
     kind = next(name for name, cls in _KINDS.items() if cls is type(job))
-    fs.write_json(path, {"format": FORMAT, "kind": kind, **asdict(job)})
+    fs.write_json(path, {"format": FORMAT, "kind": kind, **fs.fields_of(job)})
 
 
 def load(path: Path) -> Job:
-    """Read a job file; RunFailed when this version does not know its format or kind."""
+    """Read a job file; RunFailed when this version does not know its format, its kind or one of its keys."""
     value: dict[str, Any] = json.loads(fs.read_bytes(path))
-    if value.pop("format") != FORMAT or value["kind"] not in _KINDS:
+    cls = _KINDS.get(value.pop("kind"))
+    if value.pop("format") != FORMAT or cls is None:
         raise RunFailed(f"`{path}` is not a job this version knows")
-    kind = value.pop("kind")
-    if kind in ("train", "evaluate"):
-        machine = value["machine"]
-        value["machine"] = Machine(**{**machine, "trackers": tuple(machine.get("trackers", ()))})
-        value["held_out"] = {name: HeldOut(**entry) for name, entry in value["held_out"].items()}
-    if kind == "evaluate":
-        return EvaluateJob(**value)
-    if kind == "train":
-        value["keep"] = tuple(value["keep"])
-        value["lineage"] = tuple(value.get("lineage", ()))
-        return TrainJob(**value)
-    if kind == "doctor":
-        return DoctorJob(**{**value, "machine": Machine(**value["machine"])})
-    if kind == "prepare":
-        value["request"] = PrepareRequest.from_json(value["request"])
-        return PrepareJob(**value)
-    if kind == "harness":
-        return HarnessJob(**{**value, "folders": tuple(value["folders"])})
-    if kind in ("import", "export"):
-        return _KINDS[kind](**value)
-    value["request"] = TokenizerRequest.from_json(value["request"])
-    return TokenizerJob(**value)
+    try:
+        return fs.from_json(cls, value)
+    except ValueError as error:
+        raise RunFailed(f"`{path}` is not a job this version knows: {error}") from None

@@ -7,9 +7,8 @@ Keyed by (generation, position); on resuming, lines past the checkpoint that is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from curriculum import fs
 from curriculum.errors import RunFailed
@@ -29,11 +28,6 @@ class Entry:
     fingerprint: str
     windows: Mapping[str, int]
 
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> Entry:
-        """ValueError when the line is not what was written."""
-        return Entry(**fs.unsealed(value, Entry.__dataclass_fields__))
-
 
 def append(stage_folder: Path, entry: Entry) -> None:
     """Add `entry`, durably, unless it is already the last line."""
@@ -41,7 +35,7 @@ def append(stage_folder: Path, entry: Entry) -> None:
     if entries and entries[-1] == entry:
         fs.settle(stage_folder / LEDGER)
         return
-    fs.append_json_line(stage_folder / LEDGER, fs.sealed(asdict(entry)))
+    fs.append_json_line(stage_folder / LEDGER, fs.sealed(fs.fields_of(entry)))
 
 
 def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
@@ -64,8 +58,8 @@ def read(stage_folder: Path) -> list[Entry]:
     entries = []
     for number, line in enumerate(fs.read_json_lines(path), 1):
         try:
-            entries.append(Entry.from_json(line))
-        except (ValueError, TypeError) as error:
+            entries.append(fs.from_json(Entry, fs.unsealed(line, Entry.__dataclass_fields__)))
+        except ValueError as error:
             raise fs.damaged_line(path, number, str(error)) from None
     return entries
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum import fs
@@ -36,14 +36,14 @@ class SaveTiming:
 
 
 def write(attempt: Path, pace: SaveTiming) -> None:
-    fs.write_json(attempt / PACE, asdict(pace), replace=True)
+    fs.write_json(attempt / PACE, pace, replace=True)
 
 
 def of_attempt(attempt: Path) -> SaveTiming | None:
     """What was measured in an attempt; None before its first save."""
     try:
-        return SaveTiming(**fs.parsed(fs.read_bytes(attempt / PACE)))
-    except (OSError, ValueError, TypeError):  # a figure to go by, not one to stop for
+        return fs.from_json(SaveTiming, fs.parsed(fs.read_bytes(attempt / PACE)))
+    except (OSError, ValueError):  # a figure to go by, not one to stop for
         return None
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.compiler.segments import Part
@@ -179,7 +180,7 @@ class PreparedText:
                         "windows": split.windows(self.sequence_length),
                         "tail": split.tail(self.sequence_length),
                         "dropped": dict(split.dropped),
-                        "policy": {"bos": manifest.bos, "eos": manifest.eos},
+                        "policy": fs.fields_of(manifest.policy),
                         "from": provenance.sentence(manifest.provenance),
                     }
                 )

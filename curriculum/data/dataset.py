@@ -88,7 +88,7 @@ class Dataset:
         """
         folder = Path(folder)
         manifest = Manifest.load(folder)
-        if tokenizer_digest is not None and tokenizer_digest != manifest.tokenizer_digest:
+        if tokenizer_digest is not None and tokenizer_digest != manifest.tokenizer.digest:
             raise DataError(
                 f"`{folder}` was made with another tokenizer: {_name(manifest)}, not {tokenizer_digest[:12]}",
                 hint="`curriculum prepare` makes it anew for this tokenizer; the old folder is kept",
@@ -102,7 +102,7 @@ class Dataset:
         if vocab_size is not None and largest >= vocab_size:
             raise DataError(
                 f"`{folder}` holds the token id {largest}, but the model's vocabulary has {vocab_size} ids",
-                hint=f"its tokenizer ({_name(manifest)}) needs `vocab_size: {manifest.vocab_size}` or more",
+                hint=f"its tokenizer ({_name(manifest)}) needs `vocab_size: {manifest.tokenizer.vocab_size}` or more",
             )
         return cls(folder, manifest, split, sequence_length)
 
@@ -240,4 +240,4 @@ def gather(
 
 
 def _name(manifest: Manifest) -> str:
-    return f"{manifest.tokenizer_name or 'unnamed'} {manifest.tokenizer_digest[:12]}"
+    return f"{manifest.tokenizer.name or 'unnamed'} {manifest.tokenizer.digest[:12]}"

@@ -134,8 +134,8 @@ def _own_manifest(folder: Path) -> Manifest | None:
 def _prepared(manifest: Manifest) -> Mapping[str, Any]:
     return {
         "dataset": manifest.dataset,
-        "tokenizer": {"name": manifest.tokenizer_name, "digest": manifest.tokenizer_digest},
-        "policy": {"bos": manifest.bos, "eos": manifest.eos},
+        "tokenizer": {"name": manifest.tokenizer.name, "digest": manifest.tokenizer.digest},
+        "policy": asdict(manifest.policy),
         "digest": manifest.digest,
         "in_place": bool(manifest.elsewhere),
         "splits": {

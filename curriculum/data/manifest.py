@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +103,7 @@ class Split:
     @property
     def digest(self) -> str:
         """SHA-256 over the shards' bytes: the identity of this split's text."""
-        return fs.digest([asdict(shard) for shard in self.shards])
+        return fs.digest(self.shards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,19 +124,33 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerRecord:
+    """The tokenizer of a data folder; `digest` is the SHA-256 of its `tokenizer.json`."""
+
+    digest: str
+    name: str
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkPolicy:
+    """The token ids written before and after each document; None for none."""
+
+    bos: int | None
+    eos: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a data folder holds, how and of what it was made. `bos` and `eos` are token ids, None for none.
+    """What a data folder holds, how and of what it was made.
 
     `earlier` are the states that it had before shards were appended, oldest first. `elsewhere` says, by shard,
     where tokens lie that were not copied; they are told by their digests, so it is no part of the identity.
     """
 
     dataset: str
-    tokenizer_digest: str
-    tokenizer_name: str
-    vocab_size: int
-    bos: int | None
-    eos: int | None
+    tokenizer: TokenizerRecord
+    policy: MarkPolicy
     dtype: str
     block_bytes: int
     recipe: Mapping[str, Any]
@@ -151,15 +165,15 @@ class Manifest:
         """SHA-256 of the content: tokenizer, policy, width and every shard's bytes; what a plan remembers."""
         return fs.digest(
             {
-                "tokenizer": {"digest": self.tokenizer_digest, "vocab_size": self.vocab_size},
-                "policy": {"bos": self.bos, "eos": self.eos},
+                "tokenizer": {"digest": self.tokenizer.digest, "vocab_size": self.tokenizer.vocab_size},
+                "policy": self.policy,
                 "dtype": self.dtype,
                 "block_bytes": self.block_bytes,
                 "splits": {
                     name: {"digest": split.digest, "max_token": split.max_token}
                     for name, split in self.splits.items()
                 },
-                **({"earlier": [asdict(state) for state in self.earlier]} if self.earlier else {}),
+                **({"earlier": self.earlier} if self.earlier else {}),
             }
         )
 
@@ -175,45 +189,10 @@ class Manifest:
         return sum(windows_in(shard.tokens, sequence_length) for shard in shards)
 
     def to_json(self) -> dict[str, Any]:
-        value = {
-            "format": FORMAT,
-            "dataset": self.dataset,
-            "tokenizer": {
-                "digest": self.tokenizer_digest,
-                "name": self.tokenizer_name,
-                "vocab_size": self.vocab_size,
-            },
-            "policy": {"bos": self.bos, "eos": self.eos},
-            "dtype": self.dtype,
-            "block_bytes": self.block_bytes,
-            "recipe": dict(self.recipe),
-            "recipe_digest": self.recipe_digest,
-            "provenance": dict(self.provenance),
-            "splits": {name: asdict(split) for name, split in self.splits.items()},
-            "earlier": [asdict(state) for state in self.earlier],
-            **({"elsewhere": {n: asdict(at) for n, at in self.elsewhere.items()}} if self.elsewhere else {}),
-            "digest": self.digest,
-        }
-        return fs.sealed(value)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Manifest:
-        return cls(
-            dataset=value["dataset"],
-            tokenizer_digest=value["tokenizer"]["digest"],
-            tokenizer_name=value["tokenizer"]["name"],
-            vocab_size=value["tokenizer"]["vocab_size"],
-            bos=value["policy"]["bos"],
-            eos=value["policy"]["eos"],
-            dtype=value["dtype"],
-            block_bytes=value["block_bytes"],
-            recipe=value["recipe"],
-            recipe_digest=value["recipe_digest"],
-            provenance=value["provenance"],
-            splits={name: _split(entry) for name, entry in value["splits"].items()},
-            earlier=tuple(Earlier(**state) for state in value.get("earlier", [])),
-            elsewhere={name: Elsewhere(**at) for name, at in value.get("elsewhere", {}).items()},
-        )
+        value = fs.fields_of(self)
+        if not self.elsewhere:
+            del value["elsewhere"]
+        return fs.sealed({**value, "format": FORMAT, "digest": self.digest})
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -231,17 +210,13 @@ class Manifest:
             )
         try:
             value = fs.unsealed(value, _KEYS)
-            manifest = cls.from_json(value)
-            whole = manifest.digest == value["digest"]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            whole = False
-        if not whole:
+            manifest = fs.from_json(cls, value, ignore_unknown=True)
+            intact = manifest.digest == value["digest"]
+        except (KeyError, ValueError):
+            intact = False
+        if not intact:
             raise DataError(f"`{path}` was altered after it was written", hint=_again(folder))
         return manifest
-
-
-def _split(entry: Mapping[str, Any]) -> Split:
-    return Split(**{**entry, "shards": tuple(Shard(**shard) for shard in entry["shards"])})
 
 
 def _again(folder: Path) -> str:

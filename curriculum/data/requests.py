@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,7 @@ from curriculum.units import parse_fraction
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareRequest:
-    """Tokenise one dataset. Plain data: `asdict` and `from_json` are inverse.
+    """Tokenise one dataset.
 
     `read` is what `sources.yaml` says (`installed`, `stdlib`, `folder` or `hub`, with `files`, `exclude`);
     relative folders in it are found from `root`. `held_out` is `{"share": "5%"}`, `{"split": "validation"}`
@@ -107,13 +107,6 @@ class PrepareRequest:
         """The name of the data folder: 12 digits of the tokenizer's digest, 8 of the recipe's."""
         return f"{tokenizer_digest[:12]}-{self.recipe_digest()[:8]}"
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> PrepareRequest:
-        return cls(**{**value, "blocks": tuple(value.get("blocks", ()))})
-
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerRequest:
@@ -146,10 +139,3 @@ class TokenizerRequest:
                 f"a vocabulary of {self.vocab_size} cannot hold the 256 bytes and the end-of-text token",
                 hint="give `vocab_size` at least 257; 4096 is the rehearsal's",
             )
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> TokenizerRequest:
-        return cls(**value)

@@ -22,6 +22,7 @@ from curriculum.fs.files import (
 )
 from curriculum.fs.locks import Lock, holder_of
 from curriculum.fs.publish import ASIDE, REMOVED, building, publish, remove_tree, set_aside
+from curriculum.fs.records import fields_of, from_json
 
 __all__ = [
     "ASIDE",
@@ -35,7 +36,9 @@ __all__ = [
     "check_writable",
     "damaged_line",
     "digest",
+    "fields_of",
     "finite",
+    "from_json",
     "holder_of",
     "linked",
     "make_directory",

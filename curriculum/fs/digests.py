@@ -8,13 +8,15 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from curriculum.fs.records import fields_of
+
 SEAL = "sha256"
 
 
 def canonical_json(value: Any) -> bytes:
     """The one spelling of `value` that digests are taken of: sorted keys, no spaces, no NaN."""
     return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True, default=fields_of
     ).encode()
 
 

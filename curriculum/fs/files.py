@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from curriculum.errors import DataError
 from curriculum.fs.digests import canonical_json, parsed
+from curriculum.fs.records import fields_of
 
 _CHUNK = 1 << 20
 
@@ -119,8 +120,8 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
 
 def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     """`write_bytes` of readable JSON (sorted keys, two spaces, a final newline)."""
-    text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_bytes(path, text.encode(), replace=replace)
+    text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False, default=fields_of)
+    write_bytes(path, f"{text}\n".encode(), replace=replace)
 
 
 def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:

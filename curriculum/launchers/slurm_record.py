@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,13 @@ class SubmissionStatus:
 def read(folder: Path) -> Submission | None:
     """The record of the stage at `folder`; None when nothing was handed to Slurm."""
     try:
-        return Submission(**json.loads(fs.read_bytes(folder / RECORD)))
+        return fs.from_json(Submission, json.loads(fs.read_bytes(folder / RECORD)))
     except FileNotFoundError:
         return None
 
 
 def write(folder: Path, submitted: Submission) -> None:
-    fs.write_json(folder / RECORD, asdict(submitted), replace=True)
+    fs.write_json(folder / RECORD, submitted, replace=True)
 
 
 def forget(folder: Path) -> None:

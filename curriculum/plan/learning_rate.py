@@ -8,7 +8,7 @@ wasted on zero.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 Shape: TypeAlias = Literal["cosine", "wsd", "linear", "constant"]
@@ -155,8 +155,8 @@ class LearningRate:
         return sorted(found)
 
     def until(self, position: int) -> dict[str, Any]:
-        """`to_json` without what no position up to `position` has felt: a fall or a rewarm still ahead."""
-        value = self.to_json()
+        """The fields without what no position up to `position` has felt: a fall or a rewarm still ahead."""
+        value = asdict(self)
         reached = position
         if self.rewarm is not None and position < self.rewarm.start:
             value["rewarm"] = None
@@ -169,19 +169,6 @@ class LearningRate:
     def rewarmed(self, *, start: int, tokens: int, value: float) -> LearningRate:
         """This curve, joined `tokens` after `start` by a straight line from `value`; its only rewarm."""
         return replace(self, rewarm=Rewarm(start, tokens, value))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers and texts, every field named."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> LearningRate:
-        """The inverse of `to_json`; ValueError for a field that does not exist."""
-        unknown = sorted(set(value) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"a learning rate has no field {unknown[0]}")
-        rewarm = value.get("rewarm")
-        return cls(**{**value, "rewarm": None if rewarm is None else Rewarm(**rewarm)})
 
 
 def steps_to(position: int, start: int, batch_tokens: int) -> int:

@@ -263,21 +263,27 @@ class StagePlan:
         steps = self.step_at(position) - self.first_step
         sequences = steps * self.batch_sequences
         pieces = [piece for piece in self.pieces if piece.first < max(sequences, 1)]
-        value = self.to_json()
-        del value["labels"]
-        value["steps"] = steps
-        value["learning_rate"] = self.learning_rate.until(position)
-        value["pieces"] = [{**_fields(piece), "blend": at} for at, piece in enumerate(pieces)]
-        value["blends"] = [value["blends"][piece.blend] for piece in pieces]
+        blends = [self.blends[piece.blend] for piece in pieces]
+        drawn = {name for blend in blends for name in (*blend.weights, *(blend.before or ()))}
         reached = self.items(sequences)
-        for name, source in value["sources"].items():
-            used = max(reached.get(name, 0), 1)
-            source["segments"] = [s for s in source["segments"] if s["first_item"] < used]
-        value["sources"] = {
-            name: source
-            for name, source in value["sources"].items()
-            if any(name in blend["weights"] or name in (blend["before"] or {}) for blend in value["blends"])
+        sources = {
+            name: replace(
+                source,
+                segments=tuple(s for s in source.segments if s.first_item < max(reached.get(name, 0), 1)),
+            )
+            for name, source in self.sources.items()
+            if name in drawn
         }
+        value = {
+            **fs.fields_of(self),
+            "format": FORMAT,
+            "steps": steps,
+            "learning_rate": self.learning_rate.until(position),
+            "pieces": [replace(piece, blend=at) for at, piece in enumerate(pieces)],
+            "blends": blends,
+            "sources": sources,
+        }
+        del value["labels"]
         return fs.digest(value)
 
     def with_text_of(self, ran: StagePlan) -> StagePlan:
@@ -294,16 +300,7 @@ class StagePlan:
     # --- JSON --------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        value = _fields(self)
-        value["format"] = FORMAT
-        value["learning_rate"] = self.learning_rate.to_json()
-        value["sources"] = {
-            name: {**_fields(source), "segments": [_fields(segment) for segment in source.segments]}
-            for name, source in self.sources.items()
-        }
-        value["blends"] = [_fields(blend) for blend in self.blends]
-        value["pieces"] = [_fields(piece) for piece in self.pieces]
-        value["parent"] = _fields(self.parent) if self.parent else None
+        value = {**fs.fields_of(self), "format": FORMAT}
         return json.loads(fs.canonical_json(value))  # type: ignore[no-any-return]
 
     @staticmethod
@@ -315,23 +312,7 @@ class StagePlan:
                 f"this plan was made for order version {value['order_version']}; this version computes {ORDER_VERSION}",
                 hint="finish the run with the version of curriculum that began it",
             )
-        fields = {name: value[name] for name in StagePlan.__dataclass_fields__}
-        fields["learning_rate"] = LearningRate.from_json(value["learning_rate"])
-        fields["sources"] = {
-            name: SourcePlan(
-                dataset=source["dataset"],
-                order=source["order"],
-                segments=tuple(
-                    Segment(**{**segment, "without": tuple(map(tuple, segment["without"]))})
-                    for segment in source["segments"]
-                ),
-            )
-            for name, source in value["sources"].items()
-        }
-        fields["blends"] = tuple(MixturePhase(**blend) for blend in value["blends"])
-        fields["pieces"] = tuple(MixtureSegment(**piece) for piece in value["pieces"])
-        fields["parent"] = Parent(**value["parent"]) if value["parent"] else None
-        return StagePlan(**fields)
+        return fs.from_json(StagePlan, value, ignore_unknown=True)
 
     @staticmethod
     def load(path: Path) -> StagePlan:
@@ -342,7 +323,7 @@ class StagePlan:
                 {*StagePlan.__dataclass_fields__, "format", "fingerprint"},
             )
             plan = StagePlan.from_json(value)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise PlanError(
                 f"`{path}` is not a readable plan: {error}",
                 hint="restore the file; a plan is compiled from stages/ and mixtures/, never edited",
@@ -358,11 +339,6 @@ class StagePlan:
         """Write the plan with its fingerprint, durably; an existing one is replaced only when asked, in one step."""
         value = fs.sealed({**self.to_json(), "fingerprint": self.fingerprint})
         fs.write_json(path, value, replace=replace)
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    """A dataclass's fields as they are; `asdict` copies every value in them, a third of a large plan's time."""
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 OPEN = "not imported yet"

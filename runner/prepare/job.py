@@ -35,8 +35,10 @@ from curriculum.data.manifest import (
     Earlier,
     Elsewhere,
     Manifest,
+    MarkPolicy,
     Shard,
     Split,
+    TokenizerRecord,
     dtype_for,
 )
 from curriculum.data.provenance import provenance
@@ -159,11 +161,15 @@ class _Preparation:
             splits = {name: append.joined(self.before.splits[name], splits[name]) for name in names}
         manifest = Manifest(
             dataset=request.dataset,
-            tokenizer_digest=self.tokenizer.digest,
-            tokenizer_name=request.tokenizer_name,
-            vocab_size=self.tokenizer.vocab_size,
-            bos=self.tokenizer.bos_id if request.bos else None,
-            eos=self.tokenizer.eos_id if request.eos else None,
+            tokenizer=TokenizerRecord(
+                digest=self.tokenizer.digest,
+                name=request.tokenizer_name,
+                vocab_size=self.tokenizer.vocab_size,
+            ),
+            policy=MarkPolicy(
+                bos=self.tokenizer.bos_id if request.bos else None,
+                eos=self.tokenizer.eos_id if request.eos else None,
+            ),
             dtype=self.dtype,
             block_bytes=BLOCK_BYTES,
             recipe=request.recipe(),

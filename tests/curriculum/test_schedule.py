@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curriculum import fs
 from curriculum.plan.learning_rate import (
     LARGEST_POSITION,
     LearningRate,
@@ -198,12 +199,12 @@ def test_a_position_off_the_clock_is_refused(position: int) -> None:
 def test_a_curve_survives_json_to_the_last_bit(curve: LearningRate, rewarmed: bool) -> None:
     if rewarmed:
         curve = curve.rewarmed(start=5, tokens=7, value=1 / 3)
-    assert LearningRate.from_json(json.loads(json.dumps(curve.to_json()))) == curve
+    assert fs.from_json(LearningRate, json.loads(fs.canonical_json(curve))) == curve
 
 
 def test_a_field_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="has no field warm"):
-        LearningRate.from_json({**V1_1.to_json(), "warm": 5})
+        fs.from_json(LearningRate, {**fs.fields_of(V1_1), "warm": 5})
 
 
 # --- boundaries ------------------------------------------------------------------------------------------

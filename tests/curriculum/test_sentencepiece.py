@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import random
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import sentencepiece  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum import fs
 from curriculum.compiler import tokenizers
 from curriculum.config.project import Project
 from curriculum.data import sentencepiece as data_sentencepiece
@@ -134,7 +136,7 @@ def bound(root: Path, path: str) -> Project:
 def made(project: Project) -> Tokenizer:
     request = tokenizers.tokenizer_request(project, "small")
     if request is not None:
-        train_tokenizer(TokenizerRequest.from_json(request.to_json()))
+        train_tokenizer(fs.from_json(TokenizerRequest, asdict(request)))
     return Tokenizer.load(tokenizers.tokenizer_file(project, "small"))
 
 

@@ -20,6 +20,7 @@ from datatrove.utils.dataset import DatatroveFileDataset, DatatroveFolderDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum import fs
 from curriculum.data import listing, provenance
 from curriculum.data import manifest as data_manifest
 from curriculum.data.dataset import Dataset
@@ -330,7 +331,7 @@ def test_text_of_another_tokenizer_or_beyond_the_vocabulary_is_refused(made: Pat
     Dataset.open(
         made / "out",
         sequence_length=LENGTH,
-        tokenizer_digest=manifest.tokenizer_digest,
+        tokenizer_digest=manifest.tokenizer.digest,
         vocab_size=manifest.splits[TRAIN].max_token + 1,
     )
     with pytest.raises(DataError, match="was made with another tokenizer"):
@@ -366,16 +367,17 @@ def test_more_shards_than_open_files_are_allowed_are_read_all_the_same(
 def test_requests_come_back_from_json_and_from_asdict(made: Path) -> None:
     asked = request(made, drop={"meta.set": ["a", "b"]}, keep={"lang": "en"}, held_out=None)
     asked = replace(asked, blocks=({"RegexFilter": {"regex_exp": "x"}}, {"PIIFormatter": {}}))
-    assert PrepareRequest.from_json(json.loads(json.dumps(asked.to_json()))) == asked
-    assert PrepareRequest.from_json(asdict(asked)) == asked
+    assert fs.from_json(PrepareRequest, json.loads(fs.canonical_json(asked))) == asked
+    assert fs.from_json(PrepareRequest, asdict(asked)) == asked
     training = TokenizerRequest(reads={"a": {"folder": "x"}}, vocab_size=300, output="t")
-    assert TokenizerRequest.from_json(json.loads(json.dumps(training.to_json()))) == training
+    assert fs.from_json(TokenizerRequest, json.loads(fs.canonical_json(training))) == training
 
 
 def test_a_manifest_comes_back_from_json_with_its_digest(made: Path) -> None:
     manifest = Manifest.load(made / "out")
-    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
-    assert manifest.to_json()["digest"] == manifest.digest
+    written = manifest.to_json()
+    assert fs.from_json(Manifest, written, ignore_unknown=True) == manifest
+    assert written["digest"] == manifest.digest
 
 
 def test_a_recipe_depends_on_what_decides_the_bytes_and_on_nothing_else(made: Path) -> None:
@@ -414,8 +416,11 @@ def test_the_digest_changes_with_the_text_and_not_with_the_names_around_it(made:
     shard = replace(train.shards[0], sha256="0" * 64)
     other = replace(train, shards=(shard, *train.shards[1:]))
     assert replace(manifest, splits={**manifest.splits, TRAIN: other}).digest != manifest.digest
-    assert replace(manifest, eos=None).digest != manifest.digest
-    assert replace(manifest, dataset="x", tokenizer_name="y", provenance={}).digest == manifest.digest
+    assert replace(manifest, policy=replace(manifest.policy, eos=None)).digest != manifest.digest
+    assert (
+        replace(manifest, dataset="x", tokenizer=replace(manifest.tokenizer, name="y"), provenance={}).digest
+        == manifest.digest
+    )
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(300, "uint16"), (65_536, "uint16"), (65_537, "uint32")])

@@ -161,8 +161,8 @@ def test_each_corpus_is_prepared_from_its_own_layout_as_the_shipped_sources_say(
     else:
         assert splits[TRAIN].documents + splits[HELD_OUT].documents == train
         assert 0 < splits[HELD_OUT].documents < train // 3
-    assert manifest.bos is None
-    assert manifest.eos == Tokenizer.load(tokenizer_file).eos_id
+    assert manifest.policy.bos is None
+    assert manifest.policy.eos == Tokenizer.load(tokenizer_file).eos_id
     assert splits[TRAIN].filler == splits[TRAIN].documents
     if name == "slimpajama":
         assert splits[TRAIN].dropped == {"meta.redpajama_set_name is RedPajamaGithub": 10}

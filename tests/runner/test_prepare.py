@@ -50,10 +50,10 @@ def test_every_document_is_there_once_ended_by_eos_and_without_bos(
     written = {path.name: path.read_text() + "</s>" for path in (tmp_path / "texts").iterdir()}
     assert train | held_out == written
     manifest = Manifest.load(Path(request.output))
-    assert (manifest.bos, manifest.eos) == (None, 0)
+    assert (manifest.policy.bos, manifest.policy.eos) == (None, 0)
     assert manifest.splits[TRAIN].filler == len(train)
     assert manifest.splits[TRAIN].text_bytes == sum(len(text.encode()) - 4 for text in train.values())
-    assert manifest.splits[TRAIN].max_token < manifest.vocab_size == 320
+    assert manifest.splits[TRAIN].max_token < manifest.tokenizer.vocab_size == 320
 
 
 def test_what_is_held_out_stays_so_when_documents_are_added_moved_or_reordered(
@@ -146,7 +146,7 @@ def test_marks_follow_the_policy_and_a_tokenizer_without_them_is_refused(
     prepare(bare)
     assert documents_of(bare.output, TRAIN, tokenizer_file) == {"a.txt": "some </s> words"}
     manifest = Manifest.load(tmp_path / "bare")
-    assert (manifest.eos, manifest.splits[TRAIN].filler) == (None, 0)
+    assert (manifest.policy.eos, manifest.splits[TRAIN].filler) == (None, 0)
     tokens = np.fromfile(tmp_path / "bare" / manifest.splits[TRAIN].shards[0].file, "<u2")
     assert 0 not in tokens
     with pytest.raises(DataError, match="has no BOS token"):

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,11 @@ def test_finished_work_is_not_touched_again(tmp_path: Path, request_for: Any) ->
 
 KILLED = """
 import json, sys
-from runner.prepare import prepare
-from curriculum.shards.format import PrepareRequest
+from curriculum import fs
+from curriculum.data.requests import PrepareRequest
+from runner.prepare.job import prepare
 print("ready", flush=True)
-prepare(PrepareRequest.from_json(json.load(open(sys.argv[1]))))
+prepare(fs.from_json(PrepareRequest, json.load(open(sys.argv[1]))))
 """
 
 
@@ -56,7 +57,7 @@ prepare(PrepareRequest.from_json(json.load(open(sys.argv[1]))))
 def test_killed_half_way_it_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 60, words=6000)
     request = request_for(tasks=20, workers=2)
-    (tmp_path / "request.json").write_text(json.dumps(request.to_json()))
+    (tmp_path / "request.json").write_text(json.dumps(asdict(request)))
     partial = Path(f"{request.output}.partial")
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "request.json")])
     while process.poll() is None and len(list(partial.glob("completions/*"))) < 3:
@@ -183,7 +184,7 @@ HELPING = """
 import sys
 from pathlib import Path
 from curriculum import fs
-from curriculum.shards.format import PrepareRequest
+from curriculum.data.requests import PrepareRequest
 import json, runner.prepare.shard_writer as writer
 if len(sys.argv) > 2:  # hold a task half-way for ever
     real = writer.ShardWriter._write
@@ -193,8 +194,8 @@ if len(sys.argv) > 2:  # hold a task half-way for ever
         import time
         time.sleep(600)
     writer.ShardWriter._write = hold
-from runner.prepare import help_to_prepare
-help_to_prepare(PrepareRequest.from_json(json.loads(Path(sys.argv[1]).read_text())))
+from runner.prepare.job import help_to_prepare
+help_to_prepare(fs.from_json(PrepareRequest, json.loads(Path(sys.argv[1]).read_text())))
 """
 
 
@@ -207,7 +208,7 @@ def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the
     prepare(plain)
     request = request_for(tasks=4)
     path = tmp_path / "request.json"
-    path.write_text(json.dumps(request.to_json()))
+    path.write_text(json.dumps(asdict(request)))
     held = subprocess.Popen(
         [sys.executable, "-c", HELPING, str(path), "hold"], stdout=subprocess.PIPE, text=True
     )

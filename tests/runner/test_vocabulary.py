@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,10 @@ from runner.prepare.job import train_tokenizer
 
 TRAIN_TOKENIZER = """
 import json, sys
-from runner.prepare import train_tokenizer
-from curriculum.shards.format import TokenizerRequest
-train_tokenizer(TokenizerRequest.from_json(json.loads(sys.argv[1])))
+from curriculum import fs
+from curriculum.data.requests import TokenizerRequest
+from runner.prepare.tokenizer import train_tokenizer
+train_tokenizer(fs.from_json(TokenizerRequest, json.loads(sys.argv[1])))
 """
 
 
@@ -43,7 +44,7 @@ def test_a_tokenizer_is_the_same_file_on_one_thread_and_on_several(tmp_path: Pat
             root=str(tmp_path),
         )
         environment = {**os.environ, "RAYON_NUM_THREADS": threads}
-        command = [sys.executable, "-c", TRAIN_TOKENIZER, json.dumps(request.to_json())]
+        command = [sys.executable, "-c", TRAIN_TOKENIZER, json.dumps(asdict(request))]
         subprocess.run(command, env=environment, check=True, capture_output=True)
         made.append(Path(request.output).read_bytes())
     assert made[0] == made[1]
