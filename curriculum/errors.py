@@ -139,6 +139,16 @@ def storage_failed(error: OSError) -> RunFailed | None:
     )
 
 
+def chain_of(error: BaseException) -> list[BaseException]:
+    """`error`, its cause or context, the cause of that, and so on, each once."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A hint for an unknown `word`: the nearest name if one is near, then all the names there are."""
     names = sorted(choices)

@@ -8,9 +8,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from runner.signals import StopFlag
+from runner.signals import install_stop_flag
 
-STOP = StopFlag().install()  # before torch: a signal that comes while it loads must not be lost
+STOP = install_stop_flag()  # before torch: a signal that comes while it loads must not be lost
 
 from curriculum import fs  # noqa: E402
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
@@ -125,9 +125,9 @@ def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:
         if isinstance(job, jobs.TokenizerJob):
             train_tokenizer(job.request)
         elif job.help:
-            help_to_prepare(job.request, lambda: STOP.asked)
+            help_to_prepare(job.request, lambda: STOP.requested)
         else:
-            prepare(job.request, lambda: STOP.asked)
+            prepare(job.request, lambda: STOP.requested)
     except Stopped:
         return {"outcome": jobs.STOPPED}
     except OSError as error:

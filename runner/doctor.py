@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from curriculum import fs
+from curriculum.artifacts.job_process import processors
 from curriculum.artifacts.jobs import DoctorJob, Machine
 from curriculum.errors import CurriculumError
 from curriculum.plan.model import FLOPS_CONVENTION
@@ -136,11 +137,10 @@ def _versions() -> dict[str, str | None]:
 def _devices(device: torch.device) -> list[dict[str, Any]]:
     name, flags = hardware.processor()
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found: list[dict[str, Any]] = [
         {
             "name": name,
-            "cores": cores,
+            "cores": processors(),
             "threads": torch.get_num_threads(),
             "can": [f for f in wanted if f in flags],
         }

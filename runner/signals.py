@@ -1,51 +1,23 @@
-"""Turns signals into a flag that the loop looks at; importable before torch, so that none comes too early."""
+"""The stop flag of a job's process, installed before torch is imported so that no signal comes too early."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
-import time
-from types import FrameType
 
-_PR_SET_PDEATHSIG = 1
+from curriculum.artifacts.job_process import STOP_SIGNALS, StopFlag, terminate_with_parent
 
 
-class StopFlag:
-    """True once SIGTERM, SIGINT or SIGUSR1 arrived. A second SIGINT ends the process at once."""
+def install_stop_flag() -> StopFlag:
+    """A flag that STOP_SIGNALS set from now on, and the death of the parent; a second SIGINT exits with 130 at once.
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._since: float | None = None
-        self._interrupted = False
-
-    def __bool__(self) -> bool:
-        return self.asked
-
-    def seconds_ago(self) -> float | None:
-        """How long ago the first SIGTERM came; None without one. (After any other signal nothing kills us.)"""
-        return None if self._since is None else time.monotonic() - self._since
-
-    def install(self) -> StopFlag:
-        """Listen from now on; also ask the kernel for SIGTERM when the process that started us dies.
-
-        (The kernel means the thread: whoever starts a runner must start it from a thread that outlives it.)
-        """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._ask)
-        if sys.platform == "linux":
-            parent = os.getppid()
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died before the kernel was asked, and no signal will come
-                self._ask(signal.SIGTERM, None)
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            if self._interrupted:
-                os._exit(130)
-            self._interrupted = True
-        if number == signal.SIGTERM and self._since is None:
-            self._since = time.monotonic()
-        self.asked = True
+    The kernel reports the death of the parent's thread: a runner is started from a thread that outlives it.
+    """
+    flag = StopFlag(interrupt=lambda: os._exit(130))
+    for number in STOP_SIGNALS:
+        signal.signal(number, flag.receive)
+    parent = os.getppid()
+    terminate_with_parent()
+    if os.getppid() != parent:  # it died before the kernel was asked, and no signal will come
+        flag.receive(signal.SIGTERM)
+    return flag

@@ -17,11 +17,10 @@ from conftest import BuiltOnce, write_small_project
 
 from curriculum.__main__ import main
 from curriculum.analysis import batch, shard_impact, trace
-from curriculum.artifacts import jobs
+from curriculum.artifacts import job_process, jobs
 from curriculum.compiler import prepared_text
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, RunFailed
-from runner import signals
 from runner.parallel.ranks import Ranks
 from runner.train import loop
 from runner.train.state import State
@@ -331,7 +330,7 @@ def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
     monkeypatch.setattr(loop, "count", forgetful)
     alone = Ranks(0, 1, 1, torch.device("cpu"))
     with pytest.raises(RunFailed, match="`prose` 31 instead of 32"):
-        loop.train(job, alone, signals.StopFlag())
+        loop.train(job, alone, job_process.StopFlag())
     assert not list((stage / "checkpoints").glob("g0-*"))
 
 

@@ -18,10 +18,10 @@ from conftest import BuiltOnce, write_small_project
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs, ledger
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import TrainJob
 from curriculum.errors import RunFailed
 from runner.parallel.ranks import Ranks
-from runner.signals import StopFlag
 from runner.train import loop, step
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -56,12 +56,12 @@ def compare(
     from curriculum.analysis import benchmarks, claims
     from curriculum.analysis.compare import compare as put_side_by_side
     from curriculum.analysis.compare import to_json
+    from curriculum.artifacts.job_process import stop_on_signals
     from curriculum.cli import progress
     from curriculum.cli.view.benchmarks import tasks_view
     from curriculum.cli.view.compare import compare_view, rows_apart
     from curriculum.execution import evaluate
     from curriculum.execution.request import RunRequest
-    from curriculum.launchers import supervisor
     from curriculum.report.svg import variants
 
     project = open_project()
@@ -76,7 +76,7 @@ def compare(
         listener=progress.Progress(open_console(stderr=True) if as_json else console),
     )
     if fill:
-        with supervisor.stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             filled = evaluate.fill(request, comparison, texts, stop)
         if filled.stopped:
             raise stopped(f"curriculum compare {' '.join(names)}{project.options(size, machine)}")

@@ -63,6 +63,7 @@ def eval_(
     """
     from curriculum.analysis import benchmarks
     from curriculum.artifacts import benchmarks as artifacts_benchmarks
+    from curriculum.artifacts.job_process import stop_on_signals
     from curriculum.cli import progress
     from curriculum.cli.view.benchmarks import scores_view
     from curriculum.compiler.lineage import parse_address
@@ -70,7 +71,6 @@ def eval_(
     from curriculum.execution import benchmark, lm_eval
     from curriculum.execution import export as execution_export
     from curriculum.execution.request import RunRequest
-    from curriculum.launchers import supervisor
     from curriculum.runs import benchmarks_due
 
     project = open_project()
@@ -97,7 +97,7 @@ def eval_(
     only: str | None = None
     if names:
         found = execution_export.find(project, where, size, "eval {} --tasks …")
-        with supervisor.stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             done = benchmark.measure(request, found, asked, stop)
         compiled = found.compiled
         only = f"{compiled.stages[-1].name}, {found.position:,} tokens"
@@ -116,7 +116,7 @@ def eval_(
             )
         if benchmarks_due.due(project, compiled):
             lm_eval.check_installed()
-        with supervisor.stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             caught_up = benchmark.catch_up(request, compiled, stop, asked)
         done, left = not caught_up.stopped, caught_up.left
     if not done:

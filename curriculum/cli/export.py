@@ -35,12 +35,12 @@ def export(
 
     It holds weights, tokenizer and a model card.
     """
+    from curriculum.artifacts.job_process import stop_on_signals
     from curriculum.cli import progress
     from curriculum.cli.view.import_export import written_view
     from curriculum.compiler.lineage import parse_address
     from curriculum.execution import export as execution_export
     from curriculum.execution.request import RunRequest
-    from curriculum.launchers import supervisor
 
     project = open_project()
     console = open_console()
@@ -49,7 +49,7 @@ def export(
     request = RunRequest(
         project=project, curriculum=found.address.curriculum, size=size, listener=progress.Progress(console)
     )
-    with supervisor.stop_on_signals() as stop:
+    with stop_on_signals() as stop:
         done = execution_export.export(request, found, to, dtype, stop)
     if done is None:
         raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")

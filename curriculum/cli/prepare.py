@@ -36,11 +36,11 @@ def prepare(
 
     What is prepared already is left as it is.
     """
+    from curriculum.artifacts.job_process import stop_on_signals
     from curriculum.cli import progress
     from curriculum.cli.view.runs import prepared_view
     from curriculum.execution import prepare as execution_prepare
     from curriculum.execution.request import RunRequest
-    from curriculum.launchers import supervisor
 
     project = open_project()
     request = RunRequest(
@@ -58,7 +58,7 @@ def prepare(
         from curriculum.execution.slurm import prepare as slurm_prepare
 
         elsewhere = lambda asked: handed.append(slurm_prepare.submit(request, asked))  # noqa: E731
-    with supervisor.stop_on_signals() as stop:
+    with stop_on_signals() as stop:
         texts = execution_prepare.prepare(request, stop, source, append=append, elsewhere=elsewhere)
     if texts is None:
         raise stopped(again)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.job_process import processors
 from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.compiler.segments import Part
 from curriculum.compiler.sources import PreparedInfo, StartedStage
@@ -142,7 +142,7 @@ class PreparedText:
             bos=entry.bos,
             eos=entry.eos,
             tasks=entry.tasks,
-            workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+            workers=processors(),
         )
 
     def provenance_lines(self) -> dict[str, str]:

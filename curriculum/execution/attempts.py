@@ -6,9 +6,10 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import jobs
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.execution.request import RunRequest
 from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers.supervisor import Launch, StopRequested, supervise
+from curriculum.launchers.supervisor import Launch, supervise
 
 
 def run_job(
@@ -16,7 +17,7 @@ def run_job(
     job: jobs.Job,
     what: str,
     progress: Path | None,
-    stop: StopRequested,
+    stop: StopFlag,
     processes: int = 1,
 ) -> bool:
     """Run `job` in a process of its own, or in several, shown as `what`; false when it was asked to stop."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import benchmarks, checkpoints, jobs
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
@@ -18,7 +19,6 @@ from curriculum.execution import export as execution_export
 from curriculum.execution import lm_eval
 from curriculum.execution.attempts import fresh_attempt, run_job
 from curriculum.execution.request import RunRequest
-from curriculum.launchers.supervisor import StopRequested
 from curriculum.runs import folders as runs_folders
 from curriculum.runs.benchmarks_due import address_of, due
 
@@ -51,7 +51,7 @@ def outputs(
 
 
 def measure(
-    request: RunRequest, found: execution_export.ExportSource, asked: BenchmarkRequest, stop: StopRequested
+    request: RunRequest, found: execution_export.ExportSource, asked: BenchmarkRequest, stop: StopFlag
 ) -> bool:
     """Measure what is not measured yet at a checkpoint, or all of it `again`; false when it was asked to stop.
 
@@ -133,7 +133,7 @@ class CatchUpResult:
 def catch_up(
     request: RunRequest,
     compiled: Compiled,
-    stop: StopRequested,
+    stop: StopFlag,
     asked: BenchmarkRequest | None = None,
     only: str | None = None,
 ) -> CatchUpResult:

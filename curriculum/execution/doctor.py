@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.artifacts import jobs
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
 from curriculum.execution.request import job_machine
 from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers.supervisor import Launch, StopRequested, supervise
+from curriculum.launchers.supervisor import Launch, supervise
 
 REPORT = "doctor.json"
 
@@ -44,7 +45,7 @@ def examine(project: Project, name: str) -> dict[str, Any]:
         try:
             supervise(
                 launch,
-                stop=StopRequested(),
+                stop=StopFlag(),
                 ask_to_stop=subprocess_launcher.stop,
                 kill=subprocess_launcher.kill,
                 progress=lambda: 0,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curriculum.analysis.compare import Comparison, Point
 from curriculum.artifacts import jobs
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
@@ -15,7 +16,6 @@ from curriculum.errors import RunFailed
 from curriculum.execution.attempts import fresh_attempt, run_job
 from curriculum.execution.request import RunRequest, job_machine
 from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers.supervisor import StopRequested
 from curriculum.runs import folders
 
 
@@ -63,7 +63,7 @@ class FillResult:
 
 
 def fill(
-    request: RunRequest, comparison: Comparison, texts: Sequence[PreparedText], stop: StopRequested
+    request: RunRequest, comparison: Comparison, texts: Sequence[PreparedText], stop: StopFlag
 ) -> FillResult:
     """Measure every gap that a kept checkpoint and prepared text allow, a process for each checkpoint.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface, jobs
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled, compile_stages
 from curriculum.compiler.lineage import Address, lineage, stages_to
@@ -21,7 +22,6 @@ from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, No
 from curriculum.execution import model_card
 from curriculum.execution.attempts import fresh_attempt, run_job
 from curriculum.execution.request import RunRequest
-from curriculum.launchers.supervisor import StopRequested
 from curriculum.runs import folders
 from curriculum.units import show_count
 
@@ -151,7 +151,7 @@ def _missing(
     )
 
 
-def export(request: RunRequest, found: ExportSource, to: Path, dtype: str, stop: StopRequested) -> str | None:
+def export(request: RunRequest, found: ExportSource, to: Path, dtype: str, stop: StopFlag) -> str | None:
     """Write the directory `to`, by a job of its own; returns the weights' dtype, None when it was asked to stop."""
     check_free(to)
     job = export_job(request.project, found, to, dtype)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import jobs
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.compiler.compile import Compiled
 from curriculum.execution.request import RunRequest
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import torchrun
 from curriculum.launchers.base import Launcher
-from curriculum.launchers.supervisor import StopRequested
 from curriculum.runs.folders import is_finished, stage_folder
 
 LOOK_SECONDS = 0.2
@@ -33,7 +33,7 @@ def _lock(request: RunRequest) -> Path:
     return request.project.runs / request.size / request.curriculum / "leading.lock"
 
 
-def join(request: RunRequest, compiled: Compiled, launcher: Launcher, stop: StopRequested) -> bool:
+def join(request: RunRequest, compiled: Compiled, launcher: Launcher, stop: StopFlag) -> bool:
     """Take part until every stage is done; false when it was asked to stop, for which the first node saves.
 
     The first node decides everything and begins anew after a crash; this one follows it.
@@ -54,7 +54,7 @@ def join(request: RunRequest, compiled: Compiled, launcher: Launcher, stop: Stop
     return True
 
 
-def _take_part(attempt: Path, request: RunRequest, launcher: Launcher, stop: StopRequested) -> None:
+def _take_part(attempt: Path, request: RunRequest, launcher: Launcher, stop: StopFlag) -> None:
     assert request.node_rank is not None
     log = torchrun.log_of(attempt, request.node_rank)
     request.listener.noted(f"joins attempt {int(attempt.name)} of {attempt.parents[1].name}; its log: {log}")

@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from curriculum.artifacts import jobs
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean
 from curriculum.execution.attempts import fresh_attempt, run_job
 from curriculum.execution.request import RunRequest
-from curriculum.launchers.supervisor import StopRequested
 
 
 def prepare(
     request: RunRequest,
-    stop: StopRequested,
+    stop: StopFlag,
     only: str | None = None,
     *,
     append: bool = False,
@@ -82,7 +82,7 @@ def _carry_out(
     job: jobs.Job,
     what: str,
     progress: Path | None,
-    stop: StopRequested,
+    stop: StopFlag,
     processes: int = 1,
 ) -> bool:
     """`carry_out`; a refusal shows the line of sources.yaml that it speaks of."""

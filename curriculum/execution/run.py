@@ -20,6 +20,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
+from curriculum.artifacts.job_process import StopFlag, stop_on_signals
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.config.project import Project
@@ -35,7 +36,7 @@ from curriculum.execution.train_job import ready, train_job
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import slurm, slurm_record, torchrun
 from curriculum.launchers.base import Launcher
-from curriculum.launchers.supervisor import Launch, StopRequested, silence, stop_on_signals, supervise
+from curriculum.launchers.supervisor import Launch, silence, supervise
 from curriculum.plan.ranks import share_of_rank
 from curriculum.runs.accept_change import check_started
 from curriculum.runs.folders import (
@@ -194,7 +195,7 @@ def _train(
     compiled: Compiled,
     stage: CompiledStage,
     texts: prepared_text.PreparedText,
-    stop: StopRequested,
+    stop: StopFlag,
 ) -> Mapping[str, Any]:
     folder = stage_folder(request.project, compiled, stage)
     parent = ready(request, compiled, stage)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum import fs
+from curriculum.artifacts.job_process import processors, terminate_with_parent
 from curriculum.launchers.base import environment, runner_command
 
-_PR_SET_PDEATHSIG = 1
 PROCESSES = "processes.txt"
 """In the folder of an attempt that hung: what the system told of its processes."""
 
@@ -71,7 +70,7 @@ def begin(words: Sequence[str], *, threads: int, log: Path) -> subprocess.Popen[
             stderr=subprocess.STDOUT,
             env=environment(threads),
             start_new_session=True,
-            preexec_fn=_die_with_parent() if sys.platform == "linux" else None,
+            preexec_fn=terminate_with_parent,
         )
 
 
@@ -169,19 +168,9 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _die_with_parent() -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork, where loading is not safe
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    return ask
-
-
 def default_threads(machine: Mapping[str, object], processes: int) -> int:
     """Threads of each process: as the machine file says, else an even share of the cores we may use."""
     stated = machine.get("threads")
     if isinstance(stated, int):
         return stated
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, cores // processes)
+    return max(1, processors() // processes)

@@ -7,19 +7,17 @@ made no progress.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import jobs
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.errors import RunFailed
 
 RESTARTS_WITHOUT_PROGRESS = 2
@@ -37,39 +35,6 @@ class Launch:
     attempt: Path
 
 
-class StopRequested:
-    """Becomes true at the first Ctrl-C, SIGTERM or SIGUSR1; at the second Ctrl-C the default takes over again.
-
-    `urgent` after SIGTERM: whoever sends that may send SIGKILL after a grace.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.urgent = False
-
-    def __bool__(self) -> bool:
-        return self.asked
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = True
-        self.urgent = self.urgent or number == signal.SIGTERM
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequested]:
-    """Turn SIGINT, SIGTERM and SIGUSR1 (a batch system's warning) into a flag for the time of the block."""
-    flag = StopRequested()
-    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, flag._ask) for number in asked}
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def silence(machine: jobs.Machine) -> float:
     """Seconds after which a rank that gives no sign hangs: what a start or a save may take, and a little."""
     return machine.hang_limit * jobs.SLOW_TIMES + 5.0
@@ -78,7 +43,7 @@ def silence(machine: jobs.Machine) -> float:
 def supervise(
     launch: Callable[[], Launch],
     *,
-    stop: StopRequested,
+    stop: StopFlag,
     ask_to_stop: Callable[[subprocess.Popen[bytes]], None],
     kill: Callable[[subprocess.Popen[bytes]], None],
     progress: Callable[[], int],
@@ -138,7 +103,7 @@ def supervise(
             return {"outcome": jobs.STOPPED}
 
 
-def _waited(seconds: float, stop: StopRequested) -> bool:
+def _waited(seconds: float, stop: StopFlag) -> bool:
     """Wait; false as soon as a stop is asked for."""
     deadline = time.monotonic() + seconds
     while not stop and time.monotonic() < deadline:

@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import DONE, STOPPED, ExportJob, ImportJob
 from curriculum.errors import CheckpointError, ConfigError, DataError
 from curriculum.plan.model import ModelConfig
 from runner.checkpoint import tensors
-from runner.signals import StopFlag
 
 PART_BYTES = 5_000_000_000
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -12,6 +12,7 @@ import torch
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.evaluations import read_sets, write_sets
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import DONE, STOPPED, EvaluateJob
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
@@ -22,7 +23,6 @@ from runner.model.forward import losses
 from runner.parallel import determinism, fsdp
 from runner.parallel.build import build, micro_batch
 from runner.parallel.ranks import Ranks
-from runner.signals import StopFlag
 
 
 def score(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:

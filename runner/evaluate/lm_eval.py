@@ -22,7 +22,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts.jobs import DONE, STOPPED, HarnessJob
-from curriculum.errors import DataError, NotFound, PlanError
+from curriculum.errors import DataError, NotFound, PlanError, chain_of
 
 FORMAT = 1
 LIBRARIES = ("lm_eval", "transformers", "datasets", "torch")
@@ -165,7 +165,7 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        chain = list(_chain(error))
+        chain = chain_of(error)
         offline = next(
             (e for e in chain if isinstance(e, ConnectionError) or type(e).__name__ in _OFFLINE), None
         )
@@ -180,13 +180,6 @@ def _explained(name: str) -> Iterator[None]:
             hint="a task file's relative paths count from its folder, that of `--tasks-from` if given; "
             "the end of the log says more",
         ) from error
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    at: BaseException | None = error
-    while at is not None:
-        yield at
-        at = at.__cause__ or at.__context__
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ Each storage has a library of its own with its own errors, none of which must be
 
 from __future__ import annotations
 
-from curriculum.errors import DataError
+from curriculum.errors import DataError, chain_of
 
 _LOGIN = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with `aws configure`; for another provider "
@@ -54,7 +54,7 @@ def explained(where: str, error: BaseException) -> DataError | None:
     `where` is an address with a scheme, as `s3://bucket/folder` or `hf://datasets/OWNER/NAME`.
     """
     scheme = where.partition("://")[0]
-    chain = list(_chain(error))
+    chain = chain_of(error)
     names = {kind.__name__ for one in chain for kind in type(one).__mro__}
     words = " ".join(str(one) for one in chain)
     login = _LOGIN.get(scheme, "log in to that storage as its own documentation says")
@@ -101,14 +101,6 @@ def explained(where: str, error: BaseException) -> DataError | None:
             hint="check the network, and any proxy or endpoint that is set; prepared text needs none" + kept,
         )
     return None
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def _page(where: str) -> str:

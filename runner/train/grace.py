@@ -7,9 +7,9 @@ from collections import deque
 from pathlib import Path
 
 from curriculum.artifacts import timing
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import TrainJob
 from runner.parallel.ranks import Ranks
-from runner.signals import StopFlag
 
 STEPS, SAVES = 20, 3  # the longest of the last so many is what the next one is taken to need
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import cut_back_evaluations, read_sets, write_sets
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob
 from curriculum.errors import RunFailed
 from curriculum.plan.model import FLOPS_CONVENTION
@@ -30,7 +31,6 @@ from runner.parallel import determinism, fsdp, replica_check
 from runner.parallel.build import build, micro_batch
 from runner.parallel.canonical import groups_of
 from runner.parallel.ranks import Ranks
-from runner.signals import StopFlag
 from runner.train.grace import Grace
 from runner.train.optimizer import adamw
 from runner.train.saves import Saves

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import supervisor
-from curriculum.launchers.supervisor import Launch, StopRequested, supervise
+from curriculum.launchers.supervisor import Launch, supervise
 
 
 def launches(folder: Path, *outcomes: str | None) -> list[Path]:
@@ -40,7 +41,7 @@ def watched(attempts: list[Path], reached: list[int]) -> tuple[dict[str, object]
 
     outcome = supervise(
         launch,
-        stop=StopRequested(),
+        stop=StopFlag(),
         ask_to_stop=subprocess_launcher.stop,
         kill=subprocess_launcher.kill,
         progress=lambda: reached[min(len(started), len(reached) - 1)],
@@ -86,7 +87,7 @@ def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_ag
     began = time.monotonic()
     outcome = supervise(
         launch,
-        stop=StopRequested(),
+        stop=StopFlag(),
         ask_to_stop=subprocess_launcher.stop,
         kill=subprocess_launcher.kill,
         progress=lambda: int(time.monotonic() > began),
@@ -133,7 +134,7 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
     began = time.monotonic()
     outcome = supervise(
         launch,
-        stop=StopRequested(),
+        stop=StopFlag(),
         ask_to_stop=subprocess_launcher.stop,
         kill=subprocess_launcher.kill,
         progress=lambda: len(stopped),
@@ -173,7 +174,7 @@ def test_the_first_restart_comes_at_once_and_those_that_follow_soon_wait_longer_
 ) -> None:
     waits: list[float] = []
 
-    def waited(seconds: float, stop: StopRequested) -> bool:
+    def waited(seconds: float, stop: StopFlag) -> bool:
         waits.append(seconds)
         return True
 
@@ -190,8 +191,8 @@ def test_the_first_restart_comes_at_once_and_those_that_follow_soon_wait_longer_
 
 
 def test_a_stop_that_is_asked_for_between_two_attempts_starts_none() -> None:
-    stop = StopRequested()
-    stop.asked = True
+    stop = StopFlag()
+    stop.requested = True
     began = time.monotonic()
     assert not supervisor._waited(60.0, stop)
     assert time.monotonic() - began < 5

@@ -12,8 +12,8 @@ import pytest
 
 WAITS = """\
 import sys, time
-from runner.preemption import StopFlag
-flag = StopFlag().install()
+from runner.signals import install_stop_flag
+flag = install_stop_flag()
 assert "torch" not in sys.modules
 print("ready", flush=True)
 deadline = time.monotonic() + 30

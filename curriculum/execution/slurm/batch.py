@@ -18,12 +18,13 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import jobs
+from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.errors import CurriculumError, RunFailed
 from curriculum.execution.attempts import fresh_attempt
 from curriculum.execution.notices import AttemptNotices
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import slurm, slurm_record
-from curriculum.launchers.supervisor import Launch, silence, stop_on_signals, supervise
+from curriculum.launchers.supervisor import Launch, silence, supervise
 from curriculum.runs.folders import SUPERVISED
 
 ALLOCATION = "allocation.json"

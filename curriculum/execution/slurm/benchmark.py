@@ -17,6 +17,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import jobs
+from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
@@ -27,7 +28,6 @@ from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.batch import NOT_DONE, queue_again, write_outcome
 from curriculum.execution.slurm.train import SubmittedStage, placed
 from curriculum.launchers import slurm, slurm_record
-from curriculum.launchers.supervisor import stop_on_signals
 from curriculum.runs import benchmarks_due
 from curriculum.runs.folders import stage_folder
 
