@@ -135,7 +135,7 @@ def storage_failed(error: OSError) -> RunFailed | None:
     return RunFailed(
         f"{where}: {reason}",
         hint="what was saved before is whole; mend that (`curriculum prune` frees checkpoints nobody needs), "
-        "then the same command goes on",
+        "then the same command resumes",
     )
 
 

@@ -7,7 +7,7 @@ In a tutorial or how-to,
   where `…` stands for what differs from machine to machine; ```` ```console refused ```` must end with an error;
 * a block ```` ```python ```` is run by itself.
 
-A page whose first line is `<!-- goes on from PAGE.md -->` is run after that page, in a copy of the folder it leaves.
+A page whose first line is `<!-- continues PAGE.md -->` is run after that page, in a copy of the folder it leaves.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def check_shown(command: Command, output: str, page: Path) -> None:
 
 def parent(page: Path) -> Path | None:
     """The page from whose folder `page` goes on."""
-    found = re.match(r"<!-- goes on from (\S+) -->", page.read_text())
+    found = re.match(r"<!-- continues (\S+) -->", page.read_text())
     return (page.parent / found[1]).resolve() if found else None
 
 

@@ -207,7 +207,7 @@ def test_an_edited_mixture_under_a_begun_run_is_refused_with_the_first_step_it_c
     (project / "mixtures/mixed.yaml").write_text("weights: {prose: 1, code: 1}\n")
     refused = curriculum(project, "run", "variant", *FULL, check=False)
     assert refused.returncode == 2
-    assert "`variant/continual` has begun with another plan" in refused.stderr
+    assert "`variant/continual` has started with another plan" in refused.stderr
     assert re.search(r"from\s+step \d+ on", refused.stderr)
     assert "hint:" in refused.stderr
 

@@ -173,7 +173,7 @@ def test_what_fails_takes_no_other_task_with_it_and_stops_no_run(
         (("nobody", "--tasks", "verse"), "unknown curriculum `nobody`"),
         (("trunk",), "no stage of `trunk` asks for tasks"),
         (("variant/cooldown",), "without `--tasks`, what the stage file asks for is measured"),
-        (("variant", "--tasks", "verse", "--tasks-from", "nowhere"), "`nowhere` is no folder"),
+        (("variant", "--tasks", "verse", "--tasks-from", "nowhere"), "`nowhere` is not a directory"),
     ],
 )
 def test_what_cannot_be_measured_is_told_before_anything_starts(

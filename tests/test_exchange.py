@@ -218,7 +218,7 @@ def test_files_that_no_longer_tell_what_was_trained_are_not_made_into_a_card(
     path.write_text(path.read_text().replace("max: 1e-4", "max: 2e-4"))
     refused = curriculum(copy, "export", "mine", "--to", str(tmp_path / "out"), *FULL, check=False)
     assert refused.returncode == 2
-    assert "`mine` was trained by another plan than its files now describe" in refused.stderr
+    assert "`mine` was trained with another plan than its files now describe" in refused.stderr
 
 
 def test_killed_and_run_again_an_import_ends_with_the_same_bits(
@@ -255,7 +255,7 @@ def test_other_bytes_under_the_same_path_are_told_apart_from_a_run_that_has_begu
     refused = curriculum(copy, "run", "mine", *FULL, check=False)
     assert refused.returncode == 2
     said = " ".join(refused.stderr.split())
-    assert "`mine/continued` has begun with another plan" in said
+    assert "`mine/continued` has started with another plan" in said
     assert "would change from step 0 on" in said
     assert (copy / STAGE / "DONE").read_bytes() == done
 

@@ -50,7 +50,7 @@ def test_a_disk_that_fills_is_one_screen_and_the_same_command_ends_in_the_same_b
     said = " ".join(full.stderr.split())
     assert "data/code/" in said
     assert "cannot be written: the file would be larger than is allowed here" in said
-    assert "then the same command goes on" in said
+    assert "then the same command resumes" in said
     assert not list(project.glob("data/code/*/manifest.json"))
     assert prepare(project, None).returncode == 0
     for source in ("code", "prose"):

@@ -80,7 +80,7 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     first.write_text(json.dumps({**pace, "save_seconds": 500.0}))
     slow = LONG.replace("checkpoint: 1024 tokens", "checkpoint: 2097152 tokens")
     (small_project / "stages/trunk.yaml").write_text(slow)
-    words = "0 + 500.0 s, and the grace is 60 s: whoever is ended goes on from the last checkpoint"
+    words = "0 + 500.0 s, and the grace is 60 s: a terminated run resumes from the last checkpoint"
     told = " ".join(curriculum(small_project, "plan", "trunk", "--size", "full").stdout.split())
     assert words.partition(" + ")[2] in told
     told = " ".join(curriculum(small_project, "status", "trunk", "--size", "full").stdout.split())
@@ -90,7 +90,7 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     code, said = ended_by(small_project, lambda: steps(stage) > before + 3, terminate)
     assert code == 130
     assert said.index("the grace is 60 s") < said.index("not saved: of 60 s of grace")
-    assert "and a save takes 500.0 s; it goes on from its last checkpoint" in said
+    assert "and a save takes 500.0 s; it resumes from its last checkpoint" in said
     assert checkpoints.latest(stage / "checkpoints") == last
 
     def ask(_: subprocess.Popen[str]) -> None:  # nobody kills after this, so there is time

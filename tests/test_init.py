@@ -269,9 +269,9 @@ def test_a_folder_s_name_is_made_fit_for_a_source(folder: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("folder", "said"),
     [
-        ("nowhere", "is no folder"),
-        ("a-file", "is no folder"),
-        ("s3://bucket/texts", "is no folder"),
+        ("nowhere", "is not a directory"),
+        ("a-file", "is not a directory"),
+        ("s3://bucket/texts", "is not a directory"),
         ("empty", "holds no file that can be read"),
         ("pictures", "holds no file that can be read"),
         ("little", "holds 3 kB of text: too little"),

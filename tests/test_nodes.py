@@ -90,6 +90,6 @@ def test_a_node_that_never_comes_is_named_with_the_address_and_how_long_it_was_w
     said = " ".join(log.read_text().split())
     assert "nodes 1, 2, 3 have not come within 3 seconds: 4 nodes are to meet at" in said
     assert f"127.0.0.1:{port}" in said
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert "Traceback" not in said
     assert process_of_rank(0, far) is None

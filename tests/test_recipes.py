@@ -152,6 +152,6 @@ def test_a_recipe_trains_to_its_end(tmp_path: Path, curriculum: Callable[..., Co
     assert "end of continued/continue" in said
     assert (project / "runs/tiny/continued/continue/DONE").exists()
     assert (
-        "in folders of stages/, not begun: minicpm, smollm3"
+        "in folders of stages/, not started: minicpm, smollm3"
         in curriculum(project, "status", "--size", "tiny").stdout
     )

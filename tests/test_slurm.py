@@ -244,7 +244,7 @@ def test_a_job_that_is_stopped_saves_and_the_same_command_goes_on_with_another_n
     wait_for("a checkpoint", lambda: far.saved("last/cooldown"))
     assert f"asked Slurm job {first} to save and end" in far.say("stop", "last", "--size", "full")
     wait_for("the job to end", lambda: queue(first) == "FAILED", 30)
-    assert far.state("last/cooldown") == ("begun", f"Slurm job {first} saved and ended")
+    assert far.state("last/cooldown") == ("started", f"Slurm job {first} saved and ended")
     position = far.newest("last/cooldown")
     assert 122880 < position < 235520
 
@@ -282,7 +282,7 @@ def test_what_waits_leaves_the_queue_when_stopped_and_a_run_in_another_place_is_
     stage.write_text(text)
     assert f"took Slurm job {job} out of the queue" in far.say("stop", "last", "--size", "full")
     assert queue(job) == "CANCELLED"
-    assert far.state("last/cooldown") == ("begun", "")
+    assert far.state("last/cooldown") == ("started", "")
     bring_back("n1", "n2")
 
 

@@ -133,7 +133,7 @@ class Comparison:
 def compare(project: Project, lineages: Sequence[Compiled], against: str | None = None) -> Comparison:
     """Put lineages of one size beside each other, as far as they are trained and measured.
 
-    Raises NotFound when `against` is none of them, and Drift when a stage was trained by another plan than the
+    Raises NotFound when `against` is none of them, and Drift when a stage was trained with another plan than the
     files now say: its figures would stand under the wrong name.
     """
     names = tuple(compiled.curriculum for compiled in lineages)
@@ -357,12 +357,12 @@ def _changed_ahead(project: Project, compiled: Compiled) -> list[PlanDrift]:
     for departure in found:
         if not departure.ahead:
             asked = f"curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}"
-            regrown = any(part.what == diff_compare.HISTORY for part in departure.compared().parts)
+            parent_retrained = any(part.what == diff_compare.HISTORY for part in departure.compared().parts)
             raise Drift(
                 f"`{departure.stage.name}` {departure.words()}",
                 place=departure.place(project),
-                hint="what it grew from was trained anew since: go on from that under a new name"
-                if regrown
+                hint="its parent was retrained; branch again under a new name"
+                if parent_retrained
                 else f"`{asked}` compares the two; put the files back, or give the curriculum a new name",
             )
     return found

@@ -72,13 +72,13 @@ def side(project: Project, asked: str, size: str) -> Side:
 class RanStage:
     """A begun stage: how far it is saved, in tokens, None while nothing is.
 
-    `regrown` is whether what it grew from was trained anew since, so that the two no longer belong together.
+    `parent_retrained` is whether its parent was retrained, so that the two no longer belong together.
     """
 
     stage: str
     saved: int | None
     done: bool
-    regrown: bool
+    parent_retrained: bool
 
 
 def against_what_ran(
@@ -98,9 +98,14 @@ def against_what_ran(
     for stage, plan, asked in begun:
         folder = folders.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder / "checkpoints")
-        regrown = stage.parent is not None and _regrown(plan, known.get(stage.parent.name))
+        parent_retrained = stage.parent is not None and _parent_retrained(plan, known.get(stage.parent.name))
         ran.append(
-            RanStage(stage.name, last.position if last else None, (folder / folders.DONE).exists(), regrown)
+            RanStage(
+                stage.name,
+                last.position if last else None,
+                (folder / folders.DONE).exists(),
+                parent_retrained,
+            )
         )
         known[stage.name] = plan
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
@@ -110,7 +115,7 @@ def against_what_ran(
     return *sides, tuple(ran)
 
 
-def _regrown(plan: StagePlan, before: StagePlan | None) -> bool:
+def _parent_retrained(plan: StagePlan, before: StagePlan | None) -> bool:
     if plan.parent is None or before is None:
         return False
     try:

@@ -146,7 +146,7 @@ def check_room(folder: Path, wanted: int, free: int | None = None) -> None:
             f"there is no room for the next checkpoint: it takes {wanted:,} bytes and {room:,} are free below "
             f"`{folder}`; nothing is trained that could not be saved",
             hint="free some (`curriculum prune --dry-run` shows which checkpoints nobody needs); "
-            "then the same command goes on",
+            "then the same command resumes",
         )
 
 
@@ -281,5 +281,5 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
 def _damaged(folder: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"checkpoint `{folder.name}` cannot be used: {reason}",
-        hint=f"move {folder} away; the same command then goes on from the checkpoint before it",
+        hint=f"move {folder} away; the same command then continues from the checkpoint before it",
     )

@@ -30,7 +30,7 @@ class SaveTiming:
             return None
         return (
             f"a step and a save take {self.step_seconds:.1f} + {self.save_seconds:.1f} s, and the grace is "
-            f"{grace:g} s: whoever is ended goes on from the last checkpoint, up to {show_exact(self.every)} tokens "
+            f"{grace:g} s: a terminated run resumes from the last checkpoint, up to {show_exact(self.every)} tokens "
             "before"
         )
 

@@ -44,7 +44,7 @@ def branch(
 ) -> None:
     """Write a variant that leaves a curriculum at a checkpoint.
 
-    The checkpoint is kept for it, and its plan is shown.
+    The checkpoint is pinned, and the plan of the variant is shown.
     """
     from curriculum.cli.view.diff import comparison_json, comparison_view
     from curriculum.cli.view.plan import plan_view

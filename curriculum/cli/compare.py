@@ -102,7 +102,7 @@ def compare(
             {
                 **to_json(comparison),
                 "tasks": benchmarks.to_json(tasks),
-                "marks": claims.to_json(found),
+                "claims": claims.to_json(found),
                 "notes": notes,
                 "svg": str(path),
             }

@@ -48,9 +48,9 @@ def diff(
         beside = diff_sides.against_what_ran(project, old, size)
         if beside is None:
             if as_json:
-                print_json({"old": old, "size": size, "begun": False})
+                print_json({"old": old, "size": size, "started": False})
             else:
-                print(f"nothing of `{old}` has begun at size {size}: its files may be edited freely")
+                print(f"no stage of `{old}` has started at size {size}: its files may be edited freely")
             return
         mine, theirs, ran = beside
     else:

@@ -123,7 +123,7 @@ class Watch:
             f"{stage.name} stands at {show_exact(at)} of {show_exact(stage.stop)} tokens: {away.words}"
             if away is not None
             else f"nothing of {self.name} runs now: {stage.name} stands at {show_exact(at)} of "
-            f"{show_exact(stage.stop)} tokens; `curriculum run {self.name}{self._options}` goes on. Waiting for it"
+            f"{show_exact(stage.stop)} tokens; `curriculum run {self.name}{self._options}` resumes it; waiting"
         )
         if self._live is not None:
             self._live.update(Text("waiting; Ctrl-C leaves", style="dim"))

@@ -93,5 +93,5 @@ def print_json(value: Any) -> None:
 
 
 def stopped(command: str) -> typer.Exit:
-    print(f"stopped and saved; go on with: {command}")
+    print(f"stopped and saved; resume with: {command}")
     return typer.Exit(130)

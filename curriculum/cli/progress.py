@@ -65,7 +65,7 @@ class Progress:
     def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None:
         self._stage, self._training = stage, Training(folder, begun_at=resumed_at)
         plan = stage.plan
-        how = "goes on" if resumed_at > plan.start else "begins"
+        how = "resumes" if resumed_at > plan.start else "starts"
         first = plan.step_at(resumed_at)
         last = plan.first_step + stage.steps_run
         self.console.print(

@@ -29,7 +29,7 @@ def prune(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete checkpoints that nothing goes on from.
+    """Delete checkpoints that nothing continues from.
 
     What somebody branches from always stays.
     """

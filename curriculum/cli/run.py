@@ -27,12 +27,12 @@ def run(
         typer.Option(min=1, help="processes on each node; the tokens of each step stay the same"),
     ] = None,
     accept_change: Annotated[
-        bool, typer.Option("--accept-change", help="go on with files changed ahead of the last checkpoint")
+        bool, typer.Option("--accept-change", help="resume with files changed ahead of the last checkpoint")
     ] = False,
     accept_environment: Annotated[
         bool,
         typer.Option(
-            "--accept-environment", help="go on where torch, numpy, processor or training code are others"
+            "--accept-environment", help="resume where torch, numpy, processor or training code differ"
         ),
     ] = False,
     dry_run: Annotated[
@@ -52,7 +52,7 @@ def run(
 ) -> None:
     """Train a curriculum to its end, from wherever it stands.
 
-    A run that was stopped goes on from its last checkpoint; what is done is left as it is.
+    A stopped run resumes from its last checkpoint; what is done is left as it is.
     """
     from curriculum import fs
     from curriculum.cli import progress

@@ -44,7 +44,7 @@ def status(
         try:
             Watch(project, name, size, open_console()).follow()
         except KeyboardInterrupt:
-            print("left; what runs goes on")
+            print("detached; the run continues")
         return
     from curriculum.cli.view.status import status_view
     from curriculum.runs.status import project_status

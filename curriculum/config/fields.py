@@ -360,7 +360,7 @@ def _without_commas(value: Any) -> str | None:
 def _plain(value: Any) -> str | int:
     """What the unit parsers take: `3e9` and `2.5` go as exact texts; ValueError for what is no number."""
     if not isinstance(value, str | int | Decimal):
-        raise ValueError(f"{seen(value)} is no number")
+        raise ValueError(f"{seen(value)} is not a number")
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, str) and len(value) > 60:

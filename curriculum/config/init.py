@@ -49,7 +49,7 @@ def write_schemas(project: Path) -> list[Path]:
     """Write, or write anew, the JSON schemas that editors check the project's files with; touches nothing else."""
     if not layout.is_project(project):
         raise NotFound(
-            f"`{project}` is no project: it does not hold `stages/` and `mixtures/`",
+            f"`{project}` is not a project: it lacks `stages/` and `mixtures/`",
             hint=f"without `--schema`, `curriculum init {project}` writes a whole one there",
         )
     written = []
@@ -88,7 +88,7 @@ def _check_room(folder: Path, names: Sequence[str]) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise ConfigError(
-            f"`{there}` is no folder, so no project can be written into `{folder}`",
+            f"`{there}` is not a directory, so no project can be written into `{folder}`",
             hint="name another folder",
         )
     if not os.access(there, os.W_OK | os.X_OK):
@@ -102,4 +102,4 @@ def _check_room(folder: Path, names: Sequence[str]) -> None:
             raise ConfigError(f"`{target}` exists already; nothing was written", hint=new)
         for above in list(target.parents)[: name.count("/")]:
             if os.path.lexists(above) and not above.is_dir():
-                raise ConfigError(f"`{above}` is no folder; nothing was written", hint=new)
+                raise ConfigError(f"`{above}` is not a directory; nothing was written", hint=new)

@@ -53,7 +53,7 @@ class MachineEntry(Entry):
     about: Text | None = Field(default=None, description="What it is, for people.")
     launcher: Literal["process", "torchrun", "slurm"] = Field(
         default="process",
-        description="process: one; torchrun: several, begun by hand on each node; slurm: a batch job a stage.",
+        description="process: one; torchrun: several, started by hand on each node; slurm: a batch job a stage.",
     )
     nodes: Size = Field(default=1, description="Machines.")
     address: Text | None = Field(
@@ -110,11 +110,11 @@ class MachineEntry(Entry):
     )
     grace: Size | None = Field(
         default=None,
-        description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not begun then.",
+        description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not started then.",
     )
     environment: Literal["same", "any"] = Field(
         default="same",
-        description="any: go on unasked where torch, numpy, processor or training code are others than before.",
+        description="any: resume without consent where torch, numpy, processor or training code changed.",
     )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         default=(), description="Where figures are shown beside metrics.jsonl; as in `[tensorboard]`."
@@ -141,16 +141,16 @@ class MachineEntry(Entry):
             raise Refusal(f"cannot be {self.nodes} with launcher process", hint, "nodes")
         if self.slurm is not None and self.launcher != "slurm":
             hint = "say `launcher: slurm`, or leave this out"
-            raise Refusal(f"has no meaning with launcher {self.launcher}", hint, "slurm")
+            raise Refusal(f"is not supported with `launcher: {self.launcher}`", hint, "slurm")
         if self.grace is not None and self.launcher == "slurm":
             hint = "say `slurm: {grace: …}`, the seconds before a job's time limit at which it saves"
-            raise Refusal("has no meaning with launcher slurm", hint, "grace")
+            raise Refusal("is not supported with `launcher: slurm`", hint, "grace")
         if self.launcher == "process" and self.processes > 1:
             raise Refusal(
                 f"cannot be {self.processes} with launcher process", "`launcher: torchrun` can", "processes"
             )
         if self.device == "cpu" and self.gpus_per_node:
-            raise Refusal("has no meaning with `device: cpu`", "leave one of the two out", "gpus_per_node")
+            raise Refusal("is not supported with `device: cpu`", "leave one of the two out", "gpus_per_node")
         if self.gpus_per_node and self.processes > self.gpus_per_node:
             shown = f"of {self.processes} is more than {self.gpus_per_node} GPUs"
             raise Refusal(shown, "a GPU is used by one process", "processes")

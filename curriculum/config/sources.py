@@ -98,7 +98,7 @@ class ReadEntry(Entry):
         }
         for key, places in belongs.items():
             if key in self.model_fields_set and place not in places:
-                raise Refusal(f"has no meaning for {place}", f"it belongs to {', '.join(places)}", key)
+                raise Refusal(f"is not supported with `{place}`", f"it belongs to {', '.join(places)}", key)
         return self
 
 
@@ -189,7 +189,7 @@ class SourceEntry(Entry):
             for key in ("id", "drop", "keep", "extract", "blocks", "tasks"):
                 if key in self.model_fields_set:
                     raise Refusal(
-                        "has no meaning for tokens that are read in place",
+                        "is not supported for tokens that are read in place",
                         "they are read as they are; prepare the text itself to choose among documents",
                         key,
                     )

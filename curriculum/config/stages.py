@@ -196,7 +196,7 @@ class LearningRateEntry(Entry):
         for key in ("min", "horizon"):
             if constant and key in said:
                 raise Refusal(
-                    "has no meaning for the shape constant", "leave it out, or take another shape", key
+                    "is not supported with `shape: constant`", "leave it out, or take another shape", key
                 )
             if not constant and key not in said:
                 raise lacks(key, type(self).model_fields[key].description)
@@ -204,11 +204,11 @@ class LearningRateEntry(Entry):
             if self.shape == "wsd":
                 raise Refusal("lacks `decay`", "wsd falls at its end, as in `decay: 200B`")
             raise Refusal(
-                f"has no meaning for the shape {self.shape}", "it belongs to the shape wsd", "decay"
+                f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay"
             )
         if self.shape != "wsd" and "decay_shape" in said:
             raise Refusal(
-                f"has no meaning for the shape {self.shape}", "it belongs to the shape wsd", "decay_shape"
+                f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay_shape"
             )
         min_below_max(self.min, self.max)
         return self
@@ -239,7 +239,7 @@ class SkipEntry(Entry):
     """A stretch of data that is left out; clock and learning rate stay."""
 
     from_: Count = Field(alias="from", description="Position at which to skip; as in `1.2T`.")
-    to: Count = Field(description="Position from whose data to go on; as in `1.201T`.")
+    to: Count = Field(description="Position whose data the stage continues with; as in `1.201T`.")
     why: Text | None = Field(default=None, description="The reason, for people; as in `loss spike`.")
 
     @model_validator(mode="after")
@@ -397,7 +397,7 @@ class CurriculumFile(Entry):
                 if imported:
                     hint = "remove it; an import begins with fresh optimizer state and unread sources"
                 raise Refusal(
-                    "has nothing to go on from: the first stage is the root", hint, "stages", 0, key
+                    "has nothing to continue from: the first stage is the root", hint, "stages", 0, key
                 )
         return self
 

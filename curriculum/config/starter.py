@@ -64,7 +64,7 @@ def sources(project: Path, folders: Sequence[str]) -> list[Source]:
             hint = "name a folder of .txt, .md, .jsonl or .parquet files that is there"
             if "://" in said:
                 hint = "begin with a local folder; then say `read: {folder: URL}` in sources.yaml"
-            raise ConfigError(f"`{said}` is no folder; nothing was written", hint=hint)
+            raise ConfigError(f"`{said}` is not a directory; nothing was written", hint=hint)
         if root.is_relative_to(folder) or any(
             folder.is_relative_to(root / own) for own in ("stages", "mixtures", "runs", "data")
         ):
@@ -227,7 +227,7 @@ every: {{evaluate: {cadence}, checkpoint: {cadence}}}
 # `curriculum plan {CURRICULUM}` shows under `passes` how often it is really read; beyond 4 a mixture must allow it.
 stages:
   - {{name: main,     until: {show_count(until)}, mixture: {first.name}, batch: 8 sequences}}
-  - {{name: cooldown, until: {show_count(end)},{other} batch: 16 sequences}}   # the rate goes on falling
+  - {{name: cooldown, until: {show_count(end)},{other} batch: 16 sequences}}   # the rate keeps falling
 """
 
 

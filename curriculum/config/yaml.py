@@ -231,7 +231,7 @@ class _Builder:
         if whole and hint:
             number = whole.group().strip()
             spot = (spot[0], first + whole.start())
-            self._refuse(f"`{number}` is no number here: a comma ends a value", spot, hint)
+            self._refuse(f"`{number}` is not a number here: a comma ends a value", spot, hint)
 
     def _add(self, value: Any, spot: Spot, plain: bool = False) -> KeyPath:
         if len(self.values) == MOST_VALUES:

@@ -111,7 +111,7 @@ def _folders(project: Project, asked: BenchmarkRequest) -> list[Path]:
     if asked.tasks_from is not None:
         if not asked.tasks_from.is_dir():
             raise NotFound(
-                f"`{asked.tasks_from}` is no folder",
+                f"`{asked.tasks_from}` is not a directory",
                 hint="`--tasks-from` names a folder of the harness's task files",
             )
         folders.append(asked.tasks_from.resolve())

@@ -109,7 +109,7 @@ def _no_checkpoint(project: Project, compiled: Compiled, gap: Gap) -> str:
     if not (gap.folder / folders.PLAN).exists():
         return f"not trained yet; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` does it"
     if not (gap.folder / folders.DONE).exists():
-        return f"not reached yet; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` goes on"
+        return f"not reached; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` resumes it"
     return "no checkpoint is kept there"
 
 

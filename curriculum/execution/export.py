@@ -91,7 +91,7 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
     state = checkpoints.state(folder)
     if state["history"] != history:
         raise Drift(
-            f"`{address}` was trained by another plan than its files now describe",
+            f"`{address}` was trained with another plan than its files now describe",
             place=last.setting.place("name"),
             hint="put the files and the prepared text back "
             f"(`curriculum run {address.curriculum}{project.options(size)}` shows the difference); a model card must "

@@ -77,9 +77,7 @@ def _mixture(project: Project, wanted: str | None) -> str:
     if wanted is None and len(names) == 1:
         return names[0]
     if wanted is None:
-        raise NotFound(
-            "which mixture is it to train on?", hint=f"say `--mixture NAME`; there are: {', '.join(names)}"
-        )
+        raise NotFound("no mixture given", hint=f"say `--mixture NAME`; there are: {', '.join(names)}")
     if wanted not in names:
         raise NotFound(f"unknown mixture `{wanted}`", hint=did_you_mean(wanted, names))
     return wanted

@@ -95,7 +95,7 @@ def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> str:
     if identity.imported is not None:
         lines += [
             f"Starts from the weights of `{_plain(identity.imported['name'])}` (a Hugging Face directory, digest "
-            f"`{identity.imported['digest']}`), whose tokenizer it keeps; its own terms go on to apply.",
+            f"`{identity.imported['digest']}`), whose tokenizer it keeps; its own terms still apply.",
             "",
         ]
     if not trained:

@@ -35,7 +35,9 @@ class AttemptNotices:
             self._said.add("environment")
             changed = fs.parsed(fs.read_bytes(self._environment)).get("changed", {})
             if changed:
-                self._say(f"{self._stage}: otherwise than in the attempt before: {describe_changes(changed)}")
+                self._say(
+                    f"{self._stage}: environment changed since the previous attempt: {describe_changes(changed)}"
+                )
         if "short" not in self._said and self._pace.exists() and (pace := timing.of_attempt(self._attempt)):
             self._short(pace)
 

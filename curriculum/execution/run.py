@@ -53,7 +53,7 @@ from curriculum.runs.folders import (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended. `stopped` means saved, and the same command goes on.
+    """How a run ended. `stopped` means saved, and the same command resumes.
 
     `unmeasured` says, a line each, which tasks of `every: {tasks: …}` were not measured and why.
     `handed` are the jobs that a cluster trains in its own time; the same command tells how they stand.
@@ -247,7 +247,7 @@ def _train(
     )
     if outcome.get("unsaved"):
         request.listener.noted(
-            f"{stage.name}: not saved: {outcome['unsaved']}; it goes on from its last checkpoint"
+            f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint"
         )
     return outcome
 

@@ -34,7 +34,7 @@ def sha256_file(path: Path, *, follow: bool = True) -> str:
 
 
 def opened(path: Path) -> BinaryIO:
-    """A file to read; DataError for a symbolic link: what lies below a run may be a stranger's."""
+    """A file to read; DataError for a symbolic link: what is below a run may be untrusted."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
@@ -189,7 +189,7 @@ def damaged_line(path: Path, number: int, reason: str) -> DataError:
     """What a line that cannot be what was written is answered with."""
     return DataError(
         f"`{path}` is damaged in line {number:,}: {reason}",
-        hint=f"bring the file back from a copy, or move {path} away: the same command then goes on and begins another",
+        hint=f"bring the file back from a copy, or move {path} away: the same command then resumes and starts another",
     )
 
 

@@ -65,7 +65,7 @@ class TorchrunLauncher:
         raise RunFailed(
             f"{named} not come within {seconds:.0f} seconds: {self.nodes} nodes are to meet at {host}:{port}",
             hint="say the same command there with `--node-rank` of its own, or fewer `nodes:` in machines.yaml "
-            "(`join_limit:` says how long is waited); nothing is lost, and the same command goes on",
+            "(`join_limit:` says how long is waited); nothing is lost, and the same command resumes",
         )
 
     def announce(self, job: Path) -> None:

@@ -43,7 +43,7 @@ def _drift(project: Project, compiled: Compiled, departure: PlanDrift, saved: in
     stage, compared = departure.stage, departure.compared()
     if compared.same:  # the parameters have parted, the functions have not, as far as anyone can see
         return Drift(
-            f"`{stage.name}` has begun with a plan that other numbers describe now, though no step was found to "
+            f"`{stage.name}` has started with a plan that other numbers describe now, though no step was found to "
             "differ",
             place=stage.setting.place("mixture"),
             hint="put the files back as they were; `curriculum diff` shows both",
@@ -55,12 +55,12 @@ def _drift(project: Project, compiled: Compiled, departure: PlanDrift, saved: in
         for number, entry in enumerate(sorted(moved, key=lambda e: -abs(e.difference))[:3])
     )
     if departure.ahead:
-        hint = "the change lies ahead of the last checkpoint: `--accept-change` goes on with it and keeps the old plan"
+        hint = "the change lies ahead of the last checkpoint: `--accept-change` resumes with it and keeps the old plan"
     else:
         hint = _way_out(compiled, departure, stage_folder(project, compiled, stage), first.same_until)
     return Drift(
-        f"`{stage.name}` has begun with another plan: {describe(compared, ' would change')}{after}. It is saved up to "
-        f"{show_exact(saved)} tokens",
+        f"`{stage.name}` has started with another plan: {describe(compared, ' would change')}{after}. It is saved up "
+        f"to {show_exact(saved)} tokens",
         place=departure.place(project),
         hint=hint,
     )

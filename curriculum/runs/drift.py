@@ -43,11 +43,11 @@ class PlanDrift:
 
     def words(self) -> str:
         """In what the files part from what ran, and where; the stage's name goes before it."""
-        plan = f"was {'begun' if self.ahead else 'trained'} by another plan than the files describe now"
+        plan = f"was {'started' if self.ahead else 'trained'} with another plan than the files describe now"
         compared = self.compared()
         if compared.same:
             return f"{plan}, though no step was found to differ"
-        return f"{plan}; they part in {describe(compared)}"
+        return f"{plan}; they differ in {describe(compared)}"
 
     def place(self, project: Project) -> Place:
         """Where the first thing that differs is written."""

@@ -67,7 +67,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
             if others := branched - {curriculum}:
                 reasons.append(f"branched from by {', '.join(sorted(others))}")
             if not reasons and curriculum in branched:
-                reasons.append("a later stage of its own went on from it")
+                reasons.append("a later stage of its own continued from it")
             reasons += [
                 f"pinned by {by}, whose stage file is gone (`curriculum prune --unpin {by}{project.options(size)}` "
                 "releases it)"

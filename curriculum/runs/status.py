@@ -21,7 +21,7 @@ from curriculum.plan.stage import StagePlan
 from curriculum.runs import folders
 from curriculum.runs.drift import saved_drift
 
-PLANNED, STARTED, RUNNING, DONE = "planned", "begun", "running", "done"
+PLANNED, STARTED, RUNNING, DONE = "planned", "started", "running", "done"
 QUEUED, FAILED = slurm_record.QUEUED, slurm_record.FAILED
 
 

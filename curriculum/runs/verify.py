@@ -156,7 +156,7 @@ def _ledger(folder: Path, stage: CompiledStage, plan: StagePlan | None) -> str:
         raise DataError(
             f"the ledger of {stage.name} has no line for checkpoint `{lacking[0]}`: `{folder / ledger.LEDGER}` was "
             "cut short",
-            hint="a run that goes on adds the line of the checkpoint it goes on from",
+            hint="a resumed run adds the line of the checkpoint it resumes from",
         )
     return f"equal to the plan at {len(entries)} checkpoints"
 
@@ -189,7 +189,7 @@ def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: Stag
         raise CheckpointError(
             f"`{stage.name}` grew out of `{stage.parent.name}` at {plan.parent.position:,} tokens, where no "
             "checkpoint is kept any more",
-            hint="this stage goes on from its own; bring the parent's back to branch there again",
+            hint="this stage continues from its own; bring the parent's back to branch there again",
         )
     if checkpoints.state(found.path).get("history") != plan.parent.fingerprint:
         raise CheckpointError(

@@ -161,7 +161,7 @@ class Saver:
             if not np.isfinite(tensor.numpy()).all():
                 raise RunFailed(
                     f"`{key}` is not finite any more: nothing is saved of this state",
-                    hint="the last good checkpoint is kept; the same command goes on from it",
+                    hint="the last good checkpoint is kept; the same command continues from it",
                 )
         unfinished = path.with_name(f".{path.name}")
         save_file(self._copies, unfinished)
@@ -238,7 +238,7 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Itera
 def _misfit(folder: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"checkpoint `{folder.name}` does not fit the plan's model: {reason}",
-        hint="a checkpoint goes on with the model it was trained with",
+        hint="a checkpoint continues with the model it was trained with",
     )
 
 

@@ -22,7 +22,7 @@ ASKED = {"torch", "numpy", "processor", "device", "training_code"}
 
 
 def compare(job: TrainJob, ranks: Ranks, *, begun: bool) -> dict[str, Any]:
-    """This attempt's environment with what of it is otherwise than in the attempt before; the same on every rank.
+    """This attempt's environment with what of it changed since the previous attempt; the same on every rank.
 
     RunFailed where a stage that has `begun` would go on with other bits and nobody accepted that.
     """
@@ -75,17 +75,17 @@ def check(stage: str, differing: Mapping[str, list[Any]], device: str, *, accept
     asked = sorted(ASKED.intersection(differing) - ({"processor"} if device != "cpu" else set()))
     if asked and not accept:
         raise RunFailed(
-            f"`{stage}` would go on in another environment than it was trained in: "
+            f"`{stage}` would resume in another environment than it was trained in: "
             f"{describe_changes({name: differing[name] for name in asked})}; "
             "the steps that follow may come out otherwise",
-            hint="bring it back as it was, or go on with `--accept-environment`, which is kept on record "
-            "(`environment: any` in machines.yaml always goes on)",
+            hint="restore the environment, or resume with `--accept-environment`, which is kept on record "
+            "(`environment: any` in machines.yaml always resumes)",
         )
     return asked
 
 
 def changed(attempt: Path, told: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """What of an environment is otherwise than in the attempt before: `{name: [then, now]}`."""
+    """What of an environment is environment changed since the previous attempt: `{name: [then, now]}`."""
     before = [
         path
         for path in attempt.parent.glob(f"*/{ENVIRONMENT}")

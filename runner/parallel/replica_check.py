@@ -48,6 +48,6 @@ def check(model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks, step
             raise RunFailed(
                 f"before step {step:,} ranks {other} and {rank} hold different {differs[0]}, which should be the "
                 "same; one of them has computed or remembered wrongly",
-                hint="the last checkpoint was compared before it was saved; the same command goes on from it, "
+                hint="the last checkpoint was compared before it was saved; the same command continues from it, "
                 "without the faulty machine if it comes back",
             )

@@ -58,7 +58,7 @@ def explained(where: str, error: BaseException) -> DataError | None:
     names = {kind.__name__ for one in chain for kind in type(one).__mro__}
     words = " ".join(str(one) for one in chain)
     login = _LOGIN.get(scheme, "log in to that storage as its own documentation says")
-    kept = "; finished tasks are kept, and the same command goes on"
+    kept = "; finished tasks are kept, and the same command resumes"
     if "GatedRepoError" in names:
         return DataError(
             f"`{where}` is gated: its terms are not accepted by the account that asks",

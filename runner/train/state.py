@@ -82,7 +82,7 @@ def restore(
         assert plan.parent is not None
         if value["history"] != plan.parent.fingerprint:
             raise PlanError(
-                f"checkpoint `{parent.name}` is not the history that this stage was planned to go on from",
+                f"checkpoint `{parent.name}` is not the history that this stage was planned to continue from",
                 hint="`curriculum plan` compiles the lineage anew; branch under a new name if the trunk was changed",
             )
         return _state(value, plan)

@@ -83,7 +83,7 @@ def test_an_edited_mixture_under_a_begun_run_tells_what_from_where_how_much_and_
     said = flat(refused.stderr)
     assert refused.returncode == 2
     assert (
-        "`variant/continual` has begun with another plan: the tokens read would change from step 24 on"
+        "`variant/continual` has started with another plan: the tokens read would change from step 24 on"
         in said
     )
     assert "(6,144 tokens); after it code +" in said
@@ -154,7 +154,7 @@ def test_a_fall_of_the_learning_rate_that_lies_ahead_may_be_moved(
     assert plan(project, "variant/cooldown").learning_rate.horizon == 14336
     edit(project, "stages/trunk.yaml", "max: 1e-2", "max: 2e-2")
     refused = curriculum(project, "run", "variant", *FULL, "--accept-change", check=False)
-    assert "`trunk/basic` has begun with another plan: the learning rate would change from step 0" in flat(
+    assert "`trunk/basic` has started with another plan: the learning rate would change from step 0" in flat(
         refused.stderr
     )
 
@@ -183,7 +183,7 @@ def test_a_done_stage_is_never_changed(project: Path, curriculum: Curriculum) ->
     edit(project, "stages/trunk.yaml", "until: 6144", "until: 6400")
     refused = curriculum(project, "run", "trunk", *FULL, "--accept-change", check=False)
     assert refused.returncode == 2
-    assert "`trunk/basic` has begun with another plan: the end would change" in flat(refused.stderr)
+    assert "`trunk/basic` has started with another plan: the end would change" in flat(refused.stderr)
 
 
 @pytest.mark.promise(
@@ -276,7 +276,7 @@ def test_diff_of_a_name_alone_is_against_what_ran(project: Path, curriculum: Cur
 
 
 def test_diff_of_a_curriculum_that_never_ran_says_so(small_project: Path, curriculum: Curriculum) -> None:
-    assert "nothing of `variant` has begun" in curriculum(small_project, "diff", "variant", *FULL).stdout
+    assert "no stage of `variant` has started" in curriculum(small_project, "diff", "variant", *FULL).stdout
 
 
 # --- questions that are asked after an edit ---
@@ -299,8 +299,8 @@ def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files
     after = curriculum(project, *asked)
     assert after.stdout == batch
     assert flat(after.stderr) == (
-        "note: `variant/continual` was trained by another plan than the files describe now; they part in the tokens "
-        "read from step 24 on (6,144 tokens). Shown is what was trained"
+        "note: `variant/continual` was trained with another plan than the files describe now; they differ in the "
+        "tokens read from step 24 on (6,144 tokens). Shown is what was trained"
     )
     again = curriculum(project, *read).stdout
     trained = [
@@ -321,7 +321,7 @@ def test_an_edit_ahead_of_what_is_saved_is_shown_as_it_would_be(
     edit(project, "stages/variant.yaml", "until: 9216", "until: 9728")
     after = curriculum(project, "batch", "variant", "--step", "37")
     assert "step 37 of variant/continual" in after.stdout
-    assert "was begun by another plan" in after.stderr
+    assert "was started with another plan" in after.stderr
     assert "the end from step 36 on" in after.stderr
     assert flat(after.stderr).endswith("Shown is what the files ask for")
 
@@ -334,8 +334,8 @@ def test_plan_status_and_branch_say_that_the_files_part_from_what_ran_and_a_dry_
     project: Path, curriculum: Curriculum
 ) -> None:
     edit(project, "mixtures/mixed.yaml", "prose: 3, code: 1", "prose: 1, code: 1")
-    part = "they part in the tokens read from step 24 on (6,144 tokens)"
-    assert f"continual: was trained by another plan than the files describe now; {part}" in flat(
+    part = "they differ in the tokens read from step 24 on (6,144 tokens)"
+    assert f"continual: was trained with another plan than the files describe now; {part}" in flat(
         curriculum(project, "plan", "variant").stdout
     )
     assert part in flat(curriculum(project, "status", "variant").stdout)
@@ -349,7 +349,7 @@ def test_plan_status_and_branch_say_that_the_files_part_from_what_ran_and_a_dry_
     said = flat(curriculum(project, "branch", "trunk/basic", "half", "--mixture", "mixed").stdout)
     assert "note: `trunk" not in said
     said = flat(curriculum(project, "branch", "variant@8192", "more", "--until", "10k").stdout)
-    assert "note: `variant/continual` was trained by another plan" in said
+    assert "note: `variant/continual` was trained with another plan" in said
 
 
 def test_a_plan_on_disk_that_cannot_be_read_leaves_questions_answerable(
@@ -381,12 +381,10 @@ def test_a_stage_that_grew_from_another_trunk_is_noticed_by_everybody(
         assert "the history before" in flat(refused.stderr)
     assert "the history before" in curriculum(project, "status", "variant").stdout
     said = curriculum(project, "diff", "variant").stdout
-    assert "variant/continual: begun, saved up to 8,192; what it grew from was trained anew since" in flat(
-        said
-    )
+    assert "variant/continual: started, saved up to 8,192; its parent was retrained" in flat(said)
     shutil.rmtree(project / "data")  # nor does it hide behind text that is not here
     refused = curriculum(project, "compare", "trunk", "variant", check=False)
-    assert "what it grew from was trained anew since" in flat(refused.stderr)
+    assert "its parent was retrained" in flat(refused.stderr)
 
 
 def test_after_a_done_stage_was_lengthened_status_and_batch_tell_where_it_really_ended(

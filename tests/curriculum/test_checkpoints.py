@@ -107,7 +107,7 @@ def test_a_checkpoint_without_a_readable_manifest_cannot_be_used_and_the_way_out
     with pytest.raises(CheckpointError, match="checkpoint `g0-0000000000000064` cannot be used") as refusal:
         checkpoints.verify(folder)
     assert refusal.value.hint == (
-        f"move {folder} away; the same command then goes on from the checkpoint before it"
+        f"move {folder} away; the same command then continues from the checkpoint before it"
     )
 
 

@@ -207,7 +207,7 @@ def test_a_run_whose_files_were_edited_since_is_not_shown_under_the_new_plan_s_n
     copy: Path, curriculum: Curriculum
 ) -> None:
     (copy / "mixtures/mixed.yaml").write_text("weights: {prose: 1, code: 1}\n")
-    with pytest.raises(Drift, match=r"`variant/continual` was trained by another plan") as drift:
+    with pytest.raises(Drift, match=r"`variant/continual` was trained with another plan") as drift:
         comparison(copy)
     assert str(drift.value.place).startswith("mixtures/mixed.yaml:1")
     assert "`curriculum diff variant` compares" in str(drift.value.hint)
@@ -408,7 +408,7 @@ def test_filling_that_is_interrupted_goes_on_to_the_same_figures(
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "go on with: curriculum compare trunk variant control" in said
+    assert "resume with: curriculum compare trunk variant control" in said
     assert "code" not in sets(copy, "trunk/cooldown", 12288)
     curriculum(copy, "compare", *NAMES, *FULL)
     for stage, position in (("trunk/continual", 9216), ("trunk/cooldown", 12288)):
@@ -593,7 +593,7 @@ def test_json_holds_every_row_point_and_difference(filled: Path, curriculum: Cur
     assert last["variant"]["difference"] is None
     assert last["trunk"]["difference"]["mean"] > 0
     assert last["control"]["checkpoint"] == {"stage": "control/cooldown", "position": 12288}
-    assert [mark["must"] for mark in told["marks"]].count(True) == 4
+    assert [claim["must"] for claim in told["claims"]].count(True) == 4
 
 
 def test_json_is_nothing_but_json_while_gaps_are_filled(copy: Path, curriculum: Curriculum) -> None:

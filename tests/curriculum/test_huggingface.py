@@ -227,7 +227,7 @@ def _a_folder(folder: Path) -> None:
         (_quantised, "`model.norm.weight` is stored as I8"),
         (_a_link_out, "`tokenizer_config.json` is a link that leads out of it"),
         (_weights_by_a_link_out, "`model.safetensors` is a link that leads out of it"),
-        (_a_folder, "`LICENSE` is no file"),
+        (_a_folder, "`LICENSE` is not a file"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

@@ -220,7 +220,7 @@ def test_what_a_parent_did_past_the_point_where_a_variant_leaves_it_is_not_the_v
     assert [(attempt.number, attempt.position) for attempt in stage.attempts] == [("0001", 6144)]
     assert stage.restarts == 0
     attempts = tables(page(project, "early"))["Attempts: each launch of a stage's job"]
-    assert ["trunk/basic", "0001", "training", "stopped", "3,072, went on", "A"] in attempts
+    assert ["trunk/basic", "0001", "training", "stopped", "3,072, continued", "A"] in attempts
     # an attempt that ended at the very point is the last of them, too
     (basic / "attempts/0001/outcome.json").write_text(json.dumps({"outcome": "stopped", "position": stop}))
     stage = gather(Project(project), ["early"], "full").stages["trunk/basic"]
@@ -256,11 +256,11 @@ def test_a_stage_that_came_to_the_point_where_it_is_left_says_so(project: Path) 
     (basic / "DONE").unlink()
     (project / "stages/early.yaml").write_text(EARLY)
     pretend(project, "early")
-    assert "trunk/basic (begun)" in words(tree(page(project, "early")))
+    assert "trunk/basic (started)" in words(tree(page(project, "early")))
     there = basic / "checkpoints" / checkpoints.name(0, 3072)
     shutil.copytree(basic / "checkpoints" / checkpoints.name(0, 6144), there)
     assert "trunk/basic (at the branch point)" in words(tree(page(project, "early")))
-    assert "trunk/basic (begun)" in words(tree(page(project, "trunk")))
+    assert "trunk/basic (started)" in words(tree(page(project, "trunk")))
 
 
 def test_an_environment_is_told_in_words_and_without_what_is_empty(project: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_stage_that_is_under_way_is_compared_as_far_as_it_is(tmp_path: Path) -
     root = write_small_project(tmp_path / "project")
     pretend(root, "trunk", part=0.5)
     html = page(root, "trunk")
-    assert "begun" in html
+    assert "started" in html
     mixture = next(t for name, t in tables(html).items() if name.startswith("Planned"))
     headings = [row[0] for row in mixture if len(row) == 1]
     assert headings[-1].startswith("trunk/cooldown: 3.072k tokens; both counts up to 11,264 tokens")
@@ -434,7 +434,7 @@ def test_a_report_replaces_a_report_and_nothing_else(project: Path, tmp_path: Pa
     assert b"variant" in path.read_bytes()
     mine = project / "stages" / "trunk.yaml"
     before = mine.read_bytes()
-    with pytest.raises(ConfigError, match="is there and is no report"):
+    with pytest.raises(ConfigError, match="exists and is not a report"):
         write.write(mine, page(project, "trunk"), make_folder=False)
     assert mine.read_bytes() == before
     with pytest.raises(ConfigError, match="is a folder"):

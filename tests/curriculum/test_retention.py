@@ -1,4 +1,4 @@
-"""Which checkpoints a prune may delete: never one that somebody goes on from, whenever it is asked or killed."""
+"""Which checkpoints a prune may delete: never one that something continues from, whenever it is asked or killed."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_a_curriculum_is_no_reason_to_keep_its_own_checkpoints_but_where_a_stage
     shutil.rmtree(project.runs / "full/variant")
     (project.root / "stages/variant.yaml").unlink()
     assert reasons(Project(project.root), "trunk/basic", 6144) == (
-        "a later stage of its own went on from it",
+        "a later stage of its own continued from it",
     )
 
 

@@ -77,7 +77,7 @@ def test_the_tree_tells_done_from_begun_and_planned_with_checkpoints_pins_and_lo
     assert stages["trunk/continual"].state == "planned"
     assert stages["variant/continual"].state == "done"
     begun = stages["variant/cooldown"]
-    assert begun.state == "begun"
+    assert begun.state == "started"
     assert begun.starts_at <= begun.position < 12288
     kept = stages["trunk/basic"].checkpoints
     assert kept[-1].position == 6144
@@ -137,7 +137,7 @@ a trunk of three stages
 │           kept at 10.24k, 11.26k, 12.29k
 ├── continual  planned  6.144k to 9,216
 └── cooldown  planned  9.216k to 12,288
-18.43k tokens to train, 12.29k done (66.6%), 6.144k spared by sharing trunks
+18.43k tokens to train, 12.29k done (66.6%), 6.144k saved by shared stages
 """
 
 
@@ -266,16 +266,16 @@ def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(
     words = ("status", "variant", "--follow", *FULL)
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     staying = started(small_project, *words, **pipe)
-    first = read_until(staying, "Waiting for it")
+    first = read_until(staying, "resumes it; waiting")
     assert "nothing of variant runs now: trunk/basic stands at 0 of 6,144 tokens" in first
-    assert "`curriculum run variant` goes on" in first
+    assert "`curriculum run variant` resumes it" in first
     run = started(small_project, "run", "variant", *FULL, stdout=subprocess.DEVNULL)
     shown = read_until(staying, "trunk/basic runs, attempt 1")
     leaving = started(small_project, *words, **pipe)
     read_until(leaving, "runs, attempt 1")
     leaving.send_signal(signal.SIGINT)
     assert leaving.wait(timeout=20) == 0
-    assert "left; what runs goes on" in leaving.stdout.read()  # type: ignore[union-attr]
+    assert "detached; the run continues" in leaving.stdout.read()  # type: ignore[union-attr]
     assert run.poll() is None
     killed = started(small_project, *words, **pipe)
     read_until(killed, "runs, attempt 1")
@@ -357,4 +357,4 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
     assert max(map(len, plain.splitlines())) <= columns
     for words in ("variant/cooldown", "attempt 1", "tok/s", "step", "loss", "held-out", "saved", "100.0%"):
         assert words in plain, plain
-    assert "left; what runs goes on" in plain
+    assert "detached; the run continues" in plain

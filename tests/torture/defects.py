@@ -95,7 +95,7 @@ DEFECTS = (
         "R3",
     ),
     Defect(
-        "numbers that are none are saved",
+        "NaN and Inf are saved",
         "runner.checkpoint.tensors",
         "            if not np.isfinite(tensor.numpy()).all():\n",
         "            if False:\n",

@@ -149,7 +149,7 @@ def _spoken(root: Path, log: Path, words: list[str]) -> tuple[int, str]:
     return world.fork(work, log).wait(120), log.read_text(errors="replace")
 
 
-@figure("R21", "artefacts made by a stranger: no code of theirs is run, nothing outside the run is touched")
+@figure("R21", "untrusted artifacts: no code of theirs is run, nothing outside the run is touched")
 def hostile(case: Case, tally: Tally) -> None:
     outside = case.folder / "outside"
     outside.mkdir()

@@ -1,4 +1,4 @@
-"""R16: prune killed anywhere over random lineages: nothing that somebody goes on from is lost. R17: export killed."""
+"""R16: prune killed anywhere over random lineages: nothing that a run continues from is lost. R17: export killed."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def _pruned(root: Path, kill_at: int | None, meanwhile: Spot | None) -> None:
 
 
 @figure(
-    "R16", "random lineages, prune killed anywhere: every checkpoint that somebody goes on from stays whole"
+    "R16",
+    "random lineages, prune killed anywhere: every checkpoint that something continues from stays whole",
 )
 def graphs(case: Case, tally: Tally) -> None:
     deleted = 0

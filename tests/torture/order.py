@@ -1,4 +1,4 @@
-"""R6: generated plans stopped and gone on with on other numbers of ranks, against a plain list of what must be read."""
+"""R6: generated plans stopped and resumed on other numbers of ranks, against a plain list of what must be read."""
 
 from __future__ import annotations
 
@@ -120,9 +120,7 @@ def _half_up(value: Fraction) -> int:
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
 
 
-@figure(
-    "R6", "1 to 3 generated stages stopped 6 times and gone on with on 1 to 8 ranks: none twice, none missing"
-)
+@figure("R6", "1 to 3 generated stages stopped 6 times and resumed on 1 to 8 ranks: none twice, none missing")
 def exactly_once(case: Case, tally: Tally) -> None:
     for number in range(case.count(20, 1000, 50_000)):
         draw = case.draw("R6", number)

@@ -10,7 +10,7 @@ from tests.torture.figures import FIGURES, PEERS
 
 collection.load()
 SEED = 6
-# Killed, racing, hung and asked processes, numbers that are none, soaking, seeded defects: see docs/reliability.md.
+# Killed, racing, hung and asked processes, NaN/Inf steps, soaking, seeded defects: see docs/reliability.md.
 ALONE = {"R1", "R7", "R8", "R13", "R14", "R15", "R19", "R20"}
 
 

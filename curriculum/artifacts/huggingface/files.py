@@ -1,4 +1,4 @@
-"""The files of a Hugging Face directory, opened as strangers' files are: sizes, links and headers checked first."""
+"""The files of a Hugging Face directory, opened as untrusted files: sizes, links and headers checked first."""
 
 from __future__ import annotations
 
@@ -138,6 +138,6 @@ def inside(folder: Path, name: str) -> Path:
         )
     if path.exists() and not path.is_file():
         raise refused(
-            folder, f"`{name}` is no file", "a model's directory as transformers saves it is wanted"
+            folder, f"`{name}` is not a file", "a model's directory as transformers saves it is wanted"
         )
     return path

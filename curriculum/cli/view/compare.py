@@ -58,7 +58,7 @@ def compare_view(
     if found:
         parts += [Text(), _marks(found)]
     if notes:
-        parts.append(Text("\nto know", style="bold"))
+        parts.append(Text("\nnotes", style="bold"))
         parts += [Text(f"  {note}") for note in notes]
     return Group(*parts)
 
@@ -194,7 +194,7 @@ def shown(figure: Estimate) -> str:
 
 def _marks(found: Sequence[Claim]) -> RenderableType:
     text = Text()
-    text.append("marks of the recipe", style="bold")
+    text.append("recipe checks", style="bold")
     widest = max(len(mark.verdict) for mark in found) + _GAP
     for mark in found:
         text.append(f"\n{mark.verdict:<{widest}}", style=_STYLES.get(mark.verdict, "yellow"))

@@ -66,7 +66,7 @@ def _same(compared: Comparison) -> list[RenderableType]:
 
 
 def _partings(compared: Comparison) -> RenderableType:
-    drawn = table(("they part in", "left"), ("from step", "right"), ("at (tokens)", "right"))
+    drawn = table(("they differ in", "left"), ("from step", "right"), ("at (tokens)", "right"))
     for part in compared.parts:
         step = show_exact(part.step)
         if part.new_step != part.step:
@@ -111,6 +111,6 @@ def _consequences(compared: Comparison, ran: Sequence[RanStage]) -> list[Rendera
     lines: list[RenderableType] = []
     for stage in ran:
         saved = f"saved up to {show_exact(stage.saved)}" if stage.saved is not None else "nothing saved yet"
-        regrown = "; what it grew from was trained anew since" if stage.regrown else ""
-        lines.append(Text(f"{stage.stage}: {'done' if stage.done else 'begun'}, {saved}{regrown}"))
+        parent_retrained = "; its parent was retrained" if stage.parent_retrained else ""
+        lines.append(Text(f"{stage.stage}: {'done' if stage.done else 'started'}, {saved}{parent_retrained}"))
     return lines

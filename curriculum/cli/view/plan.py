@@ -70,7 +70,7 @@ def plan_view(
                 )
             )
     if notes:
-        parts.append(Text("\nto know", style="bold"))
+        parts.append(Text("\nnotes", style="bold"))
         parts += [Text(f"  {where}: {note}") for where, note in notes]
     return Group(*parts)
 
@@ -187,7 +187,7 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
         for note in stage["notes"]
     )
     if notes:
-        parts.append(Text("\nto know", style="bold"))
+        parts.append(Text("\nnotes", style="bold"))
         parts += [Text(f"  {where}: {note}") for where, note in notes]
     return Group(*parts)
 

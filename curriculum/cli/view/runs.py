@@ -62,14 +62,14 @@ def branched_view(made: Branch, options: str) -> RenderableType:
     point = f"{made.leaves.name} at {show_exact(made.leaves.stop)} tokens"
     command = f"curriculum run {made.name}{options}"
     kept = (
-        f"kept for it: the checkpoint of {point}"
+        f"pinned checkpoint: {point}"
         if made.checkpoint
         else f"{point} is not reached yet: `{command}` trains to there first"
     )
     return Group(
         Text(f"\nwritten: stages/{made.name}.yaml", style="bold"),
         Text(made.text.rstrip(), style="dim"),
-        Text(f"\n{kept}\nedit the file or go on: {command}"),
+        Text(f"\n{kept}\nedit the file, or start it: {command}"),
     )
 
 

@@ -54,9 +54,9 @@ def status_view(standing: ProjectStatus) -> RenderableType:
             Text(f"{stray.folder}  no stage file names it any more: {far}{of} tokens", style="yellow")
         )
     if standing.put_by:
-        parts.append(Text(f"in folders of stages/, not begun: {', '.join(standing.put_by)}", style="dim"))
+        parts.append(Text(f"in folders of stages/, not started: {', '.join(standing.put_by)}", style="dim"))
     if standing.branches:
-        saved = f", {show_count(standing.saved)} spared by sharing trunks" if standing.saved else ""
+        saved = f", {show_count(standing.saved)} saved by shared stages" if standing.saved else ""
         parts.append(
             Text(
                 f"{show_count(standing.planned)} tokens to train, {show_count(standing.done)} done "

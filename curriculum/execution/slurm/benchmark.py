@@ -151,7 +151,7 @@ class _Log:
     """A listener whose words are lines of the job's log."""
 
     def preparing(self, what: str, progress: Path | None) -> None:
-        print(f"begins: {what}", flush=True)
+        print(f"started: {what}", flush=True)
 
     def prepared(self, what: str) -> None:
         print(f"done: {what}", flush=True)

@@ -1,4 +1,4 @@
-"""Hands a lineage to Slurm: one batch job a stage, each behind the one it goes on from (`afterok`).
+"""Hands a lineage to Slurm: one batch job a stage, each behind the one it continues from (`afterok`).
 
 Saying it again is harmless: stages that are done or whose job still waits or runs are left alone, so the same
 command continues after whatever happened, also on another number of nodes.

@@ -196,7 +196,7 @@ def environment(story: Story) -> str:
                 where = letters.setdefault(spelled, (_letter(len(letters)), attempt.environment))[0]
             at = "" if attempt.position is None else show_exact(min(attempt.position, stage.stop))
             if attempt.position is not None and attempt.position > stage.stop:
-                at += ", went on"
+                at += ", continued"
             kind = KINDS.get(attempt.kind, attempt.kind)
             attempts.append([stage.name, attempt.number, kind, attempt.outcome, at, where])
     speed: list[list[markup.Cell]] = []
@@ -237,7 +237,7 @@ def environment(story: Story) -> str:
     for stage in story.stages.values():
         mine = stage.compiled.plan.fingerprint
         ran = (
-            "not begun"
+            "not started"
             if stage.ran_fingerprint is None
             else "the same"
             if not stage.parted

@@ -39,7 +39,7 @@ def write(path: Path, html: str, *, make_folder: bool) -> None:
         with path.open("rb") as file:
             if MARK not in file.read(MARK_WITHIN):
                 raise ConfigError(
-                    f"`{path}` is there and is no report; nothing was written",
+                    f"`{path}` exists and is not a report; nothing was written",
                     hint="give `--to` another name, or move that file away",
                 )
     if make_folder:
