@@ -1,1 +1,1 @@
-"""One command for every published figure; README.md says what each measures and how."""
+"""One command for each published figure; docs/benchmarks.md describes what each measures and how."""

@@ -29,11 +29,15 @@ from curriculum.config.project import Project
 from curriculum.config.stages import StageEntry
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"
-PLAN_BEGIN, PLAN_END = "<!-- plan:begin -->", "<!-- plan:end -->"
-PROMISES_BEGIN, PROMISES_END = "<!-- promises:begin -->", "<!-- promises:end -->"
 MADE = "<!-- Made by `make docs`; edit the descriptions in the code. -->"
 PLAN_WIDTH = 112
+YAML_FILES = {
+    "stages": "stages/NAME.yaml",
+    "mixtures": "mixtures/NAME.yaml",
+    "sources": "sources.yaml",
+    "sizes": "sizes.yaml",
+    "machines": "machines.yaml",
+}
 AS_IN = re.compile(r"; as in (`.*`)\.$")
 
 
@@ -41,25 +45,27 @@ def files() -> dict[str, str]:
     """The content of every generated file, by its path in the repository."""
     made = dict(json_schema.texts())
     for name in ("stages", "mixtures"):
-        path = f"{name}/README.md"
-        before, rest = (ROOT / path).read_text().split(BEGIN)
-        made[path] = f"{before}{BEGIN}\n{MADE}\n\n{tables(name)}\n{END}{rest.split(END)[1]}"
-    roots = "\n\n".join(f"## {name}.yaml\n\n{tables(name)}" for name in ("sources", "sizes", "machines"))
-    made["docs/reference/yaml.md"] = (
-        f"# The files in a project's root\n\n{MADE}\n\n"
-        "Stages and mixtures have their tables in [stages/](../../stages/README.md) and "
-        f"[mixtures/](../../mixtures/README.md).\n\n{roots}\n"
-    )
-    before, rest = (ROOT / "README.md").read_text().split(PLAN_BEGIN)
-    made["README.md"] = f"{before}{PLAN_BEGIN}\n```\n{full_plan()}\n```\n{PLAN_END}{rest.split(PLAN_END)[1]}"
-    before, rest = (ROOT / "docs/promises.md").read_text().split(PROMISES_BEGIN)
-    after = rest.split(PROMISES_END)[1]
-    made["docs/promises.md"] = f"{before}{PROMISES_BEGIN}\n{promises()}\n{PROMISES_END}{after}"
+        made[f"{name}/README.md"] = filled(f"{name}/README.md", "keys", f"{MADE}\n\n{tables(name)}")
+    files_of_a_project = "\n\n".join(f"## {path}\n\n{tables(name)}" for name, path in YAML_FILES.items())
+    made["docs/reference/yaml.md"] = f"# The YAML files of a project\n\n{MADE}\n\n{files_of_a_project}\n"
+    plan = full_plan()
+    made["docs/rehearsal.md"] = filled("docs/rehearsal.md", "plan", f"```\n{plan}\n```")
+    made["README.md"] = filled("README.md", "plan", f"```\n{shortened(plan)}\n```")
+    refusal = (ROOT / "tests/messages/unknown-source.txt").read_text().strip()
+    made["docs/README.md"] = filled("docs/README.md", "refusal", f"```\n{refusal}\n```")
+    made["docs/promises.md"] = filled("docs/promises.md", "promises", promises())
     made["docs/reference/cli.md"] = f"# The commands\n\n{MADE}\n\n{commands()}\n"
     return made
 
 
-# --- the plan that the README shows --------------------------------------------------------------------------
+def filled(path: str, name: str, text: str) -> str:
+    """The page `path` with `text` between its markers `name:begin` and `name:end`."""
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    before, rest = (ROOT / path).read_text().split(begin)
+    return f"{before}{begin}{text}\n{end}{rest.split(end)[1]}"
+
+
+# --- the plan that README and docs show ----------------------------------------------------------------------
 
 
 def full_plan() -> str:
@@ -75,6 +81,15 @@ def full_plan() -> str:
             console.print(plan_view({**told, "harness_installed": True}, compiled, texts.provenance_lines()))
     lines = [f"$ curriculum plan {name} --size full --machine {machine}", *shown.get().splitlines()]
     return "\n".join(line.rstrip() for line in lines).rstrip()
+
+
+def shortened(plan: str) -> str:
+    """`plan` without its curves, the provenance of each text and the assumptions behind the cost."""
+    blocks = plan.split("\n\n")
+    stages = next(i for i, block in enumerate(blocks) if block.startswith("stage "))
+    sources = next(i for i, block in enumerate(blocks) if block.startswith("source "))
+    cost = blocks[-1].split("\n  assumed:")[0]
+    return "\n\n".join(blocks[: stages + 1]) + f"\n…\n{blocks[sources]}\n…\n{cost}"
 
 
 # --- keys ------------------------------------------------------------------------------------------------
@@ -101,12 +116,12 @@ def tables(name: str) -> str:
 
 
 def table(entry: dict[str, Any]) -> str:
-    rows = ["| key | meaning | example | unsaid |", "|---|---|---|---|"]
+    rows = ["| key | meaning | example | default |", "|---|---|---|---|"]
     for key, value in entry["properties"].items():
         found = AS_IN.search(value["description"])
         meaning = value["description"][: found.start()] + "." if found else value["description"]
         example = found[1] if found else ", ".join(examples(value))
-        rows.append(f"| `{key}` | {meaning} | {example} | {unsaid(entry, key)} |")
+        rows.append(f"| `{key}` | {meaning} | {example} | {default(entry, key)} |")
     return "\n".join(rows)
 
 
@@ -117,21 +132,21 @@ def examples(value: dict[str, Any]) -> Iterator[str]:
     return (f"`{str(word).lower() if isinstance(word, bool) else word}`" for word in words)
 
 
-def unsaid(entry: dict[str, Any], key: str) -> str:
+def default(entry: dict[str, Any], key: str) -> str:
     """What holds where a key is not written."""
     one_of = [option["required"][0] for option in entry.get("oneOf", [])]
     if key in entry.get("required", []):
-        return "must be said"
+        return "required"
     if key in one_of:
-        return f"one of {', '.join(f'`{other}`' for other in one_of)} must be said"
+        return f"one of {', '.join(f'`{other}`' for other in one_of)} is required"
     if entry["title"] == "CurriculumFile" and key in Setting.__dataclass_fields__:
-        return "with `from`, as at the branch point" + ("; else must be said" if key in ROOT_KEYS else "")
+        return "with `from`, as at the branch point" + ("; else required" if key in ROOT_KEYS else "")
     if entry["title"] == "StageEntry" and key not in StageEntry.own:
         return "as in the stage before"
-    default = entry["properties"][key].get("default")
-    if default is None:
+    value = entry["properties"][key].get("default")
+    if value is None:
         return ""
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def references(value: Any, shape: str = "{}: …") -> Iterator[tuple[str, str]]:

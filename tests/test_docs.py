@@ -26,7 +26,7 @@ import pytest
 import typer
 from conftest import BuiltOnce
 
-from curriculum.cli import app
+from curriculum.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {ROOT / "docs/how-to/notebook.md"}  # test_reference.py runs it as one notebook

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import commands
 import pytest
 import typer
+import yaml
 
 from curriculum.cli.app import app
 from curriculum.config.entry import Entry
@@ -38,6 +40,33 @@ def test_every_key_and_every_verb_is_in_the_reference() -> None:
             ), f"{model}.{name}"
     for verb in typer.main.get_command(app).commands:
         assert f"\n## {verb}\n" in tables
+
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", ["stages/v1.1-math-code.yaml", "mixtures/math-code.yaml"])
+def test_a_file_that_the_readme_shows_is_the_shipped_one(path: str) -> None:
+    shown = re.search(rf"^```yaml\n# {path}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    assert yaml.safe_load(shown[1]) == yaml.safe_load((ROOT / path).read_text())
+
+
+def test_the_readme_fits_150_lines_and_its_tree_has_every_package() -> None:
+    assert len(README.splitlines()) <= 150
+    tree = README.split("## The tree")[1]
+    packages = {path.parent for path in ROOT.glob("curriculum/*/__init__.py")}
+    listed = re.findall(r"^  ([a-z]+)/", tree, re.MULTILINE)
+    assert sorted(listed) == sorted(package.name for package in packages)
+    for package in ROOT.glob("runner/*/__init__.py"):
+        assert re.search(rf"^runner/ .*\b{package.parent.name}\b", tree, re.MULTILINE), package
+
+
+def test_the_losses_that_the_readme_shows_are_those_of_the_page_on_the_rehearsal() -> None:
+    page = (ROOT / "docs/rehearsal.md").read_text()
+    losses = re.search(r"^held-out loss .*?^```", README, re.MULTILINE | re.DOTALL)
+    assert losses is not None
+    assert losses[0].removesuffix("```") in page
 
 
 def blocks(page: str) -> str:

@@ -22,7 +22,7 @@ from curriculum.execution import benchmark
 from curriculum.plan.stage import StagePlan
 from curriculum.runs import benchmarks_due
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/rehearsal.md"
 ASKED = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens, tasks: {quiz: 2k, riddle: 4096 tokens}}"
 PLAIN = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens}"
 
@@ -123,10 +123,10 @@ def test_a_ceiling_of_checkpoints_leaves_every_nth_of_those_that_the_stage_asks_
     assert [stage.checkpoint_every for stage in (continual, cooldown)] == [2048, 2048]
 
 
-def test_the_branch_point_of_the_readme_is_among_what_a_rehearsal_keeps(tmp_path: Path) -> None:
+def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp_path: Path) -> None:
     init(tmp_path / "shipped")
     shipped = Project(tmp_path / "shipped")
-    command = re.search(r"^\$ curriculum branch (\S+@\S+) ", README.read_text(), re.MULTILINE)
+    command = re.search(r"^\$ curriculum branch (\S+@\S+) ", PAGE.read_text(), re.MULTILINE)
     assert command is not None
     point = compile_stages(
         shipped, "v1.1", stages_to(shipped, parse_address(command[1])), "rehearsal"
