@@ -27,6 +27,8 @@ from curriculum.planner import compile_curriculum
 from curriculum.project import Project
 from curriculum.scaffold import init
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

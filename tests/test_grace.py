@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import TRUNK
 
 from curriculum import checkpoints
+
+pytestmark = pytest.mark.processes
 
 LONG = (
     TRUNK.partition("stages:")[0]

@@ -231,6 +231,7 @@ def test_every_module_says_why_it_exists_and_can_be_read_in_one_sitting(path: Pa
     assert len(text.splitlines()) <= 500
 
 
+@pytest.mark.processes
 def test_importing_the_command_line_loads_neither_torch_nor_numpy_nor_pydantic() -> None:
     heavy = "('torch', 'numpy', 'pydantic', 'yaml', 'rich.table')"
     code = f"import sys, curriculum.cli; print([m for m in {heavy} if m in sys.modules])"
@@ -238,6 +239,7 @@ def test_importing_the_command_line_loads_neither_torch_nor_numpy_nor_pydantic()
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.processes
 def test_importing_curriculum_loads_none_of_its_rooms() -> None:
     code = (
         "import sys, curriculum; "
@@ -247,6 +249,7 @@ def test_importing_curriculum_loads_none_of_its_rooms() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.processes
 def test_a_notebook_loads_no_torch_datatrove_or_pandas() -> None:
     code = (
         f"import sys, curriculum; curriculum.open({str(ROOT)!r}).plan('v1.1', 'full').stages; "
@@ -256,6 +259,7 @@ def test_a_notebook_loads_no_torch_datatrove_or_pandas() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.processes
 def test_planning_loads_no_torch_datatrove_or_datasets() -> None:
     code = (
         "import sys; from pathlib import Path; from curriculum.project import Project; "

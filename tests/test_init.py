@@ -19,6 +19,8 @@ from curriculum.project import Project
 from curriculum.schema import is_name, jsonschema
 from curriculum.summary import summarise
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -10,8 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import TRUNK
 from slurm_cluster import free_ports, wait_for
+
+pytestmark = pytest.mark.processes
 
 MACHINES = """\
 boxes: {launcher: torchrun, nodes: 2, device: cpu, threads: 1}

@@ -20,6 +20,8 @@ from curriculum import checkpoints
 from curriculum.retention import Verdict
 from curriculum.view.runs import pruned_view
 
+pytestmark = pytest.mark.processes
+
 SCREENS = Path(__file__).parent / "screens"
 FULL = ("--size", "full")
 VERBS: dict[str, tuple[str, ...]] = {

@@ -234,6 +234,7 @@ def test_a_second_process_is_told_which_process_holds_the_lock(
     assert owner["pid"] == holder.pid
 
 
+@pytest.mark.processes
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait(timeout=10)
@@ -263,6 +264,7 @@ def test_nobody_holds_a_lock_that_was_never_made_and_asking_makes_none(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Path) -> None:
     lock = durable.Lock(tmp_path / "lock", "it")
     lock.acquire()

@@ -16,6 +16,8 @@ from curriculum import supervisor
 from curriculum.launchers import local
 from curriculum.supervisor import Launch, StopRequested, supervise
 
+pytestmark = pytest.mark.processes
+
 
 def launches(folder: Path, *outcomes: str | None) -> list[Path]:
     """Attempt folders of processes that all end with code 1, as torchrun does after a signal."""

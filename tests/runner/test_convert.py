@@ -333,6 +333,7 @@ def _at_the_end(temporary: Path) -> bool:
     return (temporary.parent / temporary.name.removeprefix(".tmp-")).exists()
 
 
+@pytest.mark.processes
 def test_killed_while_exporting_the_directory_is_absent_or_complete_and_the_next_export_clears_up(
     tmp_path: Path,
 ) -> None:

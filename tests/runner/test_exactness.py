@@ -20,6 +20,8 @@ from curriculum.errors import PlanError
 from runner import data, distributed, exactness
 from runner.distributed import Ranks
 
+pytestmark = pytest.mark.processes
+
 
 def of(size: int, rank: int = 0) -> Ranks:
     return Ranks(rank, size, size, torch.device("cpu"))

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from curriculum import job as jobs
+
+pytestmark = pytest.mark.processes
 
 
 def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_its_stacks_and_ends(

@@ -45,6 +45,7 @@ prepare(PrepareRequest.from_json(json.load(open(sys.argv[1]))))
 """
 
 
+@pytest.mark.processes
 def test_killed_half_way_it_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 60, words=6000)
     request = request_for(tasks=20, workers=2)
@@ -190,6 +191,7 @@ help_to_prepare(PrepareRequest.from_json(json.loads(Path(sys.argv[1]).read_text(
 """
 
 
+@pytest.mark.processes
 def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the_bytes_are_the_same(
     tmp_path: Path, request_for: Any
 ) -> None:

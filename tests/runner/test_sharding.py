@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from curriculum import checkpoints
 from runner import checkpoint, distributed, optim, sharding
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

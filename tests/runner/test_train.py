@@ -18,6 +18,8 @@ from runner.model import Llama, ModelConfig, initialise
 from runner.state import State
 from runner.step import count, forward_backward, losses
 
+pytestmark = pytest.mark.processes
+
 FP32 = [name for name, setting in steps.SETTINGS.items() if not setting.bf16]
 
 
