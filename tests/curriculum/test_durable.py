@@ -221,6 +221,7 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
     process.communicate()
 
 
+@pytest.mark.processes
 def test_a_second_process_is_told_which_process_holds_the_lock(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:

@@ -380,6 +380,7 @@ def _killed(folder: Path, moment: Callable[[Path], bool], temporary: Path) -> bo
         process.wait()
 
 
+@pytest.mark.processes
 def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_clears_up(
     tmp_path: Path,
 ) -> None:
