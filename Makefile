@@ -21,9 +21,12 @@ compare: run
 	  $(BIN)/curriculum compare v1.1 v1.1-math-code v1.1-math-code-control --check; \
 	fi
 
-## test: the whole gate
+## test: the whole gate, and how long it took; with `FAST=1` without the tests that start processes
+FAST  ?=
+BEGUN := $(shell date +%s)
 test: lint types
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal $(if $(FAST),-m "not processes and not slow")
+	@echo "lint, types and tests: $$(( $$(date +%s) - $(BEGUN) )) seconds"
 
 ## torture: faults by the thousand (docs/reliability.md), two figures at a time: some 40 minutes of two cores, with
 ## `TRIALS=0.25` twelve; `SIZE=long` goes on for a day, `ONLY=R1,R3 SEED=5` repeats two figures exactly

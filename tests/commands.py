@@ -30,7 +30,8 @@ AT_START = {
     # A process with threads cannot be forked safely, and pyarrow's allocator would start one.
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-"""The environment in which the server imports, beside the caller's own."""
+STARTED_WITH = {**os.environ, **AT_START}
+"""The server's environment, whichever test needs it first."""
 READ_AT_START = ("PYTHON", "LD_", "OMP_", "MKL_", "HF_", "HOME", "XDG_", "TORCH", "LC_", "LANG", "WANDB")
 """How the variables begin that an interpreter or a library reads once, when it starts or is imported."""
 
@@ -47,30 +48,41 @@ def run(
 
     `environment` is the tests' own with one thread, unless it is given.
     """
-    given = {**os.environ, "OMP_NUM_THREADS": "1"} if environment is None else dict(environment)
-    command = [sys.executable, "-m", "curriculum", *words]
-    if fresh or not can_fork(given):
-        return subprocess.run(
-            command,
-            cwd=folder,
-            check=check,
-            env=given,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
+    given = {**os.environ, "OMP_NUM_THREADS": "1"} if environment is None else environment
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as out,
         tempfile.TemporaryFile("w+", encoding="utf-8") as err,
     ):
-        code = Forked(words, folder, given, out.fileno(), err.fileno()).wait(timeout)
+        process = start(
+            *words, folder=folder, environment=given, out=out.fileno(), err=err.fileno(), fresh=fresh
+        )
+        try:
+            code = process.wait(timeout)
+        except BaseException:  # it takes too long, or the test itself is stopped
+            process.kill()
+            raise
         out.seek(0)
         err.seek(0)
-        done = subprocess.CompletedProcess(command, code, out.read(), err.read())
+        done = subprocess.CompletedProcess(["curriculum", *words], code, out.read(), err.read())
     if check:
         done.check_returncode()
     return done
+
+
+def start(
+    *words: str, folder: Path, environment: Mapping[str, str], out: int, err: int, fresh: bool = False
+) -> Forked | subprocess.Popen[bytes]:
+    """Start `curriculum WORDS` with two open descriptors for its output, and nothing to read."""
+    if fresh or not can_fork(environment):
+        return subprocess.Popen(
+            [sys.executable, "-m", "curriculum", *words],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+    return Forked(words, folder, environment, out, err, served_at=server())
 
 
 FORKS = "curriculum.tests.forks"
@@ -88,7 +100,7 @@ class Forked:
         out: int,
         err: int,
         *,
-        served_at: Path | None = None,
+        served_at: Path,
     ) -> None:
         request = {
             "module": "curriculum",
@@ -99,24 +111,25 @@ class Forked:
         sys.audit(FORKS, words)
         self.words = words
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.connection.connect(str(served_at or server()))
+        self.connection.connect(str(served_at))
         with open(os.devnull) as nothing:
             socket.send_fds(self.connection, [json.dumps(request).encode()], [nothing.fileno(), out, err])
         self.pid = int(self._answer()["pid"])
 
     def wait(self, timeout: float) -> int:
-        """Its exit status; it is killed when it takes longer, or when the test itself is stopped."""
+        """Its exit status."""
         self.connection.settimeout(timeout)
         try:
-            return int(self._answer()["status"])
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            if isinstance(error, TimeoutError):
-                raise subprocess.TimeoutExpired(["curriculum", *self.words], timeout) from error
-            raise
-        finally:
-            self.connection.close()
+            status = int(self._answer()["status"])
+        except TimeoutError as error:
+            raise subprocess.TimeoutExpired(["curriculum", *self.words], timeout) from error
+        self.connection.close()
+        return status
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.connection.close()
 
     def _answer(self) -> dict[str, int]:
         message = self.connection.recv(1024)
@@ -128,28 +141,22 @@ class Forked:
 
 def can_fork(environment: Mapping[str, str]) -> bool:
     """Whether the server has started with all of `environment` that is read only then."""
-    if sys.platform != "linux":
+    if not hasattr(os, "pidfd_open"):  # Linux has it
         return False
-    here = {**os.environ, **AT_START} if _started_with is None else _started_with
     wanted = {**AT_START, **environment}
-    names = {name for name in {*here, *wanted} if name.startswith(READ_AT_START)}
-    return all(here.get(name) == wanted.get(name) for name in names)
-
-
-_started_with: dict[str, str] | None = None
+    names = {name for name in {*STARTED_WITH, *wanted} if name.startswith(READ_AT_START)}
+    return all(STARTED_WITH.get(name) == wanted.get(name) for name in names)
 
 
 @functools.cache
 def server() -> Path:
     """The socket of this process's server, which is started at the first call."""
-    global _started_with
-    _started_with = {**os.environ, **AT_START}
     folder = Path(tempfile.mkdtemp(prefix="fork-server-"))
     process = subprocess.Popen(
         [sys.executable, str(SERVER), str(folder / "socket")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=_started_with,
+        env=STARTED_WITH,
         cwd="/",
         text=True,
     )

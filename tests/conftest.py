@@ -9,12 +9,17 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import commands
 import pytest
+
+# Before torch is imported: its threads would wait by spinning, and two workers share the cores with what they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
@@ -57,6 +62,24 @@ def pytest_configure() -> None:
     """What is begun in a shell's background ignores Ctrl-C, and so would every process that a test interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+STARTING = {"built_once", "curriculum", "browser", "slurm"}
+"""Fixtures that start processes; tests that do so by themselves carry the mark `processes`."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if STARTING.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("processes")
+    if "not processes" in config.getoption("markexpr"):
+        sys.addaudithook(_refuse_interpreters)
+
+
+def _refuse_interpreters(event: str, arguments: tuple[Any, ...]) -> None:
+    """So that `make test FAST=1` stays fast: a test that was left without its mark fails there."""
+    if event == commands.FORKS or (event == "subprocess.Popen" and os.fspath(arguments[0]) == sys.executable):
+        raise AssertionError("this test starts an interpreter: mark it with `pytest.mark.processes`")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -131,7 +154,10 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
                 shutil.rmtree(original, ignore_errors=True)  # what a build that failed has left
                 build(original)
                 is_built.touch()
-        return Path(shutil.copytree(original, tmp_path_factory.mktemp(f"{name}-copy") / "project"))
+        copy = Path(shutil.copytree(original, tmp_path_factory.mktemp(f"{name}-copy") / "project"))
+        for job in copy.rglob("attempts/*/job.json"):  # it names its folders in full
+            job.write_text(job.read_text().replace(str(original), str(copy)))
+        return copy
 
     return build_once
 

@@ -7,14 +7,14 @@ import pty
 import re
 from pathlib import Path
 
-from commands import Forked
+import commands
 
 
 def on_a_terminal(folder: Path, columns: int, *words: str) -> str:
     """What `curriculum WORDS` shows on a terminal that is `columns` wide, without its colours. It must succeed."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "TERM": "xterm"}
-    process = Forked(words, folder, environment, follower, follower)
+    process = commands.start(*words, folder=folder, environment=environment, out=follower, err=follower)
     os.close(follower)
     shown = b""
     while True:

@@ -103,6 +103,7 @@ def test_every_module_says_why_it_exists_and_can_be_read_in_one_sitting(path: Pa
 @pytest.mark.promise(
     "`curriculum plan` loads no torch, datatrove or datasets; `curriculum --help` not even numpy"
 )
+@pytest.mark.processes
 def test_importing_the_command_line_loads_neither_torch_nor_numpy_nor_pydantic() -> None:
     heavy = "('torch', 'numpy', 'pydantic', 'yaml', 'rich.table')"
     code = f"import sys, curriculum.cli.app; print([m for m in {heavy} if m in sys.modules])"
@@ -110,6 +111,7 @@ def test_importing_the_command_line_loads_neither_torch_nor_numpy_nor_pydantic()
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.processes
 def test_importing_curriculum_loads_none_of_its_packages() -> None:
     code = (
         "import sys, curriculum; "
@@ -119,6 +121,7 @@ def test_importing_curriculum_loads_none_of_its_packages() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.processes
 def test_a_notebook_loads_no_torch_datatrove_or_pandas() -> None:
     code = (
         f"import sys, curriculum; curriculum.open({str(ROOT)!r}).plan('v1.1', 'full').stages; "
@@ -131,6 +134,7 @@ def test_a_notebook_loads_no_torch_datatrove_or_pandas() -> None:
 @pytest.mark.promise(
     "`curriculum plan` loads no torch, datatrove or datasets; `curriculum --help` not even numpy"
 )
+@pytest.mark.processes
 def test_planning_loads_no_torch_datatrove_or_datasets() -> None:
     code = (
         "import sys; from pathlib import Path; from curriculum.config.project import Project; "

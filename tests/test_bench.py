@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.promise("The command of every published figure still runs")
+pytestmark = [pytest.mark.processes, pytest.mark.promise("The command of every published figure still runs")]
 
 ROOT = Path(__file__).resolve().parents[1]
 

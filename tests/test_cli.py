@@ -28,6 +28,8 @@ from curriculum.plan.diff.compare import END, TOKENS, compare
 from curriculum.plan.diff.timeline import Span
 from curriculum.report.svg.held_out import Band, held_out
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from curriculum.config.init import init
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
     [sys.executable, "-m", "curriculum"],

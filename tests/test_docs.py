@@ -113,7 +113,7 @@ def test_every_page_goes_on_from_one_that_is_run() -> None:
 def follow(page: Path, folder: Path) -> Path:
     """Do what `page` says, beginning in `folder`; the folder in which it ends."""
     path = [str(Path(sys.executable).parent), os.environ["PATH"]]
-    if page not in INTERRUPTED:
+    if page not in INTERRUPTED and commands.can_fork(os.environ):
         programs = folder.parent / "programs"
         programs.mkdir()
         commands.put_in(programs, TIMEOUT)

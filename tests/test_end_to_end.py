@@ -231,6 +231,7 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused_before_use(
     assert "holds other bytes" in refused.stderr
 
 
+@pytest.mark.processes
 def test_a_second_start_in_the_same_folder_is_told_who_holds_it(small_project: Path) -> None:
     lock = small_project / "lock"
     code = (

@@ -16,6 +16,8 @@ from conftest import TRUNK
 
 from curriculum.artifacts import checkpoints
 
+pytestmark = pytest.mark.processes
+
 LONG = (
     TRUNK.partition("stages:")[0]
     + "stages:\n  - {name: on, until: 4194304, mixture: prose-only, batch: 8 sequences}\n"

@@ -20,6 +20,8 @@ from curriculum.config.project import Project
 from curriculum.config.yaml import parse_yaml
 from curriculum.errors import LINES_AT_MOST, ConfigError
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

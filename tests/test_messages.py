@@ -143,6 +143,7 @@ def test_every_wrong_file_has_its_message_and_every_message_its_file() -> None:
     assert len(NAMES) >= 50
 
 
+@pytest.mark.processes
 def test_a_refusal_in_a_process_of_its_own_ends_with_code_two_and_without_a_traceback(project: Path) -> None:
     case = Case.load("unknown-key")
     put(case, project)

@@ -14,6 +14,8 @@ import pytest
 from conftest import TRUNK
 from slurm_cluster import free_ports, wait_for
 
+pytestmark = pytest.mark.processes
+
 MACHINES = """\
 boxes: {launcher: torchrun, nodes: 2, device: cpu, threads: 1}
 """

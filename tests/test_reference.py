@@ -82,6 +82,7 @@ def blocks(page: str) -> str:
 
 
 @pytest.mark.promise("A notebook gets flat tables; a refusal has its hint there too")
+@pytest.mark.processes
 def test_the_notebook_page_runs_as_it_is_shown(small_project: Path) -> None:
     """In a project of a few seconds whose files bear the shipped names."""
     project = small_project

@@ -20,6 +20,8 @@ from curriculum.artifacts import checkpoints
 from curriculum.cli.view.runs import pruned_view
 from curriculum.runs.retention import Verdict
 
+pytestmark = pytest.mark.processes
+
 SCREENS = Path(__file__).parent / "screens"
 FULL = ("--size", "full")
 VERBS: dict[str, tuple[str, ...]] = {

@@ -50,7 +50,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "723a8124a930e7bd9a32f807716c9874cdc069d2a862b33a382336dcfda4592b",
+            "c36f8553cca3674d930c4d0f9828c6ce8021b523b2a31092097fb51293418d2f",
         }
     ),
 )

@@ -225,6 +225,7 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
     process.communicate()
 
 
+@pytest.mark.processes
 def test_a_second_process_is_told_which_process_holds_the_lock(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
@@ -239,6 +240,7 @@ def test_a_second_process_is_told_which_process_holds_the_lock(
 
 
 @pytest.mark.promise("A write is complete or absent; a lock ends with its holder")
+@pytest.mark.processes
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait(timeout=10)
@@ -268,6 +270,7 @@ def test_nobody_holds_a_lock_that_was_never_made_and_asking_makes_none(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Path) -> None:
     lock = fs.Lock(tmp_path / "lock", "it")
     lock.acquire()

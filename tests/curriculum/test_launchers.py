@@ -371,6 +371,7 @@ def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
     assert "not queued again: Job is not requeueable" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_ranks_are_ended_through_srun_which_ends_them_on_every_node(tmp_path: Path) -> None:
     said = tmp_path / "said"
     code = (

@@ -17,6 +17,8 @@ from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import supervisor
 from curriculum.launchers.supervisor import Launch, supervise
 
+pytestmark = pytest.mark.processes
+
 
 def launches(folder: Path, *outcomes: str | None) -> list[Path]:
     """Attempt folders of processes that all end with code 1, as torchrun does after a signal."""

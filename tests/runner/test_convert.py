@@ -343,6 +343,7 @@ def _at_the_end(temporary: Path) -> bool:
 @pytest.mark.promise(
     "After a kill an export or import is absent or complete, and the next one removes the remains"
 )
+@pytest.mark.processes
 def test_killed_while_exporting_the_directory_is_absent_or_complete_and_the_next_export_clears_up(
     tmp_path: Path,
 ) -> None:
@@ -392,6 +393,7 @@ def _killed(folder: Path, moment: Callable[[Path], bool], temporary: Path) -> bo
 @pytest.mark.promise(
     "After a kill an export or import is absent or complete, and the next one removes the remains"
 )
+@pytest.mark.processes
 def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_clears_up(
     tmp_path: Path,
 ) -> None:

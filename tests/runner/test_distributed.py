@@ -52,6 +52,7 @@ def test_a_lone_process_can_have_a_mesh_of_itself_and_leaves_it_behind() -> None
     assert not dist.is_initialized()
 
 
+@pytest.mark.processes
 def test_memory_freed_by_one_step_is_there_for_the_next_without_page_faults() -> None:
     faults = {}
     for how in ("kept", "handed back"):

@@ -21,6 +21,8 @@ from runner import dataloader
 from runner.parallel.canonical import GROUPS_AT_MOST, GroupSums, groups_of, pairwise
 from runner.parallel.ranks import Ranks, leave_ranks
 
+pytestmark = pytest.mark.processes
+
 
 def of(size: int, rank: int = 0) -> Ranks:
     return Ranks(rank, size, size, torch.device("cpu"))

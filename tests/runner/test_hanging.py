@@ -12,9 +12,12 @@ import pytest
 
 from curriculum.artifacts import jobs
 
-pytestmark = pytest.mark.promise(
-    "A rank that waits longer than the limit, also before the first step, writes its stacks and exits"
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.promise(
+        "A rank that waits longer than the limit, also before the first step, writes its stacks and exits"
+    ),
+]
 
 
 def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_its_stacks_and_ends(

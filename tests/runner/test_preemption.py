@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 WAITS = """\
 import sys, time
 from runner.signals import install_stop_flag

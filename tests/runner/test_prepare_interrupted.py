@@ -54,6 +54,7 @@ prepare(fs.from_json(PrepareRequest, json.load(open(sys.argv[1]))))
     "Preparation writes the same bytes with any number of workers, repeats no finished task, and resumes "
     "after a kill to the same bytes"
 )
+@pytest.mark.processes
 def test_killed_half_way_it_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 60, words=6000)
     request = request_for(tasks=20, workers=2)
@@ -200,6 +201,7 @@ help_to_prepare(fs.from_json(PrepareRequest, json.loads(Path(sys.argv[1]).read_t
 
 
 @pytest.mark.promise("Slurm jobs, local processes and a single process prepare the same bytes")
+@pytest.mark.processes
 def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the_bytes_are_the_same(
     tmp_path: Path, request_for: Any
 ) -> None:

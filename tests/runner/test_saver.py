@@ -158,6 +158,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.processes
 def test_a_kill_while_writing_leaves_the_last_complete_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DIES, str(tmp_path), str(Path(__file__).parent)],

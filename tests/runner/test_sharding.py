@@ -20,6 +20,8 @@ from runner.parallel import fsdp
 from runner.parallel.ranks import leave_ranks
 from runner.train.optimizer import adamw
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from curriculum import fs
 from curriculum.errors import PlanError
 from runner.monitor import trackers
 
+pytestmark = pytest.mark.processes
+
 STAGES = ("trunk/basic", "variant/continual", "variant/cooldown")
 TAGS = {"train/loss", "train/lr", "train/grad_norm", "train/tokens_per_second"}
 Curve = dict[int, float]

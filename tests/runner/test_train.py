@@ -23,6 +23,8 @@ from runner.train import loop
 from runner.train.state import State
 from runner.train.step import count, forward_backward
 
+pytestmark = pytest.mark.processes
+
 FP32 = [name for name, setting in steps.SETTINGS.items() if not setting.bf16]
 
 

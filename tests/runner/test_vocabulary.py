@@ -28,6 +28,7 @@ train_tokenizer(fs.from_json(TokenizerRequest, json.loads(sys.argv[1])))
 """
 
 
+@pytest.mark.processes
 def test_a_tokenizer_is_the_same_file_on_one_thread_and_on_several(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts", 30)
     (tmp_path / "code").mkdir()
