@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from curriculum import fs
-from curriculum.data.manifest import BLOCK_BYTES, Manifest, MarkPolicy, Shard, Split, TokenizerRecord
+from curriculum.data.manifest import BLOCK_BYTES, Manifest, Shard, SpecialTokens, Split, TokenizerRecord
 
 LENGTH, BATCH, VOCABULARY, END = 2048, 16, 32_000, 0
 NAMES = ("code", "maths", "prose")
@@ -70,7 +70,7 @@ def write(folder: Path, name: str, tokens: int, shards: int, seed: int) -> None:
     manifest = Manifest(
         dataset=name,
         tokenizer=TokenizerRecord(digest="0" * 64, name="generated", vocab_size=VOCABULARY),
-        policy=MarkPolicy(bos=None, eos=END),
+        policy=SpecialTokens(bos=None, eos=END),
         dtype="uint16",
         block_bytes=BLOCK_BYTES,
         recipe={},

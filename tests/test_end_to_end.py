@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 
+from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import Busy
-from curriculum.fs.locks import Lock
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from runner import dataloader
@@ -243,11 +243,11 @@ def test_a_second_start_in_the_same_folder_is_told_who_holds_it(small_project: P
     assert holder.stdout.readline() == "held\n"
     try:
         with pytest.raises(Busy, match=f"pid {holder.pid}"):
-            Lock(lock, "the folder").acquire()
+            fs.Lock(lock, "the folder").acquire()
     finally:
         holder.kill()
         holder.wait()
-    Lock(lock, "the folder").acquire()
+    fs.Lock(lock, "the folder").acquire()
 
 
 def test_verify_finds_everything_in_order_and_a_changed_byte_of_the_text(

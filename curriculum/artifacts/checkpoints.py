@@ -18,7 +18,6 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.errors import CheckpointError
-from curriculum.fs import publish
 
 PINS = "pins"
 TRACKERS = ("tensorboard", "wandb", "trackio")
@@ -80,7 +79,7 @@ def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    fs.write_json(folder / MANIFEST, fs.sealed({"format": FORMAT, "files": files}))
+    fs.write_json(folder / MANIFEST, fs.seal({"format": FORMAT, "files": files}))
 
 
 def refuse_links(stage_folder: Path) -> None:
@@ -96,7 +95,7 @@ def refuse_links(stage_folder: Path) -> None:
         inside = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
         for each in (path, *inside):
             if each.is_symlink():
-                raise fs.linked(each)
+                raise fs.link_error(each)
 
 
 def verify(folder: Path) -> None:
@@ -132,7 +131,7 @@ def state(folder: Path) -> dict[str, Any]:
     try:
         if STATE in files:
             _verify_file(folder, STATE, files[STATE])
-        value: dict[str, Any] = fs.parsed(fs.read_bytes(folder / STATE))
+        value: dict[str, Any] = fs.parse_json(fs.read_bytes(folder / STATE))
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
     return value
@@ -187,7 +186,7 @@ def unpin(stage_folder: Path, by: str) -> list[int]:
     for position in positions:
         folder = stage_folder / PINS / f"{position:016d}"
         fs.remove(folder / f"{by}.json")
-        fs.sync_directory(folder)
+        fs.fsync(folder)
     return positions
 
 
@@ -216,7 +215,7 @@ def discard(checkpoint: Checkpoint) -> bool:
         return False
     doomed = fs.set_aside(checkpoint.path)
     if checkpoint.position in pinned(stage_folder):
-        publish(doomed, checkpoint.path)
+        fs.publish(doomed, checkpoint.path)
         return False
     fs.remove_tree(doomed)
     return True
@@ -227,7 +226,7 @@ def tensors_digest(folder: Path) -> str:
     index: dict[str, Any] = json.loads(fs.read_bytes(folder / INDEX))
     headers: dict[str, tuple[int, dict[str, Any]]] = {}
     for file in {part["file"] for entry in index.values() for part in entry["parts"]}:
-        with fs.opened(folder / file) as opened:
+        with fs.open_file(folder / file) as opened:
             length = int.from_bytes(opened.read(8), "little")
             headers[file] = (8 + length, json.loads(opened.read(length)))
     found = {}
@@ -237,7 +236,7 @@ def tensors_digest(folder: Path) -> str:
         for part in sorted(entry["parts"], key=lambda part: int(part["rows"][0])):
             begin, header = headers[part["file"]]
             dtype, (first, last) = header[key]["dtype"], header[key]["data_offsets"]
-            with fs.opened(folder / part["file"]) as opened:
+            with fs.open_file(folder / part["file"]) as opened:
                 opened.seek(begin + first)
                 left = last - first
                 while left:
@@ -252,12 +251,12 @@ def sweep(folder: Path) -> None:
     """Remove what a killed save or deletion left behind, and give a checkpoint that was pinned its name again."""
     if not folder.is_dir():
         return
-    fs.settle(folder)
+    fs.make_durable(folder)
     kept = pinned(folder.parent)
     for path in sorted(folder.iterdir()):
         aside = _ASIDE.fullmatch(path.name)
         if aside and int(aside["position"]) in kept and not (folder / aside["name"]).exists():
-            publish(path, folder / aside["name"])
+            fs.publish(path, folder / aside["name"])
         elif path.name.startswith((".tmp-", fs.ASIDE, fs.REMOVED)):
             fs.remove(path)  # nobody reads such a name: it needs no other first
 
@@ -265,10 +264,10 @@ def sweep(folder: Path) -> None:
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file, by its name below the folder."""
     try:
-        value = fs.parsed(fs.read_bytes(folder / MANIFEST))
+        value = fs.parse_json(fs.read_bytes(folder / MANIFEST))
         if isinstance(value, dict) and value.get("format") != FORMAT:
             raise _damaged(folder, f"its format is {value.get('format')!r}, this version reads {FORMAT}")
-        manifest = fs.unsealed(value, {"format", "files"})
+        manifest = fs.unseal(value, {"format", "files"})
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"`{MANIFEST}` cannot be read: {error}") from None
     files: dict[str, dict[str, Any]] = manifest["files"]

@@ -24,7 +24,7 @@ def read_evaluations(stage_folder: Path) -> dict[int, Mapping[str, Any]]:
 def read_evaluation(path: Path) -> dict[str, Any]:
     """One file of `evaluations/`; DataError when it was changed since it was written."""
     try:
-        return fs.unsealed(json.loads(fs.read_bytes(path)), ("generation", "position", "step", "sets"))
+        return fs.unseal(json.loads(fs.read_bytes(path)), ("generation", "position", "step", "sets"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"`{path}` is damaged: {error}",
@@ -38,7 +38,7 @@ def write_sets(folder: Path, generation: int, position: int, step: int, sets: Ma
     path = folder / f"g{generation}-{position:016d}.json"
     known = read_sets(folder, generation, position)
     value = {"generation": generation, "position": position, "step": step, "sets": {**known, **sets}}
-    fs.write_json(path, fs.sealed(value), replace=True)
+    fs.write_json(path, fs.seal(value), replace=True)
 
 
 def cut_back_evaluations(folder: Path, generation: int, position: int) -> None:

@@ -33,9 +33,9 @@ def append(stage_folder: Path, entry: Entry) -> None:
     """Add `entry`, durably, unless it is already the last line."""
     entries = read(stage_folder)
     if entries and entries[-1] == entry:
-        fs.settle(stage_folder / LEDGER)
+        fs.make_durable(stage_folder / LEDGER)
         return
-    fs.append_json_line(stage_folder / LEDGER, fs.sealed(fs.fields_of(entry)))
+    fs.append_json_line(stage_folder / LEDGER, fs.seal(fs.fields_of(entry)))
 
 
 def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
@@ -58,9 +58,9 @@ def read(stage_folder: Path) -> list[Entry]:
     entries = []
     for number, line in enumerate(fs.read_json_lines(path), 1):
         try:
-            entries.append(fs.from_json(Entry, fs.unsealed(line, Entry.__dataclass_fields__)))
+            entries.append(fs.from_json(Entry, fs.unseal(line, Entry.__dataclass_fields__)))
         except ValueError as error:
-            raise fs.damaged_line(path, number, str(error)) from None
+            raise fs.line_error(path, number, str(error)) from None
     return entries
 
 
@@ -73,7 +73,7 @@ def cut_back(path: Path, position: int) -> None:
         kept = [line for line in lines if line["position"] <= position]
     except (KeyError, TypeError):
         number = next(n for n, line in enumerate(lines, 1) if not isinstance(line.get("position"), int))
-        raise fs.damaged_line(path, number, "it bears no position") from None
+        raise fs.line_error(path, number, "it bears no position") from None
     whole = b"".join(fs.canonical_json(line) + b"\n" for line in kept)
     if whole != fs.read_bytes(path):
         fs.write_bytes(path, whole, replace=True)

@@ -146,7 +146,7 @@ def beside(folder: Path) -> Beside:
         measured = {}
     at = max(measured, default=None)
     attempts = sorted(p.name for p in (folder / "attempts").glob("*") if p.name.isdigit())
-    holder = fs.holder_of(folder / "lock")
+    holder = fs.lock_holder(folder / "lock")
     return Beside(
         holder=dict(holder) if holder is not None else None,
         attempt=attempts[-1] if attempts else None,

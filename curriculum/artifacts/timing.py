@@ -42,7 +42,7 @@ def write(attempt: Path, pace: SaveTiming) -> None:
 def of_attempt(attempt: Path) -> SaveTiming | None:
     """What was measured in an attempt; None before its first save."""
     try:
-        return fs.from_json(SaveTiming, fs.parsed(fs.read_bytes(attempt / PACE)))
+        return fs.from_json(SaveTiming, fs.parse_json(fs.read_bytes(attempt / PACE)))
     except (OSError, ValueError):  # a figure to go by, not one to stop for
         return None
 

@@ -103,7 +103,7 @@ class Watch:
         return held[-1] if held else None
 
     def _runs(self, stage: CompiledStage, folder: Path) -> bool:
-        if fs.holder_of(folder / folders.LOCK) is not None:
+        if fs.lock_holder(folder / folders.LOCK) is not None:
             return True
         away = self._away.get(folder)
         return (

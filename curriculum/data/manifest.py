@@ -133,7 +133,7 @@ class TokenizerRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarkPolicy:
+class SpecialTokens:
     """The token ids written before and after each document; None for none."""
 
     bos: int | None
@@ -150,7 +150,7 @@ class Manifest:
 
     dataset: str
     tokenizer: TokenizerRecord
-    policy: MarkPolicy
+    policy: SpecialTokens
     dtype: str
     block_bytes: int
     recipe: Mapping[str, Any]
@@ -192,14 +192,14 @@ class Manifest:
         value = fs.fields_of(self)
         if not self.elsewhere:
             del value["elsewhere"]
-        return fs.sealed({**value, "format": FORMAT, "digest": self.digest})
+        return fs.seal({**value, "format": FORMAT, "digest": self.digest})
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
         """Read `folder/manifest.json`; DataError when it is missing, of another format, or was altered."""
         path = folder / MANIFEST
         try:
-            value = fs.parsed(fs.read_bytes(path))
+            value = fs.parse_json(fs.read_bytes(path))
         except FileNotFoundError:
             raise DataError(f"no prepared text in `{folder}`", hint="`curriculum prepare` makes it") from None
         except ValueError as reason:
@@ -209,7 +209,7 @@ class Manifest:
                 f"`{path}` is not of format {FORMAT}, which this version reads", hint=_again(folder)
             )
         try:
-            value = fs.unsealed(value, _KEYS)
+            value = fs.unseal(value, _KEYS)
             manifest = fs.from_json(cls, value, ignore_unknown=True)
             intact = manifest.digest == value["digest"]
         except (KeyError, ValueError):

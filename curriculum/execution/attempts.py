@@ -63,5 +63,5 @@ def fresh_attempt(folder: Path) -> Path:
         except FileExistsError:
             number += 1
             continue
-        fs.sync_directory(folder)
+        fs.fsync(folder)
         return path

@@ -85,4 +85,4 @@ def _open(request: RunRequest, folder: Path) -> Path | None:
     numbered = sorted(p for p in (folder / "attempts").glob("*") if p.name.isdigit())
     if not numbered or (numbered[-1] / jobs.OUTCOME).exists() or not torchrun.announced(numbered[-1]):
         return None
-    return numbered[-1] if fs.holder_of(_lock(request)) is not None else None
+    return numbered[-1] if fs.lock_holder(_lock(request)) is not None else None

@@ -33,7 +33,7 @@ class AttemptNotices:
             return
         if "environment" not in self._said and self._environment.exists():
             self._said.add("environment")
-            changed = fs.parsed(fs.read_bytes(self._environment)).get("changed", {})
+            changed = fs.parse_json(fs.read_bytes(self._environment)).get("changed", {})
             if changed:
                 self._say(
                     f"{self._stage}: environment changed since the previous attempt: {describe_changes(changed)}"

@@ -288,7 +288,7 @@ def stop(project: Project, name: str, size: str) -> list[str]:
         if (words := train.stop(folder)) is not None:
             said.append(f"{stage.name}: {words}")
             continue
-        holder = fs.holder_of(folder / LOCK)
+        holder = fs.lock_holder(folder / LOCK)
         if holder is None:
             continue
         if holder.get("host") not in (None, socket.gethostname()):

@@ -21,7 +21,7 @@ def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path
     folder = stage_folder(project, compiled, stage)
     fs.make_directory(folder)
     if (folder / PLAN).exists():
-        fs.settle(folder / PLAN)
+        fs.make_durable(folder / PLAN)
     else:
         stage.plan.save(folder / PLAN)
     if stage.parent is None:

@@ -1,27 +1,26 @@
 """Files that must last: digests, atomic writes and JSON Lines, locks, publication of directories. May import errors."""
 
-from curriculum.fs.digests import SEAL, canonical_json, digest, finite, parsed, sealed, unsealed
+from curriculum.fs.digests import SEAL, canonical_json, digest, finite_json, parse_json, seal, unseal
 from curriculum.fs.files import (
     append_json_line,
-    blocks,
     check_writable,
-    damaged_line,
-    linked,
+    fsync,
+    line_error,
+    link_error,
     make_directory,
-    opened,
+    make_durable,
+    open_file,
+    read_blocks,
     read_bytes,
     read_json_lines,
     remove,
-    settle,
     sha256_file,
-    sync_directory,
-    sync_file,
     sync_tree,
     write_bytes,
     write_json,
 )
-from curriculum.fs.locks import Lock, holder_of
-from curriculum.fs.publish import ASIDE, REMOVED, building, publish, remove_tree, set_aside
+from curriculum.fs.locks import Lock, lock_holder
+from curriculum.fs.publish import ASIDE, REMOVED, build_directory, publish, remove_tree, set_aside
 from curriculum.fs.records import fields_of, from_json
 
 __all__ = [
@@ -30,33 +29,32 @@ __all__ = [
     "SEAL",
     "Lock",
     "append_json_line",
-    "blocks",
-    "building",
+    "build_directory",
     "canonical_json",
     "check_writable",
-    "damaged_line",
     "digest",
     "fields_of",
-    "finite",
+    "finite_json",
     "from_json",
-    "holder_of",
-    "linked",
+    "fsync",
+    "line_error",
+    "link_error",
+    "lock_holder",
     "make_directory",
-    "opened",
-    "parsed",
+    "make_durable",
+    "open_file",
+    "parse_json",
     "publish",
+    "read_blocks",
     "read_bytes",
     "read_json_lines",
     "remove",
     "remove_tree",
-    "sealed",
+    "seal",
     "set_aside",
-    "settle",
     "sha256_file",
-    "sync_directory",
-    "sync_file",
     "sync_tree",
-    "unsealed",
+    "unseal",
     "write_bytes",
     "write_json",
 ]

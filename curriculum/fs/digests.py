@@ -14,7 +14,7 @@ SEAL = "sha256"
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one spelling of `value` that digests are taken of: sorted keys, no spaces, no NaN."""
+    """The one encoding of `value` that digests are taken of: sorted keys, no spaces, no NaN; dataclasses by field."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True, default=fields_of
     ).encode()
@@ -25,24 +25,24 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value` with the digest of all of it under `SEAL`, so that no part can change unseen."""
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """`value` as plain JSON, with the digest of its canonical form under `SEAL`."""
     plain: dict[str, Any] = json.loads(canonical_json(value))
     return {**plain, SEAL: digest(plain)}
 
 
-def parsed(data: bytes | str) -> Any:
-    """JSON that somebody else may have written; ValueError for what is none, also for what nests without end."""
+def parse_json(data: bytes | str) -> Any:
+    """JSON from an untrusted file. ValueError when it is invalid or nests too deeply to be parsed."""
     try:
         return json.loads(data)
     except RecursionError:
-        raise ValueError("it nests without end") from None
+        raise ValueError("it nests too deeply") from None
 
 
-def unsealed(value: Any, without_seal: Iterable[str]) -> dict[str, Any]:
-    """What `sealed` was given. ValueError when a part was changed.
+def unseal(value: Any, without_seal: Iterable[str]) -> dict[str, Any]:
+    """The value that `seal` was given; ValueError when its digest does not match.
 
-    Written before seals were, a value has none: then its keys are exactly `without_seal`.
+    Files of versions before seals have none; their keys must be exactly `without_seal`.
     """
     if not isinstance(value, dict):
         raise ValueError("it is not an object")
@@ -56,12 +56,12 @@ def unsealed(value: Any, without_seal: Iterable[str]) -> dict[str, Any]:
     return plain
 
 
-def finite(value: Any) -> Any:
-    """`value` as JSON can hold it: numbers that are not finite become their names, as texts."""
+def finite_json(value: Any) -> Any:
+    """`value` with NaN and infinities replaced by their names, which JSON can hold."""
     if isinstance(value, Mapping):
-        return {key: finite(entry) for key, entry in value.items()}
+        return {key: finite_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
+        return [finite_json(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

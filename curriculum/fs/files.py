@@ -1,8 +1,7 @@
-"""The one module through which everything that must survive a crash reaches the disk.
+"""Crash-safe file operations: atomic writes, append-only JSON Lines, fsync of files and directories.
 
-The protocol is always the same: write beside the target, fsync the file, put it in place by one rename
-(or link), fsync the directory. Nothing durable is overwritten in place. A directory that belongs together
-is built under a temporary name, synced, and published by one rename.
+A write goes to a temporary file in the target's directory, which is synced and put in place by one rename (or link);
+then the directory is synced. Nothing durable is overwritten in place.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from curriculum.errors import DataError
-from curriculum.fs.digests import canonical_json, parsed
+from curriculum.fs.digests import canonical_json, parse_json
 from curriculum.fs.records import fields_of
 
 _CHUNK = 1 << 20
@@ -33,47 +32,40 @@ def sha256_file(path: Path, *, follow: bool = True) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def opened(path: Path) -> BinaryIO:
-    """A file to read; DataError for a symbolic link: what is below a run may be untrusted."""
+def open_file(path: Path) -> BinaryIO:
+    """A file opened for reading; DataError for a symbolic link, since a run folder may hold untrusted artifacts."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise linked(path) from None
+            raise link_error(path) from None
         raise
     return open(descriptor, "rb")
 
 
-def linked(path: Path) -> DataError:
-    """What a symbolic link where a file or folder of a run is wanted is answered with."""
+def link_error(path: Path) -> DataError:
+    """The error for a symbolic link in place of a file or folder of a run."""
     return DataError(
-        f"`{path}` is a symbolic link, and below a run none is followed",
-        hint="put what it leads to in its place, if it is yours, and remove it otherwise",
+        f"`{path}` is a symbolic link, and none is followed in a run folder",
+        hint="replace it by a copy of its target if that is yours; else remove it",
     )
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes; see `opened`."""
-    with opened(path) as file:
+    """A file's bytes; see `open_file`."""
+    with open_file(path) as file:
         return file.read()
 
 
-def settle(path: Path) -> None:
-    """Make durable what is found finished: whoever finished it may have been killed before it was."""
-    if path.is_dir():
-        sync_directory(path)
-    else:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync_directory(path.parent)
+def make_durable(path: Path) -> None:
+    """fsync a finished file or directory and its name: the process that wrote it may have been killed before it did."""
+    fsync(path)
+    fsync(path.parent)
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names inside `path` durable; without this a power cut may undo a rename."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def fsync(path: Path) -> None:
+    """fsync a file's bytes, or the names inside a directory: without the latter a power cut may undo a rename."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -83,26 +75,24 @@ def sync_directory(path: Path) -> None:
 def make_directory(path: Path) -> None:
     """Create `path` and its missing parents, each made durable in its own parent."""
     missing = []
-    at = path
-    while not at.exists():
-        missing.append(at)
-        at = at.parent
+    existing = path
+    while not existing.exists():
+        missing.append(existing)
+        existing = existing.parent
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-        sync_directory(folder.parent)
-    with contextlib.suppress(PermissionError):  # not ours, so not made a moment ago either
-        sync_directory(at.parent)  # who made `at` may have been killed before this
+        fsync(folder.parent)
+    with contextlib.suppress(PermissionError):  # another user's, so not created by an interrupted call
+        fsync(existing.parent)  # the process that created `existing` may have been killed before this
 
 
 def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
-    """Put `data` at `path`, whole or not at all. Without `replace`, an existing file raises FileExistsError."""
+    """Write `data` to `path` atomically. Without `replace`, an existing file raises FileExistsError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            _write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -115,7 +105,7 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    sync_directory(path.parent)
+    fsync(path.parent)
 
 
 def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
@@ -125,19 +115,19 @@ def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
 
 
 def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:
-    """Append one JSON object as one line; a crash can tear the last line only, and the next append drops it.
+    """Append one JSON object as one line. A crash can truncate the last line only, and the next append drops it.
 
-    When the line cannot be written whole (OSError), the file ends as it did before.
+    When the line cannot be written completely (OSError), the file ends as it did before.
     """
     line = canonical_json(value) + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # what looks torn must not be what another is writing now
-        end = _end_of_lines(descriptor)
+        fcntl.flock(
+            descriptor, fcntl.LOCK_EX
+        )  # a truncated line must not be one that another process is writing
+        end = _drop_truncated_line(descriptor)
         try:
-            view = memoryview(line)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            _write_all(descriptor, line)
             if sync:
                 os.fsync(descriptor)
         except OSError:
@@ -147,11 +137,17 @@ def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:
     finally:
         os.close(descriptor)
     if sync and end == 0:
-        sync_directory(path.parent)
+        fsync(path.parent)
 
 
-def _end_of_lines(descriptor: int) -> int:
-    """Where the last whole line ends; what a crash left behind it is cut away."""
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _drop_truncated_line(descriptor: int) -> int:
+    """Cut off what a crash left after the last complete line; returns the byte at which that line ends."""
     size = end = os.fstat(descriptor).st_size
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         while end:
@@ -166,67 +162,55 @@ def _end_of_lines(descriptor: int) -> int:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of `path`; a torn last line, which a crash may leave, is not one of them.
-
-    DataError naming the line when one was damaged later.
-    """
+    """Every complete line of `path`, without a truncated last one; DataError that names the first damaged line."""
     if not path.exists():
         return []
-    found = []
+    values = []
     for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], 1):
         if line:
             try:
-                value = parsed(line)
+                value = parse_json(line)
                 if not isinstance(value, dict):
                     raise ValueError("it is not an object")
             except ValueError as error:
-                raise damaged_line(path, number, str(error)) from None
-            found.append(value)
-    return found
+                raise line_error(path, number, str(error)) from None
+            values.append(value)
+    return values
 
 
-def damaged_line(path: Path, number: int, reason: str) -> DataError:
-    """What a line that cannot be what was written is answered with."""
+def line_error(path: Path, number: int, reason: str) -> DataError:
+    """The error for a line that is not what was written."""
     return DataError(
         f"`{path}` is damaged in line {number:,}: {reason}",
-        hint=f"bring the file back from a copy, or move {path} away: the same command then resumes and starts another",
+        hint=f"restore the file from a copy, or move {path} away: the same command then starts another",
     )
-
-
-def sync_file(path: Path) -> None:
-    """Make a file's bytes durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_tree(folder: Path) -> None:
     """fsync every file below `folder`, then every directory, innermost first."""
     for root, _, files in os.walk(folder, topdown=False):
         for name in files:
-            sync_file(Path(root, name))
-        sync_directory(Path(root))
+            fsync(Path(root, name))
+        fsync(Path(root))
 
 
 def check_writable(folder: Path) -> None:
-    """OSError where nothing can be put into the folder."""
+    """OSError when nothing can be created in the folder."""
     probe = folder / f".tmp-{secrets.token_hex(8)}"
     probe.mkdir()
     probe.rmdir()
 
 
 def remove(path: Path) -> None:
-    """Delete what bears this name, if anything does; of a symbolic link the link, not what it leads to."""
+    """Delete the file or directory at `path`, if there is one; of a symbolic link the link, not its target."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def blocks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
+def read_blocks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
     """The file's bytes in blocks of `size`, the last one shorter."""
-    with opened(path) as file:
+    with open_file(path) as file:
         while block := file.read(size):
             yield block

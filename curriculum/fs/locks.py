@@ -16,9 +16,9 @@ from curriculum.fs.digests import canonical_json
 
 
 class Lock:
-    """A kernel lock on a file: it dies with its holder, so no stale lock ever needs removing by hand.
+    """A kernel lock on a file. It ends with the process that holds it, so no stale lock is left to remove.
 
-    The file remembers who holds it (process id, host, command, since when) for the loser's message.
+    The file records its holder (process id, host, time) for the message of Busy.
     """
 
     def __init__(self, path: Path, purpose: str) -> None:
@@ -28,7 +28,7 @@ class Lock:
 
     def acquire(self, *, wait_seconds: float = 0.0) -> None:
         """Take the lock, or raise Busy naming the holder once `wait_seconds` have passed."""
-        # no link is followed: the file is emptied below
+        # O_NOFOLLOW: the file is truncated below
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             self._take(descriptor, wait_seconds)
@@ -45,20 +45,18 @@ class Lock:
                 break
             except BlockingIOError:
                 holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
-                # a holder that has just won needs a moment to write its name
+                # a new holder needs a moment to record itself
                 if time.monotonic() >= deadline + (0.0 if holder else 0.5):
                     raise Busy(
                         f"{self.purpose} is held by another process: {_holder_sentence(holder)}",
                         hint="wait for it to end, or stop it (`curriculum stop NAME`); it needs no unlocking by hand",
                     ) from None
                 time.sleep(0.05)
-        owner = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, canonical_json(owner), 0)
+        os.pwrite(
+            descriptor, canonical_json({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), 0
+        )
 
     def release(self) -> None:
         if self._descriptor is not None:
@@ -77,22 +75,22 @@ class Lock:
         self.release()
 
 
-def holder_of(path: Path) -> Mapping[str, Any] | None:
-    """Who holds the lock at `path` now, or None when nobody does."""
+def lock_holder(path: Path) -> Mapping[str, Any] | None:
+    """The process that holds the lock at `path` now, as it recorded itself; None when the lock is free."""
     if not path.exists():
         return None
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except PermissionError:  # another person's run: reading is enough to look
+    except PermissionError:  # another user's run; reading is enough
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         try:
-            owner: Mapping[str, Any] = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+            holder: Mapping[str, Any] = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
         except ValueError:
-            owner = {}
-        return owner
+            holder = {}
+        return holder
     finally:
         os.close(descriptor)
     return None

@@ -68,7 +68,7 @@ def forget(folder: Path) -> None:
     """Remove the record of a job that never began."""
     with contextlib.suppress(FileNotFoundError):
         (folder / RECORD).unlink()
-        fs.sync_directory(folder)
+        fs.fsync(folder)
 
 
 def status_of(folder: Path) -> SubmissionStatus | None:

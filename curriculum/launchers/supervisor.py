@@ -138,7 +138,7 @@ class Signs:
 
 def _outcome(launch: Launch) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = fs.parsed(fs.read_bytes(launch.attempt / jobs.OUTCOME))
+        value: dict[str, Any] = fs.parse_json(fs.read_bytes(launch.attempt / jobs.OUTCOME))
     except (OSError, ValueError):
         value = {"outcome": jobs.FAILED, "message": f"exit code {launch.process.returncode}"}
     return value

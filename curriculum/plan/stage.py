@@ -318,8 +318,8 @@ class StagePlan:
     def load(path: Path) -> StagePlan:
         """Read a plan file; PlanError when it is not one, or was changed by hand since it was written."""
         try:
-            value = fs.unsealed(
-                fs.parsed(fs.read_bytes(path)),
+            value = fs.unseal(
+                fs.parse_json(fs.read_bytes(path)),
                 {*StagePlan.__dataclass_fields__, "format", "fingerprint"},
             )
             plan = StagePlan.from_json(value)
@@ -337,7 +337,7 @@ class StagePlan:
 
     def save(self, path: Path, *, replace: bool = False) -> None:
         """Write the plan with its fingerprint, durably; an existing one is replaced only when asked, in one step."""
-        value = fs.sealed({**self.to_json(), "fingerprint": self.fingerprint})
+        value = fs.seal({**self.to_json(), "fingerprint": self.fingerprint})
         fs.write_json(path, value, replace=replace)
 
 

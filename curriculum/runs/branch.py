@@ -75,7 +75,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
         except BaseException:
             if pin is not None and not path.exists():
                 fs.remove(pin)
-                fs.sync_directory(pin.parent)
+                fs.fsync(pin.parent)
             raise
     return Branch(
         name=name,

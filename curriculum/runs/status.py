@@ -192,7 +192,7 @@ def state_of(folder: Path) -> tuple[str, slurm_record.SubmissionStatus | None]:
     """How the stage at `folder` stands, and the cluster's job for it where that has more to do or failed."""
     finished = (folder / folders.DONE).exists()
     away = None if finished else slurm_record.status_of(folder)
-    if fs.holder_of(folder / folders.LOCK) is not None or (
+    if fs.lock_holder(folder / folders.LOCK) is not None or (
         away is not None and away.state == slurm_record.RUNNING
     ):
         return RUNNING, away

@@ -169,7 +169,7 @@ def _evaluation(path: Path) -> None:
 
 def _pin(path: Path) -> None:
     try:
-        value = fs.parsed(fs.read_bytes(path))
+        value = fs.parse_json(fs.read_bytes(path))
         whole = value["by"] == path.stem and value["position"] == int(path.parent.name)
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
@@ -203,7 +203,7 @@ def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: Stag
 def _done(folder: Path, plan: StagePlan | None) -> None:
     path = folder / folders.DONE
     try:
-        value = fs.unsealed(fs.parsed(fs.read_bytes(path)), ("checkpoint", "position", "weights"))
+        value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("checkpoint", "position", "weights"))
         whole = plan is None or value["position"] == plan.end
     except (OSError, ValueError):
         whole = False

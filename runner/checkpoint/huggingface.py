@@ -52,7 +52,7 @@ def import_directory(
     final = Path(job.imported) / digest[:16]
     if not final.exists():
         try:
-            with fs.building(final) as folder:
+            with fs.build_directory(final) as folder:
                 _convert(directory, digest, folder, stop, part_bytes)
                 if _stamps(directory) != stamps:
                     raise DataError(
@@ -180,7 +180,7 @@ def export(job: ExportJob, stop: StopFlag | None = None) -> dict[str, Any]:
     checkpoints.verify(source)
     config = ModelConfig.from_json(job.model)
     try:
-        with fs.building(output) as folder:
+        with fs.build_directory(output) as folder:
             _write_weights(job, config, folder, stop)
             for name, text in job.texts.items():
                 (folder / name).write_text(text)

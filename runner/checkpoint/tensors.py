@@ -31,7 +31,6 @@ from torch import nn
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.errors import CheckpointError, RunFailed
-from curriculum.fs import publish
 from runner.parallel.fsdp import reshard
 from runner.parallel.ranks import Ranks, local_part, rows_of
 
@@ -116,7 +115,7 @@ class Saver:
                     fs.write_json(temporary / checkpoints.STATE, whole)
                     checkpoints.seal(temporary, known)
                     sealed()
-                    publish(temporary, folder)
+                    fs.publish(temporary, folder)
                     published()
             except BaseException as error:
                 self._failure = error
@@ -167,7 +166,7 @@ class Saver:
         save_file(self._copies, unfinished)
         with ThreadPoolExecutor(1) as beside:  # the disk and the processor work at the same time
             digest = beside.submit(fs.sha256_file, unfinished)
-            fs.sync_file(unfinished)
+            fs.fsync(unfinished)
         os.rename(unfinished, path)
         return digest.result()
 

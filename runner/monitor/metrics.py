@@ -140,7 +140,7 @@ class Metrics:
             line["mfu"] = rate * self.mfu_of_one
         if skipped:
             line["skipped"] = True
-        fs.append_json_line(self.path, fs.finite(line), sync=False)
+        fs.append_json_line(self.path, fs.finite_json(line), sync=False)
         self.trackers.trained(line["position"], line)
         self._loss[:] = 0
         self._tokens[:] = 0

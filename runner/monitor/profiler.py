@@ -49,5 +49,5 @@ class Profiler:
         path = self._folder / f"trace-{self.first}-{self.last}-rank{self._ranks.rank}.json"
         self._running.export_chrome_trace(str(path.with_name(f".{path.name}")))
         os.rename(path.with_name(f".{path.name}"), path)
-        fs.sync_directory(self._folder)
+        fs.fsync(self._folder)
         self._running = None

@@ -124,7 +124,7 @@ def event(
 
 def record(stage_folder: Path, told: Mapping[str, Any]) -> None:
     """Add an event to the stage's `events.jsonl`."""
-    fs.append_json_line(stage_folder / EVENTS, fs.finite(told))
+    fs.append_json_line(stage_folder / EVENTS, fs.finite_json(told))
 
 
 def cut_back(stage_folder: Path, position: int) -> None:

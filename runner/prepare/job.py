@@ -35,8 +35,8 @@ from curriculum.data.manifest import (
     Earlier,
     Elsewhere,
     Manifest,
-    MarkPolicy,
     Shard,
+    SpecialTokens,
     Split,
     TokenizerRecord,
     dtype_for,
@@ -45,7 +45,6 @@ from curriculum.data.provenance import provenance
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import Busy, DataError
-from curriculum.fs import publish
 from runner.prepare import append, checks, filters, in_place
 from runner.prepare.executor import TaskExecutor, tokenizer_threads
 from runner.prepare.extract import chinese_docstrings
@@ -70,7 +69,7 @@ def prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) 
     output = Path(request.output)
     partial = output.with_name(f"{output.name}.partial")
     if (output / MANIFEST).exists():
-        fs.settle(output)
+        fs.make_durable(output)
     if request.append or not (output / MANIFEST).exists():
         fs.make_directory(partial)
         with (
@@ -166,7 +165,7 @@ class _Preparation:
                 name=request.tokenizer_name,
                 vocab_size=self.tokenizer.vocab_size,
             ),
-            policy=MarkPolicy(
+            policy=SpecialTokens(
                 bos=self.tokenizer.bos_id if request.bos else None,
                 eos=self.tokenizer.eos_id if request.eos else None,
             ),
@@ -381,7 +380,7 @@ class _Preparation:
                 made = self._task(rank) / name
                 for path in sorted(made.iterdir()) if made.exists() else []:
                     os.rename(path, data / name / append.numbered(path.name, first))
-            fs.sync_directory(data / name)
+            fs.fsync(data / name)
         assert all(
             (data / f"{shard.file}.index").exists()
             for split in manifest.splits.values()
@@ -391,7 +390,7 @@ class _Preparation:
         # From here on the appended shards belong to the folder: until then no one looks at them.
         fs.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:
-            publish(data, output)
+            fs.publish(data, output)
 
 
 def _merged(parts: Sequence[Mapping[str, Any]], first: int) -> Split:

@@ -211,7 +211,7 @@ class _Part:
             self._ids.close()
             ids, ids_index = self.path.with_suffix(".ids"), self.path.with_suffix(".ids.index")
             ids_index.write_bytes(np.array(self.id_ends, "<u8").tobytes())
-            digests = b"".join(hashlib.sha256(b).digest() for b in fs.blocks(self.path, BLOCK_BYTES))
+            digests = b"".join(hashlib.sha256(b).digest() for b in fs.read_blocks(self.path, BLOCK_BYTES))
             blocks = self.path.with_suffix(".ds.blocks")
             blocks.write_bytes(digests)
             shard = Shard(

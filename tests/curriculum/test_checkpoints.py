@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.errors import CheckpointError
-from curriculum.fs import publish
 
 FILES = {"rank-00000.safetensors": b"weights" * 9, "tensors.json": b"{}", "state.json": b'{"position": 64}'}
 
@@ -25,7 +25,7 @@ def make(folder: Path, generation: int = 0, position: int = 64, **changed: bytes
     for file, data in {**FILES, **{key.replace("__", "."): value for key, value in changed.items()}}.items():
         (temporary / file).write_bytes(data)
     checkpoints.seal(temporary)
-    publish(temporary, folder / name)
+    fs.publish(temporary, folder / name)
     return folder / name
 
 

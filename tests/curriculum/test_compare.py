@@ -284,7 +284,7 @@ def test_losses_on_other_windows_are_not_compared_and_that_is_said(
     value = json.loads(path.read_bytes())
     del value[fs.SEAL]
     value["sets"]["prose"].update(change)
-    path.write_text(json.dumps(fs.sealed(value)))
+    path.write_text(json.dumps(fs.seal(value)))
     found = comparison(copy)
     row = found.rows[-1]
     assert found.difference(row.points[1], row.points[0], "prose") is None

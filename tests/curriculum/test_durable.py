@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from curriculum import fs
 from curriculum.errors import Busy
-from curriculum.fs import publish
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -85,7 +84,7 @@ def test_a_name_is_given_only_to_bytes_that_are_on_the_disk_and_then_made_durabl
     done.clear()
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "inside").write_bytes(b"x")
-    publish(tmp_path / "new", tmp_path / "published")
+    fs.publish(tmp_path / "new", tmp_path / "published")
     assert done == ["sync file", "sync folder", "rename", "sync folder"]
 
 
@@ -163,7 +162,7 @@ def test_publishing_refuses_a_name_that_is_taken_and_touches_neither_folder(tmp_
         (tmp_path / name).mkdir()
     (tmp_path / "new" / "inside").write_bytes(b"new")
     with pytest.raises(FileExistsError, match="already published"):
-        publish(tmp_path / "new", tmp_path / "published")
+        fs.publish(tmp_path / "new", tmp_path / "published")
     assert (tmp_path / "new" / "inside").read_bytes() == b"new"
     assert list((tmp_path / "published").iterdir()) == []
 
@@ -196,7 +195,7 @@ def test_missing_parents_are_made_and_present_ones_left(tmp_path: Path) -> None:
 
 def test_blocks_are_the_file_cut_in_order(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
-    assert list(fs.blocks(tmp_path / "file", 4)) == [b"0123", b"4567", b"89"]
+    assert list(fs.read_blocks(tmp_path / "file", 4)) == [b"0123", b"4567", b"89"]
 
 
 # --- locks --------------------------------------------------------------------------------------------------
@@ -234,7 +233,7 @@ def test_a_second_process_is_told_which_process_holds_the_lock(
     ) as refusal:
         fs.Lock(tmp_path / "lock", "the stage folder").acquire()
     assert "no unlocking by hand" in (refusal.value.hint or "")
-    owner = fs.holder_of(tmp_path / "lock")
+    owner = fs.lock_holder(tmp_path / "lock")
     assert owner is not None
     assert owner["pid"] == holder.pid
 
@@ -244,10 +243,10 @@ def test_a_second_process_is_told_which_process_holds_the_lock(
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait(timeout=10)
-    assert fs.holder_of(tmp_path / "lock") is None
+    assert fs.lock_holder(tmp_path / "lock") is None
     lock = fs.Lock(tmp_path / "lock", "the stage folder")
     lock.acquire()
-    owner = fs.holder_of(tmp_path / "lock")
+    owner = fs.lock_holder(tmp_path / "lock")
     assert owner is not None
     assert owner["pid"] == os.getpid()
     lock.release()
@@ -260,13 +259,13 @@ def test_waiting_gets_the_lock_once_it_is_let_go(tmp_path: Path) -> None:
         second.acquire(wait_seconds=0.1)
     first.release()
     with second:
-        assert fs.holder_of(tmp_path / "lock") is not None
-    assert fs.holder_of(tmp_path / "lock") is None
+        assert fs.lock_holder(tmp_path / "lock") is not None
+    assert fs.lock_holder(tmp_path / "lock") is None
     first.release()  # a second time: nothing happens
 
 
 def test_nobody_holds_a_lock_that_was_never_made_and_asking_makes_none(tmp_path: Path) -> None:
-    assert fs.holder_of(tmp_path / "lock") is None
+    assert fs.lock_holder(tmp_path / "lock") is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -282,7 +281,7 @@ def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Pa
             child.stdout.readline() == "here\n"
         )  # the system closes what it must only while the program loads
         lock.release()
-        assert fs.holder_of(tmp_path / "lock") is None
+        assert fs.lock_holder(tmp_path / "lock") is None
     finally:
         child.kill()
         child.communicate()
@@ -291,12 +290,12 @@ def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Pa
 @pytest.mark.promise("A write is complete or absent; a lock ends with its holder")
 def test_what_is_built_appears_whole_under_its_name_or_not_at_all(tmp_path: Path) -> None:
     final = tmp_path / "deep" / "out"
-    with fs.building(final) as folder:
+    with fs.build_directory(final) as folder:
         (folder / "part").write_text("1")
         assert not final.exists()
     assert [path.name for path in final.parent.iterdir()] == ["out"]
     assert (final / "part").read_text() == "1"
-    with pytest.raises(FileExistsError), fs.building(final) as folder:
+    with pytest.raises(FileExistsError), fs.build_directory(final) as folder:
         (folder / "part").write_text("2")
     assert (final / "part").read_text() == "1"
     assert [path.name for path in final.parent.iterdir()] == ["out"]
@@ -310,23 +309,23 @@ def test_what_a_killed_builder_left_is_emptied_by_the_next(tmp_path: Path) -> No
     (left / "folder").mkdir(parents=True)
     (left / "folder/stale").write_text("old")
     (left / "link").symlink_to(tmp_path)
-    with fs.building(tmp_path / "out") as folder:
+    with fs.build_directory(tmp_path / "out") as folder:
         assert list(folder.iterdir()) == []
     assert list((tmp_path / "out").iterdir()) == []
     assert tmp_path.exists()
 
 
 def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), fs.building(tmp_path / "out") as folder:
+    with pytest.raises(FileNotFoundError), fs.build_directory(tmp_path / "out") as folder:
         (folder / "part" / "of nothing").write_text("1")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_of_two_builders_one_is_told_that_the_other_is_at_it(tmp_path: Path) -> None:
-    with fs.building(tmp_path / "out"):
+    with fs.build_directory(tmp_path / "out"):
         with (
             pytest.raises(Busy, match="is being written by another process"),
-            fs.building(tmp_path / "out"),
+            fs.build_directory(tmp_path / "out"),
         ):
             pass
         assert (tmp_path / ".tmp-out").exists()
@@ -346,7 +345,7 @@ def test_a_builder_that_waited_for_a_folder_since_published_begins_its_own(
         lock(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", published_meanwhile)
-    with fs.building(tmp_path / "out") as folder:
+    with fs.build_directory(tmp_path / "out") as folder:
         (folder / "part").write_text("1")
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert (tmp_path / "out/part").exists()

@@ -123,7 +123,7 @@ def test_a_count_that_is_not_the_plan_s_is_shown_in_sequences(project: Path) -> 
     del entry[fs.SEAL]
     entry["windows"]["code"] += 3
     entry["windows"]["prose"] -= 3
-    path.write_text(json.dumps(fs.sealed(entry)) + "\n")
+    path.write_text(json.dumps(fs.seal(entry)) + "\n")
     mixture = next(t for name, t in tables(page(project)).items() if name.startswith("Planned"))
     rows = {(heading, row[0]): row for heading, row in _grouped(mixture)}
     assert rows["variant/continual: 3.072k tokens", "code"][5] == "+3"

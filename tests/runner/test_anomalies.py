@@ -65,7 +65,7 @@ def test_what_is_not_finite_is_not_learnt_from() -> None:
 def test_the_window_is_read_back_from_the_metrics_up_to_where_a_run_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for position, loss in ((10, 4.0), (20, float("nan")), (30, 4.5), (40, 9.0)):
-        fs.append_json_line(path, fs.finite({"position": position, "loss": loss}), sync=False)
+        fs.append_json_line(path, fs.finite_json({"position": position, "loss": loss}), sync=False)
     before = spikes.losses_before(path, 30)
     assert [before[0], before[2]] == [4.0, 4.5]
     assert np.isnan(before[1])

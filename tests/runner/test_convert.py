@@ -312,7 +312,7 @@ def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Llama], tmp_pa
 
 
 def test_two_exports_to_one_directory_do_not_meet(trained: tuple[Path, Llama], tmp_path: Path) -> None:
-    with checkpoint_huggingface.fs.building(tmp_path / "out") as folder:
+    with checkpoint_huggingface.fs.build_directory(tmp_path / "out") as folder:
         (folder / "mine").write_text("the first")
         with pytest.raises(Busy, match="is being written by another process"):
             checkpoint_huggingface.export(job(trained[0], tmp_path / "out"))

@@ -222,7 +222,7 @@ def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice
             and len((folder / "metrics.jsonl").read_bytes().splitlines()) >= lines
         ):
             time.sleep(0.02)
-        holder = fs.holder_of(folder / "lock")
+        holder = fs.lock_holder(folder / "lock")
         if holder is not None:
             os.kill(int(holder["pid"]), ending)
         if ending == signal.SIGKILL:

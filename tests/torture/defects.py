@@ -89,7 +89,7 @@ DEFECTS = (
     ),
     Defect(
         "seals of lines and manifests are not compared",
-        "curriculum.fs.files",
+        "curriculum.fs.digests",
         "    if digest(plain) != value[SEAL]:\n",
         "    if False:\n",
         "R3",
@@ -110,7 +110,7 @@ DEFECTS = (
     ),
     Defect(
         "the lock is written and not taken",
-        "curriculum.fs.files",
+        "curriculum.fs.locks",
         "                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                break\n",
         "                break\n",
         "R13",
@@ -118,13 +118,13 @@ DEFECTS = (
     Defect(
         "an export is built under its own name",
         "runner.checkpoint.huggingface",
-        "        with durable.building(output) as folder:\n            _write_weights",
+        "        with fs.build_directory(output) as folder:\n            _write_weights",
         "        output.mkdir(exist_ok=True)\n        folder = output\n        if True:\n            _write_weights",
         "R17",
     ),
     Defect(
         "the order meets every other window twice",
-        "curriculum.plan.stage.permutation",
+        "curriculum.plan.permutation",
         "    is_array = isinstance(given, np.ndarray) or result.ndim > 0\n",
         "    is_array = isinstance(given, np.ndarray) or result.ndim > 0\n    result = result - result % 2\n",
         "R6",

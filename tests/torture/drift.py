@@ -73,7 +73,7 @@ def _plan(root: Path) -> None:
     value = json.loads(path.read_text())
     plain = {key: entry for key, entry in value.items() if key not in (fs.SEAL, "fingerprint")}
     plain["seed"] = 12345
-    path.write_text(json.dumps(fs.sealed(plain)))
+    path.write_text(json.dumps(fs.seal(plain)))
 
 
 def _weights(root: Path) -> None:

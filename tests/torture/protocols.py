@@ -14,7 +14,6 @@ from curriculum.artifacts.jobs import ExportJob
 from curriculum.data.dataset import Dataset
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import CurriculumError
-from curriculum.fs import publish
 from curriculum.plan.stage import StagePlan
 from curriculum.runs import accept_change
 from tests.torture import small
@@ -48,7 +47,7 @@ def _text(old: bytes | None, new: bytes) -> Callable[[Path], str]:
 
 def _write_new(root: Path) -> None:
     if (root / "value").exists():
-        fs.settle(root / "value")
+        fs.make_durable(root / "value")
     else:
         fs.write_bytes(root / "value", b"new and long enough to be cut")
 
@@ -94,9 +93,9 @@ def _torn(root: Path) -> None:
 
 def _build(root: Path) -> None:
     if (root / "deep/made").exists():
-        fs.settle(root / "deep/made")
+        fs.make_durable(root / "deep/made")
     else:
-        with fs.building(root / "deep/made") as folder:
+        with fs.build_directory(root / "deep/made") as folder:
             (folder / "inner").mkdir()
             (folder / "inner/a").write_bytes(b"a" * 40)
             (folder / "b").write_bytes(b"b" * 40)
@@ -141,7 +140,7 @@ def _two_checkpoints(root: Path) -> None:
         (folder / "rank-00000.safetensors").write_bytes(b"t" * 64)
         fs.write_json(folder / checkpoints.STATE, {"position": position})
         checkpoints.seal(folder)
-        publish(folder, root / "checkpoints" / checkpoints.name(0, position))
+        fs.publish(folder, root / "checkpoints" / checkpoints.name(0, position))
 
 
 def _discard_first(root: Path) -> None:
@@ -174,7 +173,7 @@ def _old_plan(root: Path) -> None:
 def _new_plan(root: Path) -> None:
     wanted = small.plan(mixture=(1, 1))
     if StagePlan.load(root / "plan.json").fingerprint == wanted.fingerprint:
-        fs.settle(root / "plan.json")
+        fs.make_durable(root / "plan.json")
     else:
         accept_change._replace_plan(root, wanted)
 
@@ -217,7 +216,7 @@ def _export(root: Path) -> None:
     from runner.checkpoint import huggingface
 
     if (root / "out").exists():
-        fs.settle(root / "out")
+        fs.make_durable(root / "out")
     else:
         huggingface.export(export_job(root))
 

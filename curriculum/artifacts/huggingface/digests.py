@@ -18,7 +18,7 @@ def digest(sums: Mapping[str, str]) -> str:
 def known_sums(directory: Directory, memory: Path) -> dict[str, str] | None:
     """SHA-256 of the files that decide, as remembered in `memory`; None when one is not, or was touched since."""
     try:
-        remembered = fs.parsed(memory.read_bytes())
+        remembered = fs.parse_json(memory.read_bytes())
     except (OSError, ValueError):
         return None
     sums = {}
@@ -35,7 +35,7 @@ def remember_sums(
 ) -> None:
     """Remember the files' SHA-256 with the stamps they had before they were read."""
     try:
-        remembered = fs.parsed(memory.read_bytes())
+        remembered = fs.parse_json(memory.read_bytes())
     except (OSError, ValueError):
         remembered = {}
     for name, value in sums.items():

@@ -81,7 +81,7 @@ def _header(folder: Path, name: str) -> dict[str, Tensor]:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= min(LARGEST_HEADER, size - 8):
                 raise ValueError("its header does not fit it")
-            header = fs.parsed(file.read(length))
+            header = fs.parse_json(file.read(length))
         header.pop("__metadata__", None)
         tensors = {}
         end = 0
@@ -112,7 +112,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError("it is far too large")
-        value = fs.parsed(path.read_bytes())
+        value = fs.parse_json(path.read_bytes())
     except FileNotFoundError:
         raise refused(
             folder, f"it has no `{name}`", "a model's directory as transformers saves it is wanted"

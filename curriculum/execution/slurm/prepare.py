@@ -47,7 +47,7 @@ def submit(request: RunRequest, asked: PrepareRequest) -> SubmittedText:
                 return SubmittedText(
                     asked.dataset, before.job, f"Slurm job {before.job}: {state}", fresh=False
                 )
-        holder = fs.holder_of(partial / "lock")
+        holder = fs.lock_holder(partial / "lock")
         if holder is not None:
             who = f"pid {holder.get('pid')} on {holder.get('host')}"
             raise Busy(f"`{asked.dataset}` is being prepared already, by {who}", hint="wait for it to end")

@@ -81,7 +81,7 @@ def _submit_stage(
     if found is not None and found.live:
         _refuse_too_short(folder, stage, found)
         return SubmittedStage(stage.name, found.submitted.job, found.words, fresh=False)
-    holder = fs.holder_of(folder / LOCK)
+    holder = fs.lock_holder(folder / LOCK)
     if holder is not None:
         who = f"pid {holder.get('pid')} on {holder.get('host')}"
         raise Busy(

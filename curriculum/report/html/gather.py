@@ -307,7 +307,7 @@ def _kind(attempt: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        value = fs.parsed(path.read_bytes())
+        value = fs.parse_json(path.read_bytes())
     except FileNotFoundError:
         return None
     if not isinstance(value, dict):
