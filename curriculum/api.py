@@ -73,7 +73,7 @@ class ProjectTables:
         compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
         rows = []
         for stage in compiled.stages:
-            path = folders.stage_folder(project, compiled, stage) / "metrics.jsonl"
+            path = folders.stage_folder(project, compiled, stage).metrics
             for line in fs.read_json_lines(path) if path.exists() else ():
                 if line["position"] <= stage.stop:
                     rows.append({"stage": stage.name, **_metrics(line, compiled)})

@@ -14,6 +14,7 @@ STOP = install_stop_flag()  # before torch: a signal that comes while it loads m
 
 from curriculum import fs  # noqa: E402
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
+from curriculum.artifacts.stage_folder import Attempt, StageFolder  # noqa: E402
 from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
 from runner import watchdog  # noqa: E402
 
@@ -41,7 +42,7 @@ def main() -> int:
             outcome = {"outcome": jobs.REFUSED, "message": failed.what, "hint": failed.hint}
         code = 1
     if os.environ.get("RANK", "0") == "0" or code:
-        fs.write_json(Path(job.attempt_folder) / jobs.OUTCOME, outcome, replace=True)
+        fs.write_json(Attempt(Path(job.attempt_folder)).outcome, outcome, replace=True)
     return code
 
 
@@ -63,14 +64,15 @@ def _carry_out(job: jobs.Job) -> dict[str, Any]:
 
 def _train(job: jobs.TrainJob) -> dict[str, Any]:
     first = os.environ.get("RANK", "0") == "0"
-    lock = fs.Lock(Path(job.stage_folder) / "lock", f"the stage folder {job.stage_folder}")
+    folder = StageFolder(Path(job.stage_folder))
+    lock = fs.Lock(folder.lock, f"the stage folder {folder}")
     if first:
         lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to let go
-        checkpoints.refuse_links(Path(job.stage_folder))
+        checkpoints.refuse_links(folder)
 
     rank = int(os.environ.get("RANK", "0"))
     with watchdog.Watchdog(
-        Path(job.attempt_folder), rank, job.machine.hang_limit
+        Attempt(Path(job.attempt_folder)), rank, job.machine.hang_limit
     ):  # joining the others may hang
         from runner.parallel import determinism
         from runner.parallel.ranks import join_ranks, keep_freed_memory, leave_ranks

@@ -15,6 +15,7 @@ import torch
 from curriculum import fs
 from curriculum.artifacts.job_process import processors
 from curriculum.artifacts.jobs import DoctorJob, Machine
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import CurriculumError
 from curriculum.plan.model import FLOPS_CONVENTION
 from runner.model import attention
@@ -22,7 +23,6 @@ from runner.monitor import hardware
 from runner.parallel import determinism
 from runner.parallel.ranks import Ranks
 
-REPORT = "doctor.json"
 HEAD_DIM = 64  # of TinyLlama; a model's own is checked again when a job begins
 PACKAGES = ("torch", "numpy", "safetensors", "triton", "flash-attn")
 
@@ -45,7 +45,7 @@ def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None)
                 f"{ranks.size} processes counted themselves as {counted}", "look at the network between them"
             )
         )
-    fs.write_json(Path(job.attempt_folder) / REPORT, report)
+    fs.write_json(Attempt(Path(job.attempt_folder)).doctor_report, report)
 
 
 def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:

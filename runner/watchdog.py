@@ -11,25 +11,25 @@ import faulthandler
 import os
 import signal
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from curriculum.artifacts.jobs import SLOW_TIMES, STACKS
+from curriculum.artifacts.jobs import SLOW_TIMES
+from curriculum.artifacts.stage_folder import Attempt
 
 TOUCH_SECONDS = 1.0
 
 
 class Watchdog:
-    """Armed anew whenever something begins; `limit` in seconds. `STACKS` of this rank stays empty while all goes well.
+    """Armed anew whenever something begins; `limit` in seconds. `attempt.stacks(rank)` stays empty while all goes well.
 
     As a context manager it watches until the block ends, which may begin slowly. SIGUSR2 writes the stacks without
     ending anything.
     """
 
-    def __init__(self, attempt: Path, rank: int, limit: float) -> None:
+    def __init__(self, attempt: Attempt, rank: int, limit: float) -> None:
         self._limit = limit
-        self._file: IO[str] = (attempt / STACKS.format(rank=rank)).open("a")
+        self._file: IO[str] = attempt.stacks(rank).open("a")
         self._touched = 0.0
 
     def __enter__(self) -> Self:

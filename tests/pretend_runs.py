@@ -9,6 +9,7 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.config.project import Project
 
@@ -79,13 +80,13 @@ def _write(
         }
         record = {"generation": 0, "position": position, "step": 0, "sets": sets}
         fs.make_directory(folder / "evaluations")
-        (folder / "evaluations" / f"{checkpoints.name(0, position)}.json").write_text(json.dumps(record))
-    checkpoint = folder / "checkpoints" / checkpoints.name(0, end)
+        (folder / "evaluations" / f"{checkpoint_name(0, position)}.json").write_text(json.dumps(record))
+    checkpoint = folder / "checkpoints" / checkpoint_name(0, end)
     checkpoint.mkdir(parents=True)
     (checkpoint / "state.json").write_text(json.dumps({"position": end, "nonfinite_steps": 2}))
     checkpoints.seal(checkpoint)
     ledger.append(
-        folder,
+        StageFolder(folder),
         ledger.Entry(
             generation=0,
             position=end,

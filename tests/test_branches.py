@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")
@@ -61,7 +62,7 @@ def test_a_branch_of_a_branch_resumes_exactly_in_a_ramp_with_another_batch_rate_
         rates = [json.loads(line)["lr"] for line in metrics]
         assert rates[0] != rates[-1] == 8e-3
         state = checkpoints.state(
-            checkpoints.list_checkpoints(project / "runs/full/grandchild/on/checkpoints")[-1].path
+            checkpoints.list_checkpoints(StageFolder(project / "runs/full/grandchild/on"))[-1].path
         )
         assert state["adam_step"] == len(metrics)  # reset where it branches, and nowhere else
     assert not (finished / "runs/full/child").exists()
@@ -94,10 +95,10 @@ def test_the_trunk_is_not_trained_again_and_its_sources_go_on(
     curriculum(project, "run", "child", *FULL)
     assert {path: path.stat().st_mtime_ns for path in trunk} == trunk
     branch_point = checkpoints.state(
-        project / "runs/full/variant/continual/checkpoints" / checkpoints.name(0, 7168)
+        project / "runs/full/variant/continual/checkpoints" / checkpoint_name(0, 7168)
     )
     end = checkpoints.state(
-        checkpoints.list_checkpoints(project / "runs/full/child/cooldown/checkpoints")[-1].path
+        checkpoints.list_checkpoints(StageFolder(project / "runs/full/child/cooldown"))[-1].path
     )
     read = sum(end["windows"].values()) - sum(branch_point["windows"].values())
     assert read * 32 == 12288 - 7168
@@ -111,9 +112,11 @@ def test_a_position_that_is_pinned_while_a_stage_trains_towards_it_gets_a_checkp
     shutil.copytree(finished, project)
     shutil.rmtree(project / "runs")
     folder = project / "runs/full/trunk/basic"
-    checkpoints.pin(folder, 1280, "mine")  # on no multiple of the cadence, and long before the last two
+    checkpoints.pin(
+        StageFolder(folder), 1280, "mine"
+    )  # on no multiple of the cadence, and long before the last two
     curriculum(project, "run", "variant", *FULL)
-    kept = [checkpoint.position for checkpoint in checkpoints.list_checkpoints(folder / "checkpoints")]
+    kept = [checkpoint.position for checkpoint in checkpoints.list_checkpoints(StageFolder(folder))]
     assert kept == [1280, 4096, 5120, 6144]
 
 

@@ -20,6 +20,7 @@ import torch
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import Busy
@@ -59,7 +60,7 @@ def test_every_stage_s_end_is_a_checkpoint_that_verifies(finished: Path) -> None
     for curriculum, name in (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown")):
         folder = stage(finished, curriculum, name)
         end = StagePlan.load(folder / "plan.json").end
-        checkpoint = checkpoints.latest(folder / "checkpoints")
+        checkpoint = checkpoints.latest(StageFolder(folder))
         assert checkpoint is not None
         assert checkpoint.position == end
         checkpoints.verify(checkpoint.path)
@@ -140,7 +141,7 @@ def test_a_run_that_was_stopped_again_and_again_ends_with_the_same_bits(
 
 
 def ledger_by_position(project: Path, curriculum: str, name: str) -> dict[int, object]:
-    return {entry.position: entry for entry in ledger.read(stage(project, curriculum, name))}
+    return {entry.position: entry for entry in ledger.read(StageFolder(stage(project, curriculum, name)))}
 
 
 @pytest.mark.promise("The trainer's own count of windows equals the plan's arithmetic")
@@ -148,7 +149,7 @@ def test_the_trainer_s_own_count_of_windows_equals_the_plan_s_arithmetic(finishe
     for curriculum, name in (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown")):
         folder = stage(finished, curriculum, name)
         plan = StagePlan.load(folder / "plan.json")
-        entries = ledger.read(folder)
+        entries = ledger.read(StageFolder(folder))
         assert entries[-1].position == plan.end
         for entry in entries:
             planned = plan.windows_read(entry.position)
@@ -219,7 +220,7 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused_before_use(
     project = tmp_path / "copy"
     shutil.copytree(finished, project)
     shutil.rmtree(project / "runs/full/variant")
-    end = checkpoints.latest(stage(project, "trunk", "basic") / "checkpoints")
+    end = checkpoints.latest(StageFolder(stage(project, "trunk", "basic")))
     assert end is not None
     target = next(end.path.glob("*.safetensors"))
     raw = bytearray(target.read_bytes())
@@ -275,7 +276,7 @@ def test_an_export_is_a_hugging_face_directory_with_our_logits_and_our_tokens(
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     folder = stage(finished, "variant", "continual")
     ours = Llama(ModelConfig.from_json(StagePlan.load(folder / "plan.json").model))
-    last = checkpoints.latest(folder / "checkpoints")
+    last = checkpoints.latest(StageFolder(folder))
     assert last is not None
     tensors.load(last.path, ours, None)
     with torch.no_grad():

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from curriculum.artifacts import checkpoints, huggingface
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler import imported_models
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.prepared_text import compile_with_texts
@@ -88,7 +89,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 def model_at_end(stage: Path) -> Llama:
     plan = StagePlan.load(stage / "plan.json")
     model = Llama(ModelConfig.from_json(plan.model))
-    last = checkpoints.latest(stage / "checkpoints")
+    last = checkpoints.latest(StageFolder(stage))
     assert last is not None
     assert last.position == plan.end
     checkpoint_tensors.load(last.path, model, None)
@@ -197,7 +198,7 @@ def test_at_position_zero_an_export_is_bitwise_the_imported_directory(finished: 
 def test_no_checkpoint_there_names_the_nearest_before_and_after(
     finished: Path, curriculum: Curriculum, tmp_path: Path
 ) -> None:
-    kept = [c.position for c in checkpoints.list_checkpoints(finished / STAGE / "checkpoints")]
+    kept = [c.position for c in checkpoints.list_checkpoints(StageFolder(finished / STAGE))]
     refused = curriculum(finished, "export", "mine@6k", "--to", str(tmp_path / "out"), *FULL, check=False)
     assert refused.returncode == 2
     said = " ".join(refused.stderr.split())
@@ -233,7 +234,7 @@ def test_killed_and_run_again_an_import_ends_with_the_same_bits(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
-    while checkpoints.latest(project / STAGE / "checkpoints") is None and process.poll() is None:
+    while checkpoints.latest(StageFolder(project / STAGE)) is None and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -15,6 +15,7 @@ import pytest
 from conftest import TRUNK
 
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
 
 pytestmark = pytest.mark.processes
 
@@ -67,10 +68,10 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
         "local: {launcher: process, device: cpu, threads: 1, grace: 60}\n"
     )
     stage = small_project / "runs/full/trunk/on"
-    first = stage / "attempts/0001/pace.json"
+    first = stage / "attempts/0001/timing.json"
 
     code, said = ended_by(small_project, lambda: first.exists() and steps(stage) > 11, terminate)
-    last = checkpoints.latest(stage / "checkpoints")
+    last = checkpoints.latest(StageFolder(stage))
     assert (code, "not saved" in said) == (130, False), said
     assert last is not None
     assert last.position == json.loads((stage / "metrics.jsonl").read_text().splitlines()[-1])["position"]
@@ -93,7 +94,7 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     assert code == 130
     assert said.index("the grace is 60 s") < said.index("not saved: of 60 s of grace")
     assert "and a save takes 500.0 s; it resumes from its last checkpoint" in said
-    assert checkpoints.latest(stage / "checkpoints") == last
+    assert checkpoints.latest(StageFolder(stage)) == last
 
     def ask(_: subprocess.Popen[str]) -> None:  # nobody kills after this, so there is time
         curriculum(small_project, "stop", "trunk", "--size", "full")
@@ -101,6 +102,6 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     begun = stage / "attempts/0003/environment.json"
     code, said = ended_by(small_project, lambda: begun.exists() and steps(stage) > before + 3, ask)
     assert (code, "not saved" in said) == (130, False), said
-    newest = checkpoints.latest(stage / "checkpoints")
+    newest = checkpoints.latest(StageFolder(stage))
     assert newest is not None
     assert newest.position > last.position

@@ -20,6 +20,7 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs, ledger
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import TrainJob
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from runner.parallel.ranks import Ranks
 from runner.train import loop, step
@@ -139,7 +140,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
     outcome = loop.train(job, ALONE, StopFlag())
     assert outcome["outcome"] == jobs.DONE
     folder = Path(job.stage_folder)
-    last = checkpoints.latest(folder / "checkpoints")
+    last = checkpoints.latest(StageFolder(folder))
     assert last is not None
     state = checkpoints.state(last.path)
     assert (state["nonfinite_steps"], state["nonfinite_in_a_row"]) == (2, 0)
@@ -169,7 +170,7 @@ def test_gradients_that_stay_not_finite_end_the_run_at_its_last_good_checkpoint(
         RunFailed, match=rf"not finite in {loop.NONFINITE_AT_MOST} steps in a row, up to step 18"
     ):
         loop.train(job, ALONE, StopFlag())
-    found = checkpoints.list_checkpoints(Path(job.stage_folder) / "checkpoints")
+    found = checkpoints.list_checkpoints(StageFolder(Path(job.stage_folder)))
     assert found
     for checkpoint in found:
         checkpoints.verify(checkpoint.path)
@@ -184,9 +185,18 @@ def test_a_kill_between_a_checkpoint_and_its_ledger_line_is_put_right_by_going_o
     job = job_of(finished, tmp_path / "basic")
     folder = Path(job.stage_folder)
     loop.train(replace(job, stop_at=2048), ALONE, StopFlag())
-    assert [entry.position for entry in ledger.read(folder)] == [1024, 2048]
-    (folder / ledger.LEDGER).write_bytes((folder / ledger.LEDGER).read_bytes().splitlines(keepends=True)[0])
+    assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048]
+    (StageFolder(folder).ledger).write_bytes(
+        (StageFolder(folder).ledger).read_bytes().splitlines(keepends=True)[0]
+    )
     (tmp_path / "again").mkdir()
     loop.train(replace(job, attempt_folder=str(tmp_path / "again")), ALONE, StopFlag())
-    assert [entry.position for entry in ledger.read(folder)] == [1024, 2048, 3072, 4096, 5120, 6144]
+    assert [entry.position for entry in ledger.read(StageFolder(folder))] == [
+        1024,
+        2048,
+        3072,
+        4096,
+        5120,
+        6144,
+    ]
     assert json.loads((folder / "DONE").read_bytes()) == done(finished, "trunk", "basic")

@@ -332,9 +332,7 @@ def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
         Point(stage.name, kept.position)
         for compiled in lineages
         for stage in compiled.stages
-        for kept in checkpoints.list_checkpoints(
-            folders.stage_folder(project, compiled, stage) / "checkpoints"
-        )
+        for kept in checkpoints.list_checkpoints(folders.stage_folder(project, compiled, stage))
         if kept.position <= stage.stop
     }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from curriculum import config
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import compile_stages, spans
 from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.compiler.prepared_text import PreparedText, compile_with_texts
@@ -29,9 +30,9 @@ class Side:
 def side(project: Project, asked: str, size: str) -> Side:
     """Read one side; NotFound or whatever refusal the files earn."""
     path = Path(asked)
-    if path.is_dir() and (path / folders.PLAN).is_file():
-        path = path / folders.PLAN
-    if path.suffix == ".json" or path.name == folders.PLAN:
+    if path.is_dir() and StageFolder(path).plan.is_file():
+        path = StageFolder(path).plan
+    if path.suffix == ".json" or path.name == "plan.json":
         plan = StagePlan.load(path)
         name = "/".join(str(plan.labels[key]) for key in ("curriculum", "stage") if key in plan.labels)
         return Side(asked, (Span(name or path.stem, plan, plan.end),))
@@ -97,13 +98,13 @@ def against_what_ran(
     known: dict[str, StagePlan] = {}
     for stage, plan, asked in begun:
         folder = folders.stage_folder(project, compiled, stage)
-        last = checkpoints.latest(folder / "checkpoints")
+        last = checkpoints.latest(folder)
         parent_retrained = stage.parent is not None and _parent_retrained(plan, known.get(stage.parent.name))
         ran.append(
             RanStage(
                 stage.name,
                 last.position if last else None,
-                (folder / folders.DONE).exists(),
+                folder.done.exists(),
                 parent_retrained,
             )
         )

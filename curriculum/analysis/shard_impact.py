@@ -142,9 +142,7 @@ def _stage(
         return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
 
     spoilt_from = plan.start - 1 if inherited else position(first)
-    saved = checkpoints.list_checkpoints(
-        folders.stage_folder(project, compiled, shared.stage) / "checkpoints"
-    )
+    saved = checkpoints.list_checkpoints(folders.stage_folder(project, compiled, shared.stage))
     touched = [c for c in saved if spoilt_from is not None and c.position > spoilt_from]
     clean = [c for c in saved if c not in touched]
     last_clean = clean[-1].position if clean else plan.start

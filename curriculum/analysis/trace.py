@@ -77,7 +77,7 @@ def shared_stages(project: Project, compiled: Sequence[Compiled]) -> list[Shared
         for stage in lineage.stages:
             if stage.name not in found:
                 folder = folders.stage_folder(project, lineage, stage)
-                last = checkpoints.latest(folder / "checkpoints")
+                last = checkpoints.latest(folder)
                 found[stage.name] = Shared(stage, {}, last.position if last else stage.plan.start)
             found[stage.name].stops[lineage.curriculum] = stage.stop
     return list(found.values())

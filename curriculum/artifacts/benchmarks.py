@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import DataError
-
-FOLDER = "benchmarks"
-
 
 MEMBERS_SHOWN = 12
 """Members of a group that are shown beside it; of a larger one the group alone is."""
@@ -53,7 +51,7 @@ class Score:
 
 
 def path_of(
-    stage_folder: Path, checkpoint: str, task: str, num_fewshot: int | None = None, limit: int | None = None
+    folder: StageFolder, checkpoint: str, task: str, num_fewshot: int | None = None, limit: int | None = None
 ) -> Path:
     """Where the record of `task` at a checkpoint (its folder's name) lies, one for every way of asking."""
     plain = _PLAIN.sub("-", task)
@@ -61,13 +59,13 @@ def path_of(
         plain += f"-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
     shots = f".{num_fewshot}-shot" if num_fewshot is not None else ""
     first = f".first-{limit}" if limit is not None else ""
-    return stage_folder / FOLDER / checkpoint / f"{plain}{shots}{first}.json"
+    return folder.benchmarks / checkpoint / f"{plain}{shots}{first}.json"
 
 
-def records(stage_folder: Path) -> dict[int, list[Mapping[str, Any]]]:
+def records(folder: StageFolder) -> dict[int, list[Mapping[str, Any]]]:
     """Every record of a stage by position (tokens); where a history was cut back, those of the newest generation."""
     found: dict[int, list[Mapping[str, Any]]] = {}
-    for path in sorted((stage_folder / FOLDER).glob("g*-*/*.json")):
+    for path in sorted(folder.benchmarks.glob("g*-*/*.json")):
         try:
             value = json.loads(path.read_bytes())
             position, generation = int(value["position"]), int(value["generation"])

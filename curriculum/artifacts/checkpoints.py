@@ -1,8 +1,7 @@
 """Checkpoints as folders: their names, their manifest, and which of them may be trusted. No tensors here.
 
 A checkpoint is complete when it bears its final name: it is built as `.tmp-…`, sealed with a manifest of
-every file's size and SHA-256, synced and renamed. Names are `g<generation>-<position, 16 digits>`, so that
-sorting names sorts positions (defect 11 of TinyLlama's list: unpadded names sorted 9,960,000 after 11,120,000).
+every file's size and SHA-256, synced and renamed.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import CheckpointError
 
-PINS = "pins"
 TRACKERS = ("tensorboard", "wandb", "trackio")
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -42,24 +41,19 @@ class Checkpoint:
         return self.path.name
 
 
-def name(generation: int, position: int) -> str:
-    """The folder name of the checkpoint at `position` (tokens) of `generation`."""
-    return f"g{generation}-{position:016d}"
-
-
-def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """Every published checkpoint below `folder`, by (generation, position)."""
-    if not folder.is_dir():
+def list_checkpoints(folder: StageFolder) -> list[Checkpoint]:
+    """Every published checkpoint of a stage, by (generation, position)."""
+    if not folder.checkpoints.is_dir():
         return []
     checkpoints = []
-    for path in folder.iterdir():
+    for path in folder.checkpoints.iterdir():
         match = _NAME.fullmatch(path.name)
         if match and (path / MANIFEST).is_file():
             checkpoints.append(Checkpoint(int(match[1]), int(match[2]), path))
     return sorted(checkpoints)
 
 
-def latest(folder: Path) -> Checkpoint | None:
+def latest(folder: StageFolder) -> Checkpoint | None:
     """The furthest checkpoint of the newest generation, or None."""
     checkpoints = list_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
@@ -82,20 +76,17 @@ def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
     fs.write_json(folder / MANIFEST, fs.seal({"format": FORMAT, "files": files}))
 
 
-def refuse_links(stage_folder: Path) -> None:
-    """DataError for a symbolic link among what a stage's folder holds, its folders' own entries included.
-
-    What trackers keep there is their own.
-    """
-    if not stage_folder.is_dir():
+def refuse_links(folder: StageFolder) -> None:
+    """DataError for a symbolic link in a stage's folder or in one of its directories, those of trackers excepted."""
+    if not folder.path.is_dir():
         return
-    for path in sorted(stage_folder.iterdir()):
+    for path in sorted(folder.path.iterdir()):
         if path.name in TRACKERS:
             continue
         inside = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else []
-        for each in (path, *inside):
-            if each.is_symlink():
-                raise fs.link_error(each)
+        for entry in (path, *inside):
+            if entry.is_symlink():
+                raise fs.link_error(entry)
 
 
 def verify(folder: Path) -> None:
@@ -164,57 +155,57 @@ def weights_digest(folder: Path) -> str:
     )
 
 
-def pin(stage_folder: Path, position: int, by: str) -> Path:
-    """Keep the checkpoint at `position` (tokens) for curriculum `by`; a trainer on its way there will take one."""
-    folder = stage_folder / PINS / f"{position:016d}"
-    fs.make_directory(folder)
-    path = folder / f"{by}.json"
+def pin(folder: StageFolder, position: int, by: str) -> Path:
+    """Keep the checkpoint at `position` (tokens) for curriculum `by`; a trainer that reaches it later saves one."""
+    pins = folder.pins_at(position)
+    fs.make_directory(pins)
+    path = pins / f"{by}.json"
     fs.write_json(path, {"by": by, "position": position}, replace=True)
     return path
 
 
-def pinning(stage_folder: Path) -> fs.Lock:
+def pinning(folder: StageFolder) -> fs.Lock:
     """Held while a pin is written together with what it is for, or released because that is gone."""
-    lock = fs.Lock(stage_folder / "pinning", f"what pins checkpoints in `{stage_folder}`")
+    lock = fs.Lock(folder.pinning, f"what pins checkpoints in `{folder}`")
     lock.acquire(wait_seconds=10.0)
     return lock
 
 
-def unpin(stage_folder: Path, by: str) -> list[int]:
+def unpin(folder: StageFolder, by: str) -> list[int]:
     """Release what is pinned for `by`, under the lock `pinning`; returns the positions."""
-    positions = [position for position, names in pinned(stage_folder).items() if by in names]
+    positions = [position for position, names in pinned(folder).items() if by in names]
     for position in positions:
-        folder = stage_folder / PINS / f"{position:016d}"
-        fs.remove(folder / f"{by}.json")
-        fs.fsync(folder)
+        pins = folder.pins_at(position)
+        fs.remove(pins / f"{by}.json")
+        fs.fsync(pins)
     return positions
 
 
-def pinned(stage_folder: Path) -> dict[int, tuple[str, ...]]:
-    """Positions that must be kept, each with the curricula that branch there."""
+def pinned(folder: StageFolder) -> dict[int, tuple[str, ...]]:
+    """Pinned positions (tokens), in order, each with the curricula that branch there."""
     try:
-        folders = sorted((stage_folder / PINS).iterdir())
+        paths = sorted(folder.pins.iterdir())
     except FileNotFoundError:
         return {}
-    found = {
-        int(folder.name): tuple(sorted(file.stem for file in folder.glob("*.json")))
-        for folder in folders
-        if folder.name.isdigit()
+    pins = {
+        int(path.name): tuple(sorted(file.stem for file in path.glob("*.json")))
+        for path in paths
+        if path.name.isdigit()
     }
-    return {position: names for position, names in found.items() if names}
+    return {position: names for position, names in pins.items() if names}
 
 
 def discard(checkpoint: Checkpoint) -> bool:
-    """Delete a checkpoint unless somebody pins it, now or while it is being deleted; false when it stays.
+    """Delete a checkpoint unless it is pinned, now or while it is being deleted; false when it stays.
 
-    Whoever pins writes the pin first and looks for the checkpoint then; here it is renamed first and the pins
-    are read then. One of the two always sees the other.
+    A process that pins writes the pin first and looks for the checkpoint then; here it is renamed first and the
+    pins are read then. One of the two always sees the other.
     """
-    stage_folder = checkpoint.path.parent.parent
-    if checkpoint.position in pinned(stage_folder):
+    folder = StageFolder(checkpoint.path.parent.parent)
+    if checkpoint.position in pinned(folder):
         return False
     doomed = fs.set_aside(checkpoint.path)
-    if checkpoint.position in pinned(stage_folder):
+    if checkpoint.position in pinned(folder):
         fs.publish(doomed, checkpoint.path)
         return False
     fs.remove_tree(doomed)
@@ -247,18 +238,18 @@ def tensors_digest(folder: Path) -> str:
     return fs.digest(found)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed save or deletion left behind, and give a checkpoint that was pinned its name again."""
-    if not folder.is_dir():
+def sweep(folder: StageFolder) -> None:
+    """Remove what a killed save or deletion left, and rename back a pinned checkpoint that was to be deleted."""
+    if not folder.checkpoints.is_dir():
         return
-    fs.make_durable(folder)
-    kept = pinned(folder.parent)
-    for path in sorted(folder.iterdir()):
+    fs.make_durable(folder.checkpoints)
+    pins = pinned(folder)
+    for path in sorted(folder.checkpoints.iterdir()):
         aside = _ASIDE.fullmatch(path.name)
-        if aside and int(aside["position"]) in kept and not (folder / aside["name"]).exists():
-            fs.publish(path, folder / aside["name"])
+        if aside and int(aside["position"]) in pins and not (folder.checkpoints / aside["name"]).exists():
+            fs.publish(path, folder.checkpoints / aside["name"])
         elif path.name.startswith((".tmp-", fs.ASIDE, fs.REMOVED)):
-            fs.remove(path)  # nobody reads such a name: it needs no other first
+            fs.remove(path)  # no process reads such a name: it needs no rename first
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:

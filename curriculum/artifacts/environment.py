@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-ENVIRONMENT = "environment.json"
-
 
 def describe_changes(changed: dict[str, list[Any]]) -> str:
     """`{name: [then, now]}` in words; digests by their first digits."""

@@ -18,13 +18,6 @@ from curriculum.errors import RunFailed
 
 FORMAT = 1
 
-# What a finished process writes as `outcome.json` into its attempt folder: torchrun hides exit codes.
-OUTCOME = "outcome.json"
-STACKS = "stacks-rank{rank}.txt"
-"""In an attempt's folder, of every rank: not empty once a step has not ended within the machine's limit.
-
-It is touched while the rank goes on, at most once a second.
-"""
 SLOW_TIMES = 6
 """How many times a step's limit a start or a save may take."""
 DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum import fs
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from curriculum.plan.stage import StagePlan
-
-LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +28,13 @@ class Entry:
     windows: Mapping[str, int]
 
 
-def append(stage_folder: Path, entry: Entry) -> None:
+def append(folder: StageFolder, entry: Entry) -> None:
     """Add `entry`, durably, unless it is already the last line."""
-    entries = read(stage_folder)
+    entries = read(folder)
     if entries and entries[-1] == entry:
-        fs.make_durable(stage_folder / LEDGER)
+        fs.make_durable(folder.ledger)
         return
-    fs.append_json_line(stage_folder / LEDGER, fs.seal(fs.fields_of(entry)))
+    fs.append_json_line(folder.ledger, fs.seal(fs.fields_of(entry)))
 
 
 def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
@@ -52,9 +51,9 @@ def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
         )
 
 
-def read(stage_folder: Path) -> list[Entry]:
+def read(folder: StageFolder) -> list[Entry]:
     """All whole entries, oldest first; DataError naming the line when one was changed since."""
-    path = stage_folder / LEDGER
+    path = folder.ledger
     entries = []
     for number, line in enumerate(fs.read_json_lines(path), 1):
         try:

@@ -15,6 +15,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.evaluations import read_evaluations
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.errors import CurriculumError
 
 TAIL_BYTES = 1 << 16
@@ -83,7 +84,7 @@ def _line(raw: bytes) -> dict[str, Any] | None:
 class Training:
     """The figures of a stage in training, as its metrics tell them; lines up to `begun_at` are an earlier launch's."""
 
-    folder: Path
+    folder: StageFolder
     begun_at: int = -1
     last: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
@@ -91,7 +92,7 @@ class Training:
     _lines: Lines = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lines = Lines(self.folder / "metrics.jsonl")
+        self._lines = Lines(self.folder.metrics)
 
     def update(self) -> bool:
         """Read what is new; whether there was anything."""
@@ -124,16 +125,16 @@ class Beside:
     """What lies beside the metrics of a running stage; ages in seconds."""
 
     holder: dict[str, Any] | None
-    attempt: str | None
+    attempt: Attempt | None
     saved_at: int | None
     saved_age: float | None
     held_out_at: int | None
     held_out: dict[str, float]
 
 
-def beside(folder: Path) -> Beside:
+def beside(folder: StageFolder) -> Beside:
     """Who holds the stage, its newest attempt and checkpoint, and the held-out loss measured last."""
-    saved = checkpoints.latest(folder / "checkpoints")
+    saved = checkpoints.latest(folder)
     age = None
     if saved is not None:
         try:
@@ -145,11 +146,10 @@ def beside(folder: Path) -> Beside:
     except (OSError, CurriculumError):
         measured = {}
     at = max(measured, default=None)
-    attempts = sorted(p.name for p in (folder / "attempts").glob("*") if p.name.isdigit())
-    holder = fs.lock_holder(folder / "lock")
+    holder = fs.lock_holder(folder.lock)
     return Beside(
         holder=dict(holder) if holder is not None else None,
-        attempt=attempts[-1] if attempts else None,
+        attempt=folder.newest_attempt(),
         saved_at=saved.position if saved else None,
         saved_age=age,
         held_out_at=at,

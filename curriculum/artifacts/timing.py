@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from curriculum import fs
+from curriculum.artifacts.stage_folder import Attempt, StageFolder, attempts_in
 from curriculum.units import show_exact
 
-PACE = "pace.json"
-"""In the folder of an attempt, from its first save on."""
+_FORMER_NAME = "pace.json"
+"""`timing.json` of a run that the previous release began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +35,20 @@ class SaveTiming:
         )
 
 
-def write(attempt: Path, pace: SaveTiming) -> None:
-    fs.write_json(attempt / PACE, pace, replace=True)
+def write(attempt: Attempt, timing: SaveTiming) -> None:
+    fs.write_json(attempt.timing, timing, replace=True)
 
 
-def of_attempt(attempt: Path) -> SaveTiming | None:
+def of_attempt(attempt: Attempt) -> SaveTiming | None:
     """What was measured in an attempt; None before its first save."""
+    path = attempt.timing if attempt.timing.exists() else attempt.path / _FORMER_NAME
     try:
-        return fs.from_json(SaveTiming, fs.parse_json(fs.read_bytes(attempt / PACE)))
+        return fs.from_json(SaveTiming, fs.parse_json(fs.read_bytes(path)))
     except (OSError, ValueError):  # a figure to go by, not one to stop for
         return None
 
 
-def measured(stage_folder: Path) -> SaveTiming | None:
+def measured(folder: StageFolder) -> SaveTiming | None:
     """What was measured in the newest attempt of a stage that measured anything."""
-    numbered = sorted((p for p in (stage_folder / "attempts").glob("*") if p.name.isdigit()), reverse=True)
-    return next((pace for pace in map(of_attempt, numbered) if pace is not None), None)
+    newest_first = reversed(attempts_in(folder.attempts))
+    return next((timing for timing in map(of_attempt, newest_first) if timing is not None), None)

@@ -64,6 +64,7 @@ def eval_(
     from curriculum.analysis import benchmarks
     from curriculum.artifacts import benchmarks as artifacts_benchmarks
     from curriculum.artifacts.job_process import stop_on_signals
+    from curriculum.artifacts.stage_folder import StageFolder
     from curriculum.cli import progress
     from curriculum.cli.view.benchmarks import scores_view
     from curriculum.compiler.lineage import parse_address
@@ -134,7 +135,7 @@ def eval_(
     else:
         console.print(scores_view(shown))
         for stage in dict.fromkeys(point.stage for point, _ in shown):
-            folder = project.stage_folder(size, *stage.split("/")) / artifacts_benchmarks.FOLDER
+            folder = StageFolder.open(project.stage_folder(size, *stage.split("/"))).benchmarks
             console.print(f"kept in {os.path.relpath(folder)}")
         for line in left:
             console.print(f"not measured: {line}")

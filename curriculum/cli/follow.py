@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -13,6 +12,7 @@ from rich.text import Text
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.metrics import Beside, Training, beside
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.cli.view.training import training_panel, training_plain
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import CompiledStage
@@ -29,10 +29,10 @@ QUEUE_SECONDS = 10.0  # between two questions to a cluster's queue, which many a
 @dataclass(slots=True)
 class _Watched:
     stage: CompiledStage
-    folder: Path
+    folder: StageFolder
     training: Training
     now: Beside
-    attempt: str | None = None
+    attempt: Attempt | None = None
 
 
 class Watch:
@@ -50,7 +50,7 @@ class Watch:
         self._said = ""
         self._printed = 0.0
         self._asked = -QUEUE_SECONDS
-        self._away: dict[Path, slurm_record.SubmissionStatus] = {}
+        self._away: dict[StageFolder, slurm_record.SubmissionStatus] = {}
 
     def follow(self) -> None:
         """Return once every stage is done; whoever watches may leave before, and nothing is changed by it."""
@@ -81,7 +81,8 @@ class Watch:
         if watched.attempt != watched.now.attempt:
             again = "" if watched.attempt is None else " after another launch"
             watched.attempt = watched.now.attempt
-            self._say(f"{stage.name} runs{again}, attempt {int(watched.attempt or 0)}")
+            number = watched.attempt.number if watched.attempt else 0
+            self._say(f"{stage.name} runs{again}, attempt {number}")
         shown = (watched.training, watched.now, stage.name, stage.plan.start, stage.stop)
         if self._live is not None:
             self._live.update(training_panel(*shown))
@@ -90,11 +91,11 @@ class Watch:
             self._say(training_plain(*shown))
         return True
 
-    def _running(self) -> tuple[CompiledStage, Path] | None:
+    def _running(self) -> tuple[CompiledStage, StageFolder] | None:
         if time.monotonic() - self._asked >= QUEUE_SECONDS:
             self._asked = time.monotonic()
             asked = (
-                (f, slurm_record.status_of(f))
+                (f, slurm_record.status_of(f.path))
                 for stage, f in self.folders
                 if not folders.is_reached(f, stage)
             )
@@ -102,8 +103,8 @@ class Watch:
         held = [(stage, f) for stage, f in self.folders if self._runs(stage, f)]
         return held[-1] if held else None
 
-    def _runs(self, stage: CompiledStage, folder: Path) -> bool:
-        if fs.lock_holder(folder / folders.LOCK) is not None:
+    def _runs(self, stage: CompiledStage, folder: StageFolder) -> bool:
+        if fs.lock_holder(folder.lock) is not None:
             return True
         away = self._away.get(folder)
         return (
@@ -116,7 +117,7 @@ class Watch:
             self._say(f"{self.name} is done, at {show_exact(self.compiled.stages[-1].stop)} tokens")
             return False
         stage, folder = waiting
-        saved = checkpoints.latest(folder / "checkpoints")
+        saved = checkpoints.latest(folder)
         at = saved.position if saved else stage.plan.start
         away = self._away.get(folder)
         self._say(

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from curriculum.artifacts.metrics import Training
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.training import training_line
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.data.progress import in_words, read_progress
@@ -62,7 +63,7 @@ class Progress:
     def skipped(self, stage: CompiledStage) -> None:
         self.console.print(f"{stage.name}  done, at {show_exact(stage.stop)} tokens")
 
-    def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None:
+    def begun(self, stage: CompiledStage, folder: StageFolder, resumed_at: int) -> None:
         self._stage, self._training = stage, Training(folder, begun_at=resumed_at)
         plan = stage.plan
         how = "resumes" if resumed_at > plan.start else "starts"

@@ -62,6 +62,7 @@ def run(
     from curriculum.execution.request import RunRequest
     from curriculum.report.svg import held_out as svg_held_out
     from curriculum.runs import held_out
+    from curriculum.runs.folders import stage_folder
 
     project = open_project()
     console = open_console()
@@ -101,14 +102,14 @@ def run(
     console.print("\nheld-out loss (nats a token)", style="bold")
     console.print(result_view(rows, sorted(outcome.compiled.sources)))
     last = outcome.compiled.stages[-1]
-    folder = project.stage_folder(size, last.setting.curriculum, last.setting.stage)
+    folder = stage_folder(project, outcome.compiled, last)
     bands = [
         svg_held_out.Band(stage.setting.stage, stage.plan.start, stage.stop)
         for stage in outcome.compiled.stages
     ]
     drawing = svg_held_out.held_out(f"{name}, size {size}", bands, held_out.curves(project, outcome.compiled))
-    fs.write_bytes(folder / "held-out.svg", drawing.encode(), replace=True)
-    shown = os.path.relpath(folder)
+    fs.write_bytes(folder.held_out_picture, drawing.encode(), replace=True)
+    shown = os.path.relpath(folder.path)
     console.print(f"\nthe run: {shown}")
     console.print(f"the curves: {shown}/held-out.svg")
     console.print(

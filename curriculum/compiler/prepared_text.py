@@ -11,6 +11,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.job_process import processors
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.compiler.segments import Part
 from curriculum.compiler.sources import PreparedInfo, StartedStage
@@ -103,11 +104,11 @@ class PreparedText:
         """What is trained of a stage, None before its first checkpoint; asked only where text was appended."""
         if not any(manifest and manifest.earlier for manifest in map(self.manifest, self.datasets())):
             return None
-        folder = self.project.stage_folder(self.compiled.size_name, curriculum, stage)
-        last = checkpoints.latest(folder / "checkpoints")
-        if last is None or not (folder / "plan.json").exists():
+        folder = StageFolder.open(self.project.stage_folder(self.compiled.size_name, curriculum, stage))
+        last = checkpoints.latest(folder)
+        if last is None or not folder.plan.exists():
             return None
-        plan = StagePlan.load(folder / "plan.json")
+        plan = StagePlan.load(folder.plan)
         return StartedStage(plan=plan, items=plan.items((last.position - plan.start) // plan.sequence_length))
 
     def missing(self, only: str | None = None) -> list[str]:

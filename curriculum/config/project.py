@@ -58,19 +58,8 @@ class Project:
         return self.root / "data"
 
     def stage_folder(self, size: str, curriculum: str, stage: str) -> Path:
-        """Where a stage's plan, checkpoints and records lie: `runs/<size>/<curriculum>/<stage>`.
-
-        ConfigError when a symbolic link inside `runs` would lead elsewhere; `runs` itself may be one.
-        """
-        folder = self.runs / size / curriculum / stage
-        inside = [folder / name for name in ("checkpoints", "pins", "evaluations", "attempts", "plan.json")]
-        for path in (self.runs / size, self.runs / size / curriculum, folder, *inside):
-            if path.is_symlink():
-                raise ConfigError(
-                    f"`{path}` is a symbolic link; what lies inside `runs` is opened without following any",
-                    hint="put the folder itself there; `runs` as a whole may be a link to another disk",
-                )
-        return folder
+        """The path of a stage's run folder, for `StageFolder.open`."""
+        return self.runs / size / curriculum / stage
 
     def file_about(self, size: str, kind: str, names: Sequence[str], suffix: str) -> Path:
         """Where something on several curricula goes when nobody says: beside the runs of its size."""

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.artifacts import benchmarks, checkpoints, jobs
+from curriculum.artifacts import benchmarks, jobs
 from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name, new_attempt
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
 from curriculum.execution import export as execution_export
 from curriculum.execution import lm_eval
-from curriculum.execution.attempts import fresh_attempt, run_job
+from curriculum.execution.attempts import run_job
 from curriculum.execution.request import RunRequest
 from curriculum.runs import folders as runs_folders
 from curriculum.runs.benchmarks_due import address_of, due
@@ -40,13 +41,12 @@ class BenchmarkRequest:
 
 
 def outputs(
-    stage_folder: Path, found: execution_export.ExportSource, asked: BenchmarkRequest
+    folder: StageFolder, found: execution_export.ExportSource, asked: BenchmarkRequest
 ) -> dict[str, Path]:
     """Each task's record at a checkpoint, whether it is there or not."""
-    name = checkpoints.name(int(found.state["generation"]), found.position)
+    name = checkpoint_name(int(found.state["generation"]), found.position)
     return {
-        task: benchmarks.path_of(stage_folder, name, task, asked.num_fewshot, asked.limit)
-        for task in asked.tasks
+        task: benchmarks.path_of(folder, name, task, asked.num_fewshot, asked.limit) for task in asked.tasks
     }
 
 
@@ -65,9 +65,9 @@ def measure(
     if not wanted:
         return True
     lm_eval.check_installed()
-    attempt = fresh_attempt(stage_folder / "attempts")
-    model = attempt / "model"
-    fresh = {task: attempt / "records" / path.name for task, path in wanted.items()}
+    attempt = new_attempt(stage_folder.attempts)
+    model = attempt.path / "model"
+    fresh = {task: attempt.path / "records" / path.name for task, path in wanted.items()}
     export = execution_export.export_job(request.project, found, model, "source")
     where = str(found.address)
     try:

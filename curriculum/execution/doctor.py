@@ -10,13 +10,12 @@ from typing import Any
 
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
 from curriculum.execution.request import job_machine
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers.supervisor import Launch, supervise
-
-REPORT = "doctor.json"
 
 
 def examine(project: Project, name: str) -> dict[str, Any]:
@@ -28,17 +27,13 @@ def examine(project: Project, name: str) -> dict[str, Any]:
     processes = entry.processes if entry.launcher == "torchrun" else 1
     threads = subprocess_launcher.default_threads(entry.model_dump(), processes)
     with tempfile.TemporaryDirectory() as folder:
-        attempt = Path(folder)
-        jobs.save(
-            jobs.DoctorJob(attempt_folder=folder, machine=job_machine(entry, threads)), attempt / "job.json"
-        )
+        attempt = Attempt(Path(folder))
+        jobs.save(jobs.DoctorJob(attempt_folder=folder, machine=job_machine(entry, threads)), attempt.job)
 
         def launch() -> Launch:
-            log = attempt / "rank0.log"
+            log = attempt.log
             return Launch(
-                subprocess_launcher.start(
-                    attempt / "job.json", processes=processes, threads=threads, log=log
-                ),
+                subprocess_launcher.start(attempt.job, processes=processes, threads=threads, log=log),
                 attempt,
             )
 
@@ -50,7 +45,7 @@ def examine(project: Project, name: str) -> dict[str, Any]:
                 kill=subprocess_launcher.kill,
                 progress=lambda: 0,
             )
-            report: dict[str, Any] = json.loads((attempt / REPORT).read_bytes())
+            report: dict[str, Any] = json.loads(attempt.doctor_report.read_bytes())
         except RunFailed as error:
             report = {"problems": [{"what": error.what, "hint": error.hint or ""}]}
     notes = []

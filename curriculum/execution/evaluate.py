@@ -9,11 +9,12 @@ from pathlib import Path
 from curriculum.analysis.compare import Comparison, Point
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import StageFolder, new_attempt
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
-from curriculum.execution.attempts import fresh_attempt, run_job
+from curriculum.execution.attempts import run_job
 from curriculum.execution.request import RunRequest, job_machine
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.runs import folders
@@ -26,7 +27,7 @@ class Gap:
     lineage: int
     stage: CompiledStage
     point: Point
-    folder: Path
+    folder: StageFolder
     checkpoint: Path | None
     sources: tuple[str, ...]
 
@@ -88,9 +89,9 @@ def fill(
             continue
         machine = request.machine_entry
         job = jobs.EvaluateJob(
-            plan=str(gap.folder / folders.PLAN),
+            plan=str(gap.folder.plan),
             stage_folder=str(gap.folder),
-            attempt_folder=str(fresh_attempt(gap.folder / "attempts")),
+            attempt_folder=str(new_attempt(gap.folder.attempts)),
             checkpoint=str(gap.checkpoint),
             held_out=held_out,
             machine=job_machine(machine, subprocess_launcher.default_threads(machine.model_dump(), 1)),
@@ -106,9 +107,9 @@ def fill(
 
 
 def _no_checkpoint(project: Project, compiled: Compiled, gap: Gap) -> str:
-    if not (gap.folder / folders.PLAN).exists():
+    if not gap.folder.plan.exists():
         return f"not trained yet; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` does it"
-    if not (gap.folder / folders.DONE).exists():
+    if not gap.folder.done.exists():
         return f"not reached; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` resumes it"
     return "no checkpoint is kept there"
 

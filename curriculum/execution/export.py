@@ -13,6 +13,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled, compile_stages
 from curriculum.compiler.lineage import Address, lineage, stages_to
@@ -20,7 +21,7 @@ from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
 from curriculum.execution import model_card
-from curriculum.execution.attempts import fresh_attempt, run_job
+from curriculum.execution.attempts import run_job
 from curriculum.execution.request import RunRequest
 from curriculum.runs import folders
 from curriculum.units import show_count
@@ -117,9 +118,7 @@ def _missing(
         {
             found.position
             for stage in whole.stages
-            for found in checkpoints.list_checkpoints(
-                folders.stage_folder(project, whole, stage) / "checkpoints"
-            )
+            for found in checkpoints.list_checkpoints(folders.stage_folder(project, whole, stage))
             if found.position <= stage.stop
         }
     )
@@ -219,7 +218,7 @@ def export_job(project: Project, found: ExportSource, to: Path, dtype: str) -> j
         project, found.compiled, found.texts, _identity(project, found, to, dtype, wanted, origin)
     )
     return jobs.ExportJob(
-        attempt_folder=str(fresh_attempt(project.data / "attempts")),
+        attempt_folder=str(new_attempt(project.data / "attempts")),
         checkpoint=str(found.checkpoint),
         output=str(to.absolute()),
         model=plan.model,

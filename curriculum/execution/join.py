@@ -7,12 +7,11 @@ import time
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.compiler.compile import Compiled
 from curriculum.execution.request import RunRequest
 from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers import torchrun
 from curriculum.launchers.base import Launcher
 from curriculum.runs.folders import is_finished, stage_folder
 
@@ -39,7 +38,7 @@ def join(request: RunRequest, compiled: Compiled, launcher: Launcher, stop: Stop
     The first node decides everything and begins anew after a crash; this one follows it.
     """
     folders = [(stage, stage_folder(request.project, compiled, stage)) for stage in compiled.stages]
-    joined: set[Path] = set()
+    joined: set[Attempt] = set()
     request.listener.noted("waiting for the first node to begin")
     while not all(is_finished(folder, stage) for stage, folder in folders):
         if stop:
@@ -54,24 +53,19 @@ def join(request: RunRequest, compiled: Compiled, launcher: Launcher, stop: Stop
     return True
 
 
-def _take_part(attempt: Path, request: RunRequest, launcher: Launcher, stop: StopFlag) -> None:
+def _take_part(attempt: Attempt, request: RunRequest, launcher: Launcher, stop: StopFlag) -> None:
     assert request.node_rank is not None
-    log = torchrun.log_of(attempt, request.node_rank)
-    request.listener.noted(f"joins attempt {int(attempt.name)} of {attempt.parents[1].name}; its log: {log}")
-    process = subprocess_launcher.begin(
-        launcher.command(attempt / "job.json"), threads=launcher.threads, log=log
-    )
+    folder = StageFolder(attempt.path.parents[1])
+    log = attempt.node_log(request.node_rank)
+    request.listener.noted(f"joins attempt {attempt.number} of {folder.stage}; its log: {log}")
+    process = subprocess_launcher.begin(launcher.command(attempt.job), threads=launcher.threads, log=log)
     told = False
     try:
         while process.poll() is None:
             if stop and not told:
                 subprocess_launcher.stop(process)
                 told = True
-            if (
-                not told
-                and not (attempt / jobs.OUTCOME).exists()
-                and _open(request, attempt.parents[1]) != attempt
-            ):
+            if not told and not attempt.outcome.exists() and _open(request, folder) != attempt:
                 subprocess_launcher.kill(process)  # the first node is gone, or has begun anew
             time.sleep(LOOK_SECONDS)
     except BaseException:
@@ -80,9 +74,9 @@ def _take_part(attempt: Path, request: RunRequest, launcher: Launcher, stop: Sto
         raise
 
 
-def _open(request: RunRequest, folder: Path) -> Path | None:
+def _open(request: RunRequest, folder: StageFolder) -> Attempt | None:
     """The stage's newest attempt, if the first node is there, announced it and it has not ended."""
-    numbered = sorted(p for p in (folder / "attempts").glob("*") if p.name.isdigit())
-    if not numbered or (numbered[-1] / jobs.OUTCOME).exists() or not torchrun.announced(numbered[-1]):
+    newest = folder.newest_attempt()
+    if newest is None or newest.outcome.exists() or not newest.announcement.exists():
         return None
-    return numbered[-1] if fs.lock_holder(_lock(request)) is not None else None
+    return newest if fs.lock_holder(_lock(request)) is not None else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.summary import stage_summary
@@ -51,10 +51,12 @@ def card(project: Project, compiled: Compiled, texts: PreparedText, identity: Id
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def environment(stage_folder: Path) -> dict[str, Any]:
+def environment(folder: StageFolder) -> dict[str, Any]:
     """Versions and hardware of the stage's newest attempt that recorded them."""
-    found = sorted((stage_folder / "attempts").glob("*/environment.json"))
-    return json.loads(found[-1].read_bytes()) if found else {}
+    records = [
+        attempt.environment for attempt in attempts_in(folder.attempts) if attempt.environment.exists()
+    ]
+    return json.loads(records[-1].read_bytes()) if records else {}
 
 
 def _front(identity: Identity) -> str:

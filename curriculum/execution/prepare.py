@@ -8,11 +8,12 @@ from pathlib import Path
 
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean
-from curriculum.execution.attempts import fresh_attempt, run_job
+from curriculum.execution.attempts import run_job
 from curriculum.execution.request import RunRequest
 
 
@@ -45,7 +46,7 @@ def prepare(
     directory = compiled.stages[0].setting.imported
     if directory is not None and only is None and not imported_models.is_there(project, directory):
         import_job = jobs.ImportJob(
-            attempt_folder=str(fresh_attempt(attempts)),
+            attempt_folder=str(new_attempt(attempts)),
             source=str(directory.folder),
             imported=str(imported_models.root(project)),
             memory=str(imported_models.memory(project)),
@@ -54,7 +55,7 @@ def prepare(
             return None
     tokenizer = tokenizers.tokenizer_request(project, compiled.tokenizer)
     if tokenizer is not None:
-        job = jobs.TokenizerJob(attempt_folder=str(fresh_attempt(attempts)), request=tokenizer)
+        job = jobs.TokenizerJob(attempt_folder=str(new_attempt(attempts)), request=tokenizer)
         if not _carry_out(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
             return None
         with_tokenizer(prepared_text.compile_with_texts(project, request.curriculum, request.size)[0])
@@ -68,10 +69,10 @@ def prepare(
         processes = min(request.machine_entry.processes, asked.tasks)
         if request.machine_entry.launcher == "torchrun" and processes > 1 and not asked.append:
             each = replace(asked, workers=max(1, asked.workers // processes))
-            helping = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=each, help=True)
+            helping = jobs.PrepareJob(attempt_folder=str(new_attempt(attempts)), request=each, help=True)
             if not _carry_out(request, helping, dataset, Path(asked.progress), stop, processes):
                 return None
-        prepare_job = jobs.PrepareJob(attempt_folder=str(fresh_attempt(attempts)), request=asked)
+        prepare_job = jobs.PrepareJob(attempt_folder=str(new_attempt(attempts)), request=asked)
         if not _carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
             return None
     return prepared_text.PreparedText(project, compiled)  # one that has seen what was just prepared

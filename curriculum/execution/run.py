@@ -15,19 +15,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.artifacts.job_process import StopFlag, stop_on_signals
+from curriculum.artifacts.stage_folder import Attempt, new_attempt, next_attempt
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.config.project import Project
 from curriculum.errors import PlanError, RunFailed
 from curriculum.execution import benchmark as execution_benchmark
 from curriculum.execution import join
-from curriculum.execution.attempts import fresh_attempt, next_attempt
 from curriculum.execution.notices import AttemptNotices
 from curriculum.execution.prepare import prepare
 from curriculum.execution.request import RunRequest, job_machine
@@ -40,9 +39,6 @@ from curriculum.launchers.supervisor import Launch, silence, supervise
 from curriculum.plan.ranks import share_of_rank
 from curriculum.runs.accept_change import check_started
 from curriculum.runs.folders import (
-    LOCK,
-    PLAN,
-    SUPERVISED,
     branch_point,
     grace_of,
     is_finished,
@@ -104,11 +100,11 @@ def run(request: RunRequest) -> Result:
             if is_finished(folder, stage):
                 request.listener.skipped(stage)
                 continue
-            slurm_record.refuse_if_live(folder, stage.name)
-            fs.make_directory(folder)
+            slurm_record.refuse_if_live(folder.path, stage.name)
+            fs.make_directory(folder.path)
             # The trainer has a lock of its own, and waits a while for one that was killed or orphaned to let go
             # of it; whoever finds a living `run` at work is told so soon.
-            lock = fs.Lock(folder / SUPERVISED, f"`{stage.name}`")
+            lock = fs.Lock(folder.supervised, f"`{stage.name}`")
             lock.acquire(wait_seconds=1.0)  # one that was killed may take a moment to be gone
             with lock:
                 outcome = _train(request, compiled, stage, texts, stop)
@@ -200,12 +196,12 @@ def _train(
     folder = stage_folder(request.project, compiled, stage)
     parent = ready(request, compiled, stage)
     launcher = launcher_for(request)
-    launched: list[tuple[Path, float]] = []
+    launched: list[tuple[Attempt, float]] = []
     machine = job_machine(request.machine_entry, None)
     teller = AttemptNotices(stage.name, folder, grace_of(request.machine_entry), request.listener.noted)
 
     def launch() -> Launch:
-        attempt = fresh_attempt(folder / "attempts")
+        attempt = new_attempt(folder.attempts)
         job = train_job(
             request,
             compiled,
@@ -215,17 +211,15 @@ def _train(
             parent_checkpoint=parent,
             threads=launcher.threads,
         )
-        jobs.save(job, attempt / "job.json")
-        launcher.announce(attempt / "job.json")
+        jobs.save(job, attempt.job)
+        launcher.announce(attempt)
         teller.begins(attempt)
-        words = launcher.command(attempt / "job.json")
+        words = launcher.command(attempt.job)
         launched.append((attempt, time.monotonic()))
-        return Launch(
-            subprocess_launcher.begin(words, threads=launcher.threads, log=attempt / "rank0.log"), attempt
-        )
+        return Launch(subprocess_launcher.begin(words, threads=launcher.threads, log=attempt.log), attempt)
 
     def reached() -> int:
-        last = checkpoints.latest(folder / "checkpoints")
+        last = checkpoints.latest(folder)
         return last.position if last else stage.plan.start
 
     def tick() -> None:
@@ -269,10 +263,10 @@ def outline(request: RunRequest, compiled: Compiled) -> list[str]:
             lines.append(f"{stage.name}: done at {stage.stop:,} tokens")
             continue
         begin = slurm_record.reached(folder, stage.plan.start)
-        job = next_attempt(folder / "attempts") / "job.json"
+        job = next_attempt(folder.attempts).job
         lines.append(f"{stage.name}: {begin:,} -> {stage.stop:,} tokens")
         if not request.node_rank:
-            lines.append(f"  writes {folder / PLAN}\n  writes {job}")
+            lines.append(f"  writes {folder.plan}\n  writes {job}")
         lines.append(f"  {shlex.join(launcher.command(job))}")
     return lines
 
@@ -283,12 +277,12 @@ def stop(project: Project, name: str, size: str) -> list[str]:
     said = []
     for stage in reversed(compiled.stages):  # what waits goes first, so that nothing begins meanwhile
         folder = stage_folder(project, compiled, stage)
-        if (words := train.stop(benchmark.place_of(folder))) is not None:
+        if (words := train.stop(folder.measuring)) is not None:
             said.append(f"{benchmark.label(stage.name)}: {words}")
-        if (words := train.stop(folder)) is not None:
+        if (words := train.stop(folder.path)) is not None:
             said.append(f"{stage.name}: {words}")
             continue
-        holder = fs.lock_holder(folder / LOCK)
+        holder = fs.lock_holder(folder.lock)
         if holder is None:
             continue
         if holder.get("host") not in (None, socket.gethostname()):

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage, kept_positions
 from curriculum.execution.request import RunRequest, job_machine
-from curriculum.runs.folders import PLAN, checkpoint_at, stage_folder
+from curriculum.runs.folders import checkpoint_at, stage_folder
 
 
 def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path | None:
@@ -19,22 +20,22 @@ def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path
     """
     project = request.project
     folder = stage_folder(project, compiled, stage)
-    fs.make_directory(folder)
-    if (folder / PLAN).exists():
-        fs.make_durable(folder / PLAN)
+    fs.make_directory(folder.path)
+    if folder.plan.exists():
+        fs.make_durable(folder.plan)
     else:
-        stage.plan.save(folder / PLAN)
+        stage.plan.save(folder.plan)
     if stage.parent is None:
         if stage.plan.parent is None:
             return None
         return imported_models.checkpoint(project, stage.plan.parent.fingerprint)
     parent = stage_folder(project, compiled, stage.parent)
     if stage.parent.stop < stage.parent.plan.end:
-        fs.make_directory(parent)
+        fs.make_directory(parent.path)
         with checkpoints.pinning(parent):  # `folder` is there: who would release the pin sees that
             checkpoints.pin(parent, stage.parent.stop, stage.setting.curriculum)
     there = checkpoint_at(parent, stage.parent.stop)
-    return there.path if there else parent / "checkpoints" / checkpoints.name(0, stage.parent.stop)
+    return there.path if there else parent.checkpoint(0, stage.parent.stop)
 
 
 def train_job(
@@ -43,7 +44,7 @@ def train_job(
     stage: CompiledStage,
     texts: prepared_text.PreparedText,
     *,
-    attempt: Path,
+    attempt: Attempt,
     parent_checkpoint: Path | None,
     threads: int | None,
 ) -> jobs.TrainJob:
@@ -51,7 +52,7 @@ def train_job(
     project = request.project
     folder = stage_folder(project, compiled, stage)
     return jobs.TrainJob(
-        plan=str(folder / PLAN),
+        plan=str(folder.plan),
         stage_folder=str(folder),
         attempt_folder=str(attempt),
         data={name: str(texts.folder(source.dataset)) for name, source in stage.plan.sources.items()},

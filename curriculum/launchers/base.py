@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
 
 
@@ -27,11 +28,11 @@ class Launcher(Protocol):
         """The command line that does `job` to its end, or to the next save once it is asked to stop."""
         ...
 
-    def announce(self, job: Path) -> None:
-        """Tell whoever else takes part that `job` begins now."""
+    def announce(self, attempt: Attempt) -> None:
+        """Tell the other nodes that `attempt` begins now."""
         ...
 
-    def check(self, attempt: Path, seconds: float) -> None:
+    def check(self, attempt: Attempt, seconds: float) -> None:
         """RunFailed when `seconds` after the launch in `attempt` somebody who should take part is not there."""
         ...
 

@@ -13,10 +13,8 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts.job_process import processors, terminate_with_parent
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.launchers.base import environment, runner_command
-
-PROCESSES = "processes.txt"
-"""In the folder of an attempt that hung: what the system told of its processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +27,10 @@ class ProcessLauncher:
     def command(self, job: Path) -> list[str]:
         return command(job, self.processes)
 
-    def announce(self, job: Path) -> None:
+    def announce(self, attempt: Attempt) -> None:
         """Nobody else takes part."""
 
-    def check(self, attempt: Path, seconds: float) -> None:
+    def check(self, attempt: Attempt, seconds: float) -> None:
         """Nobody else is waited for."""
 
 
@@ -99,14 +97,14 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def examine(process: subprocess.Popen[bytes], attempt: Path) -> None:
+def examine(process: subprocess.Popen[bytes], attempt: Attempt) -> None:
     """Write down what the system tells of the processes of a job that hangs, and have each write its stacks.
 
     Whoever was stopped (SIGSTOP) goes on for as long as that takes.
     """
     below = [process.pid, *_descendants(process.pid)]
     told = "\n".join(filter(None, map(_account, below)))
-    fs.write_bytes(attempt / PROCESSES, told.encode(), replace=True)
+    fs.write_bytes(attempt.processes, told.encode(), replace=True)
     for pid in below:
         with contextlib.suppress(OSError):
             if _catches(pid, signal.SIGUSR2):  # whoever does not would die of it

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.config import MachineEntry
 from curriculum.errors import PlanError, RunFailed, did_you_mean
 
@@ -227,8 +228,8 @@ class SrunLauncher:
         host, _, port = (self.address or socket.gethostname()).partition(":")
         return host, port or str(10_000 + int(self.environment["SLURM_JOB_ID"]) % 20_000)
 
-    def announce(self, job: Path) -> None:
+    def announce(self, attempt: Attempt) -> None:
         """srun tells every node."""
 
-    def check(self, attempt: Path, seconds: float) -> None:
+    def check(self, attempt: Attempt, seconds: float) -> None:
         """Slurm gives all nodes or none."""

@@ -14,15 +14,13 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.errors import Busy
 from curriculum.launchers import slurm
 
 RECORD = "slurm.json"
 FOLDER = "slurm"
 """Below it a folder a submission: `job.json`, `allocation.json`, `submit.sh`, the log, at last `outcome.json`."""
-
-MEASURING = "measuring"
-"""Below a stage's folder, the same record and folders for the measuring of its tasks."""
 
 QUEUED, RUNNING, FAILED, ENDED, UNKNOWN = "queued", "running", "failed", "ended", "unknown"
 
@@ -107,7 +105,7 @@ def status_of(folder: Path) -> SubmissionStatus | None:
 def outcome_of(folder: Path, submitted: Submission) -> dict[str, Any] | None:
     """What the job wrote when it ended."""
     try:
-        value: dict[str, Any] = json.loads(fs.read_bytes(folder / submitted.folder / jobs.OUTCOME))
+        value: dict[str, Any] = json.loads(fs.read_bytes(Attempt(folder / submitted.folder).outcome))
     except (OSError, ValueError):
         return None
     return value
@@ -124,9 +122,9 @@ def refuse_if_live(folder: Path, name: str) -> None:
     raise Busy(f"`{name}` is not free: {found.words}", hint=hint)
 
 
-def reached(folder: Path, start: int) -> int:
+def reached(folder: StageFolder, start: int) -> int:
     """The position of the stage's newest checkpoint, else where the stage starts."""
-    last = checkpoints.latest(folder / "checkpoints")
+    last = checkpoints.latest(folder)
     return last.position if last else start
 
 

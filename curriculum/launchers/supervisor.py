@@ -18,6 +18,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
 
 RESTARTS_WITHOUT_PROGRESS = 2
@@ -32,7 +33,7 @@ class Launch:
     """A started process and the attempt folder in which it says how it ended."""
 
     process: subprocess.Popen[bytes]
-    attempt: Path
+    attempt: Attempt
 
 
 def silence(machine: jobs.Machine) -> float:
@@ -48,7 +49,7 @@ def supervise(
     kill: Callable[[subprocess.Popen[bytes]], None],
     progress: Callable[[], int],
     tick: Callable[[], None] = lambda: None,
-    examine: Callable[[subprocess.Popen[bytes], Path], None] = lambda process, attempt: None,
+    examine: Callable[[subprocess.Popen[bytes], Attempt], None] = lambda process, attempt: None,
     silence: float = math.inf,
 ) -> dict[str, Any]:
     """Run the job to its end and return its outcome (`{"outcome": "done"|"stopped", …}`).
@@ -95,8 +96,8 @@ def supervise(
         if fruitless >= RESTARTS_WITHOUT_PROGRESS:
             raise RunFailed(
                 f"the job failed {fruitless} times in a row without getting any further; "
-                f"its log ends with:\n{_tail(started.attempt / 'rank0.log')}",
-                hint=f"the whole log: {started.attempt / 'rank0.log'}",
+                f"its log ends with:\n{_tail(started.attempt.log)}",
+                hint=f"the whole log: {started.attempt.log}",
             )
         soon = 0 if time.monotonic() - began > CALM_SECONDS else soon + 1
         if not _waited(BACKOFF_SECONDS[min(max(0, soon - 1), len(BACKOFF_SECONDS) - 1)], stop):
@@ -117,7 +118,7 @@ class Signs:
     Only whether a file was touched counts, not when it says it was: clocks may jump.
     """
 
-    def __init__(self, attempt: Path, silence: float) -> None:
+    def __init__(self, attempt: Attempt, silence: float) -> None:
         self._attempt = attempt
         self._silence = silence
         self._last: dict[Path, tuple[int, float]] = {}
@@ -125,7 +126,7 @@ class Signs:
     def of_hanging(self) -> bool:
         """Whether a rank has written down where it hangs, or has been silent for too long."""
         now = time.monotonic()
-        for path in self._attempt.glob(jobs.STACKS.format(rank="*")):
+        for path in self._attempt.all_stacks():
             found = path.stat()
             if found.st_size:
                 return True
@@ -138,7 +139,7 @@ class Signs:
 
 def _outcome(launch: Launch) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = fs.parse_json(fs.read_bytes(launch.attempt / jobs.OUTCOME))
+        value: dict[str, Any] = fs.parse_json(fs.read_bytes(launch.attempt.outcome))
     except (OSError, ValueError):
         value = {"outcome": jobs.FAILED, "message": f"exit code {launch.process.returncode}"}
     return value

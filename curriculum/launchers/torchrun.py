@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum import fs
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import PlanError, RunFailed
 from curriculum.launchers.base import runner_command
 
 PORT = 29_500
-ANNOUNCED = "nodes.json"
 TORCHRUN_WAITS_LONGER = 120
 
 
@@ -55,9 +55,9 @@ class TorchrunLauncher:
             str(job),
         ]
 
-    def check(self, attempt: Path, seconds: float) -> None:
+    def check(self, attempt: Attempt, seconds: float) -> None:
         """RunFailed when `seconds` after the launch in `attempt` are too many for nodes that have not come."""
-        absent = [number for number in range(1, self.nodes) if not log_of(attempt, number).exists()]
+        absent = [number for number in range(1, self.nodes) if not attempt.node_log(number).exists()]
         if not absent or seconds < self.join_limit:
             return
         host, port = host_and_port(self.address)
@@ -68,8 +68,8 @@ class TorchrunLauncher:
             "(`join_limit:` says how long is waited); nothing is lost, and the same command resumes",
         )
 
-    def announce(self, job: Path) -> None:
-        fs.write_json(job.parent / ANNOUNCED, {"nodes": self.nodes, "address": self.address})
+    def announce(self, attempt: Attempt) -> None:
+        fs.write_json(attempt.announcement, {"nodes": self.nodes, "address": self.address})
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -78,13 +78,3 @@ def host_and_port(address: str) -> tuple[str, int]:
     if not host or (colon and not (port.isdecimal() and 0 < int(port) < 65536)):
         raise PlanError(f"`{address}` is no address of a node", hint="as in `node001` or `10.0.0.1:29500`")
     return host, int(port) if colon else PORT
-
-
-def log_of(attempt: Path, node: int) -> Path:
-    """The log of another node in an attempt; it is there from the moment at which that node joined."""
-    return attempt / f"node{node}.log"
-
-
-def announced(attempt: Path) -> bool:
-    """Whether the first node told the others of this attempt."""
-    return (attempt / ANNOUNCED).exists()

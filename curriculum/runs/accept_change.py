@@ -6,16 +6,15 @@ strictly ahead of a begun stage's last checkpoint is accepted on request, the ol
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import Busy, Drift
 from curriculum.plan.stage import StagePlan
 from curriculum.runs.drift import PlanDrift, describe, find_drift
-from curriculum.runs.folders import LOCK, PLAN, SUPERVISED, address_at, stage_folder
+from curriculum.runs.folders import address_at, stage_folder
 from curriculum.units import show_exact
 
 
@@ -66,12 +65,10 @@ def _drift(project: Project, compiled: Compiled, departure: PlanDrift, saved: in
     )
 
 
-def _way_out(compiled: Compiled, departure: PlanDrift, folder: Path, position: int) -> str:
+def _way_out(compiled: Compiled, departure: PlanDrift, folder: StageFolder, position: int) -> str:
     """Put the files back, or branch where the change begins, naming the nearest kept checkpoint before it."""
     stage, stored = departure.stage, departure.stored
-    kept = [
-        c.position for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position <= position
-    ]
+    kept = [c.position for c in checkpoints.list_checkpoints(folder) if c.position <= position]
     if kept and max(kept) > stored.start:
         point = address_at(stage.setting, stored, max(kept), compiled.scale)
         at = f"the checkpoint at {show_exact(max(kept))} tokens (`from: {point}`)"
@@ -89,10 +86,10 @@ def _replace(project: Project, compiled: Compiled, departure: PlanDrift) -> None
     """Put the stage's plan in the place of the one that was compared, while nobody supervises or trains it."""
     stage = departure.stage
     folder = stage_folder(project, compiled, stage)
-    watching = fs.Lock(folder / SUPERVISED, f"`{stage.name}`")
+    watching = fs.Lock(folder.supervised, f"`{stage.name}`")
     watching.acquire(wait_seconds=1.0)
-    with watching, fs.Lock(folder / LOCK, f"`{stage.name}`"):
-        if StagePlan.load(folder / PLAN).fingerprint != departure.stored.fingerprint:
+    with watching, fs.Lock(folder.lock, f"`{stage.name}`"):
+        if StagePlan.load(folder.plan).fingerprint != departure.stored.fingerprint:
             raise Busy(
                 f"another process has just put another plan for `{stage.name}` in place",
                 hint="say the same command again",
@@ -100,10 +97,10 @@ def _replace(project: Project, compiled: Compiled, departure: PlanDrift) -> None
         _replace_plan(folder, stage.plan)
 
 
-def _replace_plan(folder: Path, plan: StagePlan) -> None:
+def _replace_plan(folder: StageFolder, plan: StagePlan) -> None:
     """Keep the old plan under a number and put `plan` in its place; at no instant is there none."""
-    old = fs.read_bytes(folder / PLAN)
-    kept = sorted(folder.glob("plan-*.json"))
+    old = fs.read_bytes(folder.plan)
+    kept = folder.replaced_plans()
     if not kept or fs.read_bytes(kept[-1]) != old:  # a kill may have come between the two
-        fs.write_bytes(folder / f"plan-{len(kept):03d}.json", old)
-    plan.save(folder / PLAN, replace=True)
+        fs.write_bytes(folder.replaced_plan(len(kept)), old)
+    plan.save(folder.plan, replace=True)

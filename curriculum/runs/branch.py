@@ -65,10 +65,10 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     leaves = own.parent
     checkpoint = folders.branch_point(project, compiled, leaves)
     folder, path = folders.stage_folder(project, compiled, leaves), project.root / "stages" / f"{name}.yaml"
-    with checkpoints.pinning(folder) if folder.is_dir() else nullcontext():
+    with checkpoints.pinning(folder) if folder.path.is_dir() else nullcontext():
         project.check_is_new(name)
         # The pin comes first: what deletes checkpoints looks for pins after it has taken a name away.
-        pin = checkpoints.pin(folder, leaves.stop, name) if folder.is_dir() else None
+        pin = checkpoints.pin(folder, leaves.stop, name) if folder.path.is_dir() else None
         try:
             checkpoint = folders.branch_point(project, compiled, leaves)
             fs.write_bytes(path, text.encode())

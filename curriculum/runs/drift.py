@@ -96,13 +96,13 @@ def find_drift(project: Project, compiled: Compiled, *, prepared: bool = False) 
         if stored.fingerprint == plan.fingerprint:
             continue
         folder = folders.stage_folder(project, compiled, stage)
-        last = checkpoints.latest(folder / "checkpoints")
+        last = checkpoints.latest(folder)
         if last is None:
             yield PlanDrift(stage, stored, plan, None, ahead=True)
             continue
         if stage.stop <= last.position and _same_until(stored, plan, min(last.position, stage.stop)):
             continue  # this lineage leaves the stage before the change
-        ahead = _same_until(stored, plan, last.position) and not (folder / folders.DONE).exists()
+        ahead = _same_until(stored, plan, last.position) and not folder.done.exists()
         yield PlanDrift(stage, stored, plan, last.position, ahead)
 
 
@@ -163,7 +163,7 @@ def _with_its_text(project: Project, compiled: Compiled, stage: CompiledStage) -
         segment.digest is None for source in stage.plan.sources.values() for segment in source.segments
     ):
         return stage
-    path = folders.stage_folder(project, compiled, stage) / folders.PLAN
+    path = folders.stage_folder(project, compiled, stage).plan
     return replace(stage, plan=stage.plan.with_text_of(StagePlan.load(path))) if path.exists() else stage
 
 

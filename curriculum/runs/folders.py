@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 from curriculum import config
 from curriculum.artifacts import checkpoints, timing
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import Address, Setting
 from curriculum.config.machines import SlurmEntry
@@ -16,15 +16,11 @@ from curriculum.config.project import Project
 from curriculum.errors import CheckpointError
 from curriculum.plan.stage import OPEN, StagePlan
 
-PLAN = "plan.json"
-DONE = "DONE"
-LOCK = "lock"
-SUPERVISED = "supervised"
-"""The lock of the `curriculum run` that watches over the stage's trainer."""
 
-
-def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> Path:
-    return project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
+def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> StageFolder:
+    """The run folder of a stage at the lineage's size, which need not exist."""
+    path = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
+    return StageFolder.open(path)
 
 
 def started_stages(
@@ -39,9 +35,9 @@ def started_stages(
     for stage in compiled.stages:
         folder = stage_folder(project, compiled, stage)
         checkpoints.refuse_links(folder)
-        if not (folder / PLAN).exists():
+        if not folder.plan.exists():
             continue
-        ran = StagePlan.load(folder / PLAN)
+        ran = StagePlan.load(folder.plan)
         plan = stage.plan if prepared else _with_text_of(stage, ran, asked)
         asked[stage.name] = plan
         yield stage, ran, plan
@@ -60,19 +56,19 @@ def _with_text_of(stage: CompiledStage, ran: StagePlan, asked: Mapping[str, Stag
     return replace(plan, parent=replace(plan.parent, fingerprint=history))
 
 
-def is_reached(folder: Path, stage: CompiledStage) -> bool:
+def is_reached(folder: StageFolder, stage: CompiledStage) -> bool:
     """Whether the stage's checkpoint at the position where this lineage leaves it is there."""
-    return any(c.position == stage.stop for c in checkpoints.list_checkpoints(folder / "checkpoints"))
+    return any(c.position == stage.stop for c in checkpoints.list_checkpoints(folder))
 
 
-def is_finished(folder: Path, stage: CompiledStage) -> bool:
+def is_finished(folder: StageFolder, stage: CompiledStage) -> bool:
     """Whether nothing is left to do here: reached, and where that is the stage's own end, said so in `DONE`."""
-    return is_reached(folder, stage) and (stage.stop < stage.plan.end or (folder / DONE).exists())
+    return is_reached(folder, stage) and (stage.stop < stage.plan.end or folder.done.exists())
 
 
-def checkpoint_at(folder: Path, position: int) -> checkpoints.Checkpoint | None:
+def checkpoint_at(folder: StageFolder, position: int) -> checkpoints.Checkpoint | None:
     """The checkpoint at exactly `position`, of the newest generation that has one."""
-    exact = [c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == position]
+    exact = [c for c in checkpoints.list_checkpoints(folder) if c.position == position]
     return exact[-1] if exact else None
 
 
@@ -85,7 +81,7 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
     there = checkpoint_at(folder, stage.stop)
     if there is not None:
         return there
-    kept = sorted({c.position for c in checkpoints.list_checkpoints(folder / "checkpoints")})
+    kept = sorted({c.position for c in checkpoints.list_checkpoints(folder)})
     if not kept or kept[-1] < stage.stop:
         return None
     before = [position for position in kept if position < stage.stop][-1:]
@@ -136,7 +132,7 @@ def grace_of(entry: config.MachineEntry) -> float | None:
 def shortfall(project: Project, compiled: Compiled, entry: config.MachineEntry) -> str | None:
     """Why a run of this lineage that is ended on a machine cannot save first, where that was measured."""
     for stage in reversed(compiled.stages):
-        folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
+        folder = stage_folder(project, compiled, stage)
         if (pace := timing.measured(folder)) is not None:
             return pace.shortfall(grace_of(entry))
     return None

@@ -7,13 +7,14 @@ from typing import Any
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
+from curriculum.runs.folders import stage_folder
 
 
 def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, float]]]:
     """Held-out loss over the whole lineage: source to its (position in tokens, nats a token), in order."""
     lines: dict[str, dict[int, float]] = {}
     for stage in compiled.stages:
-        folder = project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
+        folder = stage_folder(project, compiled, stage)
         for position, value in read_evaluations(folder).items():
             if position <= stage.stop:
                 for name, entry in value["sets"].items():
@@ -25,9 +26,7 @@ def edges(project: Project, compiled: Compiled) -> list[dict[str, Any]]:
     """Held-out loss (nats a token) per source at the root and at every stage's end, as far as they are measured."""
     rows: list[dict[str, Any]] = []
     for stage in compiled.stages:
-        measured = read_evaluations(
-            project.stage_folder(compiled.size_name, stage.setting.curriculum, stage.setting.stage)
-        )
+        measured = read_evaluations(stage_folder(project, compiled, stage))
         wanted = [(stage.plan.start, "start")] if stage.parent is None else []
         for position, edge in (*wanted, (stage.stop, "end")):
             if position in measured:

@@ -6,18 +6,17 @@ that leaves the lineage there, a begun run that grew out of exactly these weight
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder, stage_folders
 from curriculum.compiler import prepared_text
 from curriculum.compiler.lineage import lineage
 from curriculum.config import layout
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
 from curriculum.plan.stage import StagePlan
-from curriculum.runs import benchmarks_due, folders
+from curriculum.runs import benchmarks_due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +39,13 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
     claims, waiting = _claims(project, size)
     roots = _parents_of_begun(project, size)
     verdicts = []
-    for curriculum, stage, folder in _stages(project, size):
+    for folder in _stages(project, size):
+        curriculum, stage = folder.curriculum, folder.stage
         if only is not None and curriculum != only:
             continue
-        found = checkpoints.list_checkpoints(folder / "checkpoints")
+        found = checkpoints.list_checkpoints(folder)
         pins = checkpoints.pinned(folder)
-        plan = StagePlan.load(folder / folders.PLAN) if (folder / folders.PLAN).exists() else None
+        plan = StagePlan.load(folder.plan) if folder.plan.exists() else None
         whole = claims.get((curriculum, stage), {})
         gone = {by for names in pins.values() for by in names if not _is_alive(project, by)}
         for checkpoint in found:
@@ -97,7 +97,7 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
     """Release what `name` pins at `size`: each stage with the positions. Refused while there is anything of it."""
     pinning = {
         folder: {by for names in checkpoints.pinned(folder).values() for by in names}
-        for _, _, folder in _stages(project, size)
+        for folder in _stages(project, size)
     }
     released = {}
     for folder, names in pinning.items():
@@ -114,7 +114,7 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
                     f"`{name}` still needs what it pins: there is `{left[0].relative_to(project.root).as_posix()}`",
                     hint="move that folder out of runs/ first, if nobody needs it",
                 )
-            released[f"{folder.parent.name}/{folder.name}"] = checkpoints.unpin(folder, name)
+            released[folder.name] = checkpoints.unpin(folder, name)
     if not released:
         raise NotFound(
             f"`{name}` pins nothing at size `{size}`", hint=did_you_mean(name, set().union(*pinning.values()))
@@ -141,10 +141,8 @@ def _check_known(project: Project, name: str) -> None:
         )
 
 
-def _stages(project: Project, size: str) -> Iterator[tuple[str, str, Path]]:
-    for folder in sorted((project.runs / size).glob("*/*")):
-        if (folder / "checkpoints").is_dir():
-            yield folder.parent.name, folder.name, folder
+def _stages(project: Project, size: str) -> list[StageFolder]:
+    return [folder for folder in stage_folders(project.runs / size) if folder.checkpoints.is_dir()]
 
 
 def _claims(
@@ -194,10 +192,11 @@ def _file(project: Project, name: str) -> str:
 def _parents_of_begun(project: Project, size: str) -> dict[str, set[str]]:
     """Histories that begun stages grew out of, each with those stages; also of those whose files are gone."""
     grown: dict[str, set[str]] = {}
-    for path in (project.runs / size).glob("*/*/plan*.json"):
-        plan = StagePlan.load(path)
-        if plan.parent is not None:
-            grown.setdefault(plan.parent.fingerprint, set()).add(path.parent.parent.name)
+    for folder in stage_folders(project.runs / size):
+        for path in folder.plans():
+            plan = StagePlan.load(path)
+            if plan.parent is not None:
+                grown.setdefault(plan.parent.fingerprint, set()).add(folder.curriculum)
     return grown
 
 

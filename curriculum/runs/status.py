@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, timing
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.metrics import last_line
+from curriculum.artifacts.stage_folder import StageFolder, stage_folders
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import parse_address
@@ -181,41 +181,36 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
 
 def _not_started(project: Project, size: str, names: list[str]) -> list[str]:
     """Those of `names` that lie in a folder of stages/ and of which nothing has begun."""
-    return [
-        name
-        for name in names
-        if project.in_a_folder(name) and not any((project.runs / size / name).glob(f"*/{folders.PLAN}"))
-    ]
+    started = {folder.curriculum for folder in stage_folders(project.runs / size) if folder.plan.exists()}
+    return [name for name in names if project.in_a_folder(name) and name not in started]
 
 
-def state_of(folder: Path) -> tuple[str, slurm_record.SubmissionStatus | None]:
+def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | None]:
     """How the stage at `folder` stands, and the cluster's job for it where that has more to do or failed."""
-    finished = (folder / folders.DONE).exists()
-    away = None if finished else slurm_record.status_of(folder)
-    if fs.lock_holder(folder / folders.LOCK) is not None or (
-        away is not None and away.state == slurm_record.RUNNING
-    ):
+    finished = folder.done.exists()
+    away = None if finished else slurm_record.status_of(folder.path)
+    if fs.lock_holder(folder.lock) is not None or (away is not None and away.state == slurm_record.RUNNING):
         return RUNNING, away
     if finished:
         return DONE, None
     if away is not None and away.state in (QUEUED, FAILED):
         return away.state, away
-    begun = (folder / folders.PLAN).exists() or checkpoints.list_checkpoints(folder / "checkpoints")
+    begun = folder.plan.exists() or checkpoints.list_checkpoints(folder)
     return STARTED if begun else PLANNED, away
 
 
 def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: list[str]) -> Stage:
     folder = folders.stage_folder(project, compiled, stage)
-    found = checkpoints.list_checkpoints(folder / "checkpoints")
+    found = checkpoints.list_checkpoints(folder)
     pins = checkpoints.pinned(folder)
     position = found[-1].position if found else stage.plan.start
     state, away = state_of(folder)
-    measuring = slurm_record.status_of(folder / slurm_record.MEASURING)
-    if state == RUNNING and (line := last_line(folder / "metrics.jsonl")) is not None:
+    measuring = slurm_record.status_of(folder.measuring)
+    if state == RUNNING and (line := last_line(folder.metrics)) is not None:
         position = max(position, line["position"])
     measured = read_evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)
-    pace = None if (folder / folders.DONE).exists() else timing.measured(folder)
+    pace = None if folder.done.exists() else timing.measured(folder)
     return Stage(
         name=stage.name,
         state=state,
@@ -253,16 +248,14 @@ def _orphaned_runs(
     project: Project, size: str, known: set[str], refused: set[str]
 ) -> tuple[OrphanedRun, ...]:
     strays = []
-    for path in sorted((project.runs / size).glob(f"*/*/{folders.PLAN}")):
-        folder = path.parent
-        curriculum = folder.parent.name
-        if f"{curriculum}/{folder.name}" in known or curriculum in refused:
+    for folder in stage_folders(project.runs / size):
+        if not folder.plan.exists() or folder.name in known or folder.curriculum in refused:
             continue
-        last = checkpoints.latest(folder / "checkpoints")
+        last = checkpoints.latest(folder)
         try:
-            end: int | None = StagePlan.load(path).end
+            end: int | None = StagePlan.load(folder.plan).end
         except (CurriculumError, json.JSONDecodeError):
             end = None
-        shown = folder.relative_to(project.root).as_posix()
+        shown = folder.path.relative_to(project.root).as_posix()
         strays.append(OrphanedRun(folder=shown, position=last.position if last else None, ends_at=end))
     return tuple(strays)

@@ -10,6 +10,7 @@ from pathlib import Path
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import read_evaluation
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.compiler import imported_models
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
@@ -58,11 +59,11 @@ def verify(project: Project, compiled: Compiled, texts: PreparedText) -> Finding
     imported: list[Path] = []
     if compiled.stages[0].plan.parent is not None:
         report.look("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
-    for folder in imported:
-        report.look(f"import {folder.name}", partial(checkpoints.verify, folder), again=prepare)
+    for path in imported:
+        report.look(f"import {path.name}", partial(checkpoints.verify, path), again=prepare)
     for stage in compiled.stages:
         folder = folders.stage_folder(project, compiled, stage)
-        if (folder / folders.PLAN).exists():
+        if folder.plan.exists():
             _stage(report, project, compiled, stage, folder, run)
     return Findings(tuple(report.checked), tuple(report.wrong))
 
@@ -80,16 +81,21 @@ def _text(report: _Report, texts: PreparedText, dataset: str, again: str) -> Non
 
 
 def _stage(
-    report: _Report, project: Project, compiled: Compiled, stage: CompiledStage, folder: Path, again: str
+    report: _Report,
+    project: Project,
+    compiled: Compiled,
+    stage: CompiledStage,
+    folder: StageFolder,
+    again: str,
 ) -> None:
     plans: list[StagePlan] = []
-    for path in (folder / folders.PLAN, *sorted(folder.glob("plan-*.json"))):
+    for path in (folder.plan, *folder.replaced_plans()):
         report.look(
             f"{path.stem.replace('-', ' ')} of {stage.name}",
             partial(_plan, path, plans),
             again=again,
         )
-    for found in checkpoints.list_checkpoints(folder / "checkpoints"):
+    for found in checkpoints.list_checkpoints(folder):
         report.look(
             f"checkpoint {stage.name} {found.name}",
             partial(_checkpoint, found, plans),
@@ -97,13 +103,13 @@ def _stage(
         )
     plan = plans[0] if plans else None
     report.look(f"ledger of {stage.name}", lambda: _ledger(folder, stage, plan), again=again)
-    for path in sorted((folder / "evaluations").glob("g*.json")):
+    for path in folder.evaluation_files():
         report.look(
             f"evaluation of {stage.name} {path.stem}",
             partial(_evaluation, path),
             again=f"curriculum compare {compiled.curriculum}{project.options(compiled.size_name)}",
         )
-    for path in sorted((folder / checkpoints.PINS).glob("*/*.json")):
+    for path in sorted(folder.pins.glob("*/*.json")):
         report.look(
             f"pin of {stage.name} by {path.stem}",
             partial(_pin, path),
@@ -111,7 +117,7 @@ def _stage(
         )
     if plan is not None and plan.parent is not None and stage.parent is not None:
         report.look(f"lineage of {stage.name}", lambda: _grew(project, compiled, stage, plan), again=again)
-    if (folder / folders.DONE).exists():
+    if folder.done.exists():
         report.look(f"end of {stage.name}", lambda: _done(folder, plan), again=again)
 
 
@@ -138,7 +144,7 @@ def _history(plan: StagePlan, position: int) -> Iterator[str]:
         return
 
 
-def _ledger(folder: Path, stage: CompiledStage, plan: StagePlan | None) -> str:
+def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -> str:
     entries = ledger.read(folder)
     for entry in entries:
         if plan is None:
@@ -151,10 +157,10 @@ def _ledger(folder: Path, stage: CompiledStage, plan: StagePlan | None) -> str:
                 f"the plan says {planned}",
                 hint="what was trained is not what was planned; branch from an earlier checkpoint",
             )
-    kept = {found.name for found in checkpoints.list_checkpoints(folder / "checkpoints")}
+    kept = {found.name for found in checkpoints.list_checkpoints(folder)}
     if lacking := sorted(kept - {entry.checkpoint for entry in entries}):
         raise DataError(
-            f"the ledger of {stage.name} has no line for checkpoint `{lacking[0]}`: `{folder / ledger.LEDGER}` was "
+            f"the ledger of {stage.name} has no line for checkpoint `{lacking[0]}`: `{folder.ledger}` was "
             "cut short",
             hint="a resumed run adds the line of the checkpoint it resumes from",
         )
@@ -163,7 +169,7 @@ def _ledger(folder: Path, stage: CompiledStage, plan: StagePlan | None) -> str:
 
 def _evaluation(path: Path) -> None:
     value = read_evaluation(path)
-    if path.stem != checkpoints.name(value["generation"], value["position"]):
+    if path.stem != checkpoint_name(value["generation"], value["position"]):
         raise DataError(f"`{path}` bears another position than its name", hint=f"move {path} away")
 
 
@@ -200,8 +206,8 @@ def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: Stag
     return f"grew out of {stage.parent.name} at {plan.parent.position:,} tokens"
 
 
-def _done(folder: Path, plan: StagePlan | None) -> None:
-    path = folder / folders.DONE
+def _done(folder: StageFolder, plan: StagePlan | None) -> None:
+    path = folder.done
     try:
         value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("checkpoint", "position", "weights"))
         whole = plan is None or value["position"] == plan.end
@@ -217,7 +223,7 @@ def _imported(project: Project, compiled: Compiled) -> list[Path]:
     if first.setting.imported is None:
         return []
     digest = imported_models.digest(project, first.setting.imported)
-    plan = folders.stage_folder(project, compiled, first) / folders.PLAN
+    plan = folders.stage_folder(project, compiled, first).plan
     if digest is None and plan.exists():
         begun = StagePlan.load(plan).parent
         digest = begun.fingerprint if begun else None

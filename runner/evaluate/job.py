@@ -14,6 +14,7 @@ from curriculum.artifacts import checkpoints
 from curriculum.artifacts.evaluations import read_sets, write_sets
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import DONE, STOPPED, EvaluateJob
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
 from runner import dataloader
@@ -50,9 +51,9 @@ def score(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
         tokenizer_digest=plan.tokenizer.get("digest"),
     )
     generation, position, step = state["generation"], state["position"], state["step"]
-    evaluations = Path(job.stage_folder) / "evaluations"
+    stage_folder = StageFolder(Path(job.stage_folder))
     mark = dataloader.document_mark(plan)
-    known = ranks.agree(list(read_sets(evaluations, generation, position)))
+    known = ranks.agree(list(read_sets(stage_folder, generation, position)))
     model.eval()
     for name in [name for name in held_out.sets if name not in known]:
         if ranks.any(bool(stop)):
@@ -69,6 +70,6 @@ def score(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             )
         fsdp.reshard(model)
         if ranks.first:
-            write_sets(evaluations, generation, position, step, results)
+            write_sets(stage_folder, generation, position, step, results)
     ranks.wait()
     return {"outcome": DONE, "position": position}

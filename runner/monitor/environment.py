@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from curriculum import fs
-from curriculum.artifacts.environment import ENVIRONMENT, describe_changes
+from curriculum.artifacts.environment import describe_changes
 from curriculum.artifacts.jobs import Machine, TrainJob
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.errors import RunFailed
 from runner.monitor import code_digest, hardware
 from runner.parallel.ranks import Ranks
@@ -29,11 +30,11 @@ def compare(job: TrainJob, ranks: Ranks, *, begun: bool) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if ranks.first:
         told = environment(job.machine, ranks)
-        told["changed"] = changed(Path(job.attempt_folder), told)
+        told["changed"] = changed(Attempt(Path(job.attempt_folder)), told)
     told = ranks.agree(told)
-    device, stage = ranks.device.type, Path(job.stage_folder)
+    device, folder = ranks.device.type, StageFolder(Path(job.stage_folder))
     asked = check(
-        f"{stage.parent.name}/{stage.name}",
+        folder.name,
         told["changed"] if begun else {},
         device,
         accept=job.accept_environment,
@@ -41,8 +42,8 @@ def compare(job: TrainJob, ranks: Ranks, *, begun: bool) -> dict[str, Any]:
     return told | {"accepted": asked}
 
 
-def write(attempt: Path, told: Mapping[str, Any]) -> None:
-    fs.write_json(attempt / ENVIRONMENT, told)
+def write(attempt: Attempt, told: Mapping[str, Any]) -> None:
+    fs.write_json(attempt.environment, told)
 
 
 def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
@@ -84,17 +85,14 @@ def check(stage: str, differing: Mapping[str, list[Any]], device: str, *, accept
     return asked
 
 
-def changed(attempt: Path, told: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """What of an environment is environment changed since the previous attempt: `{name: [then, now]}`."""
-    before = [
-        path
-        for path in attempt.parent.glob(f"*/{ENVIRONMENT}")
-        if path.parent.name.isdigit() and path.parent.name < attempt.name
-    ]
-    if not before:
+def changed(attempt: Attempt, told: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What of an environment changed since the previous attempt that recorded one: `{name: [then, now]}`."""
+    records = (other.environment for other in attempt.previous())
+    path = next((path for path in records if path.exists()), None)
+    if path is None:
         return {}
     try:
-        known = json.loads(fs.read_bytes(max(before)))
+        known = json.loads(fs.read_bytes(path))
     except ValueError:
         return {}
     differing = {

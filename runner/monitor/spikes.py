@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from curriculum import fs
 from curriculum.artifacts import ledger
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
 
-EVENTS = "events.jsonl"
 WINDOW, AT_LEAST = 128, 32  # losses that are looked at; before so many are there nothing is a jump
 SPREADS, LEAST = 8.0, 0.1  # robust standard deviations; nats a token
 NAMED = 8  # sequences of a step that an event names, the worst first
@@ -122,11 +122,11 @@ def event(
     return told
 
 
-def record(stage_folder: Path, told: Mapping[str, Any]) -> None:
+def record(folder: StageFolder, told: Mapping[str, Any]) -> None:
     """Add an event to the stage's `events.jsonl`."""
-    fs.append_json_line(stage_folder / EVENTS, fs.finite_json(told))
+    fs.append_json_line(folder.events, fs.finite_json(told))
 
 
-def cut_back(stage_folder: Path, position: int) -> None:
+def cut_back(folder: StageFolder, position: int) -> None:
     """Drop the events past the position that a run goes on from."""
-    ledger.cut_back(stage_folder / EVENTS, position)
+    ledger.cut_back(folder.events, position)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from curriculum import fs
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import PlanError
 
 Values = Mapping[str, float]
@@ -216,23 +217,22 @@ class Trackers:
 def start(
     names: tuple[str, ...],
     *,
-    folder: Path,
+    folder: StageFolder,
     lineage: tuple[str, ...],
     resumed_at: int,
     config: Mapping[str, Any],
 ) -> Trackers:
     """Open the trackers of a stage's run; before what lies past `resumed_at` is cut from its metrics."""
-    path = folder / "metrics.jsonl"
-    logged = fs.read_json_lines(path) if names and path.exists() else []
+    logged = fs.read_json_lines(folder.metrics) if names and folder.metrics.exists() else []
     return Trackers(
         names,
         About(
-            name=lineage[-1] if lineage else folder.name,
-            group=lineage[0].partition("/")[0] if lineage else folder.name,
-            folder=folder,
+            name=lineage[-1] if lineage else folder.stage,
+            group=lineage[0].partition("/")[0] if lineage else folder.stage,
+            folder=folder.path,
             config={**config, "lineage": " -> ".join(lineage)},
             resumed_at=resumed_at,
             reached=max(resumed_at, logged[-1]["position"] if logged else 0),
-            begun=bool(logged) or any((folder / "evaluations").glob("*.json")),
+            begun=bool(logged) or bool(folder.evaluation_files()),
         ),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from curriculum.artifacts import timing
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import TrainJob
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from runner.parallel.ranks import Ranks
 
 STEPS, SAVES = 20, 3  # the longest of the last so many is what the next one is taken to need
@@ -23,7 +24,7 @@ class Grace:
         self._steps: deque[float] = deque(maxlen=STEPS)
         self._saves: deque[float] = deque(maxlen=SAVES)
         self._begun: float | None = None
-        before = timing.measured(Path(job.stage_folder)) if ranks.first else None
+        before = timing.measured(StageFolder(Path(job.stage_folder))) if ranks.first else None
         if before is not None:
             self._saves.append(before.save_seconds)
 
@@ -44,7 +45,7 @@ class Grace:
                 every=self._job.checkpoint_every,
                 grace=self._job.machine.grace,
             )
-            timing.write(Path(self._job.attempt_folder), pace)
+            timing.write(Attempt(Path(self._job.attempt_folder)), pace)
 
     def lacks(self, stop: StopFlag) -> str | None:
         """Why a save begun now could not end in time, on every rank; None when it can, or nothing says otherwise."""

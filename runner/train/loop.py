@@ -18,6 +18,7 @@ from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import cut_back_evaluations, read_sets, write_sets
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.errors import RunFailed
 from curriculum.plan.model import FLOPS_CONVENTION
 from curriculum.plan.stage import StagePlan
@@ -44,7 +45,7 @@ NONFINITE_AT_MOST = 8
 
 def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     """Bring the stage to its end, or to the next step boundary once asked to stop; returns the outcome."""
-    with Watchdog(Path(job.attempt_folder), ranks.rank, job.machine.hang_limit) as dog:
+    with Watchdog(Attempt(Path(job.attempt_folder)), ranks.rank, job.machine.hang_limit) as dog:
         run = Training(job, ranks, dog)
         run.measure()
         run.begin()
@@ -65,7 +66,7 @@ class Training:
 
     def __init__(self, job: TrainJob, ranks: Ranks, dog: Watchdog) -> None:
         self.job, self.ranks, self.dog = job, ranks, dog
-        self.folder = Path(job.stage_folder)
+        self.folder = StageFolder(Path(job.stage_folder))
         self.plan = plan = StagePlan.load(Path(job.plan))
         self.end = plan.end if job.stop_at is None else job.stop_at
         self.last_step = plan.step_at(self.end)
@@ -90,10 +91,9 @@ class Training:
         self.grace = Grace(job, ranks)
         self.saves = Saves(plan, job, self.model, self.optimizer, ranks, self.grace, self.end)
         self.profiler = Profiler(job.machine.profile, Path(job.attempt_folder), ranks)
-        metrics = self.folder / "metrics.jsonl"
-        usual = spikes.losses_before(metrics, self.state.position) if ranks.first else None
+        usual = spikes.losses_before(self.folder.metrics, self.state.position) if ranks.first else None
         self.usual = spikes.Losses(ranks.agree(usual))
-        self.metrics = self._go_on_writing(metrics, told) if ranks.first else None
+        self.metrics = self._go_on_writing(told) if ranks.first else None
 
     def begin(self) -> None:
         """Have the batches from here to the end read."""
@@ -167,7 +167,7 @@ class Training:
             self.saves.wait()
             raise RunFailed(
                 f"the gradient was not finite in {self.state.nonfinite_in_a_row} steps in a row, up to step {step:,}",
-                hint=f"the last good checkpoint is kept; {self.folder / spikes.EVENTS} names what was read",
+                hint=f"the last good checkpoint is kept; {self.folder.events} names what was read",
             )
         if self.state.step % replica_check.EVERY == 0:
             replica_check.check(self.model, self.optimizer, self.ranks, self.state.step)
@@ -178,8 +178,8 @@ class Training:
 
     def measure(self) -> None:
         """The held-out losses of the weights as they are, of every set that was not measured here before."""
-        evaluations, generation, at = self.folder / "evaluations", self.job.generation, self.state.position
-        known = read_sets(evaluations, generation, at)
+        generation, at = self.job.generation, self.state.position
+        known = read_sets(self.folder, generation, at)
         wanted = self.ranks.agree([name for name in self.held_out.sets if name not in known])
         if self.metrics:
             self.metrics.trackers.evaluated(at, known, new=False)
@@ -205,7 +205,7 @@ class Training:
         fsdp.reshard(self.model)
         self.model.train()
         if self.metrics:
-            write_sets(evaluations, generation, at, self.state.step, results)
+            write_sets(self.folder, generation, at, self.state.step, results)
             self.metrics.trackers.evaluated(at, results, new=True)
             self.metrics.pause()
 
@@ -233,12 +233,12 @@ class Training:
     def _outcome(self, word: str) -> dict[str, Any]:
         return {"outcome": word, "position": self.state.position, "step": self.state.step}
 
-    def _go_on_writing(self, path: Path, told: dict[str, Any]) -> Metrics:
+    def _go_on_writing(self, told: dict[str, Any]) -> Metrics:
         """On rank 0: cut back what was written past where this goes on from, and open the records anew."""
         job, at = self.job, self.state.position
-        checkpoints.sweep(self.folder / "checkpoints")
-        ledger.cut_back(self.folder / ledger.LEDGER, at)
-        cut_back_evaluations(self.folder / "evaluations", job.generation, at)
+        checkpoints.sweep(self.folder)
+        ledger.cut_back(self.folder.ledger, at)
+        cut_back_evaluations(self.folder, job.generation, at)
         tracked = trackers.start(
             job.machine.trackers,
             folder=self.folder,
@@ -252,7 +252,7 @@ class Training:
         peak = hardware.peak_flops(job.machine, self.ranks)
         cost = self.config.flops_per_token(self.plan.sequence_length)
         metrics = Metrics(
-            path,
+            self.folder.metrics,
             self.plan,
             generation=job.generation,
             resumed_at=at,
@@ -262,7 +262,7 @@ class Training:
         )
         told |= {"micro_batch": self.micro, "groups": self.groups}
         told |= {"flops_per_token": cost, "peak_flops": peak, "flops_convention": FLOPS_CONVENTION}
-        environment.write(Path(job.attempt_folder), told)
+        environment.write(Attempt(Path(job.attempt_folder)), told)
         return metrics
 
     def _report(

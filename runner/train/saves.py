@@ -10,6 +10,7 @@ import torch
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.jobs import TrainJob
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.plan.stage import StagePlan
 from runner.checkpoint import tensors
 from runner.model.llama import Llama
@@ -37,13 +38,13 @@ class Saves:
         self._model, self._optimizer = model, optimizer
         self._ranks, self._grace = ranks, grace
         self._saver = tensors.Saver(ranks)
-        self._folder = Path(job.stage_folder)
+        self._folder = StageFolder(Path(job.stage_folder))
         self._bytes = BYTES_A_PARAMETER * sum(parameter.numel() for parameter in model.parameters())
 
     def check_room(self) -> None:
         """Refuse to train towards a checkpoint that the disk could not take."""
-        free = self._ranks.agree(checkpoints.free_bytes(self._folder) if self._ranks.first else None)
-        checkpoints.check_room(self._folder, self._bytes, free)
+        free = self._ranks.agree(checkpoints.free_bytes(self._folder.path) if self._ranks.first else None)
+        checkpoints.check_room(self._folder.path, self._bytes, free)
 
     def wanted(self, state: State) -> bool:
         """Whether somebody branches from here and was given no checkpoint yet; asked of rank 0."""
@@ -61,11 +62,11 @@ class Saves:
         def published() -> None:
             self.retain()
             if entry.position < self._end:
-                checkpoints.check_room(self._folder, self._bytes)
+                checkpoints.check_room(self._folder.path, self._bytes)
             self._grace.saved(time.monotonic() - begun)
 
         begun = time.monotonic()
-        path = self._folder / "checkpoints" / entry.checkpoint
+        path = self._folder.checkpoint(entry.generation, entry.position)
         value = state.value(self._plan, self._job, self._ranks)
         self._saver.begin(path, self._model, self._optimizer, value, published, sealed)
         state.saved_at = state.position
@@ -80,17 +81,17 @@ class Saves:
 
     def retain(self) -> None:
         """Keep the last `keep_last` checkpoints of the cadence, and every one that is kept for its own sake."""
-        found = checkpoints.list_checkpoints(self._folder / "checkpoints")
+        found = checkpoints.list_checkpoints(self._folder)
         old = [c for c in found if c.position != self._plan.end and c.position not in self._job.keep]
         for doomed in old[: -self._job.keep_last or None]:
             checkpoints.discard(doomed)
 
     def mark_done(self) -> None:
         """On rank 0, once the stage's end is saved: say so, with the digest of its weights."""
-        if (self._folder / "DONE").exists():
+        if self._folder.done.exists():
             return
         self.retain()  # a kill may have come before it
-        name = checkpoints.name(self._job.generation, self._end)
-        digest = checkpoints.tensors_digest(self._folder / "checkpoints" / name)
-        done = {"checkpoint": name, "position": self._end, "weights": digest}
-        fs.write_json(self._folder / "DONE", done)
+        path = self._folder.checkpoint(self._job.generation, self._end)
+        digest = checkpoints.tensors_digest(path)
+        done = {"checkpoint": path.name, "position": self._end, "weights": digest}
+        fs.write_json(self._folder.done, done)

@@ -11,6 +11,7 @@ import torch
 
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.jobs import TrainJob
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
 from runner.checkpoint import tensors
@@ -53,7 +54,7 @@ class State:
             generation=job.generation,
             position=self.position,
             step=self.step,
-            checkpoint=checkpoints.name(job.generation, self.position),
+            checkpoint=checkpoint_name(job.generation, self.position),
             fingerprint=plan.fingerprint,
             windows={name: count for name, count in sorted(self.windows.items()) if count},
         )
@@ -63,7 +64,7 @@ def restore(
     plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> State:
     """Go on from the stage's newest checkpoint, else from its parent's, else from the drawn initial weights."""
-    own = ranks.agree(checkpoints.latest(Path(job.stage_folder) / "checkpoints"))
+    own = ranks.agree(checkpoints.latest(StageFolder(Path(job.stage_folder))))
     if own is not None:
         if ranks.first:
             checkpoints.verify(own.path)

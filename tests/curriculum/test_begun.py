@@ -15,6 +15,7 @@ from conftest import BuiltOnce, write_small_project
 
 from curriculum import api
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import compile_stages
 from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.compiler.prepared_text import compile_with_texts
@@ -50,7 +51,7 @@ def half_way(built_once: BuiltOnce) -> Path:
         commands.run("run", "short", *FULL, folder=project, check=True)
 
     project = built_once("half-way", build)
-    last = checkpoints.latest(project / "runs/full/variant/continual/checkpoints")
+    last = checkpoints.latest(StageFolder(project / "runs/full/variant/continual"))
     assert last is not None
     assert last.position == 8192
     return project
@@ -106,7 +107,7 @@ def test_the_point_that_a_refusal_proposes_is_the_nearest_checkpoint_before_the_
         "ramp: 1536 tokens, skip: [{from: 7500, to: 8000, why: x}]",
     )
     said = flat(curriculum(project, "run", "variant", *FULL, check=False).stderr)
-    kept = checkpoints.list_checkpoints(project / "runs/full/variant/continual/checkpoints")
+    kept = checkpoints.list_checkpoints(StageFolder(project / "runs/full/variant/continual"))
     nearest = max(found.position for found in kept if found.position <= 7680)
     assert f"branches from the checkpoint at {nearest:,} tokens (`from: variant@7k`)" in said
     legs = stages_to(Project(project), parse_address("variant@7k"))

@@ -17,6 +17,7 @@ from curriculum import fs
 from curriculum.analysis import benchmarks
 from curriculum.analysis.compare import compare
 from curriculum.artifacts import benchmarks as artifacts_benchmarks
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.benchmarks import scores_view, tasks_view
 from curriculum.cli.view.compare import compare_view
 from curriculum.compiler.compile import Compiled
@@ -62,7 +63,9 @@ def record(
 
 def put(folder: Path, value: dict[str, Any]) -> None:
     name = f"g{value['generation']}-{value['position']:016d}"
-    path = artifacts_benchmarks.path_of(folder, name, value["task"], None, value["asked"]["limit"])
+    path = artifacts_benchmarks.path_of(
+        StageFolder(folder), name, value["task"], None, value["asked"]["limit"]
+    )
     fs.make_directory(path.parent)
     fs.write_json(path, value)
 
@@ -74,7 +77,7 @@ def score(values: Sequence[float], **changed: Any) -> artifacts_benchmarks.Score
 
 def test_every_way_of_asking_has_a_file_of_its_own() -> None:
     def path(*words: Any) -> str:
-        return artifacts_benchmarks.path_of(Path("s"), "g0-1", *words).as_posix()
+        return artifacts_benchmarks.path_of(StageFolder(Path("s")), "g0-1", *words).as_posix()
 
     assert path("quiz") == "s/benchmarks/g0-1/quiz.json"
     assert path("quiz", 5, 16) == "s/benchmarks/g0-1/quiz.5-shot.first-16.json"
@@ -128,7 +131,9 @@ def test_of_a_large_group_its_own_figure_is_shown_alone() -> None:
 def test_a_first_few_documents_are_no_whole_task(tmp_path: Path) -> None:
     put(tmp_path, record("quiz", {"quiz": task(RIGHT)}))
     put(tmp_path, record("quiz", {"quiz": task(BETTER, num_fewshot=5)}, limit=1600))
-    assert sorted(artifacts_benchmarks.scores(artifacts_benchmarks.records(tmp_path)[12288])) == [
+    assert sorted(
+        artifacts_benchmarks.scores(artifacts_benchmarks.records(StageFolder(tmp_path))[12288])
+    ) == [
         "quiz",
         "quiz, 5-shot, first 1,600",
     ]
@@ -138,7 +143,7 @@ def test_where_a_history_was_cut_back_the_newest_counts(tmp_path: Path) -> None:
     put(tmp_path, record("quiz", {"quiz": task(RIGHT)}, position=4096))
     put(tmp_path, record("quiz", {"quiz": task(RIGHT)}))
     put(tmp_path, record("riddle", {"riddle": task(BETTER)}, generation=1))
-    found = artifacts_benchmarks.records(tmp_path)
+    found = artifacts_benchmarks.records(StageFolder(tmp_path))
     assert [(at, [r["task"] for r in here]) for at, here in found.items()] == [
         (4096, ["quiz"]),
         (12288, ["riddle"]),
@@ -150,7 +155,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     path = next(tmp_path.rglob("quiz.json"))
     path.write_text("{")
     with pytest.raises(DataError, match=r"quiz\.json cannot be read"):
-        artifacts_benchmarks.records(tmp_path)
+        artifacts_benchmarks.records(StageFolder(tmp_path))
 
 
 @pytest.fixture

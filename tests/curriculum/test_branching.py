@@ -18,6 +18,7 @@ from rich.console import Console
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.plan import plan_view
 from curriculum.compiler.compile import compile_curriculum, compile_stages, spans
 from curriculum.compiler.lineage import lineage, parse_address, stages_to
@@ -222,7 +223,7 @@ def test_branch_says_in_json_what_it_wrote_and_kept(
     assert said["file"] == "stages/mine.yaml"
     assert said["text"] == (small_project / "stages/mine.yaml").read_text()
     assert said["leaves"] == {"stage": "trunk/basic", "position": 4096}
-    assert said["checkpoint"] == checkpoints.name(0, 4096)
+    assert said["checkpoint"] == checkpoint_name(0, 4096)
     assert said["comparison"]["parts"][0]["position"] >= 4096
     assert [stage["stage"] for stage in said["plan"]["stages"]] == ["basic", "basic", "continual", "cooldown"]
 
@@ -270,7 +271,7 @@ def trained(project: Project, curriculum: str, stage: str, positions: list[int])
 
 
 def put_checkpoint(folder: Path, position: int) -> None:
-    path = folder / "checkpoints" / checkpoints.name(0, position)
+    path = folder / "checkpoints" / checkpoint_name(0, position)
     path.mkdir(parents=True)
     (path / "state.json").write_text('{"history": "none"}')
     checkpoints.seal(path)
@@ -288,7 +289,7 @@ def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp
         make(project, "trunk@3000", "mine")
     assert refused.value.hint is not None
     assert "trunk@" in refused.value.hint
-    assert checkpoints.pinned(folder) == {}
+    assert checkpoints.pinned(StageFolder(folder)) == {}
     assert "mine" not in project.names("stages")
 
 
@@ -356,7 +357,7 @@ def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path:
     project = Project(write_small_project(tmp_path / "project"))
     folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
     make(project, "trunk@4096", "mine")
-    assert checkpoints.pinned(folder) == {4096: ("mine",)}
+    assert checkpoints.pinned(StageFolder(folder)) == {4096: ("mine",)}
 
 
 @pytest.mark.promise(
@@ -373,14 +374,14 @@ def test_a_stage_file_that_cannot_be_written_leaves_no_pin(
 
     def refused(path: Path, *rest: Any, **options: Any) -> None:
         if path.parent.name == "stages":
-            assert checkpoints.pinned(folder) == {4096: ("mine",)}
+            assert checkpoints.pinned(StageFolder(folder)) == {4096: ("mine",)}
             raise PermissionError(13, "refused", str(path))
         write(path, *rest, **options)
 
     monkeypatch.setattr(fs, "write_bytes", refused)
     with pytest.raises(PermissionError):
         make(project, "trunk@4096", "mine")
-    assert checkpoints.pinned(folder) == {}
+    assert checkpoints.pinned(StageFolder(folder)) == {}
 
 
 def test_a_checkpoint_that_is_deleted_while_it_is_being_pinned_leaves_no_pin(
@@ -390,14 +391,14 @@ def test_a_checkpoint_that_is_deleted_while_it_is_being_pinned_leaves_no_pin(
     folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
     pin = checkpoints.pin
 
-    def too_late(stage_folder: Path, position: int, by: str) -> Path:
-        shutil.rmtree(stage_folder / "checkpoints" / checkpoints.name(0, position))
-        return pin(stage_folder, position, by)
+    def too_late(folder: StageFolder, position: int, by: str) -> Path:
+        shutil.rmtree(folder.checkpoint(0, position))
+        return pin(folder, position, by)
 
     monkeypatch.setattr(checkpoints, "pin", too_late)
     with pytest.raises(CheckpointError, match="kept no checkpoint there"):
         make(project, "trunk@4096", "mine")
-    assert checkpoints.pinned(folder) == {}
+    assert checkpoints.pinned(StageFolder(folder)) == {}
     assert "mine" not in project.names("stages")
 
 
@@ -421,4 +422,4 @@ def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_pat
     folder = trained(project, "trunk", "basic", [2048])
     made = branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     assert made.checkpoint is None
-    assert checkpoints.pinned(folder) == {3072: ("mine",)}
+    assert checkpoints.pinned(StageFolder(folder)) == {3072: ("mine",)}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.errors import CheckpointError
 
 FILES = {"rank-00000.safetensors": b"weights" * 9, "tensors.json": b"{}", "state.json": b'{"position": 64}'}
@@ -19,7 +20,7 @@ FILES = {"rank-00000.safetensors": b"weights" * 9, "tensors.json": b"{}", "state
 
 def make(folder: Path, generation: int = 0, position: int = 64, **changed: bytes) -> Path:
     """A published checkpoint of small files."""
-    name = checkpoints.name(generation, position)
+    name = checkpoint_name(generation, position)
     temporary = folder / f".tmp-{name}"
     temporary.mkdir(parents=True)
     for file, data in {**FILES, **{key.replace("__", "."): value for key, value in changed.items()}}.items():
@@ -31,42 +32,45 @@ def make(folder: Path, generation: int = 0, position: int = 64, **changed: bytes
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 10**16 - 1)), min_size=2, unique=True))
 def test_sorting_names_sorts_generations_and_positions(pairs: list[tuple[int, int]]) -> None:
-    assert sorted(checkpoints.name(*pair) for pair in pairs) == [checkpoints.name(*p) for p in sorted(pairs)]
+    assert sorted(checkpoint_name(*pair) for pair in pairs) == [checkpoint_name(*p) for p in sorted(pairs)]
 
 
 def test_checkpoints_are_found_by_generation_then_position(tmp_path: Path) -> None:
     made = [(0, 9_960_000), (0, 11_120_000), (1, 64), (10, 32), (2, 10**17)]
     for generation, position in random.Random(1).sample(made, len(made)):
-        make(tmp_path, generation, position)
-    assert [(c.generation, c.position) for c in checkpoints.list_checkpoints(tmp_path)] == sorted(made)
-    latest = checkpoints.latest(tmp_path)
+        make(tmp_path / "checkpoints", generation, position)
+    folder = StageFolder(tmp_path)
+    assert [(c.generation, c.position) for c in checkpoints.list_checkpoints(folder)] == sorted(made)
+    latest = checkpoints.latest(folder)
     assert latest is not None
     assert latest.name == "g10-0000000000000032"
-    assert latest.path == tmp_path / latest.name
+    assert latest.path == folder.checkpoints / latest.name
 
 
 def test_where_nothing_was_saved_nothing_is_found(tmp_path: Path) -> None:
-    assert checkpoints.list_checkpoints(tmp_path / "checkpoints") == []
-    assert checkpoints.latest(tmp_path) is None
-    checkpoints.sweep(tmp_path / "checkpoints")
+    assert checkpoints.list_checkpoints(StageFolder(tmp_path)) == []
+    assert checkpoints.latest(StageFolder(tmp_path)) is None
+    checkpoints.sweep(StageFolder(tmp_path))
 
 
 def test_a_half_written_a_half_removed_and_a_foreign_folder_are_not_checkpoints(tmp_path: Path) -> None:
-    whole = make(tmp_path)
+    folder = StageFolder(tmp_path)
+    whole = make(folder.checkpoints)
     for name in (".tmp-g0-0000000000000128", ".removed-g0-0000000000000032-ab", "g0-128", "notes"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / checkpoints.MANIFEST).write_bytes(b"{}")
-    (tmp_path / checkpoints.name(0, 256)).mkdir()  # a name, and no manifest
-    assert [c.path for c in checkpoints.list_checkpoints(tmp_path)] == [whole]
+        (folder.checkpoints / name).mkdir()
+        (folder.checkpoints / name / checkpoints.MANIFEST).write_bytes(b"{}")
+    folder.checkpoint(0, 256).mkdir()  # a name, and no manifest
+    assert [c.path for c in checkpoints.list_checkpoints(folder)] == [whole]
 
 
 def test_sweeping_removes_what_was_cut_short_and_nothing_else(tmp_path: Path) -> None:
-    make(tmp_path)
+    folder = StageFolder(tmp_path)
+    make(folder.checkpoints)
     for name in (".tmp-g0-0000000000000128", ".removed-g0-0000000000000032-ab", "notes"):
-        (tmp_path / name / "inside").mkdir(parents=True)
-    checkpoints.sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["g0-0000000000000064", "notes"]
-    checkpoints.verify(tmp_path / "g0-0000000000000064")
+        (folder.checkpoints / name / "inside").mkdir(parents=True)
+    checkpoints.sweep(folder)
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["g0-0000000000000064", "notes"]
+    checkpoints.verify(folder.checkpoint(0, 64))
 
 
 @pytest.mark.parametrize("file", sorted(FILES))

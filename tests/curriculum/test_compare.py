@@ -29,6 +29,7 @@ from curriculum.analysis.bootstrap import paired
 from curriculum.analysis.claims import Claim
 from curriculum.analysis.compare import Comparison, Point, Row
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.compare import broken, compare_view
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
@@ -142,7 +143,7 @@ def test_ends_declared_alike_share_a_row_although_their_steps_end_apart(copy: Pa
 
 
 def test_a_kept_checkpoint_at_the_very_position_of_another_s_end_stands_in_its_row(copy: Path) -> None:
-    kept = [c.position for c in checkpoints.list_checkpoints(copy / "runs/full/trunk/continual/checkpoints")]
+    kept = [c.position for c in checkpoints.list_checkpoints(StageFolder(copy / "runs/full/trunk/continual"))]
     (copy / "stages/early.yaml").write_text(
         f"from: trunk/basic\nstages: [{{name: more, until: {kept[0]}, mixture: mixed}}]\n"
     )
@@ -222,7 +223,7 @@ def test_what_was_measured_past_the_last_checkpoint_of_a_stage_that_was_edited_t
     stage = copy / "runs/full/control/cooldown"
     (stage / "DONE").unlink()
     shutil.rmtree(stage / "checkpoints" / f"g0-{12288:016d}")
-    saved = checkpoints.list_checkpoints(stage / "checkpoints")[-1].position
+    saved = checkpoints.list_checkpoints(StageFolder(stage))[-1].position
     before = {point for point in comparison(copy).measured if point.stage == "control/cooldown"}
     assert max(point.position for point in before) > saved
     path = copy / "stages/control.yaml"

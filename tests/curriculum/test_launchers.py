@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from slurm_cluster import wait_for
 
-from curriculum.artifacts import jobs
 from curriculum.cli.progress import Progress
 from curriculum.config import MachineEntry
 from curriculum.config.project import Project
@@ -335,7 +334,7 @@ def test_a_stage_elsewhere_is_told_by_the_queue_and_when_it_is_forgotten_by_its_
     pretend.now("1", line)
     folder = project / "runs" / "full" / "trunk" / "basic"
     if outcome is not None:
-        (folder / "slurm" / "0001" / jobs.OUTCOME).write_text(json.dumps(outcome))
+        (folder / "slurm/0001/outcome.json").write_text(json.dumps(outcome))
     found = slurm_record.status_of(folder)
     assert found is not None
     assert (found.state, found.words) == (state, words)
@@ -501,5 +500,5 @@ def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_doe
     assert slurm_benchmark.main() == code
     assert of == ["trunk/cooldown"]
     assert bool(pretend.told("scontrol")) == requeued
-    written = folder / "slurm/0001" / jobs.OUTCOME
+    written = folder / "slurm/0001/outcome.json"
     assert (json.loads(written.read_text())["outcome"] if written.exists() else None) == outcome

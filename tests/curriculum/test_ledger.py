@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from curriculum.artifacts import ledger
-from curriculum.artifacts.ledger import LEDGER, Entry
+from curriculum.artifacts.ledger import Entry
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
@@ -26,28 +27,28 @@ def entry(position: int, **windows: int) -> Entry:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
+def written(tmp_path: Path) -> StageFolder:
     """A stage folder with entries at 64, 128 and 192."""
     for position in (64, 128, 192):
-        ledger.append(tmp_path, entry(position))
-    return tmp_path
+        ledger.append(StageFolder(tmp_path), entry(position))
+    return StageFolder(tmp_path)
 
 
-def positions(folder: Path) -> list[int]:
+def positions(folder: StageFolder) -> list[int]:
     return [found.position for found in ledger.read(folder)]
 
 
-def test_entries_come_back_in_the_order_they_were_made(written: Path) -> None:
+def test_entries_come_back_in_the_order_they_were_made(written: StageFolder) -> None:
     assert ledger.read(written) == [entry(64), entry(128), entry(192)]
 
 
 def test_a_stage_that_saved_nothing_has_an_empty_ledger(tmp_path: Path) -> None:
-    assert ledger.read(tmp_path) == []
-    ledger.cut_back(tmp_path / LEDGER, 0)
+    assert ledger.read(StageFolder(tmp_path)) == []
+    ledger.cut_back(StageFolder(tmp_path).ledger, 0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_last_entry_is_not_made_twice_and_one_that_counts_otherwise_is(written: Path) -> None:
+def test_the_last_entry_is_not_made_twice_and_one_that_counts_otherwise_is(written: StageFolder) -> None:
     ledger.append(written, entry(192))
     assert positions(written) == [64, 128, 192]
     ledger.append(written, entry(192, prose=1))
@@ -58,14 +59,16 @@ def test_the_last_entry_is_not_made_twice_and_one_that_counts_otherwise_is(writt
     ("position", "kept"), [(0, []), (64, [64]), (127, [64]), (128, [64, 128]), (500, [64, 128, 192])]
 )
 def test_lines_past_the_checkpoint_that_is_gone_on_from_are_cut_away(
-    written: Path, position: int, kept: list[int]
+    written: StageFolder, position: int, kept: list[int]
 ) -> None:
-    ledger.cut_back(written / LEDGER, position)
+    ledger.cut_back(written.ledger, position)
     assert positions(written) == kept
 
 
-def test_after_a_torn_line_was_cut_back_the_next_entry_stands_on_a_line_of_its_own(written: Path) -> None:
-    path = written / LEDGER
+def test_after_a_torn_line_was_cut_back_the_next_entry_stands_on_a_line_of_its_own(
+    written: StageFolder,
+) -> None:
+    path = written.ledger
     path.write_bytes(path.read_bytes()[:-7])
     ledger.cut_back(path, 192)
     ledger.append(written, entry(192))
@@ -74,15 +77,15 @@ def test_after_a_torn_line_was_cut_back_the_next_entry_stands_on_a_line_of_its_o
 
 
 def test_a_ledger_with_nothing_to_cut_is_not_written_again(
-    written: Path, monkeypatch: pytest.MonkeyPatch
+    written: StageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("written again")
 
     monkeypatch.setattr(os, "rename", refuse)
-    ledger.cut_back(written / LEDGER, 192)
+    ledger.cut_back(written.ledger, 192)
     with pytest.raises(AssertionError, match="written again"):
-        ledger.cut_back(written / LEDGER, 191)
+        ledger.cut_back(written.ledger, 191)
     assert positions(written) == [64, 128, 192], "a cut that fails leaves the old lines"
 
 

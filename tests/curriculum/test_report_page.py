@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pretend_runs import metrics_line, pretend
 
 from curriculum import fs
-from curriculum.artifacts import benchmarks, checkpoints
+from curriculum.artifacts.stage_folder import checkpoint_name
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, DataError, NotFound
 from curriculum.launchers import slurm, slurm_record
@@ -201,7 +201,7 @@ def test_what_a_parent_did_past_the_point_where_a_variant_leaves_it_is_not_the_v
 ) -> None:
     basic = project / "runs/full/trunk/basic"
     task = {"task": "quiz", "asked": {}, "harness": {"lm_eval": "0.4"}, "groups": {}, "tasks": {}}
-    records = basic / benchmarks.FOLDER / "g0-6144"
+    records = basic / "benchmarks/g0-6144"
     records.mkdir(parents=True)
     (records / "quiz.json").write_text(json.dumps({"generation": 0, "position": 6144, **task}))
     (project / "stages/early.yaml").write_text(EARLY)
@@ -257,8 +257,8 @@ def test_a_stage_that_came_to_the_point_where_it_is_left_says_so(project: Path) 
     (project / "stages/early.yaml").write_text(EARLY)
     pretend(project, "early")
     assert "trunk/basic (started)" in words(tree(page(project, "early")))
-    there = basic / "checkpoints" / checkpoints.name(0, 3072)
-    shutil.copytree(basic / "checkpoints" / checkpoints.name(0, 6144), there)
+    there = basic / "checkpoints" / checkpoint_name(0, 3072)
+    shutil.copytree(basic / "checkpoints" / checkpoint_name(0, 6144), there)
     assert "trunk/basic (at the branch point)" in words(tree(page(project, "early")))
     assert "trunk/basic (started)" in words(tree(page(project, "trunk")))
 

@@ -12,6 +12,7 @@ from conftest import write_small_project
 
 from curriculum import fs
 from curriculum.artifacts import benchmarks, checkpoints
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name, stage_folders
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.lineage import parse_address
 from curriculum.config.project import Project
@@ -46,7 +47,7 @@ def put_runs(project: Project, name: str) -> None:
 
 
 def put_checkpoint(folder: Path, position: int, history: str) -> Path:
-    path = folder / "checkpoints" / checkpoints.name(0, position)
+    path = folder / "checkpoints" / checkpoint_name(0, position)
     path.mkdir(parents=True)
     fs.write_json(path / "state.json", {"history": history})
     checkpoints.seal(path)
@@ -101,7 +102,7 @@ def test_a_checkpoint_stays_until_each_task_that_is_asked_for_there_is_measured(
     }
     assert why[2048] == ("not measured yet: verse",)
     folder = project.stage_folder("full", "trunk", "basic")
-    record = benchmarks.path_of(folder, checkpoints.name(0, 2048), "verse")
+    record = benchmarks.path_of(StageFolder(folder), checkpoint_name(0, 2048), "verse")
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     assert kept(project)["trunk/basic"] == [4096, 6144]
@@ -166,16 +167,16 @@ def test_no_pin_is_released_between_its_writing_and_that_of_its_stage_file(
     monkeypatch.setattr(fs, "write_bytes", tried_meanwhile)
     monkeypatch.setattr(fs.Lock, "acquire", lambda lock, **_: acquire(lock))  # without waiting
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
-    assert checkpoints.pinned(folder) == {3072: ("mine",)}
+    assert checkpoints.pinned(StageFolder(folder)) == {3072: ("mine",)}
 
 
 def test_a_pin_is_not_released_once_a_stage_file_came_while_it_was_waited_for(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoints.pin(project.stage_folder("full", "trunk", "basic"), 3072, "mine")
+    checkpoints.pin(StageFolder(project.stage_folder("full", "trunk", "basic")), 3072, "mine")
     pinning = checkpoints.pinning
 
-    def written_before(folder: Path) -> fs.Lock:
+    def written_before(folder: StageFolder) -> fs.Lock:
         (project.root / "stages/mine.yaml").write_text("from: trunk@3000\n")
         return pinning(folder)
 
@@ -236,7 +237,7 @@ def test_with_a_stage_file_that_cannot_be_read_nothing_is_judged(project: Projec
 
 def test_a_checkpoint_that_cannot_be_read_is_left_for_verify(project: Project) -> None:
     folder = project.stage_folder("full", "trunk", "basic") / "checkpoints"
-    (folder / checkpoints.name(0, 2048) / "state.json").write_text("{")
+    (folder / checkpoint_name(0, 2048) / "state.json").write_text("{")
     assert kept(project)["trunk/basic"] == [2048, 6144]
 
 
@@ -246,10 +247,8 @@ def test_pruning_deletes_what_may_go_and_nothing_else(project: Project) -> None:
     deleted = retention.prune(verdicts)
     assert len(deleted) == len(verdicts) - sum(map(len, expected.values()))
     left = {
-        f"{folder.parent.parent.name}/{folder.parent.name}": [
-            c.position for c in checkpoints.list_checkpoints(folder)
-        ]
-        for folder in project.runs.glob("full/*/*/checkpoints")
+        folder.name: [c.position for c in checkpoints.list_checkpoints(folder)]
+        for folder in stage_folders(project.runs / "full")
     }
     assert left == expected
     assert not list(project.runs.rglob(".removed-*"))
@@ -265,7 +264,7 @@ def test_one_curriculum_is_judged_alone_when_it_is_named(project: Project) -> No
 def test_a_pin_that_comes_after_the_survey_still_saves_its_checkpoint(project: Project) -> None:
     verdicts = retention.survey(project, "full")
     folder = project.stage_folder("full", "trunk", "basic")
-    checkpoints.pin(folder, 2048, "late")
+    checkpoints.pin(StageFolder(folder), 2048, "late")
     deleted = [v.checkpoint.position for v in retention.prune(verdicts) if v.stage == "trunk/basic"]
     assert deleted == [1024, 3072, 4096, 5120]
 
@@ -278,12 +277,12 @@ def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = project.stage_folder("full", "trunk", "basic")
-    doomed = next(c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == 2048)
+    doomed = next(c for c in checkpoints.list_checkpoints(StageFolder(folder)) if c.position == 2048)
     set_aside = fs.set_aside
 
     def pinned_meanwhile(path: Path) -> Path:
         aside = set_aside(path)
-        checkpoints.pin(folder, 2048, "late")
+        checkpoints.pin(StageFolder(folder), 2048, "late")
         return aside
 
     monkeypatch.setattr(fs, "set_aside", pinned_meanwhile)
@@ -297,13 +296,13 @@ def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
 )
 def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(project: Project) -> None:
     folder = project.stage_folder("full", "trunk", "basic")
-    doomed = next(c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == 2048)
-    other = next(c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position == 3072)
+    doomed = next(c for c in checkpoints.list_checkpoints(StageFolder(folder)) if c.position == 2048)
+    other = next(c for c in checkpoints.list_checkpoints(StageFolder(folder)) if c.position == 3072)
     fs.set_aside(doomed.path)
     fs.set_aside(other.path)
-    checkpoints.pin(folder, 2048, "late")
-    checkpoints.sweep(folder / "checkpoints")
-    assert [c.position for c in checkpoints.list_checkpoints(folder / "checkpoints")] == [
+    checkpoints.pin(StageFolder(folder), 2048, "late")
+    checkpoints.sweep(StageFolder(folder))
+    assert [c.position for c in checkpoints.list_checkpoints(StageFolder(folder))] == [
         1024,
         2048,
         4096,

@@ -24,6 +24,7 @@ from terminal import on_a_terminal
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.metrics import Lines, Training, last_line
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.status import status_view
 from curriculum.config.init import init
 from curriculum.config.project import Project
@@ -63,7 +64,7 @@ def test_a_project_in_which_nothing_ran_is_planned_with_its_trunk_counted_once(s
 def test_the_tree_tells_done_from_begun_and_planned_with_checkpoints_pins_and_losses(project: Path) -> None:
     cooldown = project / "runs/full/variant/cooldown"
     (cooldown / "DONE").unlink()
-    last = checkpoints.latest(cooldown / "checkpoints")
+    last = checkpoints.latest(StageFolder(cooldown))
     assert last is not None
     shutil.rmtree(last.path)
     pins = project / "runs/full/trunk/basic/pins"
@@ -147,8 +148,8 @@ def test_at_a_scaled_size_a_kept_checkpoint_bears_the_position_that_takes_it_in_
     init(tmp_path / "p")
     saved = tmp_path / "p/runs/rehearsal/v1.1/basic/checkpoints"
     for position in (1_200_128, 1_501_184):
-        (saved / checkpoints.name(0, position)).mkdir(parents=True)
-        (saved / checkpoints.name(0, position) / checkpoints.MANIFEST).write_text("{}")
+        (saved / checkpoint_name(0, position)).mkdir(parents=True)
+        (saved / checkpoint_name(0, position) / checkpoints.MANIFEST).write_text("{}")
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(status_view(project_status(Project(tmp_path / "p"), "rehearsal", "v1.1")))
     assert "kept at 1.2M as @1.2T, 1.501M" in console.export_text()
@@ -215,7 +216,7 @@ def test_a_torn_last_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grown", [0, 1, 50], ids=["shorter", "as long", "longer"])
 def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, grown: int) -> None:
-    training, lines = Training(tmp_path), Lines(tmp_path / "metrics.jsonl")
+    training, lines = Training(StageFolder(tmp_path)), Lines(tmp_path / "metrics.jsonl")
     for position in range(10, 100, 10):
         fs.append_json_line(tmp_path / "metrics.jsonl", line(position, loss=2.0))
     assert training.update()
@@ -322,7 +323,7 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
     """A stage is held by this test as a trainer would, with the metrics of the real run."""
     folder = project / "runs/full/variant/cooldown"
     (folder / "DONE").unlink()
-    last = checkpoints.latest(folder / "checkpoints")
+    last = checkpoints.latest(StageFolder(folder))
     assert last is not None
     shutil.rmtree(last.path)
     leader, terminal = pty.openpty()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import supervisor
 from curriculum.launchers.supervisor import Launch, supervise
@@ -39,7 +40,7 @@ def watched(attempts: list[Path], reached: list[int]) -> tuple[dict[str, object]
     def launch() -> Launch:
         attempt = next(waiting)
         started.append(attempt)
-        return Launch(subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]), attempt)
+        return Launch(subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]), Attempt(attempt))
 
     outcome = supervise(
         launch,
@@ -84,7 +85,7 @@ def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_ag
     def launch() -> Launch:
         attempt = next(waiting)
         words = [sys.executable, "-c", code if attempt == first else "raise SystemExit(0)"]
-        return Launch(subprocess.Popen(words, start_new_session=True), attempt)
+        return Launch(subprocess.Popen(words, start_new_session=True), Attempt(attempt))
 
     began = time.monotonic()
     outcome = supervise(
@@ -103,8 +104,9 @@ def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_ag
 GOES_ON = """\
 import sys, time
 from pathlib import Path
-from runner.hanging import Watchdog
-with Watchdog(Path(sys.argv[1]), 0, 60.0) as dog:
+from curriculum.artifacts.stage_folder import Attempt
+from runner.watchdog import Watchdog
+with Watchdog(Attempt(Path(sys.argv[1])), 0, 60.0) as dog:
     while True:
         dog.begins()
         time.sleep(0.05)
@@ -131,7 +133,7 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
                 time.sleep(0.01)
             os.kill(process.pid, signal.SIGSTOP)
             stopped.append(process.pid)
-        return Launch(process, attempt)
+        return Launch(process, Attempt(attempt))
 
     began = time.monotonic()
     outcome = supervise(
@@ -145,7 +147,7 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
     )
     assert (outcome["outcome"], time.monotonic() - began < 30) == ("done", True)
     assert "in <module>" in (first / "stacks-rank0.txt").read_text()
-    told = (first / subprocess_launcher.PROCESSES).read_text()
+    told = Attempt(first).processes.read_text()
     assert f"process {stopped[0]}, rank none: " in told
     assert "State: T (stopped)" in told
     assert "thread " in told
@@ -158,7 +160,7 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
 def test_a_rank_that_goes_on_is_never_silent_whatever_the_clock_says(tmp_path: Path) -> None:
     path = tmp_path / "stacks-rank0.txt"
     path.touch()
-    signs = supervisor.Signs(tmp_path, 0.3)
+    signs = supervisor.Signs(Attempt(tmp_path), 0.3)
     for jump in (0, -(10**9), 10**9, 0):
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime + jump + 1))
         assert not signs.of_hanging()

@@ -13,6 +13,7 @@ import pytest
 import ranks as steps
 
 from curriculum import fs
+from curriculum.artifacts.stage_folder import StageFolder
 from runner.monitor import spikes
 from runner.monitor.spikes import AT_LEAST, LEAST, WINDOW, Losses
 
@@ -93,8 +94,8 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     told = spikes.event(
         plan, texts, 1, losses, kind="spike", generation=0, grad_norm=3.0, spike=spikes.Spike(9, 4, 5)
     )
-    spikes.record(tmp_path, told)
-    (read,) = fs.read_json_lines(tmp_path / spikes.EVENTS)
+    spikes.record(StageFolder(tmp_path), told)
+    (read,) = fs.read_json_lines(StageFolder(tmp_path).events)
     draws = plan.draws(1)
     assert [entry["slot"] for entry in read["sequences"]] == [2, 7, 6, 5, 4, 3, 1, 0]
     for entry in read["sequences"]:
@@ -104,8 +105,8 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     assert read["skip"] == {"from": 128, "to": 256}
     assert "`skip: [{from: 128, to: 256}]`" in read["hint"]
     json.dumps(told["sequences"][1:], allow_nan=False)
-    spikes.cut_back(tmp_path, 255)
-    assert fs.read_json_lines(tmp_path / spikes.EVENTS) == []
+    spikes.cut_back(StageFolder(tmp_path), 255)
+    assert fs.read_json_lines(StageFolder(tmp_path).events) == []
 
 
 @pytest.mark.parametrize("scale", ["1", "1/1000000", "1/1000", "3/7"])

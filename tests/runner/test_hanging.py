@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from curriculum.artifacts import jobs
+from curriculum.artifacts.stage_folder import Attempt
 
 pytestmark = [
     pytest.mark.processes,
@@ -50,7 +51,7 @@ def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_i
         check=False,
     )
     assert done.returncode != 0
-    said = (attempt / jobs.STACKS.format(rank=1)).read_text()
+    said = Attempt(attempt).stacks(1).read_text()
     assert "Timeout" in said, done.stderr
     assert "in _train" in said
     assert "in main" in said

@@ -16,6 +16,7 @@ from small import ALONE, NUMBERS, build, take, whole
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from runner.checkpoint import tensors
 from runner.checkpoint.tensors import Saver
@@ -139,9 +140,9 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from small import ALONE, NUMBERS, build, take
-from curriculum import checkpoints
-from runner import optim
-from runner.checkpoint import Saver
+from curriculum.artifacts import checkpoints
+from runner.checkpoint.tensors import Saver
+from runner.train import optimizer as optim
 folder = Path(sys.argv[1])
 model = build()
 optimizer = optim.adamw(model, NUMBERS)
@@ -161,16 +162,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.processes
 def test_a_kill_while_writing_leaves_the_last_complete_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DIES, str(tmp_path), str(Path(__file__).parent)],
+        [sys.executable, "-c", DIES, str(tmp_path / "checkpoints"), str(Path(__file__).parent)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
         timeout=120,
     )
     assert done.returncode == -signal.SIGKILL
-    last = checkpoints.latest(tmp_path)
+    folder = StageFolder(tmp_path)
+    last = checkpoints.latest(folder)
     assert last is not None
     assert last.position == 128
     checkpoints.verify(last.path)
-    assert list(tmp_path.glob(".tmp-*"))
-    checkpoints.sweep(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["g0-0000000000000128"]
+    assert list(folder.checkpoints.glob(".tmp-*"))
+    checkpoints.sweep(folder)
+    assert [path.name for path in folder.checkpoints.iterdir()] == ["g0-0000000000000128"]

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
 from runner.monitor import code_digest, environment
 
 NOW = {"torch": "2.13.0", "numpy": "2.4", "processor": "this", "threads": 2, "code": "c", "python": "3.11"}
 
 
-def attempt_after(folder: Path, **changed: object) -> Path:
+def attempt_after(folder: Path, **changed: object) -> Attempt:
     (folder / "0001").mkdir()
     (folder / "0001/environment.json").write_text(json.dumps({**NOW, **changed}))
-    return folder / "0002"
+    return Attempt(folder / "0002")
 
 
 @pytest.mark.promise("Another torch, numpy, processor or training code under a started run needs consent")

@@ -243,9 +243,10 @@ def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice
 STARTED = """\
 import sys
 from pathlib import Path
-from runner import trackers
+from curriculum.artifacts.stage_folder import StageFolder
+from runner.monitor import trackers
 
-folder, at = Path(sys.argv[1]), int(sys.argv[2])
+folder, at = StageFolder(Path(sys.argv[1])), int(sys.argv[2])
 started = trackers.start(("trackio",), folder=folder, lineage=("trunk/basic",), resumed_at=at, config={})
 started.evaluated(at, {"prose": {"loss": 3.0}}, new=True)
 started.close()

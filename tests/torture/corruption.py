@@ -14,6 +14,7 @@ import numpy as np
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import read_evaluations
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.config.project import Project
 from curriculum.data.dataset import Dataset
 from curriculum.data.tokenizer import Tokenizer
@@ -50,7 +51,7 @@ def artefacts(root: Path) -> list[Artefact]:
         found.append(Artefact("tokenizer", path, lambda path=path: Tokenizer.load(path).digest))
     for name, stage_name in world.STAGES:
         stage = world.stage(root, name, stage_name)
-        for checkpoint in checkpoints.list_checkpoints(stage / "checkpoints"):
+        for checkpoint in checkpoints.list_checkpoints(StageFolder(stage)):
             for path in sorted(checkpoint.path.iterdir()):
                 read = lambda folder=checkpoint.path: _checkpoint(folder)  # noqa: E731
                 found.append(Artefact(f"checkpoint {path.name}", path, read))
@@ -61,7 +62,9 @@ def artefacts(root: Path) -> list[Artefact]:
         )
         found.append(Artefact("ledger", stage / "ledger.jsonl", lambda stage=stage: _ledger(stage)))
         for path in sorted((stage / "evaluations").iterdir()):
-            found.append(Artefact("evaluation", path, lambda stage=stage: read_evaluations(stage)))
+            found.append(
+                Artefact("evaluation", path, lambda stage=stage: read_evaluations(StageFolder(stage)))
+            )
     return found
 
 
@@ -78,11 +81,11 @@ def _text(folder: Path) -> Any:
 
 def _ledger(stage: Path) -> Any:
     """Read, and held against the checkpoints: cut at a line's end it looks like an earlier one."""
-    entries = ledger.read(stage)
-    kept = {found.name for found in checkpoints.list_checkpoints(stage / "checkpoints")}
+    entries = ledger.read(StageFolder(stage))
+    kept = {found.name for found in checkpoints.list_checkpoints(StageFolder(stage))}
     if kept - {entry.checkpoint for entry in entries}:
         raise DataError(
-            f"`{stage / ledger.LEDGER}` was cut short", hint="`curriculum verify` says what it lacks"
+            f"`{StageFolder(stage).ledger}` was cut short", hint="`curriculum verify` says what it lacks"
         )
     return entries
 

@@ -33,7 +33,7 @@ DEFECTS = (
     Defect(
         "the ledger is not cut back to the checkpoint that is gone on from",
         "runner.train.loop",
-        "        ledger.cut_back(self.folder / ledger.LEDGER, at)\n",
+        "        ledger.cut_back(self.folder.ledger, at)\n",
         "",
         "R1",
     ),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
+from curriculum.artifacts.stage_folder import StageFolder
 from tests.torture import world
 from tests.torture.figures import Case, Tally, figure
 
@@ -152,8 +153,8 @@ def stopped(root: Path) -> Path:
     world.copy(root)
     folder = world.stage(root, "variant", "cooldown")
     (folder / "DONE").unlink()
-    last = checkpoints.list_checkpoints(folder / "checkpoints")[-1]
-    if len(checkpoints.list_checkpoints(folder / "checkpoints")) > 1:
+    last = checkpoints.list_checkpoints(StageFolder(folder))[-1]
+    if len(checkpoints.list_checkpoints(StageFolder(folder))) > 1:
         fs.remove(last.path)
     return root
 

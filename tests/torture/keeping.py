@@ -11,6 +11,7 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name, stage_folders
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 from curriculum.runs import retention
@@ -64,7 +65,7 @@ def put_runs(project: Project, name: str) -> None:
         stage.plan.save(folder / "plan.json")
         for position in range(EVERY, END + 1, EVERY):
             if stage.plan.start < position <= stage.plan.end:
-                path = folder / "checkpoints" / checkpoints.name(0, position)
+                path = folder / "checkpoints" / checkpoint_name(0, position)
                 path.mkdir(parents=True)
                 fs.write_json(path / "state.json", {"history": stage.plan.history(position)})
                 checkpoints.seal(path)
@@ -73,7 +74,7 @@ def put_runs(project: Project, name: str) -> None:
 def missing(root: Path, wanted: set[Spot]) -> list[Spot]:
     lost = []
     for name, stage, position in sorted(wanted):
-        path = root / "runs/full" / name / stage / "checkpoints" / checkpoints.name(0, position)
+        path = root / "runs/full" / name / stage / "checkpoints" / checkpoint_name(0, position)
         try:
             checkpoints.verify(path)
         except Exception:
@@ -83,8 +84,8 @@ def missing(root: Path, wanted: set[Spot]) -> list[Spot]:
 
 def everything(root: Path) -> list[Spot]:
     return [
-        (folder.parents[1].name, folder.parent.name, found.position)
-        for folder in sorted(root.glob("runs/full/*/*/checkpoints"))
+        (folder.curriculum, folder.stage, found.position)
+        for folder in stage_folders(root / "runs/full")
         for found in checkpoints.list_checkpoints(folder)
     ]
 
@@ -94,7 +95,7 @@ def _pruned(root: Path, kill_at: int | None, meanwhile: Spot | None) -> None:
     verdicts = retention.survey(Project(root), "full")
     if meanwhile is not None:
         name, stage, position = meanwhile
-        checkpoints.pin(root / "runs/full" / name / stage, position, "meanwhile")
+        checkpoints.pin(StageFolder(root / "runs/full" / name / stage), position, "meanwhile")
     fault = NthKills(kill_at) if kill_at is not None else lambda n, call, path: None
     with contextlib.suppress(Killed), Disk(root, record=False, refuse=fault):
         retention.prune(verdicts)
@@ -119,15 +120,15 @@ def graphs(case: Case, tally: Tally) -> None:
         before = everything(root)
         for _ in range(draw.randint(0, 2)):
             pinned = draw.choice(before)
-            checkpoints.pin(root / "runs/full" / pinned[0] / pinned[1], pinned[2], "another")
+            checkpoints.pin(StageFolder(root / "runs/full" / pinned[0] / pinned[1]), pinned[2], "another")
             wanted.add(pinned)
         wanted = {spot for spot in wanted if spot in before}
         wanted |= {max(s for s in before if s[:2] == stage) for stage in {s[:2] for s in before}}
         meanwhile = draw.choice(before) if draw.random() < 0.5 else None
         wanted |= {meanwhile} if meanwhile else set()
         _pruned(root, draw.randrange(1, 120), meanwhile)
-        for folder in sorted(root.glob("runs/full/*/*/checkpoints")):
-            checkpoints.sweep(folder)
+        for folder in sorted(root.glob("runs/full/*/*")):
+            checkpoints.sweep(StageFolder(folder))
         _pruned(root, None, None)
         lost = missing(root, wanted)
         deleted += len(before) - len(everything(root))

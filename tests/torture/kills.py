@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from curriculum.artifacts.stage_folder import StageFolder
 from tests.torture import world
 from tests.torture.figures import Case, Tally, figure, mutated
 
@@ -182,19 +183,18 @@ def preempted(case: Case, tally: Tally) -> None:
             if code != 0:
                 world.fork(lambda root=root: int(world.run(root).stopped), log).wait(120)
             for name, stage_name in world.STAGES:
-                folder = world.stage(root, name, stage_name) / "checkpoints"
+                folder = StageFolder(world.stage(root, name, stage_name))
                 for found in checkpoints.list_checkpoints(folder):
                     checkpoints.verify(found.path)
             if wrong := world.difference(
                 _apart_from_stops(undisturbed), _apart_from_stops(world.outcome(root))
             ):
                 tally.wrong(f"run {runs}: {wrong}")
-            for (
-                name,
-                stage_name,
-            ) in world.STAGES:  # a stop adds lines of its own to the ledger, and takes none away
-                lines = ledger.read(world.stage(root, name, stage_name))
-                if any(e not in lines for e in ledger.read(world.stage(world.finished(), name, stage_name))):
+            # a stop adds lines of its own to the ledger, and takes none away
+            for name, stage_name in world.STAGES:
+                lines = ledger.read(StageFolder(world.stage(root, name, stage_name)))
+                expected = ledger.read(StageFolder(world.stage(world.finished(), name, stage_name)))
+                if any(entry not in lines for entry in expected):
                     tally.wrong(f"run {runs}: the ledger of {name}/{stage_name} lacks a line")
     tally.notes["slowest, seconds"] = round(latest, 2)
 
@@ -215,7 +215,7 @@ def _saved(root: Path) -> str:
         folder = world.stage(root, name, stage_name)
         if (folder / "metrics.jsonl").exists() and not (folder / "DONE").exists():
             lines = (folder / "metrics.jsonl").read_text().splitlines()
-            last = checkpoints.latest(folder / "checkpoints")
+            last = checkpoints.latest(StageFolder(folder))
             if lines and (last is None or json.loads(lines[-1])["position"] > last.position):
                 return f"{name}/{stage_name} stopped without saving its last step"
     return ""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from curriculum.artifacts.stage_folder import StageFolder
 from tests.torture import world
 from tests.torture.figures import Case, Tally, figure
 
@@ -99,7 +100,7 @@ def bad_checkpoints(root: Path) -> list[str]:
 
     bad = []
     for name, stage_name in world.STAGES:
-        for found in checkpoints.list_checkpoints(world.stage(root, name, stage_name) / "checkpoints"):
+        for found in checkpoints.list_checkpoints(StageFolder(world.stage(root, name, stage_name))):
             checkpoints.verify(found.path)
             for file in found.path.glob("*.safetensors"):
                 bad += [

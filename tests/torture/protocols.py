@@ -11,6 +11,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.jobs import ExportJob
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.data.dataset import Dataset
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import CurriculumError
@@ -61,24 +62,24 @@ def _entry(position: int) -> ledger.Entry:
         generation=0,
         position=position,
         step=position // 64,
-        checkpoint=checkpoints.name(0, position),
+        checkpoint=checkpoint_name(0, position),
         fingerprint="f" * 64,
         windows={"prose": position // 32},
     )
 
 
 def _two_lines(root: Path) -> None:
-    ledger.append(root, _entry(64))
-    ledger.append(root, _entry(128))
+    ledger.append(StageFolder(root), _entry(64))
+    ledger.append(StageFolder(root), _entry(128))
 
 
 def _third_line(root: Path) -> None:
-    ledger.append(root, _entry(192))
+    ledger.append(StageFolder(root), _entry(192))
 
 
 def _lines(before: int) -> Callable[[Path], str]:
     def read(root: Path) -> str:
-        positions = [entry.position for entry in ledger.read(root)]
+        positions = [entry.position for entry in ledger.read(StageFolder(root))]
         whole = [64, 128, 192][-before - 1 :] if before else [192]
         return OLD if positions == whole[:-1] else NEW if positions == whole else f"lines {positions}"
 
@@ -87,7 +88,7 @@ def _lines(before: int) -> Callable[[Path], str]:
 
 def _torn(root: Path) -> None:
     _two_lines(root)
-    with (root / ledger.LEDGER).open("ab") as file:
+    with (StageFolder(root).ledger).open("ab") as file:
         file.write(b'{"generation": 0, "posi')
 
 
@@ -114,19 +115,19 @@ def _nothing(root: Path) -> None:
 
 
 def _first_checkpoint(root: Path) -> None:
-    small.save(root / "checkpoints" / checkpoints.name(0, 64), 64)
+    small.save(root / "checkpoints" / checkpoint_name(0, 64), 64)
 
 
 def _second_checkpoint(root: Path) -> None:
-    checkpoints.sweep(root / "checkpoints")
-    folder = root / "checkpoints" / checkpoints.name(0, 128)
+    checkpoints.sweep(StageFolder(root))
+    folder = root / "checkpoints" / checkpoint_name(0, 128)
     if not folder.exists():
         small.save(folder, 128)
 
 
 def _newest(root: Path) -> str:
     positions = []
-    for found in checkpoints.list_checkpoints(root / "checkpoints"):
+    for found in checkpoints.list_checkpoints(StageFolder(root)):
         checkpoints.verify(found.path)
         small.load(found.path)
         positions.append(found.position)
@@ -140,29 +141,29 @@ def _two_checkpoints(root: Path) -> None:
         (folder / "rank-00000.safetensors").write_bytes(b"t" * 64)
         fs.write_json(folder / checkpoints.STATE, {"position": position})
         checkpoints.seal(folder)
-        fs.publish(folder, root / "checkpoints" / checkpoints.name(0, position))
+        fs.publish(folder, root / "checkpoints" / checkpoint_name(0, position))
 
 
 def _discard_first(root: Path) -> None:
-    checkpoints.sweep(root / "checkpoints")
-    for found in checkpoints.list_checkpoints(root / "checkpoints")[:-1]:
+    checkpoints.sweep(StageFolder(root))
+    for found in checkpoints.list_checkpoints(StageFolder(root))[:-1]:
         checkpoints.discard(found)
 
 
 def _discarded(root: Path) -> str:
     positions = []
-    for found in checkpoints.list_checkpoints(root / "checkpoints"):
+    for found in checkpoints.list_checkpoints(StageFolder(root)):
         checkpoints.verify(found.path)
         positions.append(found.position)
     return OLD if positions == [64, 128] else NEW if positions == [128] else f"checkpoints at {positions}"
 
 
 def _pin(root: Path) -> None:
-    checkpoints.pin(root, 64, "mine")
+    checkpoints.pin(StageFolder(root), 64, "mine")
 
 
 def _pinned(root: Path) -> str:
-    pins = checkpoints.pinned(root)
+    pins = checkpoints.pinned(StageFolder(root))
     return OLD if not pins else NEW if pins == {64: ("mine",)} else f"pins {pins}"
 
 
@@ -190,19 +191,19 @@ def _plan(root: Path) -> str:
 def _evaluate(root: Path) -> None:
     from curriculum.artifacts.evaluations import write_sets
 
-    write_sets(root / "evaluations", 0, 64, 1, {"code": {"loss": 1.5}})
+    write_sets(StageFolder(root), 0, 64, 1, {"code": {"loss": 1.5}})
 
 
 def _evaluated_before(root: Path) -> None:
     from curriculum.artifacts.evaluations import write_sets
 
-    write_sets(root / "evaluations", 0, 64, 1, {"prose": {"loss": 2.5}})
+    write_sets(StageFolder(root), 0, 64, 1, {"prose": {"loss": 2.5}})
 
 
 def _evaluated(root: Path) -> str:
     from curriculum.artifacts.evaluations import read_sets
 
-    found = read_sets(root / "evaluations", 0, 64)
+    found = read_sets(StageFolder(root), 0, 64)
     if found == {"prose": {"loss": 2.5}}:
         return OLD
     return NEW if found == {"prose": {"loss": 2.5}, "code": {"loss": 1.5}} else f"holds {found}"

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from curriculum.artifacts.jobs import STACKS
-from curriculum.launchers.process import PROCESSES, _descendants
+from curriculum.artifacts.stage_folder import Attempt
+from curriculum.launchers.process import _descendants
 from tests.torture import small, world
 from tests.torture.figures import Case, Tally, figure
 
@@ -86,7 +86,7 @@ def _until(condition: Any, seconds: float) -> float | None:
 
 def _wanted(attempt: Path) -> list[Path]:
     """What a rank that hung leaves in the folder of its attempt: the stacks of all, the account of their processes."""
-    return [attempt / PROCESSES, *(attempt / STACKS.format(rank=rank) for rank in range(RANKS))]
+    return [Attempt(attempt).processes, *(Attempt(attempt).stacks(rank) for rank in range(RANKS))]
 
 
 def _struck(root: Path, log: Path, number: int, draw: random.Random) -> tuple[str, dict[str, float]]:

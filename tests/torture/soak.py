@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 from curriculum.execution import run
@@ -129,9 +130,7 @@ class Soak:
     def sound(self) -> str:
         """Whether whatever bears a checkpoint's name is one, after every event."""
         for name, stage_name in world.STAGES:
-            for found in checkpoints.list_checkpoints(
-                world.stage(self.root, name, stage_name) / "checkpoints"
-            ):
+            for found in checkpoints.list_checkpoints(StageFolder(world.stage(self.root, name, stage_name))):
                 try:
                     checkpoints.verify(found.path)
                 except CurriculumError as error:

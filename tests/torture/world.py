@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
@@ -205,7 +206,7 @@ def outcome(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, stage_name in STAGES:
         folder = stage(root, name, stage_name)
-        there = checkpoints.list_checkpoints(folder / "checkpoints")
+        there = checkpoints.list_checkpoints(StageFolder(folder))
         if not there:
             found[f"{name}/{stage_name}"] = dict.fromkeys(("checkpoint", "DONE"))
             continue

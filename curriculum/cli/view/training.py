@@ -31,7 +31,7 @@ def losses(values: Mapping[str, float]) -> str:
 def training_panel(training: Training, now: Beside, stage: str, start: int, stop: int) -> RenderableType:
     """Everything about the stage that runs, a few calm lines; fits 80 columns."""
     position = training.position if training.position is not None else start
-    attempt = f"attempt {int(now.attempt)}" if now.attempt else ""
+    attempt = f"attempt {now.attempt.number}" if now.attempt else ""
     who = f"pid {now.holder['pid']} on {now.holder['host']}" if now.holder and "pid" in now.holder else ""
     head = Text.assemble((stage, "bold"), "  ", (", ".join(filter(None, (attempt, who))), "dim"))
     if training.position is None:

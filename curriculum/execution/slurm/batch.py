@@ -19,13 +19,12 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import stop_on_signals
+from curriculum.artifacts.stage_folder import Attempt, StageFolder, new_attempt
 from curriculum.errors import CurriculumError, RunFailed
-from curriculum.execution.attempts import fresh_attempt
 from curriculum.execution.notices import AttemptNotices
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import slurm, slurm_record
 from curriculum.launchers.supervisor import Launch, silence, supervise
-from curriculum.runs.folders import SUPERVISED
 
 ALLOCATION = "allocation.json"
 NOT_DONE = 3
@@ -34,60 +33,59 @@ STEP_ENDS_SECONDS = 60.0
 
 def main() -> int:
     """The exit code: 0 done, 3 saved before the end, 1 or 2 failed or refused."""
-    folder = Path(sys.argv[1])
+    submission = Attempt(Path(sys.argv[1]))
     number = os.environ["SLURM_JOB_ID"]
-    job = jobs.load(folder / "job.json")
+    job = jobs.load(submission.job)
     assert isinstance(job, jobs.TrainJob)
     try:
-        outcome = _train(job, json.loads((folder / ALLOCATION).read_bytes()))
+        outcome = _train(job, json.loads((submission.path / ALLOCATION).read_bytes()))
     except CurriculumError as error:
         print(error.render(), file=sys.stderr, flush=True)
         kind = jobs.FAILED if isinstance(error, RunFailed) else jobs.REFUSED
-        write_outcome(folder, {"outcome": kind, "message": error.what, "hint": error.hint})
+        write_outcome(submission, {"outcome": kind, "message": error.what, "hint": error.hint})
         return error.exit_code
     if outcome["outcome"] == jobs.DONE:
-        write_outcome(folder, outcome)
+        write_outcome(submission, outcome)
         return 0
     submitted = slurm_record.read(Path(job.stage_folder))
     if submitted is not None and submitted.stopping:
         print("saved, and ended as asked", flush=True)
-        write_outcome(folder, outcome)
+        write_outcome(submission, outcome)
         return NOT_DONE
     queue_again(number)
     return NOT_DONE
 
 
 def _train(job: jobs.TrainJob, asked: dict[str, Any]) -> dict[str, Any]:
-    stage = Path(job.stage_folder)
+    folder = StageFolder(Path(job.stage_folder))
     threads = int(asked["threads"] or _share_of_cores(asked["processes"]))
     steps = slurm.SrunLauncher(
         nodes=asked["nodes"], processes=asked["processes"], threads=threads, address=asked["address"]
     )
 
-    teller = AttemptNotices(
-        f"{stage.parent.name}/{stage.name}", stage, job.machine.grace, lambda line: print(line, flush=True)
-    )
+    teller = AttemptNotices(folder.name, folder, job.machine.grace, lambda line: print(line, flush=True))
 
     def launch() -> Launch:
-        attempt = fresh_attempt(stage / "attempts")
-        path = attempt / "job.json"
+        attempt = new_attempt(folder.attempts)
+        command = steps.command(attempt.job)
         jobs.save(
-            replace(job, attempt_folder=str(attempt), machine=replace(job.machine, threads=threads)), path
+            replace(job, attempt_folder=str(attempt), machine=replace(job.machine, threads=threads)),
+            attempt.job,
         )
-        print(f"attempt {attempt.name}: {' '.join(steps.command(path))}", flush=True)
+        print(f"attempt {attempt.name}: {' '.join(command)}", flush=True)
         teller.begins(attempt)
         return Launch(
-            subprocess_launcher.begin(steps.command(path), threads=threads, log=attempt / "rank0.log"),
+            subprocess_launcher.begin(command, threads=threads, log=attempt.log),
             attempt,
         )
 
-    with fs.Lock(stage / SUPERVISED, f"`{stage.parent.name}/{stage.name}`"), stop_on_signals() as stop:
+    with fs.Lock(folder.supervised, f"`{folder.name}`"), stop_on_signals() as stop:
         return supervise(
             launch,
             stop=stop,
             ask_to_stop=_ask_ranks,
             kill=_end_step,
-            progress=lambda: slurm_record.reached(stage, 0),
+            progress=lambda: slurm_record.reached(folder, 0),
             examine=subprocess_launcher.examine,
             silence=silence(job.machine),
             tick=teller.look,
@@ -131,9 +129,9 @@ def _share_of_cores(processes: int) -> int:
     return max(1, int(stated) // processes) if stated else subprocess_launcher.default_threads({}, processes)
 
 
-def write_outcome(folder: Path, outcome: dict[str, Any]) -> None:
+def write_outcome(submission: Attempt, outcome: dict[str, Any]) -> None:
     """Say in the submission's folder how it ended."""
-    fs.write_json(folder / jobs.OUTCOME, outcome, replace=True)
+    fs.write_json(submission.outcome, outcome, replace=True)
 
 
 if __name__ == "__main__":

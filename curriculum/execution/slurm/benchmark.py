@@ -18,12 +18,12 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import stop_on_signals
+from curriculum.artifacts.stage_folder import Attempt, StageFolder, new_attempt, next_attempt
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError, RunFailed
 from curriculum.execution import benchmark, lm_eval
-from curriculum.execution.attempts import fresh_attempt, next_attempt
 from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.batch import NOT_DONE, queue_again, write_outcome
 from curriculum.execution.slurm.train import SubmittedStage, placed
@@ -64,7 +64,7 @@ def _waits(
 def _submit_stage(
     request: RunRequest, compiled: Compiled, stage: CompiledStage, training: SubmittedStage | None
 ) -> SubmittedStage:
-    folder = place_of(stage_folder(request.project, compiled, stage))
+    folder = stage_folder(request.project, compiled, stage).measuring
     fs.make_directory(folder)
     name = label(stage.name)
     with fs.Lock(folder / "submit.lock", f"handing {name} to Slurm"):
@@ -73,7 +73,7 @@ def _submit_stage(
             if found.state != slurm_record.QUEUED or training is None or not training.fresh:
                 return SubmittedStage(name, found.submitted.job, found.words, fresh=False)
             slurm.cancel(found.submitted.job)  # it waits for a training that was submitted anew
-        place = fresh_attempt(folder / slurm_record.FOLDER)
+        place = new_attempt(folder / slurm_record.FOLDER).path
         after = (training.job,) if training else ()
         fs.write_json(place / ASKED, _asked(request, stage))
         fs.write_bytes(place / "submit.sh", _script(request, stage, place, after))
@@ -88,11 +88,6 @@ def _submit_stage(
         )
     waits = f", after job {after[0]}" if after else ""
     return SubmittedStage(name, number, f"Slurm job {number}{waits}", fresh=True)
-
-
-def place_of(folder: Path) -> Path:
-    """Below a stage's `folder`, where its measuring on Slurm is recorded."""
-    return folder / slurm_record.MEASURING
 
 
 def label(stage: str) -> str:
@@ -130,15 +125,15 @@ def outline(request: RunRequest, compiled: Compiled, trained: set[str]) -> Itera
             continue
         folder = stage_folder(request.project, compiled, stage)
         name = label(stage.name)
-        found = slurm_record.status_of(place_of(folder))
+        found = slurm_record.status_of(folder.measuring)
         if found is not None and found.live:
             yield f"{name}: {found.words}"
             continue
         if not lm_eval.installed():
             yield f"{name}: not measured: {lm_eval.NOT_INSTALLED}"
             continue
-        place = next_attempt(place_of(folder) / slurm_record.FOLDER)
-        before = slurm_record.status_of(folder) if ahead else None
+        place = next_attempt(folder.measuring / slurm_record.FOLDER).path
+        before = slurm_record.status_of(folder.path) if ahead else None
         running = before.submitted.job if before is not None and before.live else f"JOB-OF-{stage.name}"
         yield f"{name}: as one batch job of one process"
         yield f"  writes {place / ASKED}\n  writes {place / 'submit.sh'}:"
@@ -158,7 +153,7 @@ class _Log:
 
     def compiled(self, compiled: Compiled) -> None: ...
     def skipped(self, stage: CompiledStage) -> None: ...
-    def begun(self, stage: CompiledStage, folder: Path, resumed_at: int) -> None: ...
+    def begun(self, stage: CompiledStage, folder: StageFolder, resumed_at: int) -> None: ...
     def tick(self) -> None: ...
     def noted(self, line: str) -> None: ...
     def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None: ...
@@ -183,21 +178,21 @@ def main() -> int:
     except CurriculumError as error:
         print(error.render(), file=sys.stderr, flush=True)
         kind = jobs.FAILED if isinstance(error, RunFailed) else jobs.REFUSED
-        write_outcome(place, {"outcome": kind, "message": error.what, "hint": error.hint})
+        write_outcome(Attempt(place), {"outcome": kind, "message": error.what, "hint": error.hint})
         return error.exit_code
     if ended.stopped:
         submitted = slurm_record.read(place.parent.parent)
         if submitted is not None and submitted.stopping:
-            write_outcome(place, {"outcome": jobs.STOPPED})
+            write_outcome(Attempt(place), {"outcome": jobs.STOPPED})
         else:
             queue_again(os.environ["SLURM_JOB_ID"])
         return NOT_DONE
     for line in ended.left:
         print(f"not measured: {line}", flush=True)
     if ended.left:
-        write_outcome(place, {"outcome": jobs.FAILED, "message": "; ".join(ended.left)})
+        write_outcome(Attempt(place), {"outcome": jobs.FAILED, "message": "; ".join(ended.left)})
         return 1
-    write_outcome(place, {"outcome": jobs.DONE})
+    write_outcome(Attempt(place), {"outcome": jobs.DONE})
     return 0
 
 

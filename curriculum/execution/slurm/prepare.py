@@ -12,9 +12,9 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import jobs
+from curriculum.artifacts.stage_folder import Attempt, new_attempt
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import Busy, PlanError
-from curriculum.execution.attempts import fresh_attempt
 from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.train import placed
 from curriculum.launchers import slurm, slurm_record
@@ -51,7 +51,7 @@ def submit(request: RunRequest, asked: PrepareRequest) -> SubmittedText:
         if holder is not None:
             who = f"pid {holder.get('pid')} on {holder.get('host')}"
             raise Busy(f"`{asked.dataset}` is being prepared already, by {who}", hint="wait for it to end")
-        place = fresh_attempt(partial / slurm_record.FOLDER)
+        place = new_attempt(partial / slurm_record.FOLDER).path
         try:
             number, words = _queue(request, asked, place)
         except PlanError as error:
@@ -84,16 +84,16 @@ def _queue(request: RunRequest, asked: PrepareRequest, place: Path) -> tuple[str
 def _batch(
     place: Path, name: str, asked: PrepareRequest, threads: int, array: str | None = None
 ) -> slurm.BatchJob:
-    attempt = place / name
-    fs.make_directory(attempt)
+    attempt = Attempt(place / name)
+    fs.make_directory(attempt.path)
     jobs.save(
         jobs.PrepareJob(attempt_folder=str(attempt), request=asked, help=array is not None),
-        attempt / "job.json",
+        attempt.job,
     )
     return slurm.BatchJob(
         name=f"curriculum:{asked.dataset}",
-        command=("env", "PYTHONSAFEPATH=1", *runner_command(), str(attempt / "job.json")),
-        log=attempt / ("%A-%a.log" if array else "%j.log"),
+        command=("env", "PYTHONSAFEPATH=1", *runner_command(), str(attempt.job)),
+        log=attempt.path / ("%A-%a.log" if array else "%j.log"),
         threads=threads,
         array=array,
     )

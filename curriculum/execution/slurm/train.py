@@ -14,16 +14,16 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import jobs
+from curriculum.artifacts.stage_folder import Attempt, StageFolder, new_attempt, next_attempt
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.errors import Busy, PlanError
-from curriculum.execution.attempts import fresh_attempt, next_attempt
 from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.batch import ALLOCATION
 from curriculum.execution.train_job import ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
-from curriculum.runs.folders import LOCK, PLAN, is_finished, stage_folder
+from curriculum.runs.folders import is_finished, stage_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ def refuse_changed(request: RunRequest, compiled: Compiled) -> None:
     """Busy when a stage's job still waits or runs with a plan that the files no longer say."""
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
-        if slurm_record.read(folder) is None or not (folder / PLAN).exists():
+        if slurm_record.read(folder.path) is None or not folder.plan.exists():
             continue
-        if StagePlan.load(folder / PLAN).fingerprint == stage.plan.fingerprint:
+        if StagePlan.load(folder.plan).fingerprint == stage.plan.fingerprint:
             continue
-        found = slurm_record.status_of(folder)
+        found = slurm_record.status_of(folder.path)
         if found is not None and found.live:
             raise Busy(
                 f"`{stage.name}` was handed to Slurm with another plan than the files say now: {found.words}",
@@ -63,8 +63,8 @@ def submit(
             request.listener.skipped(stage)
             handed.clear()  # what follows waits for nothing
             continue
-        fs.make_directory(folder)
-        with fs.Lock(folder / "submit.lock", f"handing {stage.name} to Slurm"):
+        fs.make_directory(folder.path)
+        with fs.Lock(folder.path / "submit.lock", f"handing {stage.name} to Slurm"):
             handed.append(_submit_stage(request, compiled, stage, texts, folder, handed))
     return tuple(handed)
 
@@ -74,14 +74,14 @@ def _submit_stage(
     compiled: Compiled,
     stage: CompiledStage,
     texts: prepared_text.PreparedText,
-    folder: Path,
+    folder: StageFolder,
     before: list[SubmittedStage],
 ) -> SubmittedStage:
-    found = slurm_record.status_of(folder)
+    found = slurm_record.status_of(folder.path)
     if found is not None and found.live:
-        _refuse_too_short(folder, stage, found)
+        _refuse_too_short(folder.path, stage, found)
         return SubmittedStage(stage.name, found.submitted.job, found.words, fresh=False)
-    holder = fs.lock_holder(folder / LOCK)
+    holder = fs.lock_holder(folder.lock)
     if holder is not None:
         who = f"pid {holder.get('pid')} on {holder.get('host')}"
         raise Busy(
@@ -89,9 +89,12 @@ def _submit_stage(
             hint=f"wait for it, or `curriculum stop {compiled.curriculum}` first",
         )
     parent = ready(request, compiled, stage)
-    place = fresh_attempt(folder / slurm_record.FOLDER)
-    job = train_job(request, compiled, stage, texts, attempt=place, parent_checkpoint=parent, threads=None)
-    jobs.save(job, place / "job.json")
+    submission = new_attempt(folder.path / slurm_record.FOLDER)
+    place = submission.path
+    job = train_job(
+        request, compiled, stage, texts, attempt=submission, parent_checkpoint=parent, threads=None
+    )
+    jobs.save(job, submission.job)
     after = (before[-1].job,) if before else ()
     batch = _batch(request, stage, place, after)
     entry = request.machine_entry
@@ -107,7 +110,7 @@ def _submit_stage(
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
         folder=f"{slurm_record.FOLDER}/{place.name}",
     )
-    slurm_record.write(folder, submitted)
+    slurm_record.write(folder.path, submitted)
     waits = f", after job {after[0]}" if after else ""
     return SubmittedStage(stage.name, number, f"Slurm job {number}{waits}", fresh=True)
 
@@ -139,7 +142,7 @@ def _allocation(request: RunRequest) -> dict[str, object]:
 
 def _refuse_too_short(folder: Path, stage: CompiledStage, found: slurm_record.SubmissionStatus) -> None:
     """A job that another lineage queued may end before this one leaves the stage."""
-    job = jobs.load(folder / found.submitted.folder / "job.json")
+    job = jobs.load(Attempt(folder / found.submitted.folder).job)
     if isinstance(job, jobs.TrainJob) and job.stop_at is not None and job.stop_at < stage.stop:
         raise Busy(
             f"{found.words}: it trains `{stage.name}` to {job.stop_at:,} tokens only, and this needs {stage.stop:,}",
@@ -167,17 +170,18 @@ def outline(request: RunRequest, compiled: Compiled) -> Iterator[str]:
             yield f"{stage.name}: done at {stage.stop:,} tokens"
             before = None
             continue
-        found = slurm_record.status_of(folder)
+        found = slurm_record.status_of(folder.path)
         if found is not None and found.live:
             yield f"{stage.name}: {found.words}"
             before = found.submitted.job
             continue
         begin = slurm_record.reached(folder, stage.plan.start)
-        place = next_attempt(folder / slurm_record.FOLDER)
+        submission = next_attempt(folder.path / slurm_record.FOLDER)
+        place = submission.path
         after = (before,) if before else ()
         text = slurm.script(_batch(request, stage, place, after), request.machine_entry)
         yield f"{stage.name}: {begin:,} -> {stage.stop:,} tokens, as one batch job"
-        yield f"  writes {folder / PLAN}\n  writes {place / 'job.json'}\n  writes {place / ALLOCATION}"
+        yield f"  writes {folder.plan}\n  writes {submission.job}\n  writes {place / ALLOCATION}"
         yield f"  writes {place / 'submit.sh'}:"
         yield "\n".join(f"    {line}" for line in text.splitlines())
         yield f"  sbatch --parsable {place / 'submit.sh'}"

@@ -11,8 +11,9 @@ from textwrap import shorten
 from typing import Any
 
 from curriculum import fs
-from curriculum.artifacts import benchmarks, checkpoints, ledger
+from curriculum.artifacts import benchmarks, checkpoints, ledger, stage_folder
 from curriculum.artifacts.evaluations import read_evaluations
+from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config import layout
@@ -22,7 +23,7 @@ from curriculum.plan.mixing import Ramp
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from curriculum.report.html.series import Point, Training, training
-from curriculum.runs import folders, status
+from curriculum.runs import status
 
 POINTS = 700
 """Ranges into which the token axis of all stages together is cut when measured lines are thinned."""
@@ -219,14 +220,12 @@ def gather(project: Project, names: Sequence[str], size: str) -> Story:
 def _stage(
     project: Project, size: str, compiled: CompiledStage, whole: int, smoothing: int, alone: bool
 ) -> Stage:
-    folder = project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage)
+    folder = StageFolder.open(project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage))
     plan = compiled.plan
-    found = tuple(
-        c for c in checkpoints.list_checkpoints(folder / "checkpoints") if c.position <= compiled.stop
-    )
+    found = tuple(c for c in checkpoints.list_checkpoints(folder) if c.position <= compiled.stop)
     buckets = max(24, POINTS * (compiled.stop - plan.start) // max(1, whole))
     measured = training(
-        folder / "metrics.jsonl", start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
+        folder.metrics, start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
     )
     position = max([plan.start, *(c.position for c in found), measured.last or 0])
     state, _ = status.state_of(folder)
@@ -240,7 +239,7 @@ def _stage(
             for source, entry in value["sets"].items():
                 losses.setdefault(str(source), []).append((int(at), float(entry["loss"])))
         entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
-        ran = _json(folder / folders.PLAN)
+        ran = _json(folder.plan)
         nonfinite = checkpoints.state(found[-1].path).get("nonfinite_steps") if found else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -265,24 +264,20 @@ def _stage(
             if at <= compiled.stop
         },
         ledger=entries,
-        attempts=_attempts(folder / "attempts", compiled.stop if compiled.stop < plan.end else None),
+        attempts=_attempts(folder, compiled.stop if compiled.stop < plan.end else None),
         nonfinite_steps=nonfinite if isinstance(nonfinite, int) else None,
         ran_fingerprint=str(ran["fingerprint"]) if ran and "fingerprint" in ran else None,
     )
 
 
-def _attempts(folder: Path, left: int | None) -> tuple[Attempt, ...]:
+def _attempts(folder: StageFolder, left: int | None) -> tuple[Attempt, ...]:
     """The attempts in their order; of a stage that is `left` before its end, without what went on or measured there."""
-    if not folder.is_dir():
-        return ()
     found: list[Attempt] = []
     come = False
-    for path in sorted(folder.iterdir()):
-        if not path.is_dir() or path.name.startswith("."):
-            continue
+    for path in attempts_in(folder.attempts):
         kind = _kind(path)
         try:
-            outcome, environment = _json(path / "outcome.json"), _json(path / "environment.json")
+            outcome, environment = _json(path.outcome), _json(path.environment)
         except (ValueError, TypeError):
             found.append(Attempt(path.name, kind, "unreadable", None, None))
             continue
@@ -298,9 +293,9 @@ def _attempts(folder: Path, left: int | None) -> tuple[Attempt, ...]:
     return tuple(found)
 
 
-def _kind(attempt: Path) -> str:
+def _kind(attempt: stage_folder.Attempt) -> str:
     try:
-        return str((_json(attempt / "job.json") or {}).get("kind", UNTOLD))
+        return str((_json(attempt.job) or {}).get("kind", UNTOLD))
     except (ValueError, TypeError):
         return UNTOLD
 
