@@ -8,9 +8,9 @@ from pathlib import Path
 from curriculum import config
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
-from curriculum.compiler.compile import compile_stages, spans
+from curriculum.compiler.compile import spans
 from curriculum.compiler.lineage import parse_address, stages_to
-from curriculum.compiler.prepared_text import PreparedText, compile_with_texts
+from curriculum.compiler.prepared_text import compile_with_texts, read_prepared_text
 from curriculum.config.project import Project
 from curriculum.config.yaml import load_yaml
 from curriculum.errors import NotFound, PlanError
@@ -50,23 +50,8 @@ def side(project: Project, asked: str, size: str) -> Side:
         )
         return Side(asked, spans(compiled.stages))
     address = parse_address(asked)
-    if address.stage is None and address.position is None:
-        compiled, _ = compile_with_texts(project, address.curriculum, size)
-        return Side(asked, spans(compiled.stages))
-    legs = stages_to(project, address)
-    declared = compile_stages(project, address.curriculum, legs, size)
-    texts = PreparedText(project, declared)
-    if texts.tokenizer is not None:
-        declared = compile_stages(
-            project,
-            address.curriculum,
-            legs,
-            size,
-            facts=texts.facts,
-            begun=texts.begun,
-            tokenizer=texts.tokenizer,
-        )
-    return Side(asked, spans(declared.stages))
+    texts = read_prepared_text(project, address.curriculum, size, stages_to(project, address))
+    return Side(asked, spans(texts.compiled.stages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ def prepare(
     from curriculum.artifacts.job_process import stop_on_signals
     from curriculum.cli import progress
     from curriculum.cli.view.runs import prepared_view
+    from curriculum.compiler import prepared_text
+    from curriculum.compiler.compile import compile_resolved
     from curriculum.execution import prepare as execution_prepare
     from curriculum.execution.request import RunRequest
 
@@ -58,8 +60,10 @@ def prepare(
         from curriculum.execution.slurm import prepare as slurm_prepare
 
         elsewhere = lambda asked: handed.append(slurm_prepare.submit(request, asked))  # noqa: E731
+    before = prepared_text.read_prepared_text(project, name, size)
+    compile_resolved(before.curriculum)  # by declared sizes: text that is too small now may be appended to
     with stop_on_signals() as stop:
-        texts = execution_prepare.prepare(request, stop, source, append=append, elsewhere=elsewhere)
+        texts = execution_prepare.prepare(request, before, stop, source, append=append, elsewhere=elsewhere)
     if texts is None:
         raise stopped(again)
     rows = texts.summaries()

@@ -1,4 +1,4 @@
-"""How often, on the token clock, a stage saves, evaluates and has tasks measured; none of it changes the training."""
+"""The cadence of checkpoints, evaluations and benchmarks on the token clock; no training depends on it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from curriculum.plan.stage import StagePlan
 from curriculum.units import show_count
 
 MOST_TASK_POSITIONS = 1000
-"""In a stage: each is a checkpoint that is kept."""
+"""Of one task in a stage; at each of them a checkpoint is kept."""
 
 
 def cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> tuple[int, int]:
-    """Tokens between checkpoints and between evaluations at this size; `notes` says where a ceiling changed them.
+    """Tokens between checkpoints and between evaluations at this size; a ceiling that changes one adds a note.
 
     A ceiling spreads evaluations evenly over the stage. Of the checkpoints it leaves every second, every third, …
-    that the stage file asks for: people branch at their positions, which stay as round as they were stated.
+    that the stage file states: their positions are branch points, and stay as round as they were stated.
     """
-    found = []
+    intervals = []
     most = scaler.size.at_most
     ahead = scaler.tokens(setting.until) - plan.start
     length = plan.end - plan.start
@@ -38,13 +38,13 @@ def cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str])
             notes.append(
                 f"`every: {what}` becomes {show_count(thinned)} tokens: at most {at_most} a stage at this size"
             )
-        found.append(thinned)
-    return found[0], found[1]
+        intervals.append(thinned)
+    return intervals[0], intervals[1]
 
 
 def task_cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> dict[str, int]:
-    """Each task of the stage to its cadence in tokens at this size; PlanError for one that would fill the disk."""
-    found = {}
+    """Each task of the stage to its cadence in tokens at this size; PlanError for more than 1,000 positions."""
+    intervals = {}
     most = scaler.size.at_most.evaluations if scaler.size.at_most else None
     length = plan.end - plan.start
     for task, stated in setting.every.tasks.items():
@@ -61,15 +61,17 @@ def task_cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[
                 place=setting.place("every"),
                 hint=f"each is kept on disk: take a longer cadence, at most {MOST_TASK_POSITIONS:,} times a stage",
             )
-        found[task] = tokens
-    return found
+        intervals[task] = tokens
+    return intervals
 
 
 def task_positions(plan: StagePlan, every: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Where each task is measured: at the step boundary at or past each multiple of its cadence, and at the end."""
-    found = {}
+    """The positions of each task: step boundaries at or past multiples of its cadence, and the stage's end."""
+    positions = {}
     for task, tokens in every.items():
         multiples = range((plan.start // tokens + 1) * tokens, plan.end + 1, tokens)
         steps = {-((plan.start - multiple) // plan.batch_tokens) for multiple in multiples}
-        found[task] = tuple(plan.start + step * plan.batch_tokens for step in sorted(steps | {plan.steps}))
-    return found
+        positions[task] = tuple(
+            plan.start + step * plan.batch_tokens for step in sorted(steps | {plan.steps})
+        )
+    return positions

@@ -1,4 +1,4 @@
-"""What a plan costs: tokens, time, money, storage."""
+"""The cost of a plan: updates, tokens, time, money and storage."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ from typing import Any
 
 from curriculum import config
 from curriculum.compiler.cadence import task_positions
-from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.compile import CompiledStage
 from curriculum.compiler.sources import SourceChoice
 from curriculum.plan.model import ModelConfig
 from curriculum.units import show_count
 
-KEPT_BY_CADENCE = (
-    2  # checkpoints of the cadence that are kept beside every stage's end; the job's `keep_last`
-)
+KEPT_BY_CADENCE = 2
+"""Checkpoints of the cadence that are kept next to every stage's end; the job's `keep_last`."""
 
 
-def cost(compiled: Compiled, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
-    """Updates, tokens, GPU-hours, money and storage, each with the assumption it rests on."""
-    return _cost(compiled.stages, compiled.sources.values(), 1, machine_name, machine)
-
-
-def _cost(
+def cost(
     stages: Sequence[CompiledStage],
     choices: Iterable[SourceChoice],
-    ends: int,
+    curricula: int,
     machine_name: str,
     machine: config.MachineEntry,
 ) -> dict[str, Any]:
+    """Updates, tokens, GPU-hours, money and storage of the stages of some curricula, and the assumptions made."""
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     model = stages[-1].plan.model
     count = ModelConfig.from_json(model).parameters
@@ -38,24 +33,24 @@ def _cost(
         len(
             {
                 at
-                for found in task_positions(stage.plan, stage.task_every).values()
-                for at in found
+                for positions in task_positions(stage.plan, stage.task_every).values()
+                for at in positions
                 if at < stage.stop
             }
         )
         for stage in stages
     )
-    kept = len(stages) + measured + KEPT_BY_CADENCE * ends
-    wide = 2 if model["vocab_size"] <= 1 << 16 else 4
+    kept = len(stages) + measured + KEPT_BY_CADENCE * curricula
+    token_bytes = 2 if model["vocab_size"] <= 1 << 16 else 4
     windows = [choice.windows for choice in choices]
-    text = sum(windows) * stages[-1].plan.sequence_length * wide if all(windows) else None
+    text = sum(windows) * stages[-1].plan.sequence_length * token_bytes if all(windows) else None
     gpus = machine.nodes * machine.gpus_per_node
     hours: float | None = None
     money: float | None = None
     assumptions = [
         f"a checkpoint holds 12 bytes for each of {count:,} parameters: fp32 weights and both Adam moments",
         f"{kept} checkpoints kept: every stage's end and the last {KEPT_BY_CADENCE} of the cadence"
-        + (" of each curriculum" if ends > 1 else "")
+        + (" of each curriculum" if curricula > 1 else "")
         + (f", and {measured} at which tasks are measured" if measured else ""),
     ]
     if machine.throughput is not None and gpus:

@@ -1,4 +1,4 @@
-"""Where a project keeps what it imported, and how far an import is: found by the digest of the directory's bytes."""
+"""The cache of imported Hugging Face models: a checkpoint folder for each digest of a directory's bytes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ def root(project: Project) -> Path:
 
 
 def memory(project: Project) -> Path:
-    """The file that remembers digests of files by size and time of change, so that a plan reads no weights."""
+    """The cache of file digests by size and time of change, so that a plan reads no weights."""
     return root(project) / "digests.json"
 
 
 def digest(project: Project, directory: huggingface.Directory) -> str | None:
-    """The identity of the directory's bytes as they are now; None while they were not read, or were touched since."""
+    """The digest of the directory's bytes; None until they were read, or after a file was touched."""
     sums = huggingface.known_sums(directory, memory(project))
     return None if sums is None else huggingface.digest(sums)
 
 
 def checkpoint(project: Project, digest: str) -> Path:
-    """The checkpoint folder that an import of these bytes becomes."""
+    """The checkpoint folder of an import with this digest."""
     return root(project) / digest[:16]
 
 
 def is_there(project: Project, directory: huggingface.Directory) -> bool:
-    """Whether the directory, as it is now, has been imported."""
-    known = digest(project, directory)
-    return known is not None and (checkpoint(project, known) / checkpoints.MANIFEST).is_file()
+    """Whether the directory has been imported since it was last changed."""
+    current = digest(project, directory)
+    return current is not None and (checkpoint(project, current) / checkpoints.MANIFEST).is_file()

@@ -1,4 +1,4 @@
-"""What a stage's data may not be: drawn from a source never, or from one more often than the lineage allows."""
+"""Limits on what a stage draws: every weighted source at least once, and no source for more passes than allowed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,17 @@ from collections.abc import Mapping
 from fractions import Fraction
 from itertools import zip_longest
 
-from curriculum.compiler.lineage import Setting
+from curriculum.compiler.resolve import ResolvedStage
 from curriculum.compiler.scaling import Scaler
-from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.stage import StagePlan
 from curriculum.units import show_count, show_exact, show_share
 
 
-def check_drawn(
-    project: Project,
-    setting: Setting,
-    plan: StagePlan,
-    weights: Mapping[str, int],
-    scaler: Scaler,
-    notes: list[str],
-) -> None:
+def check_drawn(stage: ResolvedStage, plan: StagePlan, scaler: Scaler, notes: list[str]) -> None:
     """A source with weight that is never drawn: PlanError at full size, a note where lengths are scaled."""
-    _, document = project.mixture(setting.mixture)
+    weights = stage.mixture.weights
     drawn_before = plan.read_before
     drawn = plan.windows_read(plan.end)
     total = sum(weights.values())
@@ -33,13 +25,11 @@ def check_drawn(
         if drawn.get(name, 0) > drawn_before.get(name, 0):
             continue
         smallest = (_first_drawn(plan, name) + 1) * plan.sequence_length
-        what = (
-            f"source `{name}` has weight but is never drawn in stage `{setting.curriculum}/{setting.stage}`"
-        )
+        what = f"source `{name}` has weight but is never drawn in stage `{stage.setting.name}`"
         if scaler.scale == 1:
             raise PlanError(
                 what,
-                place=document.place(("weights", name)),
+                place=stage.mixture.document.place(("weights", name)),
                 hint=f"its share of {show_share(Fraction(weights[name], total))} is first served by a stage of "
                 f"{show_exact(smallest)} tokens; lengthen the stage or raise the weight",
             )
@@ -47,51 +37,46 @@ def check_drawn(
 
 
 def _first_drawn(plan: StagePlan, name: str) -> int:
-    """The sequence of the stage that would be the first of source `name`, if the stage were long enough."""
-    for piece, stop in zip_longest(plan.pieces, [piece.first for piece in plan.pieces[1:]]):
-        mixer = plan.blends[piece.blend].mixer
-        drawn = mixer.count(name, piece.index) if name in mixer.names else 0
+    """The sequence of the stage that would be the first of source `name`, were the stage long enough."""
+    for segment, stop in zip_longest(plan.pieces, [segment.first for segment in plan.pieces[1:]]):
+        mixer = plan.blends[segment.blend].mixer
+        drawn = mixer.count(name, segment.index) if name in mixer.names else 0
         if isinstance(mixer, Ramp) and (
             name not in mixer.names or drawn == mixer.count(name, mixer.sequences)
         ):
             continue
-        first = piece.first + int(mixer.where(name, drawn)) - piece.index
+        first = segment.first + int(mixer.where(name, drawn)) - segment.index
         if stop is None or first < stop:
             return first
-    raise AssertionError("the last piece of a stage draws from its mixture for ever")
+    raise AssertionError("the last segment of a stage draws from its mixture without end")
 
 
 def check_passes(
-    project: Project,
-    setting: Setting,
-    plan: StagePlan,
-    limits: Mapping[str, Fraction],
-    stop: int,
-    again: str,
-    notes: list[str],
+    stage: ResolvedStage, plan: StagePlan, limits: Mapping[str, Fraction], command: str, notes: list[str]
 ) -> None:
-    """PlanError when the stage, up to `stop`, reads a source more often than `limits` allow the lineage.
+    """PlanError when the stage, as far as the lineage goes, reads a source for more passes than `limits` allow.
 
-    A note names the sources of unknown size, of which that is not known before `again` prepared them.
+    A note names the sources of unknown size, which are checked after `command` prepared them.
     """
-    _, document = project.mixture(setting.mixture)
-    used = plan.items((stop - plan.start) // plan.sequence_length)
+    used = plan.items((stage.clock.stop - plan.start) // plan.sequence_length)
+    unseen = stage.setting.positions == "unseen"
     unknown: list[str] = []
     for name, limit in limits.items():
         source = plan.sources[name]
         if source.windows == 0:  # neither declared nor prepared yet
-            if not plan.read_before.get(name):  # an earlier stage that reads it has said so
+            if not plan.read_before.get(name):  # else it is in the notes of the earlier stage
                 unknown.append(f"`{name}`")
             continue
-        unseen = setting.positions == "unseen"
         allowed = Fraction(1) if unseen else limit
         last = source.segments[-1]
         most = last.first_item + (allowed - last.pass_number) * last.windows
         if used.get(name, 0) > most:
             raise PlanError(
-                f"source `{name}` is too small: stage `{setting.curriculum}/{setting.stage}` would bring it to "
+                f"source `{name}` is too small: stage `{stage.setting.name}` would bring it to "
                 f"{source.passes(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit",
-                place=setting.place("positions") if unseen else document.place(("weights", name)),
+                place=stage.setting.place("positions")
+                if unseen
+                else stage.mixture.document.place(("weights", name)),
                 hint="lower its weight, shorten the stage, or "
                 + (
                     "leave `positions: unseen` out"
@@ -100,7 +85,9 @@ def check_passes(
                 ),
             )
     if unknown:
-        notes.append(f"passes of {', '.join(unknown)} are not checked until the text is prepared: `{again}`")
+        notes.append(
+            f"passes of {', '.join(unknown)} are not checked until the text is prepared: `{command}`"
+        )
 
 
 def _passes(limit: Fraction) -> str:

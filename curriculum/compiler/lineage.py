@@ -1,9 +1,9 @@
-"""From a curriculum's name to its whole history: the stages before its branch point, then its own.
+"""The lineage of a curriculum: the stages before its branch point, then its own, each with every setting resolved.
 
 A stage keeps what it does not change: every unstated key comes from the stage before it, through branch points
 up to the root. Never inherited are `ramp`, `skip`, `positions`, `rewarm` and `optimizer: reset`, which are
-events, not settings; a ramp that is still on where a lineage leaves it goes on all the same. What was left out
-(`leave_out`) stays out. Everything here is at full size; the planner scales.
+events, not settings; an unfinished ramp is followed to its end all the same. Excluded shards (`leave_out`) stay
+excluded. Every length is at full size; `scaling` applies a size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGEST_UNTIL = 10**18
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One stage with nothing left unsaid. `until` is its declared end: full-size tokens from the root.
+    """One stage with every setting stated. `until` is its declared end: full-size tokens from the root.
 
     `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps.
     """
@@ -57,8 +57,12 @@ class Setting:
     document: Document = field(repr=False)
     path: tuple[str | int, ...] = ()
 
+    @property
+    def name(self) -> str:
+        return f"{self.curriculum}/{self.stage}"
+
     def place(self, key: str) -> Place:
-        """Where `key` of this stage is written, or the stage itself, or the file's same key above it."""
+        """The place of `key` in this stage, or of the same key above the stages, or of the stage itself."""
         for path in ((*self.path, key), (key,), self.path):
             try:
                 return self.document.place(path)
@@ -74,6 +78,15 @@ class LineageStage:
     setting: Setting
     cut: int | None = None
 
+    @property
+    def name(self) -> str:
+        return self.setting.name
+
+    @property
+    def left_at(self) -> int:
+        """The full-size position at which the lineage leaves the stage: the branch position or its declared end."""
+        return self.setting.until if self.cut is None else self.cut
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -84,7 +97,7 @@ class Address:
     position: int | None = None
 
     def __str__(self) -> str:
-        """As one writes it, losing nothing of the position."""
+        """The address as it is written, with the exact position."""
         stage = f"/{self.stage}" if self.stage else ""
         position = f"@{Length(self.position, 'tokens')}" if self.position is not None else ""
         return f"{self.curriculum}{stage}{position}"
@@ -107,7 +120,7 @@ def parse_address(text: str) -> Address:
 
 
 def lineage(project: Project, name: str) -> tuple[LineageStage, ...]:
-    """Every stage from the root to the last stage of curriculum `name`, each with nothing left unsaid."""
+    """Every stage from the root to the last stage of curriculum `name`, each with every setting stated."""
     return _stages(project, name, ())
 
 
@@ -117,14 +130,14 @@ def stages_to(project: Project, address: Address) -> tuple[LineageStage, ...]:
 
 
 def branches_from(project: Project, curriculum: str) -> dict[int | str, list[str]]:
-    """Which curricula of the project branch from `curriculum`: declared position or stage -> their names."""
+    """The curricula of the project that branch from `curriculum`: declared position or stage -> their names."""
     branches: dict[int | str, list[str]] = {}
     for name in project.names("stages"):
         try:
             file, _ = project.curriculum(name)
             parent = parse_address(file.from_) if file.from_ else None
         except (ConfigError, NotFound):
-            continue  # a broken file elsewhere in the project is its own author's error, not this run's
+            continue  # an error in another stage file does not concern this run
         if parent is not None and parent.curriculum == curriculum:
             key = parent.position if parent.position is not None else (parent.stage or "")
             branches.setdefault(key, []).append(name)
@@ -135,9 +148,7 @@ def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[Lineag
     file, document = project.curriculum(name)
     imported = None
     if file.from_ is None or file.from_.startswith(PREFIX):
-        legs: tuple[LineageStage, ...] = ()
-        before: Setting | None = None
-        end = 0
+        stages: tuple[LineageStage, ...] = ()
         if file.from_ is not None:
             imported = _imported(project, file.from_, document)
     else:
@@ -160,34 +171,29 @@ def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[Lineag
                 place=place,
                 hint=did_you_mean(address.curriculum, project.names("stages")),
             )
-        legs = _cut(_stages(project, address.curriculum, chain), address, place)
-        before = legs[-1].setting
-        end = legs[-1].cut if legs[-1].cut is not None else before.until
+        stages = _cut(_stages(project, address.curriculum, chain), address, place)
     for number, stage in enumerate(file.stages):
-        setting = _setting(name, file, document, number, stage, before, end, imported)
-        legs = (*legs, LineageStage(setting))
-        before, end = setting, setting.until
-    return legs
+        before = stages[-1] if stages else None
+        stages = (*stages, LineageStage(_setting(name, file, document, number, stage, before, imported)))
+    return stages
 
 
-def _cut(legs: tuple[LineageStage, ...], address: Address, place: Place | None) -> tuple[LineageStage, ...]:
+def _cut(stages: tuple[LineageStage, ...], address: Address, place: Place | None) -> tuple[LineageStage, ...]:
     if address.stage is not None:
-        named = [
-            at
-            for at, leg in enumerate(legs)
-            if (leg.setting.curriculum, leg.setting.stage) == (address.curriculum, address.stage)
+        numbers = [
+            at for at, stage in enumerate(stages) if stage.name == f"{address.curriculum}/{address.stage}"
         ]
-        if not named:
-            stages = [leg.setting.stage for leg in legs if leg.setting.curriculum == address.curriculum]
+        if not numbers:
+            own = [s.setting.stage for s in stages if s.setting.curriculum == address.curriculum]
             raise NotFound(
                 f"curriculum `{address.curriculum}` has no stage `{address.stage}`",
                 place=place,
-                hint=did_you_mean(address.stage, stages),
+                hint=did_you_mean(address.stage, own),
             )
-        legs = legs[: named[0] + 1]
+        stages = stages[: numbers[0] + 1]
     if address.position is None:
-        return legs
-    end = legs[-1].setting.until
+        return stages
+    end = stages[-1].setting.until
     if not 0 < address.position <= end:
         raise PlanError(
             f"`{address}` lies outside `{replace(address, position=None)}`, which runs from 0 to {show_count(end)} "
@@ -195,14 +201,10 @@ def _cut(legs: tuple[LineageStage, ...], address: Address, place: Place | None) 
             place=place,
             hint=f"take a position up to {show_count(end)}; they are full-size tokens at every size",
         )
-    start = 0
-    for at, leg in enumerate(legs):
-        stop = leg.cut if leg.cut is not None else leg.setting.until
-        if start < address.position <= stop:
-            whole = address.position == stop and leg.cut is None
-            return (*legs[:at], leg if whole else replace(leg, cut=address.position))
-        start = stop
-    raise AssertionError("positions are covered by the stages up to the end")
+    at, stage = next((at, s) for at, s in enumerate(stages) if address.position <= s.left_at)
+    if stage.cut is not None or address.position < stage.left_at:
+        stage = replace(stage, cut=address.position)
+    return (*stages[:at], stage)
 
 
 def _setting(
@@ -211,13 +213,13 @@ def _setting(
     document: Document,
     number: int,
     stage: config.StageEntry,
-    before: Setting | None,
-    end: int,
+    parent: LineageStage | None,
     imported: huggingface.Directory | None,
 ) -> Setting:
     first = number == 0
+    before, end = (parent.setting, parent.left_at) if parent else (None, 0)
 
-    def said(key: str, default: Any = None) -> Any:
+    def stated(key: str, default: Any = None) -> Any:
         """The nearest statement: on the stage, at the top of the file (for its first stage), or inherited."""
         for owner in (stage, file if first or before is None else None):
             value = getattr(owner, key, None)
@@ -238,12 +240,12 @@ def _setting(
         return default
 
     for key in ("seed", "model", "tokenizer"):
-        stated = getattr(file, key)
+        own = getattr(file, key)
         if (
             before is not None
             and first
-            and stated is not None
-            and _resolve(key, stated, document) != getattr(before, key)
+            and own is not None
+            and _resolve(key, own, document) != getattr(before, key)
         ):
             raise PlanError(
                 f"`{name}` states another `{key}` than the curriculum it branches from",
@@ -252,27 +254,27 @@ def _setting(
             )
     if imported is None and before is not None:
         imported = before.imported
-    model = _resolve("model", said("model"), document) if imported is None else _numbers(imported)
-    batch: Length = said("batch")
-    sequence_length: int = said("sequence_length")
+    model = _resolve("model", stated("model"), document) if imported is None else _numbers(imported)
+    batch: Length = stated("batch")
+    sequence_length: int = stated("sequence_length")
     own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
     # A stage's `optimizer: reset` is an event; the setting is the file's, or inherited.
     stated_optimizer = file.optimizer if first or before is None else None
-    optimizer = stated_optimizer or (before.optimizer if before else said("optimizer"))
+    optimizer = stated_optimizer or (before.optimizer if before else stated("optimizer"))
     setting = Setting(
         curriculum=name,
         stage=stage.name,
-        seed=said("seed"),
+        seed=stated("seed"),
         model=model,
-        tokenizer=said("tokenizer", file.from_ if imported else None),
+        tokenizer=stated("tokenizer", file.from_ if imported else None),
         optimizer=optimizer,
-        every=said("every", config.EveryEntry()),
+        every=stated("every", config.EveryEntry()),
         sequence_length=sequence_length,
-        learning_rate=said("learning_rate"),
-        mixture=said("mixture"),
+        learning_rate=stated("learning_rate"),
+        mixture=stated("mixture"),
         own_mixture=stage.mixture is not None,
         batch=batch,
-        mask_documents=bool(said("mask_documents", False)),
+        mask_documents=bool(stated("mask_documents", False)),
         until=0,
         ramp=stage.ramp,
         skip=tuple(stage.skip or ()),
@@ -344,7 +346,7 @@ def _imported(project: Project, text: str, document: Document) -> huggingface.Di
     try:
         return huggingface.read(folder)
     except DataError as error:
-        # Called as it is written, not by where it lies on this machine.
+        # Shown as it is written, not by its path on this machine.
         what = error.what.replace(f"`{folder}`", f"`{text}`")
         raise DataError(what, place=document.place(("from",)), hint=error.hint) from None
 

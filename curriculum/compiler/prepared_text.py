@@ -1,8 +1,8 @@
-"""Which prepared text answers to a source's name here, and the requests that make what is missing."""
+"""The prepared text of a curriculum: datasets and tokenizer on disk, and the requests that make missing ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.job_process import processors
 from curriculum.artifacts.stage_folder import StageFolder
-from curriculum.compiler.compile import Compiled, compile_curriculum
-from curriculum.compiler.segments import Part
+from curriculum.compiler.compile import Compiled, compile_resolved
+from curriculum.compiler.lineage import LineageStage
+from curriculum.compiler.resolve import ResolvedCurriculum, resolve
+from curriculum.compiler.segments import PreparedState
 from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.compiler.tokenizers import tokenizer_file
 from curriculum.config.project import Project
@@ -28,22 +30,41 @@ HELD_OUT_WINDOWS = 1024
 
 
 class PreparedText:
-    """The prepared text of a compiled curriculum, as far as there is any."""
+    """A snapshot of the text and the tokenizer that a curriculum reads, and its plans for them.
 
-    def __init__(self, project: Project, compiled: Compiled) -> None:
-        self.project = project
-        self.compiled = compiled
+    Each dataset is looked up once. Whatever prepares text takes a new snapshot of the same curriculum.
+    """
+
+    def __init__(self, curriculum: ResolvedCurriculum) -> None:
+        self.curriculum = curriculum
+        self.project = curriculum.project
         self._manifests: dict[str, Manifest | None] = {}
 
     @cached_property
+    def compiled(self) -> Compiled:
+        """The curriculum compiled for this state of its text: declared sizes for what is not prepared."""
+        return self.compile(self.curriculum)
+
+    def compile(self, curriculum: ResolvedCurriculum) -> Compiled:
+        """`curriculum`, which may be a part of this one's lineage, compiled for this state of the text."""
+        if self.tokenizer is None:
+            return compile_resolved(curriculum)
+        return compile_resolved(
+            curriculum,
+            prepared_info=self.prepared_info,
+            started_stage=self.started_stage,
+            tokenizer=self.tokenizer,
+        )
+
+    @cached_property
     def loaded_tokenizer(self) -> Tokenizer | None:
-        """The size's tokenizer, None while it is not trained yet or its file is not there."""
-        path = tokenizer_file(self.project, self.compiled.tokenizer)
+        """The curriculum's tokenizer, None while it has no file."""
+        path = tokenizer_file(self.project, self.curriculum.tokenizer)
         return Tokenizer.load(path) if path.is_file() else None
 
     @property
     def tokenizer(self) -> Mapping[str, Any] | None:
-        """What a plan remembers of the tokenizer: its digest and vocabulary, not its name here."""
+        """The tokenizer as plans store it: digest and vocabulary, not its name in the project."""
         loaded = self.loaded_tokenizer
         return (
             {"digest": loaded.digest, "vocab_size": loaded.vocab_size, "eos": loaded.eos_id}
@@ -53,73 +74,66 @@ class PreparedText:
 
     @property
     def sequence_length(self) -> int:
-        """Of the lineage's longest windows: a held-out set is to hold enough of them."""
-        return max(stage.plan.sequence_length for stage in self.compiled.stages)
+        """Tokens of the lineage's longest windows: a held-out set is to hold enough of them."""
+        return max(stage.clock.sequence_length for stage in self.curriculum.stages)
 
     @property
     def held_out_windows(self) -> int:
         """Windows of each held-out set that an evaluation reads at most."""
-        most = self.compiled.size.at_most
+        most = self.curriculum.size.at_most
         return most.held_out_windows if most and most.held_out_windows else HELD_OUT_WINDOWS
 
     def datasets(self) -> list[str]:
-        """The datasets that the curriculum's sources stand on, by name."""
-        return sorted({choice.dataset for choice in self.compiled.sources.values()})
+        """The names of the datasets that the curriculum reads, sorted."""
+        return sorted(set(self.curriculum.datasets.values()))
 
     def folder(self, dataset: str) -> Path:
-        """Where the prepared text of `dataset` lies for this tokenizer and recipe."""
+        """The folder of the prepared `dataset` for this tokenizer and recipe; DataError without a tokenizer."""
         loaded = self.loaded_tokenizer
         if loaded is None:
             raise DataError(
-                f"the tokenizer `{self.compiled.tokenizer}` is not there yet",
-                hint=f"`curriculum prepare {self.compiled.curriculum}` makes it",
+                f"the tokenizer `{self.curriculum.tokenizer}` is not there yet",
+                hint=f"`curriculum prepare {self.curriculum.name}` makes it",
             )
         return self.project.data / dataset / self._request(dataset, "").key(loaded.digest)
 
     def manifest(self, dataset: str) -> Manifest | None:
-        """The manifest of the prepared text, None while it is not prepared."""
+        """The manifest of a dataset, None while it is not prepared."""
         if dataset not in self._manifests:
-            found = None
+            manifest = None
             if self.loaded_tokenizer is not None and (self.folder(dataset) / "manifest.json").is_file():
-                found = Manifest.load(self.folder(dataset))
-            self._manifests[dataset] = found
+                manifest = Manifest.load(self.folder(dataset))
+            self._manifests[dataset] = manifest
         return self._manifests[dataset]
 
-    def facts(self, dataset: str, sequence_length: int) -> PreparedInfo | None:
-        """Windows of one pass and digests of the prepared text, None while it is not prepared."""
+    def prepared_info(self, dataset: str, sequence_length: int) -> PreparedInfo | None:
+        """Windows of one pass and digests of a dataset, None while it is not prepared."""
         manifest = self.manifest(dataset)
         if manifest is None:
             return None
         return PreparedInfo(
             windows=manifest.splits[TRAIN].windows(sequence_length),
             digest=manifest.digest,
-            parts=tuple(
-                Part(manifest.windows_then(state, TRAIN, sequence_length), state.digest)
+            states=tuple(
+                PreparedState(manifest.windows_then(state, TRAIN, sequence_length), state.digest)
                 for state in manifest.states
             ),
             shards=tuple(windows_in(s.tokens, sequence_length) for s in manifest.splits[TRAIN].shards),
         )
 
-    def begun(self, curriculum: str, stage: str) -> StartedStage | None:
-        """What is trained of a stage, None before its first checkpoint; asked only where text was appended."""
+    def started_stage(self, curriculum: str, stage: str) -> StartedStage | None:
+        """The stage at its last checkpoint, None before its first; read only where text was appended."""
         if not any(manifest and manifest.earlier for manifest in map(self.manifest, self.datasets())):
             return None
-        folder = StageFolder.open(self.project.stage_folder(self.compiled.size_name, curriculum, stage))
+        folder = StageFolder.open(self.project.stage_folder(self.curriculum.size_name, curriculum, stage))
         last = checkpoints.latest(folder)
         if last is None or not folder.plan.exists():
             return None
         plan = StagePlan.load(folder.plan)
         return StartedStage(plan=plan, items=plan.items((last.position - plan.start) // plan.sequence_length))
 
-    def missing(self, only: str | None = None) -> list[str]:
-        """The datasets not yet prepared; forgets what it knew, so that it may be asked again."""
-        self._manifests.clear()
-        self.__dict__.pop("loaded_tokenizer", None)
-        chosen = {c.dataset for n, c in self.compiled.sources.items() if only in (None, n, c.dataset)}
-        return [dataset for dataset in sorted(chosen) if self.manifest(dataset) is None]
-
     def request(self, dataset: str, *, append: bool = False) -> PrepareRequest:
-        """What the runner is asked to do to prepare `dataset`, or to append to it what is new."""
+        """The request that prepares `dataset`, or appends new files to it."""
         return replace(self._request(dataset, str(self.folder(dataset))), append=append)
 
     def _request(self, dataset: str, output: str) -> PrepareRequest:
@@ -127,8 +141,8 @@ class PreparedText:
         return PrepareRequest(
             dataset=dataset,
             read=entry.reading(),
-            tokenizer_file=str(tokenizer_file(self.project, self.compiled.tokenizer)),
-            tokenizer_name=self.compiled.tokenizer,
+            tokenizer_file=str(tokenizer_file(self.project, self.curriculum.tokenizer)),
+            tokenizer_name=self.curriculum.tokenizer,
             output=output,
             progress=f"{output}.progress.jsonl",
             sequence_length=self.sequence_length,
@@ -147,7 +161,7 @@ class PreparedText:
         )
 
     def provenance_lines(self) -> dict[str, str]:
-        """Package, version and licence of each dataset, in words; an absent package says what to install."""
+        """Package, version and licence of each dataset; for an absent package, the command that installs it."""
         lines = {}
         for dataset in self.datasets():
             entry = self.project.sources.sources[dataset]
@@ -159,7 +173,7 @@ class PreparedText:
         return lines
 
     def summaries(self) -> list[dict[str, Any]]:
-        """What each prepared dataset holds: documents, tokens, bytes a token, what was dropped and why."""
+        """A row for each split of a prepared dataset: documents, tokens, bytes a token, dropped documents by reason."""
         rows = []
         for dataset in self.datasets():
             manifest = self.manifest(dataset)
@@ -175,7 +189,7 @@ class PreparedText:
                         "split": name,
                         "documents": split.documents,
                         "tokens": split.tokens,
-                        # text that others tokenised is not there to be measured
+                        # unknown for token files read in place
                         "bytes_per_token": split.text_bytes / max(1, split.tokens) or None,
                         "filler": split.filler,
                         "windows": split.windows(self.sequence_length),
@@ -188,20 +202,21 @@ class PreparedText:
         return rows
 
 
+def read_prepared_text(
+    project: Project, name: str, size: str, stages: Sequence[LineageStage] | None = None
+) -> PreparedText:
+    """The prepared text of a curriculum, or of the `stages` of a lineage that ends before it does."""
+    return PreparedText(resolve(project, name, size, stages))
+
+
 def compile_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
-    """A curriculum compiled with what is prepared so far, and that text."""
-    declared = compile_curriculum(project, name, size)
-    texts = PreparedText(project, declared)
-    if texts.tokenizer is None:
-        return declared, texts
-    compiled = compile_curriculum(
-        project, name, size, facts=texts.facts, begun=texts.begun, tokenizer=texts.tokenizer
-    )
-    return compiled, texts
+    """A curriculum compiled for its prepared text, and that text."""
+    texts = read_prepared_text(project, name, size)
+    return texts.compiled, texts
 
 
 def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:
-    """Where sources.yaml says `entry`, or what of its beginning there is; None for no entry."""
+    """The place of `entry` in sources.yaml, or of its longest prefix there; None for no entry."""
     document = project.sources_document
     while len(entry) > 1 and entry not in document:
         entry = entry[:-1]
@@ -211,15 +226,15 @@ def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:
 
 
 def check_folders(texts: PreparedText, *, planned: bool = False) -> None:
-    """Refuse a local folder that is to be read and is not there, or in which no file matches: DataError at its line.
+    """DataError for a local folder that is to be read and is missing, or in which no file matches, at its line.
 
-    Nothing is opened, and of each folder only a glance is taken. What is only `planned` may lie on another machine:
-    then a source that declares its tokens needs no folder here.
+    The check is a quick scan that opens no file. With `planned`, text may be on another machine: a source that
+    declares its tokens needs no folder here.
     """
     project = texts.project
     unprepared = {dataset for dataset in texts.datasets() if texts.manifest(dataset) is None}
-    if texts.loaded_tokenizer is None and texts.compiled.tokenizer in project.sources.tokenizers:
-        unprepared.update(project.sources.tokenizers[texts.compiled.tokenizer].train or ())
+    if texts.loaded_tokenizer is None and texts.curriculum.tokenizer in project.sources.tokenizers:
+        unprepared.update(project.sources.tokenizers[texts.curriculum.tokenizer].train or ())
     for dataset in sorted(unprepared):
         if planned and project.sources.sources[dataset].tokens is not None:
             continue
@@ -232,7 +247,7 @@ def check_folders(texts: PreparedText, *, planned: bool = False) -> None:
 
 
 def check_installed(texts: PreparedText) -> None:
-    """Refuse, before any process starts, a dataset whose package is absent: DataError says what to install."""
+    """DataError for a dataset whose package is not installed, with the command that installs it."""
     for dataset in texts.datasets():
         if texts.manifest(dataset) is None:
             try:

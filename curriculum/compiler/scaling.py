@@ -1,4 +1,4 @@
-"""What a size does to a curriculum: one scale for every length, the rest replaced by what the size states."""
+"""A size applied to a curriculum: one scale for every length, and what the size states in place of the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curriculum.units import Length
 
 
 class Scaler:
-    """Full-size settings at a size: one scale for every length, the rest replaced by what the size states."""
+    """Full-size settings as they are at one size."""
 
     def __init__(self, size: config.SizeEntry, size_name: str, root: Setting) -> None:
         self.size = size
@@ -55,30 +55,32 @@ class Scaler:
         if self.size.model is not None:
             own = self.size.model.model_dump(exclude_unset=True, exclude_none=True)
             if own.keys() & {"hidden_size", "num_attention_heads"}:
-                numbers.pop("head_dim", None)  # it was the full size's; theirs follows from their own numbers
+                numbers.pop("head_dim", None)  # the full size's; this size's follows from its own numbers
             numbers.update(own)
-            config.heads_fit(config.ModelNumbers.model_construct(**numbers))  # two right halves may not fit
+            config.heads_fit(
+                config.ModelNumbers.model_construct(**numbers)
+            )  # the stage file's and the size's may not fit together
         numbers["max_position_embeddings"] = self.sequence_length(setting)
         plain: dict[str, Any] = _plain(numbers)
         return plain
 
     def length(self, setting: Setting, length: Length, key: str) -> int:
-        """The length that stands at `key`, in scaled tokens; steps are those of the stage's full-size batch."""
+        """The length at `key`, in scaled tokens; steps are those of the stage's full-size batch."""
         return self.tokens(length_in_tokens(setting, length, key))
 
     def small(self, setting: Setting, length: Length) -> int:
-        """A length stated by the size itself: steps and sequences are the scaled ones, tokens are taken as they are."""
+        """A length that the size itself states, in tokens; steps and sequences are this size's."""
         return length.tokens(
             sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting)
         )
 
     def learning_rate(self, setting: Setting) -> tuple[LearningRate, int | None]:
-        """The setting's curve at this size, and the warm-up it would have had where a floor lengthened it (tokens)."""
+        """The setting's curve at this size; and, where a floor lengthened its warm-up, the scaled warm-up in tokens."""
         entry = setting.learning_rate
         own = self.size.learning_rate if setting.imported is None else None
         low, high, warmup = entry.min, entry.max, None
         if own is not None:
-            # Another curve than the root's keeps its ratio to the root's, whose ends the size states.
+            # The size states the ends of the root's curve; any other curve keeps its ratio to the root's.
             root = self.root.learning_rate
             if own.max is not None:
                 high = entry.max * own.max / root.max
@@ -112,6 +114,6 @@ def _plain(value: Any) -> Any:
 
 
 def size_place(project: Project, size_name: str, *keys: str) -> Place | None:
-    """Where a size states what overrides the stage files; None when it does not."""
+    """The place at which a size overrides the stage files; None when it does not."""
     path = (size_name, *keys)
     return project.sizes_document.place(path) if path in project.sizes_document else None

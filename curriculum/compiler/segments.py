@@ -1,9 +1,8 @@
-"""How a source's windows are cut into segments: begun, restarted, grown by appended shards, with shards left out.
+"""The epoch segments of a source: its first pass, the next ones, appended text, and excluded shards.
 
-Text that is prepared in *parts* (a first preparation, then what was appended) is read so that nothing planned
-moves and nothing is read twice before everything was read once: the pass that is under way when a part arrives
-goes on to its end as it was, then reads the appended windows as a segment of its own; from the next pass on all
-windows are one order.
+Text that is appended to does not move what is planned, and no window is read a second time before every window was
+read once: the pass in force when a new *state* of the text arrives runs to its end unchanged, then reads the
+appended windows as a segment of its own; from the next pass on all windows are one permutation.
 """
 
 from __future__ import annotations
@@ -17,84 +16,93 @@ ExcludedWindows = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Prepared text as it was after a preparation: its windows up to then, and the digest of the whole up to then."""
+class PreparedState:
+    """A dataset after one of its preparations: the windows and the digest of everything prepared up to then."""
 
     windows: int
     digest: str | None
 
 
-def first_segments(parts: Sequence[Part], out_of: int | None, holes: ExcludedWindows) -> tuple[Segment, ...]:
-    """The segments of a source that no stage has read yet."""
-    first = _whole(parts[:1], 0, 0, out_of, holes)
-    return extend((first,), parts, 0, holes)
+def first_segments(
+    states: Sequence[PreparedState], out_of: int | None, excluded: ExcludedWindows
+) -> tuple[Segment, ...]:
+    """The segments of a source that no earlier stage of the lineage reads."""
+    first = _union(states[:1], 0, 0, out_of, excluded)
+    return extend((first,), states, 0, excluded)
 
 
 def next_epoch(
-    old: Sequence[Segment], used: int, parts: Sequence[Part], out_of: int | None, holes: ExcludedWindows
+    old: Sequence[Segment],
+    used: int,
+    states: Sequence[PreparedState],
+    out_of: int | None,
+    excluded: ExcludedWindows,
 ) -> tuple[Segment, ...]:
-    """The next pass begins after `used` items, over all windows there are."""
+    """`old` up to item `used`, then a new pass over all windows."""
     last = in_force(old, used)
-    turns = -(-(used - last.first_item) // last.windows) if last.windows else 0
-    fresh = _whole(parts, used, last.pass_number + turns, out_of, holes)
+    passes = -(-(used - last.first_item) // last.windows) if last.windows else 0
+    fresh = _union(states, used, last.pass_number + passes, out_of, excluded)
     return (*(s for s in old if s.first_item < used), fresh)
 
 
 def extend(
-    old: Sequence[Segment], parts: Sequence[Part], used: int, holes: ExcludedWindows
+    old: Sequence[Segment], states: Sequence[PreparedState], used: int, excluded: ExcludedWindows
 ) -> tuple[Segment, ...]:
-    """`old`, going on with every part that it does not know yet; they arrive when `used` items were read."""
+    """`old`, extended by every state that it does not contain yet; they arrive when `used` items were read."""
     segments = tuple(old)
-    known = [at for at, part in enumerate(parts) if any(s.digest == part.digest for s in segments)]
-    for at in range(max(known, default=len(parts) - 1) + 1, len(parts)):
-        segments = _with(segments, parts[: at + 1], used, holes)
+    contained = [at for at, state in enumerate(states) if any(s.digest == state.digest for s in segments)]
+    for at in range(max(contained, default=len(states) - 1) + 1, len(states)):
+        segments = _append(segments, states[: at + 1], used, excluded)
     return segments
 
 
 def in_force(segments: Sequence[Segment], used: int) -> Segment:
-    """The segment that the last of `used` items was of."""
+    """The segment of the last of `used` items."""
     return next((s for s in reversed(segments) if s.first_item < used), segments[0])
 
 
-def _with(
-    segments: tuple[Segment, ...], parts: Sequence[Part], used: int, holes: ExcludedWindows
+def _append(
+    segments: tuple[Segment, ...], states: Sequence[PreparedState], used: int, excluded: ExcludedWindows
 ) -> tuple[Segment, ...]:
-    now = in_force(segments, used)
-    turn = max(0, -(-(used - now.first_item) // now.windows) - 1)
-    number = now.pass_number + turn
-    kept = [s for s in segments if s.first_item <= now.first_item or s.pass_number <= number]
+    current = in_force(segments, used)
+    repeats = max(0, -(-(used - current.first_item) // current.windows) - 1)
+    number = current.pass_number + repeats
+    kept = [s for s in segments if s.first_item <= current.first_item or s.pass_number <= number]
     last = kept[-1]
-    # A segment of its own is read once; one that goes round ends with the pass that is under way.
-    rounds = number - last.pass_number + 1
-    end = last.first_item + rounds * last.windows
-    before = parts[-2].windows
-    own = tuple(hole for hole in holes if hole[0] >= before)
-    arrived = Segment(
+    # A segment of appended windows is read once; a repeating one ends with the pass in force.
+    end = last.first_item + (number - last.pass_number + 1) * last.windows
+    before = states[-2].windows
+    own = tuple(windows for windows in excluded if windows[0] >= before)
+    appended = Segment(
         first_item=end,
         pass_number=number,
-        windows=parts[-1].windows - before - sum(count for _, count in own),
+        windows=states[-1].windows - before - sum(count for _, count in own),
         first_window=before,
-        name=f"{len(parts) - 1}",
-        digest=parts[-1].digest,
+        name=f"{len(states) - 1}",
+        digest=states[-1].digest,
         without=own,
     )
-    union = _whole(parts, end + arrived.windows, number + 1, None, holes)
-    return (*kept, arrived, union)
+    union = _union(states, end + appended.windows, number + 1, None, excluded)
+    return (*kept, appended, union)
 
 
-def _whole(
-    parts: Sequence[Part], first_item: int, pass_number: int, out_of: int | None, holes: ExcludedWindows
+def _union(
+    states: Sequence[PreparedState],
+    first_item: int,
+    pass_number: int,
+    out_of: int | None,
+    excluded: ExcludedWindows,
 ) -> Segment:
-    """One order of all windows of `parts`; `out_of` of them, spread evenly, where a size takes fewer."""
-    windows = parts[-1].windows
-    inside = tuple(hole for hole in holes if hole[0] < (out_of or windows))
+    """All windows of the last state as one permutation; `out_of` where a size takes fewer, spread evenly."""
+    windows = states[-1].windows
+    inside = tuple(entry for entry in excluded if entry[0] < (out_of or windows))
     lost = sum(count for _, count in inside)
     segment = Segment(
         first_item=first_item,
         pass_number=pass_number,
         windows=windows,
-        name="0" if len(parts) == 1 else f"0-{len(parts) - 1}",
-        digest=parts[-1].digest,
+        name="0" if len(states) == 1 else f"0-{len(states) - 1}",
+        digest=states[-1].digest,
         without=inside,
     )
     if out_of is None:

@@ -1,20 +1,16 @@
-"""Which text stands for each source of a mixture at a size, how much of it there is, and where reading goes on."""
+"""The sources of a stage: the dataset of each at a size, its windows, and the segments that the stage reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from curriculum import config
 from curriculum.compiler.lineage import Setting
-from curriculum.compiler.scaling import Scaler
-from curriculum.compiler.segments import ExcludedWindows, Part, extend, next_epoch
-from curriculum.compiler.segments import first_segments as first_segments
-from curriculum.config.project import Project
+from curriculum.compiler.resolve import Mixture, ResolvedCurriculum, ResolvedStage
+from curriculum.compiler.segments import ExcludedWindows, PreparedState, extend, first_segments, next_epoch
 from curriculum.errors import PlanError, did_you_mean
-from curriculum.plan.mixing import integer_weights
 from curriculum.plan.stage import SourcePlan, StagePlan
 
 DEFAULT_PASSES = Fraction(4)
@@ -23,32 +19,38 @@ DEFAULT_PASSES = Fraction(4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedInfo:
-    """What is known of a prepared dataset: windows of one pass at a sequence length, and its digest.
+    """A prepared dataset: its windows of one pass at a sequence length, and its digest.
 
-    `parts` are the states that it had after each preparation, the last the present one; left out, there was one.
+    `states` are those after each preparation, the present one last; empty means that there was one preparation.
     `shards` are the windows of each shard.
     """
 
     windows: int
     digest: str
-    parts: tuple[Part, ...] = ()
+    states: tuple[PreparedState, ...] = ()
     shards: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedStage:
-    """What is trained already of a stage: the plan it runs by, and the items of each source at its last checkpoint."""
+    """A stage with a checkpoint: the plan that trains it, and the items used of each source at its last checkpoint."""
 
     plan: StagePlan
     items: Mapping[str, int]
 
 
+PreparedInfoOf: TypeAlias = Callable[[str, int], PreparedInfo | None]
+"""Of a dataset at a sequence length; None while it is not prepared."""
+StartedStageOf: TypeAlias = Callable[[str, str], StartedStage | None]
+"""Of a curriculum and its stage; None before its first checkpoint."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceChoice:
-    """Which text stands for a source at this size, and how much of it one pass reads.
+    """The dataset of a source at a size, and the windows of one pass.
 
-    `declared` is the full-size token count of `sources.yaml`; `windows` one pass at this size, spread evenly
-    over `out_of` prepared windows where that is more.
+    `declared` is the full-size token count of `sources.yaml`; `windows` are spread evenly over `out_of` prepared
+    windows where a size takes fewer.
     """
 
     name: str
@@ -60,114 +62,67 @@ class SourceChoice:
     out_of: int | None = None
     declared_from: str | None = None
     assumed: bool = False
-    parts: tuple[Part, ...] = ()
+    states: tuple[PreparedState, ...]
     shards: tuple[int, ...] = ()
-
-    @property
-    def states(self) -> tuple[Part, ...]:
-        """The states of the text, first to present."""
-        return self.parts or (Part(self.windows, self.digest),)
 
     @property
     def stand_in(self) -> bool:
         return self.dataset != self.name
 
 
-def check_stand_ins(project: Project, size_name: str, size: config.SizeEntry) -> None:
-    sources, document = project.sources.sources, project.sizes_document
-    for source, dataset in size.stand_ins.items():
-        path = (size_name, "stand_ins", source)
-        for name, place in ((source, document.key_place(path)), (dataset, document.place(path))):
-            if name not in sources:
-                raise PlanError(
-                    f"unknown source `{name}` in the stand-ins of size `{size_name}`",
-                    place=place,
-                    hint=did_you_mean(name, sources),
-                )
+def choose_sources(
+    curriculum: ResolvedCurriculum, prepared_info: PreparedInfoOf
+) -> dict[int, dict[str, SourceChoice]]:
+    """The dataset of every source at each sequence length of the lineage.
 
-
-def mixture(
-    project: Project,
-    setting: Setting,
-    sequence_length: int,
-    scaler: Scaler,
-    choices: dict[tuple[str, int], SourceChoice],
-    facts: Callable[[str, int], PreparedInfo | None],
-    inherited: Iterable[str],
-) -> tuple[dict[str, int], dict[str, Fraction]]:
-    """The stage's weights and limits of passes, by source; fills `choices` for them and for `inherited` sources.
-
-    A source that the lineage left behind is cut into windows anew with the others, for whoever takes it up again.
+    A source that a stage no longer draws from is counted in the stage's windows too: a later stage may draw from it.
     """
-    if setting.mixture not in project.names("mixtures"):
-        # Told where the stage names it, which says more than the missing file.
-        raise PlanError(
-            f"unknown mixture `{setting.mixture}` in stage `{setting.stage}`",
-            place=setting.place("mixture"),
-            hint=did_you_mean(setting.mixture, project.names("mixtures")),
-        )
-    file, document = project.mixture(setting.mixture)
-    for name in (*file.weights, *file.passes):
-        if name not in project.sources.sources:
-            key = "weights" if name in file.weights else "passes"
-            raise PlanError(
-                f"unknown source `{name}` in mixture `{setting.mixture}`",
-                place=document.key_place((key, name)),
-                hint=did_you_mean(name, project.sources.sources),
-            )
-    try:
-        weights = integer_weights(file.weights)
-    except ValueError as error:
-        raise PlanError(
-            str(error), place=document.place(("weights",)), hint="leave that source out, or raise its weight"
-        ) from None
-    for name in (*weights, *inherited):
-        if (name, sequence_length) not in choices:
-            choices[name, sequence_length] = choose(project, name, scaler, sequence_length, facts)
-    return weights, {
-        name: file.passes.get(name, _default_passes(choices[name, sequence_length])) for name in weights
-    }
+    names: dict[str, None] = {}
+    choices: dict[int, dict[str, SourceChoice]] = {}
+    for stage in curriculum.stages:
+        length = stage.clock.sequence_length
+        names.update(dict.fromkeys(stage.mixture.weights))
+        of_length = choices.setdefault(length, {})
+        for name in names:
+            if name not in of_length:
+                of_length[name] = _choose(curriculum, name, length, prepared_info)
+    return choices
 
 
-def _default_passes(choice: SourceChoice) -> Fraction:
-    """A corpus that is ordered already is read through once, unless a mixture allows more."""
-    return Fraction(1) if choice.order == "in-order" else DEFAULT_PASSES
-
-
-def choose(
-    project: Project,
-    name: str,
-    scaler: Scaler,
-    sequence_length: int,
-    facts: Callable[[str, int], PreparedInfo | None],
+def _choose(
+    curriculum: ResolvedCurriculum, name: str, sequence_length: int, prepared_info: PreparedInfoOf
 ) -> SourceChoice:
-    """The text that source `name` stands on, and its windows of one pass; PlanError when that is too little."""
+    """The dataset of source `name` and the windows of one pass; PlanError when that is too little."""
+    project, scaler = curriculum.project, curriculum.scaler
     entry = project.sources.sources[name]
     dataset = scaler.size.stand_ins.get(name, name)
-    known = facts(dataset, sequence_length)
+    info = prepared_info(dataset, sequence_length)
     declared = entry.tokens
-    if declared is None and known is None:
+    if declared is None and info is None:
         windows = 0
-    elif scaler.scale == 1 and known is not None:
-        windows = known.windows
+    elif scaler.scale == 1 and info is not None:
+        windows = info.windows
     else:
-        full = declared if declared is not None else (known.windows * sequence_length if known else 0)
+        full = declared if declared is not None else (info.windows * sequence_length if info else 0)
         windows = int(full * scaler.scale) // sequence_length
-        if known is not None and known.windows < windows:
+        if info is not None and info.windows < windows:
             raise PlanError(
-                f"`{dataset}` has too little text to stand for `{name}`: {known.windows:,} windows of "
+                f"`{dataset}` has too little text to stand for `{name}`: {info.windows:,} windows of "
                 f"{sequence_length} tokens where {windows:,} are needed",
                 place=project.sources_document.key_place(("sources", dataset)),
                 hint=f"give `{dataset}` more text, or lower the scale of the size",
             )
-    scaled = known is not None and known.windows != windows
-    digest = known.digest if known else None
-    parts = known.parts if known else ()
-    if known is not None and scaled and parts:
-        # A size takes its share of the earliest state that holds it: what was appended later moves nothing.
-        enough = next(part for part in parts if part.windows >= windows)
-        known, digest, parts = replace(known, windows=enough.windows), enough.digest, ()
-    if windows == 0 and (declared is not None or known is not None):
+    digest: str | None = None
+    out_of: int | None = None
+    states: tuple[PreparedState, ...] = ()
+    if info is not None:
+        digest, states = info.digest, info.states
+        if info.windows != windows:
+            # A size takes its share of the earliest state that holds it: text appended later moves nothing.
+            present = PreparedState(info.windows, info.digest)
+            state = next((state for state in states if state.windows >= windows), present)
+            digest, out_of, states = state.digest, state.windows, ()
+    if windows == 0 and (declared is not None or info is not None):
         raise PlanError(
             f"source `{name}` has less than one window of {sequence_length} tokens at this size",
             place=project.sources_document.key_place(("sources", name)),
@@ -180,104 +135,107 @@ def choose(
         windows=windows,
         declared_from=entry.tokens_from,
         assumed=entry.assumed,
-        out_of=known.windows if known is not None and scaled else None,
+        out_of=out_of,
         digest=digest,
         order=entry.order,
-        parts=parts,
-        shards=known.shards if known else (),
+        states=states or (PreparedState(windows, digest),),
+        shards=info.shards if info else (),
     )
 
 
+def passes_allowed(mixture: Mixture, choices: Mapping[str, SourceChoice]) -> dict[str, Fraction]:
+    """The limit of passes of each source of the mixture; one pass of a corpus in order unless it allows more."""
+    defaults = {"in-order": Fraction(1), "shuffled": DEFAULT_PASSES}
+    return {name: mixture.passes.get(name, defaults[choices[name].order]) for name in mixture.weights}
+
+
 def source_plans(
-    setting: Setting,
+    stage: ResolvedStage,
     parent: StagePlan | None,
     used_before: Mapping[str, int],
-    choices: Mapping[tuple[str, int], SourceChoice],
-    weights: Mapping[str, int],
-    sequence_length: int,
-    begun: StartedStage | None,
+    choices: Mapping[str, SourceChoice],
+    started: StartedStage | None,
 ) -> dict[str, SourcePlan]:
-    """Each source's segments: those of the lineage, and new ones where something restarts, was appended or left out.
+    """Each source's segments: those of the lineage, and new ones where it restarts, grew or excludes a shard.
 
-    `used_before` counts the items that the lineage has used of each source; `begun` is what is already trained
-    of this very stage, whose segments stand.
+    `used_before` counts the items that the lineage has used of each source; the segments of a `started` stage stay.
     """
+    setting = stage.setting
     inherited = dict(parent.sources) if parent else {}
-    changed = parent is not None and parent.sequence_length != sequence_length
-    if changed and setting.positions is None:
+    _check_sequence_length(stage, parent)
+    names = {*inherited, *stage.mixture.weights}
+    excluded_windows = _excluded_windows(setting, choices, names)
+    plans: dict[str, SourcePlan] = {}
+    for name in sorted(names):
+        choice, excluded, used = choices[name], excluded_windows.get(name, ()), used_before.get(name, 0)
+        states, old = choice.states, inherited.get(name)
+        digests = {state.digest for state in states}
+        stored = started.plan.sources.get(name) if started else None
+        if (
+            started is not None
+            and stored is not None
+            and len(states) > 1
+            and all(segment.digest in digests for segment in stored.segments)
+        ):
+            segments = extend(stored.segments, states, started.items.get(name, 0), excluded)
+        elif old is None:
+            segments = first_segments(states, choice.out_of, excluded)
+        elif setting.positions == "restart" or any(e.source == name for e in setting.leave_out):
+            segments = next_epoch(old.segments, used, states, choice.out_of, excluded)
+        else:
+            segments = extend(old.segments, states, used, excluded)
+        plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order)
+    return plans
+
+
+def _check_sequence_length(stage: ResolvedStage, parent: StagePlan | None) -> None:
+    """PlanError for windows of another length whose positions do not restart."""
+    setting, length = stage.setting, stage.clock.sequence_length
+    if parent is None or parent.sequence_length == length:
+        return
+    if setting.positions is None:
         raise PlanError(
-            f"`sequence_length` changes from {parent.sequence_length if parent else 0} to "
-            f"{sequence_length}, which redefines every window",
+            f"`sequence_length` changes from {parent.sequence_length} to {length}, which redefines every window",
             place=setting.place("sequence_length"),
             hint="say `positions: restart` in the stage: every source then begins its next pass",
         )
-    if changed and setting.positions == "unseen":
+    if setting.positions == "unseen":
         raise PlanError(
             "`positions: unseen` cannot follow windows of another length",
             place=setting.place("positions"),
             hint="say `positions: restart`, or keep the sequence_length",
         )
-    left_out = _excluded_windows(setting, choices, {*inherited, *weights}, sequence_length)
-    names = set(inherited) | set(weights)
-    plans: dict[str, SourcePlan] = {}
-    for name in sorted(names):
-        old = inherited.get(name)
-        choice = choices[name, sequence_length]
-        states, holes = choice.states, left_out.get(name, ())
-        used = used_before.get(name, 0)
-        restarts = setting.positions == "restart" or any(e.source == name for e in setting.leave_out)
-        stored = begun.plan.sources.get(name) if begun else None
-        known = {state.digest for state in states}
-        if (
-            begun is not None
-            and stored is not None
-            and len(states) > 1
-            and all(segment.digest in known for segment in stored.segments)
-        ):
-            segments = extend(stored.segments, states, begun.items.get(name, 0), holes)
-        elif old is None:
-            segments = first_segments(states, choice.out_of, holes)
-        elif restarts:
-            segments = next_epoch(old.segments, used, states, choice.out_of, holes)
-        else:
-            segments = extend(old.segments, states, used, holes)
-        plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order)
-    return plans
 
 
 def _excluded_windows(
-    setting: Setting,
-    choices: Mapping[tuple[str, int], SourceChoice],
-    names: Iterable[str],
-    sequence_length: int,
+    setting: Setting, choices: Mapping[str, SourceChoice], names: set[str]
 ) -> dict[str, ExcludedWindows]:
-    """The windows of the shards that this stage and those before it leave out, by source."""
-    holes: dict[str, set[tuple[int, int]]] = {}
-    known = set(names)
+    """The windows of the shards that this stage and its ancestors exclude, by source."""
+    excluded: dict[str, set[tuple[int, int]]] = {}
     for entry in (*setting.left_out, *setting.leave_out):
-        if entry.source not in known:
+        if entry.source not in names:
             raise PlanError(
                 f"`leave_out` names `{entry.source}`, which stage `{setting.stage}` does not read",
                 place=setting.place("leave_out"),
-                hint=did_you_mean(entry.source, known),
+                hint=did_you_mean(entry.source, names),
             )
-        choice = choices[entry.source, sequence_length]
-        if choice.digest is not None and not entry.shard < len(choice.shards):
+        choice = choices[entry.source]
+        if choice.digest is None:
+            continue  # the windows of its shards are unknown until it is prepared; a note says so
+        if not entry.shard < len(choice.shards):
             raise PlanError(
                 f"`{entry.source}` has no shard {entry.shard} to leave out",
                 place=setting.place("leave_out"),
                 hint=f"it has {len(choice.shards)}, counted from 0",
             )
-        if choice.digest is None:
-            continue  # which windows the shard has is known once it is prepared; the planner says so
         if choice.shards[entry.shard]:
             first = sum(choice.shards[: entry.shard])
-            holes.setdefault(entry.source, set()).add((first, choice.shards[entry.shard]))
-    for name, each in holes.items():
-        if sum(count for _, count in each) >= sum(choices[name, sequence_length].shards):
+            excluded.setdefault(entry.source, set()).add((first, choice.shards[entry.shard]))
+    for name, windows in excluded.items():
+        if sum(count for _, count in windows) >= sum(choices[name].shards):
             raise PlanError(
                 f"`leave_out` leaves nothing of `{name}`",
                 place=setting.place("leave_out"),
                 hint="take the source out of the mixture instead",
             )
-    return {name: tuple(sorted(each)) for name, each in holes.items()}
+    return {name: tuple(sorted(windows)) for name, windows in excluded.items()}

@@ -1,4 +1,4 @@
-"""Everything `curriculum plan` tells, as plain values: what will happen, what it costs, on which assumptions."""
+"""The report of a plan as JSON values: stages, sources, learning-rate curve, cost and assumptions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from curriculum import config
 from curriculum.compiler.cadence import task_positions
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.cost import _cost, cost
+from curriculum.compiler.cost import cost
 from curriculum.errors import PlanError
 from curriculum.plan import lookup
 from curriculum.plan.ranks import share_of_rank
@@ -19,10 +19,10 @@ FORMAT = 1
 
 
 def summarise(compiled: Compiled, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
-    """The whole plan as JSON values; positions and lengths in tokens at this size. Documented in docs/plan-json.md."""
+    """The plan as JSON values; positions and lengths in tokens at this size. Documented in docs/plan-json.md."""
     stages = [stage_summary(stage) for stage in compiled.stages]
-    for stage, told in zip(compiled.stages, stages, strict=True):
-        told["notes"] += _undealt(stage, machine_name, machine)
+    for stage, row in zip(compiled.stages, stages, strict=True):
+        row["notes"] += _indivisible(stage, machine_name, machine)
     return {
         "format": FORMAT,
         "curriculum": compiled.curriculum,
@@ -44,12 +44,12 @@ def summarise(compiled: Compiled, machine_name: str, machine: config.MachineEntr
             for name, choice in compiled.sources.items()
         },
         "curve": curve(compiled.stages),
-        "cost": cost(compiled, machine_name, machine),
+        "cost": cost(compiled.stages, compiled.sources.values(), 1, machine_name, machine),
     }
 
 
-def _undealt(stage: CompiledStage, name: str, machine: config.MachineEntry) -> list[str]:
-    """Why the machine's processes could not take a step of the stage between them."""
+def _indivisible(stage: CompiledStage, name: str, machine: config.MachineEntry) -> list[str]:
+    """A note when the batch of the stage cannot be divided among the machine's processes."""
     try:
         share_of_rank(stage.plan.batch_sequences, machine.nodes * machine.processes, machine.micro_batch)
     except PlanError as error:
@@ -62,8 +62,8 @@ def imported(compiled: Compiled) -> dict[str, Any] | None:
     first = compiled.stages[0]
     if first.setting.imported is None or first.plan.parent is None:
         return None
-    known = first.plan.parent.fingerprint != OPEN
-    return {"from": first.setting.tokenizer, "digest": first.plan.parent.fingerprint if known else None}
+    digest = first.plan.parent.fingerprint
+    return {"from": first.setting.tokenizer, "digest": None if digest == OPEN else digest}
 
 
 def stage_summary(stage: CompiledStage) -> dict[str, Any]:
@@ -76,14 +76,14 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
     for name in sorted(set(stage.shares) | {n for n in used_after if used_after[n] > used_before.get(n, 0)}):
         windows = read.get(name, 0) - plan.read_before.get(name, 0)
         source = plan.sources[name]
-        known = source.windows > 0
+        sized = source.windows > 0
         sources[name] = {
             "asked": float(stage.shares.get(name, Fraction(0))),
             "got": windows / sequences if sequences else 0.0,
             "tokens": windows * plan.sequence_length,
-            "passes_before": source.passes(used_before.get(name, 0)) if known else None,
-            "passes_after": source.passes(used_after.get(name, 0)) if known else None,
-            "first_repeat": _first_repeat(stage, name, used_before.get(name, 0)) if known else None,
+            "passes_before": source.passes(used_before.get(name, 0)) if sized else None,
+            "passes_after": source.passes(used_after.get(name, 0)) if sized else None,
+            "first_repeat": _first_repeat(stage, name, used_before.get(name, 0)) if sized else None,
             "passes_allowed": float(stage.limits[name]) if name in stage.limits else None,
         }
     last = plan.first_step + stage.steps_run - 1
@@ -127,7 +127,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
 
 
 def _first_repeat(stage: CompiledStage, name: str, used: int) -> dict[str, int] | None:
-    """The step of this stage that first reads a window of `name`, of which `used` came before, a second time."""
+    """The step of this stage that first reads a window of `name` a second time; `used` items came before the stage."""
     plan = stage.plan
     begin = plan.sources[name].begin_of_pass(1)
     end = stage.steps_run * plan.batch_sequences
@@ -141,7 +141,7 @@ def _first_repeat(stage: CompiledStage, name: str, used: int) -> dict[str, int] 
 
 
 def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, Any]]:
-    """Learning rate and batch along a lineage: at every stage's edges, and evenly between."""
+    """Learning rate and batch along a lineage: at every stage's edges, and evenly between them."""
     last = stages[-1].stop
     rows = []
     for stage in stages:
@@ -162,11 +162,11 @@ def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, 
 def summarise_tree(
     lineages: Sequence[Compiled], machine_name: str, machine: config.MachineEntry
 ) -> dict[str, Any]:
-    """Several lineages as one tree: every stage once, as far as any of them goes, and what sharing saves.
+    """Several lineages as one tree: every stage once, as far as any of them goes, and the cost that sharing saves.
 
     `curricula` holds each lineage's `summarise`. Documented in docs/plan-json.md.
     """
-    each = {lineage.curriculum: summarise(lineage, machine_name, machine) for lineage in lineages}
+    summaries = {lineage.curriculum: summarise(lineage, machine_name, machine) for lineage in lineages}
     nodes: dict[str, dict[str, Any]] = {}
     furthest: dict[str, CompiledStage] = {}
     for lineage in lineages:
@@ -186,17 +186,19 @@ def summarise_tree(
             if stage.name not in furthest or stage.stop > furthest[stage.name].stop:
                 furthest[stage.name] = stage
                 node.update(ends_at=stage.stop, steps=stage.steps_run, tokens=stage.stop - stage.plan.start)
-    together = _cost(
+    together = cost(
         list(furthest.values()),
         {(c.dataset, c.windows): c for lineage in lineages for c in lineage.sources.values()}.values(),
         len(lineages),
         machine_name,
         machine,
     )
-    apart = [entry["cost"] for entry in each.values()]
+    apart = [entry["cost"] for entry in summaries.values()]
     saved = {}
     for key in ("updates", "tokens", "gpu_hours", "usd", "storage_bytes", "token_bytes"):
-        saved[key] = None if together[key] is None else sum(one[key] for one in apart) - together[key]
+        saved[key] = (
+            None if together[key] is None else sum(cost_alone[key] for cost_alone in apart) - together[key]
+        )
     return {
         "format": FORMAT,
         "size": lineages[0].size_name,
@@ -204,5 +206,5 @@ def summarise_tree(
         "tree": list(nodes.values()),
         "cost": together,
         "saved": saved,
-        "curricula": each,
+        "curricula": summaries,
     }

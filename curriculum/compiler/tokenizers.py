@@ -1,4 +1,4 @@
-"""The tokenizer that a curriculum reads with: its file, or the request to train it."""
+"""Tokenizers of a project: the file of each, and the request that trains or converts it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tokenizer_file(project: Project, name: str) -> Path:
     entry = project.sources.tokenizers[name]
     folder = project.data / "tokenizers"
     if entry.path is not None:
-        model, published = _stored(project.root / entry.path)
+        model, published = _files(project.root / entry.path)
         if model is None:
             return published
         recipe = fs.sha256_file(model) + (fs.sha256_file(published) if published.is_file() else "")
@@ -31,24 +31,24 @@ def tokenizer_file(project: Project, name: str) -> Path:
     return folder / f"{name}-{recipe[:8]}" / "tokenizer.json"
 
 
-def _stored(path: Path) -> tuple[Path | None, Path]:
-    """The SentencePiece model that `path` stands for, if it does, and the `tokenizer.json` (beside it)."""
+def _files(path: Path) -> tuple[Path | None, Path]:
+    """The SentencePiece model at `path`, if it is one or holds one, and the `tokenizer.json` next to it."""
     if path.is_dir():
         model = path / "tokenizer.model"
         return (model if model.is_file() else None), path / "tokenizer.json"
     if path.suffix == ".model" and path.is_file():
-        return path, path.with_name("-")  # asked for by name: what stands beside it is not looked at
+        return path, path.with_name("-")  # the file itself was named: its directory is not looked at
     return None, path
 
 
 def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
-    """The request that makes tokenizer `name`, None when its file is there; DataError when it cannot be made."""
+    """The request that makes tokenizer `name`; None when its file exists, DataError when it cannot be made."""
     path = tokenizer_file(project, name)
     if path.is_file():
         return None
     entry = project.sources.tokenizers[name]
     if entry.path is not None:
-        model, published = _stored(project.root / entry.path)
+        model, published = _files(project.root / entry.path)
         if model is not None:
             return TokenizerRequest(
                 output=str(path),
@@ -71,9 +71,9 @@ def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
 
 
 def named_tokenizer(word: str) -> Tokenizer:
-    """The tokenizer at a path (a file, or its folder), or else the one that sources.yaml calls so."""
+    """The tokenizer at the path `word` (a file, or its folder), or else the one of that name in sources.yaml."""
     if Path(word).exists():
-        model, path = _stored(Path(word))
+        model, path = _files(Path(word))
         if model is not None and not path.is_file():
             return Tokenizer.of(sentencepiece.converted(model), str(model))
         return Tokenizer.load(path)

@@ -15,8 +15,9 @@ from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
-from curriculum.compiler.compile import Compiled, compile_stages
+from curriculum.compiler.compile import Compiled
 from curriculum.compiler.lineage import Address, lineage, stages_to
+from curriculum.compiler.resolve import resolve
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
@@ -49,19 +50,11 @@ class ExportSource:
 def find(project: Project, address: Address, size: str, asking: str = "export {} --to DIR") -> ExportSource:
     """The checkpoint at `address`. CheckpointError naming the nearest when there is none (`asking` is the command
     that would take it); Drift when the files now describe another history than that which led to it."""
-    whole, texts = prepared_text.compile_with_texts(project, address.curriculum, size)
+    texts = prepared_text.read_prepared_text(project, address.curriculum, size)
     at_zero = address.position == 0 and address.stage is None
     legs = lineage(project, address.curriculum)[:1] if at_zero else stages_to(project, address)
     tokenizer = texts.loaded_tokenizer
-    compiled = compile_stages(
-        project,
-        address.curriculum,
-        legs,
-        size,
-        facts=texts.facts,
-        begun=texts.begun,
-        tokenizer=texts.tokenizer,
-    )
+    compiled = texts.compile(resolve(project, address.curriculum, size, legs))
     first, last = compiled.stages[0], compiled.stages[-1]
     imported = None
     if first.setting.imported is not None and first.plan.parent is not None:
@@ -82,11 +75,11 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
     else:
         kept = folders.checkpoint_at(folders.stage_folder(project, compiled, last), last.stop)
         if kept is None:
-            raise _missing(project, address, whole, compiled, asking)
+            raise _missing(project, address, texts.compiled, compiled, asking)
         folder, history = kept.path, last.plan.history(last.stop)
     if tokenizer is None:
         raise DataError(
-            f"the tokenizer `{whole.tokenizer}` that it was trained with is not there",
+            f"the tokenizer `{compiled.tokenizer}` that it was trained with is not there",
             hint="put its file back: an export carries it",
         )
     state = checkpoints.state(folder)

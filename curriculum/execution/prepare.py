@@ -10,7 +10,7 @@ from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
-from curriculum.compiler.compile import Compiled, compile_curriculum
+from curriculum.compiler.compile import Compiled
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean
 from curriculum.execution.attempts import run_job
@@ -19,6 +19,7 @@ from curriculum.execution.request import RunRequest
 
 def prepare(
     request: RunRequest,
+    texts: prepared_text.PreparedText,
     stop: StopFlag,
     only: str | None = None,
     *,
@@ -26,24 +27,22 @@ def prepare(
     with_tokenizer: Callable[[Compiled], None] = lambda compiled: None,
     elsewhere: Callable[[PrepareRequest], object] | None = None,
 ) -> prepared_text.PreparedText | None:
-    """Tokenise whatever the lineage reads and is not yet prepared; None when it was asked to stop.
+    """Tokenise what the curriculum reads and `texts` lacks: the text afterwards, None when it was asked to stop.
 
-    A tokenizer that had to be trained first is shown to `with_tokenizer`, which may refuse it, before any text is
-    tokenised with it. With `elsewhere`, texts are handed to it instead of made here. With `append`, what is
-    prepared grows by the files that are new since.
+    Once a tokenizer is trained, `with_tokenizer` may refuse the plans for it before any text is tokenised with it.
+    With `elsewhere`, texts are handed to it instead of made here. With `append`, what is prepared grows by the
+    files that are new since.
     """
-    project = request.project
-    compiled = compile_curriculum(project, request.curriculum, request.size)
+    project, curriculum = request.project, texts.curriculum
     attempts = project.data / "attempts"
-    texts = prepared_text.PreparedText(project, compiled)
-    if only is not None and only not in {*compiled.sources, *texts.datasets()}:
+    if only is not None and only not in {*curriculum.datasets, *texts.datasets()}:
         raise NotFound(
             f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
-            hint=did_you_mean(only, {*compiled.sources, *texts.datasets()}),
+            hint=did_you_mean(only, {*curriculum.datasets, *texts.datasets()}),
         )
     prepared_text.check_folders(texts)
     prepared_text.check_installed(texts)
-    directory = compiled.stages[0].setting.imported
+    directory = curriculum.stages[0].setting.imported
     if directory is not None and only is None and not imported_models.is_there(project, directory):
         import_job = jobs.ImportJob(
             attempt_folder=str(new_attempt(attempts)),
@@ -53,15 +52,20 @@ def prepare(
         )
         if not _carry_out(request, import_job, f"the import of {directory.folder.name}", None, stop):
             return None
-    tokenizer = tokenizers.tokenizer_request(project, compiled.tokenizer)
+        texts = prepared_text.PreparedText(curriculum)
+    tokenizer = tokenizers.tokenizer_request(project, curriculum.tokenizer)
     if tokenizer is not None:
         job = jobs.TokenizerJob(attempt_folder=str(new_attempt(attempts)), request=tokenizer)
-        if not _carry_out(request, job, f"tokenizer {compiled.tokenizer}", None, stop):
+        if not _carry_out(request, job, f"tokenizer {curriculum.tokenizer}", None, stop):
             return None
-        with_tokenizer(prepared_text.compile_with_texts(project, request.curriculum, request.size)[0])
-    missing = texts.missing(only)
-    chosen = {c.dataset for n, c in compiled.sources.items() if only in (None, n, c.dataset)}
-    for dataset in [*missing, *(sorted(chosen - set(missing)) if append else ())]:
+        texts = prepared_text.PreparedText(curriculum)
+        with_tokenizer(texts.compiled)
+    chosen = sorted(
+        {dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)}
+    )
+    missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]
+    datasets = [*missing, *(dataset for dataset in chosen if append and dataset not in missing)]
+    for dataset in datasets:
         asked = texts.request(dataset, append=dataset not in missing)
         if elsewhere is not None:
             elsewhere(asked)
@@ -75,7 +79,7 @@ def prepare(
         prepare_job = jobs.PrepareJob(attempt_folder=str(new_attempt(attempts)), request=asked)
         if not _carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
             return None
-    return prepared_text.PreparedText(project, compiled)  # one that has seen what was just prepared
+    return prepared_text.PreparedText(curriculum) if datasets else texts
 
 
 def _carry_out(

@@ -66,25 +66,20 @@ def run(request: RunRequest) -> Result:
     """Bring every stage of the lineage to its end, each as a process of its own."""
     project = request.project
     # Faulty files, and a machine that does not fit them, are refused before any process starts.
-    declared, _ = prepared_text.compile_with_texts(project, request.curriculum, request.size)
-    check_machine(request, declared)
+    texts = prepared_text.read_prepared_text(project, request.curriculum, request.size)
+    check_machine(request, texts.compiled)
     if request.node_rank:
         with stop_on_signals() as stop:
-            return Result(declared, not join.join(request, declared, launcher_for(request), stop), ())
+            return Result(
+                texts.compiled, not join.join(request, texts.compiled, launcher_for(request), stop), ()
+            )
     early = partial(check_started, project, accept=request.accept_change, prepared=False)
-    early(declared)
+    early(texts.compiled)
     with stop_on_signals() as stop, join.leading(request):
-        texts = prepare(request, stop, with_tokenizer=early)
-        if texts is None:
-            return Result(declared, True, ())
-        compiled = compile_curriculum(
-            project,
-            request.curriculum,
-            request.size,
-            facts=texts.facts,
-            begun=texts.begun,
-            tokenizer=texts.tokenizer,
-        )
+        prepared = prepare(request, texts, stop, with_tokenizer=early)
+        if prepared is None:
+            return Result(texts.compiled, True, ())
+        texts, compiled = prepared, prepared.compiled
         request.listener.compiled(compiled)
         train.refuse_changed(request, compiled)
         check_started(project, compiled, accept=request.accept_change)

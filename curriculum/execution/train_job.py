@@ -8,7 +8,8 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.compiler import imported_models, prepared_text
-from curriculum.compiler.compile import Compiled, CompiledStage, kept_positions
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.kept_positions import kept_positions
 from curriculum.execution.request import RunRequest, job_machine
 from curriculum.runs.folders import checkpoint_at, stage_folder
 

@@ -20,7 +20,7 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.plan import plan_view
-from curriculum.compiler.compile import compile_curriculum, compile_stages, spans
+from curriculum.compiler.compile import compile_curriculum, spans
 from curriculum.compiler.lineage import lineage, parse_address, stages_to
 from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
@@ -344,11 +344,11 @@ def test_the_address_of_a_step_boundary_is_short_and_leads_back_to_it(shipped: P
         for position in (plan.start + steps * plan.batch_tokens for steps in taken):
             address = folders.address_at(stage.setting, plan, position, compiled.scale)
             legs = stages_to(shipped, parse_address(str(address)))
-            last = compile_stages(shipped, "v1.1-math-code", legs, size).stages[-1]
+            last = compile_curriculum(shipped, "v1.1-math-code", size, stages=legs).stages[-1]
             assert (last.name, last.stop) == (stage.name, position)
     basic = compiled.stages[0]
     legs = stages_to(shipped, parse_address("v1.1@750B"))
-    boundary = compile_stages(shipped, "v1.1", legs, size).stages[-1].stop
+    boundary = compile_curriculum(shipped, "v1.1", size, stages=legs).stages[-1].stop
     half_way = folders.address_at(basic.setting, basic.plan, boundary, compiled.scale)
     assert str(half_way) == "v1.1@750B"
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curriculum.compiler import cadence
-from curriculum.compiler.compile import Compiled, compile_curriculum, compile_stages, kept_positions
+from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.compiler.cost import KEPT_BY_CADENCE
+from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
@@ -128,8 +129,8 @@ def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp
     shipped = Project(tmp_path / "shipped")
     command = re.search(r"^\$ curriculum branch (\S+@\S+) ", PAGE.read_text(), re.MULTILINE)
     assert command is not None
-    point = compile_stages(
-        shipped, "v1.1", stages_to(shipped, parse_address(command[1])), "rehearsal"
+    point = compile_curriculum(
+        shipped, "v1.1", "rehearsal", stages=stages_to(shipped, parse_address(command[1]))
     ).stages[-1]
     plan = point.plan
     every = [

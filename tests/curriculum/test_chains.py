@@ -11,10 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from curriculum.compiler.blends import Before, blends_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum.compiler.blends import Before, blends_of
 from curriculum.plan.mixing import LARGEST_TOTAL, Ramp, integer_weights
 from curriculum.plan.stage import MixturePhase, MixtureSegment
 

@@ -111,7 +111,7 @@ def project_of(folder: Path, files: dict[str, str]) -> Project:
 
 def lineage_of(project: Project, name: str, windows: int = 7) -> timeline.Lineage:
     compiled = compile_curriculum(
-        project, name, "full", facts=lambda d, _: PreparedInfo(windows=windows, digest=d)
+        project, name, "full", prepared_info=lambda d, _: PreparedInfo(windows=windows, digest=d)
     )
     return compile.spans(compiled.stages)
 

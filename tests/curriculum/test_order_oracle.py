@@ -189,11 +189,11 @@ def check_far(number: int, folder: Path) -> None:
 
 
 ORDER, PERMUTATION, MIXING = (
-    "curriculum.compiler.blends",
-    "curriculum.plan.stage.permutation",
-    "curriculum.plan.stage.mixing",
+    "curriculum.compiler.mixture_phases",
+    "curriculum.plan.permutation",
+    "curriculum.plan.mixing",
 )
-PLAN, PASSES, PLANNER = "curriculum.plan.stage", "curriculum.plan.stage.source", "curriculum.compiler.compile"
+PLAN, PASSES, PLANNER = "curriculum.plan.stage", "curriculum.plan.source", "curriculum.compiler.clock"
 Check = Callable[[int, Path], object]
 
 MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
@@ -243,44 +243,44 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     "ramp ends a sequence early": (
         check,
         ORDER,
-        "Piece(first=ramp, blend=1, index=after)",
-        "Piece(first=ramp - 1, blend=1, index=after)",
+        "MixtureSegment(first=ramp, blend=1, index=after)",
+        "MixtureSegment(first=ramp - 1, blend=1, index=after)",
     ),
     "after a ramp the tree begins anew": (
         check,
         ORDER,
-        "Piece(first=ramp, blend=1, index=after)",
-        "Piece(first=ramp, blend=1, index=0)",
+        "MixtureSegment(first=ramp, blend=1, index=after)",
+        "MixtureSegment(first=ramp, blend=1, index=0)",
     ),
     "a ramp begun in a ramp leaves from its end": (
         check,
         ORDER,
-        "from_weights, from_index = integer_weights(mixer.shares(before.index), lossy=True), 0",
+        "from_weights, from_index = integer_weights(mixer.shares(state.index), lossy=True), 0",
         "from_weights, from_index = dict(old.weights), 0",
     ),
     "a ramp's old tree begins anew": (
         check,
         ORDER,
-        "from_weights, from_index = dict(old.weights), before.index",
+        "from_weights, from_index = dict(old.weights), state.index",
         "from_weights, from_index = dict(old.weights), 0",
     ),
     "the same mixture begins anew": (
         check,
         ORDER,
-        "return (old,), [Piece(first=0, blend=0, index=before.index)]",
-        "return (old,), [Piece(first=0, blend=0, index=0)]",
+        "return (old,), [MixtureSegment(first=0, blend=0, index=state.index)]",
+        "return (old,), [MixtureSegment(first=0, blend=0, index=0)]",
     ),
     "a left ramp's tree begins anew": (
         check,
         ORDER,
-        "[Piece(first=0, blend=0, index=after)]",
-        "[Piece(first=0, blend=0, index=0)]",
+        "[MixtureSegment(first=0, blend=0, index=after)]",
+        "[MixtureSegment(first=0, blend=0, index=0)]",
     ),
     "positions forgotten at a new mixture": (
         check,
         ORDER,
-        "(Blend(weights=weights, base=before.items),)",
-        "(Blend(weights=weights, base={}),)",
+        "(MixturePhase(weights=weights, base=state.items),)",
+        "(MixturePhase(weights=weights, base={}),)",
     ),
     "half-open edge of a piece closed": (
         check,
@@ -354,8 +354,8 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     "a skip begins a step early": (
         check,
         ORDER,
-        "first = max(0, -((start - begin) // batch_tokens)) * batch",
-        "first = max(0, (begin - start) // batch_tokens) * batch",
+        "first = max(0, -((clock.start - begin) // batch_tokens)) * batch",
+        "first = max(0, (begin - clock.start) // batch_tokens) * batch",
     ),
     "a stage ends before its end": (
         check,
@@ -366,13 +366,13 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     "a branch leaves a step early": (
         check,
         PLANNER,
-        "cut_steps = -((start - scaler.tokens(leg.cut)) // batch_tokens)",
-        "cut_steps = (scaler.tokens(leg.cut) - start) // batch_tokens",
+        "cut_steps = -((start - scaler.tokens(stage.cut)) // batch_tokens)",
+        "cut_steps = (scaler.tokens(stage.cut) - start) // batch_tokens",
     ),
     "a restart goes on with the pass": (
         check,
         "curriculum.compiler.segments",
-        "used, last.pass_number + turns, out_of",
+        "used, last.pass_number + passes, out_of",
         "used, last.pass_number, out_of",
     ),
 }

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum, kept_positions
+from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
+from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
@@ -192,15 +193,18 @@ def test_prepared_text_counts_as_it_is_at_full_size_and_is_cut_to_scale_otherwis
     def facts(_: str, __: int) -> PreparedInfo:
         return PreparedInfo(windows=10**9, digest="d")
 
-    assert compile_curriculum(SHIPPED, "v1.1", "full", facts=facts).sources["slimpajama"].windows == 10**9
-    scaled = compile_curriculum(SHIPPED, "v1.1", "rehearsal", facts=facts)
+    assert (
+        compile_curriculum(SHIPPED, "v1.1", "full", prepared_info=facts).sources["slimpajama"].windows
+        == 10**9
+    )
+    scaled = compile_curriculum(SHIPPED, "v1.1", "rehearsal", prepared_info=facts)
     assert scaled.sources["slimpajama"].windows == 659_000 // 128
     assert scaled.stages[0].plan.sources["slimpajama"].segments[0].digest == "d"
 
 
 def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over_it() -> None:
     compiled = compile_curriculum(
-        SHIPPED, "v1.1", "rehearsal", facts=lambda *_: PreparedInfo(windows=20_000, digest="d")
+        SHIPPED, "v1.1", "rehearsal", prepared_info=lambda *_: PreparedInfo(windows=20_000, digest="d")
     )
     plan = compiled.stages[0].plan
     source = plan.sources["slimpajama"]
@@ -220,7 +224,7 @@ def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over
 def test_too_little_text_for_a_stand_in_is_refused_where_it_is_bound() -> None:
     with pytest.raises(PlanError, match="too little text to stand for `slimpajama`") as refused:
         compile_curriculum(
-            SHIPPED, "v1.1", "rehearsal", facts=lambda *_: PreparedInfo(windows=5_000, digest="d")
+            SHIPPED, "v1.1", "rehearsal", prepared_info=lambda *_: PreparedInfo(windows=5_000, digest="d")
         )
     assert refused.value.place is not None
     assert refused.value.place.text.strip() == "sotu:"
@@ -625,7 +629,7 @@ def test_the_seed_the_text_and_the_tokenizer_are_part_of_history() -> None:
             SHIPPED,
             "v1.1",
             "rehearsal",
-            facts=lambda *_: PreparedInfo(windows=10**6, digest=digest),
+            prepared_info=lambda *_: PreparedInfo(windows=10**6, digest=digest),
             tokenizer={"digest": tokenizer, "vocab_size": 4096, "eos": 0},
         )
         return compiled.stages[0].plan.fingerprint

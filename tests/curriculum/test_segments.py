@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.compiler.compile import compile_curriculum
-from curriculum.compiler.segments import ExcludedWindows, Part, extend, first_segments, in_force, next_epoch
+from curriculum.compiler.segments import (
+    ExcludedWindows,
+    PreparedState,
+    extend,
+    first_segments,
+    in_force,
+    next_epoch,
+)
 from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.errors import PlanError
 from curriculum.plan.source import Segment, SourcePlan
@@ -24,8 +31,8 @@ pytestmark = pytest.mark.promise(
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
 
-def parts_of(sizes: list[int]) -> list[Part]:
-    return [Part(sum(sizes[: at + 1]), f"d{at}") for at in range(len(sizes))]
+def states_of(sizes: list[int]) -> list[PreparedState]:
+    return [PreparedState(sum(sizes[: at + 1]), f"d{at}") for at in range(len(sizes))]
 
 
 def windows(segments: tuple[Segment, ...], items: int) -> list[tuple[int, int]]:
@@ -40,17 +47,17 @@ def windows(segments: tuple[Segment, ...], items: int) -> list[tuple[int, int]]:
 def test_a_pass_that_grows_is_finished_with_what_arrived_and_the_next_reads_everything_as_one(
     sizes: list[int], gaps: list[int]
 ) -> None:
-    parts = parts_of(sizes)
-    segments = first_segments(parts[:1], None, ())
-    arrivals = np.cumsum([0, *gaps])[: len(parts) - 1].tolist()
+    states = states_of(sizes)
+    segments = first_segments(states[:1], None, ())
+    arrivals = np.cumsum([0, *gaps])[: len(states) - 1].tolist()
     for at, used in enumerate(arrivals):
         before = segments
-        segments = extend(segments, parts[: at + 2], used, ())
+        segments = extend(segments, states[: at + 2], used, ())
         assert windows(segments, used) == windows(before, used)  # nothing that was read moves
         now = in_force(before, used)
         end = now.first_item + max(1, -(-(used - now.first_item) // now.windows)) * now.windows
         assert windows(segments, end) == windows(before, end)  # nor the rest of the pass under way
-    total = parts[-1].windows
+    total = states[-1].windows
     shown = windows(segments, segments[-1].first_item + 3 * total)
     by_pass: dict[int, list[int]] = {}
     for number, window in shown:
@@ -61,7 +68,7 @@ def test_a_pass_that_grows_is_finished_with_what_arrived_and_the_next_reads_ever
     for number in list(by_pass)[-3:]:
         assert sorted(by_pass[number]) == list(range(total))
     last = segments[-1].pass_number - 1  # the pass in which the last part arrived reads all of it
-    assert len(parts) == 1 or sorted(by_pass[last]) == list(range(total))
+    assert len(states) == 1 or sorted(by_pass[last]) == list(range(total))
 
 
 @settings(max_examples=100, deadline=None)
@@ -69,12 +76,12 @@ def test_a_pass_that_grows_is_finished_with_what_arrived_and_the_next_reads_ever
 def test_parts_that_are_known_change_nothing_and_growing_together_is_growing_one_by_one(
     sizes: list[int], used: int, more: int
 ) -> None:
-    parts = parts_of(sizes)
-    segments = extend(first_segments(parts[:1], None, ()), parts, used, ())
-    assert extend(segments, parts, used + more, ()) == segments
-    one_by_one = first_segments(parts[:1], None, ())
-    for at in range(1, len(parts)):
-        one_by_one = extend(one_by_one, parts[: at + 1], used, ())
+    states = states_of(sizes)
+    segments = extend(first_segments(states[:1], None, ()), states, used, ())
+    assert extend(segments, states, used + more, ()) == segments
+    one_by_one = first_segments(states[:1], None, ())
+    for at in range(1, len(states)):
+        one_by_one = extend(one_by_one, states[: at + 1], used, ())
     assert one_by_one == segments
 
 
@@ -85,7 +92,7 @@ def test_after_a_restart_every_window_but_those_left_out_is_read_once_a_pass(
 ) -> None:
     holes: ExcludedWindows = tuple((at * 8, 3) for at in sorted(out) if at * 8 + 3 <= size - 1)
     lost = {w for first, count in holes for w in range(first, first + count)}
-    take = Part(max(1, size // 3), "d") if scaled else Part(size, "d")
+    take = PreparedState(max(1, size // 3), "d") if scaled else PreparedState(size, "d")
     first = first_segments([take], size if scaled else None, ())
     segments = next_epoch(first, used, [take], size if scaled else None, holes)
     fresh = segments[-1]
@@ -108,7 +115,7 @@ def test_after_a_restart_every_window_but_those_left_out_is_read_once_a_pass(
 
 
 def test_the_passes_shown_grow_with_the_items_and_end_whole() -> None:
-    segments = extend(first_segments(parts_of([10]), None, ()), parts_of([10, 5]), 13, ())
+    segments = extend(first_segments(states_of([10]), None, ()), states_of([10, 5]), 13, ())
     plan = SourcePlan(dataset="d", segments=segments)
     shown = [plan.passes(items) for items in range(60)]
     assert all(a < b for a, b in pairwise(shown))
@@ -123,9 +130,9 @@ def test_the_passes_shown_grow_with_the_items_and_end_whole() -> None:
 
 
 def grown_facts(sizes: list[int]) -> PreparedInfo:
-    parts = parts_of(sizes)
+    states = states_of(sizes)
     return PreparedInfo(
-        windows=parts[-1].windows, digest=parts[-1].digest or "", parts=tuple(parts), shards=tuple(sizes)
+        windows=states[-1].windows, digest=states[-1].digest or "", states=tuple(states), shards=tuple(sizes)
     )
 
 
@@ -134,8 +141,8 @@ MINE = "from: root\nstages:\n  - {name: a, until: 3000}\n  - {name: b, until: 50
 
 def test_appended_text_moves_nothing_of_a_lineage_up_to_the_end_of_the_pass_under_way() -> None:
     project = lineages.project_of({"stages/mine.yaml": MINE})
-    old = compile_curriculum(project, "mine", "full", facts=lambda *_: grown_facts([400])).stages
-    new = compile_curriculum(project, "mine", "full", facts=lambda *_: grown_facts([400, 150])).stages
+    old = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([400])).stages
+    new = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([400, 150])).stages
     for mine, theirs in zip(old, new, strict=True):
         a, b = (plan.sequences_at(np.arange(plan.sequences)) for plan in (mine.plan, theirs.plan))
         same = a.item < 400
@@ -147,7 +154,7 @@ def test_appended_text_moves_nothing_of_a_lineage_up_to_the_end_of_the_pass_unde
 
 def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_stands() -> None:
     project = lineages.project_of({"stages/mine.yaml": MINE})
-    old = compile_curriculum(project, "mine", "full", facts=lambda *_: grown_facts([90])).stages
+    old = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([90])).stages
     trained = {stage.setting.stage: stage for stage in old[:2]}
 
     def begun_at(_: str, stage: str) -> StartedStage | None:
@@ -158,7 +165,7 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
         return StartedStage(plan=plan, items=plan.items(done))
 
     new = compile_curriculum(
-        project, "mine", "full", facts=lambda *_: grown_facts([90, 30]), begun=begun_at
+        project, "mine", "full", prepared_info=lambda *_: grown_facts([90, 30]), started_stage=begun_at
     ).stages
     assert new[0].plan.fingerprint == old[0].plan.fingerprint
     middle = old[1].plan.start + old[1].plan.steps // 2 * old[1].plan.batch_tokens
@@ -176,8 +183,8 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
 
 def test_a_size_that_takes_its_share_of_the_text_is_not_moved_by_what_is_appended() -> None:
     project = lineages.project_of({"sizes.yaml": "full: {}\nsmall: {tokens: 0.5}\n"})
-    old = compile_curriculum(project, "root", "small", facts=lambda *_: grown_facts([200]))
-    new = compile_curriculum(project, "root", "small", facts=lambda *_: grown_facts([200, 100]))
+    old = compile_curriculum(project, "root", "small", prepared_info=lambda *_: grown_facts([200]))
+    new = compile_curriculum(project, "root", "small", prepared_info=lambda *_: grown_facts([200, 100]))
     assert old.stages[0].plan.fingerprint == new.stages[0].plan.fingerprint
 
 
@@ -192,7 +199,7 @@ stages:
 def test_a_shard_left_out_is_read_no_more_also_after_a_restart() -> None:
     project = lineages.project_of({"stages/mine.yaml": LEFT_OUT})
     facts = PreparedInfo(windows=60, digest="d", shards=(20, 15, 25))
-    stages = compile_curriculum(project, "mine", "full", facts=lambda *_: facts).stages
+    stages = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: facts).stages
     for stage in stages[1:]:
         draws = stage.plan.sequences_at(np.arange(stage.plan.sequences))
         mine = draws.window[draws.source == draws.names.index("a")]
@@ -225,4 +232,4 @@ def test_a_shard_that_cannot_be_left_out_is_refused(entry: str, facts: PreparedI
         {"stages/mine.yaml": f"from: root\nstages:\n  - {{name: a, until: 3000, leave_out: [{entry}]}}\n"}
     )
     with pytest.raises(PlanError, match=says):
-        compile_curriculum(project, "mine", "full", facts=lambda *_: facts)
+        compile_curriculum(project, "mine", "full", prepared_info=lambda *_: facts)

@@ -1,0 +1,62 @@
+"""The learning rate of a stage: its parent's curve continued, or its own, scaled and joined to the parent's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from curriculum.compiler.resolve import ResolvedStage
+from curriculum.compiler.scaling import Scaler, size_place
+from curriculum.config.project import Project
+from curriculum.errors import PlanError
+from curriculum.plan.learning_rate import LearningRate, Rewarm
+from curriculum.units import show_count
+
+LARGEST_JUMP = 0.01
+"""Share of the parent's rate: a branch whose curve starts further from it needs `rewarm:`."""
+
+
+def learning_rate(
+    project: Project, stage: ResolvedStage, scaler: Scaler, parent: LearningRate | None, notes: list[str]
+) -> LearningRate:
+    """The stage's curve; PlanError for one that cannot be drawn, or that jumps where the stage starts."""
+    setting, clock = stage.setting, stage.clock
+    if parent is not None and not setting.own_learning_rate:
+        curve = parent
+    else:
+        curve = _scaled(project, stage, scaler, notes)
+        if parent is not None:
+            old, new = parent.at(clock.start), curve.at(clock.start)
+            if setting.rewarm is not None:
+                length = scaler.length(setting, setting.rewarm, "rewarm")
+                curve = replace(curve, rewarm=Rewarm(clock.start, length, old))
+            elif abs(new - old) > LARGEST_JUMP * old:
+                raise PlanError(
+                    f"the learning rate would jump from {old:.3g} to {new:.3g} where `{setting.curriculum}` branches",
+                    place=setting.place("learning_rate"),
+                    hint="say over how long it moves: `rewarm: 2B` in the stage; "
+                    "or state a curve that meets the parent's",
+                )
+    if clock.declared_end > curve.horizon and curve.shape != "constant":
+        notes.append(
+            f"the learning rate stays at its minimum beyond its horizon of {show_count(curve.horizon)} tokens"
+        )
+    return curve
+
+
+def _scaled(project: Project, stage: ResolvedStage, scaler: Scaler, notes: list[str]) -> LearningRate:
+    try:
+        curve, lengthened = scaler.learning_rate(stage.setting)
+    except ValueError as error:
+        raise PlanError(
+            str(error),
+            place=size_place(project, scaler.size_name, "learning_rate")
+            or stage.setting.place("learning_rate"),
+            hint="the rates and the warm-up are the size's where it states them, and the horizon is scaled"
+            if scaler.size.learning_rate
+            else "warm-up, decay and horizon lie on one line of tokens, in this order",
+        ) from None
+    if lengthened is not None:
+        notes.append(
+            f"the warm-up of {show_count(lengthened)} tokens is lengthened to {show_count(curve.warmup)}"
+        )
+    return curve
