@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare test torture lint types docs install lock clean
+.PHONY: run compare test fault-injection lint types docs install lock clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -28,13 +28,13 @@ test: lint types
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(FAST),-m "not processes and not slow")
 	@echo "lint, types and tests: $$(( $$(date +%s) - $(BEGUN) )) seconds"
 
-## torture: faults by the thousand (docs/reliability.md), two figures at a time: some 40 minutes of two cores, with
+## fault-injection: faults by the thousand (docs/reliability.md), two figures at a time: some 40 minutes of two cores, with
 ## `TRIALS=0.25` twelve; `SIZE=long` goes on for a day, `ONLY=R1,R3 SEED=5` repeats two figures exactly
 SIZE      ?= gate
 TRIALS    ?= 1
 PROCESSES ?= 2
-torture: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.torture --size $(SIZE) --trials $(TRIALS) --processes $(PROCESSES) --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
+fault-injection: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fault_injection --size $(SIZE) --trials $(TRIALS) --processes $(PROCESSES) --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -1,11 +1,10 @@
-"""A small project of its own in a temporary folder: two sources of generated text, three stages, seconds to train."""
+"""The fixtures that tests share, and which tests start processes."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import commands
 import pytest
+from projects import BuiltOnce, write_small_project
 
 # Before torch is imported: its threads would wait by spinning, and two workers share the cores with what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,39 +23,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
-
-TRUNK = """\
-about: a trunk of three stages
-seed: 7
-model: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2,
-        intermediate_size: 64, vocab_size: 300}
-tokenizer: small
-sequence_length: 32
-optimizer: {name: adamw, weight_decay: 0.1}
-learning_rate: {shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 12288}
-every: {evaluate: 2048 tokens, checkpoint: 1024 tokens}
-stages:
-  - {name: basic, until: 6144, mixture: prose-only, batch: 8 sequences}
-  - {name: continual, until: 9216}
-  - {name: cooldown, until: 12288, batch: 32 sequences}
-"""
-VARIANT = """\
-about: a variant that mixes code in
-from: trunk/basic
-stages:
-  - {name: continual, until: 9216, mixture: mixed, ramp: 1536 tokens}
-  - {name: cooldown, until: 12288, batch: 32 sequences}
-"""
-SOURCES = """\
-tokenizers:
-  small: {train: [prose, code], vocab_size: 300}
-sources:
-  prose: {read: {folder: texts/prose}, held_out: 25%}
-  code: {read: {folder: texts/code}, held_out: 25%}
-"""
-MACHINES = """\
-local: {launcher: process, device: cpu, threads: 1}
-"""
 
 
 def pytest_configure() -> None:
@@ -86,37 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write the expected messages anew; read the diff")
 
 
-def _sentences(words: list[str], documents: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [" ".join(draw.choice(words) for _ in range(400)) + "." for _ in range(documents)]
-
-
 @pytest.fixture
 def small_project(tmp_path: Path) -> Path:
     """A project folder that trains `trunk` and `variant` in seconds, at size `full`."""
     return write_small_project(tmp_path / "project")
-
-
-def write_small_project(root: Path, *, texts: bool = True) -> Path:
-    files = {
-        "stages/trunk.yaml": TRUNK,
-        "stages/variant.yaml": VARIANT,
-        "mixtures/prose-only.yaml": "weights: {prose: 1}\n",
-        "mixtures/mixed.yaml": "weights: {prose: 3, code: 1}\n",
-        "sources.yaml": SOURCES,
-        "sizes.yaml": "full: {}\n",
-        "machines.yaml": MACHINES,
-    }
-    prose = ["the", "sea", "was", "calm", "and", "grey", "ships", "went", "slowly", "home", "under", "rain"]
-    code = ["def", "return", "for", "in", "x", "y", "(", ")", "=", "+", "lambda", "yield", "\n    "]
-    for folder, words, seed in (("prose", prose, 1), ("code", code, 2)) if texts else ():
-        for number, text in enumerate(_sentences(words, 48, seed)):
-            files[f"texts/{folder}/{number:03d}.txt"] = text
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 @pytest.fixture
@@ -134,9 +74,6 @@ def curriculum() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
-
-
-BuiltOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Final
 
 # At least 3:1 against the paper, 4.5:1 for lines, whose labels bear their colour; told apart with any eyes
-# (tests/curriculum/test_report_style.py measures it).
+# (tests/curriculum/report/test_style.py measures it).
 SOURCES_LIGHT: Final = (
     "#4177de",
     "#ba3c13",

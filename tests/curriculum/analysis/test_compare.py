@@ -1,0 +1,653 @@
+"""Variants side by side: trunks, rows, differences, marks and filling, on a small project that was really trained."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import commands
+import pytest
+from projects import BuiltOnce
+from rich.console import Console
+
+from curriculum import fs
+from curriculum.analysis import claims, compare
+from curriculum.analysis.bootstrap import paired
+from curriculum.analysis.claims import Claim
+from curriculum.analysis.compare import Comparison, Point, Row
+from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
+from curriculum.cli.view.compare import broken, compare_view
+from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.config.project import Project
+from curriculum.errors import Drift, NotFound
+
+Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
+
+FULL = ("--size", "full")
+NAMES = ("trunk", "variant", "control")
+CONTROL = """\
+about: the variant's cooldown with the batch kept
+from: variant/continual
+stages:
+  - {name: cooldown, until: 12288}
+"""
+LATER = """\
+about: leaves the trunk inside its second stage
+from: trunk@8192
+stages:
+  - {name: later, until: 12288, mixture: mixed, batch: 32 sequences}
+"""
+
+
+@pytest.fixture(scope="session")
+def three(finished: Path, built_once: BuiltOnce) -> Path:
+    """A project whose trunk, variant and control are trained; read only."""
+
+    def build(root: Path) -> None:
+        shutil.copytree(finished, root)  # its variant is trained
+        (root / "stages/control.yaml").write_text(CONTROL)
+        for name in NAMES:
+            commands.run("run", name, *FULL, folder=root, check=True)
+
+    return built_once("three", build)
+
+
+@pytest.fixture
+def copy(three: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(three, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def filled(three: Path, built_once: BuiltOnce) -> Path:
+    """The same, its gaps filled by one `compare`; read only."""
+
+    def build(root: Path) -> None:
+        shutil.copytree(three, root)
+        commands.run("compare", *NAMES, *FULL, folder=root, check=True)
+
+    return built_once("filled", build)
+
+
+def comparison(root: Path, *names: str, against: str | None = None) -> Comparison:
+    project = Project(root)
+    lineages = [compile_with_texts(project, name, "full")[0] for name in names or NAMES]
+    return compare.compare(project, lineages, against)
+
+
+def sets(root: Path, stage: str, position: int) -> dict[str, Any]:
+    path = root / "runs/full" / stage / "evaluations" / f"g0-{position:016d}.json"
+    return json.loads(path.read_bytes())["sets"]
+
+
+# --- the trunk and the rows ---
+
+
+def test_the_trunk_is_what_all_go_through_together(three: Path) -> None:
+    assert comparison(three).trunk == Point("trunk/basic", 6144)
+    assert comparison(three, "variant", "control").trunk == Point("variant/continual", 9216)
+
+
+def test_a_trunk_that_is_left_inside_a_stage_ends_where_it_is_left(copy: Path) -> None:
+    (copy / "stages/later.yaml").write_text(LATER)
+    found = comparison(copy, "trunk", "later")
+    assert found.trunk == Point("trunk/continual", 8192)
+    assert found.trunk_stages == ("trunk/basic", "trunk/continual")
+    assert comparison(copy, "later", "variant").trunk == Point("trunk/basic", 6144)
+
+
+def test_lineages_without_a_trunk_are_still_compared_at_equal_positions_but_bear_no_marks(copy: Path) -> None:
+    (copy / "stages/other.yaml").write_text(
+        (copy / "stages/trunk.yaml").read_text().replace("seed: 7", "seed: 8")
+    )
+    found = comparison(copy, "trunk", "other")
+    assert found.trunk is None
+    assert found.trunk_stages == ()
+    assert [row.ends for row in found.rows if row.ends] == ["basic", "continual", "cooldown"]
+    assert claims.check_claims(found) == []
+
+
+def test_rows_are_the_trunk_s_end_every_stage_end_and_positions_measured_in_two_variants(three: Path) -> None:
+    found = comparison(three)
+    ends = [(row.ends, row.position) for row in found.rows if row.ends]
+    assert ends == [("basic", 6144), ("continual", 9216), ("cooldown", 12288)]
+    between = [row for row in found.rows if row.ends is None]
+    assert between
+    for row in between:
+        assert len({p for p in row.points if p is not None}) > 1
+        assert row.apart == 0
+
+
+def test_ends_declared_alike_share_a_row_although_their_steps_end_apart(copy: Path) -> None:
+    (copy / "stages/control.yaml").write_text(
+        CONTROL.replace("until: 12288", "until: 12288, batch: 20 sequences")
+    )
+    shutil.rmtree(copy / "runs/full/control")
+    row = comparison(copy).rows[-1]
+    assert row.ends == "cooldown"
+    assert [point.position for point in row.points if point] == [12288, 12288, 12416]
+    assert row.apart == 128
+
+
+def test_a_kept_checkpoint_at_the_very_position_of_another_s_end_stands_in_its_row(copy: Path) -> None:
+    kept = [c.position for c in checkpoints.list_checkpoints(StageFolder(copy / "runs/full/trunk/continual"))]
+    (copy / "stages/early.yaml").write_text(
+        f"from: trunk/basic\nstages: [{{name: more, until: {kept[0]}, mixture: mixed}}]\n"
+    )
+    for measured in (copy / "runs/full/trunk/continual/evaluations").glob(f"*{kept[0]}.json"):
+        measured.unlink()
+    found = comparison(copy, "trunk", "early")
+    assert found.rows[-1].points == (Point("trunk/cooldown", 12288), None)
+    row = next(row for row in found.rows if row.ends == "more")
+    assert row.points == (Point("trunk/continual", kept[0]), Point("early/more", kept[0]))
+
+
+def test_the_end_of_the_trunk_is_no_end_that_two_variants_are_judged_at(copy: Path) -> None:
+    (copy / "stages/early.yaml").write_text(
+        "from: trunk/basic\nstages: [{name: more, until: 6656, mixture: mixed}]\n"
+    )
+    found = comparison(copy, "trunk", "early")
+    assert found.shared_end(0, 1) is None
+    assert [mark.verdict for mark in claims.check_claims(found) if "ends above" in mark.claim] == [
+        claims.UNKNOWN
+    ]
+
+
+def test_a_point_shared_by_variants_is_one_checkpoint(three: Path) -> None:
+    row = next(row for row in comparison(three).rows if row.ends == "continual")
+    assert row.points[1] == row.points[2] == Point("variant/continual", 9216)
+    assert row.points[0] == Point("trunk/continual", 9216)
+
+
+def test_what_only_a_variant_reads_is_its_domain_and_what_the_trunk_reads_is_general(three: Path) -> None:
+    found = comparison(three)
+    assert found.general == ("prose",)
+    assert found.domains == ((), ("code",), ("code",))
+    assert found.sources == ("prose", "code")
+
+
+def test_tokens_since_the_trunk_are_the_trainer_s_own_count(three: Path) -> None:
+    found = comparison(three)
+    for compiled, tokens in zip(found.lineages, found.tokens, strict=True):
+        last = compiled.stages[-1]
+        end, begin = last.plan.windows_read(last.stop), compiled.stages[0].plan.windows_read(6144)
+        planned = {n: 32 * (end[n] - begin.get(n, 0)) for n in end if end[n] > begin.get(n, 0)}
+        assert tokens == planned
+    assert sum(found.tokens[1].values()) == 6144
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("names", [("trunk",), ("trunk", "trunk")])
+def test_one_curriculum_is_not_compared_with_itself(three: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(NotFound, match="two curricula or more, each once"):
+        comparison(three, *names)
+
+
+def test_against_a_name_that_is_not_compared_is_refused(three: Path) -> None:
+    with pytest.raises(NotFound) as refused:
+        comparison(three, "trunk", "variant", against="varian")
+    assert "did you mean `variant`" in str(refused.value.hint)
+
+
+def test_a_run_whose_files_were_edited_since_is_not_shown_under_the_new_plan_s_name(
+    copy: Path, curriculum: Curriculum
+) -> None:
+    (copy / "mixtures/mixed.yaml").write_text("weights: {prose: 1, code: 1}\n")
+    with pytest.raises(Drift, match=r"`variant/continual` was trained with another plan") as drift:
+        comparison(copy)
+    assert str(drift.value.place).startswith("mixtures/mixed.yaml:1")
+    assert "`curriculum diff variant` compares" in str(drift.value.hint)
+    refused = curriculum(copy, "compare", "trunk", "variant", *FULL, check=False)
+    assert refused.returncode == 2
+    assert "hint:" in refused.stderr
+
+
+def test_what_was_measured_past_the_last_checkpoint_of_a_stage_that_was_edited_there_is_left_out(
+    copy: Path, curriculum: Curriculum
+) -> None:
+    stage = copy / "runs/full/control/cooldown"
+    (stage / "DONE").unlink()
+    shutil.rmtree(stage / "checkpoints" / f"g0-{12288:016d}")
+    saved = checkpoints.list_checkpoints(StageFolder(stage))[-1].position
+    before = {point for point in comparison(copy).measured if point.stage == "control/cooldown"}
+    assert max(point.position for point in before) > saved
+    path = copy / "stages/control.yaml"
+    path.write_text(path.read_text().replace("until: 12288", "until: 13312"))
+    found = comparison(copy)
+    assert {p for p in found.measured if p.stage == "control/cooldown"} == {
+        p for p in before if p.position <= saved
+    }
+    (line,) = found.changed
+    assert f"what it measured after {saved:,} tokens is left out" in line
+    assert line in " ".join(curriculum(copy, "compare", *NAMES, "--no-fill").stdout.split())
+
+
+@pytest.mark.promise("Prepared text that is missing here is no difference, to run, diff or compare")
+def test_text_that_is_not_here_is_no_other_plan(copy: Path) -> None:
+    before = comparison(copy)
+    shutil.rmtree(copy / "data")
+    after = comparison(copy)
+    assert [row.points for row in after.rows] == [row.points for row in before.rows]
+    assert after.measured.keys() == before.measured.keys()
+
+
+# --- differences ---
+
+
+@pytest.mark.promise(
+    "Differences of variants are paired by window; losses on other text or other windows are not "
+    "compared, and the reason is shown"
+)
+def test_a_difference_is_taken_window_by_window(three: Path) -> None:
+    found = comparison(three)
+    row = found.rows[-1]
+    mine, base = (
+        sets(three, "variant/cooldown", 12288)["prose"],
+        sets(three, "trunk/cooldown", 12288)["prose"],
+    )
+    figure = found.difference(row.points[1], row.points[0], "prose")
+    assert figure is not None
+    assert figure.mean == pytest.approx(mine["loss"] - base["loss"], abs=2e-6)
+    alone = [paired(compare.np.array(entry["per_window"])).error for entry in (mine, base)]
+    assert figure.error < max(alone)
+
+
+@pytest.mark.promise(
+    "Differences of variants are paired by window; losses on other text or other windows are not "
+    "compared, and the reason is shown"
+)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"digest": "another"}, "the prepared text was not the same"),
+        ({"windows": 3, "per_window": [1.0, 2.0, 3.0]}, "3 windows were measured"),
+    ],
+)
+def test_losses_on_other_windows_are_not_compared_and_that_is_said(
+    copy: Path, curriculum: Curriculum, change: dict[str, Any], reason: str
+) -> None:
+    path = copy / "runs/full/variant/cooldown/evaluations" / f"g0-{12288:016d}.json"
+    value = json.loads(path.read_bytes())
+    del value[fs.SEAL]
+    value["sets"]["prose"].update(change)
+    path.write_text(json.dumps(fs.seal(value)))
+    found = comparison(copy)
+    row = found.rows[-1]
+    assert found.difference(row.points[1], row.points[0], "prose") is None
+    assert found.difference(row.points[2], row.points[0], "prose") is not None
+    shown = curriculum(copy, "compare", *NAMES, *FULL, "--no-fill").stdout
+    assert re.search(rf"prose at variant/cooldown, 12,288 tokens is not compared.*{reason}", shown)
+
+
+# --- filling ---
+
+
+@pytest.mark.promise("A kept checkpoint measured later gives the trainer's own bits")
+def test_a_filled_gap_has_the_very_bits_that_the_trainer_measured(copy: Path, curriculum: Curriculum) -> None:
+    """Its own evaluations are taken away; what is measured anew from the checkpoints must be the same file."""
+    removed = {}
+    for stage, position in (("trunk/basic", 6144), ("variant/continual", 9216), ("variant/cooldown", 12288)):
+        path = copy / "runs/full" / stage / "evaluations" / f"g0-{position:016d}.json"
+        removed[path] = path.read_bytes()
+        path.unlink()
+    for stage in ("trunk/continual", "variant/continual", "variant/cooldown", "control/cooldown"):
+        for position in (6144, 9216):  # the same weights, measured where the next stage began
+            path = copy / "runs/full" / stage / "evaluations" / f"g0-{position:016d}.json"
+            if path not in removed and (stage, position) != ("trunk/continual", 9216):
+                path.unlink(missing_ok=True)
+    curriculum(copy, "compare", "variant", "control", "trunk", *FULL)
+    for path, before in removed.items():
+        after, known = json.loads(path.read_bytes()), json.loads(before)
+        assert after["step"] == known["step"]
+        for source, entry in known["sets"].items():
+            assert after["sets"][source] == entry, (path, source)
+
+
+@pytest.mark.promise(
+    "Missing losses are measured from kept checkpoints, safe against Ctrl-C; a missing, damaged or "
+    "unreached checkpoint is named"
+)
+def test_a_source_that_a_variant_never_measured_is_filled_from_its_kept_checkpoints(
+    three: Path, filled: Path, curriculum: Curriculum
+) -> None:
+    assert "code" not in sets(three, "trunk/cooldown", 12288)
+    known, now = sets(three, "trunk/cooldown", 12288), sets(filled, "trunk/cooldown", 12288)
+    assert now["prose"] == known["prose"]
+    assert now["code"]["loss"] > sets(filled, "variant/cooldown", 12288)["code"]["loss"]
+    before = sorted(filled.rglob("attempts/*"))
+    again = curriculum(filled, "compare", *NAMES, *FULL)
+    assert sorted(filled.rglob("attempts/*")) == before, "what is measured is not measured again"
+    assert "not measured" not in again.stdout
+
+
+def test_without_filling_nothing_is_started_and_what_is_missing_is_said(
+    copy: Path, curriculum: Curriculum
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("evaluations/*")}
+    shown = curriculum(copy, "compare", *NAMES, *FULL, "--no-fill").stdout
+    assert "code at trunk/cooldown, 12,288 tokens: not measured" in shown
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("evaluations/*")} == before
+
+
+@pytest.mark.promise(
+    "Missing losses are measured from kept checkpoints, safe against Ctrl-C; a missing, damaged or "
+    "unreached checkpoint is named"
+)
+def test_a_checkpoint_not_kept_damaged_or_not_reached_is_said_and_the_rest_is_compared(
+    copy: Path, curriculum: Curriculum
+) -> None:
+    shutil.rmtree(copy / "runs/full/trunk/continual/checkpoints" / f"g0-{9216:016d}")
+    damaged = next((copy / "runs/full/trunk/cooldown/checkpoints" / f"g0-{12288:016d}").glob("*.safetensors"))
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    shutil.rmtree(copy / "runs/full/control")
+    shown = curriculum(copy, "compare", *NAMES, *FULL).stdout
+    assert "code at trunk/continual, 9,216 tokens: no checkpoint is kept there" in shown
+    assert re.search(r"code at trunk/cooldown, 12,288 tokens: .*holds other bytes than were saved", shown)
+    assert re.search(r"control/cooldown, 12,288 tokens: not trained yet; `curriculum run control`", shown)
+    assert "code" not in sets(copy, "trunk/cooldown", 12288)
+    assert re.search(r"shown +variant: code falls after the branch", shown)
+
+
+def test_a_checkpoint_of_another_plan_is_never_measured(copy: Path) -> None:
+    """The job itself refuses, whoever wrote it."""
+    from curriculum.artifacts import jobs
+
+    attempt = copy / "attempt"
+    attempt.mkdir()
+    trunk, variant = copy / "runs/full/trunk/cooldown", copy / "runs/full/variant/cooldown"
+    job = jobs.EvaluateJob(
+        plan=str(trunk / "plan.json"),
+        stage_folder=str(trunk),
+        attempt_folder=str(attempt),
+        checkpoint=str(variant / "checkpoints" / f"g0-{12288:016d}"),
+        held_out={},
+        machine=jobs.Machine(device="cpu", threads=1),
+    )
+    jobs.save(job, attempt / "job.json")
+    assert jobs.load(attempt / "job.json") == job
+    done = subprocess.run([sys.executable, "-m", "runner", str(attempt / "job.json")], capture_output=True)
+    assert done.returncode == 2
+    assert "another plan" in json.loads((attempt / "outcome.json").read_bytes())["message"]
+
+
+@pytest.mark.promise(
+    "Missing losses are measured from kept checkpoints, safe against Ctrl-C; a missing, damaged or "
+    "unreached checkpoint is named"
+)
+def test_filling_that_is_interrupted_goes_on_to_the_same_figures(
+    copy: Path, filled: Path, curriculum: Curriculum
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curriculum", "compare", *NAMES, *FULL],
+        cwd=copy,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    attempts = copy / "runs/full/trunk/continual/attempts"
+    before = set(attempts.iterdir())
+    until = time.monotonic() + 60
+    while set(attempts.iterdir()) == before and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "resume with: curriculum compare trunk variant control" in said
+    assert "code" not in sets(copy, "trunk/cooldown", 12288)
+    curriculum(copy, "compare", *NAMES, *FULL)
+    for stage, position in (("trunk/continual", 9216), ("trunk/cooldown", 12288)):
+        assert sets(copy, stage, position) == sets(filled, stage, position)
+
+
+# --- marks ---
+
+
+def test_the_marks_of_a_recipe_follow_from_roles(filled: Path) -> None:
+    found = {mark.claim: mark for mark in claims.check_claims(comparison(filled))}
+    assert list(found) == [
+        "variant: code falls after the branch",
+        "control: code falls after the branch",
+        "variant: prose ends above trunk's",
+        "control: prose ends above trunk's",
+        "variant against control, apart since 9,216 tokens: prose",
+        "variant against control, apart since 9,216 tokens: code",
+    ]
+    falls = found["variant: code falls after the branch"]
+    assert falls.verdict == claims.SHOWN
+    assert falls.first is not None
+    assert falls.second is not None
+    assert falls.figure is not None
+    assert falls.first - falls.second == pytest.approx(falls.figure.mean, abs=2e-6)
+    assert [mark.must for mark in found.values()] == [True] * 4 + [False] * 2
+    assert {mark.verdict for mark in found.values() if not mark.must} == {claims.MEASURED}
+
+
+def with_losses(filled: Path, losses: dict[str, dict[str, float]], *names: str) -> Comparison:
+    """The comparison with the last stages' losses shifted, per variant and source, by so many nats."""
+    found = comparison(filled, *names)
+    measured = {point: dict(sets) for point, sets in found.measured.items()}
+    for name, shifts in losses.items():
+        point = found.rows[-1].points[found.names.index(name)]
+        assert point is not None
+        for source, loss in shifts.items():
+            entry = measured[point][source]
+            windows = [loss + 0.01 * (n % 3 - 1) for n in range(len(entry["per_window"]))]
+            measured[point][source] = {**entry, "loss": loss, "per_window": windows}
+    return replace(found, measured=measured)
+
+
+@pytest.mark.parametrize(
+    ("prose", "verdict", "kept"),
+    [(5.0, claims.SHOWN, True), (1.0, claims.CONTRARY, False), (3.0, claims.NOT_SHOWN, False)],
+)
+def test_a_mark_is_kept_only_when_its_interval_lies_on_the_claimed_side(
+    filled: Path, prose: float, verdict: str, kept: bool
+) -> None:
+    found = claims.check_claims(
+        with_losses(
+            filled, {"trunk": {"prose": 3.0}, "variant": {"prose": prose, "code": 0.5}}, "trunk", "variant"
+        )
+    )
+    assert [(mark.claim, mark.verdict) for mark in found] == [
+        ("variant: code falls after the branch", claims.SHOWN),
+        ("variant: prose ends above trunk's", verdict),
+    ]
+    assert claims.all_hold(found) is kept
+
+
+def test_a_domain_that_rose_is_contrary(filled: Path) -> None:
+    found = claims.check_claims(with_losses(filled, {"variant": {"code": 99.0}}, "trunk", "variant"))
+    assert found[0].verdict == claims.CONTRARY
+    assert found[0].must
+
+
+def test_what_was_not_measured_is_not_taken_for_shown(three: Path) -> None:
+    unmeasured = replace(comparison(three), measured={})
+    found = claims.check_claims(unmeasured)
+    assert {mark.verdict for mark in found} == {claims.UNKNOWN}
+    assert not claims.all_hold(found)
+    assert not claims.all_hold([])
+
+
+def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(filled: Path) -> None:
+    two = with_losses(
+        filled,
+        {
+            "trunk": {"prose": 2.0, "code": 5.0},
+            "variant": {"prose": 3.0, "code": 1.0},
+            "control": {"code": 4.0},
+        },
+    )
+    point = two.rows[-1].points
+    measured = {p: dict(sets) for p, sets in two.measured.items()}
+    for at, loss in ((0, 6.0), (1, 5.5), (2, 1.0)):
+        measured[point[at]]["verse"] = {
+            **measured[point[at]]["code"],
+            "loss": loss,
+            "per_window": [loss] * 20,
+        }
+        measured[point[at]]["code"]["per_window"] = [(5.0, 1.0, 4.0)[at]] * 20
+    lineages = tuple(replace(c, sources={**c.sources, "verse": c.sources["prose"]}) for c in two.lineages)
+    rivals = replace(two, domains=((), ("code",), ("verse",)), measured=measured, lineages=lineages)
+
+    def lowest(found: list[Claim]) -> dict[str, str]:
+        return {mark.claim: mark.verdict for mark in found if "lowest of all" in mark.claim}
+
+    found = lowest(claims.check_claims(rivals))
+    assert found["variant: lowest of all on code; next is control"] == claims.SHOWN
+    assert found["control: lowest of all on verse; next is variant"] == claims.SHOWN
+    measured[point[2]]["code"]["per_window"] = [0.5] * 20
+    found = lowest(claims.check_claims(rivals))
+    assert found["variant: lowest of all on code; next is control"] == claims.CONTRARY
+
+
+@pytest.mark.promise("`compare --check` fails unless every claim of the recipe that must show does")
+def test_check_ends_with_1_unless_every_mark_that_must_show_does(
+    filled: Path, curriculum: Curriculum
+) -> None:
+    found = claims.check_claims(comparison(filled))
+    plain = curriculum(filled, "compare", *NAMES, *FULL)
+    assert plain.returncode == 0
+    checked = curriculum(filled, "compare", *NAMES, *FULL, "--check", check=False)
+    assert checked.returncode == (0 if claims.all_hold(found) else 1)
+    nothing = curriculum(filled, "compare", "variant", "control", *FULL, "--check", check=False)
+    assert nothing.returncode == 1, "without a mark that must show there is nothing to pass"
+
+
+# --- what is shown ---
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_tables_fit_the_console_and_lose_nothing(filled: Path, width: int) -> None:
+    found = comparison(filled)
+    console = Console(width=width, highlight=False, record=True, file=io.StringIO())
+    console.print(compare_view(found, claims.check_claims(found), ["a note"], width))
+    text = console.export_text()
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for row in found.rows:
+        for number, point in enumerate(row.points):
+            loss = found.loss(point, "prose")
+            assert row.ends is None or loss is None or f"{loss:.4f}" in text
+            figure = found.difference(point, row.points[0], "prose") if number else None
+            if row.ends and figure is not None and point != row.points[0]:
+                assert f"{figure.mean:+.4f} ±{figure.error:.4f}" in text
+    assert "a note" in text
+
+
+def with_figures_of_its_own(found: Comparison) -> Comparison:
+    """The comparison with made-up losses, so that what is shown of them is the same on every machine."""
+    nats = {"prose": 3.0, "code": 6.0}
+    shift = {"trunk": (0.0, 0.0), "variant": (0.02, -2.0), "control": (0.002, -2.1)}
+
+    def entry(point: Point, source: str) -> dict[str, Any]:
+        loss = nats[source] - point.position / 12288 + shift[point.stage.split("/")[0]][source == "code"]
+        wobble = [
+            0.5 * math.sin(k) + 0.03 * math.cos(3 * k + point.position + len(point.stage)) for k in range(24)
+        ]
+        return {
+            "loss": loss + sum(wobble) / 24,
+            "windows": 24,
+            "digest": "one",
+            "per_window": [loss + w for w in wobble],
+        }
+
+    measured = {point: {s: entry(point, s) for s in sets} for point, sets in found.measured.items()}
+    return replace(found, measured=measured)
+
+
+@pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")
+@pytest.mark.parametrize("width", [80, 140])
+def test_what_is_shown_is_pinned(filled: Path, width: int, pytestconfig: pytest.Config) -> None:
+    found = with_figures_of_its_own(comparison(filled))
+    console = Console(width=width, highlight=False, record=True, file=io.StringIO())
+    console.print(compare_view(found, claims.check_claims(found), ["a note"], width))
+    shown = "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
+    pinned = Path(__file__).parent / "compare" / f"{width}.txt"
+    if pytestconfig.getoption("--rewrite"):
+        pinned.write_text(shown)
+    assert shown == pinned.read_text()
+
+
+def test_json_holds_every_row_point_and_difference(filled: Path, curriculum: Curriculum) -> None:
+    told = json.loads(curriculum(filled, "compare", *NAMES, *FULL, "--json", "--against", "variant").stdout)
+    assert told["against"] == "variant"
+    assert told["trunk"] == {"stages": ["trunk/basic"], "position": 6144}
+    last = told["sources"]["code"][-1]["variants"]
+    assert last["variant"]["difference"] is None
+    assert last["trunk"]["difference"]["mean"] > 0
+    assert last["control"]["checkpoint"] == {"stage": "control/cooldown", "position": 12288}
+    assert [claim["must"] for claim in told["claims"]].count(True) == 4
+
+
+def test_json_is_nothing_but_json_while_gaps_are_filled(copy: Path, curriculum: Curriculum) -> None:
+    done = curriculum(copy, "compare", *NAMES, *FULL, "--json")
+    assert json.loads(done.stdout)["notes"] == []
+    assert "held-out loss" in done.stderr
+
+
+def test_the_picture_draws_a_panel_a_source_and_names_every_variant(
+    filled: Path, curriculum: Curriculum
+) -> None:
+    said = curriculum(filled, "compare", *NAMES, *FULL).stdout
+    path = filled / "runs/full/compare-trunk-variant-control.svg"
+    assert f"the curves: {path.relative_to(filled)}" in said
+    root = ElementTree.fromstring(path.read_text())
+    texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    for source, role in (("prose", "general"), ("code", "domain")):
+        assert f"{source}{role}" in texts
+    found = comparison(filled)
+    for source in found.sources:
+        for name, point in zip(NAMES, found.rows[-1].points, strict=True):
+            assert f"{name}{found.loss(point, source):.3f}" in texts
+    height = float(root.attrib["viewBox"].split()[3])
+    for node in root.iter():
+        assert 0 <= float(node.attrib.get("y", 0)) <= height
+
+
+def test_names_of_variants_end_up_below_each_other_in_the_picture() -> None:
+    from curriculum.report.svg.variants import LINE_HEIGHT, _end_labels
+
+    labels = [
+        (y, 600.0, name, "#000") for y, name in ((100.0, "a"), (101.0, "b"), (102.0, "c"), (103.0, "d"))
+    ]
+    drawn = [part for part in _end_labels(labels, bottom=110.0) if part.startswith("<text")]
+    heights = [float(part.split('y="')[1].split('"')[0]) for part in drawn]
+    assert all(below - above >= LINE_HEIGHT for above, below in itertools.pairwise(heights))
+    assert heights[-1] <= 114.0
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "lines"),
+    [
+        ("v1.1", 15, "v1.1"),
+        ("v1.1-math-code", 15, "v1.1-math-code"),
+        ("v1.1-math-code-control", 15, "v1.1-math-code-\ncontrol"),
+        ("v1.1-math-code-control", 10, "v1.1-math-\ncode-\ncontrol"),
+        ("unbreakable", 5, "unbreakable"),
+    ],
+)
+def test_a_name_is_broken_after_hyphens_only(name: str, width: int, lines: str) -> None:
+    assert broken(name, width) == lines
+
+
+def test_a_row_knows_how_far_its_points_lie_apart() -> None:
+    row = Row("cooldown", (Point("a/x", 100), None, Point("b/x", 90)))
+    assert (row.position, row.apart) == (100, 10)

@@ -1,0 +1,163 @@
+"""Where a stage's tasks are measured, on the token clock; the training never depends on it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from projects import write_small_project
+
+from curriculum.compiler import cadence
+from curriculum.compiler.compile import Compiled, compile_curriculum
+from curriculum.compiler.cost import KEPT_BY_CADENCE
+from curriculum.compiler.kept_positions import kept_positions
+from curriculum.compiler.lineage import parse_address, stages_to
+from curriculum.compiler.summary import summarise
+from curriculum.config.init import init
+from curriculum.config.project import Project
+from curriculum.errors import ConfigError, PlanError
+from curriculum.execution import benchmark
+from curriculum.plan.stage import StagePlan
+from curriculum.runs import benchmarks_due
+
+PAGE = Path(__file__).resolve().parents[3] / "docs/rehearsal.md"
+ASKED = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens, tasks: {quiz: 2k, riddle: 4096 tokens}}"
+PLAIN = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens}"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    root = write_small_project(tmp_path / "project")
+    sources = root / "sources.yaml"
+    sources.write_text(sources.read_text().replace("held_out: 25%", "held_out: 25%, tokens: 8192"))
+    return Project(root)
+
+
+def compiled(project: Project, every: str) -> Compiled:
+    path = project.root / "stages/trunk.yaml"
+    path.write_text(path.read_text().replace(PLAIN, every))
+    return compile_curriculum(Project(project.root), "trunk", "full")
+
+
+def test_a_task_is_measured_at_the_step_boundary_past_each_multiple_and_at_the_stage_s_end(
+    project: Project,
+) -> None:
+    basic, continual, cooldown = compiled(project, ASKED).stages
+    assert cadence.task_positions(basic.plan, basic.task_every) == {
+        "quiz": (2048, 4096, 6144),  # 2,000, 4,000 and 6,000 lie inside steps of 256 tokens
+        "riddle": (4096, 6144),
+    }
+    assert cadence.task_positions(continual.plan, continual.task_every) == {
+        "quiz": (8192, 9216),
+        "riddle": (8192, 9216),
+    }
+    assert cadence.task_positions(cooldown.plan, cooldown.task_every)["quiz"] == (10240, 12288)
+
+
+@given(st.integers(1, 30_000))
+def test_positions_are_boundaries_in_order_that_miss_no_multiple_by_a_step(tokens: int) -> None:
+    plan = PLANS[0]
+    found = cadence.task_positions(plan, {"quiz": tokens})["quiz"]
+    assert list(found) == sorted(set(found))
+    assert found[-1] == plan.end
+    assert all(plan.start < at <= plan.end and (at - plan.start) % plan.batch_tokens == 0 for at in found)
+    for multiple in range((plan.start // tokens + 1) * tokens, plan.end + 1, tokens):
+        assert any(0 <= at - multiple < plan.batch_tokens for at in found)
+
+
+PLANS: list[StagePlan] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _a_plan_that_begins_late(tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = write_small_project(tmp_path_factory.mktemp("plans") / "project")
+    sources = root / "sources.yaml"
+    sources.write_text(sources.read_text().replace("held_out: 25%", "held_out: 25%, tokens: 8192"))
+    PLANS.append(compile_curriculum(Project(root), "trunk", "full").stages[1].plan)
+
+
+def test_a_checkpoint_is_kept_wherever_a_task_is_measured_and_the_plan_counts_it(project: Project) -> None:
+    before = compile_curriculum(project, "trunk", "full")
+    found = compiled(project, ASKED)
+    at = Project(project.root)
+    assert kept_positions(at, found.stages[0], found.scale) == (2048, 4096)
+    machine = at.machine("local")
+    assert summarise(found, "local", machine)["cost"]["checkpoints_kept"] == (
+        summarise(before, "local", machine)["cost"]["checkpoints_kept"] + 2 + 1 + 1
+    )
+    assert summarise(found, "local", machine)["stages"][0]["tasks"]["quiz"] == {"every": 2000, "times": 3}
+
+
+def test_what_is_measured_changes_no_plan(project: Project) -> None:
+    before = [stage.plan.fingerprint for stage in compile_curriculum(project, "trunk", "full").stages]
+    assert [stage.plan.fingerprint for stage in compiled(project, ASKED).stages] == before
+
+
+def test_a_cadence_that_would_fill_the_disk_is_refused(project: Project) -> None:
+    path = project.root / "stages/trunk.yaml"
+    path.write_text(
+        path.read_text().replace("12288", "1_228_800").replace(PLAIN, ASKED.replace("2k", "1 step"))
+    )
+    sources = project.root / "sources.yaml"
+    sources.write_text(sources.read_text().replace("8192", "819200"))
+    with pytest.raises(PlanError, match=r"would keep 1,1\d\d checkpoints of stage `cooldown`"):
+        compile_curriculum(Project(project.root), "trunk", "full")
+
+
+def test_a_size_s_ceiling_of_evaluations_holds_for_tasks_too(project: Project) -> None:
+    (project.root / "sizes.yaml").write_text("full: {at_most: {evaluations: 1}}\n")
+    found = compiled(project, ASKED).stages[0]
+    assert cadence.task_positions(found.plan, found.task_every)["quiz"] == (6144,)
+    assert any("`quiz` is measured every 6.144k tokens" in note for note in found.notes)
+
+
+def test_a_ceiling_of_checkpoints_leaves_every_nth_of_those_that_the_stage_asks_for(project: Project) -> None:
+    (project.root / "sizes.yaml").write_text("full: {at_most: {checkpoints: 2}}\n")
+    basic, continual, cooldown = compile_curriculum(Project(project.root), "trunk", "full").stages
+    assert (basic.checkpoint_every, basic.notes[0]) == (
+        3072,  # of 1,024 each, half of the stage's 6,144
+        "`every: checkpoint` becomes 3.072k tokens: at most 2 a stage at this size",
+    )
+    assert [stage.checkpoint_every for stage in (continual, cooldown)] == [2048, 2048]
+
+
+def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp_path: Path) -> None:
+    init(tmp_path / "shipped")
+    shipped = Project(tmp_path / "shipped")
+    command = re.search(r"^\$ curriculum branch (\S+@\S+) ", PAGE.read_text(), re.MULTILINE)
+    assert command is not None
+    point = compile_curriculum(
+        shipped, "v1.1", "rehearsal", stages=stages_to(shipped, parse_address(command[1]))
+    ).stages[-1]
+    plan = point.plan
+    every = [
+        position
+        for position in (plan.position_after(step) for step in range(plan.first_step, plan.last_step - 1))
+        if position % point.checkpoint_every < plan.batch_tokens
+    ]
+    assert point.stop in every[-KEPT_BY_CADENCE:]
+    assert len(every) <= 5
+
+
+def test_a_cadence_without_a_length_is_refused_where_it_stands(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"every\.tasks\.quiz") as refused:
+        compiled(project, "every: {tasks: {quiz: 3}}")
+    assert refused.value.place is not None
+    assert str(refused.value.place).startswith("stages/trunk.yaml:9:")
+
+
+def test_the_address_of_a_boundary_leads_back_to_it(project: Project) -> None:
+    found = compiled(project, ASKED)
+    basic = found.stages[0]
+    inside = benchmarks_due.Due(stage=basic, position=4096, tasks=())
+    assert benchmarks_due.address_of(found, inside) == parse_address("trunk/basic@4096")
+    assert benchmarks_due.address_of(
+        found, benchmarks_due.Due(stage=basic, position=6144, tasks=())
+    ) == parse_address("trunk/basic")
+
+
+def test_task_names_are_divided_by_commas() -> None:
+    assert benchmark.names_of(["a,b", " c ", "a", ""]) == ("a", "b", "c")

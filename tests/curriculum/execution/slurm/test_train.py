@@ -1,0 +1,292 @@
+"""The rehearsal's stages, shortened, as chains of jobs on a real Slurm: killed, queued again, on two nodes, on one.
+
+What comes out is compared, bit by bit, with the same stages trained here by the same number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from projects import TRUNK
+from slurm_cluster import ask, begin_again, both_idle, queue, wait_for
+
+from curriculum.config.project import Project
+from curriculum.runs.status import project_status
+
+HEAD = TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 286720")
+STAGES = {
+    "trunk": HEAD
+    + "every: {evaluate: 61440 tokens, checkpoint: 5120 tokens}\n"
+    + "stages:\n"
+    + "  - {name: basic, until: 81920, mixture: prose-only, batch: 8 sequences}\n",
+    "variant": "about: on two nodes\nfrom: trunk/basic\n"
+    "stages:\n  - {name: continual, until: 122880, mixture: mixed, ramp: 1536 tokens}\n",
+    "last": "about: begun on two nodes, ended on one\nfrom: variant/continual\n"
+    "stages:\n  - {name: cooldown, until: 235520, batch: 16 sequences}\n",
+}
+MACHINES = """\
+local: {launcher: process, device: cpu, threads: 1}
+pair: {launcher: torchrun, processes: 2, device: cpu, threads: 1, sharding: full}
+exact: {launcher: process, device: cpu, threads: 1, exactness: canonical, micro_batch: 8}
+one: {launcher: slurm, device: cpu, threads: 1}
+two: {launcher: slurm, nodes: 2, device: cpu, threads: 1, sharding: full, address: 127.0.0.1,
+      slurm: {partition: main}}
+two-exact: {launcher: slurm, nodes: 2, device: cpu, threads: 1, address: 127.0.0.1,
+            exactness: canonical, micro_batch: 8}
+one-exact: {launcher: slurm, device: cpu, threads: 1, exactness: canonical, micro_batch: 8}
+nowhere: {launcher: slurm, device: cpu, threads: 1, slurm: {partition: gpu}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A project and the command line in it."""
+
+    root: Path
+
+    def say(self, *words: str, refused: bool = False) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "curriculum", *words],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=300,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) == refused, f"curriculum {' '.join(words)}\n{output}{self.logs()}"
+        return output
+
+    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "curriculum", *words],
+            cwd=self.root,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, name: str, machine: str, **more: Any) -> str:
+        return self.say("run", name, "--size", "full", "--machine", machine, **more)
+
+    def stage(self, name: str) -> Path:
+        return self.root / "runs" / "full" / name
+
+    def weights(self, name: str) -> str:
+        value = json.loads((self.stage(name) / "DONE").read_bytes())
+        assert isinstance(value["weights"], str)
+        return value["weights"]
+
+    def job(self, name: str) -> str:
+        return str(json.loads((self.stage(name) / "slurm.json").read_bytes())["job"])
+
+    def saved(self, name: str) -> int:
+        return len(list((self.stage(name) / "checkpoints").glob("g0-*/manifest.json")))
+
+    def attempts(self, name: str) -> int:
+        return len(list((self.stage(name) / "attempts").glob("*/job.json")))
+
+    def at(self, name: str) -> int:
+        """The position of the newest line of metrics."""
+        path = self.stage(name) / "metrics.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return int(json.loads(lines[-1])["position"]) if lines else 0
+
+    def newest(self, name: str) -> int:
+        names = [path.parent.name for path in (self.stage(name) / "checkpoints").glob("g0-*/manifest.json")]
+        return max((int(each.partition("-")[2]) for each in names), default=0)
+
+    def state(self, name: str) -> tuple[str, str]:
+        curriculum, _, _ = name.partition("/")
+        told = project_status(Project(self.root), "full", curriculum)
+        stages = {stage.name: stage for branch in told.branches for stage in branch.stages}
+        return stages[name].state, stages[name].job or ""
+
+    def logs(self) -> str:
+        found = [
+            *self.root.glob("runs/full/*/*/slurm/*/*.log"),
+            *self.root.glob("runs/full/*/*/attempts/*/*.log"),
+        ]
+        return "".join(f"\n--- {path}\n{path.read_text(errors='replace')[-1500:]}" for path in found)
+
+
+def bring_back(*nodes: str) -> None:
+    """Nodes that were taken away serve again; one whose slurmd spoke meanwhile does already."""
+    for node in nodes:
+        subprocess.run(
+            ["scontrol", "update", f"NodeName={node}", "State=RESUME"], capture_output=True, check=False
+        )
+
+
+def done(here: Here, name: str) -> None:
+    """Return once the stage is done; AssertionError with all logs once it gets no further for two minutes."""
+    seen, since = -1, time.monotonic()
+    while not (here.stage(name) / "DONE").exists():
+        if (position := here.at(name)) != seen:
+            seen, since = position, time.monotonic()
+        stands = (
+            f"{name} stands at {seen}\n{ask('squeue', '--states=all')}"
+            if time.monotonic() - since > 120
+            else ""
+        )
+        assert not stands, f"{stands}{here.logs()}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def both(slurm: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Here, Here]:
+    """The same project twice, with text that is prepared: one trained on Slurm, one here."""
+    root = tmp_path_factory.mktemp("both") / "far"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("runs"))
+    for path in (root / "stages").iterdir():
+        path.unlink()
+    for name, text in STAGES.items():
+        (root / "stages" / f"{name}.yaml").write_text(text)
+    for name in ("prose-only", "mixed"):
+        with (root / "mixtures" / f"{name}.yaml").open("a") as file:
+            file.write("passes: {prose: 100, code: 100}\n" if name == "mixed" else "passes: {prose: 100}\n")
+    (root / "machines.yaml").write_text(MACHINES)
+    far = Here(root)
+    near = Here(root.parent / "near")
+    shutil.copytree(far.root, near.root)
+    return far, near
+
+
+@pytest.mark.promise(
+    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is "
+    "queued twice"
+)
+def test_a_partition_that_does_not_exist_is_refused_with_those_that_do_and_nothing_is_queued(
+    both: tuple[Here, Here],
+) -> None:
+    far, _ = both
+    said = far.run("trunk", "nowhere", refused=True)
+    assert "Slurm has no partition `gpu`" in said
+    assert "machines.yaml:10:" in said
+    assert "there are: main" in said
+    assert not (far.root / "runs").exists()
+
+
+@pytest.mark.promise(
+    "A Slurm chain survives a killed rank, a requeue and a lost node, with the local run's weights (on a "
+    "real one-machine Slurm)"
+)
+def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the_same_weights(
+    both: tuple[Here, Here],
+) -> None:
+    far, near = both
+    meanwhile = near.begin("run", "variant", "--size", "full", "--machine", "pair")
+    # One command queues both stages, the second behind the first; saying it again queues nothing more.
+    said = far.run("variant", "two")
+    basic, continual = far.job("trunk/basic"), far.job("variant/continual")
+    assert (
+        f"trunk/basic  Slurm job {basic}\nvariant/continual  Slurm job {continual}, after job {basic}\n"
+        in said
+    )
+    assert far.run("variant", "two").count("left as it is") == 2
+    assert far.state("variant/continual") == ("queued", f"Slurm job {continual} waits: Dependency")
+
+    # A rank is killed: the job begins a fresh attempt by itself.
+    wait_for("a checkpoint", lambda: far.saved("trunk/basic"))
+    os.kill(int(json.loads((far.stage("trunk/basic") / "lock").read_bytes())["pid"]), signal.SIGKILL)
+    wait_for("a second attempt", lambda: far.attempts("trunk/basic") == 2)
+
+    # Another launcher on the same run is turned away, and told by what.
+    said = far.run("trunk", "local", refused=True)
+    assert f"`trunk/basic` is not free: Slurm job {basic} on n[1-2]" in said
+
+    # Slurm warns the job, as before a time limit: it saves, queues itself again, and goes on from there.
+    before = far.newest("trunk/basic")
+    wait_for("the second attempt to save", lambda: far.newest("trunk/basic") > before)
+    ask("scancel", "--signal=USR1", "--batch", basic)
+    begin_again(basic)
+    assert "saved; asks to be queued again" in far.logs()
+    outcome = json.loads((far.stage("trunk/basic") / "attempts" / "0002" / "outcome.json").read_bytes())
+    assert outcome["outcome"] == "stopped"
+    done(far, "trunk/basic")
+    assert far.attempts("trunk/basic") == 3
+
+    # A node is lost in the middle of a stage.
+    wait_for("both nodes to begin", lambda: far.attempts("variant/continual"))
+    assert far.state("variant/continual") == ("running", f"Slurm job {continual} on n[1-2]")
+    wait_for("both nodes to save", lambda: far.saved("variant/continual"))
+    ask("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=lost")
+    wait_for("the job to be taken away", lambda: queue(continual) == "PENDING", 30)
+    assert not (far.stage("variant/continual") / "DONE").exists()
+    bring_back("n2")
+    begin_again(continual)
+    done(far, "variant/continual")
+    assert far.attempts("variant/continual") == 2
+
+    assert meanwhile.wait(120) == 0
+    for name in ("trunk/basic", "variant/continual"):
+        assert far.weights(name) == near.weights(name), name
+
+
+def test_a_job_that_is_stopped_saves_and_the_same_command_goes_on_with_another_number_of_nodes(
+    both: tuple[Here, Here],
+) -> None:
+    far, near = both
+    meanwhile = near.begin("run", "last", "--size", "full", "--machine", "exact")
+    far.run("last", "two-exact")
+    first = far.job("last/cooldown")
+    wait_for("a checkpoint", lambda: far.saved("last/cooldown"))
+    assert f"asked Slurm job {first} to save and end" in far.say("stop", "last", "--size", "full")
+    wait_for("the job to end", lambda: queue(first) == "FAILED", 30)
+    assert far.state("last/cooldown") == ("started", f"Slurm job {first} saved and ended")
+    position = far.newest("last/cooldown")
+    assert 122880 < position < 235520
+
+    far.run("last", "one-exact")
+    assert far.job("last/cooldown") != first
+    done(far, "last/cooldown")
+    assert far.state("last/cooldown") == ("done", "")
+    assert far.at("last/cooldown") == 235520
+
+    assert meanwhile.wait(120) == 0
+    assert far.weights("last/cooldown") == near.weights("last/cooldown")
+
+
+@pytest.mark.promise(
+    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is "
+    "queued twice"
+)
+def test_what_waits_leaves_the_queue_when_stopped_and_a_run_in_another_place_is_not_disturbed(
+    both: tuple[Here, Here],
+) -> None:
+    far, _ = both
+    wait_for("two idle nodes", both_idle)
+    shutil.rmtree(far.stage("last"))
+    for node in ("n1", "n2"):
+        ask("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
+    far.run("last", "two")
+    state, words = far.state("last/cooldown")
+    assert (state, "waits" in words) == ("queued", True)
+    job = far.job("last/cooldown")
+    # The files are edited meanwhile: what is queued would no longer be what they say.
+    stage = far.root / "stages" / "last.yaml"
+    text = stage.read_text()
+    stage.write_text(text.replace("16 sequences", "32 sequences"))
+    assert "another plan" in far.run("last", "two", refused=True)
+    stage.write_text(text)
+    assert f"took Slurm job {job} out of the queue" in far.say("stop", "last", "--size", "full")
+    assert queue(job) == "CANCELLED"
+    assert far.state("last/cooldown") == ("started", "")
+    bring_back("n1", "n2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_job_is_left(slurm: Path) -> Iterator[None]:
+    yield
+    subprocess.run(["scancel", "--user=root"], check=False)

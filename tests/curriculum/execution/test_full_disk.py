@@ -1,0 +1,60 @@
+"""A disk that fills while text is prepared, as a person meets it: a real limit of the system, one screen, go on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from projects import write_small_project
+
+from curriculum.data.manifest import Manifest
+
+pytestmark = pytest.mark.promise(
+    "A disk that fills during preparation loses nothing; the same command ends in the same bytes"
+)
+
+MOST_BYTES = 64 * 1024
+
+
+def prepare(project: Path, most_bytes: int | None) -> subprocess.CompletedProcess[str]:
+    def limit() -> None:
+        if most_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    return subprocess.run(
+        [sys.executable, "-m", "curriculum", "prepare", "variant", "--size", "full"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+        preexec_fn=limit,
+        check=False,
+    )
+
+
+def test_a_disk_that_fills_is_one_screen_and_the_same_command_ends_in_the_same_bytes(
+    tmp_path: Path, finished: Path
+) -> None:
+    project = write_small_project(tmp_path / "project")
+    (project / "data").mkdir()
+    shutil.copytree(finished / "data/tokenizers", project / "data/tokenizers")
+    full = prepare(project, MOST_BYTES)
+    assert full.returncode == 1
+    assert "Traceback" not in full.stderr
+    said = " ".join(full.stderr.split())
+    assert "data/code/" in said
+    assert "cannot be written: the file would be larger than is allowed here" in said
+    assert "then the same command resumes" in said
+    assert not list(project.glob("data/code/*/manifest.json"))
+    assert prepare(project, None).returncode == 0
+    for source in ("code", "prose"):
+        ours, whole = (
+            next(root.glob(f"data/{source}/*/manifest.json")).parent for root in (project, finished)
+        )
+        assert Manifest.load(ours).digest == Manifest.load(whole).digest

@@ -1,0 +1,425 @@
+"""What `curriculum branch` writes, that it means what it shows, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from projects import write_small_project
+from rich.console import Console
+
+from curriculum import fs
+from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
+from curriculum.cli.view.plan import plan_view
+from curriculum.compiler.compile import compile_curriculum, spans
+from curriculum.compiler.lineage import lineage, parse_address, stages_to
+from curriculum.compiler.summary import summarise
+from curriculum.config.init import init
+from curriculum.config.project import Project
+from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
+from curriculum.execution import import_model
+from curriculum.plan.diff.compare import compare
+from curriculum.runs import folders
+from curriculum.runs.branch import Change, branch, draft
+from curriculum.units import Length
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Project:
+    init(tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def stages_of(project: Project, name: str) -> list[tuple[str, int, str, str]]:
+    """Name, end, mixture and batch of the stages that a curriculum's own file states."""
+    return [
+        (s.stage, s.until, s.mixture, str(s.batch))
+        for s in (leg.setting for leg in lineage(project, name))
+        if s.curriculum == name
+    ]
+
+
+def make(project: Project, point: str, name: str, size: str = "full", **change: object) -> Project:
+    branch(project, parse_address(point), name, Change(**change), size)  # type: ignore[arg-type]
+    return Project(project.root)
+
+
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
+def test_a_branch_keeps_the_stages_that_its_parent_has_left_with_the_new_mixture(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
+    assert stages_of(project, "mine") == [
+        ("basic", 1_500_000_000_000, "math-code", "896 sequences"),
+        ("continual", 1_850_000_000_000, "math-code", "896 sequences"),
+        ("cooldown", 2_000_000_000_000, "math-code", "3584 sequences"),
+    ]
+    stages = compile_curriculum(project, "mine", "full").stages
+    assert stages[1].ramp_sequences == 2_929_688
+    assert [stage.ramp_sequences for stage in stages[2:]] == [0, 0]
+
+
+def test_from_a_stage_s_end_the_branch_begins_with_the_next_stage(shipped: Project) -> None:
+    project = make(shipped, "v1.1/basic", "mine", mixture="math-code", ramp="6B")
+    ours, theirs = (compile_curriculum(project, name, "full").stages for name in ("mine", "v1.1-math-code"))
+    assert [stage.plan.fingerprint for stage in ours] == [stage.plan.fingerprint for stage in theirs]
+
+
+@pytest.mark.parametrize("point", ["v1.1@1.2T", "v1.1/basic", "v1.1-math-code@1.6T", "v1.1-math-code@1T"])
+def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(
+    shipped: Project, point: str
+) -> None:
+    project = make(shipped, point, "mine")
+    ours = compile_curriculum(project, "mine", "full").stages
+    theirs = compile_curriculum(project, point.split("@")[0].split("/")[0], "full").stages
+    assert ours[-1].stop == theirs[-1].stop
+    assert ours[-1].plan.windows_read(ours[-1].stop) == theirs[-1].plan.windows_read(theirs[-1].stop)
+    for stage in theirs:
+        for step in (stage.plan.first_step, stage.plan.first_step + stage.steps_run - 1):
+            mine = next(s for s in ours if s.plan.first_step <= step < s.plan.first_step + s.steps_run)
+            assert mine.plan.lr(step) == stage.plan.lr(step)
+            assert mine.plan.batch_sequences == stage.plan.batch_sequences
+            assert (mine.plan.draws(step).window == stage.plan.draws(step).window).all()
+
+
+def test_a_followed_ramp_is_told_no_longer_than_its_stage(shipped: Project) -> None:
+    project = make(shipped, "v1.1-math-code@1.501T", "brief", until="1.502T")
+    last = compile_curriculum(project, "brief", "full").stages[-1]
+    assert last.ramp_sequences == last.plan.steps * last.plan.batch_sequences
+    assert any("the ramp that it follows still has" in note for note in last.notes)
+
+
+@pytest.mark.promise(
+    "A branch inside a ramp that changes nothing draws what its parent draws, at every size, with any "
+    "batch, from any depth"
+)
+@pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
+def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
+    shipped: Project, size: str
+) -> None:
+    chance = random.Random(size)
+    theirs = compile_curriculum(shipped, "v1.1-math-code", size).stages
+    ramp = theirs[1]
+    for number in range(6):
+        reached = chance.randint(0, ramp.ramp_sequences // ramp.plan.batch_sequences)
+        at = folders.address_at(
+            ramp.setting,
+            ramp.plan,
+            ramp.plan.start + (reached + 1) * ramp.plan.batch_tokens,
+            compile_curriculum(shipped, "v1.1-math-code", size).scale,
+        )
+        project = make(shipped, str(at), f"one-{number}", size)
+        later = f"one-{number}@{Length(at.position + chance.randint(1, 5_000_000_000), 'tokens')}"
+        project = make(project, later, f"two-{number}", size)  # a branch of that branch
+        project = make(project, str(at), f"other-{number}", size, batch="1792 sequences")
+        for name in (f"one-{number}", f"two-{number}"):
+            ours = compile_curriculum(project, name, size).stages
+            assert ours[-1].stop == theirs[-1].stop
+            assert compare(spans(theirs), spans(ours)).same
+            first = ours[2].plan
+            for step in range(first.first_step, first.first_step + 25):
+                plan = next(s.plan for s in theirs if s.plan.first_step <= step < s.plan.last_step)
+                assert (first.draws(step).window == plan.draws(step).window).all()
+                assert (first.draws(step).source == plan.draws(step).source).all()
+        other = compile_curriculum(project, f"other-{number}", size).stages[2].plan
+        begin = (other.start - ramp.plan.start) // other.sequence_length
+        sequences = np.arange(min(other.sequences, 4 * ramp.ramp_sequences, 100_000), dtype=np.int64)
+        mine, parents = other.sequences_at(sequences), ramp.plan.sequences_at(sequences + begin)
+        assert (mine.window == parents.window).all()  # twice the batch, the same sequences
+        assert (mine.item == parents.item).all()
+
+
+def test_a_branch_inside_a_ramp_that_names_the_mixture_again_is_at_it_from_there(shipped: Project) -> None:
+    project = make(shipped, "v1.1-math-code@1.502T", "mine", mixture="math-code")
+    first = compile_curriculum(project, "mine", "full").stages[2]
+    assert first.ramp_sequences == 0
+    assert [blend.ramp for blend in first.plan.blends] == [0]
+
+
+def test_a_later_end_and_another_batch_are_written_where_they_begin(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", batch="1792 sequences", until="1.9T", reset_optimizer=True)
+    assert stages_of(project, "mine") == [
+        ("basic", 1_500_000_000_000, "slimpajama", "1792 sequences"),
+        ("continual", 1_850_000_000_000, "slimpajama", "1792 sequences"),
+        ("cooldown", 1_900_000_000_000, "slimpajama", "3584 sequences"),
+    ]
+    resets = [leg.setting.reset_optimizer for leg in lineage(project, "mine")]
+    assert resets == [False, True, False, False]
+
+
+def test_an_earlier_end_leaves_the_stages_beyond_it_out(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", until="1.3T")
+    assert [(s[0], s[1]) for s in stages_of(project, "mine")] == [("basic", 1_300_000_000_000)]
+
+
+def test_past_its_parent_s_end_a_branch_needs_an_end_of_its_own(shipped: Project) -> None:
+    with pytest.raises(PlanError, match="has no stage left"):
+        make(shipped, "v1.1", "mine")
+    project = make(shipped, "v1.1", "mine", until="2.5T")
+    assert stages_of(project, "mine") == [("continued", 2_500_000_000_000, "slimpajama", "3584 sequences")]
+
+
+def test_what_a_variant_s_file_states_above_its_stages_is_repeated(shipped: Project) -> None:
+    (shipped.root / "stages/odd.yaml").write_text(
+        "from: v1.1/basic\nevery: {checkpoint: 1B}\n"
+        "learning_rate: {shape: constant, max: 2e-4}\n"
+        "stages:\n  - {name: on, until: 1.7T, rewarm: 2B}\n"
+    )
+    project = make(Project(shipped.root), "odd@1T", "mine")
+    first = next(leg.setting for leg in lineage(project, "mine") if leg.setting.stage == "on")
+    assert first.learning_rate.shape == "constant"
+    assert str(first.every.checkpoint) == "1B"
+    assert str(first.rewarm) == "2B"
+
+
+def test_two_stages_of_one_name_in_the_parent_s_lineage_get_two_names(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1T", "one")  # its first stage is called `basic`, as the trunk's
+    project = make(project, "one@0.5T", "two")
+    assert [s[0] for s in stages_of(project, "two")] == ["basic", "basic-again", "continual", "cooldown"]
+
+
+def test_a_plan_calls_two_stages_of_one_name_by_their_curricula_too(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
+    compiled = compile_curriculum(project, "mine", "rehearsal")
+    summary = summarise(compiled, "local", project.machine("local"))
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(plan_view({**summary, "harness_installed": True}, compiled, {}))
+    lines = shown.get().splitlines()
+    for begin in ("v1.1/basic ", "mine/basic ", "continual ", "cooldown "):
+        assert len([line for line in lines if line.startswith(begin)]) == 2, begin  # stages, then sources
+        assert any(line.startswith(f"  {begin.strip()}: `every: checkpoint`") for line in lines)
+    assert any(line.startswith("ramp in mine/basic: ") for line in lines)
+
+
+def test_branch_says_in_json_what_it_wrote_and_kept(
+    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    put_checkpoint(Project(small_project).stage_folder("full", "trunk", "basic"), 4096)
+    words = (
+        "branch",
+        "trunk@4096",
+        "mine",
+        "--mixture",
+        "mixed",
+        "--ramp",
+        "512 tokens",
+        "--size",
+        "full",
+        "--json",
+    )
+    said = json.loads(curriculum(small_project, *words).stdout)
+    assert said["file"] == "stages/mine.yaml"
+    assert said["text"] == (small_project / "stages/mine.yaml").read_text()
+    assert said["leaves"] == {"stage": "trunk/basic", "position": 4096}
+    assert said["checkpoint"] == checkpoint_name(0, 4096)
+    assert said["comparison"]["parts"][0]["position"] >= 4096
+    assert [stage["stage"] for stage in said["plan"]["stages"]] == ["basic", "basic", "continual", "cooldown"]
+
+
+def test_a_position_is_written_without_losing_a_token(shipped: Project) -> None:
+    text = draft(shipped, parse_address("v1.1@1200000000001"), "mine", Change())
+    assert "from: v1.1@1200000000001\n" in text
+
+
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
+@pytest.mark.parametrize(
+    ("point", "name", "change", "error", "what"),
+    [
+        ("v1.1@1T", "v1.1-math-code", {}, ConfigError, "exists already"),
+        ("v1.1@1T", "../mine", {}, NotFound, "cannot be the name"),
+        ("v1.1@3T", "mine", {}, PlanError, "lies outside `v1.1`"),
+        ("v1.1@x", "mine", {}, NotFound, "not an address"),
+        ("v1.1@1T", "mine", {"mixture": "nosuch"}, PlanError, "unknown mixture"),
+        ("v1.1@1T", "mine", {"ramp": "600B"}, PlanError, "longer than its stage"),
+        ("v1.1@1T", "mine", {"until": "soon"}, PlanError, "--until"),
+        ("v1.1@1T", "mine", {"until": "0.9T"}, PlanError, "ends at"),
+        ("v1.1@1T", "mine", {"batch": "many"}, ConfigError, "batch"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_and_nothing_is_written(
+    shipped: Project, point: str, name: str, change: dict[str, str], error: type[CurriculumError], what: str
+) -> None:
+    before = sorted(path.name for path in (shipped.root / "stages").iterdir())
+    with pytest.raises(error, match=what):
+        make(shipped, point, name, **change)
+    assert sorted(path.name for path in (shipped.root / "stages").iterdir()) == before
+    assert not shipped.runs.exists()
+
+
+def trained(project: Project, curriculum: str, stage: str, positions: list[int]) -> Path:
+    """A stage folder with checkpoints at the given positions, as a run leaves them."""
+    folder = project.stage_folder("full", curriculum, stage)
+    for position in positions:
+        put_checkpoint(folder, position)
+    return folder
+
+
+def put_checkpoint(folder: Path, position: int) -> None:
+    path = folder / "checkpoints" / checkpoint_name(0, position)
+    path.mkdir(parents=True)
+    (path / "state.json").write_text('{"history": "none"}')
+    checkpoints.seal(path)
+
+
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
+def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    with pytest.raises(CheckpointError, match="2,048 before and 4,096 after") as refused:
+        make(project, "trunk@3000", "mine")
+    assert refused.value.hint is not None
+    assert "trunk@" in refused.value.hint
+    assert checkpoints.pinned(StageFolder(folder)) == {}
+    assert "mine" not in project.names("stages")
+
+
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
+@pytest.mark.parametrize(
+    ("stage", "kept", "point", "proposed"),
+    [
+        ("basic", (512, 1536, 3072), "trunk@3333", "trunk@3k"),  # 1,792 at its boundary; steps of 256
+        ("basic", (512, 3072), "trunk@5500", "trunk/basic"),
+        ("basic", (3072,), "trunk@1k", "trunk/basic"),
+        ("continual", (4608,), "trunk@7k", "trunk/basic"),
+        ("cooldown", (6144,), "trunk@11k", "trunk/continual"),  # nothing is left to train after the end
+    ],
+)
+def test_the_point_that_the_refusal_proposes_is_one_with_a_checkpoint(
+    tmp_path: Path, stage: str, kept: tuple[int, ...], point: str, proposed: str
+) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    (project.root / "sizes.yaml").write_text("full: {}\nhalf: {tokens: 0.5}\n")
+    project = Project(project.root)
+    for name, positions in {"basic": (3072,), "continual": (4608,), stage: kept}.items():
+        for position in positions:
+            put_checkpoint(project.stage_folder("half", "trunk", name), position)
+    with pytest.raises(CheckpointError) as refused:
+        make(project, point, "mine", size="half")
+    assert refused.value.hint is not None
+    assert refused.value.hint.split("`")[1] == proposed
+    made = branch(Project(project.root), parse_address(proposed), "mine", Change(), "half")
+    assert made.checkpoint is not None
+
+
+def test_past_all_that_was_kept_but_the_end_no_point_is_proposed(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    put_checkpoint(project.stage_folder("full", "trunk", "basic"), 6144)
+    with pytest.raises(CheckpointError, match="the nearest: 6,144 after") as refused:
+        make(project, "trunk@1k", "mine", until="2k")
+    assert refused.value.hint is not None
+    assert "as in" not in refused.value.hint
+
+
+@pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
+def test_the_address_of_a_step_boundary_is_short_and_leads_back_to_it(shipped: Project, size: str) -> None:
+    chance = random.Random(size)
+    compiled = compile_curriculum(shipped, "v1.1-math-code", size)
+    for stage in compiled.stages:
+        plan = stage.plan
+        taken = {1, 2, plan.steps - 1, plan.steps, *(chance.randint(1, plan.steps) for _ in range(10))}
+        for position in (plan.start + steps * plan.batch_tokens for steps in taken):
+            address = folders.address_at(stage.setting, plan, position, compiled.scale)
+            legs = stages_to(shipped, parse_address(str(address)))
+            last = compile_curriculum(shipped, "v1.1-math-code", size, stages=legs).stages[-1]
+            assert (last.name, last.stop) == (stage.name, position)
+    basic = compiled.stages[0]
+    legs = stages_to(shipped, parse_address("v1.1@750B"))
+    boundary = compile_curriculum(shipped, "v1.1", size, stages=legs).stages[-1].stop
+    half_way = folders.address_at(basic.setting, basic.plan, boundary, compiled.scale)
+    assert str(half_way) == "v1.1@750B"
+
+
+def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    make(project, "trunk@4096", "mine")
+    assert checkpoints.pinned(StageFolder(folder)) == {4096: ("mine",)}
+
+
+@pytest.mark.promise(
+    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
+    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
+    "have one"
+)
+def test_a_stage_file_that_cannot_be_written_leaves_no_pin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    write = fs.write_bytes
+
+    def refused(path: Path, *rest: Any, **options: Any) -> None:
+        if path.parent.name == "stages":
+            assert checkpoints.pinned(StageFolder(folder)) == {4096: ("mine",)}
+            raise PermissionError(13, "refused", str(path))
+        write(path, *rest, **options)
+
+    monkeypatch.setattr(fs, "write_bytes", refused)
+    with pytest.raises(PermissionError):
+        make(project, "trunk@4096", "mine")
+    assert checkpoints.pinned(StageFolder(folder)) == {}
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_being_pinned_leaves_no_pin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    pin = checkpoints.pin
+
+    def too_late(folder: StageFolder, position: int, by: str) -> Path:
+        shutil.rmtree(folder.checkpoint(0, position))
+        return pin(folder, position, by)
+
+    monkeypatch.setattr(checkpoints, "pin", too_late)
+    with pytest.raises(CheckpointError, match="kept no checkpoint there"):
+        make(project, "trunk@4096", "mine")
+    assert checkpoints.pinned(StageFolder(folder)) == {}
+    assert "mine" not in project.names("stages")
+
+
+def test_a_name_whose_run_is_still_there_is_refused_naming_the_folder(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    (project.runs / "full/mine/on").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run of another `mine`"):
+        make(project, "trunk@4096", "mine")
+    with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run"):
+        import_model.draft(project, tmp_path, "mine", None, "1M")
+
+
+def test_a_refusal_cites_a_file_that_is_not_written_as_such(shipped: Project) -> None:
+    with pytest.raises(PlanError) as refused:
+        make(shipped, "v1.1@1T", "mine", ramp="600B", mixture="math-code")
+    assert str(refused.value.place).startswith("in the file that would be written, stages/mine.yaml:7:")
+
+
+def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048])
+    made = branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
+    assert made.checkpoint is None
+    assert checkpoints.pinned(StageFolder(folder)) == {3072: ("mine",)}

@@ -1,0 +1,188 @@
+"""`mask_documents: true`, from the stage file to the weights: no token learns from another document than its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ranks as steps
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from curriculum.errors import DataError, PlanError
+from curriculum.plan.model import ModelConfig
+from curriculum.plan.stage import StagePlan
+from runner import dataloader
+from runner.model.forward import hidden, losses
+from runner.model.init import initialise
+from runner.model.llama import Llama
+from runner.train.step import forward_backward
+
+pytestmark = pytest.mark.promise(
+    "Attention is masked at document boundaries from the stage file to the weights, also after SIGKILL"
+)
+
+END = 3
+FULL = ("--size", "full")
+Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def masked_plan(batch: int = 8) -> StagePlan:
+    return replace(steps.small_plan(batch=batch), mask_documents=True, tokenizer={"eos": END})
+
+
+def rows(count: int, seed: int, length: int = steps.LENGTH) -> NDArray[np.int64]:
+    """Text in which about every sixth token ends a document."""
+    return np.random.default_rng(seed).integers(0, 6, size=(count, length + 1))
+
+
+def batch_of(tokens: NDArray[np.int64]) -> dataloader.Batch:
+    source = np.zeros(len(tokens), np.int32)
+    return dataloader.Batch(0, tokens, source, ("code", "prose"), dataloader.document_bounds(tokens, END))
+
+
+@pytest.fixture(scope="module")
+def model() -> Llama:
+    plan = masked_plan()
+    model = Llama(ModelConfig.from_json(plan.model))
+    initialise(model, plan.seed)
+    return model
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 12), st.integers(0, 10_000))
+def test_bounds_are_match_a_reference_oracle(count: int, length: int, seed: int) -> None:
+    tokens = rows(count, seed, length)
+    wanted = [0]
+    for row in tokens.tolist():
+        begin = wanted[-1]
+        wanted += [begin + at + 1 for at in range(length - 1) if row[at] == END]
+        wanted.append(begin + length)
+    assert dataloader.document_bounds(tokens, END).tolist() == wanted
+    batch = batch_of(tokens)
+    for begin in range(count):
+        for end in range(begin + 1, count + 1):
+            part = batch.bounds_of(begin, end)
+            assert part is not None
+            assert part.tolist() == dataloader.document_bounds(tokens[begin:end], END).tolist()
+
+
+def test_a_masked_batch_gives_each_document_the_states_that_it_has_on_its_own(model: Llama) -> None:
+    tokens = rows(6, 1)
+    bounds = dataloader.document_bounds(tokens, END)
+    assert len(bounds) > 12
+    with torch.no_grad():
+        together = hidden(model, torch.from_numpy(tokens), bounds).flatten(0, 1)
+        flat = torch.from_numpy(tokens[:, :-1]).flatten()
+        for begin, end in itertools.pairwise(bounds.tolist()):
+            alone = model(flat[None, begin:end])[0]
+            torch.testing.assert_close(together[begin:end], alone, rtol=1e-5, atol=1e-6)
+        unmasked = hidden(model, torch.from_numpy(tokens), None).flatten(0, 1)
+    first = slice(*bounds[:2].tolist())
+    torch.testing.assert_close(together[first], unmasked[first], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(together, unmasked, atol=1e-2)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 8])
+def test_the_gradient_of_a_masked_step_is_that_of_its_documents_one_by_one(model: Llama, micro: int) -> None:
+    plan, tokens = masked_plan(), rows(8, 2)
+    model.zero_grad()
+    forward_backward(model, batch_of(tokens), micro, plan)
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    inputs = torch.from_numpy(tokens[:, :-1].copy()).flatten()
+    targets = torch.from_numpy(tokens[:, 1:].copy()).flatten()
+    for begin, end in itertools.pairwise(dataloader.document_bounds(tokens, END).tolist()):
+        logits = model(inputs[None, begin:end])[0] @ model.head.weight.T
+        loss = torch.nn.functional.cross_entropy(logits, targets[begin:end], reduction="sum")
+        (loss / plan.batch_tokens).backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(found[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_held_out_losses_are_masked_as_the_training_is(model: Llama) -> None:
+    tokens = torch.from_numpy(rows(4, 3))
+    with torch.no_grad():
+        masked, plain = losses(model, tokens, END), losses(model, tokens)
+        bounds = dataloader.document_bounds(tokens.numpy(), END)
+        states = hidden(model, tokens, bounds) @ model.head.weight.T
+    wanted = torch.nn.functional.cross_entropy(
+        states.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+    )
+    torch.testing.assert_close(masked.flatten(), wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(masked, plain, atol=1e-3)
+
+
+def text(eos: int | None) -> Any:
+    manifest = SimpleNamespace(eos=eos)
+    return SimpleNamespace(windows=50, manifest=manifest, digests=frozenset(), digest="d")
+
+
+def test_a_stage_that_keeps_documents_apart_refuses_what_does_not_mark_their_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = masked_plan()
+    with pytest.raises(PlanError, match="this tokenizer marks no document's end"):
+        dataloader.document_mark(replace(plan, tokenizer={"eos": None}))
+    folders = {"code": "code", "prose": "prose"}
+    for mark in (None, END + 1):
+        monkeypatch.setattr(dataloader.Dataset, "open", lambda folder, mark=mark, **_: text(mark))
+        with pytest.raises(DataError, match=f"needs the end of every document marked by token {END}"):
+            dataloader.open_sources(plan, folders)
+        dataloader.open_sources(replace(plan, mask_documents=False), folders)
+    monkeypatch.setattr(dataloader.Dataset, "open", lambda folder, **_: text(END))
+    assert dataloader.open_sources(plan, folders).keys() == folders.keys()
+
+
+def test_a_masked_stage_trains_to_other_weights_and_after_a_kill_to_the_same_ones(
+    finished: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for project in (one, two):
+        shutil.copytree(finished, project)
+        for name, more in (("masked", ", mask_documents: true"), ("plain", "")):
+            (project / f"stages/{name}.yaml").write_text(
+                f"from: trunk/basic\nstages:\n  - {{name: continual, until: 9216{more}}}\n"
+            )
+    for name in ("plain", "masked"):
+        curriculum(one, "run", name, *FULL)
+    ends = {name: ended(one, name) for name in ("plain", "masked")}
+    assert ends["masked"]["position"] == ends["plain"]["position"]
+    assert ends["masked"]["weights"] != ends["plain"]["weights"]
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curriculum", "run", "masked", *FULL],
+        cwd=two,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    saved = two / "runs/full/masked/continual/checkpoints"
+    deadline = time.monotonic() + 60
+    while not list(saved.glob("g*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    curriculum(two, "run", "masked", *FULL)
+    assert ended(two, "masked") == ends["masked"]
+
+
+def ended(project: Path, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((project / "runs/full" / name / "continual/DONE").read_bytes())
+    return value

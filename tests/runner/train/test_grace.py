@@ -1,0 +1,107 @@
+"""A run that is told how long it may take to end saves when that suffices, and says beforehand when it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from projects import TRUNK
+
+from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
+
+pytestmark = pytest.mark.processes
+
+LONG = (
+    TRUNK.partition("stages:")[0]
+    + "stages:\n  - {name: on, until: 4194304, mixture: prose-only, batch: 8 sequences}\n"
+)
+
+
+def steps(stage: Path) -> int:
+    path = stage / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def ended_by(
+    project: Path, ready: Callable[[], bool], end: Callable[[subprocess.Popen[str]], None]
+) -> tuple[int, str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curriculum", "run", "trunk", "--size", "full"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not ready() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        end(process)
+        said = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    return process.returncode, " ".join(said.split())
+
+
+def terminate(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.promise(
+    "A save that the preemption grace would cut off is not started, and the run announces it beforehand"
+)
+def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_before(
+    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (small_project / "stages/trunk.yaml").write_text(LONG)
+    (small_project / "mixtures/prose-only.yaml").write_text("weights: {prose: 1}\npasses: {prose: 228}\n")
+    (small_project / "machines.yaml").write_text(
+        "local: {launcher: process, device: cpu, threads: 1, grace: 60}\n"
+    )
+    stage = small_project / "runs/full/trunk/on"
+    first = stage / "attempts/0001/timing.json"
+
+    code, said = ended_by(small_project, lambda: first.exists() and steps(stage) > 11, terminate)
+    last = checkpoints.latest(StageFolder(stage))
+    assert (code, "not saved" in said) == (130, False), said
+    assert last is not None
+    assert last.position == json.loads((stage / "metrics.jsonl").read_text().splitlines()[-1])["position"]
+    told = curriculum(small_project, "plan", "trunk", "--size", "full").stdout
+    assert "the grace is" not in told
+
+    pace = json.loads(first.read_text())
+    assert 0 < pace["save_seconds"] < 60
+    first.write_text(json.dumps({**pace, "save_seconds": 500.0}))
+    slow = LONG.replace("checkpoint: 1024 tokens", "checkpoint: 2097152 tokens")
+    (small_project / "stages/trunk.yaml").write_text(slow)
+    words = "0 + 500.0 s, and the grace is 60 s: a terminated run resumes from the last checkpoint"
+    told = " ".join(curriculum(small_project, "plan", "trunk", "--size", "full").stdout.split())
+    assert words.partition(" + ")[2] in told
+    told = " ".join(curriculum(small_project, "status", "trunk", "--size", "full").stdout.split())
+    assert words.partition(" + ")[2] in told
+
+    before = steps(stage)
+    code, said = ended_by(small_project, lambda: steps(stage) > before + 3, terminate)
+    assert code == 130
+    assert said.index("the grace is 60 s") < said.index("not saved: of 60 s of grace")
+    assert "and a save takes 500.0 s; it resumes from its last checkpoint" in said
+    assert checkpoints.latest(StageFolder(stage)) == last
+
+    def ask(_: subprocess.Popen[str]) -> None:  # nobody kills after this, so there is time
+        curriculum(small_project, "stop", "trunk", "--size", "full")
+
+    begun = stage / "attempts/0003/environment.json"
+    code, said = ended_by(small_project, lambda: begun.exists() and steps(stage) > before + 3, ask)
+    assert (code, "not saved" in said) == (130, False), said
+    newest = checkpoints.latest(StageFolder(stage))
+    assert newest is not None
+    assert newest.position > last.position

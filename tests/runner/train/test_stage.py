@@ -1,0 +1,202 @@
+"""Whole stages of a small project: canonical sums, what is measured on the way, and steps that go wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import commands
+import pytest
+import torch
+from projects import BuiltOnce, write_small_project
+
+from curriculum import fs
+from curriculum.artifacts import checkpoints, jobs, ledger
+from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.jobs import TrainJob
+from curriculum.artifacts.stage_folder import StageFolder
+from curriculum.errors import RunFailed
+from runner.parallel.ranks import Ranks
+from runner.train import loop, step
+
+Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
+
+FULL = ("--size", "full")
+ALONE = Ranks(0, 1, 1, torch.device("cpu"))
+
+
+def done(project: Path, curriculum: str, stage: str) -> dict[str, object]:
+    return json.loads((project / "runs/full" / curriculum / stage / "DONE").read_bytes())
+
+
+def stage(project: Path, curriculum: str, name: str) -> Path:
+    return project / "runs/full" / curriculum / name
+
+
+CANONICAL = "{device: cpu, threads: 1, exactness: canonical, micro_batch: 2"
+
+
+@pytest.fixture(scope="session")
+def canonical(built_once: BuiltOnce) -> Path:
+    """The trunk trained canonically by one process, two of its steps traced; read only."""
+
+    def build(project: Path) -> None:
+        write_small_project(project)
+        (project / "machines.yaml").write_text(
+            f"local: {CANONICAL}, peak: 0.1 TFLOP/s}}\ntwo: {CANONICAL}, launcher: torchrun, processes: 2}}\n"
+        )
+        commands.run("run", "trunk", *FULL, "--profile-steps", "2:4", folder=project, check=True)
+
+    return built_once("canonical", build)
+
+
+@pytest.mark.promise("Canonical exactness: the same bits on 1, 2 and 4 ranks and any mesh")
+def test_a_canonical_run_has_the_same_weights_on_one_process_and_on_two(
+    canonical: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(canonical, other, ignore=shutil.ignore_patterns("runs"))
+    curriculum(other, "run", "trunk", *FULL, "--machine", "two")
+    for name in ("basic", "continual", "cooldown"):
+        assert done(canonical, "trunk", name) == done(other, "trunk", name)
+    files = {len(list(path.glob("*.safetensors"))) for path in other.rglob("checkpoints/g0-*")}
+    assert files == {2}, "two ranks held the parameters between them"
+
+
+def test_a_line_of_metrics_says_where_a_step_s_time_went(canonical: Path) -> None:
+    folder = stage(canonical, "trunk", "basic")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    environment = json.loads((folder / "attempts/0001/environment.json").read_bytes())
+    for line in lines:
+        parts = [
+            line[f"{phase}_seconds"] for phase in ("data", "forward_backward", "optimizer", "communication")
+        ]
+        assert min(parts) >= 0
+        assert sum(parts) + line.get("checkpoint_seconds", 0) <= line["seconds"] + 1e-3
+        assert line["memory_bytes"] > 1 << 26
+        expected = line["tokens_per_second"] * environment["flops_per_token"] / 0.1e12
+        assert line["mfu"] == pytest.approx(expected)
+    assert environment["peak_flops"] == 0.1e12
+    assert environment["flops_convention"].startswith("full: ")
+    saved = [line["step"] for line in lines if "checkpoint_seconds" in line]
+    assert saved, "the stall of a save is told by the line after it"
+    assert all((step * 256) % 1024 == 0 for step in saved)
+
+
+def test_a_trace_of_the_steps_asked_for_lies_in_the_attempt_s_folder(canonical: Path) -> None:
+    (trace,) = canonical.rglob("trace-*.json")
+    assert trace.parent == stage(canonical, "trunk", "basic") / "attempts/0001"
+    assert trace.name == "trace-2-4-rank0.json"
+    events = json.loads(trace.read_bytes())["traceEvents"]
+    steps = [event for event in events if event.get("name", "").startswith("Optimizer.step")]
+    assert len([event for event in steps if event.get("ph") == "X"]) == 2
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def job_of(finished: Path, folder: Path) -> TrainJob:
+    """The finished trunk's first stage, to be trained again in `folder`."""
+    old = stage(finished, "trunk", "basic")
+    job = jobs.load(old / "attempts/0001/job.json")
+    assert isinstance(job, TrainJob)
+    folder.mkdir()
+    (folder / "attempt").mkdir()
+    shutil.copy(old / "plan.json", folder)
+    return replace(
+        job, plan=str(folder / "plan.json"), stage_folder=str(folder), attempt_folder=str(folder / "attempt")
+    )
+
+
+def gradients_not_finite(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
+    clip, number = step.clip_gradients, iter(range(1000))
+
+    def broken(model: Any, most: float, norm: float | None = None) -> float:
+        return math.nan if bad(next(number)) else clip(model, most, norm)
+
+    monkeypatch.setattr(step, "clip_gradients", broken)
+
+
+@pytest.mark.promise(
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
+    "a checkpoint"
+)
+def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients_not_finite(monkeypatch, lambda step: step in (5, 6))
+    job = job_of(finished, tmp_path / "basic")
+    outcome = loop.train(job, ALONE, StopFlag())
+    assert outcome["outcome"] == jobs.DONE
+    folder = Path(job.stage_folder)
+    last = checkpoints.latest(StageFolder(folder))
+    assert last is not None
+    state = checkpoints.state(last.path)
+    assert (state["nonfinite_steps"], state["nonfinite_in_a_row"]) == (2, 0)
+    assert (state["step"], state["adam_step"]) == (24, 22)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line.get("skipped")] == [5, 6]
+    assert lines[6]["loss"] != lines[5]["loss"], "the same weights read other data"
+    events = fs.read_json_lines(folder / "events.jsonl")
+    assert [(event["kind"], event["step"]) for event in events] == [
+        ("gradient not finite", 5),
+        ("gradient not finite", 6),
+    ]
+    assert all(sequence["documents"] for event in events for sequence in event["sequences"])
+    assert events[0]["skip"] == {"from": 5 * 256, "to": 6 * 256}
+
+
+@pytest.mark.promise(
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
+    "a checkpoint"
+)
+def test_gradients_that_stay_not_finite_end_the_run_at_its_last_good_checkpoint(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients_not_finite(monkeypatch, lambda step: step >= 11)
+    job = job_of(finished, tmp_path / "basic")
+    with pytest.raises(
+        RunFailed, match=rf"not finite in {loop.NONFINITE_AT_MOST} steps in a row, up to step 18"
+    ):
+        loop.train(job, ALONE, StopFlag())
+    found = checkpoints.list_checkpoints(StageFolder(Path(job.stage_folder)))
+    assert found
+    for checkpoint in found:
+        checkpoints.verify(checkpoint.path)
+        assert checkpoints.state(checkpoint.path)["adam_step"] <= 11
+    assert not (Path(job.stage_folder) / "DONE").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_kill_between_a_checkpoint_and_its_ledger_line_is_put_right_by_going_on(
+    finished: Path, tmp_path: Path
+) -> None:
+    job = job_of(finished, tmp_path / "basic")
+    folder = Path(job.stage_folder)
+    loop.train(replace(job, stop_at=2048), ALONE, StopFlag())
+    assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048]
+    (StageFolder(folder).ledger).write_bytes(
+        (StageFolder(folder).ledger).read_bytes().splitlines(keepends=True)[0]
+    )
+    (tmp_path / "again").mkdir()
+    loop.train(replace(job, attempt_folder=str(tmp_path / "again")), ALONE, StopFlag())
+    assert [entry.position for entry in ledger.read(StageFolder(folder))] == [
+        1024,
+        2048,
+        3072,
+        4096,
+        5120,
+        6144,
+    ]
+    assert json.loads((folder / "DONE").read_bytes()) == done(finished, "trunk", "basic")

@@ -1,0 +1,81 @@
+"""A small project of generated text: two sources, three stages, seconds to train."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+TRUNK = """\
+about: a trunk of three stages
+seed: 7
+model: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2,
+        intermediate_size: 64, vocab_size: 300}
+tokenizer: small
+sequence_length: 32
+optimizer: {name: adamw, weight_decay: 0.1}
+learning_rate: {shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 12288}
+every: {evaluate: 2048 tokens, checkpoint: 1024 tokens}
+stages:
+  - {name: basic, until: 6144, mixture: prose-only, batch: 8 sequences}
+  - {name: continual, until: 9216}
+  - {name: cooldown, until: 12288, batch: 32 sequences}
+"""
+
+
+VARIANT = """\
+about: a variant that mixes code in
+from: trunk/basic
+stages:
+  - {name: continual, until: 9216, mixture: mixed, ramp: 1536 tokens}
+  - {name: cooldown, until: 12288, batch: 32 sequences}
+"""
+
+
+SOURCES = """\
+tokenizers:
+  small: {train: [prose, code], vocab_size: 300}
+sources:
+  prose: {read: {folder: texts/prose}, held_out: 25%}
+  code: {read: {folder: texts/code}, held_out: 25%}
+"""
+
+
+MACHINES = """\
+local: {launcher: process, device: cpu, threads: 1}
+"""
+
+
+def _sentences(words: list[str], documents: int, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.choice(words) for _ in range(400)) + "." for _ in range(documents)]
+
+
+def write_small_project(root: Path, *, texts: bool = True) -> Path:
+    files = {
+        "stages/trunk.yaml": TRUNK,
+        "stages/variant.yaml": VARIANT,
+        "mixtures/prose-only.yaml": "weights: {prose: 1}\n",
+        "mixtures/mixed.yaml": "weights: {prose: 3, code: 1}\n",
+        "sources.yaml": SOURCES,
+        "sizes.yaml": "full: {}\n",
+        "machines.yaml": MACHINES,
+    }
+    prose = ["the", "sea", "was", "calm", "and", "grey", "ships", "went", "slowly", "home", "under", "rain"]
+    code = ["def", "return", "for", "in", "x", "y", "(", ")", "=", "+", "lambda", "yield", "\n    "]
+    for folder, words, seed in (("prose", prose, 1), ("code", code, 2)) if texts else ():
+        for number, text in enumerate(_sentences(words, 48, seed)):
+            files[f"texts/{folder}/{number:03d}.txt"] = text
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+BuiltOnce = Callable[[str, Callable[[Path], None]], Path]
