@@ -50,7 +50,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "c36f8553cca3674d930c4d0f9828c6ce8021b523b2a31092097fb51293418d2f",
+            "9c95c027e149f077ce658d907fdaafe3ed53e839e756a00f5a84e7e47a0b2651",
         }
     ),
 )

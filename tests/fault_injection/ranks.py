@@ -12,9 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from curriculum.artifacts.jobs import STACKS
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.launchers.process import PROCESSES, _descendants
 from curriculum.launchers.process import _descendants
 from tests.fault_injection import small, world
 from tests.fault_injection.figures import Case, Tally, figure

@@ -11,10 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from curriculum.compiler.blends import Before, blends_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.compiler.mixture_phases import MixtureState, _phases
 from curriculum.plan.mixing import LARGEST_TOTAL, Ramp, integer_weights
 from curriculum.plan.stage import MixturePhase, MixtureSegment
 
@@ -65,15 +65,15 @@ def shares_at(blend: MixturePhase, index: int) -> dict[str, Fraction]:
 def test_along_any_chain_of_ramps_and_branches_every_source_keeps_to_its_share(seed: int, most: int) -> None:
     draw = random.Random(seed)
     names = [f"source-{number}" for number in range(draw.randint(1, most))]
-    before, begun = Before(None, 0, {}), 0
+    before, begun = MixtureState(None, 0, {}), 0
     for link in range(draw.randint(2, 6)):
-        old = before.blend
+        old = before.phase
         weights = dict(old.weights) if old and draw.random() < 0.3 else mixture(draw, names)
         ramp = draw.randint(1, 10 ** draw.randint(1, 9)) if link and draw.random() < 0.7 else 0
         length = draw.randint(1, 10 ** draw.randint(2, 11))
         if ramp and draw.random() < 0.5:
             length = draw.randint(1, ramp)  # the next branches off in the middle of the ramp
-        blends, pieces = blends_of(before, weights, ramp)
+        blends, pieces = _phases(before, weights, ramp, continues=False)
         for places in edges(draw, pieces, length):
             check(blends, pieces, places, begun)
         if ramp and old is not None:
@@ -81,7 +81,7 @@ def test_along_any_chain_of_ramps_and_branches_every_source_keeps_to_its_share(s
         piece = next(piece for piece in reversed(pieces) if piece.first <= max(length - 1, 0))
         blend, index = blends[piece.blend], piece.index + length - piece.first
         begun += length
-        before = Before(blend, index, blend.items(index))
+        before = MixtureState(blend, index, blend.items(index))
         assert sum(before.items.values()) == begun <= 10**12
 
 
@@ -122,8 +122,10 @@ def joined(old: MixturePhase, index: int, rising: MixturePhase) -> None:
 
 
 def test_a_branch_just_behind_the_start_of_a_ramp_leaves_out_a_share_below_a_part_in_2_to_31() -> None:
-    trunk = Before(MixturePhase(weights={"most": 1}, base={}), 10, {"most": 10})
-    (risen, _), _ = blends_of(trunk, {"most": 10**8, "rare": 1}, 10**6)
-    (rising, _), _ = blends_of(Before(risen, 40, risen.items(40)), {"most": 1, "rare": 1}, 1000)
+    trunk = MixtureState(MixturePhase(weights={"most": 1}, base={}), 10, {"most": 10})
+    (risen, _), _ = _phases(trunk, {"most": 10**8, "rare": 1}, 10**6, continues=False)
+    (rising, _), _ = _phases(
+        MixtureState(risen, 40, risen.items(40)), {"most": 1, "rare": 1}, 1000, continues=False
+    )
     assert rising.before == {"most": LARGEST_TOTAL}
     assert rising.items(1000) == {"most": 50 + 750, "rare": 250}

@@ -162,7 +162,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.processes
 def test_a_kill_while_writing_leaves_the_last_complete_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DIES, str(tmp_path / "checkpoints"), str(Path(__file__).parents[2] / "support")],
+        [
+            sys.executable,
+            "-c",
+            DIES,
+            str(tmp_path / "checkpoints"),
+            str(Path(__file__).parents[2] / "support"),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
         timeout=120,
