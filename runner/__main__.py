@@ -1,12 +1,14 @@
-"""`python -m runner JOB`: reads a job file, does it, and says in its attempt folder how it ended."""
+"""`python -m runner JOB`: reads a job file, does the job, and writes how it ended as `outcome.json`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.signals import install_stop_flag
 
@@ -16,16 +18,20 @@ from curriculum import fs  # noqa: E402
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
 from curriculum.artifacts.stage_folder import Attempt, StageFolder  # noqa: E402
 from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
-from runner import watchdog  # noqa: E402
+from runner.watchdog import Watchdog  # noqa: E402
+
+if TYPE_CHECKING:
+    from runner.parallel.ranks import Ranks
+
+Outcome = dict[str, Any]
 
 
 def main() -> int:
     """Exit code 0 done or stopped on request, 1 failed, 2 refused; `outcome.json` tells them apart."""
-    path = Path(sys.argv[1])
-    job = jobs.load(path)
-    outcome: dict[str, Any]
+    job = jobs.load(Path(sys.argv[1]))
+    outcome: Outcome
     try:
-        outcome = _carry_out(job)
+        outcome = JOBS[type(job)](job)
         code = 0
     except CurriculumError as error:
         traceback.print_exc()
@@ -36,74 +42,66 @@ def main() -> int:
         code = 2
     except BaseException as error:
         traceback.print_exc()
-        failed = storage_failed(error) if isinstance(error, OSError) else None
+        storage = storage_failed(error) if isinstance(error, OSError) else None
         outcome = {"outcome": jobs.FAILED, "message": f"{type(error).__name__}: {error}"}
-        if failed is not None:  # starting again would only meet it again
-            outcome = {"outcome": jobs.REFUSED, "message": failed.what, "hint": failed.hint}
+        if storage is not None:  # a restart would fail in the same way
+            outcome = {"outcome": jobs.REFUSED, "message": storage.what, "hint": storage.hint}
         code = 1
-    if os.environ.get("RANK", "0") == "0" or code:
+    if _rank() == 0 or code:
         fs.write_json(Attempt(Path(job.attempt_folder)).outcome, outcome, replace=True)
     return code
 
 
-def _carry_out(job: jobs.Job) -> dict[str, Any]:
-    if isinstance(job, jobs.TrainJob):
-        return _train(job)
-    if isinstance(job, jobs.EvaluateJob):
-        return _evaluate(job)
-    if isinstance(job, jobs.ImportJob | jobs.ExportJob):
-        return _convert(job)
-    if isinstance(job, jobs.DoctorJob):
-        return _doctor(job)
-    if isinstance(job, jobs.HarnessJob):
-        from runner.evaluate import lm_eval
-
-        return lm_eval.measure(job)
-    return _prepare(job)
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
 
 
-def _train(job: jobs.TrainJob) -> dict[str, Any]:
-    first = os.environ.get("RANK", "0") == "0"
-    folder = StageFolder(Path(job.stage_folder))
-    lock = fs.Lock(folder.lock, f"the stage folder {folder}")
-    if first:
-        lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to let go
-        checkpoints.refuse_links(folder)
-
-    rank = int(os.environ.get("RANK", "0"))
-    with watchdog.Watchdog(
-        Attempt(Path(job.attempt_folder)), rank, job.machine.hang_limit
-    ):  # joining the others may hang
-        from runner.parallel import determinism
-        from runner.parallel.ranks import join_ranks, keep_freed_memory, leave_ranks
-        from runner.train.loop import train
-
-        determinism.prepare(job.machine)
-        keep_freed_memory()
-        ranks = join_ranks(job.machine.device, job.machine.threads)
-    try:
-        return train(job, ranks, STOP)
-    finally:
-        if sys.exc_info()[0] is None:
-            leave_ranks(ranks)
-        lock.release()
-
-
-def _evaluate(job: jobs.EvaluateJob) -> dict[str, Any]:
-    from runner.evaluate.job import score
+@contextlib.contextmanager
+def _joined(machine: jobs.Machine) -> Iterator[Ranks]:
+    """The process group of this job; all ranks leave it together, unless an error ends this one."""
     from runner.parallel import determinism
     from runner.parallel.ranks import join_ranks, leave_ranks
 
-    determinism.prepare(job.machine)
-    ranks = join_ranks(job.machine.device, job.machine.threads)
+    determinism.prepare(machine)
+    ranks = join_ranks(machine.device, machine.threads)
+    yield ranks
+    leave_ranks(ranks)
+
+
+def _train(job: jobs.TrainJob) -> Outcome:
+    folder = StageFolder(Path(job.stage_folder))
+    lock = fs.Lock(folder.lock, f"the stage folder {folder}")
+    if _rank() == 0:
+        lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to release it
+        checkpoints.refuse_links(folder)
     try:
-        return score(job, ranks, STOP)
+        with contextlib.ExitStack() as stack:
+            # joining the other ranks may hang
+            with Watchdog(Attempt(Path(job.attempt_folder)), _rank(), job.machine.hang_limit):
+                from runner.parallel.ranks import keep_freed_memory
+                from runner.train.loop import train
+
+                keep_freed_memory()
+                ranks = stack.enter_context(_joined(job.machine))
+            return train(job, ranks, STOP)
     finally:
-        if sys.exc_info()[0] is None:
-            leave_ranks(ranks)
+        lock.release()
 
 
-def _doctor(job: jobs.DoctorJob) -> dict[str, Any]:
+def _evaluate(job: jobs.EvaluateJob) -> Outcome:
+    from runner.evaluate.job import evaluate_checkpoint
+
+    with _joined(job.machine) as ranks:
+        return evaluate_checkpoint(job, ranks, STOP)
+
+
+def _benchmark(job: jobs.HarnessJob) -> Outcome:
+    from runner.evaluate import lm_eval
+
+    return lm_eval.measure(job)
+
+
+def _doctor(job: jobs.DoctorJob) -> Outcome:
     from runner.doctor import doctor
     from runner.parallel import determinism
     from runner.parallel.ranks import join_ranks, leave_ranks
@@ -112,7 +110,7 @@ def _doctor(job: jobs.DoctorJob) -> dict[str, Any]:
     problem = None
     try:
         ranks = join_ranks(job.machine.device, job.machine.threads)
-    except CurriculumError as error:  # the rest of the machine is worth knowing all the same
+    except CurriculumError as error:  # the rest of the machine is reported all the same
         problem = error
         ranks = join_ranks("cpu", job.machine.threads)
     doctor(job, ranks, problem)
@@ -120,31 +118,47 @@ def _doctor(job: jobs.DoctorJob) -> dict[str, Any]:
     return {"outcome": jobs.DONE}
 
 
-def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> dict[str, Any]:
+def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> Outcome:
     from runner.prepare.job import Stopped, help_to_prepare, prepare, train_tokenizer
 
     try:
         if isinstance(job, jobs.TokenizerJob):
             train_tokenizer(job.request)
         elif job.help:
-            help_to_prepare(job.request, lambda: STOP.requested)
+            help_to_prepare(job.request, STOP.__bool__)
         else:
-            prepare(job.request, lambda: STOP.requested)
+            prepare(job.request, STOP.__bool__)
     except Stopped:
         return {"outcome": jobs.STOPPED}
     except OSError as error:
-        if error.filename is None:  # a write into an open file that fails does not say which
+        if error.filename is None:  # a failed write into an open file does not name it
             error.filename = job.request.output
         raise
     return {"outcome": jobs.DONE}
 
 
-def _convert(job: jobs.ImportJob | jobs.ExportJob) -> dict[str, Any]:
+def _import(job: jobs.ImportJob) -> Outcome:
     from runner.checkpoint import huggingface
 
-    if isinstance(job, jobs.ImportJob):
-        return huggingface.import_directory(job, STOP)
+    return huggingface.import_directory(job, STOP)
+
+
+def _export(job: jobs.ExportJob) -> Outcome:
+    from runner.checkpoint import huggingface
+
     return huggingface.export(job, STOP)
+
+
+JOBS: dict[type[jobs.Job], Callable[[Any], Outcome]] = {
+    jobs.TrainJob: _train,
+    jobs.EvaluateJob: _evaluate,
+    jobs.PrepareJob: _prepare,
+    jobs.TokenizerJob: _prepare,
+    jobs.ImportJob: _import,
+    jobs.ExportJob: _export,
+    jobs.DoctorJob: _doctor,
+    jobs.HarnessJob: _benchmark,
+}
 
 
 if __name__ == "__main__":

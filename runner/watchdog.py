@@ -1,8 +1,8 @@
-"""Notices a step that does not end: the stacks of all threads are written down and the process ends.
+"""Ends a process whose step does not end, after writing the stacks of all its threads.
 
-A collective that waits for a rank which is stuck never returns, so nothing that is written in Python could look at
-a clock. The interpreter's own fault handler does, in a thread that needs no lock of ours. A process that was
-stopped whole has no such thread either: the supervisor sees that its file of stacks is touched no more.
+A collective that waits for a stuck rank never returns, so no Python code of the process could look at a clock. The
+interpreter's fault handler does, in a thread that needs no lock of ours. A stopped process has no such thread: the
+supervisor sees that its file of stacks is no longer touched.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ TOUCH_SECONDS = 1.0
 
 
 class Watchdog:
-    """Armed anew whenever something begins; `limit` in seconds. `attempt.stacks(rank)` stays empty while all goes well.
+    """Armed for `limit` seconds at a time; `attempt.stacks(rank)` stays empty unless a limit passes.
 
-    As a context manager it watches until the block ends, which may begin slowly. SIGUSR2 writes the stacks without
-    ending anything.
+    As a context manager it watches until the block ends, whose first step may be slow. SIGUSR2 writes the stacks
+    without ending the process.
     """
 
     def __init__(self, attempt: Attempt, rank: int, limit: float) -> None:
         self._limit = limit
         self._file: IO[str] = attempt.stacks(rank).open("a")
-        self._touched = 0.0
+        self._touched_at = 0.0
 
     def __enter__(self) -> Self:
         faulthandler.register(signal.SIGUSR2, file=self._file, all_threads=True)
-        self.begins(SLOW_TIMES)
+        self.arm_slow()
         return self
 
     def __exit__(
@@ -42,14 +42,14 @@ class Watchdog:
     ) -> None:
         faulthandler.cancel_dump_traceback_later()
 
-    def begins(self, times: int = 1) -> None:
-        """From now on a limit's time is left, or `times` as much, until this is called again."""
+    def arm(self, times: int = 1) -> None:
+        """Start the limit again, or `times` as much: the process ends unless this is called before it passes."""
         faulthandler.dump_traceback_later(self._limit * times, file=self._file, exit=True)
         now = time.monotonic()
-        if now - self._touched >= TOUCH_SECONDS:
-            self._touched = now
+        if now - self._touched_at >= TOUCH_SECONDS:
+            self._touched_at = now
             os.utime(self._file.fileno())
 
-    def saves(self) -> None:
-        """What waits for a save, its own or the one before, may wait longer."""
-        self.begins(SLOW_TIMES)
+    def arm_slow(self) -> None:
+        """Start the limit of what may be slow: the start, and a save that may wait for the one before."""
+        self.arm(SLOW_TIMES)

@@ -1,4 +1,4 @@
-"""Held-out evaluations on disk."""
+"""Held-out losses on disk: `evaluations/g<generation>-<position>.json` in a stage's folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from curriculum.errors import DataError
 
 def read_evaluations(folder: StageFolder) -> dict[int, Mapping[str, Any]]:
     """Every evaluation of a stage by position (tokens); the newest generation wins."""
-    found: dict[int, tuple[int, Mapping[str, Any]]] = {}
-    for path in folder.evaluation_files():
-        value = read_evaluation(path)
-        if value["position"] not in found or found[value["position"]][0] <= value["generation"]:
-            found[value["position"]] = (value["generation"], value)
-    return {position: value for position, (_, value) in sorted(found.items())}
+    newest: dict[int, Mapping[str, Any]] = {}
+    for evaluation in map(read_evaluation, folder.evaluation_files()):
+        other = newest.get(evaluation["position"])
+        if other is None or other["generation"] <= evaluation["generation"]:
+            newest[evaluation["position"]] = evaluation
+    return dict(sorted(newest.items()))
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -29,33 +29,31 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"`{path}` is damaged: {error}",
-            hint="move it away: a kept checkpoint is measured anew where it is needed",
+            hint="move it away: a kept checkpoint is measured again where it is needed",
         ) from None
+
+
+def read_sets(folder: StageFolder, generation: int, position: int) -> dict[str, Any]:
+    """The sets measured at a position by source, empty without a file; DataError when it was changed since."""
+    path = folder.evaluation(generation, position)
+    sets: dict[str, Any] = read_evaluation(path)["sets"] if path.exists() else {}
+    return sets
 
 
 def write_sets(
     folder: StageFolder, generation: int, position: int, step: int, sets: Mapping[str, Any]
 ) -> None:
-    """Write `evaluations/g<generation>-<position>.json`, merging with sets measured there before."""
-    fs.make_directory(folder.evaluations)
+    """Write the losses measured at a position, merged with the sets that its file already holds."""
+    sets = {**read_sets(folder, generation, position), **sets}
+    value = {"generation": generation, "position": position, "step": step, "sets": sets}
     path = folder.evaluation(generation, position)
-    known = read_sets(folder, generation, position)
-    value = {"generation": generation, "position": position, "step": step, "sets": {**known, **sets}}
+    fs.make_directory(path.parent)
     fs.write_json(path, fs.seal(value), replace=True)
 
 
-def cut_back_evaluations(folder: StageFolder, generation: int, position: int) -> None:
-    """Remove what was measured after `position`: of weights that were not saved, so that others may come there now."""
+def cut_back(folder: StageFolder, generation: int, position: int) -> None:
+    """Remove the evaluations of a generation past `position`: their weights were not saved and may differ next time."""
     for path in folder.evaluation_files(generation):
-        told = path.stem.partition("-")[2]
-        if told.isdigit() and int(told) > position:
+        digits = path.stem.partition("-")[2]
+        if digits.isdigit() and int(digits) > position:
             fs.remove(path)
-
-
-def read_sets(folder: StageFolder, generation: int, position: int) -> dict[str, Any]:
-    """The sets measured at a position, none when there is no file; DataError when it was changed since."""
-    path = folder.evaluation(generation, position)
-    if not path.exists():
-        return {}
-    sets: dict[str, Any] = read_evaluation(path)["sets"]
-    return sets

@@ -1,12 +1,12 @@
-"""Held-out loss per source at a checkpoint: a pure function of (weights, held-out set), written once.
+"""Held-out loss per source at a checkpoint: a pure function of (weights, held-out set).
 
-The windows are spread evenly over the held-out split and always the same, so that two checkpoints' losses can
+The windows are spread evenly over the held-out split and always the same, so that the losses of two checkpoints can
 be compared window by window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,19 @@ from numpy.typing import NDArray
 
 from curriculum.artifacts.jobs import HeldOut
 from curriculum.data.dataset import Dataset
+from curriculum.plan.stage import StagePlan
+from runner import dataloader
+from runner.model.forward import losses
+from runner.model.llama import Llama
+from runner.parallel import fsdp
+from runner.parallel.ranks import Ranks
 
 SequenceLosses = Callable[[torch.Tensor], torch.Tensor]
 """Tokens `[n, sequence_length + 1]` on the device to summed losses `[n]`, without gradients."""
 
 
 class HeldOutSets:
-    """The opened held-out sets of a job, by source name."""
+    """The opened held-out sets of a job, by source: their datasets, and the numbers of the windows to measure."""
 
     def __init__(
         self,
@@ -33,7 +39,8 @@ class HeldOutSets:
         tokenizer_digest: str | None = None,
     ) -> None:
         self.sequence_length = sequence_length
-        self.sets: dict[str, tuple[Dataset, NDArray[np.int64]]] = {}
+        self.datasets: dict[str, Dataset] = {}
+        self.windows: dict[str, NDArray[np.int64]] = {}
         for name, entry in sorted(held_out.items()):
             dataset = Dataset.open(
                 Path(entry.folder),
@@ -43,38 +50,37 @@ class HeldOutSets:
                 tokenizer_digest=tokenizer_digest,
             )
             windows = min(entry.windows, dataset.windows)
-            self.sets[name] = (dataset, np.arange(windows, dtype=np.int64) * dataset.windows // windows)
+            self.datasets[name] = dataset
+            self.windows[name] = np.arange(windows, dtype=np.int64) * dataset.windows // windows
 
-    def digests(self) -> dict[str, str]:
-        return {name: dataset.digest for name, (dataset, _) in self.sets.items()}
+    @staticmethod
+    def of_plan(plan: StagePlan, held_out: Mapping[str, HeldOut]) -> HeldOutSets:
+        return HeldOutSets(
+            held_out,
+            sequence_length=plan.sequence_length,
+            vocab_size=int(plan.model["vocab_size"]),
+            tokenizer_digest=plan.tokenizer.get("digest"),
+        )
 
     def measure(
-        self,
-        losses: SequenceLosses,
-        *,
-        names: list[str],
-        rank: int,
-        ranks: int,
-        add: Callable[[torch.Tensor], torch.Tensor],
-        chunk: int,
-        device: torch.device,
+        self, losses: SequenceLosses, names: Sequence[str], ranks: Ranks, micro_batch: int
     ) -> dict[str, Any]:
-        """Loss (nats a token) of each named set; every rank measures its share, `add` sums over ranks.
+        """Loss (nats a token) of each named set; every rank measures its share of the windows.
 
-        All ranks call the model equally often, as sharded parameters demand: the last share is filled up with
-        windows that are not counted.
+        All ranks call the model equally often, as sharded parameters demand: the last share is padded with windows
+        that are not counted.
         """
         results = {}
         for name in names:
-            dataset, windows = self.sets[name]
+            dataset, windows = self.datasets[name], self.windows[name]
             per_window = torch.zeros(len(windows), dtype=torch.float64)
-            for begin in range(0, len(windows), chunk * ranks):
-                part = np.arange(begin + rank * chunk, begin + (rank + 1) * chunk)
-                counted = part[part < len(windows)]
-                rows = dataset.read(windows[np.minimum(part, len(windows) - 1)])
-                values = losses(torch.from_numpy(rows).to(device)).double().cpu()
+            for begin in range(0, len(windows), micro_batch * ranks.size):
+                share = begin + ranks.rank * micro_batch + np.arange(micro_batch)
+                counted = share[share < len(windows)]
+                tokens = dataset.read(windows[np.minimum(share, len(windows) - 1)])
+                values = losses(torch.from_numpy(tokens).to(ranks.device)).double().cpu()
                 per_window[torch.from_numpy(counted)] = values[: len(counted)]
-            per_window = add(per_window) / self.sequence_length
+            per_window = ranks.add(per_window) / self.sequence_length
             results[name] = {
                 "loss": float(per_window.mean()),
                 "windows": len(windows),
@@ -83,3 +89,27 @@ class HeldOutSets:
                 "per_window": [round(float(value), 6) for value in per_window],
             }
         return results
+
+
+def evaluate(
+    model: Llama,
+    plan: StagePlan,
+    held_out: HeldOutSets,
+    names: Sequence[str],
+    ranks: Ranks,
+    micro_batch: int,
+    before_forward: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Loss of the model on each named set, by name, as `evaluations/` records it; leaves the model in training mode."""
+    mark = dataloader.document_mark(plan)
+
+    def sequence_losses(tokens: torch.Tensor) -> torch.Tensor:
+        before_forward()
+        return losses(model, tokens, mark).sum(dim=1)
+
+    model.eval()
+    with torch.no_grad():
+        results = held_out.measure(sequence_losses, names, ranks, micro_batch)
+    fsdp.reshard(model)
+    model.train()
+    return results

@@ -42,6 +42,7 @@ TRAINING_CODE: dict[str, str] = {
     "optimizer": "runner/train/optimizer.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",
+    "train setup": "runner/train/setup.py",
     "train loop": "runner/train/loop.py",
 }
 """What decides which bits a step computes, by names that outlive a move; other edits are only recorded."""

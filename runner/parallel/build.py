@@ -18,7 +18,7 @@ from runner.parallel.ranks import Ranks
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of one forward pass, when the machine file states none
 
 
-def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> tuple[Llama, ModelConfig]:
+def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
     """The model on this rank's device with its initial weights, sharded as the machine file says."""
     config = ModelConfig.from_json(plan.model)
     bf16 = machine.precision == "bf16" or (machine.precision == "auto" and ranks.device.type == "cuda")
@@ -45,7 +45,7 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> tuple[Llama, Model
         compile_blocks=ranks.device.type == "cuda" if machine.compile is None else machine.compile,
         canonical=machine.exactness == "canonical",
     )
-    return model, config
+    return model
 
 
 def micro_batch(plan: StagePlan, stated: int | None, ranks: Ranks) -> int:

@@ -1,9 +1,11 @@
-"""Measures what a step and a save take, and does not begin a save that the machine's grace would cut off."""
+"""Measures how long steps and saves take, and refuses to begin a save that the machine's grace would cut off."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from curriculum.artifacts import timing
@@ -12,50 +14,48 @@ from curriculum.artifacts.jobs import TrainJob
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from runner.parallel.ranks import Ranks
 
-STEPS, SAVES = 20, 3  # the longest of the last so many is what the next one is taken to need
+STEPS, SAVES = 20, 3  # the next one is expected to take as long as the longest of these last ones
 
 
 class Grace:
-    """Every rank has one; what rank 0 has measured is what all go by."""
+    """Times of this rank's steps and saves, in seconds; all ranks decide by rank 0's."""
 
     def __init__(self, job: TrainJob, ranks: Ranks) -> None:
         self._job = job
         self._ranks = ranks
         self._steps: deque[float] = deque(maxlen=STEPS)
         self._saves: deque[float] = deque(maxlen=SAVES)
-        self._begun: float | None = None
-        before = timing.measured(StageFolder(Path(job.stage_folder))) if ranks.first else None
-        if before is not None:
-            self._saves.append(before.save_seconds)
+        earlier = timing.measured(StageFolder(Path(job.stage_folder))) if ranks.first else None
+        if earlier is not None:
+            self._saves.append(earlier.save_seconds)
 
-    def step_begins(self) -> None:
-        self._begun = time.monotonic()
-
-    def step_ended(self) -> None:
-        if self._begun is not None:
-            self._steps.append(time.monotonic() - self._begun)
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Measure a step."""
+        start = time.monotonic()
+        yield
+        self._steps.append(time.monotonic() - start)
 
     def saved(self, seconds: float) -> None:
-        """On rank 0, a save became durable `seconds` after it was begun."""
+        """On rank 0, take in that a save became durable `seconds` after it began, and write the attempt's times."""
         self._saves.append(seconds)
         if self._steps:
-            pace = timing.SaveTiming(
+            times = timing.SaveTiming(
                 step_seconds=round(max(self._steps), 3),
                 save_seconds=round(max(self._saves), 3),
                 every=self._job.checkpoint_every,
                 grace=self._job.machine.grace,
             )
-            timing.write(Attempt(Path(self._job.attempt_folder)), pace)
+            timing.write(Attempt(Path(self._job.attempt_folder)), times)
 
-    def lacks(self, stop: StopFlag) -> str | None:
-        """Why a save begun now could not end in time, on every rank; None when it can, or nothing says otherwise."""
+    def insufficient(self, stop: StopFlag) -> str | None:
+        """Why a save begun now could not end in time, on every rank; None when it can, or no grace is known."""
         grace = self._job.machine.grace
         if grace is None:
             return None
-        asked = max(
-            (each for each in self._ranks.gather(stop.seconds_ago()) if each is not None), default=None
-        )
+        ages = [age for age in self._ranks.gather(stop.seconds_ago()) if age is not None]
         needed = self._ranks.agree(max(self._saves, default=0.0))
-        if asked is None or grace - asked >= needed:
+        if not ages or grace - max(ages) >= needed:
             return None
-        return f"of {grace:g} s of grace {max(0.0, grace - asked):.1f} were left, and a save takes {needed:.1f} s"
+        remaining = max(0.0, grace - max(ages))
+        return f"of {grace:g} s of grace {remaining:.1f} were left, and a save takes {needed:.1f} s"

@@ -26,14 +26,14 @@ DEFECTS = (
     Defect(
         "retention keeps the oldest checkpoints",
         "runner.train.saves",
-        "        for doomed in old[: -self._job.keep_last or None]:\n",
-        "        for doomed in old[self._job.keep_last :]:\n",
+        "        for checkpoint in cadence[: -job.keep_last or None]:\n",
+        "        for checkpoint in cadence[job.keep_last :]:\n",
         "R1",
     ),
     Defect(
         "the ledger is not cut back to the checkpoint that is gone on from",
-        "runner.train.loop",
-        "        ledger.cut_back(self.folder.ledger, at)\n",
+        "runner.train.records",
+        "        ledger.cut_back(folder.ledger, position)\n",
         "",
         "R1",
     ),
@@ -54,7 +54,7 @@ DEFECTS = (
     ),
     Defect(
         "a resumed run goes on one step too far",
-        "runner.train.loop",
+        "runner.train.setup",
         "            first_step=self.state.step,\n",
         "            first_step=self.state.step + (self.state.saved_at is not None),\n",
         "R1",
@@ -76,7 +76,7 @@ DEFECTS = (
     Defect(
         "a stop does not save",
         "runner.train.loop",
-        "        if lacking is None:\n            self.save()\n",
+        "        if reason is None:\n            self.save()\n",
         "",
         "R14",
     ),

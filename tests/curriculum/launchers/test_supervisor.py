@@ -106,9 +106,9 @@ import sys, time
 from pathlib import Path
 from curriculum.artifacts.stage_folder import Attempt
 from runner.watchdog import Watchdog
-with Watchdog(Attempt(Path(sys.argv[1])), 0, 60.0) as dog:
+with Watchdog(Attempt(Path(sys.argv[1])), 0, 60.0) as watchdog:
     while True:
-        dog.begins()
+        watchdog.arm()
         time.sleep(0.05)
 """
 

@@ -423,11 +423,9 @@ def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_
 def test_asked_to_stop_an_export_leaves_nothing(trained: tuple[Path, Llama], tmp_path: Path) -> None:
     from curriculum.artifacts.job_process import StopFlag
 
-    asked = StopFlag()
-    asked.requested = True
-    assert checkpoint_huggingface.export(job(trained[0], tmp_path / "out"), asked) == {
-        "outcome": jobs.STOPPED
-    }
+    stop = StopFlag()
+    stop.requested = True
+    assert checkpoint_huggingface.export(job(trained[0], tmp_path / "out"), stop) == {"outcome": jobs.STOPPED}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 

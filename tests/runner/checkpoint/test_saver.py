@@ -142,10 +142,10 @@ sys.path.insert(0, sys.argv[2])
 from small import ALONE, NUMBERS, build, take
 from curriculum.artifacts import checkpoints
 from runner.checkpoint.tensors import Saver
-from runner.train import optimizer as optim
+from runner.train.optimizer import adamw
 folder = Path(sys.argv[1])
 model = build()
-optimizer = optim.adamw(model, NUMBERS)
+optimizer = adamw(model, NUMBERS)
 saver = Saver(ALONE)
 take(model, optimizer, 0)
 saver.begin(folder / "g0-0000000000000128", model, optimizer, {"step": 1})

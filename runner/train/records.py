@@ -1,0 +1,121 @@
+"""What a run records of each step: metrics, trackers and events, cut back to the position that it continues from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curriculum.artifacts import checkpoints, evaluations, ledger
+from curriculum.plan.model import FLOPS_CONVENTION
+from runner import dataloader
+from runner.monitor import environment, hardware, spikes, trackers
+from runner.monitor.metrics import Metrics
+from runner.train.setup import Setup
+
+
+class Records:
+    """Every rank calls it and rank 0 writes. The record of the environment is compared and written at the start."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        ranks, state = setup.ranks, setup.state
+        record = environment.compare(setup.job, ranks, begun=state.saved_at is not None)
+        recent = spikes.losses_before(setup.folder.metrics, state.position) if ranks.first else None
+        self._recent = spikes.Losses(ranks.agree(recent))
+        self._metrics = self._open(record) if ranks.first else None
+
+    def _open(self, record: dict[str, Any]) -> Metrics:
+        """On rank 0: cut every record back to the state's position, then open metrics and trackers."""
+        setup, job, position = self._setup, self._setup.job, self._setup.state.position
+        folder, plan = setup.folder, setup.plan
+        checkpoints.sweep(folder)
+        ledger.cut_back(folder.ledger, position)
+        evaluations.cut_back(folder, job.generation, position)
+        curves = trackers.start(
+            job.machine.trackers,
+            folder=folder,
+            lineage=job.lineage,
+            resumed_at=position,
+            config={"fingerprint": plan.fingerprint, **plan.labels},
+        )
+        spikes.cut_back(folder, position)
+        if setup.state.saved_at is not None:  # a kill may have come between a checkpoint and its line
+            ledger.append(folder, setup.state.entry(plan, job))
+        peak = hardware.peak_flops(job.machine, setup.ranks)
+        flops = setup.model.config.flops_per_token(plan.sequence_length)
+        metrics = Metrics(
+            folder.metrics,
+            plan,
+            generation=job.generation,
+            resumed_at=position,
+            trackers=curves,
+            device=setup.ranks.device,
+            mfu_of_one=flops / (peak * setup.ranks.size) if peak else None,
+        )
+        record |= {"micro_batch": setup.micro_batch, "groups": setup.groups}
+        record |= {"flops_per_token": flops, "peak_flops": peak, "flops_convention": FLOPS_CONVENTION}
+        environment.write(setup.attempt, record)
+        return metrics
+
+    def step(
+        self,
+        slot_losses: NDArray[np.float64],
+        source_loss: NDArray[np.float64],
+        windows: NDArray[np.int64],
+        grad_norm: float,
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Record the state's step: this rank's `slot_losses`, all ranks' `source_loss` and `windows` `[sources]`.
+
+        A loss that jumps, or a gradient that is not finite, is also an event.
+        """
+        plan, step, finite = self._setup.plan, self._setup.state.step, math.isfinite(grad_norm)
+        loss = float(source_loss.sum()) / plan.batch_tokens
+        if self._metrics:
+            self._metrics.step(
+                step,
+                loss=loss,
+                grad_norm=grad_norm,
+                skipped=not finite,
+                source_loss=source_loss,
+                source_tokens=windows * plan.sequence_length,
+                seconds=seconds,
+            )
+        spike = self._recent.take(loss)
+        if spike or not finite:
+            self._event("spike" if spike else "gradient not finite", slot_losses, grad_norm, spike)
+
+    def _event(
+        self, kind: str, slot_losses: NDArray[np.float64], grad_norm: float, spike: spikes.Spike | None
+    ) -> None:
+        setup, ranks = self._setup, self._setup.ranks
+        losses = np.empty(setup.plan.batch_sequences)
+        for rank, share in enumerate(ranks.gather(slot_losses.tolist())):
+            losses[dataloader.slots_of(len(losses), rank, ranks.size, setup.groups)] = share
+        if ranks.first:
+            event = spikes.event(
+                setup.plan,
+                setup.sources,
+                setup.state.step,
+                losses / setup.plan.sequence_length,
+                kind=kind,
+                generation=setup.job.generation,
+                grad_norm=grad_norm,
+                spike=spike,
+            )
+            spikes.record(setup.folder, event)
+
+    def evaluated(self, sets: Mapping[str, Any], *, new: bool) -> None:
+        """Send held-out losses at the state's position to the trackers; `new` ones are also written to the disk."""
+        if self._metrics is None:
+            return
+        setup, state = self._setup, self._setup.state
+        if new:
+            evaluations.write_sets(setup.folder, setup.job.generation, state.position, state.step, sets)
+        self._metrics.trackers.evaluated(state.position, sets, new=new)
+        if new:
+            self._metrics.pause()

@@ -1,0 +1,91 @@
+"""What a stage is trained with on this rank: plan, model, optimizer, data and the state to continue from."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from curriculum.artifacts.jobs import TrainJob
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
+from curriculum.data.dataset import Dataset
+from curriculum.plan.stage import StagePlan
+from runner import dataloader
+from runner.evaluate.held_out import HeldOutSets
+from runner.model.llama import Llama
+from runner.monitor import trackers
+from runner.parallel import determinism
+from runner.parallel.build import build, micro_batch
+from runner.parallel.canonical import groups_of
+from runner.parallel.ranks import Ranks
+from runner.train.optimizer import adamw
+from runner.train.state import State, restore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """One stage on this rank. `micro_batch` is in sequences; `groups` is None unless sums are canonical.
+
+    `end` is the position (tokens) that this job trains to, and `last_step` the step that begins there.
+    """
+
+    job: TrainJob
+    ranks: Ranks
+    plan: StagePlan
+    model: Llama
+    optimizer: torch.optim.Optimizer
+    sources: Mapping[str, Dataset]
+    held_out: HeldOutSets
+    state: State
+    micro_batch: int
+    groups: int | None
+    end: int
+    last_step: int
+
+    @property
+    def folder(self) -> StageFolder:
+        return StageFolder(Path(self.job.stage_folder))
+
+    @property
+    def attempt(self) -> Attempt:
+        return Attempt(Path(self.job.attempt_folder))
+
+    def batches(self) -> Generator[dataloader.Batch, None, None]:
+        """This rank's batches from the state's step to the end."""
+        return dataloader.batches(
+            self.plan,
+            self.sources,
+            first_step=self.state.step,
+            last_step=self.last_step,
+            rank=self.ranks.rank,
+            ranks=self.ranks.size,
+            groups=self.groups,
+        )
+
+
+def set_up(job: TrainJob, ranks: Ranks) -> Setup:
+    """Build model and optimizer, open the data and restore the state; refusals as each of these raises them."""
+    plan = StagePlan.load(Path(job.plan))
+    end = plan.end if job.stop_at is None else job.stop_at
+    trackers.check(job.machine.trackers)
+    determinism.apply(job.machine, ranks)
+    micro = micro_batch(plan, job.machine.micro_batch, ranks)
+    groups = groups_of(plan, micro, ranks) if job.machine.exactness == "canonical" else None
+    model = build(plan, job.machine, ranks)
+    optimizer = adamw(model, plan.optimizer)
+    return Setup(
+        job=job,
+        ranks=ranks,
+        plan=plan,
+        model=model,
+        optimizer=optimizer,
+        sources=dataloader.open_sources(plan, job.data),
+        held_out=HeldOutSets.of_plan(plan, job.held_out),
+        state=restore(plan, job, model, optimizer, ranks),
+        micro_batch=micro,
+        groups=groups,
+        end=end,
+        last_step=plan.step_at(end),
+    )
