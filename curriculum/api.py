@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from curriculum import fs
 from curriculum.analysis import batch, diff_sides, trace
+from curriculum.artifacts.anomalies import read_anomalies
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
@@ -77,6 +78,22 @@ class ProjectTables:
             for line in fs.read_json_lines(path) if path.exists() else ():
                 if line["position"] <= stage.stop:
                     rows.append({"stage": stage.name, **_metrics(line, compiled)})
+        return rows
+
+    def anomalies(self, curriculum: str, size: str | None = None) -> Table:
+        """A row for every loss spike and every gradient that was not finite along the lineage.
+
+        `documents` are those of the step's worst sequences; the stage file of a branch leaves the step out with
+        `skip: [{from: skip_from, to: skip_to}]` (full-size tokens; None for the first step).
+        """
+        project = self._project
+        compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
+        rows = []
+        for stage in compiled.stages:
+            for anomaly in read_anomalies(folders.stage_folder(project, compiled, stage), stage.stop):
+                row = {"stage": stage.name, **asdict(anomaly), "documents": ", ".join(anomaly.documents)}
+                skip = row.pop("skip") or {}
+                rows.append({**row, "skip_from": skip.get("from"), "skip_to": skip.get("to")})
         return rows
 
     def evaluations(self, curriculum: str, size: str | None = None) -> Table:

@@ -8,14 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curriculum.cli.options import (
-    AsJson,
-    Name,
-    Size,
-    open_project,
-    print_json,
-    trained_with_texts,
-)
+from curriculum.cli.options import AsJson, Name, Size, open_project, print_json, trained_with_texts
 
 
 def batch(

@@ -7,13 +7,7 @@ from typing import Annotated
 import typer
 
 from curriculum.cli import completion
-from curriculum.cli.options import (
-    AsJson,
-    Size,
-    open_console,
-    open_project,
-    print_json,
-)
+from curriculum.cli.options import AsJson, Size, open_console, open_project, print_json
 
 
 def diff(

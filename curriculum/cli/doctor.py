@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from curriculum.cli.options import (
-    AsJson,
-    MachineName,
-    open_project,
-    print_json,
-)
+from curriculum.cli.options import AsJson, MachineName, open_project, print_json
 
 
 def doctor(machine: MachineName = "local", as_json: AsJson = False) -> None:

@@ -8,12 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from curriculum.cli import completion
-from curriculum.cli.options import (
-    Size,
-    open_console,
-    open_project,
-    stopped,
-)
+from curriculum.cli.options import Size, open_console, open_project, stopped
 
 
 def export(

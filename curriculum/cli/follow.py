@@ -11,8 +11,10 @@ from rich.text import Text
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.anomalies import count_by_kind, read_anomalies
 from curriculum.artifacts.metrics import Beside, Training, beside
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
+from curriculum.cli.view.anomalies import anomaly_counts, anomaly_line
 from curriculum.cli.view.training import training_panel, training_plain
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import CompiledStage
@@ -32,6 +34,7 @@ class _Watched:
     folder: StageFolder
     training: Training
     now: Beside
+    anomalies: int
     attempt: Attempt | None = None
 
 
@@ -74,7 +77,9 @@ class Watch:
             return self._nothing_runs()
         stage, folder = running
         if self._watched is None:
-            self._watched = _Watched(stage, folder, Training(folder), beside(folder))
+            self._watched = _Watched(
+                stage, folder, Training(folder), beside(folder), len(read_anomalies(folder, stage.stop))
+            )
         watched = self._watched
         watched.training.update()
         watched.now = beside(folder)
@@ -83,6 +88,10 @@ class Watch:
             watched.attempt = watched.now.attempt
             number = watched.attempt.number if watched.attempt else 0
             self._say(f"{stage.name} runs{again}, attempt {number}")
+        anomalies = read_anomalies(folder, stage.stop)
+        for anomaly in anomalies[watched.anomalies :]:
+            self._say(f"{stage.name}: {anomaly_line(anomaly)}")
+        watched.anomalies = len(anomalies)
         shown = (watched.training, watched.now, stage.name, stage.plan.start, stage.stop)
         if self._live is not None:
             self._live.update(training_panel(*shown))
@@ -137,6 +146,10 @@ class Watch:
         if watched.training.position is not None:
             now = beside(watched.folder)
             self._say(training_plain(watched.training, now, stage.name, stage.plan.start, stage.stop))
+        if anomalies := read_anomalies(watched.folder, stage.stop):
+            self._say(
+                f"{stage.name}: {anomaly_counts(count_by_kind(anomalies))}; `curriculum status` names them"
+            )
         if folders.is_reached(watched.folder, stage):
             self._say(f"{stage.name} is done, at {show_exact(stage.stop)} tokens")
         else:

@@ -8,10 +8,7 @@ from typing import Annotated
 import typer
 
 from curriculum.cli import completion
-from curriculum.cli.options import (
-    AsJson,
-    print_json,
-)
+from curriculum.cli.options import AsJson, print_json
 
 
 def inspect(

@@ -6,14 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curriculum.cli.options import (
-    AsJson,
-    NameOrAll,
-    Size,
-    open_console,
-    open_project,
-    print_json,
-)
+from curriculum.cli.options import AsJson, NameOrAll, Size, open_console, open_project, print_json
 
 
 def prune(

@@ -9,10 +9,7 @@ from typing import Annotated
 import typer
 
 from curriculum.cli import completion
-from curriculum.cli.options import (
-    Size,
-    open_project,
-)
+from curriculum.cli.options import Size, open_project
 
 
 def report(

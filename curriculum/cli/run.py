@@ -103,10 +103,7 @@ def run(
     console.print(result_view(rows, sorted(outcome.compiled.sources)))
     last = outcome.compiled.stages[-1]
     folder = stage_folder(project, outcome.compiled, last)
-    bands = [
-        svg_held_out.Band(stage.setting.stage, stage.plan.start, stage.stop)
-        for stage in outcome.compiled.stages
-    ]
+    bands = [(stage.setting.stage, stage.plan.start, stage.stop) for stage in outcome.compiled.stages]
     drawing = svg_held_out.held_out(f"{name}, size {size}", bands, held_out.curves(project, outcome.compiled))
     fs.write_bytes(folder.held_out_picture, drawing.encode(), replace=True)
     shown = os.path.relpath(folder.path)

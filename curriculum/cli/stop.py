@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from curriculum.cli.options import (
-    Name,
-    Size,
-    open_project,
-)
+from curriculum.cli.options import Name, Size, open_project
 
 
 def stop(name: Name, size: Size = "") -> None:

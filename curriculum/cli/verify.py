@@ -6,12 +6,7 @@ import sys
 
 import typer
 
-from curriculum.cli.options import (
-    Name,
-    Size,
-    compiled_with_texts,
-    open_project,
-)
+from curriculum.cli.options import Name, Size, compiled_with_texts, open_project
 
 
 def verify(name: Name, size: Size = "") -> None:

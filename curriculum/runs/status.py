@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, timing
+from curriculum.artifacts.anomalies import Anomaly, count_by_kind, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.metrics import last_line
 from curriculum.artifacts.stage_folder import StageFolder, stage_folders
@@ -23,6 +24,7 @@ from curriculum.runs.drift import saved_drift
 
 PLANNED, STARTED, RUNNING, DONE = "planned", "started", "running", "done"
 QUEUED, FAILED = slurm_record.QUEUED, slurm_record.FAILED
+NEWEST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Stage:
     `job` says how the cluster's job for it (or, once it is trained, for its tasks) stands, where that has more to do
     or failed.
     `departed` says how the files part from what was trained.
+    `anomalies` counts the steps that went wrong by kind, `newest_anomalies` are the last NEWEST of them.
     `unsaved` says why a stop within the grace of its machine cannot save first, where that was measured.
     """
 
@@ -56,6 +59,8 @@ class Stage:
     events: tuple[str, ...]
     held_out: Mapping[str, float]
     held_out_at: int | None
+    anomalies: Mapping[str, int]
+    newest_anomalies: tuple[Anomaly, ...]
     job: str | None = None
     departed: str | None = None
     unsaved: str | None = None
@@ -210,6 +215,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         position = max(position, line["position"])
     measured = read_evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)
+    anomalies = read_anomalies(folder, stage.plan.end)
     pace = None if folder.done.exists() else timing.measured(folder)
     return Stage(
         name=stage.name,
@@ -235,6 +241,8 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         if last is not None
         else {},
         held_out_at=last,
+        anomalies=count_by_kind(anomalies),
+        newest_anomalies=anomalies[-NEWEST:],
         job=away.words
         if away is not None
         else f"its tasks: {measuring.words}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum.artifacts import checkpoints, evaluations, ledger
+from curriculum.artifacts import anomalies, checkpoints, evaluations, ledger
 from curriculum.plan.model import FLOPS_CONVENTION
 from runner import dataloader
 from runner.monitor import environment, hardware, spikes, trackers
@@ -87,7 +87,7 @@ class Records:
             )
         spike = self._recent.take(loss)
         if spike or not finite:
-            self._event("spike" if spike else "gradient not finite", slot_losses, grad_norm, spike)
+            self._event(anomalies.SPIKE if spike else anomalies.NONFINITE, slot_losses, grad_norm, spike)
 
     def _event(
         self, kind: str, slot_losses: NDArray[np.float64], grad_norm: float, spike: spikes.Spike | None

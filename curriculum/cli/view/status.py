@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
+from curriculum.cli.view.anomalies import anomaly_counts, anomaly_line
 from curriculum.cli.view.training import losses
 from curriculum.runs.status import (
     DONE,
@@ -107,6 +108,12 @@ def _stage(stage: Stage) -> Text:
         line.append(
             f"\nheld-out {losses(stage.held_out)}  at {show_count(stage.held_out_at or 0)}", style="dim"
         )
+    if stage.anomalies:
+        shown = len(stage.newest_anomalies)
+        newest = f"; the newest {shown}:" if shown < sum(stage.anomalies.values()) else ""
+        line.append(f"\n{anomaly_counts(stage.anomalies)}{newest}", style="yellow")
+        for anomaly in stage.newest_anomalies:
+            line.append(f"\n  {anomaly_line(anomaly)}", style="yellow")
     if stage.checkpoints:
         kept = ", ".join(
             _kept(c.position, c.address) + (f" (pinned by {', '.join(c.pinned_by)})" if c.pinned_by else "")

@@ -12,6 +12,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import benchmarks, checkpoints, ledger, stage_folder
+from curriculum.artifacts.anomalies import Anomaly, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 from curriculum.compiler import prepared_text, summary
@@ -72,6 +73,7 @@ class Stage:
     scores: Mapping[int, Mapping[str, benchmarks.Score]]
     ledger: tuple[ledger.Entry, ...]
     attempts: tuple[Attempt, ...]
+    anomalies: tuple[Anomaly, ...]
     nonfinite_steps: int | None
     ran_fingerprint: str | None
 
@@ -265,6 +267,7 @@ def _stage(
         },
         ledger=entries,
         attempts=_attempts(folder, compiled.stop if compiled.stop < plan.end else None),
+        anomalies=read_anomalies(folder, compiled.stop),
         nonfinite_steps=nonfinite if isinstance(nonfinite, int) else None,
         ran_fingerprint=str(ran["fingerprint"]) if ran and "fingerprint" in ran else None,
     )

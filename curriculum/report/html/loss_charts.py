@@ -15,8 +15,6 @@ HEAD = 0.02
 """The first part of the axis, in which a loss may rise out of the picture: it falls from ln(vocabulary)."""
 MOST_MARKERS = 60
 
-Band = tuple[str, int, int]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
@@ -55,7 +53,7 @@ def domain(lines: Sequence[Line], stop: int) -> Domain:
 
 def training_loss(
     lines: Sequence[Line],
-    bands: Sequence[Band],
+    bands: Sequence[shapes.Band],
     batches: Sequence[tuple[int, int, int]],
     stop: int,
     width: int,
@@ -65,9 +63,9 @@ def training_loss(
     narrow = width < 600
     left, right = (40, 12) if narrow else (64, 60)
     x = Scale(0, stop, left, width - right)
-    top = shapes.band_room(bands, x) + 4
+    top = shapes.band_height(bands, x) + 4
     bottom = top + (200 if narrow else 270)
-    parts, _ = shapes.band_layer(bands, x, top, bottom)
+    parts = [*shapes.band_layer(bands, x, top, bottom), *shapes.band_names(bands, x, top)]
     shown = domain(lines, stop)
     y = Scale(shown.low, shown.high, bottom, top)
     parts += shapes.value_axis(y, left, x.end, ticks(shown.low, shown.high, 6))
@@ -142,23 +140,14 @@ def _strips(lines: Sequence[Line], x: Scale, top: float, bottom: float, stop: in
 
 
 def held_out(
-    source: str, lines: Sequence[Line], bands: Sequence[Band], stop: int, key: str, source_style: int
+    source: str, lines: Sequence[Line], bands: Sequence[shapes.Band], stop: int, key: str, source_style: int
 ) -> str:
     """One source's held-out loss along the tokens; every evaluation is a marker while there is room for them."""
     width, top, bottom = 420, 40, 232
     x = Scale(0, stop, 40, width - 46)
     shown = domain(lines, stop)
     y = Scale(shown.low, shown.high, bottom, top)
-    parts = []
-    for at, (words, start, end) in enumerate(bands):
-        told = f"{words}: {show_exact(start)} to {show_exact(end)} tokens"
-        parts.append(
-            shapes.rect(
-                x(start), top, x(end) - x(start), bottom - top, "band odd" if at % 2 else "band", told
-            )
-        )
-        if at:
-            parts.append(shapes.rule(x(start), top, x(start), bottom, "edge"))
+    parts = shapes.band_layer(bands, x, top, bottom)
     parts.append(shapes.rect(x.start, 12, 10, 10, f"area solid s{source_style}"))
     parts.append(shapes.label(x.start + 16, 21, source, "name"))
     parts += shapes.value_axis(y, x.start, x.end, ticks(shown.low, shown.high, 5))

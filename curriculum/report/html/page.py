@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from importlib.resources import files
+from typing import Final
 
 from curriculum.report.html import records, sections
 from curriculum.report.html.gather import Story
+from curriculum.report.svg import style
 from curriculum.report.svg.shapes import safe
-from curriculum.report.svg.style import SHEET, TEXTURES
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+SHEET: Final = style.PAGE + files(__package__).joinpath("page.css").read_text(encoding="utf-8")
 _HEADING = re.compile(r'<section id="([a-z-]+)"[^>]*><h2[^>]*>(.*?)</h2>')
 
 
@@ -19,6 +22,7 @@ def page(story: Story) -> str:
     parts = [
         sections.curriculum(story),
         sections.training(story),
+        records.anomalies(story),
         sections.held_out(story),
         records.tasks(story),
         records.mixture(story),
@@ -39,7 +43,7 @@ def page(story: Story) -> str:
         '<meta name="color-scheme" content="light dark"/><meta name="referrer" content="no-referrer"/>'
         f'<title>{safe(title)}</title><link rel="icon" href="data:,"/><style>{SHEET}</style></head>\n<body>'
         '<a class="skip" href="#main">Skip to the report</a>'
-        f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{TEXTURES}</defs></svg>\n'
+        f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{style.TEXTURES}</defs></svg>\n'
         f"{sections.head(story)}{waiting}"
         f'<nav aria-label="Parts of the report"><ul>{links}</ul></nav>\n<main id="main">{body}</main>\n'
         f"<footer>Written by curriculum {safe(_version())}. Token counts, shares and rates of the plan are exact; "

@@ -89,11 +89,11 @@ def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, s
     left, right = 46 if narrow else 64, 60
     x = Scale(0, lineage.stop, left, width - right)
     bands = gather.bands([lineage])
-    top = shapes.band_room(bands, x) + 4
+    top = shapes.band_height(bands, x) + 4
     share_bottom = top + (140 if narrow else 168)
     rate_top, rate_bottom = share_bottom + 34, share_bottom + 34 + (72 if narrow else 84)
     batch_top, batch_bottom = rate_bottom + 34, rate_bottom + 34 + 54
-    parts, _ = shapes.band_layer(bands, x, top, batch_bottom)
+    parts = [*shapes.band_layer(bands, x, top, batch_bottom), *shapes.band_names(bands, x, top)]
 
     share = Scale(0, 1, share_bottom, top)
     knots = _knots(lineage)
@@ -157,7 +157,7 @@ def _batch(lineage: Lineage, x: Scale, top: float, bottom: float, narrow: bool) 
         path += [(x(stage.plan.start), y(size)), (x(stage.stop), y(size))]
     parts.append(shapes.polygon([(x.start, y(0)), *path, (x(lineage.stop), y(0))], "batch"))
     parts.append(shapes.polyline(path, "line ink"))
-    room = shapes.Room(x.start, x.end + 40)
+    room = shapes.LabelSpace(x.start, x.end + 40)
     room.take(x.start, top - 19, x.start + text_width(title, 11), top - 5)
     for (left, one), (right, other) in pairwise(path):
         room.take(left - 1, min(one, other) - 1, right + 1, max(one, other) + 1)
@@ -284,7 +284,7 @@ def tree(
     y = {name: 30 + tall * at for name, at in lane.items()}
     parts: list[str] = []
     dots: list[str] = []
-    room = shapes.Room(x.start, x.end)
+    room = shapes.LabelSpace(x.start, x.end)
     branched = {}
     for name, record in stages.items():
         parent = record.compiled.parent

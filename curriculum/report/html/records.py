@@ -30,6 +30,8 @@ NAMED = {
     "training_code": "digest of the training code",
 }
 """What an environment's values are called, with their units; others by their own names."""
+MOST_DOCUMENTS = 8
+"""Of an anomaly that are named."""
 MOST_SOURCES = 40
 """Of a stage in the table of mixtures."""
 
@@ -278,6 +280,36 @@ def _told(value: object) -> str:
         return describe_changes(value)[:200]
     words = str(value)
     return words[:12] if re.fullmatch("[0-9a-f]{64}", words) else words[:200]
+
+
+def anomalies(story: Story) -> str | None:
+    """Loss spikes and gradients that were not finite; None where there were none."""
+    rows: list[list[markup.Cell]] = []
+    for stage in story.stages.values():
+        every: list[list[markup.Cell]] = [
+            [
+                stage.name,
+                show_exact(anomaly.step),
+                show_exact(anomaly.position),
+                anomaly.kind,
+                f"{anomaly.loss:.3f}",
+                "" if anomaly.median is None else f"{anomaly.median:.3f}",
+                f"{anomaly.grad_norm:.3g}",
+                ", ".join(anomaly.documents[:MOST_DOCUMENTS]),
+                markup.code(anomaly.skip_entry) if anomaly.skip else "",
+            ]
+            for anomaly in stage.anomalies
+        ]
+        rows += markup.thinned(every, story.rows_of_a_stage(40))
+    if not rows:
+        return None
+    heads = ("stage", "#step", "#tokens", "anomaly", "#loss", "#median before", "#gradient norm")
+    table = markup.table("Anomalies", (*heads, "~documents, worst first", "~to leave it out"), rows)
+    lead = (
+        "Steps whose loss jumped, or whose gradient was not finite (no update was made then). To train without "
+        "a step's data, branch before it with its `skip`."
+    )
+    return markup.section("anomalies", "Anomalies", lead, [table])
 
 
 def reproduce(story: Story) -> str:

@@ -1,14 +1,15 @@
-"""Text that is safe in HTML and SVG, and the few shapes that every chart is drawn with."""
+"""SVG primitives, axes, bands and labels of every chart, and text escaped for HTML and SVG."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from curriculum.report.svg.scale import Scale, rows, text_width, ticks
-from curriculum.units import show_count
+from curriculum.report.svg import style
+from curriculum.report.svg.scale import Scale, apart, rows, text_width, ticks
+from curriculum.units import show_count, show_exact
 
 # What HTML or XML cannot hold, what a terminal or an editor would not show, and half of a character.
 _UNSAFE = re.compile(
@@ -19,10 +20,12 @@ SOURCE_STYLES = 8
 """Colours and patterns of sources: seven of their own, the last for all the others together."""
 LINE_STYLES = 6
 """Colours, dashes and markers of lines: 0 is what all variants share."""
-
-
+Band = tuple[str, int, int]
+"""A stage's name, start and end in tokens."""
 MOST_NAME_ROWS = 3
 """Rows of stages' names above a picture."""
+LABEL_HEIGHT = 15
+"""From one name at the ends of lines to the next."""
 
 
 def safe(value: object) -> str:
@@ -44,8 +47,8 @@ def label(x: float, y: float, words: str, kind: str = "", anchor: str = "start")
 
 
 @dataclass(slots=True)
-class Room:
-    """Where words may still stand between `left` and `right`; each that is placed takes its place from the next."""
+class LabelSpace:
+    """The free space for labels between `left` and `right`; a label that is placed takes its own from it."""
 
     left: float
     right: float
@@ -133,6 +136,18 @@ def clipped(x: float, y: float, width: float, height: float, parts: Sequence[str
     return f'<svg {size} viewBox="{box}" class="clip">' + "\n".join(parts) + "</svg>"
 
 
+def picture(title: str, width: float, height: float, parts: Sequence[str]) -> str:
+    """A chart in a file of its own, with its style and a white ground, under its title."""
+    size = f'viewBox="0 0 {number(width)} {number(height)}" width="{number(width)}" height="{number(height)}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif" font-size="12" '
+        f'role="img"><title>{safe(title)}</title>\n<style>\n{style.standalone()}\n</style>\n'
+        f'<rect width="{number(width)}" height="{number(height)}" fill="{style.PAPER_LIGHT}"/>\n'
+        + "\n".join([label(16, 22, title, "name"), *parts])
+        + "\n</svg>\n"
+    )
+
+
 def token_axis(x: Scale, y: float, most: int) -> list[str]:
     """The axis of tokens at height `y`: a rule, ticks and, below them, round numbers with their unit."""
     parts = [rule(x.start, y, x.end, y, "axis")]
@@ -151,40 +166,84 @@ def token_axis(x: Scale, y: float, most: int) -> list[str]:
     return parts
 
 
-def value_axis(y: Scale, left: float, right: float, marks: Sequence[float], show: str = "g") -> list[str]:
+def boundary_axis(x: Scale, y: float, bounds: Sequence[int]) -> list[str]:
+    """The axis of tokens at height `y` with ticks at `bounds`; numbers that are close go to lower rows."""
+    parts = [rule(x.start, y, x.end, y, "axis")]
+    names = [show_count(bound) for bound in bounds]
+    placed = rows([(x(bound), text_width(name, 11)) for bound, name in zip(bounds, names, strict=True)])
+    for bound, name, row in zip(bounds, names, placed, strict=True):
+        parts.append(rule(x(bound), y, x(bound), y + 4, "axis"))
+        parts.append(label(x(bound), y + 17 + 13 * row, name, "tick", "middle"))
+    return parts
+
+
+def value_axis(
+    y: Scale, left: float, right: float, marks: Sequence[float], show: Callable[[float], str] = "{:g}".format
+) -> list[str]:
     """Hairlines across at the marks, with their values to the left."""
     parts = []
     for mark in marks:
         parts.append(rule(left, y(mark), right, y(mark), "grid"))
-        parts.append(label(left - 8, y(mark) + 4, format(mark, show), "tick", "end"))
+        parts.append(label(left - 8, y(mark) + 4, show(mark), "tick", "end"))
     return parts
 
 
-def band_layer(
-    bands: Sequence[tuple[str, int, int]], x: Scale, top: float, bottom: float
-) -> tuple[list[str], float]:
-    """Stages as bands with their names above; returns the parts and the height that the names need above `top`."""
+def band_layer(bands: Sequence[Band], x: Scale, top: float, bottom: float) -> list[str]:
+    """Stages as bands, each with its extent for the pointer."""
     parts = []
-    placed = []
-    for words, start, end in bands:
-        width = text_width(words, 12)
-        centre = min(max((x(start) + x(end)) / 2, x.start + width / 2), x.end + 40 - width / 2)
-        placed.append((centre, width))
-    rank = rows(placed)
-    for at, (words, start, end) in enumerate(bands):
+    for at, (name, start, end) in enumerate(bands):
         left, right = x(start), x(end)
-        parts.append(rect(left, top, right - left, bottom - top, "band odd" if at % 2 else "band"))
-        height = top - 8 - 15 * rank[at]
+        extent = f"{name}: {show_exact(start)} to {show_exact(end)} tokens"
+        parts.append(rect(left, top, right - left, bottom - top, "band odd" if at % 2 else "band", extent))
         if at:
-            parts.append(rule(left, top - 3, left, bottom, "edge"))
-        if rank[at] >= MOST_NAME_ROWS:
-            continue  # a table beside the picture has them all
-        if rank[at]:
-            parts.append(rule((left + right) / 2, height + 4, (left + right) / 2, top, "edge"))
-        parts.append(label(placed[at][0], height, words, "stage", "middle"))
-    return parts, 20 + 15 * min(max(rank, default=0), MOST_NAME_ROWS - 1)
+            parts.append(rule(left, top, left, bottom, "edge"))
+    return parts
 
 
-def band_room(bands: Sequence[tuple[str, int, int]], x: Scale) -> float:
+def band_names(bands: Sequence[Band], x: Scale, top: float) -> list[str]:
+    """The names of the stages above `top`, in rows where they are narrow."""
+    parts = []
+    labels = _band_labels(bands, x)
+    for (name, start, end), (centre, _), row in zip(bands, labels, rows(labels), strict=True):
+        if row >= MOST_NAME_ROWS:
+            continue  # a table next to the picture has them all
+        height = top - 8 - 15 * row
+        if row:
+            middle = (x(start) + x(end)) / 2
+            parts.append(rule(middle, height + 4, middle, top, "edge"))
+        parts.append(label(centre, height, name, "stage", "middle"))
+    return parts
+
+
+def band_height(bands: Sequence[Band], x: Scale) -> float:
     """The height that the names of the bands need above them."""
-    return band_layer(bands, x, 0, 0)[1]
+    return 20 + 15 * min(max(rows(_band_labels(bands, x)), default=0), MOST_NAME_ROWS - 1)
+
+
+def _band_labels(bands: Sequence[Band], x: Scale) -> list[tuple[float, float]]:
+    """(centre, width) of the bands' names."""
+    widths = [text_width(name, 12) for name, _, _ in bands]
+    return [
+        (min(max((x(start) + x(end)) / 2, x.start + width / 2), x.end + 40 - width / 2), width)
+        for width, (_, start, end) in zip(widths, bands, strict=True)
+    ]
+
+
+def measured_line(points: Sequence[tuple[float, float]], number: int) -> list[str]:
+    """A line in a style with a marker at each of its points."""
+    return [polyline(points, f"line v{number}"), *(marker(x, y, number, 2.4) for x, y in points)]
+
+
+def end_labels(
+    ends: Iterable[tuple[float, float, str, int]], edge: float, top: float, bottom: float
+) -> list[str]:
+    """Names right of `edge`, one below the other, each with a thread from its line's end (x, y, name, style)."""
+    ends = list(ends)
+    parts = []
+    for (x, y, name, number), height in zip(
+        ends, apart([y for _, y, _, _ in ends], LABEL_HEIGHT, top, bottom), strict=True
+    ):
+        thread = [(x, y), (edge + 6, y), (edge + 16, height), (edge + 22, height)]
+        parts.append(polyline(thread, f"thread v{number}"))
+        parts.append(label(edge + 26, height + 4, name, f"value ink v{number}"))
+    return parts

@@ -1,7 +1,8 @@
-"""How a report looks: colours told apart by everyone, on light and on dark; the rest is in `sheet.css`."""
+"""The style of charts: colours for any colour vision, on light and on dark; the rules are in `chart.css`."""
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from typing import Final
 
@@ -66,13 +67,29 @@ _STYLES = "\n".join(
     ]
 )
 
-SHEET: Final = (
+_RULES = files(__package__).joinpath("chart.css").read_text(encoding="utf-8")
+
+PAGE: Final = (
     f":root{{color-scheme:light dark;{_LIGHT}}}\n"
-    f"@media screen and (prefers-color-scheme:dark){{:root{{{_DARK}}}}}\n"
-    + _STYLES
-    + "\n"
-    + files(__package__).joinpath("sheet.css").read_text(encoding="utf-8")
+    f"@media screen and (prefers-color-scheme:dark){{:root{{{_DARK}}}}}\n{_STYLES}\n{_RULES}"
 )
+"""Colours and rules of the charts of a page."""
+
+
+def standalone() -> str:
+    """Rules of a picture in a file of its own, light, its colours literal: converters may know no CSS variables."""
+    colours = {**INK_LIGHT, **QUIET_LIGHT, "paper": PAPER_LIGHT}
+    rules = [f".v{n}{{stroke-dasharray:{dash}}}" for n, dash in enumerate(DASHES) if dash]
+    for selectors, body in re.findall(r"([^{}/]+)\{([^{}]*)\}", _RULES):
+        literal = re.sub(r"var\(--([a-z-]+)\)", lambda name: colours.get(name[1], name[0]), body)
+        if "var(--c)" not in literal:
+            rules.append(f"{selectors.strip()}{{{literal}}}")
+            continue
+        for n, colour in enumerate(LINES_LIGHT):
+            kinds = ",".join(f"{selector.strip()}.v{n}" for selector in selectors.split(","))
+            rules.append(f"{kinds}{{{literal.replace('var(--c)', colour)}}}")
+    return "\n".join(rules)
+
 
 TEXTURES: Final = "".join(
     f'<pattern id="texture{number}" width="{size}" height="{size}" patternUnits="userSpaceOnUse">{inside}</pattern>'

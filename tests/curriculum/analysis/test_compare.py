@@ -34,6 +34,7 @@ from curriculum.cli.view.compare import broken, compare_view
 from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import Drift, NotFound
+from curriculum.report.svg import shapes
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -612,25 +613,21 @@ def test_the_picture_draws_a_panel_a_source_and_names_every_variant(
     root = ElementTree.fromstring(path.read_text())
     texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
     for source, role in (("prose", "general"), ("code", "domain")):
-        assert f"{source}{role}" in texts
+        assert {source, role} <= {*texts}
     found = comparison(filled)
     for source in found.sources:
         for name, point in zip(NAMES, found.rows[-1].points, strict=True):
-            assert f"{name}{found.loss(point, source):.3f}" in texts
+            assert f"{name} {found.loss(point, source):.3f}" in texts
     height = float(root.attrib["viewBox"].split()[3])
     for node in root.iter():
         assert 0 <= float(node.attrib.get("y", 0)) <= height
 
 
 def test_names_of_variants_end_up_below_each_other_in_the_picture() -> None:
-    from curriculum.report.svg.variants import LINE_HEIGHT, _end_labels
-
-    labels = [
-        (y, 600.0, name, "#000") for y, name in ((100.0, "a"), (101.0, "b"), (102.0, "c"), (103.0, "d"))
-    ]
-    drawn = [part for part in _end_labels(labels, bottom=110.0) if part.startswith("<text")]
+    ends = [(600.0, y, name, 1) for y, name in ((100.0, "a"), (101.0, "b"), (102.0, "c"), (103.0, "d"))]
+    drawn = [part for part in shapes.end_labels(ends, 640, 50.0, 110.0) if part.startswith("<text")]
     heights = [float(part.split('y="')[1].split('"')[0]) for part in drawn]
-    assert all(below - above >= LINE_HEIGHT for above, below in itertools.pairwise(heights))
+    assert all(below - above >= shapes.LABEL_HEIGHT for above, below in itertools.pairwise(heights))
     assert heights[-1] <= 114.0
 
 

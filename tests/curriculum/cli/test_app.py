@@ -26,7 +26,7 @@ from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.plan.diff.compare import END, TOKENS, compare
 from curriculum.plan.diff.timeline import Span
-from curriculum.report.svg.held_out import Band, held_out
+from curriculum.report.svg.held_out import held_out
 
 pytestmark = pytest.mark.processes
 
@@ -228,7 +228,8 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
         "curriculum/_project/sizes.yaml",
         "runner/train/loop.py",
         "curriculum/plan/stage.py",
-        "curriculum/report/svg/sheet.css",
+        "curriculum/report/svg/chart.css",
+        "curriculum/report/html/page.css",
     ):
         assert wanted in names
     assert not any(name.startswith(("tests/", "runs/", "data/", "docs/")) for name in names)
@@ -280,10 +281,10 @@ def test_a_changed_stage_end_is_a_difference_at_that_end_only(tmp_path: Path) ->
 def test_the_picture_is_well_formed_and_has_a_line_for_every_source() -> None:
     drawing = held_out(
         "a <run>",
-        [Band("basic", 0, 100), Band("cooldown", 100, 200)],
+        [("basic", 0, 100), ("cooldown", 100, 200)],
         {"a&b": [(0, 8.0), (200, 3.0)], "c": [(0, 8.0), (200, 4.0)]},
     )
     root = ElementTree.fromstring(drawing)
     lines = [element for element in root.iter() if element.tag.endswith("polyline")]
-    assert len(lines) == 2
+    assert len([line for line in lines if line.attrib["class"].startswith("line")]) == 2
     assert "a&b 3.00" in {element.text for element in root.iter()}

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 
+from curriculum.report.html import page
 from curriculum.report.svg import style
 from curriculum.report.svg.shapes import LINE_STYLES, SOURCE_STYLES
 
@@ -89,9 +90,9 @@ def test_styles_differ_by_dash_or_marker_and_texture_too() -> None:
 
 def test_no_rule_of_the_sheet_is_left_open() -> None:
     depth = 0
-    for character in style.SHEET:
+    for character in page.SHEET:
         depth += {"{": 1, "}": -1}.get(character, 0)
         assert depth >= 0
     assert depth == 0
     for forbidden in ("url(", "@import", "http"):
-        assert forbidden not in style.SHEET
+        assert forbidden not in page.SHEET
