@@ -44,7 +44,7 @@ def side(project: Project, asked: str, size: str) -> Side:
         name = path.stem if config.is_name(path.stem) else "given"
         document = load_yaml(path.resolve(), root=project.root)
         compiled, _ = compile_with_texts(
-            project.with_curriculum(name, config.validate(config.CurriculumFile, document), document),
+            project.with_stage_file(name, document),
             name,
             size,
         )

@@ -93,7 +93,7 @@ def compare(
         *tasks.mismatches(),
         *left,
     ]
-    path = svg or project.file_about(size, "compare", names, ".svg")
+    path = svg or project.output_path(size, "compare", names, ".svg")
     fs.make_directory(path.parent)
     title = f"{', '.join(names)}: size {size}"
     fs.write_bytes(path, variants.overlay(comparison, title).encode(), replace=True)

@@ -140,20 +140,20 @@ class PreparedText:
         entry = self.project.sources.sources[dataset]
         return PrepareRequest(
             dataset=dataset,
-            read=entry.reading(),
+            read=entry.read_options(),
             tokenizer_file=str(tokenizer_file(self.project, self.curriculum.tokenizer)),
             tokenizer_name=self.curriculum.tokenizer,
             output=output,
             progress=f"{output}.progress.jsonl",
             sequence_length=self.sequence_length,
             root=str(self.project.root),
-            text=entry.text_column(),
+            text=entry.read.text,
             id=entry.id,
             drop=entry.drop,
             keep=entry.keep,
             extract=entry.extract,
             blocks=entry.blocks,
-            held_out=entry.holding_out(),
+            held_out=entry.held_out_options(),
             bos=entry.bos,
             eos=entry.eos,
             tasks=entry.tasks,
@@ -166,7 +166,7 @@ class PreparedText:
         for dataset in self.datasets():
             entry = self.project.sources.sources[dataset]
             try:
-                line = provenance.sentence(provenance.provenance(entry.reading()))
+                line = provenance.sentence(provenance.provenance(entry.read_options()))
             except DataError as error:
                 line = f"absent: {error.hint or error.what}"
             lines[dataset] = line + (f"; {entry.licence}" if entry.licence else "")
@@ -238,7 +238,7 @@ def check_folders(texts: PreparedText, *, planned: bool = False) -> None:
     for dataset in sorted(unprepared):
         if planned and project.sources.sources[dataset].tokens is not None:
             continue
-        read = project.sources.sources[dataset].reading()
+        read = project.sources.sources[dataset].read_options()
         try:
             listing.check_local(read, str(project.root))
         except DataError as error:
@@ -251,7 +251,7 @@ def check_installed(texts: PreparedText) -> None:
     for dataset in texts.datasets():
         if texts.manifest(dataset) is None:
             try:
-                provenance.provenance(texts.project.sources.sources[dataset].reading())
+                provenance.provenance(texts.project.sources.sources[dataset].read_options())
             except CurriculumError as error:
                 place = texts.project.sources_document.key_place(("sources", dataset))
                 what = f"`{dataset}` cannot be prepared: {error.what}"

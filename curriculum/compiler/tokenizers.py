@@ -95,9 +95,9 @@ def _reads(project: Project, entry: config.TokenizerEntry) -> dict[str, dict[str
     reads = {}
     for dataset in entry.train or ():
         source = project.sources.sources[dataset]
-        extra = {"text": source.text_column(), "extract": source.extract}
+        extra = {"text": source.read.text, "extract": source.extract}
         reads[dataset] = {
-            **source.reading(),
+            **source.read_options(),
             **{key: value for key, value in extra.items() if value is not None},
         }
     return reads

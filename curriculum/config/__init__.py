@@ -1,7 +1,7 @@
-"""What a person may write in each file, and the refusal, with its place and hint, of anything else.
+"""The configuration files: YAML with positions, the models that validate it, JSON schemas, and the project.
 
-A file is checked here as far as that file alone suffices; what needs a second one is the planner's to refuse.
-The descriptions of the fields are the reference documentation.
+A file is validated here as far as it alone suffices; what needs a second file is checked by `compiler`. The
+descriptions of the fields are the reference documentation. May import data and below.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What all files have in common: types of single values, mappings with known keys, and the way to a place.
+"""The base model of all files: types of single values, mappings with known keys, and errors with their place.
 
-A complaint is always one of our own (`fields.Refusal`), so that pydantic's wording reaches nobody.
+Every error is a `fields.Refusal`, so that no user sees pydantic's wording.
 """
 
 import re
@@ -19,10 +19,10 @@ from curriculum.units import Length
 
 File = TypeVar("File", bound=BaseModel)
 
-# What a dump holds: a Fraction as a float, a length as its text.
+# A dump holds a Fraction as a float, a length as its text.
 _as_float = PlainSerializer(float, return_type=float)
 _as_text = PlainSerializer(str, return_type=str)
-_number, _length, _whole = fields.number, fields.length, fields.whole
+_number, _length, _integer = fields.number, fields.length, fields.integer
 
 Text = Annotated[str, fields.text]
 Texts = Annotated[tuple[str, ...], fields.one_or_more(fields.text)]
@@ -33,14 +33,14 @@ Values = Annotated[tuple[str | int | bool, ...], fields.one_or_more(fields.colum
 Flag = Annotated[bool, fields.flag]
 FlagOrAuto = Annotated[bool | None, fields.flag_or_auto]
 
-Size = Annotated[int, _whole(1, LARGEST_SIZE, "2048")]
-SizeOrNone = Annotated[int, _whole(0, LARGEST_SIZE, "4")]
-Seed = Annotated[int, _whole(0, LARGEST_COUNT, "3407")]
-Count = Annotated[int, _whole(1, LARGEST_COUNT, "659B")]
+Size = Annotated[int, _integer(1, LARGEST_SIZE, "2048")]
+SizeOrZero = Annotated[int, _integer(0, LARGEST_SIZE, "4")]
+Seed = Annotated[int, _integer(0, LARGEST_COUNT, "3407")]
+Count = Annotated[int, _integer(1, LARGEST_COUNT, "659B")]
 Weight = Annotated[Fraction, _number("75", zero=True), _as_float]
 Passes = Annotated[Fraction, _number("4"), _as_float]
 Rate = Annotated[Fraction, _number("4e-4"), _as_float]
-RateOrNone = Annotated[Fraction, _number("4e-5", zero=True), _as_float]
+RateOrZero = Annotated[Fraction, _number("4e-5", zero=True), _as_float]
 Betas = Annotated[
     tuple[Fraction, Fraction],
     fields.pair(_number("0.9", zero=True, most="0.999999")),
@@ -48,10 +48,10 @@ Betas = Annotated[
 ]
 Scale = Annotated[Fraction, _number("1e-3", most="1"), _as_float]
 HeldOutShare = Annotated[Fraction, _number("5%", most="50%"), _as_float]
-Position = Annotated[Length, _length("1.5T", "tokens", said="number"), _as_text]
-Tokens = Annotated[Length, _length("350B", "tokens", "steps", "sequences", said="number"), _as_text]
-Span = Annotated[Length, _length("2000 steps", "steps", "tokens", "sequences", said="scale"), _as_text]
-Batch = Annotated[Length, _length("896 sequences", "sequences", "tokens", said="unit"), _as_text]
+Position = Annotated[Length, _length("1.5T", "tokens", explicit="number"), _as_text]
+Tokens = Annotated[Length, _length("350B", "tokens", "steps", "sequences", explicit="number"), _as_text]
+Span = Annotated[Length, _length("2000 steps", "steps", "tokens", "sequences", explicit="scale"), _as_text]
+Batch = Annotated[Length, _length("896 sequences", "sequences", "tokens", explicit="unit"), _as_text]
 BatchScaling = Annotated[BatchScale, fields.batch_scale]
 Throughput = Annotated[Fraction, fields.rate("tokens/s/gpu", "24k tokens/s/gpu"), _as_float]
 Price = Annotated[Fraction, fields.rate("USD/gpu-hour", "2 USD/gpu-hour"), _as_float]
@@ -59,7 +59,7 @@ Peak = Annotated[Fraction, fields.rate("TFLOP/s", "989 TFLOP/s"), _as_float]
 
 
 class Entry(BaseModel):
-    """A mapping with known keys. An unknown key, a missing one and a key without a value are refused here."""
+    """A mapping with known keys. An unknown key, a missing one and a key without a value are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
     one_of: ClassVar[tuple[str, ...]] = ()
@@ -74,7 +74,7 @@ class Entry(BaseModel):
         if not isinstance(value, dict):
             empty = "; an empty one is written `{}`" if value is None else ""
             hint = f"its keys are: {', '.join(keys)}{empty}"
-            raise Refusal(f"must be a mapping, not {fields.seen(value)}", hint)
+            raise Refusal(f"must be a mapping, not {fields.describe(value)}", hint)
         for key, item in value.items():
             if key not in keys:
                 raise fields.unknown_key(key, keys)
@@ -88,7 +88,7 @@ class Entry(BaseModel):
 
 
 def lacks(key: str, description: str | None) -> Refusal:
-    """The refusal of a mapping without `key`."""
+    """The error for a mapping without `key`."""
     text = description or ""
     return Refusal(f"lacks `{key}`", f"add `{key}:`, {text[:1].lower()}{text[1:]}")
 
@@ -96,70 +96,71 @@ def lacks(key: str, description: str | None) -> Refusal:
 def exactly_one(entry: Entry, hint: str) -> str:
     """The one of its `one_of` that the entry states; a Refusal for none and for several."""
     keys = entry.one_of
-    said = [key for key in keys if key in entry.model_fields_set]
-    if not said:
+    stated = [key for key in keys if key in entry.model_fields_set]
+    if not stated:
         raise Refusal(f"lacks one of {', '.join(f'`{key}`' for key in keys)}", hint)
-    if len(said) > 1:
-        raise Refusal(f"is one too many: `{said[0]}` is given as well", hint, said[1], on_key=False)
-    return said[0]
+    if len(stated) > 1:
+        raise Refusal(f"is one too many: `{stated[0]}` is given as well", hint, stated[1])
+    return stated[0]
 
 
 def validate(model: type[File], document: Document) -> File:
-    """The document as `model`. Raises ConfigError for the first thing in the file that cannot be meant."""
+    """The document as `model`. Raises ConfigError for the first error in the file."""
     if not isinstance(document.value, dict):
         raise ConfigError(
-            f"{document.file} must be a mapping, not {fields.seen(document.value)}",
+            f"{document.file} must be a mapping, not {fields.describe(document.value)}",
             place=document.place(()),
             hint="it begins with a key, as in `about: …`",
         )
     try:
         return model.model_validate(document.value)
     except ValidationError as error:
-        complaints = [_complaint(document, each) for each in error.errors(include_url=False)]
-    raise min(complaints, key=lambda one: (one.place.line, one.place.column) if one.place else (0, 0))
+        errors = [_located(document, detail) for detail in error.errors(include_url=False)]
+    raise min(errors, key=lambda one: (one.place.line, one.place.column) if one.place else (0, 0))
 
 
-def _complaint(document: Document, error: Any) -> ConfigError:
+def _located(document: Document, error: Any) -> ConfigError:
+    """One of pydantic's error details as a ConfigError at its place."""
     refusal = error.get("ctx", {}).get("error")
     if not isinstance(refusal, Refusal):
         refusal = _builtin(error)
     inside = [part for part in error["loc"] if part != "[key]"]
-    path = _known(document, (), inside)
-    whole = _known(document, path, refusal.at)
+    path = _stated(document, (), inside)
+    full_path = _stated(document, path, refusal.at)
     on_key = refusal.on_key or "[key]" in error["loc"]
-    subject = path if refusal.on_key else whole
-    place: Place = document.key_place(whole) if on_key else document.place(whole)
-    what = textwrap.wrap(f"{_called(subject)} {refusal.message}", 92)
+    subject = path if refusal.on_key else full_path
+    place: Place = document.key_place(full_path) if on_key else document.place(full_path)
+    what = textwrap.wrap(f"{_shown(subject)} {refusal.message}", 92)
     return ConfigError("\n".join(what), place=place, hint="\n".join(textwrap.wrap(refusal.hint, 92)))
 
 
 def _builtin(error: Any) -> Refusal:
-    """The few complaints that pydantic raises itself: a word out of a few, a mapping, a list."""
-    found = fields.seen(error["input"])
+    """The errors that pydantic raises itself: a choice, a mapping, a list."""
+    value = fields.describe(error["input"])
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         word = error["input"] if isinstance(error["input"], str) else ""
-        return Refusal(f"cannot be {found}", did_you_mean(word, choices))
-    wanted = {"dict_type": "a mapping", "tuple_type": "a list"}.get(error["type"])
-    if wanted is None:
-        return Refusal(f"cannot be {found}: {error['msg']}", "see the examples in the shipped files")
+        return Refusal(f"cannot be {value}", did_you_mean(word, choices))
+    expected = {"dict_type": "a mapping", "tuple_type": "a list"}.get(error["type"])
+    if expected is None:
+        return Refusal(f"cannot be {value}: {error['msg']}", "see the examples in the shipped files")
     example = (
         "each entry as `name: value`"
-        if wanted == "a mapping"
+        if expected == "a mapping"
         else "each item on a line that begins with `- `"
     )
-    return Refusal(f"must be {wanted}, not {found}", example)
+    return Refusal(f"must be {expected}, not {value}", example)
 
 
-def _known(document: Document, path: KeyPath, parts: Iterable[str | int]) -> KeyPath:
-    """`path` gone on along those of `parts` that the document has: a union's tag or a default is none."""
+def _stated(document: Document, path: KeyPath, parts: Iterable[str | int]) -> KeyPath:
+    """`path` extended by those of `parts` that the document states: a union's tag or a default is none."""
     for part in parts:
         if (*path, part) in document:
             path = (*path, part)
     return path
 
 
-def _called(path: KeyPath) -> str:
+def _shown(path: KeyPath) -> str:
     if not path:
         return "this file"
     shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)

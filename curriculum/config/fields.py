@@ -1,8 +1,8 @@
-"""Single values as people write them: each reader gives the exact value meant, or refuses with the way out.
+"""Parsers of single values: each returns the exact value, or raises a `Refusal` with a hint.
 
 Numbers stay exact: a length is a `Length`, everything with a fraction a `Fraction`. A `Refusal` carries no
-place; `schema.validate` knows where the value stands. Beside each reader stands what a JSON schema says of the
-same values, made of the same limits and patterns: it accepts all that the reader accepts, and little more.
+place; `entry.validate` adds it. Each parser comes with the JSON schema of the same values, made of the same limits
+and patterns: it accepts all that the parser accepts, and little more.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ LONGEST_NAME: Final = 64
 LONGEST_TEXT: Final = 2000
 LARGEST_COUNT: Final = 10**18
 LARGEST_SIZE: Final = 2**31 - 1
-"""Of whatever is a plain count: a vocabulary, a sequence's length, a number of GPUs."""
+"""Of a plain count: a vocabulary, a sequence's length, a number of GPUs."""
 
 _NAME = re.compile(r"[a-z][a-z0-9.-]*")
 _HUB = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
 _SCALING = re.compile(r"(\d{1,10})\s*->\s*(\d{1,10})(?:\s+sequences?)?|(\d{1,10})\s+sequences?", re.ASCII)
 
-Said: TypeAlias = Literal["number", "scale", "unit"]
+Explicitness: TypeAlias = Literal["number", "scale", "unit"]
 
 
 class Refusal(ValueError):
-    """A value that cannot be meant. `message` goes on after its key; `at` leads to the part that is wrong."""
+    """A wrong value. `message` continues the sentence that its key begins; `at` is the path to the wrong part."""
 
     def __init__(self, message: str, hint: str, *at: str | int, on_key: bool = False) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class Refusal(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """How a single value is read, and what a JSON schema says of how it may be written."""
+    """The parser of a single value, and the JSON schema of its input."""
 
     read: Callable[[Any], Any]
     shape: Mapping[str, Any]
@@ -74,11 +74,11 @@ class Form:
 
 
 def form(**shape: Any) -> Callable[[Callable[[Any], Any]], Form]:
-    """Makes a reader a `Form` of this shape."""
+    """A decorator that makes a parser a `Form` of this shape."""
     return lambda read: Form(read, shape)
 
 
-def written(*patterns: str, above_zero: bool = False) -> str:
+def input_pattern(*patterns: str, above_zero: bool = False) -> str:
     """One pattern for what any of `patterns` matches, blanks around it, as every JSON schema validator reads it.
 
     With `above_zero`, of the digits of the number that it begins with one is not 0.
@@ -105,8 +105,8 @@ def is_name(text: object) -> bool:
     )
 
 
-def seen(value: object) -> str:
-    """A value in words, short enough for a line: `the number 3`, `the text `no``."""
+def describe(value: object) -> str:
+    """A value for a message, short enough for a line: `the number 3`, `the text `no``."""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, int | Decimal):
@@ -122,7 +122,7 @@ def shortened(text: str, most: int = 40) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-# --- words -----------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------------
 
 
 @form(type="string", minLength=1, maxLength=LONGEST_TEXT, pattern=r"\S")
@@ -133,7 +133,7 @@ def text(value: Any) -> str:
             if isinstance(value, int | Decimal)
             else "as in `about: a first try`"
         )
-        raise Refusal(f"must be text, not {seen(value)}", hint)
+        raise Refusal(f"must be text, not {describe(value)}", hint)
     if not value.strip() or len(value) > LONGEST_TEXT:
         raise Refusal(f"must be text of 1 to {LONGEST_TEXT:,} characters", "write some, or leave the key out")
     return value
@@ -147,7 +147,7 @@ def name(value: Any) -> str:
     key, blank, rest = value.strip().partition(" ") if isinstance(value, str) else ("", "", "")
     if blank and is_name(key):
         hint = f"did you mean `{key}: {shortened(rest)}`? a colon and a blank stand behind a key"
-    raise Refusal(f"must be a name, not {seen(value)}", hint)
+    raise Refusal(f"must be a name, not {describe(value)}", hint)
 
 
 def one_or_more(one: Form) -> Form:
@@ -174,7 +174,7 @@ def one_or_more(one: Form) -> Form:
 def column_value(value: Any) -> str | int | bool:
     if not isinstance(value, str | int | bool):
         raise Refusal(
-            f"must be a value of the column, not {seen(value)}", "a text, a whole number, true or false"
+            f"must be a value of the column, not {describe(value)}", "a text, a whole number, true or false"
         )
     return value
 
@@ -182,14 +182,18 @@ def column_value(value: Any) -> str | int | bool:
 @form(type="string", pattern=f"^{_HUB.pattern}$", examples=["OWNER/NAME"])
 def hub(value: Any) -> str:
     if not isinstance(value, str) or not _HUB.fullmatch(value):
-        raise Refusal(f"must be a dataset of the hub, not {seen(value)}", "as in `cerebras/SlimPajama-627B`")
+        raise Refusal(
+            f"must be a dataset of the hub, not {describe(value)}", "as in `cerebras/SlimPajama-627B`"
+        )
     return value
 
 
 @form(type="boolean")
 def flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise Refusal(f"must be true or false, not {seen(value)}", "write `true` or `false`, without quotes")
+        raise Refusal(
+            f"must be true or false, not {describe(value)}", "write `true` or `false`, without quotes"
+        )
     return value
 
 
@@ -199,14 +203,16 @@ def flag_or_auto(value: Any) -> bool | None:
     if value == "auto":
         return None
     if not isinstance(value, bool):
-        raise Refusal(f"must be true, false or auto, not {seen(value)}", "write `true`, `false` or `auto`")
+        raise Refusal(
+            f"must be true, false or auto, not {describe(value)}", "write `true`, `false` or `auto`"
+        )
     return value
 
 
 # --- numbers ---------------------------------------------------------------------------------------------
 
 
-def whole(least: int, most: int, example: str) -> Form:
+def integer(least: int, most: int, example: str) -> Form:
     """A whole number from `least` to `most`; `32k` and `10_000` are numbers too."""
     end = "10^18" if most == LARGEST_COUNT else f"{most:,}"
 
@@ -217,13 +223,13 @@ def whole(least: int, most: int, example: str) -> Form:
             number = None
         if number is None or not least <= number <= most:
             raise Refusal(
-                f"must be a whole number from {least:,} to {end}, not {seen(value)}",
+                f"must be a whole number from {least:,} to {end}, not {describe(value)}",
                 _without_commas(value) or f"as in `{example}`",
             )
         return number
 
-    number_alone = {"type": "integer", "minimum": least, "maximum": most}
-    return Form(read, _number_or_text(number_alone, written(COUNT)))
+    number_shape = {"type": "integer", "minimum": least, "maximum": most}
+    return Form(read, _number_or_text_shape(number_shape, input_pattern(COUNT)))
 
 
 def number(example: str, *, zero: bool = False, most: str | None = None) -> Form:
@@ -234,18 +240,18 @@ def number(example: str, *, zero: bool = False, most: str | None = None) -> Form
 
     def read(value: Any) -> Fraction:
         try:
-            found = parse_fraction(value if isinstance(value, Decimal) else _plain(value))
+            parsed = parse_fraction(value if isinstance(value, Decimal) else _plain(value))
         except ValueError:
-            found = None
-        if found is None or (not zero and found == 0) or (largest is not None and found > largest):
+            parsed = None
+        if parsed is None or (not zero and parsed == 0) or (largest is not None and parsed > largest):
             hint = _without_commas(value) or f"as in `{example}`"
-            raise Refusal(f"must be a number {limits}, not {seen(value)}", hint)
-        return found
+            raise Refusal(f"must be a number {limits}, not {describe(value)}", hint)
+        return parsed
 
-    number_alone: dict[str, Any] = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0}
+    number_shape: dict[str, Any] = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0}
     if largest is not None:
-        number_alone["maximum"] = float(largest)
-    return Form(read, _number_or_text(number_alone, written(FRACTION)))
+        number_shape["maximum"] = float(largest)
+    return Form(read, _number_or_text_shape(number_shape, input_pattern(FRACTION)))
 
 
 def pair(one: Form) -> Form:
@@ -253,18 +259,18 @@ def pair(one: Form) -> Form:
 
     def read_both(value: Any) -> tuple[Fraction, Fraction]:
         if not isinstance(value, list | tuple) or len(value) != 2:
-            raise Refusal(f"must be a list of two numbers, not {seen(value)}", "as in `[0.9, 0.95]`")
+            raise Refusal(f"must be a list of two numbers, not {describe(value)}", "as in `[0.9, 0.95]`")
         first, second = one_or_more(one)(value)
         return first, second
 
     return Form(read_both, {"type": "array", "items": one.shape, "minItems": 2, "maxItems": 2})
 
 
-def length(example: str, *units: Unit, said: Said) -> Form:
+def length(example: str, *units: Unit, explicit: Explicitness) -> Form:
     """A length above 0 in one of `units`.
 
-    `said` is the least that must be there, since a number alone is easily taken for the wrong thing: the
-    number, a scale such as `6B` (then it is tokens), or the unit.
+    `explicit` is the least that must be stated, since a number alone is easily mistaken: the number, a scale such as
+    `6B` (then it is tokens), or the unit.
     """
 
     listed = (
@@ -272,40 +278,42 @@ def length(example: str, *units: Unit, said: Said) -> Form:
         f"in {' or '.join(units)}, as in `{example}`"
     )
 
-    def way_out(value: Any) -> str:
+    def hint_for(value: Any) -> str:
         if hint := _without_commas(value):
             return hint
         near = nearest_length(value, units) if isinstance(value, str) else None
-        if near is None or (said == "unit" and " " not in near):
+        if near is None or (explicit == "unit" and " " not in near):
             return listed
         return f"did you mean `{near}`? {listed}"
 
     def read(value: Any) -> Length:
         try:
             plain = _plain(value)
-            found = parse_length(plain)
+            parsed = parse_length(plain)
         except ValueError:
-            raise Refusal(f"must be a length, not {seen(value)}", way_out(value)) from None
+            raise Refusal(f"must be a length, not {describe(value)}", hint_for(value)) from None
         words = plain.split() if isinstance(plain, str) else []
         scaled = bool(words) and not words[-1][-1].isdigit()
-        if (said == "unit" and len(words) < 2) or (said == "scale" and not scaled):
+        if (explicit == "unit" and len(words) < 2) or (explicit == "scale" and not scaled):
             choices = " or ".join(f"`{shortened(str(plain))} {unit}`" for unit in units[:2])
-            raise Refusal(f"does not say its unit: {seen(value)}", f"write {choices}")
-        if found.unit not in units:
-            raise Refusal(f"must be in {' or '.join(units)}, not in {found.unit}", listed)
-        if found.amount == 0:
+            raise Refusal(f"does not say its unit: {describe(value)}", f"write {choices}")
+        if parsed.unit not in units:
+            raise Refusal(f"must be in {' or '.join(units)}, not in {parsed.unit}", listed)
+        if parsed.amount == 0:
             raise Refusal("must be more than 0", f"as in `{example}`; or leave the key out")
-        return found
+        return parsed
 
     endings = "|".join(f"{unit.removesuffix('s')}s?" for unit in units)
     with_unit = rf"{NUMBER}{SUFFIX}\s+(?:{endings})"
-    if said == "unit":
-        return Form(read, _text_alone(written(with_unit, above_zero=True), example))
-    if said == "scale":
+    if explicit == "unit":
+        return Form(read, _text_shape(input_pattern(with_unit, above_zero=True), example))
+    if explicit == "scale":
         with_scale = NUMBER + SUFFIX.replace("?)", ")")
-        return Form(read, _text_alone(written(with_unit, with_scale, above_zero=True), example))
-    number_alone = {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT}
-    return Form(read, _number_or_text(number_alone, written(with_unit, NUMBER + SUFFIX, above_zero=True)))
+        return Form(read, _text_shape(input_pattern(with_unit, with_scale, above_zero=True), example))
+    number_shape = {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT}
+    return Form(
+        read, _number_or_text_shape(number_shape, input_pattern(with_unit, NUMBER + SUFFIX, above_zero=True))
+    )
 
 
 def rate(unit: str, example: str) -> Form:
@@ -313,44 +321,44 @@ def rate(unit: str, example: str) -> Form:
 
     def read(value: Any) -> Fraction:
         try:
-            found = parse_rate(str(_plain(value)), unit)
+            parsed = parse_rate(str(_plain(value)), unit)
         except ValueError:
-            found = Fraction(0)
-        if not found:
-            raise Refusal(f"must be in {unit} and above 0, not {seen(value)}", f"as in `{example}`")
-        return found
+            parsed = Fraction(0)
+        if not parsed:
+            raise Refusal(f"must be in {unit} and above 0, not {describe(value)}", f"as in `{example}`")
+        return parsed
 
-    return Form(read, _text_alone(written(rf"{NUMBER}{SUFFIX}\s+{unit}"), example))
+    return Form(read, _text_shape(input_pattern(rf"{NUMBER}{SUFFIX}\s+{unit}"), example))
 
 
-@form(type="string", pattern=written(_SCALING.pattern), examples=["896 -> 16 sequences"])
+@form(type="string", pattern=input_pattern(_SCALING.pattern), examples=["896 -> 16 sequences"])
 def batch_scale(value: Any) -> BatchScale:
-    found = _SCALING.fullmatch(value.strip()) if isinstance(value, str) else None
-    sides = [int(side) for side in found.groups() if side is not None] if found else []
+    match = _SCALING.fullmatch(value.strip()) if isinstance(value, str) else None
+    sides = [int(side) for side in match.groups() if side is not None] if match else []
     if not sides or not all(1 <= side <= LARGEST_SIZE for side in sides):
         raise Refusal(
-            f"must say which batch becomes which, not {seen(value)}",
+            f"must say which batch becomes which, not {describe(value)}",
             "as in `896 -> 16 sequences`, or `16 sequences` for the root's whatever it is",
         )
     return BatchScale(sides[0] if len(sides) == 2 else None, sides[-1])
 
 
 def unknown_key(key: object, keys: Iterable[str]) -> Refusal:
-    """The refusal of a key that a mapping does not have; its message goes on after the mapping's name."""
+    """The error for a key that a mapping does not have; its message continues after the mapping's name."""
     names, word = list(keys), str(key)
     hint = did_you_mean(word, names)
-    known, _, value = word.replace(":", " ", 1).partition(" ")
-    if known in names and value.strip():  # in braces, what lacks its `: ` is a key as a whole
-        hint = f"did you mean `{known}: {shortened(value)}`? a colon and a blank stand behind a key"
+    key_part, _, value = word.replace(":", " ", 1).partition(" ")
+    if key_part in names and value.strip():  # in braces, text without its `: ` is one long key
+        hint = f"did you mean `{key_part}: {shortened(value)}`? a colon and a blank stand behind a key"
     return Refusal(f"has no key `{shortened(word)}`", hint, word, on_key=True)
 
 
-def _text_alone(pattern: str, example: str) -> dict[str, Any]:
+def _text_shape(pattern: str, example: str) -> dict[str, Any]:
     return {"type": "string", "pattern": pattern, "examples": [example]}
 
 
-def _number_or_text(number_alone: dict[str, Any], pattern: str) -> dict[str, Any]:
-    return {"anyOf": [number_alone, {"type": "string", "pattern": pattern}]}
+def _number_or_text_shape(number_shape: dict[str, Any], pattern: str) -> dict[str, Any]:
+    return {"anyOf": [number_shape, {"type": "string", "pattern": pattern}]}
 
 
 def _without_commas(value: Any) -> str | None:
@@ -358,9 +366,9 @@ def _without_commas(value: Any) -> str | None:
 
 
 def _plain(value: Any) -> str | int:
-    """What the unit parsers take: `3e9` and `2.5` go as exact texts; ValueError for what is no number."""
+    """The input of the unit parsers: `3e9` and `2.5` as exact texts; ValueError for what is no number."""
     if not isinstance(value, str | int | Decimal):
-        raise ValueError(f"{seen(value)} is not a number")
+        raise ValueError(f"{describe(value)} is not a number")
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, str) and len(value) > 60:

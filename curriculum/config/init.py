@@ -1,4 +1,4 @@
-"""Writes a new project: the files shipped with the package, or a small one for somebody's own text."""
+"""`init`: write a new project, the shipped one or a small one for the user's own text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shipped() -> Path:
 
 
 def init(folder: Path) -> list[Path]:
-    """Write the shipped project into `folder`; ConfigError when that would touch a file that is there."""
+    """Write the shipped project into `folder`; ConfigError when one of its files exists."""
     source = shipped()
     files = [source / name for name in ROOT_FILES]
     for part in ("stages", "mixtures", "tasks"):
@@ -35,7 +35,7 @@ def init(folder: Path) -> list[Path]:
 
 
 def init_for(folder: Path, texts: Sequence[str]) -> tuple[list[Path], list[starter.Source]]:
-    """Write a small project that trains on the folders `texts` as it is; also what was found in them."""
+    """Write a small project that trains on the folders `texts`; its files, and the sources in those folders."""
     sources = starter.sources(folder, texts)
     contents = {
         f"{part}/README.md": (shipped() / part / "README.md").read_bytes() for part in ("stages", "mixtures")
@@ -46,23 +46,23 @@ def init_for(folder: Path, texts: Sequence[str]) -> tuple[list[Path], list[start
 
 
 def write_schemas(project: Path) -> list[Path]:
-    """Write, or write anew, the JSON schemas that editors check the project's files with; touches nothing else."""
+    """Write the JSON schemas that editors check the project's files with, or replace them; nothing else changes."""
     if not layout.is_project(project):
         raise NotFound(
             f"`{project}` is not a project: it lacks `stages/` and `mixtures/`",
             hint=f"without `--schema`, `curriculum init {project}` writes a whole one there",
         )
-    written = []
+    paths = []
     for name, text in json_schema.texts().items():
         fs.make_directory((project / name).parent)
         fs.write_bytes(project / name, text.encode(), replace=True)
-        written.append(project / name)
-    return written
+        paths.append(project / name)
+    return paths
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write a project's files, its schemas and what git is to leave out; refuse before the first is written."""
-    _check_room(folder, [*contents, *json_schema.texts()])
+    """Write a project's files, its schemas and .gitignore; any error is raised before the first is written."""
+    _check_free(folder, [*contents, *json_schema.texts()])
     try:
         fs.make_directory(folder)
     except OSError as error:
@@ -82,17 +82,17 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     return [folder / name for name in contents] + write_schemas(folder)
 
 
-def _check_room(folder: Path, names: Sequence[str]) -> None:
-    """Refuse a folder that cannot be made or written, and any file in the way but a .gitignore."""
+def _check_free(folder: Path, names: Sequence[str]) -> None:
+    """ConfigError for a folder that cannot be made or written, and for any existing file but a .gitignore."""
     new = "name an empty or a new folder: `curriculum init DIR`"
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir():
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
         raise ConfigError(
-            f"`{there}` is not a directory, so no project can be written into `{folder}`",
+            f"`{existing}` is not a directory, so no project can be written into `{folder}`",
             hint="name another folder",
         )
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"`{there}` may not be written by this user", hint="name another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"`{existing}` may not be written by this user", hint="name another folder")
     ignore = folder / IGNORE
     if os.path.lexists(ignore) and (ignore.is_symlink() or not ignore.is_file()):
         raise ConfigError(f"`{ignore}` is no plain file; nothing was written", hint=new)

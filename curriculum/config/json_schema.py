@@ -1,7 +1,7 @@
-"""A JSON schema of every YAML file, made from the models, so that an editor completes and checks them.
+"""JSON schemas of the YAML files, generated from the models, with which editors complete and check them.
 
-Draft 7, which is what the editors' YAML support understands. What one file alone cannot decide, and what only
-arithmetic decides (an end before its start), is left to `curriculum plan`.
+Draft 7, which editors' YAML support understands. What needs a second file, or arithmetic (an end before its start),
+is checked by `curriculum plan`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ FILES: Final[dict[str, type[BaseModel]]] = {
     "sizes": SizesFile,
     "machines": MachinesFile,
 }
-"""The schema's name and the model of the files it is for: a folder of them, or one in the project's root."""
+"""A schema's name to the model of its files: those of a folder, or one in the project's root."""
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema (draft 7) of what may be written where `model` is read."""
-    made = model.model_json_schema(ref_template="#/definitions/{model}", schema_generator=_Written)
-    if "$defs" in made:
-        made["definitions"] = made.pop("$defs")
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **made}
+    """The JSON schema (draft 7) of the input of `model`."""
+    schema = model.model_json_schema(ref_template="#/definitions/{model}", schema_generator=_InputSchema)
+    if "$defs" in schema:
+        schema["definitions"] = schema.pop("$defs")
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
 
 
 def texts() -> dict[str, str]:
@@ -55,19 +55,21 @@ def modeline(path: str) -> str:
     return f"# yaml-language-server: $schema={up}{FOLDER}/{folder or name.removesuffix('.yaml')}.json"
 
 
-class _Written(GenerateJsonSchema):
-    """What a person may write, where pydantic would describe what it makes of it."""
+class _InputSchema(GenerateJsonSchema):
+    """The schema of what a file states, where pydantic's describes the parsed values."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> dict[str, Any]:
-        return self.generate_inner(schema["schema"])  # None is what is unsaid; `key: null` is refused
+        return self.generate_inner(
+            schema["schema"]
+        )  # None is the default of an absent key; `key: null` is an error
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
-        made = self.generate_inner(schema["schema"])
-        default = _as_written(schema.get("default"))
-        return made if default is None else {**made, "default": default}
+        inner = self.generate_inner(schema["schema"])
+        default = _input_form(schema.get("default"))
+        return inner if default is None else {**inner, "default": default}
 
     def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
         names, values = (
@@ -77,19 +79,19 @@ class _Written(GenerateJsonSchema):
         return {"type": "object", "propertyNames": names, "additionalProperties": values}
 
     def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
-        made = super().model_schema(schema)
+        result = super().model_schema(schema)
         model = schema["cls"]
         if issubclass(model, Entry) and model.one_of:
-            made["oneOf"] = [{"required": [key]} for key in model.one_of]
-        return made
+            result["oneOf"] = [{"required": [key]} for key in model.one_of]
+        return result
 
 
-def _as_written(default: Any) -> Any:
-    """A field's default as one would write it; None for one that stands for nothing written."""
+def _input_form(default: Any) -> Any:
+    """A field's default as a file would state it; None for one that means an absent key."""
     if isinstance(default, Fraction):
         return int(default) if default.denominator == 1 else float(default)
     if isinstance(default, tuple):
-        return [_as_written(item) for item in default]
+        return [_input_form(item) for item in default]
     if isinstance(default, Length):
         return str(default) if default.amount else None
     return default or None if isinstance(default, dict) else default

@@ -1,4 +1,4 @@
-"""Where a project's files lie, and their names: what can be told without reading a word of them."""
+"""The layout of a project on disk: its root, the names of its files, and imported directories; no file is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def names(root: Path, folder: str) -> list[str]:
 
 
 def files(root: Path, folder: str, name: str) -> list[Path]:
-    """The files that bear a name: one, none where it is unknown, or several where folders disagree."""
+    """The files with this name: one; none where it is unknown; several is an error of the project."""
     return _files(root / folder, f"{name}.yaml")
 
 

@@ -1,4 +1,4 @@
-"""machines.yaml: where and how a run goes; it may change at every restart and is no part of its identity."""
+"""machines.yaml: where and how a run is trained; it may change at every restart and is no part of its identity."""
 
 from typing import Any, Literal, Self
 
@@ -12,7 +12,7 @@ from curriculum.config.entry import (
     Peak,
     Price,
     Size,
-    SizeOrNone,
+    SizeOrZero,
     Text,
     Texts,
     Throughput,
@@ -21,14 +21,14 @@ from curriculum.config.fields import Refusal
 
 
 class ProfileEntry(Entry):
-    """A stretch of steps to trace with torch's profiler, into the attempt's folder."""
+    """Steps to trace with torch's profiler, into the attempt's folder."""
 
-    from_step: SizeOrNone = Field(description="The first step traced, counted from the root, from 0.")
+    from_step: SizeOrZero = Field(description="The first step traced, counted from the root, from 0.")
     steps: Size = Field(default=3, description="How many steps are traced.")
 
 
 class SlurmEntry(Entry):
-    """What a Slurm cluster is told of every job beside its nodes, processes and GPUs."""
+    """Options of every Slurm job, next to its nodes, processes and GPUs."""
 
     partition: Text | None = Field(default=None, description="The partition; else the cluster's default.")
     account: Text | None = Field(default=None, description="Who is charged.")
@@ -65,7 +65,7 @@ class MachineEntry(Entry):
     slurm: SlurmEntry | None = Field(
         default=None, description="With `launcher: slurm`, what `sbatch` is told, as in `{partition: gpu}`."
     )
-    gpus_per_node: SizeOrNone = Field(default=0, description="GPUs of each; 0 when none is counted on.")
+    gpus_per_node: SizeOrZero = Field(default=0, description="GPUs of each; 0 when none is counted on.")
     processes: Size = Field(default=1, description="Processes on each node; else one for each GPU, or one.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: a GPU where there is one."
@@ -117,7 +117,7 @@ class MachineEntry(Entry):
         description="any: resume without consent where torch, numpy, processor or training code changed.",
     )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
-        default=(), description="Where figures are shown beside metrics.jsonl; as in `[tensorboard]`."
+        default=(), description="Trackers that get the metrics of metrics.jsonl too; as in `[tensorboard]`."
     )
     throughput: Throughput | None = Field(
         default=None, description="Tokens that a plan assumes; as in `24k tokens/s/gpu`."

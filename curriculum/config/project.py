@@ -1,4 +1,4 @@
-"""A project on disk: the nearest folder upwards that holds `stages/` and `mixtures/`, and its files by name."""
+"""A project: its YAML files by name, validated, and the paths of its runs and data."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from curriculum.config.yaml import Document, load_yaml, parse_yaml
 from curriculum.errors import ConfigError, NotFound, did_you_mean
 
 REHEARSAL = "rehearsal"
-LONGEST_NAME = 100  # characters of the names in a file's; most file systems take 255 bytes in all
-LOCAL = "local"  # the machine that is meant where none is named
+LONGEST_NAME = 100  # characters of curricula in a file name; most file systems take 255 bytes in all
+LOCAL = "local"  # the default machine
 
 
 class Project:
-    """Loads each YAML file once, checked; a name that no file bears is refused with the nearest that one does."""
+    """A project folder. Each file is loaded once; the error for an unknown name hints at the nearest."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._curricula: dict[str, tuple[config.CurriculumFile, Document]] = {}
         self._mixtures: dict[str, tuple[config.MixtureFile, Document]] = {}
-        self._drafts: dict[str, str] = {}
+        self._stage_files: dict[str, Document] = {}
 
     @staticmethod
     def find(start: Path | None = None) -> Project:
@@ -37,17 +37,16 @@ class Project:
             hint="`curriculum init DIR` writes one you own; or change into a project's folder",
         )
 
-    def drafting(self, name: str, text: str) -> Project:
-        """The project as it would be with `text` in `stages/<name>.yaml`; nothing is written."""
+    def with_stage_file(self, name: str, document: Document) -> Project:
+        """The project with `document` in place of `stages/<name>.yaml`; nothing is written."""
         project = Project(self.root)
-        project._drafts = {**self._drafts, name: text}
+        project._stage_files = {**self._stage_files, name: document}
         return project
 
-    def with_curriculum(self, name: str, file: config.CurriculumFile, document: Document) -> Project:
-        """The same project with `file` in the place of `stages/<name>.yaml`."""
-        other = Project(self.root)
-        other._curricula[name] = (file, document)
-        return other
+    def with_draft(self, name: str, text: str) -> Project:
+        """The same with the text of a stage file that is not written yet."""
+        file = f"in the file that would be written, stages/{name}.yaml"
+        return self.with_stage_file(name, parse_yaml(text.encode(), file))
 
     @property
     def runs(self) -> Path:
@@ -61,21 +60,21 @@ class Project:
         """The path of a stage's run folder, for `StageFolder.open`."""
         return self.runs / size / curriculum / stage
 
-    def file_about(self, size: str, kind: str, names: Sequence[str], suffix: str) -> Path:
-        """Where something on several curricula goes when nobody says: beside the runs of its size."""
-        named = list(dict.fromkeys(names))
-        shown = "-".join(named)
-        if len(shown) > LONGEST_NAME:
-            shown = f"{named[0][:LONGEST_NAME]}-and-{len(named) - 1}-more"
-        return self.runs / size / f"{kind}-{shown}{suffix}"
+    def output_path(self, size: str, kind: str, names: Sequence[str], suffix: str) -> Path:
+        """The default path of a report on curricula: next to the runs of its size."""
+        curricula = list(dict.fromkeys(names))
+        label = "-".join(curricula)
+        if len(label) > LONGEST_NAME:
+            label = f"{curricula[0][:LONGEST_NAME]}-and-{len(curricula) - 1}-more"
+        return self.runs / size / f"{kind}-{label}{suffix}"
 
     def names(self, folder: str) -> list[str]:
         """The names of the YAML files in `stages` or `mixtures`."""
-        drafts = self._drafts if folder == "stages" else {}
-        return sorted({*layout.names(self.root, folder), *drafts})
+        replaced = self._stage_files if folder == "stages" else {}
+        return sorted({*layout.names(self.root, folder), *replaced})
 
     def check_is_new(self, name: str) -> None:
-        """Refuse a name that no new curriculum can have."""
+        """An error for a name that a new curriculum cannot have."""
         if not config.is_name(name):
             raise NotFound(
                 f"`{name}` cannot be the name of a curriculum",
@@ -95,22 +94,22 @@ class Project:
 
     def runs_of(self, name: str) -> list[Path]:
         """The folders of a curriculum's runs, at any size."""
-        return sorted(each for each in self.runs.glob("*/*") if each.name == name and each.is_dir())
+        return sorted(path for path in self.runs.glob("*/*") if path.name == name and path.is_dir())
 
-    def in_a_folder(self, name: str) -> bool:
-        """Whether a curriculum's file lies in a folder of `stages/`, as recipes do."""
+    def is_recipe(self, name: str) -> bool:
+        """Whether a curriculum's file is in a subfolder of `stages/`."""
         paths = layout.files(self.root, "stages", name)
         return bool(paths) and paths[0].parent.parent != self.root
 
     def curriculum(self, name: str) -> tuple[config.CurriculumFile, Document]:
-        """`stages/<name>.yaml`, checked."""
+        """`stages/<name>.yaml`, validated."""
         if name not in self._curricula:
             document = self._load("stages", name, "curriculum")
             self._curricula[name] = (config.validate(config.CurriculumFile, document), document)
         return self._curricula[name]
 
     def mixture(self, name: str) -> tuple[config.MixtureFile, Document]:
-        """`mixtures/<name>.yaml`, checked."""
+        """`mixtures/<name>.yaml`, validated."""
         if name not in self._mixtures:
             document = self._load("mixtures", name, "mixture")
             self._mixtures[name] = (config.validate(config.MixtureFile, document), document)
@@ -142,7 +141,7 @@ class Project:
 
     @cached_property
     def default_size(self) -> str:
-        """The size that is meant where none is named: `rehearsal`, or the only one that the project has."""
+        """The size where none is stated: `rehearsal`, or the only one of the project."""
         sizes = self.sizes_document.value
         names = list(sizes) if isinstance(sizes, dict) else []
         if REHEARSAL in names or not names:
@@ -156,12 +155,14 @@ class Project:
         )
 
     def options(self, size: str, machine: str = LOCAL) -> str:
-        """What a command must say, behind its names, to mean this size and machine again; empty for the defaults."""
+        """The options with which a command states this size and machine; empty for the defaults."""
         try:
-            unsaid = size == self.default_size
+            is_default = size == self.default_size
         except ConfigError:
-            unsaid = False
-        return ("" if unsaid else f" --size {size}") + ("" if machine == LOCAL else f" --machine {machine}")
+            is_default = False
+        return ("" if is_default else f" --size {size}") + (
+            "" if machine == LOCAL else f" --machine {machine}"
+        )
 
     def size(self, name: str) -> config.SizeEntry:
         if name not in self.sizes.root:
@@ -179,9 +180,8 @@ class Project:
                 f"`{name}` cannot be the name of a {noun}",
                 hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
             )
-        if folder == "stages" and name in self._drafts:
-            file = f"in the file that would be written, stages/{name}.yaml"
-            return parse_yaml(self._drafts[name].encode(), file)
+        if folder == "stages" and name in self._stage_files:
+            return self._stage_files[name]
         paths = layout.files(self.root, folder, name)
         if not paths:
             raise NotFound(

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
-from curriculum.config.entry import BatchScaling, Entry, Name, Rate, RateOrNone, Scale, Size, Span, Text
+from curriculum.config.entry import BatchScaling, Entry, Name, Rate, RateOrZero, Scale, Size, Span, Text
 from curriculum.config.stages import ModelOverride, min_below_max
 
 
@@ -12,7 +12,7 @@ class SizeRates(Entry):
     """What a size changes in the learning rate; the shape and the horizon stay."""
 
     max: Rate | None = Field(default=None, description="The highest value of the root's curve at this size.")
-    min: RateOrNone | None = Field(default=None, description="The value at its horizon.")
+    min: RateOrZero | None = Field(default=None, description="The value at its horizon.")
     warmup: Span | None = Field(
         default=None, description="The root's warm-up, in this size's own steps or tokens."
     )
@@ -24,7 +24,7 @@ class SizeRates(Entry):
 
 
 class AtLeast(Entry):
-    """Floors where scaling makes a length silly."""
+    """Floors where scaling makes a length too short."""
 
     ramp: Span | None = Field(
         default=None, description="The shortest ramp, in this size's own steps or tokens."
@@ -33,7 +33,7 @@ class AtLeast(Entry):
 
 
 class AtMost(Entry):
-    """Ceilings where scaling makes a number silly."""
+    """Ceilings where scaling makes a number too large."""
 
     evaluations: Size | None = Field(default=None, description="Evaluations in a stage.")
     checkpoints: Size | None = Field(
@@ -58,13 +58,13 @@ class SizeEntry(Entry):
     tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")
     model: ModelOverride | None = Field(default=None, description="The model's numbers that change.")
     learning_rate: SizeRates | None = Field(default=None, description="The curve's numbers that change.")
-    stand_ins: dict[Name, Name] = Field(default={}, description="Source to the source that stands for it.")
+    stand_ins: dict[Name, Name] = Field(default={}, description="Source to the source that replaces it.")
     at_least: AtLeast | None = Field(default=None, description="Floors.")
     at_most: AtMost | None = Field(default=None, description="Ceilings.")
 
 
 class SizesFile(RootModel[Any]):
-    """sizes.yaml: what is scaled; part of a run's identity. Unsaid, it is `rehearsal`, or the only one there is."""
+    """sizes.yaml: what is scaled; part of a run's identity. The default is `rehearsal`, or the only one there is."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
     root: dict[Name, SizeEntry]

@@ -1,4 +1,4 @@
-"""sources.yaml: what the names of tokenizers and sources stand for, here."""
+"""sources.yaml: what the names of tokenizers and sources are bound to in this project."""
 
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -69,7 +69,7 @@ class ReadEntry(Entry):
     )
     tokenised: Text | None = Field(
         default=None,
-        description="A folder, or one file, of tokens that others made; read in place, never written to.",
+        description="A folder, or one file, of tokens made elsewhere; read in place, never written to.",
     )
     format: Literal["datatrove", "megatron", "packed", "npy", "flat"] | None = Field(
         default=None, description="Format of `tokenised`, where the files do not show it."
@@ -107,7 +107,7 @@ def _no(place: str) -> tuple[str, ...]:
 
 
 class HeldOutEntry(Entry):
-    """What is kept from training to measure the loss on: a share by content, or the corpus's own split."""
+    """The held-out text, on which the loss is measured: a share by content, or the corpus's own split."""
 
     one_of: ClassVar[tuple[str, ...]] = ("share", "split")
 
@@ -128,17 +128,17 @@ def _blocks(value: Any) -> Any:
     """Each block as `{NAME: {option: value}}`; a name alone takes no options."""
     if not isinstance(value, list | tuple):
         raise Refusal("must be a list", "as in `[PIIFormatter, {GopherQualityFilter: {min_doc_words: 20}}]`")
-    made = []
+    blocks = []
     for number, block in enumerate(value):
-        said = {block: {}} if isinstance(block, str) else block
-        if not isinstance(said, dict) or len(said) != 1 or not isinstance(next(iter(said.values())), dict):
+        entry = {block: {}} if isinstance(block, str) else block
+        if not isinstance(entry, dict) or len(entry) != 1 or not isinstance(next(iter(entry.values())), dict):
             raise Refusal(
                 "must be a block's name, or one name with its options",
                 "as in `- GopherQualityFilter: {min_doc_words: 20}`",
                 number,
             )
-        made.append(said)
-    return tuple(made)
+        blocks.append(entry)
+    return tuple(blocks)
 
 
 class SourceEntry(Entry):
@@ -184,7 +184,7 @@ class SourceEntry(Entry):
     tasks: Size = Field(default=1, description="Parts it is prepared in; fixes the shard layout.")
 
     @model_validator(mode="after")
-    def _tokens_stay_as_they_are(self) -> Self:
+    def _tokens_are_read_in_place(self) -> Self:
         if self.read.tokenised is not None:
             for key in ("id", "drop", "keep", "extract", "blocks", "tasks"):
                 if key in self.model_fields_set:
@@ -195,31 +195,28 @@ class SourceEntry(Entry):
                     )
         return self
 
-    def reading(self) -> dict[str, Any]:
-        """`read` as plain values for a preparation; the text column is `text_column()`."""
-        said = self.read.model_dump(exclude_none=True, exclude={"text"})
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
+    def read_options(self) -> dict[str, Any]:
+        """`read` as plain values for a preparation, without the text column."""
+        options = self.read.model_dump(exclude_none=True, exclude={"text"})
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
 
-    def text_column(self) -> str:
-        return self.read.text
-
-    def holding_out(self) -> dict[str, str]:
+    def held_out_options(self) -> dict[str, str]:
         """`held_out` as plain text: `{"share": "5%"}` or `{"split": "validation"}`."""
         share, split = self.held_out.share, self.held_out.split
         return {"share": _percent(share)} if share is not None else {"split": split or ""}
 
 
 def _percent(share: Fraction) -> str:
-    """The exact share in percent; a share that was written in decimals always ends."""
+    """The exact share in percent; one that was written in decimals has finitely many digits."""
     digits = 0
     while (share * 100 * 10**digits).denominator != 1:
         digits += 1
-    whole = str(int(share * 100 * 10**digits)).rjust(digits + 1, "0")
-    return (f"{whole[:-digits]}.{whole[-digits:]}" if digits else whole) + "%"
+    number = str(int(share * 100 * 10**digits)).rjust(digits + 1, "0")
+    return (f"{number[:-digits]}.{number[-digits:]}" if digits else number) + "%"
 
 
 class SourcesFile(Entry):
-    """sources.yaml: what the names of tokenizers and sources stand for, here."""
+    """sources.yaml: what the names of tokenizers and sources are bound to in this project."""
 
     tokenizers: dict[Name, TokenizerEntry] = Field(default={}, description="Tokenizers by name.")
     sources: dict[Name, SourceEntry] = Field(description="Sources by name.")

@@ -19,10 +19,10 @@ from curriculum.config.entry import (
     Passes,
     Position,
     Rate,
-    RateOrNone,
+    RateOrZero,
     Seed,
     Size,
-    SizeOrNone,
+    SizeOrZero,
     Span,
     Text,
     Tokens,
@@ -37,7 +37,7 @@ from curriculum.errors import did_you_mean
 from curriculum.units import Length
 
 
-def _said(key: str, **shape: Any) -> dict[str, Any]:
+def _stated(key: str, **shape: Any) -> dict[str, Any]:
     """The JSON schema of a mapping in which `key` is stated, and of that shape."""
     return {"required": [key], "properties": {key: shape}}
 
@@ -49,7 +49,7 @@ def _known_model(value: Any) -> str:
             did_you_mean(value, CATALOGUE) if isinstance(value, str) else f"there are: {', '.join(CATALOGUE)}"
         )
         raise Refusal(
-            f"is no model of the catalogue: {fields.seen(value)}", f"{hint}; or give its numbers here"
+            f"is no model of the catalogue: {fields.describe(value)}", f"{hint}; or give its numbers here"
         )
     return value
 
@@ -122,24 +122,24 @@ class ModelOverride(Entry):
 
 
 def heads_fit(model: ModelNumbers | ModelOverride) -> None:
-    """Refuse numbers of heads that do not cut the width, or groups that do not divide the heads."""
+    """Refusal for heads that do not divide the width, or key-value heads that do not divide the query heads."""
     width, heads, groups = model.hidden_size, model.num_attention_heads, model.num_key_value_heads
     if model.head_dim and model.head_dim % 2:
         raise Refusal(f"of {model.head_dim} is odd", "rotations turn pairs: take an even one", "head_dim")
     if width and heads and not model.head_dim and width % (2 * heads):
         message = f"of {heads} does not cut a width of {width} into heads of even size"
-        raise Refusal(message, f"{_near(heads, width, 2)} would do", "num_attention_heads")
+        raise Refusal(message, f"{_near_divisors(heads, width // 2)} would do", "num_attention_heads")
     if heads and groups and heads % groups:
         message = f"of {groups} does not divide {heads} query heads"
-        raise Refusal(message, f"{_near(groups, heads, 1)} would do", "num_key_value_heads")
+        raise Refusal(message, f"{_near_divisors(groups, heads)} would do", "num_key_value_heads")
 
 
-def _near(wanted: int, whole: int, part: int) -> str:
-    """The divisors of `whole / part` next to `wanted`, in words."""
-    whole //= part
-    found = sorted(d for k in range(1, math.isqrt(whole) + 1) if whole % k == 0 for d in {k, whole // k})
-    below = [d for d in found if d < wanted][-1:]
-    return " or ".join(str(d) for d in below + [d for d in found if d > wanted][:1])
+def _near_divisors(number: int, dividend: int) -> str:
+    """The divisors of `dividend` next to `number`, as `8 or 16`."""
+    small = [k for k in range(1, math.isqrt(dividend) + 1) if dividend % k == 0]
+    divisors = sorted({d for k in small for d in (k, dividend // k)})
+    below, above = [d for d in divisors if d < number], [d for d in divisors if d > number]
+    return " or ".join(map(str, below[-1:] + above[:1]))
 
 
 class OptimizerEntry(Entry):
@@ -148,7 +148,7 @@ class OptimizerEntry(Entry):
     name: Literal["adamw"] = Field(default="adamw", description="Only `adamw`.")
     betas: Betas = Field(default=(Fraction(9, 10), Fraction(95, 100)), description="Adam's two decay rates.")
     eps: Rate = Field(default=Fraction(1, 10**8), description="Adam's epsilon.")
-    weight_decay: RateOrNone = Field(description="Decoupled weight decay; as in `0.1`.")
+    weight_decay: RateOrZero = Field(description="Decoupled weight decay; as in `0.1`.")
     decay: Literal["all", "matrices"] = Field(
         default="all", description="What decays: all parameters, or matrices only."
     )
@@ -156,31 +156,31 @@ class OptimizerEntry(Entry):
 
 
 class LearningRateEntry(Entry):
-    """One curve over the whole curriculum, on the token clock."""
+    """One curve over the curriculum, on the token clock."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "allOf": [
                 {
-                    "if": _said("shape", const="constant"),
+                    "if": _stated("shape", const="constant"),
                     "then": {"properties": {"min": False, "horizon": False}},
                     "else": {"required": ["min", "horizon"]},
                 },
                 {
-                    "if": _said("shape", const="wsd"),
+                    "if": _stated("shape", const="wsd"),
                     "then": {"required": ["decay"]},
                     "else": {"properties": {"decay": False, "decay_shape": False}},
                 },
             ]
         }
     )
-    """What `_whole_curve` refuses, for editors."""
+    """What `_consistent_shape` refuses, for editors."""
 
     shape: Literal["cosine", "wsd", "linear", "constant"] = Field(
         description="cosine, wsd, linear or constant."
     )
     max: Rate = Field(description="The highest value, reached at the end of the warm-up; as in `4e-4`.")
-    min: RateOrNone = Field(
+    min: RateOrZero = Field(
         default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`."
     )
     warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `2000 steps`.")
@@ -191,22 +191,22 @@ class LearningRateEntry(Entry):
     )
 
     @model_validator(mode="after")
-    def _whole_curve(self) -> Self:
-        constant, said = self.shape == "constant", self.model_fields_set
+    def _consistent_shape(self) -> Self:
+        constant, stated = self.shape == "constant", self.model_fields_set
         for key in ("min", "horizon"):
-            if constant and key in said:
+            if constant and key in stated:
                 raise Refusal(
                     "is not supported with `shape: constant`", "leave it out, or take another shape", key
                 )
-            if not constant and key not in said:
+            if not constant and key not in stated:
                 raise lacks(key, type(self).model_fields[key].description)
-        if (self.shape == "wsd") != ("decay" in said):
+        if (self.shape == "wsd") != ("decay" in stated):
             if self.shape == "wsd":
                 raise Refusal("lacks `decay`", "wsd falls at its end, as in `decay: 200B`")
             raise Refusal(
                 f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay"
             )
-        if self.shape != "wsd" and "decay_shape" in said:
+        if self.shape != "wsd" and "decay_shape" in stated:
             raise Refusal(
                 f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay_shape"
             )
@@ -221,7 +221,7 @@ def min_below_max(low: Fraction | None, high: Fraction | None) -> None:
 
 
 class EveryEntry(Entry):
-    """How often, along the token clock."""
+    """Cadences on the token clock."""
 
     evaluate: Span | None = Field(
         default=None, description="Between evaluations on held-out text; as in `10B`."
@@ -236,7 +236,7 @@ class EveryEntry(Entry):
 
 
 class SkipEntry(Entry):
-    """A stretch of data that is left out; clock and learning rate stay."""
+    """A range of data that is left out; clock and learning rate stay."""
 
     from_: Count = Field(alias="from", description="Position at which to skip; as in `1.2T`.")
     to: Count = Field(description="Position whose data the stage continues with; as in `1.201T`.")
@@ -250,10 +250,10 @@ class SkipEntry(Entry):
 
 
 class LeaveOutEntry(Entry):
-    """A shard of a source that is read no more; the source begins its next pass without it."""
+    """A shard of a source that is excluded; the source begins its next pass without it."""
 
     source: Name = Field(description="The source; as in `slimpajama`.")
-    shard: SizeOrNone = Field(description="Its shard, counted from 0; as in `17`.")
+    shard: SizeOrZero = Field(description="Its shard, counted from 0; as in `17`.")
     why: Text | None = Field(default=None, description="The reason, for people; as in `garbled text`.")
 
 
@@ -272,7 +272,7 @@ class StageEntry(Entry):
         "optimizer",
         "rewarm",
     )
-    """Keys that hold for their stage alone; what the others say is kept by the stages after it."""
+    """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
     name: Name = Field(description="Its name, unique in the file; as in `cooldown`.")
     until: Position | None = Field(
@@ -290,11 +290,11 @@ class StageEntry(Entry):
     )
     ramp: Span | None = Field(default=None, description="How long shares move to the mixture's; as in `6B`.")
     skip: tuple[SkipEntry, ...] | None = Field(
-        default=None, description="Stretches of data to leave out; as in `[{from: 1.2T, to: 1.201T}]`."
+        default=None, description="Ranges of data to leave out; as in `[{from: 1.2T, to: 1.201T}]`."
     )
     leave_out: tuple[LeaveOutEntry, ...] | None = Field(
         default=None,
-        description="Shards read no more from here on; as in `[{source: slimpajama, shard: 17}]`.",
+        description="Shards excluded from here on; as in `[{source: slimpajama, shard: 17}]`.",
     )
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
@@ -338,7 +338,7 @@ def _root() -> dict[str, Any]:
 
 
 class CurriculumFile(Entry):
-    """stages/NAME.yaml: one curriculum. With `from`, all that is unsaid comes from the branch point."""
+    """stages/NAME.yaml: one curriculum. With `from`, every unstated key comes from the branch point."""
 
     model_config = ConfigDict(
         json_schema_extra={"if": {"not": {"required": ["from"]}}, "then": _root()},
@@ -363,7 +363,7 @@ class CurriculumFile(Entry):
     sequence_length: Size | None = Field(default=None, description="Tokens of a window; as in `2048`.")
     optimizer: OptimizerEntry | None = Field(default=None, description="The optimizer.")
     learning_rate: LearningRateEntry | None = Field(
-        default=None, description="The curve over the whole curriculum."
+        default=None, description="The curve over the curriculum."
     )
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     stages: tuple[StageEntry, ...] = Field(

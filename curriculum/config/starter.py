@@ -1,7 +1,7 @@
-"""A first project for somebody's own text: small files that train as they are, and say what to change in them.
+"""The template of a first project for the user's own text: small files that train unchanged, with comments.
 
-How much text there is is told from the files' sizes alone: no tokenizer is trained yet. What depends on it (the
-lengths, the share held out) leaves room for an estimate that is wrong by half.
+The amount of text is estimated from file sizes alone: no tokenizer is trained yet. The lengths and the held-out
+share allow for an estimate that is wrong by half.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ CURRICULUM: Final = "first"
 SEQUENCE_LENGTH: Final = 128
 VOCABULARY: Final = 2048
 LARGEST_RUN: Final = 2_000_000
-"""Tokens, some minutes on a laptop: a first run should be over soon, however much text there is."""
+"""Tokens, some minutes on a laptop: a first run should be short, however much text there is."""
 LEAST_TEXT: Final = 20_000
 """Tokens: half of them held out are about the 64 windows needed, with some to spare."""
 LEAST_DOCUMENTS: Final = 20
 TOKENIZER: Final = "mine-2k"
 _HELD_OUT_TOKENS: Final = (16_000, 100_000)
-"""To aim at: twice the 64 windows that are needed, and no more than an evaluation reads in seconds."""
+"""The target: twice the 64 windows that are needed, and no more than an evaluation reads in seconds."""
 _HELD_OUT_DOCUMENTS: Final = 4
-"""To aim at: which documents are held out is decided by content, so of fewer there might be none."""
-_PACKED: Final = 3  # what gzip, zstd and Parquet save, roughly
+"""The target: which documents are held out is decided by content, so of fewer there might be none."""
+_COMPRESSION: Final = 3  # the ratio of gzip, zstd and Parquet, roughly
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder of text under a name: `folder` as sources.yaml says it, `tokens` estimated at 4 bytes each."""
+    """A folder of text and its name as a source: `folder` as in sources.yaml, `tokens` estimated at 4 bytes each."""
 
     name: str
     folder: str
@@ -55,97 +55,100 @@ class Source:
 
 
 def sources(project: Path, folders: Sequence[str]) -> list[Source]:
-    """What `folders` hold, for a project at `project`; ConfigError for one that cannot be trained on."""
+    """The sources in `folders`, for a project at `project`; ConfigError for a folder that cannot be trained on."""
     root = project.resolve()
-    found: dict[Path, Source] = {}
-    for said in folders:
-        folder = Path(said).resolve()
+    by_folder: dict[Path, Source] = {}
+    for argument in folders:
+        folder = Path(argument).resolve()
         if not folder.is_dir():
             hint = "name a folder of .txt, .md, .jsonl or .parquet files that is there"
-            if "://" in said:
+            if "://" in argument:
                 hint = "begin with a local folder; then say `read: {folder: URL}` in sources.yaml"
-            raise ConfigError(f"`{said}` is not a directory; nothing was written", hint=hint)
+            raise ConfigError(f"`{argument}` is not a directory; nothing was written", hint=hint)
         if root.is_relative_to(folder) or any(
             folder.is_relative_to(root / own) for own in ("stages", "mixtures", "runs", "data")
         ):
             raise ConfigError(
-                f"`{said}` would also hold files that the project writes, and they would be read as text",
+                f"`{argument}` would also hold files that the project writes, and they would be read as text",
                 hint="put the text into a folder of its own, as in `texts`",
             )
         if not str(folder).isprintable():
-            raise ConfigError(f"the name of {said!r} cannot be written into a file", hint="rename the folder")
-        if folder not in found:
-            name = _fit(folder.name, {source.name for source in found.values()})
-            written = str(folder) if Path(said).is_absolute() else os.path.relpath(folder, root)
-            found[folder] = _source(name, written, said, folder)
-    return list(found.values())
+            raise ConfigError(
+                f"the name of {argument!r} cannot be written into a file", hint="rename the folder"
+            )
+        if folder not in by_folder:
+            name = _free_name(folder.name, {source.name for source in by_folder.values()})
+            path = str(folder) if Path(argument).is_absolute() else os.path.relpath(folder, root)
+            by_folder[folder] = _source(name, path, argument, folder)
+    return list(by_folder.values())
 
 
-def files(found: Sequence[Source]) -> dict[str, str]:
+def files(sources: Sequence[Source]) -> dict[str, str]:
     """The YAML files of the project, by path, each without its modeline."""
-    names = [source.name for source in found]
+    names = [source.name for source in sources]
     mixtures = {name: _mixture(f"{name} alone", {name: 1}) for name in names}
     cooldown = first = names[0]
-    until, end = _lengths(found[0])
-    if len(found) > 1:
-        cooldown = _fit("blend", names)
-        mixtures[cooldown] = _mixture(f"{first} with the other text beside it", _blend(found, end - until))
+    until, end = _lengths(sources[0])
+    if len(sources) > 1:
+        cooldown = _free_name("blend", names)
+        mixtures[cooldown] = _mixture(f"{first} with the other text beside it", _blend(sources, end - until))
     return {
-        "sources.yaml": _sources_file(found),
+        "sources.yaml": _sources_file(sources),
         "sizes.yaml": _SIZES,
         "machines.yaml": _MACHINES,
         **{f"mixtures/{name}.yaml": text for name, text in mixtures.items()},
-        f"stages/{CURRICULUM}.yaml": _stages_file(found[0], until, end, cooldown),
+        f"stages/{CURRICULUM}.yaml": _stages_file(sources[0], until, end, cooldown),
     }
 
 
-def _fit(folder: str, taken: Collection[str]) -> str:
-    """The folder's name as a source may be called, and as none of `taken` is."""
+def _free_name(folder: str, taken: Collection[str]) -> str:
+    """The folder's name as a valid name of a source that is not in `taken`."""
     name = re.sub(r"[^a-z0-9.]+", "-", folder.lower()).lstrip("-.0123456789")
     name = re.sub(r"\.{2,}", ".", name)[: LONGEST_NAME - 8].rstrip("-.") or "text"
     if parse_yaml(f"name: {name}".encode(), "name").value != {"name": name}:  # `null`, `true`
         name += "-text"
     assert config.is_name(name)
-    free = (each for each in (name, *(f"{name}-{n}" for n in range(2, 1000))) if each not in taken)
-    return next(free)
+    candidates = (name, *(f"{name}-{n}" for n in range(2, 1000)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _source(name: str, written: str, said: str, folder: Path) -> Source:
+def _source(name: str, path: str, argument: str, folder: Path) -> Source:
     try:
-        there = list_files({"folder": str(folder)})
+        files = list_files({"folder": str(folder)})
     except DataError:
         raise ConfigError(
-            f"`{said}` holds no file that can be read as text; nothing was written",
+            f"`{argument}` holds no file that can be read as text; nothing was written",
             hint="what is read: .txt and .md (a file is a document), .jsonl and .parquet (a row is one), "
             "also packed as .gz or .zst",
         ) from None
     except OSError as error:
-        raise ConfigError(f"`{said}` cannot be read: {error}", hint="mend or remove that file") from None
+        raise ConfigError(f"`{argument}` cannot be read: {error}", hint="mend or remove that file") from None
     sizes = [
-        (file.bytes or 0) * (_PACKED if file.name.endswith((".gz", ".zst", ".parquet")) else 1)
-        for file in there
+        (file.bytes or 0) * (_COMPRESSION if file.name.endswith((".gz", ".zst", ".parquet")) else 1)
+        for file in files
     ]
-    bare = [file.name.removesuffix(".gz").removesuffix(".zst") for file in there]
-    by_rows = any(not file.endswith((".txt", ".md")) for file in bare)
+    names = [file.name.removesuffix(".gz").removesuffix(".zst") for file in files]
+    by_rows = any(not file.endswith((".txt", ".md")) for file in names)
     tokens = sum(sizes) // 4
     if tokens < LEAST_TEXT:
         raise ConfigError(
-            f"`{said}` holds {show_bytes(sum(sizes))} of text: too little to hold some of it out and train on the rest",
+            f"`{argument}` holds {show_bytes(sum(sizes))} of text: too little to hold some of it out and train on the "
+            "rest",
             hint=f"{show_bytes(4 * LEAST_TEXT)} would do",
         )
-    if not by_rows and len(there) < LEAST_DOCUMENTS:
+    if not by_rows and len(files) < LEAST_DOCUMENTS:
         raise ConfigError(
-            f"`{said}` holds {len(there)} document{'s' * (len(there) > 1)}: whole ones are held out to measure the "
+            f"`{argument}` holds {len(files)} document{'s' * (len(files) > 1)}: whole ones are held out to measure the "
             "loss on, so there must be more",
             hint=f"{LEAST_DOCUMENTS} would do, a hundred are better; "
             "`split -n l/100 --additional-suffix=.txt FILE FOLDER/part-` cuts a file into a hundred",
         )
-    return Source(name, written, sum(sizes), tokens, _held_out(tokens, None if by_rows else len(there)))
+    return Source(name, path, sum(sizes), tokens, _held_out(tokens, None if by_rows else len(files)))
 
 
 def _held_out(tokens: int, documents: int | None) -> Fraction:
     """5%, or more where that would be too little to measure on, or less where it would take long."""
-    least, most = (Fraction(wanted, tokens) for wanted in _HELD_OUT_TOKENS)
+    least, most = (Fraction(target, tokens) for target in _HELD_OUT_TOKENS)
     if documents is not None:
         least = max(least, Fraction(_HELD_OUT_DOCUMENTS, documents))
     share = max(least, min(most, Fraction(5, 100)))
@@ -154,7 +157,7 @@ def _held_out(tokens: int, documents: int | None) -> Fraction:
 
 
 def _lengths(source: Source) -> tuple[int, int]:
-    """Where the two stages end: both together read the source about twice."""
+    """The ends of the two stages: together they read the source about twice."""
     end = _rounded(min(LARGEST_RUN, 2 * source.trained_on))
     return _rounded(end * 4 // 5), end
 
@@ -165,9 +168,9 @@ def _rounded(tokens: int) -> int:
     return round(tokens / scale) * scale
 
 
-def _blend(found: Sequence[Source], tokens: int) -> dict[str, int]:
+def _blend(sources: Sequence[Source], tokens: int) -> dict[str, int]:
     """Percents for a stage of `tokens`: half for the others together, but none of them read more than twice."""
-    first, *others = found
+    first, *others = sources
     most = max(1, 50 // len(others))
     weights = {other.name: max(1, min(most, 200 * other.trained_on // tokens)) for other in others}
     return {first.name: max(1, 100 - sum(weights.values())), **weights}
@@ -178,9 +181,9 @@ def _mixture(about: str, weights: Mapping[str, int]) -> str:
     return f"about: {about}\nweights: {{{shown}}}    # proportions of tokens, on any scale\n"
 
 
-def _sources_file(found: Sequence[Source]) -> str:
-    entries = "".join(_entry(source) for source in found)
-    trained = ", ".join(source.name for source in found)
+def _sources_file(sources: Sequence[Source]) -> str:
+    entries = "".join(_entry(source) for source in sources)
+    trained = ", ".join(source.name for source in sources)
     return f"""\
 # What the names in mixtures/ and stages/ stand for, here.
 tokenizers:

@@ -1,4 +1,4 @@
-"""YAML as people mean it, with the place of everything: what a file says is read once, exactly, or refused.
+"""A strict YAML loader: exact values with the line and column of each, or an error with a hint.
 
 Values are dict, list, str, int, Decimal, bool and None; nothing else can come out of a file. YAML 1.2's rules
 hold and not 1.1's: `no`, `on` and `yes` are text, only `true` and `false` are booleans; `010` is ten; `1:30`,
@@ -32,10 +32,10 @@ Key: TypeAlias = str | int
 KeyPath: TypeAlias = tuple[Key, ...]
 Spot: TypeAlias = tuple[int, int]  # line and column, both from 0
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if PyYAML was built with it
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# What an editor does not show, or what other programs take for the end of a line.
+# Characters that an editor does not show, or that other programs take for the end of a line.
 _INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 _INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*")
 _BASED = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
@@ -53,7 +53,7 @@ _WORDS: Final[Mapping[str, bool | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a file says. Places are asked for by path, as `("stages", 0, "until")`; `()` is the whole."""
+    """The value of a file, and the place of each part by path, as `("stages", 0, "until")`; `()` is the root."""
 
     file: str
     value: Any
@@ -65,11 +65,11 @@ class Document:
         return path in self._values
 
     def place(self, path: KeyPath) -> Place:
-        """Where the value at `path` begins; KeyError when the file does not state it."""
+        """The place of the value at `path`; KeyError when the file does not state it."""
         return self._place(self._values[path])
 
     def key_place(self, path: KeyPath) -> Place:
-        """Where the key at `path` stands; a list's item has none and gives its own place."""
+        """The place of the key at `path`; of the item itself in a list, which has no key."""
         return self._place(self._keys.get(path) or self._values[path])
 
     def _place(self, spot: Spot) -> Place:
@@ -103,7 +103,7 @@ def parse_yaml(data: bytes, file: str) -> Document:
     builder = _Builder(file, lines)
     try:
         for event in yaml.parse(text, Loader=_Loader):
-            builder.take(event)
+            builder.feed(event)
     except yaml.YAMLError as error:
         raise _not_yaml(error, file, lines) from None
     if builder.value is None:
@@ -114,7 +114,7 @@ def parse_yaml(data: bytes, file: str) -> Document:
 
 
 class _Builder:
-    """Takes the parser's events one by one: no recursion, however deep a file nests."""
+    """Builds the value from the parser's events, without recursion, however deep a file nests."""
 
     def __init__(self, file: str, lines: tuple[str, ...]) -> None:
         self.file = file
@@ -122,11 +122,11 @@ class _Builder:
         self.value: Any = None
         self.values: dict[KeyPath, Spot] = {}
         self.keys: dict[KeyPath, Spot] = {}
-        self.open: list[tuple[KeyPath, dict[str, Any] | list[Any]]] = []
+        self.stack: list[tuple[KeyPath, dict[str, Any] | list[Any]]] = []
         self.key: str | None = None
         self.documents = 0
 
-    def take(self, event: yaml.Event) -> None:
+    def feed(self, event: yaml.Event) -> None:
         mark = event.start_mark
         assert mark is not None
         spot = (mark.line, mark.column)
@@ -139,7 +139,7 @@ class _Builder:
                 "write out what it stands for; a text that begins with `*` needs quotes",
             )
         elif isinstance(event, yaml.ScalarEvent):
-            self._marks(event, spot)
+            self._refuse_tags_and_anchors(event, spot)
             if self._awaits_key():
                 self._take_key(event, spot)
             else:
@@ -148,19 +148,19 @@ class _Builder:
                     self._scalar(event.value, spot) if plain else self._quoted(event.value, spot), spot, plain
                 )
         elif isinstance(event, yaml.CollectionStartEvent):
-            self._marks(event, spot)
+            self._refuse_tags_and_anchors(event, spot)
             if self._awaits_key():
                 self._refuse(
                     "a key that is itself a list or a mapping", spot, "a key is a word, as in `seed: 3407`"
                 )
-            if len(self.open) == DEEPEST_NESTING:
+            if len(self.stack) == DEEPEST_NESTING:
                 self._refuse(
                     f"nested deeper than {DEEPEST_NESTING} levels", spot, "nothing here needs more than six"
                 )
-            made: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
-            self.open.append((self._add(made, spot), made))
+            container: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
+            self.stack.append((self._add(container, spot), container))
         elif isinstance(event, yaml.CollectionEndEvent):
-            self.open.pop()
+            self.stack.pop()
 
     def _document(self, event: yaml.DocumentStartEvent, spot: Spot) -> None:
         self.documents += 1
@@ -171,7 +171,9 @@ class _Builder:
         if event.version or event.tags:
             self._refuse("a YAML directive is not read here", spot, "remove the line that begins with `%`")
 
-    def _marks(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, spot: Spot) -> None:
+    def _refuse_tags_and_anchors(
+        self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, spot: Spot
+    ) -> None:
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._refuse(
@@ -187,10 +189,10 @@ class _Builder:
             )
 
     def _awaits_key(self) -> bool:
-        return bool(self.open) and isinstance(self.open[-1][1], dict) and self.key is None
+        return bool(self.stack) and isinstance(self.stack[-1][1], dict) and self.key is None
 
     def _take_key(self, event: yaml.ScalarEvent, spot: Spot) -> None:
-        path, mapping = self.open[-1]
+        path, mapping = self.stack[-1]
         key, plain = event.value, event.implicit[0]
         if plain and key == "<<":
             self._refuse(
@@ -226,11 +228,11 @@ class _Builder:
         first = max(0, column - _LONGEST_GUESS)  # a line may be a MiB
         near = line[first : column + _LONGEST_GUESS]
         before = _BEFORE_COMMA.search(near[: column - first])
-        whole = _TO_THE_NEXT_VALUE.match(near, before.start()) if before else None
-        hint = without_commas(whole.group()) if whole else None
-        if whole and hint:
-            number = whole.group().strip()
-            spot = (spot[0], first + whole.start())
+        match = _TO_THE_NEXT_VALUE.match(near, before.start()) if before else None
+        hint = without_commas(match.group()) if match else None
+        if match and hint:
+            number = match.group().strip()
+            spot = (spot[0], first + match.start())
             self._refuse(f"`{number}` is not a number here: a comma ends a value", spot, hint)
 
     def _add(self, value: Any, spot: Spot, plain: bool = False) -> KeyPath:
@@ -239,10 +241,10 @@ class _Builder:
                 f"more than {MOST_VALUES:,} values", spot, "text and data lie elsewhere and are named here"
             )
         path: KeyPath = ()
-        if not self.open:
+        if not self.stack:
             self.value = value
         else:
-            above, container = self.open[-1]
+            above, container = self.stack[-1]
             if isinstance(container, list):
                 path = (*above, len(container))
                 container.append(value)
@@ -251,12 +253,12 @@ class _Builder:
                 path = (*above, self.key)
                 container[self.key] = value
                 self.key = None
-        # A key without a value: the parser's mark lies wherever it went on reading, the key is where to look.
+        # For a key without a value the parser marks the next token: the key is the better place.
         self.values[path] = self.keys.get(path, spot) if plain and value is None else spot
         return path
 
     def _quoted(self, text: str, spot: Spot) -> str:
-        """Text as it is; the escapes of double quotes can still spell what must not come in."""
+        """The text, without invisible characters: the escapes of double quotes can spell them."""
         if hidden := _INVISIBLE.search(text):
             self._refuse(
                 f"a text with the control character U+{ord(hidden.group()):04X}", spot, "remove the escape"
@@ -270,8 +272,8 @@ class _Builder:
             value = int(text) if len(text) <= 60 else LARGEST_NUMBER + 1
         elif _BASED.fullmatch(text):
             value = int(text, 0) if len(text) <= 60 else LARGEST_NUMBER + 1
-        elif found := _DECIMAL.fullmatch(text):
-            return self._decimal(text, found["exponent"] or "0", spot)
+        elif match := _DECIMAL.fullmatch(text):
+            return self._decimal(text, match["exponent"] or "0", spot)
         else:
             return self._quoted(text, spot)
         if abs(value) > LARGEST_NUMBER:
@@ -362,23 +364,23 @@ def _not_yaml(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Confi
 
 
 def _only_line_before(lines: tuple[str, ...], end: int) -> int | None:
-    """The line before `end` that is neither empty nor a comment, if there is one alone and it has no `: `."""
-    said = [n for n, line in enumerate(lines[:end]) if line.strip() and not line.lstrip().startswith("#")]
-    return said[0] if len(said) == 1 and not re.search(r":(\s|$)", lines[said[0]]) else None
+    """The only line before `end` that is neither empty nor a comment, if it has no `: `; else None."""
+    numbers = [n for n, line in enumerate(lines[:end]) if line.strip() and not line.lstrip().startswith("#")]
+    return numbers[0] if len(numbers) == 1 and not re.search(r":(\s|$)", lines[numbers[0]]) else None
 
 
 def _with_colon(text: str) -> str:
-    """The way out for a line that stands where a key belongs."""
-    found = _LACKS_COLON.match(text.strip())
-    if found is None:
+    """The hint for a line where a key is expected."""
+    match = _LACKS_COLON.match(text.strip())
+    if match is None:
         return "here a key belongs, with a colon and a blank behind it, as in `seed: 3407`"
-    what = "a blank behind the colon" if found["between"] == ":" else "a colon and a blank behind the key"
-    return f"put {what}: `{found['key']}: {_short(found['value'])}`"
+    what = "a blank behind the colon" if match["between"] == ":" else "a colon and a blank behind the key"
+    return f"put {what}: `{match['key']}: {_short(match['value'])}`"
 
 
 def _place(file: str, lines: tuple[str, ...], spot: Spot) -> Place:
     line, column = spot
-    if line >= len(lines):  # the end of the file, shown as the end of its last line
+    if line >= len(lines):  # the end of the file: the end of its last line
         line, column = len(lines) - 1, len(lines[-1])
     return Place(file, line + 1, column + 1, lines[line])
 

@@ -58,7 +58,7 @@ def draft(project: Project, source: Path, name: str, mixture: str | None, tokens
             hint="tokenizer and weights of the directory do not belong together",
         )
     text = _text(project, directory, name, _mixture(project, mixture), length)
-    lineage(project.drafting(name, text), name)  # what is written is read before it is written
+    lineage(project.with_draft(name, text), name)  # what is written is read before it is written
     return Import(name=name, text=text, directory=directory, tokenizer=tokenizer)
 
 

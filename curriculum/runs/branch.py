@@ -56,7 +56,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     """
     project.check_is_new(name)
     text = draft(project, address, name, change)
-    compiled, texts = prepared_text.compile_with_texts(project.drafting(name, text), name, size)
+    compiled, texts = prepared_text.compile_with_texts(project.with_draft(name, text), name, size)
     parent, departed = drift.as_trained(
         project, prepared_text.compile_with_texts(project, address.curriculum, size)[0]
     )

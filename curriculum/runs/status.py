@@ -187,7 +187,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
 def _not_started(project: Project, size: str, names: list[str]) -> list[str]:
     """Those of `names` that lie in a folder of stages/ and of which nothing has begun."""
     started = {folder.curriculum for folder in stage_folders(project.runs / size) if folder.plan.exists()}
-    return [name for name in names if project.in_a_folder(name) and name not in started]
+    return [name for name in names if project.is_recipe(name) and name not in started]
 
 
 def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | None]:

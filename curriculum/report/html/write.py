@@ -28,7 +28,7 @@ def render(project: Project, names: Sequence[str], size: str) -> str:
 
 def default_path(project: Project, names: Sequence[str], size: str) -> Path:
     """Where a report goes when nobody says: beside the runs of its size, under the names it is about."""
-    return project.file_about(size, "report", names, ".html")
+    return project.output_path(size, "report", names, ".html")
 
 
 def write(path: Path, html: str, *, make_folder: bool) -> None:

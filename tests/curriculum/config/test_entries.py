@@ -124,7 +124,7 @@ def test_a_held_out_share_comes_back_exactly(digits: int, places: int) -> None:
         written = Decimal("0.05")
     text = f"sources: {{a: {{read: {{folder: x}}, held_out: {written:f}}}}}"
     source = given_yaml(SourcesFile, text).sources["a"]
-    assert parse_fraction(source.holding_out()["share"]) == Fraction(written)
+    assert parse_fraction(source.held_out_options()["share"]) == Fraction(written)
 
 
 @pytest.mark.parametrize(
@@ -644,4 +644,4 @@ def _places(document: Document, value: Any) -> tuple[dict[Any, Any], dict[Any, A
     ],
 )
 def test_a_refused_value_is_shown_in_a_few_words(value: object, words: str) -> None:
-    assert fields.seen(value) == words
+    assert fields.describe(value) == words

@@ -199,7 +199,7 @@ ROOTS = {
 def test_a_schema_asks_of_a_root_what_its_lineage_does(root: str) -> None:
     value = as_an_editor_reads(ROOTS[root])
     try:
-        lineage(Project(ROOT).drafting("mine", json.dumps(value)), "mine")
+        lineage(Project(ROOT).with_draft("mine", json.dumps(value)), "mine")
         accepted = True
     except ConfigError:
         accepted = False

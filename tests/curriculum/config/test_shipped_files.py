@@ -105,12 +105,12 @@ def test_the_paper_s_machine_holds_its_batch() -> None:
 
 def test_a_source_says_what_a_preparation_is_asked_for() -> None:
     source = shipped("sources.yaml").sources["starcoder-python-jupyter"]
-    assert source.reading() == {
+    assert source.read_options() == {
         "hub": "bigcode/starcoderdata",
         "subsets": ["python", "jupyter-scripts-dedup-filtered", "jupyter-structured-clean-dedup"],
         "files": ["*.parquet"],
     }
-    assert source.text_column() == "content"
-    assert source.holding_out() == {"share": "0.1%"}
-    assert shipped("sources.yaml").sources["slimpajama"].holding_out() == {"split": "validation"}
-    json.dumps(source.reading())
+    assert source.read.text == "content"
+    assert source.held_out_options() == {"share": "0.1%"}
+    assert shipped("sources.yaml").sources["slimpajama"].held_out_options() == {"split": "validation"}
+    json.dumps(source.read_options())

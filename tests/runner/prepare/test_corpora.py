@@ -124,7 +124,7 @@ def request_of(
 ) -> PrepareRequest:
     """What the shipped sources.yaml asks for, from a local folder in the hub's layout."""
     entry = Project.find(ROOT).sources.sources[name]
-    read = {key: value for key, value in entry.reading().items() if key != "hub"}
+    read = {key: value for key, value in entry.read_options().items() if key != "hub"}
     settings: dict[str, Any] = {
         "dataset": name,
         "read": {**read, "folder": str(folder)},
@@ -132,12 +132,12 @@ def request_of(
         "output": str(tmp_path / "data" / name),
         "progress": str(tmp_path / "attempt" / "progress.jsonl"),
         "sequence_length": 8,
-        "text": entry.text_column(),
+        "text": entry.read.text,
         "id": entry.id,
         "drop": entry.drop,
         "keep": entry.keep,
         # a share that is meant for billions of documents holds none of these out
-        "held_out": entry.holding_out() if entry.held_out.split else {"share": "10%"},
+        "held_out": entry.held_out_options() if entry.held_out.split else {"share": "10%"},
         "bos": entry.bos,
         "eos": entry.eos,
         "tasks": 3,
