@@ -50,7 +50,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """A held-out set to evaluate on: the first `windows` windows of the data folder's held-out split."""
+    """A held-out set to evaluate on: `windows` windows, spread evenly over the held-out split of the data folder."""
 
     folder: str
     windows: int

@@ -1,0 +1,46 @@
+"""Which windows of a held-out split are measured, and how their losses are put together."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from curriculum.artifacts.jobs import HeldOut
+from runner.evaluate import held_out
+
+LENGTH = 4
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, *, windows: int, of: int, micro_batch: int) -> dict[str, Any]:
+    """The evaluation of a split of `of` windows whose loss is, for each window, its number."""
+    dataset = SimpleNamespace(
+        windows=of, digest="d", read=lambda numbers: np.repeat(numbers[:, None], LENGTH + 1, axis=1)
+    )
+    monkeypatch.setattr(held_out.Dataset, "open", lambda *_, **__: dataset)
+    sets = held_out.HeldOutSets({"prose": HeldOut(folder="", windows=windows)}, sequence_length=LENGTH, vocab_size=9)
+
+    def losses(tokens: torch.Tensor) -> torch.Tensor:
+        assert tokens.shape == (micro_batch, LENGTH + 1)
+        return tokens[:, 0].double() * LENGTH
+
+    result: dict[str, Any] = sets.measure(losses, ["prose"], small.ALONE, micro_batch)["prose"]
+    return result
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_the_windows_measured_are_spread_evenly_over_the_whole_split(
+    monkeypatch: pytest.MonkeyPatch, micro_batch: int
+) -> None:
+    result = measured(monkeypatch, windows=8, of=100, micro_batch=micro_batch)
+    assert result["per_window"] == [0, 12, 25, 37, 50, 62, 75, 87]
+    assert result["loss"] == np.mean(result["per_window"])
+    assert (result["windows"], result["tokens"], result["digest"]) == (8, 8 * LENGTH, "d")
+
+
+def test_a_split_with_fewer_windows_is_measured_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert measured(monkeypatch, windows=8, of=5, micro_batch=2)["per_window"] == [0, 1, 2, 3, 4]
