@@ -22,7 +22,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, windows: int, of: int, micro_ba
         windows=of, digest="d", read=lambda numbers: np.repeat(numbers[:, None], LENGTH + 1, axis=1)
     )
     monkeypatch.setattr(held_out.Dataset, "open", lambda *_, **__: dataset)
-    sets = held_out.HeldOutSets({"prose": HeldOut(folder="", windows=windows)}, sequence_length=LENGTH, vocab_size=9)
+    sets = held_out.HeldOutSets(
+        {"prose": HeldOut(folder="", windows=windows)}, sequence_length=LENGTH, vocab_size=9
+    )
 
     def losses(tokens: torch.Tensor) -> torch.Tensor:
         assert tokens.shape == (micro_batch, LENGTH + 1)
