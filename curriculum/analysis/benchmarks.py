@@ -7,18 +7,16 @@ they are of the same task: its version, its words, its documents and its number 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from curriculum.analysis.bootstrap import Estimate, paired
-from curriculum.analysis.compare import Comparison, Point, point_at
-from curriculum.artifacts.benchmarks import Score, plain, records, scores
-from curriculum.compiler.compile import Compiled
+from curriculum.analysis.compare import Comparison, point_at
+from curriculum.artifacts.benchmarks import Score, plain, read_scores
 from curriculum.config.project import Project
-from curriculum.runs import folders
+from curriculum.runs.measurements import Point, by_point
 
 Z95 = 1.959963984540054
 
@@ -96,21 +94,9 @@ class Table:
         return found
 
 
-def by_point(project: Project, lineages: Sequence[Compiled]) -> dict[Point, dict[str, Score]]:
-    """Every score of some lineages; equal points are the same weights, measured once."""
-    known: dict[Point, dict[str, Score]] = {}
-    for compiled in lineages:
-        for stage in compiled.stages:
-            found = records(folders.stage_folder(project, compiled, stage))
-            known.update(
-                {Point(stage.name, at): scores(here) for at, here in found.items() if at <= stage.stop}
-            )
-    return known
-
-
 def side_by_side(project: Project, comparison: Comparison) -> Table:
     """The scores of the compared variants: at the rows of the comparison, and wherever else two were measured."""
-    known = by_point(project, comparison.lineages)
+    known = by_point(project, comparison.lineages, read_scores)
     rows: list[tuple[str | None, tuple[Point | None, ...]]] = [
         (row.ends, row.points) for row in comparison.rows if any(point in known for point in row.points)
     ]

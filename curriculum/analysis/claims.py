@@ -13,7 +13,8 @@ from itertools import combinations
 from typing import Any
 
 from curriculum.analysis.bootstrap import Estimate
-from curriculum.analysis.compare import Comparison, Point, Row, shared_trunk
+from curriculum.analysis.compare import Comparison, Row, shared_trunk
+from curriculum.runs.measurements import Point
 from curriculum.units import show_exact
 
 SHOWN, NOT_SHOWN, CONTRARY, MEASURED, UNKNOWN = "shown", "not shown", "contrary", "measured", "not measured"

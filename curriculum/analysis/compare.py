@@ -23,17 +23,7 @@ from curriculum.errors import Drift, NotFound, did_you_mean
 from curriculum.plan.diff import compare as diff_compare
 from curriculum.runs import folders
 from curriculum.runs.drift import PlanDrift, find_drift
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Point:
-    """The weights of stage `stage` at `position` tokens; equal points are the same weights in every lineage."""
-
-    stage: str
-    position: int
-
-    def __str__(self) -> str:
-        return f"{self.stage}, {self.position:,} tokens"
+from curriculum.runs.measurements import Gap, Point, by_point
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +138,7 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
     general = _read_by(stages[-1], at) if stages else set()
     measured = {
         point: sets
-        for point, sets in measurements(project, lineages).items()
+        for point, sets in by_point(project, lineages, read_evaluations).items()
         if point.position <= saved.get(point.stage, point.position)
     }
     base = names.index(against) if against else 0
@@ -249,22 +239,28 @@ def point_at(compiled: Compiled, position: int) -> Point | None:
     return None
 
 
-def measurements(project: Project, lineages: Sequence[Compiled]) -> dict[Point, dict[str, Mapping[str, Any]]]:
-    """Every evaluation of every stage. What a stage measured where it began counts for the end it began from."""
-    known: dict[Point, dict[str, Mapping[str, Any]]] = {}
-    for compiled in lineages:
-        for stage in compiled.stages:
-            folder = folders.stage_folder(project, compiled, stage)
-            for position, value in read_evaluations(folder).items():
-                if position > stage.stop:
-                    continue
-                own = stage.parent is None or position > stage.plan.start
-                owner = stage.name if own or stage.parent is None else stage.parent.name
-                sets = known.setdefault(Point(owner, position), {})
-                for source, entry in value["sets"].items():
-                    if own or source not in sets:
-                        sets[source] = entry
-    return known
+def missing_losses(project: Project, comparison: Comparison) -> list[Gap]:
+    """Sources not measured at the trunk's end and at the variants' ends, each point once."""
+    gaps: dict[Point, Gap] = {}
+    for row in comparison.rows:
+        if row.ends is None:
+            continue
+        for compiled, point in zip(comparison.lineages, row.points, strict=True):
+            if point is None or point in gaps:
+                continue
+            names = tuple(s for s in comparison.sources if comparison.entry(point, s) is None)
+            if names:
+                stage = next(stage for stage in compiled.stages if stage.name == point.stage)
+                folder = folders.stage_folder(project, compiled, stage)
+                checkpoint = folders.checkpoint_at(folder, point.position)
+                gaps[point] = Gap(
+                    compiled=compiled,
+                    stage=stage,
+                    position=point.position,
+                    checkpoint=checkpoint,
+                    names=names,
+                )
+    return list(gaps.values())
 
 
 def tokens_read(project: Project, compiled: Compiled, *, since: int) -> dict[str, int]:

@@ -94,6 +94,11 @@ def scores(found: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
     return known
 
 
+def read_scores(folder: StageFolder) -> dict[int, dict[str, Score]]:
+    """The scores of a stage by position (tokens) and label."""
+    return {position: scores(found) for position, found in records(folder).items()}
+
+
 def _scores(record: Mapping[str, Any]) -> list[Score]:
     name = record["task"]
     if name not in record["groups"]:

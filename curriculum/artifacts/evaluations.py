@@ -13,13 +13,16 @@ from curriculum.errors import DataError
 
 
 def read_evaluations(folder: StageFolder) -> dict[int, Mapping[str, Any]]:
-    """Every evaluation of a stage by position (tokens); the newest generation wins."""
+    """What a stage measured by position (tokens): a set to its `loss`, `windows`, `digest` and `per_window`.
+
+    The newest generation wins.
+    """
     newest: dict[int, Mapping[str, Any]] = {}
     for evaluation in map(read_evaluation, folder.evaluation_files()):
         other = newest.get(evaluation["position"])
         if other is None or other["generation"] <= evaluation["generation"]:
             newest[evaluation["position"]] = evaluation
-    return dict(sorted(newest.items()))
+    return {position: evaluation["sets"] for position, evaluation in sorted(newest.items())}
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

@@ -153,5 +153,5 @@ def beside(folder: StageFolder) -> Beside:
         saved_at=saved.position if saved else None,
         saved_age=age,
         held_out_at=at,
-        held_out={name: e["loss"] for name, e in measured[at]["sets"].items()} if at is not None else {},
+        held_out={name: e["loss"] for name, e in measured[at].items()} if at is not None else {},
     )

@@ -55,7 +55,7 @@ def compare(
     from curriculum import fs
     from curriculum.analysis import benchmarks, claims
     from curriculum.analysis.compare import compare as put_side_by_side
-    from curriculum.analysis.compare import to_json
+    from curriculum.analysis.compare import missing_losses, to_json
     from curriculum.artifacts.job_process import stop_on_signals
     from curriculum.cli import progress
     from curriculum.cli.view.benchmarks import tasks_view
@@ -80,10 +80,10 @@ def compare(
             filled = evaluate.fill(request, comparison, texts, stop)
         if filled.stopped:
             raise stopped(f"curriculum compare {' '.join(names)}{project.options(size, machine)}")
-        left = filled.left
+        left = filled.unmeasured
         comparison = put_side_by_side(project, lineages, against)
     else:
-        left = tuple(f"{gap}: not measured" for gap in evaluate.gaps(request, comparison))
+        left = tuple(f"{gap}: not measured" for gap in missing_losses(project, comparison))
     found = claims.check_claims(comparison)
     tasks = benchmarks.side_by_side(project, comparison)
     notes = [

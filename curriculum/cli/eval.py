@@ -61,8 +61,7 @@ def eval_(
 
     The harness comes with the extra `eval`; the scores are kept beside the checkpoint.
     """
-    from curriculum.analysis import benchmarks
-    from curriculum.artifacts import benchmarks as artifacts_benchmarks
+    from curriculum.artifacts import benchmarks
     from curriculum.artifacts.job_process import stop_on_signals
     from curriculum.artifacts.stage_folder import StageFolder
     from curriculum.cli import progress
@@ -72,7 +71,7 @@ def eval_(
     from curriculum.execution import benchmark, lm_eval
     from curriculum.execution import export as execution_export
     from curriculum.execution.request import RunRequest
-    from curriculum.runs import benchmarks_due
+    from curriculum.runs.measurements import by_point, due_benchmarks
 
     project = open_project()
     console = open_console(stderr=as_json)
@@ -115,19 +114,19 @@ def eval_(
                 f"no stage of `{where.curriculum}` asks for tasks",
                 hint="name them, as in `--tasks hellaswag,piqa`; or in the stage file: `every: {tasks: {piqa: 100B}}`",
             )
-        if benchmarks_due.due(project, compiled):
+        if due_benchmarks(project, compiled):
             lm_eval.check_installed()
         with stop_on_signals() as stop:
-            caught_up = benchmark.catch_up(request, compiled, stop, asked)
-        done, left = not caught_up.stopped, caught_up.left
+            filled = benchmark.catch_up(request, compiled, stop, asked)
+        done, left = not filled.stopped, filled.unmeasured
     if not done:
         tried = f" --tasks {','.join(names)}" if names else ""
         raise stopped(f"curriculum eval {address}{project.options(size, machine)}{tried}")
-    known = benchmarks.by_point(project, [compiled])
+    known = by_point(project, [compiled], benchmarks.read_scores)
     shown = [(point, scores) for point, scores in known.items() if only in (None, str(point))]
     if as_json:
         rows = [
-            {"stage": point.stage, "position": point.position, **artifacts_benchmarks.plain(score)}
+            {"stage": point.stage, "position": point.position, **benchmarks.plain(score)}
             for point, scores in shown
             for score in scores.values()
         ]

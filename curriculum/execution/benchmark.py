@@ -15,13 +15,14 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name, new_attempt
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
-from curriculum.errors import CurriculumError, NotFound
+from curriculum.errors import NotFound
 from curriculum.execution import export as execution_export
 from curriculum.execution import lm_eval
 from curriculum.execution.attempts import run_job
+from curriculum.execution.fill import FillResult, fill_gaps
 from curriculum.execution.request import RunRequest
 from curriculum.runs import folders as runs_folders
-from curriculum.runs.benchmarks_due import address_of, due
+from curriculum.runs.measurements import Gap, due_benchmarks
 
 TASKS = "tasks"
 """The folder of a project that holds task files of its own."""
@@ -121,52 +122,24 @@ def _folders(project: Project, asked: BenchmarkRequest) -> list[Path]:
 # --- the cadence of `every: {tasks: …}` ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CatchUpResult:
-    """How the catching up ended; `left` says, a line each, what stays unmeasured and why."""
-
-    stopped: bool
-    measured: int
-    left: tuple[str, ...]
-
-
 def catch_up(
     request: RunRequest,
     compiled: Compiled,
     stop: StopFlag,
     asked: BenchmarkRequest | None = None,
     only: str | None = None,
-) -> CatchUpResult:
-    """Measure all that is due, checkpoint by checkpoint. What fails is told and left for the next time."""
-    waiting = due(request.project, compiled, only)
-    if waiting and not lm_eval.installed():
-        tasks = ", ".join(dict.fromkeys(task for one in waiting for task in one.tasks))
-        return CatchUpResult(False, 0, (f"{tasks} at {len(waiting)} checkpoints: {lm_eval.NOT_INSTALLED}",))
-    left: list[str] = []
-    measured = 0
-    failed: set[str] = set()
-    for one in waiting:
-        together = tuple(task for task in one.tasks if task not in failed)
-        groups = [together]
-        while groups:
-            wanted = groups.pop(0)
-            if not wanted:
-                continue
-            try:
-                found = execution_export.find(request.project, address_of(compiled, one), compiled.size_name)
-                if not measure(
-                    request, found, replace(asked or BenchmarkRequest(tasks=()), tasks=wanted), stop
-                ):
-                    return CatchUpResult(True, measured, tuple(left))
-                measured += len(wanted)
-            except CurriculumError as error:
-                if len(wanted) > 1:  # each alone, so that one takes no other with it
-                    groups += [(task,) for task in wanted]
-                    continue
-                failed.update(wanted)  # not tried at every checkpoint again
-                why = error.what + (f"; {error.hint}" if error.hint else "")
-                left.append(f"{wanted[0]}, from {one.position:,} tokens on: {why}")
-    return CatchUpResult(False, measured, tuple(left))
+) -> FillResult:
+    """Measure all that is due, checkpoint by checkpoint."""
+    gaps = due_benchmarks(request.project, compiled, only)
+    if gaps and not lm_eval.installed():
+        tasks = ", ".join(dict.fromkeys(task for gap in gaps for task in gap.names))
+        return FillResult(False, 0, (f"{tasks} at {len(gaps)} checkpoints: {lm_eval.NOT_INSTALLED}",))
+
+    def measure_gap(gap: Gap) -> bool:
+        source = execution_export.find(request.project, gap.address, compiled.size_name)
+        return measure(request, source, replace(asked or BenchmarkRequest(tasks=()), tasks=gap.names), stop)
+
+    return fill_gaps(gaps, measure_gap, separately=True)
 
 
 def names_of(words: Sequence[str]) -> tuple[str, ...]:

@@ -1,66 +1,24 @@
-"""Fills what a comparison lacks: measures kept checkpoints on held-out text that their own run did not measure."""
+"""Measures the held-out losses that a comparison lacks, at kept checkpoints whose own run did not measure them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from curriculum.analysis.compare import Comparison, Point
+from curriculum.analysis.compare import Comparison, missing_losses
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.artifacts.stage_folder import StageFolder, new_attempt
-from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.errors import RunFailed
+from curriculum.errors import CheckpointError, DataError
 from curriculum.execution.attempts import run_job
+from curriculum.execution.fill import FillResult, fill_gaps
 from curriculum.execution.request import RunRequest, job_machine
 from curriculum.launchers import process as subprocess_launcher
-from curriculum.runs import folders
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Sources not measured at a point of a lineage; `checkpoint` is None when none was kept there."""
-
-    lineage: int
-    stage: CompiledStage
-    point: Point
-    folder: StageFolder
-    checkpoint: Path | None
-    sources: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{', '.join(self.sources)} at {self.point}"
-
-
-def gaps(request: RunRequest, comparison: Comparison) -> list[Gap]:
-    """What is not measured at the trunk's end and at the variants' ends, each point once."""
-    found: dict[Point, Gap] = {}
-    for row in comparison.rows:
-        if row.ends is None:
-            continue
-        for number, point in enumerate(row.points):
-            if point is None or point in found:
-                continue
-            lacking = tuple(s for s in comparison.sources if comparison.entry(point, s) is None)
-            if not lacking:
-                continue
-            compiled = comparison.lineages[number]
-            stage = next(stage for stage in compiled.stages if stage.name == point.stage)
-            folder = folders.stage_folder(request.project, compiled, stage)
-            kept = folders.checkpoint_at(folder, point.position)
-            found[point] = Gap(number, stage, point, folder, kept.path if kept else None, lacking)
-    return list(found.values())
-
-
-@dataclass(frozen=True, slots=True)
-class FillResult:
-    """How the filling ended; `left` says, a line each, what stays unmeasured and why."""
-
-    stopped: bool
-    left: tuple[str, ...]
+from curriculum.runs.folders import stage_folder
+from curriculum.runs.measurements import Gap
 
 
 def fill(
@@ -70,47 +28,52 @@ def fill(
 
     Safe to stop and to start again: each set is written as soon as it is measured.
     """
-    left: list[str] = []
-    for gap in gaps(request, comparison):
+
+    def measure(gap: Gap) -> bool:
         if gap.checkpoint is None:
-            left.append(f"{gap}: {_no_checkpoint(request.project, comparison.lineages[gap.lineage], gap)}")
-            continue
-        held_out = {}
-        for source in gap.sources:
-            folder = _held_out_text(comparison, texts, gap, source)
-            if folder is None:
-                lacking = replace(gap, sources=(source,))
-                left.append(f"{lacking}: no held-out text is prepared for its tokenizer and sequence length")
-                continue
-            held_out[source] = jobs.HeldOut(
-                folder=str(folder), windows=texts[comparison.against].held_out_windows
-            )
+            raise CheckpointError(_no_checkpoint(request.project, gap))
+        folders = [_held_out_text(comparison, texts, gap, source) for source in gap.names]
+        held_out = {
+            source: jobs.HeldOut(folder=str(folder), windows=texts[comparison.against].held_out_windows)
+            for source, folder in zip(gap.names, folders, strict=True)
+            if folder is not None
+        }
         if not held_out:
-            continue
+            raise DataError("no held-out text is prepared for its tokenizer and sequence length")
         machine = request.machine_entry
+        folder = stage_folder(request.project, gap.compiled, gap.stage)
         job = jobs.EvaluateJob(
-            plan=str(gap.folder.plan),
-            stage_folder=str(gap.folder),
-            attempt_folder=str(new_attempt(gap.folder.attempts)),
-            checkpoint=str(gap.checkpoint),
+            plan=str(folder.plan),
+            stage_folder=str(folder),
+            attempt_folder=str(new_attempt(folder.attempts)),
+            checkpoint=str(gap.checkpoint.path),
             held_out=held_out,
             machine=job_machine(machine, subprocess_launcher.default_threads(machine.model_dump(), 1)),
         )
-        try:
-            done = run_job(request, job, f"the held-out loss of {gap}", None, stop)
-        except RunFailed as error:
-            left.append(f"{gap}: {error.what}")
-            continue
-        if not done:
-            return FillResult(True, tuple(left))
-    return FillResult(False, tuple(left))
+        return run_job(request, job, f"the held-out loss of {gap}", None, stop)
+
+    gaps = missing_losses(request.project, comparison)
+    return fill_gaps((part for gap in gaps for part in _by_text(comparison, texts, gap)), measure)
 
 
-def _no_checkpoint(project: Project, compiled: Compiled, gap: Gap) -> str:
-    if not gap.folder.plan.exists():
-        return f"not trained yet; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` does it"
-    if not gap.folder.done.exists():
-        return f"not reached; `curriculum run {compiled.curriculum}{project.options(compiled.size_name)}` resumes it"
+def _by_text(comparison: Comparison, texts: Sequence[PreparedText], gap: Gap) -> Iterator[Gap]:
+    """A gap as those of its sources without prepared text, each alone, and the others together."""
+    if gap.checkpoint is None:
+        yield gap
+        return
+    prepared = tuple(s for s in gap.names if _held_out_text(comparison, texts, gap, s) is not None)
+    yield from (replace(gap, names=(source,)) for source in gap.names if source not in prepared)
+    if prepared:
+        yield replace(gap, names=prepared)
+
+
+def _no_checkpoint(project: Project, gap: Gap) -> str:
+    folder = stage_folder(project, gap.compiled, gap.stage)
+    command = f"`curriculum run {gap.compiled.curriculum}{project.options(gap.compiled.size_name)}`"
+    if not folder.plan.exists():
+        return f"not trained yet; {command} does it"
+    if not folder.done.exists():
+        return f"not reached; {command} resumes it"
     return "no checkpoint is kept there"
 
 
@@ -118,12 +81,12 @@ def _held_out_text(
     comparison: Comparison, texts: Sequence[PreparedText], gap: Gap, source: str
 ) -> Path | None:
     """The folder of the prepared text that some variant reads as `source`, if this point's model can read it."""
-    wanted = gap.stage.plan
+    required = gap.stage.plan
     for compiled, text in zip(comparison.lineages, texts, strict=True):
         choice = compiled.sources.get(source)
         if choice is None or text.manifest(choice.dataset) is None:
             continue
         plan = compiled.stages[-1].plan
-        if (plan.tokenizer, plan.sequence_length) == (wanted.tokenizer, wanted.sequence_length):
+        if (plan.tokenizer, plan.sequence_length) == (required.tokenizer, required.sequence_length):
             return text.folder(choice.dataset)
     return None

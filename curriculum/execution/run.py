@@ -109,7 +109,7 @@ def run(request: RunRequest) -> Result:
                 return Result(compiled, True, tuple(trained))
         # After the last step, so that no measuring makes training wait, and no harness that is missing stops it.
         caught_up = execution_benchmark.catch_up(request, compiled, stop)
-        return Result(compiled, caught_up.stopped, tuple(trained), caught_up.left)
+        return Result(compiled, caught_up.stopped, tuple(trained), caught_up.unmeasured)
 
 
 def check_machine(request: RunRequest, compiled: Compiled, *, only_shown: bool = False) -> None:

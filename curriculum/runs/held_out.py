@@ -1,4 +1,4 @@
-"""What was measured: the held-out losses that a run left beside its checkpoints, put side by side."""
+"""Held-out losses along a lineage: as curves, and at the ends of its stages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, fl
     """Held-out loss over the whole lineage: source to its (position in tokens, nats a token), in order."""
     lines: dict[str, dict[int, float]] = {}
     for stage in compiled.stages:
-        folder = stage_folder(project, compiled, stage)
-        for position, value in read_evaluations(folder).items():
+        for position, sets in read_evaluations(stage_folder(project, compiled, stage)).items():
             if position <= stage.stop:
-                for name, entry in value["sets"].items():
+                for name, entry in sets.items():
                     lines.setdefault(name, {})[position] = entry["loss"]
     return {name: sorted(line.items()) for name, line in sorted(lines.items())}
 
@@ -26,17 +25,10 @@ def edges(project: Project, compiled: Compiled) -> list[dict[str, Any]]:
     """Held-out loss (nats a token) per source at the root and at every stage's end, as far as they are measured."""
     rows: list[dict[str, Any]] = []
     for stage in compiled.stages:
-        measured = read_evaluations(stage_folder(project, compiled, stage))
-        wanted = [(stage.plan.start, "start")] if stage.parent is None else []
-        for position, edge in (*wanted, (stage.stop, "end")):
-            if position in measured:
-                sets = measured[position]["sets"]
-                label = f"{stage.name} {edge}" if edge == "start" else f"end of {stage.name}"
-                rows.append(
-                    {
-                        "label": label,
-                        "position": position,
-                        "loss": {name: entry["loss"] for name, entry in sets.items()},
-                    }
-                )
+        evaluations = read_evaluations(stage_folder(project, compiled, stage))
+        start = [(stage.plan.start, f"{stage.name} start")] if stage.parent is None else []
+        for position, label in (*start, (stage.stop, f"end of {stage.name}")):
+            if position in evaluations:
+                losses = {name: entry["loss"] for name, entry in evaluations[position].items()}
+                rows.append({"label": label, "position": position, "loss": losses})
     return rows

@@ -16,7 +16,7 @@ from curriculum.config import layout
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
 from curriculum.plan.stage import StagePlan
-from curriculum.runs import benchmarks_due
+from curriculum.runs.measurements import due_benchmarks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +177,8 @@ def _claims(
                 points.setdefault(where, {}).setdefault(stage.stop, set()).add(name)
         waiting.update(
             {
-                (one.stage.setting.curriculum, one.stage.setting.stage, one.position): one.tasks
-                for one in benchmarks_due.due(project, compiled)
+                (gap.stage.setting.curriculum, gap.stage.setting.stage, gap.position): gap.names
+                for gap in due_benchmarks(project, compiled)
             }
         )
     return points, waiting

@@ -237,9 +237,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         pins_without_checkpoint=tuple(sorted(set(pins) - {c.position for c in found})),
         shared_by=tuple(passing) if len(passing) > 1 else (),
         events=stage.events,
-        held_out={n: entry["loss"] for n, entry in measured[last]["sets"].items()}
-        if last is not None
-        else {},
+        held_out={n: entry["loss"] for n, entry in measured[last].items()} if last is not None else {},
         held_out_at=last,
         anomalies=count_by_kind(anomalies),
         newest_anomalies=anomalies[-NEWEST:],

@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from curriculum.analysis.benchmarks import Table
-from curriculum.analysis.compare import Point
 from curriculum.artifacts.benchmarks import Score
 from curriculum.cli.view.compare import NAME_WIDTH, Column, broken, tables_that_fit
 from curriculum.cli.view.tables import table
+from curriculum.runs.measurements import Point
 from curriculum.units import show_count, show_exact
 
 

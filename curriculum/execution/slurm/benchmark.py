@@ -28,8 +28,8 @@ from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.batch import NOT_DONE, queue_again, write_outcome
 from curriculum.execution.slurm.train import SubmittedStage, placed
 from curriculum.launchers import slurm, slurm_record
-from curriculum.runs import benchmarks_due
 from curriculum.runs.folders import stage_folder
+from curriculum.runs.measurements import due_benchmarks
 
 ASKED = "asked.json"
 
@@ -58,7 +58,7 @@ def _waits(
     """Whether the stage asks for tasks that are not all measured."""
     if not stage.task_every:
         return False
-    return stage.name in training or bool(benchmarks_due.due(request.project, compiled, stage.name))
+    return stage.name in training or bool(due_benchmarks(request.project, compiled, stage.name))
 
 
 def _submit_stage(
@@ -187,10 +187,10 @@ def main() -> int:
         else:
             queue_again(os.environ["SLURM_JOB_ID"])
         return NOT_DONE
-    for line in ended.left:
+    for line in ended.unmeasured:
         print(f"not measured: {line}", flush=True)
-    if ended.left:
-        write_outcome(Attempt(place), {"outcome": jobs.FAILED, "message": "; ".join(ended.left)})
+    if ended.unmeasured:
+        write_outcome(Attempt(place), {"outcome": jobs.FAILED, "message": "; ".join(ended.unmeasured)})
         return 1
     write_outcome(Attempt(place), {"outcome": jobs.DONE})
     return 0

@@ -238,7 +238,7 @@ def _stage(
         for at, value in read_evaluations(folder).items():
             if at > compiled.stop:
                 continue
-            for source, entry in value["sets"].items():
+            for source, entry in value.items():
                 losses.setdefault(str(source), []).append((int(at), float(entry["loss"])))
         entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
         ran = _json(folder.plan)
@@ -260,11 +260,7 @@ def _stage(
         pinned=checkpoints.pinned(folder),
         training=measured,
         losses={source: tuple(sorted(line)) for source, line in sorted(losses.items())},
-        scores={
-            at: benchmarks.scores(records)
-            for at, records in benchmarks.records(folder).items()
-            if at <= compiled.stop
-        },
+        scores={at: scores for at, scores in benchmarks.read_scores(folder).items() if at <= compiled.stop},
         ledger=entries,
         attempts=_attempts(folder, compiled.stop if compiled.stop < plan.end else None),
         anomalies=read_anomalies(folder, compiled.stop),

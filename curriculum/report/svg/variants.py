@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from curriculum.analysis.compare import Comparison, Point, point_at
+from curriculum.analysis.compare import Comparison, point_at
 from curriculum.report.svg import shapes
 from curriculum.report.svg.scale import Scale, text_width, ticks
+from curriculum.runs.measurements import Point
 
 WIDTH, PANEL = 900, 236
 LEFT, RIGHT, TOP, BOTTOM = 60, 236, 62, 60

@@ -24,6 +24,7 @@ from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import DataError
 from curriculum.report.html.write import render
+from curriculum.runs.measurements import by_point
 
 RIGHT = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0] * 8
 BETTER = [1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0] * 8
@@ -218,7 +219,7 @@ def test_a_report_tells_the_scores(project: Project) -> None:
 
 
 def test_scores_of_one_lineage_fit_a_terminal(project: Project) -> None:
-    known = benchmarks.by_point(project, lineages(project)[:1])
+    known = by_point(project, lineages(project)[:1], artifacts_benchmarks.read_scores)
     console = Console(width=80, record=True)
     console.print(scores_view(list(known.items())))
     text = console.export_text()

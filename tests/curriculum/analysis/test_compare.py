@@ -27,7 +27,7 @@ from curriculum import fs
 from curriculum.analysis import claims, compare
 from curriculum.analysis.bootstrap import paired
 from curriculum.analysis.claims import Claim
-from curriculum.analysis.compare import Comparison, Point, Row
+from curriculum.analysis.compare import Comparison, Row
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.compare import broken, compare_view
@@ -35,6 +35,7 @@ from curriculum.compiler.prepared_text import compile_with_texts
 from curriculum.config.project import Project
 from curriculum.errors import Drift, NotFound
 from curriculum.report.svg import shapes
+from curriculum.runs.measurements import Point
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 

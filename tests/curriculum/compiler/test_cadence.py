@@ -21,7 +21,7 @@ from curriculum.config.project import Project
 from curriculum.errors import ConfigError, PlanError
 from curriculum.execution import benchmark
 from curriculum.plan.stage import StagePlan
-from curriculum.runs import benchmarks_due
+from curriculum.runs.measurements import Gap
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/rehearsal.md"
 ASKED = "every: {evaluate: 2048 tokens, checkpoint: 1024 tokens, tasks: {quiz: 2k, riddle: 4096 tokens}}"
@@ -151,12 +151,9 @@ def test_a_cadence_without_a_length_is_refused_where_it_stands(project: Project)
 
 def test_the_address_of_a_boundary_leads_back_to_it(project: Project) -> None:
     found = compiled(project, ASKED)
-    basic = found.stages[0]
-    inside = benchmarks_due.Due(stage=basic, position=4096, tasks=())
-    assert benchmarks_due.address_of(found, inside) == parse_address("trunk/basic@4096")
-    assert benchmarks_due.address_of(
-        found, benchmarks_due.Due(stage=basic, position=6144, tasks=())
-    ) == parse_address("trunk/basic")
+    for position, address in ((4096, "trunk/basic@4096"), (6144, "trunk/basic")):
+        gap = Gap(compiled=found, stage=found.stages[0], position=position, checkpoint=None, names=())
+        assert gap.address == parse_address(address)
 
 
 def test_task_names_are_divided_by_commas() -> None:

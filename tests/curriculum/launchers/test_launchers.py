@@ -18,6 +18,7 @@ from curriculum.config import MachineEntry
 from curriculum.config.project import Project
 from curriculum.errors import Busy, PlanError
 from curriculum.execution import benchmark, lm_eval
+from curriculum.execution.fill import FillResult
 from curriculum.execution.request import RunRequest
 from curriculum.execution.run import launcher_for, outline, stop
 from curriculum.execution.slurm import batch, train
@@ -467,17 +468,17 @@ def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_
 @pytest.mark.parametrize(
     ("ended", "stopping", "code", "requeued", "outcome"),
     [
-        (benchmark.CatchUpResult(False, 1, ()), False, 0, False, "done"),
-        (benchmark.CatchUpResult(False, 0, ("verse: gone",)), False, 1, False, "failed"),
-        (benchmark.CatchUpResult(True, 0, ()), False, 3, True, None),
-        (benchmark.CatchUpResult(True, 0, ()), True, 3, False, "stopped"),
+        (FillResult(False, 1, ()), False, 0, False, "done"),
+        (FillResult(False, 0, ("verse: gone",)), False, 1, False, "failed"),
+        (FillResult(True, 0, ()), False, 3, True, None),
+        (FillResult(True, 0, ()), True, 3, False, "stopped"),
     ],
 )
 def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_does_not(
     asking: Path,
     pretend: Pretend,
     monkeypatch: pytest.MonkeyPatch,
-    ended: benchmark.CatchUpResult,
+    ended: FillResult,
     stopping: bool,
     code: int,
     requeued: bool,
@@ -490,7 +491,7 @@ def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_doe
         assert "asked Slurm job 4" in (train.stop(folder) or "")
     of: list[str | None] = []
 
-    def catch_up(*_: object, only: str | None) -> benchmark.CatchUpResult:
+    def catch_up(*_: object, only: str | None) -> FillResult:
         of.append(only)
         return ended
 
