@@ -129,21 +129,6 @@ def stages_to(project: Project, address: Address) -> tuple[LineageStage, ...]:
     return _cut(lineage(project, address.curriculum), address, None)
 
 
-def branches_from(project: Project, curriculum: str) -> dict[int | str, list[str]]:
-    """The curricula of the project that branch from `curriculum`: declared position or stage -> their names."""
-    branches: dict[int | str, list[str]] = {}
-    for name in project.names("stages"):
-        try:
-            file, _ = project.curriculum(name)
-            parent = parse_address(file.from_) if file.from_ else None
-        except (ConfigError, NotFound):
-            continue  # an error in another stage file does not concern this run
-        if parent is not None and parent.curriculum == curriculum:
-            key = parent.position if parent.position is not None else (parent.stage or "")
-            branches.setdefault(key, []).append(name)
-    return branches
-
-
 def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[LineageStage, ...]:
     file, document = project.curriculum(name)
     imported = None
@@ -221,7 +206,7 @@ def _setting(
 
     def stated(key: str, default: Any = None) -> Any:
         """The nearest statement: on the stage, at the top of the file (for its first stage), or inherited."""
-        for owner in (stage, file if first or before is None else None):
+        for owner in (stage, file) if first else (stage,):
             value = getattr(owner, key, None)
             if value is not None:
                 return value
@@ -239,41 +224,26 @@ def _setting(
             )
         return default
 
-    for key in ("seed", "model", "tokenizer"):
-        own = getattr(file, key)
-        if (
-            before is not None
-            and first
-            and own is not None
-            and _resolve(key, own, document) != getattr(before, key)
-        ):
-            raise PlanError(
-                f"`{name}` states another `{key}` than the curriculum it branches from",
-                place=document.place((key,)),
-                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own",
-            )
+    if before is not None and first:
+        _check_root_keys(name, file, document, before)
     if imported is None and before is not None:
         imported = before.imported
-    model = _resolve("model", stated("model"), document) if imported is None else _numbers(imported)
-    batch: Length = stated("batch")
-    sequence_length: int = stated("sequence_length")
     own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
     # A stage's `optimizer: reset` is an event; the setting is the file's, or inherited.
-    stated_optimizer = file.optimizer if first or before is None else None
-    optimizer = stated_optimizer or (before.optimizer if before else stated("optimizer"))
+    optimizer = file.optimizer if first else None
     setting = Setting(
         curriculum=name,
         stage=stage.name,
         seed=stated("seed"),
-        model=model,
+        model=_model(stated("model")) if imported is None else _imported_model(imported),
         tokenizer=stated("tokenizer", file.from_ if imported else None),
-        optimizer=optimizer,
+        optimizer=optimizer or (before.optimizer if before else stated("optimizer")),
         every=stated("every", config.EveryEntry()),
-        sequence_length=sequence_length,
+        sequence_length=stated("sequence_length"),
         learning_rate=stated("learning_rate"),
         mixture=stated("mixture"),
         own_mixture=stage.mixture is not None,
-        batch=batch,
+        batch=stated("batch"),
         mask_documents=bool(stated("mask_documents", False)),
         until=0,
         ramp=stage.ramp,
@@ -305,6 +275,18 @@ def _setting(
             hint="`until:` is a position counted from the root; `tokens:` gives the stage's own length",
         )
     return replace(setting, until=until)
+
+
+def _check_root_keys(name: str, file: config.CurriculumFile, document: Document, before: Setting) -> None:
+    """PlanError when a variant states another seed, model or tokenizer than the curriculum it branches from."""
+    model = None if file.model is None else _model(file.model)
+    for key, value in {"seed": file.seed, "model": model, "tokenizer": file.tokenizer}.items():
+        if value is not None and value != getattr(before, key):
+            raise PlanError(
+                f"`{name}` states another `{key}` than the curriculum it branches from",
+                place=document.place((key,)),
+                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own",
+            )
 
 
 def length_in_tokens(setting: Setting, length: Length, key: str) -> int:
@@ -351,7 +333,7 @@ def _imported(project: Project, text: str, document: Document) -> huggingface.Di
         raise DataError(what, place=document.place(("from",)), hint=error.hint) from None
 
 
-def _numbers(imported: huggingface.Directory) -> config.ModelNumbers:
+def _imported_model(imported: huggingface.Directory) -> config.ModelNumbers:
     stated = {key: imported.model[key] for key in config.ModelNumbers.model_fields if key in imported.model}
     return config.ModelNumbers.model_validate(_as_text(stated))
 
@@ -363,13 +345,6 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, float) else value
 
 
-def _resolve(key: str, value: Any, document: Document) -> Any:
-    if key == "model" and isinstance(value, str):
-        if value not in config.MODELS:
-            raise NotFound(
-                f"unknown model `{value}`",
-                place=document.place(("model",)),
-                hint=did_you_mean(value, config.MODELS),
-            )
-        return config.MODELS[value]
-    return value
+def _model(stated: str | config.ModelNumbers) -> config.ModelNumbers:
+    """The numbers of a model that is stated by its name in the catalogue, or by themselves."""
+    return config.MODELS[stated] if isinstance(stated, str) else stated

@@ -22,7 +22,6 @@ class Scaler:
         self.size_name = size_name
         self.root = root
         self.scale = size.tokens if size.tokens is not None else Fraction(1)
-        self.root_batch = self.batch(root)
 
     def tokens(self, full: int) -> int:
         return math.ceil(full * self.scale)

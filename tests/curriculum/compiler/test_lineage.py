@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from curriculum.compiler.lineage import Address, branches_from, lineage, parse_address, stages_to
+from curriculum.compiler.lineage import Address, lineage, parse_address, stages_to
 from curriculum.config import StageEntry
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, PlanError
@@ -226,16 +226,6 @@ def test_stating_the_same_seed_and_model_again_changes_nothing(write: Write) -> 
         mine="from: v1.1/basic\nseed: 3407\nmodel: tinyllama-1.1b\nstages:\n  - {name: a, until: 1.6T}\n"
     )
     assert lineage(project, "mine")[1].setting.seed == 3407
-
-
-def test_who_branches_is_known_and_a_broken_file_elsewhere_does_not_matter(write: Write) -> None:
-    project = write(
-        mine="from: v1.1@1.2T\nstages:\n  - {name: a, tokens: 1B}\n",
-        broken="from: [\n",
-        odd="from: v1.1@@\nstages: []\n",
-    )
-    found = branches_from(project, "v1.1")
-    assert found == {"basic": ["v1.1-chinese", "v1.1-math-code"], 1_200 * 10**9: ["mine"]}
 
 
 @pytest.mark.parametrize("end", ["tokens: 1e18", "tokens: 1e18 steps", "tokens: 1e18 sequences"])
