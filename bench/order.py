@@ -59,7 +59,7 @@ def cold_starts(root: Path, toy: bool, turns: int) -> list[Row]:
 
     cases: dict[str, Any] = {}
     for step in steps:
-        path = next(path for path, plan in plans if plan.first_step <= step < plan.last_step)
+        path = next(path for path, plan in plans if plan.first_step <= step < plan.stop_step)
         name = f"step {step:,} of 2T tokens"
         cases[name] = lambda name=name, path=path, step=step: start(name, COLD, str(path), str(step))
     for power in (5,) if toy else (6, 7, 8):

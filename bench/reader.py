@@ -21,7 +21,8 @@ from bench import text
 from bench.measure import Row, arguments, goal, machine, save, show, table
 from bench.peers import PEERS
 from curriculum.plan.learning_rate import LearningRate
-from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
+from curriculum.plan.source import Segment, SourcePlan
+from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 from runner import dataloader
 from runner.parallel.ranks import keep_freed_memory
 

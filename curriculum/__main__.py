@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from curriculum.errors import CurriculumError, storage_failed
+from curriculum.errors import CurriculumError, storage_error
 
 
 def command() -> NoReturn:
@@ -45,7 +45,7 @@ def main() -> NoReturn:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        failed = storage_failed(error)
+        failed = storage_error(error)
         if failed is None:
             raise
         print(failed.render(), file=sys.stderr)

@@ -124,7 +124,7 @@ _OF_STORAGE = {
 }
 
 
-def storage_failed(error: OSError) -> RunFailed | None:
+def storage_error(error: OSError) -> RunFailed | None:
     """What a disk's refusal is answered with, None for an error of another kind."""
     reason = _OF_STORAGE.get(error.errno or 0)
     if reason is None:

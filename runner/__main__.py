@@ -17,7 +17,7 @@ STOP = install_stop_flag()  # before torch: a signal that comes while it loads m
 from curriculum import fs  # noqa: E402
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
 from curriculum.artifacts.stage_folder import Attempt, StageFolder  # noqa: E402
-from curriculum.errors import CurriculumError, storage_failed  # noqa: E402
+from curriculum.errors import CurriculumError, storage_error  # noqa: E402
 from runner.watchdog import Watchdog  # noqa: E402
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def main() -> int:
         code = 2
     except BaseException as error:
         traceback.print_exc()
-        storage = storage_failed(error) if isinstance(error, OSError) else None
+        storage = storage_error(error) if isinstance(error, OSError) else None
         outcome = {"outcome": jobs.FAILED, "message": f"{type(error).__name__}: {error}"}
         if storage is not None:  # a restart would fail in the same way
             outcome = {"outcome": jobs.REFUSED, "message": storage.what, "hint": storage.hint}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from curriculum.data.dataset import Dataset, gather
 from curriculum.data.shard import MappedShard
 from curriculum.errors import DataError, PlanError
-from curriculum.plan.arrays import each
+from curriculum.plan.arrays import positions_by_value
 from curriculum.plan.ranks import share_of_rank
 from curriculum.plan.stage import Draws, StagePlan
 
@@ -79,10 +79,10 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
                     f"the text in `{folders[name]}` is not the text that the plan of `{name}` was made for",
                     hint="put the prepared text back; `curriculum verify` names every difference",
                 )
-            if segment.last_window > dataset.windows:
+            if segment.stop_window > dataset.windows:
                 raise DataError(
                     f"`{folders[name]}` holds {dataset.windows:,} windows, the plan of `{name}` reads "
-                    f"{segment.last_window:,}",
+                    f"{segment.stop_window:,}",
                     hint="prepare the text again with `curriculum prepare`",
                 )
         if mark is not None and dataset.manifest.policy.eos != mark:
@@ -133,7 +133,7 @@ def _locate(datasets: Mapping[str, Dataset], draws: Draws) -> tuple[list[MappedS
     """The shards that are drawn from, and for every slot the number of its shard and its window in there."""
     shards: list[MappedShard] = []
     shard, window = np.empty_like(draws.window), np.empty_like(draws.window)
-    for number, mine in each(draws.source):
+    for number, mine in positions_by_value(draws.source):
         dataset = datasets[draws.names[number]]
         at, window[mine] = dataset.locate(draws.window[mine])
         shard[mine] = at + len(shards)

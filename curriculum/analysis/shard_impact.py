@@ -129,7 +129,7 @@ def _stage(
     if source in plan.sources:
         shards = tokens_of_shards(texts, plan, source)
         stretch = windows_of(Location(source, number, 0, shards[number]), shards, plan.sequence_length)
-        budget = None if exact else lookup.COUNTED
+        budget = None if exact else lookup.BUDGET
         counted = lookup.count(plan, source, stretch, stop=shared.sequences, budget=budget)
         done = lookup.count(plan, source, stretch, stop=shared.sequences_read, budget=budget)
         first = lookup.edge(plan, source, stretch, stop=shared.sequences)
@@ -155,8 +155,8 @@ def _stage(
         "windows": len(stretch),
         "readings": counted.readings,
         "readings_done": done.readings,
-        "within": max(counted.within, done.within),
-        "exact": counted.within == done.within == 0,
+        "within": max(counted.margin, done.margin),
+        "exact": counted.margin == done.margin == 0,
         "tokens_read": done.readings * plan.sequence_length,
         "first_step": None if first is None else plan.first_step + first // plan.batch_sequences,
         "first": position(first),

@@ -88,8 +88,8 @@ def tokens_of_shards(texts: PreparedText, plan: StagePlan, source: str) -> list[
     manifest = texts.manifest(plan.sources[source].dataset)
     if manifest is not None:
         return [shard.tokens for shard in manifest.splits[TRAIN].shards]
-    plan.sources[source].known(source)
-    return [max(s.last_window for s in plan.sources[source].segments) * plan.sequence_length + 1]
+    plan.sources[source].require_counted(source)
+    return [max(s.stop_window for s in plan.sources[source].segments) * plan.sequence_length + 1]
 
 
 def windows_of(place: Location, shards: Sequence[int], sequence_length: int) -> range:
@@ -166,7 +166,7 @@ def _stage(shared: Shared, texts: PreparedText, places: Iterable[Location]) -> d
     for source, stretch in stretches:
         for stop in (shared.sequences, shared.sequences_read):
             counted = lookup.count(plan, source, stretch, stop=stop)
-            exact = exact and counted.within == 0
+            exact = exact and counted.margin == 0
             if stop == shared.sequences:
                 total += counted.readings
             else:

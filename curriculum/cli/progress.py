@@ -15,7 +15,7 @@ from curriculum.artifacts.metrics import Training
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.training import training_line
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.data.progress import in_words, read_progress
+from curriculum.data.progress import describe_unread, read_progress
 from curriculum.units import show_count, show_exact, show_seconds
 
 
@@ -49,7 +49,7 @@ class Progress:
         self._say(line)
         path = self._text[1] if self._text else None
         if path is not None and (unread := read_progress(path).unread):
-            self._say(f"  {what}: left out, since they are no text: {in_words(unread)}")
+            self._say(f"  {what}: left out, since they are no text: {describe_unread(unread)}")
         self._text = None
 
     def compiled(self, compiled: Compiled) -> None:

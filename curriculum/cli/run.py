@@ -110,7 +110,7 @@ def run(
     console.print(f"\nthe run: {shown}")
     console.print(f"the curves: {shown}/held-out.svg")
     console.print(
-        f"what a step read: curriculum batch {name} --step {last.plan.last_step - 1}{project.options(size)}"
+        f"what a step read: curriculum batch {name} --step {last.plan.stop_step - 1}{project.options(size)}"
     )
     for line in outcome.unmeasured:
         console.print(f"not measured: {line}")

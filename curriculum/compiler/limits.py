@@ -73,7 +73,7 @@ def check_passes(
         if used.get(name, 0) > most:
             raise PlanError(
                 f"source `{name}` is too small: stage `{stage.setting.name}` would bring it to "
-                f"{source.passes(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit",
+                f"{source.epochs(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit",
                 place=stage.setting.place("positions")
                 if unseen
                 else stage.mixture.document.place(("weights", name)),
@@ -81,7 +81,7 @@ def check_passes(
                 + (
                     "leave `positions: unseen` out"
                     if unseen
-                    else f"allow more: `passes: {{{name}: {math.ceil(source.passes(used[name]))}}}`"
+                    else f"allow more: `passes: {{{name}: {math.ceil(source.epochs(used[name]))}}}`"
                 ),
             )
     if unknown:

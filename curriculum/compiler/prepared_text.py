@@ -115,7 +115,7 @@ class PreparedText:
             windows=manifest.splits[TRAIN].windows(sequence_length),
             digest=manifest.digest,
             states=tuple(
-                PreparedState(manifest.windows_then(state, TRAIN, sequence_length), state.digest)
+                PreparedState(manifest.windows_in_state(state, TRAIN, sequence_length), state.digest)
                 for state in manifest.states
             ),
             shards=tuple(windows_in(s.tokens, sequence_length) for s in manifest.splits[TRAIN].shards),
@@ -166,7 +166,7 @@ class PreparedText:
         for dataset in self.datasets():
             entry = self.project.sources.sources[dataset]
             try:
-                line = provenance.sentence(provenance.provenance(entry.read_options()))
+                line = provenance.describe(provenance.provenance(entry.read_options()))
             except DataError as error:
                 line = f"absent: {error.hint or error.what}"
             lines[dataset] = line + (f"; {entry.licence}" if entry.licence else "")
@@ -196,7 +196,7 @@ class PreparedText:
                         "tail": split.tail(self.sequence_length),
                         "dropped": dict(split.dropped),
                         "policy": fs.fields_of(manifest.policy),
-                        "from": provenance.sentence(manifest.provenance),
+                        "from": provenance.describe(manifest.provenance),
                     }
                 )
         return rows

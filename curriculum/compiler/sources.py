@@ -11,7 +11,8 @@ from curriculum.compiler.lineage import Setting
 from curriculum.compiler.resolve import Mixture, ResolvedCurriculum, ResolvedStage
 from curriculum.compiler.segments import ExcludedWindows, PreparedState, extend, first_segments, next_epoch
 from curriculum.errors import PlanError, did_you_mean
-from curriculum.plan.stage import SourcePlan, StagePlan
+from curriculum.plan.source import SourcePlan
+from curriculum.plan.stage import StagePlan
 
 DEFAULT_PASSES = Fraction(4)
 """Muennighoff et al. 2023: up to four passes are worth almost as much as fresh text."""

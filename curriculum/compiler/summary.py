@@ -81,8 +81,8 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
             "asked": float(stage.shares.get(name, Fraction(0))),
             "got": windows / sequences if sequences else 0.0,
             "tokens": windows * plan.sequence_length,
-            "passes_before": source.passes(used_before.get(name, 0)) if sized else None,
-            "passes_after": source.passes(used_after.get(name, 0)) if sized else None,
+            "passes_before": source.epochs(used_before.get(name, 0)) if sized else None,
+            "passes_after": source.epochs(used_after.get(name, 0)) if sized else None,
             "first_repeat": _first_repeat(stage, name, used_before.get(name, 0)) if sized else None,
             "passes_allowed": float(stage.limits[name]) if name in stage.limits else None,
         }
@@ -129,7 +129,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
 def _first_repeat(stage: CompiledStage, name: str, used: int) -> dict[str, int] | None:
     """The step of this stage that first reads a window of `name` a second time; `used` items came before the stage."""
     plan = stage.plan
-    begin = plan.sources[name].begin_of_pass(1)
+    begin = plan.sources[name].epoch_start(1)
     end = stage.steps_run * plan.batch_sequences
     if begin is None or used > begin:
         return None

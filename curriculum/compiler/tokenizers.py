@@ -75,7 +75,7 @@ def named_tokenizer(word: str) -> Tokenizer:
     if Path(word).exists():
         model, path = _files(Path(word))
         if model is not None and not path.is_file():
-            return Tokenizer.of(sentencepiece.converted(model), str(model))
+            return Tokenizer.from_bytes(sentencepiece.convert(model), str(model))
         return Tokenizer.load(path)
     project = Project.find()
     if word not in project.sources.tokenizers:

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from curriculum.data.packages import _packages
+from curriculum.data.packages import distributions
 from curriculum.errors import DataError, did_you_mean
 
 KINDS = ("installed", "stdlib", "folder", "hub", "tokenised")
@@ -32,7 +32,7 @@ TEXT_FILES = tuple(
 )
 
 # How many files a glance at a folder looks at: within a second, also on a file system that others use.
-GLANCE = 10_000
+QUICK_SCAN = 10_000
 
 # Folders of the standard library that hold tests, or packages that are not the library's own.
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
@@ -75,10 +75,10 @@ def list_files(read: Mapping[str, Any], root: str = ".") -> list[SourceFile]:
         found = _token_files(read, root)
     else:
         raise ValueError(f"the files of a {kind} are not listed locally")
-    return in_order(found, read)
+    return sort_files(found, read)
 
 
-def in_order(found: Iterable[SourceFile], read: Mapping[str, Any]) -> list[SourceFile]:
+def sort_files(found: Iterable[SourceFile], read: Mapping[str, Any]) -> list[SourceFile]:
     """`found` sorted by name; DataError, naming the patterns, when it is empty."""
     files = sorted(found, key=lambda file: file.name)
     if not files:
@@ -97,9 +97,9 @@ def check_local(read: Mapping[str, Any], root: str) -> None:
         return
     if kind == "tokenised" and Path(root, str(read[kind])).expanduser().is_file():
         return
-    wanted, left_out = chosen(read, default=TEXT_FILES if kind == "folder" else TOKEN_FILES)
+    wanted, left_out = name_patterns(read, default=TEXT_FILES if kind == "folder" else TOKEN_FILES)
     for seen, (name, _) in enumerate(_walk(_existing(root, str(read[kind])), skip=frozenset())):
-        if seen == GLANCE or (wanted.fullmatch(name) and not left_out.fullmatch(name)):
+        if seen == QUICK_SCAN or (wanted.fullmatch(name) and not left_out.fullmatch(name)):
             return
     raise _no_match(read)
 
@@ -136,7 +136,9 @@ def matcher(patterns: str | Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{part})" for part in parts) if parts else r"(?!)", re.DOTALL)
 
 
-def chosen(read: Mapping[str, Any], *, default: Iterable[str]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+def name_patterns(
+    read: Mapping[str, Any], *, default: Iterable[str]
+) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """The patterns of names that `read` takes in and of those it leaves out."""
     patterns = read.get("files", list(default))
     subsets = read.get("subsets")
@@ -147,8 +149,8 @@ def chosen(read: Mapping[str, Any], *, default: Iterable[str]) -> tuple[re.Patte
 
 
 def _installed_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
-    wanted, left_out = chosen(read, default=TEXT_FILES)
-    for name, package in _packages(read):
+    wanted, left_out = name_patterns(read, default=TEXT_FILES)
+    for name, package in distributions(read):
         record = package.files
         if record is None:
             raise DataError(
@@ -198,7 +200,7 @@ def _folder_files(
     read: Mapping[str, Any], root: str, default: Iterable[str] = TEXT_FILES
 ) -> Iterable[SourceFile]:
     folder = _existing(root, str(read["folder"]))
-    wanted, left_out = chosen(read, default=default)
+    wanted, left_out = name_patterns(read, default=default)
     for name, path in _walk(folder, skip=frozenset()):
         if wanted.fullmatch(name) and not left_out.fullmatch(name):
             yield SourceFile(name, path, os.stat(path).st_size)

@@ -107,7 +107,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Elsewhere:
+class TokenLocation:
     """Where a shard's tokens lie when its `.ds` is a file of someone else's: from byte `offset` on, of `bytes`."""
 
     path: str
@@ -116,7 +116,7 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Earlier:
+class FolderState:
     """A state of a data folder before more was appended: the manifest's digest then, and its shards by split."""
 
     digest: str
@@ -157,8 +157,8 @@ class Manifest:
     recipe_digest: str
     provenance: Mapping[str, Any]
     splits: Mapping[str, Split]
-    earlier: tuple[Earlier, ...] = ()
-    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
+    earlier: tuple[FolderState, ...] = ()
+    elsewhere: Mapping[str, TokenLocation] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -178,12 +178,14 @@ class Manifest:
         )
 
     @property
-    def states(self) -> tuple[Earlier, ...]:
+    def states(self) -> tuple[FolderState, ...]:
         """What the folder was after each preparation, the last what it is now."""
-        now = Earlier(digest=self.digest, shards={n: len(split.shards) for n, split in self.splits.items()})
+        now = FolderState(
+            digest=self.digest, shards={n: len(split.shards) for n, split in self.splits.items()}
+        )
         return (*self.earlier, now)
 
-    def windows_then(self, state: Earlier, split: SplitName, sequence_length: int) -> int:
+    def windows_in_state(self, state: FolderState, split: SplitName, sequence_length: int) -> int:
         """Windows of `split` in one of the folder's states."""
         shards = self.splits[split].shards[: state.shards.get(split, 0)]
         return sum(windows_in(shard.tokens, sequence_length) for shard in shards)

@@ -10,7 +10,7 @@ from typing import Any
 from curriculum.errors import DataError
 
 
-def _packages(read: Mapping[str, Any]) -> list[tuple[str, metadata.Distribution]]:
+def distributions(read: Mapping[str, Any]) -> list[tuple[str, metadata.Distribution]]:
     named = read["installed"]
     return [(name, _package(name)) for name in ([named] if isinstance(named, str) else named)]
 

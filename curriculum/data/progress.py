@@ -48,6 +48,6 @@ def read_progress(path: Path) -> Progress:
     )
 
 
-def in_words(unread: Mapping[str, tuple[int, str]]) -> str:
+def describe_unread(unread: Mapping[str, tuple[int, str]]) -> str:
     """Documents that are no text, as in `3 not UTF-8 (the first: notes/old.txt)`."""
     return ", ".join(f"{count:,} {reason} (the first: {name})" for reason, (count, name) in unread.items())

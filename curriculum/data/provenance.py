@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from curriculum.data.listing import kind_of
-from curriculum.data.packages import _packages
+from curriculum.data.packages import distributions
 
 _LICENCES = {
     "MIT License": "MIT",
@@ -27,7 +27,7 @@ def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "installed":
         packages = [
             {"name": name, "version": package.version, "licence": licence(package)}
-            for name, package in _packages(read)
+            for name, package in distributions(read)
         ]
         return {"kind": kind, "packages": packages}
     if kind == "stdlib":
@@ -40,7 +40,7 @@ def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": kind, "repository": str(read["hub"]), "revision": read.get("revision")}
 
 
-def sentence(where: Mapping[str, Any]) -> str:
+def describe(where: Mapping[str, Any]) -> str:
     """One provenance in words, such as `sympy 1.14.0 (BSD), mpmath 1.3.0 (BSD)`."""
     if "packages" in where:
         return ", ".join(f"{p['name']} {p['version']} ({p['licence']})" for p in where["packages"])

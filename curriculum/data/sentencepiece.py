@@ -43,7 +43,7 @@ class _Model:
     escape: bool = True
 
 
-def converted(path: Path) -> bytes:
+def convert(path: Path) -> bytes:
     """The `tokenizer.json` of the SentencePiece model at `path`; the same bytes every time.
 
     DataError for what is no such model, and for those of another kind than Llama's (unigram, NFKC, added words).

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
-from curriculum.data.manifest import Elsewhere, Shard, windows_in
+from curriculum.data.manifest import Shard, TokenLocation, windows_in
 from curriculum.errors import DataError
 
 Integers = NDArray[np.int64]
@@ -43,7 +43,7 @@ class MappedShard:
         dtype: np.dtype[np.uint16],
         block: int,
         length: int,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: TokenLocation | None = None,
     ) -> None:
         self.folder = folder
         self.record = record

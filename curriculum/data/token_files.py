@@ -73,7 +73,7 @@ class TokenFile:
             while left:
                 data = file.read(min(most, left))
                 if not data:
-                    raise cut_short(self.path, "it became shorter while it was read")
+                    raise truncation_error(self.path, "it became shorter while it was read")
                 left -= len(data)
                 yield data
 
@@ -120,7 +120,7 @@ def open_token_file(path: Path, format: TokenFormat | None = None, dtype: str | 
             f"`{path}` cannot be read: {reason.strerror}", hint="see `read` of its source"
         ) from None
     if not size:
-        raise cut_short(path, "it is empty")
+        raise truncation_error(path, "it is empty")
     kind = format or _recognised(path, head)
     made = {"datatrove": _datatrove, "packed": _packed, "npy": _npy, "flat": _flat}.get(kind)
     if kind == "megatron":
@@ -145,11 +145,11 @@ def open_token_file(path: Path, format: TokenFormat | None = None, dtype: str | 
         )
     if file_.tokens * file_.numbers.itemsize + file_.offset > size:
         wanted = file_.tokens * file_.numbers.itemsize + file_.offset
-        raise cut_short(path, f"it has {size:,} of {wanted:,} bytes")
+        raise truncation_error(path, f"it has {size:,} of {wanted:,} bytes")
     return file_
 
 
-def cut_short(path: Path, how: str) -> DataError:
+def truncation_error(path: Path, how: str) -> DataError:
     return DataError(
         f"`{path}` is not whole: {how}",
         hint="fetch it again, or leave it out with `exclude`; the rest is kept",
@@ -185,7 +185,7 @@ def _datatrove(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFi
     tokens = int(ends[-1]) if len(ends) else 0
     widths = {2 * tokens: "uint16", 4 * tokens: "uint32"}
     if not tokens or size not in widths or (np.diff(ends.astype(np.int64)) < 0).any():
-        raise cut_short(path, f"its index ends at token {tokens:,}, and it has {size:,} bytes")
+        raise truncation_error(path, f"its index ends at token {tokens:,}, and it has {size:,} bytes")
     return TokenFile(
         path=path, format="datatrove", dtype=widths[size], offset=0, tokens=tokens, size=size, index=index
     )
@@ -249,7 +249,7 @@ def _flat(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
     name = dtype or _guessed_width(path, size)
     width = np.dtype(name).itemsize
     if size % width:
-        raise cut_short(path, f"its {size:,} bytes are no whole number of {name}")
+        raise truncation_error(path, f"its {size:,} bytes are no whole number of {name}")
     return TokenFile(
         path=path, format="flat", dtype=name, offset=0, tokens=size // width, size=size, guessed=guessed
     )
@@ -284,7 +284,9 @@ def _megatron(path: Path, index: Path) -> tuple[Mapping[str, Any], NDArray[np.in
             hint=f"version 1 is read, with {', '.join(_WIDTHS.values())}",
         )
     if len(data) < begin + 12 * sequences + 8 * documents:
-        raise cut_short(index, f"it has {len(data):,} of {begin + 12 * sequences + 8 * documents:,} bytes")
+        raise truncation_error(
+            index, f"it has {len(data):,} of {begin + 12 * sequences + 8 * documents:,} bytes"
+        )
     lengths = np.frombuffer(data, "<i4", sequences, begin).astype(np.int64)
     pointers = np.frombuffer(data, "<i8", sequences, begin + 4 * sequences)
     borders = np.frombuffer(data, "<i8", documents, begin + 12 * sequences)

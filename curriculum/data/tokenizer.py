@@ -39,10 +39,10 @@ class Tokenizer:
                 f"the tokenizer `{path}` cannot be read: {reason.strerror}",
                 hint="`path:` under `tokenizers:` in sources.yaml must lead to a `tokenizer.json`",
             ) from None
-        return cls.of(data, str(path))
+        return cls.from_bytes(data, str(path))
 
     @classmethod
-    def of(cls, data: bytes, name: str) -> Tokenizer:
+    def from_bytes(cls, data: bytes, name: str) -> Tokenizer:
         """The tokenizer in the bytes of a `tokenizer.json`, called `name` where it is none (DataError)."""
         import tokenizers
 

@@ -1,21 +1,20 @@
-"""The learning rate as a pure function of the token clock, and the exact arithmetic of step boundaries.
+"""The learning-rate schedule as a pure function of the position.
 
-Positions count tokens from the curriculum's root, so a change of batch moves neither the curve nor a
-boundary. A step uses the learning rate at the position where it *ends*: the first step of a warm-up is not
-wasted on zero.
+Positions count tokens from the curriculum's root, so a change of batch moves neither the curve nor a boundary. A step
+uses the rate at the position where it *ends*, so that the first step of a warm-up does not train at zero.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 Shape: TypeAlias = Literal["cosine", "wsd", "linear", "constant"]
 DecayShape: TypeAlias = Literal["linear", "sqrt"]
 
 LARGEST_POSITION: Final = 2**62
-"""In tokens. Refused beyond: everything that reads a plan can hold a position in a signed 64-bit integer."""
+"""In tokens, so that every position fits a signed 64-bit integer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,11 @@ class LearningRate:
     - `cosine`: half a cosine from `max` to `min` (as TinyLlama's and nanoGPT's `get_lr`);
     - `linear`: a straight line from `max` to `min`;
     - `wsd` (warm-up, stable, decay): `max`, until the last `decay` tokens fall to `min`, in a straight line
-      (`decay_shape="linear"`) or as 1 - √ of the part gone (`"sqrt"`, Hägele et al. 2024);
-    - `constant`: `max`, for ever; it needs no `min` and no `horizon`.
+      (`decay_shape="linear"`) or as 1 - √progress (`"sqrt"`, Hägele et al. 2024);
+    - `constant`: `max` without end; it needs no `min` and no `horizon`.
 
-    At and beyond the horizon: `min`. `rewarm` replaces the curve between its start and its end. Raises
-    ValueError for a curve that cannot be meant; equal `max` and `min` once made TinyLlama train at a constant
-    rate unnoticed.
+    At and beyond the horizon: `min`. `rewarm` replaces the curve between its start and its end. Raises ValueError for
+    contradictory numbers; equal `max` and `min` once made TinyLlama train at a constant rate unnoticed.
     """
 
     shape: Shape
@@ -105,23 +103,23 @@ class LearningRate:
     def _curve(self, position: int) -> float:
         if position < self.warmup:
             return position / self.warmup * self.max
-        if self.shape == "constant":
+        falls_from = self.falls_from
+        if falls_from is None:
             return self.max
         if position >= self.horizon:
             return self.min
-        falls_from = self.horizon - self.decay if self.shape == "wsd" else self.warmup
         if position <= falls_from:
             return self.max
-        gone = (position - falls_from) / (self.horizon - falls_from)
+        progress = (position - falls_from) / (self.horizon - falls_from)
         if self.shape == "cosine":
-            part = 0.5 * (1.0 + math.cos(math.pi * gone))
+            factor = 0.5 * (1.0 + math.cos(math.pi * progress))
         elif self.shape == "wsd" and self.decay_shape == "sqrt":
-            part = 1.0 - math.sqrt(gone)
+            factor = 1.0 - math.sqrt(progress)
         else:
-            part = 1.0 - gone
-        return self.min + part * (self.max - self.min)
+            factor = 1.0 - progress
+        return self.min + factor * (self.max - self.min)
 
-    # --- what decides a value: two curves with equal forms at a position have equal values there --------------
+    # --- piecewise form: two curves with equal forms at a position have equal values there ---------------------
 
     @property
     def falls_from(self) -> int | None:
@@ -131,7 +129,7 @@ class LearningRate:
         return self.horizon - self.decay if self.shape == "wsd" else self.warmup
 
     def form(self, position: int) -> tuple[object, ...]:
-        """The formula in force at `position` with all its numbers; the same until the next of `breaks`."""
+        """The formula at `position` with its parameters; constant up to the next of `breaks`."""
         rewarm = self.rewarm
         if rewarm is not None and rewarm.start <= position < rewarm.start + rewarm.tokens:
             return ("line", rewarm, self._curve(rewarm.start + rewarm.tokens))
@@ -146,16 +144,16 @@ class LearningRate:
         return (curve, fall, self.horizon, self.max, self.min)
 
     def breaks(self) -> list[int]:
-        """Every position from which another form may be in force, in order."""
-        found = {self.warmup}
+        """Every position at which the form may change, ascending."""
+        breaks = {self.warmup}
         if self.falls_from is not None:
-            found |= {self.falls_from + 1, self.horizon}
+            breaks |= {self.falls_from + 1, self.horizon}
         if self.rewarm is not None:
-            found |= {self.rewarm.start, self.rewarm.start + self.rewarm.tokens}
-        return sorted(found)
+            breaks |= {self.rewarm.start, self.rewarm.start + self.rewarm.tokens}
+        return sorted(breaks)
 
     def until(self, position: int) -> dict[str, Any]:
-        """The fields without what no position up to `position` has felt: a fall or a rewarm still ahead."""
+        """The fields that decide the curve up to `position`: those of a decay or a rewarm after it are None."""
         value = asdict(self)
         reached = position
         if self.rewarm is not None and position < self.rewarm.start:
@@ -165,28 +163,3 @@ class LearningRate:
         if self.falls_from is None or reached <= self.falls_from:
             value.update(dict.fromkeys(("shape", "min", "horizon", "decay", "decay_shape")))
         return value
-
-    def rewarmed(self, *, start: int, tokens: int, value: float) -> LearningRate:
-        """This curve, joined `tokens` after `start` by a straight line from `value`; its only rewarm."""
-        return replace(self, rewarm=Rewarm(start, tokens, value))
-
-
-def steps_to(position: int, start: int, batch_tokens: int) -> int:
-    """How many steps of `batch_tokens`, the first beginning at `start`, reach or pass `position`."""
-    if batch_tokens < 1:
-        raise ValueError(f"a batch has at least one token, not {batch_tokens:,}")
-    if start < 0 or max(position, start) > LARGEST_POSITION - batch_tokens:
-        raise ValueError(f"positions lie from 0 to 2^62 tokens; {start:,} and {position:,} do not both fit")
-    return max(0, -((start - position) // batch_tokens))
-
-
-def step_boundary(position: int, start: int, batch_tokens: int) -> int:
-    """The first boundary at or past `position` of steps of `batch_tokens`, the first beginning at `start`."""
-    return start + steps_to(position, start, batch_tokens) * batch_tokens
-
-
-def sequences_to_hold(tokens: int, sequence_length: int) -> int:
-    """⌈tokens / sequence_length⌉: how many whole sequences hold at least `tokens`."""
-    if tokens < 0 or sequence_length < 1:
-        raise ValueError(f"{tokens:,} tokens cannot be cut into sequences of {sequence_length:,}")
-    return -(-tokens // sequence_length)

@@ -1,12 +1,12 @@
-"""The order of a source's windows, computed instead of stored: a keyed permutation with an inverse.
+"""The order of a source's windows in one epoch: a keyed pseudo-random permutation in closed form, with its inverse.
 
-A pass over a source reads window `p(0)`, `p(1)`, … `p(size - 1)`, each once. There is no shuffle buffer and
-no index file: any place in the order is looked up alone, from either side.
+An epoch reads window `p(0)`, `p(1)`, … `p(size - 1)`, each once. There is no shuffle buffer and no index file: any
+position in the order, and the position of any window, is computed alone.
 
 How: write *n* windows on a grid of ⌈n/b⌉ rows and b = ⌈√n⌉ columns, cell `row * b + column`. Eight times,
 alternately, add to the row a keyed function of the column, and to the column a keyed function of the row
 (a Feistel network; each step can be subtracted again, so the whole is a bijection of the grid). The grid
-has fewer than b cells too many: whoever lands on one of those walks on, applying the same bijection until
+has fewer than b cells too many: a value that lands on one of those is mapped again by the same bijection until
 inside, which is again a bijection of the n (cycle walking). The mean walk is cells/n, at most 4/3 (n = 3).
 
 Eight rounds and two multiplications in the function were chosen by test: with six rounds neighbours in an
@@ -26,18 +26,17 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
+from curriculum.plan.arrays import Index, exact_indices, same_kind
+
 UInt64 = npt.NDArray[np.uint64]
-Whole = TypeVar("Whole", int, Int64)
-"""An int, or whole numbers in an array of any shape: what is asked is what comes back."""
 
 ORDER_VERSION: Final = 1
-"""Part of every key. Whoever changes the arithmetic below raises it, so that no two orders share a name."""
+"""Part of every key. A change of the arithmetic below must raise it, so that no two orders share a name."""
 
 LARGEST_SIZE: Final = 2**40
 ROUNDS: Final = 8
@@ -54,13 +53,13 @@ _HALF = np.uint64(32)
 
 @dataclass(frozen=True, slots=True)
 class Permutation:
-    """The order of one pass over one segment of a source of `size` windows (1 to 2^40).
+    """The order of one epoch over one segment of a source of `size` windows (1 to 2^40).
 
-    `p(k)` is the window that is read *k*-th, `p.inverse(w)` is when window *w* is read; both take an int or
-    an integer array of any shape and give back the same kind, int64. The order depends on the seed, the
-    source's name, the pass and the segment's name, and on nothing else but the size.
+    `p(k)` is the k-th window read, `p.inverse(w)` the position at which window w is read; both take an int or an
+    integer array of any shape and return the same kind, int64. The order depends on the seed, the source's name, the
+    epoch (`pass_number`), the segment's name and the size, on nothing else.
 
-    Raises ValueError for a size out of range and for places outside 0 … size - 1.
+    Raises ValueError for a size out of range and for positions outside 0 … size - 1.
     """
 
     size: int
@@ -73,35 +72,35 @@ class Permutation:
         if not 1 <= self.size <= LARGEST_SIZE:
             raise ValueError(f"an order has from 1 to 2^40 windows, not {self.size:,}")
 
-    def __call__(self, k: Whole) -> Whole:
-        """The window that is read `k`-th."""
+    def __call__(self, k: Index) -> Index:
+        """The `k`-th window read."""
         return self._walk(k, inverse=False)
 
-    def inverse(self, window: Whole) -> Whole:
-        """When `window` is read: `p.inverse(p(k)) == k`."""
+    def inverse(self, window: Index) -> Index:
+        """The position at which `window` is read: `p.inverse(p(k)) == k`."""
         return self._walk(window, inverse=True)
 
-    def _walk(self, start: Whole, *, inverse: bool) -> Whole:
-        given = exact_indices(start, self.size - 1, "a place in the order")
+    def _walk(self, start: Index, *, inverse: bool) -> Index:
+        starts = exact_indices(start, self.size - 1, "a place in the order")
         columns = math.isqrt(self.size - 1) + 1  # ⌈√size⌉
         rows = -(-self.size // columns)
         rounds = ROUNDS_ON_SMALL_GRIDS if columns <= SMALL_GRID else ROUNDS
         keys = _round_keys(int(self.seed), self.source, int(self.pass_number), self.segment, rounds)
         size = np.uint64(self.size)
-        cell = _feistel(given.reshape(-1).astype(np.uint64), rows, columns, keys, inverse)
+        cell = _feistel(starts.reshape(-1).astype(np.uint64), rows, columns, keys, inverse)
         outside = np.flatnonzero(cell >= size)
         while outside.size:
             moved = _feistel(cell[outside], rows, columns, keys, inverse)
             cell[outside] = moved
             outside = outside[moved >= size]
-        return same_kind(start, cell.astype(np.int64).reshape(given.shape))
+        return same_kind(start, cell.astype(np.int64).reshape(starts.shape))
 
 
 def rotation(seed: int, step: int, batch: int) -> int:
-    """By how many slots step `step` turns its `batch` sequences: 0 … batch - 1, keyed by seed and step.
+    """The offset by which `step` rotates its `batch` sequences over the slots: 0 … batch - 1, keyed by seed and step.
 
-    Slot q reads sequence (q + rotation) mod batch. Without it a source that returns once a batch would always
-    meet the same rank. Even up to 2^-100: 128 keyed bits are mapped onto the batch by a multiplication.
+    Slot q reads sequence (q + rotation) mod batch. Without it a source that is drawn once a batch would always be read
+    by the same rank. Uniform up to 2^-100: 128 keyed bits are mapped onto the batch by a multiplication.
     """
     if batch < 1:
         raise ValueError(f"a batch has at least one sequence, not {batch:,}")
@@ -109,30 +108,6 @@ def rotation(seed: int, step: int, batch: int) -> int:
     _add(digest, int(step))
     key = digest.digest()
     return (int.from_bytes(key[:16], "little") * int(batch)) >> 128
-
-
-def exact_indices(value: object, most: int, what: str) -> Int64:
-    """`value` (an int or integers in an array) as int64 of the same shape, all within 0 … `most`.
-
-    Raises ValueError, naming `what` and the first that lies outside; nothing is wrapped, rounded or clipped.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value <= most:
-            raise ValueError(f"{what} lies from 0 to {most:,}, not at {value:,}")
-        return np.array(value, dtype=np.int64)
-    array: npt.NDArray[Any] = np.asarray(value)
-    if array.size and array.dtype.kind not in "iu":
-        raise ValueError(f"{what} is a whole number, not {array.dtype}")
-    if array.size and (int(array.min()) < 0 or int(array.max()) > most):
-        wrong = int(array.min()) if int(array.min()) < 0 else int(array.max())
-        raise ValueError(f"{what} lies from 0 to {most:,}, not at {wrong:,}")
-    return array.astype(np.int64, copy=False)
-
-
-def same_kind(given: Whole, result: Int64) -> Whole:
-    """`result` as an int where an int was given (also a numpy one), else as the array it is."""
-    is_array = isinstance(given, np.ndarray) or result.ndim > 0
-    return cast(Whole, result if is_array else int(result))
 
 
 def _feistel(cell: UInt64, rows: int, columns: int, keys: UInt64, inverse: bool) -> UInt64:
@@ -143,13 +118,13 @@ def _feistel(cell: UInt64, rows: int, columns: int, keys: UInt64, inverse: bool)
     for turn in reversed(range(keys.size)) if inverse else range(keys.size):
         key = keys[turn : turn + 1]
         if turn % 2 == 0:
-            row = _turned(row, _keyed_value(column, key, height), height, inverse)
+            row = _add_modulo(row, _keyed_value(column, key, height), height, inverse)
         else:
-            column = _turned(column, _keyed_value(row, key, width), width, inverse)
+            column = _add_modulo(column, _keyed_value(row, key, width), width, inverse)
     return row * width + column
 
 
-def _turned(value: UInt64, by: UInt64, side: np.uint64, back: bool) -> UInt64:
+def _add_modulo(value: UInt64, by: UInt64, side: np.uint64, back: bool) -> UInt64:
     """(value ± by) mod side: unsigned wrap-around makes the wrong candidate huge, the minimum is right."""
     moved = value - by if back else value + by
     other = moved + side if back else moved - side
@@ -172,20 +147,16 @@ def _keyed_value(value: UInt64, key: UInt64, side: np.uint64) -> UInt64:
 @lru_cache(maxsize=4096)
 def _round_keys(seed: int, source: str, pass_number: int, segment: str, rounds: int) -> UInt64:
     names = (ORDER_VERSION, seed, source, pass_number, segment)
-    key = _keyed(b"curriculum/order", *names)
+    key = _hash(b"curriculum/order", *names).digest()
     for more in range(1, -(-rounds // 8)):
-        key += _keyed(b"curriculum/order", *names, more)
+        key += _hash(b"curriculum/order", *names, more).digest()
     keys = np.frombuffer(key, dtype="<u8").astype(np.uint64)[:rounds]
     keys.flags.writeable = False
     return keys
 
 
-def _keyed(purpose: bytes, *parts: int | str) -> bytes:
-    """64 bytes from the parts."""
-    return _hashed(purpose, *parts).digest()
-
-
-def _hashed(purpose: bytes, *parts: int | str) -> hashlib.blake2b:
+def _hash(purpose: bytes, *parts: int | str) -> hashlib.blake2b:
+    """BLAKE2b, 64 bytes, of the parts."""
     digest = hashlib.blake2b(digest_size=64, person=purpose)
     for part in parts:
         _add(digest, part)
@@ -193,12 +164,12 @@ def _hashed(purpose: bytes, *parts: int | str) -> hashlib.blake2b:
 
 
 def _add(digest: hashlib.blake2b, part: int | str) -> None:
-    """Each part goes in behind its own length, so no two lists of parts look alike."""
+    """Add one part, preceded by its length, so that no two lists of parts hash alike."""
     text = str(part).encode("utf-8")
     digest.update(len(text).to_bytes(8, "little") + text)
 
 
 @lru_cache(maxsize=16)
 def _slots_of_seed(seed: int) -> hashlib.blake2b:
-    """What the keys of all steps begin with, hashed once; to be copied before a step is added."""
-    return _hashed(b"curriculum/slots", ORDER_VERSION, seed)
+    """The common prefix of the keys of all steps, hashed once; copy it before adding a step."""
+    return _hash(b"curriculum/slots", ORDER_VERSION, seed)

@@ -1,16 +1,14 @@
-"""Which slots of a batch a rank takes, and which numbers of ranks divide a batch."""
+"""The sequences of a batch that a rank takes, and which numbers of ranks divide a batch."""
 
 from __future__ import annotations
 
 from curriculum.errors import PlanError
-from curriculum.plan.source import Segment as Segment
-from curriculum.plan.source import SourcePlan as SourcePlan
 
 
 def share_of_rank(batch: int, ranks: int, micro_batch: int | None = None) -> int:
-    """Sequences of a step's `batch` that each of `ranks` takes, in whole micro-batches if one is stated.
+    """Sequences of a step's `batch` that each of `ranks` takes, in whole micro-batches if their size is given.
 
-    PlanError, naming the nearest that fit, when the batch cannot be dealt so.
+    PlanError with the nearest sizes that fit when the batch does not divide evenly.
     """
     share, rest = divmod(batch, ranks)
     if rest:
@@ -27,8 +25,8 @@ def share_of_rank(batch: int, ranks: int, micro_batch: int | None = None) -> int
     return share
 
 
-def nearest_divisors(whole: int, wanted: int) -> str:
-    """The divisors of `whole` next below and next above `wanted`, in words."""
-    below = next(n for n in range(min(wanted, whole), 0, -1) if whole % n == 0)
-    above = next((n for n in range(wanted, whole + 1) if whole % n == 0), None)
+def nearest_divisors(number: int, near: int) -> str:
+    """The divisors of `number` next to `near`, below and above, as text: `16 or 32`."""
+    below = next(n for n in range(min(near, number), 0, -1) if number % n == 0)
+    above = next((n for n in range(near, number + 1) if number % n == 0), None)
     return f"{below}" if above is None else f"{below} or {above}"

@@ -1,4 +1,4 @@
-"""How a source's items become windows: pass after pass, each in an order of its own, over one segment or several."""
+"""The map from a source's items to windows: epoch after epoch, each with its own permutation, over its segments."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal
 import numpy as np
 
 from curriculum.errors import PlanError
-from curriculum.plan.arrays import Integers, each
+from curriculum.plan.arrays import Integers, positions_by_value
 from curriculum.plan.permutation import Permutation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A run of a source's items that share one permutation a pass.
+    """A range of a source's items that reads one set of windows, epoch (`pass`) after epoch.
 
-    Items from `first_item` on read `windows` windows, pass after pass, until the next segment begins: all of
-    `first_window … first_window + windows - 1`, or, where the text holds more of them than a size takes, as many
+    Items from `first_item` on read `windows` windows, each epoch in a permutation of its own, until the next segment
+    begins: all of `first_window … first_window + windows - 1`, or, where a size takes fewer than the text has, as many
     spread evenly over the `out_of` windows from `first_window` on. (The first ones would be one corner of the text.)
-    `without` are stretches of windows, (first, count), that are left out; `windows` and `out_of` do not count them.
+    `without` are excluded ranges of windows, (first, count); `windows` and `out_of` do not count them.
     `digest` is that of the shards it covers, None while they are not prepared.
     """
 
@@ -37,45 +37,45 @@ class Segment:
             raise PlanError(f"{self.windows:,} windows cannot be spread over {self.out_of:,}")
 
     @property
-    def last_window(self) -> int:
-        """The first window that no longer belongs to the segment."""
-        lost = sum(count for _, count in self.without)
-        return self.first_window + lost + (self.windows if self.out_of is None else self.out_of)
+    def stop_window(self) -> int:
+        """The end of the segment's range of windows, exclusive."""
+        excluded = sum(count for _, count in self.without)
+        return self.first_window + excluded + (self.windows if self.out_of is None else self.out_of)
 
-    def spread(self, chosen: Integers) -> Integers:
-        """Numbers below `windows` to the windows that stand for them."""
+    def to_windows(self, index: Integers) -> Integers:
+        """The window of each index into the segment (shape `[n]`, below `windows`)."""
         if self.out_of is not None:
-            chosen = chosen * self.out_of // self.windows
-        window = self.first_window + chosen
+            index = index * self.out_of // self.windows
+        window = self.first_window + index
         for first, count in self.without:
             window = np.where(window >= first, window + count, window)
         return window
 
-    def chosen_before(self, window: int) -> int:
-        """How many of the numbers below `windows` stand for windows before `window`: `spread` turned round."""
-        window = min(max(window, self.first_window), self.last_window)
-        lost = sum(min(count, max(0, window - first)) for first, count in self.without)
-        inside = window - self.first_window - lost
-        return inside if self.out_of is None else -(-inside * self.windows // self.out_of)
-
-    def chosen(self, window: Integers) -> Integers:
-        """The number below `windows` that stands for each window (shape `[n]`); -1 where none does."""
-        inside = window - self.first_window
-        known = (window >= self.first_window) & (window < self.last_window)
+    def to_indices(self, window: Integers) -> Integers:
+        """The inverse of `to_windows`: the index of each window (shape `[n]`), -1 where the segment has none."""
+        offset = window - self.first_window
+        inside = (window >= self.first_window) & (window < self.stop_window)
         for first, count in self.without:
-            known &= (window < first) | (window >= first + count)
-            inside = np.where(window >= first, inside - count, inside)
-        inside = np.where(known, inside, 0)
+            inside &= (window < first) | (window >= first + count)
+            offset = np.where(window >= first, offset - count, offset)
+        offset = np.where(inside, offset, 0)
         if self.out_of is None:
-            return np.where(known, inside, -1)
-        chosen = -(-inside * self.windows // self.out_of)
-        stands = known & (chosen < self.windows) & (chosen * self.out_of // self.windows == inside)
-        return np.where(stands, chosen, -1)
+            return np.where(inside, offset, -1)
+        index = -(-offset * self.windows // self.out_of)
+        is_read = inside & (index < self.windows) & (index * self.out_of // self.windows == offset)
+        return np.where(is_read, index, -1)
+
+    def count_before(self, window: int) -> int:
+        """How many of the segment's windows are before `window`."""
+        window = min(max(window, self.first_window), self.stop_window)
+        excluded = sum(min(count, max(0, window - first)) for first, count in self.without)
+        offset = window - self.first_window - excluded
+        return offset if self.out_of is None else -(-offset * self.windows // self.out_of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePlan:
-    """How a source's items become windows. `dataset` names the prepared text that stands for the source."""
+    """The segments of a source and the order of its windows. `dataset` names the prepared text it reads."""
 
     dataset: str
     segments: tuple[Segment, ...]
@@ -83,11 +83,11 @@ class SourcePlan:
 
     @property
     def windows(self) -> int:
-        """Windows of one pass, as of the last segment."""
+        """Windows of one epoch, as of the last segment."""
         return self.segments[-1].windows
 
-    def known(self, source: str) -> None:
-        """PlanError while no one has declared or counted how many windows the source has."""
+    def require_counted(self, source: str) -> None:
+        """PlanError while the number of the source's windows is neither declared nor counted."""
         if not all(segment.windows for segment in self.segments):
             raise PlanError(
                 f"which windows of `{source}` are read is not known: how much text it has is neither declared "
@@ -98,53 +98,53 @@ class SourcePlan:
     def permutation(
         self, segment: Segment, pass_number: int, *, seed: int, source: str
     ) -> Permutation | None:
-        """The order of one pass over one of its segments; None where windows are read in order."""
+        """The order of one epoch over one of its segments; None where windows are read in order."""
         if self.order == "in-order":
             return None
         return Permutation(
             segment.windows, seed=seed, source=source, pass_number=pass_number, segment=segment.name
         )
 
-    def place(self, item: Integers, *, seed: int, source: str) -> tuple[Integers, Integers]:
-        """`(pass, window)` of each item (shape `[n]`, counted over the lineage)."""
-        self.known(source)
+    def locate(self, item: Integers, *, seed: int, source: str) -> tuple[Integers, Integers]:
+        """`(epoch, window)` of each item (shape `[n]`, counted over the lineage)."""
+        self.require_counted(source)
         starts = np.array([segment.first_item for segment in self.segments], np.int64)
         pass_number = np.empty_like(item)
         window = np.empty_like(item)
-        for at, inside in each(np.searchsorted(starts, item, side="right") - 1):
+        for at, inside in positions_by_value(np.searchsorted(starts, item, side="right") - 1):
             segment = self.segments[at]
-            passes, rest = np.divmod(item[inside] - segment.first_item, segment.windows)
-            windows = np.empty_like(rest)
-            for turn, now in each(passes):
-                order = self.permutation(segment, segment.pass_number + turn, seed=seed, source=source)
-                windows[now] = rest[now] if order is None else order(rest[now])
-            pass_number[inside] = segment.pass_number + passes
-            window[inside] = segment.spread(windows)
+            epochs, rest = np.divmod(item[inside] - segment.first_item, segment.windows)
+            index = np.empty_like(rest)
+            for epoch, positions in positions_by_value(epochs):
+                order = self.permutation(segment, segment.pass_number + epoch, seed=seed, source=source)
+                index[positions] = rest[positions] if order is None else order(rest[positions])
+            pass_number[inside] = segment.pass_number + epochs
+            window[inside] = segment.to_windows(index)
         return pass_number, window
 
-    def passes(self, items: int) -> float:
-        """How many passes the first `items` items make, for showing."""
+    def epochs(self, items: int) -> float:
+        """How many epochs the first `items` items make."""
         segment = next(s for s in reversed(self.segments) if s.first_item <= items)
-        number = segment.pass_number + (items - segment.first_item) // segment.windows
-        # What was appended during a pass belongs to it.
-        of_pass = [
+        epoch = segment.pass_number + (items - segment.first_item) // segment.windows
+        # text appended during an epoch belongs to that epoch
+        of_epoch = [
             s
             for at, s in enumerate(self.segments)
-            if s.pass_number <= number and (s is segment or self._last_pass(at) == number)
+            if s.pass_number <= epoch and (s is segment or self._last_epoch(at) == epoch)
         ]
-        begun = of_pass[0].first_item + (number - of_pass[0].pass_number) * of_pass[0].windows
-        return number + (items - begun) / sum(s.windows for s in of_pass)
+        begin = of_epoch[0].first_item + (epoch - of_epoch[0].pass_number) * of_epoch[0].windows
+        return epoch + (items - begin) / sum(s.windows for s in of_epoch)
 
-    def _last_pass(self, at: int) -> int | None:
-        """The last pass that segment number `at` takes part in; None for the last segment, which goes on."""
+    def _last_epoch(self, at: int) -> int | None:
+        """The last epoch that segment number `at` takes part in; None for the last segment, which has no end."""
         if at + 1 == len(self.segments):
             return None
         segment = self.segments[at]
         items = self.segments[at + 1].first_item - segment.first_item
         return segment.pass_number + -(-items // segment.windows) - 1
 
-    def begin_of_pass(self, number: int) -> int | None:
-        """The first item, over the lineage, of pass `number` or a later one; None when the last segment ends before."""
+    def epoch_start(self, number: int) -> int | None:
+        """The first item of epoch `number` or a later one, counted over the lineage; None if there is none."""
         for at, segment in enumerate(self.segments):
             begin = segment.first_item + max(0, number - segment.pass_number) * segment.windows
             if at + 1 == len(self.segments) or begin < self.segments[at + 1].first_item:

@@ -1,21 +1,21 @@
-"""The waist of the house: what a machine runs, as plain numbers, every decision a function of (plan, step).
+"""A compiled stage, the contract between compiler and runner: every training decision as a function of (plan, step).
 
-A stage plan knows no paths, no machine and no YAML. Steps are optimizer updates counted from the curriculum's
-root, from 0; positions are tokens from the root; a stage covers the half-open range of steps
-`[first_step, first_step + steps)`. From a step follow, by arithmetic alone, its learning rate and, for each of
-its slots, the source, the pass over it and the window that is read.
+A stage plan holds numbers only: no paths, no machine, no YAML. Steps are optimizer updates counted from the
+curriculum's root, from 0; positions are tokens from the root; a stage covers the half-open range of steps
+`[first_step, first_step + steps)`. A step determines in closed form its learning rate and, for each of its slots, the
+source, the epoch (`pass`) and the window that is read.
 
-The order in three layers (docs/decisions/0003-closed-form-order.md):
+The order has three layers (docs/decisions/0003-closed-form-order.md):
 
-    sequence j of the stage ── pieces ──> sequence i of a blend
-    sequence i of a blend   ── tree or ramp ──> item k of a source (its k-th window over the whole lineage)
-    item k of a source      ── segments, permutation ──> (pass, window)
+    sequence j of the stage           ── mixture segments ──>      sequence i of a mixture phase
+    sequence i of a mixture phase     ── tree or ramp ──>          item k of a source (its k-th window over the lineage)
+    item k of a source                ── segments, permutation ──> (epoch, window)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,25 +26,25 @@ from numpy.typing import NDArray
 
 from curriculum import fs
 from curriculum.errors import PlanError
-from curriculum.plan.arrays import each
+from curriculum.plan.arrays import Integers, positions_by_value
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.mixing import Ramp, Tree
 from curriculum.plan.permutation import ORDER_VERSION, rotation
 from curriculum.plan.ranks import share_of_rank
-from curriculum.plan.source import Segment as Segment
-from curriculum.plan.source import SourcePlan as SourcePlan
+from curriculum.plan.source import SourcePlan
 
 FORMAT = 1
 
-Integers = NDArray[np.int64]
+OPEN = "not imported yet"
+"""The `fingerprint` of a plan's parent while the digests of an imported directory are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixturePhase:
-    """Proportions from which sequences draw: constant, or a ramp from one set of weights to another.
+    """The proportions from which sequences are drawn: constant, or a linear ramp from one set of weights to another.
 
-    `base` counts the items of each source that the lineage had used when this blend's sequence 0 began.
-    A ramp goes over `ramp` sequences from `before` (a tree already `before_index` sequences along) to `weights`.
+    `base` counts the items of each source that the lineage had used before sequence 0 of this phase.
+    A ramp goes over `ramp` sequences from `before` (a tree continued at its index `before_index`) to `weights`.
     """
 
     weights: Mapping[str, int]
@@ -59,7 +59,7 @@ class MixturePhase:
         return after if self.before is None else Ramp(Tree(self.before), self.before_index, after, self.ramp)
 
     def items(self, index: int) -> dict[str, int]:
-        """Items of every source used by the lineage before this blend's sequence `index`."""
+        """Items of every source used by the lineage before this phase's sequence `index`."""
         counts = self.mixer.counts(index)
         return {name: self.base.get(name, 0) + counts.get(name, 0) for name in sorted({*self.base, *counts})}
 
@@ -71,7 +71,7 @@ class MixturePhase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixtureSegment:
-    """From the stage's sequence `first` on, sequences come from blend number `blend`, starting at its `index`."""
+    """From the stage's sequence `first` on, sequences are those of phase number `blend`, from its `index` on."""
 
     first: int
     blend: int
@@ -80,7 +80,7 @@ class MixtureSegment:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What fills a step's slots, in slot order; `source` indexes `names`, all arrays have shape `[slots]`."""
+    """Source, item, epoch and window of each slot, in slot order; `source` indexes `names`, arrays are `[slots]`."""
 
     names: tuple[str, ...]
     source: NDArray[np.int32]
@@ -93,13 +93,9 @@ class Draws:
         share = share_of_rank(len(self.window), ranks)
         if not 0 <= rank < ranks:
             raise PlanError(f"there is no rank {rank} of {ranks}", hint="ranks are counted from 0")
-        return self.part(rank * share, (rank + 1) * share)
-
-    def part(self, begin: int, end: int) -> Draws:
-        """The draws from number `begin` up to but not including `end`."""
-        part = slice(begin, end)
+        slots = slice(rank * share, (rank + 1) * share)
         return Draws(
-            self.names, self.source[part], self.item[part], self.pass_number[part], self.window[part]
+            self.names, self.source[slots], self.item[slots], self.pass_number[slots], self.window[slots]
         )
 
 
@@ -113,7 +109,10 @@ class Parent:
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """One stage, compiled. Lengths in tokens unless the name says steps or sequences."""
+    """One compiled stage. Lengths in tokens unless the name says steps or sequences.
+
+    The fields are the keys of plan.json, hence `blends` for its mixture phases and `pieces` for its mixture segments.
+    """
 
     seed: int
     model: Mapping[str, Any]
@@ -151,8 +150,8 @@ class StagePlan:
         return self.start + self.steps * self.batch_tokens
 
     @property
-    def last_step(self) -> int:
-        """The first step that is no longer this stage's."""
+    def stop_step(self) -> int:
+        """The end of the stage's range of steps, exclusive."""
         return self.first_step + self.steps
 
     def position_after(self, step: int) -> int:
@@ -160,7 +159,7 @@ class StagePlan:
         return self.start + (step - self.first_step + 1) * self.batch_tokens
 
     def step_at(self, position: int) -> int:
-        """The first step not yet taken at `position`, which must be one of this stage's step boundaries."""
+        """The step that begins at `position`; PlanError unless that is one of this stage's step boundaries."""
         steps, rest = divmod(position - self.start, self.batch_tokens)
         if rest or not 0 <= steps <= self.steps:
             raise PlanError(f"{position:,} tokens is not a step boundary of this stage")
@@ -177,82 +176,90 @@ class StagePlan:
         return tuple(sorted(self.sources))
 
     def draws(self, step: int) -> Draws:
-        """The sources and windows that fill the slots of `step`; the set never depends on ranks or machine."""
+        """The draws of the slots of `step`; they do not depend on ranks or machine."""
         return self.draws_of(step, step + 1)
 
     def draws_of(self, first: int, last: int, slots: Integers | None = None) -> Draws:
-        """The draws of steps `first` up to but not including `last`, laid end to end; of `slots` alone if stated.
+        """The concatenated draws of steps `first` up to, not including, `last`; only of `slots` if given.
 
-        Many steps at once cost little more than one: a small batch's arithmetic is mostly the calling of numpy.
+        Many steps at once cost little more than one: for a small batch most of the time is numpy's call overhead.
         """
         for step in (first, last - 1):
-            if not self.first_step <= step < self.last_step:
+            if not self.first_step <= step < self.stop_step:
                 raise PlanError(
-                    f"step {step:,} is not in this stage ({self.first_step:,} to {self.last_step - 1:,})"
+                    f"step {step:,} is not in this stage ({self.first_step:,} to {self.stop_step - 1:,})"
                 )
         batch = self.batch_sequences
-        mine = np.arange(batch, dtype=np.int64) if slots is None else slots
+        slot = np.arange(batch, dtype=np.int64) if slots is None else slots
         turns = np.array([rotation(self.seed, step, batch) for step in range(first, last)], np.int64)
         begins = (np.arange(first, last, dtype=np.int64) - self.first_step) * batch
-        return self.sequences_at((begins[:, None] + (mine + turns[:, None]) % batch).reshape(-1))
+        return self.draws_at((begins[:, None] + (slot + turns[:, None]) % batch).reshape(-1))
 
-    def sequences_at(self, sequence: Integers) -> Draws:
+    def draws_at(self, sequence: Integers) -> Draws:
         """The draws of the stage's sequences numbered `sequence` (shape `[n]`)."""
         source = np.empty(sequence.shape, np.int32)
         item = np.empty(sequence.shape, np.int64)
-        firsts = np.array([piece.first for piece in self.pieces], np.int64)
-        for at, inside in each(np.searchsorted(firsts, sequence, side="right") - 1):
-            piece = self.pieces[at]
-            drawn, ordinal = self.blends[piece.blend].mixer.draw(sequence[inside] - piece.first + piece.index)
-            number, base = self._drawn_from[piece.blend]
-            source[inside] = number[drawn]
-            item[inside] = base[drawn] + ordinal
+        firsts = np.array([segment.first for segment in self.pieces], np.int64)
+        for at, inside in positions_by_value(np.searchsorted(firsts, sequence, side="right") - 1):
+            segment = self.pieces[at]
+            in_mixer, ordinal = self.blends[segment.blend].mixer.draw(
+                sequence[inside] - segment.first + segment.index
+            )
+            number, base = self._mixer_sources[segment.blend]
+            source[inside] = number[in_mixer]
+            item[inside] = base[in_mixer] + ordinal
         pass_number = np.empty_like(item)
         window = np.empty_like(item)
-        for at, mine in each(source):
+        for at, slots in positions_by_value(source):
             name = self.names[at]
-            pass_number[mine], window[mine] = self.sources[name].place(
-                item[mine], seed=self.seed, source=name
+            pass_number[slots], window[slots] = self.sources[name].locate(
+                item[slots], seed=self.seed, source=name
             )
         return Draws(self.names, source, item, pass_number, window)
 
     @cached_property
-    def _drawn_from(self) -> list[tuple[NDArray[np.int32], Integers]]:
-        """For each blend, in its mixer's numbers: the number of a source in `names`, and the items used before."""
+    def _mixer_sources(self) -> list[tuple[NDArray[np.int32], Integers]]:
+        """For each phase, by its mixer's source numbers: the number of a source in `names`, and its `base`."""
         number = {name: at for at, name in enumerate(self.names)}
         return [
             (
-                np.array([number[name] for name in blend.mixer.names], np.int32),
-                np.array([blend.base.get(name, 0) for name in blend.mixer.names], np.int64),
+                np.array([number[name] for name in phase.mixer.names], np.int32),
+                np.array([phase.base.get(name, 0) for name in phase.mixer.names], np.int64),
             )
-            for blend in self.blends
+            for phase in self.blends
         ]
 
     def items(self, sequence: int) -> dict[str, int]:
-        """How far the lineage has come in every source before the stage's sequence number `sequence`."""
-        piece = next(piece for piece in reversed(self.pieces) if piece.first <= sequence)
-        return self.blends[piece.blend].items(piece.index + sequence - piece.first)
+        """Items of every source used by the lineage before the stage's sequence number `sequence`."""
+        segment = next(segment for segment in reversed(self.pieces) if segment.first <= sequence)
+        return self.blends[segment.blend].items(segment.index + sequence - segment.first)
+
+    def mixture_spans(
+        self, first: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[MixtureSegment, int, int]]:
+        """`(segment, begin, end)` of every mixture segment's sequences among `first` up to, not including, `stop`."""
+        stop = self.sequences if stop is None else stop
+        ends = [*(segment.first for segment in self.pieces[1:]), self.sequences]
+        for segment, end in zip(self.pieces, ends, strict=True):
+            begin, end = max(first, segment.first), min(stop, end)
+            if begin < end:
+                yield segment, begin, end
 
     def windows_read(self, position: int) -> dict[str, int]:
         """Windows of every source read since the root by `position` (a position inside this stage), exactly."""
-        sequence = (position - self.start) // self.sequence_length
         total = dict(self.read_before)
-        for at, piece in enumerate(self.pieces):
-            until = self.pieces[at + 1].first if at + 1 < len(self.pieces) else self.sequences
-            length = min(until, sequence) - piece.first
-            if length <= 0:
-                break
-            blend = self.blends[piece.blend]
-            begin, end = blend.mixer.counts(piece.index), blend.mixer.counts(piece.index + length)
-            for name, count in end.items():
-                total[name] = total.get(name, 0) + count - begin.get(name, 0)
+        for segment, begin, end in self.mixture_spans(stop=(position - self.start) // self.sequence_length):
+            mixer = self.blends[segment.blend].mixer
+            before, after = mixer.counts(segment.index), mixer.counts(segment.index + end - begin)
+            for name, count in after.items():
+                total[name] = total.get(name, 0) + count - before.get(name, 0)
         return dict(sorted(total.items()))
 
     # --- identity ----------------------------------------------------------------------------------------
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of everything that decides what is trained; labels, machine and cadence are not in it."""
+        """Digest of everything that decides what is trained: all but labels, machine and cadence."""
         return self.history(self.end)
 
     def history(self, position: int) -> str:
@@ -262,39 +269,39 @@ class StagePlan:
         """
         steps = self.step_at(position) - self.first_step
         sequences = steps * self.batch_sequences
-        pieces = [piece for piece in self.pieces if piece.first < max(sequences, 1)]
-        blends = [self.blends[piece.blend] for piece in pieces]
-        drawn = {name for blend in blends for name in (*blend.weights, *(blend.before or ()))}
-        reached = self.items(sequences)
+        segments = [segment for segment in self.pieces if segment.first < max(sequences, 1)]
+        phases = [self.blends[segment.blend] for segment in segments]
+        names = {name for phase in phases for name in (*phase.weights, *(phase.before or ()))}
+        items = self.items(sequences)
         sources = {
             name: replace(
                 source,
-                segments=tuple(s for s in source.segments if s.first_item < max(reached.get(name, 0), 1)),
+                segments=tuple(s for s in source.segments if s.first_item < max(items.get(name, 0), 1)),
             )
             for name, source in self.sources.items()
-            if name in drawn
+            if name in names
         }
         value = {
             **fs.fields_of(self),
             "format": FORMAT,
             "steps": steps,
             "learning_rate": self.learning_rate.until(position),
-            "pieces": [replace(piece, blend=at) for at, piece in enumerate(pieces)],
-            "blends": blends,
+            "pieces": [replace(segment, blend=at) for at, segment in enumerate(segments)],
+            "blends": phases,
             "sources": sources,
         }
         del value["labels"]
         return fs.digest(value)
 
-    def with_text_of(self, ran: StagePlan) -> StagePlan:
-        """This plan with what only prepared text can tell taken from one of the same stage that ran."""
+    def with_text_of(self, stored: StagePlan) -> StagePlan:
+        """This plan with the digests of unprepared text and tokenizer taken from a stored plan of the same stage."""
         sources = {
-            name: ran.sources[name]
-            if name in ran.sources and any(segment.digest is None for segment in source.segments)
+            name: stored.sources[name]
+            if name in stored.sources and any(segment.digest is None for segment in source.segments)
             else source
             for name, source in self.sources.items()
         }
-        tokenizer = self.tokenizer if self.tokenizer.get("digest") else ran.tokenizer
+        tokenizer = self.tokenizer if self.tokenizer.get("digest") else stored.tokenizer
         return replace(self, sources=sources, tokenizer=tokenizer)
 
     # --- JSON --------------------------------------------------------------------------------------------
@@ -310,13 +317,13 @@ class StagePlan:
         if value["order_version"] != ORDER_VERSION:
             raise PlanError(
                 f"this plan was made for order version {value['order_version']}; this version computes {ORDER_VERSION}",
-                hint="finish the run with the version of curriculum that began it",
+                hint="finish the run with the version of curriculum that started it",
             )
         return fs.from_json(StagePlan, value, ignore_unknown=True)
 
     @staticmethod
     def load(path: Path) -> StagePlan:
-        """Read a plan file; PlanError when it is not one, or was changed by hand since it was written."""
+        """Read a plan file; PlanError when it is not one, or was changed after it was written."""
         try:
             value = fs.unseal(
                 fs.parse_json(fs.read_bytes(path)),
@@ -336,10 +343,6 @@ class StagePlan:
         return plan
 
     def save(self, path: Path, *, replace: bool = False) -> None:
-        """Write the plan with its fingerprint, durably; an existing one is replaced only when asked, in one step."""
+        """Write the plan with its fingerprint, atomically; an existing file is an error unless `replace`."""
         value = fs.seal({**self.to_json(), "fingerprint": self.fingerprint})
         fs.write_json(path, value, replace=replace)
-
-
-OPEN = "not imported yet"
-"""What a plan says of its start until the directory's bytes were read once."""

@@ -117,7 +117,7 @@ class Metrics:
         self._steps += 1
         for phase, spent in seconds.items():
             self._phases[phase] = self._phases.get(phase, 0.0) + spent
-        if self._steps < self.every and step + 1 < self.plan.last_step:
+        if self._steps < self.every and step + 1 < self.plan.stop_step:
             return
         now = time.monotonic()
         elapsed = now - self._since

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from curriculum import fs
 from curriculum.data.listing import SourceFile
-from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Elsewhere, Shard, Split, SplitName
+from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, SplitName, TokenLocation
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.shard import id_line
 from curriculum.data.token_files import TokenFile, agreement, open_token_file
@@ -163,7 +163,7 @@ class _InPlaceIndex:
             splits[split] = asdict(made)
             for shard in made.shards:
                 elsewhere[shard.file] = asdict(
-                    Elsewhere(
+                    TokenLocation(
                         path=str(self.file.path.resolve()),
                         offset=self.file.offset + first * self.file.numbers.itemsize,
                         bytes=self.file.size,

@@ -32,13 +32,13 @@ from curriculum.data.manifest import (
     HELD_OUT,
     MANIFEST,
     TRAIN,
-    Earlier,
-    Elsewhere,
+    FolderState,
     Manifest,
     Shard,
     SpecialTokens,
     Split,
     TokenizerRecord,
+    TokenLocation,
     dtype_for,
 )
 from curriculum.data.provenance import provenance
@@ -152,7 +152,7 @@ class _Preparation:
         splits: dict[str, Split] = {
             name: _merged([record["splits"][name] for record in records], first) for name in names
         }
-        earlier: tuple[Earlier, ...] = ()
+        earlier: tuple[FolderState, ...] = ()
         if self.before is None:
             self._check(splits, records)
         else:
@@ -183,7 +183,7 @@ class _Preparation:
             splits=splits,
             earlier=earlier,
             elsewhere={
-                file: Elsewhere(**at)
+                file: TokenLocation(**at)
                 for record in records
                 for file, at in record.get("elsewhere", {}).items()
             },

@@ -27,9 +27,9 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.readers.base import BaseReader
 from datatrove.utils.logging import logger
 
-from curriculum.data.listing import TEXT_FILES, SourceFile, chosen, in_order, kind_of, list_files
+from curriculum.data.listing import TEXT_FILES, SourceFile, kind_of, list_files, name_patterns, sort_files
 from curriculum.data.manifest import HELD_OUT, TRAIN
-from curriculum.data.progress import in_words
+from curriculum.data.progress import describe_unread
 from curriculum.errors import DataError
 from runner.prepare import remote
 
@@ -101,13 +101,13 @@ def list_sources(read: Mapping[str, Any], root: str = ".") -> tuple[list[SourceF
             f"`{where}` cannot be listed: {type(reason).__name__}: {reason}",
             hint="check its name, the network and your login; prepared text needs neither",
         ) from None
-    wanted, left_out = chosen(read, default=TEXT_FILES)
+    wanted, left_out = name_patterns(read, default=TEXT_FILES)
     found = []
     for path, entry in entries.items():
         name = path[len(base) :].lstrip("/")
         if wanted.fullmatch(name) and not left_out.fullmatch(name):
             found.append(SourceFile(name, system.unstrip_protocol(path), entry.get("size")))
-    return in_order(found, read), learnt
+    return sort_files(found, read), learnt
 
 
 def of_split(files: Sequence[SourceFile], split: str) -> tuple[list[SourceFile], list[SourceFile]]:
@@ -129,7 +129,7 @@ def without_text(dataset: str, column: str, columns: Iterable[str], unread: Left
     entry = ("sources", dataset, "read")
     if NO_TEXT not in unread:
         return DataError(
-            f"`{dataset}` has no text to read: {in_words(unread) or 'its files are empty'}",
+            f"`{dataset}` has no text to read: {describe_unread(unread) or 'its files are empty'}",
             hint="see `files` and `exclude`",
             entry=entry,
         )

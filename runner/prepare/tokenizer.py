@@ -60,7 +60,7 @@ def _convert(request: TokenizerRequest, output: Path) -> None:
     """The model as a `tokenizer.json`; the published one beside it when it gives the same ids, else DataError."""
     assert request.sentencepiece is not None
     model = Path(request.sentencepiece)
-    data = sentencepiece.converted(model)
+    data = sentencepiece.convert(model)
     fs.make_directory(output.parent)
     if request.published is not None:
         published = Path(request.published)

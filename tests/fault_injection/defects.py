@@ -124,9 +124,9 @@ DEFECTS = (
     ),
     Defect(
         "the order meets every other window twice",
-        "curriculum.plan.permutation",
-        "    is_array = isinstance(given, np.ndarray) or result.ndim > 0\n",
-        "    is_array = isinstance(given, np.ndarray) or result.ndim > 0\n    result = result - result % 2\n",
+        "curriculum.plan.arrays",
+        "    is_array = isinstance(index, np.ndarray) or result.ndim > 0\n",
+        "    is_array = isinstance(index, np.ndarray) or result.ndim > 0\n    result = result - result % 2\n",
         "R6",
     ),
     Defect(

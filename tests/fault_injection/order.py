@@ -10,7 +10,8 @@ from fractions import Fraction
 
 from curriculum.plan.mixing import Tree
 from curriculum.plan.ranks import share_of_rank
-from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
+from curriculum.plan.source import Segment, SourcePlan
+from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 from tests.fault_injection import small
 from tests.fault_injection.figures import Case, Tally, figure
 
@@ -65,7 +66,7 @@ def drawn_lineage(draw: random.Random) -> list[StagePlan]:
         plans.append(plan)
         base = {**base, **plan.items(sequences)}
         before = weights
-        start, first_step = plan.end, plan.last_step
+        start, first_step = plan.end, plan.stop_step
     return plans
 
 
@@ -135,7 +136,7 @@ def _stage(plan: StagePlan, draw: random.Random, per_pass: Counter[tuple[str, in
     """What is wrong with what a stage reads; `per_pass` counts source, pass and window over the lineage."""
     wanted = expected(plan)
     steps = [plan.first_step + draw.randrange(plan.steps + 1) for _ in range(RESUMES)]
-    stops = sorted({plan.first_step, *steps, plan.last_step})
+    stops = sorted({plan.first_step, *steps, plan.stop_step})
     read: list[Counter[tuple[str, int]]] = []
     written = json.dumps(plan.to_json())
     for begin, end in itertools.pairwise(stops):

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from curriculum.errors import CurriculumError, storage_failed
+from curriculum.errors import CurriculumError, storage_error
 from tests.fault_injection.disk import FAULTS, Disk, Killed, NthFails, NthIsShort, NthKills, put, states
 from tests.fault_injection.figures import Case, Tally, figure, mutated
 from tests.fault_injection.protocols import NEW, OLD, PROTOCOLS, Protocol, acted, looked_at
@@ -278,7 +278,7 @@ def _after(protocol: Protocol, root: Path, raised: Exception | None) -> str:
         return found
     if raised is None and found == OLD:
         return "nothing was said, and nothing was done"
-    if isinstance(raised, OSError) and storage_failed(raised) is None:
+    if isinstance(raised, OSError) and storage_error(raised) is None:
         return f"no clear message for {raised!r}"
     if raised is not None and not isinstance(raised, OSError | CurriculumError):
         return f"not a clear message: {raised!r}"

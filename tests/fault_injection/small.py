@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curriculum.plan.learning_rate import LearningRate
-from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
+from curriculum.plan.source import Segment, SourcePlan
+from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.model import ModelConfig
-from curriculum.plan.stage import MixturePhase, MixtureSegment, Segment, SourcePlan, StagePlan
+from curriculum.plan.source import Segment, SourcePlan
+from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 from runner import dataloader
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.model.forward import losses

@@ -1,17 +1,18 @@
-"""Where two curricula part, and what is the same before: proven from their parameters, never by replaying.
+"""All differences of two lineages, each with its first step, derived from their parameters without a replay.
 
-Both lineages are walked on the token clock, so that other names or other cuts into stages are no difference.
+Lineages are aligned by position in tokens, so that other names or another division into stages are no difference.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curriculum.plan.diff.learning_rate import rate_parts
+from curriculum.plan.diff.learning_rate import first_rate_difference
 from curriculum.plan.diff.timeline import Lineage, Overlap, SearchResult, overlaps
-from curriculum.plan.diff.tokens import texts_part, tokens_part
+from curriculum.plan.diff.tokens import first_token_difference, text_differences
 from curriculum.plan.stage import OPEN, StagePlan
 
 TOKENS, RATE, BATCH, END = "the tokens read", "the learning rate", "the batch", "the end"
@@ -30,10 +31,10 @@ SETTINGS: tuple[tuple[str, Callable[[StagePlan], Any]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What differs, and from which step on: `position` (tokens) is where the steps begin, all before is the same.
+    """An attribute that differs: from the steps that begin at `position` (tokens); everything before is the same.
 
-    Steps count from the root, in either curriculum; they are equal as long as the batches are. Where not `exact`,
-    the step given surely differs and the first that does lies somewhere after `same_until`.
+    `step` and `new_step` count from the root of either curriculum; they are equal as long as the batches are. If not
+    `exact`, that step certainly differs and the first one that does is after `same_until`.
     """
 
     what: str
@@ -46,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Steps that are the same in both, in a stage of each; `whole` when both leave their stage at `end`."""
+    """Steps that are the same in both, in a stage of each; `whole` when both stages end at `end`."""
 
     old: str
     new: str
@@ -57,8 +58,8 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """Tokens of a source after the parting, up to each curriculum's own end."""
+class TokenDifference:
+    """Tokens of a source from the first difference on, up to each curriculum's own end."""
 
     source: str
     old: int
@@ -71,15 +72,16 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two curricula on one clock. No `parts`: they are the same everywhere.
+    """The result of a comparison of two curricula; without `parts` they are the same everywhere.
 
-    `undecided` names what has other parameters but showed no other value wherever it was compared.
+    `undecided` are attributes whose parameters differ, but whose values were equal wherever they were compared.
+    The fields are the keys of the JSON that `diff` prints.
     """
 
     parts: tuple[Difference, ...]
     undecided: tuple[str, ...]
     shared: tuple[Shared, ...]
-    moved: tuple[Moved, ...]
+    moved: tuple[TokenDifference, ...]
     begin: int
     same_until: int
     old_end: int
@@ -93,67 +95,64 @@ class Comparison:
 
 
 def compare(old: Lineage, new: Lineage) -> Comparison:
-    """Everything in which two lineages differ, each with its first step, from the later of their starts on.
+    """Every attribute in which two lineages differ, with its first step, from the later of their starts on.
 
-    Both hold at least one stretch. A lineage may begin in the middle (a single plan does): what came before is
-    then compared by its fingerprint.
+    Both have at least one span. A lineage may begin in the middle, as a single plan does: the history before is then
+    compared by its fingerprint.
     """
     begin = max(old[0].plan.start, new[0].plan.start)
     old_end, new_end = old[-1].stop, new[-1].stop
-    found: dict[str, Difference] = {}
+    differences: dict[str, Difference] = {}
     doubts: dict[str, int] = {}
 
-    def add(what: str, overlap: Overlap, place: SearchResult) -> None:
-        if place.position is None:
-            doubts.setdefault(what, place.same_until)
-        elif what not in found:
+    def add(what: str, overlap: Overlap, result: SearchResult) -> None:
+        if result.position is None:
+            doubts.setdefault(what, result.same_until)
+        elif what not in differences:
             doubt = doubts.pop(what, None)
-            exact = place.exact and doubt is None
-            position = overlap.common(place.position)
-            found[what] = Difference(
+            exact = result.exact and doubt is None
+            position = overlap.common(result.position)
+            differences[what] = Difference(
                 what,
                 position,
-                overlap.old.step(place.position),
-                overlap.new.step(place.position),
-                same_until=position if exact else place.same_until if doubt is None else doubt,
+                overlap.old.step(result.position),
+                overlap.new.step(result.position),
+                same_until=position if exact else result.same_until if doubt is None else doubt,
                 exact=exact,
             )
 
-    walked = list(overlaps(old, new))
-    if not walked:
-        found[START] = _at(START, begin, old, new)
+    aligned = list(overlaps(old, new))
+    if not aligned:
+        differences[START] = _at(START, begin, old, new)
     elif not _same_history(old, new, begin):
         what = HISTORY if begin else WEIGHTS
-        found[what] = _at(what, begin, old, new)
-    for overlap in walked:
-        mine, theirs, here = (
-            overlap.old.plan,
-            overlap.new.plan,
-            SearchResult(overlap.begin, overlap.begin, True),
-        )
+        differences[what] = _at(what, begin, old, new)
+    for overlap in aligned:
+        old_plan, new_plan = overlap.old.plan, overlap.new.plan
+        at_begin = SearchResult(overlap.begin, overlap.begin, True)
         for what, setting in SETTINGS:
-            if setting(mine) != setting(theirs):
-                add(what, overlap, here)
-        resets = [plan.reset_optimizer and plan.start == overlap.begin for plan in (mine, theirs)]
+            if setting(old_plan) != setting(new_plan):
+                add(what, overlap, at_begin)
+        resets = [plan.reset_optimizer and plan.start == overlap.begin for plan in (old_plan, new_plan)]
         if resets[0] != resets[1]:
-            add(RESET, overlap, here)
-        if TOKENS not in found and (place := tokens_part(overlap)) is not None:
-            add(TOKENS, overlap, place)
-        if mine.sequence_length == theirs.sequence_length and mine.sources != theirs.sources:
-            for name, position in texts_part(overlap).items():
+            add(RESET, overlap, at_begin)
+        if TOKENS not in differences and (result := first_token_difference(overlap)) is not None:
+            add(TOKENS, overlap, result)
+        if old_plan.sequence_length == new_plan.sequence_length and old_plan.sources != new_plan.sources:
+            for name, position in text_differences(overlap).items():
                 add(f"the text of `{name}`", overlap, SearchResult(position, position, True))
-        if RATE not in found and (place := rate_parts(overlap)) is not None:
-            add(RATE, overlap, place)
-    if walked and old_end != new_end:
-        found[END] = _at(END, min(old_end, new_end), old, new)
-    parts = sorted(found.values(), key=lambda part: part.position)
+        if RATE not in differences and (result := first_rate_difference(overlap)) is not None:
+            add(RATE, overlap, result)
+    if aligned and old_end != new_end:
+        differences[END] = _at(END, min(old_end, new_end), old, new)
+    parts = sorted(differences.values(), key=lambda part: part.position)
     same_until = min((part.same_until for part in parts), default=min(old_end, new_end))
     if parts:
         same_until = min(same_until, *(at for at in doubts.values()), min(old_end, new_end))
     return Comparison(
         parts=tuple(parts),
         undecided=tuple(sorted(doubts)),
-        shared=_shared(walked, same_until),
+        shared=_shared(aligned, same_until),
         moved=_moved(old, new, same_until) if parts else (),
         begin=begin,
         same_until=same_until,
@@ -165,36 +164,36 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
 
 
 def _same_history(old: Lineage, new: Lineage, begin: int) -> bool:
-    """An import whose weights were never read here may be the same as any other."""
+    """Whether the histories before `begin` are equal; an import with unknown digests counts as equal to any."""
     digests = {_history(lineage, begin) for lineage in (old, new)}
     return len(digests) == 1 or (begin == 0 and OPEN in digests)
 
 
 def _history(lineage: Lineage, position: int) -> str | None:
     """Digest of all that was trained before `position`; None where the lineage has no step boundary there."""
-    for stretch in lineage:
-        if stretch.plan.start == position:
-            return stretch.plan.parent.fingerprint if stretch.plan.parent else None
-        if stretch.plan.start < position <= stretch.stop and stretch.boundary(position) == position:
-            return stretch.plan.history(position)
+    for span in lineage:
+        if span.plan.start == position:
+            return span.plan.parent.fingerprint if span.plan.parent else None
+        if span.plan.start < position <= span.stop and span.boundary(position) == position:
+            return span.plan.history(position)
     return None
 
 
 def _at(what: str, position: int, old: Lineage, new: Lineage) -> Difference:
     steps = []
     for lineage in (old, new):
-        stretch = next((s for s in lineage if position <= s.stop), lineage[-1])
-        steps.append(stretch.step(min(max(position, stretch.plan.start), stretch.stop)))
+        span = next((span for span in lineage if position <= span.stop), lineage[-1])
+        steps.append(span.step(min(max(position, span.plan.start), span.stop)))
     return Difference(what, position, steps[0], steps[1], same_until=position)
 
 
 def _stage_at(lineage: Lineage, position: int) -> str | None:
-    return next((stretch.name for stretch in lineage if position < stretch.stop), None)
+    return next((span.name for span in lineage if position < span.stop), None)
 
 
-def _shared(walked: Sequence[Overlap], until: int) -> tuple[Shared, ...]:
+def _shared(aligned: Sequence[Overlap], until: int) -> tuple[Shared, ...]:
     shared = []
-    for overlap in walked:
+    for overlap in aligned:
         end = min(overlap.end, until)
         steps = overlap.old.step(end) - overlap.old.step(overlap.begin)
         if end > overlap.begin:
@@ -203,13 +202,9 @@ def _shared(walked: Sequence[Overlap], until: int) -> tuple[Shared, ...]:
     return tuple(shared)
 
 
-def _moved(old: Lineage, new: Lineage, begin: int) -> tuple[Moved, ...]:
-    totals: list[dict[str, int]] = []
-    for lineage in (old, new):
-        total: dict[str, int] = {}
-        for stretch in lineage:
-            for name, tokens in stretch.tokens(begin, stretch.stop).items():
-                total[name] = total.get(name, 0) + tokens
-        totals.append(total)
-    names = sorted({*totals[0], *totals[1]})
-    return tuple(Moved(name, totals[0].get(name, 0), totals[1].get(name, 0)) for name in names)
+def _moved(old: Lineage, new: Lineage, begin: int) -> tuple[TokenDifference, ...]:
+    before, after = Counter[str](), Counter[str]()
+    for lineage, total in ((old, before), (new, after)):
+        for span in lineage:
+            total.update(span.tokens(begin, span.stop))
+    return tuple(TokenDifference(name, before[name], after[name]) for name in sorted({*before, *after}))

@@ -1,9 +1,9 @@
-"""Where two lineages begin to train at another rate, from the forms of their curves.
+"""The first step at which two lineages train at different learning rates, from the forms of their curves.
 
-A step trains at its curve's value where it ends. Between the breaks of both curves each follows one form; equal
-forms are equal values, without looking. Where the forms differ, the values at the steps' ends are compared one by
-one from the break on; the first that can differ nearly always does. Curves that part more slowly than a float
-resolves (a horizon moved a little, right after the warm-up) are then bounded from above.
+A step trains at its curve's value where it ends. Between the breaks of both curves each follows one form, and equal
+forms have equal values. Where the forms differ, the values at the steps' ends are compared one by one from the break
+on; usually the first already differs. Curves that diverge more slowly than a float resolves (a slightly different
+horizon, right after the warm-up) are then bounded from above by bisection.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ VALUES_COMPARED = 1 << 14
 """At most so many steps' ends are compared one by one in each pair of forms."""
 
 
-def rate_parts(overlap: Overlap) -> SearchResult | None:
+def first_rate_difference(overlap: Overlap) -> SearchResult | None:
     """The last token before the first step's end of either lineage at which the two rates differ, or None."""
-    mine, theirs = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
-    breaks = {b for curve in (mine, theirs) for b in curve.breaks() if overlap.begin < b <= overlap.end}
-    cuts = [overlap.begin + 1, *sorted(breaks - {overlap.begin + 1}), overlap.end + 1]
+    old, new = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
+    breaks = {b for curve in (old, new) for b in curve.breaks() if overlap.begin < b <= overlap.end}
+    bounds = [overlap.begin + 1, *sorted(breaks - {overlap.begin + 1}), overlap.end + 1]
     doubtful: SearchResult | None = None
-    for low, high in pairwise(cuts):
-        if mine.form(low) == theirs.form(low):
+    for low, high in pairwise(bounds):
+        if old.form(low) == new.form(low):
             continue
-        found = _search(overlap, low, high)
-        if found is None:
+        result = _search(overlap, low, high)
+        if result is None:
             continue
         if doubtful is not None:
-            found = SearchResult(found.position, doubtful.same_until, False)
-        if found.position is not None:
-            return found
-        doubtful = found
+            result = SearchResult(result.position, doubtful.same_until, False)
+        if result.position is not None:
+            return result
+        doubtful = result
     return doubtful
 
 
 def _search(overlap: Overlap, low: int, high: int) -> SearchResult | None:
     """The first end of a step from `low` on, before `high`, at which the rates differ."""
-    mine, theirs = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
+    old, new = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
     same_until = overlap.common(low - 1)
-    for compared, end in enumerate(_ends(overlap, low, high)):
-        if mine.at(end) != theirs.at(end):
+    for number, end in enumerate(_ends(overlap, low, high)):
+        if old.at(end) != new.at(end):
             return SearchResult(end - 1, same_until, True)
-        if compared >= VALUES_COMPARED:
+        if number >= VALUES_COMPARED:
             break
         same_until = end
     else:
         return None
 
     def nearest(position: int) -> int:
-        """The last step's end up to `position`; ends at which no step ends say nothing about training."""
+        """The last step's end up to `position`; rates between steps' ends are never used."""
         return max(same_until, overlap.old.boundary(position))
 
     def apart(position: int) -> bool:
-        return mine.at(position) != theirs.at(position)
+        return old.at(position) != new.at(position)
 
     left, right = same_until, same_until
     while not apart(right):
@@ -81,5 +81,5 @@ def _ends(overlap: Overlap, low: int, high: int) -> Iterator[int]:
         yield at
 
 
-def _next_end(stretch: Span, position: int) -> int:
-    return stretch.boundary(position) + stretch.plan.batch_tokens
+def _next_end(span: Span, position: int) -> int:
+    return span.boundary(position) + span.plan.batch_tokens

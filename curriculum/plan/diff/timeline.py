@@ -1,4 +1,4 @@
-"""Two lineages on one clock: where both are, by position in tokens, however each is cut into stages."""
+"""Two lineages aligned by position in tokens, independently of how each is divided into stages."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from curriculum.plan.stage import StagePlan
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stage's plan as far as a lineage goes through it: up to the position `stop`, a step boundary."""
+    """The part of a stage's plan that is in a lineage: up to the position `stop`, a step boundary."""
 
     name: str
     plan: StagePlan
     stop: int
 
     def step(self, position: int) -> int:
-        """The step that reads the token at `position`; at the stretch's end, the step that would be next."""
+        """The step that reads the token at `position`; at the end of the span, the step that would be next."""
         return self.plan.first_step + (position - self.plan.start) // self.plan.batch_tokens
 
     def boundary(self, position: int) -> int:
-        """Where the step that reads the token at `position` begins."""
+        """The position at which the step that reads the token at `position` begins."""
         return position - (position - self.plan.start) % self.plan.batch_tokens
 
     def tokens(self, begin: int, end: int) -> dict[str, int]:
-        """Tokens of every source that lie between two positions (whole windows), as far as the stretch goes."""
+        """Tokens of every source read between two positions of the span (complete windows)."""
         begin, end = max(begin, self.plan.start), min(end, self.stop)
         if begin >= end:
             return {}
         before, after = self.plan.windows_read(begin), self.plan.windows_read(end)
-        read = {name: count - before.get(name, 0) for name, count in after.items()}
-        return {name: count * self.plan.sequence_length for name, count in read.items() if count}
+        windows = {name: count - before.get(name, 0) for name, count in after.items()}
+        return {name: count * self.plan.sequence_length for name, count in windows.items() if count}
 
 
 Lineage = tuple[Span, ...]
@@ -39,7 +39,7 @@ Lineage = tuple[Span, ...]
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Positions from `begin` to `end` in which one lineage is in stretch `old` and the other in `new`."""
+    """Positions from `begin` to `end` in which one lineage is in the span `old` and the other in `new`."""
 
     begin: int
     end: int
@@ -47,31 +47,26 @@ class Overlap:
     new: Span
 
     def common(self, position: int) -> int:
-        """The last position up to `position` at which both are about to begin a step, or the later of the two."""
+        """The later of both plans' last step boundaries up to `position`, at least `begin`."""
         return max(self.old.boundary(position), self.new.boundary(position), self.begin)
 
 
 def overlaps(old: Lineage, new: Lineage) -> Iterator[Overlap]:
-    """Walk both lineages, from where the later of the two begins to where the first of them ends."""
-    mine, theirs = list(old), list(new)
-    while mine and theirs:
-        begin = max(mine[0].plan.start, theirs[0].plan.start)
-        end = min(mine[0].stop, theirs[0].stop)
-        if begin < end:
-            yield Overlap(begin, end, mine[0], theirs[0])
-        first, second = mine[0].stop, theirs[0].stop
-        if first == end:
-            mine.pop(0)
-        if second == end:
-            theirs.pop(0)
+    """The overlaps of two lineages in order, from the later of their starts to the earlier of their ends."""
+    for old_span in old:
+        for new_span in new:
+            begin = max(old_span.plan.start, new_span.plan.start)
+            end = min(old_span.stop, new_span.stop)
+            if begin < end:
+                yield Overlap(begin, end, old_span, new_span)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """A first difference on the token clock.
+    """The result of a search for a first difference, in tokens.
 
-    `position` is that of a token that is surely affected, or None where none was met though the parameters
-    differ; everything before `same_until` is the same. With `exact` nothing before `position` differs.
+    `position` is a token that certainly differs, or None where none was found though the parameters differ; everything
+    before `same_until` is the same. With `exact` nothing before `position` differs.
     """
 
     position: int | None

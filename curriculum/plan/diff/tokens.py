@@ -1,9 +1,9 @@
-"""Where two plans begin to read other tokens, from the parameters of their order; what agrees is never replayed.
+"""The first token that two plans do not both read, from the parameters of their order, without a replay of what agrees.
 
-A piece of a plan is a tree or a ramp, a phase in it and a count of items of every source. Where these are equal, so
-is every draw for as long as both pieces last. Where they are not, the draws are compared in blocks from there on:
-nearly always the first few differ. Shares that differ by a millionth agree for a long while; then the counts,
-which are closed forms, bound the first difference from above.
+A mixture segment is a tree or a ramp, an index into it and a count of items of every source. Where these are equal, so
+is every draw as long as both segments last. Where they are not, the draws are compared in blocks: usually the first few
+differ. Shares that differ by a millionth agree for many sequences; then the counts, which are closed forms, bound the
+first difference from above.
 """
 
 from __future__ import annotations
@@ -18,132 +18,127 @@ from numpy.typing import NDArray
 
 from curriculum.plan.diff.timeline import Overlap, SearchResult
 from curriculum.plan.mixing import Tree
-from curriculum.plan.stage import MixturePhase, SourcePlan, StagePlan
+from curriculum.plan.source import SourcePlan
+from curriculum.plan.stage import MixturePhase, StagePlan
 
 SEQUENCES_COMPARED = 1 << 21
-"""At most so many draws are compared one by one in each pair of pieces."""
+"""At most so many draws are compared one by one in each pair of mixture segments."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One plan from a given sequence on, inside one of its pieces."""
+    """One plan from a given sequence on, inside one of its mixture segments."""
 
     plan: StagePlan
-    blend: MixturePhase
+    phase: MixturePhase
     index: int
 
     def items(self, sequences: int) -> dict[str, int]:
-        items = self.blend.items(self.index + sequences)
-        return {name: items[name] for name in self.blend.mixer.names}
+        """Items of every source of the phase used before the given number of sequences from here."""
+        items = self.phase.items(self.index + sequences)
+        return {name: items[name] for name in self.phase.mixer.names}
 
     def function(self) -> tuple[object, ...]:
-        """Two sides with equal functions draw the same items for ever, or as long as their ramp lasts."""
-        blend, items = self.blend, tuple(self.items(0).items())
-        mixer = blend.mixer
+        """The normal form of the draws: two sides with equal functions draw the same items, up to a ramp's end."""
+        mixer, items = self.phase.mixer, tuple(self.items(0).items())
         if isinstance(mixer, Tree) or len(mixer.names) == 1:
             weights = _reduced(mixer.weights if isinstance(mixer, Tree) else {mixer.names[0]: 1})
             return ("tree", tuple(weights.items()), self.index % sum(weights.values()), items)
         before, after = _reduced(mixer.before.weights), _reduced(mixer.after.weights)
         turn = mixer.before_index % sum(before.values())
-        return (
-            "ramp",
-            *(tuple(w.items()) for w in (before, after)),
-            turn,
-            mixer.sequences,
-            self.index,
-            items,
-        )
+        shares = tuple(before.items()), tuple(after.items())
+        return ("ramp", *shares, turn, mixer.sequences, self.index, items)
 
     def draws(self, begin: int, count: int) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.int64]]:
         """`(names, source, item)` of `count` sequences."""
-        mixer = self.blend.mixer
+        mixer = self.phase.mixer
         source, ordinal = mixer.draw(np.arange(count, dtype=np.int64) + self.index + begin)
-        base = np.array([self.blend.base.get(name, 0) for name in mixer.names], np.int64)
+        base = np.array([self.phase.base.get(name, 0) for name in mixer.names], np.int64)
         return mixer.names, source, base[source] + ordinal
 
 
-def tokens_part(overlap: Overlap) -> SearchResult | None:
+def first_token_difference(overlap: Overlap) -> SearchResult | None:
     """The first token that the two plans of `overlap` do not both read there; None when there is none."""
     length = overlap.old.plan.sequence_length
     if length != overlap.new.plan.sequence_length:
         return SearchResult(overlap.begin, overlap.begin, True)
     doubtful: SearchResult | None = None
-    for begin, count, mine, theirs in _pieces(overlap):
-        start, end = _first_possible(mine, theirs, count), count
+    for begin, count, old, new in _sides(overlap):
+        start = _first_possible(old, new, count)
         if start is None:
             continue
-        found = _search(mine, theirs, start, end)
-        if found is None:
+        in_sequences = _search(old, new, start, count)
+        if in_sequences is None:
             continue
-        known = SearchResult(
-            None if found.position is None else begin + found.position * length,
-            begin + found.same_until * length,
-            found.exact and doubtful is None,
+        result = SearchResult(
+            None if in_sequences.position is None else begin + in_sequences.position * length,
+            begin + in_sequences.same_until * length,
+            in_sequences.exact,
         )
         if doubtful is not None:
-            known = SearchResult(known.position, doubtful.same_until, False)
-        if known.position is not None:
-            return known
-        doubtful = known
+            result = SearchResult(result.position, doubtful.same_until, False)
+        if result.position is not None:
+            return result
+        doubtful = result
     return doubtful
 
 
-def texts_part(overlap: Overlap) -> dict[str, int]:
-    """The position of the first sequence whose source is bound to other text, by source."""
-    mine, theirs = overlap.old.plan.sources, overlap.new.plan.sources
-    parted: dict[str, int] = {}
-    for begin, count, old, new in _pieces(overlap):
-        for name in old.blend.mixer.names:
-            same = name not in theirs or _text(mine[name]) == _text(theirs[name])
-            if same or name in parted or name not in new.blend.mixer.names:
+def text_differences(overlap: Overlap) -> dict[str, int]:
+    """By source, the position of the first sequence that reads it from different prepared text."""
+    old_sources, new_sources = overlap.old.plan.sources, overlap.new.plan.sources
+    positions: dict[str, int] = {}
+    for begin, count, old, new in _sides(overlap):
+        for name in old.phase.mixer.names:
+            same = name not in new_sources or _text(old_sources[name]) == _text(new_sources[name])
+            if same or name in positions or name not in new.phase.mixer.names:
                 continue
-            at = _first_above(old, name, _common_items(mine[name], theirs[name]), count)
+            at = _first_above(old, name, _common_items(old_sources[name], new_sources[name]), count)
             if at is not None:
-                parted[name] = begin + at * overlap.old.plan.sequence_length
-    return parted
+                positions[name] = begin + at * overlap.old.plan.sequence_length
+    return positions
 
 
 def _text(source: SourcePlan) -> tuple[object, ...]:
     return source.dataset, source.order, [(s.first_item, s.digest) for s in source.segments]
 
 
-def _pieces(overlap: Overlap) -> Iterator[tuple[int, int, _Side, _Side]]:
-    """`(position, sequences, old, new)` of every stretch in which both plans stay in one piece."""
+def _sides(overlap: Overlap) -> Iterator[tuple[int, int, _Side, _Side]]:
+    """`(position, sequences, old, new)` of every range in which both plans stay in one mixture segment."""
     plans = overlap.old.plan, overlap.new.plan
     length = plans[0].sequence_length
-    cuts = {overlap.begin, overlap.end}
+    bounds = {overlap.begin, overlap.end}
     for plan in plans:
-        cuts |= {plan.start + piece.first * length for piece in plan.pieces}
-    inside = sorted(cut for cut in cuts if overlap.begin <= cut <= overlap.end)
+        bounds |= {plan.start + segment.first * length for segment in plan.pieces}
+    inside = sorted(bound for bound in bounds if overlap.begin <= bound <= overlap.end)
     for begin, end in pairwise(inside):
-        mine, theirs = (_side(plan, (begin - plan.start) // length) for plan in plans)
-        yield begin, (end - begin) // length, mine, theirs
+        old, new = (_side(plan, (begin - plan.start) // length) for plan in plans)
+        yield begin, (end - begin) // length, old, new
 
 
 def _side(plan: StagePlan, sequence: int) -> _Side:
-    piece = next(piece for piece in reversed(plan.pieces) if piece.first <= sequence)
-    return _Side(plan, plan.blends[piece.blend], piece.index + sequence - piece.first)
+    segment = next(segment for segment in reversed(plan.pieces) if segment.first <= sequence)
+    return _Side(plan, plan.blends[segment.blend], segment.index + sequence - segment.first)
 
 
-def _first_possible(mine: _Side, theirs: _Side, count: int) -> int | None:
+def _first_possible(old: _Side, new: _Side, count: int) -> int | None:
     """The first sequence that the parameters do not prove to be the same in both; None when they prove all."""
-    if mine.plan.seed != theirs.plan.seed or mine.function() != theirs.function():
+    if old.plan.seed != new.plan.seed or old.function() != new.function():
         return 0
     starts = []
-    for name in mine.blend.mixer.names:
-        old, new = mine.plan.sources[name], theirs.plan.sources[name]
-        if old != new:
-            starts.append(_first_above(mine, name, _common_items(old, new), count))
+    for name in old.phase.mixer.names:
+        old_source, new_source = old.plan.sources[name], new.plan.sources[name]
+        if old_source != new_source:
+            starts.append(_first_above(old, name, _common_items(old_source, new_source), count))
     return min((start for start in starts if start is not None), default=None)
 
 
 def _common_items(old: SourcePlan, new: SourcePlan) -> int:
-    """How many items at the start of a source are surely the same windows in both."""
+    """How many items at the start of a source are certainly the same windows in both."""
     if (old.dataset, old.order) != (new.dataset, new.order):
         return 0
-    for mine, theirs in zip(old.segments, new.segments, strict=False):
-        if mine != theirs:
-            return min(mine.first_item, theirs.first_item)
+    for old_segment, new_segment in zip(old.segments, new.segments, strict=False):
+        if old_segment != new_segment:
+            return min(old_segment.first_item, new_segment.first_item)
     shorter = min(len(old.segments), len(new.segments))
     return next(s.first_item for s in (*old.segments[shorter:], *new.segments[shorter:]))
 
@@ -160,29 +155,31 @@ def _first_above(side: _Side, name: str, items: int, count: int) -> int | None:
     return low
 
 
-def _search(mine: _Side, theirs: _Side, start: int, end: int) -> SearchResult | None:
-    """The first sequence from `start` that differs; positions count sequences here."""
+def _search(old: _Side, new: _Side, start: int, end: int) -> SearchResult | None:
+    """The first sequence from `start` that differs; positions of the result are sequences, not tokens."""
     at, size, last = start, 256, min(end, start + SEQUENCES_COMPARED)
     while at < last:
         size = min(size * 2, 1 << 16, last - at)
-        differs = _different(mine, theirs, at, size)
+        differs = _different(old, new, at, size)
         if differs.any():
             first = at + int(differs.argmax())
             return SearchResult(first, first, True)
         at += size
     if at >= end:
         return None
-    return SearchResult(_counts_part(mine, theirs, at, end), at, False)
+    return SearchResult(_first_count_difference(old, new, at, end), at, False)
 
 
-def _counts_part(mine: _Side, theirs: _Side, begin: int, end: int) -> int | None:
-    """A sequence by whose end the counts of sources have surely parted; None when none was met."""
-    begun = mine.items(begin), theirs.items(begin)
+def _first_count_difference(old: _Side, new: _Side, begin: int, end: int) -> int | None:
+    """A sequence by whose end the counts of sources certainly differ; None when none was found."""
+    sides = [(side, side.items(begin)) for side in (old, new)]
 
     def apart(sequence: int) -> bool:
-        now = mine.items(sequence), theirs.items(sequence)
-        grown = [{n: now[i][n] - begun[i][n] for n in now[i] if now[i][n] > begun[i][n]} for i in (0, 1)]
-        return grown[0] != grown[1]
+        counts = [
+            {name: items - start[name] for name, items in side.items(sequence).items() if items > start[name]}
+            for side, start in sides
+        ]
+        return counts[0] != counts[1]
 
     low, high = begin, begin + 1
     while not apart(high):
@@ -195,10 +192,10 @@ def _counts_part(mine: _Side, theirs: _Side, begin: int, end: int) -> int | None
     return high - 1
 
 
-def _different(mine: _Side, theirs: _Side, begin: int, count: int) -> NDArray[np.bool_]:
+def _different(old: _Side, new: _Side, begin: int, count: int) -> NDArray[np.bool_]:
     """Which of `count` sequences read another source, another text or another window."""
-    names, source, item = mine.draws(begin, count)
-    other_names, other_source, other_item = theirs.draws(begin, count)
+    names, source, item = old.draws(begin, count)
+    other_names, other_source, other_item = new.draws(begin, count)
     number = {name: i for i, name in enumerate(sorted({*names, *other_names}))}
     source = np.array([number[name] for name in names], np.int32)[source]
     other_source = np.array([number[name] for name in other_names], np.int32)[other_source]
@@ -207,19 +204,19 @@ def _different(mine: _Side, theirs: _Side, begin: int, count: int) -> NDArray[np
         both = (source == number[name]) & ~differs
         if not both.any():
             continue
-        old, new = mine.plan.sources[name], theirs.plan.sources[name]
-        if (old.dataset, old.order) != (new.dataset, new.order):
+        old_source, new_source = old.plan.sources[name], new.plan.sources[name]
+        if (old_source.dataset, old_source.order) != (new_source.dataset, new_source.order):
             differs[both] = True
             continue
-        if not all(segment.windows for segment in (*old.segments, *new.segments)):
-            differs[both] = item[both] != other_item[both]  # how much text there is, is not known yet
+        if not all(segment.windows for segment in (*old_source.segments, *new_source.segments)):
+            differs[both] = item[both] != other_item[both]  # the number of windows is not known yet
             continue
-        _, window = old.place(item[both], seed=mine.plan.seed, source=name)
-        _, other = new.place(other_item[both], seed=theirs.plan.seed, source=name)
-        unlike = window != other
-        if old != new:
-            unlike |= _digests(old, item[both]) != _digests(new, other_item[both])
-        differs[both] = unlike
+        _, window = old_source.locate(item[both], seed=old.plan.seed, source=name)
+        _, other_window = new_source.locate(other_item[both], seed=new.plan.seed, source=name)
+        unequal = window != other_window
+        if old_source != new_source:
+            unequal |= _digests(old_source, item[both]) != _digests(new_source, other_item[both])
+        differs[both] = unequal
     return differs
 
 

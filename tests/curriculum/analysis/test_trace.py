@@ -364,7 +364,7 @@ def test_files_that_are_appended_become_shards_behind_the_others_and_move_nothin
     assert before.stages[0].plan.fingerprint == after.stages[0].plan.fingerprint
     old, new = before.stages[1].plan, after.stages[1].plan
     edge = was.splits["train"].windows(32)
-    for step in range(old.first_step, old.last_step):
+    for step in range(old.first_step, old.stop_step):
         a, b = old.draws(step), new.draws(step)
         code = a.source == a.names.index("code")
         same = ~code | (a.item < edge)

@@ -274,7 +274,7 @@ def test_a_changed_stage_end_is_a_difference_at_that_end_only(tmp_path: Path) ->
     edited(project, "stages/v1.1.yaml", "until: 1.85T", "until: 1.9T")
     new = compile_curriculum(Project(project.root), "v1.1", "full").stages[1].plan
     (part,) = compare((Span("", old, old.end),), (Span("", new, new.end),)).parts
-    assert (part.what, part.step) == (END, old.last_step)
+    assert (part.what, part.step) == (END, old.stop_step)
     assert old.history(old.end) == new.history(old.end)
 
 

@@ -135,7 +135,7 @@ def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp
     plan = point.plan
     every = [
         position
-        for position in (plan.position_after(step) for step in range(plan.first_step, plan.last_step - 1))
+        for position in (plan.position_after(step) for step in range(plan.first_step, plan.stop_step - 1))
         if position % point.checkpoint_every < plan.batch_tokens
     ]
     assert point.stop in every[-KEPT_BY_CADENCE:]

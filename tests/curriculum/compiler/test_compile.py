@@ -66,7 +66,7 @@ def items_at_stop(stage: CompiledStage) -> dict[str, int]:
 
 def passes_at_end(compiled: Compiled) -> dict[str, float]:
     plan = compiled.stages[-1].plan
-    return {name: plan.sources[name].passes(items) for name, items in plan.items(plan.sequences).items()}
+    return {name: plan.sources[name].epochs(items) for name, items in plan.items(plan.sequences).items()}
 
 
 # --- the paper's numbers ---------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_the_paper_s_steps_batches_and_boundaries_come_out_to_the_unit(name: str
     assert [plan.end for plan in plans] == [1_500_001_599_488, 1_850_000_015_360, 2_000_000_909_312]
     assert [plan.start for plan in plans] == [0, 1_500_001_599_488, 1_850_000_015_360]
     assert [plan.first_step for plan in plans] == [0, 817_436, 1_008_170]
-    assert plans[-1].last_step == 1_028_606
+    assert plans[-1].stop_step == 1_028_606
 
 
 @pytest.mark.promise(
@@ -92,7 +92,7 @@ def test_the_paper_s_steps_batches_and_boundaries_come_out_to_the_unit(name: str
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_paper_s_learning_rate_comes_out_at_every_edge(name: str) -> None:
     compiled = full(name)
-    rates = [stage.plan.lr(stage.plan.last_step - 1) for stage in compiled.stages]
+    rates = [stage.plan.lr(stage.plan.stop_step - 1) for stage in compiled.stages]
     assert rates == [pytest.approx(9.29e-5, abs=5e-8), pytest.approx(4.50e-5, abs=5e-8), 4e-5]
     trunk = compiled.stages[0].plan
     assert trunk.learning_rate.warmup == 2000 * 1_835_008
@@ -208,7 +208,7 @@ def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over
     )
     plan = compiled.stages[0].plan
     source = plan.sources["slimpajama"]
-    _, window = source.place(
+    _, window = source.locate(
         np.arange(2 * source.windows, dtype=np.int64), seed=plan.seed, source="slimpajama"
     )
     first, second = window[: source.windows], window[source.windows :]
@@ -282,7 +282,7 @@ def drawn_over(compiled: Compiled) -> dict[tuple[str, int], list[int]]:
     read: dict[tuple[str, int], list[int]] = defaultdict(list)
     for stage in compiled.stages:
         sequences = np.arange(stage.steps_run * stage.plan.batch_sequences, dtype=np.int64)
-        draws = stage.plan.sequences_at(sequences)
+        draws = stage.plan.draws_at(sequences)
         for source, turn, window in zip(draws.source, draws.pass_number, draws.window, strict=True):
             read[draws.names[source], int(turn)].append(int(window))
     return read
@@ -317,7 +317,7 @@ def test_the_slots_of_a_step_hold_its_sequences_whatever_the_number_of_ranks() -
     plan = rehearsal("v1.1-math-code").stages[1].plan
     step = plan.first_step + 30
     whole = plan.draws(step)
-    in_order = plan.sequences_at(np.arange(30 * 16, 31 * 16, dtype=np.int64))
+    in_order = plan.draws_at(np.arange(30 * 16, 31 * 16, dtype=np.int64))
     assert sorted(zip(whole.source, whole.item, strict=True)) == sorted(
         zip(in_order.source, in_order.item, strict=True)
     )
@@ -433,10 +433,8 @@ def test_wherever_a_branch_leaves_every_source_goes_on_and_no_window_is_read_aga
 def test_restarted_positions_begin_each_source_s_next_pass(write: Write) -> None:
     project = write(branch("  - {name: a, tokens: 150B, positions: restart}\n"))
     trunk, own = compile_curriculum(project, "mine", "rehearsal").stages
-    before = trunk.plan.sequences_at(
-        np.arange(trunk.plan.sequences - 4, trunk.plan.sequences, dtype=np.int64)
-    )
-    after = own.plan.sequences_at(np.arange(4, dtype=np.int64))
+    before = trunk.plan.draws_at(np.arange(trunk.plan.sequences - 4, trunk.plan.sequences, dtype=np.int64))
+    after = own.plan.draws_at(np.arange(4, dtype=np.int64))
     assert set(before.pass_number) == {2}
     assert set(after.pass_number) == {3}
     assert after.item[0] == trunk.plan.items(trunk.plan.sequences)["slimpajama"]
@@ -496,7 +494,7 @@ def test_a_skip_moves_the_data_and_leaves_clock_and_learning_rate(write: Write) 
     length = -(-10_000 // old.batch_tokens) * 16
 
     def drawn(plan: StagePlan, begin: int, end: int) -> list[tuple[str, int]]:
-        draws = plan.sequences_at(np.arange(begin, end, dtype=np.int64))
+        draws = plan.draws_at(np.arange(begin, end, dtype=np.int64))
         return [(draws.names[s], int(i)) for s, i in zip(draws.source, draws.item, strict=True)]
 
     assert drawn(new, 0, first) == drawn(old, 0, first)
@@ -512,15 +510,15 @@ def test_a_curve_that_does_not_meet_the_parent_s_needs_a_rewarm(write: Write) ->
         compile_curriculum(write(branch(f"  - {{name: a, tokens: 100B, {curve}}}\n")), "mine", "full")
     project = write(branch(f"  - {{name: a, tokens: 100B, rewarm: 2B, {curve}}}\n"))
     trunk, own = (stage.plan for stage in compile_curriculum(project, "mine", "full").stages)
-    assert own.lr(own.first_step) == pytest.approx(trunk.lr(trunk.last_step - 1), rel=0.01)
-    assert own.lr(own.first_step + 2 * B // 1_835_008 + 2) > 1.5 * trunk.lr(trunk.last_step - 1)
+    assert own.lr(own.first_step) == pytest.approx(trunk.lr(trunk.stop_step - 1), rel=0.01)
+    assert own.lr(own.first_step + 2 * B // 1_835_008 + 2) > 1.5 * trunk.lr(trunk.stop_step - 1)
 
 
 def test_beyond_its_horizon_the_rate_stays_at_its_minimum_and_the_plan_says_so(write: Write) -> None:
     stage = compile_curriculum(write(branch("  - {name: a, tokens: 100B}\n", "v1.1")), "mine", "full").stages[
         -1
     ]
-    assert stage.plan.lr(stage.plan.last_step - 1) == 4e-5
+    assert stage.plan.lr(stage.plan.stop_step - 1) == 4e-5
     assert any("beyond its horizon" in note for note in stage.notes)
 
 
@@ -571,7 +569,7 @@ def test_a_plan_comes_back_from_its_file_with_the_same_fingerprint_and_draws(
         read = StagePlan.load(path)
         assert read == stage.plan
         assert read.fingerprint == stage.plan.fingerprint
-        step = stage.plan.last_step - 1
+        step = stage.plan.stop_step - 1
         assert np.array_equal(read.draws(step).window, stage.plan.draws(step).window)
 
 

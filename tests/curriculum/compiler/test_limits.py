@@ -84,7 +84,7 @@ def test_an_ordered_corpus_is_read_in_order_and_a_second_time_only_with_permissi
     project = lineages.project_of(files)
     if fits:
         plan = compile_curriculum(project, "root", "full").stages[0].plan
-        draws = plan.sequences_at(np.arange(plan.sequences))
+        draws = plan.draws_at(np.arange(plan.sequences))
         assert draws.window[draws.source == draws.names.index("c")].tolist() == list(range(21))
         return
     with pytest.raises(PlanError, match="1 is the limit") as refused:
@@ -93,7 +93,7 @@ def test_an_ordered_corpus_is_read_in_order_and_a_second_time_only_with_permissi
     assert "passes: {c: 2}" in refused.value.hint
     allowed = lineages.project_of({**files, "mixtures/plain.yaml": IN_ORDER + "passes: {c: 2}\n"})
     plan = compile_curriculum(allowed, "root", "full").stages[0].plan
-    draws = plan.sequences_at(np.arange(plan.sequences))
+    draws = plan.draws_at(np.arange(plan.sequences))
     assert draws.window[draws.source == draws.names.index("c")].tolist() == [*range(21), 0]
 
 

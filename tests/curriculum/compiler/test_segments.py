@@ -38,7 +38,7 @@ def states_of(sizes: list[int]) -> list[PreparedState]:
 def windows(segments: tuple[Segment, ...], items: int) -> list[tuple[int, int]]:
     """(pass, window) of the first items."""
     plan = SourcePlan(dataset="d", segments=segments)
-    numbers, found = plan.place(np.arange(items, dtype=np.int64), seed=1, source="s")
+    numbers, found = plan.locate(np.arange(items, dtype=np.int64), seed=1, source="s")
     return list(zip(numbers.tolist(), found.tolist(), strict=True))
 
 
@@ -107,23 +107,23 @@ def test_after_a_restart_every_window_but_those_left_out_is_read_once_a_pass(
     if not scaled:
         assert fresh.windows == size - len(lost)
     for window in range(size):  # and the inverse knows which number stands for which window
-        chosen = int(fresh.chosen(np.array([window]))[0])
-        spread = fresh.spread(np.arange(fresh.windows))
+        chosen = int(fresh.to_indices(np.array([window]))[0])
+        spread = fresh.to_windows(np.arange(fresh.windows))
         assert (chosen >= 0) == (window in spread)
-        assert fresh.chosen_before(window) == int((spread < window).sum())
+        assert fresh.count_before(window) == int((spread < window).sum())
         assert chosen < 0 or int(spread[chosen]) == window
 
 
 def test_the_passes_shown_grow_with_the_items_and_end_whole() -> None:
     segments = extend(first_segments(states_of([10]), None, ()), states_of([10, 5]), 13, ())
     plan = SourcePlan(dataset="d", segments=segments)
-    shown = [plan.passes(items) for items in range(60)]
+    shown = [plan.epochs(items) for items in range(60)]
     assert all(a < b for a, b in pairwise(shown))
-    assert plan.passes(10) == 1
-    assert plan.passes(25) == 2
-    assert plan.passes(40) == 3
-    assert plan.begin_of_pass(1) == 10
-    assert plan.begin_of_pass(2) == 25
+    assert plan.epochs(10) == 1
+    assert plan.epochs(25) == 2
+    assert plan.epochs(40) == 3
+    assert plan.epoch_start(1) == 10
+    assert plan.epoch_start(2) == 25
 
 
 # --- in a lineage ----------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_appended_text_moves_nothing_of_a_lineage_up_to_the_end_of_the_pass_unde
     old = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([400])).stages
     new = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([400, 150])).stages
     for mine, theirs in zip(old, new, strict=True):
-        a, b = (plan.sequences_at(np.arange(plan.sequences)) for plan in (mine.plan, theirs.plan))
+        a, b = (plan.draws_at(np.arange(plan.sequences)) for plan in (mine.plan, theirs.plan))
         same = a.item < 400
         assert same.any()
         assert (a.window[same] == b.window[same]).all()
@@ -172,7 +172,7 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
     assert new[1].plan.history(middle) == old[1].plan.history(middle)
     seen: dict[str, list[tuple[int, int]]] = {}
     for stage in new:
-        draws = stage.plan.sequences_at(np.arange(stage.plan.sequences))
+        draws = stage.plan.draws_at(np.arange(stage.plan.sequences))
         for source, number, window in zip(draws.source, draws.pass_number, draws.window, strict=True):
             seen.setdefault(draws.names[source], []).append((int(number), int(window)))
     for read in seen.values():
@@ -201,7 +201,7 @@ def test_a_shard_left_out_is_read_no_more_also_after_a_restart() -> None:
     facts = PreparedInfo(windows=60, digest="d", shards=(20, 15, 25))
     stages = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: facts).stages
     for stage in stages[1:]:
-        draws = stage.plan.sequences_at(np.arange(stage.plan.sequences))
+        draws = stage.plan.draws_at(np.arange(stage.plan.sequences))
         mine = draws.window[draws.source == draws.names.index("a")]
         assert not ((mine >= 20) & (mine < 35)).any()
         assert set(mine.tolist()) == {*range(20), *range(35, 60)}

@@ -29,7 +29,7 @@ def stages(text: str, *more: tuple[str, str]) -> tuple[CompiledStage, ...]:
 
 
 def drawn(plan: StagePlan, sequences: int) -> list[tuple[str, int]]:
-    draws = plan.sequences_at(np.arange(sequences, dtype=np.int64))
+    draws = plan.draws_at(np.arange(sequences, dtype=np.int64))
     return [(draws.names[s], int(i)) for s, i in zip(draws.source, draws.item, strict=True)]
 
 

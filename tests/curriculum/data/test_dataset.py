@@ -457,8 +457,8 @@ def test_version_and_licence_are_known_without_reading_a_file() -> None:
     assert where["packages"] == [
         {"name": name, "version": version, "licence": "BSD"} for name, version in versions.items()
     ]
-    assert provenance.sentence(where) == f"sympy {versions['sympy']} (BSD), mpmath {versions['mpmath']} (BSD)"
-    assert "(PSF-2.0)" in provenance.sentence(provenance.provenance({"stdlib": True}))
+    assert provenance.describe(where) == f"sympy {versions['sympy']} (BSD), mpmath {versions['mpmath']} (BSD)"
+    assert "(PSF-2.0)" in provenance.describe(provenance.provenance({"stdlib": True}))
 
 
 def test_the_standard_library_is_listed_without_tests_and_what_the_build_wrote() -> None:
@@ -495,7 +495,7 @@ def test_a_glance_at_a_folder_ends_at_the_first_file_that_matches_and_never_look
     looked: list[str] = []
 
     def walk(folder: Path, *, skip: frozenset[str]) -> Iterator[tuple[str, str]]:
-        for number in range(listing.GLANCE * 2):
+        for number in range(listing.QUICK_SCAN * 2):
             looked.append(f"{number}.{'txt' if number == 3 else 'png'}")
             yield looked[-1], looked[-1]
 
@@ -504,7 +504,7 @@ def test_a_glance_at_a_folder_ends_at_the_first_file_that_matches_and_never_look
     assert looked[-1] == "3.txt"
     looked.clear()
     listing.check_local({"folder": "corpus", "files": "*.jsonl"}, str(tmp_path))  # whoever reads it finds out
-    assert len(looked) == listing.GLANCE + 1
+    assert len(looked) == listing.QUICK_SCAN + 1
 
 
 def test_a_glance_looks_at_local_folders_alone(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def both(model: Path) -> tuple[Tokenizer, Any]:
     reference = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    return Tokenizer.of(data_sentencepiece.converted(model), "model"), reference
+    return Tokenizer.from_bytes(data_sentencepiece.convert(model), "model"), reference
 
 
 @pytest.mark.promise("A SentencePiece model gives SentencePiece's own ids")
@@ -103,7 +103,7 @@ def test_any_text_gets_the_ids_of_sentencepiece_and_comes_back(
 
 
 def test_the_conversion_is_the_same_file_every_time(model: Path) -> None:
-    assert data_sentencepiece.converted(model) == data_sentencepiece.converted(model)
+    assert data_sentencepiece.convert(model) == data_sentencepiece.convert(model)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_cannot_be_converted_exactly_is_refused(tmp_path: Path, data: Any, 
     path = tmp_path / "tokenizer.model"
     path.write_bytes(data())
     with pytest.raises(DataError, match=words):
-        data_sentencepiece.converted(path)
+        data_sentencepiece.convert(path)
 
 
 def bound(root: Path, path: str) -> Project:
@@ -158,7 +158,7 @@ def test_a_published_json_that_disagrees_with_the_model_beside_it_is_refused(
     folder = small_project / "llama"
     folder.mkdir()
     (folder / "tokenizer.model").write_bytes(model.read_bytes())
-    published = json.loads(data_sentencepiece.converted(model))
+    published = json.loads(data_sentencepiece.convert(model))
     (folder / "tokenizer.json").write_text(json.dumps(published))
     project = bound(small_project, "llama")
     agreed = made(project)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from curriculum.data.progress import in_words
+from curriculum.data.progress import describe_unread
 from curriculum.data.tokenizer import Tokenizer
 
 Curriculum = Callable[..., subprocess.CompletedProcess[str]]
@@ -111,5 +111,5 @@ def test_run_and_prepare_say_in_one_line_how_many_documents_were_no_text_and_nam
 
 
 def test_reasons_are_told_in_words_with_the_first_of_each() -> None:
-    assert in_words({}) == ""
-    assert in_words({"not UTF-8": (1200, "old/1.txt")}) == "1,200 not UTF-8 (the first: old/1.txt)"
+    assert describe_unread({}) == ""
+    assert describe_unread({"not UTF-8": (1200, "old/1.txt")}) == "1,200 not UTF-8 (the first: old/1.txt)"

@@ -182,7 +182,7 @@ def test_the_tokens_of_a_step_do_not_depend_on_the_number_of_ranks(finished: Pat
     sources = dataloader.open_sources(
         plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()}
     )
-    for step in range(plan.first_step, plan.last_step):
+    for step in range(plan.first_step, plan.stop_step):
         parts = [dataloader.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
         whole = dataloader.read(plan, sources, step, 0, 1)
         assert np.array_equal(np.concatenate([part.tokens for part in parts]), whole.tokens)

@@ -76,7 +76,7 @@ def digests(curriculum: str, size: str) -> dict[str, str]:
     found = {}
     for stage in compile_curriculum(PROJECT, curriculum, size).stages:
         plan = stage.plan
-        for which, step in (("first", plan.first_step), ("last", plan.last_step - 1)):
+        for which, step in (("first", plan.first_step), ("last", plan.stop_step - 1)):
             draws = plan.draws(step)
             digest = hashlib.sha256(" ".join(draws.names).encode())
             for column in (draws.source, draws.item, draws.pass_number, draws.window):

@@ -1,9 +1,10 @@
-"""The learning rate is a function of tokens, and steps end where they should."""
+"""The learning-rate schedule as a function of the position in tokens."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,9 +17,6 @@ from curriculum.plan.learning_rate import (
     LARGEST_POSITION,
     LearningRate,
     Rewarm,
-    sequences_to_hold,
-    step_boundary,
-    steps_to,
 )
 
 T = 10**12
@@ -132,7 +130,7 @@ def test_every_shape_passes_through_the_points_that_define_it(
 def test_a_rewarm_is_a_straight_line_from_the_old_rate_to_the_curve() -> None:
     curve = LearningRate("cosine", 1e-3, 1e-4, horizon=2 * T)
     end = T + 2 * 10**11
-    warmed = curve.rewarmed(start=T, tokens=end - T, value=2e-5)
+    warmed = replace(curve, rewarm=Rewarm(T, end - T, 2e-5))
     assert warmed.at(T - 1) == curve.at(T - 1)
     assert warmed.at(T) == 2e-5
     assert warmed.at(T + 10**11) == pytest.approx((2e-5 + curve.at(end)) / 2)
@@ -143,9 +141,9 @@ def test_a_rewarm_is_a_straight_line_from_the_old_rate_to_the_curve() -> None:
 
 
 def test_a_rewarm_can_go_down_and_a_second_one_replaces_the_first() -> None:
-    warmed = WSD.rewarmed(start=300, tokens=100, value=2e-3)
+    warmed = replace(WSD, rewarm=Rewarm(300, 100, 2e-3))
     assert warmed.at(350) == pytest.approx(1.5e-3)
-    again = warmed.rewarmed(start=500, tokens=100, value=0.0)
+    again = replace(warmed, rewarm=Rewarm(500, 100, 0.0))
     assert again.at(350) == 1e-3
     assert again.at(550) == pytest.approx(5e-4)
 
@@ -198,56 +196,10 @@ def test_a_position_off_the_clock_is_refused(position: int) -> None:
 @given(curves(), st.booleans())
 def test_a_curve_survives_json_to_the_last_bit(curve: LearningRate, rewarmed: bool) -> None:
     if rewarmed:
-        curve = curve.rewarmed(start=5, tokens=7, value=1 / 3)
+        curve = replace(curve, rewarm=Rewarm(5, 7, 1 / 3))
     assert fs.from_json(LearningRate, json.loads(fs.canonical_json(curve))) == curve
 
 
 def test_a_field_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="has no field warm"):
         fs.from_json(LearningRate, {**fs.fields_of(V1_1), "warm": 5})
-
-
-# --- boundaries ------------------------------------------------------------------------------------------
-
-
-def test_the_stages_of_v1_1_end_at_the_first_step_boundary_at_or_past_their_positions() -> None:
-    basic = step_boundary(3 * T // 2, 0, BATCH)
-    continual = step_boundary(1_850_000_000_000, basic, BATCH)
-    cooldown = step_boundary(2 * T, continual, 4 * BATCH)
-    assert (basic, continual, cooldown) == (1_500_001_599_488, 1_850_000_015_360, 2_000_000_909_312)
-    steps = (
-        steps_to(3 * T // 2, 0, BATCH),
-        steps_to(1_850_000_000_000, basic, BATCH),
-        steps_to(2 * T, continual, 4 * BATCH),
-    )
-    assert steps == (817_436, 190_734, 20_436)
-
-
-@given(st.integers(0, 2**61), st.integers(0, 2**61), st.integers(1, 2**40))
-def test_a_step_boundary_is_the_first_at_or_past_the_position(position: int, start: int, batch: int) -> None:
-    boundary = step_boundary(position, start, batch)
-    assert boundary == start + steps_to(position, start, batch) * batch
-    assert boundary >= max(position, start)
-    assert boundary == start or boundary - batch < position
-
-
-@pytest.mark.parametrize(
-    ("position", "start", "batch", "sentence"),
-    [
-        (5, 0, 0, "a batch has at least one token"),
-        (5, -1, 1, "do not both fit"),
-        (LARGEST_POSITION, 0, 1, "do not both fit"),
-        (0, LARGEST_POSITION, 1, "do not both fit"),
-    ],
-)
-def test_boundaries_off_the_clock_are_refused(position: int, start: int, batch: int, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        step_boundary(position, start, batch)
-
-
-def test_a_ramp_of_6b_tokens_takes_2_929_688_sequences() -> None:
-    assert sequences_to_hold(6 * 10**9, 2048) == 2_929_688
-    assert [sequences_to_hold(tokens, 4) for tokens in (0, 1, 4, 5)] == [0, 1, 1, 2]
-    for tokens, length in ((-1, 4), (4, 0)):
-        with pytest.raises(ValueError, match="cannot be cut into sequences"):
-            sequences_to_hold(tokens, length)

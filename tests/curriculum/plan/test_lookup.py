@@ -60,7 +60,7 @@ def compiled(draw: st.DrawFn) -> Compiled:
 
 def everything(plan: StagePlan, stop: int) -> list[tuple[str, int, int, int, int]]:
     """(source, window, pass, item, sequence) of every sequence, by asking what each one reads."""
-    draws = plan.sequences_at(np.arange(stop, dtype=np.int64))
+    draws = plan.draws_at(np.arange(stop, dtype=np.int64))
     return [
         (draws.names[s], int(w), int(p), int(i), at)
         for at, (s, w, p, i) in enumerate(
@@ -78,7 +78,7 @@ def test_the_inverse_finds_exactly_the_readings_that_reading_everything_shows(
         plan, stop = stage.plan, stage.steps_run * stage.plan.batch_sequences
         shown = everything(plan, stop)
         for name in plan.names:
-            most = max(segment.last_window for segment in plan.sources[name].segments)
+            most = max(segment.stop_window for segment in plan.sources[name].segments)
             windows = np.array(
                 sorted(data.draw(st.sets(st.integers(0, most - 1), min_size=1, max_size=8))), np.int64
             )
@@ -104,7 +104,7 @@ def test_the_readings_of_a_stretch_are_counted_and_bounded_without_listing_them(
         stop = data.draw(st.integers(first + 1, whole))
         shown = everything(plan, whole)[first:stop]
         for name in plan.names:
-            most = max(segment.last_window for segment in plan.sources[name].segments)
+            most = max(segment.stop_window for segment in plan.sources[name].segments)
             low = data.draw(st.integers(0, most - 1))
             stretch = range(low, data.draw(st.integers(low + 1, most)))
             hits = [row[4] for row in shown if row[0] == name and row[1] in stretch]
@@ -118,7 +118,7 @@ def test_the_readings_of_a_stretch_are_counted_and_bounded_without_listing_them(
                 ]
             assert edges == ([hits[0], hits[-1]] if hits else [None, None])
             estimate = lookup.count(plan, name, stretch, first=first, stop=stop, budget=0)
-            assert abs(estimate.readings - len(hits)) <= estimate.within + 2 * len(compiled.stages) + 4
+            assert abs(estimate.readings - len(hits)) <= estimate.margin + 2 * len(compiled.stages) + 4
 
 
 @settings(max_examples=40, deadline=None)
@@ -151,14 +151,14 @@ def test_a_shard_of_a_hundred_million_windows_is_answered_in_a_moment_and_says_w
     last = lookup.edge(plan, "slimpajama", stretch, stop=plan.sequences, last=True)
     assert time.process_time() - begun < 1
     assert whole == lookup.Count(200_000_000, 0)  # two whole passes: no estimate
-    assert half.within > 0
+    assert half.margin > 0
     assert abs(half.readings - 160_000_000 * 100 / 321) < 1
     assert first is not None
     assert last is not None
     assert first < 100
     assert plan.sequences - last < 100
-    assert plan.sequences_at(np.array([first])).window[0] in stretch
-    assert plan.sequences_at(np.array([last])).window[0] in stretch
+    assert plan.draws_at(np.array([first])).window[0] in stretch
+    assert plan.draws_at(np.array([last])).window[0] in stretch
 
 
 def test_an_expectation_holds_within_what_it_says() -> None:
@@ -167,5 +167,5 @@ def test_an_expectation_holds_within_what_it_says() -> None:
     for stop in (2_000_000, 5_000_000):
         exact = lookup.count(plan, "slimpajama", stretch, stop=stop, budget=None)
         said = lookup.count(plan, "slimpajama", stretch, stop=stop, budget=0)
-        assert exact.within == 0 < said.within
-        assert abs(exact.readings - said.readings) <= said.within < 2500
+        assert exact.margin == 0 < said.margin
+        assert abs(exact.readings - said.readings) <= said.margin < 2500

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.plan.arrays import Integers
 from curriculum.plan.mixing import LARGEST_INDEX, LARGEST_TOTAL, Ramp, Tree, integer_weights
-from curriculum.plan.permutation import Int64, rotation
+from curriculum.plan.permutation import rotation
 
 FIBONACCI = [1, 1]
 while sum(FIBONACCI) + FIBONACCI[-1] + FIBONACCI[-2] <= LARGEST_TOTAL:
@@ -83,7 +84,7 @@ def ramp_on_fingers(
         seen[name] += 1
 
 
-def drawn(mixer: Tree | Ramp, index: Int64) -> list[tuple[str, int]]:
+def drawn(mixer: Tree | Ramp, index: Integers) -> list[tuple[str, int]]:
     source, ordinal = mixer.draw(index)
     return [(mixer.names[s], k) for s, k in zip(source.tolist(), ordinal.tolist(), strict=True)]
 

@@ -129,15 +129,15 @@ def check(number: int, folder: Path) -> int:
             plan, first = stage.plan, lineage.step
             assert (plan.first_step, plan.start) == (lineage.step, lineage.position)
             texts = {source: texts[source] for source in plan.sources} | texts
-            found = drawn(plan.draws_of(plan.first_step, plan.last_step))
+            found = drawn(plan.draws_of(plan.first_step, plan.stop_step))
             leave(lineage, children, at_branch)
             for step, slots in oracle.take(lineage, written, texts, seed=seed, length=LENGTH):
                 here = (step - first) * len(slots)
                 assert found[here : here + len(slots)] == slots, f"example {number}, {name}, step {step}"
-                if step in (first, plan.last_step - 1):
+                if step in (first, plan.stop_step - 1):
                     assert drawn(plan.draws(step)) == slots
                 leave(lineage, children, at_branch)
-            assert plan.last_step == lineage.step > first
+            assert plan.stop_step == lineage.step > first
             used = {source: count for source, count in lineage.used.items() if count}
             planned = {source: count for source, count in plan.items(plan.sequences).items() if count}
             assert planned == used or written.get("skip")
@@ -303,14 +303,14 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     "rotation left out": (
         check,
         PLAN,
-        "(mine + turns[:, None]) % batch",
-        "(mine + 0 * turns[:, None]) % batch",
+        "(slot + turns[:, None]) % batch",
+        "(slot + 0 * turns[:, None]) % batch",
     ),
     "rotation the other way": (
         check,
         PLAN,
-        "(mine + turns[:, None]) % batch",
-        "(mine - turns[:, None]) % batch",
+        "(slot + turns[:, None]) % batch",
+        "(slot - turns[:, None]) % batch",
     ),
     "rotation not keyed by the step": (check, PERMUTATION, "_add(digest, int(step))", "_add(digest, 0)"),
     "pass not in the key": (

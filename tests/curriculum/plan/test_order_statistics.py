@@ -114,7 +114,7 @@ WEAKER = {
 @pytest.mark.parametrize("what", WEAKER)
 def test_a_weaker_order_is_not(what: str) -> None:
     old, new, by, sizes = WEAKER[what]
-    with mutants.mutated("curriculum.plan.stage.permutation", old, new):
+    with mutants.mutated("curriculum.plan.permutation", old, new):
         for size in sizes:
             found = deviations(size, SIZES[size])
             assert any(far > 2 * TOO_FAR for name, far in found.items() if name.startswith(by)), (size, found)

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.plan import permutation
-from curriculum.plan.permutation import LARGEST_SIZE, Permutation, exact_indices, rotation
+from curriculum.plan.arrays import exact_indices
+from curriculum.plan.permutation import LARGEST_SIZE, Permutation, rotation
 
 NUMBERS = st.integers(min_value=-(2**70), max_value=2**70)
 

@@ -109,7 +109,7 @@ def test_the_trained_mixture_is_compared_with_the_plan_s_arithmetic(project: Pat
     rows = {(heading, row[0]): row for heading, row in _grouped(mixture)}
     # the arithmetic by another way: every draw of the stage counted
     stage = gather(Project(project), ["variant"], "full").stages["variant/continual"].compiled.plan
-    drawn = [name for step in range(stage.first_step, stage.last_step) for name in _drawn(stage, step)]
+    drawn = [name for step in range(stage.first_step, stage.stop_step) for name in _drawn(stage, step)]
     for name in ("prose", "code"):
         tokens = drawn.count(name) * stage.sequence_length
         row = rows["variant/continual: 3.072k tokens", name]

@@ -129,13 +129,13 @@ def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
             assert compare(spans(theirs), spans(ours)).same
             first = ours[2].plan
             for step in range(first.first_step, first.first_step + 25):
-                plan = next(s.plan for s in theirs if s.plan.first_step <= step < s.plan.last_step)
+                plan = next(s.plan for s in theirs if s.plan.first_step <= step < s.plan.stop_step)
                 assert (first.draws(step).window == plan.draws(step).window).all()
                 assert (first.draws(step).source == plan.draws(step).source).all()
         other = compile_curriculum(project, f"other-{number}", size).stages[2].plan
         begin = (other.start - ramp.plan.start) // other.sequence_length
         sequences = np.arange(min(other.sequences, 4 * ramp.ramp_sequences, 100_000), dtype=np.int64)
-        mine, parents = other.sequences_at(sequences), ramp.plan.sequences_at(sequences + begin)
+        mine, parents = other.draws_at(sequences), ramp.plan.draws_at(sequences + begin)
         assert (mine.window == parents.window).all()  # twice the batch, the same sequences
         assert (mine.item == parents.item).all()
 

@@ -14,7 +14,7 @@ import pytest
 from texts import write_texts
 
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
-from curriculum.data.progress import in_words, read_progress
+from curriculum.data.progress import describe_unread, read_progress
 from curriculum.data.requests import TokenizerRequest
 from curriculum.errors import DataError
 from runner.prepare.job import prepare, train_tokenizer
@@ -109,7 +109,7 @@ def test_documents_that_are_no_text_are_counted_and_the_first_named_in_the_last_
     prepare(request)
     unread = read_progress(Path(request.progress)).unread
     assert unread == {"empty": (1, "void.txt"), "not UTF-8": (3, "0a.txt")}
-    assert in_words(unread) == "1 empty (the first: void.txt), 3 not UTF-8 (the first: 0a.txt)"
+    assert describe_unread(unread) == "1 empty (the first: void.txt), 3 not UTF-8 (the first: 0a.txt)"
     chosen = request_for(output=str(tmp_path / "chosen"), progress=str(tmp_path / "chosen.jsonl"))
     (tmp_path / "texts" / "rows.jsonl").write_text('{"text": "the law", "lang": "fr"}\n')
     prepare(
