@@ -119,7 +119,9 @@ def _doctor(job: jobs.DoctorJob) -> Outcome:
 
 
 def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> Outcome:
-    from runner.prepare.job import Stopped, help_to_prepare, prepare, train_tokenizer
+    from runner.prepare.job import help_to_prepare, prepare
+    from runner.prepare.shard_writer import Stopped
+    from runner.prepare.tokenizer import train_tokenizer
 
     try:
         if isinstance(job, jobs.TokenizerJob):

@@ -27,9 +27,9 @@ Integers = NDArray[np.int64]
 
 AHEAD = 2
 PAUSE = 0.005
-"""Seconds for which the loop must be busy before the thread reads ahead: small beside any training step."""
+"""Seconds for which the loop must be busy before the thread reads ahead: short compared with any training step."""
 TOKENS_READ = 1 << 18
-"""Steps are read together up to this many tokens: a lone small one would cost more in calls than in copying."""
+"""Steps are read together up to this many tokens: a single small one would cost more in calls than in copying."""
 SEQUENCES_DRAWN = 1 << 14
 """And drawn together up to this many sequences, for the same reason: 25 bytes each."""
 
@@ -48,7 +48,7 @@ class Batch:
     bounds: NDArray[np.int32] | None = None
 
     def bounds_of(self, begin: int, end: int) -> NDArray[np.int32] | None:
-        """`bounds` of the slots from `begin` up to but not including `end`, laid end to end."""
+        """`bounds` of the slots in [begin, end), concatenated."""
         if self.bounds is None:
             return None
         length = self.tokens.shape[1] - 1
@@ -57,14 +57,14 @@ class Batch:
 
 
 def slots_of(batch: int, rank: int, ranks: int, groups: int | None = None) -> NDArray[np.int64]:
-    """The slots of a step that `rank` takes, in its order: a contiguous part, or every `ranks`-th of `groups` parts."""
+    """The slots of a step that `rank` takes, in its order: one contiguous share, or every `ranks`-th of `groups`."""
     share_of_rank(batch, ranks)
     return np.arange(batch, dtype=np.int64).reshape(groups or ranks, -1)[rank::ranks].reshape(-1)
 
 
 def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Dataset]:
     """The prepared text of every source of the plan; DataError when it is not the text the plan was made for."""
-    datasets, mark = {}, document_mark(plan)
+    datasets, eos = {}, document_end(plan)
     for name, source in plan.sources.items():
         dataset = Dataset.open(
             Path(folders[name]),
@@ -85,9 +85,9 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
                     f"{segment.stop_window:,}",
                     hint="prepare the text again with `curriculum prepare`",
                 )
-        if mark is not None and dataset.manifest.policy.eos != mark:
+        if eos is not None and dataset.manifest.policy.eos != eos:
             raise DataError(
-                f"`mask_documents` needs the end of every document marked by token {mark}, which the text in "
+                f"`mask_documents` needs the end of every document marked by token {eos}, which the text in "
                 f"`{folders[name]}` does not do",
                 hint="prepare the text again with `curriculum prepare`, or leave `mask_documents` out",
             )
@@ -111,9 +111,9 @@ def read(
 def read_steps(
     plan: StagePlan, datasets: Mapping[str, Dataset], first: int, last: int, slots: Integers
 ) -> Iterator[list[Batch]]:
-    """The `slots` of the steps from `first` up to but not including `last`, several steps together if small.
+    """The `slots` of the steps in [first, last), several steps together if small.
 
-    The first comes alone, so that it is there at once; what is drawn together then doubles.
+    The first comes alone, so that it is ready at once; the number drawn together then doubles.
     """
     drawn_at_once = max(1, SEQUENCES_DRAWN // len(slots))
     read_at_once = max(1, TOKENS_READ // (len(slots) * plan.sequence_length))
@@ -130,51 +130,51 @@ def read_steps(
 
 
 def _locate(datasets: Mapping[str, Dataset], draws: Draws) -> tuple[list[MappedShard], Integers, Integers]:
-    """The shards that are drawn from, and for every slot the number of its shard and its window in there."""
+    """The shards of the draws, and for every slot the number of its shard and its window in that shard."""
     shards: list[MappedShard] = []
     shard, window = np.empty_like(draws.window), np.empty_like(draws.window)
-    for number, mine in positions_by_value(draws.source):
+    for number, rows in positions_by_value(draws.source):
         dataset = datasets[draws.names[number]]
-        at, window[mine] = dataset.locate(draws.window[mine])
-        shard[mine] = at + len(shards)
+        at, window[rows] = dataset.locate(draws.window[rows])
+        shard[rows] = at + len(shards)
         shards += dataset.mapped
     return shards, shard, window
 
 
 def _batches(plan: StagePlan, steps: range, tokens: Integers, source: NDArray[np.int32]) -> list[Batch]:
-    """The batches of `steps`, whose slots lie end to end in `tokens` and `source`."""
-    mark, share = document_mark(plan), len(tokens) // len(steps)
+    """The batches of `steps`, whose slots are concatenated in `tokens` and `source`."""
+    eos, share = document_end(plan), len(tokens) // len(steps)
     batches = []
     for at, step in enumerate(steps):
-        mine = slice(at * share, (at + 1) * share)
-        bounds = None if mark is None else document_bounds(tokens[mine], mark)
-        batches.append(Batch(step, tokens[mine], source[mine], plan.names, bounds))
+        rows = slice(at * share, (at + 1) * share)
+        bounds = None if eos is None else document_bounds(tokens[rows], eos)
+        batches.append(Batch(step, tokens[rows], source[rows], plan.names, bounds))
     return batches
 
 
-def document_mark(plan: StagePlan) -> int | None:
-    """The token that ends a document, where the plan keeps documents apart; None where it does not.
+def document_end(plan: StagePlan) -> int | None:
+    """The token that ends a document, where the plan masks documents from each other; None where it does not.
 
     PlanError when it does, but its tokenizer has no such token.
     """
     if not plan.mask_documents:
         return None
-    mark = plan.tokenizer.get("eos")
-    if mark is None:
+    eos = plan.tokenizer.get("eos")
+    if eos is None:
         raise PlanError(
             "`mask_documents` keeps documents apart, but this tokenizer marks no document's end",
             hint="leave `mask_documents` out of the stage file, or take a tokenizer with an end-of-text token",
         )
-    return int(mark)
+    return int(eos)
 
 
-def document_bounds(tokens: NDArray[np.int64], mark: int) -> NDArray[np.int32]:
-    """Where documents begin in the inputs of `tokens` (`[n, sequence_length + 1]`) laid end to end, and their end.
+def document_bounds(tokens: NDArray[np.int64], eos: int) -> NDArray[np.int32]:
+    """Where documents begin in the concatenated inputs of `tokens` (`[n, sequence_length + 1]`), and their end.
 
-    `mark` ends a document, and so does a sequence's end. Often called `cu_seqlens`; shape `[documents + 1]`.
+    `eos` ends a document, and so does a sequence's end. Often called `cu_seqlens`; shape `[documents + 1]`.
     """
     begins = np.ones((len(tokens), tokens.shape[1] - 1), bool)
-    np.equal(tokens[:, :-2], mark, out=begins[:, 1:])
+    np.equal(tokens[:, :-2], eos, out=begins[:, 1:])
     return np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
 
 
@@ -188,18 +188,18 @@ def batches(
     ranks: int = 1,
     groups: int | None = None,
 ) -> Generator[Batch, None, None]:
-    """Batches of the half-open range of steps, in order; an error of the reading is raised when its batch is due.
+    """Batches of the steps in [first_step, last_step), in order; a read error is raised when its batch is due.
 
-    One thread reads ahead, at most `AHEAD` times what is read at once, while the loop is busy. A loop that asks
-    before anything is ready, or sooner than `PAUSE` after it last asked, reads for itself: so the thread never
-    costs more than it saves. Closing the batches ends the thread.
+    One thread reads ahead, at most `AHEAD` reads, while the loop is busy. A loop that takes a batch before one is
+    ready, or sooner than `PAUSE` after the last, reads itself: so the thread never costs more than it saves. Closing
+    the generator ends the thread.
     """
     source = read_steps(
         plan, datasets, first_step, last_step, slots_of(plan.batch_sequences, rank, ranks, groups)
     )
     ready: deque[list[Batch] | BaseException | None] = deque()
-    reading = threading.Lock()  # whoever holds it takes the next of `source`
-    taken, over = threading.Event(), threading.Event()
+    reading = threading.Lock()  # its holder takes the next of `source`
+    demand, closed = threading.Event(), threading.Event()
 
     def next_ready() -> list[Batch] | BaseException | None:
         try:
@@ -208,11 +208,11 @@ def batches(
             return error
 
     def read_ahead() -> None:
-        while not over.is_set():
-            taken.wait()
-            taken.clear()
-            over.wait(PAUSE)
-            while len(ready) < AHEAD and not taken.is_set() and not over.is_set():
+        while not closed.is_set():
+            demand.wait()
+            demand.clear()
+            closed.wait(PAUSE)
+            while len(ready) < AHEAD and not demand.is_set() and not closed.is_set():
                 with reading:
                     ready.append(next_ready())
 
@@ -225,13 +225,13 @@ def batches(
                     if not ready:
                         ready.append(next_ready())
             item = ready.popleft()
-            taken.set()
+            demand.set()
             if item is None:
                 return
             if isinstance(item, BaseException):
                 raise item
             yield from item
     finally:
-        over.set()
-        taken.set()
+        closed.set()
+        demand.set()
         thread.join()

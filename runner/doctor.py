@@ -1,4 +1,4 @@
-"""Looks at the machine a job runs on: what is there, what the machine file asks, and whether it can be had."""
+"""The `doctor` job: what hardware and libraries a machine has, and whether its machine file can be served."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ PACKAGES = ("torch", "numpy", "safetensors", "triton", "flash-attn")
 
 
 def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None) -> None:
-    """Write `doctor.json`; every rank calls it, and that their sum is right is part of it.
+    """Write `doctor.json`; every rank calls it, since a sum over all ranks is one of the checks.
 
-    `problem` is why these ranks are not on the device that was asked for.
+    `problem` is why these ranks are not on the requested device.
     """
     counted = int(ranks.add(torch.ones((), dtype=torch.int64, device=ranks.device)))
     if not ranks.first:
@@ -49,7 +49,7 @@ def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None)
 
 
 def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
-    """Everything that is known of this process's machine; `problems` is empty when `machine` can be served."""
+    """The report on this process's machine; `problems` is empty when `machine` can be served."""
     device, problems = ranks.device, []
     bf16 = machine.precision == "bf16" or (machine.precision == "auto" and device.type == "cuda")
     kernels = {}
@@ -102,17 +102,17 @@ def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
 
 
 def why_no_compiler(device: torch.device) -> str | None:
-    """Why torch.compile cannot work on this device; None when all it needs is there."""
+    """Why torch.compile cannot work on this device; None when it can."""
     if device.type == "cuda":
         try:
             importlib.metadata.version("triton")
         except importlib.metadata.PackageNotFoundError:
             return "the package triton is not installed"
-    named = os.environ.get("CXX")
-    if not any(shutil.which(command) for command in ([named] if named else ["g++", "clang++", "c++"])):
+    compiler = os.environ.get("CXX")
+    if not any(shutil.which(command) for command in ([compiler] if compiler else ["g++", "clang++", "c++"])):
         return (
-            f"`CXX={named}` is no command"
-            if named
+            f"`CXX={compiler}` is not a command"
+            if compiler
             else "no C++ compiler is on the PATH (set `CXX` to name one)"
         )
     if device.type == "cpu" and not Path(sysconfig.get_paths()["include"], "Python.h").exists():
@@ -121,58 +121,58 @@ def why_no_compiler(device: torch.device) -> str | None:
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return {
-        **found,
-        "torch": str(torch.__version__),
-        "cuda": torch.version.cuda,
-    }  # with the name of its build
+            versions[package] = None
+    return {**versions, "torch": str(torch.__version__), "cuda": torch.version.cuda}  # torch with its build
 
 
 def _devices(device: torch.device) -> list[dict[str, Any]]:
     name, flags = hardware.processor()
-    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
-    found: list[dict[str, Any]] = [
+    instructions = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+    devices: list[dict[str, Any]] = [
         {
             "name": name,
             "cores": processors(),
             "threads": torch.get_num_threads(),
-            "can": [f for f in wanted if f in flags],
+            "can": [name for name in instructions if name in flags],
         }
     ]
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(number)
-        found.append(
+        devices.append(
             {
                 "name": properties.name,
                 "bytes": properties.total_memory,
                 "capability": f"{properties.major}.{properties.minor}",
             }
         )
-    return found
+    return devices
 
 
 def _memory(device: torch.device) -> dict[str, int]:
-    known = {"bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+    memory = {"bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
     if hasattr(os, "sysconf_names") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        known["free_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        memory["free_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        known |= {"device_bytes": total, "device_free_bytes": free}
-    return known
+        memory |= {"device_bytes": total, "device_free_bytes": free}
+    return memory
 
 
 def _peak(machine: Machine, device: torch.device) -> dict[str, Any]:
     stated = machine.peak_flops
-    known = hardware.peak_of(hardware.device_name(device)) if device.type == "cuda" else None
+    published = hardware.peak_of(hardware.device_name(device)) if device.type == "cuda" else None
     return {
-        "flops": stated or known,
-        "from": "the machine file" if stated else "the data sheet" if known else "not known: no MFU is shown",
+        "flops": stated or published,
+        "from": "the machine file"
+        if stated
+        else "the data sheet"
+        if published
+        else "not known: no MFU is shown",
         "convention": FLOPS_CONVENTION,
     }
 

@@ -162,7 +162,7 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     from texts import write_texts
 
     from curriculum.data.requests import TokenizerRequest
-    from runner.prepare.job import train_tokenizer
+    from runner.prepare.tokenizer import train_tokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
     write_texts(folder / "texts", 20)

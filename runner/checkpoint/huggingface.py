@@ -1,7 +1,7 @@
 """Between our checkpoints and Hugging Face directories: the `import` and `export` jobs.
 
-Tensors go through one after another, so that no more than one file's worth of them is in memory. What holds no
-tensors (configuration, tokenizer, model card) is handed over as text or as files to copy.
+Tensors are converted one after another, so that no more than one file of them is in memory. The job gives other
+files (configuration, tokenizer, model card) as text or as paths to copy.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from curriculum.errors import CheckpointError, ConfigError, DataError
 from curriculum.plan.model import ModelConfig
 from runner.checkpoint import tensors
 
-PART_BYTES = 5_000_000_000
+FILE_BYTES = 5_000_000_000
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Stopped(Exception):
-    """Asked to end; what was half-built is removed."""
+    """A stop was requested; the unfinished directory is removed."""
 
 
 # --- import ----------------------------------------------------------------------------------------------
 
 
 def import_directory(
-    job: ImportJob, stop: StopFlag | None = None, part_bytes: int = PART_BYTES
+    job: ImportJob, stop: StopFlag | None = None, file_bytes: int = FILE_BYTES
 ) -> dict[str, Any]:
-    """Convert the directory, if its bytes were not converted before, and remember their digests."""
+    """Convert the directory, unless its bytes were converted before, and store their digests."""
     directory = huggingface.read(Path(job.source))
     memory = Path(job.memory)
     fs.make_directory(memory.parent)
@@ -53,15 +53,15 @@ def import_directory(
     if not final.exists():
         try:
             with fs.build_directory(final) as folder:
-                _convert(directory, digest, folder, stop, part_bytes)
+                _convert(directory, digest, folder, stop, file_bytes)
                 if _stamps(directory) != stamps:
                     raise DataError(
                         f"`{directory.folder}` was changed while it was imported",
-                        hint="the same command imports it once it is whole",
+                        hint="the same command imports it once it is complete",
                     )
         except Stopped:
             return {"outcome": STOPPED}
-    # Last, since a plan takes what is remembered for imported.
+    # Last, since a plan takes stored digests for an import.
     huggingface.remember_sums(directory, memory, sums, stamps)
     return {"outcome": DONE, "digest": digest, "checkpoint": str(final)}
 
@@ -71,22 +71,22 @@ def _stamps(directory: huggingface.Directory) -> dict[str, str]:
 
 
 def _convert(
-    directory: huggingface.Directory, digest: str, folder: Path, stop: StopFlag | None, part_bytes: int
+    directory: huggingface.Directory, digest: str, folder: Path, stop: StopFlag | None, file_bytes: int
 ) -> None:
     """Write a checkpoint at position 0 into the empty `folder`: fp32 weights, no moments."""
     config = ModelConfig.from_json(directory.model)
     index: dict[str, Any] = {}
-    part: dict[str, torch.Tensor] = {}
+    file: dict[str, torch.Tensor] = {}
     number = 0
 
     def write() -> None:
-        nonlocal number, part
-        _save(part, folder / _part(number))
-        number, part = number + 1, {}
+        nonlocal number, file
+        _save(file, folder / _file(number))
+        number, file = number + 1, {}
 
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         files = {
-            name: opened.enter_context(safe_open(directory.folder / name, framework="pt"))
+            name: stack.enter_context(safe_open(directory.folder / name, framework="pt"))
             for name in directory.weight_files
         }
         if "lm_head.weight" in directory.left_out:
@@ -94,7 +94,7 @@ def _convert(
         for ours, theirs in config.fused_tensors().items():
             if stop:
                 raise Stopped
-            pieces = []
+            parts = []
             for name in theirs:
                 tensor = files[directory.tensors[name].file].get_tensor(name)
                 if not bool(torch.isfinite(tensor).all()):
@@ -102,14 +102,14 @@ def _convert(
                         f"`{directory.folder}` cannot be imported: `{name}` holds numbers that are not finite",
                         hint="weights with NaN or Inf cannot be trained further",
                     )
-                pieces.append(tensor.float())
-            whole = torch.cat(pieces) if len(pieces) > 1 else pieces[0].contiguous()
-            if part and sum(map(_bytes, part.values())) + _bytes(whole) > part_bytes:
+                parts.append(tensor.float())
+            tensor = torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
+            if file and sum(map(_bytes, file.values())) + _bytes(tensor) > file_bytes:
                 write()
-            part[f"model.{ours}"] = whole
+            file[f"model.{ours}"] = tensor
             index[f"model.{ours}"] = {
-                "shape": list(whole.shape),
-                "parts": [{"file": _part(number), "rows": [0, whole.shape[0]]}],
+                "shape": list(tensor.shape),
+                "parts": [{"file": _file(number), "rows": [0, tensor.shape[0]]}],
             }
         write()
     fs.make_directory(folder / huggingface.SOURCE)
@@ -143,7 +143,7 @@ def _convert(
 
 
 def _check_tied(directory: huggingface.Directory) -> None:
-    """An output weight beside a tied embedding is left out if it is the embedding, and refused if it is not."""
+    """DataError where an output weight stored with a tied embedding is another tensor than the embedding."""
     embedding, head = "model.embed_tokens.weight", "lm_head.weight"
     tensors = []
     for name, stored in ((embedding, directory.tensors[embedding]), (head, directory.left_out[head])):
@@ -152,16 +152,16 @@ def _check_tied(directory: huggingface.Directory) -> None:
     if not torch.equal(tensors[0], tensors[1]):
         raise DataError(
             f"`{directory.folder}` cannot be imported: its embeddings are tied, yet `{head}` is another tensor",
-            hint=f"either `tie_word_embeddings: false` belongs into its {huggingface.CONFIG}, or `{head}` is stale",
+            hint=f"either `tie_word_embeddings: false` belongs in its {huggingface.CONFIG}, or `{head}` is stale",
         )
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     save_file(dict(tensors), path, metadata={"format": "pt"})
-    path.chmod(0o644)  # the library lets nobody else read what it writes
+    path.chmod(0o644)  # the library writes files that only their owner can read
 
 
-def _part(number: int) -> str:
+def _file(number: int) -> str:
     return f"rank-{number:05d}.safetensors"
 
 
@@ -173,7 +173,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 
 def export(job: ExportJob, stop: StopFlag | None = None) -> dict[str, Any]:
-    """Write the directory; it appears under its name when everything in it is on disk."""
+    """Write the directory, published when everything in it is on disk."""
     source, output = Path(job.checkpoint), Path(job.output)
     if output.exists():
         raise ConfigError(f"`{output}` exists already; nothing was written", hint="name a new directory")
@@ -199,28 +199,28 @@ def _write_weights(job: ExportJob, config: ModelConfig, folder: Path, stop: Stop
         if len(shards) == 1
         else [f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors" for n in range(len(shards))]
     )
-    waiting: dict[str, torch.Tensor] = {}
+    pending: dict[str, torch.Tensor] = {}
     checkpoint = Path(job.checkpoint)
     index: Mapping[str, Any] = json.loads(fs.read_bytes(checkpoint / tensors.INDEX))
     converted = to_hugging_face(config, lambda name: _merged(checkpoint, index, f"model.{name}"))
     for shard, file in zip(shards, names, strict=True):
-        while not shard.keys() <= waiting.keys():
+        while not shard.keys() <= pending.keys():
             if stop:
                 raise Stopped
             name, tensor = next(converted)
-            waiting[name] = tensor.to(TORCH[job.dtypes.get(name, job.dtype)])
-        _save({name: waiting.pop(name) for name in shard}, folder / file)
+            pending[name] = tensor.to(TORCH[job.dtypes.get(name, job.dtype)])
+        _save({name: pending.pop(name) for name in shard}, folder / file)
     if len(shards) > 1:
-        where = {name: file for shard, file in zip(shards, names, strict=True) for name in shard}
+        weight_map = {name: file for shard, file in zip(shards, names, strict=True) for name in shard}
         total = sum(size for shard in shards for size in shard.values())
         fs.write_json(
             folder / huggingface.INDEX,
-            {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))},
+            {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
         )
 
 
 def _shards(job: ExportJob) -> list[dict[str, int]]:
-    """Which tensors go into which file, each with its bytes, in the order of the layers."""
+    """The tensors of each file with their bytes, in the order of the layers."""
     shards: list[dict[str, int]] = [{}]
     for name, shape in ModelConfig.from_json(job.model).shapes().items():
         size = math.prod(shape) * huggingface.BYTES[job.dtypes.get(name, job.dtype)]
@@ -242,22 +242,22 @@ def to_hugging_face(
 
 
 def _merged(folder: Path, index: Mapping[str, Any], key: str) -> torch.Tensor:
-    """The whole tensor from the rows that each rank wrote; CheckpointError when rows are missing."""
+    """The tensor from the rows that each rank wrote; CheckpointError when rows are missing."""
     entry = index.get(key)
     if entry is None:
         raise CheckpointError(
             f"checkpoint `{folder.name}` has no `{key}`", hint="it was trained with another model"
         )
-    whole = torch.empty(entry["shape"])
+    tensor = torch.empty(entry["shape"])
     filled = 0
     for part in entry["parts"]:
         first, last = part["rows"]
         with safe_open(folder / part["file"], framework="pt") as file:
-            whole[first:last].copy_(file.get_tensor(key))
+            tensor[first:last].copy_(file.get_tensor(key))
         filled += last - first
     if filled != entry["shape"][0]:
         raise CheckpointError(
             f"checkpoint `{folder.name}` holds {filled:,} of the {entry['shape'][0]:,} rows of `{key}`",
             hint="it is incomplete; take another checkpoint",
         )
-    return whole
+    return tensor

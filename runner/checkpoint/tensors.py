@@ -1,13 +1,12 @@
 """Tensors to and from checkpoint folders: safetensors and JSON, resumable on any number of ranks.
 
     rank-00000.safetensors …   the rows that each rank held of `model.<name>` and Adam's moments of it
-    tensors.json               for every tensor its shape and which rows lie in which file
+    tensors.json               for every tensor its shape and which file holds which rows
     state.json                 position, step, counters, Adam's step
-    manifest.json              written last: size and SHA-256 of all of these
+    manifest.json              written last: size and SHA-256 of the others
 
-A rank reads only the rows that it will hold, from whichever files hold them now. (With
-torch.distributed.checkpoint, importing costs a second at every start, and neither digests nor a commit record
-are written.)
+A rank reads only the rows that it will hold. (Importing torch.distributed.checkpoint costs a second at every start,
+and it writes neither digests nor a commit record.)
 """
 
 from __future__ import annotations
@@ -51,11 +50,11 @@ def save(
 
 
 class Saver:
-    """Saves while training goes on: the tensors are copied, and a thread writes the copy, one at a time.
+    """Saves during training: the tensors are copied, and a thread writes the copy, one save at a time.
 
-    The threads of several ranks speak through the checkpoint's unpublished folder alone. (A thread that uses a
-    process group while training uses it too breaks the connections of both.) Rank 0 publishes once every
-    rank's file is there; what goes wrong in a thread is raised by the next call here.
+    The threads of several ranks communicate through the checkpoint's unpublished folder only. (A thread that uses a
+    process group while training uses it too breaks the connections of both.) Rank 0 publishes once every rank's file
+    exists; the next call here raises the error of a thread.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -75,45 +74,47 @@ class Saver:
     ) -> None:
         """Copy what is to be saved and return; every rank calls it.
 
-        On rank 0 `sealed` runs when all is written but its name, `published` once it is durable.
+        On rank 0 `sealed` runs before the checkpoint is published, `published` once it is durable.
         """
         self.wait()
         ranks, temporary = self._ranks, folder.parent / f".tmp-{folder.name}"
         if ranks.first:
-            fs.remove(temporary)  # a killed save's, perhaps of more ranks
+            fs.remove(temporary)  # of a killed save, perhaps of more ranks
             fs.make_directory(temporary)
         ranks.wait()
         reshard(model)
         tensors = dict(_tensors(model, optimizer))
-        writes = rows_of(next(iter(tensors.values())))[2] == 0  # a lower replica writes the same rows
+        writes = (
+            rows_of(next(iter(tensors.values())))[2] == 0
+        )  # otherwise a lower replica writes the same rows
         rows = {key: rows_of(tensor)[:2] for key, tensor in tensors.items()} if writes else {}
-        held = ranks.gather(rows)
+        gathered = ranks.gather(rows)
         index = {
             key: {
                 "shape": list(tensor.shape),
                 "parts": [
                     {"file": _file(rank), "rows": list(part[key])}
-                    for rank, part in enumerate(held)
+                    for rank, part in enumerate(gathered)
                     if key in part and part[key][1] > part[key][0]
                 ],
             }
             for key, tensor in tensors.items()
         }
-        files = [temporary / _file(rank) for rank, part in enumerate(held) if part]
+        files = [temporary / _file(rank) for rank, part in enumerate(gathered) if part]
         if writes:
             self._copy(tensors)
-        whole = {**state, "adam_step": adam_step(optimizer)}
+        value = {**state, "adam_step": adam_step(optimizer)}
 
         def write() -> None:
             try:
-                known = {}
+                digests = {}
                 if writes:
-                    known[_file(ranks.rank)] = self._write(temporary / _file(ranks.rank))
+                    digests[_file(ranks.rank)] = self._write(temporary / _file(ranks.rank))
                 if ranks.first:
                     _wait_for(files)
                     fs.write_json(temporary / INDEX, index)
-                    fs.write_json(temporary / checkpoints.STATE, whole)
-                    checkpoints.seal(temporary, known)
+                    fs.write_json(temporary / checkpoints.STATE, value)
+                    checkpoints.seal(temporary, digests)
                     sealed()
                     fs.publish(temporary, folder)
                     published()
@@ -128,20 +129,20 @@ class Saver:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what the thread ended with, if it did not end well."""
+        """Raise the error of a thread that failed."""
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
 
     def wait(self) -> None:
-        """Until nothing of this rank's is being written; on rank 0, until the checkpoint is published."""
+        """Until this rank has written its file; on rank 0, until the checkpoint is published."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.check()
 
     def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Into memory that is kept from one save to the next, locked to be reached by a GPU's own copying."""
+        """Copy into memory that is reused by every save, pinned where a GPU copies to it."""
         cuda = False
         for key, tensor in tensors.items():
             part = local_part(tensor).detach()
@@ -164,15 +165,15 @@ class Saver:
                 )
         unfinished = path.with_name(f".{path.name}")
         save_file(self._copies, unfinished)
-        with ThreadPoolExecutor(1) as beside:  # the disk and the processor work at the same time
-            digest = beside.submit(fs.sha256_file, unfinished)
+        with ThreadPoolExecutor(1) as pool:  # digest and write to the disk at the same time
+            digest = pool.submit(fs.sha256_file, unfinished)
             fs.fsync(unfinished)
         os.rename(unfinished, path)
         return digest.result()
 
 
 def _wait_for(files: Sequence[Path]) -> None:
-    """Until every file is there; RunFailed once a rank says that its own will never be, or says nothing."""
+    """Until every file exists; RunFailed once a rank reports a failure, or after PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     for path in files:
         failed = path.with_name(f"{path.name}{FAILED}")
@@ -195,17 +196,16 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
     state = checkpoints.state(folder)
     reshard(model)
     tensors = dict(_tensors(model, optimizer))
-    strange = {key for key in index if key.startswith("model.")} - tensors.keys()
-    if strange:
-        raise _misfit(folder, f"it has no `{min(strange)}`")
+    unknown = {key for key in index if key.startswith("model.")} - tensors.keys()
+    if unknown:
+        raise _misfit(folder, f"it has no `{min(unknown)}`")
     with torch.no_grad():
         for key, tensor in tensors.items():
             entry = index.get(key)
-            if entry is None or entry["shape"] != list(tensor.shape):
-                found = (
-                    "is missing" if entry is None else f"has shape {entry['shape']}, not {list(tensor.shape)}"
-                )
-                raise _misfit(folder, f"`{key}` {found}")
+            if entry is None:
+                raise _misfit(folder, f"`{key}` is missing")
+            if entry["shape"] != list(tensor.shape):
+                raise _misfit(folder, f"`{key}` has shape {entry['shape']}, not {list(tensor.shape)}")
             begin, end, _ = rows_of(tensor)
             target = local_part(tensor)
             for part in entry["parts"]:
@@ -222,7 +222,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
 
 
 def adam_step(optimizer: torch.optim.Optimizer) -> int:
-    """How many updates the moments have seen; the same for every parameter."""
+    """The number of updates of the moments; the same for every parameter."""
     return int(next(iter(optimizer.state.values()))["step"])
 
 

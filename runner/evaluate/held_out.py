@@ -101,11 +101,11 @@ def evaluate(
     before_forward: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Loss of the model on each named set, by name, as `evaluations/` records it; leaves the model in training mode."""
-    mark = dataloader.document_mark(plan)
+    eos = dataloader.document_end(plan)
 
     def sequence_losses(tokens: torch.Tensor) -> torch.Tensor:
         before_forward()
-        return losses(model, tokens, mark).sum(dim=1)
+        return losses(model, tokens, eos).sum(dim=1)
 
     model.eval()
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""Attention kernels behind one small interface; which of them can serve here, and why the others cannot.
+"""Attention kernels behind one small interface; which of them are usable here, and why the others are not.
 
-`auto` takes the first that serves. A kernel asked for by name that cannot serve is an error, never a silent
+`auto` takes the first usable one. A kernel requested by name that is not usable is an error, never a silent
 fallback. Layout in and out: `[B, T, heads, head_dim]`; keys and values keep their own, smaller number of
 heads.
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# torch 2.11 lets query heads share key heads unasked and has no word for it; later ones want to be asked.
+# torch 2.11 shares key heads among query heads by default and has no such parameter; later versions need it.
 _SHARED_HEADS = {} if torch.__version__.startswith("2.11.") else {"enable_gqa": True}
 
 
@@ -25,7 +25,7 @@ class Documents(NamedTuple):
     """Where documents begin inside the sequences of a batch, so that no token attends to another document.
 
     `number_BT` counts a sequence's documents from 0. `bounds` (int32) are 0 and the documents' ends in the
-    flattened batch, padded with the last to a power of two plus one, so that compiled code sees few sizes.
+    flattened batch, padded with the last to a power of two plus one, so that few shapes are compiled.
     """
 
     number_BT: torch.Tensor
@@ -40,10 +40,7 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents | None], 
 
 
 def documents(bounds: NDArray[np.int32], B: int, T: int) -> Documents:
-    """The documents of a batch `[B, T]` on the CPU, from where they begin in it laid end to end, and its end.
-
-    A sequence's begin is a document's too.
-    """
+    """The documents of a batch `[B, T]` on the CPU, from their bounds in the flattened batch (`document_bounds`)."""
     starts = torch.from_numpy(bounds[:-1])
     begins = torch.zeros(B * T, dtype=torch.bool)
     begins[starts.long()] = True
@@ -56,7 +53,7 @@ def documents(bounds: NDArray[np.int32], B: int, T: int) -> Documents:
 def sdpa(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
 ) -> torch.Tensor:
-    """Causal attention by torch's scaled_dot_product_attention, whichever kernel torch prefers."""
+    """Causal attention by torch's scaled_dot_product_attention, with the kernel that torch selects."""
     mask = None
     if documents is not None:
         number, length = documents.number_BT, q.shape[1]
@@ -70,7 +67,7 @@ def sdpa(
 def sdpa_flash(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
 ) -> torch.Tensor:
-    """torch's own FlashAttention-2, and nothing else: torch prefers cuDNN on Hopper unless told."""
+    """torch's own FlashAttention-2 only: torch prefers cuDNN on Hopper otherwise."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         return sdpa(q, k, v, documents)
 
@@ -78,7 +75,7 @@ def sdpa_flash(
 def sdpa_cudnn(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
 ) -> torch.Tensor:
-    """cuDNN's attention, and nothing else."""
+    """cuDNN's attention only."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         return sdpa(q, k, v, documents)
 
@@ -86,8 +83,8 @@ def sdpa_cudnn(
 def varlen(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
 ) -> torch.Tensor:
-    """torch's FlashAttention-2 over documents laid end to end; without documents, over sequences."""
-    from torch.nn.attention.varlen import varlen_attn  # brings the compiler with it, a second of every start
+    """torch's FlashAttention-2 over concatenated documents; without documents, over sequences."""
+    from torch.nn.attention.varlen import varlen_attn  # imports the compiler, a second of every start
 
     bounds, longest = _bounds(q, documents)
     flat = [x.flatten(0, 1) for x in (q, k, v)]
@@ -122,7 +119,7 @@ def _bounds(q: torch.Tensor, documents: Documents | None) -> tuple[torch.Tensor,
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What attention is needed for; `masked` when documents must not see each other."""
+    """What attention is needed for; `masked` when no token may attend to another document."""
 
     device: str
     dtype: torch.dtype
@@ -142,7 +139,7 @@ def _needs_cuda_half(request: Request) -> str | None:
 
 
 def _flash_attn_refusal(request: Request) -> str | None:
-    try:  # a hollow installation is found by name and fails only here
+    try:  # a broken installation is found by name and fails only here
         from flash_attn import flash_attn_func  # noqa: F401
     except Exception as error:  # also what a library built for another torch raises
         return f"the package flash-attn does not import: {error}"
@@ -168,12 +165,12 @@ AUTO = ("flash-attn", "sdpa-flash", "varlen", "sdpa")
 
 
 def explain(request: Request) -> dict[str, str | None]:
-    """Every backend with the reason it cannot serve `request`, None when it can."""
+    """Every backend with the reason it is not usable for `request`, None when it is."""
     return {name: refusal(request) for name, (_, refusal) in BACKENDS.items()}
 
 
 def choose(name: str, request: Request) -> tuple[str, Attend]:
-    """The backend called `name`, or for `auto` the first that serves; ValueError says why one cannot."""
+    """The backend called `name`, or for `auto` the first usable one; ValueError says why one is not."""
     if name == "auto":
         name = next(candidate for candidate in AUTO if BACKENDS[candidate][1](request) is None)
     if name not in BACKENDS:

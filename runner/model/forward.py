@@ -12,17 +12,17 @@ from runner.model.llama import Llama
 from runner.model.loss import next_token_losses
 
 
-def losses(model: Llama, tokens: torch.Tensor, mark: int | None = None) -> torch.Tensor:
+def losses(model: Llama, tokens: torch.Tensor, eos: int | None = None) -> torch.Tensor:
     """Loss of every target of `tokens` `[n, sequence_length + 1]`, in nats, shape `[n, sequence_length]`.
 
-    With a `mark`, which ends a document, no token sees another document than its own.
+    With `eos`, which ends a document, no token attends to another document.
     """
-    bounds = None if mark is None else dataloader.document_bounds(tokens.cpu().numpy(), mark)
+    bounds = None if eos is None else dataloader.document_bounds(tokens.cpu().numpy(), eos)
     return next_token_losses(hidden(model, tokens, bounds), model.head.weight, tokens[:, 1:])
 
 
 def hidden(model: Llama, tokens: torch.Tensor, bounds: NDArray[np.int32] | None) -> torch.Tensor:
-    """The hidden states at the inputs of `tokens`, each document by itself where `bounds` tells them apart."""
+    """The hidden states at the inputs of `tokens`; with `bounds` no token attends to another document."""
     inputs = tokens[:, :-1]
     if bounds is None:
         return model(inputs)  # type: ignore[no-any-return]

@@ -16,21 +16,21 @@ def initialise(model: Llama, seed: int) -> None:
 
     Embedding, output and linear weights are normal with std sqrt(2 / (5·D)); the attention's output and the
     feed-forward's down projection with std 1 / (sqrt(D)·layers); norms are 1. Each parameter has a generator
-    of its own, keyed by (seed, Hugging Face name), so that neither sharding nor fusing moves a number. The
-    key is hashed to 32 bits, since torch's generator on the CPU sees no more of its seed than the low 32.
+    of its own, keyed by (seed, Hugging Face name), so that neither sharding nor fusing changes a number. The
+    key is hashed to 32 bits, since torch's generator on the CPU uses only the low 32 of its seed.
     """
     config = model.config
-    own = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     wide = math.sqrt(2 / (5 * config.hidden_size))
     narrow = 1 / (math.sqrt(config.hidden_size) * config.num_hidden_layers)
     for ours, tensors in config.fused_tensors().items():
         if ours.endswith("norm.weight"):
-            own[ours].fill_(1.0)
+            parameters[ours].fill_(1.0)
             continue
-        drawn = []
+        parts = []
         for name, shape in tensors.items():
             key = blake2b(f"{seed} {name}".encode(), digest_size=4).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
             std = narrow if name.endswith(("o_proj.weight", "down_proj.weight")) else wide
-            drawn.append(torch.randn(shape, generator=generator) * std)
-        own[ours].copy_(torch.cat(drawn))
+            parts.append(torch.randn(shape, generator=generator) * std)
+        parameters[ours].copy_(torch.cat(parts))

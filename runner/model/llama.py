@@ -1,8 +1,8 @@
 """The Llama architecture as plain single-device code; sharding is applied from outside, in `parallel/fsdp.py`.
 
 Shapes: B sequences, T tokens, D hidden size, H heads, K key/value heads, d head size, F feed-forward size.
-Weights that read the same input are fused (queries, keys and values; gate and up), which saves a third of the
-matrix products' overhead at small sizes. Names and drawn numbers stay those of the Hugging Face layout.
+Weights with the same input are fused (queries, keys and values; gate and up), which saves a third of the matrix
+products' overhead at small sizes. Hugging Face names and initial numbers are those of the separate tensors.
 """
 
 from __future__ import annotations
@@ -103,29 +103,29 @@ def rotary_tables(
     half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu") / config.head_dim
     frequency = config.rope_theta**-half
     if config.rope_scaling is not None:
-        frequency = _longer_context(frequency, config.rope_scaling)
+        frequency = _scale_frequencies(frequency, config.rope_scaling)
     angles = torch.arange(length, dtype=torch.float64, device="cpu")[:, None] * frequency
     both = torch.cat((angles, angles), dim=-1)
     return both.cos().float().to(device), both.sin().float().to(device)
 
 
-def _longer_context(frequency: torch.Tensor, scaling: Mapping[str, Any]) -> torch.Tensor:
-    """Llama 3's change of the rotary frequencies: slow ones are divided by `factor`, fast ones kept, with a
-    linear passage between (as in Llama 3.1's published configuration)."""
+def _scale_frequencies(frequency: torch.Tensor, scaling: Mapping[str, Any]) -> torch.Tensor:
+    """Llama 3's scaling of the rotary frequencies: slow ones are divided by `factor`, fast ones stay, with a
+    linear transition between (as in Llama 3.1's published configuration)."""
     if scaling.get("rope_type", scaling.get("type")) != "llama3":
-        raise ValueError(f"of the ways to scale rotary positions only `llama3` is known, not {dict(scaling)}")
+        raise ValueError(f"the only known scaling of rotary positions is `llama3`, not {dict(scaling)}")
     turns = scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    kept = ((turns - low) / (high - low)).clamp(0, 1)
-    scaled: torch.Tensor = frequency * (kept + (1 - kept) / scaling["factor"])
+    share = ((turns - low) / (high - low)).clamp(0, 1)
+    scaled: torch.Tensor = frequency * (share + (1 - share) / scaling["factor"])
     return scaled
 
 
 def rotate(x_BTHd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> torch.Tensor:
     """Rotate channel pairs (i, i + d/2), the layout of Hugging Face's weights."""
     first, second = x_BTHd.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x_BTHd * cos_Td[:, None, :] + turned * sin_Td[:, None, :]).to(x_BTHd.dtype)
+    rotated = torch.cat((-second, first), dim=-1)
+    return (x_BTHd * cos_Td[:, None, :] + rotated * sin_Td[:, None, :]).to(x_BTHd.dtype)
 
 
 class Llama(nn.Module):
@@ -146,8 +146,8 @@ class Llama(nn.Module):
     def forward(self, tokens_BT: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
         """Token ids `[B, T]` to the normalised hidden states `[B, T, D]` that the output weight reads.
 
-        With `documents`, tokens see their own document only; positions go on counting through the sequence,
-        which changes nothing, since rotary attention sees their differences. ValueError when T is too long.
+        With `documents`, tokens attend to their own document only; positions count through the sequence, which
+        changes nothing, since rotary attention depends on their differences. ValueError when T is too long.
         """
         length, most = tokens_BT.shape[1], self.config.max_position_embeddings
         if length > most:

@@ -1,7 +1,6 @@
-"""Next-token cross-entropy straight from hidden states, in chunks, so that the logits are never whole.
+"""Next-token cross-entropy straight from hidden states, in chunks, so that the logits never exist at once.
 
-The loss is a sum; the caller divides by the global number of tokens, so that neither micro-batches nor ranks
-change its meaning.
+The loss is a sum; the caller divides by the global number of tokens, whatever the micro-batches and ranks.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ def next_token_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """For training: the sum of all losses, in nats, differentiable, and each token's loss `[B, T]`, detached.
 
-    Both are fp32. The forward pass already computes the gradients, chunk by chunk, while the logits are at
-    hand: nothing is kept or computed twice, and three matrix products are all there is.
+    Both are fp32. The forward pass computes the gradients too, chunk by chunk while the logits exist, so that no
+    logits are stored or computed twice: three matrix products in all.
     """
     tokens = targets_BT.numel()
     chunk = chunk_tokens or _chunk_tokens(weight_VD)

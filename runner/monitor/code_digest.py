@@ -1,7 +1,7 @@
 """SHA-256 digests of the source code: of all of it, and of what computes a training step, by name and not by path.
 
-A stage records the digest of the training code that it was trained with. Going on with other training code is asked
-about, since the bits may differ. `EQUIVALENT` lists the digests between which code was moved or renamed and nothing
+A stage records the digest of the training code that it was trained with. Resuming with other training code needs
+consent, since the bits may differ. `EQUIVALENT` lists the digests between which code was moved or renamed and nothing
 that a step computes changed.
 """
 
@@ -67,8 +67,8 @@ def equivalent(one: str, other: str) -> bool:
     return any({one, other} <= digests for digests in EQUIVALENT)
 
 
-def of_everything() -> str:
-    """The digest of every source file of the two packages, so that any edit between two attempts is on record."""
+def all_code() -> str:
+    """The digest of every source file of the two packages."""
     return fs.digest(
         {
             f"{name}/{path.relative_to(root)}": fs.sha256_file(path)
@@ -79,8 +79,8 @@ def of_everything() -> str:
 
 
 @functools.cache
-def of_training() -> str:
-    """The digest of what the files of `TRAINING_CODE` say, by their names there."""
+def training_code() -> str:
+    """The digest of the code in the files of `TRAINING_CODE`, by their names there."""
     roots = _roots()
     files = {name: path.split("/", 1) for name, path in TRAINING_CODE.items()}
     return fs.digest(

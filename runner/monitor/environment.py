@@ -1,4 +1,4 @@
-"""What the bits of an attempt depend on beside the plan: on record, and refused where it changed unasked."""
+"""The environment of an attempt, on which its bits depend besides the plan: recorded, and compared on resuming."""
 
 from __future__ import annotations
 
@@ -19,38 +19,34 @@ from curriculum.errors import RunFailed
 from runner.monitor import code_digest, hardware
 from runner.parallel.ranks import Ranks
 
-ASKED = {"torch", "numpy", "processor", "device", "training_code"}
+CONSENT = {"torch", "numpy", "processor", "device", "training_code"}
+"""What may change the bits of the following steps, so that a change of it needs consent."""
 
 
-def compare(job: TrainJob, ranks: Ranks, *, begun: bool) -> dict[str, Any]:
-    """This attempt's environment with what of it changed since the previous attempt; the same on every rank.
+def compare(job: TrainJob, ranks: Ranks, *, resumed: bool) -> dict[str, Any]:
+    """This attempt's environment with its changes since the previous attempt; the same on every rank.
 
-    RunFailed where a stage that has `begun` would go on with other bits and nobody accepted that.
+    RunFailed where a resumed stage would continue with other bits without consent.
     """
-    told: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     if ranks.first:
-        told = environment(job.machine, ranks)
-        told["changed"] = changed(Attempt(Path(job.attempt_folder)), told)
-    told = ranks.agree(told)
-    device, folder = ranks.device.type, StageFolder(Path(job.stage_folder))
-    asked = check(
-        folder.name,
-        told["changed"] if begun else {},
-        device,
-        accept=job.accept_environment,
-    )
-    return told | {"accepted": asked}
+        record = environment(job.machine, ranks)
+        record["changed"] = changes(Attempt(Path(job.attempt_folder)), record)
+    record = ranks.agree(record)
+    stage, changed = StageFolder(Path(job.stage_folder)).name, record["changed"] if resumed else {}
+    accepted = check(stage, changed, ranks.device.type, accept=job.accept_environment)
+    return record | {"accepted": accepted}
 
 
-def write(attempt: Attempt, told: Mapping[str, Any]) -> None:
-    fs.write_json(attempt.environment, told)
+def write(attempt: Attempt, record: Mapping[str, Any]) -> None:
+    fs.write_json(attempt.environment, record)
 
 
 def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
     """Versions and hardware that the bits of an attempt depend on."""
     return {
-        "code": code_digest.of_everything(),
-        "training_code": code_digest.of_training(),
+        "code": code_digest.all_code(),
+        "training_code": code_digest.training_code(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -68,36 +64,38 @@ def environment(machine: Machine, ranks: Ranks) -> dict[str, Any]:
     }
 
 
-def check(stage: str, differing: Mapping[str, list[Any]], device: str, *, accept: bool) -> list[str]:
-    """The names of what differs and may change the bits that follow; RunFailed unless that is accepted.
+def check(stage: str, changed: Mapping[str, list[Any]], device: str, *, accept: bool) -> list[str]:
+    """The names of changes that may change the following bits; RunFailed unless these are accepted.
 
-    Number of ranks, threads, precision and the like are what the machine file says on purpose: they are told.
+    The number of ranks, threads, precision and the like are set on purpose in the machine file: they are reported only.
     """
-    asked = sorted(ASKED.intersection(differing) - ({"processor"} if device != "cpu" else set()))
-    if asked and not accept:
+    names = sorted(CONSENT.intersection(changed) - ({"processor"} if device != "cpu" else set()))
+    if names and not accept:
         raise RunFailed(
             f"`{stage}` would resume in another environment than it was trained in: "
-            f"{describe_changes({name: differing[name] for name in asked})}; "
-            "the steps that follow may come out otherwise",
+            f"{describe_changes({name: changed[name] for name in names})}; "
+            "the steps that follow may come out differently",
             hint="restore the environment, or resume with `--accept-environment`, which is kept on record "
             "(`environment: any` in machines.yaml always resumes)",
         )
-    return asked
+    return names
 
 
-def changed(attempt: Attempt, told: Mapping[str, Any]) -> dict[str, list[Any]]:
+def changes(attempt: Attempt, record: Mapping[str, Any]) -> dict[str, list[Any]]:
     """What of an environment changed since the previous attempt that recorded one: `{name: [then, now]}`."""
-    records = (other.environment for other in attempt.previous())
-    path = next((path for path in records if path.exists()), None)
+    paths = (other.environment for other in attempt.previous())
+    path = next((path for path in paths if path.exists()), None)
     if path is None:
         return {}
     try:
-        known = json.loads(fs.read_bytes(path))
+        earlier = json.loads(fs.read_bytes(path))
     except ValueError:
         return {}
-    differing = {
-        key: [known[key], value] for key, value in told.items() if key in known and known[key] != value
+    changed = {
+        key: [earlier[key], value]
+        for key, value in record.items()
+        if key in earlier and earlier[key] != value
     }
-    if code_digest.equivalent(*differing.get("training_code", ["", ""])):
-        del differing["training_code"]
-    return differing
+    if code_digest.equivalent(*changed.get("training_code", ["", ""])):
+        del changed["training_code"]
+    return changed

@@ -28,7 +28,7 @@ PEAKS: tuple[tuple[str, float], ...] = (
 
 
 def device_name(device: torch.device) -> str:
-    """What the device calls itself."""
+    """The device's own name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return processor()[0]
@@ -36,21 +36,21 @@ def device_name(device: torch.device) -> str:
 
 def peak_of(name: str) -> float | None:
     """Dense bf16 FLOP/s of a device by its name; None for one that is not listed, and for processors."""
-    for known, flops in PEAKS:
-        if re.search(rf"\b{known}\b", name):
+    for device, flops in PEAKS:
+        if re.search(rf"\b{device}\b", name):
             return flops
     return None
 
 
 def peak_flops(machine: Machine, ranks: Ranks) -> float | None:
-    """What one device can do in a second: as the machine file says, else as its data sheet does, else unknown."""
+    """Peak FLOP/s of one device: the machine file's, else its data sheet's; None where neither gives one."""
     if machine.peak_flops or ranks.device.type == "cpu":
         return machine.peak_flops
     return peak_of(device_name(ranks.device))
 
 
 def processor() -> tuple[str, frozenset[str]]:
-    """The processor's name and its instruction sets, as Linux tells them."""
+    """The processor's name and its instruction sets, from /proc/cpuinfo."""
     name, flags = "cpu", frozenset[str]()
     try:
         with open("/proc/cpuinfo") as file:
@@ -74,5 +74,7 @@ def computes_bf16(device: torch.device) -> str | None:
         )
     units = processor()[1] & {"amx_bf16", "avx512_bf16", "bf16"}
     return (
-        None if units else "the processor has neither AMX-BF16 nor AVX512-BF16: bf16 is converted to and fro"
+        None
+        if units
+        else "the processor has neither AMX-BF16 nor AVX512-BF16: bf16 is converted back and forth"
     )

@@ -1,4 +1,4 @@
-"""One JSON line per logged step in `metrics.jsonl`: the truth that trackers, tables and live views read."""
+"""One JSON line per logged step in `metrics.jsonl`, which trackers, tables and live views read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from runner.monitor.trackers import Trackers
 
 
 class Stopwatch:
-    """How long each phase of a step took. On a GPU, phases in `ON_DEVICE` are timed by the GPU's own clock.
+    """Seconds of each phase of a step. On a GPU, phases in `ON_DEVICE` are timed by the GPU's own clock.
 
-    What FSDP2 exchanges in the background of the backward pass is part of that; `communication` is what a
-    step waits for beside it: flags, counts and sums. A profiler's trace shows the rest.
+    FSDP2's exchanges during the backward pass belong to that phase; `communication` are the other collectives:
+    flags, counts and sums. A profiler's trace shows the rest.
     """
 
     ON_DEVICE = ("forward_backward", "optimizer")
@@ -42,9 +42,9 @@ class Stopwatch:
             end.record()
             self._events.append((phase, begin, end))
             return
-        begun = time.monotonic()
+        start = time.monotonic()
         yield
-        self._spent[phase] = self._spent.get(phase, 0.0) + time.monotonic() - begun
+        self._spent[phase] = self._spent.get(phase, 0.0) + time.monotonic() - start
 
     def read(self) -> dict[str, float]:
         """Seconds of each phase since the last reading."""
@@ -57,7 +57,7 @@ class Stopwatch:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """The most memory held at once so far: of the GPU, else of this process."""
+    """Peak memory so far: of the GPU, else of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
@@ -67,7 +67,7 @@ class Metrics:
     """Collects a step's figures and writes them; losses in nats a token, times in seconds.
 
     Per-source losses are sums over all tokens since the last line, so that a rare source is not lost to the
-    cadence. Lines past the position that a run resumes from are cut away first. `mfu_of_one` is the model FLOPs
+    cadence. Lines past the position that a run resumes from are removed first. `mfu_of_one` is the model FLOPs
     utilisation of one token a second, None where the device's peak is unknown.
     """
 
@@ -108,9 +108,9 @@ class Metrics:
         source_tokens: NDArray[np.int64],
         seconds: Mapping[str, float],
     ) -> None:
-        """Take in one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`).
+        """Add one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`).
 
-        `seconds` says for each phase how much of the time it took.
+        `seconds` are those of each phase.
         """
         self._loss += source_loss
         self._tokens += source_tokens

@@ -1,4 +1,4 @@
-"""A trace of some steps by torch's profiler, on request, into the attempt's folder; Perfetto shows it."""
+"""A trace of some steps by torch's profiler, on request, in the attempt's folder; Perfetto shows it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Profiler:
     Every rank writes `trace-<first>-<last>-rank<r>.json`. A traced step is slower than others.
     """
 
-    def __init__(self, asked: Mapping[str, int] | None, folder: Path, ranks: Ranks) -> None:
-        self.first = asked["from_step"] if asked else None
-        self.last = asked["from_step"] + asked["steps"] if asked else None
+    def __init__(self, request: Mapping[str, int] | None, folder: Path, ranks: Ranks) -> None:
+        self.first = request["from_step"] if request else None
+        self.last = request["from_step"] + request["steps"] if request else None
         self._folder = folder
         self._ranks = ranks
         self._running: Any = None
 
     def before(self, step: int) -> None:
-        """Called before each step. A run that begins among the steps traces what is left of them."""
+        """Called before each step. A run that starts among the steps traces the remaining ones."""
         if self.first is None or self.last is None or not self.first <= step < self.last or self._running:
             return
         activities = [torch.profiler.ProfilerActivity.CPU]
@@ -42,7 +42,7 @@ class Profiler:
             self.end()
 
     def end(self) -> None:
-        """Write what was traced so far, if anything was."""
+        """Write the trace so far, if one was started."""
         if self._running is None:
             return
         self._running.stop()

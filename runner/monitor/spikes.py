@@ -1,9 +1,9 @@
-"""Notices steps that went wrong: gradients that are not finite, losses that jump. It reports; nobody is rolled back.
+"""Detects loss spikes, and describes them and steps without a finite gradient as events; nothing is rolled back.
 
-A loss jumps when it is above the median of the last losses by more than SPREADS robust standard deviations
-(1.4826 x the median absolute deviation) and by more than LEAST. Median and deviation are not moved by the jumps
-themselves until they are the rule, and a loss that falls fast is never one. The rule reads metrics.jsonl, so a
-resumed run goes on with the same window.
+A loss is a spike when it is above the median of the last losses by more than MIN_DEVIATIONS robust standard
+deviations (1.4826 x the median absolute deviation) and by more than MIN_JUMP. Single spikes move neither median nor
+deviation, and a loss that falls fast is never a spike. The window is read from metrics.jsonl, so a resumed run
+continues with the same one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
 
-WINDOW, AT_LEAST = 128, 32  # losses that are looked at; before so many are there nothing is a jump
-SPREADS, LEAST = 8.0, 0.1  # robust standard deviations; nats a token
-NAMED = 8  # sequences of a step that an event names, the worst first
+WINDOW, MIN_WINDOW = 128, 32  # last losses that are compared; with fewer than the minimum nothing is a spike
+MIN_DEVIATIONS, MIN_JUMP = 8.0, 0.1  # robust standard deviations; nats a token
+SEQUENCES = 8  # of a step that an event names, the worst first
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +39,22 @@ class Spike:
     limit: float
 
 
-class Losses:
-    """The last finite losses of a stage, and whether another one jumps out of them."""
+class SpikeDetector:
+    """The last finite losses of a stage, and whether the next one is a spike."""
 
-    def __init__(self, before: Iterable[float] = ()) -> None:
-        self._last = deque((loss for loss in before if math.isfinite(loss)), maxlen=WINDOW)
+    def __init__(self, losses: Iterable[float] = ()) -> None:
+        self._last = deque((loss for loss in losses if math.isfinite(loss)), maxlen=WINDOW)
 
-    def take(self, loss: float) -> Spike | None:
-        """Take in a step's loss; a Spike when it jumps. One that is not finite is neither taken in nor a jump."""
+    def observe(self, loss: float) -> Spike | None:
+        """Add a step's loss; the Spike if it is one. A loss that is not finite is neither added nor a spike."""
         if not math.isfinite(loss):
             return None
         spike = None
-        if len(self._last) >= AT_LEAST:
-            known = np.array(self._last)
-            median = float(np.median(known))
-            spread = 1.4826 * float(np.median(np.abs(known - median)))
-            limit = median + max(SPREADS * spread, LEAST)
+        if len(self._last) >= MIN_WINDOW:
+            last = np.array(self._last)
+            median = float(np.median(last))
+            spread = 1.4826 * float(np.median(np.abs(last - median)))
+            limit = median + max(MIN_DEVIATIONS * spread, MIN_JUMP)
             spike = Spike(loss, median, limit) if loss > limit else None
         self._last.append(loss)
         return spike
@@ -67,7 +67,7 @@ def losses_before(path: Path, position: int) -> list[float]:
 
 
 def skip_of(plan: StagePlan, step: int) -> dict[str, int] | None:
-    """What a stage file's `skip:` says to leave the data of `step` out, in full-size tokens; None for step 0."""
+    """The `skip:` entry that leaves out the data of `step`, in full-size tokens; None for step 0."""
     scale = Fraction(plan.labels.get("size_scale", "1"))
     last = plan.position_after(step)
     begin, end = (math.floor(position / scale) for position in (last - plan.batch_tokens, last))
@@ -85,11 +85,11 @@ def event(
     grad_norm: float,
     spike: Spike | None = None,
 ) -> dict[str, Any]:
-    """What is worth knowing of a step; `losses` are its slots' (nats a token, shape `[slots]`, in slot order)."""
+    """The line of events.jsonl for a step; `losses` are its slots' (nats a token, shape `[slots]`, in slot order)."""
     draws = plan.draws(step)
-    rank = np.argsort(np.where(np.isfinite(losses), -losses, -np.inf), kind="stable")
+    order = np.argsort(np.where(np.isfinite(losses), -losses, -np.inf), kind="stable")
     worst = []
-    for slot in rank[:NAMED].tolist():
+    for slot in order[:SEQUENCES].tolist():
         source, window = draws.names[draws.source[slot]], int(draws.window[slot])
         worst.append(
             {
@@ -100,7 +100,7 @@ def event(
                 "documents": [span.id for span in datasets[source].documents(window)],
             }
         )
-    told: dict[str, Any] = {
+    line: dict[str, Any] = {
         "kind": kind,
         "generation": generation,
         "step": step,
@@ -110,23 +110,23 @@ def event(
         "sequences": worst,
     }
     if spike is not None:
-        told |= {"median": spike.median, "limit": spike.limit}
+        line |= {"median": spike.median, "limit": spike.limit}
     skip = skip_of(plan, step)
     if skip is not None:
         where = f"{plan.labels.get('curriculum', '')}/{plan.labels.get('stage', '')}".strip("/")
-        told["skip"] = skip
-        told["hint"] = (
+        line["skip"] = skip
+        line["hint"] = (
             f"to train {where} without this step's data, branch before it with "
             f"`skip: [{{from: {skip['from']}, to: {skip['to']}}}]`"
         )
-    return told
+    return line
 
 
-def record(folder: StageFolder, told: Mapping[str, Any]) -> None:
+def record(folder: StageFolder, event: Mapping[str, Any]) -> None:
     """Add an event to the stage's `events.jsonl`."""
-    fs.append_json_line(folder.events, fs.finite_json(told))
+    fs.append_json_line(folder.events, fs.finite_json(event))
 
 
 def cut_back(folder: StageFolder, position: int) -> None:
-    """Drop the events past the position that a run goes on from."""
+    """Drop the events past the position that a run resumes from."""
     ledger.cut_back(folder.events, position)

@@ -1,10 +1,9 @@
-"""Shows a run in the tracker that people already look at; `metrics.jsonl` stays the truth, and training never waits.
+"""Experiment trackers (TensorBoard, wandb, trackio) that show a run; training never waits for them.
 
-All are given the same names (`train/loss`, `train/loss/SOURCE`, `train/lr`, `train/grad_norm`,
-`train/tokens_per_second`, `eval/loss/SOURCE`) against the position in tokens. A run is called CURRICULUM/STAGE and
-stands in the group of its root, which all variants share. What a tracker writes lies in the stage's folder, or, where
-it can lay only the runs of one database over one another, in the folder of the size.
-The libraries are extras; a tracker that fails is named once in the log and left out from then on.
+All get the same names (`train/loss`, `train/loss/SOURCE`, `train/lr`, `train/grad_norm`, `train/tokens_per_second`,
+`eval/loss/SOURCE`) against the position in tokens. A run is called CURRICULUM/STAGE, in the group of its root, which
+all variants share. A tracker writes into the stage's folder, or, where it overlays only the runs of one database,
+into the folder of the size. The libraries are extras; a tracker that fails is named once in the log and closed.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What a tracker is told of the run. `resumed_at` is the position that training goes on from."""
+    """The run that a tracker shows. `resumed_at` is the position that training resumes from."""
 
     name: str
     group: str
@@ -38,18 +37,18 @@ class About:
     config: Mapping[str, Any]
     resumed_at: int
     reached: int
-    """The last position whose figures an earlier attempt has logged, at or past `resumed_at`."""
-    begun: bool
+    """The last position that an earlier attempt has logged, at or past `resumed_at`."""
+    resumed: bool
     """Whether an earlier attempt has measured anything."""
 
     @property
     def id(self) -> str:
-        """The same for every attempt at a stage, another for every other folder."""
+        """The same for every attempt at a stage, different for every folder."""
         return hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
 
 
 class Tracker(Protocol):
-    """What a tracker must be able to do. Points up to `done` are there already, from an earlier attempt."""
+    """One tracker. Points up to `done` were logged by an earlier attempt."""
 
     done: int
 
@@ -63,7 +62,7 @@ class TensorBoard:
     def __init__(self, about: About) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What an earlier attempt logged past the checkpoint is purged by its reader, and logged again.
+        # Points past the checkpoint are purged by its reader, and logged again.
         self.done = about.resumed_at
         self.writer: Any = SummaryWriter(
             str(about.folder / "tensorboard"), purge_step=about.resumed_at + 1, flush_secs=10
@@ -87,9 +86,7 @@ class WandB:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        self.done = (
-            about.reached
-        )  # what is in a run cannot be taken back, and the same steps give the same figures
+        self.done = about.reached  # logged points cannot be removed, and the same steps give the same figures
         fs.make_directory(about.folder)
         self.run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", about.group),
@@ -122,7 +119,7 @@ class Trackio:
     """One local database for all runs of a size, in `runs/SIZE/.trackio/`, unless TRACKIO_DIR says otherwise.
 
     Runs of several stages may write to it at once: trackio locks it, and on a network's file system, where locks
-    cannot be trusted, puts files of their own beside it.
+    cannot be trusted, gives each a file of its own.
     """
 
     def __init__(self, about: About) -> None:
@@ -135,8 +132,8 @@ class Trackio:
             name=about.name,
             group=about.group,
             config=dict(about.config),
-            # It knows a run by its name: a stage begun anew would go on in the run of the one that was thrown away.
-            resume="allow" if about.begun else "never",
+            # It identifies a run by its name: a stage started again would continue the run of the deleted one.
+            resume="allow" if about.resumed else "never",
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,
@@ -157,7 +154,7 @@ KINDS: dict[str, Callable[[About], Tracker]] = {
 
 
 def check(names: tuple[str, ...]) -> None:
-    """PlanError, with what to install, for a tracker whose package is not there."""
+    """PlanError, with what to install, for a tracker whose package is missing."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise PlanError(
@@ -167,7 +164,7 @@ def check(names: tuple[str, ...]) -> None:
 
 
 class Trackers:
-    """Those that work, as one. Nothing that a tracker does, or fails to do, reaches the training loop."""
+    """The open trackers as one. No error of a tracker reaches the training loop."""
 
     def __init__(self, names: tuple[str, ...], about: About) -> None:
         self._open: dict[str, Tracker] = {}
@@ -175,7 +172,7 @@ class Trackers:
         for name in names:
             self._guarded(name, partial(self._start, name, about))
         for number, handler in signals.items():
-            signal.signal(number, handler)  # a tracker that took them over would keep a run from saving
+            signal.signal(number, handler)  # a tracker's own handlers would keep a run from saving
         atexit.register(self.close)
 
     def _start(self, name: str, about: About) -> None:
@@ -197,7 +194,7 @@ class Trackers:
                 self._guarded(name, partial(tracker.log, position, values))
 
     def close(self) -> None:
-        """Write out what the trackers still hold."""
+        """Flush and close the trackers."""
         for name, tracker in list(self._open.items()):
             self._guarded(name, tracker.close)
         self._open.clear()
@@ -208,7 +205,7 @@ class Trackers:
         except (Exception, SystemExit) as error:
             self._open.pop(name, None)
             print(
-                f"the tracker {name} failed and is left out from here on: {type(error).__name__}: {error}",
+                f"the tracker {name} failed and is closed: {type(error).__name__}: {error}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -222,7 +219,7 @@ def start(
     resumed_at: int,
     config: Mapping[str, Any],
 ) -> Trackers:
-    """Open the trackers of a stage's run; before what lies past `resumed_at` is cut from its metrics."""
+    """Open the trackers of a stage's run; call it before lines past `resumed_at` are cut from its metrics."""
     logged = fs.read_json_lines(folder.metrics) if names and folder.metrics.exists() else []
     return Trackers(
         names,
@@ -233,6 +230,6 @@ def start(
             config={**config, "lineage": " -> ".join(lineage)},
             resumed_at=resumed_at,
             reached=max(resumed_at, logged[-1]["position"] if logged else 0),
-            begun=bool(logged) or bool(folder.evaluation_files()),
+            resumed=bool(logged) or bool(folder.evaluation_files()),
         ),
     )

@@ -1,4 +1,4 @@
-"""Puts the model together as plan and machine file say, and says how many sequences it takes at a time."""
+"""The model as plan and machine file specify it, on this rank, and its micro-batch."""
 
 from __future__ import annotations
 

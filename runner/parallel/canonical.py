@@ -1,13 +1,13 @@
-"""Canonical sums: gradients, and the norm they are clipped to, whose bits do not depend on how many ranks there are.
+"""Canonical sums: gradients, and the norm they are clipped by, whose bits do not depend on the number of ranks.
 
-A floating-point sum depends on its order, so the order is fixed by the plan alone. The slots of a step are cut
-into `groups`, a power of two that every rank number divides. A group's micro-batches are added one after the
-other, as autograd does; the groups' sums are added in pairs, 0+1, 2+3, …, then pairs of pairs. Rank r of W takes
-the groups r, r+W, r+2W …, so that the lowest levels of the tree lie across ranks (first across those that hold
-the parameters between them, then across replicas) and the rest on each of them.
+A floating-point sum depends on its order, so the plan alone fixes the order. The slots of a step are divided into
+`groups`, a power of two that the number of ranks divides. A group's micro-batches are added one after the other, as
+autograd does; the groups' sums are added in pairs, 0+1, 2+3, …, then pairs of pairs. Rank r of W takes the groups
+r, r+W, r+2W …, so that the lowest levels of the tree are across ranks (first across the shards of the parameters,
+then across replicas) and the others on each rank.
 
-docs/exactness.md says what each level promises; the cost is `groups / ranks` exchanges a step instead of one,
-and up to log2(groups / ranks) further copies of this rank's gradients.
+The cost is `groups / ranks` exchanges a step instead of one, and up to log2(groups / ranks) further copies of this
+rank's gradients. See docs/exactness.md for what each level promises.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from curriculum.plan.stage import StagePlan
 from runner.parallel.ranks import Ranks, local_part, rows_of
 
 GROUPS_AT_MOST = 64
-"""More would only cost: a group is what one rank adds up by itself, so this is also the largest world."""
+"""Also the largest number of ranks, since one rank adds up a group by itself."""
 
 
 def groups_of(plan: StagePlan, micro_batch: int, ranks: Ranks) -> int:
-    """How many groups a step is cut into: by its batch and the micro-batch, never by the ranks.
+    """The number of groups of a step, from its batch and the micro-batch, never from the ranks.
 
-    PlanError when the ranks cannot be dealt whole groups.
+    PlanError when the groups do not divide among the ranks.
     """
     parts, rest = divmod(plan.batch_sequences, micro_batch)
     groups = min(parts & -parts, GROUPS_AT_MOST) if not rest else 0
     if not groups or groups % ranks.size:
         raise PlanError(
-            f"`exactness: canonical` cannot deal a batch of {plan.batch_sequences:,} sequences in micro-batches of "
-            f"{micro_batch:,} to {ranks.size:,} processes",
+            f"`exactness: canonical` cannot divide a batch of {plan.batch_sequences:,} sequences in micro-batches of "
+            f"{micro_batch:,} among {ranks.size:,} processes",
             hint=f"take a power of two of processes, {groups} at most; or `exactness: native`"
             if groups
             else "take a `micro_batch` that divides every batch of the curriculum",
@@ -57,7 +57,7 @@ def pairwise(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 class PairwiseReduceScatter:
     """FSDP2's reduce-scatter: rank i of the group gets the i-th part of every rank's input, added in pairs.
 
-    (What FSDP2 wants of it is `allocate` and a call; its base class lies in a private module of torch.)
+    (FSDP2 needs `allocate` and a call of it; its base class is in a private module of torch.)
     """
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -77,7 +77,7 @@ class PairwiseReduceScatter:
 
 
 def replicas_sum(group: dist.ProcessGroup) -> Callable[[torch.Tensor], None]:
-    """What FSDP2 calls after its reduce-scatter: every replica's part, added in pairs, on every replica."""
+    """The hook that FSDP2 calls after its reduce-scatter: every replica's part, added in pairs, on every replica."""
 
     def add(part: torch.Tensor) -> None:
         parts = [torch.empty_like(part) for _ in range(dist.get_world_size(group))]
@@ -88,34 +88,34 @@ def replicas_sum(group: dist.ProcessGroup) -> Callable[[torch.Tensor], None]:
 
 
 def add_in_pairs(module: FSDPModule, replicas: DeviceMesh) -> None:
-    """Let a module that is sharded over one node, of which `replicas` hold copies, add its gradients in pairs."""
+    """Have a module that is sharded over one node and replicated over `replicas` add its gradients in pairs."""
     module.set_custom_reduce_scatter(PairwiseReduceScatter())  # type: ignore[arg-type]
     if replicas.size() > 1:
         module.set_all_reduce_hook(replicas_sum(replicas.get_group()))
 
 
 class GroupSums:
-    """Adds up one group's gradients after another, in pairs, holding one sum for each level of the tree."""
+    """Adds the groups' gradients in pairs as they are computed, with one sum for each level of the tree."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._sums: list[tuple[int, list[torch.Tensor]]] = []  # (groups in it, gradients), larger ones first
 
-    def take(self) -> None:
-        """Take the finished gradients of a group out of the model."""
+    def add(self) -> None:
+        """Move the finished gradients of a group out of the model."""
         number, sums = 1, []
         for parameter in self._parameters:
             assert parameter.grad is not None
             sums.append(parameter.grad)
             parameter.grad = None
         while self._sums and self._sums[-1][0] == number:
-            _, before = self._sums.pop()
-            torch._foreach_add_([local_part(one) for one in before], [local_part(one) for one in sums])
-            number, sums = 2 * number, before
+            _, earlier = self._sums.pop()
+            torch._foreach_add_([local_part(g) for g in earlier], [local_part(g) for g in sums])
+            number, sums = 2 * number, earlier
         self._sums.append((number, sums))
 
-    def give(self) -> None:
-        """Put the sum of all groups, a power of two of them, back as the model's gradients."""
+    def restore(self) -> None:
+        """Set the sum of all groups, a power of two of them, as the model's gradients."""
         ((_, sums),) = self._sums
         for parameter, gradient in zip(self._parameters, sums, strict=True):
             parameter.grad = gradient
@@ -126,8 +126,8 @@ class GroupSums:
 def gradient_norm(model: nn.Module, ranks: Ranks) -> float:
     """The norm of all gradients, the same bits on any mesh: by rows, in fp64, added up in one fixed order.
 
-    A row never lies on two ranks. Every rank puts its rows into a vector of all of them, zeros elsewhere, so
-    that adding the vectors up rounds nothing.
+    No row is on two ranks. Every rank puts its rows into a vector of all rows, zeros elsewhere, so that adding the
+    vectors rounds nothing.
     """
     rows: list[torch.Tensor] = []
     for parameter in model.parameters():
@@ -144,5 +144,4 @@ def gradient_norm(model: nn.Module, ranks: Ranks) -> float:
         if replica == 0:
             squares[first:last] = part.square().sum(dim=1)
         rows.append(squares)
-    every = torch.cat(rows)
-    return float(ranks.add(every).sum().sqrt())
+    return float(ranks.add(torch.cat(rows)).sum().sqrt())

@@ -1,4 +1,4 @@
-"""`deterministic: true` refuses what is not deterministic; nothing is switched off in silence.
+"""`deterministic: true` refuses what is not deterministic, and never switches it off silently.
 
 Sources: torch's notes on reproducibility; Megatron-LM's deterministic mode, which also refuses rather than flips.
 """
@@ -17,14 +17,14 @@ WORKSPACES = (":4096:8", ":16:8")  # of cuBLAS, the two that NVIDIA's documentat
 
 
 def prepare(machine: Machine) -> None:
-    """Say in the environment what libraries read when they begin; call it before a device is used."""
+    """Set the environment variables that libraries read at their start; call it before a device is used."""
     if machine.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACES[0])
         os.environ.setdefault("NCCL_ALGO", "Ring")
 
 
 def check(machine: Machine, ranks: Ranks) -> None:
-    """PlanError for a wish that cannot be kept on this machine."""
+    """PlanError for a machine file whose determinism this machine cannot provide."""
     cuda = ranks.device.type == "cuda"
     if machine.exactness == "canonical" and cuda and not machine.deterministic:
         raise PlanError(
@@ -41,21 +41,21 @@ def check(machine: Machine, ranks: Ranks) -> None:
         raise _refusal("TORCHINDUCTOR_MAX_AUTOTUNE", "0")
     if cuda and torch.backends.cudnn.benchmark:
         raise PlanError(
-            "`deterministic: true` cannot be kept: cuDNN is told to choose kernels by their speed",
+            "`deterministic: true` cannot be kept: cuDNN is set to choose kernels by their speed",
             hint="leave torch.backends.cudnn.benchmark as it is by default",
         )
 
 
 def apply(machine: Machine, ranks: Ranks) -> None:
-    """Keep to it from now on: an operation without a deterministic kernel raises, it does not warn."""
+    """Apply the machine file: from now on an operation without a deterministic kernel raises instead of warning."""
     check(machine, ranks)
     if machine.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
 
 
-def _refusal(variable: str, wanted: str) -> PlanError:
+def _refusal(variable: str, required: str) -> PlanError:
     return PlanError(
         f"`deterministic: true` cannot be kept: the environment says {variable}={os.environ.get(variable, '')}",
-        hint=f"set it to {wanted}, or leave it unset",
+        hint=f"set it to {required}, or leave it unset",
     )

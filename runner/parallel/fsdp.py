@@ -1,4 +1,4 @@
-"""What is applied to the single-device model from outside: checkpointing, compilation, FSDP2, precision."""
+"""Activation checkpointing, compilation, FSDP2 and precision, applied to the single-device model from outside."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from runner.model.llama import Llama
 from runner.parallel.canonical import add_in_pairs
 from runner.parallel.ranks import Ranks
 
-SHARDINGS = ("auto", "none", "full", "hybrid")
-
 
 def apply(
     model: Llama,
@@ -32,12 +30,12 @@ def apply(
     """Change `model` in place: each block is checkpointed, compiled and sharded, then the root; names stay.
 
     `hybrid` shards inside a node and replicates between nodes (v1.1's change), `full` shards over all ranks,
-    `none` replicates. One fp32 process goes without FSDP, which would cost time and change no bit. `canonical`
-    adds gradients up as canonical.py does.
+    `none` replicates. One fp32 process runs without FSDP, which would cost time and change no bit. `canonical`
+    adds gradients as canonical.py does.
     """
     if activation_checkpointing != "none":
         for block in model.blocks:
-            block.forward = _computed_again(block.forward, selective=activation_checkpointing == "selective")
+            block.forward = _recomputed(block.forward, selective=activation_checkpointing == "selective")
     if compile_blocks:
         for block in model.blocks:
             block.compile(fullgraph=True, dynamic=False)
@@ -46,7 +44,7 @@ def apply(
         return
     shard = {"none": 1, "full": ranks.size, "hybrid": ranks.local_size, "auto": ranks.local_size}[sharding]
     mesh, replicas = ranks.mesh(shard), None
-    if canonical:  # replicas are added up by us, so FSDP2 is shown none
+    if canonical:  # our hooks add the replicas, so FSDP2 gets none
         mesh, replicas = mesh["shard"], mesh["replicate"]
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
@@ -55,15 +53,15 @@ def apply(
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for module in sharded(model):
         # The loss is divided by the global token count, so gradients are summed, not averaged; a divide
-        # factor of 1 alone makes FSDP2 use PREMUL_SUM, which gloo refuses.
+        # factor of 1 by itself makes FSDP2 use PREMUL_SUM, which gloo refuses.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
         if replicas is not None:
             add_in_pairs(module, replicas)
 
 
-# What `selective` keeps: products of matrices and attention cost most to compute again, the rest is cheap.
-KEPT = (
+# What `selective` stores: matrix products and attention cost most to recompute.
+STORED = (
     torch.ops.aten.mm.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
@@ -72,14 +70,14 @@ KEPT = (
 )
 
 
-def _computed_again(forward: Callable[..., torch.Tensor], *, selective: bool) -> Callable[..., torch.Tensor]:
-    """`forward`, keeping only its input, or with `selective` also `KEPT`.
+def _recomputed(forward: Callable[..., torch.Tensor], *, selective: bool) -> Callable[..., torch.Tensor]:
+    """`forward`, storing only its input, or with `selective` also `STORED`.
 
     The model draws no random numbers, so none are replayed.
     """
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if selective:
-        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, list(KEPT))
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, list(STORED))
 
     def checkpointed(*arguments: Any) -> torch.Tensor:
         out: torch.Tensor = checkpoint(forward, *arguments, **options)
@@ -95,9 +93,9 @@ def sharded(model: nn.Module) -> Iterator[FSDPModule]:
 
 @contextlib.contextmanager
 def micro_batch(model: Llama, *, last: bool, exchange: bool | None = None) -> Iterator[None]:
-    """Gradients are exchanged once, in a step's last micro-batch; until then whole weights stay at hand.
+    """Exchange gradients once, in a step's last micro-batch; until then the weights stay unsharded.
 
-    `exchange` says otherwise for sums that are exchanged group by group.
+    `exchange` overrides that for sums that are exchanged group by group.
     """
     if isinstance(model, FSDPModule):
         exchange = last if exchange is None else exchange
@@ -108,6 +106,6 @@ def micro_batch(model: Llama, *, last: bool, exchange: bool | None = None) -> It
 
 
 def reshard(model: nn.Module) -> None:
-    """Hold this rank's part of every parameter again: a forward pass without a backward leaves them whole."""
+    """Shard every parameter again: a forward pass without a backward leaves them unsharded."""
     for module in sharded(model):
         module.reshard()

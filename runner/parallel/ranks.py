@@ -1,4 +1,4 @@
-"""Who else trains with us: ranks, devices and the mesh. One process needs no process group at all."""
+"""The ranks of a job: process groups, devices and the mesh. A single process needs no process group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among its peers. `saving` is a gloo group for flags and checkpoints alone."""
+    """This process among its peers. `saving` is a gloo group for flags and checkpoints only."""
 
     rank: int
     size: int
@@ -37,9 +37,9 @@ class Ranks:
         return self.rank == 0
 
     def mesh(self, shard: int) -> DeviceMesh:
-        """The (replicate, shard) mesh: `shard` neighbours hold the parameters between them.
+        """The (replicate, shard) mesh: the parameters are sharded over `shard` neighbouring ranks.
 
-        A lone process, which sharding serves for its precision policy alone, gets a process group of itself.
+        A single process, which needs FSDP2 for its precision policy only, gets a process group of one.
         """
         if not dist.is_initialized():
             dist.init_process_group(_backend(self.device.type), store=HashStore(), rank=0, world_size=1)
@@ -54,7 +54,7 @@ class Ranks:
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says so; all ranks get the same answer at the same step."""
+        """Whether the flag is true on any rank; the same result on all."""
         if self.size == 1:
             return flag
         value = torch.tensor(float(flag), device="cpu")
@@ -65,9 +65,9 @@ class Ranks:
         """Rank 0's `value`, on every rank."""
         if self.size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.saving)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.saving)
+        return values[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's `value`, by rank, on every rank."""
@@ -85,7 +85,7 @@ class Ranks:
 def join_ranks(device: str, threads: int | None = None) -> Ranks:
     """Read torchrun's environment and join its process group when there is more than one process.
 
-    PlanError when a GPU is asked for and this process has none of its own.
+    PlanError when a GPU is requested and this process has none of its own.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -94,24 +94,24 @@ def join_ranks(device: str, threads: int | None = None) -> Ranks:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    where = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda" and local_rank >= (found := torch.cuda.device_count()):
+    own = torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda" and local_rank >= (devices := torch.cuda.device_count()):
         raise PlanError(
-            f"process {local_rank} of this node wants a GPU of its own, and torch {torch.__version__} finds {found}",
-            hint="`curriculum doctor` shows what is there; or say `device: cpu`, or fewer processes",
+            f"process {local_rank} of this node needs a GPU of its own, and torch {torch.__version__} finds {devices}",
+            hint="`curriculum doctor` shows what is there; or set `device: cpu`, or fewer processes",
         )
     if kind == "cuda":
-        torch.cuda.set_device(where)
+        torch.cuda.set_device(own)
     else:
         keep_freed_memory()
     if size == 1:
-        return Ranks(0, 1, 1, where)
+        return Ranks(0, 1, 1, own)
     dist.init_process_group(_backend(kind), timeout=TIMEOUT)
-    return Ranks(rank, size, local_size, where, dist.new_group(backend="gloo", timeout=TIMEOUT))
+    return Ranks(rank, size, local_size, own, dist.new_group(backend="gloo", timeout=TIMEOUT))
 
 
 def leave_ranks(ranks: Ranks) -> None:
-    """Leave together: ranks that go at different times break each other's connections."""
+    """Leave together: ranks that leave at different times break each other's connections."""
     ranks.wait()
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -123,7 +123,7 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def rows_of(tensor: torch.Tensor) -> tuple[int, int, int]:
-    """`(first, last, replica)`: the half-open range of rows that this rank holds, and which copy of them.
+    """`(first, last, replica)`: the half-open range of rows that this rank holds, and the number of its replica.
 
     FSDP2 shards dimension 0, in chunks of equal size, over neighbouring ranks.
     """
@@ -138,10 +138,10 @@ def rows_of(tensor: torch.Tensor) -> tuple[int, int, int]:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory instead of handing it back to the system.
+    """Have glibc keep freed memory instead of returning it to the system.
 
-    Every step frees and takes the same activations; handed back, they return as tens of thousands of page
-    faults, a fifth of a small model's step on a CPU. The process stays at its own peak, no higher.
+    Every step frees and allocates the same activations; returned memory costs tens of thousands of page faults, a
+    fifth of a small model's step on a CPU. The process stays at its own peak, no higher.
     """
     if sys.platform != "linux":
         return

@@ -1,7 +1,7 @@
-"""Notices ranks that hold copies of the same state and have parted: nothing is saved of what nobody can trust.
+"""Compares ranks that hold replicas of the same state, so that no state is saved once they differ.
 
-Compared are sums of all weights' and moments' bits, which any one changed bit changes; a copy whose memory or
-arithmetic went wrong trains on otherwise without a word (research: layer norms of BLOOM, replicas of nanotron).
+Compared are sums of the bits of all weights and moments, which any one changed bit changes. Without it a replica
+with a memory or arithmetic fault trains on unnoticed (layer norms of BLOOM, replicas of nanotron).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from curriculum.errors import RunFailed
 from runner.parallel.ranks import Ranks, local_part, rows_of
 
 EVERY = 100
-"""Steps between two looks; there is one before every save too."""
+"""Steps between two comparisons; there is one before every save too."""
 
 
 @torch.no_grad()
@@ -35,19 +35,19 @@ def fingerprint(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def check(model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks, step: int) -> None:
-    """Every rank calls it; RunFailed on all of them, naming who and what, when copies of the same rows differ."""
+    """Every rank calls it; RunFailed on all of them, naming ranks and tensor, when replicas of the same rows differ."""
     if ranks.size == 1:
         return
     rows = rows_of(next(model.parameters()))[:2]
-    told = ranks.gather((rows, fingerprint(model, optimizer)))
+    gathered = ranks.gather((rows, fingerprint(model, optimizer)))
     first: dict[tuple[int, int], int] = {}
-    for rank, (held, sums) in enumerate(told):
-        other = first.setdefault(held, rank)
-        differs = [name for name, value in sums.items() if told[other][1][name] != value]
+    for rank, (rows, sums) in enumerate(gathered):
+        other = first.setdefault(rows, rank)
+        differs = [name for name, value in sums.items() if gathered[other][1][name] != value]
         if differs:
             raise RunFailed(
                 f"before step {step:,} ranks {other} and {rank} hold different {differs[0]}, which should be the "
-                "same; one of them has computed or remembered wrongly",
+                "same; one of them has a faulty processor or memory",
                 hint="the last checkpoint was compared before it was saved; the same command continues from it, "
                 "without the faulty machine if it comes back",
             )

@@ -1,10 +1,11 @@
-"""Adding files to text that is already prepared: which files are new, and where their shards go."""
+"""Appending files to a prepared text: which files are new, the numbers of their shards, and splits merged."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +16,57 @@ from curriculum.errors import DataError
 
 
 def new_files(
-    request: PrepareRequest, output: Path, before: Manifest, files: Sequence[SourceFile]
+    request: PrepareRequest, output: Path, existing: Manifest, files: Sequence[SourceFile]
 ) -> list[SourceFile]:
-    """The files that `output` was not read from; DataError when one that it was read from is gone or changed."""
-    known: dict[str, Any] = {}
-    for number in range(len(before.states)):
+    """The files that are not in `output` yet; DataError when one of those in it is gone or changed."""
+    recorded: dict[str, Any] = {}
+    for number in range(len(existing.states)):
         path = output / f"files-{number}.json"
         if not path.exists() or request.extract is not None:
             raise DataError(
                 f"nothing can be appended to `{request.dataset}`: which files it was read from is not recorded",
                 hint="name the new files as a source of their own in sources.yaml",
             )
-        known |= json.loads(path.read_bytes())
+        recorded |= json.loads(path.read_bytes())
     now = {file.name: [file.bytes, file.sha256] for file in files}
-    for name, record in known.items():
+    for name, record in recorded.items():
         if name not in now or now[name] != record:
             raise DataError(
                 f"`{name}` of `{request.dataset}` is {'another file' if name in now else 'no longer there'} since "
                 "it was prepared",
                 hint="appending adds files and changes none: put it back, or name the text as another source",
             )
-    return [file for file in files if file.name not in known]
+    return [file for file in files if file.name not in recorded]
 
 
 def numbered(name: str, first: int) -> str:
-    """A task's file under its number in the whole folder: `00000.ds.index` of task 0 is `00004.ds.index`."""
+    """A task's file with its number in the folder: `00000.ds.index` is `00004.ds.index` where `first` is 4."""
     number, dot, endings = name.partition(".")
     return f"{int(number) + first:05d}{dot}{endings}"
 
 
-def renumbered(file: str, first: int) -> str:
-    """`numbered` for a path."""
-    folder, slash, name = file.rpartition("/")
-    return f"{folder}{slash}{numbered(name, first)}"
+def renumbered(split: Split, first: int) -> Split:
+    """A task's split with its shards numbered from `first`."""
+
+    def file(path: str) -> str:
+        folder, slash, name = path.rpartition("/")
+        return f"{folder}{slash}{numbered(name, first)}"
+
+    return replace(split, shards=tuple(replace(shard, file=file(shard.file)) for shard in split.shards))
 
 
-def joined(before: Split, appended: Split) -> Split:
-    """A split with the appended shards behind its own."""
-    dropped = Counter(before.dropped)
-    dropped.update(appended.dropped)
+def merged(splits: Iterable[Split]) -> Split:
+    """Several splits as one, their shards in order."""
+    splits = list(splits)
+    dropped: Counter[str] = Counter()
+    for split in splits:
+        dropped.update(split.dropped)
     return Split(
-        documents=before.documents + appended.documents,
-        tokens=before.tokens + appended.tokens,
-        text_bytes=before.text_bytes + appended.text_bytes,
-        max_token=max(before.max_token, appended.max_token),
-        filler=before.filler + appended.filler,
+        documents=sum(split.documents for split in splits),
+        tokens=sum(split.tokens for split in splits),
+        text_bytes=sum(split.text_bytes for split in splits),
+        max_token=max(split.max_token for split in splits),
+        filler=sum(split.filler for split in splits),
         dropped=dict(sorted(dropped.items())),
-        shards=(*before.shards, *appended.shards),
+        shards=tuple(shard for split in splits for shard in split.shards),
     )

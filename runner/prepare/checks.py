@@ -1,4 +1,4 @@
-"""Whether a prepared text is enough to train on and to measure the loss with; if not, what there is and the way out."""
+"""Refuses a prepared text with too little to train on, or too little held out, and says what would do."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from curriculum.errors import DataError
 from runner.prepare.readers import NO_TEXT, LeftOut, without_text
 from runner.prepare.shard_writer import HASHES
 
-MOST_HELD_OUT = Fraction(1, 2)  # what sources.yaml may ask for
+MAX_HELD_OUT = Fraction(1, 2)  # as in sources.yaml
 
 
 def unread(records: Sequence[Mapping[str, Any]]) -> LeftOut:
-    """The documents that are no text, of all tasks together; the first is that of the first task."""
-    found: dict[str, tuple[int, str]] = {}
+    """The documents of all tasks that are no text, by reason; the first is the first task's."""
+    reasons: dict[str, tuple[int, str]] = {}
     for record in records:
         for reason, (count, name) in record.get("unread", {}).items():
-            before, first = found.get(reason, (0, name))
-            found[reason] = (before + count, first)
-    return dict(sorted(found.items()))
+            earlier, first = reasons.get(reason, (0, name))
+            reasons[reason] = (earlier + count, first)
+    return dict(sorted(reasons.items()))
 
 
-def to_train_on(
+def check_train(
     request: PrepareRequest, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]
 ) -> None:
     """DataError when there is no document to train on."""
@@ -51,14 +51,14 @@ def to_train_on(
     )
 
 
-def held_out(
+def check_held_out(
     request: PrepareRequest,
     splits: Mapping[str, Split],
     records: Sequence[Mapping[str, Any]],
     task: Callable[[int], Path],
     in_place: bool,
 ) -> None:
-    """DataError when the held-out split has too few windows; `task` is the folder of a task that made a share of it."""
+    """DataError when the held-out split has too few windows; `task` gives the folder of a task."""
     if request.held_out is None:
         return
     split, length = splits[HELD_OUT], request.sequence_length
@@ -67,13 +67,13 @@ def held_out(
         return
     least = LEAST_HELD_OUT_WINDOWS * length + 1
     documents, tokens = (
-        sum(getattr(each, key) for each in splits.values()) for key in ("documents", "tokens")
+        sum(getattr(split, key) for split in splits.values()) for key in ("documents", "tokens")
     )
     if in_place:
         hint = "hold out more, or take a shorter `sequence_length`; only whole windows count"
     elif request.held_out_share is None:
         hint = "hold out a share of the documents instead (`held_out: 5%`)"
-    elif (share := _share_that_would_do(request, records, task)) is not None:
+    elif (share := _sufficient_share(request, records, task)) is not None:
         hint = f"`held_out: {float(share * 100):g}%` would do"
     elif (needed := ceil(least / request.held_out_share)) <= tokens:
         hint = (
@@ -94,10 +94,10 @@ def held_out(
     )
 
 
-def _share_that_would_do(
+def _sufficient_share(
     request: PrepareRequest, records: Sequence[Mapping[str, Any]], task: Callable[[int], Path]
 ) -> Fraction | None:
-    """The least share, in tenths of a percent, that holds out windows enough and leaves something to train on."""
+    """The smallest share, in tenths of a percent, that holds out enough windows and leaves documents to train on."""
     length = request.sequence_length
     held_out = [record["splits"][HELD_OUT]["tokens"] for record in records]
     candidates: list[tuple[int, int, int]] = []
@@ -105,15 +105,15 @@ def _share_that_would_do(
         hashes = np.fromfile(task(rank) / HASHES, np.uint64)
         for shard in record["splits"][TRAIN]["shards"]:
             ends = np.fromfile(task(rank) / f"{shard['file']}.index", "<u8").astype(np.int64)
-            tokens = np.diff(ends, prepend=0)
-            candidates += zip(hashes.tolist(), tokens.tolist(), [rank] * len(tokens), strict=True)
-    windows = sum(windows_in(tokens, length) for tokens in held_out)
+            lengths = np.diff(ends, prepend=0)
+            candidates += zip(hashes.tolist(), lengths.tolist(), [rank] * len(lengths), strict=True)
+    windows = sum(windows_in(count, length) for count in held_out)
     largest = max(candidates, default=(0, 0, 0))[0]
-    for number, more, rank in sorted(candidates):
+    for number, tokens, rank in sorted(candidates):
         windows -= windows_in(held_out[rank], length)
-        held_out[rank] += more
+        held_out[rank] += tokens
         windows += windows_in(held_out[rank], length)
         share = Fraction(-(-(number + 1) * 1000 // 2**64), 1000)
         if windows >= LEAST_HELD_OUT_WINDOWS:
-            return share if share <= MOST_HELD_OUT and share * 2**64 <= largest else None
+            return share if share <= MAX_HELD_OUT and share * 2**64 <= largest else None
     return None

@@ -1,4 +1,4 @@
-"""Natural language out of program text: what `extract:` in sources.yaml can name."""
+"""Natural language in program text: the values of `extract:` in sources.yaml."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from curriculum.data.listing import SourceFile
-from runner.prepare.readers import decoded, opened
+from runner.prepare.readers import decode, open_file
 
 _HANZI = re.compile(r"[\u4e00-\u9fff]")
 LEAST_HANZI = 16
@@ -15,25 +15,25 @@ LEAST_HANZI_SHARE = 0.4
 
 
 def chinese_docstrings(files: Iterable[SourceFile]) -> Iterator[tuple[str, str]]:
-    """`(file name, text)`: a file's Chinese comment and docstring sentences that none before it had.
+    """`(file name, text)`: a file's Chinese comment and docstring sentences that no earlier file has.
 
-    One sentence a line; it counts with at least 16 hanzi that make up at least 40% of it. The order of
-    `files` decides which file keeps a repeated sentence.
+    One sentence a line; it counts with at least 16 hanzi that make up at least 40% of it. A repeated sentence
+    belongs to the first of `files` that has it.
     """
     seen: set[bytes] = set()
     for file in files:
-        with opened(file) as stream:
-            text = decoded(stream.read())
+        with open_file(file) as stream:
+            text = decode(stream.read())
         if text is None or text.isascii():
             continue
-        fresh = []
+        sentences = []
         for sentence in _chinese_sentences(text):
             digest = hashlib.blake2b(sentence.encode(), digest_size=16).digest()
             if digest not in seen:
                 seen.add(digest)
-                fresh.append(sentence)
-        if fresh:
-            yield file.name, "\n".join(fresh) + "\n"
+                sentences.append(sentence)
+        if sentences:
+            yield file.name, "\n".join(sentences) + "\n"
 
 
 def _chinese_sentences(source: str) -> Iterator[str]:

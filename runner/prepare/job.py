@@ -1,15 +1,15 @@
 """Tokenising a dataset into shards, and training a tokenizer: the `prepare` and `tokenizer` jobs.
 
-    files ── Corpus ──> documents ── Chosen ──> those kept ── ShardWriter ──> one task's shards
+    files ── Corpus ──> documents ── ColumnFilter ──> documents ── ShardWriter ──> one task's shards
 
 Each task is one datatrove pipeline and makes one shard a split. Everything is made in `<output>.partial/`:
 
-    work.json                 what is being prepared; work on anything else is thrown away
-    completions/00000         datatrove's mark: this task is finished and never done again
-    tasks/00000/              its files and task.json; a folder without its mark is begun anew
+    work.json                 what is being prepared; tasks of anything else are deleted
+    completions/00000         datatrove's mark: this task is finished and never run again
+    tasks/00000/              its files and task.json; without its mark a task starts again
     data/                     all of it together, manifest last; renamed to `<output>` in one step
 
-so a run killed at any moment goes on where it was, and ends in the same bytes.
+so a job killed at any moment resumes where it was, and ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import json
 import os
 import shutil
 import socket
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,6 @@ from curriculum.data.manifest import (
     TRAIN,
     FolderState,
     Manifest,
-    Shard,
     SpecialTokens,
     Split,
     TokenizerRecord,
@@ -46,24 +43,22 @@ from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import Busy, DataError
 from runner.prepare import append, checks, filters, in_place
-from runner.prepare.executor import TaskExecutor, tokenizer_threads
+from runner.prepare.executor import TaskExecutor, run_all, tokenizer_threads
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import Chosen, Corpus, Tally, is_remote, list_sources, log_to, of_split
-from runner.prepare.shard_writer import RECORD, Meter, ShardWriter, Stop, Stopped
-from runner.prepare.tokenizer import END_OF_TEXT, train_tokenizer
+from runner.prepare.readers import ColumnFilter, Corpus, Tally, is_remote, list_sources, log_to, of_split
+from runner.prepare.shard_writer import RECORD, Meter, ShardWriter, Stop
+from runner.prepare.tokenizer import END_OF_TEXT
 
-# A helper waits so long for another one that lists the files: a bucket of a hundred thousand takes minutes.
+# A helper's wait for another one that lists the files: a bucket of a hundred thousand takes minutes.
 LISTING_SECONDS = 3600.0
 
-__all__ = ["Stopped", "help_to_prepare", "prepare", "train_tokenizer"]
 
+def prepare(request: PrepareRequest, stop_requested: Callable[[], bool] = lambda: False) -> None:
+    """Make `request.output`, or return at once when it exists. Busy when another process is making it.
 
-def prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) -> None:
-    """Make `request.output`, or return at once when it is there. Busy when another process is making it.
+    Stopped, soon after `stop_requested` is true; finished tasks are kept.
 
-    Stopped, soon after `asked` says so; what is finished is kept.
-
-    With `append`: read the files that are new, and add their shards. DataError for text or a tokenizer that cannot
+    With `append`: read the new files, and add their shards. DataError for text or a tokenizer that cannot
     be read, for a held-out split of under 64 windows, and where files already read have changed.
     """
     output = Path(request.output)
@@ -78,86 +73,89 @@ def prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) 
         ):
             if (output / MANIFEST).exists():
                 if request.append:
-                    _Preparation(request, partial, asked, Manifest.load(output)).run(output)
+                    _Preparation(request, partial, stop_requested, Manifest.load(output)).run(output)
             else:
-                _Preparation(request, partial, asked).run(output)
+                _Preparation(request, partial, stop_requested).run(output)
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def help_to_prepare(request: PrepareRequest, asked: Callable[[], bool] = lambda: False) -> None:
-    """Do tasks of `request` that nobody does, one after the other, until none is left; `prepare` then ends it.
+def help_to_prepare(request: PrepareRequest, stop_requested: Callable[[], bool] = lambda: False) -> None:
+    """Run the tasks of `request` that no process runs, one after the other; `prepare` then finishes it.
 
-    Any number of processes, on any machines that share the folder, may do so at once: whoever holds a task's lock
-    does it, and a lock dies with its holder.
+    Any number of processes, on any machines that share the folder, may do so at once: the holder of a task's lock
+    runs it, and a lock ends with its process.
     """
     output = Path(request.output)
     partial = output.with_name(f"{output.name}.partial")
     if not (output / MANIFEST).exists():
         fs.make_directory(partial)
         with log_to(Path(request.progress).with_name(f"datatrove-{socket.gethostname()}-{os.getpid()}.log")):
-            _Preparation(request, partial, asked).help()
+            _Preparation(request, partial, stop_requested).help()
 
 
 class _Preparation:
-    """One request being carried out in its partial folder."""
+    """The preparation of one request in its partial folder; `existing` is the manifest that is appended to."""
 
     def __init__(
         self,
         request: PrepareRequest,
         partial: Path,
-        asked: Callable[[], bool],
-        before: Manifest | None = None,
+        stop_requested: Callable[[], bool],
+        existing: Manifest | None = None,
     ) -> None:
         self.request = request
         self.partial = partial
-        self.before = before
+        self.existing = existing
         self.tokenizer = Tokenizer.load(request.tokenizer_file)
-        for wanted, mark, known in (
+        for required, token, number in (
             (request.bos, "BOS", self.tokenizer.bos_id),
             (request.eos, "EOS", self.tokenizer.eos_id),
         ):
-            if wanted and known is None:
+            if required and number is None:
                 raise DataError(
-                    f"the tokenizer `{request.tokenizer_file}` has no {mark} token under a name known here",
+                    f"the tokenizer `{request.tokenizer_file}` has no {token} token under a name known here",
                     hint=f"switch it off for `{request.dataset}`, or use a tokenizer with `{END_OF_TEXT}`",
                 )
-        self.stop = Stop(asked)
+        self.stop = Stop(stop_requested)
         self.tasks = request.tasks
         self.dtype = dtype_for(self.tokenizer.vocab_size)
         self.in_place = kind_of(request.read) == "tokenised"
 
     def run(self, output: Path) -> None:
         request = self.request
-        files, origin = self._begin()
+        files, origin = self._list()
         listed = files
-        if self.before is not None and self.in_place:
+        if self.existing is not None and self.in_place:
             raise DataError(
                 f"nothing is appended to `{request.dataset}`, whose tokens are read in place",
                 hint="name the new files as a source of their own in sources.yaml",
             )
-        if self.before is not None:
-            files = append.new_files(request, output, self.before, files)
+        if self.existing is not None:
+            files = append.new_files(request, output, self.existing, files)
             if not files:
                 return
-        train, held_out = self._sides(files)
-        # The last line of an earlier preparation would say that this one is done.
+        train, held_out = self._by_split(files)
+        # The last line of an earlier preparation would report this one as done.
         Path(request.progress).unlink(missing_ok=True)
         meter = Meter(Path(request.progress), _total_bytes([*train, *held_out]))
-        records = self._adopted(train, held_out, meter) if self.in_place else []
+        records = self._index_in_place(train, held_out, meter) if self.in_place else []
         if not self.in_place:
             self._run_tasks(train, held_out, meter)
             records = [self._record(rank) for rank in range(self.tasks)]
         names = [TRAIN] if request.held_out is None else [TRAIN, HELD_OUT]
-        first = len(self.before.states) * request.tasks if self.before else 0
+        first = len(self.existing.states) * request.tasks if self.existing else 0
         splits: dict[str, Split] = {
-            name: _merged([record["splits"][name] for record in records], first) for name in names
+            name: append.merged(
+                append.renumbered(fs.from_json(Split, record["splits"][name]), first) for record in records
+            )
+            for name in names
         }
         earlier: tuple[FolderState, ...] = ()
-        if self.before is None:
+        if self.existing is None:
             self._check(splits, records)
         else:
-            earlier = self.before.states
-            splits = {name: append.joined(self.before.splits[name], splits[name]) for name in names}
+            earlier = self.existing.states
+            splits = {name: append.merged((self.existing.splits[name], splits[name])) for name in names}
         manifest = Manifest(
             dataset=request.dataset,
             tokenizer=TokenizerRecord(
@@ -196,23 +194,23 @@ class _Preparation:
         begin = fs.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
         begin.acquire(wait_seconds=LISTING_SECONDS)
         with begin:
-            files, _ = self._begin()
-            train, held_out = self._sides(files)
+            files, _ = self._list()
+            train, held_out = self._by_split(files)
             meter = Meter(Path(self.request.progress), _total_bytes([*train, *held_out]))
             pending = self._pending(train, held_out, meter)
         with tokenizer_threads(self.request.workers, inside=self.request.workers > 1):
-            failed: list[DataError] = []
-            for one in pending:
+            failures: list[DataError] = []
+            for task in pending:
                 try:
-                    one.run()
+                    task.run()
                 except Busy:
                     continue
-                except DataError as error:  # the other tasks are done first
-                    failed.append(error)
-        if failed:
-            raise failed[0]
+                except DataError as error:  # the other tasks run first
+                    failures.append(error)
+        if failures:
+            raise failures[0]
 
-    def _sides(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+    def _by_split(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
         """The files to train on, and those of the corpus's own held-out split."""
         train, held_out = files, list[SourceFile]()
         if self.request.held_out_split is not None:
@@ -221,54 +219,57 @@ class _Preparation:
             train = [self._extracted(train)]
         return train, held_out
 
-    def _adopted(
+    def _index_in_place(
         self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter
     ) -> list[dict[str, Any]]:
-        """Token files that others made, digested where they lie: one task, and one shard a split, for each."""
+        """Index third-party token files in place: one task, and one shard a split, for each."""
         files = [*train, *held_out]
         self.tasks = len(files)
-        opened = in_place.open_files(self.request, files)
-        self.dtype = opened[0].dtype
-        cuts = in_place.file_ranges(
-            opened[: len(train)], opened[len(train) :], self.request.held_out_share, self.tokenizer.eos_id
+        token_files = in_place.open_files(self.request, files)
+        self.dtype = token_files[0].dtype
+        ranges = in_place.file_ranges(
+            token_files[: len(train)],
+            token_files[len(train) :],
+            self.request.held_out_share,
+            self.tokenizer.eos_id,
         )
         return in_place.index_in_place(
-            self.request, files, opened, cuts, self.tokenizer, self.partial, meter, self.stop
+            self.request, files, token_files, ranges, self.tokenizer, self.partial, meter, self.stop
         )
 
-    def _begin(self) -> tuple[list[SourceFile], dict[str, Any]]:
-        """The files and their origin; what the partial folder holds of another recipe or tokenizer goes."""
+    def _list(self) -> tuple[list[SourceFile], dict[str, Any]]:
+        """The files and their origin; tasks in the partial folder of another recipe or tokenizer are deleted."""
         request, path = self.request, self.partial / "work.json"
-        before = json.loads(path.read_bytes()) if path.exists() else None
-        if before and is_remote(request.read) and before["recipe"] == request.recipe():
+        earlier = json.loads(path.read_bytes()) if path.exists() else None
+        if earlier and is_remote(request.read) and earlier["recipe"] == request.recipe():
             # A remote listing is fetched once: its commit must not move between two attempts.
-            files, learnt = [SourceFile(**file) for file in before["files"]], before["learnt"]
+            files, details = [SourceFile(**file) for file in earlier["files"]], earlier["learnt"]
         else:
-            files, learnt = list_sources(request.read, request.root)
-        origin = {**provenance(request.read), **learnt}
+            files, details = list_sources(request.read, request.root)
+        origin = {**provenance(request.read), **details}
         work = {
             "recipe": request.recipe(),
             "tokenizer": self.tokenizer.digest,
             "files": [asdict(file) for file in files],
-            "learnt": learnt,
-            "appends": self.before.digest if self.before else None,
+            "learnt": details,
+            "appends": self.existing.digest if self.existing else None,
         }
-        same = ("recipe", "tokenizer", "appends")
-        if before is not None and any(before.get(key) != work[key] for key in same):
-            self._forget()
+        identity = ("recipe", "tokenizer", "appends")
+        if earlier is not None and any(earlier.get(key) != work[key] for key in identity):
+            self._discard_tasks()
         fs.write_json(path, work, replace=True)
         return files, origin
 
-    def _forget(self) -> None:
+    def _discard_tasks(self) -> None:
         for name in ("completions", "tasks", "data"):
             shutil.rmtree(self.partial / name, ignore_errors=True)
 
     def _extracted(self, files: Sequence[SourceFile]) -> SourceFile:
-        """One JSON-lines file of what `extract` takes out of `files`, dealt to the tasks by row."""
+        """One JSON-lines file of the text that `extract` finds in `files`, divided among the tasks by row."""
         if self.request.extract != "chinese-docstrings":
             raise DataError(
                 f"`extract` of `{self.request.dataset}` is `{self.request.extract}`",
-                hint="there is one: chinese-docstrings",
+                hint="the only one is `chinese-docstrings`",
             )
         path = self.partial / f"extracted-{_listing(files)[:12]}.jsonl"
         if not path.exists():
@@ -286,42 +287,28 @@ class _Preparation:
             _listing([*train[rank % step :: step], *held_out[rank % step :: step]])
             for rank in range(request.tasks)
         ]
-        executors = [
-            self._executor(rank, train, held_out, meter, inputs[rank]) for rank in range(request.tasks)
-        ]
-        self._forget_stale(executors, inputs)
-        pending = [one for one in executors if not one.is_rank_completed(one.rank)]
-        for one in executors:
-            if one not in pending:
-                meter.task_done(one.rank, self._record(one.rank))
+        tasks = [self._executor(rank, train, held_out, meter, inputs[rank]) for rank in range(request.tasks)]
+        self._unmark_stale(tasks, inputs)
+        pending = [task for task in tasks if not task.is_rank_completed(task.rank)]
+        for task in tasks:
+            if task not in pending:
+                meter.task_done(task.rank, self._record(task.rank))
         return pending
 
     def _run_tasks(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> None:
-        """Run every task not marked as finished, `workers` at a time; the first failure stops the others."""
+        """Run every task not marked as finished, `workers` at a time."""
         pending, workers = self._pending(train, held_out, meter), self.request.workers
         if not pending:
             return
-        with (
-            tokenizer_threads(workers, inside=len(pending) < workers),
-            ThreadPoolExecutor(min(workers, len(pending))) as pool,
-        ):
-            futures = [pool.submit(one.run) for one in pending]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
-                self.stop.set()
-                for future in futures:
-                    future.cancel()
-        failures = [future.exception() for future in futures if not future.cancelled()]
-        for failure in sorted(filter(None, failures), key=lambda one: isinstance(one, Stopped)):
-            raise failure
+        with tokenizer_threads(workers, inside=len(pending) < workers):
+            run_all([task.run for task in pending], workers, self.stop)
 
-    def _forget_stale(self, executors: Sequence[TaskExecutor], inputs: Sequence[str]) -> None:
+    def _unmark_stale(self, tasks: Sequence[TaskExecutor], inputs: Sequence[str]) -> None:
         """Unmark the finished tasks whose files are no longer the ones they read."""
-        done = [one.rank for one in executors if one.is_rank_completed(one.rank)]
+        done = [task.rank for task in tasks if task.is_rank_completed(task.rank)]
         stale = [rank for rank in done if self._record(rank)["inputs"] != inputs[rank]]
         if stale and (self.partial / "data").exists():
-            self._forget()  # their shards are already among the others'
+            self._discard_tasks()  # their shards are already moved together
         for rank in stale:
             (self.partial / "completions" / f"{rank:05d}").unlink(missing_ok=True)
 
@@ -347,8 +334,8 @@ class _Preparation:
             )
         ]
         if request.drop or request.keep:
-            pipeline.append(Chosen(request.drop, request.keep, tally))
-        pipeline += filters.built(request.blocks, tally)
+            pipeline.append(ColumnFilter(request.drop, request.keep, tally))
+        pipeline += filters.build_blocks(request.blocks, tally)
         pipeline.append(
             ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop)
         )
@@ -362,23 +349,23 @@ class _Preparation:
         return record
 
     def _check(self, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]) -> None:
-        checks.to_train_on(self.request, splits, records)
+        checks.check_train(self.request, splits, records)
         try:
-            checks.held_out(self.request, splits, records, self._task, self.in_place)
+            checks.check_held_out(self.request, splits, records, self._task, self.in_place)
         except DataError:
             shutil.rmtree(self.partial)  # another share is another recipe, in another folder
             raise
 
     def _assemble(self, manifest: Manifest, output: Path, read: Mapping[str, Any]) -> None:
-        """Bring the tasks' files together and give the folder its name; may be begun again at any point."""
-        appends = self.before is not None
+        """Move the tasks' files together and publish the folder; may be repeated from any point."""
+        appends = self.existing is not None
         data = output if appends else self.partial / "data"
         first = len(manifest.earlier) * self.request.tasks
         for name in manifest.splits:
             fs.make_directory(data / name)
             for rank in range(self.tasks):
-                made = self._task(rank) / name
-                for path in sorted(made.iterdir()) if made.exists() else []:
+                folder = self._task(rank) / name
+                for path in sorted(folder.iterdir()) if folder.exists() else []:
                     os.rename(path, data / name / append.numbered(path.name, first))
             fs.fsync(data / name)
         assert all(
@@ -387,30 +374,10 @@ class _Preparation:
             for shard in split.shards
         )
         fs.write_json(data / f"files-{len(manifest.earlier)}.json", read, replace=True)
-        # From here on the appended shards belong to the folder: until then no one looks at them.
+        # Before this line the appended shards are not part of the folder.
         fs.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:
             fs.publish(data, output)
-
-
-def _merged(parts: Sequence[Mapping[str, Any]], first: int) -> Split:
-    """The tasks' records of one split as one, whose shards are numbered from `first`."""
-    dropped: Counter[str] = Counter()
-    for part in parts:
-        dropped.update(part["dropped"])
-    return Split(
-        documents=sum(part["documents"] for part in parts),
-        tokens=sum(part["tokens"] for part in parts),
-        text_bytes=sum(part["text_bytes"] for part in parts),
-        max_token=max(part["max_token"] for part in parts),
-        filler=sum(part["filler"] for part in parts),
-        dropped=dict(sorted(dropped.items())),
-        shards=tuple(
-            Shard(**{**shard, "file": append.renumbered(shard["file"], first)})
-            for part in parts
-            for shard in part["shards"]
-        ),
-    )
 
 
 def _listing(files: Sequence[SourceFile]) -> str:

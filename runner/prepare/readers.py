@@ -1,7 +1,7 @@
 """Documents out of files: text, JSON lines and Parquet in packages, folders and hub datasets.
 
-datatrove's own disk readers stop quietly at a damaged line and number rows by what survived. These, on its
-base class, count what they leave out, name rows by where they stand, and refuse a file that breaks off.
+datatrove's own disk readers silently stop at a damaged line and number only the rows that they keep. These, on its
+base class, count what they drop, name rows by their position in the file, and refuse a truncated file.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from curriculum.data.progress import describe_unread
 from curriculum.errors import DataError
 from runner.prepare import remote
 
-# Documents that are no text, by reason: how many, and the first of them.
+# Documents that are no text, by reason: their number and the first of them.
 LeftOut: TypeAlias = Mapping[str, tuple[int, str]]
 
 # Columns that other corpora keep their text in.
 USUAL_COLUMNS = ("text", "content", "raw_content", "body", "document", "article", "markdown", "code")
 
-# Why a document is left out; a filter adds its own words.
+# Why a document is dropped; filters add their own reasons.
 EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = (
     "empty",
     "no text column",
@@ -51,10 +51,9 @@ EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = (
 
 @dataclass
 class Tally:
-    """What one task has read: bytes of input, documents left out by (split, reason), columns it met.
+    """What one task has read: bytes of input, documents dropped by (split, reason), columns.
 
-    `firsts` are the first documents of those that could not be read as text, by reason: what a person left out
-    by a filter is not among them.
+    `firsts` are the first documents that could not be read as text, by reason, without those dropped by a filter.
     """
 
     bytes: int = 0
@@ -76,42 +75,42 @@ class Tally:
 
 
 def is_remote(read: Mapping[str, Any]) -> bool:
-    """Whether the files of `read` lie elsewhere: a hub dataset, or a folder with a scheme (`s3://…`)."""
+    """Whether the files of `read` are remote: a hub dataset, or a folder with a scheme (`s3://…`)."""
     return kind_of(read) == "hub" or "://" in str(read.get("folder", ""))
 
 
 def list_sources(read: Mapping[str, Any], root: str = ".") -> tuple[list[SourceFile], dict[str, Any]]:
-    """The files of any read in order of name, and what else was learnt (the commit of a hub dataset)."""
+    """The files of a `read:` entry in order of name, and further details (the commit of a hub dataset)."""
     if not is_remote(read):
         return list_files(read, root), {}
-    learnt: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     where = str(read.get("folder") or f"hf://datasets/{read['hub']}")
     try:
         if kind_of(read) == "hub":
             from huggingface_hub import HfApi
 
-            learnt["revision"] = HfApi().dataset_info(str(read["hub"]), revision=read.get("revision")).sha
-            where = f"{where}@{learnt['revision']}"
+            details["revision"] = HfApi().dataset_info(str(read["hub"]), revision=read.get("revision")).sha
+            where = f"{where}@{details['revision']}"
         system, base = get_fs_with_filepath(where.rstrip("/"))
         entries = system.find(base, detail=True)
         if not entries:
             raise FileNotFoundError(where)
     except Exception as reason:  # every storage has its own errors
-        raise remote.explained(where, reason) or DataError(
+        raise remote.explain(where, reason) or DataError(
             f"`{where}` cannot be listed: {type(reason).__name__}: {reason}",
             hint="check its name, the network and your login; prepared text needs neither",
         ) from None
-    wanted, left_out = name_patterns(read, default=TEXT_FILES)
-    found = []
+    include, exclude = name_patterns(read, default=TEXT_FILES)
+    files = []
     for path, entry in entries.items():
         name = path[len(base) :].lstrip("/")
-        if wanted.fullmatch(name) and not left_out.fullmatch(name):
-            found.append(SourceFile(name, system.unstrip_protocol(path), entry.get("size")))
-    return sort_files(found, read), learnt
+        if include.fullmatch(name) and not exclude.fullmatch(name):
+            files.append(SourceFile(name, system.unstrip_protocol(path), entry.get("size")))
+    return sort_files(files, read), details
 
 
 def of_split(files: Sequence[SourceFile], split: str) -> tuple[list[SourceFile], list[SourceFile]]:
-    """`(train, held out)`: a file is of `split` when that is a word of its path (`validation/0.jsonl`)."""
+    """`(train, held out)`: the files with `split` as a word of their path (`validation/0.jsonl`) are held out."""
     word = re.compile(rf"(?:^|[^A-Za-z0-9]){re.escape(split)}(?:[^A-Za-z0-9]|$)")
     held_out = [file for file in files if word.search(file.name)]
     train = [file for file in files if not word.search(file.name)]
@@ -125,7 +124,7 @@ def of_split(files: Sequence[SourceFile], split: str) -> tuple[list[SourceFile],
 
 
 def without_text(dataset: str, column: str, columns: Iterable[str], unread: LeftOut) -> DataError:
-    """The refusal of a dataset in which nothing is text: its columns, or why its documents are none."""
+    """The error for a dataset without text: its columns, or why its documents are not text."""
     entry = ("sources", dataset, "read")
     if NO_TEXT not in unread:
         return DataError(
@@ -133,10 +132,10 @@ def without_text(dataset: str, column: str, columns: Iterable[str], unread: Left
             hint="see `files` and `exclude`",
             entry=entry,
         )
-    there = sorted(columns)
-    usual = next((name for name in USUAL_COLUMNS if name in there and name != column), None)
-    other = usual or (there[0] if len(there) == 1 and there[0] != column else "COLUMN")
-    shown = ", ".join(f"`{name}`" for name in there[:12]) + (" and more" if len(there) > 12 else "")
+    names = sorted(columns)
+    usual = next((name for name in USUAL_COLUMNS if name in names and name != column), None)
+    other = usual or (names[0] if len(names) == 1 and names[0] != column else "COLUMN")
+    shown = ", ".join(f"`{name}`" for name in names[:12]) + (" and more" if len(names) > 12 else "")
     return DataError(
         f"`{dataset}` has no text in the column `{column}`, from `{unread[NO_TEXT][1]}` on; "
         f"its columns are {shown or 'none at all'}",
@@ -148,7 +147,7 @@ def without_text(dataset: str, column: str, columns: Iterable[str], unread: Left
 class Corpus(BaseReader):  # type: ignore[misc]
     """A datatrove reader over listed files. Task `rank` of `world_size` reads every `world_size`-th of them.
 
-    With `by_rows` every task opens every file and takes every `world_size`-th row instead. A document's
+    With `by_rows` every task opens every file and takes every `world_size`-th row. A document's
     metadata holds the columns in `columns`, and `split` when its file belongs to a split of the corpus's own.
     """
 
@@ -188,7 +187,7 @@ class Corpus(BaseReader):  # type: ignore[misc]
     def _read(self, file: SourceFile, split: str) -> Iterator[Document]:
         kind = _kind(file.name)
         try:
-            with opened(file) as stream:
+            with open_file(file) as stream:
                 if kind == "parquet":
                     yield from self._parquet(file, split, stream)
                 elif kind in ("jsonl", "ndjson"):
@@ -196,16 +195,18 @@ class Corpus(BaseReader):  # type: ignore[misc]
                 else:
                     data = stream.read()
                     self.tally.bytes += len(data)
-                    text = decoded(data)
+                    text = decode(data)
                     if text is None:
                         self.tally.drop(file.name, NOT_UTF8, split)
                     else:
                         yield from self._document(file.name, text, split, {})
         except Exception as reason:  # every storage has its own errors
-            known = remote.explained(file.path, reason) if "://" in file.path else None
-            if known is None and not isinstance(reason, OSError | EOFError | zlib.error | pa.ArrowException):
+            explanation = remote.explain(file.path, reason) if "://" in file.path else None
+            if explanation is None and not isinstance(
+                reason, OSError | EOFError | zlib.error | pa.ArrowException
+            ):
                 raise
-            raise known or DataError(
+            raise explanation or DataError(
                 f"`{file.path}` cannot be read to its end: {reason}",
                 hint="fetch or write it again, or leave it out with `exclude`; finished tasks are kept",
             ) from None
@@ -221,7 +222,7 @@ class Corpus(BaseReader):  # type: ignore[misc]
             try:
                 value = orjson.loads(line)
             except orjson.JSONDecodeError:
-                self.tally.drop(name, NOT_JSON if decoded(line) is not None else NOT_UTF8, split)
+                self.tally.drop(name, NOT_JSON if decode(line) is not None else NOT_UTF8, split)
                 continue
             if not isinstance(value, dict):
                 self.tally.drop(name, NOT_JSON, split)
@@ -245,7 +246,7 @@ class Corpus(BaseReader):  # type: ignore[misc]
                     text = look_up(value, self.text_key)
                     if isinstance(text, bytes):
                         self.tally.bytes += len(text)
-                        text = decoded(text)
+                        text = decode(text)
                         if text is None:
                             self.tally.drop(name, NOT_UTF8, split)
                             continue
@@ -262,13 +263,13 @@ class Corpus(BaseReader):  # type: ignore[misc]
         yield Document(text=text, id=name if own is None else _word(own), metadata=metadata)
 
 
-class Chosen(BaseFilter):  # type: ignore[misc]
-    """A datatrove filter on columns: leaves out what matches `drop`, and what does not match `keep`.
+class ColumnFilter(BaseFilter):  # type: ignore[misc]
+    """A datatrove filter on columns: drops what matches `drop`, and what does not match `keep`.
 
     Both map a dotted column (`meta.redpajama_set_name`) to a value or a list of values; compared as text.
     """
 
-    name = "🔍 Chosen"
+    name = "🔍 Columns"
 
     def __init__(self, drop: Mapping[str, Any], keep: Mapping[str, Any], tally: Tally) -> None:
         super().__init__()
@@ -278,15 +279,15 @@ class Chosen(BaseFilter):  # type: ignore[misc]
 
     def filter(self, document: Document) -> bool | tuple[bool, str]:
         for column, values in self.drop.items():
-            found = _word(look_up(document.metadata, column))
-            if found in values:
-                return self._out(document, f"{column} is {found}")
+            value = _word(look_up(document.metadata, column))
+            if value in values:
+                return self._drop(document, f"{column} is {value}")
         for column, values in self.keep.items():
             if _word(look_up(document.metadata, column)) not in values:
-                return self._out(document, f"{column} is not {' or '.join(sorted(values))}")
+                return self._drop(document, f"{column} is not {' or '.join(sorted(values))}")
         return True
 
-    def _out(self, document: Document, reason: str) -> tuple[bool, str]:
+    def _drop(self, document: Document, reason: str) -> tuple[bool, str]:
         self.tally.dropped[document.metadata.get("split", TRAIN), reason] += 1
         return False, reason
 
@@ -309,8 +310,8 @@ def look_up(row: Mapping[str, Any], column: str) -> Any:
 
 
 @contextlib.contextmanager
-def opened(file: SourceFile) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked; a digest known beforehand is compared before any is handed out."""
+def open_file(file: SourceFile) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed; where its digest is recorded, it is compared first."""
     with contextlib.ExitStack() as stack:
         raw: Any
         if file.sha256 is not None:
@@ -333,7 +334,7 @@ def opened(file: SourceFile) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """datatrove's log, and what readers leave out, go to `path` instead of the terminal."""
+    """Write datatrove's log, with the dropped documents, to `path` instead of the terminal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.remove()
     sink = logger.add(str(path), level="INFO", colorize=False)
@@ -356,7 +357,7 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def decoded(data: bytes) -> str | None:
+def decode(data: bytes) -> str | None:
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -372,4 +373,4 @@ def _word(value: Any) -> str:
 
 
 def _words(value: Any) -> set[str]:
-    return {_word(one) for one in value} if isinstance(value, list | tuple) else {_word(value)}
+    return {_word(entry) for entry in value} if isinstance(value, list | tuple) else {_word(value)}

@@ -1,6 +1,6 @@
-"""Why a storage or the hub refuses, in words that name what is missing and the way out.
+"""Explains the errors of a storage or of the hub: what is missing, and the command or setting that provides it.
 
-Each storage has a library of its own with its own errors, none of which must be installed: they are told by name.
+Each storage has its own library with its own errors, none of which must be installed: they are identified by name.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _UNREACHABLE = {
 }
 
 
-def explained(where: str, error: BaseException) -> DataError | None:
-    """What to say of `error`, met while listing or reading `where`; None when it is of no kind known here.
+def explain(where: str, error: BaseException) -> DataError | None:
+    """The refusal for `error`, raised while listing or reading `where`; None for an unknown error.
 
     `where` is an address with a scheme, as `s3://bucket/folder` or `hf://datasets/OWNER/NAME`.
     """
@@ -71,7 +71,7 @@ def explained(where: str, error: BaseException) -> DataError | None:
             hint=f"check the name at {_page(where)}; for a private one {login}{kept}",
         )
     if names & _NO_CREDENTIALS:
-        return DataError(f"no credentials for `{where}` are found", hint=login + kept)
+        return DataError(f"no credentials for `{where}` were found", hint=login + kept)
     if scheme == "hf" and ("401" in words or "403" in words):
         return DataError(f"the hub refuses `{where}`: the token is missing or not valid", hint=login + kept)
     if ("PermissionError" in names and "://" in where) or any(word in words for word in _REFUSED_CREDENTIALS):
@@ -87,7 +87,7 @@ def explained(where: str, error: BaseException) -> DataError | None:
         )
     if "Protocol not known" in words:
         return DataError(
-            f"no storage is known by the name `{scheme}`",
+            f"no storage has the scheme `{scheme}`",
             hint="as in `s3://BUCKET/FOLDER`, `gs://…`, `hf://datasets/OWNER/NAME`, or a folder here",
         )
     if "FileNotFoundError" in names and "://" in where:

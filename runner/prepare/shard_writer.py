@@ -1,4 +1,4 @@
-"""The end of a preparation pipeline: documents become a shard of tokens with ids and digests beside it."""
+"""The last step of a preparation pipeline: documents become a shard of tokens with its ids and digests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from curriculum.data.shard import id_line
 from curriculum.data.tokenizer import Tokenizer
 from runner.prepare.readers import NO_TOKENS, LeftOut, Tally
 
-# Documents are tokenised this many characters at a time: enough to share among threads, little to hold.
+# Documents are tokenised this many characters at a time: enough to divide among threads, little memory.
 BATCH_CHARACTERS = 1 << 21
 REPORT_SECONDS = 0.5
 
@@ -33,18 +33,18 @@ HASHES = "hashes"
 
 
 class Stopped(Exception):
-    """This task was told to stop because another one failed, or the process is ending."""
+    """This task was stopped because another one failed, or the process is ending."""
 
 
 class Stop(threading.Event):
-    """Set when a task failed, or as soon as `asked` says that this process is to end."""
+    """Set when a task failed, or as soon as `requested` says that this process is to end."""
 
-    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, requested: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
-        self._asked = asked
+        self._requested = requested
 
     def is_set(self) -> bool:
-        return super().is_set() or self._asked()
+        return super().is_set() or self._requested()
 
 
 class Meter:
@@ -66,7 +66,7 @@ class Meter:
         done: bool = False,
         unread: LeftOut | None = None,
     ) -> None:
-        """One task's progress so far; task None is the whole dataset's, the last line of all."""
+        """One task's progress so far; task None is the dataset's, the last line."""
         now = time.monotonic()
         if task is not None:
             if not done and now - self._last.get(task, -REPORT_SECONDS) < REPORT_SECONDS:
@@ -93,9 +93,9 @@ class Meter:
 class ShardWriter(PipelineStep):  # type: ignore[misc]
     """Tokenise documents in order into `folder/train/<rank>.ds` and `folder/held-out/<rank>.ds`.
 
-    A document is held out when its text's hash falls below the share: its side depends on its text alone.
-    `folder/task.json`, with the digest `inputs` of the files read, is written when all is on the disk. What
-    an earlier attempt left is removed first.
+    A document is held out when its text's hash is below the share, so its split depends on its text alone.
+    `folder/task.json`, with the digest `inputs` of the files read, is written when all is on the disk. Files of
+    an earlier attempt are removed first.
     """
 
     name = "✒️ Shards"
@@ -124,7 +124,7 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         fs.make_directory(self.folder)
-        # A tokenizer of its own for every task: threads that share one wait for each other's cache.
+        # One tokenizer for every task: threads that share one wait for each other's cache.
         self._tokenizer = Tokenizer.load(self.request.tokenizer_file)
         self._hashes = array("Q")
         self._parts = {
@@ -175,12 +175,11 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
 
 
 class _Part:
-    """One split's share of a task; its files exist only when it has a document."""
+    """One split of a task; its files exist only when it has a document."""
 
     def __init__(self, folder: Path, split: str, rank: int, vocab_size: int) -> None:
         self.folder = folder / split
-        self.file = f"{split}/{rank:05d}.ds"
-        self.path = folder / self.file
+        self.path = self.folder / f"{rank:05d}.ds"
         self.dtype = np.dtype(dtype_for(vocab_size)).newbyteorder("<")
         self.ends = array("Q")
         self.id_ends = array("Q")
@@ -204,28 +203,21 @@ class _Part:
         self.max_token = max(self.max_token, int(tokens.max()))
 
     def close(self, dropped: Mapping[str, int]) -> Split:
-        """Write the indexes and digests; the split as this task alone knows it, with one shard or none."""
+        """Write the indexes and digests; the split of this task, with one shard or none."""
         shards: tuple[Shard, ...] = ()
         if self._out is not None:
             self._out.close()
             self._ids.close()
-            ids, ids_index = self.path.with_suffix(".ids"), self.path.with_suffix(".ids.index")
-            ids_index.write_bytes(np.array(self.id_ends, "<u8").tobytes())
-            digests = b"".join(hashlib.sha256(b).digest() for b in fs.read_blocks(self.path, BLOCK_BYTES))
-            blocks = self.path.with_suffix(".ds.blocks")
-            blocks.write_bytes(digests)
-            shard = Shard(
-                file=self.file,
-                tokens=self.tokens,
-                documents=len(self.ends),
-                text_bytes=self.text_bytes,
-                sha256=fs.sha256_file(self.path),
-                blocks_sha256=hashlib.sha256(digests).hexdigest(),
-                index_sha256=fs.sha256_file(self.path.with_suffix(".ds.index")),
-                ids_sha256=fs.sha256_file(ids),
-                ids_index_sha256=fs.sha256_file(ids_index),
+            shards = (
+                finished_shard(
+                    self.path,
+                    tokens=self.tokens,
+                    id_ends=self.id_ends,
+                    text_bytes=self.text_bytes,
+                    sha256=fs.sha256_file(self.path),
+                    blocks=[hashlib.sha256(b).digest() for b in fs.read_blocks(self.path, BLOCK_BYTES)],
+                ),
             )
-            shards = (shard,)
         return Split(
             documents=len(self.ends),
             tokens=self.tokens,
@@ -235,6 +227,27 @@ class _Part:
             dropped=dict(dropped),
             shards=shards,
         )
+
+
+def finished_shard(
+    path: Path, *, tokens: int, id_ends: array[int], text_bytes: int, sha256: str, blocks: Sequence[bytes]
+) -> Shard:
+    """Write the index of ids and the digests of the blocks beside the other files of `<split>/<number>.ds`."""
+    ids, ids_index = path.with_suffix(".ids"), path.with_suffix(".ids.index")
+    ids_index.write_bytes(np.array(id_ends, "<u8").tobytes())
+    digests = b"".join(blocks)
+    path.with_suffix(".ds.blocks").write_bytes(digests)
+    return Shard(
+        file=f"{path.parent.name}/{path.name}",
+        tokens=tokens,
+        documents=len(id_ends),
+        text_bytes=text_bytes,
+        sha256=sha256,
+        blocks_sha256=hashlib.sha256(digests).hexdigest(),
+        index_sha256=fs.sha256_file(path.with_suffix(".ds.index")),
+        ids_sha256=fs.sha256_file(ids),
+        ids_index_sha256=fs.sha256_file(ids_index),
+    )
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

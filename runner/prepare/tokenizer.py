@@ -1,4 +1,4 @@
-"""Training a tokenizer on the project's own text: the `tokenizer` job."""
+"""The `tokenizer` job: trains one on the project's own text, or converts a SentencePiece model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ END_OF_TEXT = "</s>"
 def train_tokenizer(request: TokenizerRequest) -> None:
     """Train byte-level BPE on an even sample of the datasets, or convert a SentencePiece model.
 
-    A `request.output` that is there is kept. DataError where the text gives fewer ids than are asked for: the
-    model would keep rows that no text can draw.
+    An existing `request.output` is kept. DataError where the text gives fewer ids than requested: the model
+    would have rows that no text uses.
 
-    The same documents give the same file on any number of threads. Id 0 is the end-of-text mark, 1 to 256
-    the bytes, so every text can be encoded and decoded without loss.
+    The same documents give the same file on any number of threads. Id 0 is the end-of-text token, 1 to
+    256 the bytes, so every text can be encoded and decoded without loss.
     """
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -46,18 +46,18 @@ def train_tokenizer(request: TokenizerRequest) -> None:
     fs.make_directory(output.parent)
     with log_to(output.with_name("sample.log")):
         inner.train_from_iterator(samples, trainer)
-    found = inner.get_vocab_size()
-    if found < request.vocab_size:
+    size = inner.get_vocab_size()
+    if size < request.vocab_size:
         raise DataError(
-            f"`{request.name}`: the text gives {found:,} of the {request.vocab_size:,} ids asked for",
-            hint=f"`vocab_size: {found}`, of the tokenizer and of the model; or train it on more text",
+            f"`{request.name}`: the text gives {size:,} of the {request.vocab_size:,} ids asked for",
+            hint=f"`vocab_size: {size}`, of the tokenizer and of the model; or train it on more text",
             entry=("tokenizers", request.name, "vocab_size"),
         )
     fs.write_bytes(output, inner.to_str(pretty=True).encode(), replace=True)
 
 
 def _convert(request: TokenizerRequest, output: Path) -> None:
-    """The model as a `tokenizer.json`; the published one beside it when it gives the same ids, else DataError."""
+    """The model as `tokenizer.json`: the published one with it, where it gives the same ids (DataError otherwise)."""
     assert request.sentencepiece is not None
     model = Path(request.sentencepiece)
     data = sentencepiece.convert(model)
@@ -69,7 +69,7 @@ def _convert(request: TokenizerRequest, output: Path) -> None:
         probe = sentencepiece.first_difference(ours, published)
         if probe is not None:
             raise DataError(
-                f"`{published}` does not encode as `{model}` beside it does: they differ on {probe[:40]!r}",
+                f"`{published}` does not encode as `{model}` does: they differ on {probe[:40]!r}",
                 hint="bind the name to the one that the text was or is to be made with: `path: …/tokenizer.model`",
             )
         data = published.read_bytes()
@@ -77,22 +77,22 @@ def _convert(request: TokenizerRequest, output: Path) -> None:
 
 
 def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
-    """Documents of every k-th file, then of every k-th after those, until `sample_bytes` are had."""
+    """Documents of every k-th file, then of every k-th after those, up to `sample_bytes`."""
     read = request.reads[dataset]
     files, _ = list_sources(read, request.root)
     step = max(1, sum(file.bytes or 0 for file in files) // request.sample_bytes)
-    left = request.sample_bytes
+    remaining = request.sample_bytes
     spread = [file for first in range(step) for file in files[first::step]]
     texts: Iterator[str]
     tally, column = Tally(), read.get("text", "text")
     if read.get("extract"):
         texts = (text for _, text in chinese_docstrings(spread))
     else:
-        texts = (one.text for one in Corpus(spread, text=column, tally=tally).run())
+        texts = (document.text for document in Corpus(spread, text=column, tally=tally).run())
     for text in texts:
         yield text
-        left -= len(text.encode())
-        if left <= 0:
+        remaining -= len(text.encode())
+        if remaining <= 0:
             return
-    if left == request.sample_bytes:
+    if remaining == request.sample_bytes:
         raise without_text(dataset, column, tally.columns, tally.unread)

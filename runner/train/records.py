@@ -23,9 +23,9 @@ class Records:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         ranks, state = setup.ranks, setup.state
-        record = environment.compare(setup.job, ranks, begun=state.saved_at is not None)
+        record = environment.compare(setup.job, ranks, resumed=state.saved_at is not None)
         recent = spikes.losses_before(setup.folder.metrics, state.position) if ranks.first else None
-        self._recent = spikes.Losses(ranks.agree(recent))
+        self._detector = spikes.SpikeDetector(ranks.agree(recent))
         self._metrics = self._open(record) if ranks.first else None
 
     def _open(self, record: dict[str, Any]) -> Metrics:
@@ -85,7 +85,7 @@ class Records:
                 source_tokens=windows * plan.sequence_length,
                 seconds=seconds,
             )
-        spike = self._recent.take(loss)
+        spike = self._detector.observe(loss)
         if spike or not finite:
             self._event(anomalies.SPIKE if spike else anomalies.NONFINITE, slot_losses, grad_norm, spike)
 

@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward in micro-batches, the update, and the count of what was read."""
+"""One optimizer step: forward and backward in micro-batches, the update, and the count of windows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def forward_backward(
 ) -> NDArray[np.float64]:
     """Accumulate the gradient of the mean loss over the global batch; returns this rank's slots' summed losses.
 
-    With `groups`, this rank's share of them is added up in pairs (canonical.py).
+    With `groups`, this rank's share of them is added in pairs (canonical.py).
     """
     tokens = torch.from_numpy(batch.tokens).to(model.embedding.weight.device, non_blocking=True)
     group = plan.batch_sequences // groups if groups else len(tokens)
@@ -35,13 +35,13 @@ def forward_backward(
         part, end = tokens[begin : begin + micro], begin + micro
         with fsdp.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
             states = hidden(model, part, batch.bounds_of(begin, begin + len(part)))
-            total, each = next_token_loss(states, model.head.weight, part[:, 1:])
+            total, token_losses = next_token_loss(states, model.head.weight, part[:, 1:])
             torch.autograd.backward(total / plan.batch_tokens)
-        losses.append(each.sum(dim=1))
+        losses.append(token_losses.sum(dim=1))
         if in_pairs and end % group == 0:
-            in_pairs.take()
+            in_pairs.add()
     if in_pairs:
-        in_pairs.give()
+        in_pairs.restore()
     slot_losses: NDArray[np.float64] = torch.cat(losses).double().cpu().numpy()
     return slot_losses
 
@@ -57,7 +57,7 @@ def update(
 ) -> float:
     """Clip and apply the gradient at the step's learning rate; returns the norm it had before clipping.
 
-    A gradient that is not finite changes nothing. (`canonical` adds the norm up in an order of its own.)
+    A gradient that is not finite changes nothing. (`canonical` adds the norm in its own order.)
     """
     norm = clip_gradients(
         model, plan.optimizer["clip_norm"], gradient_norm(model, ranks) if canonical else None
@@ -72,20 +72,20 @@ def update(
 def count(
     state: State, batch: dataloader.Batch, slot_losses: NDArray[np.float64], finite: bool, ranks: Ranks
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Count what was truly read, for the ledger, and steps whose gradient was not finite.
+    """Count the windows read, for the ledger, and the steps whose gradient was not finite.
 
     Returns, by source and over all ranks, the sum of the losses and the number of windows, shape `[sources]` each.
     """
     sources = len(batch.names)
-    both = np.stack(
+    by_source = np.stack(
         (
             np.bincount(batch.source, weights=slot_losses, minlength=sources),
             np.bincount(batch.source, minlength=sources),
         )
     )
-    sums, windows = ranks.add(torch.from_numpy(both)).numpy()
-    for name, read in zip(batch.names, windows.tolist(), strict=True):
-        state.windows[name] = state.windows.get(name, 0) + int(read)
+    sums, windows = ranks.add(torch.from_numpy(by_source)).numpy()
+    for name, number in zip(batch.names, windows.tolist(), strict=True):
+        state.windows[name] = state.windows.get(name, 0) + int(number)
     state.nonfinite_in_a_row = 0 if finite else state.nonfinite_in_a_row + 1
     state.nonfinite_steps += 0 if finite else 1
     return sums, windows.astype(np.int64)

@@ -141,7 +141,7 @@ def prepared_digest() -> str:
 def tokenizer() -> Path:
     """A tokenizer of bytes alone, trained in a moment; the file stays for this process's life."""
     from curriculum.data.requests import TokenizerRequest
-    from runner.prepare.job import train_tokenizer
+    from runner.prepare.tokenizer import train_tokenizer
 
     folder = tempfile.mkdtemp(prefix="fault-injection-tokenizer-")
     text = Path(folder, "texts")

@@ -59,13 +59,13 @@ def test_blocks_to_be_compiled_without_a_compiler_are_a_problem_and_left_eager_t
     report = doctor.examine(Machine(compile=True), ALONE)
     assert "no C++ compiler is on the PATH" in report["problems"][0]["what"]
     monkeypatch.setenv("CXX", "/nowhere/c++")
-    assert "`CXX=/nowhere/c++` is no command" in doctor.why_no_compiler(torch.device("cpu"))
+    assert "`CXX=/nowhere/c++` is not a command" in doctor.why_no_compiler(torch.device("cpu"))
 
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(
-        PlanError, match=r"process 0 of this node wants a GPU of its own, and torch .* finds 0"
+        PlanError, match=r"process 0 of this node needs a GPU of its own, and torch .* finds 0"
     ):
         join_ranks("cuda")
 

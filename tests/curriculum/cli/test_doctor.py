@@ -50,7 +50,7 @@ def test_a_machine_that_cannot_be_served_is_told_with_every_reason_and_exit_code
     assert done.returncode == 2
     report = json.loads(done.stdout)
     said = " ".join(problem["what"] for problem in report["problems"])
-    assert "wants a GPU of its own" in said
+    assert "needs a GPU of its own" in said
     assert "attention `flash-attn` cannot serve here" in said
     assert report["versions"]["torch"], "the rest is shown all the same"
     text = list(doctor_lines(report))

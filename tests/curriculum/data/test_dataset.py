@@ -30,7 +30,8 @@ from curriculum.data.shard import MappedShard
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError, NotFound
 from runner.prepare import shard_writer
-from runner.prepare.job import prepare, train_tokenizer
+from runner.prepare.job import prepare
+from runner.prepare.tokenizer import train_tokenizer
 
 LENGTH = 16
 BLOCK = 4096

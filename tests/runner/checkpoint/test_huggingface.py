@@ -98,7 +98,7 @@ def test_an_import_exported_again_is_bitwise_the_directory(kind: dict[str, objec
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_our_model_computes_the_imported_model_s_logits(kind: dict[str, object], tmp_path: Path) -> None:
     source = llamas.save(tmp_path / "theirs", **kind)
-    folder = imported(source, tmp_path / "data", part_bytes=20_000)
+    folder = imported(source, tmp_path / "data", file_bytes=20_000)
     assert len(list(folder.glob("rank-*.safetensors"))) > 1
     checkpoints.verify(folder)
     ours = Llama(ModelConfig.from_json(huggingface.read(source).model))

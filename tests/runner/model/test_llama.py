@@ -257,7 +257,7 @@ def test_a_sequence_longer_than_the_positions_is_refused() -> None:
 
 def test_unknown_ways_to_scale_positions_are_refused() -> None:
     model = build(replace(CONFIG, rope_scaling={"rope_type": "yarn", "factor": 4.0}))
-    with pytest.raises(ValueError, match="only `llama3` is known"):
+    with pytest.raises(ValueError, match="only known scaling of rotary positions is `llama3`"):
         model(tokens(CONFIG, 4))
 
 

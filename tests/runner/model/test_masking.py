@@ -138,7 +138,7 @@ def test_a_stage_that_keeps_documents_apart_refuses_what_does_not_mark_their_end
 ) -> None:
     plan = masked_plan()
     with pytest.raises(PlanError, match="this tokenizer marks no document's end"):
-        dataloader.document_mark(replace(plan, tokenizer={"eos": None}))
+        dataloader.document_end(replace(plan, tokenizer={"eos": None}))
     folders = {"code": "code", "prose": "prose"}
     for mark in (None, END + 1):
         monkeypatch.setattr(dataloader.Dataset, "open", lambda folder, mark=mark, **_: text(mark))

@@ -36,9 +36,9 @@ def test_a_module_that_moves_leaves_the_digest_of_its_readers() -> None:
 
 @pytest.mark.promise("Training code that was only moved or renamed is no change to a started run")
 def test_this_version_is_listed_as_equivalent_to_what_began_runs_of_earlier_versions() -> None:
-    assert code_digest.of_training() in code_digest.EQUIVALENT[-1], (
+    assert code_digest.training_code() in code_digest.EQUIVALENT[-1], (
         "the training code was edited: where every bit of a step stays as it was, replace this version's digest in "
-        f"EQUIVALENT by {code_digest.of_training()}; where a step computes otherwise, begin a new set with it"
+        f"EQUIVALENT by {code_digest.training_code()}; where a step computes otherwise, begin a new set with it"
     )
 
 

@@ -1,4 +1,4 @@
-"""Losses that jump, gradients that are not finite: noticed, named, and nothing else changed."""
+"""SpikeDetector that jump, gradients that are not finite: noticed, named, and nothing else changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import ranks as steps
 from curriculum import fs
 from curriculum.artifacts.stage_folder import StageFolder
 from runner.monitor import spikes
-from runner.monitor.spikes import AT_LEAST, LEAST, WINDOW, Losses
+from runner.monitor.spikes import MIN_JUMP, MIN_WINDOW, WINDOW, SpikeDetector
 
 
 def noise(count: int, seed: int = 0) -> list[float]:
@@ -27,40 +27,40 @@ def noise(count: int, seed: int = 0) -> list[float]:
     "a checkpoint"
 )
 def test_a_loss_far_above_the_last_ones_is_a_spike_with_its_limit() -> None:
-    losses = Losses(noise(WINDOW))
-    assert losses.take(4.05) is None
-    spike = losses.take(5.0)
+    losses = SpikeDetector(noise(WINDOW))
+    assert losses.observe(4.05) is None
+    spike = losses.observe(5.0)
     assert spike is not None
     assert spike.loss == 5.0
     assert 4.1 < spike.limit < 4.3
-    assert losses.take(4.0) is None, "one spike does not move the rule"
+    assert losses.observe(4.0) is None, "one spike does not move the rule"
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_and_a_steep_fall_are_no_spikes(seed: int) -> None:
-    losses = Losses()
-    assert not any(losses.take(loss) for loss in noise(2000, seed))
-    falling = Losses()
-    assert not any(falling.take(8 * 0.99**step + float(n)) for step, n in enumerate(noise(400, seed)))
+    losses = SpikeDetector()
+    assert not any(losses.observe(loss) for loss in noise(2000, seed))
+    falling = SpikeDetector()
+    assert not any(falling.observe(8 * 0.99**step + float(n)) for step, n in enumerate(noise(400, seed)))
 
 
 def test_nothing_is_a_spike_before_enough_is_known_nor_a_hair_above_a_constant() -> None:
-    assert Losses([4.0] * (AT_LEAST - 1)).take(9.0) is None
-    assert Losses([4.0] * AT_LEAST).take(9.0) is not None
-    assert Losses([4.0] * AT_LEAST).take(4.0 + LEAST / 2) is None
+    assert SpikeDetector([4.0] * (MIN_WINDOW - 1)).observe(9.0) is None
+    assert SpikeDetector([4.0] * MIN_WINDOW).observe(9.0) is not None
+    assert SpikeDetector([4.0] * MIN_WINDOW).observe(4.0 + MIN_JUMP / 2) is None
 
 
 def test_a_level_that_stays_is_the_rule_after_half_a_window() -> None:
-    losses = Losses(noise(WINDOW))
-    told = [losses.take(6.0) is not None for _ in range(WINDOW)]
+    losses = SpikeDetector(noise(WINDOW))
+    told = [losses.observe(6.0) is not None for _ in range(WINDOW)]
     assert told[0]
     assert not any(told[WINDOW // 2 + 1 :])
 
 
 def test_what_is_not_finite_is_not_learnt_from() -> None:
-    losses = Losses([float("nan"), float("inf"), *noise(AT_LEAST)])
-    assert losses.take(float("nan")) is None
-    assert losses.take(9.0) is not None
+    losses = SpikeDetector([float("nan"), float("inf"), *noise(MIN_WINDOW)])
+    assert losses.observe(float("nan")) is None
+    assert losses.observe(9.0) is not None
 
 
 def test_the_window_is_read_back_from_the_metrics_up_to_where_a_run_goes_on(tmp_path: Path) -> None:

@@ -102,10 +102,10 @@ def test_groups_added_one_after_another_make_the_same_tree_as_all_at_once(power:
     sums = GroupSums(model)
     for part in parts:
         model.weight.grad = part.clone()
-        sums.take()
+        sums.add()
         assert model.weight.grad is None
         assert len(sums._sums) <= power + 1
-    sums.give()
+    sums.restore()
     assert torch.equal(model.weight.grad, pairwise(parts))
 
 
@@ -129,6 +129,6 @@ def test_groups_follow_from_batch_and_micro_batch_and_never_from_the_ranks() -> 
 
 @pytest.mark.parametrize(("batch", "micro", "size"), [(24, 1, 3), (24, 6, 8), (24, 5, 1), (24, 24, 2)])
 def test_ranks_that_cannot_be_dealt_whole_groups_are_refused(batch: int, micro: int, size: int) -> None:
-    with pytest.raises(PlanError, match=r"`exactness: canonical` cannot deal a batch of 24") as refused:
+    with pytest.raises(PlanError, match=r"`exactness: canonical` cannot divide a batch of 24") as refused:
         groups_of(steps.small_plan(batch=batch), micro, of(size))
     assert refused.value.hint

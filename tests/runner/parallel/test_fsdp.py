@@ -164,7 +164,7 @@ class Products(TorchDispatchMode):
         self.products = self.others = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in fsdp.KEPT:
+        if func in fsdp.STORED:
             self.products += 1
         elif "norm" in str(func) or "silu" in str(func):
             self.others += 1

@@ -17,7 +17,8 @@ from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.progress import describe_unread, read_progress
 from curriculum.data.requests import TokenizerRequest
 from curriculum.errors import DataError
-from runner.prepare.job import prepare, train_tokenizer
+from runner.prepare.job import prepare
+from runner.prepare.tokenizer import train_tokenizer
 
 
 def test_a_held_out_split_of_under_64_windows_is_refused_and_the_share_it_names_would_do(

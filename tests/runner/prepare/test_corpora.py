@@ -23,7 +23,8 @@ from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from runner.prepare.job import prepare, train_tokenizer
+from runner.prepare.job import prepare
+from runner.prepare.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 PROSE = "the state of the people and the law of the country in that year of peace number "

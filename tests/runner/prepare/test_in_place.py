@@ -18,7 +18,8 @@ from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from runner.prepare.job import prepare, train_tokenizer
+from runner.prepare.job import prepare
+from runner.prepare.tokenizer import train_tokenizer
 
 LENGTH = 16
 
@@ -307,7 +308,7 @@ def test_killed_between_two_files_the_first_is_not_read_again(
 
     write_packed(tmp_path / "lent", documents)
     request = request_for(workers=1)
-    real, read = in_place._InPlaceIndex.digest, []
+    real, read = in_place._InPlaceIndex.write, []
 
     def until_the_second(self: Any, *words: Any) -> Any:
         read.append(self.name)
@@ -315,7 +316,7 @@ def test_killed_between_two_files_the_first_is_not_read_again(
             raise KeyboardInterrupt
         return real(self, *words)
 
-    monkeypatch.setattr(in_place._InPlaceIndex, "digest", until_the_second)
+    monkeypatch.setattr(in_place._InPlaceIndex, "write", until_the_second)
     with pytest.raises(KeyboardInterrupt):
         prepare(request)
     first = read[0]

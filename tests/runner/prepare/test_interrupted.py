@@ -238,7 +238,7 @@ def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the
 def test_asked_to_stop_it_ends_soon_and_goes_on_later(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 40)
     request = request_for(tasks=4)
-    with pytest.raises(runner.prepare.job.Stopped):
+    with pytest.raises(runner.prepare.shard_writer.Stopped):
         prepare(request, lambda: True)
     prepare(request)
     prepare(request_for(tasks=4, output=str(tmp_path / "data" / "alone")))

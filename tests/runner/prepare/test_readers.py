@@ -19,7 +19,7 @@ import runner.prepare.readers
 from curriculum.data.listing import SourceFile
 from curriculum.errors import DataError
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import Chosen, Corpus, Tally, list_sources, look_up, of_split
+from runner.prepare.readers import ColumnFilter, Corpus, Tally, list_sources, look_up, of_split
 
 ROWS = [{"text": f"document {n}", "name": f"own-{n}", "meta": {"set": "ab"[n % 2]}} for n in range(5)]
 
@@ -155,7 +155,7 @@ def test_filters_look_into_nested_columns(
     tally = Tally()
     files, _ = list_sources({"folder": str(tmp_path)})
     documents = Corpus(files, id="name", columns=[*drop, *keep], tally=tally).run()
-    kept = [one.id for one in Chosen(drop, keep, tally).run(documents)]
+    kept = [one.id for one in ColumnFilter(drop, keep, tally).run(documents)]
     assert kept == [f"own-{n}" for n in left]
     assert dict(tally.dropped) == ({("train", reason): 5 - len(left)} if reason else {})
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Inner
 from curriculum.data.requests import TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
-from runner.prepare.job import train_tokenizer
+from runner.prepare.tokenizer import train_tokenizer
 
 TRAIN_TOKENIZER = """
 import json, sys
