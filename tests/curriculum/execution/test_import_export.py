@@ -404,5 +404,5 @@ def test_an_import_writes_its_file_once_and_names_a_directory_elsewhere_in_full(
     assert compiled.stages[0].plan.batch_tokens == 1 << 20
 
     which = curriculum(root, "import", str(tmp_path / "a model: its #1"), "third", check=False)
-    assert "which mixture" in which.stderr
+    assert "no mixture given" in which.stderr
     assert "mixed, prose-only" in which.stderr
