@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare test fault-injection lint types docs install lock clean
+.PHONY: run compare test test-pythons test-python fault-injection lint types site docs install lock clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -23,10 +23,27 @@ compare: run
 
 ## test: the whole gate, and how long it took; with `FAST=1` without the tests that start processes
 FAST  ?=
-BEGUN := $(shell date +%s)
-test: lint types
+STARTED := $(shell date +%s)
+test: lint types site $(if $(FAST),,test-pythons)
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(FAST),-m "not processes and not slow")
-	@echo "lint, types and tests: $$(( $$(date +%s) - $(BEGUN) )) seconds"
+	@echo "lint, types, site and tests: $$(( $$(date +%s) - $(STARTED) )) seconds"
+
+## test-pythons: the torch-free tests of plan, config and compiler on every Python 3.11 to 3.13 of this machine (on PATH or
+## in pyenv) but the one of .venv; a small environment for each is made once
+PYTHONS = $(shell for v in 3.11 3.12 3.13; do \
+  for python in python$$v $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python; do \
+    if $$python -c 0 2>/dev/null; then echo $$python; break; fi; done; done)
+TORCH_FREE := $(addprefix tests/curriculum/, test_units.py fs/test_files.py config/test_entries.py config/test_shipped_files.py \
+  config/test_yaml.py plan/test_golden_steps.py plan/test_learning_rate.py plan/test_lookup.py compiler/test_compile.py \
+  compiler/test_lineage.py compiler/test_skip.py)
+test-pythons: $(VENV)/dev.stamp
+	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); failed=; running=; \
+	for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || continue; \
+	  [ $$version != $$own ] || continue; \
+	  $(MAKE) --no-print-directory test-python INTERPRETER=$$python VERSION=$$version & running="$$running $$!"; \
+	done; \
+	for job in $$running; do wait $$job || failed=yes; done; [ -z "$$failed" ]
 
 ## fault-injection: faults by the thousand (docs/reliability.md), two figures at a time: some 40 minutes of two cores, with
 ## `TRIALS=0.25` twelve; `SIZE=long` goes on for a day, `ONLY=R1,R3 SEED=5` repeats two figures exactly
@@ -43,6 +60,10 @@ lint: $(VENV)/dev.stamp
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
+
+## site: the documentation as a site in build/site; a dead link fails
+site: $(VENV)/dev.stamp
+	$(BIN)/zensical build --strict
 
 ## docs: write what is generated: schemas, key tables, the reference of the commands, pictures
 docs: $(VENV)/run.stamp
@@ -67,13 +88,26 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp locked/dev.txt
 	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement locked/dev.txt
 	touch $@
 
+# One interpreter of `test-pythons`.
+test-python: build/python-$(VERSION).stamp
+	@echo "Python $(VERSION):"; build/python-$(VERSION)/bin/python -m pytest -q -p no:cacheprovider -m "not processes and not slow" $(TORCH_FREE)
+
+build/python-$(VERSION).stamp: locked/core.txt
+	mkdir -p build
+	$(INTERPRETER) -m venv --clear build/python-$(VERSION)
+	build/python-$(VERSION)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement locked/core.txt
+	touch $@
+
 ## lock: write the locked files anew after a change of pyproject.toml or constraints.txt; needs `uv`. Torch and the GPU
 ## libraries that only some of its builds need are left out
-LOCK := uv pip compile pyproject.toml --quiet --constraint constraints.txt --universal --python-version 3.11 \
+LOCK := uv pip compile pyproject.toml --quiet --constraint constraints.txt --universal --python-version 3.11.5 \
   --generate-hashes --no-header --no-annotate
+CORE := numpy pydantic PyYAML typer rich pytest hypothesis
 lock:
 	$(LOCK) | awk '/^[a-z0-9]/ {out = /^(torch|triton|nvidia-|cuda-)/} !out' > locked/run.txt
 	$(LOCK) --extra dev | awk '/^[a-z0-9]/ {out = /^(torch|triton|nvidia-|cuda-)/} !out' > locked/dev.txt
+	printf '%s\n' $(CORE) | uv pip compile - --quiet --constraint constraints.txt --universal --python-version 3.11.5 \
+	  --generate-hashes --no-header --no-annotate > locked/core.txt
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build
