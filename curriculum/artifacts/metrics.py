@@ -1,128 +1,154 @@
-"""Follows the files that a running job writes, from any process, without touching them: reading can harm nothing.
+"""The metrics of a stage, read while a job writes them: `metrics.jsonl`, one record a step, by rising position.
 
-A job appends to `metrics.jsonl`; a kill may tear the last line; a restart cuts the file back and writes it anew.
+A kill may leave the last line incomplete; a restart cuts the file back and appends again. Reading changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
-from curriculum.errors import CurriculumError
+from curriculum.errors import CurriculumError, DataError
 
 TAIL_BYTES = 1 << 16
 
 
-class Lines:
-    """The whole lines of a JSON-lines file as they come; `restarted` is true once the file was cut back."""
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Every record, streamed, so that a million of them need no memory; DataError names the first damaged line."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(_complete_lines(file), 1):
+            if not line.strip():
+                continue
+            try:
+                record = _record(line)
+                float(record["seconds"]), float(record["tokens_per_second"]), record["loss"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(
+                    f"`{path.name}` line {number:,} of {path.parent} is not a record of training: {error}",
+                    hint="it was damaged or edited; restore the file, or move it away to report without it",
+                ) from None
+            yield record
+
+
+def last_record(path: Path) -> dict[str, Any] | None:
+    """The last record, found from the end of the file; None when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return next(reversed(_records(_complete_lines(file))), None)
+    except OSError:
+        return None
+
+
+class MetricsTail:
+    """Reads the records that were appended since the last call; `restarted` is true once the file was cut back."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._path = path
         self.restarted = False
         self._offset = 0
         self._last = b""
 
-    def new(self) -> list[dict[str, Any]]:
-        """The lines since the last call; all of them again, with `restarted`, where the file is another now."""
+    def read_new(self) -> list[dict[str, Any]]:
+        """The records since the last call; all of them again, with `restarted`, where the file was cut back."""
         self.restarted = False
         try:
-            with self.path.open("rb") as file:
-                if self._offset and not self._goes_on(file.fileno()):
+            with self._path.open("rb") as file:
+                if not self._is_unchanged(file.fileno()):
                     self._offset, self._last, self.restarted = 0, b"", True
                 file.seek(self._offset)
-                data = file.read()
+                lines = list(_complete_lines(file))
         except FileNotFoundError:
             self.restarted = self._offset > 0
             self._offset, self._last = 0, b""
             return []
-        whole, newline, _ = data.rpartition(b"\n")
-        if not newline:
-            return []
-        self._offset += len(whole) + 1
-        raw = whole.split(b"\n")
-        self._last = raw[-1] + b"\n"
-        return [line for line in map(_line, raw) if line is not None]
+        self._offset += sum(map(len, lines))
+        self._last = lines[-1] if lines else self._last
+        return _records(lines)
 
-    def _goes_on(self, descriptor: int) -> bool:
-        """Whether what was read last still stands where it stood."""
-        begin = self._offset - len(self._last)
-        return os.pread(descriptor, len(self._last), begin) == self._last
+    def _is_unchanged(self, descriptor: int) -> bool:
+        """Whether the line that was read last is still at its offset."""
+        return os.pread(descriptor, len(self._last), self._offset - len(self._last)) == self._last
 
 
-def last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole line of a JSON-lines file, without reading all of it; None when there is none."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            data = file.read()
-    except OSError:
-        return None
-    for raw in reversed(data.split(b"\n")[:-1]):
-        if (line := _line(raw)) is not None:
-            return line
-    return None
+def _complete_lines(file: IO[bytes]) -> Iterator[bytes]:
+    return (line for line in file if line.endswith(b"\n"))
 
 
-def _line(raw: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(raw)
-    except ValueError:  # an empty or a torn line, or the middle of one
-        return None
-    return value if isinstance(value, dict) and isinstance(value.get("position"), int) else None
+def _records(lines: Iterable[bytes]) -> list[dict[str, Any]]:
+    """The records among some lines; others are left out: an empty line, or the end of one."""
+    records = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            records.append(_record(line))
+    return records
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict) or type(value.get("position")) is not int:
+        raise ValueError("a position is a whole number")
+    return value
 
 
 @dataclass(slots=True)
-class Training:
-    """The figures of a stage in training, as its metrics tell them; lines up to `begun_at` are an earlier launch's."""
+class LiveMetrics:
+    """The newest figures of a stage in training; records up to `resumed_at` are an earlier attempt's.
+
+    `losses` are nats a token by source, `rate` is a running mean in tokens a second.
+    """
 
     folder: StageFolder
-    begun_at: int = -1
+    resumed_at: int = -1
     last: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     rate: float = 0.0
-    _lines: Lines = field(init=False)
+    _tail: MetricsTail = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lines = Lines(self.folder.metrics)
+        self._tail = MetricsTail(self.folder.metrics)
 
     def update(self) -> bool:
-        """Read what is new; whether there was anything."""
-        lines = self._lines.new()
-        if self._lines.restarted:
+        """Read the new records; whether there were any."""
+        records = self._tail.read_new()
+        if self._tail.restarted:
             self.last, self.losses, self.rate = {}, {}, 0.0
-        fresh = [line for line in lines if line["position"] > self.begun_at]
-        for line in fresh:
-            self.last = line
-            speed = line.get("tokens_per_second", 0.0)
-            self.rate = speed if self.rate == 0 else 0.9 * self.rate + 0.1 * speed
-            for name, entry in line.get("sources", {}).items():
+        records = [record for record in records if record["position"] > self.resumed_at]
+        for record in records:
+            self.last = record
+            rate = record.get("tokens_per_second", 0.0)
+            self.rate = rate if self.rate == 0 else 0.9 * self.rate + 0.1 * rate
+            for name, entry in record.get("sources", {}).items():
                 if entry["tokens"]:
                     self.losses[name] = entry["loss"]
-        return bool(fresh)
+        return bool(records)
 
     @property
     def position(self) -> int | None:
         return self.last.get("position")
 
     def seconds_left(self, stop: int) -> float | None:
-        """At the present rate, None while there is none."""
+        """At the present rate to position `stop`; None while there is no rate."""
         if self.position is None or self.rate <= 0:
             return None
         return (stop - self.position) / self.rate
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """What lies beside the metrics of a running stage; ages in seconds."""
+class StageActivity:
+    """What the other files of a running stage say; positions in tokens, ages in seconds."""
 
     holder: dict[str, Any] | None
     attempt: Attempt | None
@@ -132,7 +158,7 @@ class Beside:
     held_out: dict[str, float]
 
 
-def beside(folder: StageFolder) -> Beside:
+def stage_activity(folder: StageFolder) -> StageActivity:
     """Who holds the stage, its newest attempt and checkpoint, and the held-out loss measured last."""
     saved = checkpoints.latest(folder)
     age = None
@@ -142,16 +168,16 @@ def beside(folder: StageFolder) -> Beside:
         except OSError:  # retired since it was listed
             saved = None
     try:
-        measured = read_evaluations(folder)
+        evaluations = read_evaluations(folder)
     except (OSError, CurriculumError):
-        measured = {}
-    at = max(measured, default=None)
+        evaluations = {}
+    at = max(evaluations, default=None)
     holder = fs.lock_holder(folder.lock)
-    return Beside(
+    return StageActivity(
         holder=dict(holder) if holder is not None else None,
         attempt=folder.newest_attempt(),
         saved_at=saved.position if saved else None,
         saved_age=age,
         held_out_at=at,
-        held_out={name: e["loss"] for name, e in measured[at].items()} if at is not None else {},
+        held_out={name: e["loss"] for name, e in evaluations[at].items()} if at is not None else {},
     )

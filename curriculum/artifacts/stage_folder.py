@@ -1,19 +1,4 @@
-"""A stage's run folder and the attempts in it: the path of everything that a run writes, defined once.
-
-```
-runs/<size>/<curriculum>/<stage>/
-  plan.json  plan-000.json …      the compiled plan, and the ones that it replaced
-  checkpoints/g0-<position>/      complete checkpoints, by position in tokens
-  evaluations/g0-<position>.json  held-out losses at a position
-  benchmarks/g0-<position>/       lm-evaluation-harness records of a checkpoint
-  ledger.jsonl metrics.jsonl events.jsonl
-  pins/<position>/<curriculum>.json
-  attempts/0001/                  one launch: job.json, environment.json, rank0.log, outcome.json, timing.json …
-  slurm/ measuring/slurm/         submissions of the stage's training and of its benchmarks to Slurm
-  lock supervised pinning
-  DONE
-```
-"""
+"""A stage's run folder `runs/<size>/<curriculum>/<stage>` and the attempts in it: every path below, defined once."""
 
 from __future__ import annotations
 
@@ -24,14 +9,23 @@ from curriculum import fs
 from curriculum.errors import ConfigError
 
 
-def position_name(position: int) -> str:
-    """A position (tokens) in a file name, padded so that sorting names sorts positions."""
+def checkpoint_name(generation: int, position: int) -> str:
+    """The name of a checkpoint at `position` (tokens), and the stem of its evaluation: names sort as positions."""
+    return f"g{generation}-{_padded(position)}"
+
+
+def _padded(position: int) -> str:
     return f"{position:016d}"
 
 
-def checkpoint_name(generation: int, position: int) -> str:
-    """The directory name of the checkpoint at `position` (tokens) of `generation`, and the stem of its evaluation."""
-    return f"g{generation}-{position_name(position)}"
+class _Entry:
+    """The path of a file or directory in the folder that it is read from."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: Attempt | StageFolder, kind: type) -> Path:
+        return folder.path / self._name
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +33,15 @@ class Attempt:
     """One launch of a job: a numbered directory that its processes and its supervisor write to."""
 
     path: Path
+
+    job = _Entry("job.json")
+    environment = _Entry("environment.json")  # versions and hardware, as rank 0 found them
+    timing = _Entry("timing.json")  # seconds of a step and of a save, from the first save on
+    outcome = _Entry("outcome.json")  # how the job ended: torchrun hides exit codes
+    log = _Entry("rank0.log")
+    announcement = _Entry("nodes.json")  # by the first of several nodes, for the others to join
+    processes = _Entry("processes.txt")  # of an attempt that hung: what the system reports of its processes
+    doctor_report = _Entry("doctor.json")
 
     def __str__(self) -> str:
         return str(self.path)
@@ -50,43 +53,6 @@ class Attempt:
     @property
     def number(self) -> int:
         return int(self.path.name)
-
-    @property
-    def job(self) -> Path:
-        return self.path / "job.json"
-
-    @property
-    def environment(self) -> Path:
-        """Versions and hardware, as rank 0 found them."""
-        return self.path / "environment.json"
-
-    @property
-    def timing(self) -> Path:
-        """Seconds of a step and of a save, from the first save on."""
-        return self.path / "timing.json"
-
-    @property
-    def outcome(self) -> Path:
-        """How the job ended: torchrun hides exit codes."""
-        return self.path / "outcome.json"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "rank0.log"
-
-    @property
-    def announcement(self) -> Path:
-        """Written by the first of several nodes for the others to join."""
-        return self.path / "nodes.json"
-
-    @property
-    def processes(self) -> Path:
-        """What the operating system reported of the processes of an attempt that hung."""
-        return self.path / "processes.txt"
-
-    @property
-    def doctor_report(self) -> Path:
-        return self.path / "doctor.json"
 
     def node_log(self, node: int) -> Path:
         """The log of node `node` (from 1); it exists from the moment at which that node joined."""
@@ -107,9 +73,7 @@ class Attempt:
 def attempts_in(directory: Path) -> list[Attempt]:
     """The attempts below a directory, oldest first."""
     paths = directory.iterdir() if directory.is_dir() else ()
-    return sorted(
-        (Attempt(path) for path in paths if path.name.isdigit()), key=lambda attempt: attempt.number
-    )
+    return sorted((Attempt(path) for path in paths if path.name.isdigit()), key=lambda a: a.number)
 
 
 def next_attempt(directory: Path) -> Attempt:
@@ -136,6 +100,22 @@ class StageFolder:
     """The run folder of a stage at a size."""
 
     path: Path
+
+    plan = _Entry("plan.json")
+    checkpoints = _Entry("checkpoints")
+    evaluations = _Entry("evaluations")  # held-out losses
+    benchmarks = _Entry("benchmarks")  # records of lm-evaluation-harness
+    pins = _Entry("pins")
+    attempts = _Entry("attempts")
+    measuring = _Entry("measuring")  # Slurm's record of the stage's benchmarks; that of its training is here
+    ledger = _Entry("ledger.jsonl")
+    metrics = _Entry("metrics.jsonl")
+    events = _Entry("events.jsonl")  # loss spikes and non-finite steps
+    held_out_picture = _Entry("held-out.svg")
+    lock = _Entry("lock")  # held by rank 0 while it trains
+    supervised = _Entry("supervised")  # the lock of the process that supervises the trainer
+    pinning = _Entry("pinning")  # the lock under which pins are written and released
+    done = _Entry("DONE")  # written once the stage's end is saved, with the digest of its weights
 
     @staticmethod
     def open(path: Path) -> StageFolder:
@@ -166,10 +146,6 @@ class StageFolder:
         """`<curriculum>/<stage>`."""
         return f"{self.curriculum}/{self.stage}"
 
-    @property
-    def plan(self) -> Path:
-        return self.path / "plan.json"
-
     def plans(self) -> list[Path]:
         """The plan, where there is one, and those that it replaced."""
         return [*([self.plan] if self.plan.exists() else []), *self.replaced_plans()]
@@ -181,16 +157,8 @@ class StageFolder:
     def replaced_plan(self, number: int) -> Path:
         return self.path / f"plan-{number:03d}.json"
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
     def checkpoint(self, generation: int, position: int) -> Path:
         return self.checkpoints / checkpoint_name(generation, position)
-
-    @property
-    def evaluations(self) -> Path:
-        return self.path / "evaluations"
 
     def evaluation(self, generation: int, position: int) -> Path:
         return self.evaluations / f"{checkpoint_name(generation, position)}.json"
@@ -199,69 +167,15 @@ class StageFolder:
         """Evaluations of one generation or of all, by name."""
         return sorted(self.evaluations.glob("g*.json" if generation is None else f"g{generation}-*.json"))
 
-    @property
-    def benchmarks(self) -> Path:
-        return self.path / "benchmarks"
-
-    @property
-    def ledger(self) -> Path:
-        return self.path / "ledger.jsonl"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def events(self) -> Path:
-        """Loss spikes and non-finite steps."""
-        return self.path / "events.jsonl"
-
-    @property
-    def held_out_picture(self) -> Path:
-        return self.path / "held-out.svg"
-
-    @property
-    def pins(self) -> Path:
-        return self.path / "pins"
-
     def pins_at(self, position: int) -> Path:
-        return self.pins / position_name(position)
-
-    @property
-    def attempts(self) -> Path:
-        return self.path / "attempts"
+        return self.pins / _padded(position)
 
     def newest_attempt(self) -> Attempt | None:
         return next(reversed(attempts_in(self.attempts)), None)
-
-    @property
-    def measuring(self) -> Path:
-        """Slurm's record and submissions of the stage's benchmarks, laid out as those of its training are here."""
-        return self.path / "measuring"
-
-    @property
-    def lock(self) -> Path:
-        """Held by rank 0 while it trains the stage."""
-        return self.path / "lock"
-
-    @property
-    def supervised(self) -> Path:
-        """The lock of the process that supervises the stage's trainer."""
-        return self.path / "supervised"
-
-    @property
-    def pinning(self) -> Path:
-        """The lock under which pins are written and released."""
-        return self.path / "pinning"
-
-    @property
-    def done(self) -> Path:
-        """Written when the stage's end is saved, with the digest of its weights."""
-        return self.path / "DONE"
 
 
 def stage_folders(directory: Path) -> list[StageFolder]:
     """The stages that left something in `runs/<size>`, by name."""
     return sorted(
-        (StageFolder(path) for path in directory.glob("*/*") if path.is_dir()), key=lambda folder: folder.name
+        (StageFolder(path) for path in directory.glob("*/*") if path.is_dir()), key=lambda f: f.name
     )

@@ -12,7 +12,7 @@ from rich.text import Text
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.anomalies import count_by_kind, read_anomalies
-from curriculum.artifacts.metrics import Beside, Training, beside
+from curriculum.artifacts.metrics import LiveMetrics, StageActivity, stage_activity
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.cli.view.anomalies import anomaly_counts, anomaly_line
 from curriculum.cli.view.training import training_panel, training_plain
@@ -32,8 +32,8 @@ QUEUE_SECONDS = 10.0  # between two questions to a cluster's queue, which many a
 class _Watched:
     stage: CompiledStage
     folder: StageFolder
-    training: Training
-    now: Beside
+    training: LiveMetrics
+    now: StageActivity
     anomalies: int
     attempt: Attempt | None = None
 
@@ -78,11 +78,15 @@ class Watch:
         stage, folder = running
         if self._watched is None:
             self._watched = _Watched(
-                stage, folder, Training(folder), beside(folder), len(read_anomalies(folder, stage.stop))
+                stage,
+                folder,
+                LiveMetrics(folder),
+                stage_activity(folder),
+                len(read_anomalies(folder, stage.stop)),
             )
         watched = self._watched
         watched.training.update()
-        watched.now = beside(folder)
+        watched.now = stage_activity(folder)
         if watched.attempt != watched.now.attempt:
             again = "" if watched.attempt is None else " after another launch"
             watched.attempt = watched.now.attempt
@@ -144,7 +148,7 @@ class Watch:
         watched.training.update()
         stage = watched.stage
         if watched.training.position is not None:
-            now = beside(watched.folder)
+            now = stage_activity(watched.folder)
             self._say(training_plain(watched.training, now, stage.name, stage.plan.start, stage.stop))
         if anomalies := read_anomalies(watched.folder, stage.stop):
             self._say(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum.artifacts.metrics import Training
+from curriculum.artifacts.metrics import LiveMetrics
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.training import training_line
 from curriculum.compiler.compile import Compiled, CompiledStage
@@ -27,7 +27,7 @@ class Progress:
         self.every_seconds = every_seconds
         self._live: Live | None = None
         self._stage: CompiledStage | None = None
-        self._training: Training | None = None
+        self._training: LiveMetrics | None = None
         self._printed = 0.0
         self._said = ""
         self._begun = 0.0
@@ -64,7 +64,7 @@ class Progress:
         self.console.print(f"{stage.name}  done, at {show_exact(stage.stop)} tokens")
 
     def begun(self, stage: CompiledStage, folder: StageFolder, resumed_at: int) -> None:
-        self._stage, self._training = stage, Training(folder, begun_at=resumed_at)
+        self._stage, self._training = stage, LiveMetrics(folder, resumed_at=resumed_at)
         plan = stage.plan
         how = "resumes" if resumed_at > plan.start else "starts"
         first = plan.step_at(resumed_at)

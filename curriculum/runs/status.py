@@ -10,7 +10,7 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints, timing
 from curriculum.artifacts.anomalies import Anomaly, count_by_kind, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
-from curriculum.artifacts.metrics import last_line
+from curriculum.artifacts.metrics import last_record
 from curriculum.artifacts.stage_folder import StageFolder, stage_folders
 from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
@@ -211,7 +211,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
     position = found[-1].position if found else stage.plan.start
     state, away = state_of(folder)
     measuring = slurm_record.status_of(folder.measuring)
-    if state == RUNNING and (line := last_line(folder.metrics)) is not None:
+    if state == RUNNING and (line := last_record(folder.metrics)) is not None:
         position = max(position, line["position"])
     measured = read_evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)

@@ -9,11 +9,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from curriculum.artifacts.metrics import Beside, Training
+from curriculum.artifacts.metrics import LiveMetrics, StageActivity
 from curriculum.units import show_count, show_exact, show_seconds
 
 
-def training_line(training: Training, stage: str, start: int, stop: int) -> str:
+def training_line(training: LiveMetrics, stage: str, start: int, stop: int) -> str:
     """How far, how fast, how long still, and the losses; empty before the first step."""
     position = training.position
     if position is None:
@@ -28,7 +28,9 @@ def losses(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {loss:.3f}" for name, loss in sorted(values.items()))
 
 
-def training_panel(training: Training, now: Beside, stage: str, start: int, stop: int) -> RenderableType:
+def training_panel(
+    training: LiveMetrics, now: StageActivity, stage: str, start: int, stop: int
+) -> RenderableType:
     """Everything about the stage that runs, a few calm lines; fits 80 columns."""
     position = training.position if training.position is not None else start
     attempt = f"attempt {now.attempt.number}" if now.attempt else ""
@@ -54,7 +56,7 @@ def training_panel(training: Training, now: Beside, stage: str, start: int, stop
     return Group(head, bar, drawn)
 
 
-def training_plain(training: Training, now: Beside, stage: str, start: int, stop: int) -> str:
+def training_plain(training: LiveMetrics, now: StageActivity, stage: str, start: int, stop: int) -> str:
     """The panel as one line, for a log."""
     if training.position is None:
         return f"{stage}  starting"
@@ -68,13 +70,13 @@ def training_plain(training: Training, now: Beside, stage: str, start: int, stop
     return "  |  ".join(parts)
 
 
-def _settings(training: Training) -> str:
+def _settings(training: LiveMetrics) -> str:
     rate, batch = training.last.get("lr"), training.last.get("batch_sequences")
     shown = f", learning rate {rate:.3g}" if isinstance(rate, float) else ""
     return shown + (f", batch {show_exact(batch)} sequences" if isinstance(batch, int) else "")
 
 
-def _saved(now: Beside) -> str:
+def _saved(now: StageActivity) -> str:
     if now.saved_at is None:
         return "nothing yet"
     return f"at {show_count(now.saved_at)} tokens, {show_seconds(now.saved_age or 0.0)} ago"
@@ -84,6 +86,6 @@ def _share(position: int, start: int, stop: int) -> float:
     return 100 * (position - start) / max(1, stop - start)
 
 
-def _left(training: Training, stop: int) -> str:
+def _left(training: LiveMetrics, stop: int) -> str:
     seconds = training.seconds_left(stop)
     return show_seconds(seconds if seconds is not None else 0.0)

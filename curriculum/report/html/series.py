@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from curriculum.errors import DataError
+from curriculum.artifacts.metrics import read_metrics
 
 Point = tuple[int, float]
 
@@ -91,7 +88,7 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
     seconds = data_seconds = mean = weight = 0.0
     before = start
     last = None
-    for line in _lines(path):
+    for line in read_metrics(path):
         position = line["position"]
         if position > stop:
             break  # trained by those who went on past it
@@ -125,25 +122,3 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
         lowest_rate=ordered[len(ordered) // 20] if ordered else None,
         last=last,
     )
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.endswith(b"\n"):
-                return  # a torn last line, which a crash may leave
-            if not raw.strip():
-                continue
-            try:
-                line = json.loads(raw)
-                if not isinstance(line["position"], int) or isinstance(line["position"], bool):
-                    raise ValueError("a position is a whole number")
-                float(line["seconds"]), float(line["tokens_per_second"]), line["loss"]
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(
-                    f"`{path.name}` line {number:,} of {path.parent} is not a record of training: {error}",
-                    hint="it was damaged or edited; restore the file, or move it away to report without it",
-                ) from None
-            yield line

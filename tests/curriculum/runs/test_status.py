@@ -23,7 +23,7 @@ from terminal import on_a_terminal
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
-from curriculum.artifacts.metrics import Lines, Training, last_line
+from curriculum.artifacts.metrics import LiveMetrics, MetricsTail, last_record
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.status import status_view
 from curriculum.config.init import init
@@ -199,35 +199,35 @@ def line(position: int, loss: float = 1.0) -> dict[str, Any]:
     }
 
 
-def test_a_torn_last_line_is_read_once_it_is_whole(tmp_path: Path) -> None:
+def test_a_torn_last_record_is_read_once_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    lines = Lines(path)
-    assert lines.new() == []
+    lines = MetricsTail(path)
+    assert lines.read_new() == []
     whole = fs.canonical_json(line(20)) + b"\n"
     path.write_bytes(fs.canonical_json(line(10)) + b"\n" + whole[:9])
-    assert [entry["position"] for entry in lines.new()] == [10]
-    assert lines.new() == []
+    assert [entry["position"] for entry in lines.read_new()] == [10]
+    assert lines.read_new() == []
     with path.open("ab") as file:
         file.write(whole[9:])
-    assert [entry["position"] for entry in lines.new()] == [20]
+    assert [entry["position"] for entry in lines.read_new()] == [20]
     assert not lines.restarted
-    assert last_line(path) == line(20)
+    assert last_record(path) == line(20)
 
 
 @pytest.mark.parametrize("grown", [0, 1, 50], ids=["shorter", "as long", "longer"])
 def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, grown: int) -> None:
-    training, lines = Training(StageFolder(tmp_path)), Lines(tmp_path / "metrics.jsonl")
+    training, lines = LiveMetrics(StageFolder(tmp_path)), MetricsTail(tmp_path / "metrics.jsonl")
     for position in range(10, 100, 10):
         fs.append_json_line(tmp_path / "metrics.jsonl", line(position, loss=2.0))
     assert training.update()
     assert training.position == 90
-    assert len(lines.new()) == 9
+    assert len(lines.read_new()) == 9
     ledger.cut_back(tmp_path / "metrics.jsonl", 40)
     for number in range(grown):
         fs.append_json_line(tmp_path / "metrics.jsonl", line(50 + 10 * number, loss=3.0))
     assert training.update()
     assert training.position == (40 + 10 * grown)
-    assert [entry["position"] for entry in lines.new()] == list(range(10, 50 + 10 * grown, 10))
+    assert [entry["position"] for entry in lines.read_new()] == list(range(10, 50 + 10 * grown, 10))
     assert lines.restarted
     assert training.losses == {"a": 3.0 if grown else 2.0}
     (tmp_path / "metrics.jsonl").unlink()
@@ -238,9 +238,9 @@ def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, gr
 def test_what_is_no_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'\x00\x00\n[]\n{"step": 1}\nnot json\n' + fs.canonical_json(line(30)) + b"\n\n")
-    assert [entry["position"] for entry in Lines(path).new()] == [30]
+    assert [entry["position"] for entry in MetricsTail(path).read_new()] == [30]
     path.write_bytes(b"half")
-    assert last_line(path) is None
+    assert last_record(path) is None
 
 
 # --- following a run ------------------------------------------------------------------------------------------
