@@ -1,4 +1,4 @@
-"""Runs `curriculum.execution.slurm.batch` under its name of 0.1.0, for batch scripts that were queued by it.
+"""Runs `curriculum.execution.slurm.batch_main` under its name of 0.1.0, for batch scripts that were queued by it.
 
 Goes with the next release.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from curriculum.execution.slurm.batch import main
+from curriculum.execution.slurm.batch_main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -134,7 +134,7 @@ class Watch:
         at = saved.position if saved else stage.plan.start
         away = self._away.get(folder)
         self._say(
-            f"{stage.name} stands at {show_exact(at)} of {show_exact(stage.stop)} tokens: {away.words}"
+            f"{stage.name} stands at {show_exact(at)} of {show_exact(stage.stop)} tokens: {away.message}"
             if away is not None
             else f"nothing of {self.name} runs now: {stage.name} stands at {show_exact(at)} of "
             f"{show_exact(stage.stop)} tokens; `curriculum run {self.name}{self._options}` resumes it; waiting"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +17,9 @@ from curriculum.cli.options import (
     print_json,
     stopped,
 )
+
+if TYPE_CHECKING:
+    from curriculum.execution.slurm.submission import QueuedJob
 
 
 def prepare(
@@ -52,27 +54,30 @@ def prepare(
         machine=machine,
         listener=progress.Progress(open_console(stderr=as_json)),
     )
-    again = f"curriculum prepare {name}{project.options(size, machine)}"
-    again += (f" --source {source}" if source else "") + (" --append" if append else "")
-    handed: list[Any] = []
-    elsewhere = None
+    command = f"curriculum prepare {name}{project.options(size, machine)}"
+    command += (f" --source {source}" if source else "") + (" --append" if append else "")
+    queue: list[QueuedJob] = []
+    submit = None
     if request.machine_entry.launcher == "slurm":
         from curriculum.execution.slurm import prepare as slurm_prepare
 
-        elsewhere = lambda asked: handed.append(slurm_prepare.submit(request, asked))  # noqa: E731
+        submit = lambda text: queue.append(slurm_prepare.submit(request, text))  # noqa: E731
     before = prepared_text.read_prepared_text(project, name, size)
     compile_resolved(before.curriculum)  # by declared sizes: text that is too small now may be appended to
     with stop_on_signals() as stop:
-        texts = execution_prepare.prepare(request, before, stop, source, append=append, elsewhere=elsewhere)
+        texts = execution_prepare.prepare(request, before, stop, source, append=append, submit=submit)
     if texts is None:
-        raise stopped(again)
+        raise stopped(command)
     rows = texts.summaries()
-    left = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
+    missing = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
     if as_json:
-        print_json({"texts": rows, "left": left, "jobs": [asdict(each) for each in handed]})
+        queued = [
+            {"dataset": job.label, "job": job.job, "words": job.message, "fresh": job.fresh} for job in queue
+        ]
+        print_json({"texts": rows, "left": missing, "jobs": queued})
         return
-    for each in handed:
-        print(f"{each.dataset}  {each.words}" + ("" if each.fresh else ": left as it is"))
-    if handed:
-        print(f"they run without you: say `{again}` again to see what is done")
-    open_console().print(prepared_view(rows, left))
+    for job in queue:
+        print(job)
+    if queue:
+        print(f"they run in the background: run `{command}` again to see what is done")
+    open_console().print(prepared_view(rows, missing))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -16,10 +14,11 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.training import training_line
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.data.progress import describe_unread, read_progress
+from curriculum.execution.request import Listener
 from curriculum.units import show_count, show_exact, show_seconds
 
 
-class Progress:
+class Progress(Listener):
     """Shows a run as it happens: a live line on a terminal, plain lines elsewhere (one every few seconds)."""
 
     def __init__(self, console: Console, every_seconds: float = 5.0) -> None:
@@ -29,30 +28,30 @@ class Progress:
         self._stage: CompiledStage | None = None
         self._training: LiveMetrics | None = None
         self._printed = 0.0
-        self._said = ""
-        self._begun = 0.0
-        self._text: tuple[str, Path | None] | None = None
+        self._last = ""
+        self._started = 0.0
+        self._job: tuple[str, Path | None] | None = None
         self._first: tuple[float, int] | None = None
 
     # --- Listener ---
 
-    def preparing(self, what: str, progress: Path | None) -> None:
-        self._text = (what, progress)
-        self._begun = time.monotonic()
+    def job_started(self, title: str, progress: Path | None) -> None:
+        self._job = (title, progress)
+        self._started = time.monotonic()
         self._first = None
-        self.console.print(f"preparing {what}")
+        self.console.print(f"preparing {title}")
         self._open()
 
-    def prepared(self, what: str) -> None:
+    def job_done(self, title: str) -> None:
         line = self._prepare_line()
         self._close()
         self._say(line)
-        path = self._text[1] if self._text else None
+        path = self._job[1] if self._job else None
         if path is not None and (unread := read_progress(path).unread):
-            self._say(f"  {what}: left out, since they are no text: {describe_unread(unread)}")
-        self._text = None
+            self._say(f"  {title}: left out, since they are no text: {describe_unread(unread)}")
+        self._job = None
 
-    def compiled(self, compiled: Compiled) -> None:
+    def plan_compiled(self, compiled: Compiled) -> None:
         if compiled.scaled:
             self.console.print(
                 f"size `{compiled.size_name}`: every length is scaled by {float(compiled.scale):g}. "
@@ -60,17 +59,17 @@ class Progress:
                 style="bold",
             )
 
-    def skipped(self, stage: CompiledStage) -> None:
+    def stage_skipped(self, stage: CompiledStage) -> None:
         self.console.print(f"{stage.name}  done, at {show_exact(stage.stop)} tokens")
 
-    def begun(self, stage: CompiledStage, folder: StageFolder, resumed_at: int) -> None:
-        self._stage, self._training = stage, LiveMetrics(folder, resumed_at=resumed_at)
+    def stage_started(self, stage: CompiledStage, folder: StageFolder, start: int) -> None:
+        self._stage, self._training = stage, LiveMetrics(folder, resumed_at=start)
         plan = stage.plan
-        how = "resumes" if resumed_at > plan.start else "starts"
-        first = plan.step_at(resumed_at)
+        how = "resumes" if start > plan.start else "starts"
+        first = plan.step_at(start)
         last = plan.first_step + stage.steps_run
         self.console.print(
-            f"{stage.name}  {how} at {show_exact(resumed_at)} tokens: {show_exact(last - first)} steps of "
+            f"{stage.name}  {how} at {show_exact(start)} tokens: {show_exact(last - first)} steps of "
             f"{plan.batch_sequences} sequences, learning rate {plan.lr(first):.3g} -> {plan.lr(last - 1):.3g}"
         )
         self._open()
@@ -85,10 +84,10 @@ class Progress:
             self._printed = time.monotonic()
             self._say(line)
 
-    def noted(self, line: str) -> None:
+    def note(self, line: str) -> None:
         self.console.print(line)
 
-    def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None:
+    def stage_ended(self, stage: CompiledStage) -> None:
         line = self._line()
         self._close()
         self._say(line)
@@ -98,8 +97,8 @@ class Progress:
 
     def _say(self, line: str) -> None:
         """Print a line that stays, once."""
-        if line and line != self._said:
-            self._said = line
+        if line and line != self._last:
+            self._last = line
             self.console.print(line)
 
     def _open(self) -> None:
@@ -121,25 +120,20 @@ class Progress:
         )
 
     def _prepare_line(self) -> str:
-        if self._text is None:
+        if self._job is None or self._job[1] is None:
             return ""
-        what, path = self._text
-        if path is None:
-            return ""
-        so_far = read_progress(path)
-        if not so_far.documents:
+        title, path = self._job[0], self._job[1]
+        progress = read_progress(path)
+        if not progress.documents:
             return ""
         now = time.monotonic()
-        self._first = self._first or (now, so_far.tokens)
-        since, tokens = now - self._first[0], so_far.tokens - self._first[1]
-        if since < 1:  # nothing was seen on its way, so what there is took all the time
-            since, tokens = now - self._begun, so_far.tokens
-        share = (
-            f", {so_far.bytes / so_far.total_bytes:.0%} read"
-            if so_far.total_bytes and not so_far.done
-            else ""
-        )
+        self._first = self._first or (now, progress.tokens)
+        seconds, tokens = now - self._first[0], progress.tokens - self._first[1]
+        if seconds < 1:  # it was not observed on its way: all tokens over all the time
+            seconds, tokens = now - self._started, progress.tokens
+        total = None if progress.done else progress.total_bytes
+        share = f", {progress.bytes / total:.0%} read" if total else ""
         return (
-            f"  {what}: {show_exact(so_far.documents)} documents, {show_count(so_far.tokens)} tokens{share}, "
-            f"{show_seconds(now - self._begun)}, {show_count(int(tokens / max(since, 1e-3)))} tokens/s"
+            f"  {title}: {show_exact(progress.documents)} documents, {show_count(progress.tokens)} tokens{share}, "
+            f"{show_seconds(now - self._started)}, {show_count(int(tokens / max(seconds, 1e-3)))} tokens/s"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,12 @@ from curriculum.cli.options import (
     open_project,
     stopped,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from curriculum.execution.request import RunRequest
+    from curriculum.execution.run import RunResult
 
 
 def run(
@@ -54,18 +60,12 @@ def run(
 
     A stopped run resumes from its last checkpoint; what is done is left as it is.
     """
-    from curriculum import fs
-    from curriculum.cli import progress
-    from curriculum.cli.view.runs import result_view
+    from curriculum.cli.progress import Progress
     from curriculum.compiler import prepared_text
     from curriculum.execution import run as execution_run
     from curriculum.execution.request import RunRequest
-    from curriculum.report.svg import held_out as svg_held_out
-    from curriculum.runs import held_out
-    from curriculum.runs.folders import stage_folder
 
-    project = open_project()
-    console = open_console()
+    project, console = open_project(), open_console()
     request = RunRequest(
         project=project,
         curriculum=name,
@@ -74,57 +74,68 @@ def run(
         processes=nproc_per_node,
         node_rank=node_rank,
         address=master_addr,
-        profile=_stretch(profile_steps) if profile_steps else None,
+        profile=_steps(profile_steps) if profile_steps else None,
         accept_change=accept_change,
         accept_environment=accept_environment,
-        listener=progress.Progress(console),
+        listener=Progress(console),
     )
     if dry_run:
         compiled, texts = compiled_with_texts(project, name, size)
         prepared_text.check_folders(texts, planned=True)
-        for line in execution_run.outline(request, compiled):
-            print(line)
+        print("\n".join(execution_run.outline(request, compiled, texts)))
         return
-    outcome = execution_run.run(request)
-    if outcome.handed:
-        for handed in outcome.handed:
-            print(f"{handed.stage}  {handed.words}" + ("" if handed.fresh else ": left as it is"))
-        for line in outcome.unmeasured:
-            print(f"not measured: {line}")
-        print(f"they run without you; ask with `curriculum status {name}{project.options(size)}`")
-        return
-    if node_rank and not outcome.stopped:
-        print(f"node {node_rank}: every stage is done")
-        return
-    if outcome.stopped:
+    result = execution_run.run(request)
+    if result.stopped:
         raise stopped(f"curriculum run {name}{project.options(size, machine)}")
-    rows = held_out.edges(project, outcome.compiled)
+    if result.queued:
+        _show_queue(request, result)
+    elif node_rank:
+        print(f"node {node_rank}: every stage is done")
+    else:
+        _show_losses(request, result, console)
+
+
+def _show_queue(request: RunRequest, result: RunResult) -> None:
+    for job in result.queued:
+        print(job)
+    for line in result.unmeasured:
+        print(f"not measured: {line}")
+    options = request.project.options(request.size)
+    print(f"they run in the background: `curriculum status {request.curriculum}{options}` shows them")
+
+
+def _show_losses(request: RunRequest, result: RunResult, console: Console) -> None:
+    """Print the held-out losses and where to look next; draw the loss curves into the last stage's folder."""
+    from curriculum import fs
+    from curriculum.cli.view.runs import result_view
+    from curriculum.report.svg import held_out as svg_held_out
+    from curriculum.runs import held_out
+    from curriculum.runs.folders import stage_folder
+
+    project, compiled, name = request.project, result.compiled, request.curriculum
+    options = project.options(request.size)
     console.print("\nheld-out loss (nats a token)", style="bold")
-    console.print(result_view(rows, sorted(outcome.compiled.sources)))
-    last = outcome.compiled.stages[-1]
-    folder = stage_folder(project, outcome.compiled, last)
-    bands = [(stage.setting.stage, stage.plan.start, stage.stop) for stage in outcome.compiled.stages]
-    drawing = svg_held_out.held_out(f"{name}, size {size}", bands, held_out.curves(project, outcome.compiled))
+    console.print(result_view(held_out.edges(project, compiled), sorted(compiled.sources)))
+    bands = [(stage.setting.stage, stage.plan.start, stage.stop) for stage in compiled.stages]
+    drawing = svg_held_out.held_out(f"{name}, size {request.size}", bands, held_out.curves(project, compiled))
+    last = compiled.stages[-1]
+    folder = stage_folder(project, compiled, last)
     fs.write_bytes(folder.held_out_picture, drawing.encode(), replace=True)
-    shown = os.path.relpath(folder.path)
-    console.print(f"\nthe run: {shown}")
-    console.print(f"the curves: {shown}/held-out.svg")
-    console.print(
-        f"what a step read: curriculum batch {name} --step {last.plan.stop_step - 1}{project.options(size)}"
-    )
-    for line in outcome.unmeasured:
+    relative = os.path.relpath(folder.path)
+    console.print(f"\nthe run: {relative}")
+    console.print(f"the curves: {relative}/held-out.svg")
+    console.print(f"what a step read: curriculum batch {name} --step {last.plan.stop_step - 1}{options}")
+    for line in result.unmeasured:
         console.print(f"not measured: {line}")
-    if outcome.unmeasured:
-        console.print(
-            f"all is trained and saved; what is left: curriculum eval {name}{project.options(size)}"
-        )
+    if result.unmeasured:
+        console.print(f"all is trained and saved; to measure the rest: curriculum eval {name}{options}")
 
 
-def _stretch(words: str) -> dict[str, int]:
-    """`20:23` as the steps from 20 on, three of them."""
+def _steps(option: str) -> dict[str, int]:
+    """`20:23` as the first step and the number of steps."""
     from curriculum.errors import PlanError
 
-    first, _, last = words.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise PlanError(f"`--profile-steps {words}` names no steps", hint="as in `--profile-steps 20:23`")
-    return {"from_step": int(first), "steps": int(last) - int(first)}
+    first, _, end = option.partition(":")
+    if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise PlanError(f"`--profile-steps {option}` names no steps", hint="as in `--profile-steps 20:23`")
+    return {"from_step": int(first), "steps": int(end) - int(first)}

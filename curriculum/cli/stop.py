@@ -7,7 +7,7 @@ from curriculum.cli.options import Name, Size, open_project
 
 def stop(name: Name, size: Size = "") -> None:
     """Ask a running curriculum to save and end."""
-    from curriculum.execution import run as execution_run
+    from curriculum.execution.stop import stop as stop_lineage
 
-    said = execution_run.stop(open_project(), name, size)
-    print("\n".join(said) or f"`{name}` is not running at size {size}")
+    lines = stop_lineage(open_project(), name, size)
+    print("\n".join(lines) or f"`{name}` is not running at size {size}")

@@ -1,44 +1,81 @@
-"""One launch of one job: a numbered folder for it, a process, and whoever watches."""
+"""Launches of jobs: an attempt's folder, the job file in it, and its processes under supervision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from curriculum.artifacts import jobs
+from curriculum.artifacts import checkpoints, jobs
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.artifacts.stage_folder import Attempt
+from curriculum.artifacts.stage_folder import Attempt, StageFolder, new_attempt
+from curriculum.execution.notices import AttemptNotices
 from curriculum.execution.request import RunRequest
-from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers.supervisor import Launch, supervise
+from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
+from curriculum.launchers.supervisor import silence, supervise
 
 
 def run_job(
     request: RunRequest,
     job: jobs.Job,
-    what: str,
-    progress: Path | None,
+    title: str,
     stop: StopFlag,
+    *,
+    progress: Path | None = None,
     processes: int = 1,
 ) -> bool:
-    """Run `job` in a process of its own, or in several, shown as `what`; false when it was asked to stop."""
+    """Run `job` in its own processes, shown as `title` with its `progress` file; false when it was stopped."""
     attempt = Attempt(Path(job.attempt_folder))
     jobs.save(job, attempt.job)
-    request.listener.preparing(what, progress)
-    cores = subprocess_launcher.default_threads({}, processes)
-
-    def launch() -> Launch:
-        process = subprocess_launcher.start(attempt.job, processes=processes, threads=cores, log=attempt.log)
-        return Launch(process, attempt)
-
-    outcome = supervise(
-        launch,
-        stop=stop,
-        ask_to_stop=subprocess_launcher.stop,
-        kill=subprocess_launcher.kill,
-        progress=lambda: 0,
-        tick=request.listener.tick,
-    )
+    request.listener.job_started(title, progress)
+    launcher = ProcessLauncher(processes, default_threads(None, processes))
+    outcome = supervise(launcher, lambda: attempt, stop=stop, tick=request.listener.tick)
     if outcome["outcome"] == jobs.DONE:
-        request.listener.prepared(what)
+        request.listener.job_done(title)
         return True
     return False
+
+
+def run_training(
+    job: jobs.TrainJob,
+    launcher: Launcher,
+    stop: StopFlag,
+    *,
+    note: Callable[[str], None],
+    launched: Callable[[Attempt], None] = lambda attempt: None,
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Train a stage to the job's end, each launch in a new attempt of the stage; the outcome.
+
+    `note` gets a line for what an attempt reports of its environment and of a grace too short to save in.
+    """
+    folder = StageFolder(Path(job.stage_folder))
+    notices = AttemptNotices(folder, job.machine.grace, note)
+
+    def start_attempt() -> Attempt:
+        attempt = new_attempt(folder.attempts)
+        machine = replace(job.machine, threads=launcher.threads)
+        jobs.save(replace(job, attempt_folder=str(attempt), machine=machine), attempt.job)
+        notices.attempt = attempt
+        launched(attempt)
+        return attempt
+
+    def check() -> None:
+        tick()
+        notices.check()
+
+    return supervise(
+        launcher,
+        start_attempt,
+        stop=stop,
+        progress=lambda: reached(folder, 0),
+        tick=check,
+        silence=silence(job.machine),
+    )
+
+
+def reached(folder: StageFolder, start: int) -> int:
+    """The position of the stage's newest checkpoint, else where the stage starts."""
+    last = checkpoints.latest(folder)
+    return last.position if last else start

@@ -1,6 +1,6 @@
-"""From a checkpoint to its scores: exports it, has lm-evaluation-harness measure it, and keeps what it found.
+"""Scores of a checkpoint: exported, measured by lm-evaluation-harness, and recorded; and those due by a cadence.
 
-The harness is an extra. Nothing here runs while something is trained, and what fails here stops no training.
+The harness is an extra. Nothing here runs while something is trained, and no failure here stops training.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name, new_
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import NotFound
-from curriculum.execution import export as execution_export
 from curriculum.execution import lm_eval
 from curriculum.execution.attempts import run_job
+from curriculum.execution.export import ExportSource, export_job, find
 from curriculum.execution.fill import FillResult, fill_gaps
 from curriculum.execution.request import RunRequest
-from curriculum.runs import folders as runs_folders
+from curriculum.runs import folders
 from curriculum.runs.measurements import Gap, due_benchmarks
 
 TASKS = "tasks"
@@ -30,7 +30,7 @@ TASKS = "tasks"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRequest:
-    """What is to be measured and how; None leaves it to the task."""
+    """The tasks to measure and how; None leaves it to the task."""
 
     tasks: tuple[str, ...]
     tasks_from: Path | None = None
@@ -41,82 +41,82 @@ class BenchmarkRequest:
     again: bool = False
 
 
-def outputs(
-    folder: StageFolder, found: execution_export.ExportSource, asked: BenchmarkRequest
-) -> dict[str, Path]:
-    """Each task's record at a checkpoint, whether it is there or not."""
-    name = checkpoint_name(int(found.state["generation"]), found.position)
+def outputs(folder: StageFolder, source: ExportSource, request: BenchmarkRequest) -> dict[str, Path]:
+    """Each task's record at a checkpoint, whether it exists or not."""
+    name = checkpoint_name(int(source.state["generation"]), source.position)
     return {
-        task: benchmarks.path_of(folder, name, task, asked.num_fewshot, asked.limit) for task in asked.tasks
+        task: benchmarks.path_of(folder, name, task, request.num_fewshot, request.limit)
+        for task in request.tasks
     }
 
 
-def measure(
-    request: RunRequest, found: execution_export.ExportSource, asked: BenchmarkRequest, stop: StopFlag
-) -> bool:
-    """Measure what is not measured yet at a checkpoint, or all of it `again`; false when it was asked to stop.
+def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkRequest, stop: StopFlag) -> bool:
+    """Measure what is not measured yet at a checkpoint, or all of it `again`; false when it was stopped.
 
-    The exported directory lives as long as the measuring. RunFailed with the harness's reason when it refuses.
+    The exported directory is removed at the end. RunFailed with the harness's reason when it refuses.
     """
-    folders = _folders(request.project, asked)
-    stage_folder = runs_folders.stage_folder(request.project, found.compiled, found.compiled.stages[-1])
-    wanted = outputs(stage_folder, found, asked)
-    if not asked.again:
-        wanted = {task: path for task, path in wanted.items() if not path.exists()}
-    if not wanted:
+    task_folders = _task_folders(request.project, benchmark)
+    stage_folder = folders.stage_folder(request.project, source.compiled, source.compiled.stages[-1])
+    records = outputs(stage_folder, source, benchmark)
+    if not benchmark.again:
+        records = {task: path for task, path in records.items() if not path.exists()}
+    if not records:
         return True
     lm_eval.check_installed()
     attempt = new_attempt(stage_folder.attempts)
     model = attempt.path / "model"
-    fresh = {task: attempt.path / "records" / path.name for task, path in wanted.items()}
-    export = execution_export.export_job(request.project, found, model, "source")
-    where = str(found.address)
+    # Measured again: written to the attempt first, so that a failure leaves the earlier scores.
+    targets = (
+        {task: attempt.path / "records" / path.name for task, path in records.items()}
+        if benchmark.again
+        else records
+    )
+    export = export_job(request.project, source, model, "source")
+    address = str(source.address)
     try:
-        if not run_job(request, export, f"the export of {where}", None, stop):
+        if not run_job(request, export, f"the export of {address}", stop):
             return False
         job = jobs.HarnessJob(
             attempt_folder=str(attempt),
             model=str(model),
-            # Again: written aside, so that a failure leaves what was known.
-            outputs={task: str(fresh[task] if asked.again else path) for task, path in wanted.items()},
+            outputs={task: str(path) for task, path in targets.items()},
             identity={
-                "address": where,
-                "size": found.compiled.size_name,
-                "generation": int(found.state["generation"]),
-                "position": found.position,
-                "step": int(found.state["step"]),
-                "history": str(found.state["history"]),
+                "address": address,
+                "size": source.compiled.size_name,
+                "generation": int(source.state["generation"]),
+                "position": source.position,
+                "step": int(source.state["step"]),
+                "history": str(source.state["history"]),
                 "dtype": export.dtype,
             },
-            folders=tuple(map(str, folders)),
-            num_fewshot=asked.num_fewshot,
-            limit=asked.limit,
-            batch_size=asked.batch_size,
+            folders=tuple(map(str, task_folders)),
+            num_fewshot=benchmark.num_fewshot,
+            limit=benchmark.limit,
+            batch_size=benchmark.batch_size,
             device=request.machine_entry.device,
-            confirm_run_unsafe_code=asked.confirm_run_unsafe_code,
+            confirm_run_unsafe_code=benchmark.confirm_run_unsafe_code,
         )
-        done = run_job(request, job, f"{', '.join(wanted)} at {where}", None, stop)
-        if asked.again:
-            for task, path in wanted.items():
-                if fresh[task].exists():
-                    fs.make_directory(path.parent)
-                    fs.write_bytes(path, fresh[task].read_bytes(), replace=True)
+        done = run_job(request, job, f"{', '.join(records)} at {address}", stop)
+        for task, path in records.items():
+            if targets[task] != path and targets[task].exists():
+                fs.make_directory(path.parent)
+                fs.write_bytes(path, targets[task].read_bytes(), replace=True)
         return done
     finally:
         if model.is_dir():
             fs.remove_tree(model)
 
 
-def _folders(project: Project, asked: BenchmarkRequest) -> list[Path]:
-    folders = [project.root / TASKS] if (project.root / TASKS).is_dir() else []
-    if asked.tasks_from is not None:
-        if not asked.tasks_from.is_dir():
+def _task_folders(project: Project, benchmark: BenchmarkRequest) -> list[Path]:
+    task_folders = [project.root / TASKS] if (project.root / TASKS).is_dir() else []
+    if benchmark.tasks_from is not None:
+        if not benchmark.tasks_from.is_dir():
             raise NotFound(
-                f"`{asked.tasks_from}` is not a directory",
+                f"`{benchmark.tasks_from}` is not a directory",
                 hint="`--tasks-from` names a folder of the harness's task files",
             )
-        folders.append(asked.tasks_from.resolve())
-    return folders
+        task_folders.append(benchmark.tasks_from.resolve())
+    return task_folders
 
 
 # --- the cadence of `every: {tasks: …}` ---------------------------------------------------------------------
@@ -126,22 +126,25 @@ def catch_up(
     request: RunRequest,
     compiled: Compiled,
     stop: StopFlag,
-    asked: BenchmarkRequest | None = None,
+    benchmark: BenchmarkRequest | None = None,
     only: str | None = None,
 ) -> FillResult:
-    """Measure all that is due, checkpoint by checkpoint."""
+    """Measure all that is due, or due at the stage `only`, checkpoint by checkpoint."""
     gaps = due_benchmarks(request.project, compiled, only)
     if gaps and not lm_eval.installed():
         tasks = ", ".join(dict.fromkeys(task for gap in gaps for task in gap.names))
         return FillResult(False, 0, (f"{tasks} at {len(gaps)} checkpoints: {lm_eval.NOT_INSTALLED}",))
 
     def measure_gap(gap: Gap) -> bool:
-        source = execution_export.find(request.project, gap.address, compiled.size_name)
-        return measure(request, source, replace(asked or BenchmarkRequest(tasks=()), tasks=gap.names), stop)
+        source = find(request.project, gap.address, compiled.size_name)
+        return measure(
+            request, source, replace(benchmark or BenchmarkRequest(tasks=()), tasks=gap.names), stop
+        )
 
     return fill_gaps(gaps, measure_gap, separately=True)
 
 
-def names_of(words: Sequence[str]) -> tuple[str, ...]:
-    """Task names as given on a command line: several options, each with one or several divided by commas."""
-    return tuple(dict.fromkeys(name for word in words for part in word.split(",") if (name := part.strip())))
+def names_of(options: Sequence[str]) -> tuple[str, ...]:
+    """Task names of a command line: several options, each with one name or several divided by commas."""
+    names = (name.strip() for option in options for name in option.split(","))
+    return tuple(dict.fromkeys(filter(None, names)))

@@ -1,51 +1,38 @@
-"""Asks the runner what this machine is and whether an entry of machines.yaml can be served on it."""
+"""Examines this machine by a runner job: what it is, and whether an entry of machines.yaml can be served on it."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
-from curriculum.execution.request import job_machine
-from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers.supervisor import Launch, supervise
+from curriculum.execution.machine import job_machine
+from curriculum.launchers.process import ProcessLauncher, default_threads
+from curriculum.launchers.supervisor import supervise
 
 
 def examine(project: Project, name: str) -> dict[str, Any]:
-    """The runner's report on this machine, with what `name` asks; `served` is false when it cannot be had.
+    """The runner's report on this machine and the requirements of the entry `name`; `served` when it meets them.
 
-    As many processes are started as a job would have on one node, so that their meeting is tried as well.
+    As many processes are started as a job has on one node, so that their rendezvous is tried as well.
     """
     entry = project.machine(name)
     processes = entry.processes if entry.launcher == "torchrun" else 1
-    threads = subprocess_launcher.default_threads(entry.model_dump(), processes)
+    launcher = ProcessLauncher(processes, default_threads(entry.threads, processes))
     with tempfile.TemporaryDirectory() as folder:
         attempt = Attempt(Path(folder))
-        jobs.save(jobs.DoctorJob(attempt_folder=folder, machine=job_machine(entry, threads)), attempt.job)
-
-        def launch() -> Launch:
-            log = attempt.log
-            return Launch(
-                subprocess_launcher.start(attempt.job, processes=processes, threads=threads, log=log),
-                attempt,
-            )
-
+        job = jobs.DoctorJob(attempt_folder=folder, machine=job_machine(entry, launcher.threads))
+        jobs.save(job, attempt.job)
         try:
-            supervise(
-                launch,
-                stop=StopFlag(),
-                ask_to_stop=subprocess_launcher.stop,
-                kill=subprocess_launcher.kill,
-                progress=lambda: 0,
-            )
-            report: dict[str, Any] = json.loads(attempt.doctor_report.read_bytes())
+            supervise(launcher, lambda: attempt, stop=StopFlag())
+            report: dict[str, Any] = fs.parse_json(fs.read_bytes(attempt.doctor_report))
         except RunFailed as error:
             report = {"problems": [{"what": error.what, "hint": error.hint or ""}]}
     notes = []

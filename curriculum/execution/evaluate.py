@@ -15,8 +15,9 @@ from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, DataError
 from curriculum.execution.attempts import run_job
 from curriculum.execution.fill import FillResult, fill_gaps
-from curriculum.execution.request import RunRequest, job_machine
-from curriculum.launchers import process as subprocess_launcher
+from curriculum.execution.machine import job_machine
+from curriculum.execution.request import RunRequest
+from curriculum.launchers.process import default_threads
 from curriculum.runs.folders import stage_folder
 from curriculum.runs.measurements import Gap
 
@@ -48,9 +49,9 @@ def fill(
             attempt_folder=str(new_attempt(folder.attempts)),
             checkpoint=str(gap.checkpoint.path),
             held_out=held_out,
-            machine=job_machine(machine, subprocess_launcher.default_threads(machine.model_dump(), 1)),
+            machine=job_machine(machine, default_threads(machine.threads, 1)),
         )
-        return run_job(request, job, f"the held-out loss of {gap}", None, stop)
+        return run_job(request, job, f"the held-out loss of {gap}", stop)
 
     gaps = missing_losses(request.project, comparison)
     return fill_gaps((part for gap in gaps for part in _by_text(comparison, texts, gap)), measure)

@@ -147,7 +147,7 @@ def export(request: RunRequest, found: ExportSource, to: Path, dtype: str, stop:
     """Write the directory `to`, by a job of its own; returns the weights' dtype, None when it was asked to stop."""
     check_free(to)
     job = export_job(request.project, found, to, dtype)
-    done = run_job(request, job, f"the export of {found.address}", None, stop)
+    done = run_job(request, job, f"the export of {found.address}", stop)
     return job.dtype if done else None
 
 

@@ -1,4 +1,4 @@
-"""A node that is not the first of several: it joins every launch that the first node announces, until all is done."""
+"""The nodes of a torchrun run: the lock of the first, and the others, which join each launch that it announces."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.compiler.compile import Compiled
 from curriculum.execution.request import RunRequest
-from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers.base import Launcher
+from curriculum.launchers import process
+from curriculum.launchers.process import Launcher
 from curriculum.runs.folders import is_finished, stage_folder
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 def leading(request: RunRequest) -> contextlib.AbstractContextManager[object]:
@@ -24,7 +24,7 @@ def leading(request: RunRequest) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
     fs.make_directory(_lock(request).parent)
     lock = fs.Lock(_lock(request), f"leading {request.curriculum} on several nodes")
-    lock.acquire(wait_seconds=2.0)  # whoever looks holds it for an instant
+    lock.acquire(wait_seconds=2.0)  # another node that looks for the holder takes it for an instant
     return lock
 
 
@@ -33,49 +33,49 @@ def _lock(request: RunRequest) -> Path:
 
 
 def join(request: RunRequest, compiled: Compiled, launcher: Launcher, stop: StopFlag) -> bool:
-    """Take part until every stage is done; false when it was asked to stop, for which the first node saves.
+    """Join every attempt until each stage is done; false when it was stopped (the first node saves).
 
-    The first node decides everything and begins anew after a crash; this one follows it.
+    The first node decides everything and restarts after a crash; this one follows it.
     """
     folders = [(stage, stage_folder(request.project, compiled, stage)) for stage in compiled.stages]
     joined: set[Attempt] = set()
-    request.listener.noted("waiting for the first node to begin")
+    request.listener.note("waiting for the first node to start")
     while not all(is_finished(folder, stage) for stage, folder in folders):
         if stop:
             return False
-        open_now = (_open(request, folder) for _, folder in folders)
-        attempt = next((each for each in open_now if each is not None and each not in joined), None)
+        attempts = (_open_attempt(request, folder) for _, folder in folders)
+        attempt = next((path for path in attempts if path is not None and path not in joined), None)
         if attempt is None:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
             continue
         joined.add(attempt)
-        _take_part(attempt, request, launcher, stop)
+        _join_attempt(attempt, request, launcher, stop)
     return True
 
 
-def _take_part(attempt: Attempt, request: RunRequest, launcher: Launcher, stop: StopFlag) -> None:
+def _join_attempt(attempt: Attempt, request: RunRequest, launcher: Launcher, stop: StopFlag) -> None:
     assert request.node_rank is not None
     folder = StageFolder(attempt.path.parents[1])
     log = attempt.node_log(request.node_rank)
-    request.listener.noted(f"joins attempt {attempt.number} of {folder.stage}; its log: {log}")
-    process = subprocess_launcher.begin(launcher.command(attempt.job), threads=launcher.threads, log=log)
-    told = False
+    request.listener.note(f"joins attempt {attempt.number} of {folder.stage}; its log: {log}")
+    job = process.begin(launcher.command(attempt.job), threads=launcher.threads, log=log)
+    stopping = False
     try:
-        while process.poll() is None:
-            if stop and not told:
-                subprocess_launcher.stop(process)
-                told = True
-            if not told and not attempt.outcome.exists() and _open(request, folder) != attempt:
-                subprocess_launcher.kill(process)  # the first node is gone, or has begun anew
-            time.sleep(LOOK_SECONDS)
+        while job.poll() is None:
+            if stop and not stopping:
+                process.stop(job)
+                stopping = True
+            if not stopping and not attempt.outcome.exists() and _open_attempt(request, folder) != attempt:
+                process.kill(job)  # the first node is gone, or has restarted
+            time.sleep(POLL_SECONDS)
     except BaseException:
-        subprocess_launcher.kill(process)
-        process.wait()
+        process.kill(job)
+        job.wait()
         raise
 
 
-def _open(request: RunRequest, folder: StageFolder) -> Attempt | None:
-    """The stage's newest attempt, if the first node is there, announced it and it has not ended."""
+def _open_attempt(request: RunRequest, folder: StageFolder) -> Attempt | None:
+    """The stage's newest attempt, if the first node leads, has announced it and it has not ended."""
     newest = folder.newest_attempt()
     if newest is None or newest.outcome.exists() or not newest.announcement.exists():
         return None

@@ -1,4 +1,4 @@
-"""What an attempt turns out to be while it runs, said once: another environment, a grace too short to save in."""
+"""Notices on a running attempt, each given once: a changed environment, a grace too short to save in."""
 
 from __future__ import annotations
 
@@ -11,41 +11,32 @@ from curriculum.artifacts.stage_folder import Attempt, StageFolder
 
 
 class AttemptNotices:
-    """Looks into the folder of each attempt for what its trainer has found out; `say` gets a line of each, once."""
+    """Reads what the trainer of the stage in `folder` reports in the folder of its newest `attempt`.
 
-    def __init__(
-        self, stage: str, folder: StageFolder, grace: float | None, say: Callable[[str], None]
-    ) -> None:
-        self._stage = stage
-        self._say = say
+    `note` gets a line for each notice; `grace` in seconds.
+    """
+
+    def __init__(self, folder: StageFolder, grace: float | None, note: Callable[[str], None]) -> None:
+        self.attempt: Attempt | None = None
+        self._stage = folder.name
+        self._note = note
         self._grace = grace
-        self._said: set[str] = set()
-        self._attempt: Attempt | None = None
-        if (known := timing.measured(folder)) is not None:
-            self._short(known)
+        self._environment_reported = self._shortfall_reported = False
+        self._check_grace(timing.measured(folder))
 
-    def begins(self, attempt: Attempt) -> None:
-        """An attempt was launched."""
-        self._attempt = attempt
-
-    def look(self) -> None:
-        if self._attempt is None:
+    def check(self) -> None:
+        """Give the notices that are due by now."""
+        if self.attempt is None:
             return
-        if "environment" not in self._said and self._attempt.environment.exists():
-            self._said.add("environment")
-            changed = fs.parse_json(fs.read_bytes(self._attempt.environment)).get("changed", {})
-            if changed:
-                self._say(
-                    f"{self._stage}: environment changed since the previous attempt: {describe_changes(changed)}"
-                )
-        if (
-            "short" not in self._said
-            and self._attempt.timing.exists()
-            and (pace := timing.of_attempt(self._attempt))
-        ):
-            self._short(pace)
+        if not self._environment_reported and self.attempt.environment.exists():
+            self._environment_reported = True
+            if changed := fs.parse_json(fs.read_bytes(self.attempt.environment)).get("changed", {}):
+                description = describe_changes(changed)
+                self._note(f"{self._stage}: environment changed since the previous attempt: {description}")
+        if not self._shortfall_reported and self.attempt.timing.exists():
+            self._check_grace(timing.of_attempt(self.attempt))
 
-    def _short(self, pace: timing.SaveTiming) -> None:
-        if (words := pace.shortfall(self._grace)) is not None:
-            self._said.add("short")
-            self._say(f"{self._stage}: {words}")
+    def _check_grace(self, measured: timing.SaveTiming | None) -> None:
+        if measured is not None and (shortfall := measured.shortfall(self._grace)) is not None:
+            self._shortfall_reported = True
+            self._note(f"{self._stage}: {shortfall}")

@@ -1,4 +1,4 @@
-"""Makes what a curriculum reads before it trains: its tokenizer and its tokenised text, each by a job."""
+"""Prepares what a lineage reads before it trains: an imported model, its tokenizer, its text; a job for each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from curriculum.artifacts import jobs
+from curriculum.artifacts import huggingface, jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, RunFailed, did_you_mean
 from curriculum.execution.attempts import run_job
@@ -19,22 +20,21 @@ from curriculum.execution.request import RunRequest
 
 def prepare(
     request: RunRequest,
-    texts: prepared_text.PreparedText,
+    texts: PreparedText,
     stop: StopFlag,
     only: str | None = None,
     *,
     append: bool = False,
     with_tokenizer: Callable[[Compiled], None] = lambda compiled: None,
-    elsewhere: Callable[[PrepareRequest], object] | None = None,
-) -> prepared_text.PreparedText | None:
-    """Tokenise what the curriculum reads and `texts` lacks: the text afterwards, None when it was asked to stop.
+    submit: Callable[[PrepareRequest], object] | None = None,
+) -> PreparedText | None:
+    """Tokenise the text that `texts` lacks, or that of the source `only`: the text afterwards, None when stopped.
 
-    Once a tokenizer is trained, `with_tokenizer` may refuse the plans for it before any text is tokenised with it.
-    With `elsewhere`, texts are handed to it instead of made here. With `append`, what is prepared grows by the
-    files that are new since.
+    Once a tokenizer is trained, `with_tokenizer` may refuse the plans for it before any text is tokenised. With
+    `submit`, texts are submitted by it instead of tokenised here. With `append`, prepared text grows by the files
+    that are new.
     """
-    project, curriculum = request.project, texts.curriculum
-    attempts = project.data / "attempts"
+    curriculum = texts.curriculum
     if only is not None and only not in {*curriculum.datasets, *texts.datasets()}:
         raise NotFound(
             f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
@@ -43,22 +43,16 @@ def prepare(
     prepared_text.check_folders(texts)
     prepared_text.check_installed(texts)
     directory = curriculum.stages[0].setting.imported
-    if directory is not None and only is None and not imported_models.is_there(project, directory):
-        import_job = jobs.ImportJob(
-            attempt_folder=str(new_attempt(attempts)),
-            source=str(directory.folder),
-            imported=str(imported_models.root(project)),
-            memory=str(imported_models.memory(project)),
-        )
-        if not _carry_out(request, import_job, f"the import of {directory.folder.name}", None, stop):
+    if directory is not None and only is None and not imported_models.is_there(request.project, directory):
+        if not _import_model(request, directory, stop):
             return None
-        texts = prepared_text.PreparedText(curriculum)
-    tokenizer = tokenizers.tokenizer_request(project, curriculum.tokenizer)
+        texts = PreparedText(curriculum)
+    tokenizer = tokenizers.tokenizer_request(request.project, curriculum.tokenizer)
     if tokenizer is not None:
-        job = jobs.TokenizerJob(attempt_folder=str(new_attempt(attempts)), request=tokenizer)
-        if not _carry_out(request, job, f"tokenizer {curriculum.tokenizer}", None, stop):
+        job = jobs.TokenizerJob(attempt_folder=_attempt(request), request=tokenizer)
+        if not _run(request, job, f"tokenizer {curriculum.tokenizer}", stop):
             return None
-        texts = prepared_text.PreparedText(curriculum)
+        texts = PreparedText(curriculum)
         with_tokenizer(texts.compiled)
     chosen = sorted(
         {dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)}
@@ -66,33 +60,54 @@ def prepare(
     missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]
     datasets = [*missing, *(dataset for dataset in chosen if append and dataset not in missing)]
     for dataset in datasets:
-        asked = texts.request(dataset, append=dataset not in missing)
-        if elsewhere is not None:
-            elsewhere(asked)
-            continue
-        processes = min(request.machine_entry.processes, asked.tasks)
-        if request.machine_entry.launcher == "torchrun" and processes > 1 and not asked.append:
-            each = replace(asked, workers=max(1, asked.workers // processes))
-            helping = jobs.PrepareJob(attempt_folder=str(new_attempt(attempts)), request=each, help=True)
-            if not _carry_out(request, helping, dataset, Path(asked.progress), stop, processes):
-                return None
-        prepare_job = jobs.PrepareJob(attempt_folder=str(new_attempt(attempts)), request=asked)
-        if not _carry_out(request, prepare_job, dataset, Path(asked.progress), stop):
+        text = texts.request(dataset, append=dataset not in missing)
+        if submit is not None:
+            submit(text)
+        elif not _prepare_text(request, text, stop):
             return None
-    return prepared_text.PreparedText(curriculum) if datasets else texts
+    return PreparedText(curriculum) if datasets else texts
 
 
-def _carry_out(
+def _import_model(request: RunRequest, directory: huggingface.Directory, stop: StopFlag) -> bool:
+    """Import a Hugging Face directory; false when stopped."""
+    job = jobs.ImportJob(
+        attempt_folder=_attempt(request),
+        source=str(directory.folder),
+        imported=str(imported_models.root(request.project)),
+        memory=str(imported_models.memory(request.project)),
+    )
+    return _run(request, job, f"the import of {directory.folder.name}", stop)
+
+
+def _prepare_text(request: RunRequest, text: PrepareRequest, stop: StopFlag) -> bool:
+    """Tokenise `text` in as many processes as the machine has; false when stopped."""
+    progress = Path(text.progress)
+    processes = min(request.machine_entry.processes, text.tasks)
+    if request.machine_entry.launcher == "torchrun" and processes > 1 and not text.append:
+        share = replace(text, workers=max(1, text.workers // processes))
+        helpers = jobs.PrepareJob(attempt_folder=_attempt(request), request=share, help=True)
+        if not _run(request, helpers, text.dataset, stop, progress=progress, processes=processes):
+            return False
+    job = jobs.PrepareJob(attempt_folder=_attempt(request), request=text)
+    return _run(request, job, text.dataset, stop, progress=progress)
+
+
+def _attempt(request: RunRequest) -> str:
+    return str(new_attempt(request.project.data / "attempts"))
+
+
+def _run(
     request: RunRequest,
     job: jobs.Job,
-    what: str,
-    progress: Path | None,
+    title: str,
     stop: StopFlag,
+    *,
+    progress: Path | None = None,
     processes: int = 1,
 ) -> bool:
-    """`carry_out`; a refusal shows the line of sources.yaml that it speaks of."""
+    """`run_job`; a refusal names the line of sources.yaml that it is about."""
     try:
-        return run_job(request, job, what, progress, stop, processes)
+        return run_job(request, job, title, stop, progress=progress, processes=processes)
     except RunFailed as error:
         place = prepared_text.sources_place(request.project, error.entry)
         if place is None:

@@ -1,35 +1,45 @@
-"""What is to be run, by whom it is watched, and what a job is told of its machine."""
+"""The request for a run, and the listener that shows its events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 from curriculum import config
-from curriculum.artifacts import jobs
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.config.project import Project
 
 
-class Listener(Protocol):
-    """Whoever shows what happens; every call is a fact, none asks for a decision."""
+class Listener:
+    """Receives the events of a run and ignores them; subclasses show those they override."""
 
-    def preparing(self, what: str, progress: Path | None) -> None: ...
-    def prepared(self, what: str) -> None: ...
-    def compiled(self, compiled: Compiled) -> None: ...
-    def skipped(self, stage: CompiledStage) -> None: ...
-    def begun(self, stage: CompiledStage, folder: StageFolder, resumed_at: int) -> None: ...
-    def tick(self) -> None: ...
-    def noted(self, line: str) -> None: ...
-    def ended(self, stage: CompiledStage, outcome: Mapping[str, Any]) -> None: ...
+    def job_started(self, title: str, progress: Path | None) -> None:
+        """A job that trains nothing; `progress` is its file of progress lines."""
+
+    def job_done(self, title: str) -> None: ...
+
+    def plan_compiled(self, compiled: Compiled) -> None: ...
+
+    def stage_skipped(self, stage: CompiledStage) -> None:
+        """The stage is done already."""
+
+    def stage_started(self, stage: CompiledStage, folder: StageFolder, start: int) -> None:
+        """`start` is the position in tokens: the stage's start, or that of its last checkpoint."""
+
+    def stage_ended(self, stage: CompiledStage) -> None:
+        """Done, or stopped."""
+
+    def tick(self) -> None:
+        """Called several times a second while a job runs."""
+
+    def note(self, line: str) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What is asked for: a curriculum at a size on a machine."""
+    """A curriculum at a size on a machine, and how it is run there."""
 
     project: Project
     curriculum: str
@@ -41,7 +51,7 @@ class RunRequest:
     profile: Mapping[str, int] | None = None
     accept_change: bool = False
     accept_environment: bool = False
-    listener: Listener = field(repr=False)
+    listener: Listener = field(default_factory=Listener, repr=False)
 
     @property
     def machine_entry(self) -> config.MachineEntry:
@@ -51,26 +61,3 @@ class RunRequest:
     def world(self) -> int:
         """Processes in all, on all nodes."""
         return self.machine_entry.nodes * (self.processes or self.machine_entry.processes)
-
-
-def job_machine(
-    entry: config.MachineEntry, threads: int | None, profile: Mapping[str, int] | None = None
-) -> jobs.Machine:
-    """What the runner is told of a machine of machines.yaml; `profile` replaces what it says to trace."""
-    return jobs.Machine(
-        device=entry.device,
-        precision=entry.precision,
-        sharding=entry.sharding,
-        micro_batch=entry.micro_batch,
-        attention=entry.attention,
-        compile=entry.compile,
-        activation_checkpointing=entry.activation_checkpointing,
-        deterministic=entry.deterministic,
-        exactness=entry.exactness,
-        threads=threads,
-        trackers=entry.trackers,
-        profile=profile or (entry.profile.model_dump() if entry.profile else None),
-        peak_flops=float(entry.peak) * 1e12 if entry.peak else None,
-        hang_limit=float(entry.hang_limit),
-        grace=float(entry.grace) if entry.grace is not None else None,
-    )

@@ -1,4 +1,4 @@
-"""What a launch needs of a stage that is to be trained: its plan and its parent on disk, and the job's words."""
+"""The training job of a stage, and the files that it starts from: its plan and its parent checkpoint."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
-from curriculum.artifacts.stage_folder import Attempt
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
-from curriculum.execution.request import RunRequest, job_machine
+from curriculum.execution.machine import job_machine
+from curriculum.execution.request import RunRequest
 from curriculum.runs.folders import checkpoint_at, stage_folder
 
 
 def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path | None:
-    """Write the stage's plan, keep the checkpoint it leaves its parent at; where that checkpoint lies or will lie.
+    """Write the stage's plan and pin the checkpoint that it starts from; the path of that checkpoint, saved or not.
 
-    None for a root that begins with drawn weights.
+    None for a root that starts from random weights.
     """
     project = request.project
     folder = stage_folder(project, compiled, stage)
@@ -33,10 +33,10 @@ def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path
     parent = stage_folder(project, compiled, stage.parent)
     if stage.parent.stop < stage.parent.plan.end:
         fs.make_directory(parent.path)
-        with checkpoints.pinning(parent):  # `folder` is there: who would release the pin sees that
+        with checkpoints.pinning(parent):  # `folder` exists by now, which keeps the pin from being released
             checkpoints.pin(parent, stage.parent.stop, stage.setting.curriculum)
-    there = checkpoint_at(parent, stage.parent.stop)
-    return there.path if there else parent.checkpoint(0, stage.parent.stop)
+    checkpoint = checkpoint_at(parent, stage.parent.stop)
+    return checkpoint.path if checkpoint else parent.checkpoint(0, stage.parent.stop)
 
 
 def train_job(
@@ -44,18 +44,15 @@ def train_job(
     compiled: Compiled,
     stage: CompiledStage,
     texts: prepared_text.PreparedText,
-    *,
-    attempt: Attempt,
     parent_checkpoint: Path | None,
-    threads: int | None,
 ) -> jobs.TrainJob:
-    """The job that trains `stage` as far as this lineage goes through it."""
+    """The job that trains `stage` to where this lineage leaves it; each launch adds its attempt and its threads."""
     project = request.project
     folder = stage_folder(project, compiled, stage)
     return jobs.TrainJob(
         plan=str(folder.plan),
         stage_folder=str(folder),
-        attempt_folder=str(attempt),
+        attempt_folder="",
         data={name: str(texts.folder(source.dataset)) for name, source in stage.plan.sources.items()},
         held_out={
             name: jobs.HeldOut(folder=str(texts.folder(choice.dataset)), windows=texts.held_out_windows)
@@ -66,7 +63,7 @@ def train_job(
         checkpoint_every=stage.checkpoint_every,
         evaluate_every=stage.evaluate_every,
         keep=kept_positions(project, stage, compiled.scale),
-        machine=job_machine(request.machine_entry, threads, request.profile),
+        machine=job_machine(request.machine_entry, None, request.profile),
         stop_at=stage.stop if stage.stop < stage.plan.end else None,
         accept_environment=request.accept_environment or request.machine_entry.environment == "any",
         lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),

@@ -1,68 +1,102 @@
-"""Jobs on this machine: one process, or torchrun with several."""
+"""Launchers: how a job file becomes processes. Here one process, or torchrun with several, on this machine.
+
+The only module that says `-m runner`. The functions start, stop, kill and examine processes on this machine.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts.job_process import processors, terminate_with_parent
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.launchers.base import environment, runner_command
+from curriculum.errors import RunFailed
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessLauncher:
-    """One process, or torchrun with several, on this machine alone."""
+@dataclass(frozen=True)
+class Launcher:
+    """Starts and ends the processes of a job: `processes` on each node, each with `threads` threads."""
 
     processes: int
     threads: int
 
     def command(self, job: Path) -> list[str]:
-        return command(job, self.processes)
+        """The command line that runs the job file `job` to its end, or to the next save once it is stopped."""
+        raise NotImplementedError
+
+    def start(self, attempt: Attempt) -> subprocess.Popen[bytes]:
+        """Start the job of `attempt`, its output in the attempt's log."""
+        return begin(self.command(attempt.job), threads=self.threads, log=attempt.log)
+
+    def stop(self, process: subprocess.Popen[bytes], *, urgent: bool) -> None:
+        """Ask the job to save and end; `urgent` when it may be killed after the machine's grace."""
+        stop(process, urgent=urgent)
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End all processes of the job at once."""
+        kill(process)
 
     def announce(self, attempt: Attempt) -> None:
-        """Nobody else takes part."""
+        """Tell the other nodes that `attempt` starts."""
 
     def check(self, attempt: Attempt, seconds: float) -> None:
-        """Nobody else is waited for."""
+        """RunFailed when a node has not joined `attempt`, `seconds` after its start."""
 
 
-def command(job: Path, processes: int) -> list[str]:
-    """The command line that runs `job` in `processes` processes."""
-    python = runner_command()
-    if processes == 1:
-        return [*python, str(job)]
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-    ]
-    return [*torchrun, *python[1:], str(job)]
+class ProcessLauncher(Launcher):
+    """One process, or torchrun with several, on this machine alone."""
+
+    def command(self, job: Path) -> list[str]:
+        python = runner_command()
+        if self.processes == 1:
+            return [*python, str(job)]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
+        return [sys.executable, *torchrun, *python[1:], str(job)]
 
 
-def start(job: Path, *, processes: int, threads: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start `job` on this machine; see `begin`."""
-    return begin(command(job, processes), threads=threads, log=log)
+def runner_command() -> list[str]:
+    """The interpreter and module that execute a job; RunFailed for a `runner` that is not installed with us."""
+    spec = importlib.util.find_spec("runner")
+    expected = Path(__file__).resolve().parents[2] / "runner" / "__init__.py"
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != expected:
+        raise RunFailed(
+            f"the module `runner` that Python finds is not curriculum's: {spec.origin if spec else 'there is none'}",
+            hint="rename the other `runner`, or run from another folder",
+        )
+    return [sys.executable, "-m", "runner"]
 
 
-def begin(words: Sequence[str], *, threads: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own, its output appended to `log`.
+def environment(threads: int) -> dict[str, str]:
+    """The environment of every job process. PYTHONSAFEPATH ignores a `runner.py` in the working directory."""
+    return {
+        **os.environ,
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads),
+        # Threads that wait by spinning slow each other down as soon as anything else runs on the machine: a
+        # rehearsal with two other busy processes on two cores was measured several times slower without this.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
 
-    A group of its own, so that Ctrl-C reaches it once and through us. When we are killed outright the kernel
-    tells it to stop, so that nobody trains on unseen.
+
+def begin(command: Sequence[str], *, threads: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start `command` in a process group of its own, its output appended to `log`.
+
+    In a group of its own Ctrl-C reaches it once and through us. When we are killed the kernel sends it SIGTERM, so
+    no orphaned trainer continues.
     """
     with log.open("ab") as output:
         return subprocess.Popen(
-            words,
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -73,47 +107,44 @@ def begin(words: Sequence[str], *, threads: int, log: Path) -> subprocess.Popen[
 
 
 def stop(process: subprocess.Popen[bytes], *, urgent: bool = False) -> None:
-    """Ask the job to save and end; `urgent` when it may be killed after the machine's grace.
-
-    The ranks are asked, and torchrun is not: it would kill them 30 seconds after it was.
-    """
+    """Ask the ranks below `process` to save and end. Not torchrun: it would kill them 30 seconds later."""
     if process.poll() is not None:
         return
     ranks = [pid for pid in (process.pid, *_descendants(process.pid)) if _is_rank(pid)]
     for pid in ranks:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM if urgent else signal.SIGUSR1)
-    if not ranks:  # none has begun yet, or none can be seen: nothing is lost with them
+    if not ranks:  # none has started, or none is visible: nothing is lost with them
         os.killpg(process.pid, signal.SIGTERM)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """End the process, its group, and all that torchrun started in groups of their own, at once."""
-    below = _descendants(process.pid)
+    descendants = _descendants(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    for pid in below:  # one that was stopped (SIGSTOP) would outlive any other signal
+    for pid in descendants:  # one that was stopped (SIGSTOP) would outlive any other signal
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def examine(process: subprocess.Popen[bytes], attempt: Attempt) -> None:
-    """Write down what the system tells of the processes of a job that hangs, and have each write its stacks.
+    """Record what the system reports of the processes of a job that hangs, and have each write its stacks.
 
-    Whoever was stopped (SIGSTOP) goes on for as long as that takes.
+    A process that was stopped (SIGSTOP) is resumed for that.
     """
-    below = [process.pid, *_descendants(process.pid)]
-    told = "\n".join(filter(None, map(_account, below)))
-    fs.write_bytes(attempt.processes, told.encode(), replace=True)
-    for pid in below:
+    pids = [process.pid, *_descendants(process.pid)]
+    report = "\n".join(filter(None, map(_process_report, pids)))
+    fs.write_bytes(attempt.processes, report.encode(), replace=True)
+    for pid in pids:
         with contextlib.suppress(OSError):
-            if _catches(pid, signal.SIGUSR2):  # whoever does not would die of it
+            if _catches(pid, signal.SIGUSR2):  # the signal ends a process without a handler
                 os.kill(pid, signal.SIGUSR2)
             os.kill(pid, signal.SIGCONT)
 
 
-def _account(pid: int) -> str:
-    """A process's rank, state and command, and of its threads where in the kernel they wait, as far as we may know."""
+def _process_report(pid: int) -> str:
+    """A process's rank, state and command, and where in the kernel its threads wait, as far as we may read it."""
     folder = Path(f"/proc/{pid}")
     try:
         command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -122,7 +153,7 @@ def _account(pid: int) -> str:
         status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())
         lines = [f"process {pid}, rank {rank}: {command.strip()}"]
         lines += [f"  {key}: {status[key].strip()}" for key in ("State", "Threads", "VmRSS") if key in status]
-        for thread in sorted((folder / "task").iterdir(), key=lambda each: int(each.name)):
+        for thread in sorted((folder / "task").iterdir(), key=lambda path: int(path.name)):
             state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
             lines.append(f"  thread {thread.name} {state} waits in {_read(thread / 'wchan') or '-'}")
             lines += [f"    {line}" for line in _read(thread / "stack").splitlines()]
@@ -139,7 +170,7 @@ def _read(path: Path) -> str:
 
 
 def _is_rank(pid: int) -> bool:
-    """Whether a process trains: it alone answers both the wish to end and the wish for its stacks."""
+    """Whether a process is a rank: only ranks catch both the signal to save and the signal for stacks."""
     try:
         return _catches(pid, signal.SIGUSR1) and _catches(pid, signal.SIGUSR2)
     except OSError:
@@ -153,22 +184,15 @@ def _catches(pid: int, number: signal.Signals) -> bool:
 
 
 def _descendants(pid: int) -> list[int]:
-    """The processes below `pid`, where the system tells (Linux)."""
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        at = waiting.pop()
+    """The processes below `pid`; none where there is no /proc (Linux)."""
+    pids = [pid]
+    for parent in pids:  # grows while it is read
         with contextlib.suppress(OSError):
-            for thread in Path(f"/proc/{at}/task").iterdir():
-                children = [int(word) for word in (thread / "children").read_text().split()]
-                found += children
-                waiting += children
-    return found
+            for thread in Path(f"/proc/{parent}/task").iterdir():
+                pids += [int(child) for child in (thread / "children").read_text().split()]
+    return pids[1:]
 
 
-def default_threads(machine: Mapping[str, object], processes: int) -> int:
-    """Threads of each process: as the machine file says, else an even share of the cores we may use."""
-    stated = machine.get("threads")
-    if isinstance(stated, int):
-        return stated
-    return max(1, processors() // processes)
+def default_threads(threads: int | None, processes: int) -> int:
+    """Threads of each process: `threads` of the machine's entry, else an even share of the processors."""
+    return threads or max(1, processors() // processes)

@@ -1,7 +1,7 @@
-"""Slurm by its own commands: batch scripts are written and handed to `sbatch`, the queue is asked and told.
+"""A client of Slurm's commands (sbatch, squeue, scancel, scontrol, sinfo), its batch scripts, and the srun launcher.
 
-Nothing is kept here: what was submitted stands in files (`queue`), what became of it Slurm knows. The processes
-of a job are started by `srun` inside the allocation, each with the environment that torchrun would give it.
+It keeps no state: `slurm_record` holds what was submitted. `srun` starts the processes of a job inside the
+allocation, each with the environment that torchrun would give it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curriculum.artifacts.stage_folder import Attempt
 from curriculum.config import MachineEntry
+from curriculum.config.machines import SlurmEntry
 from curriculum.errors import PlanError, RunFailed, did_you_mean
+from curriculum.launchers.process import Launcher
 
-ASK_SECONDS = 60
+TIMEOUT_SECONDS = 60
+STEP_ENDS_SECONDS = 60.0
 LIVE = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "RESIZING", "SIGNALING")
 """Slurm's states of a job that may still do something; REQUEUE_HOLD and SPECIAL_EXIT wait for a person."""
 
@@ -32,8 +35,8 @@ _PLAIN = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 class BatchJob:
     """One batch job. `command` is run once, on its first node; `%j` in `log` is the job's number.
 
-    `after` are numbers of jobs that must end well before it begins. `array` (as `0-15` or `0-15%4`) makes it an
-    array: the command runs once for each index, which it finds as SLURM_ARRAY_TASK_ID.
+    `after` is the number of a job that must succeed before it starts. `array` (as `0-15` or `0-15%4`) makes it an
+    array: the command runs once for each index, which it reads from SLURM_ARRAY_TASK_ID.
     """
 
     name: str
@@ -43,13 +46,13 @@ class BatchJob:
     processes: int = 1
     gpus_per_node: int = 0
     threads: int | None = None
-    after: tuple[str, ...] = ()
+    after: str | None = None
     array: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What Slurm says of a job: its state, why it waits or ended, its nodes."""
+    """A job as squeue shows it: its state, why it waits or ended, its nodes."""
 
     state: str
     reason: str
@@ -64,32 +67,31 @@ class Unreachable(RunFailed):
     """Slurm does not answer: no command on this machine, or no controller behind it."""
 
 
-def script(batch: BatchJob, machine: MachineEntry) -> str:
-    """The batch script: the whole request as `#SBATCH` lines, the machine's `setup`, and one command."""
-    asked = machine.slurm
-    grace = asked.grace if asked else 120
-    told: dict[str, object | None] = {
-        "job-name": batch.name,
-        "nodes": batch.nodes,
-        "ntasks-per-node": batch.processes,
-        "cpus-per-task": batch.threads,
-        "gpus-per-node": batch.gpus_per_node or None,
-        "partition": asked.partition if asked else None,
-        "account": asked.account if asked else None,
-        "qos": asked.qos if asked else None,
-        "time": asked.time if asked else None,
-        "array": batch.array,
-        "output": batch.log,
+def script(job: BatchJob, machine: MachineEntry) -> str:
+    """The batch script: all options as `#SBATCH` lines, the machine's `setup`, and one command."""
+    entry = machine.slurm or SlurmEntry()
+    options: dict[str, object | None] = {
+        "job-name": job.name,
+        "nodes": job.nodes,
+        "ntasks-per-node": job.processes,
+        "cpus-per-task": job.threads,
+        "gpus-per-node": job.gpus_per_node or None,
+        "partition": entry.partition,
+        "account": entry.account,
+        "qos": entry.qos,
+        "time": entry.time,
+        "array": job.array,
+        "output": job.log,
         "open-mode": "append",
         # to this script alone: it saves, then queues the job again
-        "signal": f"B:USR1@{grace}",
-        "dependency": f"afterok:{':'.join(batch.after)}" if batch.after else None,
-        "kill-on-invalid-dep": "yes" if batch.after else None,
+        "signal": f"B:USR1@{entry.grace}",
+        "dependency": f"afterok:{job.after}" if job.after else None,
+        "kill-on-invalid-dep": "yes" if job.after else None,
     }
     lines = ["#!/bin/bash"]
-    lines += [f"#SBATCH --{key}={_quoted(str(value))}" for key, value in told.items() if value is not None]
-    lines += ["#SBATCH --requeue", *(f"#SBATCH {_option(each)}" for each in (asked.options if asked else ()))]
-    lines += [*(asked.setup if asked else ()), f"exec {shlex.join(batch.command)}"]
+    lines += [f"#SBATCH --{key}={_quoted(str(value))}" for key, value in options.items() if value is not None]
+    lines += ["#SBATCH --requeue", *(f"#SBATCH {_option(option)}" for option in entry.options)]
+    lines += [*entry.setup, f"exec {shlex.join(job.command)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -99,7 +101,7 @@ def _option(text: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value as an `#SBATCH` line takes it: sbatch knows double quotes there, and no shell reads the line."""
+    """A value of an `#SBATCH` line: sbatch reads double quotes there, and no shell reads the line."""
     if _PLAIN.fullmatch(value):
         return value
     if '"' in value or "\n" in value or "\\" in value:
@@ -110,98 +112,102 @@ def _quoted(value: str) -> str:
 
 
 def submit(path: Path) -> str:
-    """Hand a batch script to Slurm; the job's number. PlanError with Slurm's own words when it refuses."""
-    done = _ask("sbatch", "--parsable", str(path))
-    if done.returncode:
-        said = [line.partition("error: ")[2] or line for line in done.stderr.splitlines() if line.strip()]
-        hint = "machines.yaml says what is asked of Slurm"
-        if "partition" in done.stderr and (known := partitions()):
-            hint = f"the partitions here: {', '.join(known)}"
+    """Submit a batch script; the job's number. PlanError with Slurm's own message when it refuses."""
+    answer = _run("sbatch", "--parsable", str(path))
+    if answer.returncode:
+        lines = [line.partition("error: ")[2] or line for line in answer.stderr.splitlines() if line.strip()]
+        hint = "machines.yaml states the options of the job"
+        if "partition" in answer.stderr and (names := partitions()):
+            hint = f"the partitions here: {', '.join(names)}"
         raise PlanError(
-            f"Slurm refuses the job: {'; '.join(dict.fromkeys(said)) or 'it says nothing'}", hint=hint
+            f"Slurm refuses the job: {'; '.join(dict.fromkeys(lines)) or 'without a message'}", hint=hint
         )
-    return done.stdout.strip().partition(";")[0]  # `;` and the cluster's name follow in a federation
+    return answer.stdout.strip().partition(";")[0]  # `;` and the cluster's name follow in a federation
 
 
 def partitions() -> list[str]:
-    """The partitions that Slurm has; none when it does not say."""
-    done = _ask("sinfo", "--noheader", "--format=%R")
-    return sorted(set(done.stdout.split())) if done.returncode == 0 else []
+    """The partitions of the cluster; none when Slurm does not list them."""
+    answer = _run("sinfo", "--noheader", "--format=%R")
+    return sorted(set(answer.stdout.split())) if answer.returncode == 0 else []
 
 
 def query(job: str) -> JobState | None:
-    """What Slurm says of a job, or None once it has forgotten it (some minutes after the end).
+    """The state of a job, or None once Slurm has forgotten it (some minutes after its end).
 
     Unreachable when Slurm does not answer.
     """
-    done = _ask("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T|%r|%N")
-    if done.returncode:
-        if "Invalid job id" in done.stderr:
+    answer = _run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T|%r|%N")
+    if answer.returncode:
+        if "Invalid job id" in answer.stderr:
             return None
         raise Unreachable(
-            f"Slurm does not answer: {' '.join(done.stderr.split())[:300]}",
+            f"Slurm does not answer: {' '.join(answer.stderr.split())[:300]}",
             hint="nothing is lost: what is queued stays queued, and the same command works later",
         )
     # several lines: an array, or a job that was queued again, the newest first
-    for line in done.stdout.splitlines():
+    for line in answer.stdout.splitlines():
         state, reason, nodes = line.split("|")
         return JobState(state, "" if reason == "None" else reason, nodes)
     return None
 
 
 def cancel(*jobs: str) -> None:
-    """Take jobs that wait out of the queue; those that are gone already are none."""
-    _ask("scancel", *jobs)
+    """Take waiting jobs out of the queue; a job that has left it already is no error."""
+    _run("scancel", *jobs)
 
 
 def signal_to_save(job: str) -> None:
-    """Tell the batch script of a running job to save and end."""
-    _ask("scancel", "--signal=USR1", "--batch", job)
+    """Ask the batch script of a running job to save and end."""
+    _run("scancel", "--signal=USR1", "--batch", job)
 
 
 def requeue(job: str) -> str | None:
-    """Put our own running job back into the queue; Slurm's words when it refuses."""
-    done = _ask("scontrol", "requeue", job)
-    return " ".join(done.stderr.split()) or "it says nothing" if done.returncode else None
+    """Put our own running job back into the queue; Slurm's message when it refuses."""
+    answer = _run("scontrol", "requeue", job)
+    return " ".join(answer.stderr.split()) or "without a message" if answer.returncode else None
 
 
 def require(partition: str | None = None) -> None:
-    """PlanError unless Slurm's commands are here, and its controller does not deny the `partition`."""
+    """PlanError unless Slurm's commands are on the PATH and its controller has the `partition`."""
     if shutil.which("sbatch") is None:
         raise PlanError(
             "`launcher: slurm` needs Slurm's commands, and there is no `sbatch` on the PATH",
-            hint="say this on a login node of the cluster; `curriculum plan --machine` works anywhere",
+            hint="run this on a login node of the cluster; `curriculum plan --machine` works anywhere",
         )
-    known = partitions() if partition is not None else []
-    wanted = partition.split(",") if partition is not None else []  # Slurm takes the first that is free
-    if known and (unknown := [each for each in wanted if each not in known]):
-        raise PlanError(f"Slurm has no partition `{unknown[0]}`", hint=did_you_mean(unknown[0], known))
+    if partition is None or not (names := partitions()):
+        return
+    for name in partition.split(","):  # Slurm takes the first that is free
+        if name not in names:
+            raise PlanError(f"Slurm has no partition `{name}`", hint=did_you_mean(name, names))
 
 
-def _ask(*words: str) -> subprocess.CompletedProcess[str]:
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            words, capture_output=True, text=True, timeout=ASK_SECONDS, stdin=subprocess.DEVNULL, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
     except FileNotFoundError:
         raise Unreachable(
-            f"Slurm cannot be asked: there is no `{words[0]}` on the PATH",
-            hint="say this on a login node of the cluster",
+            f"Slurm is not reachable from here: there is no `{command[0]}` on the PATH",
+            hint="run this on a login node of the cluster",
         ) from None
     except subprocess.TimeoutExpired:
         raise Unreachable(
-            f"Slurm does not answer: `{words[0]}` said nothing for {ASK_SECONDS} seconds",
+            f"Slurm does not answer: `{command[0]}` gave no answer in {TIMEOUT_SECONDS} seconds",
             hint="nothing is lost: what is queued stays queued, and the same command works later",
         ) from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SrunLauncher:
+@dataclass(frozen=True, kw_only=True)
+class SrunLauncher(Launcher):
     """The launcher inside an allocation: `srun` starts one process for each rank, on every node at once."""
 
     nodes: int
-    processes: int
-    threads: int
     address: str | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
@@ -212,8 +218,8 @@ class SrunLauncher:
             f"--ntasks={self.nodes * self.processes}",
             f"--ntasks-per-node={self.processes}",
             f"--cpus-per-task={self.threads}",
-            "--kill-on-bad-exit=1",  # a rank that is lost ends the others, and the job starts anew
-            "--overlap",  # a step that Slurm has not laid to rest yet, as of a lost node, holds up no new one
+            "--kill-on-bad-exit=1",  # a rank that is lost ends the others, and the job is launched again
+            "--overlap",  # a step that is not yet cleaned up, as of a lost node, does not delay the next
             "--unbuffered",
             sys.executable,
             "-m",
@@ -228,8 +234,15 @@ class SrunLauncher:
         host, _, port = (self.address or socket.gethostname()).partition(":")
         return host, port or str(10_000 + int(self.environment["SLURM_JOB_ID"]) % 20_000)
 
-    def announce(self, attempt: Attempt) -> None:
-        """srun tells every node."""
+    def stop(self, process: subprocess.Popen[bytes], *, urgent: bool) -> None:
+        """srun forwards SIGUSR1 to every rank; SIGTERM would end srun itself before they have saved."""
+        if process.poll() is None:
+            process.send_signal(signal.SIGUSR1)
 
-    def check(self, attempt: Attempt, seconds: float) -> None:
-        """Slurm gives all nodes or none."""
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """On SIGTERM srun ends its step on every node; killed itself, it would leave the ranks running."""
+        process.terminate()
+        try:
+            process.wait(STEP_ENDS_SECONDS)
+        except subprocess.TimeoutExpired:
+            super().kill(process)

@@ -1,33 +1,28 @@
-"""What was handed to Slurm for a stage and what became of it: one small record beside the stage, and the queue.
-
-The record names a job; how it stands is asked of Slurm each time, and once Slurm has forgotten it, of the files
-that the job wrote. Looking changes nothing.
-"""
+"""The record of a submitted Slurm job, slurm.json, and the job's status: from the queue, then from its outcome file."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints, jobs
-from curriculum.artifacts.stage_folder import Attempt, StageFolder
+from curriculum.artifacts import jobs
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import Busy
 from curriculum.launchers import slurm
 
 RECORD = "slurm.json"
 FOLDER = "slurm"
-"""Below it a folder a submission: `job.json`, `allocation.json`, `submit.sh`, the log, at last `outcome.json`."""
+"""Below it a folder a submission: its job files, `submit.sh`, the log, at last `outcome.json`."""
 
 QUEUED, RUNNING, FAILED, ENDED, UNKNOWN = "queued", "running", "failed", "ended", "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """A stage's newest job: its number, what it was asked for, and whether it was told to save and end."""
+class SubmissionRecord:
+    """The newest job of a folder: its number, machine, time and submission folder, whether a stop was requested."""
 
     job: str
     machine: str
@@ -38,99 +33,98 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionStatus:
-    """A submitted job as it stands: one of QUEUED … UNKNOWN, and the same in words."""
+    """A submitted job's state, one of QUEUED … UNKNOWN, and a sentence about it."""
 
-    submitted: Submission
+    record: SubmissionRecord
     state: str
-    words: str
+    message: str
 
     @property
     def live(self) -> bool:
-        """Whether it may still train; what cannot be told is taken for alive."""
+        """Whether the job may still run; an unknown state counts as live."""
         return self.state in (QUEUED, RUNNING, UNKNOWN)
 
 
-def read(folder: Path) -> Submission | None:
-    """The record of the stage at `folder`; None when nothing was handed to Slurm."""
+def read(folder: Path) -> SubmissionRecord | None:
+    """The record in `folder`; None when nothing was submitted."""
     try:
-        return fs.from_json(Submission, json.loads(fs.read_bytes(folder / RECORD)))
+        return fs.from_json(SubmissionRecord, fs.parse_json(fs.read_bytes(folder / RECORD)))
     except FileNotFoundError:
         return None
 
 
-def write(folder: Path, submitted: Submission) -> None:
-    fs.write_json(folder / RECORD, submitted, replace=True)
-
-
-def forget(folder: Path) -> None:
-    """Remove the record of a job that never began."""
-    with contextlib.suppress(FileNotFoundError):
-        (folder / RECORD).unlink()
-        fs.fsync(folder)
+def write(folder: Path, record: SubmissionRecord) -> None:
+    fs.write_json(folder / RECORD, record, replace=True)
 
 
 def status_of(folder: Path) -> SubmissionStatus | None:
-    """How the stage's job stands; None when there is none, or when it did all that it was asked for."""
-    submitted = read(folder)
-    if submitted is None:
+    """The status of the job of `folder`; None when there is none, or when it has done all its work."""
+    record = read(folder)
+    if record is None:
         return None
-    name = f"Slurm job {submitted.job}"
+    name = f"Slurm job {record.job}"
     try:
-        found = slurm.query(submitted.job)
+        job = slurm.query(record.job)
     except slurm.Unreachable:
-        return SubmissionStatus(
-            submitted, UNKNOWN, f"handed to {name} at {submitted.since}; Slurm cannot be asked here"
-        )
-    if found is not None and found.live:
-        if found.state in ("RUNNING", "COMPLETING", "SUSPENDED"):
-            asked = ", asked to save and end" if submitted.stopping else ""
-            return SubmissionStatus(submitted, RUNNING, f"{name} on {found.nodes or 'its nodes'}{asked}")
-        return SubmissionStatus(submitted, QUEUED, f"{name} waits{_why(found.reason)}")
-    outcome = outcome_of(folder, submitted)
-    if outcome is not None and outcome["outcome"] == jobs.DONE:
+        message = f"submitted as {name} at {record.since}; Slurm is not reachable from here"
+        return SubmissionStatus(record, UNKNOWN, message)
+    if job is not None and job.live:
+        if job.state in ("RUNNING", "COMPLETING", "SUSPENDED"):
+            stopping = ", asked to save and end" if record.stopping else ""
+            return SubmissionStatus(record, RUNNING, f"{name} on {job.nodes or 'its nodes'}{stopping}")
+        return SubmissionStatus(record, QUEUED, f"{name} waits{_reason(job)}")
+    outcome = _outcome(Attempt(folder / record.folder))
+    if outcome is None:
+        state = f" ({job.state}{_reason(job)})" if job is not None else ""
+        log = next((folder / record.folder).glob("*.log"), None)
+        message = f"{name} ended without an outcome{state}{f'; its log: {log}' if log else ''}"
+        return SubmissionStatus(record, FAILED, message)
+    if outcome["outcome"] == jobs.DONE:
         return None
-    if outcome is not None and outcome["outcome"] == jobs.STOPPED:
-        return SubmissionStatus(submitted, ENDED, f"{name} saved and ended")
-    if outcome is not None:
-        return SubmissionStatus(
-            submitted, FAILED, f"{name} failed: {outcome.get('message', 'it does not say why')}"
-        )
-    said = f" ({found.state}{_why(found.reason)})" if found is not None else ""
-    log = _log(folder, submitted)
-    return SubmissionStatus(
-        submitted, FAILED, f"{name} ended without a word{said}{f'; its log: {log}' if log else ''}"
-    )
+    if outcome["outcome"] == jobs.STOPPED:
+        return SubmissionStatus(record, ENDED, f"{name} saved and ended")
+    message = f"{name} failed: {outcome.get('message', 'it gives no reason')}"
+    return SubmissionStatus(record, FAILED, message)
 
 
-def outcome_of(folder: Path, submitted: Submission) -> dict[str, Any] | None:
-    """What the job wrote when it ended."""
+def _outcome(submission: Attempt) -> dict[str, Any] | None:
     try:
-        value: dict[str, Any] = json.loads(fs.read_bytes(Attempt(folder / submitted.folder).outcome))
+        outcome: dict[str, Any] = fs.parse_json(fs.read_bytes(submission.outcome))
     except (OSError, ValueError):
         return None
-    return value
+    return outcome
+
+
+def _reason(job: slurm.JobState) -> str:
+    return f": {job.reason}" if job.reason else ""
+
+
+def stop(folder: Path) -> str | None:
+    """Take the job of `folder` out of the queue, or ask it to save and end; what was done, None when none is live."""
+    status = status_of(folder)
+    if status is None or not status.live:
+        return None
+    job = status.record.job
+    if status.state == UNKNOWN:
+        hint = "run this on a login node of the cluster; nothing was changed"
+        raise slurm.Unreachable(status.message, hint=hint)
+    if status.state == QUEUED:
+        slurm.cancel(job)
+        with contextlib.suppress(FileNotFoundError):
+            (folder / RECORD).unlink()
+            fs.fsync(folder)
+        return f"took Slurm job {job} out of the queue"
+    write(folder, replace(status.record, stopping=True))
+    slurm.signal_to_save(job)
+    return f"asked Slurm job {job} to save and end"
 
 
 def refuse_if_live(folder: Path, name: str) -> None:
-    """Busy when the stage `name` was handed to Slurm and may still be trained there."""
-    found = status_of(folder)
-    if found is None or not found.live:
+    """Busy when the stage `name` was submitted to Slurm and may still be trained there."""
+    status = status_of(folder)
+    if status is None or not status.live:
         return
-    hint = "wait for it, or `curriculum stop` it (what waits leaves the queue, what runs saves); then say this again"
-    if found.state == UNKNOWN:
-        hint = f"say this where Slurm can be asked; if that cluster is gone, remove `{folder / RECORD}`"
-    raise Busy(f"`{name}` is not free: {found.words}", hint=hint)
-
-
-def reached(folder: StageFolder, start: int) -> int:
-    """The position of the stage's newest checkpoint, else where the stage starts."""
-    last = checkpoints.latest(folder)
-    return last.position if last else start
-
-
-def _why(reason: str) -> str:
-    return f": {reason}" if reason else ""
-
-
-def _log(folder: Path, submitted: Submission) -> Path | None:
-    return next((folder / submitted.folder).glob("*.log"), None)
+    hint = "wait for it, or `curriculum stop` it (a queued job is cancelled, a running one saves); then run this again"
+    if status.state == UNKNOWN:
+        hint = f"run this where Slurm is reachable; if that cluster is gone, remove `{folder / RECORD}`"
+    raise Busy(f"`{name}` is not free: {status.message}", hint=hint)

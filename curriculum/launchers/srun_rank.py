@@ -1,6 +1,6 @@
 """`python -m curriculum.launchers.srun_rank HOST PORT PROCESSES JOB`: one task of `srun` becomes one rank of a job.
 
-It says what Slurm knows in the words that torchrun would use, and is the runner from then on.
+It translates the task's Slurm variables to torchrun's and then executes the runner.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from curriculum.launchers.base import runner_command
+from curriculum.launchers.process import runner_command
 
 
 def as_torchrun(host: str, port: str, processes: str, task: Mapping[str, str]) -> dict[str, str]:
@@ -26,8 +26,8 @@ def as_torchrun(host: str, port: str, processes: str, task: Mapping[str, str]) -
 
 def main() -> None:
     host, port, processes, job = sys.argv[1:]
-    words = [*runner_command(), job]
-    os.execve(words[0], words, {**os.environ, **as_torchrun(host, port, processes, os.environ)})  # noqa: S606
+    command = [*runner_command(), job]
+    os.execve(command[0], command, {**os.environ, **as_torchrun(host, port, processes, os.environ)})  # noqa: S606
 
 
 if __name__ == "__main__":

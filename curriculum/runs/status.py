@@ -241,9 +241,9 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         held_out_at=last,
         anomalies=count_by_kind(anomalies),
         newest_anomalies=anomalies[-NEWEST:],
-        job=away.words
+        job=away.message
         if away is not None
-        else f"its tasks: {measuring.words}"
+        else f"its tasks: {measuring.message}"
         if measuring is not None
         else None,
         unsaved=pace.shortfall(pace.grace) if pace is not None else None,

@@ -16,6 +16,7 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 from curriculum.execution import run
+from curriculum.execution.request import Listener
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.runs.verify import verify
 from tests.fault_injection import corruption, kills, world
@@ -27,7 +28,7 @@ WARM = 12  # events until caches are filled and the allocator knows its sizes
 SETTLED_BYTES = 4 << 20  # an allocator's own ups and downs
 
 
-class Striker(world.Silent):
+class Striker(Listener):
     """A listener that, at one of its ticks, sends the newest trainer a signal."""
 
     def __init__(self, trainers: list[Any], number: int, seconds: float) -> None:
@@ -54,7 +55,7 @@ class Soak:
     def run(self, listener: Any = None) -> str:
         """`curriculum run` in this very process; what it said when it did not come to its end."""
         self.trainers.clear()
-        request = world.request(self.root, listener or world.Silent())
+        request = world.request(self.root, listener or Listener())
         try:
             return "stopped" if run.run(request).stopped else ""
         except CurriculumError as error:

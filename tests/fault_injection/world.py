@@ -23,20 +23,13 @@ from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 from curriculum.execution import run as execution_run
-from curriculum.execution.request import RunRequest
+from curriculum.execution.request import Listener, RunRequest
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import supervisor
 from tests.conftest import write_small_project
 from tests.fault_injection import small
 
 STAGES = (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown"))
-
-
-class Silent:
-    """A listener that hears and says nothing."""
-
-    def __getattr__(self, _: str) -> Callable[..., None]:
-        return lambda *_: None
 
 
 class Forked:
@@ -151,9 +144,9 @@ def forking() -> Iterator[None]:
         ) = kept
 
 
-def run(root: Path, name: str = "variant", **more: Any) -> execution_run.Result:
+def run(root: Path, name: str = "variant", **more: Any) -> execution_run.RunResult:
     """`curriculum run NAME --size full`, in this process."""
-    return execution_run.run(request(root, Silent(), name, **more))
+    return execution_run.run(request(root, Listener(), name, **more))
 
 
 def request(root: Path, listener: Any, name: str = "variant", **more: Any) -> RunRequest:

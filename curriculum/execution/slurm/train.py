@@ -1,207 +1,147 @@
-"""Hands a lineage to Slurm: one batch job a stage, each behind the one it continues from (`afterok`).
+"""The Slurm jobs that train a lineage: one batch job a stage, each after the job of its parent stage (`afterok`).
 
-Saying it again is harmless: stages that are done or whose job still waits or runs are left alone, so the same
-command continues after whatever happened, also on another number of nodes.
+Submitting again is harmless: stages that are done or whose job still waits or runs are skipped, so the same command
+continues after any failure, also on another number of nodes.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import ClassVar
 
 from curriculum import fs
 from curriculum.artifacts import jobs
-from curriculum.artifacts.stage_folder import Attempt, StageFolder, new_attempt, next_attempt
-from curriculum.compiler import prepared_text
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.errors import Busy, PlanError
+from curriculum.compiler.prepared_text import PreparedText
+from curriculum.errors import Busy
+from curriculum.execution.attempts import reached
 from curriculum.execution.request import RunRequest
-from curriculum.execution.slurm.batch import ALLOCATION
+from curriculum.execution.slurm.batch_main import ALLOCATION
+from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission
 from curriculum.execution.train_job import ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
 from curriculum.runs.folders import is_finished, stage_folder
 
 
-@dataclass(frozen=True, slots=True)
-class SubmittedStage:
-    """A stage of the lineage and the Slurm job that trains it; `fresh` when it was submitted just now."""
-
-    stage: str
-    job: str
-    words: str
-    fresh: bool
-
-
 def refuse_changed(request: RunRequest, compiled: Compiled) -> None:
-    """Busy when a stage's job still waits or runs with a plan that the files no longer say."""
+    """Busy when a stage's job still waits or runs with a plan that the files no longer describe."""
     for stage in compiled.stages:
         folder = stage_folder(request.project, compiled, stage)
         if slurm_record.read(folder.path) is None or not folder.plan.exists():
             continue
         if StagePlan.load(folder.plan).fingerprint == stage.plan.fingerprint:
             continue
-        found = slurm_record.status_of(folder.path)
-        if found is not None and found.live:
+        status = slurm_record.status_of(folder.path)
+        if status is not None and status.live:
             raise Busy(
-                f"`{stage.name}` was handed to Slurm with another plan than the files say now: {found.words}",
+                f"`{stage.name}` is in Slurm's queue with another plan than the files now describe: {status.message}",
                 hint=f"`curriculum stop {compiled.curriculum}`, then run it again; or put the files back",
             )
 
 
-def submit(
-    request: RunRequest, compiled: Compiled, texts: prepared_text.PreparedText
-) -> tuple[SubmittedStage, ...]:
+def submit(request: RunRequest, compiled: Compiled, texts: PreparedText) -> tuple[QueuedJob, ...]:
     """Submit a job for every stage that needs one; all jobs of the lineage that wait or run, root first."""
-    handed: list[SubmittedStage] = []
+    queue: list[QueuedJob] = []
     for stage in compiled.stages:
-        folder = stage_folder(request.project, compiled, stage)
-        if is_finished(folder, stage):
-            request.listener.skipped(stage)
-            handed.clear()  # what follows waits for nothing
+        submission = TrainSubmission.of(request, compiled, stage, texts, queue[-1].job if queue else None)
+        if is_finished(submission.stage_folder, stage):
+            request.listener.stage_skipped(stage)
+            queue.clear()  # its children start at once
             continue
-        fs.make_directory(folder.path)
-        with fs.Lock(folder.path / "submit.lock", f"handing {stage.name} to Slurm"):
-            handed.append(_submit_stage(request, compiled, stage, texts, folder, handed))
-    return tuple(handed)
+        queue.append(submission.submit())
+    return tuple(queue)
 
 
-def _submit_stage(
-    request: RunRequest,
-    compiled: Compiled,
-    stage: CompiledStage,
-    texts: prepared_text.PreparedText,
-    folder: StageFolder,
-    before: list[SubmittedStage],
-) -> SubmittedStage:
-    found = slurm_record.status_of(folder.path)
-    if found is not None and found.live:
-        _refuse_too_short(folder.path, stage, found)
-        return SubmittedStage(stage.name, found.submitted.job, found.words, fresh=False)
-    holder = fs.lock_holder(folder.lock)
-    if holder is not None:
-        who = f"pid {holder.get('pid')} on {holder.get('host')}"
-        raise Busy(
-            f"`{stage.name}` is being trained already, by {who}",
-            hint=f"wait for it, or `curriculum stop {compiled.curriculum}` first",
-        )
-    parent = ready(request, compiled, stage)
-    submission = new_attempt(folder.path / slurm_record.FOLDER)
-    place = submission.path
-    job = train_job(
-        request, compiled, stage, texts, attempt=submission, parent_checkpoint=parent, threads=None
-    )
-    jobs.save(job, submission.job)
-    after = (before[-1].job,) if before else ()
-    batch = _batch(request, stage, place, after)
-    entry = request.machine_entry
-    fs.write_json(place / ALLOCATION, _allocation(request))
-    fs.write_bytes(place / "submit.sh", slurm.script(batch, entry).encode())
-    try:
-        number = slurm.submit(place / "submit.sh")
-    except PlanError as error:
-        raise placed(error, request) from None
-    submitted = slurm_record.Submission(
-        job=number,
-        machine=request.machine,
-        since=time.strftime("%Y-%m-%d %H:%M:%S"),
-        folder=f"{slurm_record.FOLDER}/{place.name}",
-    )
-    slurm_record.write(folder.path, submitted)
-    waits = f", after job {after[0]}" if after else ""
-    return SubmittedStage(stage.name, number, f"Slurm job {number}{waits}", fresh=True)
-
-
-def _batch(request: RunRequest, stage: CompiledStage, place: Path, after: tuple[str, ...]) -> slurm.BatchJob:
-    entry = request.machine_entry
-    return slurm.BatchJob(
-        name=f"curriculum:{stage.name}",
-        command=(sys.executable, "-m", "curriculum.execution.slurm.batch", str(place)),
-        log=place / "%j.log",
-        nodes=entry.nodes,
-        processes=request.processes or entry.processes,
-        gpus_per_node=entry.gpus_per_node,
-        threads=entry.threads,
-        after=after,
-    )
-
-
-def _allocation(request: RunRequest) -> dict[str, object]:
-    """What the batch job must know that is no part of the job: how the ranks are spread."""
-    entry = request.machine_entry
-    return {
-        "nodes": entry.nodes,
-        "processes": request.processes or entry.processes,
-        "threads": entry.threads,
-        "address": entry.address,
-    }
-
-
-def _refuse_too_short(folder: Path, stage: CompiledStage, found: slurm_record.SubmissionStatus) -> None:
-    """A job that another lineage queued may end before this one leaves the stage."""
-    job = jobs.load(Attempt(folder / found.submitted.folder).job)
-    if isinstance(job, jobs.TrainJob) and job.stop_at is not None and job.stop_at < stage.stop:
-        raise Busy(
-            f"{found.words}: it trains `{stage.name}` to {job.stop_at:,} tokens only, and this needs {stage.stop:,}",
-            hint="say this again once it has ended",
-        )
-
-
-def placed(error: PlanError, request: RunRequest) -> PlanError:
-    """Slurm's refusal with the line of machines.yaml that it is about."""
-    document = request.project.machines_document
-    keys = [key for key in ("partition", "account", "qos", "time") if key in error.what.lower()]
-    paths: list[tuple[str, ...]] = [(request.machine, "launcher")] if "sbatch" in error.what else []
-    paths += [(request.machine, "slurm", key) for key in keys]
-    paths += [(request.machine, "slurm"), (request.machine,)]
-    place = next((document.place(path) for path in paths if path in document), None)
-    return PlanError(error.what, place=place, hint=error.hint)
-
-
-def outline(request: RunRequest, compiled: Compiled) -> Iterator[str]:
-    """What `submit` would write and say, stage by stage, without doing it."""
-    before: str | None = None
+def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Iterator[str]:
+    """What `submit` would write and submit, stage by stage, as lines."""
+    after: str | None = None
     for stage in compiled.stages:
-        folder = stage_folder(request.project, compiled, stage)
+        submission = TrainSubmission.of(request, compiled, stage, texts, after)
+        folder = submission.stage_folder
         if is_finished(folder, stage):
             yield f"{stage.name}: done at {stage.stop:,} tokens"
-            before = None
+            after = None
             continue
-        found = slurm_record.status_of(folder.path)
-        if found is not None and found.live:
-            yield f"{stage.name}: {found.words}"
-            before = found.submitted.job
+        status = slurm_record.status_of(folder.path)
+        if status is not None and status.live:
+            yield f"{stage.name}: {status.message}"
+            after = status.record.job
             continue
-        begin = slurm_record.reached(folder, stage.plan.start)
-        submission = next_attempt(folder.path / slurm_record.FOLDER)
-        place = submission.path
-        after = (before,) if before else ()
-        text = slurm.script(_batch(request, stage, place, after), request.machine_entry)
-        yield f"{stage.name}: {begin:,} -> {stage.stop:,} tokens, as one batch job"
-        yield f"  writes {folder.plan}\n  writes {submission.job}\n  writes {place / ALLOCATION}"
-        yield f"  writes {place / 'submit.sh'}:"
-        yield "\n".join(f"    {line}" for line in text.splitlines())
-        yield f"  sbatch --parsable {place / 'submit.sh'}"
-        before = f"JOB-OF-{stage.name}"
+        start = reached(folder, stage.plan.start)
+        yield f"{stage.name}: {start:,} -> {stage.stop:,} tokens, as one batch job"
+        yield f"  writes {folder.plan}"
+        yield from submission.outline()
+        after = f"JOB-OF-{stage.name}"
 
 
-def stop(folder: Path) -> str | None:
-    """Take the stage's job out of the queue, or tell it to save and end; in words, None when none is alive."""
-    found = slurm_record.status_of(folder)
-    if found is None or not found.live:
-        return None
-    job = found.submitted.job
-    if found.state == slurm_record.UNKNOWN:
-        raise slurm.Unreachable(
-            found.words, hint="say this on a login node of the cluster; nothing was changed"
+@dataclass(frozen=True, kw_only=True)
+class TrainSubmission(Submission):
+    compiled: Compiled
+    stage: CompiledStage
+    stage_folder: StageFolder
+    texts: PreparedText
+    files: ClassVar[tuple[str, ...]] = ("job.json", ALLOCATION)
+
+    @classmethod
+    def of(
+        cls,
+        request: RunRequest,
+        compiled: Compiled,
+        stage: CompiledStage,
+        texts: PreparedText,
+        after: str | None,
+    ) -> TrainSubmission:
+        folder = stage_folder(request.project, compiled, stage)
+        return cls(
+            request=request,
+            folder=folder.path,
+            label=stage.name,
+            after=after,
+            lock=folder.lock,
+            stage_folder=folder,
+            compiled=compiled,
+            stage=stage,
+            texts=texts,
         )
-    if found.state == slurm_record.QUEUED:
-        slurm.cancel(job)
-        slurm_record.forget(folder)
-        return f"took Slurm job {job} out of the queue"
-    slurm_record.write(folder, replace(found.submitted, stopping=True))
-    slurm.signal_to_save(job)
-    return f"asked Slurm job {job} to save and end"
+
+    def serves(self, status: slurm_record.SubmissionStatus) -> bool:
+        """Busy for a job of another lineage that ends before this lineage leaves the stage."""
+        job = jobs.load(Attempt(self.folder / status.record.folder).job)
+        if isinstance(job, jobs.TrainJob) and job.stop_at is not None and job.stop_at < self.stage.stop:
+            raise Busy(
+                f"{status.message}: it trains `{self.label}` to {job.stop_at:,} tokens only, and this needs "
+                f"{self.stage.stop:,}",
+                hint="run this again once it has ended",
+            )
+        return True
+
+    def write(self, attempt: Attempt) -> None:
+        request = self.request
+        parent = ready(request, self.compiled, self.stage)
+        job = train_job(request, self.compiled, self.stage, self.texts, parent)
+        jobs.save(replace(job, attempt_folder=str(attempt)), attempt.job)
+        entry = request.machine_entry
+        allocation = {
+            "nodes": entry.nodes,
+            "processes": request.processes or entry.processes,
+            "threads": entry.threads,
+            "address": entry.address,
+        }
+        fs.write_json(attempt.path / ALLOCATION, allocation)
+
+    def batch_jobs(self, attempt: Attempt) -> Mapping[str, slurm.BatchJob]:
+        entry = self.request.machine_entry
+        batch_job = slurm.BatchJob(
+            name=f"curriculum:{self.label}",
+            command=(sys.executable, "-m", "curriculum.execution.slurm.batch_main", str(attempt)),
+            log=attempt.path / "%j.log",
+            nodes=entry.nodes,
+            processes=self.request.processes or entry.processes,
+            gpus_per_node=entry.gpus_per_node,
+            threads=entry.threads,
+        )
+        return {SCRIPT: batch_job}

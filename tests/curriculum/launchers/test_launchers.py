@@ -14,15 +14,19 @@ import pytest
 from slurm_cluster import wait_for
 
 from curriculum.cli.progress import Progress
+from curriculum.compiler.compile import Compiled
+from curriculum.compiler.prepared_text import PreparedText, compile_with_texts
 from curriculum.config import MachineEntry
 from curriculum.config.project import Project
 from curriculum.errors import Busy, PlanError
 from curriculum.execution import benchmark, lm_eval
 from curriculum.execution.fill import FillResult
+from curriculum.execution.machine import launcher_for
 from curriculum.execution.request import RunRequest
-from curriculum.execution.run import launcher_for, outline, stop
-from curriculum.execution.slurm import batch, train
+from curriculum.execution.run import outline
+from curriculum.execution.slurm import batch_main, submission
 from curriculum.execution.slurm import benchmark as slurm_benchmark
+from curriculum.execution.stop import stop as stop_lineage
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import slurm, slurm_record, srun_rank, torchrun
 
@@ -120,10 +124,10 @@ def request(root: Path, machine: str, name: str = "trunk", **more: object) -> Ru
     )  # type: ignore[arg-type]
 
 
-def hand(root: Path, machine: str = "far", name: str = "trunk") -> tuple[train.SubmittedStage, ...]:
+def queue(root: Path, machine: str = "far", name: str = "trunk") -> tuple[submission.QueuedJob, ...]:
     from curriculum.execution.run import run
 
-    return run(request(root, machine, name)).handed
+    return run(request(root, machine, name)).queued
 
 
 # --- commands --------------------------------------------------------------------------------------------
@@ -144,17 +148,17 @@ def test_a_batch_script_asks_for_all_in_lines_that_sbatch_reads_and_ends_in_one_
             },
         }
     )
-    asked = slurm.BatchJob(
+    job = slurm.BatchJob(
         name="curriculum:v1.1/basic",
-        command=("/a b/python", "-m", "curriculum.execution.slurm.batch", "/runs/0001"),
+        command=("/a b/python", "-m", "curriculum.execution.slurm.batch_main", "/runs/0001"),
         log=Path("/my runs/%j.log"),
         nodes=16,
         processes=4,
         gpus_per_node=4,
         threads=8,
-        after=("7", "8"),
+        after="7",
     )
-    assert slurm.script(asked, machine) == (
+    assert slurm.script(job, machine) == (
         "#!/bin/bash\n"
         "#SBATCH --job-name=curriculum:v1.1/basic\n"
         "#SBATCH --nodes=16\n"
@@ -168,13 +172,13 @@ def test_a_batch_script_asks_for_all_in_lines_that_sbatch_reads_and_ends_in_one_
         '#SBATCH --output="/my runs/%j.log"\n'
         "#SBATCH --open-mode=append\n"
         "#SBATCH --signal=B:USR1@300\n"
-        "#SBATCH --dependency=afterok:7:8\n"
+        "#SBATCH --dependency=afterok:7\n"
         "#SBATCH --kill-on-invalid-dep=yes\n"
         "#SBATCH --requeue\n"
         '#SBATCH --constraint="a b"\n'
         "#SBATCH --exclusive\n"
         "module load cuda\n"
-        "exec '/a b/python' -m curriculum.execution.slurm.batch /runs/0001\n"
+        "exec '/a b/python' -m curriculum.execution.slurm.batch_main /runs/0001\n"
     )
 
 
@@ -222,7 +226,7 @@ def test_on_several_nodes_torchrun_meets_at_an_address_and_each_node_says_which_
 
 @pytest.mark.parametrize("address", ["", ":1", "a:", "a:b", "a:0", "a:65536", "a:1:2"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(PlanError, match="is no address"):
+    with pytest.raises(PlanError, match="is not the address"):
         torchrun.host_and_port(address)
 
 
@@ -234,7 +238,7 @@ def test_the_machine_file_chooses_the_launcher(small_project: Path) -> None:
     )
     assert launcher_for(request(small_project, "a")) == subprocess_launcher.ProcessLauncher(1, 1)
     assert launcher_for(request(small_project, "b")) == subprocess_launcher.ProcessLauncher(2, 1)
-    with pytest.raises(PlanError, match="which of them this is"):
+    with pytest.raises(PlanError, match="the number of this one is not given"):
         launcher_for(request(small_project, "c"))
     assert launcher_for(
         request(small_project, "c", node_rank=1, address="other:7")
@@ -251,8 +255,8 @@ def test_the_machine_file_chooses_the_launcher(small_project: Path) -> None:
     "queued twice"
 )
 def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, pretend: Pretend) -> None:
-    handed = hand(project)
-    assert [(each.stage, each.job, each.fresh) for each in handed] == [
+    queued = queue(project)
+    assert [(job.label, job.job, job.fresh) for job in queued] == [
         ("trunk/basic", "1", True),
         ("trunk/continual", "2", True),
         ("trunk/cooldown", "3", True),
@@ -261,12 +265,11 @@ def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, 
     assert "--dependency" not in scripts[0]
     assert "--dependency=afterok:1\n" in scripts[1]
     assert "--dependency=afterok:2\n" in scripts[2]
-    again = hand(project)
-    assert not any(each.fresh for each in again)
+    assert not any(job.fresh for job in queue(project))
     assert len(pretend.told("sbatch")) == 3
     # A variant of the stage that waits goes behind its job.
-    variant = hand(project, name="variant")
-    assert [(each.stage, each.fresh) for each in variant][:2] == [
+    variant = queue(project, name="variant")
+    assert [(job.label, job.fresh) for job in variant][:2] == [
         ("trunk/basic", False),
         ("variant/continual", True),
     ]
@@ -274,12 +277,10 @@ def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, 
 
 
 def test_a_dry_run_shows_exactly_the_script_that_is_then_submitted(project: Path, pretend: Pretend) -> None:
-    asked = request(project, "far")
-    compiled = submission_compiled(project)
-    shown = "\n".join(outline(asked, compiled))
+    shown = "\n".join(outline(request(project, "far"), *compile_all(project)))
     assert not (project / "runs").exists()
     assert not pretend.told("sbatch")
-    hand(project)
+    queue(project)
     place = project / "runs" / "full" / "trunk" / "basic" / "slurm" / "0001"
     for line in (place / "submit.sh").read_text().splitlines():
         assert line in shown
@@ -289,36 +290,34 @@ def test_a_dry_run_shows_exactly_the_script_that_is_then_submitted(project: Path
     assert "#SBATCH --dependency=afterok:JOB-OF-trunk/basic" in shown
 
 
-def submission_compiled(root: Path, name: str = "trunk"):  # type: ignore[no-untyped-def]
-    from curriculum.compiler.prepared_text import compile_with_texts
-
-    return compile_with_texts(Project.find(root), name, "full")[0]
+def compile_all(root: Path, name: str = "trunk") -> tuple[Compiled, PreparedText]:
+    return compile_with_texts(Project.find(root), name, "full")
 
 
 def test_a_job_that_slurm_refuses_leaves_those_before_it_and_the_same_command_goes_on(
     project: Path, pretend: Pretend
 ) -> None:
-    hand(project)
+    queue(project)
     basic = project / "runs" / "full" / "trunk" / "basic"
     pretend.now("1", "FAILED|NonZeroExitCode|")
     for job in ("2", "3"):
         pretend.now(job, "CANCELLED|DependencyNeverSatisfied|")
     pretend.refuse("sbatch", "sbatch: error: Batch job submission failed: Job violates accounting policy")
     with pytest.raises(PlanError, match="Job violates accounting policy"):
-        hand(project)
+        queue(project)
     pretend.obey("sbatch")
-    assert [each.job for each in hand(project, "more")] == ["4", "5", "6"]
-    asked = json.loads((basic / "slurm" / "0003" / batch.ALLOCATION).read_text())
-    assert asked["nodes"] == 4
+    assert [job.job for job in queue(project, "more")] == ["4", "5", "6"]
+    allocation = json.loads((basic / "slurm" / "0003" / batch_main.ALLOCATION).read_text())
+    assert allocation["nodes"] == 4
 
 
 @pytest.mark.parametrize(
-    ("line", "outcome", "state", "words"),
+    ("line", "outcome", "state", "message"),
     [
         ("PENDING|Resources|", None, "queued", "Slurm job 1 waits: Resources"),
         ("RUNNING|None|n[1-2]", None, "running", "Slurm job 1 on n[1-2]"),
-        ("TIMEOUT|TimeLimit|n1", None, "failed", "Slurm job 1 ended without a word (TIMEOUT: TimeLimit)"),
-        (None, None, "failed", "Slurm job 1 ended without a word"),
+        ("TIMEOUT|TimeLimit|n1", None, "failed", "Slurm job 1 ended without an outcome (TIMEOUT: TimeLimit)"),
+        (None, None, "failed", "Slurm job 1 ended without an outcome"),
         (None, {"outcome": "failed", "message": "it broke"}, "failed", "Slurm job 1 failed: it broke"),
         (None, {"outcome": "stopped"}, "ended", "Slurm job 1 saved and ended"),
     ],
@@ -329,32 +328,32 @@ def test_a_stage_elsewhere_is_told_by_the_queue_and_when_it_is_forgotten_by_its_
     line: str | None,
     outcome: dict[str, str] | None,
     state: str,
-    words: str,
+    message: str,
 ) -> None:
-    hand(project)
+    queue(project)
     pretend.now("1", line)
     folder = project / "runs" / "full" / "trunk" / "basic"
     if outcome is not None:
         (folder / "slurm/0001/outcome.json").write_text(json.dumps(outcome))
-    found = slurm_record.status_of(folder)
-    assert found is not None
-    assert (found.state, found.words) == (state, words)
+    status = slurm_record.status_of(folder)
+    assert status is not None
+    assert (status.state, status.message) == (state, message)
 
 
 def test_a_queue_that_does_not_answer_loses_nothing_and_frees_nothing(
     project: Path, pretend: Pretend
 ) -> None:
-    hand(project)
+    queue(project)
     pretend.refuse("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
     folder = project / "runs" / "full" / "trunk" / "basic"
-    found = slurm_record.status_of(folder)
-    assert found is not None
-    assert found.live
+    status = slurm_record.status_of(folder)
+    assert status is not None
+    assert status.live
     with pytest.raises(slurm.Unreachable):
-        train.stop(folder)
-    with pytest.raises(Busy, match="Slurm cannot be asked here"):
-        hand(project, "local")
-    assert not any(each.fresh for each in hand(project))
+        slurm_record.stop(folder)
+    with pytest.raises(Busy, match="Slurm is not reachable from here"):
+        queue(project, "local")
+    assert not any(job.fresh for job in queue(project))
     assert not pretend.told("scancel")
 
 
@@ -362,12 +361,12 @@ def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
     pretend: Pretend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pretend.folder / "queue.json").write_text('{"1": "RUNNING|None|n1", "2": "COMPLETING|None|n1"}')
-    batch.queue_again("1")
-    batch.queue_again("2")
-    batch.queue_again("3")
+    submission.queue_again("1")
+    submission.queue_again("2")
+    submission.queue_again("3")
     assert pretend.told("scontrol") == ["scontrol requeue 1"]
     pretend.refuse("scontrol", "Job is not requeueable")
-    batch.queue_again("1")
+    submission.queue_again("1")
     assert "not queued again: Job is not requeueable" in capsys.readouterr().out
 
 
@@ -381,7 +380,7 @@ def test_ranks_are_ended_through_srun_which_ends_them_on_every_node(tmp_path: Pa
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(said)], start_new_session=True)
     wait_for("the process", lambda: said.exists() and said.read_text() == "up")
-    batch._end_step(process)
+    slurm.SrunLauncher(nodes=1, processes=1, threads=1).kill(process)
     assert (process.returncode, said.read_text()) == (9, "asked")
 
 
@@ -390,9 +389,9 @@ def test_a_shorter_job_that_waits_is_no_stand_in_for_a_longer_one(project: Path,
         "about: leaves the trunk early\nfrom: trunk@2048\n"
         "stages:\n  - {name: continual, until: 9216, mixture: mixed}\n"
     )
-    hand(project, name="early")
+    queue(project, name="early")
     with pytest.raises(Busy, match="to 2,048 tokens only, and this needs 6,144"):
-        hand(project)
+        queue(project)
 
 
 # --- tasks of a cadence ----------------------------------------------------------------------------------
@@ -419,11 +418,11 @@ def scripts(pretend: Pretend) -> list[str]:
 def test_a_stage_that_asks_for_tasks_is_measured_by_a_small_job_behind_its_own(
     asking: Path, pretend: Pretend
 ) -> None:
-    shown = "\n".join(outline(request(asking, "far"), submission_compiled(asking)))
+    shown = "\n".join(outline(request(asking, "far"), *compile_all(asking)))
     assert "trunk/cooldown, its tasks: as one batch job of one process" in shown
     assert "#SBATCH --dependency=afterok:JOB-OF-trunk/cooldown" in shown
-    handed = hand(asking)
-    assert [(each.stage, each.words) for each in handed][-1] == (
+    queued = queue(asking)
+    assert [(job.label, job.message) for job in queued][-1] == (
         "trunk/cooldown, its tasks",
         "Slurm job 4, after job 3",
     )
@@ -435,19 +434,21 @@ def test_a_stage_that_asks_for_tasks_is_measured_by_a_small_job_behind_its_own(
     place = asking / "runs/full/trunk/cooldown/measuring/slurm/0001"
     for file in place.iterdir():
         assert str(file) in shown
-    assert not any(each.fresh for each in hand(asking))
+    assert not any(job.fresh for job in queue(asking))
     assert len(pretend.told("sbatch")) == 4
 
 
 def test_the_measuring_goes_behind_a_training_that_was_submitted_anew(asking: Path, pretend: Pretend) -> None:
-    hand(asking)
+    queue(asking)
     pretend.now("1", "FAILED|NonZeroExitCode|")
     for job in ("2", "3"):
         pretend.now(job, "CANCELLED|DependencyNeverSatisfied|")
-    again = hand(asking)
-    assert again[-1].words == "Slurm job 8, after job 7"
+    again = queue(asking)
+    assert again[-1].message == "Slurm job 8, after job 7"
     assert "scancel 4" in pretend.told("scancel")
-    assert stop(Project.find(asking), "trunk", "full")[1].startswith("trunk/cooldown: took Slurm job 7")
+    assert stop_lineage(Project.find(asking), "trunk", "full")[1].startswith(
+        "trunk/cooldown: took Slurm job 7"
+    )
     assert "scancel 8" in pretend.told("scancel")
 
 
@@ -458,7 +459,7 @@ def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_
 
     monkeypatch.setattr(lm_eval, "installed", lambda: False)
     result = run(request(asking, "far"))
-    assert len(result.handed) == 3
+    assert len(result.queued) == 3
     assert "the tasks of trunk/cooldown: lm-evaluation-harness is not installed" in result.unmeasured[0]
 
 
@@ -484,11 +485,11 @@ def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_doe
     requeued: bool,
     outcome: str | None,
 ) -> None:
-    hand(asking)
+    queue(asking)
     folder = asking / "runs/full/trunk/cooldown/measuring"
     pretend.now("4", "RUNNING|None|n1")
     if stopping:
-        assert "asked Slurm job 4" in (train.stop(folder) or "")
+        assert "asked Slurm job 4" in (slurm_record.stop(folder) or "")
     of: list[str | None] = []
 
     def catch_up(*_: object, only: str | None) -> FillResult:

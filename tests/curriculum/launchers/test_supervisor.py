@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,37 +18,48 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import supervisor
-from curriculum.launchers.supervisor import Launch, supervise
+from curriculum.launchers.process import ProcessLauncher
+from curriculum.launchers.supervisor import supervise
 
 pytestmark = pytest.mark.processes
 
 
-def launches(folder: Path, *outcomes: str | None) -> list[Path]:
+def launches(folder: Path, *outcomes: str | None) -> list[Attempt]:
     """Attempt folders of processes that all end with code 1, as torchrun does after a signal."""
-    attempts = []
+    attempts: list[Attempt] = []
     for number, outcome in enumerate(outcomes):
         attempt = folder / f"{number:04d}"
         attempt.mkdir()
         if outcome is not None:
             (attempt / "outcome.json").write_text(json.dumps({"outcome": outcome, "position": number}))
-        attempts.append(attempt)
+        attempts.append(Attempt(attempt))
     return attempts
 
 
-def watched(attempts: list[Path], reached: list[int]) -> tuple[dict[str, object], int]:
-    waiting = iter(attempts)
-    started = []
+@dataclass(frozen=True, kw_only=True)
+class Script(ProcessLauncher):
+    """Starts the `code` of an attempt, with its folder as the argument."""
 
-    def launch() -> Launch:
-        attempt = next(waiting)
-        started.append(attempt)
-        return Launch(subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]), Attempt(attempt))
+    code: Callable[[Attempt], str]
+
+    def start(self, attempt: Attempt) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", self.code(attempt), str(attempt)], start_new_session=True
+        )
+
+
+def watched(attempts: list[Attempt], reached: list[int]) -> tuple[dict[str, object], int]:
+    waiting = iter(attempts)
+    started: list[Attempt] = []
+
+    def next_attempt() -> Attempt:
+        started.append(next(waiting))
+        return started[-1]
 
     outcome = supervise(
-        launch,
+        Script(1, 1, code=lambda attempt: "raise SystemExit(1)"),
+        next_attempt,
         stop=StopFlag(),
-        ask_to_stop=subprocess_launcher.stop,
-        kill=subprocess_launcher.kill,
         progress=lambda: reached[min(len(started), len(reached) - 1)],
     )
     return outcome, len(started)
@@ -65,7 +78,7 @@ def test_a_crash_is_followed_by_a_fresh_launch_in_a_fresh_folder(tmp_path: Path)
 
 
 def test_torchrun_is_never_asked_to_restart_workers_itself() -> None:
-    words = subprocess_launcher.command(Path("job.json"), 2)
+    words = ProcessLauncher(2, 1).command(Path("job.json"))
     assert "torch.distributed.run" in words
     assert not [word for word in words if "restart" in word], "its restarts do not recover on gloo"
     assert "--standalone" in words
@@ -78,21 +91,13 @@ def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_ag
         "import os, subprocess, sys, time; "
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True); "
         f"open({str(sleeper)!r}, 'w').write(str(child.pid)); "
-        f"open({str(first / 'stacks-rank1.txt')!r}, 'w').write('Thread 0x1'); time.sleep(60)"
+        f"open({str(first.stacks(1))!r}, 'w').write('Thread 0x1'); time.sleep(60)"
     )
-    waiting = iter((first, second))
-
-    def launch() -> Launch:
-        attempt = next(waiting)
-        words = [sys.executable, "-c", code if attempt == first else "raise SystemExit(0)"]
-        return Launch(subprocess.Popen(words, start_new_session=True), Attempt(attempt))
-
     began = time.monotonic()
     outcome = supervise(
-        launch,
+        Script(1, 1, code=lambda attempt: code if attempt == first else "pass"),
+        iter((first, second)).__next__,
         stop=StopFlag(),
-        ask_to_stop=subprocess_launcher.stop,
-        kill=subprocess_launcher.kill,
         progress=lambda: int(time.monotonic() > began),
     )
     assert outcome["outcome"] == "done"
@@ -121,36 +126,32 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
     tmp_path: Path,
 ) -> None:
     first, second = launches(tmp_path, None, "done")
-    waiting = iter((first, second))
     stopped: list[int] = []
 
-    def launch() -> Launch:
-        attempt = next(waiting)
-        words = [sys.executable, "-c", GOES_ON if attempt == first else "pass", str(attempt)]
-        process = subprocess.Popen(words, start_new_session=True)
-        if attempt == first:
-            while not subprocess_launcher._catches(process.pid, signal.SIGUSR2):
-                time.sleep(0.01)
-            os.kill(process.pid, signal.SIGSTOP)
-            stopped.append(process.pid)
-        return Launch(process, Attempt(attempt))
+    class Stopping(Script):
+        def start(self, attempt: Attempt) -> subprocess.Popen[bytes]:
+            process = super().start(attempt)
+            if attempt == first:
+                while not subprocess_launcher._catches(process.pid, signal.SIGUSR2):
+                    time.sleep(0.01)
+                os.kill(process.pid, signal.SIGSTOP)
+                stopped.append(process.pid)
+            return process
 
     began = time.monotonic()
     outcome = supervise(
-        launch,
+        Stopping(1, 1, code=lambda attempt: GOES_ON if attempt == first else "pass"),
+        iter((first, second)).__next__,
         stop=StopFlag(),
-        ask_to_stop=subprocess_launcher.stop,
-        kill=subprocess_launcher.kill,
         progress=lambda: len(stopped),
-        examine=subprocess_launcher.examine,
         silence=2.0,
     )
     assert (outcome["outcome"], time.monotonic() - began < 30) == ("done", True)
-    assert "in <module>" in (first / "stacks-rank0.txt").read_text()
-    told = Attempt(first).processes.read_text()
-    assert f"process {stopped[0]}, rank none: " in told
-    assert "State: T (stopped)" in told
-    assert "thread " in told
+    assert "in <module>" in first.stacks(0).read_text()
+    report = first.processes.read_text()
+    assert f"process {stopped[0]}, rank none: " in report
+    assert "State: T (stopped)" in report
+    assert "thread " in report
 
 
 @pytest.mark.promise(
@@ -160,13 +161,13 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
 def test_a_rank_that_goes_on_is_never_silent_whatever_the_clock_says(tmp_path: Path) -> None:
     path = tmp_path / "stacks-rank0.txt"
     path.touch()
-    signs = supervisor.Signs(Attempt(tmp_path), 0.3)
+    heartbeat = supervisor.Heartbeat(Attempt(tmp_path), 0.3)
     for jump in (0, -(10**9), 10**9, 0):
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime + jump + 1))
-        assert not signs.of_hanging()
+        assert not heartbeat.lost()
         time.sleep(0.15)
     time.sleep(0.4)
-    assert signs.of_hanging()
+    assert heartbeat.lost()
 
 
 @pytest.mark.promise(

@@ -90,7 +90,7 @@ def test_a_node_that_never_comes_is_named_with_the_address_and_how_long_it_was_w
     words = ("--machine", "boxes", "--master-addr", f"127.0.0.1:{port}", "--node-rank", "0")
     assert begin(far, *words, log=log).wait(120) == 1
     said = " ".join(log.read_text().split())
-    assert "nodes 1, 2, 3 have not come within 3 seconds: 4 nodes are to meet at" in said
+    assert "nodes 1, 2, 3 have not joined within 3 seconds: 4 nodes meet at" in said
     assert f"127.0.0.1:{port}" in said
     assert "the same command resumes" in said
     assert "Traceback" not in said

@@ -240,7 +240,7 @@ def test_a_stage_s_state_is_the_one_that_status_tells(
 ) -> None:
     folder = project / "runs/full/variant/cooldown"
     (folder / "DONE").unlink()
-    job = slurm_record.Submission(job="7", machine="cluster", since="today", folder="slurm/0001")
+    job = slurm_record.SubmissionRecord(job="7", machine="cluster", since="today", folder="slurm/0001")
     slurm_record.write(folder, job)
     monkeypatch.setattr(slurm, "query", lambda _: said and slurm.JobState(said, "", "n1"))
     here = Project(project)
