@@ -1,4 +1,4 @@
-"""From an address to the job that writes its weights as a Hugging Face directory, with all that stands beside them."""
+"""Export of a checkpoint: from its address to the job that writes a Hugging Face directory, model card included."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import new_attempt
-from curriculum.compiler import imported_models, prepared_text, tokenizers
-from curriculum.compiler.compile import Compiled
+from curriculum.compiler import imported_models, tokenizers
+from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import Address, lineage, stages_to
+from curriculum.compiler.prepared_text import PreparedText, read_prepared_text
 from curriculum.compiler.resolve import resolve
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
@@ -32,11 +33,11 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "source": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSource:
-    """What an address stands for: a checkpoint, and the lineage that ends there."""
+    """A checkpoint at an address, and the lineage that ends there. `imported` is the model that it started from."""
 
     address: Address
     compiled: Compiled
-    texts: prepared_text.PreparedText
+    texts: PreparedText
     checkpoint: Path
     state: Mapping[str, Any]
     imported: Path | None
@@ -47,42 +48,32 @@ class ExportSource:
         return int(self.state["position"])
 
 
-def find(project: Project, address: Address, size: str, asking: str = "export {} --to DIR") -> ExportSource:
-    """The checkpoint at `address`. CheckpointError naming the nearest when there is none (`asking` is the command
-    that would take it); Drift when the files now describe another history than that which led to it."""
-    texts = prepared_text.read_prepared_text(project, address.curriculum, size)
+def find(project: Project, address: Address, size: str, command: str = "export {} --to DIR") -> ExportSource:
+    """The checkpoint at `address`.
+
+    CheckpointError naming the nearest when there is none, and the `command` that would take it; Drift when the files
+    now describe another history than that of the weights.
+    """
+    texts = read_prepared_text(project, address.curriculum, size)
     at_zero = address.position == 0 and address.stage is None
-    legs = lineage(project, address.curriculum)[:1] if at_zero else stages_to(project, address)
-    tokenizer = texts.loaded_tokenizer
-    compiled = texts.compile(resolve(project, address.curriculum, size, legs))
-    first, last = compiled.stages[0], compiled.stages[-1]
-    imported = None
-    if first.setting.imported is not None and first.plan.parent is not None:
-        imported = imported_models.checkpoint(project, first.plan.parent.fingerprint)
-        if not (imported / checkpoints.MANIFEST).is_file():
-            raise CheckpointError(
-                f"`{first.setting.tokenizer}` is not imported, or was changed since",
-                hint=f"`curriculum prepare {address.curriculum}{project.options(size)}` imports it",
-            )
+    stages = lineage(project, address.curriculum)[:1] if at_zero else stages_to(project, address)
+    compiled = texts.compile(resolve(project, address.curriculum, size, stages))
+    last = compiled.stages[-1]
+    imported = _imported(project, address, compiled)
     if at_zero:
-        if imported is None:
-            raise NotFound(
-                f"`{address}` is before the first step: there are no weights yet",
-                hint="give a later position; only a curriculum that begins with `from: hf:DIR` has weights at 0",
-            )
-        assert first.plan.parent is not None
-        folder, history = imported, first.plan.parent.fingerprint
+        checkpoint, history = _weights_at_zero(address, compiled.stages[0], imported)
     else:
         kept = folders.checkpoint_at(folders.stage_folder(project, compiled, last), last.stop)
         if kept is None:
-            raise _missing(project, address, texts.compiled, compiled, asking)
-        folder, history = kept.path, last.plan.history(last.stop)
+            raise _missing(project, address, texts.compiled, last.stop, command)
+        checkpoint, history = kept.path, last.plan.history(last.stop)
+    tokenizer = texts.loaded_tokenizer
     if tokenizer is None:
         raise DataError(
-            f"the tokenizer `{compiled.tokenizer}` that it was trained with is not there",
+            f"the tokenizer `{compiled.tokenizer}` that it was trained with does not exist",
             hint="put its file back: an export carries it",
         )
-    state = checkpoints.state(folder)
+    state = checkpoints.state(checkpoint)
     if state["history"] != history:
         raise Drift(
             f"`{address}` was trained with another plan than its files now describe",
@@ -95,47 +86,68 @@ def find(project: Project, address: Address, size: str, asking: str = "export {}
         address=address,
         compiled=compiled,
         texts=texts,
-        checkpoint=folder,
+        checkpoint=checkpoint,
         state=state,
         imported=imported,
         tokenizer=tokenizer,
     )
 
 
+def _imported(project: Project, address: Address, compiled: Compiled) -> Path | None:
+    """The imported model that the lineage starts from, if it starts from one."""
+    root = compiled.stages[0]
+    if root.setting.imported is None or root.plan.parent is None:
+        return None
+    imported = imported_models.checkpoint(project, root.plan.parent.fingerprint)
+    if not (imported / checkpoints.MANIFEST).is_file():
+        raise CheckpointError(
+            f"`{root.setting.tokenizer}` is not imported, or was changed since",
+            hint=f"`curriculum prepare {address.curriculum}{project.options(compiled.size_name)}` imports it",
+        )
+    return imported
+
+
+def _weights_at_zero(address: Address, root: CompiledStage, imported: Path | None) -> tuple[Path, str]:
+    """The imported weights and their history."""
+    if imported is None:
+        raise NotFound(
+            f"`{address}` is before the first step: there are no weights yet",
+            hint="give a later position; only a curriculum that begins with `from: hf:DIR` has weights at 0",
+        )
+    assert root.plan.parent is not None
+    return imported, root.plan.parent.fingerprint
+
+
 def _missing(
-    project: Project, address: Address, whole: Compiled, compiled: Compiled, asking: str
+    project: Project, address: Address, compiled: Compiled, stop: int, command: str
 ) -> CheckpointError:
-    """There is no checkpoint where `compiled` ends: which ones of the whole lineage are nearest."""
-    stop = compiled.stages[-1].stop
+    """The error for a lineage without a checkpoint at `stop`, with the nearest of the curriculum."""
+    options = project.options(compiled.size_name)
     kept = sorted(
         {
-            found.position
-            for stage in whole.stages
-            for found in checkpoints.list_checkpoints(folders.stage_folder(project, whole, stage))
-            if found.position <= stage.stop
+            checkpoint.position
+            for stage in compiled.stages
+            for checkpoint in checkpoints.list_checkpoints(folders.stage_folder(project, compiled, stage))
+            if checkpoint.position <= stage.stop
         }
     )
     if not kept:
         return CheckpointError(
-            f"`{address}` has no checkpoint yet: nothing of it was trained at size `{whole.size_name}`",
-            hint=f"`curriculum run {address.curriculum}{project.options(whole.size_name)}` trains it",
+            f"`{address}` has no checkpoint yet: nothing of it was trained at size `{compiled.size_name}`",
+            hint=f"`curriculum run {address.curriculum}{options}` trains it",
         )
     before = [f"{position:,} before" for position in kept if position < stop][-1:]
     after = [f"{position:,} after" for position in kept if position > stop][:1]
     nearest = folders.nearest_position(kept, stop)
-    stage = next(stage for stage in whole.stages if stage.plan.start < nearest <= stage.stop)
-    there = folders.address_at(stage.setting, stage.plan, nearest, whole.scale)
-    scale = f", in tokens of size `{whole.size_name}`" if whole.scaled else ""
-    options = project.options(whole.size_name)
-    hint = f"as in `curriculum {asking.format(f'{there}{options}')}`"
+    stage = next(stage for stage in compiled.stages if stage.plan.start < nearest <= stage.stop)
+    proposed = folders.address_at(stage.setting, stage.plan, nearest, compiled.scale)
+    hint = f"as in `curriculum {command.format(f'{proposed}{options}')}`"
+    rounded = None if address.position is None else show_count(address.position)
     if stop > kept[-1]:
         hint += f"; or train on: `curriculum run {address.curriculum}{options}`"
-    elif (
-        whole.scaled
-        and address.position is not None
-        and show_count(address.position) in map(show_count, kept)
-    ):
+    elif compiled.scaled and rounded and rounded in map(show_count, kept):
         hint += "; the position in an address counts full-size tokens"
+    scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
     return CheckpointError(
         f"`{address}` has no checkpoint at {stop:,} tokens; "
         f"the nearest: {' and '.join(before + after)}{scale}",
@@ -143,16 +155,16 @@ def _missing(
     )
 
 
-def export(request: RunRequest, found: ExportSource, to: Path, dtype: str, stop: StopFlag) -> str | None:
-    """Write the directory `to`, by a job of its own; returns the weights' dtype, None when it was asked to stop."""
+def export(request: RunRequest, source: ExportSource, to: Path, dtype: str, stop: StopFlag) -> str | None:
+    """Write the directory `to` by a job of its own; the weights' dtype, None when it was stopped."""
     check_free(to)
-    job = export_job(request.project, found, to, dtype)
-    done = run_job(request, job, f"the export of {found.address}", stop)
+    job = export_job(request.project, source, to, dtype)
+    done = run_job(request, job, f"the export of {source.address}", stop)
     return job.dtype if done else None
 
 
 def check_free(to: Path) -> None:
-    """Refuse, before any work, a directory that is there or cannot be made."""
+    """ConfigError, before any work, for a directory that exists or cannot be made."""
     if not to.name:
         raise ConfigError(
             "`--to` names no directory", hint="an export makes one: name it, as in `--to my-model`"
@@ -160,7 +172,7 @@ def check_free(to: Path) -> None:
     if to.exists() or to.is_symlink():
         raise ConfigError(
             f"`{to}` exists already; nothing was written",
-            hint="an export makes its own directory: name one that is not there",
+            hint="an export makes its own directory: name one that does not exist",
         )
     try:
         fs.check_writable(next(folder for folder in to.absolute().parents if folder.exists()))
@@ -171,81 +183,87 @@ def check_free(to: Path) -> None:
         ) from None
 
 
-def export_job(project: Project, found: ExportSource, to: Path, dtype: str) -> jobs.ExportJob:
-    """Everything that the export is made of; an import's own files go through as they are."""
-    origin = _origin(found)
-    wanted = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
-    exceptions = origin["dtypes"] if origin and dtype == "source" else {}
-    plan = found.compiled.stages[-1].plan
-    eos, bos = found.tokenizer.eos_id, found.tokenizer.bos_id
-    copies: dict[str, str] = {}
-    texts: dict[str, str] = {}
-    if found.imported is not None and origin is not None:
-        copies = {path.name: str(path) for path in sorted((found.imported / huggingface.SOURCE).iterdir())}
-        if wanted != origin["dtype"]:
-            del copies[huggingface.CONFIG]
-            texts[huggingface.CONFIG] = _json(huggingface.with_dtype(origin["config"], wanted))
+def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> jobs.ExportJob:
+    """The job that writes the directory; an import's own files are copied unchanged."""
+    origin = checkpoints.state(source.imported)["imported"] if source.imported else None
+    stored = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
+    if source.imported and origin:
+        texts, copies = _imported_files(source.imported, origin, stored)
     else:
-        source = tokenizers.tokenizer_file(project, found.compiled.tokenizer)
-        copies[huggingface.TOKENIZER] = str(source)
-        texts[huggingface.CONFIG] = _json(huggingface.config_of(plan.model, dtype=wanted, eos=eos, bos=bos))
-        texts["generation_config.json"] = _json(
-            {"_from_model_config": True, "bos_token_id": bos, "eos_token_id": eos}
-        )
-        marks = {
-            name: found.tokenizer.mark(number)
-            for name, number in (("bos_token", bos), ("eos_token", eos))
-            if number is not None
-        }
-        texts["tokenizer_config.json"] = _json(
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "model_max_length": plan.model["max_position_embeddings"],
-                "clean_up_tokenization_spaces": False,
-                **marks,
-            }
-        )
-        if marks:
-            texts["special_tokens_map.json"] = _json(marks)
-    texts[huggingface.README] = model_card.card(
-        project, found.compiled, found.texts, _identity(project, found, to, dtype, wanted, origin)
-    )
+        texts, copies = _own_files(project, source, stored)
+    identity = _identity(project, source, to, dtype, stored, origin)
+    texts[huggingface.README] = model_card.card(project, source.compiled, source.texts, identity)
     return jobs.ExportJob(
         attempt_folder=str(new_attempt(project.data / "attempts")),
-        checkpoint=str(found.checkpoint),
+        checkpoint=str(source.checkpoint),
         output=str(to.absolute()),
-        model=plan.model,
-        dtype=wanted,
-        dtypes=exceptions,
+        model=source.compiled.stages[-1].plan.model,
+        dtype=stored,
+        dtypes=origin["dtypes"] if origin and dtype == "source" else {},
         texts=texts,
         copies=copies,
     )
 
 
-def _origin(found: ExportSource) -> dict[str, Any] | None:
-    if found.imported is None:
-        return None
-    return dict(checkpoints.state(found.imported)["imported"])
+def _imported_files(
+    imported: Path, origin: Mapping[str, Any], dtype: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Texts to write and files to copy, by name, for weights that continue an imported model."""
+    texts: dict[str, str] = {}
+    copies = {path.name: str(path) for path in sorted((imported / huggingface.SOURCE).iterdir())}
+    if dtype != origin["dtype"]:
+        del copies[huggingface.CONFIG]
+        texts[huggingface.CONFIG] = _json(huggingface.with_dtype(origin["config"], dtype))
+    return texts, copies
+
+
+def _own_files(project: Project, source: ExportSource, dtype: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Texts to write and files to copy, by name, for weights that started from random ones."""
+    model, tokenizer = source.compiled.stages[-1].plan.model, source.tokenizer
+    eos, bos = tokenizer.eos_id, tokenizer.bos_id
+    special_tokens = {
+        name: tokenizer.mark(number)
+        for name, number in (("bos_token", bos), ("eos_token", eos))
+        if number is not None
+    }
+    values = {
+        huggingface.CONFIG: huggingface.config_of(model, dtype=dtype, eos=eos, bos=bos),
+        "generation_config.json": {"_from_model_config": True, "bos_token_id": bos, "eos_token_id": eos},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": model["max_position_embeddings"],
+            "clean_up_tokenization_spaces": False,
+            **special_tokens,
+        },
+        "special_tokens_map.json": special_tokens,
+    }
+    texts = {name: _json(value) for name, value in values.items() if value}
+    return texts, {huggingface.TOKENIZER: str(tokenizers.tokenizer_file(project, source.compiled.tokenizer))}
 
 
 def _identity(
-    project: Project, found: ExportSource, to: Path, dtype: str, wanted: str, origin: Mapping[str, Any] | None
+    project: Project,
+    source: ExportSource,
+    to: Path,
+    dtype: str,
+    stored: str,
+    origin: Mapping[str, Any] | None,
 ) -> model_card.Identity:
-    compiled = found.compiled
-    command = ["curriculum", "export", str(found.address), "--size", compiled.size_name, "--to", to.name]
+    compiled = source.compiled
+    command = ["curriculum", "export", str(source.address), "--size", compiled.size_name, "--to", to.name]
     folder = folders.stage_folder(project, compiled, compiled.stages[-1])
     return model_card.Identity(
-        address=str(found.address),
+        address=str(source.address),
         command=shlex.join(command + (["--dtype", dtype] if dtype != "source" else [])),
         version=metadata.version("curriculum"),
-        dtype=wanted,
-        position=found.position,
-        checkpoint=found.checkpoint.name,
-        weights=checkpoints.weights_digest(found.checkpoint),
-        history=str(found.state["history"]),
-        tokenizer=found.tokenizer.digest,
+        dtype=stored,
+        position=source.position,
+        checkpoint=source.checkpoint.name,
+        weights=checkpoints.weights_digest(source.checkpoint),
+        history=str(source.state["history"]),
+        tokenizer=source.tokenizer.digest,
         imported=origin,
-        environment=model_card.environment(folder) if found.position else {},
+        environment=model_card.environment(folder) if source.position else {},
     )
 
 
