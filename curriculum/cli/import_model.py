@@ -32,12 +32,12 @@ def import_(
     from curriculum.execution import import_model
 
     project = open_project()
-    made = import_model.draft(project, directory, name, mixture, tokens)
-    path = import_model.write(project, made)
+    draft = import_model.draft(project, directory, name, mixture, tokens)
+    path = import_model.write(project, draft)
     if as_json:
-        print_json({**import_model.found(made), "written": os.path.relpath(path)})
+        print_json({**import_model.summary(draft), "written": os.path.relpath(path)})
         return
     console = open_console()
-    console.print(found_view(import_model.found(made)))
+    console.print(found_view(import_model.summary(draft)))
     console.print(f"wrote {os.path.relpath(path)}: rate, batch, lengths and mixture are yours to edit")
     console.print(f"next: curriculum plan {name}{project.options('full')}")

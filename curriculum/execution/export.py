@@ -63,10 +63,10 @@ def find(project: Project, address: Address, size: str, command: str = "export {
     if at_zero:
         checkpoint, history = _weights_at_zero(address, compiled.stages[0], imported)
     else:
-        kept = folders.checkpoint_at(folders.stage_folder(project, compiled, last), last.stop)
-        if kept is None:
+        newest = folders.checkpoint_at(folders.stage_folder(project, compiled, last), last.stop)
+        if newest is None:
             raise _missing(project, address, texts.compiled, last.stop, command)
-        checkpoint, history = kept.path, last.plan.history(last.stop)
+        checkpoint, history = newest.path, last.plan.history(last.stop)
     tokenizer = texts.loaded_tokenizer
     if tokenizer is None:
         raise DataError(
@@ -123,7 +123,7 @@ def _missing(
 ) -> CheckpointError:
     """The error for a lineage without a checkpoint at `stop`, with the nearest of the curriculum."""
     options = project.options(compiled.size_name)
-    kept = sorted(
+    positions = sorted(
         {
             checkpoint.position
             for stage in compiled.stages
@@ -131,21 +131,21 @@ def _missing(
             if checkpoint.position <= stage.stop
         }
     )
-    if not kept:
+    if not positions:
         return CheckpointError(
             f"`{address}` has no checkpoint yet: nothing of it was trained at size `{compiled.size_name}`",
             hint=f"`curriculum run {address.curriculum}{options}` trains it",
         )
-    before = [f"{position:,} before" for position in kept if position < stop][-1:]
-    after = [f"{position:,} after" for position in kept if position > stop][:1]
-    nearest = folders.nearest_position(kept, stop)
+    before = [f"{position:,} before" for position in positions if position < stop][-1:]
+    after = [f"{position:,} after" for position in positions if position > stop][:1]
+    nearest = folders.nearest_position(positions, stop)
     stage = next(stage for stage in compiled.stages if stage.plan.start < nearest <= stage.stop)
     proposed = folders.address_at(stage.setting, stage.plan, nearest, compiled.scale)
     hint = f"as in `curriculum {command.format(f'{proposed}{options}')}`"
     rounded = None if address.position is None else show_count(address.position)
-    if stop > kept[-1]:
+    if stop > positions[-1]:
         hint += f"; or train on: `curriculum run {address.curriculum}{options}`"
-    elif compiled.scaled and rounded and rounded in map(show_count, kept):
+    elif compiled.scaled and rounded and rounded in map(show_count, positions):
         hint += "; the position in an address counts full-size tokens"
     scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
     return CheckpointError(

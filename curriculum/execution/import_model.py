@@ -1,4 +1,4 @@
-"""Writes a curriculum that starts from a Hugging Face directory: a stage file to edit, nothing else."""
+"""The draft of a curriculum that starts from a Hugging Face directory: one stage file to edit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PLAIN = re.compile(r"[\w./~+-]+", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """A curriculum as written, and what it starts from."""
+    """The text of a curriculum's stage file, and the model and tokenizer that it starts from."""
 
     name: str
     text: str
@@ -38,10 +38,7 @@ class Import:
 
 
 def draft(project: Project, source: Path, name: str, mixture: str | None, tokens: str) -> Import:
-    """The stage file for the directory `source`; DataError for a directory that cannot be used.
-
-    Nothing is written: see `write`.
-    """
+    """The stage file for the directory `source`, not yet written; DataError for a directory that cannot be used."""
     project.check_is_new(name)
     try:
         length = parse_count(tokens)
@@ -58,29 +55,29 @@ def draft(project: Project, source: Path, name: str, mixture: str | None, tokens
             hint="tokenizer and weights of the directory do not belong together",
         )
     text = _text(project, directory, name, _mixture(project, mixture), length)
-    lineage(project.with_draft(name, text), name)  # what is written is read before it is written
+    lineage(project.with_draft(name, text), name)  # the draft is parsed before it is written
     return Import(name=name, text=text, directory=directory, tokenizer=tokenizer)
 
 
-def write(project: Project, made: Import) -> Path:
-    """Put the stage file in its place, which must be free."""
-    path = project.root / "stages" / f"{made.name}.yaml"
+def write(project: Project, draft: Import) -> Path:
+    """Write the stage file; ConfigError when it exists."""
+    path = project.root / "stages" / f"{draft.name}.yaml"
     try:
-        fs.write_bytes(path, made.text.encode())
+        fs.write_bytes(path, draft.text.encode())
     except FileExistsError:
-        raise ConfigError(f"`stages/{made.name}.yaml` exists already", hint="take another name") from None
+        raise ConfigError(f"`stages/{draft.name}.yaml` exists already", hint="take another name") from None
     return path
 
 
-def _mixture(project: Project, wanted: str | None) -> str:
+def _mixture(project: Project, name: str | None) -> str:
     names = project.names("mixtures")
-    if wanted is None and len(names) == 1:
+    if name is None and len(names) == 1:
         return names[0]
-    if wanted is None:
-        raise NotFound("no mixture given", hint=f"say `--mixture NAME`; there are: {', '.join(names)}")
-    if wanted not in names:
-        raise NotFound(f"unknown mixture `{wanted}`", hint=did_you_mean(wanted, names))
-    return wanted
+    if name is None:
+        raise NotFound("no mixture given", hint=f"`--mixture NAME`; there are: {', '.join(names)}")
+    if name not in names:
+        raise NotFound(f"unknown mixture `{name}`", hint=did_you_mean(name, names))
+    return name
 
 
 def _text(project: Project, directory: huggingface.Directory, name: str, mixture: str, tokens: int) -> str:
@@ -92,7 +89,7 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
         "# Starts from the weights of a Hugging Face directory and keeps its model and its tokenizer, so neither is",
         f"# stated here, nor does a size change them: {_short(directory)}.",
         f"about: {json.dumps(directory.folder.resolve().name + ', continued on ' + mixture)}",
-        f"from: {_scalar(PREFIX + _written(project, directory.folder))}",
+        f"from: {_scalar(PREFIX + _address(project, directory.folder))}",
         "seed: 3407                            # keys every draw",
         f"sequence_length: {sequence_length:<21}# at most {positions:,}, the positions of the model",
         "optimizer: {name: adamw, betas: [0.9, 0.95], weight_decay: 0.1, clip_norm: 1.0}   # its state begins fresh",
@@ -108,18 +105,18 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
 
 
 def _batch(project: Project, sequence_length: int, tokens: int) -> int:
-    """Sequences of about a million tokens, fewer in a short run: a number that every size here can scale, times a
-    power of two, which any usual number of GPUs divides.
+    """Sequences of a batch of about `BATCH_TOKENS`, fewer in a short run: a number that every size here can scale,
+    times a power of two, which the usual numbers of GPUs divide.
     """
     scalings = [entry.batch for entry in project.sizes.root.values() if entry.batch is not None]
     step = math.lcm(*(s.from_ // math.gcd(s.from_, s.to) for s in scalings if s.from_ is not None))
-    wanted = min(BATCH_TOKENS, tokens // LEAST_STEPS) / sequence_length / step
-    return step << max(0, round(math.log2(max(1.0, wanted))))
+    ideal = min(BATCH_TOKENS, tokens // LEAST_STEPS) / sequence_length / step
+    return step << max(0, round(math.log2(max(1.0, ideal))))
 
 
-def _tokens(tokens: int, part: int) -> str:
-    """A `part`-th of the whole, spelled as a length."""
-    text = str(Length(max(1, tokens // part), "tokens"))
+def _tokens(tokens: int, divisor: int) -> str:
+    """`tokens` divided by `divisor`, spelled as a length."""
+    text = str(Length(max(1, tokens // divisor), "tokens"))
     return f"{text} tokens" if text[-1].isdigit() else text
 
 
@@ -128,8 +125,8 @@ def _short(directory: huggingface.Directory) -> str:
     return f"{directory.parameters:,} parameters, {model['num_hidden_layers']} layers, stored as {directory.dtype}"
 
 
-def _written(project: Project, folder: Path) -> str:
-    """The directory as the stage file names it: from the project's folder when it lies inside, else absolute."""
+def _address(project: Project, folder: Path) -> str:
+    """The directory's path in the stage file: relative to the project when it is inside, else absolute."""
     absolute = Path(os.path.abspath(folder))
     return str(absolute.relative_to(project.root) if absolute.is_relative_to(project.root) else absolute)
 
@@ -138,9 +135,9 @@ def _scalar(text: str) -> str:
     return text if _PLAIN.fullmatch(text.replace(":", "", 1)) else json.dumps(text, ensure_ascii=False)
 
 
-def found(made: Import) -> dict[str, Any]:
-    """What the directory holds, as plain values for showing."""
-    directory, model = made.directory, made.directory.model
+def summary(draft: Import) -> dict[str, Any]:
+    """The contents of the directory, as JSON values."""
+    directory, model = draft.directory, draft.directory.model
     scaling: Mapping[str, Any] | None = model.get("rope_scaling")
     return {
         "directory": str(directory.folder),
@@ -152,11 +149,11 @@ def found(made: Import) -> dict[str, Any]:
         "files": list(directory.weight_files),
         "bytes": directory.weight_bytes,
         "tokenizer": {
-            "ids": made.tokenizer.vocab_size,
+            "ids": draft.tokenizer.vocab_size,
             "end_of_text": None
-            if made.tokenizer.eos_id is None
-            else made.tokenizer.mark(made.tokenizer.eos_id),
-            "sha256": made.tokenizer.digest,
+            if draft.tokenizer.eos_id is None
+            else draft.tokenizer.mark(draft.tokenizer.eos_id),
+            "sha256": draft.tokenizer.digest,
         },
         "left_out": sorted(directory.left_out),
     }

@@ -1,4 +1,4 @@
-"""The model card of an export: what was trained on what, measured how, under which identity; Markdown."""
+"""The model card of an export, in Markdown: its lineage, text, losses, licences, model and identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from curriculum.units import show_count, show_exact
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What tells this export from any other, and how it was asked for."""
+    """The fingerprints of an export, and the command that made it."""
 
     address: str
     command: str
@@ -35,20 +35,20 @@ class Identity:
 
 
 def card(project: Project, compiled: Compiled, texts: PreparedText, identity: Identity) -> str:
-    """README.md for the weights at the end of `compiled`, a lineage cut where the export was taken."""
+    """README.md for the weights at the end of `compiled`, a lineage that ends at the exported checkpoint."""
     trained = compiled.stages if identity.position > 0 else ()
-    parts = [
+    sections = [
         _front(identity),
         _heading(compiled, identity),
         _lineage(trained, identity),
-        _read(trained),
+        _exposure(trained),
         _losses(project, compiled, trained),
         _sources(compiled, texts, trained),
         _model(compiled, identity),
         _identity(identity),
-        _again(compiled, identity),
+        _reproduction(compiled, identity),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def environment(folder: StageFolder) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> str:
     )
 
 
-def _read(trained: Sequence[CompiledStage]) -> str:
+def _exposure(trained: Sequence[CompiledStage]) -> str:
     if not trained:
         return ""
     rows = []
@@ -228,7 +228,7 @@ def _identity(identity: Identity) -> str:
     return "\n".join(["## Identity", "", *_table(("what", "value"), rows)])
 
 
-def _again(compiled: Compiled, identity: Identity) -> str:
+def _reproduction(compiled: Compiled, identity: Identity) -> str:
     size = f" --size {compiled.size_name}"
     return "\n".join(
         [
