@@ -53,7 +53,7 @@ def _scaled(project: Project, stage: ResolvedStage, scaler: Scaler, notes: list[
             or stage.setting.place("learning_rate"),
             hint="the rates and the warm-up are the size's where it states them, and the horizon is scaled"
             if scaler.size.learning_rate
-            else "warm-up, decay and horizon lie on one line of tokens, in this order",
+            else "warm-up, decay and horizon follow each other on the token clock, in this order",
         ) from None
     if lengthened is not None:
         notes.append(

@@ -146,7 +146,7 @@ def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[Lineag
         if address.curriculum in chain:
             circle = " -> ".join((*chain[chain.index(address.curriculum) :], address.curriculum))
             raise PlanError(
-                f"`from:` goes round in a circle: {circle}",
+                f"`from:` is circular: {circle}",
                 place=place,
                 hint="one of them must be a root, without `from:`",
             )
@@ -181,7 +181,7 @@ def _cut(stages: tuple[LineageStage, ...], address: Address, place: Place | None
     end = stages[-1].setting.until
     if not 0 < address.position <= end:
         raise PlanError(
-            f"`{address}` lies outside `{replace(address, position=None)}`, which runs from 0 to {show_count(end)} "
+            f"`{address}` is outside `{replace(address, position=None)}`, which runs from 0 to {show_count(end)} "
             "tokens",
             place=place,
             hint=f"take a position up to {show_count(end)}; they are full-size tokens at every size",
@@ -312,7 +312,7 @@ def batch_sequences(setting: Setting) -> int:
             f"{n} sequences ({n * setting.sequence_length:,} tokens)" for n in (sequences, sequences + 1) if n
         ]
         raise PlanError(
-            f"a batch of {batch.amount:,} tokens is no whole number of sequences of {setting.sequence_length:,}",
+            f"a batch of {batch.amount:,} tokens is not a whole number of sequences of {setting.sequence_length:,}",
             place=setting.place("batch"),
             hint=f"the nearest that fit: {' or '.join(near)}",
         )

@@ -160,7 +160,7 @@ def _without_skips(
         begin, end = scaler.tokens(entry.from_), scaler.tokens(entry.to)
         if not declared_start <= begin < end <= clock.declared_end:
             raise PlanError(
-                f"`skip` from {show_count(entry.from_)} to {show_count(entry.to)} does not lie inside stage "
+                f"`skip` from {show_count(entry.from_)} to {show_count(entry.to)} is not inside stage "
                 f"`{setting.stage}`",
                 place=setting.place("skip"),
                 hint="give positions from the root, inside the stage, `from` before `to`",

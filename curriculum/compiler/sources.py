@@ -108,7 +108,7 @@ def _choose(
         windows = int(full * scaler.scale) // sequence_length
         if info is not None and info.windows < windows:
             raise PlanError(
-                f"`{dataset}` has too little text to stand for `{name}`: {info.windows:,} windows of "
+                f"`{dataset}` has too little text to replace `{name}`: {info.windows:,} windows of "
                 f"{sequence_length} tokens where {windows:,} are needed",
                 place=project.sources_document.key_place(("sources", dataset)),
                 hint=f"give `{dataset}` more text, or lower the scale of the size",

@@ -146,7 +146,7 @@ def name(value: Any) -> str:
     hint = f"a name is a-z, then a-z, 0-9, `.` and `-`; no `..`, and {LONGEST_NAME} characters at most"
     key, blank, rest = value.strip().partition(" ") if isinstance(value, str) else ("", "", "")
     if blank and is_name(key):
-        hint = f"did you mean `{key}: {shortened(rest)}`? a colon and a blank stand behind a key"
+        hint = f"did you mean `{key}: {shortened(rest)}`? a colon and a space follow a key"
     raise Refusal(f"must be a name, not {describe(value)}", hint)
 
 
@@ -349,7 +349,7 @@ def unknown_key(key: object, keys: Iterable[str]) -> Refusal:
     hint = did_you_mean(word, names)
     key_part, _, value = word.replace(":", " ", 1).partition(" ")
     if key_part in names and value.strip():  # in braces, text without its `: ` is one long key
-        hint = f"did you mean `{key_part}: {shortened(value)}`? a colon and a blank stand behind a key"
+        hint = f"did you mean `{key_part}: {shortened(value)}`? a colon and a space follow a key"
     return Refusal(f"has no key `{shortened(word)}`", hint, word, on_key=True)
 
 

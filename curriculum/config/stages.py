@@ -245,7 +245,7 @@ class SkipEntry(Entry):
     @model_validator(mode="after")
     def _forwards(self) -> Self:
         if self.to <= self.from_:
-            raise Refusal("must lie after `from`", "as in `{from: 1.2T, to: 1.201T}`", "to")
+            raise Refusal("must be after `from`", "as in `{from: 1.2T, to: 1.201T}`", "to")
         return self
 
 
@@ -390,7 +390,7 @@ class CurriculumFile(Entry):
         for key in ("model", "tokenizer"):
             if imported and getattr(self, key) is not None:
                 hint = f"leave it out: the directory's own {key} is kept"
-                raise Refusal(f"cannot be stated beside `from: {PREFIX}…`", hint, key)
+                raise Refusal(f"cannot be stated with `from: {PREFIX}…`", hint, key)
         for key in ("ramp", "positions", "optimizer", "rewarm"):
             if (self.from_ is None or imported) and getattr(self.stages[0], key) is not None:
                 hint = "remove it; or say with `from:` what the curriculum branches from"

@@ -91,7 +91,7 @@ def files(sources: Sequence[Source]) -> dict[str, str]:
     until, end = _lengths(sources[0])
     if len(sources) > 1:
         cooldown = _free_name("blend", names)
-        mixtures[cooldown] = _mixture(f"{first} with the other text beside it", _blend(sources, end - until))
+        mixtures[cooldown] = _mixture(f"{first} with the other text mixed in", _blend(sources, end - until))
     return {
         "sources.yaml": _sources_file(sources),
         "sizes.yaml": _SIZES,
@@ -185,7 +185,7 @@ def _sources_file(sources: Sequence[Source]) -> str:
     entries = "".join(_entry(source) for source in sources)
     trained = ", ".join(source.name for source in sources)
     return f"""\
-# What the names in mixtures/ and stages/ stand for, here.
+# What the names in mixtures/ and stages/ are bound to here.
 tokenizers:
   # A byte-level BPE, trained on your text in seconds. One that you have is named by `path: FOLDER/tokenizer.json`.
   {TOKENIZER}: {{train: [{trained}], vocab_size: {VOCABULARY}}}

@@ -88,7 +88,7 @@ def parse_yaml(data: bytes, file: str) -> Document:
         raise ConfigError(
             f"{file} is larger than {LARGEST_FILE >> 20} MiB",
             place=Place(file, 1),
-            hint="these files are written by hand; text and data lie elsewhere and are named here",
+            hint="these files are written by hand; text and data are files of their own, named here",
         )
     text = _text(data, file)
     lines = tuple(_LINE_END.split(text))
@@ -238,7 +238,7 @@ class _Builder:
     def _add(self, value: Any, spot: Spot, plain: bool = False) -> KeyPath:
         if len(self.values) == MOST_VALUES:
             self._refuse(
-                f"more than {MOST_VALUES:,} values", spot, "text and data lie elsewhere and are named here"
+                f"more than {MOST_VALUES:,} values", spot, "text and data are files of their own, named here"
             )
         path: KeyPath = ()
         if not self.stack:
@@ -290,7 +290,7 @@ class _Builder:
         self._refuse(
             "this number is too large, too small or too long",
             spot,
-            "numbers here lie between 1e-40 and 1e18; a text needs quotes",
+            "numbers are between 1e-40 and 1e18; a text needs quotes",
         )
 
     def _refuse(self, what: str, spot: Spot, hint: str) -> NoReturn:
@@ -300,7 +300,7 @@ class _Builder:
 def _bytes(path: Path, file: str) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ConfigError(f"`{file}` is not a file", hint="a YAML file is wanted here")
+            raise ConfigError(f"`{file}` is not a file", hint="name a YAML file")
         with path.open("rb") as stream:
             return stream.read(LARGEST_FILE + 1)
     except OSError as error:
@@ -347,7 +347,7 @@ def _not_yaml(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Confi
         hint = f"a bracket is opened in line {opened.line + 1}: close it, and put commas between its items"
     elif "quoted" in context and opened is not None:
         spot = (opened.line, opened.column)
-        hint = "the quote that is opened here is never closed, or something stands behind its end"
+        hint = "the quote that is opened here is never closed, or something follows its end"
     elif "mapping values" in problem and (first := _only_line_before(lines, spot[0])) is not None:
         spot = (first, 0)
         hint = _with_colon(lines[first])
@@ -373,8 +373,8 @@ def _with_colon(text: str) -> str:
     """The hint for a line where a key is expected."""
     match = _LACKS_COLON.match(text.strip())
     if match is None:
-        return "here a key belongs, with a colon and a blank behind it, as in `seed: 3407`"
-    what = "a blank behind the colon" if match["between"] == ":" else "a colon and a blank behind the key"
+        return "a key is expected here, followed by a colon and a space, as in `seed: 3407`"
+    what = "a space after the colon" if match["between"] == ":" else "a colon and a space after the key"
     return f"put {what}: `{match['key']}: {_short(match['value'])}`"
 
 

@@ -222,7 +222,7 @@ def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over
 
 
 def test_too_little_text_for_a_stand_in_is_refused_where_it_is_bound() -> None:
-    with pytest.raises(PlanError, match="too little text to stand for `slimpajama`") as refused:
+    with pytest.raises(PlanError, match="too little text to replace `slimpajama`") as refused:
         compile_curriculum(
             SHIPPED, "v1.1", "rehearsal", prepared_info=lambda *_: PreparedInfo(windows=5_000, digest="d")
         )

@@ -313,7 +313,7 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
     (
         CurriculumFile,
         HEAD + STAGES.replace("1T", "1T, skip: [{from: 2B, to: «2B»}]"),
-        "must lie after `from`",
+        "must be after `from`",
         "1.2T",
     ),
     (CurriculumFile, HEAD.replace("seed: 1", "seed: «no»") + STAGES, "must be a whole number from 0", "3407"),

@@ -265,11 +265,11 @@ def test_what_cannot_be_meant_is_refused_with_its_place_and_a_hint(
         (b"{a: 40,000}\n", "write `40000`, `40_000` or `40k`"),
         (b"{a: 40,000 tokens, b: 1}\n", "write `40000 tokens`"),
         (b"a: {b: 1,\n  c: 1,5T }\n", "write `1.5T`"),
-        (b"seed 1\nabout: x\n", "a colon and a blank behind the key: `seed: 1`"),
-        (b"# so\n\nseed:1\nabout: x\n", "a blank behind the colon: `seed: 1`"),
-        (b"about: x\nseed 1\nmodel: y\n", "a colon and a blank behind the key: `seed: 1`"),
-        (b"about: x\nseed:1\n", "a blank behind the colon: `seed: 1`"),
-        (b"about: x\nEnde\nmodel: y\n", "here a key belongs"),
+        (b"seed 1\nabout: x\n", "a colon and a space after the key: `seed: 1`"),
+        (b"# so\n\nseed:1\nabout: x\n", "a space after the colon: `seed: 1`"),
+        (b"about: x\nseed 1\nmodel: y\n", "a colon and a space after the key: `seed: 1`"),
+        (b"about: x\nseed:1\n", "a space after the colon: `seed: 1`"),
+        (b"about: x\nEnde\nmodel: y\n", "a key is expected here"),
     ],
 )
 def test_a_hint_names_the_way_out_of_a_common_slip(data: bytes, hint: str) -> None:

@@ -243,7 +243,7 @@ def test_a_position_is_written_without_losing_a_token(shipped: Project) -> None:
     [
         ("v1.1@1T", "v1.1-math-code", {}, ConfigError, "exists already"),
         ("v1.1@1T", "../mine", {}, NotFound, "cannot be the name"),
-        ("v1.1@3T", "mine", {}, PlanError, "lies outside `v1.1`"),
+        ("v1.1@3T", "mine", {}, PlanError, "is outside `v1.1`"),
         ("v1.1@x", "mine", {}, NotFound, "not an address"),
         ("v1.1@1T", "mine", {"mixture": "nosuch"}, PlanError, "unknown mixture"),
         ("v1.1@1T", "mine", {"ramp": "600B"}, PlanError, "longer than its stage"),
