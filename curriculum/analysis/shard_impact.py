@@ -8,7 +8,7 @@ from typing import Any
 
 from curriculum import config
 from curriculum.analysis import shard_fix
-from curriculum.analysis.trace import Location, Shared, shared_stages, tokens_of_shards, windows_of
+from curriculum.analysis.trace import FORMAT, Location, Shared, shared_stages, tokens_of_shards, windows_of
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
@@ -52,13 +52,14 @@ def shard_impact(
     rows: dict[str, dict[str, Any]] = {}
     for each in stages:
         parent = each.stage.parent
-        # Whatever goes on from a spoilt model is spoilt itself.
-        spoilt = parent is not None and _contaminated_before(rows[parent.name], each.stage.plan.start)
-        rows[each.stage.name] = _stage(project, compiled[0], each, texts, source, number, exact, spoilt)
+        # a stage that continues from contaminated weights is contaminated itself
+        contaminated = parent is not None and _contaminated_before(rows[parent.name], each.stage.plan.start)
+        rows[each.stage.name] = _stage(project, compiled[0], each, texts, source, number, exact, contaminated)
     redo = sum(row["redo_tokens"] for row in rows.values())
     gpus = machine.nodes * machine.gpus_per_node
     hours = float(Fraction(redo) / machine.throughput / 3600) if machine.throughput and gpus else None
     return {
+        "format": FORMAT,
         "source": source,
         "shard": number,
         "file": names[number],
@@ -109,7 +110,7 @@ def _edit(
 
 
 def _contaminated_before(row: dict[str, Any], position: int) -> bool:
-    return row["spoilt_from"] is not None and row["spoilt_from"] < position
+    return row["contaminated_from"] is not None and row["contaminated_from"] < position
 
 
 def _stage(
@@ -141,12 +142,12 @@ def _stage(
             return None
         return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
 
-    spoilt_from = plan.start - 1 if inherited else position(first)
+    contaminated_from = plan.start - 1 if inherited else position(first)
     saved = checkpoints.list_checkpoints(folders.stage_folder(project, compiled, shared.stage))
-    touched = [c for c in saved if spoilt_from is not None and c.position > spoilt_from]
+    touched = [c for c in saved if contaminated_from is not None and c.position > contaminated_from]
     clean = [c for c in saved if c not in touched]
     last_clean = clean[-1].position if clean else plan.start
-    spoilt = spoilt_from is not None and shared.reached > max(spoilt_from, plan.start)
+    contaminated = contaminated_from is not None and shared.reached > max(contaminated_from, plan.start)
     return {
         "curriculum": setting.curriculum,
         "stage": setting.stage,
@@ -162,9 +163,9 @@ def _stage(
         "first": position(first),
         "last_step": None if last is None else plan.first_step + last // plan.batch_sequences,
         "last": position(last),
-        "spoilt_from": spoilt_from,
+        "contaminated_from": contaminated_from,
         "checkpoints_touched": [f"{shared.stage.name} {c.name}" for c in touched],
         "last_clean": None if inherited else last_clean,
         "last_clean_checkpoint": clean[-1].name if clean else None,
-        "redo_tokens": shared.reached - last_clean if spoilt else 0,
+        "redo_tokens": shared.reached - last_clean if contaminated else 0,
     }

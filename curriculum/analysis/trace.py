@@ -23,6 +23,9 @@ from curriculum.plan.stage import StagePlan
 from curriculum.runs import folders
 from curriculum.units import parse_count
 
+FORMAT: Final = 2
+"""Of the JSON objects of `trace`; 1 had no such key, and `spoilt_from` for `contaminated_from`."""
+
 LISTED: Final = 20_000
 """Readings that are listed one by one; of more only counts and edges are told."""
 
@@ -122,6 +125,7 @@ def trace(
         places, found = _window_range(compiled, texts, stages, source, span), []
     rows = [_stage(shared, texts, places) for shared in stages]
     return {
+        "format": FORMAT,
         "document": document,
         "source": source,
         "range": span,

@@ -24,7 +24,7 @@ class SaveTiming:
     every: int
     grace: float | None = None
 
-    def shortfall(self, grace: float | None) -> str | None:
+    def insufficient_grace(self, grace: float | None) -> str | None:
         """Why a run that is ended within `grace` seconds cannot save first; None when it can, or no grace is known."""
         if grace is None or self.step_seconds + self.save_seconds <= grace:
             return None

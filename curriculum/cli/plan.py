@@ -60,7 +60,7 @@ def plan(
         return
     summary = summarise(compiled, machine, project.machine(machine))
     summary["harness_installed"] = lm_eval.installed()
-    summary["cost"]["unsaved"] = folders.shortfall(project, compiled, project.machine(machine))
+    summary["cost"]["unsaved"] = folders.insufficient_grace(project, compiled, project.machine(machine))
     origins = texts.provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})

@@ -40,10 +40,10 @@ def status(
             print("detached; the run continues")
         return
     from curriculum.cli.view.status import status_view
-    from curriculum.runs.status import project_status
+    from curriculum.runs.status import FORMAT, project_status
 
     now = project_status(project, size, name)
     if as_json:
-        print_json(asdict(now))
+        print_json({"format": FORMAT, **asdict(now)})
     else:
         open_console().print(status_view(now))

@@ -37,6 +37,6 @@ class AttemptNotices:
             self._check_grace(timing.of_attempt(self.attempt))
 
     def _check_grace(self, measured: timing.SaveTiming | None) -> None:
-        if measured is not None and (shortfall := measured.shortfall(self._grace)) is not None:
+        if measured is not None and (shortfall := measured.insufficient_grace(self._grace)) is not None:
             self._shortfall_reported = True
             self._note(f"{self._stage}: {shortfall}")

@@ -129,10 +129,10 @@ def grace_of(entry: config.MachineEntry) -> float | None:
     return float(entry.grace) if entry.grace is not None else None
 
 
-def shortfall(project: Project, compiled: Compiled, entry: config.MachineEntry) -> str | None:
+def insufficient_grace(project: Project, compiled: Compiled, entry: config.MachineEntry) -> str | None:
     """Why a run of this lineage that is ended on a machine cannot save first, where that was measured."""
     for stage in reversed(compiled.stages):
         folder = stage_folder(project, compiled, stage)
-        if (pace := timing.measured(folder)) is not None:
-            return pace.shortfall(grace_of(entry))
+        if (save_timing := timing.measured(folder)) is not None:
+            return save_timing.insufficient_grace(grace_of(entry))
     return None

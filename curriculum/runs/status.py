@@ -22,6 +22,9 @@ from curriculum.plan.stage import StagePlan
 from curriculum.runs import folders
 from curriculum.runs.drift import saved_drift
 
+FORMAT = 2
+"""Of the JSON object of `status`; 1 had no such key, `strays`, `put_by` and the state `begun`."""
+
 PLANNED, STARTED, RUNNING, DONE = "planned", "started", "running", "done"
 QUEUED, FAILED = slurm_record.QUEUED, slurm_record.FAILED
 NEWEST = 3
@@ -103,14 +106,14 @@ class OrphanedRun:
 class ProjectStatus:
     """The whole project at a size. Tokens of a shared stage are counted once; `saved` is what sharing spares.
 
-    `put_by` are the curricula in folders of stages/ of which nothing has begun: they are named, and not counted.
+    `not_started` are the curricula in folders of stages/ of which no stage has started: named, and not counted.
     """
 
     size: str
     branches: tuple[Branch, ...]
     refused: tuple[Refused, ...]
-    strays: tuple[OrphanedRun, ...]
-    put_by: tuple[str, ...]
+    orphaned_runs: tuple[OrphanedRun, ...]
+    not_started: tuple[str, ...]
     planned: int
     done: int
     saved: int
@@ -124,9 +127,9 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         raise NotFound(f"unknown curriculum `{name}`", hint=did_you_mean(name, names))
     compiled: dict[str, Compiled] = {}
     refused = []
-    put_by = _not_started(project, size, names) if name is None else []
+    not_started = _not_started(project, size, names) if name is None else []
     for curriculum in names:
-        if curriculum in put_by:
+        if curriculum in not_started:
             continue
         try:
             compiled[curriculum], _ = prepared_text.compile_with_texts(project, curriculum, size)
@@ -176,8 +179,10 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         size=size,
         branches=tuple(branches),
         refused=tuple(refused) if name is None else (),
-        strays=_orphaned_runs(project, size, {*furthest}, {r.name for r in refused}) if name is None else (),
-        put_by=tuple(put_by),
+        orphaned_runs=_orphaned_runs(project, size, {*furthest}, {r.name for r in refused})
+        if name is None
+        else (),
+        not_started=tuple(not_started),
         planned=planned,
         done=sum(min(stage.position, furthest[stage.name].stop) - stage.starts_at for stage in counted),
         saved=sum(lineage.stages[-1].stop for lineage in asked) - planned,
@@ -216,7 +221,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
     measured = read_evaluations(folder)
     last = max((at for at in measured if at <= position), default=None)
     anomalies = read_anomalies(folder, stage.plan.end)
-    pace = None if folder.done.exists() else timing.measured(folder)
+    save_timing = None if folder.done.exists() else timing.measured(folder)
     return Stage(
         name=stage.name,
         state=state,
@@ -246,14 +251,14 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
         else f"its tasks: {measuring.message}"
         if measuring is not None
         else None,
-        unsaved=pace.shortfall(pace.grace) if pace is not None else None,
+        unsaved=save_timing.insufficient_grace(save_timing.grace) if save_timing is not None else None,
     )
 
 
 def _orphaned_runs(
     project: Project, size: str, known: set[str], refused: set[str]
 ) -> tuple[OrphanedRun, ...]:
-    strays = []
+    orphaned = []
     for folder in stage_folders(project.runs / size):
         if not folder.plan.exists() or folder.name in known or folder.curriculum in refused:
             continue
@@ -263,5 +268,5 @@ def _orphaned_runs(
         except (CurriculumError, json.JSONDecodeError):
             end = None
         shown = folder.path.relative_to(project.root).as_posix()
-        strays.append(OrphanedRun(folder=shown, position=last.position if last else None, ends_at=end))
-    return tuple(strays)
+        orphaned.append(OrphanedRun(folder=shown, position=last.position if last else None, ends_at=end))
+    return tuple(orphaned)

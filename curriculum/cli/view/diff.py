@@ -17,6 +17,10 @@ from curriculum.units import show_count, show_exact
 NAMED = 22  # columns; a table has no room for longer words over its figures
 
 
+FORMAT = 2
+"""Of the JSON object of `diff`; 1 had no such key, and `regrown` for `parent_retrained`."""
+
+
 def comparison_view(
     compared: Comparison, old: str, new: str, size: str, ran: Sequence[RanStage] = ()
 ) -> RenderableType:
@@ -47,8 +51,9 @@ def comparison_json(
     """The same as plain values."""
     value: Mapping[str, Any] = asdict(compared)
     moved = [{**asdict(entry), "difference": entry.difference} for entry in compared.moved]
-    beside = {"ran": [asdict(stage) for stage in ran]} if ran else {}
-    return {"old": old, "new": new, "size": size, "same": compared.same, **value, "moved": moved, **beside}
+    stages = {"ran": [asdict(stage) for stage in ran]} if ran else {}
+    head = {"format": FORMAT, "old": old, "new": new, "size": size, "same": compared.same}
+    return {**head, **value, "moved": moved, **stages}
 
 
 def _same(compared: Comparison) -> list[RenderableType]:

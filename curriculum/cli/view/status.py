@@ -48,14 +48,14 @@ def status_view(standing: ProjectStatus) -> RenderableType:
             Text.assemble((f"{refused.name}  refused", "red"), f": {refused.why}")
             + Text(f" ({refused.where})" if refused.where else "", style="dim")
         )
-    for stray in standing.strays:
-        far = f"at {show_exact(stray.position)}" if stray.position is not None else "nothing saved"
-        of = f" of {show_exact(stray.ends_at)}" if stray.ends_at is not None else ""
+    for run in standing.orphaned_runs:
+        far = f"at {show_exact(run.position)}" if run.position is not None else "nothing saved"
+        of = f" of {show_exact(run.ends_at)}" if run.ends_at is not None else ""
+        parts.append(Text(f"{run.folder}  no stage file names it any more: {far}{of} tokens", style="yellow"))
+    if standing.not_started:
         parts.append(
-            Text(f"{stray.folder}  no stage file names it any more: {far}{of} tokens", style="yellow")
+            Text(f"in folders of stages/, not started: {', '.join(standing.not_started)}", style="dim")
         )
-    if standing.put_by:
-        parts.append(Text(f"in folders of stages/, not started: {', '.join(standing.put_by)}", style="dim"))
     if standing.branches:
         saved = f", {show_count(standing.saved)} saved by shared stages" if standing.saved else ""
         parts.append(

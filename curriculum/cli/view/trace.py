@@ -74,7 +74,7 @@ def shard_view(found: Mapping[str, Any]) -> RenderableType:
             Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim")
         )
         if stage["first"] is None:
-            after = "" if stage["spoilt_from"] is None else ", but continues from a model that did"
+            after = "" if stage["contaminated_from"] is None else ", but continues from a model that did"
             parts.append(Text(f"  never reads it{after}"))
         else:
             parts.append(Text(f"  {_tally(stage)} of its {show_exact(stage['windows'])} windows"))

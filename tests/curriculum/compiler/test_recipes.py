@@ -103,14 +103,14 @@ def test_status_leaves_recipes_out_until_they_begin(shipped: Project, tmp_path: 
     project = Project(shutil.copytree(shipped.root, tmp_path / "project"))
     before = project_status(project, "rehearsal")
     assert [branch.name for branch in before.branches] == SHIPPED
-    assert before.put_by == ("continued", "minicpm", "smollm3")
+    assert before.not_started == ("continued", "minicpm", "smollm3")
     folder = project.stage_folder("rehearsal", "minicpm", "stable")
     fs.make_directory(folder)
     planned(project, "minicpm", "rehearsal").stages[0].plan.save(folder / "plan.json")
     after = project_status(project, "rehearsal")
     assert "minicpm" in [branch.name for branch in after.branches]
-    assert after.put_by == ("continued", "smollm3")
-    assert not after.strays
+    assert after.not_started == ("continued", "smollm3")
+    assert not after.orphaned_runs
     assert [branch.name for branch in project_status(project, "rehearsal", "smollm3").branches] == ["smollm3"]
 
 

@@ -105,7 +105,7 @@ def test_work_whose_stage_file_is_gone_and_files_that_are_refused_are_listed(
     (project / "stages/variant.yaml").unlink()
     (project / "stages/broken.yaml").write_text("from: nowhere\nstages: [{name: a, until: 1B}]\n")
     now = project_status(Project(project), "full")
-    assert [(stray.folder, stray.position) for stray in now.strays] == [
+    assert [(run.folder, run.position) for run in now.orphaned_runs] == [
         ("runs/full/variant/continual", 9216),
         ("runs/full/variant/cooldown", 12288),
     ]
