@@ -46,7 +46,8 @@ class ProjectTables:
     def plan(self, curriculum: str, size: str | None = None, machine: str = "local") -> PlanTables:
         """A curriculum, compiled with whatever text is prepared so far."""
         project = self._project
-        compiled, texts = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
+        texts = prepared_text.PreparedText.open(project, curriculum, size or project.default_size)
+        compiled = texts.compiled
         return PlanTables(
             project, compiled, texts, summary.summarise(compiled, machine, project.machine(machine))
         )
@@ -71,7 +72,7 @@ class ProjectTables:
     def metrics(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every logged step of the lineage that was trained, root first; `loss/SOURCE` in columns."""
         project = self._project
-        compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
+        compiled = prepared_text.PreparedText.open(project, curriculum, size or project.default_size).compiled
         rows = []
         for stage in compiled.stages:
             path = folders.stage_folder(project, compiled, stage).metrics
@@ -87,7 +88,7 @@ class ProjectTables:
         `skip: [{from: skip_from, to: skip_to}]` (full-size tokens; None for the first step).
         """
         project = self._project
-        compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
+        compiled = prepared_text.PreparedText.open(project, curriculum, size or project.default_size).compiled
         rows = []
         for stage in compiled.stages:
             for anomaly in read_anomalies(folders.stage_folder(project, compiled, stage), stage.stop):
@@ -99,7 +100,7 @@ class ProjectTables:
     def evaluations(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every held-out loss measured along the lineage, by source and position."""
         project = self._project
-        compiled, _ = prepared_text.compile_with_texts(project, curriculum, size or project.default_size)
+        compiled = prepared_text.PreparedText.open(project, curriculum, size or project.default_size).compiled
         curves = held_out.curves(project, compiled)
         return [
             {"curriculum": curriculum, "source": source, "position": position, "loss": loss}

@@ -21,7 +21,7 @@ from rich.console import Console
 from curriculum.cli.app import app
 from curriculum.cli.view.plan import plan_view
 from curriculum.compiler.lineage import Setting
-from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.summary import summarise
 from curriculum.config import ROOT_KEYS, json_schema
 from curriculum.config.init import init
@@ -74,7 +74,8 @@ def full_plan() -> str:
     with tempfile.TemporaryDirectory() as folder:
         init(Path(folder) / "project")
         project = Project(Path(folder) / "project")
-        compiled, texts = compile_with_texts(project, name, "full")
+        texts = PreparedText.open(project, name, "full")
+        compiled = texts.compiled
         told = summarise(compiled, machine, project.machine(machine))
         console = Console(width=PLAN_WIDTH, file=io.StringIO(), highlight=False)
         with console.capture() as shown:

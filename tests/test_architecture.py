@@ -138,8 +138,8 @@ def test_a_notebook_loads_no_torch_datatrove_or_pandas() -> None:
 def test_planning_loads_no_torch_datatrove_or_datasets() -> None:
     code = (
         "import sys; from pathlib import Path; from curriculum.config.project import Project; "
-        "from curriculum.compiler.prepared_text import compile_with_texts; "
-        f"compile_with_texts(Project.find(Path({str(ROOT)!r})), 'v1.1-math-code', 'full'); "
+        "from curriculum.compiler.prepared_text import PreparedText; "
+        f"PreparedText.open(Project.find(Path({str(ROOT)!r})), 'v1.1-math-code', 'full').compiled; "
         "print([m for m in ('torch', 'datatrove', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

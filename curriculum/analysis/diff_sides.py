@@ -10,7 +10,7 @@ from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import spans
 from curriculum.compiler.lineage import parse_address, stages_to
-from curriculum.compiler.prepared_text import compile_with_texts, read_prepared_text
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.config.yaml import load_yaml
 from curriculum.errors import NotFound, PlanError
@@ -43,14 +43,10 @@ def side(project: Project, asked: str, size: str) -> Side:
             )
         name = path.stem if config.is_name(path.stem) else "given"
         document = load_yaml(path.resolve(), root=project.root)
-        compiled, _ = compile_with_texts(
-            project.with_stage_file(name, document),
-            name,
-            size,
-        )
-        return Side(asked, spans(compiled.stages))
+        texts = PreparedText.open(project.with_stage_file(name, document), name, size)
+        return Side(asked, spans(texts.compiled.stages))
     address = parse_address(asked)
-    texts = read_prepared_text(project, address.curriculum, size, stages_to(project, address))
+    texts = PreparedText.open(project, address.curriculum, size, stages_to(project, address))
     return Side(asked, spans(texts.compiled.stages))
 
 
@@ -71,7 +67,7 @@ def against_what_ran(
     project: Project, name: str, size: str
 ) -> tuple[Side, Side, tuple[RanStage, ...]] | None:
     """`name`'s files, and beside them the plans of its stages that have begun; None when none has."""
-    compiled, _ = compile_with_texts(project, name, size)
+    compiled = PreparedText.open(project, name, size).compiled
     begun = [
         found
         for stage, found in zip(compiled.stages, folders.started_stages(project, compiled), strict=False)

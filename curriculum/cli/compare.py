@@ -13,7 +13,6 @@ from curriculum.cli.options import (
     AsJson,
     MachineName,
     Size,
-    compiled_with_texts,
     open_console,
     open_project,
     print_json,
@@ -60,13 +59,15 @@ def compare(
     from curriculum.cli import progress
     from curriculum.cli.view.benchmarks import tasks_view
     from curriculum.cli.view.compare import compare_view, rows_apart
+    from curriculum.compiler.prepared_text import PreparedText
     from curriculum.execution import evaluate
     from curriculum.execution.request import RunRequest
     from curriculum.report.svg import variants
 
     project = open_project()
     console = open_console()
-    lineages, texts = zip(*(compiled_with_texts(project, name, size) for name in names), strict=True)
+    texts = [PreparedText.open(project, name, size) for name in names]
+    lineages = [of_name.compiled for of_name in texts]
     comparison = put_side_by_side(project, lineages, against)
     request = RunRequest(
         project=project,

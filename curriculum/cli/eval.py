@@ -13,7 +13,6 @@ from curriculum.cli.options import (
     AsJson,
     MachineName,
     Size,
-    compiled_with_texts,
     open_console,
     open_project,
     print_json,
@@ -108,7 +107,9 @@ def eval_(
                 hint=f"name the tasks, as in `curriculum eval {address} --tasks hellaswag,piqa`; or give the "
                 "curriculum's name alone",
             )
-        compiled, _ = compiled_with_texts(project, where.curriculum, size)
+        from curriculum.compiler.prepared_text import PreparedText
+
+        compiled = PreparedText.open(project, where.curriculum, size).compiled
         if not any(stage.task_every for stage in compiled.stages):
             raise PlanError(
                 f"no stage of `{where.curriculum}` asks for tasks",

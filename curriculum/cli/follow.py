@@ -16,8 +16,8 @@ from curriculum.artifacts.metrics import LiveMetrics, StageActivity, stage_activ
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.cli.view.anomalies import anomaly_counts, anomaly_line
 from curriculum.cli.view.training import training_panel, training_plain
-from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.launchers import slurm_record
 from curriculum.runs import folders
@@ -44,7 +44,7 @@ class Watch:
     def __init__(self, project: Project, name: str, size: str, console: Console) -> None:
         self.name, self.console = name, console
         self._options = project.options(size)
-        self.compiled, _ = prepared_text.compile_with_texts(project, name, size)
+        self.compiled = PreparedText.open(project, name, size).compiled
         self.folders = [
             (stage, folders.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages
         ]

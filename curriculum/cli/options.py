@@ -57,19 +57,13 @@ def open_project() -> Project:
     return Project.find()
 
 
-def compiled_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
-    """The curriculum compiled with whatever is prepared so far."""
-    from curriculum.compiler.prepared_text import compile_with_texts
-
-    return compile_with_texts(project, name, size)
-
-
 def trained_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
     """The same, begun stages by the plans that trained them; where the files differ by now, stderr says so."""
+    from curriculum.compiler.prepared_text import PreparedText
     from curriculum.runs.drift import as_trained
 
-    compiled, texts = compiled_with_texts(project, name, size)
-    compiled, lines = as_trained(project, compiled)
+    texts = PreparedText.open(project, name, size)
+    compiled, lines = as_trained(project, texts.compiled)
     for line in lines:
         print(f"note: {line}", file=sys.stderr)
     return compiled, texts

@@ -12,7 +12,6 @@ from curriculum.cli.options import (
     MachineName,
     Names,
     Size,
-    compiled_with_texts,
     open_console,
     open_project,
     print_json,
@@ -38,13 +37,14 @@ def plan(
     from curriculum.runs.drift import with_notes
 
     project = open_project()
-    read = [compiled_with_texts(project, name, size) for name in dict.fromkeys(names)]
-    for _, texts in read:
-        prepared_text.check_folders(texts, planned=True)
-    both = [(with_notes(project, compiled), texts) for compiled, texts in read]
-    compiled, texts = both[0]
-    if svg is not None or len(both) > 1:
-        tree = summarise_tree([compiled for compiled, _ in both], machine, project.machine(machine))
+    texts = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
+    lineages = [of_name.compiled for of_name in texts]
+    for of_name in texts:
+        prepared_text.check_folders(of_name, planned=True)
+    lineages = [with_notes(project, compiled) for compiled in lineages]
+    compiled = lineages[0]
+    if svg is not None or len(lineages) > 1:
+        tree = summarise_tree(lineages, machine, project.machine(machine))
     if svg is not None:
         from curriculum import fs
         from curriculum.report.svg.plan import plan_picture
@@ -52,7 +52,7 @@ def plan(
         title = f"{', '.join(tree['curricula'])}, size {size}"
         drawing = plan_picture(title, tree["curricula"], tree["tree"])
         fs.write_bytes(svg, drawing.encode(), replace=True)
-    if len(both) > 1:
+    if len(lineages) > 1:
         if as_json:
             print_json(tree)
         else:
@@ -61,7 +61,7 @@ def plan(
     summary = summarise(compiled, machine, project.machine(machine))
     summary["harness_installed"] = lm_eval.installed()
     summary["cost"]["unsaved"] = folders.insufficient_grace(project, compiled, project.machine(machine))
-    origins = texts.provenance_lines()
+    origins = texts[0].provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})
         return

@@ -62,7 +62,7 @@ def prepare(
         from curriculum.execution.slurm import prepare as slurm_prepare
 
         submit = lambda text: queue.append(slurm_prepare.submit(request, text))  # noqa: E731
-    before = prepared_text.read_prepared_text(project, name, size)
+    before = prepared_text.PreparedText.open(project, name, size)
     compile_resolved(before.curriculum)  # by declared sizes: text that is too small now may be appended to
     with stop_on_signals() as stop:
         texts = execution_prepare.prepare(request, before, stop, source, append=append, submit=submit)

@@ -11,7 +11,6 @@ from curriculum.cli.options import (
     MachineName,
     Name,
     Size,
-    compiled_with_texts,
     open_console,
     open_project,
     stopped,
@@ -80,7 +79,8 @@ def run(
         listener=Progress(console),
     )
     if dry_run:
-        compiled, texts = compiled_with_texts(project, name, size)
+        texts = prepared_text.PreparedText.open(project, name, size)
+        compiled = texts.compiled
         prepared_text.check_folders(texts, planned=True)
         print("\n".join(execution_run.outline(request, compiled, texts)))
         return

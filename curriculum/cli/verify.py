@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from curriculum.cli.options import Name, Size, compiled_with_texts, open_project
+from curriculum.cli.options import Name, Size, open_project
 
 
 def verify(name: Name, size: Size = "") -> None:
@@ -14,11 +14,12 @@ def verify(name: Name, size: Size = "") -> None:
 
     Checkpoints, prepared text and ledger are read back.
     """
+    from curriculum.compiler.prepared_text import PreparedText
     from curriculum.runs import verify as runs_verify
 
     project = open_project()
-    compiled, texts = compiled_with_texts(project, name, size)
-    findings = runs_verify.verify(project, compiled, texts)
+    texts = PreparedText.open(project, name, size)
+    findings = runs_verify.verify(project, texts.compiled, texts)
     for line in findings.checked:
         print(f"ok  {line}")
     for error in findings.wrong:

@@ -40,6 +40,13 @@ class PreparedText:
         self.project = curriculum.project
         self._manifests: dict[str, Manifest | None] = {}
 
+    @classmethod
+    def open(
+        cls, project: Project, name: str, size: str, stages: Sequence[LineageStage] | None = None
+    ) -> PreparedText:
+        """The text of curriculum `name`, or of the `stages` of a lineage that ends before it does."""
+        return cls(resolve(project, name, size, stages))
+
     @cached_property
     def compiled(self) -> Compiled:
         """The curriculum compiled for this state of its text: declared sizes for what is not prepared."""
@@ -200,19 +207,6 @@ class PreparedText:
                     }
                 )
         return rows
-
-
-def read_prepared_text(
-    project: Project, name: str, size: str, stages: Sequence[LineageStage] | None = None
-) -> PreparedText:
-    """The prepared text of a curriculum, or of the `stages` of a lineage that ends before it does."""
-    return PreparedText(resolve(project, name, size, stages))
-
-
-def compile_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
-    """A curriculum compiled for its prepared text, and that text."""
-    texts = read_prepared_text(project, name, size)
-    return texts.compiled, texts
 
 
 def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:

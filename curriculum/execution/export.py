@@ -17,7 +17,7 @@ from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler import imported_models, tokenizers
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import Address, lineage, stages_to
-from curriculum.compiler.prepared_text import PreparedText, read_prepared_text
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.resolve import resolve
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
@@ -54,7 +54,7 @@ def find(project: Project, address: Address, size: str, command: str = "export {
     CheckpointError naming the nearest when there is none, and the `command` that would take it; Drift when the files
     now describe another history than that of the weights.
     """
-    texts = read_prepared_text(project, address.curriculum, size)
+    texts = PreparedText.open(project, address.curriculum, size)
     at_zero = address.position == 0 and address.stage is None
     stages = lineage(project, address.curriculum)[:1] if at_zero else stages_to(project, address)
     compiled = texts.compile(resolve(project, address.curriculum, size, stages))

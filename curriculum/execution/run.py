@@ -16,7 +16,7 @@ from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag, stop_on_signals
 from curriculum.artifacts.stage_folder import next_attempt
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.prepared_text import PreparedText, read_prepared_text
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.errors import PlanError
 from curriculum.execution import benchmark as execution_benchmark
 from curriculum.execution import join
@@ -49,7 +49,7 @@ class RunResult:
 def run(request: RunRequest) -> RunResult:
     """Bring every stage of the lineage to its end, each as a process of its own."""
     # Faulty files, and a machine that does not fit them, are refused before any process starts.
-    texts = read_prepared_text(request.project, request.curriculum, request.size)
+    texts = PreparedText.open(request.project, request.curriculum, request.size)
     _check_slurm(request)
     check_machine(request, texts.compiled)
     with stop_on_signals() as stop:

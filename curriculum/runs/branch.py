@@ -10,9 +10,9 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
-from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import Address, LineageStage, lineage, stages_to
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import json_schema
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
@@ -56,9 +56,10 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     """
     project.check_is_new(name)
     text = draft(project, address, name, change)
-    compiled, texts = prepared_text.compile_with_texts(project.with_draft(name, text), name, size)
+    texts = PreparedText.open(project.with_draft(name, text), name, size)
+    compiled = texts.compiled
     parent, departed = drift.as_trained(
-        project, prepared_text.compile_with_texts(project, address.curriculum, size)[0]
+        project, PreparedText.open(project, address.curriculum, size).compiled
     )
     own = next(stage for stage in compiled.stages if stage.setting.curriculum == name)
     assert own.parent is not None

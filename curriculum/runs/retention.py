@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, stage_folders
-from curriculum.compiler import prepared_text
 from curriculum.compiler.lineage import lineage
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import layout
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
@@ -164,7 +164,7 @@ def _claims(
                 hint="mend that file first, or move it out of stages/ if nobody needs it",
             ) from None
         try:
-            compiled, _ = prepared_text.compile_with_texts(project, name, size)
+            compiled = PreparedText.open(project, name, size).compiled
         except CurriculumError:  # not to be planned at this size now, but it may be later
             for leg in legs:
                 if leg.setting.curriculum != name:

@@ -12,9 +12,9 @@ from curriculum.artifacts.anomalies import Anomaly, count_by_kind, read_anomalie
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.metrics import last_record
 from curriculum.artifacts.stage_folder import StageFolder, stage_folders
-from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import parse_address
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
 from curriculum.launchers import slurm_record
@@ -132,7 +132,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         if curriculum in not_started:
             continue
         try:
-            compiled[curriculum], _ = prepared_text.compile_with_texts(project, curriculum, size)
+            compiled[curriculum] = PreparedText.open(project, curriculum, size).compiled
         except CurriculumError as error:
             if curriculum == name:
                 raise

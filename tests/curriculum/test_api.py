@@ -15,7 +15,7 @@ import curriculum
 from curriculum import fs
 from curriculum.analysis import batch
 from curriculum.api import PlanTables, ProjectTables
-from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
 
@@ -62,7 +62,8 @@ def test_every_table_is_flat_and_of_one_shape_and_frames_take_it(
 
 
 def test_the_tables_of_a_plan_are_the_plan_s_numbers(finished: Path, plan: PlanTables) -> None:
-    compiled, texts = compile_with_texts(Project(finished), "variant", "full")
+    texts = PreparedText.open(Project(finished), "variant", "full")
+    compiled = texts.compiled
     assert [row["stage"] for row in plan.stages] == [stage.name for stage in compiled.stages]
     assert [row["steps"] for row in plan.stages] == [stage.steps_run for stage in compiled.stages]
     assert plan.steps == sum(row["steps"] for row in plan.stages)

@@ -154,7 +154,8 @@ def request(root: Path, listener: Any, name: str = "variant", **more: Any) -> Ru
 
 
 def compiled(root: Path, name: str = "variant") -> tuple[Compiled, prepared_text.PreparedText]:
-    return prepared_text.compile_with_texts(Project(root), name, "full")
+    texts = prepared_text.PreparedText.open(Project(root), name, "full")
+    return texts.compiled, texts
 
 
 def stage(root: Path, name: str, stage_name: str) -> Path:

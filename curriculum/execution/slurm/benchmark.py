@@ -17,8 +17,8 @@ from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.execution import benchmark, lm_eval
 from curriculum.execution.request import Listener, RunRequest
@@ -161,7 +161,7 @@ def _measure(submission: Attempt) -> dict[str, Any]:
         machine=values["machine"],
         listener=_Log(),
     )
-    compiled, _ = prepared_text.compile_with_texts(request.project, request.curriculum, request.size)
+    compiled = PreparedText.open(request.project, request.curriculum, request.size).compiled
     with stop_on_signals() as stop:
         result = benchmark.catch_up(request, compiled, stop, only=values["stage"])
     if result.stopped:

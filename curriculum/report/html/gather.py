@@ -177,7 +177,8 @@ def gather(project: Project, names: Sequence[str], size: str) -> Story:
     furthest: dict[str, CompiledStage] = {}
     texts: dict[str, Text] = {}
     for name in dict.fromkeys(names):
-        compiled, prepared = prepared_text.compile_with_texts(project, name, size)
+        prepared = prepared_text.PreparedText.open(project, name, size)
+        compiled = prepared.compiled
         about = str(project.curriculum(name)[0].about or "")
         lineages.append(Lineage(name=name, about=about, compiled=compiled, stages=compiled.stages))
         for stage in compiled.stages:

@@ -174,9 +174,9 @@ def project(tmp_path: Path) -> Project:
 
 
 def lineages(project: Project) -> list[Compiled]:
-    from curriculum.compiler.prepared_text import compile_with_texts
+    from curriculum.compiler.prepared_text import PreparedText
 
-    return [compile_with_texts(project, name, "full")[0] for name in ("trunk", "variant")]
+    return [PreparedText.open(project, name, "full").compiled for name in ("trunk", "variant")]
 
 
 def test_compare_shows_variants_side_by_side_on_every_task_with_the_noise_of_the_difference(

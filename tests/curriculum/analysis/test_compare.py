@@ -31,7 +31,7 @@ from curriculum.analysis.compare import Comparison, Row
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.compare import broken, compare_view
-from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import Drift, NotFound
 from curriculum.report.svg import shapes
@@ -86,7 +86,7 @@ def filled(three: Path, built_once: BuiltOnce) -> Path:
 
 def comparison(root: Path, *names: str, against: str | None = None) -> Comparison:
     project = Project(root)
-    lineages = [compile_with_texts(project, name, "full")[0] for name in names or NAMES]
+    lineages = [PreparedText.open(project, name, "full").compiled for name in names or NAMES]
     return compare.compare(project, lineages, against)
 
 

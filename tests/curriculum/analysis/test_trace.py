@@ -84,7 +84,8 @@ def asked(root: Path, *words: str) -> dict[str, Any]:
 
 def shown(root: Path, name: str) -> dict[str, list[tuple[int, int]]]:
     """Document to (step, slot) of every reading, by listing every step of the lineage."""
-    compiled, texts = prepared_text.compile_with_texts(Project(root), name, "full")
+    texts = prepared_text.PreparedText.open(Project(root), name, "full")
+    compiled = texts.compiled
     last = compiled.stages[-1]
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for step in range(last.plan.first_step + last.steps_run):
@@ -101,7 +102,8 @@ def shown(root: Path, name: str) -> dict[str, list[tuple[int, int]]]:
 def test_every_reading_of_every_document_is_the_one_that_its_step_shows(prepared: Path) -> None:
     listed = shown(prepared, "variant")
     project = Project(prepared)
-    compiled, texts = prepared_text.compile_with_texts(project, "variant", "full")
+    texts = prepared_text.PreparedText.open(project, "variant", "full")
+    compiled = texts.compiled
     assert len(listed) > 50
     for key in sorted(listed)[::3]:
         source, _, name = key.partition(":")
@@ -116,7 +118,8 @@ def test_a_held_out_document_is_found_and_never_read(prepared: Path) -> None:
     names = {path.name for path in (prepared / "texts/prose").iterdir()}
     trained = {key.partition(":")[2] for key in shown(prepared, "trunk")}
     project = Project(prepared)
-    compiled, texts = prepared_text.compile_with_texts(project, "trunk", "full")
+    texts = prepared_text.PreparedText.open(project, "trunk", "full")
+    compiled = texts.compiled
     splits = set()
     for name in sorted(names - trained):
         answer = trace.trace(project, [compiled], texts, document=name)
@@ -148,7 +151,8 @@ def test_windows_and_tokens_name_the_same_stretch(prepared: Path) -> None:
         return [stage["steps"] for stage in answer["stages"]]
 
     assert readings("2:4") == readings("64:128 tokens")
-    compiled, texts = prepared_text.compile_with_texts(Project(prepared), "variant", "full")
+    texts = prepared_text.PreparedText.open(Project(prepared), "variant", "full")
+    compiled = texts.compiled
     stages = trace.shared_stages(Project(prepared), [compiled])
     shards = trace.tokens_of_shards(texts, stages[-1].stage.plan, "code")
     assert len(shards) == 4
@@ -165,7 +169,8 @@ def test_after_training_it_says_what_was_read_as_of_the_last_checkpoint(trained:
     assert answer["readings_done"] > 0
     bad = asked(trained, "trunk", "variant", "--source", "prose", "--shard", "1", "--machine", "local")
     basic, variant = bad["stages"][0], bad["stages"][3]
-    compiled, texts = prepared_text.compile_with_texts(Project(trained), "trunk", "full")
+    texts = prepared_text.PreparedText.open(Project(trained), "trunk", "full")
+    compiled = texts.compiled
     listed = trace.trace(
         Project(trained), [compiled], texts, source="prose", span=_windows_of_shard(texts, "prose", 1)
     )
@@ -272,10 +277,10 @@ def test_on_a_terminal_of_80_columns_nothing_is_cut(prepared: Path) -> None:
     from curriculum.cli.view.trace import shard_view, trace_view
 
     project = Project(prepared)
-    both = [prepared_text.compile_with_texts(project, name, "full") for name in ("trunk", "variant")]
-    compiled = [each for each, _ in both]
-    found = trace.trace(project, compiled, both[0][1], document="000.txt")
-    bad = shard_impact.shard_impact(project, compiled, both[0][1], "code", 1, project.machine("local"))
+    texts = [prepared_text.PreparedText.open(project, name, "full") for name in ("trunk", "variant")]
+    compiled = [of_name.compiled for of_name in texts]
+    found = trace.trace(project, compiled, texts[0], document="000.txt")
+    bad = shard_impact.shard_impact(project, compiled, texts[0], "code", 1, project.machine("local"))
     for view in (trace_view(found), shard_view(bad)):
         console = Console(width=80, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
         console.print(view)
@@ -285,23 +290,20 @@ def test_on_a_terminal_of_80_columns_nothing_is_cut(prepared: Path) -> None:
 def test_without_prepared_text_a_range_of_the_full_plan_is_answered_at_any_step_in_a_moment() -> None:
     project = Project(Path(__file__).resolve().parents[3])
     begun = time.process_time()
-    both = [prepared_text.compile_with_texts(project, name, "full") for name in ("v1.1", "v1.1-math-code")]
-    answer = trace.trace(
-        project, [each for each, _ in both], both[0][1], source="slimpajama", span="320000000:320000064"
-    )
+    texts = [prepared_text.PreparedText.open(project, name, "full") for name in ("v1.1", "v1.1-math-code")]
+    both = [of_name.compiled for of_name in texts]
+    answer = trace.trace(project, both, texts[0], source="slimpajama", span="320000000:320000064")
     assert time.process_time() - begun < 1
     assert answer["readings"] == sum(len(stage["steps"]) for stage in answer["stages"]) > 64 * 2
-    for stage, (compiled, _) in ((answer["stages"][2], both[0]), (answer["stages"][3], both[1])):
+    for stage, compiled in ((answer["stages"][2], both[0]), (answer["stages"][3], both[1])):
         for reading in stage["steps"][:3]:
             plan = batch.stage_of(compiled, reading["step"]).plan
             draws = plan.draws(reading["step"])
             assert draws.window[reading["slot"]] == reading["window"]
     with pytest.raises(PlanError, match="not prepared yet"):
-        shard_impact.shard_impact(
-            project, [both[0][0]], both[0][1], "slimpajama", 3, project.machine("local")
-        )
+        shard_impact.shard_impact(project, [both[0]], texts[0], "slimpajama", 3, project.machine("local"))
     with pytest.raises(NotFound, match="not prepared yet"):
-        trace.trace(project, [both[0][0]], both[0][1], document="x")
+        trace.trace(project, [both[0]], texts[0], document="x")
 
 
 # --- the ledger ------------------------------------------------------------------------------------------
@@ -345,14 +347,16 @@ def test_files_that_are_appended_become_shards_behind_the_others_and_move_nothin
 ) -> None:
     project = trained_copy
     home = Project(project)
-    before, texts = prepared_text.compile_with_texts(home, "variant", "full")
+    texts = prepared_text.PreparedText.open(home, "variant", "full")
+    before = texts.compiled
     was = texts.manifest("code")
     assert was is not None
     bytes_before = {path.name: path.read_bytes() for path in (texts.folder("code") / "train").iterdir()}
     for number in range(60, 75):
         (project / f"texts/code/{number:03d}.txt").write_text(f"yield {number} return lambda x = y + " * 60)
     said(project, "prepare", "variant", "--size", "full", "--append", "--source", "code")
-    after, texts = prepared_text.compile_with_texts(home, "variant", "full")
+    texts = prepared_text.PreparedText.open(home, "variant", "full")
+    after = texts.compiled
     now = texts.manifest("code")
     assert now is not None
     assert now.earlier[0].digest == was.digest
@@ -377,7 +381,7 @@ def test_files_that_are_appended_become_shards_behind_the_others_and_move_nothin
     assert "ok  ledger" in said(project, "verify", "variant", "--size", "full")
     # a second time there is nothing to append
     said(project, "prepare", "variant", "--size", "full", "--append", "--source", "code")
-    _, texts = prepared_text.compile_with_texts(home, "variant", "full")
+    texts = prepared_text.PreparedText.open(home, "variant", "full")
     again = texts.manifest("code")
     assert again is not None
     assert again.digest == now.digest

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from curriculum.compiler import prepared_text
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.kept_positions import kept_positions
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError
@@ -223,5 +223,5 @@ def test_windows_of_prepared_text_are_counted_at_each_stage_s_own_length() -> No
     assert [stage.plan.sources["a"].windows for stage in compiled.stages] == [200, 100]
     assert compiled.sources["a"].windows == 100
     assert set(asked) == {4, 8}
-    texts = prepared_text.read_prepared_text(Project(project.root), "mine", "full")
+    texts = PreparedText.open(Project(project.root), "mine", "full")
     assert texts.sequence_length == 8

@@ -13,7 +13,7 @@ from projects import write_small_project
 
 from curriculum import fs
 from curriculum.compiler.compile import Compiled
-from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import layout
 from curriculum.config.init import init
 from curriculum.config.project import Project
@@ -34,7 +34,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def planned(project: Project, name: str, size: str = "full") -> Compiled:
-    return compile_with_texts(project, name, size)[0]
+    return PreparedText.open(project, name, size).compiled
 
 
 def test_a_new_project_has_the_recipes_and_their_mixtures(shipped: Project) -> None:

@@ -25,7 +25,7 @@ from curriculum.artifacts import checkpoints, huggingface
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler import imported_models
 from curriculum.compiler.compile import compile_curriculum
-from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.execution import import_model
@@ -135,7 +135,8 @@ def loss_of(model: torch.nn.Module, project: Path) -> float:
 
     from curriculum.data.dataset import Dataset
 
-    compiled, texts = compile_with_texts(Project(project), "mine", "full")
+    texts = PreparedText.open(Project(project), "mine", "full")
+    compiled = texts.compiled
     length = compiled.stages[0].plan.sequence_length
     dataset = Dataset.open(texts.folder("prose"), split="held-out", sequence_length=length)
     rows = torch.from_numpy(dataset.read(np.arange(dataset.windows)))
@@ -161,7 +162,7 @@ def test_an_export_of_what_was_trained_computes_our_logits_in_transformers(
 
     text = "the grey sea was calm"
     tokens = AutoTokenizer.from_pretrained(tmp_path / "out")(text).input_ids
-    _, texts = compile_with_texts(Project(finished), "mine", "full")
+    texts = PreparedText.open(Project(finished), "mine", "full")
     assert texts.loaded_tokenizer is not None
     assert tokens == texts.loaded_tokenizer.encode(text)
 

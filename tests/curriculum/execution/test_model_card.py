@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.execution.model_card import Identity, card
 
@@ -40,7 +40,8 @@ def project(tmp_path: Path) -> Project:
 
 
 def written(project: Project, size: str = "full", **identity: object) -> str:
-    compiled, texts = compile_with_texts(project, "v1.1-math-code", size)
+    texts = PreparedText.open(project, "v1.1-math-code", size)
+    compiled = texts.compiled
     return card(project, compiled, texts, Identity(**{**IDENTITY, **identity}))
 
 

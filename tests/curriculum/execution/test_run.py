@@ -21,7 +21,7 @@ import torch
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.stage_folder import StageFolder
-from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import Busy
 from curriculum.plan.model import ModelConfig
@@ -178,7 +178,7 @@ def test_two_processes_train_the_same_tokens_in_the_same_steps(
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_the_tokens_of_a_step_do_not_depend_on_the_number_of_ranks(finished: Path, ranks: int) -> None:
     plan = StagePlan.load(stage(finished, "variant", "continual") / "plan.json")
-    _, texts = compile_with_texts(Project(finished), "variant", "full")
+    texts = PreparedText.open(Project(finished), "variant", "full")
     sources = dataloader.open_sources(
         plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()}
     )
@@ -286,7 +286,7 @@ def test_an_export_is_a_hugging_face_directory_with_our_logits_and_our_tokens(
 
     assert (theirs.config.eos_token_id, theirs.config.bos_token_id) == (0, None)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    _, texts = compile_with_texts(Project(finished), "variant", "full")
+    texts = PreparedText.open(Project(finished), "variant", "full")
     assert texts.loaded_tokenizer is not None
     for text in ("rain and ships", "  x = lambda:\n\tyield é"):
         assert tokenizer(text).input_ids == texts.loaded_tokenizer.encode(text)

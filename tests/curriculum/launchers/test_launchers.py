@@ -15,7 +15,7 @@ from slurm_cluster import wait_for
 
 from curriculum.cli.progress import Progress
 from curriculum.compiler.compile import Compiled
-from curriculum.compiler.prepared_text import PreparedText, compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import MachineEntry
 from curriculum.config.project import Project
 from curriculum.errors import Busy, PlanError
@@ -291,7 +291,8 @@ def test_a_dry_run_shows_exactly_the_script_that_is_then_submitted(project: Path
 
 
 def compile_all(root: Path, name: str = "trunk") -> tuple[Compiled, PreparedText]:
-    return compile_with_texts(Project.find(root), name, "full")
+    texts = PreparedText.open(Project.find(root), name, "full")
+    return texts.compiled, texts
 
 
 def test_a_job_that_slurm_refuses_leaves_those_before_it_and_the_same_command_goes_on(

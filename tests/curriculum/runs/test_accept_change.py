@@ -18,7 +18,7 @@ from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.lineage import parse_address, stages_to
-from curriculum.compiler.prepared_text import compile_with_texts
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import Drift
 from curriculum.plan.stage import StagePlan
@@ -163,7 +163,7 @@ def test_a_fall_of_the_learning_rate_that_lies_ahead_may_be_moved(
 def checked(project: Path, name: str = "variant") -> None:
     """What `run` asks before it starts a process, with the text that is there."""
     found = Project(project)
-    compiled, _ = compile_with_texts(found, name, "full")
+    compiled = PreparedText.open(found, name, "full").compiled
     check_started(found, compiled, prepared=False)
     check_started(found, compiled)
 
