@@ -62,17 +62,22 @@ def slots_of(batch: int, rank: int, ranks: int, groups: int | None = None) -> ND
     return np.arange(batch, dtype=np.int64).reshape(groups or ranks, -1)[rank::ranks].reshape(-1)
 
 
+def open_dataset(plan: StagePlan, folder: str, split: str) -> Dataset:
+    """A split of prepared text, checked against the plan's tokenizer and vocabulary; DataError as `Dataset.open`."""
+    return Dataset.open(
+        Path(folder),
+        split=split,
+        sequence_length=plan.sequence_length,
+        vocab_size=int(plan.model["vocab_size"]),
+        tokenizer_digest=plan.tokenizer.get("digest"),
+    )
+
+
 def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Dataset]:
     """The prepared text of every source of the plan; DataError when it is not the text the plan was made for."""
     datasets, eos = {}, document_end(plan)
     for name, source in plan.sources.items():
-        dataset = Dataset.open(
-            Path(folders[name]),
-            split="train",
-            sequence_length=plan.sequence_length,
-            vocab_size=int(plan.model["vocab_size"]),
-            tokenizer_digest=plan.tokenizer.get("digest"),
-        )
+        dataset = open_dataset(plan, folders[name], "train")
         for segment in source.segments:
             if segment.digest is not None and segment.digest not in dataset.digests:
                 raise DataError(

@@ -7,7 +7,6 @@ be compared window by window.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,37 +29,15 @@ SequenceLosses = Callable[[torch.Tensor], torch.Tensor]
 class HeldOutSets:
     """The opened held-out sets of a job, by source: their datasets, and the numbers of the windows to measure."""
 
-    def __init__(
-        self,
-        held_out: Mapping[str, HeldOut],
-        *,
-        sequence_length: int,
-        vocab_size: int,
-        tokenizer_digest: str | None = None,
-    ) -> None:
-        self.sequence_length = sequence_length
+    def __init__(self, plan: StagePlan, held_out: Mapping[str, HeldOut]) -> None:
+        self.sequence_length = plan.sequence_length
         self.datasets: dict[str, Dataset] = {}
         self.windows: dict[str, NDArray[np.int64]] = {}
         for name, entry in sorted(held_out.items()):
-            dataset = Dataset.open(
-                Path(entry.folder),
-                split="held-out",
-                sequence_length=sequence_length,
-                vocab_size=vocab_size,
-                tokenizer_digest=tokenizer_digest,
-            )
+            dataset = dataloader.open_dataset(plan, entry.folder, "held-out")
             windows = min(entry.windows, dataset.windows)
             self.datasets[name] = dataset
             self.windows[name] = np.arange(windows, dtype=np.int64) * dataset.windows // windows
-
-    @staticmethod
-    def of_plan(plan: StagePlan, held_out: Mapping[str, HeldOut]) -> HeldOutSets:
-        return HeldOutSets(
-            held_out,
-            sequence_length=plan.sequence_length,
-            vocab_size=int(plan.model["vocab_size"]),
-            tokenizer_digest=plan.tokenizer.get("digest"),
-        )
 
     def measure(
         self, losses: SequenceLosses, names: Sequence[str], ranks: Ranks, micro_batch: int

@@ -36,7 +36,7 @@ def evaluate_checkpoint(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[
             f"checkpoint `{folder.name}` was trained by another plan than this stage's",
             hint="`curriculum run` shows what changed; put it back, or compare under another name",
         )
-    held_out = HeldOutSets.of_plan(plan, job.held_out)
+    held_out = HeldOutSets(plan, job.held_out)
     stage, generation, position = StageFolder(Path(job.stage_folder)), state["generation"], state["position"]
     measured = ranks.agree(list(evaluations.read_sets(stage, generation, position)))
     micro = micro_batch(plan, job.machine.micro_batch, ranks)

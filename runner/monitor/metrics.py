@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,10 @@ def memory_bytes(device: torch.device) -> int:
 
 
 class Metrics:
-    """Collects a step's figures and writes them; losses in nats a token, times in seconds.
+    """Writes each step's figures; losses in nats a token, times in seconds.
 
-    Per-source losses are sums over all tokens since the last line, so that a rare source is not lost to the
-    cadence. Lines past the position that a run resumes from are removed first. `mfu_of_one` is the model FLOPs
-    utilisation of one token a second, None where the device's peak is unknown.
+    Lines past the position that a run resumes from are removed first. `mfu_of_one` is the model FLOPs utilisation of
+    one token a second, None where the device's peak is unknown.
     """
 
     def __init__(
@@ -81,7 +80,6 @@ class Metrics:
         trackers: Trackers,
         device: torch.device,
         mfu_of_one: float | None = None,
-        every: int = 1,
     ) -> None:
         ledger.cut_back(path, resumed_at)
         self.path = path
@@ -89,13 +87,8 @@ class Metrics:
         self.generation = generation
         self.device = device
         self.mfu_of_one = mfu_of_one
-        self.every = every
         self.trackers = trackers
-        self._loss = np.zeros(len(plan.names))
-        self._tokens = np.zeros(len(plan.names), np.int64)
-        self._steps = 0
         self._since = time.monotonic()
-        self._phases: dict[str, float] = {}
 
     def step(
         self,
@@ -108,20 +101,13 @@ class Metrics:
         source_tokens: NDArray[np.int64],
         seconds: Mapping[str, float],
     ) -> None:
-        """Add one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`).
+        """Write one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`).
 
         `seconds` are those of each phase.
         """
-        self._loss += source_loss
-        self._tokens += source_tokens
-        self._steps += 1
-        for phase, spent in seconds.items():
-            self._phases[phase] = self._phases.get(phase, 0.0) + spent
-        if self._steps < self.every and step + 1 < self.plan.stop_step:
-            return
         now = time.monotonic()
-        elapsed = now - self._since
-        rate = self._steps * self.plan.batch_tokens / elapsed if elapsed > 0 else 0.0
+        elapsed, self._since = now - self._since, now
+        rate = self.plan.batch_tokens / elapsed if elapsed > 0 else 0.0
         line: dict[str, Any] = {
             "generation": self.generation,
             "step": step,
@@ -132,9 +118,15 @@ class Metrics:
             "batch_sequences": self.plan.batch_sequences,
             "tokens_per_second": rate,
             "seconds": elapsed,
-            **{f"{phase}_seconds": spent for phase, spent in sorted(self._phases.items())},
+            **{f"{phase}_seconds": spent for phase, spent in sorted(seconds.items())},
             "memory_bytes": memory_bytes(self.device),
-            "sources": _per_source(self.plan.names, self._loss, self._tokens),
+            "sources": {
+                name: {"loss": total / tokens, "tokens": tokens}
+                for name, total, tokens in zip(
+                    self.plan.names, source_loss.tolist(), source_tokens.tolist(), strict=True
+                )
+                if tokens
+            },
         }
         if self.mfu_of_one is not None:
             line["mfu"] = rate * self.mfu_of_one
@@ -142,20 +134,7 @@ class Metrics:
             line["skipped"] = True
         fs.append_json_line(self.path, fs.finite_json(line), sync=False)
         self.trackers.trained(line["position"], line)
-        self._loss[:] = 0
-        self._tokens[:] = 0
-        self._steps = 0
-        self._phases = {}
-        self._since = now
 
     def pause(self) -> None:
-        """Leave the time until now (an evaluation) out of the next line's tokens per second."""
+        """Exclude the time until now (an evaluation) from the next line's tokens per second."""
         self._since = time.monotonic()
-
-
-def _per_source(names: Sequence[str], loss: NDArray[np.float64], tokens: NDArray[np.int64]) -> dict[str, Any]:
-    return {
-        name: {"loss": float(loss[i] / tokens[i]), "tokens": int(tokens[i])}
-        for i, name in enumerate(names)
-        if tokens[i]
-    }

@@ -71,11 +71,9 @@ def prepare(request: PrepareRequest, stop_requested: Callable[[], bool] = lambda
             fs.Lock(partial / "lock", f"preparing `{request.dataset}`"),
             log_to(Path(request.progress).with_name("datatrove.log")),
         ):
-            if (output / MANIFEST).exists():
-                if request.append:
-                    _Preparation(request, partial, stop_requested, Manifest.load(output)).run(output)
-            else:
-                _Preparation(request, partial, stop_requested).run(output)
+            existing = Manifest.load(output) if (output / MANIFEST).exists() else None
+            if existing is None or request.append:
+                _Preparation(request, partial, stop_requested, existing).run(output)
     shutil.rmtree(partial, ignore_errors=True)
 
 

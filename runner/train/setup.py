@@ -82,7 +82,7 @@ def set_up(job: TrainJob, ranks: Ranks) -> Setup:
         model=model,
         optimizer=optimizer,
         sources=dataloader.open_sources(plan, job.data),
-        held_out=HeldOutSets.of_plan(plan, job.held_out),
+        held_out=HeldOutSets(plan, job.held_out),
         state=restore(plan, job, model, optimizer, ranks),
         micro_batch=micro,
         groups=groups,

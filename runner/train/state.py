@@ -1,4 +1,4 @@
-"""Where a run stands between two steps, what of that a checkpoint and the ledger say, and going on from it."""
+"""The state of a run between two steps, as checkpoints and the ledger record it, and its restoration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runner.parallel.ranks import Ranks
 
 @dataclass(slots=True)
 class State:
-    """Where the run stands: all that a checkpoint holds beside tensors. `windows` are counted since the root.
+    """The state of a run besides its tensors. `windows` are counted since the root.
 
     `saved_at` is the position of this stage's newest checkpoint, published or being written.
     """
@@ -34,7 +34,7 @@ class State:
     saved_at: int | None = None
 
     def value(self, plan: StagePlan, job: TrainJob, ranks: Ranks) -> dict[str, Any]:
-        """What a checkpoint says beside its tensors."""
+        """The `state.json` of a checkpoint."""
         return {
             "generation": job.generation,
             "step": self.step,
@@ -49,7 +49,7 @@ class State:
         }
 
     def entry(self, plan: StagePlan, job: TrainJob) -> ledger.Entry:
-        """What the ledger says of a checkpoint that is written here."""
+        """The ledger line of a checkpoint of this state."""
         return ledger.Entry(
             generation=job.generation,
             position=self.position,
@@ -63,7 +63,10 @@ class State:
 def restore(
     plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> State:
-    """Go on from the stage's newest checkpoint, else from its parent's, else from the drawn initial weights."""
+    """The state of the stage's newest checkpoint, else of its parent's, else of the initial weights; all are loaded.
+
+    CheckpointError when a checkpoint is damaged, PlanError when it has another history than the plan's.
+    """
     own = ranks.agree(checkpoints.latest(StageFolder(Path(job.stage_folder))))
     if own is not None:
         if ranks.first:

@@ -11,6 +11,7 @@ import small
 import torch
 
 from curriculum.artifacts.jobs import HeldOut
+from runner import dataloader
 from runner.evaluate import held_out
 
 LENGTH = 4
@@ -21,10 +22,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, windows: int, of: int, micro_ba
     dataset = SimpleNamespace(
         windows=of, digest="d", read=lambda numbers: np.repeat(numbers[:, None], LENGTH + 1, axis=1)
     )
-    monkeypatch.setattr(held_out.Dataset, "open", lambda *_, **__: dataset)
-    sets = held_out.HeldOutSets(
-        {"prose": HeldOut(folder="", windows=windows)}, sequence_length=LENGTH, vocab_size=9
-    )
+    monkeypatch.setattr(dataloader, "open_dataset", lambda *_: dataset)
+    plan: Any = SimpleNamespace(sequence_length=LENGTH)
+    sets = held_out.HeldOutSets(plan, {"prose": HeldOut(folder="", windows=windows)})
 
     def losses(tokens: torch.Tensor) -> torch.Tensor:
         assert tokens.shape == (micro_batch, LENGTH + 1)

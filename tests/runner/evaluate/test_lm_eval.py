@@ -52,7 +52,7 @@ FOUND: dict[str, Any] = {
 
 
 def test_a_record_keeps_numbers_versions_shots_and_the_score_of_every_document() -> None:
-    kept = lm_eval.read(FOUND)
+    kept = lm_eval.summarise(FOUND)
     quiz = kept["tasks"]["quiz"]
     assert quiz["metrics"] == {
         "acc,none": {"value": 0.5, "error": 0.25, "higher_is_better": True},
@@ -67,13 +67,13 @@ def test_a_record_keeps_numbers_versions_shots_and_the_score_of_every_document()
 def test_a_record_knows_other_documents_and_another_prompt_but_not_where_the_file_lay() -> None:
     def changed(key: str, value: Any) -> dict[str, Any]:
         config = {**FOUND["configs"]["quiz"], key: value}
-        return lm_eval.read({**FOUND, "configs": {"quiz": config}})["tasks"]["quiz"]
+        return lm_eval.summarise({**FOUND, "configs": {"quiz": config}})["tasks"]["quiz"]
 
-    quiz = lm_eval.read(FOUND)["tasks"]["quiz"]
+    quiz = lm_eval.summarise(FOUND)["tasks"]["quiz"]
     assert changed("metadata", {"config_source": "/b"})["definition"] == quiz["definition"]
     assert changed("doc_to_text", "{{other}}")["definition"] != quiz["definition"]
     fewer = {**FOUND, "samples": {"quiz": FOUND["samples"]["quiz"][2:]}}
-    assert lm_eval.read(fewer)["tasks"]["quiz"]["digest"] != quiz["digest"]
+    assert lm_eval.summarise(fewer)["tasks"]["quiz"]["digest"] != quiz["digest"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_one_metric_stands_for_a_task_as_the_harness_s_tables_have_it(
 
 def test_a_document_without_one_number_leaves_no_list() -> None:
     odd = {**FOUND, "samples": {"quiz": [{**sample(0, 1.0), "acc": (1, 2)}]}}
-    assert lm_eval.read(odd)["tasks"]["quiz"]["per_document"] is None
+    assert lm_eval.summarise(odd)["tasks"]["quiz"]["per_document"] is None
 
 
 @dataclass
@@ -111,8 +111,8 @@ INDEX = {
 
 
 def test_a_name_that_no_file_defines_is_found_however_deep_it_stands() -> None:
-    assert lm_eval._unknown(INDEX, ["all", "nothing"]) == [("nothing", None), ("gone", "inner")]
-    assert lm_eval._unknown(INDEX, ["quiz"]) == []
+    assert lm_eval._undefined(INDEX, ["all", "nothing"]) == [("nothing", None), ("gone", "inner")]
+    assert lm_eval._undefined(INDEX, ["quiz"]) == []
 
 
 @pytest.mark.promise(
@@ -143,7 +143,7 @@ def missing_file() -> None:
     [
         (
             offline,
-            r"the data of `quiz` cannot be had: Couldn't reach 'a/b' on the Hub \(OfflineModeIsEnabled\)",
+            r"the data of `quiz` is not available: Couldn't reach 'a/b' on the Hub \(OfflineModeIsEnabled\)",
             "HF_HOME",
         ),
         (
@@ -154,7 +154,7 @@ def missing_file() -> None:
     ],
 )
 def test_missing_data_is_told_with_the_way_out(fault: Callable[[], None], what: str, hint: str) -> None:
-    with pytest.raises(DataError, match=what) as refused, lm_eval._explained("quiz"):
+    with pytest.raises(DataError, match=what) as refused, lm_eval._refusals("quiz"):
         fault()
     assert hint in str(refused.value.hint)
 

@@ -129,7 +129,7 @@ def test_held_out_losses_are_masked_as_the_training_is(model: Llama) -> None:
 
 
 def text(eos: int | None) -> Any:
-    manifest = SimpleNamespace(eos=eos)
+    manifest = SimpleNamespace(policy=SimpleNamespace(eos=eos))
     return SimpleNamespace(windows=50, manifest=manifest, digests=frozenset(), digest="d")
 
 
