@@ -26,8 +26,8 @@ from curriculum.execution import run as execution_run
 from curriculum.execution.request import Listener, RunRequest
 from curriculum.launchers import process as subprocess_launcher
 from curriculum.launchers import supervisor
-from tests.conftest import write_small_project
 from tests.fault_injection import small
+from tests.support.projects import write_small_project
 
 STAGES = (("trunk", "basic"), ("variant", "continual"), ("variant", "cooldown"))
 
