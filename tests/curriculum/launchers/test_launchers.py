@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from slurm_cluster import wait_for
@@ -35,6 +37,7 @@ PRETEND = """\
 #!{python} -IS
 import json, sys
 from pathlib import Path
+from typing import NoReturn
 folder = Path({folder!r})
 name, words = Path(sys.argv[0]).name, sys.argv[1:]
 with (folder / "said.txt").open("a") as file:
@@ -505,3 +508,22 @@ def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_doe
     assert bool(pretend.told("scontrol")) == requeued
     written = folder / "slurm/0001/outcome.json"
     assert (json.loads(written.read_text())["outcome"] if written.exists() else None) == outcome
+
+
+@pytest.mark.parametrize(
+    ("module", "successor"),
+    [
+        ("curriculum.batch", "curriculum.execution.slurm.batch_main"),
+        ("curriculum.taskjobs", "curriculum.execution.slurm.benchmark"),
+        ("curriculum.launchers.rank", "curriculum.launchers.srun_rank"),
+    ],
+)
+def test_a_batch_script_that_an_earlier_version_queued_starts(
+    module: str, successor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main() -> NoReturn:
+        sys.exit(5)
+
+    monkeypatch.setattr(f"{successor}.main", main)
+    with pytest.raises(SystemExit, match="5"):
+        runpy.run_module(module, run_name="__main__")
