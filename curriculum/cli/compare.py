@@ -74,7 +74,7 @@ def compare(
         curriculum=names[0],
         size=size,
         machine=machine,
-        listener=progress.Progress(open_console(stderr=True) if as_json else console),
+        listener=progress.RunDisplay(open_console(stderr=True) if as_json else console),
     )
     if fill:
         with stop_on_signals() as stop:

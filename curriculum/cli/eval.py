@@ -80,7 +80,7 @@ def eval_(
         curriculum=where.curriculum,
         size=size,
         machine=machine,
-        listener=progress.Progress(console),
+        listener=progress.RunDisplay(console),
     )
     names = benchmark.names_of(tasks or ())
     asked = benchmark.BenchmarkRequest(

@@ -42,7 +42,7 @@ def export(
     execution_export.check_free(to)
     found = execution_export.find(project, parse_address(address), size)
     request = RunRequest(
-        project=project, curriculum=found.address.curriculum, size=size, listener=progress.Progress(console)
+        project=project, curriculum=found.address.curriculum, size=size, listener=progress.RunDisplay(console)
     )
     with stop_on_signals() as stop:
         done = execution_export.export(request, found, to, dtype, stop)

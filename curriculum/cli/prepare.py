@@ -52,16 +52,16 @@ def prepare(
         curriculum=name,
         size=size,
         machine=machine,
-        listener=progress.Progress(open_console(stderr=as_json)),
+        listener=progress.RunDisplay(open_console(stderr=as_json)),
     )
     command = f"curriculum prepare {name}{project.options(size, machine)}"
     command += (f" --source {source}" if source else "") + (" --append" if append else "")
     queue: list[QueuedJob] = []
     submit = None
     if request.machine_entry.launcher == "slurm":
-        from curriculum.execution.slurm import prepare as slurm_prepare
+        from curriculum.execution.slurm.prepare import PrepareSubmission
 
-        submit = lambda text: queue.append(slurm_prepare.submit(request, text))  # noqa: E731
+        submit = lambda text: queue.append(PrepareSubmission(request=request, text=text).submit())  # noqa: E731
     before = prepared_text.PreparedText.open(project, name, size)
     compile_resolved(before.curriculum)  # by declared sizes: text that is too small now may be appended to
     with stop_on_signals() as stop:

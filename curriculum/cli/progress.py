@@ -18,7 +18,7 @@ from curriculum.execution.request import Listener
 from curriculum.units import show_count, show_exact, show_seconds
 
 
-class Progress(Listener):
+class RunDisplay(Listener):
     """Shows a run as it happens: a live line on a terminal, plain lines elsewhere (one every few seconds)."""
 
     def __init__(self, console: Console, every_seconds: float = 5.0) -> None:

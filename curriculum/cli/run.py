@@ -59,7 +59,7 @@ def run(
 
     A stopped run resumes from its last checkpoint; what is done is left as it is.
     """
-    from curriculum.cli.progress import Progress
+    from curriculum.cli.progress import RunDisplay
     from curriculum.compiler import prepared_text
     from curriculum.execution import run as execution_run
     from curriculum.execution.request import RunRequest
@@ -76,7 +76,7 @@ def run(
         profile=_steps(profile_steps) if profile_steps else None,
         accept_change=accept_change,
         accept_environment=accept_environment,
-        listener=Progress(console),
+        listener=RunDisplay(console),
     )
     if dry_run:
         texts = prepared_text.PreparedText.open(project, name, size)

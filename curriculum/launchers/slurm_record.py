@@ -87,6 +87,12 @@ def status_of(folder: Path) -> SubmissionStatus | None:
     return SubmissionStatus(record, FAILED, message)
 
 
+def live_job(folder: Path) -> SubmissionStatus | None:
+    """The status of the job of `folder` while it waits or runs."""
+    status = status_of(folder)
+    return status if status is not None and status.live else None
+
+
 def _outcome(submission: Attempt) -> dict[str, Any] | None:
     try:
         outcome: dict[str, Any] = fs.parse_json(fs.read_bytes(submission.outcome))
@@ -101,8 +107,8 @@ def _reason(job: slurm.JobState) -> str:
 
 def stop(folder: Path) -> str | None:
     """Take the job of `folder` out of the queue, or ask it to save and end; what was done, None when none is live."""
-    status = status_of(folder)
-    if status is None or not status.live:
+    status = live_job(folder)
+    if status is None:
         return None
     job = status.record.job
     if status.state == UNKNOWN:
@@ -121,8 +127,8 @@ def stop(folder: Path) -> str | None:
 
 def refuse_if_live(folder: Path, name: str) -> None:
     """Busy when the stage `name` was submitted to Slurm and may still be trained there."""
-    status = status_of(folder)
-    if status is None or not status.live:
+    status = live_job(folder)
+    if status is None:
         return
     hint = "wait for it, or `curriculum stop` it (a queued job is cancelled, a running one saves); then run this again"
     if status.state == UNKNOWN:

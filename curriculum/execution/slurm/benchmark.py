@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import jobs
@@ -22,7 +22,7 @@ from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.execution import benchmark, lm_eval
 from curriculum.execution.request import Listener, RunRequest
-from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission, finish
+from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission, expected_job, finish
 from curriculum.launchers import slurm, slurm_record
 from curriculum.runs.folders import stage_folder
 from curriculum.runs.measurements import due_benchmarks
@@ -38,45 +38,41 @@ def submit(
     All such jobs that wait or run, and a line for the tasks that cannot be measured here.
     """
     trainings = {job.label: job for job in training}
-    stages = [
-        stage for stage in compiled.stages if _is_due(request, compiled, stage, stage.name in trainings)
-    ]
-    if stages and not lm_eval.installed():
-        return (), [f"the tasks of {', '.join(stage.name for stage in stages)}: {lm_eval.NOT_INSTALLED}"]
-    return tuple(
-        BenchmarkSubmission.of(request, compiled, stage, trainings.get(stage.name)).submit()
-        for stage in stages
-    ), []
+    submissions = list(_due(request, compiled, trainings))
+    if submissions and not lm_eval.installed():
+        stages = ", ".join(submission.stage.name for submission in submissions)
+        return (), [f"the tasks of {stages}: {lm_eval.NOT_INSTALLED}"]
+    return tuple(submission.submit() for submission in submissions), []
 
 
 def outline(request: RunRequest, compiled: Compiled, trained: set[str]) -> Iterator[str]:
     """What `submit` would write and submit while the stages in `trained` are done, as lines."""
+    trainings = {}
     for stage in compiled.stages:
-        in_training = stage.name not in trained
-        if not _is_due(request, compiled, stage, in_training):
-            continue
-        folder = stage_folder(request.project, compiled, stage)
-        status = slurm_record.status_of(folder.measuring)
-        if status is not None and status.live:
-            yield f"{label(stage.name)}: {status.message}"
-            continue
-        if not lm_eval.installed():
-            yield f"{label(stage.name)}: not measured: {lm_eval.NOT_INSTALLED}"
-            continue
-        training = None
-        if in_training:
-            status = slurm_record.status_of(folder.path)
-            job = status.record.job if status is not None and status.live else f"JOB-OF-{stage.name}"
-            training = QueuedJob(stage.name, job, "", fresh=False)
-        yield f"{label(stage.name)}: as one batch job of one process"
-        yield from BenchmarkSubmission.of(request, compiled, stage, training).outline()
+        if stage.name not in trained:
+            folder = stage_folder(request.project, compiled, stage).path
+            trainings[stage.name] = QueuedJob(stage.name, expected_job(folder, stage.name), "", fresh=False)
+    for submission in _due(request, compiled, trainings):
+        if lm_eval.installed() or slurm_record.live_job(submission.folder):
+            yield from submission.outline("as one batch job of one process")
+        else:
+            yield f"{submission.label}: not measured: {lm_eval.NOT_INSTALLED}"
 
 
-def _is_due(request: RunRequest, compiled: Compiled, stage: CompiledStage, in_training: bool) -> bool:
-    """Whether the stage asks for tasks that are not all measured."""
-    return bool(stage.task_every) and (
-        in_training or bool(due_benchmarks(request.project, compiled, stage.name))
-    )
+def _due(
+    request: RunRequest, compiled: Compiled, trainings: Mapping[str, QueuedJob]
+) -> Iterator[BenchmarkSubmission]:
+    """The stages that ask for tasks and are in training, or have tasks that are not measured."""
+    for stage in compiled.stages:
+        training = trainings.get(stage.name)
+        if stage.task_every and (training or due_benchmarks(request.project, compiled, stage.name)):
+            yield BenchmarkSubmission(
+                request=request,
+                after=training.job if training else None,
+                compiled=compiled,
+                stage=stage,
+                training=training,
+            )
 
 
 def label(stage: str) -> str:
@@ -87,22 +83,17 @@ def label(stage: str) -> str:
 class BenchmarkSubmission(Submission):
     """`training` is the queued job that trains the stage, if there is one."""
 
+    compiled: Compiled
     stage: CompiledStage
     training: QueuedJob | None
-    files: ClassVar[tuple[str, ...]] = (REQUEST,)
 
-    @classmethod
-    def of(
-        cls, request: RunRequest, compiled: Compiled, stage: CompiledStage, training: QueuedJob | None
-    ) -> BenchmarkSubmission:
-        return cls(
-            request=request,
-            folder=stage_folder(request.project, compiled, stage).measuring,
-            label=label(stage.name),
-            after=training.job if training else None,
-            stage=stage,
-            training=training,
-        )
+    @property
+    def label(self) -> str:
+        return label(self.stage.name)
+
+    @property
+    def folder(self) -> Path:
+        return stage_folder(self.request.project, self.compiled, self.stage).measuring
 
     def serves(self, status: slurm_record.SubmissionStatus) -> bool:
         """False for a job that waits for an earlier training job, which is cancelled."""
@@ -111,18 +102,19 @@ class BenchmarkSubmission(Submission):
         slurm.cancel(status.record.job)
         return False
 
+    def files(self, attempt: Attempt) -> list[Path]:
+        return [attempt.path / REQUEST]
+
     def write(self, attempt: Attempt) -> None:
         request = self.request
-        fs.write_json(
-            attempt.path / REQUEST,
-            {
-                "project": str(request.project.root),
-                "curriculum": request.curriculum,
-                "size": request.size,
-                "machine": request.machine,
-                "stage": self.stage.name,
-            },
-        )
+        values = {
+            "project": str(request.project.root),
+            "curriculum": request.curriculum,
+            "size": request.size,
+            "machine": request.machine,
+            "stage": self.stage.name,
+        }
+        fs.write_json(attempt.path / REQUEST, values)
 
     def batch_jobs(self, attempt: Attempt) -> Mapping[str, slurm.BatchJob]:
         entry = self.request.machine_entry

@@ -14,24 +14,26 @@ from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.data.requests import PrepareRequest
-from curriculum.execution.request import RunRequest
-from curriculum.execution.slurm.submission import QueuedJob, Submission
+from curriculum.execution.slurm.submission import Submission
 from curriculum.launchers import slurm
 from curriculum.launchers.process import runner_command
-
-
-def submit(request: RunRequest, text: PrepareRequest) -> QueuedJob:
-    """Queue the preparation of `text`, unless it is queued or running already."""
-    partial = Path(f"{text.output}.partial")
-    submission = PrepareSubmission(
-        request=request, folder=partial, label=text.dataset, lock=partial / "lock", text=text
-    )
-    return submission.submit()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSubmission(Submission):
     text: PrepareRequest
+
+    @property
+    def label(self) -> str:
+        return self.text.dataset
+
+    @property
+    def folder(self) -> Path:
+        return Path(f"{self.text.output}.partial")
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
 
     @property
     def threads(self) -> int:
@@ -47,27 +49,31 @@ class PrepareSubmission(Submission):
     def dependency(self, job: str) -> str:
         return f"{self.helpers} helpers (job {job})"
 
+    def shares(self, attempt: Attempt) -> dict[str, Attempt]:
+        """The folders of the helpers' job and of the last job."""
+        return {
+            name: Attempt(attempt.path / name) for name in (("help", "end") if self.helpers else ("end",))
+        }
+
+    def files(self, attempt: Attempt) -> list[Path]:
+        return [share.job for share in self.shares(attempt).values()]
+
     def write(self, attempt: Attempt) -> None:
         text = replace(self.text, workers=self.threads)
-        for name in ("help", "end") if self.helpers else ("end",):
-            share = Attempt(attempt.path / name)
+        for name, share in self.shares(attempt).items():
             fs.make_directory(share.path)
             job = jobs.PrepareJob(attempt_folder=str(share), request=text, help=name == "help")
             jobs.save(job, share.job)
 
     def batch_jobs(self, attempt: Attempt) -> Mapping[str, slurm.BatchJob]:
-        end = self._batch_job(Attempt(attempt.path / "end"), "%j.log")
-        if not self.helpers:
-            return {"end.sh": end}
-        helpers = replace(
-            self._batch_job(Attempt(attempt.path / "help"), "%A-%a.log"), array=f"0-{self.helpers - 1}"
-        )
-        return {"help.sh": helpers, "end.sh": end}
+        return {f"{name}.sh": self._batch_job(name, share) for name, share in self.shares(attempt).items()}
 
-    def _batch_job(self, attempt: Attempt, log: str) -> slurm.BatchJob:
+    def _batch_job(self, name: str, share: Attempt) -> slurm.BatchJob:
+        array = f"0-{self.helpers - 1}" if name == "help" else None
         return slurm.BatchJob(
             name=f"curriculum:{self.text.dataset}",
-            command=("env", "PYTHONSAFEPATH=1", *runner_command(), str(attempt.job)),
-            log=attempt.path / log,
+            command=("env", "PYTHONSAFEPATH=1", *runner_command(), str(share.job)),
+            log=share.path / ("%A-%a.log" if array else "%j.log"),
             threads=self.threads,
+            array=array,
         )

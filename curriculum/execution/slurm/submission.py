@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import jobs
@@ -37,22 +37,36 @@ class QueuedJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission(ABC):
-    """A job to be submitted for a `request`, recorded in `folder`, shown as `label`.
+    """A job to be submitted for a `request`; `after` is the number of a job that must succeed before it starts.
 
-    `after` is the number of a job that must succeed before it starts; a process outside Slurm that does the same work
-    holds `lock`. The subclasses are the kinds of jobs: which `files` each writes and which batch jobs read them.
+    The subclasses are the kinds of jobs: which files each writes and which batch jobs read them.
     """
 
     request: RunRequest
-    folder: Path
-    label: str
     after: str | None = None
-    lock: Path | None = None
-    files: ClassVar[tuple[str, ...]] = ("job.json",)
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What the job works on, as it is shown."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """Has the record of the newest submission and a folder for each."""
+
+    @property
+    def lock(self) -> Path | None:
+        """Held by a process outside Slurm that does the same work."""
+        return None
 
     @abstractmethod
     def write(self, attempt: Attempt) -> None:
-        """Write `files` to the submission's folder `attempt`."""
+        """Write the job's files."""
+
+    @abstractmethod
+    def files(self, attempt: Attempt) -> list[Path]:
+        """The files that `write` writes for the submission in `attempt`."""
 
     @abstractmethod
     def batch_jobs(self, attempt: Attempt) -> Mapping[str, slurm.BatchJob]:
@@ -72,8 +86,8 @@ class Submission(ABC):
         """
         fs.make_directory(self.folder)
         with fs.Lock(self.folder / "submit.lock", f"submitting {self.label} to Slurm"):
-            status = slurm_record.status_of(self.folder)
-            if status is not None and status.live and self.serves(status):
+            status = slurm_record.live_job(self.folder)
+            if status is not None and self.serves(status):
                 return QueuedJob(self.label, status.record.job, status.message, fresh=False)
             self._refuse_holder()
             attempt = new_attempt(self.folder / slurm_record.FOLDER)
@@ -113,14 +127,24 @@ class Submission(ABC):
     def _script(self, batch_job: slurm.BatchJob, after: str | None) -> str:
         return slurm.script(replace(batch_job, after=after), self.request.machine_entry)
 
-    def outline(self) -> Iterator[str]:
-        """The files that `submit` would write and its commands, as lines."""
+    def outline(self, summary: str) -> Iterator[str]:
+        """The `summary`, files and commands of a job that `submit` would submit, or the job in the queue, as lines."""
+        status = slurm_record.live_job(self.folder)
+        yield f"{self.label}: {status.message if status else summary}"
+        if status:
+            return
         attempt = next_attempt(self.folder / slurm_record.FOLDER)
-        yield from (f"  writes {attempt.path / name}" for name in self.files)
+        yield from (f"  writes {path}" for path in self.files(attempt))
         for name, batch_job in self.batch_jobs(attempt).items():
             yield f"  writes {attempt.path / name}:"
             yield from (f"    {line}" for line in self._script(batch_job, self.after).splitlines())
             yield f"  sbatch --parsable {attempt.path / name}"
+
+
+def expected_job(folder: Path, label: str) -> str:
+    """The number of the job of `folder` in the queue, or a placeholder for one that is not submitted yet."""
+    status = slurm_record.live_job(folder)
+    return status.record.job if status else f"JOB-OF-{label}"
 
 
 def placed(error: PlanError, request: RunRequest) -> PlanError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from pathlib import Path
 
 from curriculum import fs
 from curriculum.artifacts import jobs
@@ -20,7 +20,7 @@ from curriculum.errors import Busy
 from curriculum.execution.attempts import reached
 from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.batch_main import ALLOCATION
-from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission
+from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission, expected_job
 from curriculum.execution.train_job import ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
@@ -35,8 +35,8 @@ def refuse_changed(request: RunRequest, compiled: Compiled) -> None:
             continue
         if StagePlan.load(folder.plan).fingerprint == stage.plan.fingerprint:
             continue
-        status = slurm_record.status_of(folder.path)
-        if status is not None and status.live:
+        status = slurm_record.live_job(folder.path)
+        if status is not None:
             raise Busy(
                 f"`{stage.name}` is in Slurm's queue with another plan than the files now describe: {status.message}",
                 hint=f"`curriculum stop {compiled.curriculum}`, then run it again; or put the files back",
@@ -47,7 +47,10 @@ def submit(request: RunRequest, compiled: Compiled, texts: PreparedText) -> tupl
     """Submit a job for every stage that needs one; all jobs of the lineage that wait or run, root first."""
     queue: list[QueuedJob] = []
     for stage in compiled.stages:
-        submission = TrainSubmission.of(request, compiled, stage, texts, queue[-1].job if queue else None)
+        after = queue[-1].job if queue else None
+        submission = TrainSubmission(
+            request=request, after=after, compiled=compiled, stage=stage, texts=texts
+        )
         if is_finished(submission.stage_folder, stage):
             request.listener.stage_skipped(stage)
             queue.clear()  # its children start at once
@@ -60,53 +63,40 @@ def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Ite
     """What `submit` would write and submit, stage by stage, as lines."""
     after: str | None = None
     for stage in compiled.stages:
-        submission = TrainSubmission.of(request, compiled, stage, texts, after)
+        submission = TrainSubmission(
+            request=request, after=after, compiled=compiled, stage=stage, texts=texts
+        )
         folder = submission.stage_folder
         if is_finished(folder, stage):
             yield f"{stage.name}: done at {stage.stop:,} tokens"
             after = None
             continue
-        status = slurm_record.status_of(folder.path)
-        if status is not None and status.live:
-            yield f"{stage.name}: {status.message}"
-            after = status.record.job
-            continue
         start = reached(folder, stage.plan.start)
-        yield f"{stage.name}: {start:,} -> {stage.stop:,} tokens, as one batch job"
-        yield f"  writes {folder.plan}"
-        yield from submission.outline()
-        after = f"JOB-OF-{stage.name}"
+        yield from submission.outline(f"{start:,} -> {stage.stop:,} tokens, as one batch job")
+        after = expected_job(folder.path, stage.name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSubmission(Submission):
     compiled: Compiled
     stage: CompiledStage
-    stage_folder: StageFolder
     texts: PreparedText
-    files: ClassVar[tuple[str, ...]] = ("job.json", ALLOCATION)
 
-    @classmethod
-    def of(
-        cls,
-        request: RunRequest,
-        compiled: Compiled,
-        stage: CompiledStage,
-        texts: PreparedText,
-        after: str | None,
-    ) -> TrainSubmission:
-        folder = stage_folder(request.project, compiled, stage)
-        return cls(
-            request=request,
-            folder=folder.path,
-            label=stage.name,
-            after=after,
-            lock=folder.lock,
-            stage_folder=folder,
-            compiled=compiled,
-            stage=stage,
-            texts=texts,
-        )
+    @property
+    def stage_folder(self) -> StageFolder:
+        return stage_folder(self.request.project, self.compiled, self.stage)
+
+    @property
+    def label(self) -> str:
+        return self.stage.name
+
+    @property
+    def folder(self) -> Path:
+        return self.stage_folder.path
+
+    @property
+    def lock(self) -> Path:
+        return self.stage_folder.lock
 
     def serves(self, status: slurm_record.SubmissionStatus) -> bool:
         """Busy for a job of another lineage that ends before this lineage leaves the stage."""
@@ -118,6 +108,9 @@ class TrainSubmission(Submission):
                 hint="run this again once it has ended",
             )
         return True
+
+    def files(self, attempt: Attempt) -> list[Path]:
+        return [self.stage_folder.plan, attempt.job, attempt.path / ALLOCATION]
 
     def write(self, attempt: Attempt) -> None:
         request = self.request

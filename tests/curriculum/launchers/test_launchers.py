@@ -15,7 +15,7 @@ from typing import NoReturn
 import pytest
 from slurm_cluster import wait_for
 
-from curriculum.cli.progress import Progress
+from curriculum.cli.progress import RunDisplay
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import MachineEntry
@@ -121,7 +121,7 @@ def project(prepared: Path, tmp_path: Path) -> Path:
 def request(root: Path, machine: str, name: str = "trunk", **more: object) -> RunRequest:
     from rich.console import Console
 
-    listener = Progress(Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    listener = RunDisplay(Console(file=open(os.devnull, "w")))  # noqa: SIM115
     return RunRequest(
         project=Project.find(root), curriculum=name, size="full", machine=machine, listener=listener, **more
     )  # type: ignore[arg-type]
