@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,18 +37,17 @@ class Identity:
 def card(project: Project, compiled: Compiled, texts: PreparedText, identity: Identity) -> str:
     """README.md for the weights at the end of `compiled`, a lineage that ends at the exported checkpoint."""
     trained = compiled.stages if identity.position > 0 else ()
-    sections = [
-        _front(identity),
-        _heading(compiled, identity),
-        _lineage(trained, identity),
-        _exposure(trained),
-        _losses(project, compiled, trained),
-        _sources(compiled, texts, trained),
-        _model(compiled, identity),
-        _identity(identity),
-        _reproduction(compiled, identity),
+    blocks = [
+        *_heading(compiled, identity),
+        *_lineage(trained, identity),
+        *_exposure(trained),
+        *_losses(project, compiled, trained),
+        *_sources(compiled, texts, trained),
+        *_model(compiled, identity),
+        *_identity(identity),
+        *_reproduction(compiled, identity),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return "\n\n".join(blocks) + "\n"
 
 
 def environment(folder: StageFolder) -> dict[str, Any]:
@@ -59,160 +58,119 @@ def environment(folder: StageFolder) -> dict[str, Any]:
     return json.loads(records[-1].read_bytes()) if records else {}
 
 
-def _front(identity: Identity) -> str:
+def _heading(compiled: Compiled, identity: Identity) -> Iterator[str]:
     tags = ["llama", "curriculum", *(["continued-pretraining"] if identity.imported else [])]
-    lines = ["library_name: transformers", "pipeline_tag: text-generation", f"tags: [{', '.join(tags)}]"]
-    return "\n".join(["---", *lines, "---"])
-
-
-def _heading(compiled: Compiled, identity: Identity) -> str:
+    yield (f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [{', '.join(tags)}]\n---")
     size = f", size `{compiled.size_name}`" if compiled.scaled else ""
-    lines = [f"# {identity.address} at {show_exact(identity.position)} tokens{size}"]
-    about = compiled.stages[-1].setting.document.value.get("about")
-    if about:
-        lines += ["", _plain(about)]
+    yield f"# {identity.address} at {show_exact(identity.position)} tokens{size}"
+    if about := compiled.stages[-1].setting.document.value.get("about"):
+        yield _plain(about)
     if compiled.scaled:
         count = show_count(ModelConfig.from_json(compiled.stages[-1].plan.model).parameters)
-        lines += [
-            "",
+        stand_ins = any(choice.stand_in for choice in compiled.sources.values())
+        yield (
             f"> **A {compiled.size_name}, not the real thing.** Every length of the curriculum was scaled by "
-            f"{float(compiled.scale):g}"
-            + (
-                ", other text stood in for its corpora"
-                if any(choice.stand_in for choice in compiled.sources.values())
-                else ""
-            )
-            + f", and the model has {count} parameters. It shows "
-            "that the recipe runs; it is of no use as a language model.",
-        ]
-    lines += [
-        "",
-        f"A base model in `{identity.dtype}`, as `LlamaForCausalLM`; not tuned to follow instructions.",
-    ]
-    return "\n".join(lines)
-
-
-def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> str:
-    lines = ["## Lineage", ""]
-    if identity.imported is not None:
-        lines += [
-            f"Starts from the weights of `{_plain(identity.imported['name'])}` (a Hugging Face directory, digest "
-            f"`{identity.imported['digest']}`), whose tokenizer it keeps; its own terms still apply.",
-            "",
-        ]
-    if not trained:
-        return "\n".join([*lines, "No step was trained: these are the imported weights."])
-    rows = []
-    for stage in trained:
-        entry = stage_summary(stage)
-        rows.append(
-            (
-                stage.name,
-                stage.setting.mixture,
-                show_exact(entry["steps"]),
-                show_exact(entry["tokens"]),
-                show_exact(entry["ends_at"]),
-                f"{show_exact(entry['batch_sequences'])} x {show_exact(stage.plan.sequence_length)}",
-                f"{entry['lr_first']:.3g} -> {entry['lr_last']:.3g}",
-            )
+            f"{float(compiled.scale):g}{', other text stood in for its corpora' if stand_ins else ''}, and the model "
+            f"has {count} parameters. It shows that the recipe runs; it is of no use as a language model."
         )
+    yield f"A base model in `{identity.dtype}`, as `LlamaForCausalLM`; not tuned to follow instructions."
+
+
+def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> Iterator[str]:
+    yield "## Lineage"
+    if identity.imported is not None:
+        yield (
+            f"Starts from the weights of `{_plain(identity.imported['name'])}` (a Hugging Face directory, digest "
+            f"`{identity.imported['digest']}`), whose tokenizer it keeps; its own terms still apply."
+        )
+    if not trained:
+        yield "No step was trained: these are the imported weights."
+        return
+    rows = [
+        (
+            stage.name,
+            stage.setting.mixture,
+            show_exact(summary["steps"]),
+            show_exact(summary["tokens"]),
+            show_exact(summary["ends_at"]),
+            f"{show_exact(summary['batch_sequences'])} x {show_exact(stage.plan.sequence_length)}",
+            f"{summary['lr_first']:.3g} -> {summary['lr_last']:.3g}",
+        )
+        for stage, summary in zip(trained, map(stage_summary, trained), strict=True)
+    ]
     heads = ("stage", "mixture", "steps", "tokens", "ends at", "batch (sequences x tokens)", "learning rate")
-    lines += _table(heads, rows, right={2, 3, 4})
+    yield _table(heads, rows, numbers=range(2, 5))
     optimizer = trained[-1].plan.optimizer
     decay = "all parameters" if optimizer["decay"] == "all" else "matrices only"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Optimizer: {optimizer['name']}, betas {optimizer['betas'][0]:g} and {optimizer['betas'][1]:g}, weight "
-            f"decay {optimizer['weight_decay']:g} on {decay}, gradients clipped at {optimizer['clip_norm']:g}. "
-            "Positions count tokens from the root; a batch is taken per optimizer step.",
-        ]
+    yield (
+        f"Optimizer: {optimizer['name']}, betas {optimizer['betas'][0]:g} and {optimizer['betas'][1]:g}, weight "
+        f"decay {optimizer['weight_decay']:g} on {decay}, gradients clipped at {optimizer['clip_norm']:g}. "
+        "Positions count tokens from the root; a batch is taken per optimizer step."
     )
 
 
-def _exposure(trained: Sequence[CompiledStage]) -> str:
+def _exposure(trained: Sequence[CompiledStage]) -> Iterator[str]:
     if not trained:
-        return ""
+        return
     rows = []
     for stage in trained:
-        entry = stage_summary(stage)
-        for name, source in entry["sources"].items():
+        for name, source in stage_summary(stage)["sources"].items():
             before, after = source["passes_before"], source["passes_after"]
-            rows.append(
-                (
-                    stage.name,
-                    name,
-                    f"{source['asked']:.2%}",
-                    f"{source['got']:.2%}",
-                    show_exact(source["tokens"]),
-                    f"{before:.3f} -> {after:.3f}" if before is not None else "",
-                )
-            )
+            epochs = f"{before:.3f} -> {after:.3f}" if before is not None else ""
+            shares = (f"{source['asked']:.2%}", f"{source['got']:.2%}")
+            rows.append((stage.name, name, *shares, show_exact(source["tokens"]), epochs))
+    yield "## What it read"
     heads = ("stage", "source", "share asked", "share got", "tokens", "passes over it")
-    note = "Shares got differ from those asked while a ramp moves them, and by rounding to whole sequences."
-    return "\n".join(["## What it read", "", *_table(heads, rows, right={2, 3, 4, 5}), "", note])
+    yield _table(heads, rows, numbers=range(2, 6))
+    yield "Shares got differ from those asked while a ramp moves them, and by rounding to whole sequences."
 
 
-def _losses(project: Project, compiled: Compiled, trained: Sequence[CompiledStage]) -> str:
-    rows = [row for row in held_out.edges(project, compiled) if row["loss"]] if trained else []
-    if not rows:
-        return ""
-    sources = sorted({name for row in rows for name in row["loss"]})
-    shown = [
-        (
-            row["label"],
-            show_exact(row["position"]),
-            *(f"{row['loss'][name]:.3f}" if name in row["loss"] else "" for name in sources),
-        )
-        for row in rows
-    ]
-    right = set(range(1, 2 + len(sources)))
-    table = _table(("at", "tokens", *sources), shown, right=right)
-    return "\n".join(["## Held-out loss (nats a token)", "", *table])
+def _losses(project: Project, compiled: Compiled, trained: Sequence[CompiledStage]) -> Iterator[str]:
+    edges = [edge for edge in held_out.edges(project, compiled) if edge["loss"]] if trained else []
+    if not edges:
+        return
+    sources = sorted({name for edge in edges for name in edge["loss"]})
+    rows = []
+    for edge in edges:
+        losses = (f"{edge['loss'][name]:.3f}" if name in edge["loss"] else "" for name in sources)
+        rows.append((edge["label"], show_exact(edge["position"]), *losses))
+    yield "## Held-out loss (nats a token)"
+    yield _table(("at", "tokens", *sources), rows, numbers=range(1, 2 + len(sources)))
 
 
-def _sources(compiled: Compiled, texts: PreparedText, trained: Sequence[CompiledStage]) -> str:
-    read = {name for stage in trained for name in stage_summary(stage)["sources"]}
-    if not read:
-        return ""
+def _sources(compiled: Compiled, texts: PreparedText, trained: Sequence[CompiledStage]) -> Iterator[str]:
+    names = {name for stage in trained for name in stage_summary(stage)["sources"]}
+    if not names:
+        return
     origins = texts.provenance_lines()
     rows = []
     for name, choice in compiled.sources.items():
-        if name in read:
-            entry = texts.project.sources.sources[choice.dataset]
-            stands = f"`{choice.dataset}`, standing in" if choice.stand_in else "itself"
-            origin = origins.get(choice.dataset, "").removesuffix(f"; {entry.licence}")
-            rows.append((name, stands, _plain(origin), _plain(entry.licence or "not stated")))
-    return "\n".join(
-        ["## Text and licences", "", *_table(("source", "text", "from", "licence"), rows), "", _NO_LICENCE]
-    )
+        if name in names:
+            licence = texts.project.sources.sources[choice.dataset].licence
+            text = f"`{choice.dataset}`, standing in" if choice.stand_in else "itself"
+            origin = origins.get(choice.dataset, "").removesuffix(f"; {licence}")
+            rows.append((name, text, _plain(origin), _plain(licence or "not stated")))
+    yield "## Text and licences"
+    yield _table(("source", "text", "from", "licence"), rows)
+    yield "No licence of the weights follows from this table; whoever publishes them chooses one."
 
 
-_NO_LICENCE = "No licence of the weights follows from this table; whoever publishes them chooses one."
-
-
-def _model(compiled: Compiled, identity: Identity) -> str:
+def _model(compiled: Compiled, identity: Identity) -> Iterator[str]:
     model = compiled.stages[-1].plan.model
-    shown = {key: value for key, value in model.items() if value is not None}
+    numbers = {key: value for key, value in model.items() if value is not None}
     if identity.imported is not None:
-        shown["max_position_embeddings"] = identity.imported["model"]["max_position_embeddings"]
-    rows = [(f"`{key}`", f"`{json.dumps(value, sort_keys=True)}`") for key, value in shown.items()]
-    return "\n".join(
-        [
-            "## Model",
-            "",
-            f"{show_exact(ModelConfig.from_json(model).parameters)} parameters.",
-            "",
-            *_table(("number", "value"), rows),
-            "",
-            "Text was encoded without a mark at its beginning, each document ended by the end-of-text mark; a mark's "
-            "name inside a text was encoded as ordinary text.",
-        ]
+        numbers["max_position_embeddings"] = identity.imported["model"]["max_position_embeddings"]
+    rows = [(f"`{key}`", f"`{json.dumps(value, sort_keys=True)}`") for key, value in numbers.items()]
+    yield "## Model"
+    yield f"{show_exact(ModelConfig.from_json(model).parameters)} parameters."
+    yield _table(("number", "value"), rows)
+    yield (
+        "Text was encoded without a mark at its beginning, each document ended by the end-of-text mark; a mark's "
+        "name inside a text was encoded as ordinary text."
     )
 
 
-def _identity(identity: Identity) -> str:
+def _identity(identity: Identity) -> Iterator[str]:
     rows = [
         ("fingerprint of all that decided it", f"`{identity.history}`"),
         ("checkpoint", f"`{identity.checkpoint}`"),
@@ -220,38 +178,27 @@ def _identity(identity: Identity) -> str:
         ("tokenizer (SHA-256 of its file)", f"`{identity.tokenizer}`"),
         ("curriculum", f"version {identity.version}"),
     ]
-    rows += [
-        (key, _plain(str(identity.environment[key])))
-        for key in ("torch", "python", "device", "ranks")
-        if key in identity.environment
-    ]
-    return "\n".join(["## Identity", "", *_table(("what", "value"), rows)])
+    keys = [key for key in ("torch", "python", "device", "ranks") if key in identity.environment]
+    rows += [(key, _plain(str(identity.environment[key]))) for key in keys]
+    yield "## Identity"
+    yield _table(("what", "value"), rows)
 
 
-def _reproduction(compiled: Compiled, identity: Identity) -> str:
-    size = f" --size {compiled.size_name}"
-    return "\n".join(
-        [
-            "## How to make it again",
-            "",
-            "In the project that it comes from:",
-            "",
-            "```bash",
-            f"curriculum plan {compiled.curriculum}{size}     # what will be done, before it is done",
-            f"curriculum run {compiled.curriculum}{size}",
-            identity.command,
-            "```",
-            "",
-            "The fingerprint above is that of the plan up to here; the same plan reads the same tokens in the same "
-            "steps.",
-        ]
+def _reproduction(compiled: Compiled, identity: Identity) -> Iterator[str]:
+    arguments = f"{compiled.curriculum} --size {compiled.size_name}"
+    yield "## How to make it again"
+    yield "In the project that it comes from:"
+    plan = f"curriculum plan {arguments}     # what will be done, before it is done"
+    yield f"```bash\n{plan}\ncurriculum run {arguments}\n{identity.command}\n```"
+    yield (
+        "The fingerprint above is that of the plan up to here; the same plan reads the same tokens in the same steps."
     )
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: set[int] | None = None) -> list[str]:
-    """A Markdown table; columns numbered in `right` are aligned right."""
-    rule = ["---:" if at in (right or ()) else "---" for at in range(len(heads))]
-    return [f"| {' | '.join(row)} |" for row in (heads, rule, *rows)]
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    """A Markdown table; the columns `numbers` are aligned right."""
+    rule = ["---:" if column in numbers else "---" for column in range(len(heads))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
 
 
 def _plain(text: str) -> str:
