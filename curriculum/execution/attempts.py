@@ -10,6 +10,8 @@ from typing import Any
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt, StageFolder, new_attempt
+from curriculum.compiler.prepared_text import sources_place
+from curriculum.errors import RunFailed
 from curriculum.execution.notices import AttemptNotices
 from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
@@ -25,12 +27,19 @@ def run_job(
     progress: Path | None = None,
     processes: int = 1,
 ) -> bool:
-    """Run `job` in its own processes, shown as `title` with its `progress` file; false when it was stopped."""
+    """Run `job` in its own processes, shown as `title` with its `progress` file; false when it was stopped.
+
+    RunFailed names the line of sources.yaml that a refusal is about.
+    """
     attempt = Attempt(Path(job.attempt_folder))
     jobs.save(job, attempt.job)
     request.listener.job_started(title, progress)
     launcher = ProcessLauncher(processes, default_threads(None, processes))
-    outcome = supervise(launcher, lambda: attempt, stop=stop, tick=request.listener.tick)
+    try:
+        outcome = supervise(launcher, lambda: attempt, stop=stop, tick=request.listener.tick)
+    except RunFailed as error:
+        place = sources_place(request.project, error.entry)
+        raise RunFailed(error.what, place=place, hint=error.hint) from None
     if outcome["outcome"] == jobs.DONE:
         request.listener.job_done(title)
         return True

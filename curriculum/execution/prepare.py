@@ -13,7 +13,7 @@ from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.data.requests import PrepareRequest
-from curriculum.errors import NotFound, RunFailed, did_you_mean
+from curriculum.errors import NotFound, did_you_mean
 from curriculum.execution.attempts import run_job
 from curriculum.execution.request import RunRequest
 
@@ -50,7 +50,7 @@ def prepare(
     tokenizer = tokenizers.tokenizer_request(request.project, curriculum.tokenizer)
     if tokenizer is not None:
         job = jobs.TokenizerJob(attempt_folder=_attempt(request), request=tokenizer)
-        if not _run(request, job, f"tokenizer {curriculum.tokenizer}", stop):
+        if not run_job(request, job, f"tokenizer {curriculum.tokenizer}", stop):
             return None
         texts = PreparedText(curriculum)
         with_tokenizer(texts.compiled)
@@ -76,7 +76,7 @@ def _import_model(request: RunRequest, directory: huggingface.Directory, stop: S
         imported=str(imported_models.root(request.project)),
         memory=str(imported_models.memory(request.project)),
     )
-    return _run(request, job, f"the import of {directory.folder.name}", stop)
+    return run_job(request, job, f"the import of {directory.folder.name}", stop)
 
 
 def _prepare_text(request: RunRequest, text: PrepareRequest, stop: StopFlag) -> bool:
@@ -86,30 +86,11 @@ def _prepare_text(request: RunRequest, text: PrepareRequest, stop: StopFlag) -> 
     if request.machine_entry.launcher == "torchrun" and processes > 1 and not text.append:
         share = replace(text, workers=max(1, text.workers // processes))
         helpers = jobs.PrepareJob(attempt_folder=_attempt(request), request=share, help=True)
-        if not _run(request, helpers, text.dataset, stop, progress=progress, processes=processes):
+        if not run_job(request, helpers, text.dataset, stop, progress=progress, processes=processes):
             return False
     job = jobs.PrepareJob(attempt_folder=_attempt(request), request=text)
-    return _run(request, job, text.dataset, stop, progress=progress)
+    return run_job(request, job, text.dataset, stop, progress=progress)
 
 
 def _attempt(request: RunRequest) -> str:
     return str(new_attempt(request.project.data / "attempts"))
-
-
-def _run(
-    request: RunRequest,
-    job: jobs.Job,
-    title: str,
-    stop: StopFlag,
-    *,
-    progress: Path | None = None,
-    processes: int = 1,
-) -> bool:
-    """`run_job`; a refusal names the line of sources.yaml that it is about."""
-    try:
-        return run_job(request, job, title, stop, progress=progress, processes=processes)
-    except RunFailed as error:
-        place = prepared_text.sources_place(request.project, error.entry)
-        if place is None:
-            raise
-        raise RunFailed(error.what, place=place, hint=error.hint) from None
