@@ -113,7 +113,7 @@ def test_a_run_measures_what_its_stages_ask_for_and_every_view_shows_it(
 
 
 def request(project: Path) -> RunRequest:
-    listener = progress.Progress(Console(quiet=True))
+    listener = progress.RunDisplay(Console(quiet=True))
     return RunRequest(project=Project(project), curriculum="variant", size="full", listener=listener)
 
 
