@@ -1,14 +1,14 @@
-"""The error family: what is wrong, where it stands, and the way out.
+"""The exception hierarchy: each error has a message, a place in a file and a hint.
 
-CurriculumError          everything a person can put right; shown on one screen, exit code 2
-├── ConfigError          a YAML file says something that cannot be meant
-├── NotFound             a name that nothing bears (stage, mixture, source, size, machine, project)
-├── PlanError            every file is well-formed, but together they cannot be carried out
+CurriculumError          everything a user can correct; shown on one screen, exit code 2
+├── ConfigError          a YAML file has an invalid value
+├── NotFound             an unknown name (stage, mixture, source, size, machine, project)
+├── PlanError            valid files that contradict each other
 ├── DataError            prepared text is missing, damaged, or made with another tokenizer
 ├── CheckpointError      a checkpoint is missing, incomplete or damaged
-├── Drift                files and a begun run have parted
-├── Busy                 another process holds what this one needs
-└── RunFailed            a job was started and did not end well (exit code 1)
+├── Drift                the files differ from those of a started run
+├── Busy                 another process holds a lock
+└── RunFailed            a job was started and failed (exit code 1)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LINES_AT_MOST = 24
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in a file a person should look; `line` and `column` count from 1, `text` is the line itself."""
+    """A position in a file; `line` and `column` count from 1, `text` is the line itself."""
 
     file: str
     line: int
@@ -37,9 +37,9 @@ class Place:
 
 
 class CurriculumError(Exception):
-    """A refusal with its reason: `what` is one sentence, `hint` the way out.
+    """An error with `what` is wrong, in one sentence, and a `hint` that corrects it.
 
-    `entry` are keys of sources.yaml, for a process that knows what is at fault and has no file to look it up in.
+    `entry` are the keys of sources.yaml at fault, for a process that has no file to find the place in.
     """
 
     exit_code = 2
@@ -59,10 +59,10 @@ class CurriculumError(Exception):
         self.entry = entry
         for note in (f"{place}: {place.text.strip()}" if place else None, f"hint: {hint}" if hint else None):
             if note:
-                self.add_note(note)  # seen where it is not `render`ed: in a notebook, in a log
+                self.add_note(note)  # for tracebacks in notebooks and logs, which do not `render`
 
     def render(self, width: int = 100) -> str:
-        """The whole refusal as plain text, never more than `LINES_AT_MOST` lines of `width` columns."""
+        """The complete message as plain text, at most `LINES_AT_MOST` lines of `width` columns."""
         lines = _wrapped("error: ", "  ", self.what, width)
         if self.place is not None:
             lines.append(f"  {self.place}")
@@ -71,23 +71,23 @@ class CurriculumError(Exception):
                 lines.append(f"  {number} │ {_printable(self.place.text)}")
                 lines.append(f"  {' ' * len(number)} │ {' ' * (self.place.column - 1)}^")
         hint = _wrapped("hint: ", "      ", self.hint, width) if self.hint else []
-        room = LINES_AT_MOST - len(hint)
-        if len(lines) > room:
-            lines = [*lines[: room - 1], f"  … and {len(lines) - room + 1} lines more"]
+        most = LINES_AT_MOST - len(hint)
+        if len(lines) > most:
+            lines = [*lines[: most - 1], f"  … and {len(lines) - most + 1} lines more"]
         lines += hint
         return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
 
 
 class ConfigError(CurriculumError):
-    """A YAML file says something that cannot be meant."""
+    """A YAML file has an invalid value."""
 
 
 class NotFound(CurriculumError):
-    """A name that nothing bears."""
+    """An unknown name."""
 
 
 class PlanError(CurriculumError):
-    """Well-formed files that cannot be carried out together."""
+    """Valid files that contradict each other."""
 
 
 class DataError(CurriculumError):
@@ -99,20 +99,20 @@ class CheckpointError(CurriculumError):
 
 
 class Drift(CurriculumError):
-    """Files and a begun run have parted."""
+    """The files differ from those of a started run."""
 
 
 class Busy(CurriculumError):
-    """Another process holds what this one needs."""
+    """Another process holds a lock."""
 
 
 class RunFailed(CurriculumError):
-    """A job was started and did not end well."""
+    """A job was started and failed."""
 
     exit_code = 1
 
 
-_OF_STORAGE = {
+_STORAGE_REASONS = {
     errno.ENOSPC: "no space is left on the device",
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file would be larger than is allowed here",
@@ -125,16 +125,14 @@ _OF_STORAGE = {
 
 
 def storage_error(error: OSError) -> RunFailed | None:
-    """What a disk's refusal is answered with, None for an error of another kind."""
-    reason = _OF_STORAGE.get(error.errno or 0)
+    """The error for a failed write to a disk; None for an OSError of another kind."""
+    reason = _STORAGE_REASONS.get(error.errno or 0)
     if reason is None:
         return None
-    where = (
-        f"`{os.fsdecode(error.filename)}` cannot be written" if error.filename else "a file cannot be written"
-    )
+    file = f"`{os.fsdecode(error.filename)}`" if error.filename else "a file"
     return RunFailed(
-        f"{where}: {reason}",
-        hint="what was saved before is whole; mend that (`curriculum prune` frees checkpoints nobody needs), "
+        f"{file} cannot be written: {reason}",
+        hint="everything saved before is intact; correct that (`curriculum prune` deletes unneeded checkpoints), "
         "then the same command resumes",
     )
 
@@ -150,13 +148,13 @@ def chain_of(error: BaseException) -> list[BaseException]:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A hint for an unknown `word`: the nearest name if one is near, then all the names there are."""
+    """A hint for an unknown `word`: the most similar name, if any, then the first twenty names."""
     names = sorted(choices)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    if near:
-        return f"did you mean `{near[0]}`? there are: {known}"
-    return f"there are: {known}" if names else "there are none yet"
+    if not names:
+        return "there are none yet"
+    similar = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return (f"did you mean `{similar[0]}`? " if similar else "") + f"there are: {shown}"
 
 
 def _wrapped(first: str, then: str, text: str, width: int) -> list[str]:

@@ -1,8 +1,7 @@
-"""Numbers as people write them, read exactly; and numbers as people read them, shown shortly.
+"""Counts, lengths, shares, bytes and durations: parsed exactly, formatted with units.
 
-Nothing here passes through a float on the way in: `1.5T` is an int, `5%` a Fraction. What cannot be read
-exactly, or would not fit a signed 64-bit integer with room to spare, is a ValueError in one plain sentence;
-the caller adds the place in the file.
+Nothing is parsed through a float: `1.5T` is an int, `5%` a Fraction. What cannot be parsed exactly, or exceeds 2^62, is
+a ValueError in one sentence; the caller adds the place in the file.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NUMBER: Final = r"(?P<digits>\d+(?:_\d+)*(?:\.\d+(?:_\d+)*)?)(?P<exponent>[eE][+
 SUFFIX: Final = r"(?P<suffix>[kKMBT]?)"
 COUNT: Final = NUMBER + r"\s?" + SUFFIX
 FRACTION: Final = NUMBER + r"\s?(?P<percent>%?)"
-"""Regular expressions of what is read here, blanks around it aside."""
+"""Regular expressions of the accepted texts, without surrounding blanks."""
 
 _COMMAS: Final = re.compile(
     r"(?P<number>\d{1,18}(?:,\d{1,18}){1,6})(?P<rest>[kKMBT]?(?:\s+[a-z]+)?)", re.ASCII
@@ -38,7 +37,7 @@ _SPELLED: Final = {
     **dict.fromkeys(("b", "g", "gb", "bn", "billion", "billions"), "B"),
     **dict.fromkeys(("t", "tb", "trillion", "trillions"), "T"),
 }
-"""How people also write the suffixes, in small letters."""
+"""Other spellings of the suffixes, in lower case."""
 
 _COUNT: Final = re.compile(COUNT, re.ASCII)
 _FRACTION: Final = re.compile(FRACTION, re.ASCII)
@@ -55,12 +54,12 @@ def parse_count(value: str | int) -> int:
 
 
 def parse_fraction(value: str | int | Decimal | Fraction) -> Fraction:
-    """An exact number from 0 up: `5%`, `1e-6`, `0.05`, 75. Not a float: it no longer is what was written."""
+    """An exact number from 0 up: `5%`, `1e-6`, `0.05`, 75. Not a float, which is already rounded."""
     if isinstance(value, str):
-        found = _FRACTION.fullmatch(value.strip())
-        if found is None:
+        match = _FRACTION.fullmatch(value.strip())
+        if match is None:
             raise ValueError(f"`{value}` is not a number from 0 up; write `0.05`, `5%` or `1e-6`")
-        return _decimal(found) / (100 if found["percent"] else 1)
+        return _decimal(match) / (100 if match["percent"] else 1)
     if isinstance(value, bool) or not isinstance(value, int | Decimal | Fraction):
         raise ValueError(f"`{value}` is not an exact number but a {type(value).__name__}")
     if isinstance(value, Decimal) and not value.is_finite():
@@ -72,7 +71,7 @@ def parse_fraction(value: str | int | Decimal | Fraction) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """An amount with its unit. Tokens are the clock; steps and sequences become tokens by the batch."""
+    """An amount with its unit; steps and sequences convert to tokens by the batch."""
 
     amount: int
     unit: Unit
@@ -92,7 +91,7 @@ class Length:
         return tokens
 
     def __str__(self) -> str:
-        """As one writes it, losing nothing: `1.5T`, `1835008`, `2000 steps`, `1 sequence`."""
+        """The shortest exact spelling: `1.5T`, `1835008`, `2000 steps`, `1 sequence`."""
         if self.unit == "tokens":
             short = show_count(self.amount)
             return short if _quantity(short) == self.amount else str(self.amount)
@@ -114,38 +113,38 @@ def parse_length(value: str | int, default: Unit = "tokens") -> Length:
 
 def parse_rate(value: str, unit: str) -> Fraction:
     """The number before `unit`: `24k tokens/s/gpu`, `1.5 USD/gpu-hour`. The unit must be there, as given."""
-    number, _, stated = value.strip().partition(" ") if isinstance(value, str) else (value, "", "")
-    if stated.strip() != unit:
+    number, _, written_unit = value.strip().partition(" ") if isinstance(value, str) else (value, "", "")
+    if written_unit.strip() != unit:
         raise ValueError(f"`{value}` does not say `{unit}`; write for example `2.5k {unit}`")
     return _quantity(number)
 
 
 def without_commas(text: str) -> str | None:
-    """The way out where a number was written with commas: `40,000`, `1,5T`. None for any other text."""
-    found = _COMMAS.fullmatch(text.strip())
-    if found is None:
+    """The hint for a number written with commas: `40,000`, `1,5T`. None for any other text."""
+    match = _COMMAS.fullmatch(text.strip())
+    if match is None:
         return None
-    number, rest = found["number"], found["rest"]
+    number, rest = match["number"], match["rest"]
     first, *groups = number.split(",")
     if len(groups) == 1 and (len(groups[0]) != 3 or first == "0"):
         return f"write `{first}.{groups[0]}{rest}`, with a point"
     if any(len(group) != 3 for group in groups):
         return None
-    ways = [first + "".join(groups), "_".join([first, *groups])]
-    short = str(Length(int(ways[0]), "tokens"))
-    if not rest[:1].isalpha() and len(short) < len(ways[0]):  # `40,000k` has a suffix already
-        ways.append(short)
-    shown = [f"`{way}{rest}`" for way in dict.fromkeys(ways)]
+    spellings = [first + "".join(groups), "_".join([first, *groups])]
+    short = str(Length(int(spellings[0]), "tokens"))
+    if not rest[:1].isalpha() and len(short) < len(spellings[0]):  # `40,000k` has a suffix already
+        spellings.append(short)
+    shown = [f"`{spelling}{rest}`" for spelling in dict.fromkeys(spellings)]
     return f"write {', '.join(shown[:-1])} or {shown[-1]}, without the comma"
 
 
 def nearest_length(text: str, units: Iterable[Unit]) -> str | None:
-    """What `text` may have meant in one of `units`: `40k` for `40kb`, `16 sequences` for `16 seqs`; None if unclear."""
-    found = _ALMOST.fullmatch(text.strip())
-    if found is None:
+    """The probable meaning of `text` in `units`: `40k` for `40kb`, `16 sequences` for `16 seqs`; None if ambiguous."""
+    match = _ALMOST.fullmatch(text.strip())
+    if match is None:
         return None
     suffix, unit = "", ""
-    for word in found["words"].lower().split():
+    for word in match["words"].lower().split():
         stem = word.removesuffix("s")
         near = [name for name in units if len(stem) > 2 and name.startswith(stem)]
         if word in _SPELLED and not suffix and not unit:
@@ -155,7 +154,7 @@ def nearest_length(text: str, units: Iterable[Unit]) -> str | None:
         else:
             return None
     try:
-        return str(parse_length(f"{found['number']}{suffix}{unit}"))
+        return str(parse_length(f"{match['number']}{suffix}{unit}"))
     except ValueError:
         return None
 
@@ -165,14 +164,14 @@ def _quantity(value: object) -> Fraction:
         if value < 0:
             raise ValueError(f"`{value}` is below zero")
         return Fraction(value)
-    found = _COUNT.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    match = _COUNT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
         raise ValueError(f"`{value}` is not a count; write `1500`, `10_000`, `24k`, `6B` or `1.5T`")
-    return _decimal(found) * _SCALES[found["suffix"].replace("K", "k")]
+    return _decimal(match) * _SCALES[match["suffix"].replace("K", "k")]
 
 
-def _decimal(found: re.Match[str]) -> Fraction:
-    return Fraction(found["digits"].replace("_", "") + (found["exponent"] or ""))
+def _decimal(match: re.Match[str]) -> Fraction:
+    return Fraction(match["digits"].replace("_", "") + (match["exponent"] or ""))
 
 
 def show_count(n: int) -> str:
@@ -185,12 +184,12 @@ def show_count(n: int) -> str:
 
 
 def show_exact(n: int) -> str:
-    """Every digit, in threes: `1,500,001,599,488`."""
+    """Every digit, in groups of three: `1,500,001,599,488`."""
     return f"{n:,}"
 
 
 def show_share(share: Fraction) -> str:
-    """A share in percent: `37.5%`, `66.67%`. Only a whole is shown as 100%: short of it, digits are added."""
+    """A share in percent: `37.5%`, `66.67%`. Digits are added below 1, so that only 1 is shown as 100%."""
     digits = 4
     shown = _rounded(share * 100)
     while shown == "100" and share != 1:
@@ -214,11 +213,11 @@ def show_seconds(seconds: float) -> str:
         return "unknown"
     if seconds < 10:
         return f"{_rounded(Fraction(seconds), 2)} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
     minutes = round(seconds / 60)
     if minutes < 24 * 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
@@ -236,10 +235,10 @@ def _rounded(value: Fraction, digits: int = 4) -> str:
         magnitude -= 1
     places = digits - 1 - magnitude
     above, below = above * 10 ** max(places, 0), below * 10 ** max(-places, 0)
-    kept = (2 * above + below) // (2 * below)
+    significant = (2 * above + below) // (2 * below)
     if places <= 0:
-        text = str(kept * 10**-places)
+        text = str(significant * 10**-places)
     else:
-        text = str(kept).zfill(places + 1)
+        text = str(significant).zfill(places + 1)
         text = f"{text[:-places]}.{text[-places:]}".rstrip("0").rstrip(".")
     return "-" + text if value < 0 else text

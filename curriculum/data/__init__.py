@@ -1,1 +1,1 @@
-"""Prepared text on disk: its format, where it came from, and the reader that gathers windows from it."""
+"""Tokenised text on disk: manifests, shards, token files, tokenizers, listings. May import errors, units and fs."""

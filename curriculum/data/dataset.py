@@ -1,7 +1,7 @@
-"""Windows out of prepared text: memory-mapped, gathered a whole batch at a time, checked before first use.
+"""Windows of prepared text: memory-mapped, gathered a batch at a time, verified before first use.
 
-Window `w` of a shard with sequence length L is its tokens `w*L … w*L + L`, both included: L inputs and, one
-to the right, their L targets. Windows are numbered through all shards in the order of their names.
+Window `w` of a shard with sequence length L is its tokens `w*L … w*L + L`, both included: L inputs and, shifted by one,
+their L targets. Windows are numbered through all shards, ordered by name.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curriculum.data.manifest import TRAIN, Manifest
-from curriculum.data.shard import MappedShard, id_line
+from curriculum.data.shard import Integers, MappedShard, id_line
 from curriculum.errors import DataError, NotFound
 
-Integers = NDArray[np.int64]
-
 ROWS_TOGETHER = 4
-"""Rows of one shard, on average, from which on they are worth a call of their own."""
+"""Average number of rows of one shard from which on they are copied by one call."""
 
 FEW_DOCUMENTS = 20_000
-"""Of so many ids one may be compared with each."""
+"""The largest number of ids that are compared one by one for a similar one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,6 @@ class Dataset:
         self.windows = int(self._ends[-1]) if self.mapped else 0
         self.digest = manifest.digest
         self.digests = frozenset(state.digest for state in manifest.states)
-        self.split_digest = record.digest
         self.shards = tuple(shard.file for shard in record.shards)
 
     @classmethod
@@ -90,8 +86,8 @@ class Dataset:
         manifest = Manifest.load(folder)
         if tokenizer_digest is not None and tokenizer_digest != manifest.tokenizer.digest:
             raise DataError(
-                f"`{folder}` was made with another tokenizer: {_name(manifest)}, not {tokenizer_digest[:12]}",
-                hint="`curriculum prepare` makes it anew for this tokenizer; the old folder is kept",
+                f"`{folder}` was made with another tokenizer: {_tokenizer_name(manifest)}, not {tokenizer_digest[:12]}",
+                hint="`curriculum prepare` makes it again for this tokenizer; the old folder is kept",
             )
         if split not in manifest.splits:
             raise DataError(
@@ -102,7 +98,8 @@ class Dataset:
         if vocab_size is not None and largest >= vocab_size:
             raise DataError(
                 f"`{folder}` holds the token id {largest}, but the model's vocabulary has {vocab_size} ids",
-                hint=f"its tokenizer ({_name(manifest)}) needs `vocab_size: {manifest.tokenizer.vocab_size}` or more",
+                hint=f"its tokenizer ({_tokenizer_name(manifest)}) needs "
+                f"`vocab_size: {manifest.tokenizer.vocab_size}` or more",
             )
         return cls(folder, manifest, split, sequence_length)
 
@@ -119,13 +116,13 @@ class Dataset:
             raise DataError(
                 f"window {beyond} was asked of `{self.folder}`, whose `{self.split}` split has "
                 f"{self.windows:,} windows of {self.sequence_length}",
-                hint="the text was prepared anew since the plan was made; see `curriculum plan`",
+                hint="the text was prepared again since the plan was made; see `curriculum plan`",
             )
         shard = np.searchsorted(self._ends, windows, side="right")
         return shard, windows - self._begins[shard]
 
     def documents(self, window: int) -> list[DocumentSpan]:
-        """The documents that `window` reads from, in order, each with the part that lies inside."""
+        """The documents that `window` reads from, in order, each cut to the part inside the window."""
         at = int(np.searchsorted(self._ends, window, side="right"))
         if not 0 <= window < self.windows:
             raise NotFound(
@@ -147,34 +144,28 @@ class Dataset:
             document += 1
         return spans
 
-    def find_document(self, name: str) -> DocumentSpan:
-        """The first document whose id is `name`, whole; NotFound when this split has none."""
-        found = self.find_documents(name)
-        if found:
-            return found[0]
-        raise NotFound(
-            f"no document `{name}` in the `{self.split}` split of `{self.folder}`",
-            hint="an id is the corpus's own, the file's name or `file:row`; `curriculum batch` shows some",
-        )
-
     def find_documents(self, name: str) -> list[DocumentSpan]:
-        """Every document whose id is `name`, whole: an id that the corpus gave twice is found twice."""
+        """Every document whose id is `name`; ids need not be unique."""
         line = id_line(name)
-        return [self.document(at, each) for at, shard in enumerate(self.mapped) for each in shard.find(line)]
+        return [
+            self.document(number, document)
+            for number, shard in enumerate(self.mapped)
+            for document in shard.find(line)
+        ]
 
     def ids_like(self, name: str, most: int = 5) -> list[str]:
-        """Ids that hold the last part of `name`, or, where there are few documents, look like it."""
-        part = id_line(name.strip("/").rpartition("/")[2].partition(":")[0])[1:-2]
-        near: list[str] = []
+        """At most `most` ids that contain the last component of `name`, or, among few documents, are similar to it."""
+        component = id_line(name.strip("/").rpartition("/")[2].partition(":")[0])[1:-2]
+        similar: list[str] = []
         for shard in self.mapped:
-            near += shard.names_like(part, most - len(near)) if part else []
-        if not near and sum(len(shard.ends) for shard in self.mapped) <= FEW_DOCUMENTS:
-            names = (shard.id_of(each) for shard in self.mapped for each in range(len(shard.ends)))
-            near = difflib.get_close_matches(name, names, n=most)
-        return near[:most]
+            similar += shard.names_like(component, most - len(similar)) if component else []
+        if not similar and sum(len(shard.ends) for shard in self.mapped) <= FEW_DOCUMENTS:
+            names = (shard.id_of(number) for shard in self.mapped for number in range(len(shard.ends)))
+            similar = difflib.get_close_matches(name, names, n=most)
+        return similar[:most]
 
     def document(self, shard: int, document: int) -> DocumentSpan:
-        """Document number `document` of shard number `shard`, whole; NotFound when there is none."""
+        """Document number `document` of shard number `shard`; NotFound when there is none."""
         if not 0 <= shard < len(self.mapped) or not 0 <= document < len(self.mapped[shard].ends):
             raise NotFound(
                 f"`{self.folder}` has no document {document} in shard {shard}",
@@ -184,7 +175,7 @@ class Dataset:
         return DocumentSpan(self.mapped[shard].id_of(document), shard, document, first, end - first)
 
     def windows_of(self, document: DocumentSpan) -> Integers:
-        """Every window that reads a token of `document`, as input or target, ascending; empty in the tail."""
+        """The windows that read a token of `document`, as input or target, ascending; none in the tail."""
         shard = self.mapped[document.shard]
         length = self.sequence_length
         last = document.first_token + document.tokens - 1
@@ -197,7 +188,7 @@ class Dataset:
         return range(self._first_window(shard), int(self._ends[shard]))
 
     def verify(self) -> Iterator[tuple[str, int]]:
-        """Compare every byte with its digest, yielding `(file, bytes)`; DataError where one differs."""
+        """Compare every byte with its digest, yielding `(file, bytes)`; DataError on a mismatch."""
         for shard in self.mapped:
             yield from shard.verify()
 
@@ -210,17 +201,17 @@ def gather(
 ) -> Iterator[Integers]:
     """Window `window[i]` of shard number `shard[i]`, `at_once` rows at a time: int64 `[rows, sequence_length + 1]`.
 
-    Blocks touched for the first time are compared with their digests: DataError when one differs.
+    Blocks read for the first time are compared with their digests; DataError on a mismatch.
 
-    Rows of one shard are copied together, then widened while they lie in a near cache. Where almost every row
-    has a shard of its own, that would be a call or two for each; then one call joins and widens all rows.
+    Rows of one shard are copied together, then widened while they are in cache. Where almost every row has a shard of
+    its own, that would be a call or two for each; then one call joins and widens all rows.
     """
-    part = np.arange(len(shard)) // at_once * len(shards) + shard
-    order = np.argsort(part.astype(np.uint32), kind="stable")
-    part, inside = part[order], window[order]
-    bounds = [*np.flatnonzero(np.diff(part, prepend=-1)).tolist(), len(part)]
-    row, number, group = order % at_once, part % len(shards), 0
-    unchecked = np.array([not one.checked for one in shards])
+    key = np.arange(len(shard)) // at_once * len(shards) + shard
+    order = np.argsort(key.astype(np.uint32), kind="stable")
+    key, inside = key[order], window[order]
+    bounds = [*np.flatnonzero(np.diff(key, prepend=-1)).tolist(), len(key)]
+    row, number, group = order % at_once, key % len(shards), 0
+    unchecked = np.array([not mapped.checked for mapped in shards])
     together = len(bounds) * ROWS_TOGETHER <= len(shard)
     for begin in range(0, len(shard), at_once):
         end = min(begin + at_once, len(shard))
@@ -230,14 +221,14 @@ def gather(
         out = np.empty((end - begin, shards[0].length + 1), np.int64)
         if together:
             while bounds[group] < end:
-                mine = slice(bounds[group], bounds[group + 1])
-                out[row[mine]] = shards[number[mine.start]].view[inside[mine]]
+                rows = slice(bounds[group], bounds[group + 1])
+                out[row[rows]] = shards[number[rows.start]].view[inside[rows]]
                 group += 1
         else:
-            here = zip(shard[begin:end].tolist(), window[begin:end].tolist(), strict=True)
-            np.concatenate([shards[at].view[one] for at, one in here], out=out.reshape(-1))
+            pairs = zip(shard[begin:end].tolist(), window[begin:end].tolist(), strict=True)
+            np.concatenate([shards[at].view[index] for at, index in pairs], out=out.reshape(-1))
         yield out
 
 
-def _name(manifest: Manifest) -> str:
+def _tokenizer_name(manifest: Manifest) -> str:
     return f"{manifest.tokenizer.name or 'unnamed'} {manifest.tokenizer.digest[:12]}"

@@ -1,8 +1,8 @@
-"""What a token file or a folder of them is: format, width, documents, and pieces of it as text."""
+"""The summary of a token file or folder: format, width, documents, and samples of its text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,39 +16,33 @@ from curriculum.data.token_files import TokenFile, agreement, open_token_file
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, NotFound
 
-LOOKED_AT = 1 << 23
-"""Tokens at a file's beginning that are looked at: what is counted beyond would take long to say."""
+TOKENS_READ = 1 << 23
+"""Tokens at a file's beginning that are read."""
 
 CHARACTERS = 160
 
 
 def inspect(path: Path, tokenizer: Tokenizer | None = None, samples: int = 3) -> dict[str, Any]:
-    """Everything that `curriculum inspect` shows, as plain values. NotFound or DataError when it is no token file."""
+    """Everything that `curriculum inspect` shows, as plain values; NotFound or DataError for other files."""
     if path.is_dir():
         return _folder(path, tokenizer, samples)
     if not path.exists():
-        raise NotFound(f"there is no `{path}`", hint="a token file is wanted, or a folder of them")
-    own = _own_manifest(path.parent.parent) if path.suffix == ".ds" else None
-    found = _file(open_token_file(path), tokenizer, samples)
-    if own is not None:
-        found["prepared"] = _prepared(own)
-    return found
+        raise NotFound(f"there is no `{path}`", hint="give a token file, or a folder of them")
+    manifest = _manifest(path.parent.parent) if path.suffix == ".ds" else None
+    summary = _file(open_token_file(path), tokenizer, samples)
+    return {**summary, "prepared": _prepared(manifest)} if manifest else summary
 
 
 def _folder(folder: Path, tokenizer: Tokenizer | None, samples: int) -> dict[str, Any]:
-    own = _own_manifest(folder)
-    listed: Sequence[Path]
-    if own is not None and own.elsewhere:
-        listed = sorted({Path(at.path) for at in own.elsewhere.values()})
+    manifest = _manifest(folder)
+    if manifest is not None and manifest.elsewhere:
+        paths = sorted({Path(location.path) for location in manifest.elsewhere.values()})
     else:
-        names = [
-            Path(file.path) for file in list_files({"tokenised": str(folder), "files": list(TOKEN_FILES)})
-        ]
-        listed = names
+        paths = [Path(file.path) for file in list_files({"tokenised": str(folder), "files": TOKEN_FILES})]
     kinds: dict[tuple[str, str, bool], dict[str, Any]] = {}
     wrong = []
     first: TokenFile | None = None
-    for path in listed:
+    for path in paths:
         try:
             file = open_token_file(path)
         except CurriculumError as error:
@@ -63,22 +57,22 @@ def _folder(folder: Path, tokenizer: Tokenizer | None, samples: int) -> dict[str
         kind["tokens"] += file.tokens
     return {
         "path": str(folder),
-        "files": len(listed),
+        "files": len(paths),
         "kinds": list(kinds.values()),
         "wrong": wrong,
         **({"first": _file(first, tokenizer, samples)} if first else {}),
-        **({"prepared": _prepared(own)} if own else {}),
+        **({"prepared": _prepared(manifest)} if manifest else {}),
     }
 
 
 def _file(file: TokenFile, tokenizer: Tokenizer | None, samples: int) -> dict[str, Any]:
-    looked = file.read(0, LOOKED_AT)
+    tokens = file.read(0, TOKENS_READ)
     eos = tokenizer.eos_id if tokenizer else None
-    ends, by = file.stated_ends(), "its index"
+    ends, by = file.document_ends(), "its index"
     if ends is None and eos is not None:
         assert tokenizer is not None
-        ends, by = np.flatnonzero(looked == eos) + 1, f"the mark {tokenizer.mark(eos)}"
-    found: dict[str, Any] = {
+        ends, by = np.flatnonzero(tokens == eos) + 1, f"the mark {tokenizer.mark(eos)}"
+    summary: dict[str, Any] = {
         "path": str(file.path),
         "format": file.format,
         "dtype": file.dtype,
@@ -90,44 +84,39 @@ def _file(file: TokenFile, tokenizer: Tokenizer | None, samples: int) -> dict[st
         "documents": None if ends is None else len(ends),
         "documents_by": None if ends is None else by,
         "filler": file.tokens - file.filler_from(eos),
-        "looked_at": len(looked),
-        "largest_id": int(looked.max(initial=-1)),
-        "smallest_id": int(looked.min(initial=0)),
+        "looked_at": len(tokens),
+        "largest_id": int(tokens.max(initial=-1)),
+        "smallest_id": int(tokens.min(initial=0)),
     }
     if tokenizer is not None:
-        fits = found["largest_id"] < tokenizer.vocab_size and found["smallest_id"] >= 0
-        found["tokenizer"] = {
+        if ends is None or not len(ends):  # sixteen equal parts instead of documents
+            ends = np.unique(np.linspace(0, min(file.tokens, TOKENS_READ), 17).astype(np.int64)[1:])
+        fits = summary["largest_id"] < tokenizer.vocab_size and summary["smallest_id"] >= 0
+        summary["tokenizer"] = {
             "digest": tokenizer.digest,
             "vocab_size": tokenizer.vocab_size,
             "fits": fits,
-            "agreement": agreement(file, _borders(file, ends), tokenizer) if fits else None,
+            "agreement": agreement(file, ends, tokenizer) if fits else None,
         }
-        found["samples"] = _samples(file, _borders(file, ends), tokenizer, samples) if fits else []
-    return found
-
-
-def _borders(file: TokenFile, ends: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The documents' ends, where none are known those of sixteen even pieces."""
-    if ends is not None and len(ends):
-        return ends
-    return np.unique(np.linspace(0, min(file.tokens, LOOKED_AT), 17).astype(np.int64)[1:])
+        summary["samples"] = _samples(file, ends, tokenizer, samples) if fits else []
+    return summary
 
 
 def _samples(
     file: TokenFile, ends: NDArray[np.int64], tokenizer: Tokenizer, samples: int
 ) -> list[dict[str, Any]]:
-    made = []
-    for at in sorted({len(ends) * each // samples for each in range(samples)}):
+    texts = []
+    for at in sorted({len(ends) * number // samples for number in range(samples)}):
         first = int(ends[at - 1]) if at else 0
         ids = file.read(first, min(CHARACTERS, int(ends[at]) - first))
         text = tokenizer.decode(ids.tolist())
-        made.append(
+        texts.append(
             {"token": first, "document": at, "tokens": int(ends[at]) - first, "text": text[:CHARACTERS]}
         )
-    return made
+    return texts
 
 
-def _own_manifest(folder: Path) -> Manifest | None:
+def _manifest(folder: Path) -> Manifest | None:
     return Manifest.load(folder) if (folder / MANIFEST).is_file() else None
 
 

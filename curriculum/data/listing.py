@@ -1,7 +1,4 @@
-"""Where a dataset's documents come from: which files, of which version, under which licence.
-
-Nothing here opens a document: lists come from packages' own records and from folder listings.
-"""
+"""The files of a source's documents, listed from packages' records and from folders; no document is opened."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import contextlib
 import os
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,17 +18,15 @@ from curriculum.errors import DataError, did_you_mean
 
 KINDS = ("installed", "stdlib", "folder", "hub", "tokenised")
 
-# What a folder of tokens is searched for when `files` is not given.
+# The default of `files` for a folder of tokens, and for one of text.
 TOKEN_FILES = ("**/*.ds", "**/*.bin", "**/*.npy")
-
-# What a folder is searched for when `files` is not given.
 TEXT_FILES = tuple(
     f"**/*.{kind}{packed}"
     for kind in ("txt", "md", "jsonl", "ndjson", "parquet")
     for packed in (("", ".gz", ".zst") if kind != "parquet" else ("",))
 )
 
-# How many files a glance at a folder looks at: within a second, also on a file system that others use.
+# Files that a quick scan of a folder visits: under a second, also on a shared file system.
 QUICK_SCAN = 10_000
 
 # Folders of the standard library that hold tests, or packages that are not the library's own.
@@ -40,9 +35,9 @@ _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-p
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of documents: its `name` within the dataset, the `path` to open, and what is known beforehand.
+    """One file of documents: its `name` within the dataset, the `path` to open, its size and digest if recorded.
 
-    `sha256` (hexadecimal) is the digest that the package's own record gives; the reader compares it.
+    `sha256` (hexadecimal) is from the package's own record; the reader compares it.
     """
 
     name: str
@@ -66,40 +61,36 @@ def list_files(read: Mapping[str, Any], root: str = ".") -> list[SourceFile]:
     """The files of any read but a remote one, in order of name; DataError when there are none."""
     kind = kind_of(read)
     if kind == "installed":
-        found = _installed_files(read)
+        files = _installed_files(read)
     elif kind == "stdlib":
-        found = _stdlib_files(read)
+        files = _stdlib_files(read)
     elif kind == "folder":
-        found = _folder_files(read, root)
+        files = _folder_files(read, root)
     elif kind == "tokenised":
-        found = _token_files(read, root)
+        files = _token_files(read, root)
     else:
         raise ValueError(f"the files of a {kind} are not listed locally")
-    return sort_files(found, read)
+    return sort_files(files, read)
 
 
-def sort_files(found: Iterable[SourceFile], read: Mapping[str, Any]) -> list[SourceFile]:
-    """`found` sorted by name; DataError, naming the patterns, when it is empty."""
-    files = sorted(found, key=lambda file: file.name)
-    if not files:
+def sort_files(files: Iterable[SourceFile], read: Mapping[str, Any]) -> list[SourceFile]:
+    """`files` sorted by name; DataError with the patterns of `read` when there are none."""
+    in_order = sorted(files, key=lambda file: file.name)
+    if not in_order:
         raise _no_match(read)
-    return files
+    return in_order
 
 
 def check_local(read: Mapping[str, Any], root: str) -> None:
-    """DataError when the local folder of `read` is not there, or none of its files matches.
-
-    It looks no further than the first that does, nor at more than `GLANCE` files: in a folder so large, whoever
-    reads it finds out.
-    """
+    """DataError when the local folder of `read` does not exist, or none of its first `QUICK_SCAN` files matches."""
     kind = kind_of(read)
     if kind not in ("folder", "tokenised") or "://" in str(read[kind]):
         return
     if kind == "tokenised" and Path(root, str(read[kind])).expanduser().is_file():
         return
-    wanted, left_out = name_patterns(read, default=TEXT_FILES if kind == "folder" else TOKEN_FILES)
-    for seen, (name, _) in enumerate(_walk(_existing(root, str(read[kind])), skip=frozenset())):
-        if seen == QUICK_SCAN or (wanted.fullmatch(name) and not left_out.fullmatch(name)):
+    is_chosen = name_filter(read, default=TEXT_FILES if kind == "folder" else TOKEN_FILES)
+    for number, (name, _) in enumerate(_walk(_existing_folder(root, str(read[kind])))):
+        if number == QUICK_SCAN or is_chosen(name):
             return
     raise _no_match(read)
 
@@ -127,29 +118,27 @@ def _no_match(read: Mapping[str, Any]) -> DataError:
 
 def matcher(patterns: str | Iterable[str]) -> re.Pattern[str]:
     """A pattern for relative paths: `*` and `?` stay inside one name, `**/` is any number of folders."""
-    parts = []
+    wildcards = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    expressions = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        text = ""
-        for piece in re.split(r"(\*\*/|\*\*|\*|\?)", pattern):
-            text += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(piece, re.escape(piece))
-        parts.append(text)
-    return re.compile("|".join(f"(?:{part})" for part in parts) if parts else r"(?!)", re.DOTALL)
+        tokens = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
+        expressions.append("".join(wildcards.get(token, re.escape(token)) for token in tokens))
+    return re.compile("|".join(f"(?:{each})" for each in expressions) if expressions else r"(?!)", re.DOTALL)
 
 
-def name_patterns(
-    read: Mapping[str, Any], *, default: Iterable[str]
-) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """The patterns of names that `read` takes in and of those it leaves out."""
+def name_filter(read: Mapping[str, Any], *, default: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a file's name is among `files` and `subsets` of `read`, and not among `exclude`."""
     patterns = read.get("files", list(default))
     subsets = read.get("subsets")
     if subsets:
         inside = [patterns] if isinstance(patterns, str) else patterns
         patterns = [f"{subset}/{pattern}" for subset in subsets for pattern in inside]
-    return matcher(patterns), matcher(read.get("exclude", []))
+    files, exclude = matcher(patterns), matcher(read.get("exclude", []))
+    return lambda name: files.fullmatch(name) is not None and exclude.fullmatch(name) is None
 
 
 def _installed_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
-    wanted, left_out = name_patterns(read, default=TEXT_FILES)
+    is_chosen = name_filter(read, default=TEXT_FILES)
     for name, package in distributions(read):
         record = package.files
         if record is None:
@@ -159,7 +148,7 @@ def _installed_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
             )
         for entry in record:
             path = entry.as_posix()
-            if wanted.fullmatch(path) and not left_out.fullmatch(path):
+            if is_chosen(path):
                 yield SourceFile(path, str(entry.locate()), entry.size, _record_sha256(entry))
 
 
@@ -172,10 +161,10 @@ def _record_sha256(entry: metadata.PackagePath) -> str | None:
 
 
 def _stdlib_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
-    left_out = matcher(read.get("exclude", []))
+    exclude = matcher(read.get("exclude", []))
     library = Path(sysconfig.get_path("stdlib"))
     for name, path in _walk(library, skip=_NOT_LIBRARY):
-        if not name.endswith(".py") or left_out.fullmatch(name):
+        if not name.endswith(".py") or exclude.fullmatch(name):
             continue
         if name.startswith(("_sysconfigdata", "config-")):  # the build's flags and folders, not the library
             continue
@@ -186,7 +175,7 @@ def _token_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
     where = str(read["tokenised"])
     if "://" in where:
         raise DataError(
-            f"tokens are read in place, through the memory map, so `{where}` must lie in a local folder",
+            f"tokens are read in place, through the memory map, so `{where}` must be a local folder",
             hint="fetch or mount it; text (`read: {folder: …}`) may be anywhere",
         )
     path = Path(root, where).expanduser()
@@ -199,38 +188,35 @@ def _token_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
 def _folder_files(
     read: Mapping[str, Any], root: str, default: Iterable[str] = TEXT_FILES
 ) -> Iterable[SourceFile]:
-    folder = _existing(root, str(read["folder"]))
-    wanted, left_out = name_patterns(read, default=default)
-    for name, path in _walk(folder, skip=frozenset()):
-        if wanted.fullmatch(name) and not left_out.fullmatch(name):
+    is_chosen = name_filter(read, default=default)
+    for name, path in _walk(_existing_folder(root, str(read["folder"]))):
+        if is_chosen(name):
             yield SourceFile(name, path, os.stat(path).st_size)
 
 
-def _existing(root: str, named: str) -> Path:
-    folder = Path(root, named).expanduser()
+def _existing_folder(root: str, name: str) -> Path:
+    folder = Path(root, name).expanduser()
     if not folder.is_dir():
-        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        beside = [name for name in beside if (folder.parent / name).is_dir()]
-        raise DataError(
-            f"the folder `{named}` does not exist", hint=did_you_mean(folder.name, beside), entry=("folder",)
-        )
+        siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
+        hint = did_you_mean(folder.name, [sibling.name for sibling in siblings if sibling.is_dir()])
+        raise DataError(f"the folder `{name}` does not exist", hint=hint, entry=("folder",))
     return folder
 
 
-def _walk(folder: Path, *, skip: frozenset[str]) -> Iterator[tuple[str, str]]:
+def _walk(folder: Path, *, skip: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
     """`(name with slashes, path)` of every file below; nothing hidden, no folder named in `skip`.
 
-    One by one as the disk names them, so that a glance need not wait for a folder of millions.
+    Lazy and unsorted, so that a quick scan does not list a folder of millions.
     """
-    below = [""]
-    while below:
-        inside = below.pop()
-        with contextlib.suppress(PermissionError), os.scandir(folder / inside) as entries:
+    pending = [""]
+    while pending:
+        parent = pending.pop()
+        with contextlib.suppress(PermissionError), os.scandir(folder / parent) as entries:
             for entry in entries:
-                name = f"{inside}{entry.name}"
+                name = f"{parent}{entry.name}"
                 if entry.name.startswith("."):
                     continue
                 if not entry.is_dir():
                     yield name, entry.path
                 elif entry.name not in skip and not entry.is_symlink():
-                    below.append(f"{name}/")
+                    pending.append(f"{name}/")

@@ -1,7 +1,7 @@
-"""What a prepared data folder holds, and the two requests that ask for one: names, numbers and digests only.
+"""The format of a prepared data folder and its manifest: names, numbers and digests only.
 
     data/<dataset>/<key>/
-      manifest.json             written last; says what everything below must be
+      manifest.json             written last, with the size and digest of everything below
       train/00000.ds            tokens, little-endian uint16 or uint32, document after document
       train/00000.ds.index      uint64 per document: the token at which it ends (exclusive)
       train/00000.ds.blocks     32 raw bytes per block of the `.ds`: its SHA-256
@@ -10,11 +10,11 @@
       held-out/00000.ds …       the same five files
       files-0.json              the files that were read, by name; `files-1.json` those that were appended then
 
-Of tokens that others made (`read: {tokenised: …}`) the `.ds` are theirs, wherever they are, and only the rest stands
-here: the manifest's `elsewhere` leads to them.
+Third-party tokens (`read: {tokenised: …}`) are read in place: the manifest's `elsewhere` has the file of each `.ds`,
+and the folder has only the other four files.
 
-`.ds` and `.ds.index` are datatrove's token format; the rest stands beside it and its readers do not mind.
-One `.ds` is one shard; shards stand in the order of their names.
+`.ds` and `.ds.index` are datatrove's token format; its readers ignore the others. One `.ds` is one shard; shards are
+ordered by name.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def windows_in(tokens: int, sequence_length: int) -> int:
 
 
 def text_hash(text: bytes) -> int:
-    """The first 64 bits (little-endian) of BLAKE2b-64 of a document's UTF-8: where it falls in [0, 2^64)."""
+    """BLAKE2b-64 of a document's UTF-8 as a little-endian integer in [0, 2^64)."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
@@ -93,12 +93,8 @@ class Split:
 
     def tail(self, sequence_length: int) -> int:
         """Tokens at the shards' ends that no window reads."""
-        whole = sum(s.tokens for s in self.shards)
-        return whole - sum(
-            windows_in(s.tokens, sequence_length) * sequence_length + 1
-            for s in self.shards
-            if windows_in(s.tokens, sequence_length)
-        )
+        windows = [windows_in(shard.tokens, sequence_length) for shard in self.shards]
+        return sum(shard.tokens for shard in self.shards) - sum(n * sequence_length + 1 for n in windows if n)
 
     @property
     def digest(self) -> str:
@@ -108,7 +104,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLocation:
-    """Where a shard's tokens lie when its `.ds` is a file of someone else's: from byte `offset` on, of `bytes`."""
+    """The third-party file of a shard's tokens: from byte `offset` on; the file has `bytes`."""
 
     path: str
     offset: int
@@ -117,7 +113,7 @@ class TokenLocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderState:
-    """A state of a data folder before more was appended: the manifest's digest then, and its shards by split."""
+    """A data folder after one preparation: the manifest's digest at that time, and the number of shards by split."""
 
     digest: str
     shards: Mapping[str, int]
@@ -142,10 +138,10 @@ class SpecialTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a data folder holds, how and of what it was made.
+    """The contents of a data folder, its tokenizer, recipe and provenance; the fields are the keys of manifest.json.
 
-    `earlier` are the states that it had before shards were appended, oldest first. `elsewhere` says, by shard,
-    where tokens lie that were not copied; they are told by their digests, so it is no part of the identity.
+    `earlier` are the states before shards were appended, oldest first. `elsewhere` maps shards to third-party files;
+    their bytes are identified by digests, so it is not part of the manifest's digest.
     """
 
     dataset: str
@@ -162,7 +158,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content: tokenizer, policy, width and every shard's bytes; what a plan remembers."""
+        """SHA-256 of the content (tokenizer, policy, width and every shard's bytes), as plans record it."""
         return fs.digest(
             {
                 "tokenizer": {"digest": self.tokenizer.digest, "vocab_size": self.tokenizer.vocab_size},
@@ -179,7 +175,7 @@ class Manifest:
 
     @property
     def states(self) -> tuple[FolderState, ...]:
-        """What the folder was after each preparation, the last what it is now."""
+        """The folder's state after each preparation; the last is the current one."""
         now = FolderState(
             digest=self.digest, shards={n: len(split.shards) for n, split in self.splits.items()}
         )

@@ -1,4 +1,4 @@
-"""Installed packages by name, and the extra that brings a missing one."""
+"""Installed packages by name, and the extra that installs an absent one."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from curriculum.errors import DataError
 
 
 def distributions(read: Mapping[str, Any]) -> list[tuple[str, metadata.Distribution]]:
-    named = read["installed"]
-    return [(name, _package(name)) for name in ([named] if isinstance(named, str) else named)]
+    """The installed packages that `read` names; DataError with the command that installs an absent one."""
+    names = read["installed"]
+    return [(name, _distribution(name)) for name in ([names] if isinstance(names, str) else names)]
 
 
-def _package(name: str) -> metadata.Distribution:
+def _distribution(name: str) -> metadata.Distribution:
     try:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError:
         extra = _extra_with(name)
-        install = f"python -m pip install {name}"
-        if extra is not None:
-            install = f'python -m pip install "curriculum[{extra}]"'
+        requirement = name if extra is None else f'"curriculum[{extra}]"'
         raise DataError(
-            f"its text comes with the package `{name}`, which is not installed", hint=install
+            f"its text comes with the package `{name}`, which is not installed",
+            hint=f"python -m pip install {requirement}",
         ) from None
 
 
 def _extra_with(name: str) -> str | None:
-    """The extra of this project that brings the package `name`, if one does."""
+    """The extra of this project that requires the package `name`; None without one."""
     try:
-        needs = metadata.requires("curriculum") or []
+        requirements = metadata.requires("curriculum") or []
     except metadata.PackageNotFoundError:
         return None
-    for need in needs:
-        project = re.match(r"[A-Za-z0-9._-]+", need)
-        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", need)
-        if project and extra and _normal(project.group()) == _normal(name):
+    for requirement in requirements:
+        project = re.match(r"[A-Za-z0-9._-]+", requirement)
+        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", requirement)
+        if project and extra and _normal_form(project.group()) == _normal_form(name):
             return extra.group(1)
     return None
 
 
-def _normal(name: str) -> str:
+def _normal_form(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()

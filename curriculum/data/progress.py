@@ -1,4 +1,4 @@
-"""How far a preparation is, read from the lines that its process appends."""
+"""The progress of a preparation, read from the JSON lines that its processes append."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from curriculum import fs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a preparation is. `total_bytes` is None while unknown; `bytes` counts documents' text read.
+    """The progress of a preparation. `bytes` counts text read; `total_bytes` is None while unknown.
 
-    `unread`, once it is done: documents that are no text, by reason; how many, and the first of them.
+    `unread`, once it is done: by reason, the number of documents that are not text, and the first of them.
     """
 
     documents: int
@@ -26,15 +26,16 @@ class Progress:
 
 
 def read_progress(path: Path) -> Progress:
-    """Sum the newest line of every task in a progress file; a missing file means nothing was done yet.
+    """The sum of every task's newest line in a progress file; zero without a file.
 
-    A line is `{"task", "documents", "tokens", "bytes", "total_bytes", "done"}`, cumulative for its task; the
-    line with task null comes last of all and is the total; it alone may have `unread`.
+    A line is `{"task", "documents", "tokens", "bytes", "total_bytes", "done"}`, cumulative for its task. The last line
+    has task null and is the total; it alone may have `unread`.
     """
     newest: dict[int | None, Mapping[str, Any]] = {}
     for line in fs.read_json_lines(path):
         newest[line["task"]] = line
     lines = [newest[None]] if None in newest else list(newest.values())
+    unread = lines[0].get("unread", {}) if lines else {}
     totals = [line["total_bytes"] for line in lines if line["total_bytes"] is not None]
     return Progress(
         documents=sum(line["documents"] for line in lines),
@@ -42,12 +43,10 @@ def read_progress(path: Path) -> Progress:
         bytes=sum(line["bytes"] for line in lines),
         total_bytes=max(totals, default=None),
         done=None in newest,
-        unread={reason: (count, name) for reason, (count, name) in lines[0].get("unread", {}).items()}
-        if lines
-        else {},
+        unread={reason: (count, name) for reason, (count, name) in unread.items()},
     )
 
 
 def describe_unread(unread: Mapping[str, tuple[int, str]]) -> str:
-    """Documents that are no text, as in `3 not UTF-8 (the first: notes/old.txt)`."""
+    """Documents that are not text, as in `3 not UTF-8 (the first: notes/old.txt)`."""
     return ", ".join(f"{count:,} {reason} (the first: {name})" for reason, (count, name) in unread.items())

@@ -1,4 +1,4 @@
-"""Version and licence of what a source reads."""
+"""The provenance of a source: version and licence of its packages, its folder, or its repository and revision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LICENCES = {
 
 
 def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
-    """Version and licence of what `read` names; DataError, with what to install, when a package is absent."""
+    """Version and licence of the source `read`; DataError with the command that installs an absent package."""
     kind = kind_of(read)
     if kind == "installed":
         packages = [
@@ -33,32 +33,29 @@ def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "stdlib":
         python = {"name": platform.python_implementation().lower(), "version": platform.python_version()}
         return {"kind": kind, "packages": [{**python, "licence": "PSF-2.0"}]}
-    if kind == "folder":
-        return {"kind": kind, "folder": str(read["folder"])}
-    if kind == "tokenised":
-        return {"kind": kind, "folder": str(read["tokenised"])}
+    if kind in ("folder", "tokenised"):
+        return {"kind": kind, "folder": str(read[kind])}
     return {"kind": kind, "repository": str(read["hub"]), "revision": read.get("revision")}
 
 
-def describe(where: Mapping[str, Any]) -> str:
-    """One provenance in words, such as `sympy 1.14.0 (BSD), mpmath 1.3.0 (BSD)`."""
-    if "packages" in where:
-        return ", ".join(f"{p['name']} {p['version']} ({p['licence']})" for p in where["packages"])
-    if where["kind"] == "folder":
-        return f"folder {where['folder']}"
-    if where["kind"] == "tokenised":
-        return f"in place: {where['folder']}"
-    return f"hub {where['repository']}" + (f" at {where['revision']}" if where.get("revision") else "")
+def describe(record: Mapping[str, Any]) -> str:
+    """One provenance as text, such as `sympy 1.14.0 (BSD), mpmath 1.3.0 (BSD)`."""
+    if "packages" in record:
+        return ", ".join(f"{p['name']} {p['version']} ({p['licence']})" for p in record["packages"])
+    if record["kind"] == "folder":
+        return f"folder {record['folder']}"
+    if record["kind"] == "tokenised":
+        return f"in place: {record['folder']}"
+    return f"hub {record['repository']}" + (f" at {record['revision']}" if record.get("revision") else "")
 
 
 def licence(package: metadata.Distribution) -> str:
     """The licence a distribution states: its expression, else its short name, else its classifiers."""
     fields = package.metadata
-    said = [*fields.get_all("License-Expression", []), *fields.get_all("License", [])]
-    stated = next(iter(said), "")
-    if not stated or "\n" in stated.strip() or len(stated) > 60:
-        classified = [
-            c.rsplit(" :: ", 1)[-1] for c in fields.get_all("Classifier", []) if c.startswith("License ::")
-        ]
-        return " and ".join(_LICENCES.get(name, name) for name in classified) or "not stated"
-    return _LICENCES.get(stated.strip(), stated.strip())
+    statements = [*fields.get_all("License-Expression", []), *fields.get_all("License", [])]
+    name = next(iter(statements), "")
+    if not name or "\n" in name.strip() or len(name) > 60:
+        classifiers = [c for c in fields.get_all("Classifier", []) if c.startswith("License ::")]
+        names = [classifier.rsplit(" :: ", 1)[-1] for classifier in classifiers]
+        return " and ".join(_LICENCES.get(name, name) for name in names) or "not stated"
+    return _LICENCES.get(name.strip(), name.strip())

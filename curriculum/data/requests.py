@@ -1,4 +1,4 @@
-"""The two requests to prepare: tokenise a source, train a tokenizer."""
+"""Preparation requests: tokenise a source, train a tokenizer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from curriculum.units import parse_fraction
 class PrepareRequest:
     """Tokenise one dataset.
 
-    `read` is what `sources.yaml` says (`installed`, `stdlib`, `folder` or `hub`, with `files`, `exclude`);
-    relative folders in it are found from `root`. `held_out` is `{"share": "5%"}`, `{"split": "validation"}`
-    or None. `blocks` are datatrove's filters and formatters, name to options.
-    `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder that
-    appears when everything is done; `progress` a file that JSON lines are appended to until then. With `append`
-    the folder is there, and files that it was not read from become further shards of it.
+    `read` is the entry of `sources.yaml` (`installed`, `stdlib`, `folder` or `hub`, with `files`, `exclude`); relative
+    folders in it start at `root`. `held_out` is `{"share": "5%"}`, `{"split": "validation"}` or None. `blocks` are
+    datatrove's filters and formatters, name to options. `tasks` fixes the shard layout, `workers` (threads) only the
+    time. `output` is the folder published at the end; `progress` a file to which JSON lines are appended until then.
+    With `append` the folder exists, and files that it does not contain yet become further shards.
     """
 
     dataset: str
@@ -67,7 +66,7 @@ class PrepareRequest:
         share = self.held_out_share
         if share is not None and not 0 < share < 1:
             raise DataError(
-                f"`{self.dataset}` holds out {(held_out or {})['share']}; it must lie between 0% and 100%",
+                f"`{self.dataset}` holds out {(held_out or {})['share']}; it must be between 0% and 100%",
                 hint="`5%` is usual; it is taken by content, so it stays the same when documents are added",
             )
 
@@ -83,7 +82,7 @@ class PrepareRequest:
         return None if self.held_out is None else self.held_out.get("split")
 
     def recipe(self) -> dict[str, Any]:
-        """What decides the prepared bytes, given tokenizer and documents: no paths of this machine."""
+        """Everything but tokenizer and documents that decides the prepared bytes; no paths of a machine."""
         share = self.held_out_share
         return {
             "format": FORMAT,
@@ -110,12 +109,11 @@ class PrepareRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerRequest:
-    """Train a byte-level BPE tokenizer on an even sample of `reads` (dataset name -> what sources.yaml says).
+    """Train a byte-level BPE tokenizer on an even sample of `reads` (dataset name to its entry in sources.yaml).
 
-    A read may carry `text` and `extract` as a PrepareRequest does. `sample_bytes` is the limit per dataset.
-    `name` is what sources.yaml calls it.
-    With `sentencepiece`, the path of a `tokenizer.model`, nothing is trained: that is converted, and must agree
-    with the `tokenizer.json` at `published` where one stands beside it.
+    A read may have `text` and `extract` as in a PrepareRequest. `sample_bytes` is the limit per dataset; `name` the
+    tokenizer's in sources.yaml. With `sentencepiece`, the path of a `tokenizer.model`, that is converted instead of
+    training, and must agree with the `tokenizer.json` at `published` if there is one.
     """
 
     output: str

@@ -1,8 +1,8 @@
-"""Llama-2's kind of `tokenizer.model` as a `tokenizer.json` that gives the same ids, without SentencePiece.
+"""Conversion of a Llama-2 `tokenizer.model` (SentencePiece BPE) to a `tokenizer.json` that gives the same ids.
 
-A SentencePiece BPE keeps no merges: a piece is made by joining two neighbours whenever the result is a piece, the
-best score first. So every split of a piece into two pieces is a merge, in the order of the scores. The usual
-converters add merges that reach runs of spaces too early, which shows in source code; these do not.
+A SentencePiece BPE stores no merges: two neighbours are joined whenever the result is a piece, the best score first. So
+every split of a piece into two pieces is a merge, in the order of the scores. The usual converters add merges that
+apply to runs of spaces too early, which changes source code; these do not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 _BPE = 2
 SPACE = "▁"
 
-# Where tokenizers that differ at all usually differ: blanks of every kind, scripts, bytes that are no piece.
+# Texts on which different tokenizers usually differ: whitespace, scripts, bytes without a piece.
 PROBES = (
     "def f(x):\n    if x:\n        return  x  # two  blanks\n\n\tTabbed = {'a':   1}\n",
     "        eight before\n                sixteen before\n   \n  trailing   ",
@@ -44,9 +44,9 @@ class _Model:
 
 
 def convert(path: Path) -> bytes:
-    """The `tokenizer.json` of the SentencePiece model at `path`; the same bytes every time.
+    """The `tokenizer.json` of the SentencePiece model at `path`, deterministic to the byte.
 
-    DataError for what is no such model, and for those of another kind than Llama's (unigram, NFKC, added words).
+    DataError for an invalid model, and for one of another kind than Llama's (unigram, NFKC, added words).
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
@@ -58,8 +58,8 @@ def convert(path: Path) -> bytes:
     merges = []
     for piece in score:
         splits = [(piece[:at], piece[at:]) for at in range(1, len(piece))]
-        known = [(left, right) for left, right in splits if left in score and right in score]
-        merges += sorted(known, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+        pairs = [(left, right) for left, right in splits if left in score and right in score]
+        merges += sorted(pairs, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
     merges.sort(key=lambda pair: -score[pair[0] + pair[1]])  # stable: a piece's own splits keep their order
     unknown = next((piece for piece, _, kind in model.pieces if kind == _UNKNOWN), None)
     inner = Tokenizer(
@@ -77,24 +77,22 @@ def convert(path: Path) -> bytes:
     inner.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last]
     )
-    marks = [piece for piece, _, kind in model.pieces if kind in (_UNKNOWN, _CONTROL)]
-    inner.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    special = [piece for piece, _, kind in model.pieces if kind in (_UNKNOWN, _CONTROL)]
+    inner.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
     text: str = inner.to_str(pretty=True)
     return text.encode()
 
 
 def first_difference(path: Path, other: Path) -> str | None:
-    """The first of the probes that two `tokenizer.json` (one as bytes of a conversion) encode otherwise, or None."""
+    """The first of `PROBES` that two `tokenizer.json` encode differently; None when there is none."""
     from tokenizers import Tokenizer
 
-    ours, theirs = (Tokenizer.from_str(each.read_text("utf-8")) for each in (path, other))
-    for each in (ours, theirs):
-        each.encode_special_tokens = True
+    tokenizers = [Tokenizer.from_str(file.read_text("utf-8")) for file in (path, other)]
+    for tokenizer in tokenizers:
+        tokenizer.encode_special_tokens = True
     for probe in PROBES:
-        if (
-            ours.encode(probe, add_special_tokens=False).ids
-            != theirs.encode(probe, add_special_tokens=False).ids
-        ):
+        first, second = (tokenizer.encode(probe, add_special_tokens=False).ids for tokenizer in tokenizers)
+        if first != second:
             return probe
     return None
 
@@ -127,7 +125,7 @@ def _read(path: Path) -> _Model:
         (model.type != _BPE, "it is no BPE"),
         (bool(model.charsmap), "it rewrites characters (NFKC)"),
         (model.extra_blanks_go, "it removes blanks"),
-        (model.suffix or not model.escape, "it treats blanks otherwise"),
+        (model.suffix or not model.escape, "it treats blanks differently"),
         (any(kind == _USER_DEFINED for _, _, kind in model.pieces), "it has words of a user"),
     ):
         if wrong:
@@ -149,7 +147,7 @@ def _piece(data: bytes) -> tuple[str, float, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """`(field, value)` of a protobuf message: a number, or the bytes of everything else."""
+    """`(field, value)` of a protobuf message: an int for a varint, the bytes of any other value."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)

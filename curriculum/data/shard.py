@@ -1,4 +1,4 @@
-"""One shard's five files, mapped when first needed and compared with their digests before first use."""
+"""A shard of five files, memory-mapped on demand, each block verified against its digest before first use."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def id_line(name: str) -> bytes:
 
 
 class MappedShard:
-    """Opened by its record: only the sizes of its files are looked at until something is asked of it.
+    """A shard opened by its record; until its first use only the sizes of its files are checked.
 
-    `checked` says whether every block of its tokens was compared with its digest.
+    `checked` tells whether every block of its tokens was compared with its digest. DataError for damaged files.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class MappedShard:
         self.windows = windows_in(record.tokens, length)
         self._checked = np.zeros(-(-record.tokens * dtype.itemsize // block), bool)
         self.checked = False
-        self._need_size(self.tokens, elsewhere.bytes if elsewhere else record.tokens * dtype.itemsize)
-        self._need_size(self._beside(".index"), record.documents * 8)
+        self._check_size(self.tokens, elsewhere.bytes if elsewhere else record.tokens * dtype.itemsize)
+        self._check_size(self._companion(".index"), record.documents * 8)
 
     @cached_property
     def view(self) -> NDArray[np.uint16]:
-        """The tokens of every window, `[windows, length + 1]`, as they lie in the mapped file; `check` them first."""
+        """The tokens of every window, `[windows, length + 1]`, as a view of the mapped file; call `check` first."""
         tokens = np.frombuffer(_map(self.tokens), self.dtype, self.record.tokens, self.offset)
         step = self.dtype.itemsize
         return np.lib.stride_tricks.as_strided(
@@ -69,7 +69,7 @@ class MappedShard:
         )
 
     def check(self, windows: Integers) -> bool:
-        """Compare the blocks under `windows` that no one has compared yet; whether all of the shard's are, by now."""
+        """Verify the blocks of `windows` that are not verified yet; returns whether all of the shard's blocks are."""
         if not self.checked:
             step = self.dtype.itemsize
             first = windows * self.length * step // self.block
@@ -81,7 +81,7 @@ class MappedShard:
         return self.checked
 
     def extent(self, document: int) -> tuple[int, int]:
-        """First token of a document and the token after its last."""
+        """The range of a document's tokens, the end exclusive."""
         return (int(self.ends[document - 1]) if document else 0), int(self.ends[document])
 
     def id_of(self, document: int) -> str:
@@ -91,33 +91,34 @@ class MappedShard:
         return name
 
     def find(self, line: bytes) -> list[int]:
-        """The documents that have exactly this line in `.ids`; the scan is one search through the mapped file."""
+        """The documents that have exactly this line in `.ids`, by one search through the mapped file."""
         ids, ends = self._ids
-        found = []
+        documents = []
         at = ids.find(line)
         while at >= 0:
             if at == 0 or ids[at - 1 : at] == b"\n":
-                found.append(int(np.searchsorted(ends, at, side="right")))
+                documents.append(int(np.searchsorted(ends, at, side="right")))
             at = ids.find(line, at + 1)
-        return found
+        return documents
 
-    def names_like(self, part: bytes, most: int) -> list[str]:
-        """At most `most` ids whose line holds `part`."""
+    def names_like(self, text: bytes, most: int) -> list[str]:
+        """At most `most` ids whose line contains `text`."""
         ids, ends = self._ids
-        found: list[str] = []
-        at = ids.find(part)
-        while at >= 0 and len(found) < most:
+        names: list[str] = []
+        at = ids.find(text)
+        while at >= 0 and len(names) < most:
             document = int(np.searchsorted(ends, at, side="right"))
-            found.append(self.id_of(document))
-            at = ids.find(part, int(ends[document]))
-        return found
+            names.append(self.id_of(document))
+            at = ids.find(text, int(ends[document]))
+        return names
 
     @cached_property
     def ends(self) -> NDArray[np.uint64]:
         """Per document, the token at which it ends (exclusive)."""
-        return self._whole(self._beside(".index"), self.record.index_sha256, "<u8")
+        return self._read_array(self._companion(".index"), self.record.index_sha256, "<u8")
 
     def verify(self) -> Iterator[tuple[str, int]]:
+        """Compare every byte with its digest, yielding `(file, bytes)`."""
         name = self.record.file
         for block in range(len(self._blocks)):
             self._check_block(block)
@@ -128,20 +129,19 @@ class MappedShard:
 
     @cached_property
     def _blocks(self) -> NDArray[np.uint8]:
-        blocks = self._whole(self._beside(".blocks"), self.record.blocks_sha256, "u1").reshape(-1, 32)
+        path = self._companion(".blocks")
+        blocks = self._read_array(path, self.record.blocks_sha256, "u1").reshape(-1, 32)
         if len(blocks) != len(self._checked):
-            found = f"has {len(blocks)} digests instead of {len(self._checked)}"
-            raise self._damaged(self._beside(".blocks"), found)
+            raise self._damaged(path, f"has {len(blocks)} digests instead of {len(self._checked)}")
         return blocks
 
     def _check_block(self, block: int) -> None:
-        wanted = self._blocks[block].tobytes()
         begin = block * self.block
-        with self.tokens.open("rb") as file:  # it may be a file of the person's own, wherever it lies
+        with self.tokens.open("rb") as file:  # symbolic links allowed: it may be the user's own file
             file.seek(self.offset + begin)
             size = min(self.block, self.record.tokens * self.dtype.itemsize - begin)
-            found = hashlib.sha256(file.read(size)).digest()
-        if found != wanted:
+            digest = hashlib.sha256(file.read(size)).digest()
+        if digest != self._blocks[block].tobytes():
             raise self._damaged(
                 self.tokens, f"differs from its digest in block {block} (of {self.block:,} bytes)"
             )
@@ -151,33 +151,33 @@ class MappedShard:
     @cached_property
     def _ids(self) -> tuple[mmap.mmap, NDArray[np.uint64]]:
         base = self.path.with_suffix(".ids")
-        ends = self._whole(base.with_suffix(".ids.index"), self.record.ids_index_sha256, "<u8")
-        self._need_digest(base, self.record.ids_sha256)
+        ends = self._read_array(base.with_suffix(".ids.index"), self.record.ids_index_sha256, "<u8")
+        self._check_digest(base, self.record.ids_sha256)
         return _map(base), ends
 
-    def _beside(self, ending: str) -> Path:
-        return self.path.with_name(self.path.name + ending)
+    def _companion(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
 
-    def _whole(self, path: Path, digest: str, dtype: str) -> NDArray[Any]:
-        """A side-car as one array, its digest compared first."""
-        self._need_digest(path, digest)
+    def _read_array(self, path: Path, digest: str, dtype: str) -> NDArray[Any]:
+        """A companion file as one array, after its digest was verified."""
+        self._check_digest(path, digest)
         return np.frombuffer(_map(path), dtype)
 
-    def _need_digest(self, path: Path, digest: str) -> None:
+    def _check_digest(self, path: Path, digest: str) -> None:
         try:
-            found = fs.sha256_file(path)
+            actual = fs.sha256_file(path)
         except OSError as reason:
             raise self._damaged(path, f"cannot be read: {reason.strerror}") from None
-        if found != digest:
+        if actual != digest:
             raise self._damaged(path, "differs from its digest")
 
-    def _need_size(self, path: Path, size: int) -> None:
+    def _check_size(self, path: Path, size: int) -> None:
         try:
-            found = path.stat().st_size
+            actual = path.stat().st_size
         except OSError as reason:
             raise self._damaged(path, f"cannot be read: {reason.strerror}") from None
-        if found != size:
-            raise self._damaged(path, f"has {found:,} bytes instead of {size:,}")
+        if actual != size:
+            raise self._damaged(path, f"has {actual:,} bytes instead of {size:,}")
 
     def _damaged(self, path: Path, how: str) -> DataError:
         if path == self.tokens != self.path:
@@ -193,17 +193,13 @@ class MappedShard:
 
 
 def _map(path: Path) -> mmap.mmap:
-    """Map a file for reading. It keeps a descriptor open, so the soft limit on those may have to rise."""
+    """A read-only memory map. It keeps a descriptor open, so the soft limit of open files is raised when reached."""
     try:
-        return _map_once(path)
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as reason:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if reason.errno != errno.EMFILE or soft == hard:
             raise
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return _map_once(path)
-
-
-def _map_once(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _map(path)

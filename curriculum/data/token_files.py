@@ -1,4 +1,4 @@
-"""Token files as others write them: which format a file has, and where its tokens and documents lie in it.
+"""Readers of third-party token files: the format of a file, and the offsets of its tokens and documents.
 
     datatrove    X.ds, X.ds.index         tokens; uint64 ends of the documents (nanotron reads the same)
     megatron     X.bin, X.idx             tokens; an index that states the width and the documents
@@ -6,14 +6,14 @@
     npy          NumPy's own header       one or two dimensions, row after row
     flat         tokens, nothing else     OLMo's `.npy`, nanoGPT's `.bin`; the width must be known or is guessed
 
-Nothing is ever written beside such a file. What it does not state (a flat file's width) is guessed and said to be.
+Nothing is ever written next to such a file. A width that the file does not state is guessed, and reported as a guess.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -40,8 +40,8 @@ _SAMPLES, _SAMPLE_TOKENS = 8, 512
 class TokenFile:
     """One file of tokens: `tokens` little-endian numbers of type `dtype` from byte `offset` of `size` on.
 
-    `guessed` says that the file itself does not tell its width. `sequence` is the length that it was packed to,
-    where it says so. `index` is the file that tells the documents apart, None when only marks between them do.
+    `guessed`: the width is not stated by the file. `sequence` is the length to which it was packed, if stated. `index`
+    is the file with the ends of the documents, None when only special tokens separate them.
     """
 
     path: Path
@@ -67,28 +67,28 @@ class TokenFile:
 
     def blocks(self, first: int, stop: int, most: int) -> Iterator[bytes]:
         """The bytes of tokens `first … stop - 1`, `most` bytes at a time."""
-        left = (stop - first) * self.numbers.itemsize
+        remaining = (stop - first) * self.numbers.itemsize
         with self.path.open("rb") as file:
             file.seek(self.offset + first * self.numbers.itemsize)
-            while left:
-                data = file.read(min(most, left))
+            while remaining:
+                data = file.read(min(most, remaining))
                 if not data:
                     raise truncation_error(self.path, "it became shorter while it was read")
-                left -= len(data)
+                remaining -= len(data)
                 yield data
 
-    def stated_ends(self) -> NDArray[np.int64] | None:
-        """Per document the token at which it ends (exclusive), as the index beside the file says; else None."""
+    def document_ends(self) -> NDArray[np.int64] | None:
+        """Per document the token at which it ends (exclusive), from the file's index; None without an index."""
         if self.index is None:
             return None
         if self.format == "datatrove":
             return np.fromfile(self.index, "<u8").astype(np.int64)
-        return _megatron(self.path, self.index)[1]
+        return _read_megatron_index(self.path, self.index)[1]
 
     def filler_from(self, eos: int | None) -> int:
-        """Where a packed chunk ends in one token alone: writers filled their last chunk up; `tokens` if nowhere.
+        """The first token of the filler that repeats one token at the end of a packed chunk; `tokens` if none.
 
-        A run of under 32 is text, and the first of many EOS still ends the last document.
+        A run shorter than 32 counts as text, and the first of a run of EOS ends the last document.
         """
         end = self.tokens
         if self.format != "packed" or not end:
@@ -107,9 +107,9 @@ class TokenFile:
 
 
 def open_token_file(path: Path, format: TokenFormat | None = None, dtype: str | None = None) -> TokenFile:
-    """What the file at `path` is. `format` and `dtype` are believed where the file does not say otherwise.
+    """The token file at `path`; `format` and `dtype` are used where the file does not state them.
 
-    DataError when it is not what it claims to be, is cut short, or is empty.
+    DataError when the file is empty, truncated or contradicts them.
     """
     try:
         size = path.stat().st_size
@@ -121,42 +121,27 @@ def open_token_file(path: Path, format: TokenFormat | None = None, dtype: str | 
         ) from None
     if not size:
         raise truncation_error(path, "it is empty")
-    kind = format or _recognised(path, head)
-    made = {"datatrove": _datatrove, "packed": _packed, "npy": _npy, "flat": _flat}.get(kind)
-    if kind == "megatron":
-        index = path.with_suffix(".idx")
-        found = _megatron(path, index)[0]
-        file_ = TokenFile(
-            path=path,
-            format="megatron",
-            dtype=found["dtype"],
-            offset=0,
-            tokens=found["tokens"],
-            size=size,
-            index=index,
-        )
-    else:
-        assert made is not None
-        file_ = made(path, size, head, dtype)
-    if dtype is not None and dtype != file_.dtype:
+    readers = {"datatrove": _datatrove, "megatron": _megatron, "packed": _packed, "npy": _npy, "flat": _flat}
+    token_file = readers[format or _detect_format(path, head)](path, size, head, dtype)
+    if dtype is not None and dtype != token_file.dtype:
         raise DataError(
-            f"`{path}` holds {file_.dtype}, but `dtype` says {dtype}",
+            f"`{path}` holds {token_file.dtype}, but `dtype` says {dtype}",
             hint="leave `dtype` out: the file states it",
         )
-    if file_.tokens * file_.numbers.itemsize + file_.offset > size:
-        wanted = file_.tokens * file_.numbers.itemsize + file_.offset
-        raise truncation_error(path, f"it has {size:,} of {wanted:,} bytes")
-    return file_
+    needed = token_file.tokens * token_file.numbers.itemsize + token_file.offset
+    if needed > size:
+        raise truncation_error(path, f"it has {size:,} of {needed:,} bytes")
+    return token_file
 
 
 def truncation_error(path: Path, how: str) -> DataError:
     return DataError(
-        f"`{path}` is not whole: {how}",
+        f"`{path}` is not complete: {how}",
         hint="fetch it again, or leave it out with `exclude`; the rest is kept",
     )
 
 
-def _recognised(path: Path, head: bytes) -> TokenFormat:
+def _detect_format(path: Path, head: bytes) -> TokenFormat:
     if head.startswith(PACKED):
         return "packed"
     if head.startswith(NUMPY):
@@ -171,16 +156,7 @@ def _recognised(path: Path, head: bytes) -> TokenFormat:
 def _datatrove(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
     index = path.with_name(path.name + ".index")
     if not index.exists():
-        flat = _flat(path, size, head, dtype)
-        return TokenFile(
-            path=path,
-            format="datatrove",
-            dtype=flat.dtype,
-            offset=0,
-            tokens=flat.tokens,
-            size=size,
-            guessed=flat.guessed,
-        )
+        return replace(_flat(path, size, head, dtype), format="datatrove")
     ends = np.fromfile(index, "<u8")
     tokens = int(ends[-1]) if len(ends) else 0
     widths = {2 * tokens: "uint16", 4 * tokens: "uint32"}
@@ -216,22 +192,24 @@ def _npy(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, found = read(file)
+            header = np.lib.format
+            read = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
+            shape, fortran, numbers = read(file)
             offset = file.tell()
     except ValueError as reason:
         raise DataError(
             f"`{path}` has no NumPy header that can be read: {reason}", hint="see `format`"
         ) from None
-    name = found.newbyteorder("=").name
-    if name not in DTYPES or found.str[0] == ">" or (fortran and len(shape) > 1) or not 1 <= len(shape) <= 2:
+    name = numbers.newbyteorder("=").name
+    if (
+        name not in DTYPES
+        or numbers.str[0] == ">"
+        or (fortran and len(shape) > 1)
+        or not 1 <= len(shape) <= 2
+    ):
         raise DataError(
-            f"`{path}` is an array of {found.str} of shape {shape}",
-            hint=f"token ids are wanted, little-endian, in rows: {', '.join(DTYPES)}",
+            f"`{path}` is an array of {numbers.str} of shape {shape}",
+            hint=f"it must hold token ids, little-endian, in rows: {', '.join(DTYPES)}",
         )
     return TokenFile(
         path=path,
@@ -245,18 +223,17 @@ def _npy(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
 
 
 def _flat(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
-    guessed = dtype is None
-    name = dtype or _guessed_width(path, size)
+    name = dtype or _guess_dtype(path, size)
     width = np.dtype(name).itemsize
     if size % width:
         raise truncation_error(path, f"its {size:,} bytes are no whole number of {name}")
     return TokenFile(
-        path=path, format="flat", dtype=name, offset=0, tokens=size // width, size=size, guessed=guessed
+        path=path, format="flat", dtype=name, offset=0, tokens=size // width, size=size, guessed=dtype is None
     )
 
 
-def _guessed_width(path: Path, size: int) -> str:
-    """uint32 when the upper halves of its first numbers are next to nothing, else uint16: no text looks so."""
+def _guess_dtype(path: Path, size: int) -> str:
+    """uint32 when the upper halves of the first numbers are below 16, as never in text of uint16 ids; else uint16."""
     with path.open("rb") as file:
         halves = np.frombuffer(file.read(min(size - size % 4, 4 * _GUESS_TOKENS)), "<u2")
     if not size % 4 and halves.size and halves[1::2].max(initial=0) < 16 and halves[::2].max() >= 16:
@@ -264,8 +241,16 @@ def _guessed_width(path: Path, size: int) -> str:
     return "uint16"
 
 
-def _megatron(path: Path, index: Path) -> tuple[Mapping[str, Any], NDArray[np.int64]]:
-    """What the index states, and the ends of the documents, in tokens."""
+def _megatron(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
+    index = path.with_suffix(".idx")
+    name, ends = _read_megatron_index(path, index)
+    return TokenFile(
+        path=path, format="megatron", dtype=name, offset=0, tokens=int(ends[-1]), size=size, index=index
+    )
+
+
+def _read_megatron_index(path: Path, index: Path) -> tuple[str, NDArray[np.int64]]:
+    """The type of the tokens, and the token at which each document ends; the last is their number."""
     try:
         data = index.read_bytes()
     except OSError as reason:
@@ -290,36 +275,34 @@ def _megatron(path: Path, index: Path) -> tuple[Mapping[str, Any], NDArray[np.in
     lengths = np.frombuffer(data, "<i4", sequences, begin).astype(np.int64)
     pointers = np.frombuffer(data, "<i8", sequences, begin + 4 * sequences)
     borders = np.frombuffer(data, "<i8", documents, begin + 12 * sequences)
-    after = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
     width = np.dtype(_WIDTHS[code]).itemsize
-    if (pointers != after[:-1] * width).any() or (borders > sequences).any() or (np.diff(borders) < 0).any():
+    if (pointers != bounds[:-1] * width).any() or (borders > sequences).any() or (np.diff(borders) < 0).any():
         raise DataError(
-            f"`{index}` does not lay its sequences one behind the other",
-            hint="merge it anew with Megatron's own tools, or say `format: flat`",
+            f"the sequences of `{index}` are not contiguous",
+            hint="merge it again with Megatron's own tools, or say `format: flat`",
         )
-    ends = after[borders[1:] if documents and borders[0] == 0 else borders]
-    if not len(ends) or ends[-1] != after[-1]:
-        ends = np.append(ends, after[-1])
-    return {"dtype": _WIDTHS[code], "tokens": int(after[-1])}, np.unique(ends)
+    ends = bounds[borders[1:] if documents and borders[0] == 0 else borders]
+    return _WIDTHS[code], np.unique(np.append(ends, bounds[-1]))
 
 
 def agreement(file: TokenFile, ends: NDArray[np.int64], tokenizer: Tokenizer) -> float | None:
-    """The share of tokens that come back when pieces of documents are decoded and encoded again; None without any."""
-    marks = [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
-    same = seen = 0
-    for at in sorted({len(ends) * each // _SAMPLES for each in range(_SAMPLES)}) if len(ends) else ():
+    """The share of token pairs that are the same after samples are decoded and encoded again; None without samples."""
+    special = [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
+    same = total = 0
+    for at in sorted({len(ends) * number // _SAMPLES for number in range(_SAMPLES)}) if len(ends) else ():
         first = int(ends[at - 1]) if at else 0
         ids = file.read(first, min(_SAMPLE_TOKENS, int(ends[at]) - first))
-        ids = ids[~np.isin(ids, marks)]
+        ids = ids[~np.isin(ids, special)]
         if not len(ids) or int(ids.max()) >= tokenizer.vocab_size or int(ids.min()) < 0:
             continue
         again = tokenizer.encode(tokenizer.decode(ids.tolist()))
-        left, right = set(_pairs(ids.tolist())), set(_pairs(again))
-        same += len(left & right)
-        seen += len(left)
-    return same / seen if seen else None
+        before, after = set(_pairs(ids.tolist())), set(_pairs(again))
+        same += len(before & after)
+        total += len(before)
+    return same / total if total else None
 
 
 def _pairs(ids: Sequence[int]) -> list[tuple[int, int]]:
-    """Neighbours: a piece cut out of a document may begin otherwise, which must not shift all that follows."""
+    """Pairs of neighbours: another first token of a sample must not shift the comparison of the others."""
     return list(pairwise(ids)) or [(ids[0], -1)]

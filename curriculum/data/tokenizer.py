@@ -1,7 +1,7 @@
-"""A tokenizer file with the one set of rules under which all text is encoded, so that ids always agree.
+"""A tokenizer with fixed encoding rules, so that ids do not depend on settings of its file.
 
-Only the document's text is encoded: no marks are added by the file's own template, nothing is cut or padded,
-and a mark's name inside a text (`</s>` in a source file) stays ordinary text.
+Only a document's text is encoded: the file's template adds no special tokens, nothing is truncated or padded, and the
+name of a special token inside a text (`</s>` in a source file) is ordinary text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from curriculum.errors import DataError
 
-# What known families call the mark between documents, and the one before them.
+# The names of the end-of-document and beginning-of-document tokens in known model families.
 EOS_NAMES = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[EOS]")
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>", "<｜begin▁of▁sentence｜>", "[BOS]")
 
@@ -31,7 +31,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """Read a `tokenizer.json`; DataError when it is missing or is none."""
+        """Read a `tokenizer.json`; DataError when it is missing or invalid."""
         try:
             data = Path(path).read_bytes()
         except OSError as reason:
@@ -43,7 +43,7 @@ class Tokenizer:
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> Tokenizer:
-        """The tokenizer in the bytes of a `tokenizer.json`, called `name` where it is none (DataError)."""
+        """The tokenizer in the bytes of a `tokenizer.json`; DataError with `name` when they are invalid."""
         import tokenizers
 
         try:
@@ -66,18 +66,20 @@ class Tokenizer:
         )
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without any mark."""
+        """The ids of `text`, without special tokens."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text; the interpreter's lock is free meanwhile."""
-        return [one.ids for one in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """The ids of each text; the global interpreter lock is released meanwhile."""
+        return [
+            encoding.ids for encoding in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
 
     def mark(self, number: int) -> str:
-        """The name of a mark, as in `</s>`."""
+        """The name of a special token, such as `</s>`."""
         return str(self._inner.id_to_token(number))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, marks shown by their names."""
+        """The text of `ids`, special tokens by their names."""
         text: str = self._inner.decode(list(ids), skip_special_tokens=False)
         return text

@@ -1,1 +1,1 @@
-"""The compiled plan, numbers only: learning rate, mixture draws, order, their inverse. May import errors and fs."""
+"""The compiled plan as numbers: learning rate, mixture, order and its inverse. May import errors, units and fs."""

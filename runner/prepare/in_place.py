@@ -176,7 +176,7 @@ class _InPlaceIndex:
 
     def _ends(self, text: int, stop: threading.Event) -> NDArray[np.int64]:
         """Where documents end: from the file's index, else after every EOS (or before every BOS), else nowhere."""
-        stated = self.file.stated_ends()
+        stated = self.file.document_ends()
         if stated is None:
             token = self.tokenizer.eos_id if self.request.eos else None
             token = self.tokenizer.bos_id if token is None and self.request.bos else token

@@ -27,7 +27,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.readers.base import BaseReader
 from datatrove.utils.logging import logger
 
-from curriculum.data.listing import TEXT_FILES, SourceFile, kind_of, list_files, name_patterns, sort_files
+from curriculum.data.listing import TEXT_FILES, SourceFile, kind_of, list_files, name_filter, sort_files
 from curriculum.data.manifest import HELD_OUT, TRAIN
 from curriculum.data.progress import describe_unread
 from curriculum.errors import DataError
@@ -100,11 +100,11 @@ def list_sources(read: Mapping[str, Any], root: str = ".") -> tuple[list[SourceF
             f"`{where}` cannot be listed: {type(reason).__name__}: {reason}",
             hint="check its name, the network and your login; prepared text needs neither",
         ) from None
-    include, exclude = name_patterns(read, default=TEXT_FILES)
+    is_chosen = name_filter(read, default=TEXT_FILES)
     files = []
     for path, entry in entries.items():
         name = path[len(base) :].lstrip("/")
-        if include.fullmatch(name) and not exclude.fullmatch(name):
+        if is_chosen(name):
             files.append(SourceFile(name, system.unstrip_protocol(path), entry.get("size")))
     return sort_files(files, read), details
 

@@ -74,7 +74,7 @@ def _text(folder: Path) -> Any:
         opened = Dataset.open(folder, split=split, sequence_length=32)
         values.append(opened.read(np.arange(opened.windows)).tobytes())
         values.append([opened.documents(window) for window in range(0, opened.windows, 50)])
-        values.append(opened.find_document(values[-1][0][0].id))
+        values.append(opened.find_documents(values[-1][0][0].id))
     values.append(Dataset.open(folder, split="train", sequence_length=32).manifest)
     return values
 

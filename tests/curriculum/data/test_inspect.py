@@ -82,7 +82,7 @@ def test_what_is_no_token_file_is_refused_on_one_screen(tmp_path: Path, curricul
     for word in ("empty.bin", "absent.bin", "."):
         done = curriculum(tmp_path, "inspect", word, check=False)
         if word == ".":  # a folder tells what is wrong with each of its files
-            assert "is not whole" in done.stdout
+            assert "is not complete" in done.stdout
         else:
             assert done.returncode == 2
             assert "hint:" in done.stderr

@@ -239,11 +239,11 @@ def test_filler_at_the_end_of_a_packed_chunk_is_cut_off_counted_and_never_traine
 @pytest.mark.parametrize(
     ("format", "spoil", "words"),
     [
-        ("datatrove", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not whole"),
-        ("megatron", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not whole"),
-        ("packed", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not whole"),
-        ("npy", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not whole"),
-        ("flat", lambda p: p.write_bytes(p.read_bytes()[:-1]), "is not whole"),
+        ("datatrove", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not complete"),
+        ("megatron", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not complete"),
+        ("packed", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not complete"),
+        ("npy", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not complete"),
+        ("flat", lambda p: p.write_bytes(p.read_bytes()[:-1]), "is not complete"),
         ("flat", lambda p: p.write_bytes(b""), "it is empty"),
     ],
 )
