@@ -494,7 +494,7 @@ def test_a_glance_at_a_folder_ends_at_the_first_file_that_matches_and_never_look
     (tmp_path / "corpus").mkdir()
     looked: list[str] = []
 
-    def walk(folder: Path, *, skip: frozenset[str]) -> Iterator[tuple[str, str]]:
+    def walk(folder: Path, *, skip: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
         for number in range(listing.QUICK_SCAN * 2):
             looked.append(f"{number}.{'txt' if number == 3 else 'png'}")
             yield looked[-1], looked[-1]
