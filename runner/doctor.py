@@ -21,6 +21,7 @@ from curriculum.plan.model import FLOPS_CONVENTION
 from runner.model import attention
 from runner.monitor import hardware
 from runner.parallel import determinism
+from runner.parallel.build import compiles, uses_bf16
 from runner.parallel.ranks import Ranks
 
 HEAD_DIM = 64  # of TinyLlama; a model's own is checked again when a job begins
@@ -51,7 +52,7 @@ def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None)
 def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
     """The report on this process's machine; `problems` is empty when `machine` can be served."""
     device, problems = ranks.device, []
-    bf16 = machine.precision == "bf16" or (machine.precision == "auto" and device.type == "cuda")
+    bf16 = uses_bf16(machine, device)
     kernels = {}
     for masked in (False, True):
         request = attention.Request(
@@ -68,9 +69,8 @@ def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
             except ValueError as error:
                 chosen = None
                 problems.append(_problem(str(error), "choose another `attention`, or `auto`"))
-    compiles = device.type == "cuda" if machine.compile is None else machine.compile
     compiler = why_no_compiler(device)
-    if compiles and compiler is not None:
+    if compiles(machine, device) and compiler is not None:
         problems.append(
             _problem(f"blocks are to be compiled, and {compiler}", "install one, or say `compile: false`")
         )
@@ -91,7 +91,7 @@ def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
         },
         "compile": {
             "asked": "auto" if machine.compile is None else machine.compile,
-            "chosen": compiles,
+            "chosen": compiles(machine, device),
             "toolchain": compiler or "can compile",
         },
         "memory": _memory(device),

@@ -5,8 +5,8 @@
     state.json                 position, step, counters, Adam's step
     manifest.json              written last: size and SHA-256 of the others
 
-A rank reads only the rows that it will hold. (Importing torch.distributed.checkpoint costs a second at every start,
-and it writes neither digests nor a commit record.)
+A rank reads only the rows that it will hold. (torch.distributed.checkpoint takes a second to import
+at every start, and writes neither digests nor a commit record.)
 """
 
 from __future__ import annotations

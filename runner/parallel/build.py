@@ -21,7 +21,7 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of one forward pass, when t
 def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
     """The model on this rank's device with its initial weights, sharded as the machine file says."""
     config = ModelConfig.from_json(plan.model)
-    bf16 = machine.precision == "bf16" or (machine.precision == "auto" and ranks.device.type == "cuda")
+    bf16 = uses_bf16(machine, ranks.device)
     request = attention.Request(
         device=ranks.device.type,
         dtype=torch.bfloat16 if bf16 else torch.float32,
@@ -42,10 +42,18 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
         sharding=machine.sharding,
         bf16=bf16,
         activation_checkpointing=machine.activation_checkpointing,
-        compile_blocks=ranks.device.type == "cuda" if machine.compile is None else machine.compile,
+        compile_blocks=compiles(machine, ranks.device),
         canonical=machine.exactness == "canonical",
     )
     return model
+
+
+def uses_bf16(machine: Machine, device: torch.device) -> bool:
+    return machine.precision == "bf16" or (machine.precision == "auto" and device.type == "cuda")
+
+
+def compiles(machine: Machine, device: torch.device) -> bool:
+    return device.type == "cuda" if machine.compile is None else machine.compile
 
 
 def micro_batch(plan: StagePlan, stated: int | None, ranks: Ranks) -> int:

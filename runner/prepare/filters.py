@@ -11,7 +11,6 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 from datatrove.pipeline.formatters.base import BaseFormatter
 
-from curriculum.data.manifest import TRAIN
 from curriculum.errors import DataError, did_you_mean
 from runner.prepare.readers import Tally
 
@@ -33,9 +32,7 @@ class CountingFilter(BaseFilter):  # type: ignore[misc]
         passes, reason = get_filter_result(self.inner.filter(document))
         if passes:
             return True
-        reason = type(self.inner).__name__ + (f": {reason}" if reason else "")
-        self.tally.dropped[document.metadata.get("split", TRAIN), reason] += 1
-        return False, reason
+        return self.tally.filter_out(document, type(self.inner).__name__ + (f": {reason}" if reason else ""))
 
 
 def build_blocks(blocks: Sequence[Mapping[str, Mapping[str, Any]]], tally: Tally) -> list[Any]:

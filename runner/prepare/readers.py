@@ -66,6 +66,11 @@ class Tally:
         self.firsts.setdefault(reason, name)
         logger.warning(f"left out {name}: {reason}")
 
+    def filter_out(self, document: Document, reason: str) -> tuple[bool, str]:
+        """Count a document that a filter drops; the filter's result."""
+        self.dropped[document.metadata.get("split", TRAIN), reason] += 1
+        return False, reason
+
     @property
     def unread(self) -> LeftOut:
         counts: Counter[str] = Counter()
@@ -281,15 +286,11 @@ class ColumnFilter(BaseFilter):  # type: ignore[misc]
         for column, values in self.drop.items():
             value = _word(look_up(document.metadata, column))
             if value in values:
-                return self._drop(document, f"{column} is {value}")
+                return self.tally.filter_out(document, f"{column} is {value}")
         for column, values in self.keep.items():
             if _word(look_up(document.metadata, column)) not in values:
-                return self._drop(document, f"{column} is not {' or '.join(sorted(values))}")
+                return self.tally.filter_out(document, f"{column} is not {' or '.join(sorted(values))}")
         return True
-
-    def _drop(self, document: Document, reason: str) -> tuple[bool, str]:
-        self.tally.dropped[document.metadata.get("split", TRAIN), reason] += 1
-        return False, reason
 
 
 def look_up(row: Mapping[str, Any], column: str) -> Any:

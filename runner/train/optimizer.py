@@ -1,4 +1,4 @@
-"""AdamW as the plan states it, and gradient clipping that sees sharded gradients whole."""
+"""AdamW with the plan's numbers, and gradient clipping by the global norm of sharded gradients."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch.distributed.tensor import DTensor
 
 
 def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> torch.optim.AdamW:
-    """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` spares norms.
+    """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` leaves out norms.
 
-    Moments are made here, not at the first step, so that the checkpoints of a fresh and of a stepped
-    optimizer have the same shape, and Adam's step counter is what was counted.
+    Moments are allocated here, not at the first step, so that checkpoints of a new and of a used optimizer have
+    the same tensors.
     """
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for _, p in parameters if numbers["decay"] == "all" or p.dim() > 1]
-    kept = [p for _, p in parameters if not (numbers["decay"] == "all" or p.dim() > 1)]
+    constant = [p for _, p in parameters if not (numbers["decay"] == "all" or p.dim() > 1)]
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": numbers["weight_decay"]}]
-    if kept:
-        groups.append({"params": kept, "weight_decay": 0.0})
+    if constant:
+        groups.append({"params": constant, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(
         groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True
     )
@@ -45,8 +45,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def clip_gradients(model: nn.Module, most: float, norm: float | None = None) -> float:
     """Scale all gradients so that their global norm is at most `most`; returns the norm before.
 
-    `norm` is that norm where the caller knows it. A norm that is not finite leaves the gradients as they are: the
-    caller takes no step.
+    `norm` is that norm where the caller has computed it. A norm that is not finite leaves the gradients unchanged,
+    since no step follows.
     """
     if norm is None:
         total = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])

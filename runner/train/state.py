@@ -87,7 +87,7 @@ def restore(
         if value["history"] != plan.parent.fingerprint:
             raise PlanError(
                 f"checkpoint `{parent.name}` is not the history that this stage was planned to continue from",
-                hint="`curriculum plan` compiles the lineage anew; branch under a new name if the trunk was changed",
+                hint="`curriculum plan` compiles the lineage again; branch under a new name if the trunk was changed",
             )
         return _state(value, plan)
     return State(step=plan.first_step, position=plan.start, windows=dict.fromkeys(plan.names, 0))

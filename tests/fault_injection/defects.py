@@ -104,7 +104,7 @@ DEFECTS = (
     Defect(
         "pins are not looked at when a checkpoint is deleted",
         "curriculum.artifacts.checkpoints",
-        "    return {position: names for position, names in found.items() if names}\n",
+        "    return {position: names for position, names in pins.items() if names}\n",
         "    return {}\n",
         "R16",
     ),
