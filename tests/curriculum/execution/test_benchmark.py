@@ -136,7 +136,7 @@ def test_without_the_harness_a_run_ends_well_and_says_what_is_not_measured(
     code, out, _ = command("run", "variant")
     assert code == 0
     assert "not measured: verse at 1 checkpoints: lm-evaluation-harness is not installed" in out
-    assert "what is left: curriculum eval variant" in out
+    assert "to measure the rest: curriculum eval variant" in out
     code, _, err = command("eval", "variant", "--tasks", "verse")
     assert code == 2
     assert "hint: `pip install 'curriculum[eval]'`" in err
