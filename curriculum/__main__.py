@@ -1,4 +1,4 @@
-"""The command `curriculum`, and `python -m curriculum`: speaks a refusal instead of showing a traceback."""
+"""The command `curriculum`, and `python -m curriculum`: prints an error instead of a traceback."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from curriculum.errors import CurriculumError, storage_error
 
 
 def command() -> NoReturn:
-    """What the installed command calls: `main`, without taking apart all that was imported."""
+    """The installed command: `main`, then an exit without the interpreter's teardown."""
     try:
         main()
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (BrokenPipeError, ValueError):  # nobody reads any more, or the stream is closed for that reason
+    except (BrokenPipeError, ValueError):  # the reader is gone, or the stream was closed for that reason
         code = 141
-    # Nothing is left to do, and the interpreter's own way out takes a fifth of an answer's time.
+    # The interpreter's teardown takes a fifth of a short command's time.
     os._exit(code)
 
 
 def main() -> NoReturn:
-    """Run the command line; exit code 0 done, 1 a job failed, 2 refused, 130 stopped by Ctrl-C."""
-    # An answer takes half a second, most of it imports: their objects stay, so the collector need not walk them
-    # again and again, and pydantic need not look through all that is installed for plug-ins.
+    """Run the command line; exit code 0: done, 1: a job failed, 2: an error in files or arguments, 130: Ctrl-C."""
+    # A short command takes half a second, most of it imports: their objects stay, so the collector need not visit
+    # them repeatedly, and pydantic need not search the installed packages for plug-ins.
     gc.set_threshold(50_000, 20, 100)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from curriculum.cli.app import app_for
@@ -45,11 +45,11 @@ def main() -> NoReturn:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        failed = storage_error(error)
-        if failed is None:
+        failure = storage_error(error)
+        if failure is None:
             raise
-        print(failed.render(), file=sys.stderr)
-        sys.exit(failed.exit_code)
+        print(failure.render(), file=sys.stderr)
+        sys.exit(failure.exit_code)
     sys.exit(0)
 
 

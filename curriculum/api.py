@@ -1,10 +1,9 @@
 """A project as tables, for a notebook or a script: `project = curriculum.open(".")`.
 
-A table is a list of flat dicts, one a row, every row with the same keys where the rows are of one kind:
-`pandas.DataFrame(table)` and `pyarrow.Table.from_pylist(table)` take it as it is. Positions and lengths are in
-tokens at the size that was asked for (unsaid, the project's default), losses in nats a token. Every call reads the
-files as they are now, and nothing is ever written. Whatever cannot be answered raises a
-`curriculum.errors.CurriculumError`.
+A table is a list of flat dicts, one a row, all rows with the same keys: `pandas.DataFrame(table)` and
+`pyarrow.Table.from_pylist(table)` take it as it is. Positions and lengths are in tokens at the given size (the
+project's default if None), losses in nats a token. Every call reads the files as they are now; nothing is written.
+Errors are `curriculum.errors.CurriculumError`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Table: TypeAlias = list[Row]
 
 
 class ProjectTables:
-    """The project in a folder, or around it."""
+    """The project in a folder or in the nearest one above it."""
 
     def __init__(self, folder: str | Path = ".") -> None:
         self.root = Project.find(Path(folder)).root
@@ -44,16 +43,13 @@ class ProjectTables:
         return self._project.names("stages")
 
     def plan(self, curriculum: str, size: str | None = None, machine: str = "local") -> PlanTables:
-        """A curriculum, compiled with whatever text is prepared so far."""
-        project = self._project
-        texts = prepared_text.PreparedText.open(project, curriculum, size or project.default_size)
-        compiled = texts.compiled
-        return PlanTables(
-            project, compiled, texts, summary.summarise(compiled, machine, project.machine(machine))
-        )
+        """A curriculum, compiled with the text that is prepared so far."""
+        project, texts = self._texts(curriculum, size)
+        report = summary.summarise(texts.compiled, machine, project.machine(machine))
+        return PlanTables(project, texts.compiled, texts, report)
 
     def status(self, curriculum: str | None = None, size: str | None = None) -> Table:
-        """A row for every stage of the project, or of one lineage: planned, begun, running or done, and how far."""
+        """A row for every stage of the project, or of one lineage: its state and how far it is."""
         project = self._project
         return [
             {
@@ -70,15 +66,14 @@ class ProjectTables:
         ]
 
     def metrics(self, curriculum: str, size: str | None = None) -> Table:
-        """A row for every logged step of the lineage that was trained, root first; `loss/SOURCE` in columns."""
-        project = self._project
-        compiled = prepared_text.PreparedText.open(project, curriculum, size or project.default_size).compiled
+        """A row for every logged step of the lineage, root first; a column `loss/SOURCE` for every source."""
+        project, texts = self._texts(curriculum, size)
         rows = []
-        for stage in compiled.stages:
-            path = folders.stage_folder(project, compiled, stage).metrics
+        for stage in texts.compiled.stages:
+            path = folders.stage_folder(project, texts.compiled, stage).metrics
             for line in fs.read_json_lines(path) if path.exists() else ():
                 if line["position"] <= stage.stop:
-                    rows.append({"stage": stage.name, **_metrics(line, compiled)})
+                    rows.append({"stage": stage.name, **_metrics(line, texts.compiled)})
         return rows
 
     def anomalies(self, curriculum: str, size: str | None = None) -> Table:
@@ -87,11 +82,10 @@ class ProjectTables:
         `documents` are those of the step's worst sequences; the stage file of a branch leaves the step out with
         `skip: [{from: skip_from, to: skip_to}]` (full-size tokens; None for the first step).
         """
-        project = self._project
-        compiled = prepared_text.PreparedText.open(project, curriculum, size or project.default_size).compiled
+        project, texts = self._texts(curriculum, size)
         rows = []
-        for stage in compiled.stages:
-            for anomaly in read_anomalies(folders.stage_folder(project, compiled, stage), stage.stop):
+        for stage in texts.compiled.stages:
+            for anomaly in read_anomalies(folders.stage_folder(project, texts.compiled, stage), stage.stop):
                 row = {"stage": stage.name, **asdict(anomaly), "documents": ", ".join(anomaly.documents)}
                 skip = row.pop("skip") or {}
                 rows.append({**row, "skip_from": skip.get("from"), "skip_to": skip.get("to")})
@@ -99,17 +93,15 @@ class ProjectTables:
 
     def evaluations(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every held-out loss measured along the lineage, by source and position."""
-        project = self._project
-        compiled = prepared_text.PreparedText.open(project, curriculum, size or project.default_size).compiled
-        curves = held_out.curves(project, compiled)
+        project, texts = self._texts(curriculum, size)
         return [
             {"curriculum": curriculum, "source": source, "position": position, "loss": loss}
-            for source, curve in curves.items()
+            for source, curve in held_out.curves(project, texts.compiled).items()
             for position, loss in curve
         ]
 
     def diff(self, old: str, new: str, size: str | None = None) -> Table:
-        """A row for everything in which two curricula part, the first first; empty where they are the same.
+        """A row for everything in which two curricula differ, the first first; empty where they are the same.
 
         `old` and `new` are names, addresses (NAME[/STAGE][@TOKENS]), stage files or plan.json files.
         """
@@ -117,39 +109,44 @@ class ProjectTables:
         return [asdict(part) for part in sorted(compared.parts, key=lambda part: part.position)]
 
     def moved(self, old: str, new: str, size: str | None = None) -> Table:
-        """A row for every source: the tokens that either curriculum reads of it after they part."""
+        """A row for every source: the tokens that either curriculum reads of it after they differ."""
         compared = self._compared(old, new, size)
         return [{**asdict(moved), "difference": moved.difference} for moved in compared.moved]
 
     def _compared(self, old: str, new: str, size: str | None) -> Comparison:
         project = self._project
-        mine, theirs = (diff_sides.side(project, asked, size or project.default_size) for asked in (old, new))
-        return compare(mine.lineage, theirs.lineage)
+        sides = (diff_sides.side(project, name, size or project.default_size) for name in (old, new))
+        return compare(*(side.lineage for side in sides))
+
+    def _texts(self, curriculum: str, size: str | None) -> tuple[Project, prepared_text.PreparedText]:
+        project = self._project
+        return project, prepared_text.PreparedText.open(project, curriculum, size or project.default_size)
 
     @property
     def _project(self) -> Project:
+        """The project with its files as they are now."""
         return Project(self.root)
 
 
 class PlanTables:
-    """A compiled curriculum. `summary` is all that `curriculum plan --json` tells.
+    """A compiled curriculum; `summary` has the values of `curriculum plan --json`.
 
-    What a step reads is answered by the plans that trained it, also where the files were edited since, with a warning.
+    What a step reads is that of the plans that trained it, with a warning where the files were edited since.
     """
 
     def __init__(
-        self, project: Project, compiled: Compiled, texts: prepared_text.PreparedText, told: Row
+        self, project: Project, compiled: Compiled, texts: prepared_text.PreparedText, report: Row
     ) -> None:
         self._project = project
         self.compiled = compiled
-        self.summary = told
+        self.summary = report
         self._texts = texts
         self._trained, lines = drift.as_trained(project, compiled)
         for line in lines:
             warnings.warn(line, stacklevel=3)
 
     def __repr__(self) -> str:
-        stages = " -> ".join(f"{stage.name}" for stage in self.compiled.stages)
+        stages = " -> ".join(stage.name for stage in self.compiled.stages)
         return f"plan of {self.compiled.curriculum}, size {self.compiled.size_name}: {stages}"
 
     @property
@@ -173,7 +170,7 @@ class PlanTables:
 
     @property
     def sources(self) -> Table:
-        """A row for every source of every stage: shares asked and got, passes, first step read again."""
+        """A row for every source of every stage: shares asked and got, epochs (`passes`), first repeated step."""
         return [
             {
                 "stage": f"{stage['curriculum']}/{stage['stage']}",
@@ -187,7 +184,7 @@ class PlanTables:
 
     def lr(self, points: int = 200) -> Table:
         """Learning rate and batch at about `points` steps, evenly spread over the lineage, its ends among them."""
-        wanted = sorted({at * (self.steps - 1) // max(1, points - 1) for at in range(points)})
+        steps = sorted({at * (self.steps - 1) // max(1, points - 1) for at in range(points)})
         rows = []
         for stage in self.compiled.stages:
             plan = stage.plan
@@ -199,7 +196,7 @@ class PlanTables:
                     "lr": plan.lr(step),
                     "batch_tokens": plan.batch_tokens,
                 }
-                for step in wanted
+                for step in steps
                 if plan.first_step <= step < plan.first_step + stage.steps_run
             ]
         return rows
@@ -222,26 +219,26 @@ class PlanTables:
     def trace(
         self, *, document: str | None = None, source: str | None = None, span: str | None = None
     ) -> Table:
-        """A row for every past or future slot that reads a document (by its id), or a stretch of a source.
+        """A row for every past or future slot that reads a document (by its id), or a range of a source.
 
         `span` is FIRST:END in windows of `source`. PlanError where there are too many to list.
         """
         if document is None and (source is None or span is None):
             raise PlanError("nothing to trace", hint='`document="ID"`, or `source="S", span="0:100"`')
-        found = trace.trace(
+        readings = trace.trace(
             self._project, [self._trained], self._texts, document=document, source=source, span=span
         )
-        if any(stage["steps"] is None for stage in found["stages"]):
+        if any(stage["steps"] is None for stage in readings["stages"]):
             raise PlanError(
-                f"{found['readings']:,} readings are too many to list",
-                hint="ask for a shorter stretch; `curriculum trace` counts them",
+                f"{readings['readings']:,} readings are too many to list",
+                hint="ask for a shorter range; `curriculum trace` counts them",
             )
         return [
             {
                 "stage": f"{stage['curriculum']}/{stage['stage']}",
                 **{key: value for key, value in reading.items() if key != "lineages"},
             }
-            for stage in found["stages"]
+            for stage in readings["stages"]
             for reading in stage["steps"]
         ]
 
@@ -253,7 +250,7 @@ def _metrics(line: Row, compiled: Compiled) -> Row:
     """A line of metrics.jsonl, flat: numbers alone, with a column for every source of the lineage."""
     row = {key: value for key, value in line.items() if key != "sources"}
     for key in ("loss", "grad_norm"):
-        row[key] = float(row[key])  # `nan` and `inf` stand there as text
+        row[key] = float(row[key])  # JSON has no NaN: it is written as text
     row.setdefault("skipped", False)
     row.setdefault("checkpoint_seconds", 0.0)
     for name in sorted(compiled.sources):

@@ -111,10 +111,10 @@ def test_a_follower_reports_each_as_it_comes(project: Path) -> None:
     out = io.StringIO()
     watch = Watch(Project(project), "trunk", "full", Console(file=out, width=300))
     with fs.Lock(trunk(project).lock, "training"):
-        watch.look()
+        watch.poll()
         events.write_bytes(later)
-        watch.look()
-    watch.look()
+        watch.poll()
+    watch.poll()
     assert out.getvalue().count("trunk/basic: step 7, up to 2,048 tokens: loss spike") == 1
     assert "step 5" not in out.getvalue(), "it was there before"
     assert (

@@ -1,7 +1,7 @@
-"""The Typer application: every verb, in panels by what a person is after.
+"""The Typer application: every verb, in panels by purpose.
 
-A verb reads its arguments, calls the packages below, and passes the answer to `view`. Imports inside verbs are lazy,
-so that `--help` answers at once.
+A verb reads its arguments, calls one function of the packages below, and prints the result through `view`. Imports
+inside verbs are lazy, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ VERBS = tuple(verb for verbs in PANELS.values() for verb in verbs)
 
 
 class _InPanels(TyperGroup):
-    """Lists verbs by panel, each with the first sentence of its help, whole also where it takes two lines."""
+    """Lists verbs by panel, each with the first sentence of its help in full."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        wide = max(map(len, self.commands))
+        width = max(map(len, self.commands))
         for panel, verbs in PANELS.items():
             with formatter.section(panel):
                 formatter.write_dl(
                     [
-                        (f"{name:<{wide}}", self.commands[name].get_short_help_str(limit=1000))
+                        (f"{name:<{width}}", self.commands[name].get_short_help_str(limit=1000))
                         for name in map(word, verbs)
                         if name in self.commands
                     ]
@@ -63,13 +63,13 @@ class _InPanels(TyperGroup):
 
 
 def word(verb: Verb) -> str:
-    """How a verb is called on the command line: `import_` is `import`."""
+    """The word of a verb on the command line: `import` for `import_`."""
     return verb.__name__.rstrip("_")
 
 
 def app_of(verbs: Iterable[Verb]) -> typer.Typer:
-    """The command line with these verbs alone."""
-    made = typer.Typer(
+    """The command line with these verbs only."""
+    app = typer.Typer(
         cls=_InPanels,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Run a language-model pretraining curriculum from YAML.",
@@ -78,20 +78,19 @@ def app_of(verbs: Iterable[Verb]) -> typer.Typer:
         add_completion=True,
         rich_markup_mode=None,
     )
-    made.callback()(_whole)  # also so that a single verb is not taken for the whole command
+    app.callback()(_options)  # also so that a single verb does not become the command itself
     for verb in verbs:
-        made.command(word(verb))(verb)
-    return made
+        app.command(word(verb))(verb)
+    return app
 
 
 def app_for(first: str | None) -> typer.Typer:
-    """The command line as far as its first word needs it: to lay out every verb's options takes 30 ms."""
-    asked = [verb for verb in VERBS if word(verb) == first]
-    return app_of(asked or VERBS)
+    """The command line as far as its first word needs it: building every verb's options takes 30 ms."""
+    return app_of([verb for verb in VERBS if word(verb) == first] or VERBS)
 
 
-def _say_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         import platform
         from importlib import metadata
 
@@ -103,10 +102,10 @@ def _say_version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _whole(
+def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and exit."),
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass

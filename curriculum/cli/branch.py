@@ -29,7 +29,7 @@ def branch(
     until: Annotated[str | None, typer.Option(help="where it ends, counted from the root, as in 2T")] = None,
     batch: Annotated[str | None, typer.Option(help="another batch, as in '1792 sequences'")] = None,
     reset_optimizer: Annotated[
-        bool, typer.Option("--reset-optimizer", help="begin with fresh optimizer state")
+        bool, typer.Option("--reset-optimizer", help="start with fresh optimizer state")
     ] = False,
     size: Size = "",
     machine: MachineName = "local",
@@ -55,7 +55,7 @@ def branch(
     made = runs_branch.branch(project, parse_address(point), name, change, size)
     summary = summarise(made.compiled, machine, project.machine(machine))
     compared = compare(spans(made.parent.stages), spans(made.compiled.stages))
-    beside = f"{made.parent.curriculum} as it goes on"
+    other = f"{made.parent.curriculum} from there on"
     if as_json:
         print_json(
             {
@@ -63,7 +63,7 @@ def branch(
                 "text": made.text,
                 "leaves": {"stage": made.leaves.name, "position": made.leaves.stop},
                 "checkpoint": made.checkpoint.name if made.checkpoint else None,
-                "comparison": comparison_json(compared, beside, name, size),
+                "comparison": comparison_json(compared, other, name, size),
                 "departed": made.departed,
                 "plan": {**summary, "provenance": made.provenance},
             }
@@ -72,7 +72,7 @@ def branch(
     console = open_console()
     console.print(plan_view(summary, made.compiled, made.provenance))
     console.print()
-    console.print(comparison_view(compared, beside, name, size))
+    console.print(comparison_view(compared, other, name, size))
     for line in made.departed:
         console.print(f"note: {line}")
     console.print(branched_view(made, project.options(size, machine)))

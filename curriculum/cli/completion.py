@@ -1,6 +1,6 @@
-"""What a shell completes: the names that a project's files give, at once, and silence where there are none.
+"""Shell completion: names from a project's files, or nothing.
 
-Only file names and, where need be, the keys of one file are looked at; nothing is checked.
+Only file names and, where need be, the keys of one file are read; nothing is checked.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ Complete: TypeAlias = Callable[[str], list[str]]
 
 
 def _completing(names: Callable[[Path, str], Iterable[str]]) -> Complete:
-    """`names(root, incomplete)` as a callback: those that begin so, and none where anything is amiss."""
+    """`names(root, incomplete)` as a callback that returns those with the prefix; nothing after any error."""
 
     def complete(incomplete: str) -> list[str]:
         try:
             from curriculum.config import layout
 
             root = layout.root_around(Path.cwd())
-            found = names(root, incomplete) if root is not None else ()
-            return [name for name in found if name.startswith(incomplete)]
-        except Exception:  # half a line on a terminal is no place to explain what is wrong with a file
+            candidates = names(root, incomplete) if root is not None else ()
+            return [name for name in candidates if name.startswith(incomplete)]
+        except Exception:  # half a command line has no room for an error in a file
             return []
 
     return complete

@@ -1,4 +1,4 @@
-"""The verb `diff`: show the first step at which two curricula part, and in what."""
+"""The verb `diff`: show in what two curricula differ, and from which step on."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def diff(
     new: Annotated[
         str | None,
         typer.Argument(
-            help="another of these; without it: what ran under the first's name",
+            help="another of these; without it: the plans that ran under the first's name",
             autocompletion=completion.addresses,
         ),
     ] = None,
     size: Size = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show the first step at which two curricula part, and in what.
+    """Show in what two curricula differ, and from which step on.
 
     Also how many tokens are moved after it.
     """
@@ -39,18 +39,18 @@ def diff(
     project = open_project()
     ran: tuple[diff_sides.RanStage, ...] = ()
     if new is None:
-        beside = diff_sides.against_what_ran(project, old, size)
-        if beside is None:
+        sides = diff_sides.against_what_ran(project, old, size)
+        if sides is None:
             if as_json:
                 print_json({"old": old, "size": size, "started": False})
             else:
                 print(f"no stage of `{old}` has started at size {size}: its files may be edited freely")
             return
-        mine, theirs, ran = beside
+        first, second, ran = sides
     else:
-        mine, theirs = (diff_sides.side(project, asked, size) for asked in (old, new))
-    compared = compare(mine.lineage, theirs.lineage)
+        first, second = (diff_sides.side(project, name, size) for name in (old, new))
+    compared = compare(first.lineage, second.lineage)
     if as_json:
-        print_json(comparison_json(compared, mine.label, theirs.label, size, ran))
+        print_json(comparison_json(compared, first.label, second.label, size, ran))
     else:
-        open_console().print(comparison_view(compared, mine.label, theirs.label, size, ran))
+        open_console().print(comparison_view(compared, first.label, second.label, size, ran))

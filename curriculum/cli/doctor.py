@@ -10,7 +10,7 @@ from curriculum.cli.options import AsJson, MachineName, open_project, print_json
 def doctor(machine: MachineName = "local", as_json: AsJson = False) -> None:
     """Show what this machine has, and which runs it can serve.
 
-    What is asked of it is an entry of machines.yaml.
+    Against an entry of machines.yaml.
     """
     from curriculum.cli.view.doctor import doctor_lines
     from curriculum.execution.doctor import examine

@@ -40,12 +40,15 @@ def export(
     project = open_project()
     console = open_console()
     execution_export.check_free(to)
-    found = execution_export.find(project, parse_address(address), size)
+    source = execution_export.find(project, parse_address(address), size)
     request = RunRequest(
-        project=project, curriculum=found.address.curriculum, size=size, listener=progress.RunDisplay(console)
+        project=project,
+        curriculum=source.address.curriculum,
+        size=size,
+        listener=progress.RunDisplay(console),
     )
     with stop_on_signals() as stop:
-        done = execution_export.export(request, found, to, dtype, stop)
-    if done is None:
+        written = execution_export.export(request, source, to, dtype, stop)
+    if written is None:
         raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")
-    console.print(written_view(to, str(found.address), done))
+    console.print(written_view(to, str(source.address), written))

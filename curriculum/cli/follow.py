@@ -1,4 +1,4 @@
-"""`status NAME --follow`: watches whichever stage of a lineage runs now, from any terminal, only by reading files."""
+"""`status NAME --follow`: live metrics of the running stage of a lineage, from any terminal, only by reading files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from curriculum.launchers import slurm_record
 from curriculum.runs import folders
 from curriculum.units import show_exact
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 LINE_SECONDS = 5.0
-QUEUE_SECONDS = 10.0  # between two questions to a cluster's queue, which many ask
+QUEUE_SECONDS = 10.0  # between two requests to a cluster's queue, which others query too
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class _Watched:
 
 
 class Watch:
-    """One follower. `look` reads everything once and shows it; `follow` looks until the lineage is done."""
+    """A follower. `poll` reads the files once and shows them; `follow` polls until the lineage is done."""
 
     def __init__(self, project: Project, name: str, size: str, console: Console) -> None:
         self.name, self.console = name, console
@@ -50,13 +50,13 @@ class Watch:
         ]
         self._watched: _Watched | None = None
         self._live: Live | None = None
-        self._said = ""
+        self._last_line = ""
         self._printed = 0.0
-        self._asked = -QUEUE_SECONDS
-        self._away: dict[StageFolder, slurm_record.SubmissionStatus] = {}
+        self._queried = -QUEUE_SECONDS
+        self._submissions: dict[StageFolder, slurm_record.SubmissionStatus] = {}
 
     def follow(self) -> None:
-        """Return once every stage is done; whoever watches may leave before, and nothing is changed by it."""
+        """Return once every stage is done; an interrupt changes nothing."""
         if self.console.is_terminal:
             with Live(Text(""), console=self.console, refresh_per_second=4, transient=True) as self._live:
                 self._until_done()
@@ -64,17 +64,17 @@ class Watch:
             self._until_done()
 
     def _until_done(self) -> None:
-        while self.look():
-            time.sleep(LOOK_SECONDS)
+        while self.poll():
+            time.sleep(POLL_SECONDS)
 
-    def look(self) -> bool:
-        """Show how things are now; false once the whole lineage is done."""
+    def poll(self) -> bool:
+        """Show the present state; false once the lineage is done."""
         running = self._running()
         before = self._watched
         if before is not None and (running is None or running[1] != before.folder):
             self._ended(before)
         if running is None:
-            return self._nothing_runs()
+            return self._show_waiting()
         stage, folder = running
         if self._watched is None:
             self._watched = _Watched(
@@ -91,52 +91,54 @@ class Watch:
             again = "" if watched.attempt is None else " after another launch"
             watched.attempt = watched.now.attempt
             number = watched.attempt.number if watched.attempt else 0
-            self._say(f"{stage.name} runs{again}, attempt {number}")
+            self._print_once(f"{stage.name} runs{again}, attempt {number}")
         anomalies = read_anomalies(folder, stage.stop)
         for anomaly in anomalies[watched.anomalies :]:
-            self._say(f"{stage.name}: {anomaly_line(anomaly)}")
+            self._print_once(f"{stage.name}: {anomaly_line(anomaly)}")
         watched.anomalies = len(anomalies)
         shown = (watched.training, watched.now, stage.name, stage.plan.start, stage.stop)
         if self._live is not None:
             self._live.update(training_panel(*shown))
         elif time.monotonic() - self._printed >= LINE_SECONDS and watched.training.position is not None:
             self._printed = time.monotonic()
-            self._say(training_plain(*shown))
+            self._print_once(training_plain(*shown))
         return True
 
     def _running(self) -> tuple[CompiledStage, StageFolder] | None:
-        if time.monotonic() - self._asked >= QUEUE_SECONDS:
-            self._asked = time.monotonic()
-            asked = (
+        if time.monotonic() - self._queried >= QUEUE_SECONDS:
+            self._queried = time.monotonic()
+            submissions = (
                 (f, slurm_record.status_of(f.path))
                 for stage, f in self.folders
                 if not folders.is_reached(f, stage)
             )
-            self._away = {f: found for f, found in asked if found is not None}
+            self._submissions = {f: submission for f, submission in submissions if submission is not None}
         held = [(stage, f) for stage, f in self.folders if self._runs(stage, f)]
         return held[-1] if held else None
 
     def _runs(self, stage: CompiledStage, folder: StageFolder) -> bool:
         if fs.lock_holder(folder.lock) is not None:
             return True
-        away = self._away.get(folder)
+        submission = self._submissions.get(folder)
         return (
-            away is not None and away.state == slurm_record.RUNNING and not folders.is_reached(folder, stage)
+            submission is not None
+            and submission.state == slurm_record.RUNNING
+            and not folders.is_reached(folder, stage)
         )
 
-    def _nothing_runs(self) -> bool:
+    def _show_waiting(self) -> bool:
         waiting = next(((s, f) for s, f in self.folders if not folders.is_reached(f, s)), None)
         if waiting is None:
-            self._say(f"{self.name} is done, at {show_exact(self.compiled.stages[-1].stop)} tokens")
+            self._print_once(f"{self.name} is done, at {show_exact(self.compiled.stages[-1].stop)} tokens")
             return False
         stage, folder = waiting
         saved = checkpoints.latest(folder)
         at = saved.position if saved else stage.plan.start
-        away = self._away.get(folder)
-        self._say(
-            f"{stage.name} stands at {show_exact(at)} of {show_exact(stage.stop)} tokens: {away.message}"
-            if away is not None
-            else f"nothing of {self.name} runs now: {stage.name} stands at {show_exact(at)} of "
+        submission = self._submissions.get(folder)
+        self._print_once(
+            f"{stage.name} is at {show_exact(at)} of {show_exact(stage.stop)} tokens: {submission.message}"
+            if submission is not None
+            else f"{self.name} is not running: {stage.name} is at {show_exact(at)} of "
             f"{show_exact(stage.stop)} tokens; `curriculum run {self.name}{self._options}` resumes it; waiting"
         )
         if self._live is not None:
@@ -144,25 +146,25 @@ class Watch:
         return True
 
     def _ended(self, watched: _Watched) -> None:
-        """The stage's last line stays on the screen."""
+        """Print the last line of the stage."""
         watched.training.update()
         stage = watched.stage
         if watched.training.position is not None:
             now = stage_activity(watched.folder)
-            self._say(training_plain(watched.training, now, stage.name, stage.plan.start, stage.stop))
+            self._print_once(training_plain(watched.training, now, stage.name, stage.plan.start, stage.stop))
         if anomalies := read_anomalies(watched.folder, stage.stop):
-            self._say(
+            self._print_once(
                 f"{stage.name}: {anomaly_counts(count_by_kind(anomalies))}; `curriculum status` names them"
             )
         if folders.is_reached(watched.folder, stage):
-            self._say(f"{stage.name} is done, at {show_exact(stage.stop)} tokens")
+            self._print_once(f"{stage.name} is done, at {show_exact(stage.stop)} tokens")
         else:
-            self._say(f"{stage.name} has stopped")
+            self._print_once(f"{stage.name} has stopped")
         self._watched = None
 
-    def _say(self, line: str) -> None:
-        """Print a line that stays, once in a row."""
-        if line != self._said:
-            self._said = line
+    def _print_once(self, line: str) -> None:
+        """Print a line that stays, unless it repeats the last one."""
+        if line != self._last_line:
+            self._last_line = line
             self.console.print(Text(line), soft_wrap=not self.console.is_terminal)
             self.console.file.flush()

@@ -28,7 +28,7 @@ def import_(
 
     The file is for you to edit.
     """
-    from curriculum.cli.view.import_export import found_view
+    from curriculum.cli.view.import_export import model_view
     from curriculum.execution import import_model
 
     project = open_project()
@@ -38,6 +38,6 @@ def import_(
         print_json({**import_model.summary(draft), "written": os.path.relpath(path)})
         return
     console = open_console()
-    console.print(found_view(import_model.summary(draft)))
+    console.print(model_view(import_model.summary(draft)))
     console.print(f"wrote {os.path.relpath(path)}: rate, batch, lengths and mixture are yours to edit")
     console.print(f"next: curriculum plan {name}{project.options('full')}")

@@ -15,18 +15,18 @@ def init(
         typer.Option(
             "--text",
             metavar="FOLDER",
-            help="instead a small project for your own text, in this folder; once for each of several",
+            help="instead a small project for your own text, in this folder; repeat it for each of several",
         ),
     ] = None,
     schema: Annotated[
         bool,
-        typer.Option("--schema", help="of a project that is there, write only the schemas that editors use"),
+        typer.Option("--schema", help="of an existing project, write only the schemas that editors use"),
     ] = False,
 ) -> None:
     """Write a new project that you own.
 
     It holds stages, mixtures, sources, sizes and machines: those of TinyLlama v1.1 or, with `--text`, small ones
-    that train on your text as they are. Nothing that is there is touched; a .gitignore is added to.
+    that train on your text as they are. No existing file is changed; a .gitignore gets the lines that it lacks.
     """
     from curriculum.config import init as config_init
     from curriculum.config import layout, starter
@@ -36,7 +36,7 @@ def init(
     if schema:
         if text:
             raise ConfigError(
-                "`--schema` writes into a project that is there, `--text` a new one", hint="say one of them"
+                "`--schema` writes into an existing project, `--text` a new one", hint="give one of them"
             )
         written = config_init.write_schemas(folder)
         print(
@@ -44,16 +44,16 @@ def init(
         )
         print("  # yaml-language-server: $schema=../.schema/stages.json")
         return
-    around = layout.root_around(folder.resolve().parent)
+    outer = layout.root_around(folder.resolve().parent)
     if text:
         written, found = config_init.init_for(folder, text)
         for source in found:
             print(
                 f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens"
             )
-        begin = starter.CURRICULUM
+        first = starter.CURRICULUM
     else:
-        written, begin = config_init.init(folder), "v1.1-math-code"
-    print(f"{len(written)} files in {folder}: begin with stages/{begin}.yaml, then `curriculum plan {begin}`")
-    if around is not None:
-        print(f"{folder} lies inside the project {around}: commands given in it mean the new one alone")
+        written, first = config_init.init(folder), "v1.1-math-code"
+    print(f"{len(written)} files in {folder}: start with stages/{first}.yaml, then `curriculum plan {first}`")
+    if outer is not None:
+        print(f"{folder} is inside the project {outer}: commands given in it use the new one")

@@ -25,15 +25,15 @@ def inspect(
 ) -> None:
     """Say what a token file is: format, width, tokens, documents.
 
-    With a tokenizer, also what stands in it.
+    With a tokenizer, also some of its text.
     """
     from curriculum.cli.view.inspect import inspection_lines
     from curriculum.compiler.tokenizers import named_tokenizer
-    from curriculum.data.inspect import inspect as look_into
+    from curriculum.data.inspect import inspect as inspect_tokens
 
-    found = look_into(path, named_tokenizer(tokenizer) if tokenizer else None, samples)
+    summary = inspect_tokens(path, named_tokenizer(tokenizer) if tokenizer else None, samples)
     if as_json:
-        print_json(found)
+        print_json(summary)
     else:
-        for line in inspection_lines(found):
+        for line in inspection_lines(summary):
             print(line)

@@ -1,4 +1,4 @@
-"""The words that several verbs share, and how each answers: on a console, as JSON, by an exit code."""
+"""Options that several verbs share, and their output: on a console, as JSON, by an exit code."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Size = Annotated[
     typer.Option(
         help="what is scaled: a name in sizes.yaml",
         show_default="rehearsal, or the only one",
-        callback=lambda said: said or open_project().default_size,
+        callback=lambda size: size or open_project().default_size,
         autocompletion=completion.sizes,
     ),
 ]
-"""Never empty where a verb sees it."""
+"""Never empty inside a verb."""
 MachineName = Annotated[
     str,
     typer.Option(
@@ -58,7 +58,7 @@ def open_project() -> Project:
 
 
 def trained_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
-    """The same, begun stages by the plans that trained them; where the files differ by now, stderr says so."""
+    """The curriculum with the plans that trained its stages, and its text; stderr has a note where files differ now."""
     from curriculum.compiler.prepared_text import PreparedText
     from curriculum.runs.drift import as_trained
 
@@ -72,13 +72,13 @@ def trained_with_texts(project: Project, name: str, size: str) -> tuple[Compiled
 def open_console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    # Without a terminal nothing is cut to a width: what reads it can wrap.
+    # Without a terminal nothing is cut to a width: the reader can wrap lines.
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
     return Console(highlight=False, stderr=stderr, width=width)
 
 
 def print_json(value: Any) -> None:
-    import orjson  # the standard library lays out in Python: seconds for a batch of thousands
+    import orjson  # the standard library indents in Python: seconds for a batch of thousands
 
     text = orjson.dumps(
         value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE

@@ -38,10 +38,9 @@ def plan(
 
     project = open_project()
     texts = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
-    lineages = [of_name.compiled for of_name in texts]
-    for of_name in texts:
-        prepared_text.check_folders(of_name, planned=True)
-    lineages = [with_notes(project, compiled) for compiled in lineages]
+    for text in texts:
+        prepared_text.check_folders(text, planned=True)
+    lineages = [with_notes(project, text.compiled) for text in texts]
     compiled = lineages[0]
     if svg is not None or len(lineages) > 1:
         tree = summarise_tree(lineages, machine, project.machine(machine))

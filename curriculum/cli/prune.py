@@ -1,4 +1,4 @@
-"""The verb `prune`: delete checkpoints that nothing goes on from."""
+"""The verb `prune`: delete checkpoints that nothing continues from."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ def prune(
     ] = False,
     unpin: Annotated[
         str | None,
-        typer.Option(help="only release what this name pins, of which neither stage file nor run is left"),
+        typer.Option(
+            help="only release the pins of this name, which has neither a stage file nor a run any more"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete checkpoints that nothing continues from.
 
-    What somebody branches from always stays.
+    A checkpoint that is branched from always stays.
     """
     from curriculum.cli.view.runs import pruned_view, unpinned_lines
     from curriculum.runs import retention
@@ -37,9 +39,7 @@ def prune(
             print("\n".join(unpinned_lines(released)))
         return
     verdicts = retention.survey(open_project(), size, keep_last=keep_last, only=name)
-    deleted = [verdict for verdict in verdicts if not verdict.kept_by]
-    if not dry_run:
-        deleted = retention.prune(verdicts)
+    deleted = [v for v in verdicts if not v.kept_by] if dry_run else retention.prune(verdicts)
     if as_json:
         print_json(
             [

@@ -21,7 +21,7 @@ def report(
     ],
     size: Size = "",
     to: Annotated[
-        Path | None, typer.Option("--to", help="the HTML file; without it, beside the runs of that size")
+        Path | None, typer.Option("--to", help="the HTML file; without it, next to the runs of that size")
     ] = None,
 ) -> None:
     """Write one HTML file on curricula.

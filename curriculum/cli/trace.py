@@ -26,39 +26,39 @@ def trace(
         str | None, typer.Option("--range", help="FIRST:END, in windows, or in quotes with `tokens`")
     ] = None,
     shard: Annotated[int | None, typer.Option(min=0, help="a shard of the source's prepared text")] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="count a shard's readings to the last one")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="count the readings of a shard exactly")] = False,
     size: Size = "",
     machine: MachineName = "local",
     as_json: AsJson = False,
 ) -> None:
     """Show every step, past or future, that reads a given text.
 
-    The text is a document, a stretch of a source, or a bad shard.
+    The text is a document, a range of a source, or a bad shard.
     """
     from curriculum.analysis import shard_impact
     from curriculum.analysis import trace as analysis_trace
     from curriculum.errors import PlanError
 
-    asked = [
+    given = [
         key for key, value in (("document", document), ("range", span), ("shard", shard)) if value is not None
     ]
-    if len(asked) != 1 or (asked != ["document"] and source is None):
+    if len(given) != 1 or (given != ["document"] and source is None):
         raise PlanError(
-            "`trace` answers for one thing: a document, a range of a source, or a shard of a source",
+            "`trace` takes one text: a document, a range of a source, or a shard of a source",
             hint="`--document ID`, `--source S --range 0:100` or `--source S --shard 3`",
         )
     project = open_project()
-    both = [trained_with_texts(project, name, size) for name in dict.fromkeys(names)]
-    compiled, texts = [each for each, _ in both], both[0][1]
+    lineages = [trained_with_texts(project, name, size) for name in dict.fromkeys(names)]
+    compiled, texts = [lineage for lineage, _ in lineages], lineages[0][1]
     if shard is not None and source is not None:
-        found = shard_impact.shard_impact(
+        result = shard_impact.shard_impact(
             project, compiled, texts, source, shard, project.machine(machine), exact=exact
         )
     else:
-        found = analysis_trace.trace(project, compiled, texts, document=document, source=source, span=span)
+        result = analysis_trace.trace(project, compiled, texts, document=document, source=source, span=span)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
         from curriculum.cli.view.trace import shard_view, trace_view
 
-        open_console().print((trace_view if shard is None else shard_view)(found))
+        open_console().print((trace_view if shard is None else shard_view)(result))

@@ -1,1 +1,1 @@
-"""What a person sees: tables and lines made of values computed elsewhere."""
+"""Terminal views: tables and lines of values computed by other packages."""

@@ -1,19 +1,20 @@
-"""Answers about steps and differences."""
+"""The listing of one step, for `curriculum batch`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from curriculum.cli.view.tables import aligned
 from curriculum.units import show_exact
 
 TEXT_WIDTH = 160
 
 
 def batch_lines(listing: Mapping[str, Any], width: int = TEXT_WIDTH) -> Iterator[str]:
-    """The slots of one step, plain: a step of thousands would take a table of rich's seconds to lay out.
+    """The slots of one step as plain lines: rich takes seconds to lay out a table of thousands.
 
-    Text is cut to `width` columns; nothing else is.
+    Only sample text is cut, to `width` columns.
     """
     yield (
         f"step {show_exact(listing['step'])} of {listing['curriculum']}/{listing['stage']}: "
@@ -28,18 +29,12 @@ def batch_lines(listing: Mapping[str, Any], width: int = TEXT_WIDTH) -> Iterator
             text = f"      {repr(slot['text'])[1:-1]}"
             yield text if len(text) <= width else f"{text[: width - 1]}…"
     else:
-        cells = [
-            (str(slot["slot"]), slot["source"], str(slot["pass"]), show_exact(slot["window"]))
-            for slot in slots
-        ]
-        heads = ("slot", "source", "pass", "window")
-        wide = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-        for (number, source, turn, window), names in zip(
-            (heads, *cells), ("documents", *documents), strict=True
-        ):
-            line = (
-                f"{number:>{wide[0]}}  {source:<{wide[1]}}  {turn:>{wide[2]}}  {window:>{wide[3]}}  {names}"
-            )
-            yield line.rstrip()
+        yield from aligned(
+            ("#slot", "source", "#pass", "#window", "documents"),
+            [
+                (str(slot["slot"]), slot["source"], str(slot["pass"]), show_exact(slot["window"]), names)
+                for slot, names in zip(slots, documents, strict=True)
+            ],
+        )
     if not listing["prepared"]:
         yield "documents are shown once the text is prepared (`curriculum prepare`)"

@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness measured, as tables: at one lineage's checkpoints, and of variants side by side."""
+"""Tables of benchmark scores: at one lineage's checkpoints, and of variants side by side."""
 
 from __future__ import annotations
 
@@ -15,63 +15,59 @@ from curriculum.runs.measurements import Point
 from curriculum.units import show_count, show_exact
 
 
-def scores_view(found: Sequence[tuple[Point, Mapping[str, Score]]]) -> RenderableType:
+def scores_view(measured: Sequence[tuple[Point, Mapping[str, Score]]]) -> RenderableType:
     """Every score of each checkpoint; fits 80 columns."""
-    if not found:
+    if not measured:
         return Text("nothing is measured yet")
     parts: list[RenderableType] = []
-    for point, scores in found:
+    for point, scores in measured:
         parts.append(Text(f"{point.stage} at {show_exact(point.position)} tokens", style="bold"))
-        drawn = table(
-            ("task", "left"),
-            ("shots", "right"),
-            ("documents", "right"),
-            ("metric", "left"),
-            ("score", "right"),
-        )
+        drawn = table("task", "#shots", "#documents", "metric", "#score")
         for score in scores.values():
             inside = "  " if score.member_of in {other.task for other in scores.values()} else ""
             first = f"{show_exact(score.documents)} first" if score.limit else show_exact(score.documents)
             shots = "" if score.num_fewshot is None else str(score.num_fewshot)
             drawn.add_row(f"{inside}{score.task}", shots, first, score.metric, shown(score))
         parts.append(drawn)
-    versions = sorted({score.harness for _, scores in found for score in scores.values()})
+    versions = sorted({score.harness for _, scores in measured for score in scores.values()})
     parts.append(Text(f"lm-eval {', '.join(versions)}; ± is one standard error", style="dim"))
     return Group(*parts)
 
 
 def shown(score: Score | None) -> str:
-    """A score with its standard error where there is one."""
+    """A score with its standard error, if it has one."""
     if score is None:
         return "-"
     return f"{score.value:.4f}" + (f" ±{score.error:.4f}" if score.error is not None else "")
 
 
-def tasks_view(found: Table, width: int) -> list[RenderableType]:
-    """Variants side by side on every measured task; nothing where nothing was measured."""
-    if not found.lines:
+def tasks_view(benchmarks: Table, width: int) -> list[RenderableType]:
+    """Variants side by side on every task; no table without scores."""
+    if not benchmarks.lines:
         return []
-    base = found.names[found.against]
+    base = benchmarks.names[benchmarks.against]
     labels = [
-        Column("task", tuple(Text(line.label) for line in found.lines)),
-        Column("metric", tuple(Text(next(s.metric for s in line.scores if s)) for line in found.lines)),
-        Column("tokens", tuple(Text(show_count(line.position)) for line in found.lines)),
+        Column("task", tuple(Text(line.label) for line in benchmarks.lines)),
+        Column("metric", tuple(Text(next(s.metric for s in line.scores if s)) for line in benchmarks.lines)),
+        Column("tokens", tuple(Text(show_count(line.position)) for line in benchmarks.lines)),
     ]
     values = [
         Column(
             broken(name, NAME_WIDTH),
-            tuple(Text("-" if (s := line.scores[n]) is None else f"{s.value:.4f}") for line in found.lines),
+            tuple(
+                Text("-" if (s := line.scores[n]) is None else f"{s.value:.4f}") for line in benchmarks.lines
+            ),
         )
-        for n, name in enumerate(found.names)
+        for n, name in enumerate(benchmarks.names)
     ]
     differences = []
-    for n, name in enumerate(found.names):
-        if n == found.against:
+    for n, name in enumerate(benchmarks.names):
+        if n == benchmarks.against:
             continue
         cells = []
-        for line in found.lines:
-            figure = found.difference(line, n)
-            same = line.scores[n] is not None and line.scores[n] is line.scores[found.against]
+        for line in benchmarks.lines:
+            figure = benchmarks.difference(line, n)
+            same = line.scores[n] is not None and line.scores[n] is line.scores[benchmarks.against]
             cells.append(
                 Text("=" if same else "-", style="dim")
                 if figure is None

@@ -1,4 +1,4 @@
-"""Curves in a terminal: dots of braille, two by four in a character, with their scales in words."""
+"""Curves in a terminal: braille dots, two by four in a character, with the values of their scales."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def curve(
 
 def framed(lines: Sequence[str], top: str, bottom: str) -> list[str]:
     """`lines` with the value of the first and of the last at their left."""
-    wide = max(len(top), len(bottom))
+    width = max(len(top), len(bottom))
     labels = [top, *[""] * (len(lines) - 2), bottom] if len(lines) > 1 else [top]
-    return [f"{label:>{wide}} {line}" for label, line in zip(labels, lines, strict=True)]
+    return [f"{label:>{width}} {line}" for label, line in zip(labels, lines, strict=True)]

@@ -1,4 +1,4 @@
-"""What `curriculum compare` shows: losses beside each other, their differences with noise, and what they say."""
+"""The tables of `curriculum compare`: held-out losses side by side, their differences with standard errors, claims."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 from curriculum.analysis.bootstrap import Estimate
 from curriculum.analysis.claims import CONTRARY, MEASURED, SHOWN, Claim
 from curriculum.analysis.compare import Comparison, Row
-from curriculum.cli.view.tables import table
+from curriculum.cli.view import tables
 from curriculum.units import show_count, show_exact
 
 BETWEEN_ENDS = 3  # rows between two stage ends; all of them are in the JSON
@@ -32,7 +32,7 @@ class Column:
 
 def compare_view(
     comparison: Comparison,
-    found: Sequence[Claim],
+    claims: Sequence[Claim],
     notes: Sequence[str],
     width: int,
     tasks: Sequence[RenderableType] = (),
@@ -55,35 +55,16 @@ def compare_view(
             style="dim",
         )
     )
-    if found:
-        parts += [Text(), _marks(found)]
-    if notes:
-        parts.append(Text("\nnotes", style="bold"))
-        parts += [Text(f"  {note}") for note in notes]
-    return Group(*parts)
-
-
-def rows_apart(comparison: Comparison) -> list[str]:
-    """A sentence for each row whose variants do not stand at the very same token."""
-    return [
-        f"the ends of {row.ends} lie {show_exact(row.apart)} tokens apart: a stage ends at its first step "
-        f"boundary at or past its declared end ("
-        + ", ".join(
-            f"{name} {show_exact(point.position)}"
-            for name, point in zip(comparison.names, row.points, strict=True)
-            if point is not None
-        )
-        + ")"
-        for row in comparison.rows
-        if row.ends and row.apart
-    ]
+    if claims:
+        parts += [Text(), _claims(claims)]
+    return Group(*parts, *tables.notes(notes))
 
 
 def _heading(comparison: Comparison) -> Text:
     text = Text()
     if comparison.trunk is None:
         text.append("no shared trunk", style="bold")
-        text.append(": these lineages go apart from their first step")
+        text.append(": these lineages differ from their first step")
     else:
         text.append("shared trunk", style="bold")
         text.append(
@@ -91,15 +72,15 @@ def _heading(comparison: Comparison) -> Text:
             f"it reads {', '.join(comparison.general)}"
         )
     base = comparison.names[comparison.against]
-    for name, parting in zip(comparison.names, comparison.partings, strict=True):
-        if name != base and parting.parts:
+    for name, divergence in zip(comparison.names, comparison.partings, strict=True):
+        if name != base and divergence.parts:
             text.append(f"\n{name}", style="bold")
             text.append(
-                f" parts from {base} in "
+                f" differs from {base} in "
                 + ", ".join(
                     f"{part.what} from step {show_exact(part.new_step)} on"
                     + (f" ({show_exact(part.position)} tokens)" if number == 0 else "")
-                    for number, part in enumerate(parting.parts)
+                    for number, part in enumerate(divergence.parts)
                 )
             )
     return text
@@ -131,7 +112,7 @@ def _block(comparison: Comparison, source: str, width: int) -> list[RenderableTy
     losses = [
         Column(
             broken(name, NAME_WIDTH),
-            tuple(_loss(comparison.loss(row.points[number], source)) for row in rows),
+            tuple(_loss_cell(comparison.loss(row.points[number], source)) for row in rows),
         )
         for number, name in enumerate(comparison.names)
     ]
@@ -139,7 +120,7 @@ def _block(comparison: Comparison, source: str, width: int) -> list[RenderableTy
     differences = [
         Column(
             f"{broken(name, 17)}\n{broken('- ' + base, 17)}",
-            tuple(_difference(comparison, row, number, source) for row in rows),
+            tuple(_difference_cell(comparison, row, number, source) for row in rows),
         )
         for number, name in enumerate(comparison.names)
         if number != comparison.against
@@ -173,36 +154,36 @@ def _shown_rows(comparison: Comparison, source: str) -> list[Row]:
     return shown if any(comparison.entry(p, source) for row in shown for p in row.points) else []
 
 
-def _loss(loss: float | None) -> Text:
+def _loss_cell(loss: float | None) -> Text:
     return Text("-" if loss is None else f"{loss:.4f}")
 
 
-def _difference(comparison: Comparison, row: Row, number: int, source: str) -> Text:
-    mine, base = row.points[number], row.points[comparison.against]
-    if mine is not None and mine == base:
+def _difference_cell(comparison: Comparison, row: Row, number: int, source: str) -> Text:
+    own, base = row.points[number], row.points[comparison.against]
+    if own is not None and own == base:
         return Text("=", style="dim")
-    figure = comparison.difference(mine, base, source)
+    figure = comparison.difference(own, base, source)
     if figure is None:
         return Text("-", style="dim")
-    return Text(f"{shown(figure)} {'*' if figure.shown else '·'}", style="" if figure.shown else "dim")
+    return Text(f"{difference(figure)} {'*' if figure.shown else '·'}", style="" if figure.shown else "dim")
 
 
-def shown(figure: Estimate) -> str:
+def difference(figure: Estimate) -> str:
     """A difference in nats a token with one standard error."""
     return f"{figure.mean:+.4f} ±{figure.error:.4f}"
 
 
-def _marks(found: Sequence[Claim]) -> RenderableType:
+def _claims(claims: Sequence[Claim]) -> RenderableType:
     text = Text()
     text.append("recipe checks", style="bold")
-    widest = max(len(mark.verdict) for mark in found) + _GAP
-    for mark in found:
-        text.append(f"\n{mark.verdict:<{widest}}", style=_STYLES.get(mark.verdict, "yellow"))
-        text.append(mark.claim + (f", at {show_count(mark.at[0])}" if mark.at else ""))
-        if mark.figure is not None:
+    widest = max(len(claim.verdict) for claim in claims) + _GAP
+    for claim in claims:
+        text.append(f"\n{claim.verdict:<{widest}}", style=_STYLES.get(claim.verdict, "yellow"))
+        text.append(claim.claim + (f", at {show_count(claim.at[0])}" if claim.at else ""))
+        if claim.figure is not None:
             text.append(
-                f"\n{'':<{widest}}{mark.first:.4f} against {mark.second:.4f}: {shown(mark.figure)}, "
-                f"95% {mark.figure.low:+.4f} to {mark.figure.high:+.4f}",
+                f"\n{'':<{widest}}{claim.first:.4f} against {claim.second:.4f}: {difference(claim.figure)}, "
+                f"95% {claim.figure.low:+.4f} to {claim.figure.high:+.4f}",
                 style="dim",
             )
     return text
@@ -223,16 +204,16 @@ def tables_that_fit(labels: list[Column], groups: list[list[Column]], width: int
     every = [column for group in groups for column in group]
     if _width([*labels, *every]) <= width:
         return [_table(labels, every)]
-    tables: list[RenderableType] = []
+    fitting: list[RenderableType] = []
     for group in groups:
         here: list[Column] = []
         for column in group:
             if here and _width([*labels, *here, column]) > width:
-                tables.append(_table(labels, here))
+                fitting.append(_table(labels, here))
                 here = []
             here.append(column)
-        tables.append(_table(labels, here))
-    return tables
+        fitting.append(_table(labels, here))
+    return fitting
 
 
 def _width(columns: list[Column]) -> int:
@@ -240,9 +221,7 @@ def _width(columns: list[Column]) -> int:
 
 
 def _table(labels: list[Column], columns: list[Column]) -> RenderableType:
-    drawn = table(
-        (labels[0].heading, "left"), *((column.heading, "right") for column in (*labels[1:], *columns))
-    )
+    drawn = tables.table(labels[0].heading, *(f"#{column.heading}" for column in (*labels[1:], *columns)))
     for cells in zip(*(column.cells for column in (*labels, *columns)), strict=True):
         drawn.add_row(*cells)
     return drawn

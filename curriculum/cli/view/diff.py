@@ -1,8 +1,8 @@
-"""What `curriculum diff` shows: what is the same, where two curricula part in what, and the tokens moved after it."""
+"""The tables of `curriculum diff`: what is the same, in what and from where two curricula differ, the tokens moved."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from curriculum.cli.view.tables import table
 from curriculum.plan.diff.compare import Comparison, Difference
 from curriculum.units import show_count, show_exact
 
-NAMED = 22  # columns; a table has no room for longer words over its figures
+NAMED = 22  # columns; the heads of a table of numbers are no wider
 
 
 FORMAT = 2
@@ -24,7 +24,7 @@ FORMAT = 2
 def comparison_view(
     compared: Comparison, old: str, new: str, size: str, ran: Sequence[RanStage] = ()
 ) -> RenderableType:
-    """A whole comparison; fits 80 columns."""
+    """A comparison of two curricula; fits 80 columns."""
     parts: list[RenderableType] = [
         Text.assemble((old, "bold"), "  against  ", (new, "bold")),
         Text(f"size {size}; positions in tokens from the root", style="dim"),
@@ -35,7 +35,7 @@ def comparison_view(
         parts.append(Text("nothing differs", style="bold"))
     else:
         moved = _moved(compared, old, new)
-        parts += [Text(), _partings(compared), *_doubts(compared.parts), Text(), *moved]
+        parts += [Text(), _differences(compared), *_doubts(compared.parts), Text(), *moved]
     for what in compared.undecided:
         parts.append(
             Text(f"{what}: other parameters, though no step that was compared differs; not proven equal")
@@ -48,12 +48,11 @@ def comparison_view(
 def comparison_json(
     compared: Comparison, old: str, new: str, size: str, ran: Sequence[RanStage] = ()
 ) -> dict[str, Any]:
-    """The same as plain values."""
-    value: Mapping[str, Any] = asdict(compared)
+    """The same as JSON values."""
+    head = {"format": FORMAT, "old": old, "new": new, "size": size, "same": compared.same}
     moved = [{**asdict(entry), "difference": entry.difference} for entry in compared.moved]
     stages = {"ran": [asdict(stage) for stage in ran]} if ran else {}
-    head = {"format": FORMAT, "old": old, "new": new, "size": size, "same": compared.same}
-    return {**head, **value, "moved": moved, **stages}
+    return {**head, **asdict(compared), "moved": moved, **stages}
 
 
 def _same(compared: Comparison) -> list[RenderableType]:
@@ -70,8 +69,8 @@ def _same(compared: Comparison) -> list[RenderableType]:
     return lines
 
 
-def _partings(compared: Comparison) -> RenderableType:
-    drawn = table(("they differ in", "left"), ("from step", "right"), ("at (tokens)", "right"))
+def _differences(compared: Comparison) -> RenderableType:
+    drawn = table("they differ in", "#from step", "#at (tokens)")
     for part in compared.parts:
         step = show_exact(part.step)
         if part.new_step != part.step:
@@ -100,10 +99,10 @@ def _moved(compared: Comparison, old: str, new: str) -> list[RenderableType]:
             "each is counted to its own end"
         )
     drawn = table(
-        (f"tokens after {show_exact(compared.same_until)}", "left"),
-        (old if len(old) <= NAMED else "first", "right"),
-        (new if len(new) <= NAMED else "second", "right"),
-        ("moved", "right"),
+        f"tokens after {show_exact(compared.same_until)}",
+        f"#{old if len(old) <= NAMED else 'first'}",
+        f"#{new if len(new) <= NAMED else 'second'}",
+        "#moved",
     )
     for entry in compared.moved:
         sign = "+" if entry.difference > 0 else ""

@@ -1,4 +1,4 @@
-"""What `curriculum doctor` says: a heading and a few indented lines a topic, no wider than 80 columns."""
+"""The lines of `curriculum doctor`: topics with indented values, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def doctor_lines(report: Mapping[str, Any]) -> Iterator[str]:
         "can be served here" if report["served"] else "cannot be served"
     )
     launcher = report["launcher"]
-    yield from _said(
+    yield from _topic(
         "launcher", f"{launcher['kind']}, {launcher['nodes']} x {launcher['processes']} processes"
     )
     for note in launcher["notes"]:
-        yield from _said("", note)
+        yield from _topic("", note)
     if "versions" in report:
         yield from _machine(report)
     for problem in report["problems"]:
@@ -33,55 +33,55 @@ def doctor_lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _machine(report: Mapping[str, Any]) -> Iterator[str]:
     counted = report["processes"]
-    yield from _said("", f"{counted['counted']} of {counted['asked']} processes met and added up")
+    yield from _topic("", f"{counted['counted']} of {counted['asked']} processes met and added up")
     versions = ", ".join(f"{name} {version or 'absent'}" for name, version in report["versions"].items())
-    yield from _said("versions", versions)
+    yield from _topic("versions", versions)
     for device in report["devices"]:
         if "cores" in device:
-            told = f"{device['name']}, {device['cores']} cores, {device['threads']} threads a process"
-            told += f", {' '.join(device['can'])}" if device["can"] else ""
+            text = f"{device['name']}, {device['cores']} cores, {device['threads']} threads a process"
+            text += f", {' '.join(device['can'])}" if device["can"] else ""
         else:
-            told = f"{device['name']}, {device['bytes'] / _GIB:.1f} GiB, capability {device['capability']}"
-        yield from _said("device", told)
+            text = f"{device['name']}, {device['bytes'] / _GIB:.1f} GiB, capability {device['capability']}"
+        yield from _topic("device", text)
     if len(report["devices"]) == 1:
-        yield from _said("", "no GPU that torch can use")
+        yield from _topic("", "no GPU that torch can use")
     memory = report["memory"]
-    told = f"{memory['bytes'] / _GIB:.1f} GiB"
+    text = f"{memory['bytes'] / _GIB:.1f} GiB"
     if "free_bytes" in memory:
-        told += f", {memory['free_bytes'] / _GIB:.1f} GiB free"
-    yield from _said("memory", told)
+        text += f", {memory['free_bytes'] / _GIB:.1f} GiB free"
+    yield from _topic("memory", text)
     precision = report["precision"]
-    yield from _said(
+    yield from _topic(
         "precision", f"{precision['chosen']} (asked: {precision['asked']}); bf16: {precision['bf16']}"
     )
     attention = report["attention"]
-    yield from _said("attention", f"{attention['chosen'] or 'none'} (asked: {attention['asked']})")
+    yield from _topic("attention", f"{attention['chosen'] or 'none'} (asked: {attention['asked']})")
     for name, reason in attention["kernels"]["dense"].items():
         masked = attention["kernels"]["document mask"][name]
-        told = (
+        text = (
             f"no: {reason}"
             if reason
             else "yes"
             if masked is None
             else f"yes; with a document mask no: {masked}"
         )
-        yield from _said("", f"{name:<11} {told}")
+        yield from _topic("", f"{name:<11} {text}")
     compiled = report["compile"]
     asked = str(compiled["asked"]).lower()
-    yield from _said(
+    yield from _topic(
         "compile",
         f"{'yes' if compiled['chosen'] else 'no'} (asked: {asked}); toolchain: {compiled['toolchain']}",
     )
     exactness = report["exactness"]
-    yield from _said(
+    yield from _topic(
         "exactness", f"{exactness['asked']}, deterministic: {str(exactness['deterministic']).lower()}"
     )
     peak = report["peak"]
-    told = (
+    text = (
         f"{peak['flops'] / 1e12:g} TFLOP/s a device, from {peak['from']}" if peak["flops"] else peak["from"]
     )
-    yield from _said("peak", told)
+    yield from _topic("peak", text)
 
 
-def _said(topic: str, text: str) -> list[str]:
+def _topic(topic: str, text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=f"{topic:<10} ", subsequent_indent=" " * 13) or [topic]

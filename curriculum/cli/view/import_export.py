@@ -1,4 +1,4 @@
-"""What an import found and what an export wrote."""
+"""The tables of `import` and `export`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from curriculum.cli.view.tables import table
 from curriculum.units import show_bytes, show_count, show_exact
 
 
-def found_view(found: Mapping[str, Any]) -> RenderableType:
+def model_view(summary: Mapping[str, Any]) -> RenderableType:
     """The model, weights and tokenizer of a Hugging Face directory; fits 80 columns."""
-    model, tokenizer = found["model"], found["tokenizer"]
+    model, tokenizer = summary["model"], summary["tokenizer"]
     tied = ", tied embeddings" if model["tie_word_embeddings"] else ""
-    others = f", {len(found['dtypes'])} tensors of another" if found["dtypes"] else ""
+    others = f", {len(summary['dtypes'])} tensors of another" if summary["dtypes"] else ""
     rows = [
         (
             "model",
-            f"Llama, {show_exact(found['parameters'])} parameters ({show_count(found['parameters'])}){tied}",
+            f"Llama, {show_exact(summary['parameters'])} parameters ({show_count(summary['parameters'])}){tied}",
         ),
         (
             "",
@@ -29,22 +29,22 @@ def found_view(found: Mapping[str, Any]) -> RenderableType:
             f"{model['num_attention_heads']} heads on {model['num_key_value_heads']}, "
             f"feed-forward {show_exact(model['intermediate_size'])}",
         ),
-        ("positions", f"{show_exact(model['max_position_embeddings'])}, rotary with {found['rotary']}"),
+        ("positions", f"{show_exact(model['max_position_embeddings'])}, rotary with {summary['rotary']}"),
         (
             "weights",
-            f"{found['dtype']}{others}, {show_bytes(found['bytes'])} in {len(found['files'])} "
-            f"file{'s' if len(found['files']) > 1 else ''}",
+            f"{summary['dtype']}{others}, {show_bytes(summary['bytes'])} in {len(summary['files'])} "
+            f"file{'s' if len(summary['files']) > 1 else ''}",
         ),
         (
             "tokenizer",
             f"{show_exact(tokenizer['ids'])} ids for {show_exact(model['vocab_size'])} rows, "
-            f"documents end with {tokenizer['end_of_text'] or 'no mark that is known'}",
+            f"documents end with {tokenizer['end_of_text'] or 'no known end-of-text token'}",
         ),
     ]
-    if found["left_out"]:
-        count = len(found["left_out"])
-        rows.append(("left out", f"{count} tensor{'s' if count > 1 else ''}, as {found['left_out'][0]}"))
-    drawn = table(("what", "left"), ("found", "left"))
+    if summary["left_out"]:
+        count = len(summary["left_out"])
+        rows.append(("left out", f"{count} tensor{'s' if count > 1 else ''}, as {summary['left_out'][0]}"))
+    drawn = table("what", "value")
     drawn.show_header = False
     for name, value in rows:
         drawn.add_row(Text(name, style="bold"), value)
@@ -53,7 +53,7 @@ def found_view(found: Mapping[str, Any]) -> RenderableType:
 
 def written_view(to: Path, address: str, dtype: str) -> RenderableType:
     """The files of an export, and how to load it."""
-    drawn = table(("file", "left"), ("bytes", "right"))
+    drawn = table("file", "#bytes")
     for path in sorted(to.iterdir()):
         drawn.add_row(path.name, show_exact(path.stat().st_size))
     return Group(

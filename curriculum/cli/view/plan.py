@@ -1,4 +1,4 @@
-"""What `curriculum plan` shows."""
+"""The tables and curves of `curriculum plan`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curriculum.cli.view import braille
-from curriculum.cli.view.tables import MANY_ROWS, aligned, share, table
+from curriculum.cli.view.tables import MANY_ROWS, aligned, notes, share, table
 from curriculum.compiler.compile import Compiled
 from curriculum.units import show_bytes, show_count, show_exact
 
@@ -23,15 +23,8 @@ NARROWEST_CURVE: Final = 30
 def plan_view(
     summary: Mapping[str, Any], compiled: Compiled, provenance: Mapping[str, str]
 ) -> RenderableType:
-    """`curriculum plan`: stages, curves, mixtures, costs and what to know before starting; fits 80 columns."""
-    stages = table(
-        ("stage", "left"),
-        ("steps", "right"),
-        ("batch", "right"),
-        ("tokens", "right"),
-        ("ends at", "right"),
-        ("learning rate", "left"),
-    )
+    """`curriculum plan`: stages, curves, mixtures, costs and notes; fits 80 columns."""
+    stages = table("stage", "#steps", "#batch", "#tokens", "#ends at", "learning rate")
     names = _names(summary["stages"])
     for stage, name in zip(summary["stages"], names, strict=True):
         stages.add_row(
@@ -56,23 +49,19 @@ def plan_view(
         Text(),
         _cost(summary["cost"]),
     ]
-    notes = [
-        (name, note) for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]
+    lines = [
+        f"{name}: {note}"
+        for stage, name in zip(summary["stages"], names, strict=True)
+        for note in stage["notes"]
     ]
     if any(stage["tasks"] for stage in summary["stages"]):
         parts += [Text(), *_tasks(summary["stages"])]
         if not summary["harness_installed"]:
-            notes.append(
-                (
-                    "tasks",
-                    "lm-evaluation-harness is not installed here (`pip install 'curriculum[eval]'`): training goes "
-                    "on all the same, and `curriculum eval` measures the kept checkpoints later",
-                )
+            lines.append(
+                "tasks: lm-evaluation-harness is not installed here (`pip install 'curriculum[eval]'`): training runs "
+                "without it, and `curriculum eval` measures the kept checkpoints later"
             )
-    if notes:
-        parts.append(Text("\nnotes", style="bold"))
-        parts += [Text(f"  {where}: {note}") for where, note in notes]
-    return Group(*parts)
+    return Group(*parts, *notes(lines))
 
 
 def _names(stages: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -92,9 +81,9 @@ def _headline(summary: Mapping[str, Any], compiled: Compiled) -> Text:
         text.append(f"  {about}")
     start = [summary["imported"]["from"]] if summary["imported"] else []
     text.append(f"\nlineage {' -> '.join([*start, *(stage.name for stage in compiled.stages)])}")
-    for each in compiled.stages:
-        for event in each.events:
-            text.append(f"\n  {each.name} {event}")
+    for stage in compiled.stages:
+        for event in stage.events:
+            text.append(f"\n  {stage.name} {event}")
     if compiled.scaled:
         text.append(
             f"\na smaller plan: size `{summary['size']}` scales every length by {summary['scale']:g}; "
@@ -132,34 +121,34 @@ class Curves:
 
 
 def tree_view(summary: Mapping[str, Any]) -> RenderableType:
-    """`curriculum plan A B C`: every stage once, who goes through it, passes, and what sharing saves."""
+    """`curriculum plan A B C`: every stage once, its lineages, passes, and what sharing saves."""
     names = list(summary["curricula"])
     parts: list[RenderableType] = [Text(", ".join(names), style="bold")]
     if summary["scale"] != 1:
         parts.append(
             Text(f"size `{summary['size']}` scales every length by {summary['scale']:g}", style="dim")
         )
-    stages = table(("stage", "left"), ("steps", "right"), ("from", "right"), ("to", "right"), ("for", "left"))
+    stages = table("stage", "#steps", "#from", "#to", "for")
     depth: dict[str | None, int] = {None: -1}
     for node in summary["tree"]:
         name = f"{node['curriculum']}/{node['stage']}"
         depth[name] = depth[node["parent"]] + 1
-        whose = "all" if len(node["lineages"]) == len(names) > 1 else ", ".join(node["lineages"])
+        shared_by = "all" if len(node["lineages"]) == len(names) > 1 else ", ".join(node["lineages"])
         leaving = [
-            f"{who} to {show_count(at)}" for who, at in node["lineages"].items() if at < node["ends_at"]
+            f"{name} to {show_count(at)}" for name, at in node["lineages"].items() if at < node["ends_at"]
         ]
         stages.add_row(
             f"{'  ' * depth[name]}{name}",
             show_exact(node["steps"]),
             show_count(node["starts_at"]),
             show_count(node["ends_at"]),
-            whose + (f" ({'; '.join(leaving)})" if leaving else ""),
+            shared_by + (f" ({'; '.join(leaving)})" if leaving else ""),
         )
     parts += [Text(), stages]
-    told: set[tuple[str, str]] = set()
+    shown: set[tuple[str, str]] = set()
     for name, plan in summary["curricula"].items():
-        own = [s for s in plan["stages"] if (s["curriculum"], s["stage"]) not in told]
-        told.update((s["curriculum"], s["stage"]) for s in own)
+        own = [s for s in plan["stages"] if (s["curriculum"], s["stage"]) not in shown]
+        shown.update((s["curriculum"], s["stage"]) for s in own)
         if own:
             parts += [Text(f"\n{name}", style="bold"), _sources(own)]
             parts += _ramps(own, events=True)
@@ -170,41 +159,30 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
             seen.append(shape)
             parts += [Text(), Text(name, style="dim"), Curves(plan["curve"])]
     parts += [Text(), _cost(summary["cost"])]
-    saved = summary["saved"]
-    shared = [f"{show_count(saved['tokens'])} tokens", f"{show_exact(saved['updates'])} updates"]
-    if saved["gpu_hours"] is not None:
-        shared.append(f"{saved['gpu_hours']:,.1f} GPU-hours")
-    if saved["usd"] is not None:
-        shared.append(f"{saved['usd']:,.0f} USD")
-    shared.append(f"{show_bytes(saved['storage_bytes'])} of checkpoints")
-    if saved["token_bytes"] is not None:
-        shared.append(f"{show_bytes(saved['token_bytes'])} of tokens")
+    shared = _amounts(summary["saved"])
     parts.append(Text("saved by sharing  ", style="bold").append(", ".join(shared), style="not bold"))
-    notes = dict.fromkeys(
+    lines = dict.fromkeys(
         (f"{stage['curriculum']}/{stage['stage']}", note)
         for plan in summary["curricula"].values()
         for stage in plan["stages"]
         for note in stage["notes"]
     )
-    if notes:
-        parts.append(Text("\nnotes", style="bold"))
-        parts += [Text(f"  {where}: {note}") for where, note in notes]
-    return Group(*parts)
+    return Group(*parts, *notes(f"{where}: {note}" for where, note in lines))
 
 
 def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[RenderableType]:
     """The stages' ramps and, with `events`, what they skip and leave out."""
     lines: list[RenderableType] = []
-    for stage, called in zip(stages, _names(stages), strict=True):
+    for stage, name in zip(stages, _names(stages), strict=True):
         if stage["ramp"]:
             lines.append(
                 Text(
-                    f"ramp in {called}: linear in share over {show_count(stage['ramp']['tokens'])} tokens, "
+                    f"ramp in {name}: linear in share over {show_count(stage['ramp']['tokens'])} tokens, "
                     f"{show_exact(stage['ramp']['sequences'])} sequences, {show_exact(stage['ramp']['steps'])} steps"
                 )
             )
         if events:
-            lines += [Text(f"{called} {event}") for event in stage["events"]]
+            lines += [Text(f"{name} {event}") for event in stage["events"]]
     return lines
 
 
@@ -213,11 +191,11 @@ def _tasks(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     lines: list[RenderableType] = [
         Text("tasks  measured after the last step, or by `curriculum eval`", style="bold")
     ]
-    for stage, called in zip(stages, _names(stages), strict=True):
+    for stage, name in zip(stages, _names(stages), strict=True):
         for task, entry in stage["tasks"].items():
             lines.append(
                 Text(
-                    f"  {called}: {task} every {show_count(entry['every'])} tokens, at "
+                    f"  {name}: {task} every {show_count(entry['every'])} tokens, at "
                     f"{entry['times']} {'checkpoints that are' if entry['times'] != 1 else 'checkpoint that is'} kept"
                 )
             )
@@ -225,21 +203,14 @@ def _tasks(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
 
 
 def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
-    columns = (
-        ("source", "left"),
-        ("asked", "right"),
-        ("got", "right"),
-        ("tokens", "right"),
-        ("passes", "right"),
-        ("first repeat", "left"),
-    )
+    columns = ("source", "#asked", "#got", "#tokens", "#passes", "first repeat")
     rows: list[tuple[str, ...]] = []
-    for stage, called in zip(stages, _names(stages), strict=True):
-        rows.append((called,))
-        for name, entry in stage["sources"].items():
+    for stage, name in zip(stages, _names(stages), strict=True):
+        rows.append((name,))
+        for source, entry in stage["sources"].items():
             before, after, repeat = entry["passes_before"], entry["passes_after"], entry["first_repeat"]
             row: tuple[str, ...] = (
-                f"  {name}",
+                f"  {source}",
                 share(entry["asked"]),
                 share(entry["got"]),
                 show_count(entry["tokens"]),
@@ -248,7 +219,7 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
             )
             rows.append(row)
     if len(rows) > MANY_ROWS:
-        return aligned(columns, rows)
+        return Text("\n".join(aligned(columns, rows)), no_wrap=True, overflow="ellipsis")
     sources = table(*columns)
     for row in rows:
         sources.add_row(*(row if len(row) > 1 else (Text(row[0], style="bold"),)))
@@ -275,19 +246,24 @@ def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[Re
     return lines
 
 
-def _cost(cost: Mapping[str, Any]) -> Group:
-    parts = [
-        f"{show_exact(cost['updates'])} updates",
-        f"{show_count(cost['tokens'])} tokens",
-        f"{show_count(cost['parameters'])} parameters",
-    ]
+def _amounts(cost: Mapping[str, Any]) -> list[str]:
+    """Updates, tokens, GPU-hours, money and storage, as far as they are known."""
+    amounts = [f"{show_exact(cost['updates'])} updates", f"{show_count(cost['tokens'])} tokens"]
+    if "parameters" in cost:
+        amounts.append(f"{show_count(cost['parameters'])} parameters")
     if cost["gpu_hours"] is not None:
-        parts.append(f"{cost['gpu_hours']:,.1f} GPU-hours ({cost['days']:.1f} days on {cost['gpus']})")
+        length = f" ({cost['days']:.1f} days on {cost['gpus']})" if "days" in cost else ""
+        amounts.append(f"{cost['gpu_hours']:,.1f} GPU-hours{length}")
     if cost["usd"] is not None:
-        parts.append(f"{cost['usd']:,.0f} USD")
-    parts.append(f"{show_bytes(cost['storage_bytes'])} of checkpoints")
+        amounts.append(f"{cost['usd']:,.0f} USD")
+    amounts.append(f"{show_bytes(cost['storage_bytes'])} of checkpoints")
     if cost["token_bytes"] is not None:  # None: some text is neither prepared nor declared
-        parts.append(f"{show_bytes(cost['token_bytes'])} of tokens")
+        amounts.append(f"{show_bytes(cost['token_bytes'])} of tokens")
+    return amounts
+
+
+def _cost(cost: Mapping[str, Any]) -> Group:
+    parts = _amounts(cost)
     parts.append(f"{show_count(cost['tokens_at_risk'])} tokens at risk between saves")
     lines = [Text("cost  ", style="bold").append(", ".join(parts), style="not bold")]
     if cost.get("unsaved"):

@@ -1,4 +1,4 @@
-"""What was prepared, how far everything is, and what came out."""
+"""The tables of `prepare`, `run`, `branch` and `prune`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from curriculum.units import show_bytes, show_exact
 
 
 def result_view(rows: Sequence[Mapping[str, Any]], sources: list[str]) -> RenderableType:
-    """Held-out loss per source at each stage's edges; `rows` from `results.edges`."""
-    drawn = table(("at", "left"), ("tokens", "right"), *((name, "right") for name in sources))
+    """Held-out loss per source at the start and end of each stage; `rows` from `held_out.edges`."""
+    drawn = table("at", "#tokens", *(f"#{name}" for name in sources))
     for row in rows:
         drawn.add_row(
             row["label"],
@@ -26,18 +26,9 @@ def result_view(rows: Sequence[Mapping[str, Any]], sources: list[str]) -> Render
     return drawn
 
 
-def prepared_view(rows: list[dict[str, Any]], left: Sequence[str] = ()) -> RenderableType:
-    """What `curriculum prepare` made, what was left out and why, and which texts are still to be made."""
-    drawn = table(
-        ("text", "left"),
-        ("split", "left"),
-        ("documents", "right"),
-        ("tokens", "right"),
-        ("bytes/token", "right"),
-        ("windows", "right"),
-        ("tail", "right"),
-        ("marks", "right"),
-    )
+def prepared_view(rows: list[dict[str, Any]], missing: Sequence[str] = ()) -> RenderableType:
+    """Prepared texts, the documents left out with the reasons, and the texts that are `missing`."""
+    drawn = table("text", "split", "#documents", "#tokens", "#bytes/token", "#windows", "#tail", "#marks")
     for row in rows:
         drawn.add_row(
             row["dataset"],
@@ -53,12 +44,12 @@ def prepared_view(rows: list[dict[str, Any]], left: Sequence[str] = ()) -> Rende
     for row in rows:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in row["dropped"].items())
         lines += [f"left out of {row['dataset']} ({row['split']}): {reasons}"] if reasons else []
-    lines += [f"still to be prepared: {', '.join(left)}"] if left else []
+    lines += [f"still to be prepared: {', '.join(missing)}"] if missing else []
     return Group(drawn, *map(Text, lines))
 
 
 def branched_view(made: Branch, options: str) -> RenderableType:
-    """What `curriculum branch` wrote and kept, and the command that comes next, with these `options`."""
+    """The stage file and pin of a new branch, and the next command with `options`."""
     point = f"{made.leaves.name} at {show_exact(made.leaves.stop)} tokens"
     command = f"curriculum run {made.name}{options}"
     kept = (
@@ -74,16 +65,16 @@ def branched_view(made: Branch, options: str) -> RenderableType:
 
 
 def pruned_view(verdicts: Sequence[Verdict], deleted: Sequence[Verdict], *, dry_run: bool) -> RenderableType:
-    """Every checkpoint, which of them went (or would go), and what keeps the others."""
-    drawn = table(("stage", "left"), ("position", "right"), ("size", "right"), ("", "left"))
-    drawn.columns[-1].no_wrap = False  # reasons fold, so that the numbers stay whole
+    """Every checkpoint: deleted (or to be deleted), or the reasons to keep it."""
+    drawn = table("stage", "#position", "#size", "")
+    drawn.columns[-1].no_wrap = False  # reasons wrap, numbers do not
     for verdict in verdicts:
-        gone = "would be deleted" if dry_run else "deleted"
+        action = "would be deleted" if dry_run else "deleted"
         drawn.add_row(
             verdict.stage,
             show_exact(verdict.checkpoint.position),
             show_bytes(verdict.bytes),
-            Text(gone, style="red")
+            Text(action, style="red")
             if verdict in deleted
             else "; ".join(verdict.kept_by) or "pinned meanwhile",
         )
@@ -93,7 +84,7 @@ def pruned_view(verdicts: Sequence[Verdict], deleted: Sequence[Verdict], *, dry_
 
 
 def unpinned_lines(released: Mapping[str, Sequence[int]]) -> list[str]:
-    """What `curriculum prune --unpin` released."""
+    """The pins that `curriculum prune --unpin` released."""
     return [
         f"released: {stage} at {show_exact(position)} tokens"
         for stage, positions in released.items()

@@ -1,4 +1,4 @@
-"""What `curriculum status` shows: the tree of a project's curricula, each under the point it branches from."""
+"""The tree of `curriculum status`: a project's curricula, each under the point that it branches from."""
 
 from __future__ import annotations
 
@@ -8,66 +8,57 @@ from rich.tree import Tree
 
 from curriculum.cli.view.anomalies import anomaly_counts, anomaly_line
 from curriculum.cli.view.training import losses
-from curriculum.runs.status import (
-    DONE,
-    FAILED,
-    PLANNED,
-    QUEUED,
-    RUNNING,
-    STARTED,
-    Branch,
-    ProjectStatus,
-    Stage,
-)
+from curriculum.runs import status
+from curriculum.runs.status import Branch, ProjectStatus, Stage
 from curriculum.units import show_count, show_exact
 
 _STYLES = {
-    DONE: "green",
-    RUNNING: "bold cyan",
-    STARTED: "yellow",
-    PLANNED: "dim",
-    QUEUED: "cyan",
-    FAILED: "red",
+    status.DONE: "green",
+    status.RUNNING: "bold cyan",
+    status.STARTED: "yellow",
+    status.PLANNED: "dim",
+    status.QUEUED: "cyan",
+    status.FAILED: "red",
 }
 
 
-def status_view(standing: ProjectStatus) -> RenderableType:
-    """The tree, what is refused, what no file names any more, and the tokens in all; fits 80 columns."""
+def status_view(project: ProjectStatus) -> RenderableType:
+    """The tree, curricula with errors, orphaned run folders, and total tokens; fits 80 columns."""
     parts: list[RenderableType] = [
-        Text(f"size {standing.size}; positions in tokens from the root", style="dim")
+        Text(f"size {project.size}; positions in tokens from the root", style="dim")
     ]
-    names = {branch.name for branch in standing.branches}
-    shown = {stage.name for branch in standing.branches for stage in branch.stages}
-    for branch in standing.branches:
+    names = {branch.name for branch in project.branches}
+    shown = {stage.name for branch in project.branches for stage in branch.stages}
+    for branch in project.branches:
         if branch.parent is None or branch.parent not in shown:
-            parts.append(_tree(branch, standing, names))
-    if not standing.branches and not standing.refused:
+            parts.append(_tree(branch, project, names))
+    if not project.branches and not project.refused:
         parts.append(Text("no curricula yet: each is a file in stages/"))
-    for refused in standing.refused:
+    for refused in project.refused:
         parts.append(
             Text.assemble((f"{refused.name}  refused", "red"), f": {refused.why}")
             + Text(f" ({refused.where})" if refused.where else "", style="dim")
         )
-    for run in standing.orphaned_runs:
+    for run in project.orphaned_runs:
         far = f"at {show_exact(run.position)}" if run.position is not None else "nothing saved"
         of = f" of {show_exact(run.ends_at)}" if run.ends_at is not None else ""
         parts.append(Text(f"{run.folder}  no stage file names it any more: {far}{of} tokens", style="yellow"))
-    if standing.not_started:
+    if project.not_started:
         parts.append(
-            Text(f"in folders of stages/, not started: {', '.join(standing.not_started)}", style="dim")
+            Text(f"in folders of stages/, not started: {', '.join(project.not_started)}", style="dim")
         )
-    if standing.branches:
-        saved = f", {show_count(standing.saved)} saved by shared stages" if standing.saved else ""
+    if project.branches:
+        saved = f", {show_count(project.saved)} saved by shared stages" if project.saved else ""
         parts.append(
             Text(
-                f"{show_count(standing.planned)} tokens to train, {show_count(standing.done)} done "
-                f"({_percent(standing.done, standing.planned)}){saved}"
+                f"{show_count(project.planned)} tokens to train, {show_count(project.done)} done "
+                f"({_percent(project.done, project.planned)}){saved}"
             )
         )
     return Group(*parts)
 
 
-def _tree(branch: Branch, standing: ProjectStatus, names: set[str]) -> Tree:
+def _tree(branch: Branch, project: ProjectStatus, names: set[str]) -> Tree:
     head = Text(branch.name, style="bold")
     if branch.parent is not None:
         head.append(f"  from {branch.parent} at {show_exact(branch.begins_at)}", style="not bold dim")
@@ -76,18 +67,18 @@ def _tree(branch: Branch, standing: ProjectStatus, names: set[str]) -> Tree:
     tree = Tree(head, guide_style="dim")
     for stage in branch.stages:
         node = tree.add(_stage(stage))
-        below = [child for child in standing.branches if child.parent == stage.name]
+        below = [child for child in project.branches if child.parent == stage.name]
         for child in sorted(below, key=lambda child: (child.begins_at, child.name)):
-            node.children.append(_tree(child, standing, names))
+            node.children.append(_tree(child, project, names))
     return tree
 
 
 def _stage(stage: Stage) -> Text:
     line = Text(stage.name.partition("/")[2])
     line.append(f"  {stage.state}", style=_STYLES[stage.state])
-    if stage.state == PLANNED:
+    if stage.state == status.PLANNED:
         line.append(f"  {show_count(stage.starts_at)} to {show_exact(stage.ends_at)}", style="dim")
-    elif stage.state == DONE:
+    elif stage.state == status.DONE:
         line.append(f"  at {show_exact(stage.position)}")
     else:
         line.append(
@@ -99,7 +90,7 @@ def _stage(stage: Stage) -> Text:
     for event in stage.events:
         line.append(f"\n{event}")
     if stage.job is not None:
-        line.append(f"\n{stage.job}", style="red" if stage.state == FAILED else "dim")
+        line.append(f"\n{stage.job}", style="red" if stage.state == status.FAILED else "dim")
     if stage.departed is not None:
         line.append(f"\n{stage.departed}", style="yellow")
     if stage.unsaved is not None:
@@ -129,11 +120,11 @@ def _stage(stage: Stage) -> Text:
 
 
 def _kept(position: int, address: str | None) -> str:
-    """Where a checkpoint lies; at a scaled size also what `branch` and `export` call it, inside a stage."""
+    """The position of a checkpoint; at a scaled size also its address for `branch` and `export`."""
     at = (address or "").partition("@")[2]
     return show_count(position) + (f" as @{at}" if at else "")
 
 
 def _percent(part: int, whole: int) -> str:
-    """Rounded down, so that only what is whole is shown as 100%."""
+    """Rounded down: 100% means complete."""
     return f"{part * 1000 // max(1, whole) / 10:.1f}%"

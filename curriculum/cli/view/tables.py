@@ -1,49 +1,45 @@
-"""Tables, bars and shares as every view draws them; nothing is decided here."""
+"""Tables, shares and notes as every view shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 MANY_ROWS = 100
 """Rows from which on a table is laid out by `aligned`: rich takes a second for a thousand."""
 
-_BARS = "▁▂▃▄▅▆▇█"
-
-
-def sparkline(values: list[float]) -> str:
-    """One character a value, from the lowest to the highest of them."""
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    if high == low:
-        return _BARS[0] * len(values)
-    return "".join(_BARS[min(7, int((value - low) / (high - low) * 8))] for value in values)
-
 
 def share(value: float) -> str:
     return f"{value * 100:.4g}%"
 
 
-def table(*columns: tuple[str, str]) -> Table:
-    """A table without lines; each column a (heading, justification)."""
+def table(*columns: str) -> Table:
+    """A table without lines; a column whose name begins with `#` is aligned to the right."""
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name, justify in columns:
-        drawn.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name in columns:
+        drawn.add_column(
+            name.removeprefix("#"), justify="right" if name.startswith("#") else "left", no_wrap=True
+        )
     return drawn
 
 
-def aligned(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> Text:
-    """What `table` would show of rows of plain words, as one text; what a terminal has no room for is cut."""
-    lines = [tuple(name for name, _ in columns), *rows]
-    wide = [max(len(line[at]) for line in lines if len(line) > at) for at in range(len(columns))]
-    shown = [
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table of plain text."""
+    lines = [tuple(name.removeprefix("#") for name in columns), *rows]
+    widths = [max(len(line[at]) for line in lines if len(line) > at) for at in range(len(columns))]
+    return [
         "  ".join(
-            cell.rjust(width) if justify == "right" else cell.ljust(width)
-            for cell, width, (_, justify) in zip(line, wide, columns, strict=False)
+            cell.rjust(width) if name.startswith("#") else cell.ljust(width)
+            for cell, width, name in zip(line, widths, columns, strict=False)
         ).rstrip()
         for line in lines
     ]
-    return Text("\n".join(shown), no_wrap=True, overflow="ellipsis")
+
+
+def notes(lines: Iterable[str]) -> list[RenderableType]:
+    """Lines under a heading; nothing without lines."""
+    shown: list[RenderableType] = [Text(f"  {line}") for line in lines]
+    return [Text("\nnotes", style="bold"), *shown] if shown else []

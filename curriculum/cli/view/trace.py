@@ -1,4 +1,4 @@
-"""Where something is read: a document, a stretch of a source, a bad shard."""
+"""The tables of `curriculum trace`: the steps that read a document, a range of a source, or a bad shard."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from curriculum.cli.view.tables import table
 from curriculum.units import show_count, show_exact
 
 ROWS = 60
-"""Readings shown one by one; `--json` has all of them."""
+"""Readings shown in a table; `--json` has all of them."""
 
 
-def trace_view(found: Mapping[str, Any]) -> RenderableType:
+def trace_view(result: Mapping[str, Any]) -> RenderableType:
     """`curriculum trace --document` and `--range`: every reading, stage by stage."""
-    parts: list[RenderableType] = [_headline(found)]
+    parts: list[RenderableType] = [_headline(result)]
     shown = 0
-    for stage in found["stages"]:
+    for stage in result["stages"]:
         parts.append(
             Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim")
         )
@@ -31,20 +31,12 @@ def trace_view(found: Mapping[str, Any]) -> RenderableType:
             first, last = (show_exact(stage[key]) for key in ("first", "last"))
             parts.append(Text(f"  first in the step at {first} tokens, last in that at {last}"))
             continue
-        drawn = table(
-            ("  step", "right"),
-            ("from token", "right"),
-            ("slot", "right"),
-            ("source", "left"),
-            ("pass", "right"),
-            ("window", "right"),
-            ("", "left"),
-        )
+        drawn = table("#  step", "#from token", "#slot", "source", "#pass", "#window", "")
         for reading in stage["steps"][: ROWS - shown]:
             only = (
                 "" if len(reading["lineages"]) == len(stage["lineages"]) else ", ".join(reading["lineages"])
             )
-            done = "read" if reading["read"] else "to come"
+            state = "read" if reading["read"] else "to come"
             drawn.add_row(
                 show_exact(reading["step"]),
                 show_exact(reading["position"]),
@@ -52,7 +44,7 @@ def trace_view(found: Mapping[str, Any]) -> RenderableType:
                 reading["source"],
                 str(reading["pass"]),
                 show_exact(reading["window"]),
-                f"{done} {only}".rstrip(),
+                f"{state} {only}".rstrip(),
             )
         parts.append(drawn)
         shown += len(stage["steps"])
@@ -62,14 +54,14 @@ def trace_view(found: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def shard_view(found: Mapping[str, Any]) -> RenderableType:
-    """`curriculum trace --shard`: what a bad shard has touched, what undoing it costs, and the edit."""
+def shard_view(result: Mapping[str, Any]) -> RenderableType:
+    """`curriculum trace --shard`: what a bad shard contaminates, the cost of retraining, and the YAML edit."""
     parts: list[RenderableType] = [
-        Text(f"shard {found['shard']} of {found['source']}", style="bold").append(
-            f"  {found['file']}, {show_count(found['tokens_read'])} tokens of it read so far", "not bold"
+        Text(f"shard {result['shard']} of {result['source']}", style="bold").append(
+            f"  {result['file']}, {show_count(result['tokens_read'])} tokens of it read so far", "not bold"
         )
     ]
-    for stage in found["stages"]:
+    for stage in result["stages"]:
         parts.append(
             Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim")
         )
@@ -89,21 +81,21 @@ def shard_view(found: Mapping[str, Any]) -> RenderableType:
             names = ", ".join(name.split()[-1] for name in touched[-3:])
             parts.append(Text(f"  in {len(touched)} checkpoint{'s' * (len(touched) > 1)}: {names}"))
         if stage["redo_tokens"]:
-            clean = stage["last_clean_checkpoint"] or "none here; where the stage began"
+            clean = stage["last_clean_checkpoint"] or "none here; the start of the stage"
             parts.append(Text(f"  last clean checkpoint: {clean}"))
-    if not found["exact"]:
+    if not result["exact"]:
         parts.append(
             Text("\n± is six standard deviations; `--exact` counts to the last reading", style="dim")
         )
-    if found["redo_tokens"]:
-        hours = found["redo_gpu_hours"]
+    if result["redo_tokens"]:
+        hours = result["redo_gpu_hours"]
         cost = f", {hours:,.1f} GPU-hours" if hours is not None else ""
-        parts.append(Text(f"\nto redo: {show_count(found['redo_tokens'])} tokens{cost}"))
-    for edit in found["edits"]:
+        parts.append(Text(f"\nto redo: {show_count(result['redo_tokens'])} tokens{cost}"))
+    for edit in result["edits"]:
         if edit["kind"] == "replace":
             parts.append(
                 Text(
-                    f"\n{found['source']} has no other shard: take it out of {edit['file']}, or prepare better text "
+                    f"\n{result['source']} has no other shard: take it out of {edit['file']}, or prepare better text "
                     "for it under another name"
                 )
             )
@@ -112,16 +104,16 @@ def shard_view(found: Mapping[str, Any]) -> RenderableType:
         parts.append(Text(edit["yaml"]))
         if edit["kind"] == "leave_out":
             parts.append(
-                Text(f"{found['source']} then begins its next pass, over the other shards", style="dim")
+                Text(f"{result['source']} then begins its next pass, over the other shards", style="dim")
             )
     return Group(*parts)
 
 
-def _headline(found: Mapping[str, Any]) -> Text:
-    if found["document"] is None:
-        return Text(f"{found['source']}, {found['range']}", style="bold")
-    text = Text(found["document"], style="bold")
-    for place in found["found"]:
+def _headline(result: Mapping[str, Any]) -> Text:
+    if result["document"] is None:
+        return Text(f"{result['source']}, {result['range']}", style="bold")
+    text = Text(result["document"], style="bold")
+    for place in result["found"]:
         where = "held out, never trained on" if place["split"] == "held-out" else f"shard {place['shard']}"
         text.append(
             f"\n  {place['source']} ({place['text']}): document {place['document']} of {where}, "
@@ -135,8 +127,8 @@ def _tally(stage: Mapping[str, Any]) -> str:
     within = (
         f" ± {show_exact(stage['within'])}" if stage.get("within") else "" if stage["exact"] else " or so"
     )
-    total, done = show_exact(stage["readings"]), show_exact(stage["readings_done"])
-    return f"{total}{within} readings, {done}{within} of them done"
+    total, past = show_exact(stage["readings"]), show_exact(stage["readings_done"])
+    return f"{total}{within} readings, {past}{within} of them done"
 
 
 def _of(stage: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A stage in training: one line of it, or a panel; drawn from figures that `following` read."""
+"""Live metrics of a stage in training, as one line or a panel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curriculum.units import show_count, show_exact, show_seconds
 
 
 def training_line(training: LiveMetrics, stage: str, start: int, stop: int) -> str:
-    """How far, how fast, how long still, and the losses; empty before the first step."""
+    """Progress, speed, time left and losses; empty before the first step."""
     position = training.position
     if position is None:
         return ""
@@ -31,7 +31,7 @@ def losses(values: Mapping[str, float]) -> str:
 def training_panel(
     training: LiveMetrics, now: StageActivity, stage: str, start: int, stop: int
 ) -> RenderableType:
-    """Everything about the stage that runs, a few calm lines; fits 80 columns."""
+    """All live metrics of the running stage; fits 80 columns."""
     position = training.position if training.position is not None else start
     attempt = f"attempt {now.attempt.number}" if now.attempt else ""
     who = f"pid {now.holder['pid']} on {now.holder['host']}" if now.holder and "pid" in now.holder else ""

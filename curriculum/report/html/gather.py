@@ -1,4 +1,4 @@
-"""Everything a report tells, gathered from the YAML files, the plans and the folders of runs; nothing is drawn here."""
+"""The data of a report, read from the YAML files, the plans and the run folders."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ SMOOTHING = 100
 """The smoothing of the training loss: this part of the longest lineage, in tokens."""
 LARGEST_FILE = 32_000
 LARGEST_FILES = 120_000
-"""Characters of YAML shown, of one file and of all of them; beyond, the digest stands for the rest."""
-SLIVER = 0.02
+"""Characters of YAML shown, of one file and of all of them; the digest covers the rest."""
+MINIMUM_BAND = 0.02
 """Ends of stages of one name that differ by less than this part of the axis are one boundary in a picture."""
 REACHED = "reached"
-"""The state of a stage that stands where the lineages leave it, before its own end."""
-TRAINING, UNTOLD = "train", "untold"
-"""Kinds of attempts: a job that trains, and one that does not say what it was for."""
+"""The state of a stage that is trained to where the lineages leave it, before its own end."""
+TRAINING, UNKNOWN = "train", "unknown"
+"""Kinds of attempts: a job that trains, and one whose job file is missing or damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One launch of a job of a stage, as it left its folder; `kind` is what its job file says it was for."""
+    """One launch of a job of a stage; `kind` is that of its job file."""
 
     number: str
     kind: str
@@ -56,9 +56,9 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of the lineages, trunk stages once, as far as the furthest of them goes through it.
+    """A stage, up to the furthest position at which a lineage leaves it; stages of a shared trunk occur once.
 
-    What its own curriculum trained, saved and measured past that point is none of theirs and is left out.
+    What its own curriculum trained past that position is left out.
     """
 
     compiled: CompiledStage
@@ -95,8 +95,8 @@ class Stage:
         return max(0, sum(attempt.kind == TRAINING for attempt in self.attempts) - 1)
 
     @property
-    def parted(self) -> bool:
-        """Whether the files now say something else than what ran."""
+    def differs(self) -> bool:
+        """Whether the files now give another plan than the one that ran."""
         return self.ran_fingerprint not in (None, self.compiled.plan.fingerprint)
 
 
@@ -115,8 +115,8 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A file of the project as it stands now; `left_out` characters are not shown."""
+class ProjectFile:
+    """A file of the project as it is now; `left_out` characters are not shown."""
 
     path: str
     text: str
@@ -125,8 +125,8 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """What stands for a source at this size, and where it is from."""
+class SourceText:
+    """The text of a source at this size, and its origin."""
 
     source: str
     dataset: str
@@ -137,16 +137,16 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
-    """All of it."""
+class ReportData:
+    """All data of a report."""
 
     size: str
     scale: float
     lineages: tuple[Lineage, ...]
     stages: Mapping[str, Stage]
     sources: tuple[str, ...]
-    texts: tuple[Text, ...]
-    files: tuple[Shown, ...]
+    texts: tuple[SourceText, ...]
+    files: tuple[ProjectFile, ...]
     parameters: int
     smoothing: int
 
@@ -171,11 +171,11 @@ class Story:
         return tuple(name for name in self.stages if all(name in names for names in named))
 
 
-def gather(project: Project, names: Sequence[str], size: str) -> Story:
-    """Read all there is about curricula `names` at `size`; a CurriculumError names what cannot be read."""
+def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
+    """The data of curricula `names` at `size`; CurriculumError for an unreadable file."""
     lineages: list[Lineage] = []
     furthest: dict[str, CompiledStage] = {}
-    texts: dict[str, Text] = {}
+    texts: dict[str, SourceText] = {}
     for name in dict.fromkeys(names):
         prepared = prepared_text.PreparedText.open(project, name, size)
         compiled = prepared.compiled
@@ -186,7 +186,7 @@ def gather(project: Project, names: Sequence[str], size: str) -> Story:
                 furthest[stage.name] = stage
         origins = prepared.provenance_lines()
         for source, choice in compiled.sources.items():
-            texts[source] = Text(
+            texts[source] = SourceText(
                 source=source,
                 dataset=choice.dataset,
                 stand_in=choice.stand_in,
@@ -195,10 +195,10 @@ def gather(project: Project, names: Sequence[str], size: str) -> Story:
                 digest=choice.digest,
             )
     stop = max(lineage.stop for lineage in lineages)
-    whole = sum(stage.stop - stage.plan.start for stage in furthest.values())
+    total = sum(stage.stop - stage.plan.start for stage in furthest.values())
     smoothing = max(1, stop // SMOOTHING)
     stages = {
-        name: _stage(project, size, stage, whole, smoothing, len(lineages) == 1)
+        name: _stage(project, size, stage, total, smoothing, len(lineages) == 1)
         for name, stage in furthest.items()
     }
     tokens: dict[str, int] = {}
@@ -207,7 +207,7 @@ def gather(project: Project, names: Sequence[str], size: str) -> Story:
             tokens[source] = tokens.get(source, 0) + entry["tokens"]
     for source in texts:
         tokens.setdefault(source, 0)
-    return Story(
+    return ReportData(
         size=size,
         scale=float(lineages[0].compiled.scale),
         lineages=tuple(lineages),
@@ -221,18 +221,18 @@ def gather(project: Project, names: Sequence[str], size: str) -> Story:
 
 
 def _stage(
-    project: Project, size: str, compiled: CompiledStage, whole: int, smoothing: int, alone: bool
+    project: Project, size: str, compiled: CompiledStage, total: int, smoothing: int, alone: bool
 ) -> Stage:
     folder = StageFolder.open(project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage))
     plan = compiled.plan
-    found = tuple(c for c in checkpoints.list_checkpoints(folder) if c.position <= compiled.stop)
-    buckets = max(24, POINTS * (compiled.stop - plan.start) // max(1, whole))
+    saved = tuple(c for c in checkpoints.list_checkpoints(folder) if c.position <= compiled.stop)
+    buckets = max(24, POINTS * (compiled.stop - plan.start) // max(1, total))
     measured = training(
         folder.metrics, start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
     )
-    position = max([plan.start, *(c.position for c in found), measured.last or 0])
+    position = max([plan.start, *(c.position for c in saved), measured.last or 0])
     state, _ = status.state_of(folder)
-    if state != status.DONE and compiled.stop < plan.end and found and found[-1].position == compiled.stop:
+    if state != status.DONE and compiled.stop < plan.end and saved and saved[-1].position == compiled.stop:
         state = REACHED
     try:
         losses: dict[str, list[Point]] = {}
@@ -243,7 +243,7 @@ def _stage(
                 losses.setdefault(str(source), []).append((int(at), float(entry["loss"])))
         entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
         ran = _json(folder.plan)
-        nonfinite = checkpoints.state(found[-1].path).get("nonfinite_steps") if found else None
+        nonfinite = checkpoints.state(saved[-1].path).get("nonfinite_steps") if saved else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"the records of `{compiled.name}` cannot be read: {error}",
@@ -257,7 +257,7 @@ def _stage(
         plan=summary.stage_summary(compiled),
         state=state,
         position=position,
-        checkpoints=found,
+        checkpoints=saved,
         pinned=checkpoints.pinned(folder),
         training=measured,
         losses={source: tuple(sorted(line)) for source, line in sorted(losses.items())},
@@ -270,34 +270,33 @@ def _stage(
     )
 
 
-def _attempts(folder: StageFolder, left: int | None) -> tuple[Attempt, ...]:
-    """The attempts in their order; of a stage that is `left` before its end, without what went on or measured there."""
-    found: list[Attempt] = []
-    come = False
+def _attempts(folder: StageFolder, until: int | None) -> tuple[Attempt, ...]:
+    """The attempts in order; of a stage that the lineage leaves at `until`, without those after that position."""
+    attempts: list[Attempt] = []
+    reached = False
     for path in attempts_in(folder.attempts):
         kind = _kind(path)
         try:
             outcome, environment = _json(path.outcome), _json(path.environment)
         except (ValueError, TypeError):
-            found.append(Attempt(path.name, kind, "unreadable", None, None))
+            attempts.append(Attempt(path.name, kind, "unreadable", None, None))
             continue
         word = str((outcome or {}).get("outcome", "no outcome"))
         position = (outcome or {}).get("position")
         at = position if isinstance(position, int) else None
-        past = left is not None and at is not None and at > left
-        left_out = come if kind == TRAINING else past
-        if left_out:
+        past = until is not None and at is not None and at > until
+        if reached if kind == TRAINING else past:
             continue
-        come |= kind == TRAINING and (past or at == left)
-        found.append(Attempt(path.name, kind, word, at, environment))
-    return tuple(found)
+        reached |= kind == TRAINING and (past or at == until)
+        attempts.append(Attempt(path.name, kind, word, at, environment))
+    return tuple(attempts)
 
 
 def _kind(attempt: stage_folder.Attempt) -> str:
     try:
-        return str((_json(attempt.job) or {}).get("kind", UNTOLD))
+        return str((_json(attempt.job) or {}).get("kind", UNKNOWN))
     except (ValueError, TypeError):
-        return UNTOLD
+        return UNKNOWN
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -310,7 +309,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[Shown, ...]:
+def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[ProjectFile, ...]:
     """The YAML files from which the lineages follow, each once, those of the named curricula first."""
     stages = dict.fromkeys(lineage.name for lineage in lineages)
     mixtures: dict[str, None] = {}
@@ -323,16 +322,16 @@ def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[Shown, ...]:
         p.relative_to(project.root).as_posix() for at, n in named for p in layout.files(project.root, at, n)
     ]
     shown = []
-    room = LARGEST_FILES
+    remaining = LARGEST_FILES
     for path in [*paths, "sizes.yaml", "sources.yaml", "machines.yaml"]:
         try:
             data = (project.root / path).read_bytes()
         except FileNotFoundError:
             continue
         text = data.decode("utf-8", "replace")
-        kept = text[: min(LARGEST_FILE, room)]
-        room -= len(kept)
-        shown.append(Shown(path, kept, hashlib.sha256(data).hexdigest(), len(text) - len(kept)))
+        kept = text[: min(LARGEST_FILE, remaining)]
+        remaining -= len(kept)
+        shown.append(ProjectFile(path, kept, hashlib.sha256(data).hexdigest(), len(text) - len(kept)))
     return tuple(shown)
 
 
@@ -385,17 +384,17 @@ class Realised:
     trained: int
 
 
-def realised(story: Story, stage: Stage) -> tuple[int, tuple[Realised, ...]] | None:
+def realised(data: ReportData, stage: Stage) -> tuple[int, tuple[Realised, ...]] | None:
     """How the trained mixture compares with the planned one, at the furthest ledger entry; None before any."""
     plan = stage.compiled.plan
     entries = [e for e in stage.ledger if plan.start < e.position <= min(stage.stop, plan.end)]
-    if not entries or stage.parted:
+    if not entries or stage.differs:
         return None
     last = entries[-1]
     parent = stage.compiled.parent
     before: Mapping[str, int] = plan.read_before
-    if parent is not None and parent.name in story.stages:
-        at_start = [e for e in story.stages[parent.name].ledger if e.position == plan.start]
+    if parent is not None and parent.name in data.stages:
+        at_start = [e for e in data.stages[parent.name].ledger if e.position == plan.start]
         before = at_start[-1].windows if at_start else before
     planned = plan.windows_read(last.position)
     rows = []
@@ -409,21 +408,20 @@ def realised(story: Story, stage: Stage) -> tuple[int, tuple[Realised, ...]] | N
 
 def batch_changes(lineage: Lineage) -> list[tuple[int, int, int]]:
     """(position, sequences before, sequences after) wherever the batch changes along a lineage."""
-    found = []
-    for before, after in pairwise(lineage.stages):
-        old, new = before.plan.batch_sequences, after.plan.batch_sequences
-        if old != new:
-            found.append((after.plan.start, old, new))
-    return found
+    return [
+        (after.plan.start, before.plan.batch_sequences, after.plan.batch_sequences)
+        for before, after in pairwise(lineage.stages)
+        if before.plan.batch_sequences != after.plan.batch_sequences
+    ]
 
 
 def bands(lineages: Sequence[Lineage]) -> list[tuple[str, int, int]]:
     """(stage names, start, end) of the intervals between all the lineages' stage boundaries, in order.
 
-    A sliver between two ends of stages of one name, which differ by a batch or so, goes with what is before it.
+    A short band between two ends of stages of one name, which differ by a batch or so, joins the band before it.
     """
     edges = sorted({0, *(stage.stop for lineage in lineages for stage in lineage.stages)})
-    found: list[tuple[str, int, int]] = []
+    bands: list[tuple[str, int, int]] = []
     for start, end in pairwise(edges):
         names = dict.fromkeys(
             stage.setting.stage
@@ -431,8 +429,8 @@ def bands(lineages: Sequence[Lineage]) -> list[tuple[str, int, int]]:
             for stage in lineage.stages
             if stage.plan.start <= start and end <= stage.stop
         )
-        words = " / ".join(names)
-        if found and found[-1][0] == words and end - start < SLIVER * edges[-1]:
-            start = found.pop()[1]
-        found.append((words, start, end))
-    return found
+        name = " / ".join(names)
+        if bands and bands[-1][0] == name and end - start < MINIMUM_BAND * edges[-1]:
+            start = bands.pop()[1]
+        bands.append((name, start, end))
+    return bands

@@ -1,4 +1,4 @@
-"""Pictures of what was measured: the training loss and the held-out losses, several variants from their trunk."""
+"""Charts of the training loss and of held-out losses, several variants from their shared trunk."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MOST_MARKERS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One stage's measured line, drawn in a style; `raw` lies faintly behind `points`."""
+    """The losses of a stage, drawn in a style; `raw` faintly behind `points`."""
 
     name: str
     style: int
     points: tuple[Point, ...]
     raw: tuple[Point, ...] = ()
-    ends: bool = False  # the last of its lineage: its last value is written beside it
+    ends: bool = False  # the last of its lineage: its last value is labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Domain:
 def domain(lines: Sequence[Line], stop: int) -> Domain:
     """From the lowest loss to the highest past the head of the axis, with a margin; to the highest if that leaves none.
 
-    Nothing lies below the picture: on a source that is not trained on yet, a loss rises from where it begins.
+    No loss is below the picture: on a source that is not trained on yet, a loss rises from its start.
     """
     every = [point for line in lines for point in (*line.points, *line.raw)]
     body = [point for point in every if point[0] > HEAD * stop] or every
@@ -66,9 +66,9 @@ def training_loss(
     top = shapes.band_height(bands, x) + 4
     bottom = top + (200 if narrow else 270)
     parts = [*shapes.band_layer(bands, x, top, bottom), *shapes.band_names(bands, x, top)]
-    shown = domain(lines, stop)
-    y = Scale(shown.low, shown.high, bottom, top)
-    parts += shapes.value_axis(y, left, x.end, ticks(shown.low, shown.high, 6))
+    losses = domain(lines, stop)
+    y = Scale(losses.low, losses.high, bottom, top)
+    parts += shapes.value_axis(y, left, x.end, ticks(losses.low, losses.high, 6))
     raw = [shapes.polyline(_placed(line.raw, x, y), f"raw v{line.style}") for line in lines if line.raw]
     smooth = [
         shapes.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points
@@ -76,7 +76,12 @@ def training_loss(
     parts.append(shapes.clipped(left, top, x.end - left, bottom - top, [*raw, *smooth]))
     parts += _batch_marks(batches, x, bottom, narrow)
     if not narrow:
-        parts += _ends(lines, x, y, top, bottom)
+        parts += [
+            shapes.marker(x(line.points[-1][0]), y(line.points[-1][1]), line.style)
+            for line in lines
+            if line.ends and line.points
+        ]
+        parts += _end_values(lines, x, y, top, bottom)
         parts += _strips(lines, x, top, bottom, stop)
     axis = bottom + (22 if batches else 0)
     parts += shapes.token_axis(x, axis, 4 if narrow else 8)
@@ -89,18 +94,18 @@ def training_loss(
 
 def _batch_marks(batches: Sequence[tuple[int, int, int]], x: Scale, bottom: float, narrow: bool) -> list[str]:
     parts = []
-    taken = x.start
+    edge = x.start
     for position, before, after in batches:
-        words = f"batch {show_exact(before)} → {show_exact(after)}" + ("" if narrow else " sequences")
-        at, width = x(position), text_width(words, 11)
+        text = f"batch {show_exact(before)} → {show_exact(after)}" + ("" if narrow else " sequences")
+        at, width = x(position), text_width(text, 11)
         corners = ((at, bottom + 2), (at + 4, bottom + 9), (at - 4, bottom + 9))
         parts.append(shapes.polygon(corners, "step"))
-        if at - 8 - width > taken:
-            parts.append(shapes.label(at - 8, bottom + 12, words, "tick", "end"))
-            taken = at + 6
-        elif at + 8 + width < x.end + 40 and at + 8 > taken:
-            parts.append(shapes.label(at + 8, bottom + 12, words, "tick"))
-            taken = at + 8 + width
+        if at - 8 - width > edge:
+            parts.append(shapes.label(at - 8, bottom + 12, text, "tick", "end"))
+            edge = at + 6
+        elif at + 8 + width < x.end + 40 and at + 8 > edge:
+            parts.append(shapes.label(at + 8, bottom + 12, text, "tick"))
+            edge = at + 8 + width
     return parts
 
 
@@ -108,49 +113,47 @@ def _placed(points: Sequence[Point], x: Scale, y: Scale) -> list[tuple[float, fl
     return [(x(position), y(loss)) for position, loss in points]
 
 
-def _ends(lines: Sequence[Line], x: Scale, y: Scale, top: float, bottom: float) -> list[str]:
-    """The last value of every line that ends a lineage, beside it."""
-    ending = [line for line in lines if line.ends and line.points]
-    wanted = [min(bottom, max(top, y(line.points[-1][1]))) for line in ending]
-    parts = []
-    for line, place in zip(ending, apart(wanted, 14, top + 4, bottom - 4), strict=True):
-        position, loss = line.points[-1]
-        parts.append(shapes.marker(x(position), y(loss), line.style))
-        parts.append(shapes.label(x(position) + 9, place + 4, f"{loss:.2f}", f"value ink v{line.style}"))
-    return parts
+def _end_values(lines: Sequence[Line], x: Scale, y: Scale, top: float, bottom: float) -> list[str]:
+    """The last value of every line that ends a lineage, next to it."""
+    ending = [(line, *line.points[-1]) for line in lines if line.ends and line.points]
+    heights = apart([min(bottom, max(top, y(loss))) for _, _, loss in ending], 14, top + 4, bottom - 4)
+    return [
+        shapes.label(x(position) + 9, height + 4, f"{loss:.2f}", f"value ink v{line.style}")
+        for (line, position, loss), height in zip(ending, heights, strict=True)
+    ]
 
 
 def _strips(lines: Sequence[Line], x: Scale, top: float, bottom: float, stop: int) -> list[str]:
-    """Invisible columns that answer the pointer with the smoothed losses there."""
+    """Invisible columns whose tooltips are the smoothed losses there."""
     parts = []
     count = 80
     starts = [[position for position, _ in line.points] for line in lines]
     for n in range(count):
         low, high = stop * n // count, stop * (n + 1) // count
-        told = []
+        values = []
         for line, positions in zip(lines, starts, strict=True):
             at = bisect.bisect_right(positions, high) - 1
             if at >= 0 and positions[at] > low:
-                told.append(
+                values.append(
                     f"{line.name} at {show_exact(positions[at])} tokens: {line.points[at][1]:.3f} nats a token"
                 )
-        if told:
-            parts.append(shapes.rect(x(low), top, x(high) - x(low), bottom - top, "hit", "\n".join(told)))
+        if values:
+            parts.append(shapes.rect(x(low), top, x(high) - x(low), bottom - top, "hit", "\n".join(values)))
     return parts
 
 
 def held_out(
     source: str, lines: Sequence[Line], bands: Sequence[shapes.Band], stop: int, key: str, source_style: int
 ) -> str:
-    """One source's held-out loss along the tokens; every evaluation is a marker while there is room for them."""
+    """One source's held-out loss along the tokens; every evaluation is a marker while there are few enough."""
     width, top, bottom = 420, 40, 232
     x = Scale(0, stop, 40, width - 46)
-    shown = domain(lines, stop)
-    y = Scale(shown.low, shown.high, bottom, top)
+    losses = domain(lines, stop)
+    y = Scale(losses.low, losses.high, bottom, top)
     parts = shapes.band_layer(bands, x, top, bottom)
     parts.append(shapes.rect(x.start, 12, 10, 10, f"area solid s{source_style}"))
     parts.append(shapes.label(x.start + 16, 21, source, "name"))
-    parts += shapes.value_axis(y, x.start, x.end, ticks(shown.low, shown.high, 5))
+    parts += shapes.value_axis(y, x.start, x.end, ticks(losses.low, losses.high, 5))
     inside = [
         shapes.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points
     ]
@@ -159,14 +162,10 @@ def held_out(
     every = max(1, measured // MOST_MARKERS)
     for line in lines:
         for at, (position, loss) in enumerate(line.points):
-            if loss <= shown.high and (at % every == 0 or at == len(line.points) - 1):
-                told = f"{line.name} at {show_exact(position)} tokens: {loss:.4f} nats a token"
-                parts.append(shapes.marker(x(position), y(loss), line.style, 2.8, told))
-    ending = [line for line in lines if line.ends and line.points]
-    wanted = [y(line.points[-1][1]) for line in ending]
-    for line, place in zip(ending, apart(wanted, 13, top + 4, bottom - 4), strict=True):
-        words = f"{line.points[-1][1]:.2f}"
-        parts.append(shapes.label(x(line.points[-1][0]) + 7, place + 4, words, f"value ink v{line.style}"))
+            if loss <= losses.high and (at % every == 0 or at == len(line.points) - 1):
+                tooltip = f"{line.name} at {show_exact(position)} tokens: {loss:.4f} nats a token"
+                parts.append(shapes.marker(x(position), y(loss), line.style, 2.8, tooltip))
+    parts += _end_values(lines, x, y, top, bottom)
     parts += shapes.token_axis(x, bottom, 4)
     last = "; ".join(f"{line.name} {line.points[-1][1]:.3f}" for line in lines if line.points)
     about = f"Held-out loss on {source} in nats a token; last values: {last}."

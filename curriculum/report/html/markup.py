@@ -1,4 +1,4 @@
-"""The pieces of HTML that sections are made of; what comes from files goes in as plain values and is escaped here."""
+"""HTML elements of the sections; values from files are escaped here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curriculum.report.svg.shapes import safe
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """HTML that was made here and is put in as it is."""
+    """HTML that is inserted as it is."""
 
     html: str
 
@@ -28,13 +28,13 @@ def code(value: object) -> Raw:
     return Raw(f"<code>{safe(value)}</code>")
 
 
-def paragraph(words: Cell, kind: str = "") -> str:
+def paragraph(text: Cell, kind: str = "") -> str:
     look = f' class="{kind}"' if kind else ""
-    return f"<p{look}>{cell(words)}</p>"
+    return f"<p{look}>{cell(text)}</p>"
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table; a column whose name begins with `#` holds numbers, with `~` long words. One cell alone heads a group."""
+    """A table; columns named `#…` hold numbers, those named `~…` long text. A row of one cell heads a group."""
     kinds = {"#": ' class="n"', "~": ' class="w"'}
     heads = "".join(
         f'<th scope="col"{kinds["#"] if name.startswith("#") else ""}>{safe(name.lstrip("#~"))}</th>'
@@ -75,7 +75,7 @@ def preformatted(text: str) -> str:
 
 
 def figures(entries: Sequence[tuple[str, str, str, str]]) -> str:
-    """Key figures: (what, the number, its unit, a few words more)."""
+    """Key figures: (what, the number, its unit, a remark)."""
     inside = "".join(
         f"<div><dt>{safe(what)}</dt><dd>{safe(value)} <span>{safe(unit)}</span><small>{safe(more)}</small></dd></div>"
         for what, value, unit, more in entries
@@ -93,8 +93,8 @@ def section(key: str, heading: str, lead: str, parts: Sequence[str]) -> str:
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:
-    """(small picture, words) in a row."""
-    items = "".join(f"<li>{picture}<span>{safe(words)}</span></li>" for picture, words in entries)
+    """(small picture, text) in a row."""
+    items = "".join(f"<li>{picture}<span>{safe(text)}</span></li>" for picture, text in entries)
     return f'<ul class="legend">{items}</ul>'
 
 

@@ -1,4 +1,4 @@
-"""The page around the parts: one HTML file that asks nothing of any network and runs no script."""
+"""The page of a report: one HTML file without network requests or scripts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Final
 
 from curriculum.report.html import records, sections
-from curriculum.report.html.gather import Story
+from curriculum.report.html.gather import ReportData
 from curriculum.report.svg import style
 from curriculum.report.svg.shapes import safe
 
@@ -17,24 +17,24 @@ SHEET: Final = style.PAGE + files(__package__).joinpath("page.css").read_text(en
 _HEADING = re.compile(r'<section id="([a-z-]+)"[^>]*><h2[^>]*>(.*?)</h2>')
 
 
-def page(story: Story) -> str:
-    """The whole file. The same story gives the same bytes; nothing of this machine or moment is in it."""
+def page(data: ReportData) -> str:
+    """The HTML file. Equal data gives equal bytes: it has no time and no name of a machine."""
     parts = [
-        sections.curriculum(story),
-        sections.training(story),
-        records.anomalies(story),
-        sections.held_out(story),
-        records.tasks(story),
-        records.mixture(story),
-        records.lineage(story),
-        records.environment(story),
-        records.reproduce(story),
+        sections.curriculum(data),
+        sections.training(data),
+        records.anomalies(data),
+        sections.held_out(data),
+        records.tasks(data),
+        records.mixture(data),
+        records.lineage(data),
+        records.environment(data),
+        records.reproduce(data),
     ]
     body = "\n".join(part for part in parts if part)
     links = "".join(f'<li><a href="#{key}">{words}</a></li>' for key, words in _HEADING.findall(body))
-    title = f"{', '.join(lineage.name for lineage in story.lineages)}: curriculum report"
+    title = f"{', '.join(lineage.name for lineage in data.lineages)}: curriculum report"
     waiting = (
-        "" if story.measured else '<p class="note">Nothing has been trained yet: this is the plan alone.</p>'
+        "" if data.measured else '<p class="note">Nothing has been trained yet: this is the plan alone.</p>'
     )
     return (
         '<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
@@ -44,7 +44,7 @@ def page(story: Story) -> str:
         f'<title>{safe(title)}</title><link rel="icon" href="data:,"/><style>{SHEET}</style></head>\n<body>'
         '<a class="skip" href="#main">Skip to the report</a>'
         f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{style.TEXTURES}</defs></svg>\n'
-        f"{sections.head(story)}{waiting}"
+        f"{sections.head(data)}{waiting}"
         f'<nav aria-label="Parts of the report"><ul>{links}</ul></nav>\n<main id="main">{body}</main>\n'
         f"<footer>Written by curriculum {safe(_version())}. Token counts, shares and rates of the plan are exact; "
         "measured values are as the run wrote them. No script, no request to any network.</footer></body></html>\n"
@@ -59,7 +59,5 @@ def _version() -> str:
 
 
 MARK = b'<meta name="generator" content="curriculum report"/>'
-
-
 MARK_WITHIN = 1024
-"""Bytes from a report's beginning in which its mark stands."""
+"""The mark is in the first bytes of a report, this many."""

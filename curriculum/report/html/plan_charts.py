@@ -1,4 +1,4 @@
-"""Pictures of what was planned: shares, learning rate and batch on one token axis, and the lineage as a tree."""
+"""Charts of the plan: shares, learning rate and batch on one token axis, and the lineage as a tree."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from curriculum.report.svg.scale import Scale, apart, text_width, ticks
 from curriculum.units import show_count, show_exact
 
 WIDE, NARROW = 880, 400
-MOST_TOLD = 6
-"""Sources named where a picture is put into words."""
+MOST_SOURCES = 6
+"""Sources named where a picture is put into text."""
 Knot = tuple[int, dict[str, float]]
 Edge = tuple[int, float, float]
 
 
 def styles(sources: Sequence[str]) -> dict[str, int]:
-    """The style of each source; those that find no colour of their own share the last."""
+    """The style of each source; those without a colour of their own share the last."""
     return {source: min(at, shapes.SOURCE_STYLES - 1) for at, source in enumerate(sources)}
 
 
@@ -55,7 +55,7 @@ def _areas(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale) -> 
 
 
 def _runs(edges: Sequence[Edge]) -> list[list[Edge]]:
-    """The stretches of a layer in which it has any height."""
+    """The ranges of a layer in which it has any height."""
     runs: list[list[Edge]] = []
     open_run: list[Edge] = []
     for before, after in pairwise(edges):
@@ -71,8 +71,8 @@ def _runs(edges: Sequence[Edge]) -> list[list[Edge]]:
 def _end_shares(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale) -> list[str]:
     """The last shares as numbers at the right edge."""
     ends = [(n, edges[-1]) for n, edges in share_layers(knots, style).items() if edges[-1][2] > edges[-1][1]]
-    wanted = [y((below + above) / 2) for _, (_, below, above) in ends]
-    places = apart(wanted, 13, y(1) + 5, y(0) - 5)
+    middles = [y((below + above) / 2) for _, (_, below, above) in ends]
+    places = apart(middles, 13, y(1) + 5, y(0) - 5)
     return [
         shapes.label(x.end + 8, place + 4, f"{(above - below) * 100:.3g} %", f"value s{number}")
         for place, (number, (_, below, above)) in zip(places, ends, strict=True)
@@ -82,7 +82,7 @@ def _end_shares(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale
 def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, strips: int = 64) -> str:
     """One lineage on its token axis: stages as bands, shares as areas, the learning rate, the batch as steps.
 
-    A wide one answers the pointer in `strips` columns.
+    A wide one has tooltips in `strips` columns.
     """
     style = styles(sources)
     narrow = width < 600
@@ -132,9 +132,9 @@ def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, s
 def _sentence(stage: CompiledStage) -> str:
     plan = stage.plan
     largest = sorted(stage.shares.items(), key=lambda entry: (-entry[1], entry[0]))
-    shares = ", ".join(f"{name} {float(part) * 100:.3g} %" for name, part in largest[:MOST_TOLD])
-    if len(largest) > MOST_TOLD:
-        shares += f" and {len(largest) - MOST_TOLD} sources more"
+    shares = ", ".join(f"{name} {float(part) * 100:.3g} %" for name, part in largest[:MOST_SOURCES])
+    if len(largest) > MOST_SOURCES:
+        shares += f" and {len(largest) - MOST_SOURCES} sources more"
     ramp = (
         f", reached over {show_count(stage.ramp_sequences * plan.sequence_length)} tokens"
         if stage.ramp_sequences
@@ -157,29 +157,29 @@ def _batch(lineage: Lineage, x: Scale, top: float, bottom: float, narrow: bool) 
         path += [(x(stage.plan.start), y(size)), (x(stage.stop), y(size))]
     parts.append(shapes.polygon([(x.start, y(0)), *path, (x(lineage.stop), y(0))], "batch"))
     parts.append(shapes.polyline(path, "line ink"))
-    room = shapes.LabelSpace(x.start, x.end + 40)
-    room.take(x.start, top - 19, x.start + text_width(title, 11), top - 5)
+    space = shapes.LabelSpace(x.start, x.end + 40)
+    space.take(x.start, top - 19, x.start + text_width(title, 11), top - 5)
     for (left, one), (right, other) in pairwise(path):
-        room.take(left - 1, min(one, other) - 1, right + 1, max(one, other) + 1)
-    said: int | None = None
+        space.take(left - 1, min(one, other) - 1, right + 1, max(one, other) + 1)
+    before: int | None = None
     for stage, size in zip(lineage.stages, tokens, strict=True):
-        if size == said:
+        if size == before:
             continue
-        said = size
-        words = f"{show_count(size)} tokens"
+        before = size
+        text = f"{show_count(size)} tokens"
         if not narrow:
-            words += f" = {show_exact(stage.plan.batch_sequences)} × {show_exact(stage.plan.sequence_length)}"
+            text += f" = {show_exact(stage.plan.batch_sequences)} × {show_exact(stage.plan.sequence_length)}"
         at = x(stage.plan.start)
-        beside = [(at - 7, y(size) + 5, "end")] if stage is not lineage.stages[0] else []
-        places = [*beside, (at + 6, y(size) - 6, "start"), (at + 6, y(size) + 15, "start")]
-        parts += room.put(places, words, "value")
+        first = [(at - 7, y(size) + 5, "end")] if stage is not lineage.stages[0] else []
+        places = [*first, (at + 6, y(size) - 6, "start"), (at + 6, y(size) + 15, "start")]
+        parts += space.put(places, text, "value")
     return parts
 
 
 def _strips(
     lineage: Lineage, knots: Sequence[Knot], x: Scale, top: float, bottom: float, count: int
 ) -> list[str]:
-    """Invisible columns that answer the pointer with what holds there, at the step that ends in their middle."""
+    """Invisible columns whose tooltips are shares, rate and batch of the step that ends in their middle."""
     parts = []
     for n in range(count):
         left, right = lineage.stop * n // count, lineage.stop * (n + 1) // count
@@ -191,13 +191,13 @@ def _strips(
             max(plan.first_step, plan.first_step + (middle - plan.start) // plan.batch_tokens),
         )
         shares = share_at(knots, plan.position_after(step))
-        told = "\n".join(
-            f"{name} {share * 100:.3g} %"
-            for name, share in sorted(shares.items(), key=lambda e: -e[1])[:MOST_TOLD]
-            if share
+        share = "\n".join(
+            f"{name} {part * 100:.3g} %"
+            for name, part in sorted(shares.items(), key=lambda e: -e[1])[:MOST_SOURCES]
+            if part
         )
         title = (
-            f"{stage.setting.stage}, step {show_exact(step)}, {show_exact(plan.position_after(step))} tokens\n{told}\n"
+            f"{stage.setting.stage}, step {show_exact(step)}, {show_exact(plan.position_after(step))} tokens\n{share}\n"
             f"learning rate {plan.lr(step):.4g}\nbatch {show_exact(plan.batch_sequences)} sequences"
         )
         parts.append(shapes.rect(x(left), top, x(right) - x(left), bottom - top, "hit", title))
@@ -223,7 +223,7 @@ SMALLEST_RAMP = 0.05
 def ramps(lineage: Lineage, sources: Sequence[str], key: str) -> list[tuple[str, str]]:
     """(caption, picture) of each ramp that is too short to be seen well on the whole axis."""
     style = styles(sources)
-    found = []
+    pictures = []
     for at, stage in enumerate(lineage.stages):
         plan = stage.plan
         length = stage.ramp_sequences * plan.sequence_length
@@ -251,12 +251,12 @@ def ramps(lineage: Lineage, sources: Sequence[str], key: str) -> list[tuple[str,
             f"{show_exact(steps)} steps, {length / lineage.stop * 100:.2g} % of the axis above."
         )
         drawn = shapes.drawing(f"{key}-{at}", caption, _sentence(stage), NARROW, 140, parts, "lens")
-        found.append((caption, drawn))
-    return found
+        pictures.append((caption, drawn))
+    return pictures
 
 
 def share_bar(planned: float, trained: float, style: int) -> str:
-    """A share as trained, with a tick where it was planned; the numbers stand beside it."""
+    """A share as trained, with a tick where it was planned; the numbers are next to it."""
     x = Scale(0, 1, 0, 120)
     return (
         '<svg class="bar" viewBox="0 0 122 14" aria-hidden="true">'
@@ -284,13 +284,13 @@ def tree(
     y = {name: 30 + tall * at for name, at in lane.items()}
     parts: list[str] = []
     dots: list[str] = []
-    room = shapes.LabelSpace(x.start, x.end)
+    space = shapes.LabelSpace(x.start, x.end)
     branched = {}
     for name, record in stages.items():
         parent = record.compiled.parent
         if parent is not None and y[parent.name] != y[name]:
             branched[name] = y[parent.name]
-            room.take(x(record.start) - 3, y[parent.name], x(record.start) + 3, y[name])
+            space.take(x(record.start) - 3, y[parent.name], x(record.start) + 3, y[name])
     for name, record in stages.items():
         kind = f"v{line_style[name]}"
         if name in branched:
@@ -302,15 +302,15 @@ def tree(
         parts.append(shapes.rule(begin, y[name], x(record.stop), y[name], f"planned {kind}"))
         if reached > begin:
             parts.append(shapes.rule(begin, y[name], reached, y[name], f"trained {kind}"))
-        words = record.compiled.setting.stage
-        if text_width(words, 11) < x(record.stop) - begin - 4:
-            parts += room.put([((begin + x(record.stop)) / 2, y[name] - 9, "middle")], words, "tick")
+        text = record.compiled.setting.stage
+        if text_width(text, 11) < x(record.stop) - begin - 4:
+            parts += space.put([((begin + x(record.stop)) / 2, y[name] - 9, "middle")], text, "tick")
         for checkpoint in record.checkpoints:
             by = ", ".join(record.pinned.get(checkpoint.position, ()))
-            told = f"{name}: checkpoint at {show_exact(checkpoint.position)} tokens" + (
+            tooltip = f"{name}: checkpoint at {show_exact(checkpoint.position)} tokens" + (
                 f", kept for {by}" if by else ""
             )
-            dots.append(shapes.marker(x(checkpoint.position), y[name], line_style[name], 4.2, told))
+            dots.append(shapes.marker(x(checkpoint.position), y[name], line_style[name], 4.2, tooltip))
     bends = sorted({stages[name].start for name in branched}, reverse=True)
     for lineage in lineages:
         last = stages[lineage.stages[-1].name]
@@ -322,8 +322,8 @@ def tree(
             (begins, here + 20, "start"),
             *((x(at) - 8, here + 4, "end") for at in bends if x(at) < begins),  # beyond what passes by
         ]
-        words = f"{lineage.name}: {last.state}"
-        parts += room.put(places, words, f"value ink v{line_style[last.name]}", 12)
+        text = f"{lineage.name}: {last.state}"
+        parts += space.put(places, text, f"value ink v{line_style[last.name]}", 12)
     about = "; ".join(
         f"{lineage.name}: {' → '.join(stage.name for stage in lineage.stages)}" for lineage in lineages
     )

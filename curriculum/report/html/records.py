@@ -1,4 +1,4 @@
-"""The parts of a report that account for a run: mixtures as trained, lineage, environments, how to do it again."""
+"""Sections of a report on the run: the mixture as trained, lineage, anomalies, environments, how to reproduce it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from curriculum.artifacts.environment import describe_changes
 from curriculum.report.html import gather, markup, plan_charts
-from curriculum.report.html.gather import Stage, Story
+from curriculum.report.html.gather import ReportData, Stage
 from curriculum.report.html.sections import WIDTHS, line_legend, line_styles
 from curriculum.report.svg import shapes
 from curriculum.units import show_count, show_exact, show_seconds
 
-KINDS = {"train": "training", "evaluate": "held-out loss", "harness": "tasks", gather.UNTOLD: ""}
-"""What the kinds of jobs in a stage's folder do."""
+KINDS = {"train": "training", "evaluate": "held-out loss", "harness": "tasks", gather.UNKNOWN: ""}
+"""Names of the job kinds in a stage's folder."""
 NAMED = {
     "accepted": "changes accepted",
-    "changed": "changed since the attempt before",
+    "changed": "changed since the previous attempt",
     "code": "digest of the code",
     "flops_convention": "FLOPs counted as",
     "flops_per_token": "FLOPs a token",
@@ -36,17 +36,17 @@ MOST_SOURCES = 40
 """Of a stage in the table of mixtures."""
 
 
-def mixture(story: Story) -> str:
+def mixture(data: ReportData) -> str:
     """Planned against trained mixture of each stage, tokens and passes; and what the sources are."""
-    style = plan_charts.styles(story.sources)
-    most = story.rows_of_a_stage(MOST_SOURCES)
+    style = plan_charts.styles(data.sources)
+    most = data.rows_of_a_stage(MOST_SOURCES)
     rows: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
-        rows += _mixture_rows(stage, gather.realised(story, stage), style, story.measured, most)
-    measured = ("#trained, tokens", "share trained", "#off by") if story.measured else ("#planned share",)
+    for stage in data.stages.values():
+        rows += _mixture_rows(stage, gather.realised(data, stage), style, data.measured, most)
+    measured = ("#trained, tokens", "share trained", "#off by") if data.measured else ("#planned share",)
     columns = ("source", "#asked", "#planned, tokens", *measured, "#passes", "#at most")
     caption = "Planned: the plan's arithmetic"
-    if story.measured:
+    if data.measured:
         caption += ". Trained: the count kept while training, at its last checkpoint."
     texts = [
         [
@@ -56,20 +56,20 @@ def mixture(story: Story) -> str:
             text.origin,
             markup.code(text.digest[:12]) if text.digest else "not prepared",
         ]
-        for text in story.texts[:MOST_SOURCES]
+        for text in data.texts[:MOST_SOURCES]
     ]
     sources = markup.table(
-        "What stands for each source at this size"
+        "The text of each source at this size"
         + (
-            f"; {len(story.texts) - MOST_SOURCES} more are left out here"
-            if len(story.texts) > MOST_SOURCES
+            f"; {len(data.texts) - MOST_SOURCES} more are left out here"
+            if len(data.texts) > MOST_SOURCES
             else ""
         ),
         ("source", "text", "#sequences a pass", "~from, licence", "digest"),
         texts,
     )
     lead = "Asked is what the mixture file says; planned follows by arithmetic, ramps included. "
-    if story.measured:
+    if data.measured:
         lead += "The bar is the share as trained, its tick the planned one; off by is in sequences. "
     lead += "Passes count over the whole lineage."
     return markup.section(
@@ -87,14 +87,14 @@ def _mixture_rows(
     """A stage's heading and its sources; with `measured` also what was trained, beside what was planned."""
     length = stage.compiled.plan.sequence_length
     entries: Mapping[str, Mapping[str, Any]] = stage.plan["sources"]
-    words = f"{stage.name}: {show_count(stage.stop - stage.start)} tokens"
-    if stage.parted:
-        words += "; nothing to compare, the files have changed since"
+    heading = f"{stage.name}: {show_count(stage.stop - stage.start)} tokens"
+    if stage.differs:
+        heading += "; nothing to compare, the files have changed since"
     elif measured and found is None:
-        words += "; no checkpoint yet"
+        heading += "; no checkpoint yet"
     elif found is not None and found[0] < stage.stop:
-        words += f"; both counts up to {show_exact(found[0])} tokens, where its last record stands"
-    rows: list[list[markup.Cell]] = [[words]]
+        heading += f"; both counts up to {show_exact(found[0])} tokens, the position of its last record"
+    rows: list[list[markup.Cell]] = [[heading]]
     counted = {entry.source: entry for entry in found[1]} if found else {}
     planned_all = sum(entry.planned for entry in counted.values()) or 1
     trained_all = sum(entry.trained for entry in counted.values()) or 1
@@ -125,11 +125,11 @@ def _mixture_rows(
     return rows
 
 
-def tasks(story: Story) -> str | None:
+def tasks(data: ReportData) -> str | None:
     """What lm-evaluation-harness measured; None where nothing was."""
     rows: list[list[markup.Cell]] = []
     versions: set[str] = set()
-    for stage in story.stages.values():
+    for stage in data.stages.values():
         every: list[list[markup.Cell]] = []
         for position, scores in stage.scores.items():
             for score in scores.values():
@@ -150,7 +150,7 @@ def tasks(story: Story) -> str | None:
                         error,
                     ]
                 )
-        rows += markup.thinned(every, story.rows_of_a_stage(80))
+        rows += markup.thinned(every, data.rows_of_a_stage(80))
     if not rows:
         return None
     columns = ("stage", "#tokens", "task", "metric", "#shots", "#documents", "#score", "#standard error")
@@ -158,13 +158,13 @@ def tasks(story: Story) -> str | None:
     return markup.section("tasks", "Tasks", lead, [markup.table("Scores of tasks", columns, rows)])
 
 
-def lineage(story: Story) -> str:
+def lineage(data: ReportData) -> str:
     """The tree of the named curricula and the checkpoints that are kept."""
-    styles = line_styles(story)
-    stages = dict(story.stages)
-    pictures = [plan_charts.tree(story.lineages, stages, styles, width, f"tree-{width}") for width in WIDTHS]
+    styles = line_styles(data)
+    stages = dict(data.stages)
+    pictures = [plan_charts.tree(data.lineages, stages, styles, width, f"tree-{width}") for width in WIDTHS]
     rows: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
+    for stage in data.stages.values():
         kept: list[list[markup.Cell]] = [
             [
                 stage.name,
@@ -175,24 +175,24 @@ def lineage(story: Story) -> str:
             ]
             for c in stage.checkpoints
         ]
-        rows += markup.thinned(kept, story.rows_of_a_stage(40))
-    words = "A solid line is trained, a dotted one planned; a dot is a checkpoint that is kept."
-    if story.shared:
-        words += f" Trained once and shared by all: {', '.join(story.shared)}."
-    parts = [line_legend(story), markup.figure(pictures, words)]
+        rows += markup.thinned(kept, data.rows_of_a_stage(40))
+    caption = "A solid line is trained, a dotted one planned; a dot is a checkpoint that is kept."
+    if data.shared:
+        caption += f" Trained once and shared by all: {', '.join(data.shared)}."
+    parts = [line_legend(data), markup.figure(pictures, caption)]
     if rows:
         columns = ("stage", "#tokens", "#generation", "checkpoint", "kept for")
         parts.append(markup.details("Checkpoints kept", markup.table("Checkpoints kept", columns, rows)))
     return markup.section("lineage", "Lineage", "", parts)
 
 
-def environment(story: Story) -> str:
+def environment(data: ReportData) -> str:
     """Every attempt with where it ran and how it ended; throughput, skipped steps, fingerprints."""
     letters: dict[str, tuple[str, Mapping[str, Any]]] = {}
     attempts: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
-        for attempt in stage.attempts[-story.rows_of_a_stage(40) :]:
-            where = "unknown" if attempt.kind in (gather.TRAINING, gather.UNTOLD) else ""
+    for stage in data.stages.values():
+        for attempt in stage.attempts[-data.rows_of_a_stage(40) :]:
+            where = "unknown" if attempt.kind in (gather.TRAINING, gather.UNKNOWN) else ""
             if attempt.environment is not None:
                 spelled = repr(sorted(attempt.environment.items(), key=lambda e: str(e[0])))
                 where = letters.setdefault(spelled, (_letter(len(letters)), attempt.environment))[0]
@@ -202,7 +202,7 @@ def environment(story: Story) -> str:
             kind = KINDS.get(attempt.kind, attempt.kind)
             attempts.append([stage.name, attempt.number, kind, attempt.outcome, at, where])
     speed: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
+    for stage in data.stages.values():
         t = stage.training
         if t.rate is None or t.lowest_rate is None:
             continue
@@ -236,13 +236,13 @@ def environment(story: Story) -> str:
     if letters:
         parts.append(_environments(list(letters.values())))
     prints: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
+    for stage in data.stages.values():
         mine = stage.compiled.plan.fingerprint
         ran = (
             "not started"
             if stage.ran_fingerprint is None
             else "the same"
-            if not stage.parted
+            if not stage.differs
             else markup.code(stage.ran_fingerprint)
         )
         prints.append([stage.name, markup.code(mine), ran])
@@ -259,13 +259,15 @@ def _letter(number: int) -> str:
 def _environments(found: list[tuple[str, Mapping[str, Any]]]) -> str:
     shown = found[:8]
     keys = sorted({str(key) for _, environment in shown for key in environment})[:40]
-    rows = [[NAMED.get(key, key), *(_told(environment.get(key)) for _, environment in shown)] for key in keys]
-    told = sorted((row for row in rows if any(row[1:])), key=lambda row: row[0].lower())
-    return markup.table("Environments", ("", *(f"~{letter}" for letter, _ in shown)), told)
+    rows = [
+        [NAMED.get(key, key), *(_value(environment.get(key)) for _, environment in shown)] for key in keys
+    ]
+    filled = sorted((row for row in rows if any(row[1:])), key=lambda row: row[0].lower())
+    return markup.table("Environments", ("", *(f"~{letter}" for letter, _ in shown)), filled)
 
 
-def _told(value: object) -> str:
-    """A value of an environment in words; nothing for what was not set or is empty."""
+def _value(value: object) -> str:
+    """A readable value of an environment; empty for a missing or empty one."""
     if value is None or value in ("", [], {}):
         return ""
     if isinstance(value, bool):
@@ -276,16 +278,16 @@ def _told(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(map(str, value))[:200]
-    if isinstance(value, dict) and all(isinstance(each, list) and len(each) == 2 for each in value.values()):
+    if isinstance(value, dict) and all(isinstance(pair, list) and len(pair) == 2 for pair in value.values()):
         return describe_changes(value)[:200]
-    words = str(value)
-    return words[:12] if re.fullmatch("[0-9a-f]{64}", words) else words[:200]
+    caption = str(value)
+    return caption[:12] if re.fullmatch("[0-9a-f]{64}", caption) else caption[:200]
 
 
-def anomalies(story: Story) -> str | None:
+def anomalies(data: ReportData) -> str | None:
     """Loss spikes and gradients that were not finite; None where there were none."""
     rows: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
+    for stage in data.stages.values():
         every: list[list[markup.Cell]] = [
             [
                 stage.name,
@@ -300,7 +302,7 @@ def anomalies(story: Story) -> str | None:
             ]
             for anomaly in stage.anomalies
         ]
-        rows += markup.thinned(every, story.rows_of_a_stage(40))
+        rows += markup.thinned(every, data.rows_of_a_stage(40))
     if not rows:
         return None
     heads = ("stage", "#step", "#tokens", "anomaly", "#loss", "#median before", "#gradient norm")
@@ -312,24 +314,24 @@ def anomalies(story: Story) -> str | None:
     return markup.section("anomalies", "Anomalies", lead, [table])
 
 
-def reproduce(story: Story) -> str:
+def reproduce(data: ReportData) -> str:
     """The commands that give the same again, and the files they read."""
-    size = f" --size {story.size}"
-    names = [shlex.quote(lineage.name) for lineage in story.lineages]
+    size = f" --size {data.size}"
+    names = [shlex.quote(lineage.name) for lineage in data.lineages]
     commands = [f"curriculum {verb} {name}{size}" for name in names for verb in ("plan", "run", "verify")]
     commands.append(f"curriculum report {' '.join(names)}{size}")
-    seeds = sorted({stage.compiled.plan.seed for stage in story.stages.values()})
-    tokenizer = story.lineages[0].stages[0].plan.tokenizer
+    seeds = sorted({stage.compiled.plan.seed for stage in data.stages.values()})
+    tokenizer = data.lineages[0].stages[0].plan.tokenizer
     digest = tokenizer.get("digest")
-    words = f"Seed {', '.join(map(str, seeds))}; tokenizer {story.lineages[0].compiled.tokenizer}"
-    words += f" ({str(digest)[:12]})" if digest else " (not prepared yet)"
-    words += ". In a project folder with the files below:"
+    caption = f"Seed {', '.join(map(str, seeds))}; tokenizer {data.lineages[0].compiled.tokenizer}"
+    caption += f" ({str(digest)[:12]})" if digest else " (not prepared yet)"
+    caption += ". In a project folder with the files below:"
     parts = [
-        markup.paragraph(words, "lead"),
+        markup.paragraph(caption, "lead"),
         markup.preformatted("\n".join(commands)),
         "<h3>The files, as they are now</h3>",
     ]
-    for file in story.files:
+    for file in data.files:
         text = file.text
         if file.left_out:
             text += f"\n… {show_exact(file.left_out)} characters more"

@@ -1,11 +1,11 @@
-"""The parts of a report in the order of its story, each from the gathered data to HTML."""
+"""The parts of a report in the order of its data, each from the gathered data to HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from curriculum.report.html import gather, loss_charts, markup, plan_charts
-from curriculum.report.html.gather import Stage, Story
+from curriculum.report.html.gather import ReportData, Stage
 from curriculum.report.html.loss_charts import Line
 from curriculum.report.html.series import Point
 from curriculum.report.svg import shapes
@@ -15,85 +15,85 @@ from curriculum.units import show_count, show_exact, show_seconds
 MOST_PANELS = 12
 WIDTHS = (plan_charts.WIDE, plan_charts.NARROW)
 STATES = {gather.REACHED: "at the branch point"}
-"""States that are shown in other words than `status` has for them."""
+"""States with another name than in `status`."""
 
 
-def line_styles(story: Story) -> dict[str, int]:
+def line_styles(data: ReportData) -> dict[str, int]:
     """The line style of every stage: 0 for what all lineages share, else that of the lineage it belongs to."""
-    owners = _owners(story)
+    owners = _owners(data)
     return {name: 0 if at is None else 1 + at % (shapes.LINE_STYLES - 1) for name, at in owners.items()}
 
 
-def _owners(story: Story) -> dict[str, int | None]:
+def _owners(data: ReportData) -> dict[str, int | None]:
     """The lineage in whose style a stage is drawn: that of its own curriculum, else the first through it; None: all."""
-    found: dict[str, int | None] = {}
-    for name, stage in story.stages.items():
-        through = _through(story, name)
-        own = [at for at in through if story.lineages[at].name == stage.compiled.setting.curriculum]
-        found[name] = None if len(through) == len(story.lineages) else (own or through)[0]
-    return found
+    owners: dict[str, int | None] = {}
+    for name, stage in data.stages.items():
+        through = _through(data, name)
+        own = [at for at in through if data.lineages[at].name == stage.compiled.setting.curriculum]
+        owners[name] = None if len(through) == len(data.lineages) else (own or through)[0]
+    return owners
 
 
-def _through(story: Story, name: str) -> list[int]:
-    return [at for at, line in enumerate(story.lineages) if any(stage.name == name for stage in line.stages)]
+def _through(data: ReportData, name: str) -> list[int]:
+    return [at for at, line in enumerate(data.lineages) if any(stage.name == name for stage in line.stages)]
 
 
-def _last_of(story: Story) -> set[str]:
+def _last_of(data: ReportData) -> set[str]:
     """The furthest stage of each lineage that has measured something."""
     return {
         measured[-1]
-        for lineage in story.lineages
-        if (measured := [s.name for s in lineage.stages if story.stages[s.name].training.lines])
+        for lineage in data.lineages
+        if (measured := [s.name for s in lineage.stages if data.stages[s.name].training.lines])
     }
 
 
-def head(story: Story) -> str:
-    """What this is, its size said plainly, how far it is, the key figures."""
-    names = [lineage.name for lineage in story.lineages]
+def head(data: ReportData) -> str:
+    """Title, size, state of every stage, key figures."""
+    names = [lineage.name for lineage in data.lineages]
     title = " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
     parts = [
-        markup.paragraph(f"Curriculum report, size {story.size}", "kind"),
+        markup.paragraph(f"Curriculum report, size {data.size}", "kind"),
         f"<h1>{shapes.safe(title)}</h1>",
     ]
-    for lineage in story.lineages:
+    for lineage in data.lineages:
         if lineage.about:
             prefix = f"{lineage.name}: " if len(names) > 1 else ""
             parts.append(markup.paragraph(prefix + lineage.about, "about"))
-        path = (f"{stage.name} ({_state(story.stages[stage.name])})" for stage in lineage.stages)
+        path = (f"{stage.name} ({_state(data.stages[stage.name])})" for stage in lineage.stages)
         parts.append(markup.paragraph(" → ".join(path), "path"))
-    if story.scale != 1:
+    if data.scale != 1:
         parts.append(
             markup.paragraph(
-                f"This is not the full-size curriculum. Size {story.size} scales every length by {story.scale:g}: its "
-                f"model has {show_count(story.parameters)} parameters and reads {show_count(story.stop)} tokens. It "
+                f"This is not the full-size curriculum. Size {data.size} scales every length by {data.scale:g}: its "
+                f"model has {show_count(data.parameters)} parameters and reads {show_count(data.stop)} tokens. It "
                 "shows the recipe's shape, not its quality. All positions below are tokens of this size.",
                 "note",
             )
         )
-    parted = [stage.name for stage in story.stages.values() if stage.parted]
-    if parted:
+    differs = [stage.name for stage in data.stages.values() if stage.differs]
+    if differs:
         parts.append(
             markup.paragraph(
-                f"The files have changed since {', '.join(parted)} began. Plans below are of the files as they are "
+                f"The files have changed since {', '.join(differs)} started. Plans below are of the files as they are "
                 "now, measured values of what ran; mixtures of the two are not compared.",
                 "note",
             )
         )
-    parts.append(markup.figures(_figures(story)))
+    parts.append(markup.figures(_figures(data)))
     return "<header>" + "\n".join(parts) + "</header>"
 
 
-def _figures(story: Story) -> list[tuple[str, str, str, str]]:
-    stages = list(story.stages.values())
+def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
+    stages = list(data.stages.values())
     trained = sum(min(s.position, s.stop) - s.start for s in stages)
     planned = sum(s.stop - s.start for s in stages)
     steps = sum(s.compiled.steps_run for s in stages)
-    shared = sum(s.stop - s.start for s in stages if s.name in story.shared)
+    shared = sum(s.stop - s.start for s in stages if s.name in data.shared)
     seconds = sum(s.training.seconds for s in stages)
     plan = stages[-1].compiled.plan
     batches = list(dict.fromkeys(s.compiled.plan.batch_sequences for s in stages))
     done = sum(s.state in (status.DONE, gather.REACHED) for s in stages)
-    found = [
+    figures = [
         (
             "Trained",
             show_count(trained),
@@ -103,7 +103,7 @@ def _figures(story: Story) -> list[tuple[str, str, str, str]]:
         ("Stages", f"{done} of {len(stages)}", "done", f"{show_exact(steps)} steps in all"),
         (
             "Model",
-            show_count(story.parameters),
+            show_count(data.parameters),
             "parameters",
             f"{show_exact(plan.sequence_length)} tokens a sequence",
         ),
@@ -116,7 +116,7 @@ def _figures(story: Story) -> list[tuple[str, str, str, str]]:
     ]
     if seconds:
         tokens = sum((s.training.last or s.start) - s.start for s in stages)
-        found.append(
+        figures.append(
             (
                 "Training time",
                 show_seconds(seconds),
@@ -124,13 +124,13 @@ def _figures(story: Story) -> list[tuple[str, str, str, str]]:
                 f"{show_exact(round(tokens / seconds))} tokens/s on average",
             )
         )
-    return found
+    return figures
 
 
-def progress(story: Story) -> str:
+def progress(data: ReportData) -> str:
     """How far each stage is."""
     rows: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
+    for stage in data.stages.values():
         rows.append(
             [
                 stage.name,
@@ -155,27 +155,27 @@ def _percent(stage: Stage) -> str:
     return f"{100 * (min(stage.position, stage.stop) - stage.start) / span:.3g} %"
 
 
-def curriculum(story: Story) -> str:
+def curriculum(data: ReportData) -> str:
     """The curriculum as a picture, one for each lineage."""
-    parts = [source_legend(story)]
-    strips = min(64, 192 // len(story.lineages))
-    for at, lineage in enumerate(story.lineages):
-        if len(story.lineages) > 1:
+    parts = [source_legend(data)]
+    strips = min(64, 192 // len(data.lineages))
+    for at, lineage in enumerate(data.lineages):
+        if len(data.lineages) > 1:
             parts.append(f"<h3>{shapes.safe(lineage.name)}</h3>")
         pictures = [
-            plan_charts.curriculum(lineage, story.sources, width, f"plan-{at}-{width}", strips)
+            plan_charts.curriculum(lineage, data.sources, width, f"plan-{at}-{width}", strips)
             for width in WIDTHS
         ]
         parts.append(markup.figure(pictures, _ramp_words(lineage)))
-        for caption, picture in plan_charts.ramps(lineage, story.sources, f"ramp-{at}"):
+        for caption, picture in plan_charts.ramps(lineage, data.sources, f"ramp-{at}"):
             parts.append(markup.figure([picture], caption))
-    parts.append(markup.details("Stages as numbers", progress(story)))
+    parts.append(markup.details("Stages as numbers", progress(data)))
     lead = "Computed from the plan: which sources fill the steps, at what learning rate and in what batch."
     return markup.section("curriculum", "The curriculum", lead, parts)
 
 
 def _ramp_words(lineage: gather.Lineage) -> str:
-    words = [
+    text = [
         f"{stage.setting.stage} moves to its mixture in a straight line over "
         f"{show_count(stage.ramp_sequences * stage.plan.sequence_length)} tokens, "
         f"{show_exact(-(-stage.ramp_sequences // stage.plan.batch_sequences))} steps."
@@ -185,15 +185,15 @@ def _ramp_words(lineage: gather.Lineage) -> str:
     shapes = {"cosine": "falls along a cosine", "linear": "falls in a straight line", "constant": "stays"}
     shape = shapes.get(lineage.stages[-1].plan.learning_rate.shape, "warms up, stays and falls")
     shape = f"The learning rate {shape}, on the clock of tokens from the root: no change of batch moves it."
-    return " ".join([*words, shape])
+    return " ".join([*text, shape])
 
 
-def source_legend(story: Story) -> str:
-    own = story.sources[: shapes.SOURCE_STYLES - 1]
+def source_legend(data: ReportData) -> str:
+    own = data.sources[: shapes.SOURCE_STYLES - 1]
     entries = [(markup.area_swatch(at, at > 0), name) for at, name in enumerate(own)]
-    others = len(story.sources) - len(own)
+    others = len(data.sources) - len(own)
     if others == 1:
-        entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), story.sources[-1]))
+        entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), data.sources[-1]))
     elif others:
         entries.append(
             (markup.area_swatch(shapes.SOURCE_STYLES - 1, False), f"{others} other sources together")
@@ -201,65 +201,65 @@ def source_legend(story: Story) -> str:
     return markup.legend(entries)
 
 
-def line_legend(story: Story) -> str:
-    """Whose line is whose; what some of the lineages share bears the style of one and is said beside it."""
-    styles, owners = line_styles(story), _owners(story)
+def line_legend(data: ReportData) -> str:
+    """The lineage of each line style; stages that several lineages share have the style of one, which is noted."""
+    styles, owners = line_styles(data), _owners(data)
     entries = []
-    for owner in (None, *range(len(story.lineages))):
-        stages = [name for name in story.stages if owners[name] == owner]
+    for owner in (None, *range(len(data.lineages))):
+        stages = [name for name in data.stages if owners[name] == owner]
         if not stages:
             continue
-        words = "shared by all" if owner is None else story.lineages[owner].name
-        if len(story.lineages) == 1:
-            words = story.lineages[0].name
+        text = "shared by all" if owner is None else data.lineages[owner].name
+        if len(data.lineages) == 1:
+            text = data.lineages[0].name
         for name in stages if owner is not None else ():
-            others = [story.lineages[at].name for at in _through(story, name) if at != owner]
+            others = [data.lineages[at].name for at in _through(data, name) if at != owner]
             if others:
-                words += f" ({story.stages[name].compiled.setting.stage}: also {', '.join(others)})"
+                text += f" ({data.stages[name].compiled.setting.stage}: also {', '.join(others)})"
         number = styles[stages[0]]
-        entries.append((markup.line_swatch(number, shapes.marker(15, 6, number, 3)), words))
+        entries.append((markup.line_swatch(number, shapes.marker(15, 6, number, 3)), text))
     return markup.legend(entries)
 
 
-def training(story: Story) -> str | None:
+def training(data: ReportData) -> str | None:
     """Training loss; None while nothing has been trained."""
-    styles = line_styles(story)
-    last = _last_of(story)
+    styles = line_styles(data)
+    last = _last_of(data)
     lines = [
-        Line(name=name, style=styles[name], points=_joined(story, s), raw=s.training.raw, ends=name in last)
-        for name, s in story.stages.items()
+        Line(name=name, style=styles[name], points=_joined(data, s), raw=s.training.raw, ends=name in last)
+        for name, s in data.stages.items()
         if s.training.raw
     ]
     if not lines:
         return None
-    bands = gather.bands(story.lineages)
-    batches = sorted({change for lineage in story.lineages for change in gather.batch_changes(lineage)})
+    bands = gather.bands(data.lineages)
+    batches = sorted({change for lineage in data.lineages for change in gather.batch_changes(lineage)})
     pictures = [
-        loss_charts.training_loss(lines, bands, batches, story.stop, width, f"loss-{width}")
+        loss_charts.training_loss(lines, bands, batches, data.stop, width, f"loss-{width}")
         for width in WIDTHS
     ]
-    counted = sum(s.training.lines for s in story.stages.values())
+    counted = sum(s.training.lines for s in data.stages.values())
     drawn = sum(len(line.raw) for line in lines)
-    words = (
-        f"Faint: as measured in each step. Strong: a running mean over {show_count(story.smoothing)} tokens, begun "
-        "anew with each stage, over fewer there."
+    text = (
+        f"Faint: as measured in each step. Strong: a running mean over {show_count(data.smoothing)} tokens, restarted "
+        "with each stage, over fewer at its start."
     )
     if drawn < counted:
-        words += (
+        text += (
             f" Of {show_exact(counted)} measured values {show_exact(drawn)} are drawn: the lowest and the highest of "
-            "each stretch of tokens."
+            "each range of tokens."
         )
-    above = loss_charts.domain(lines, story.stop).above
+    above = loss_charts.domain(lines, data.stop).above
     if above is not None:
-        words += f" Above the picture, at {show_exact(above[0])} tokens, it reaches {above[1]:.2f}."
+        text += f" Above the picture, at {show_exact(above[0])} tokens, it reaches {above[1]:.2f}."
     rows: list[Sequence[markup.Cell]] = [
         [line.name, show_exact(position), f"{loss:.4f}"]
         for line in lines
         for position, loss in markup.thinned(line.points, max(4, 48 // len(lines)))
     ]
     parts = [
-        line_legend(story),
-        markup.figure(pictures, words),
+        line_legend(data),
+        markup.figure(pictures, text),
         markup.details(
             "Training loss as numbers",
             markup.table("Smoothed training loss", ("stage", "#tokens", "#nats a token"), rows),
@@ -270,89 +270,89 @@ def training(story: Story) -> str | None:
     )
 
 
-def _joined(story: Story, stage: Stage) -> tuple[Point, ...]:
+def _joined(data: ReportData, stage: Stage) -> tuple[Point, ...]:
     """A stage's smoothed loss from where its parent's stood when it began."""
     parent = stage.compiled.parent
-    if parent is None or parent.name not in story.stages:
+    if parent is None or parent.name not in data.stages:
         return stage.training.smooth
-    before = [point for point in story.stages[parent.name].training.smooth if point[0] <= stage.start]
+    before = [point for point in data.stages[parent.name].training.smooth if point[0] <= stage.start]
     return (*before[-1:], *stage.training.smooth)
 
 
-def held_out(story: Story) -> str | None:
+def held_out(data: ReportData) -> str | None:
     """Held-out curves, a panel a source, variants laid over one another; None before any evaluation."""
-    styles, bands = line_styles(story), gather.bands(story.lineages)
-    places = plan_charts.styles(story.sources)
-    measured = {source for stage in story.stages.values() for source in stage.losses}
-    every = [s for s in story.sources if s in measured] + sorted(measured - set(story.sources))
+    styles, bands = line_styles(data), gather.bands(data.lineages)
+    places = plan_charts.styles(data.sources)
+    measured = {source for stage in data.stages.values() for source in stage.losses}
+    every = [s for s in data.sources if s in measured] + sorted(measured - set(data.sources))
     sources = every[:MOST_PANELS]
     if not sources:
         return None
     panels = []
     for at, source in enumerate(sources):
-        lines = _held_out_lines(story, styles, source)
+        lines = _held_out_lines(data, styles, source)
         style = places.get(source, shapes.SOURCE_STYLES - 1)
         panels.append(
-            f"<figure>{loss_charts.held_out(source, lines, bands, story.stop, f'held-{at}', style)}</figure>"
+            f"<figure>{loss_charts.held_out(source, lines, bands, data.stop, f'held-{at}', style)}</figure>"
         )
-    words = "A marker is an evaluation on the same held-out windows. Each panel has its own scale."
-    if any(loss_charts.domain(_held_out_lines(story, styles, s), story.stop).above for s in sources):
-        words += " The steep fall at the start rises out of the panels; the table below has it."
+    text = "A marker is an evaluation on the same held-out windows. Each panel has its own scale."
+    if any(loss_charts.domain(_held_out_lines(data, styles, s), data.stop).above for s in sources):
+        text += " The steep fall at the start rises out of the panels; the table below has it."
     if len(every) > MOST_PANELS:
-        words += f" {len(every) - MOST_PANELS} sources more, those with the fewest tokens, are left out here."
+        text += f" {len(every) - MOST_PANELS} sources more, those with the fewest tokens, are left out here."
     parts = [
-        line_legend(story),
+        line_legend(data),
         f'<div class="panels">{"".join(panels)}</div>',
-        markup.paragraph(words, "lead"),
-        _edges(story, sources),
+        markup.paragraph(text, "lead"),
+        _edges(data, sources),
     ]
-    parts.append(markup.details("Every evaluation as numbers", _evaluations(story, sources)))
+    parts.append(markup.details("Every evaluation as numbers", _evaluations(data, sources)))
     lead = "Loss in nats a token on text that is never trained on, one panel a source."
     return markup.section("held-out", "Held-out loss", lead, parts)
 
 
-def _held_out_lines(story: Story, styles: dict[str, int], source: str) -> list[Line]:
+def _held_out_lines(data: ReportData, styles: dict[str, int], source: str) -> list[Line]:
     ends = {
         measured[-1]
-        for lineage in story.lineages
-        if (measured := [s.name for s in lineage.stages if story.stages[s.name].losses.get(source)])
+        for lineage in data.lineages
+        if (measured := [s.name for s in lineage.stages if data.stages[s.name].losses.get(source)])
     }
     lines = []
-    for name, stage in story.stages.items():
+    for name, stage in data.stages.items():
         points = list(stage.losses.get(source, ()))
         parent = stage.compiled.parent
-        if points and parent is not None and parent.name in story.stages and points[0][0] > stage.start:
-            before = [p for p in story.stages[parent.name].losses.get(source, ()) if p[0] <= stage.start]
+        if points and parent is not None and parent.name in data.stages and points[0][0] > stage.start:
+            before = [p for p in data.stages[parent.name].losses.get(source, ()) if p[0] <= stage.start]
             points = before[-1:] + points
         if points:
             lines.append(Line(name=name, style=styles[name], points=tuple(points), ends=name in ends))
     return lines
 
 
-def _edges(story: Story, sources: list[str]) -> str:
+def _edges(data: ReportData, sources: list[str]) -> str:
     """Held-out loss where each stage ends."""
     rows: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
+    for stage in data.stages.values():
         edges = [("start of", stage.start)] if stage.compiled.parent is None else []
-        for words, position in (*edges, ("end of", stage.stop)):
+        for text, position in (*edges, ("end of", stage.stop)):
             at = {source: dict(stage.losses.get(source, ())) for source in sources}
             if any(position in line for line in at.values()):
                 values = [f"{at[s][position]:.3f}" if position in at[s] else "" for s in sources]
-                rows.append([f"{words} {stage.name}", show_exact(position), *values])
+                rows.append([f"{text} {stage.name}", show_exact(position), *values])
     columns = ("", "#tokens", *(f"#{source}" for source in sources))
     return (
         markup.table("Held-out loss (nats a token) at the edges of the stages", columns, rows) if rows else ""
     )
 
 
-def _evaluations(story: Story, sources: list[str]) -> str:
+def _evaluations(data: ReportData, sources: list[str]) -> str:
     rows: list[list[markup.Cell]] = []
-    for stage in story.stages.values():
+    for stage in data.stages.values():
         at = {source: dict(stage.losses.get(source, ())) for source in sources}
         every: list[list[markup.Cell]] = [
             [stage.name, show_exact(p), *(f"{at[s][p]:.4f}" if p in at[s] else "" for s in sources)]
             for p in sorted({p for line in at.values() for p in line})
         ]
-        rows += markup.thinned(every, story.rows_of_a_stage(40))
+        rows += markup.thinned(every, data.rows_of_a_stage(40))
     columns = ("stage", "#tokens", *(f"#{source}" for source in sources))
     return markup.table("Held-out loss in nats a token", columns, rows)

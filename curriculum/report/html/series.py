@@ -1,11 +1,14 @@
-"""A million measured lines as a few hundred points: thinned in one pass, the same ones each time, extremes kept."""
+"""The metrics of a stage, read once: totals, and losses thinned to a few hundred points that keep every extreme."""
 
 from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from curriculum.artifacts.metrics import read_metrics
 
@@ -14,10 +17,9 @@ Point = tuple[int, float]
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a stage's `metrics.jsonl` says. Losses in nats a token, `seconds` and rates as measured.
+    """The totals of a stage's `metrics.jsonl`, and its losses as (position in tokens, nats a token), `thinned`.
 
-    `raw` and `smooth` hold (position in tokens, loss). `raw` is every line where there are at most twice
-    `buckets` of them; otherwise the lowest and highest of each of as many equal ranges of tokens.
+    Rates are in tokens a second: the median, and the lowest but for a twentieth of the steps.
     """
 
     lines: int = 0
@@ -32,58 +34,30 @@ class Training:
     last: int | None = None
 
 
-@dataclass(slots=True)
-class Thinner:
-    """Takes in points by rising position; keeps the first, the last, and each range's lowest and highest."""
+def thinned(
+    positions: Sequence[int], values: Sequence[float], start: int, stop: int, buckets: int
+) -> tuple[Point, ...]:
+    """Points by rising position: all if there are at most twice `buckets`, else each range's lowest and highest.
 
-    start: int
-    stop: int
-    buckets: int
-    _few: list[Point] = field(default_factory=list)
-    _kept: dict[int, list[Point]] = field(default_factory=dict)
-    _many: bool = False
-
-    def add(self, position: int, value: float) -> None:
-        if not self._many:
-            self._few.append((position, value))
-            if len(self._few) > 2 * self.buckets:
-                self._many = True
-                for point in self._few:
-                    self._take(point)
-            return
-        self._take((position, value))
-
-    def _take(self, point: Point) -> None:
-        span = max(1, self.stop - self.start)
-        bucket = min(self.buckets - 1, max(0, (point[0] - self.start) * self.buckets // span))
-        kept = self._kept.get(bucket)
-        if kept is None:  # first, lowest, highest, last
-            self._kept[bucket] = [point, point, point, point]
-            return
-        if point[1] < kept[1][1]:
-            kept[1] = point
-        if point[1] > kept[2][1]:
-            kept[2] = point
-        kept[3] = point
-
-    def points(self) -> tuple[Point, ...]:
-        """What is kept, by position."""
-        if not self._many:
-            return tuple(self._few)
-        inside = [point for _, kept in sorted(self._kept.items()) for point in sorted({kept[1], kept[2]})]
-        first, last = self._kept[min(self._kept)][0], self._kept[max(self._kept)][3]
-        return tuple(sorted({first, *inside, last}))
+    The ranges divide the tokens from `start` to `stop` equally; the first and the last point are always kept.
+    """
+    if len(values) <= 2 * buckets:
+        return tuple(zip(positions, values, strict=True))
+    series = np.asarray(values)
+    ranges = np.clip((np.asarray(positions) - start) * buckets // max(1, stop - start), 0, buckets - 1)
+    kept = {0, len(values) - 1}
+    for indices in np.split(np.arange(len(values)), np.flatnonzero(np.diff(ranges)) + 1):
+        kept |= {int(indices[series[indices].argmin()]), int(indices[series[indices].argmax()])}
+    return tuple((positions[index], values[index]) for index in sorted(kept))
 
 
 def training(path: Path, *, start: int, stop: int, buckets: int, window: int) -> Training:
     """Read a stage's metrics once, line by line, up to `stop`; `window` is the length of the smoothing, in tokens.
 
-    `smooth` is a running mean whose weights fall by e every `window` tokens, begun anew at the stage's start,
-    where they fall within a fifth of the way come.
-    DataError names the first line that is none.
+    `smooth` is a running mean whose weights fall by e every `window` tokens, or within a fifth of the tokens since
+    the stage's start. DataError names the first damaged line.
     """
-    raw, smooth = Thinner(start, stop, buckets), Thinner(start, stop, buckets)
-    rates = array("d")
+    positions, raw, smooth, rates = array("q"), array("d"), array("d"), array("d")
     lines = skipped = not_finite = 0
     seconds = data_seconds = mean = weight = 0.0
     before = start
@@ -91,7 +65,7 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
     for line in read_metrics(path):
         position = line["position"]
         if position > stop:
-            break  # trained by those who went on past it
+            break  # trained for another curriculum, which leaves the stage later
         lines, last = lines + 1, position
         skipped += bool(line.get("skipped"))
         seconds += line["seconds"]
@@ -103,17 +77,18 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
             continue
         over = min(
             window, max(1, (position - start) // 5)
-        )  # a whole window would lag where the loss falls first
+        )  # a full window would lag where the loss falls fast at first
         keep = math.exp(-max(0, position - before) / over)
         mean, weight = mean * keep + loss * (1 - keep), weight * keep + (1 - keep)
-        raw.add(position, loss)
-        smooth.add(position, mean / weight if weight > 0 else loss)
+        positions.append(position)
+        raw.append(loss)
+        smooth.append(mean / weight if weight > 0 else loss)
         before = position
     ordered = sorted(rates)
     return Training(
         lines=lines,
-        raw=raw.points(),
-        smooth=smooth.points(),
+        raw=thinned(positions, raw, start, stop, buckets),
+        smooth=thinned(positions, smooth, start, stop, buckets),
         skipped=skipped,
         not_finite=not_finite,
         seconds=seconds,

@@ -1,4 +1,4 @@
-"""`curriculum report`: what was planned and what came of it, as one HTML file that can be mailed, printed and kept."""
+"""The report of `curriculum report`: plan and results as one HTML file without scripts or network requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_CURRICULA = 12
 
 
 def render(project: Project, names: Sequence[str], size: str) -> str:
-    """The report of curricula `names` at `size` as HTML; a CurriculumError says what cannot be read."""
+    """The report of curricula `names` at `size` as HTML; CurriculumError for an unreadable file."""
     if len(set(names)) > MOST_CURRICULA:
         raise ConfigError(
             f"a report puts at most {MOST_CURRICULA} curricula side by side, not {len(set(names))}",
@@ -27,14 +27,14 @@ def render(project: Project, names: Sequence[str], size: str) -> str:
 
 
 def default_path(project: Project, names: Sequence[str], size: str) -> Path:
-    """Where a report goes when nobody says: beside the runs of its size, under the names it is about."""
+    """The default path of a report: next to the runs of its size, named for its curricula."""
     return project.output_path(size, "report", names, ".html")
 
 
 def write(path: Path, html: str, *, make_folder: bool) -> None:
-    """Put the report at `path`, in place of an earlier one; ConfigError rather than over any other file."""
+    """Write the report to `path`, over an earlier report; ConfigError rather than over any other file."""
     if path.is_dir():
-        raise ConfigError(f"`{path}` is a folder", hint="name the file: `--to FOLDER/report.html`")
+        raise ConfigError(f"`{path}` is a directory", hint="name the file: `--to FOLDER/report.html`")
     if path.exists():
         with path.open("rb") as file:
             if MARK not in file.read(MARK_WITHIN):

@@ -1,4 +1,4 @@
-"""Scales, round ticks and places for labels, shared by every picture; numbers in, numbers out."""
+"""Scales, round ticks and label positions of every picture."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def text_width(text: str, size: float = 12) -> float:
     return CHARACTER * size * len(text)
 
 
-def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places at least `gap` from each other, near those `wanted` and in their order, inside `low … high`.
+def apart(targets: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places at least `gap` from each other, near `targets` and in their order, inside `low … high`.
 
-    Where there is not room for all, they stand as far apart as the room allows.
+    Where the range is too short for all, they are as far apart as it allows.
     """
-    order = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
+    order = sorted(range(len(targets)), key=lambda i: (targets[i], i))
     if len(order) > 1:
         gap = min(gap, (high - low) / (len(order) - 1))
-    places = [0.0] * len(wanted)
+    places = [0.0] * len(targets)
     before = -math.inf
     for i in order:
-        before = places[i] = max(wanted[i], before + gap, low)
+        before = places[i] = max(targets[i], before + gap, low)
     after = math.inf
     for i in reversed(order):
         after = places[i] = min(places[i], after - gap, high)
@@ -68,14 +68,15 @@ def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[
 def rows(labels: Sequence[tuple[float, float]], gap: float = 6) -> list[int]:
     """The first row, counted from 0, in which each (centre, width), taken in order, covers none before it."""
     ends: list[list[tuple[float, float]]] = []
-    found = []
+    ranks = []
     for centre, width in labels:
         left, right = centre - width / 2 - gap, centre + width / 2 + gap
         row = next(
-            (n for n, taken in enumerate(ends) if all(right <= a or b <= left for a, b in taken)), len(ends)
+            (n for n, extents in enumerate(ends) if all(right <= a or b <= left for a, b in extents)),
+            len(ends),
         )
         if row == len(ends):
             ends.append([])
         ends[row].append((left + gap, right - gap))
-        found.append(row)
-    return found
+        ranks.append(row)
+    return ranks

@@ -11,13 +11,13 @@ from curriculum.report.svg import style
 from curriculum.report.svg.scale import Scale, apart, rows, text_width, ticks
 from curriculum.units import show_count, show_exact
 
-# What HTML or XML cannot hold, what a terminal or an editor would not show, and half of a character.
+# Not valid in HTML or XML, invisible in a terminal or an editor, or half of a surrogate pair.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
 
 SOURCE_STYLES = 8
-"""Colours and patterns of sources: seven of their own, the last for all the others together."""
+"""Colours and patterns of sources: seven of their own, the last for all others."""
 LINE_STYLES = 6
 """Colours, dashes and markers of lines: 0 is what all variants share."""
 Band = tuple[str, int, int]
@@ -29,7 +29,7 @@ LABEL_HEIGHT = 15
 
 
 def safe(value: object) -> str:
-    """`value` as text that stands anywhere in HTML or SVG, also inside an attribute."""
+    """`value` as text that is safe anywhere in HTML or SVG, also inside an attribute."""
     return html.escape(_UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
 
 
@@ -39,11 +39,11 @@ def number(value: float) -> str:
     return "0" if shown == "-0" else shown
 
 
-def label(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
-    """Words at (x, y); `anchor` is start, middle or end."""
+def label(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+    """Text at (x, y); `anchor` is start, middle or end."""
     at = f' text-anchor="{anchor}"' if anchor != "start" else ""
     look = f' class="{kind}"' if kind else ""
-    return f'<text x="{number(x)}" y="{number(y)}"{at}{look}>{safe(words)}</text>'
+    return f'<text x="{number(x)}" y="{number(y)}"{at}{look}>{safe(text)}</text>'
 
 
 @dataclass(slots=True)
@@ -55,21 +55,21 @@ class LabelSpace:
     taken: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def take(self, left: float, top: float, right: float, bottom: float) -> None:
-        """Keep words out of a rectangle."""
+        """Reserve a rectangle."""
         self.taken.append((left, top, right, bottom))
 
     def put(
-        self, places: Sequence[tuple[float, float, str]], words: str, kind: str, size: float = 11
+        self, places: Sequence[tuple[float, float, str]], text: str, kind: str, size: float = 11
     ) -> list[str]:
-        """`words` at the first of `places` (x, y, anchor) where they cover nothing; nowhere if there is none."""
-        width = text_width(words, size)
+        """`text` at the first of `places` (x, y, anchor) where it covers nothing; nowhere if there is none."""
+        width = text_width(text, size)
         for x, y, anchor in places:
             left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (left, y - 0.9 * size, left + width, y + 0.25 * size)
             fits = left >= self.left and left + width <= self.right
             if fits and not any(_overlap(box, other) for other in self.taken):
                 self.taken.append(box)
-                return [label(x, y, words, kind, anchor)]
+                return [label(x, y, text, kind, anchor)]
         return []
 
 
@@ -101,7 +101,7 @@ def polygon(points: Sequence[tuple[float, float]], kind: str, fill: str = "") ->
 
 
 def marker(x: float, y: float, style: int, size: float = 3.2, title: str = "") -> str:
-    """The dot of a line style: circle, square, triangle, diamond, and so round again."""
+    """The dot of a line style: circle, square, triangle or diamond."""
     inside = f"<title>{safe(title)}</title>" if title else ""
     kind = f'class="dot v{style % LINE_STYLES}"'
     if style % LINE_STYLES in (0, 1):
@@ -120,7 +120,7 @@ def marker(x: float, y: float, style: int, size: float = 3.2, title: str = "") -
 def drawing(
     key: str, title: str, about: str, width: float, height: float, parts: Sequence[str], kind: str
 ) -> str:
-    """A chart with its name and what it shows in words; `key` makes its ids the only ones on the page."""
+    """A chart with its title and description; `key` makes its ids unique on the page."""
     ids = f'aria-labelledby="{key}-t {key}-d"'
     return (
         f'<svg class="chart {kind}" role="img" {ids} viewBox="0 0 {number(width)} {number(height)}" '
@@ -130,7 +130,7 @@ def drawing(
 
 
 def clipped(x: float, y: float, width: float, height: float, parts: Sequence[str]) -> str:
-    """Parts of which nothing is seen outside the rectangle; they keep the picture's own coordinates."""
+    """Parts clipped to a rectangle; they keep the picture's coordinates."""
     size = f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}"'
     box = f"{number(x)} {number(y)} {number(width)} {number(height)}"
     return f'<svg {size} viewBox="{box}" class="clip">' + "\n".join(parts) + "</svg>"
@@ -158,7 +158,7 @@ def token_axis(x: Scale, y: float, most: int) -> list[str]:
         parts.append(rule(x(tick), y, x(tick), y + 4, "axis"))
         shown = show_count(round(tick)) + unit
         place = x(tick)
-        if unit and anchor == "middle":  # the number stands under its tick, the unit after it
+        if unit and anchor == "middle":  # the number is under its tick, the unit after it
             anchor, place = "start", x(tick) - text_width(show_count(round(tick)), 11) / 2
             if place + text_width(shown, 11) > x.end + 40:
                 anchor, place = "end", x.end

@@ -248,8 +248,8 @@ def test_a_shard_read_in_few_steps_is_skipped_step_by_step(project: Path) -> Non
         (["--source", "prose", "--range", "a-b"], "cannot be read", "--range 1200:1300"),
         (["--source", "poems", "--range", "0:1"], "reads a source `poems`", "prose"),
         (["--source", "prose", "--shard", "3"], "has no shard 3", "it has 3"),
-        (["--source", "prose"], "answers for one thing", "--document ID"),
-        (["--shard", "3"], "answers for one thing", "--document ID"),
+        (["--source", "prose"], "takes one text", "--document ID"),
+        (["--shard", "3"], "takes one text", "--document ID"),
     ],
 )
 def test_what_does_not_exist_gets_one_screen(

@@ -156,7 +156,7 @@ def test_a_project_inside_a_project_is_made_and_said(tmp_path: Path) -> None:
     assert "inside" not in call(tmp_path, "init", "outer").stdout
     done = call(tmp_path / "outer", "init", "inner")
     assert (
-        f"inner lies inside the project {tmp_path / 'outer'}: commands given in it mean the new one alone"
+        f"inner is inside the project {tmp_path / 'outer'}: commands given in it use the new one"
         in done.stdout.splitlines()
     )
     assert (tmp_path / "outer" / "inner" / "stages" / "v1.1.yaml").is_file()

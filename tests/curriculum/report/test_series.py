@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 from pretend_runs import metrics_line
 
 from curriculum.errors import DataError
-from curriculum.report.html.series import Thinner, training
+from curriculum.report.html.series import thinned as thin
+from curriculum.report.html.series import training
 
 LOSSES = st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=400)
 
 
 def thinned(losses: list[float], buckets: int) -> tuple[tuple[int, float], ...]:
-    thinner = Thinner(0, len(losses), buckets)
-    for at, loss in enumerate(losses):
-        thinner.add(at + 1, loss)
-    return thinner.points()
+    return thin(range(1, len(losses) + 1), losses, 0, len(losses), buckets)
 
 
 @given(LOSSES, st.integers(1, 20))

@@ -268,7 +268,7 @@ def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     staying = started(small_project, *words, **pipe)
     first = read_until(staying, "resumes it; waiting")
-    assert "nothing of variant runs now: trunk/basic stands at 0 of 6,144 tokens" in first
+    assert "variant is not running: trunk/basic is at 0 of 6,144 tokens" in first
     assert "`curriculum run variant` resumes it" in first
     run = started(small_project, "run", "variant", *FULL, stdout=subprocess.DEVNULL)
     shown = read_until(staying, "trunk/basic runs, attempt 1")
