@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp
 	$(BIN)/curriculum run v1.1-math-code
 
 ## compare: beside `make run`'s variant the plain one and the cooldown's control (with the extra `zh` also the Chinese
-## variant), then their differences and the marks of the paper's figure; fails when one that must show does not
+## variant), then their differences and the checks of the recipe; fails unless every required one is shown
 compare: run
 	$(BIN)/curriculum run v1.1
 	$(BIN)/curriculum run v1.1-math-code-control

@@ -1,6 +1,6 @@
-"""What a comparison says about a recipe, in sentences: do the marks of the paper's figure show, and how surely?
+"""Claims about a recipe and their verdicts: the effects of the paper's figure, tested on a comparison of variants.
 
-The marks follow from roles, not from names, so that they hold in any project: what the shared trunk reads is
+The claims follow from roles, not from names, so that they hold in any project: what the shared trunk reads is
 general text; what only a variant reads is its domain; a variant without a domain is plain; two variants that go
 on together past the trunk are a trial and its control.
 """
@@ -40,7 +40,7 @@ class Claim:
 
 
 def check_claims(comparison: Comparison) -> list[Claim]:
-    """Every mark that these variants can show, in the order of the paper's figure; none without a shared trunk."""
+    """Every claim that these variants can decide, in the order of the paper's figure; none without a shared trunk."""
     if comparison.trunk is None:
         return []
     return [
@@ -51,10 +51,10 @@ def check_claims(comparison: Comparison) -> list[Claim]:
     ]
 
 
-def all_hold(found: list[Claim]) -> bool:
-    """Whether there are marks that must show, and all of them do."""
-    must = [mark for mark in found if mark.must]
-    return bool(must) and all(mark.verdict == SHOWN for mark in must)
+def all_hold(claims: list[Claim]) -> bool:
+    """Whether there are required claims, and all of them are shown."""
+    required = [claim for claim in claims if claim.must]
+    return bool(required) and all(claim.verdict == SHOWN for claim in required)
 
 
 def _domain_falls(comparison: Comparison) -> Iterator[Claim]:
@@ -80,20 +80,20 @@ def _general_ends_above(comparison: Comparison) -> Iterator[Claim]:
 
 def _best_on_its_own(comparison: Comparison) -> Iterator[Claim]:
     if len({domain for domain in comparison.domains if domain}) < 2:
-        return  # with one domain it says the same as the marks before it
+        return  # with one domain it says the same as the claims before it
     for number, domain in enumerate(comparison.domains):
         rivals = [other for other, theirs in enumerate(comparison.domains) if theirs != domain]
         for source in domain or comparison.general:
             claim = f"{comparison.names[number]}: lowest of all on {source}; next is "
             found = [_against(comparison, claim, number, rival, source, below=True) for rival in rivals]
-            missing = [mark for mark in found if mark.figure is None]
+            missing = [rival for rival in found if rival.figure is None]
             if missing:
                 nearest = found.index(missing[0])
             else:
                 nearest = max(range(len(found)), key=lambda at: found[at].figure.mean)  # type: ignore[union-attr]
-            mark = found[nearest]
+            closest = found[nearest]
             claim += comparison.names[rivals[nearest]]
-            yield replace(mark, claim=claim)
+            yield replace(closest, claim=claim)
 
 
 def _controls(comparison: Comparison) -> Iterator[Claim]:
@@ -137,6 +137,6 @@ def _plain(comparison: Comparison) -> list[int]:
     return [number for number, domain in enumerate(comparison.domains) if not domain]
 
 
-def to_json(found: list[Claim]) -> list[dict[str, Any]]:
-    """Every mark as JSON values."""
-    return [asdict(mark) for mark in found]
+def to_json(claims: list[Claim]) -> list[dict[str, Any]]:
+    """Every claim as JSON values."""
+    return [asdict(claim) for claim in claims]

@@ -95,7 +95,7 @@ def _check_free(folder: Path, names: Sequence[str]) -> None:
         raise ConfigError(f"`{existing}` may not be written by this user", hint="name another folder")
     ignore = folder / IGNORE
     if os.path.lexists(ignore) and (ignore.is_symlink() or not ignore.is_file()):
-        raise ConfigError(f"`{ignore}` is no plain file; nothing was written", hint=new)
+        raise ConfigError(f"`{ignore}` is not a regular file; nothing was written", hint=new)
     for name in names:
         target = folder / name
         if os.path.lexists(target):

@@ -112,7 +112,7 @@ def bad_checkpoints(root: Path) -> list[str]:
 
 
 @figure(
-    "R15", "NaN, infinity or a jump in gradients, weights or moments: no such checkpoint, the run goes on"
+    "R15", "NaN, infinity or a jump in gradients, weights or moments: no such checkpoint, the run continues"
 )
 def injected(case: Case, tally: Tally) -> None:
     undisturbed = world.outcome(world.finished())

@@ -124,7 +124,7 @@ def test_a_gitignore_that_is_no_plain_file_is_refused(kind: str, tmp_path: Path)
         (tmp_path / "elsewhere").write_text("mine\n")
         (tmp_path / ".gitignore").symlink_to("elsewhere")
     before = everything(tmp_path)
-    with pytest.raises(ConfigError, match="no plain file"):
+    with pytest.raises(ConfigError, match="not a regular file"):
         init.init(tmp_path)
     assert everything(tmp_path) == before
 
