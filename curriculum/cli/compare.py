@@ -9,15 +9,7 @@ from typing import Annotated
 import typer
 
 from curriculum.cli import completion
-from curriculum.cli.options import (
-    AsJson,
-    MachineName,
-    Size,
-    open_console,
-    open_project,
-    print_json,
-    stopped,
-)
+from curriculum.cli.options import AsJson, MachineName, Size, open_console, open_project, print_json, stopped
 
 
 def compare(

@@ -19,8 +19,7 @@ def init(
         ),
     ] = None,
     schema: Annotated[
-        bool,
-        typer.Option("--schema", help="of an existing project, write only the schemas that editors use"),
+        bool, typer.Option("--schema", help="of an existing project, write only the schemas that editors use")
     ] = False,
 ) -> None:
     """Write a new project that you own.

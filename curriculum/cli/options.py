@@ -43,9 +43,7 @@ Size = Annotated[
 MachineName = Annotated[
     str,
     typer.Option(
-        "--machine",
-        help="where and how it runs: a name in machines.yaml",
-        autocompletion=completion.machines,
+        "--machine", help="where and how it runs: a name in machines.yaml", autocompletion=completion.machines
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]

@@ -69,7 +69,7 @@ class Stage:
     checkpoints: tuple[checkpoints.Checkpoint, ...]
     pinned: Mapping[int, tuple[str, ...]]
     training: Training
-    losses: Mapping[str, tuple[Point, ...]]
+    held_out: Mapping[int, Mapping[str, float]]
     scores: Mapping[int, Mapping[str, benchmarks.Score]]
     ledger: tuple[ledger.Entry, ...]
     attempts: tuple[Attempt, ...]
@@ -88,6 +88,10 @@ class Stage:
     @property
     def stop(self) -> int:
         return self.compiled.stop
+
+    def losses(self, source: str) -> tuple[Point, ...]:
+        """(position, held-out loss in nats a token) of a source."""
+        return tuple((at, losses[source]) for at, losses in self.held_out.items() if source in losses)
 
     @property
     def restarts(self) -> int:
@@ -160,7 +164,7 @@ class ReportData:
 
     @property
     def measured(self) -> bool:
-        return any(stage.training.lines or stage.losses for stage in self.stages.values())
+        return any(stage.training.lines or stage.held_out for stage in self.stages.values())
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -235,12 +239,11 @@ def _stage(
     if state != status.DONE and compiled.stop < plan.end and saved and saved[-1].position == compiled.stop:
         state = REACHED
     try:
-        losses: dict[str, list[Point]] = {}
-        for at, value in read_evaluations(folder).items():
-            if at > compiled.stop:
-                continue
-            for source, entry in value.items():
-                losses.setdefault(str(source), []).append((int(at), float(entry["loss"])))
+        held_out = {
+            at: {source: float(entry["loss"]) for source, entry in sets.items()}
+            for at, sets in sorted(read_evaluations(folder).items())
+            if at <= compiled.stop
+        }
         entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
         ran = _json(folder.plan)
         nonfinite = checkpoints.state(saved[-1].path).get("nonfinite_steps") if saved else None
@@ -260,7 +263,7 @@ def _stage(
         checkpoints=saved,
         pinned=checkpoints.pinned(folder),
         training=measured,
-        losses={source: tuple(sorted(line)) for source, line in sorted(losses.items())},
+        held_out=held_out,
         scores={at: scores for at, scores in benchmarks.read_scores(folder).items() if at <= compiled.stop},
         ledger=entries,
         attempts=_attempts(folder, compiled.stop if compiled.stop < plan.end else None),

@@ -37,7 +37,7 @@ MOST_SOURCES = 40
 
 
 def mixture(data: ReportData) -> str:
-    """Planned against trained mixture of each stage, tokens and passes; and what the sources are."""
+    """Planned and trained mixture of each stage, tokens and epochs (`passes`), and the origin of the sources."""
     style = plan_charts.styles(data.sources)
     most = data.rows_of_a_stage(MOST_SOURCES)
     rows: list[list[markup.Cell]] = []
@@ -79,23 +79,23 @@ def mixture(data: ReportData) -> str:
 
 def _mixture_rows(
     stage: Stage,
-    found: tuple[int, tuple[gather.Realised, ...]] | None,
+    record: tuple[int, tuple[gather.Realised, ...]] | None,
     style: Mapping[str, int],
     measured: bool,
     most_sources: int,
 ) -> list[list[markup.Cell]]:
-    """A stage's heading and its sources; with `measured` also what was trained, beside what was planned."""
+    """A stage's heading and its sources; with `measured` also the trained counts next to the planned ones."""
     length = stage.compiled.plan.sequence_length
     entries: Mapping[str, Mapping[str, Any]] = stage.plan["sources"]
     heading = f"{stage.name}: {show_count(stage.stop - stage.start)} tokens"
     if stage.differs:
         heading += "; nothing to compare, the files have changed since"
-    elif measured and found is None:
+    elif measured and record is None:
         heading += "; no checkpoint yet"
-    elif found is not None and found[0] < stage.stop:
-        heading += f"; both counts up to {show_exact(found[0])} tokens, the position of its last record"
+    elif record is not None and record[0] < stage.stop:
+        heading += f"; both counts up to {show_exact(record[0])} tokens, the position of its last record"
     rows: list[list[markup.Cell]] = [[heading]]
-    counted = {entry.source: entry for entry in found[1]} if found else {}
+    counted = {entry.source: entry for entry in record[1]} if record else {}
     planned_all = sum(entry.planned for entry in counted.values()) or 1
     trained_all = sum(entry.trained for entry in counted.values()) or 1
     names = sorted({*entries, *counted}, key=lambda name: (-entries.get(name, {}).get("tokens", 0), name))
@@ -159,7 +159,7 @@ def tasks(data: ReportData) -> str | None:
 
 
 def lineage(data: ReportData) -> str:
-    """The tree of the named curricula and the checkpoints that are kept."""
+    """The tree of the curricula and their checkpoints."""
     styles = line_styles(data)
     stages = dict(data.stages)
     pictures = [plan_charts.tree(data.lineages, stages, styles, width, f"tree-{width}") for width in WIDTHS]
@@ -187,7 +187,7 @@ def lineage(data: ReportData) -> str:
 
 
 def environment(data: ReportData) -> str:
-    """Every attempt with where it ran and how it ended; throughput, skipped steps, fingerprints."""
+    """Attempts with their environments and outcomes; throughput, skipped steps, fingerprints of the plans."""
     letters: dict[str, tuple[str, Mapping[str, Any]]] = {}
     attempts: list[list[markup.Cell]] = []
     for stage in data.stages.values():
@@ -237,7 +237,7 @@ def environment(data: ReportData) -> str:
         parts.append(_environments(list(letters.values())))
     prints: list[list[markup.Cell]] = []
     for stage in data.stages.values():
-        mine = stage.compiled.plan.fingerprint
+        current = stage.compiled.plan.fingerprint
         ran = (
             "not started"
             if stage.ran_fingerprint is None
@@ -245,7 +245,7 @@ def environment(data: ReportData) -> str:
             if not stage.differs
             else markup.code(stage.ran_fingerprint)
         )
-        prints.append([stage.name, markup.code(mine), ran])
+        prints.append([stage.name, markup.code(current), ran])
     caption = "Fingerprints of the plans: everything that decides what is trained"
     parts.append(markup.table(caption, ("stage", "~of the files", "~of what ran"), prints))
     heading = "How it ran" if speed or attempts else "Fingerprints"
@@ -256,8 +256,8 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else f"A{number}"
 
 
-def _environments(found: list[tuple[str, Mapping[str, Any]]]) -> str:
-    shown = found[:8]
+def _environments(environments: list[tuple[str, Mapping[str, Any]]]) -> str:
+    shown = environments[:8]
     keys = sorted({str(key) for _, environment in shown for key in environment})[:40]
     rows = [
         [NAMED.get(key, key), *(_value(environment.get(key)) for _, environment in shown)] for key in keys
@@ -315,7 +315,7 @@ def anomalies(data: ReportData) -> str | None:
 
 
 def reproduce(data: ReportData) -> str:
-    """The commands that give the same again, and the files they read."""
+    """The commands that reproduce the run, and the files that they read."""
     size = f" --size {data.size}"
     names = [shlex.quote(lineage.name) for lineage in data.lineages]
     commands = [f"curriculum {verb} {name}{size}" for name in names for verb in ("plan", "run", "verify")]
@@ -340,4 +340,4 @@ def reproduce(data: ReportData) -> str:
                 file.path, markup.preformatted(text) + markup.paragraph(f"SHA-256 {file.digest}", "kind")
             )
         )
-    return markup.section("reproduce", "Do it again", "", parts)
+    return markup.section("reproduce", "Reproduce it", "", parts)

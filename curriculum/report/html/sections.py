@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from curriculum.report.html import gather, loss_charts, markup, plan_charts
 from curriculum.report.html.gather import ReportData, Stage
@@ -283,30 +283,37 @@ def held_out(data: ReportData) -> str | None:
     """Held-out curves, a panel a source, variants laid over one another; None before any evaluation."""
     styles, bands = line_styles(data), gather.bands(data.lineages)
     places = plan_charts.styles(data.sources)
-    measured = {source for stage in data.stages.values() for source in stage.losses}
+    measured = {
+        source for stage in data.stages.values() for losses in stage.held_out.values() for source in losses
+    }
     every = [s for s in data.sources if s in measured] + sorted(measured - set(data.sources))
     sources = every[:MOST_PANELS]
     if not sources:
         return None
-    panels = []
-    for at, source in enumerate(sources):
-        lines = _held_out_lines(data, styles, source)
-        style = places.get(source, shapes.SOURCE_STYLES - 1)
-        panels.append(
-            f"<figure>{loss_charts.held_out(source, lines, bands, data.stop, f'held-{at}', style)}</figure>"
+    lines = {source: _held_out_lines(data, styles, source) for source in sources}
+    panels = [
+        loss_charts.held_out(
+            source,
+            lines[source],
+            bands,
+            data.stop,
+            f"held-{at}",
+            places.get(source, shapes.SOURCE_STYLES - 1),
         )
+        for at, source in enumerate(sources)
+    ]
     text = "A marker is an evaluation on the same held-out windows. Each panel has its own scale."
-    if any(loss_charts.domain(_held_out_lines(data, styles, s), data.stop).above for s in sources):
+    if any(loss_charts.domain(lines[source], data.stop).above for source in sources):
         text += " The steep fall at the start rises out of the panels; the table below has it."
     if len(every) > MOST_PANELS:
         text += f" {len(every) - MOST_PANELS} sources more, those with the fewest tokens, are left out here."
     parts = [
         line_legend(data),
-        f'<div class="panels">{"".join(panels)}</div>',
+        f'<div class="panels">{"".join(f"<figure>{panel}</figure>" for panel in panels)}</div>',
         markup.paragraph(text, "lead"),
         _edges(data, sources),
+        markup.details("Every evaluation as numbers", _evaluations(data, sources)),
     ]
-    parts.append(markup.details("Every evaluation as numbers", _evaluations(data, sources)))
     lead = "Loss in nats a token on text that is never trained on, one panel a source."
     return markup.section("held-out", "Held-out loss", lead, parts)
 
@@ -315,44 +322,47 @@ def _held_out_lines(data: ReportData, styles: dict[str, int], source: str) -> li
     ends = {
         measured[-1]
         for lineage in data.lineages
-        if (measured := [s.name for s in lineage.stages if data.stages[s.name].losses.get(source)])
+        if (measured := [s.name for s in lineage.stages if data.stages[s.name].losses(source)])
     }
     lines = []
     for name, stage in data.stages.items():
-        points = list(stage.losses.get(source, ()))
+        points = stage.losses(source)
         parent = stage.compiled.parent
         if points and parent is not None and parent.name in data.stages and points[0][0] > stage.start:
-            before = [p for p in data.stages[parent.name].losses.get(source, ()) if p[0] <= stage.start]
-            points = before[-1:] + points
+            before = [p for p in data.stages[parent.name].losses(source) if p[0] <= stage.start]
+            points = (*before[-1:], *points)
         if points:
-            lines.append(Line(name=name, style=styles[name], points=tuple(points), ends=name in ends))
+            lines.append(Line(name=name, style=styles[name], points=points, ends=name in ends))
     return lines
 
 
 def _edges(data: ReportData, sources: list[str]) -> str:
-    """Held-out loss where each stage ends."""
+    """Held-out loss at the ends of the stages."""
     rows: list[list[markup.Cell]] = []
     for stage in data.stages.values():
-        edges = [("start of", stage.start)] if stage.compiled.parent is None else []
-        for text, position in (*edges, ("end of", stage.stop)):
-            at = {source: dict(stage.losses.get(source, ())) for source in sources}
-            if any(position in line for line in at.values()):
-                values = [f"{at[s][position]:.3f}" if position in at[s] else "" for s in sources]
-                rows.append([f"{text} {stage.name}", show_exact(position), *values])
+        starts = [("start of", stage.start)] if stage.compiled.parent is None else []
+        rows += [
+            [f"{edge} {stage.name}", *_losses(position, stage.held_out[position], sources, 3)]
+            for edge, position in (*starts, ("end of", stage.stop))
+            if position in stage.held_out
+        ]
     columns = ("", "#tokens", *(f"#{source}" for source in sources))
-    return (
-        markup.table("Held-out loss (nats a token) at the edges of the stages", columns, rows) if rows else ""
-    )
+    caption = "Held-out loss (nats a token) at the edges of the stages"
+    return markup.table(caption, columns, rows) if rows else ""
 
 
 def _evaluations(data: ReportData, sources: list[str]) -> str:
     rows: list[list[markup.Cell]] = []
     for stage in data.stages.values():
-        at = {source: dict(stage.losses.get(source, ())) for source in sources}
         every: list[list[markup.Cell]] = [
-            [stage.name, show_exact(p), *(f"{at[s][p]:.4f}" if p in at[s] else "" for s in sources)]
-            for p in sorted({p for line in at.values() for p in line})
+            [stage.name, *_losses(position, losses, sources, 4)]
+            for position, losses in stage.held_out.items()
         ]
         rows += markup.thinned(every, data.rows_of_a_stage(40))
     columns = ("stage", "#tokens", *(f"#{source}" for source in sources))
     return markup.table("Held-out loss in nats a token", columns, rows)
+
+
+def _losses(position: int, losses: Mapping[str, float], sources: list[str], digits: int) -> list[str]:
+    """The cells of an evaluation: its position, and the loss on each source."""
+    return [show_exact(position), *(f"{losses[s]:.{digits}f}" if s in losses else "" for s in sources)]

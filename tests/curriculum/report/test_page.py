@@ -214,7 +214,7 @@ def test_what_a_parent_did_past_the_point_where_a_variant_leaves_it_is_not_the_v
     assert stage.training.raw[-1][0] == stage.training.last == stop
     assert stage.training.lines == stop // compiled.stages[0].plan.batch_tokens
     assert stage.training.seconds == 0.25 * stage.training.lines
-    assert [position for position, _ in stage.losses["prose"]] == [0, stop]
+    assert [position for position, _ in stage.losses("prose")] == [0, stop]
     assert (stage.checkpoints, stage.ledger, stage.scores) == ((), (), {})
     assert stage.position == stop
     assert [(attempt.number, attempt.position) for attempt in stage.attempts] == [("0001", 6144)]
