@@ -281,7 +281,7 @@ def test_an_environment_is_told_in_words_and_without_what_is_empty(project: Path
     (attempts / "0002/environment.json").write_text(json.dumps(changed))
     rows = {row[0]: row[1:3] for row in tables(page(project, "trunk"))["Environments"][1:]}
     assert rows.pop("changes accepted") == ["", "torch, code"]
-    assert rows.pop("changed since the attempt before") == ["", "torch 2.12 -> 2.13"]
+    assert rows.pop("changed since the previous attempt") == ["", "torch 2.12 -> 2.13"]
     assert {name: one for name, (one, _) in rows.items() if one} == {
         "deterministic": "no",
         "digest of the code": "ab" * 6,
@@ -399,7 +399,7 @@ def test_files_that_changed_under_a_run_are_said_and_not_compared(project: Path)
     mixture = project / "mixtures/mixed.yaml"
     mixture.write_text("weights: {prose: 1, code: 1}\n")
     text = words(tree(page(project)))
-    assert "The files have changed since variant/continual, variant/cooldown began" in text
+    assert "The files have changed since variant/continual, variant/cooldown started" in text
     assert "variant/continual: 3.072k tokens; nothing to compare, the files have changed since" in text
 
 
@@ -437,7 +437,7 @@ def test_a_report_replaces_a_report_and_nothing_else(project: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match="exists and is not a report"):
         write.write(mine, page(project, "trunk"), make_folder=False)
     assert mine.read_bytes() == before
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(ConfigError, match="is a directory"):
         write.write(tmp_path, "", make_folder=False)
     with pytest.raises(ConfigError, match="cannot be written"):
         write.write(tmp_path / "no" / "such" / "folder.html", "", make_folder=False)
