@@ -176,11 +176,7 @@ def _decimal(match: re.Match[str]) -> Fraction:
 
 def show_count(n: int) -> str:
     """At most four significant digits and a suffix: `1.5T`, `1.835M`, `896`. Exact where those suffice."""
-    for suffix, scale in _SCALES.items():
-        shown = _rounded(Fraction(n, scale))
-        if abs(float(shown)) < 1000 or suffix == "T":
-            return shown + suffix
-    raise AssertionError("the last scale always returns")
+    return _scaled(n, tuple(_SCALES), 4)
 
 
 def show_exact(n: int) -> str:
@@ -200,11 +196,14 @@ def show_share(share: Fraction) -> str:
 
 def show_bytes(n: int) -> str:
     """Decimal units, as disks are sold: `13.2 GB`."""
-    for power, unit in enumerate(("B", "kB", "MB", "GB", "TB", "PB")):
-        shown = _rounded(Fraction(n, 1000**power), 3)
-        if abs(float(shown)) < 1000 or unit == "PB":
-            return f"{shown} {unit}"
-    raise AssertionError("the last unit always returns")
+    return _scaled(n, (" B", " kB", " MB", " GB", " TB", " PB"), 3)
+
+
+def _scaled(n: int, suffixes: tuple[str, ...], digits: int) -> str:
+    """`n` in the first of `suffixes`, each 1000 times the one before, that leaves less than 1000; else in the last."""
+    numbers = [_rounded(Fraction(n, 1000**power), digits) for power in range(len(suffixes))]
+    power = next((at for at, number in enumerate(numbers) if abs(float(number)) < 1000), -1)
+    return numbers[power] + suffixes[power]
 
 
 def show_seconds(seconds: float) -> str:

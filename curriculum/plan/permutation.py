@@ -3,21 +3,18 @@
 An epoch reads window `p(0)`, `p(1)`, … `p(size - 1)`, each once. There is no shuffle buffer and no index file: any
 position in the order, and the position of any window, is computed alone.
 
-How: write *n* windows on a grid of ⌈n/b⌉ rows and b = ⌈√n⌉ columns, cell `row * b + column`. Eight times,
-alternately, add to the row a keyed function of the column, and to the column a keyed function of the row
-(a Feistel network; each step can be subtracted again, so the whole is a bijection of the grid). The grid
-has fewer than b cells too many: a value that lands on one of those is mapped again by the same bijection until
-inside, which is again a bijection of the n (cycle walking). The mean walk is cells/n, at most 4/3 (n = 3).
+A Feistel network on a grid of ⌈n/b⌉ rows and b = ⌈√n⌉ columns, cell `row * b + column`: eight rounds alternately add to
+the row a keyed function of the column and to the column one of the row, each of which can be subtracted again. The grid
+has fewer than b cells too many; a value that lands on one of those is mapped again until inside (cycle walking), at
+most 4/3 applications on average (n = 3).
 
-Eight rounds and two multiplications in the function were chosen by test: with six rounds neighbours in an
-order of some dozens of windows are visibly related, with one multiplication neighbours among a thousand. A
-grid of a few cells needs more: over a hundred thousand keys and more, eight rounds make one distance between
-neighbours 10.3% more frequent than another among 6 windows, 6.9% among 12, 3.5% among 30, and nothing that
-shows from 49 on; sixteen still leave 0.66% among 6; twenty-four leave nothing at any size. So grids of at most
-16 columns (256 windows) take twenty-four rounds, where they cost microseconds, and all others eight.
+Eight rounds and two multiplications were chosen by statistical tests: with six rounds neighbours in an order of some
+dozens of windows are correlated, with one multiplication neighbours among a thousand. Small grids need more: over
+100,000 keys, eight rounds make one distance between neighbours 10.3% more frequent than another among 6 windows, 6.9%
+among 12, 3.5% among 30 and none from 49 on; sixteen leave 0.66% among 6, twenty-four nothing at any size. So grids of
+at most 16 columns (256 windows) take twenty-four rounds.
 
-Everything is uint64 *arrays*: a uint64 scalar would warn on overflow, and uint64 with int64 would become
-float64. The golden vectors in the tests hold under numpy 1.26 and 2.x.
+Everything is uint64 *arrays*: a uint64 scalar would warn on overflow, and uint64 with int64 would become float64.
 """
 
 from __future__ import annotations

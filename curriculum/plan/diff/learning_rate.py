@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from curriculum.plan.diff.timeline import Overlap, SearchResult, Span
+from curriculum.plan.diff.timeline import Overlap, SearchResult, Span, first_result
 
 VALUES_COMPARED = 1 << 14
 """At most so many steps' ends are compared one by one in each pair of forms."""
@@ -22,19 +22,9 @@ def first_rate_difference(overlap: Overlap) -> SearchResult | None:
     old, new = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
     breaks = {b for curve in (old, new) for b in curve.breaks() if overlap.begin < b <= overlap.end}
     bounds = [overlap.begin + 1, *sorted(breaks - {overlap.begin + 1}), overlap.end + 1]
-    doubtful: SearchResult | None = None
-    for low, high in pairwise(bounds):
-        if old.form(low) == new.form(low):
-            continue
-        result = _search(overlap, low, high)
-        if result is None:
-            continue
-        if doubtful is not None:
-            result = SearchResult(result.position, doubtful.same_until, False)
-        if result.position is not None:
-            return result
-        doubtful = result
-    return doubtful
+    return first_result(
+        _search(overlap, low, high) for low, high in pairwise(bounds) if old.form(low) != new.form(low)
+    )
 
 
 def _search(overlap: Overlap, low: int, high: int) -> SearchResult | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from curriculum.plan.stage import StagePlan
@@ -72,3 +72,17 @@ class SearchResult:
     position: int | None
     same_until: int
     exact: bool
+
+
+def first_result(results: Iterable[SearchResult | None]) -> SearchResult | None:
+    """The first result with a position, of searches in ascending ranges; not exact if an earlier one was undecided."""
+    undecided: SearchResult | None = None
+    for result in results:
+        if result is None:
+            continue
+        if undecided is not None:
+            result = SearchResult(result.position, undecided.same_until, False)
+        if result.position is not None:
+            return result
+        undecided = result
+    return undecided

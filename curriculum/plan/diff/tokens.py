@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum.plan.diff.timeline import Overlap, SearchResult
+from curriculum.plan.diff.timeline import Overlap, SearchResult, first_result
 from curriculum.plan.mixing import Tree
 from curriculum.plan.source import SourcePlan
 from curriculum.plan.stage import MixturePhase, StagePlan
@@ -59,28 +59,13 @@ class _Side:
 
 def first_token_difference(overlap: Overlap) -> SearchResult | None:
     """The first token that the two plans of `overlap` do not both read there; None when there is none."""
-    length = overlap.old.plan.sequence_length
-    if length != overlap.new.plan.sequence_length:
+    if overlap.old.plan.sequence_length != overlap.new.plan.sequence_length:
         return SearchResult(overlap.begin, overlap.begin, True)
-    doubtful: SearchResult | None = None
-    for begin, count, old, new in _sides(overlap):
-        start = _first_possible(old, new, count)
-        if start is None:
-            continue
-        in_sequences = _search(old, new, start, count)
-        if in_sequences is None:
-            continue
-        result = SearchResult(
-            None if in_sequences.position is None else begin + in_sequences.position * length,
-            begin + in_sequences.same_until * length,
-            in_sequences.exact,
-        )
-        if doubtful is not None:
-            result = SearchResult(result.position, doubtful.same_until, False)
-        if result.position is not None:
-            return result
-        doubtful = result
-    return doubtful
+    return first_result(
+        _search(old, new, begin, start, count)
+        for begin, count, old, new in _sides(overlap)
+        if (start := _first_possible(old, new, count)) is not None
+    )
 
 
 def text_differences(overlap: Overlap) -> dict[str, int]:
@@ -155,19 +140,21 @@ def _first_above(side: _Side, name: str, items: int, count: int) -> int | None:
     return low
 
 
-def _search(old: _Side, new: _Side, start: int, end: int) -> SearchResult | None:
-    """The first sequence from `start` that differs; positions of the result are sequences, not tokens."""
+def _search(old: _Side, new: _Side, begin: int, start: int, end: int) -> SearchResult | None:
+    """The first sequence from `start` that differs, of those counted from the position `begin`."""
+    length = old.plan.sequence_length
     at, size, last = start, 256, min(end, start + SEQUENCES_COMPARED)
     while at < last:
         size = min(size * 2, 1 << 16, last - at)
         differs = _different(old, new, at, size)
         if differs.any():
-            first = at + int(differs.argmax())
-            return SearchResult(first, first, True)
+            position = begin + (at + int(differs.argmax())) * length
+            return SearchResult(position, position, True)
         at += size
     if at >= end:
         return None
-    return SearchResult(_first_count_difference(old, new, at, end), at, False)
+    sequence = _first_count_difference(old, new, at, end)
+    return SearchResult(None if sequence is None else begin + sequence * length, begin + at * length, False)
 
 
 def _first_count_difference(old: _Side, new: _Side, begin: int, end: int) -> int | None:
