@@ -73,7 +73,7 @@ docs: $(VENV)/run.stamp
 install: $(VENV)/run.stamp
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curriculum needs Python 3.11 or newer")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "curriculum needs Python 3.11, 3.12 or 3.13")'
 	$(PYTHON) -m venv $(VENV)
 
 # What the locked files name is installed by digest alone. torch follows by version: its build, and what that needs,
