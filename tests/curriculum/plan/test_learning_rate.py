@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
@@ -188,6 +188,74 @@ def test_a_curve_that_cannot_be_meant_is_refused(changes: dict[str, Any], senten
 def test_a_position_off_the_clock_is_refused(position: int) -> None:
     with pytest.raises(ValueError, match="a position lies from 0"):
         V1_1.at(position)
+
+
+# --- piecewise form --------------------------------------------------------------------------------------
+
+REWARMED = replace(WSD, rewarm=Rewarm(700, 150, 2e-3))
+"""Its rewarm ends inside the decay, which begins after 800."""
+
+
+def test_the_form_changes_at_every_break_and_nowhere_else() -> None:
+    assert REWARMED.breaks() == [100, 700, 801, 850, 1000]
+    line = ("line", REWARMED.rewarm, WSD.at(850))
+    assert {
+        position: REWARMED.form(position) for position in (0, 99, 100, 699, 700, 849, 850, 999, 1000, 2000)
+    } == {
+        **dict.fromkeys((0, 99), ("warm-up", 100, 1e-3)),
+        **dict.fromkeys((100, 699), ("steady", 1e-3)),
+        **dict.fromkeys((700, 849), line),
+        **dict.fromkeys((850, 999), ("linear", 800, 1000, 1e-3, 1e-4)),
+        **dict.fromkeys((1000, 2000), ("steady", 1e-4)),
+    }
+    assert WSD.breaks() == [100, 801, 1000]
+    assert (WSD.form(800), WSD.form(801)) == (("steady", 1e-3), ("linear", 800, 1000, 1e-3, 1e-4))
+    assert LearningRate("constant", 1.0, warmup=10).breaks() == [10]
+    assert LearningRate("constant", 1.0, warmup=10).form(10**9) == ("steady", 1.0)
+    assert LearningRate("cosine", 1.0, warmup=10, horizon=20).form(11) == ("cosine", 10, 20, 1.0, 0.0)
+    sqrt = LearningRate("wsd", 1.0, horizon=20, decay=5, decay_shape="sqrt")
+    assert sqrt.form(16) == ("sqrt", 15, 20, 1.0, 0.0)
+
+
+@given(curves(), st.integers(1, 10**13), st.integers(1, 10**12), st.data())
+def test_equal_forms_are_equal_values(
+    curve: LearningRate, start: int, tokens: int, data: st.DataObject
+) -> None:
+    curve = replace(curve, rewarm=Rewarm(start, tokens, 1e-3))
+    for low, high in pairwise(curve.breaks()):
+        assert curve.form(low) == curve.form(data.draw(st.integers(low, max(low, high - 1))))
+
+
+def test_what_decides_the_curve_up_to_a_position_leaves_out_what_is_ahead() -> None:
+    decay = dict.fromkeys(("shape", "min", "horizon", "decay", "decay_shape"))
+    assert WSD.until(800) == {**asdict(WSD), **decay}
+    assert WSD.until(801) == asdict(WSD)
+    assert REWARMED.until(699) == {**asdict(WSD), **decay}
+    assert REWARMED.until(700) == asdict(REWARMED)
+    early = replace(WSD, rewarm=Rewarm(300, 100, 2e-3))
+    assert early.until(299) == {**asdict(WSD), **decay}
+    assert early.until(300) == early.until(800) == {**asdict(early), **decay}
+    assert early.until(900) == asdict(early)
+    constant = LearningRate("constant", 1.0, warmup=10)
+    assert constant.until(10**9) == {**asdict(constant), **decay}
+
+
+@pytest.mark.parametrize(
+    "rewarm",
+    [
+        Rewarm(-1, 1, 0.0),
+        Rewarm(LARGEST_POSITION + 1, 1, 0.0),
+        Rewarm(0, 0, 0.0),
+        Rewarm(0, LARGEST_POSITION + 1, 0.0),
+        Rewarm(0, 1, -1e-9),
+        Rewarm(0, 1, math.inf),
+    ],
+)
+def test_a_rewarm_out_of_range_is_refused(rewarm: Rewarm) -> None:
+    with pytest.raises(ValueError, match="a rewarm has a start"):
+        replace(WSD, rewarm=rewarm)
+    replace(WSD, rewarm=Rewarm(LARGEST_POSITION, LARGEST_POSITION, 0.0))
+    replace(WSD, rewarm=Rewarm(0, 1, 0.0))
 
 
 # --- JSON ------------------------------------------------------------------------------------------------
