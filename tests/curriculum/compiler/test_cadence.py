@@ -124,6 +124,16 @@ def test_a_ceiling_of_checkpoints_leaves_every_nth_of_those_that_the_stage_asks_
     assert [stage.checkpoint_every for stage in (continual, cooldown)] == [2048, 2048]
 
 
+def test_a_ceiling_of_evaluations_spreads_them_evenly_over_each_stage(project: Project) -> None:
+    (project.root / "sizes.yaml").write_text("full: {at_most: {evaluations: 2}}\n")
+    basic, continual, cooldown = compile_curriculum(Project(project.root), "trunk", "full").stages
+    assert (basic.evaluate_every, basic.notes[0]) == (
+        3072,
+        "`every: evaluate` becomes 3.072k tokens: at most 2 a stage at this size",
+    )
+    assert [stage.evaluate_every for stage in (continual, cooldown)] == [2048, 2048]
+
+
 def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp_path: Path) -> None:
     init(tmp_path / "shipped")
     shipped = Project(tmp_path / "shipped")

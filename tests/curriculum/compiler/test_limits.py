@@ -131,6 +131,35 @@ def test_the_length_that_is_named_for_a_source_never_drawn_serves_it_and_no_shor
             compile_curriculum(stage(named - 4 * batch), "mine", "full")
 
 
+def test_the_length_that_is_named_counts_from_what_the_lineage_has_drawn_before() -> None:
+    def stage(tokens: int) -> Project:
+        return lineages.project_of(
+            {
+                "mixtures/plain.yaml": "weights: {a: 50, b: 1}\npasses: {a: 1000, b: 1000}\n",
+                "stages/root.yaml": lineages.BASE["stages/root.yaml"].replace("2000 tokens", "400 tokens"),
+                "stages/mine.yaml": f"from: root\nstages:\n  - {{name: s, tokens: {tokens} tokens}}\n",
+            }
+        )
+
+    with pytest.raises(PlanError, match="never drawn") as refused:
+        compile_curriculum(stage(20), "mine", "full")
+    length = re.search(r"served by a stage of ([0-9,]+) tokens", str(refused.value.hint))
+    assert length is not None
+    tokens = int(length[1].replace(",", ""))
+    plan = compile_curriculum(stage(tokens), "mine", "full").stages[1].plan
+    assert plan.windows_read(plan.end)["b"] == plan.read_before["b"] + 1
+    with pytest.raises(PlanError, match="never drawn"):
+        compile_curriculum(stage(tokens - 20), "mine", "full")
+
+
+def test_a_limit_that_is_no_whole_number_is_shown_as_a_decimal() -> None:
+    project = lineages.project_of(
+        {"mixtures/plain.yaml": "weights: {a: 3, b: 1}\npasses: {a: 1.5, b: 1000}\n"}
+    )
+    with pytest.raises(PlanError, match=r"passes over the lineage; 1\.5 is the limit"):
+        compile_curriculum(project, "root", "full")
+
+
 def test_weights_finer_than_the_largest_total_are_rounded_and_the_plan_says_so() -> None:
     fine = "weights: {a: 0.9999999999, b: 0.333333333333}\npasses: {a: 1000, b: 1000}\n"
     notes = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 
 import lineages
@@ -233,3 +234,29 @@ def test_a_shard_that_cannot_be_left_out_is_refused(entry: str, facts: PreparedI
     )
     with pytest.raises(PlanError, match=says):
         compile_curriculum(project, "mine", "full", prepared_info=lambda *_: facts)
+
+
+def boundaries(segments: Iterable[Segment]) -> list[tuple[int, int]]:
+    return [(segment.first_item, segment.pass_number) for segment in segments]
+
+
+def test_a_restart_begins_the_pass_after_the_one_in_force_and_replaces_one_that_nothing_was_read_of() -> None:
+    states = states_of([10])
+    restarted = next_epoch(first_segments(states, None, ()), 4, states, None, ())
+    assert boundaries(restarted) == [(0, 0), (4, 1)]
+    assert boundaries(next_epoch(restarted, 25, states, None, ())) == [(0, 0), (4, 1), (25, 4)]
+    assert boundaries(next_epoch(restarted, 4, states, None, ())) == [(0, 0), (4, 1)]
+    unprepared = states_of([0])
+    assert boundaries(next_epoch(first_segments(unprepared, None, ()), 0, unprepared, None, ())) == [(0, 0)]
+
+
+def test_appended_text_is_a_segment_of_its_own_behind_the_pass_in_force() -> None:
+    states = states_of([10, 5])
+    restarted = next_epoch(first_segments(states[:1], None, ()), 4, states[:1], None, ())
+    segments = extend(restarted, states, 22, ((2, 3), (10, 1), (13, 2)))
+    assert boundaries(segments) == [(0, 0), (4, 1), (24, 2), (26, 3)]
+    appended, union = segments[2:]
+    assert (appended.name, appended.digest, appended.first_window) == ("1", "d1", 10)
+    assert (appended.windows, appended.without) == (2, ((10, 1), (13, 2)))
+    assert (union.name, union.digest, union.windows) == ("0-1", "d1", 9)
+    assert union.without == ((2, 3), (10, 1), (13, 2))
