@@ -25,6 +25,9 @@ from curriculum.runs import folders
 from curriculum.runs.drift import PlanDrift, find_drift
 from curriculum.runs.measurements import Gap, Point, by_point
 
+FORMAT = 2
+"""Of the JSON object of `compare`; 1 had no such key, and `marks` for `claims`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -178,6 +181,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         }
 
     return {
+        "format": FORMAT,
         "variants": list(comparison.names),
         "against": comparison.names[base],
         "trunk": {

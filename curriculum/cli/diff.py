@@ -33,7 +33,7 @@ def diff(
     Also how many tokens are moved after it.
     """
     from curriculum.analysis import diff_sides
-    from curriculum.cli.view.diff import comparison_json, comparison_view
+    from curriculum.cli.view.diff import FORMAT, comparison_json, comparison_view
     from curriculum.plan.diff.compare import compare
 
     project = open_project()
@@ -42,7 +42,7 @@ def diff(
         sides = diff_sides.against_what_ran(project, old, size)
         if sides is None:
             if as_json:
-                print_json({"old": old, "size": size, "started": False})
+                print_json({"format": FORMAT, "old": old, "size": size, "started": False})
             else:
                 print(f"no stage of `{old}` has started at size {size}: its files may be edited freely")
             return

@@ -18,7 +18,7 @@ NAMED = 22  # columns; the heads of a table of numbers are no wider
 
 
 FORMAT = 2
-"""Of the JSON object of `diff`; 1 had no such key, and `regrown` for `parent_retrained`."""
+"""Of the JSON object of `diff`; 1 had no such key, and `regrown` for `parent_retrained`, `begun` for `started`."""
 
 
 def comparison_view(
