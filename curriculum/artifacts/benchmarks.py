@@ -15,18 +15,17 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import DataError
 
 MEMBERS_SHOWN = 12
-"""Members of a group that are shown beside it; of a larger one the group alone is."""
-
+"""The largest group whose members are scores of their own next to the group's."""
 
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One figure of a task or group at a checkpoint, on the harness's own scale (mostly a part of 1).
+    """One figure of a task or group at a checkpoint, on the harness's own scale (mostly 0 to 1).
 
-    `error` is one standard error. `parts` are the scores of which a group's is the plain mean; `same` spells all
-    that must agree before two scores are compared.
+    `error` is one standard error. `parts` are the scores of which a group's is the unweighted mean; `same` is
+    everything that must be equal before two scores are compared.
     """
 
     task: str
@@ -45,7 +44,7 @@ class Score:
 
     @property
     def label(self) -> str:
-        """The task with what was asked for beside it; one label is one row of a table."""
+        """The task with its examples and limit, as in `piqa, 5-shot`; one label is one row of a table."""
         shots = f", {self.num_fewshot}-shot" if self.num_fewshot else ""
         return f"{self.task}{shots}" + (f", first {self.limit:,}" if self.limit is not None else "")
 
@@ -53,7 +52,7 @@ class Score:
 def path_of(
     folder: StageFolder, checkpoint: str, task: str, num_fewshot: int | None = None, limit: int | None = None
 ) -> Path:
-    """Where the record of `task` at a checkpoint (its folder's name) lies, one for every way of asking."""
+    """The record of `task` at a checkpoint (the name of its folder): one file for each `num_fewshot` and `limit`."""
     plain = _PLAIN.sub("-", task)
     if plain != task:
         plain += f"-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
@@ -64,7 +63,7 @@ def path_of(
 
 def records(folder: StageFolder) -> dict[int, list[Mapping[str, Any]]]:
     """Every record of a stage by position (tokens); where a history was cut back, those of the newest generation."""
-    found: dict[int, list[Mapping[str, Any]]] = {}
+    newest: dict[int, list[Mapping[str, Any]]] = {}
     for path in sorted(folder.benchmarks.glob("g*-*/*.json")):
         try:
             value = json.loads(path.read_bytes())
@@ -72,42 +71,42 @@ def records(folder: StageFolder) -> dict[int, list[Mapping[str, Any]]]:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"the record {path} cannot be read: {error}",
-                hint="move it away; `curriculum eval` measures anew",
+                hint="move it away; `curriculum eval` measures it again",
             ) from None
-        here = found.setdefault(position, [])
+        here = newest.setdefault(position, [])
         if here and here[0]["generation"] > generation:
             continue
         if here and here[0]["generation"] < generation:
             here.clear()
         here.append(value)
-    return dict(sorted(found.items()))
+    return dict(sorted(newest.items()))
 
 
-def scores(found: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
-    """The scores of some records by label: what was asked for, and the members of groups that are not too large."""
-    known: dict[str, Score] = {}
-    for record in found:
+def scores(records: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
+    """The scores of some records by label: those requested, and the members of groups up to MEMBERS_SHOWN."""
+    by_label: dict[str, Score] = {}
+    for record in records:
         for score in _scores(record):
-            # Asked for by name it stands for itself, whatever group named it too.
-            if score.label not in known or known[score.label].member_of is not None:
-                known[score.label] = score
-    return known
+            # a task that is requested by name takes precedence over the same task as a member of a group
+            if score.label not in by_label or by_label[score.label].member_of is not None:
+                by_label[score.label] = score
+    return by_label
 
 
 def read_scores(folder: StageFolder) -> dict[int, dict[str, Score]]:
     """The scores of a stage by position (tokens) and label."""
-    return {position: scores(found) for position, found in records(folder).items()}
+    return {position: scores(values) for position, values in records(folder).items()}
 
 
 def _scores(record: Mapping[str, Any]) -> list[Score]:
     name = record["task"]
     if name not in record["groups"]:
-        made = [_score(record, task, None) for task in record["tasks"]]
-        return [score for score in made if score is not None]
-    top = _score(record, name, None)
-    members = record["groups"][name]["members"]
-    below = [_score(record, member, name) for member in members] if len(members) <= MEMBERS_SHOWN else []
-    return [score for score in (top, *below) if score is not None]
+        all_scores = [_score(record, task, None) for task in record["tasks"]]
+        return [score for score in all_scores if score is not None]
+    group = _score(record, name, None)
+    names = record["groups"][name]["members"]
+    members = [_score(record, member, name) for member in names] if len(names) <= MEMBERS_SHOWN else []
+    return [score for score in (group, *members) if score is not None]
 
 
 def _score(record: Mapping[str, Any], name: str, member_of: str | None) -> Score | None:
@@ -163,5 +162,4 @@ def _score(record: Mapping[str, Any], name: str, member_of: str | None) -> Score
 
 def plain(score: Score) -> dict[str, Any]:
     """A score as JSON values, without its documents."""
-    left_out = ("same", "per_document", "parts")
-    return {key: value for key, value in asdict(score).items() if key not in left_out}
+    return {k: v for k, v in asdict(score).items() if k not in ("same", "per_document", "parts")}

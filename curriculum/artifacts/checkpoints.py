@@ -1,6 +1,6 @@
-"""Checkpoints as folders: their names, their manifest, and which of them may be trusted. No tensors here.
+"""Checkpoint directories: manifest, verification, pins and deletion. Tensors are read and written by the runner.
 
-A checkpoint is complete when it bears its final name: it is built as `.tmp-…`, sealed with a manifest of
+A checkpoint is complete once it has its final name: it is built as `.tmp-…`, sealed with a manifest of
 every file's size and SHA-256, synced and renamed.
 """
 
@@ -59,16 +59,16 @@ def latest(folder: StageFolder) -> Checkpoint | None:
     return checkpoints[-1] if checkpoints else None
 
 
-def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+def seal(folder: Path, digests: Mapping[str, str] | None = None) -> None:
     """Write the manifest of a finished but unpublished checkpoint folder: size and SHA-256 of every file.
 
-    `known` are digests, by file name, that whoever wrote the file has taken of it since.
+    `digests` are SHA-256 by file name, of files that the caller has hashed since it wrote them.
     """
-    known = known or {}
+    digests = digests or {}
     files = {
         str(path.relative_to(folder)): {
             "bytes": path.stat().st_size,
-            "sha256": known.get(path.name) or fs.sha256_file(path),
+            "sha256": digests.get(path.name) or fs.sha256_file(path),
         }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
@@ -109,15 +109,15 @@ def _verify_file(folder: Path, file: str, recorded: Mapping[str, Any]) -> None:
     if path.stat().st_size != recorded["bytes"]:
         raise _damaged(folder, f"`{file}` has {path.stat().st_size:,} bytes instead of {recorded['bytes']:,}")
     try:
-        found = fs.sha256_file(path, follow=False)
+        digest = fs.sha256_file(path, follow=False)
     except OSError as error:
         raise _damaged(folder, f"`{file}` cannot be read: {error.strerror}") from None
-    if found != recorded["sha256"]:
+    if digest != recorded["sha256"]:
         raise _damaged(folder, f"`{file}` holds other bytes than were saved")
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """The run's state beside the tensors: position, step, plan fingerprint, counters; compared with its digest."""
+    """The training state without the tensors: position, step, plan fingerprint, counters; verified by its digest."""
     files = _manifest(folder)
     try:
         if STATE in files:
@@ -128,12 +128,12 @@ def state(folder: Path) -> dict[str, Any]:
     return value
 
 
-def check_room(folder: Path, wanted: int, free: int | None = None) -> None:
-    """Refuse, before it is needed, what the next save will not find: room for `wanted` bytes below `folder`."""
+def check_room(folder: Path, size: int, free: int | None = None) -> None:
+    """CheckpointError when the disk of `folder` has no room for the `size` bytes of the next checkpoint."""
     room = free_bytes(folder) if free is None else free
-    if room < wanted:
+    if room < size:
         raise CheckpointError(
-            f"there is no room for the next checkpoint: it takes {wanted:,} bytes and {room:,} are free below "
+            f"there is no room for the next checkpoint: it takes {size:,} bytes and {room:,} are free below "
             f"`{folder}`; nothing is trained that could not be saved",
             hint="free some (`curriculum prune --dry-run` shows which checkpoints nobody needs); "
             "then the same command resumes",
@@ -141,7 +141,7 @@ def check_room(folder: Path, wanted: int, free: int | None = None) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """What an ordinary user may still write on the disk of `folder`, or of the nearest folder above that exists."""
+    """Bytes that a user without privileges may still write on the disk of `folder` or its nearest existing parent."""
     while not folder.exists():
         folder = folder.parent
     disk = os.statvfs(folder)
@@ -213,29 +213,29 @@ def discard(checkpoint: Checkpoint) -> bool:
 
 
 def tensors_digest(folder: Path) -> str:
-    """One digest of all tensors, whole and by name: the same however many ranks wrote them."""
+    """One digest of all tensors by name, independent of the number of ranks that wrote them."""
     index: dict[str, Any] = json.loads(fs.read_bytes(folder / INDEX))
     headers: dict[str, tuple[int, dict[str, Any]]] = {}
     for file in {part["file"] for entry in index.values() for part in entry["parts"]}:
-        with fs.open_file(folder / file) as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            headers[file] = (8 + length, json.loads(opened.read(length)))
-    found = {}
+        with fs.open_file(folder / file) as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            headers[file] = (8 + length, json.loads(stream.read(length)))
+    tensors = {}
     for key, entry in index.items():
         digest = hashlib.sha256()
         dtype = ""
         for part in sorted(entry["parts"], key=lambda part: int(part["rows"][0])):
             begin, header = headers[part["file"]]
             dtype, (first, last) = header[key]["dtype"], header[key]["data_offsets"]
-            with fs.open_file(folder / part["file"]) as opened:
-                opened.seek(begin + first)
-                left = last - first
-                while left:
-                    block = opened.read(min(left, 1 << 22))
+            with fs.open_file(folder / part["file"]) as stream:
+                stream.seek(begin + first)
+                remaining = last - first
+                while remaining:
+                    block = stream.read(min(remaining, 1 << 22))
                     digest.update(block)
-                    left -= len(block)
-        found[key] = [entry["shape"], dtype, digest.hexdigest()]
-    return fs.digest(found)
+                    remaining -= len(block)
+        tensors[key] = [entry["shape"], dtype, digest.hexdigest()]
+    return fs.digest(tensors)
 
 
 def sweep(folder: StageFolder) -> None:

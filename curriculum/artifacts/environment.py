@@ -1,4 +1,4 @@
-"""The record of what an attempt ran in, and how a change of it is shown."""
+"""How a change of an attempt's environment is shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def describe_changes(changed: dict[str, list[Any]]) -> str:
-    """`{name: [then, now]}` in words; digests by their first digits."""
+    """`{name: [then, now]}` as one line; digests by their first 12 digits."""
 
     def shown(value: Any) -> str:
         return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

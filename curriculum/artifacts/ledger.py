@@ -1,7 +1,7 @@
-"""The record of what was trained: one line per checkpoint with the tokens read from every source.
+"""The ledger of a stage: one line per checkpoint with the windows read from every source.
 
-The lines are a running count kept by the trainer, so that they can be compared with the plan's arithmetic.
-Keyed by (generation, position); on resuming, lines past the checkpoint that is resumed from are cut away.
+The trainer counts them, so that the count can be compared with the plan's arithmetic.
+Keyed by (generation, position); resuming cuts lines past the checkpoint that it starts from.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from curriculum.plan.stage import StagePlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """State of the count at a step boundary; `windows` per source since the curriculum's root."""
+    """The count at a step boundary: `windows` per source since the root of the lineage."""
 
     generation: int
     position: int
@@ -42,17 +42,17 @@ def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
     planned = plan.windows_read(position)
     wrong = sorted(name for name in {*planned, *counted} if planned.get(name, 0) != counted.get(name, 0))
     if wrong:
-        told = ", ".join(
+        counts = ", ".join(
             f"`{name}` {counted.get(name, 0):,} instead of {planned.get(name, 0):,}" for name in wrong
         )
         raise RunFailed(
-            f"at {position:,} tokens the windows read since the root are not the planned ones: {told}",
+            f"at {position:,} tokens the windows read since the root are not the planned ones: {counts}",
             hint="nothing was saved here; the checkpoint before this one is sound, and `curriculum verify` checks it",
         )
 
 
 def read(folder: StageFolder) -> list[Entry]:
-    """All whole entries, oldest first; DataError naming the line when one was changed since."""
+    """All complete entries, oldest first; DataError that names a line that was changed since."""
     path = folder.ledger
     entries = []
     for number, line in enumerate(fs.read_json_lines(path), 1):
@@ -64,7 +64,7 @@ def read(folder: StageFolder) -> list[Entry]:
 
 
 def cut_back(path: Path, position: int) -> None:
-    """Drop lines past `position`, and a torn last line, from a JSON-lines file whose lines bear `position`."""
+    """Drop lines past `position`, and an incomplete last one, from a JSON Lines file whose lines have `position`."""
     if not path.exists():
         return
     lines = fs.read_json_lines(path)
@@ -72,7 +72,7 @@ def cut_back(path: Path, position: int) -> None:
         kept = [line for line in lines if line["position"] <= position]
     except (KeyError, TypeError):
         number = next(n for n, line in enumerate(lines, 1) if not isinstance(line.get("position"), int))
-        raise fs.line_error(path, number, "it bears no position") from None
-    whole = b"".join(fs.canonical_json(line) + b"\n" for line in kept)
-    if whole != fs.read_bytes(path):
-        fs.write_bytes(path, whole, replace=True)
+        raise fs.line_error(path, number, "it has no position") from None
+    data = b"".join(fs.canonical_json(line) + b"\n" for line in kept)
+    if data != fs.read_bytes(path):
+        fs.write_bytes(path, data, replace=True)

@@ -1,4 +1,4 @@
-"""Whether a run that is asked to end can still save: what a step and a save took, held against the machine's grace."""
+"""Step and save times of an attempt, compared with the seconds that a machine grants between asking and killing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FORMER_NAME = "pace.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveTiming:
-    """The longest of an attempt's last steps and saves, in seconds. A save counts from its begin to its last sync.
+    """The longest of an attempt's last steps and saves, in seconds, a save from its begin to its last fsync.
 
-    `grace` is what the machine left, in seconds; `every` the tokens from one checkpoint to the next.
+    `grace` is that of the machine, in seconds; `every` is the tokens from one checkpoint to the next.
     """
 
     step_seconds: float
@@ -25,7 +25,7 @@ class SaveTiming:
     grace: float | None = None
 
     def insufficient_grace(self, grace: float | None) -> str | None:
-        """Why a run that is ended within `grace` seconds cannot save first; None when it can, or no grace is known."""
+        """Why a run killed `grace` seconds after the request to stop cannot save; None when it can, or without grace."""
         if grace is None or self.step_seconds + self.save_seconds <= grace:
             return None
         return (
@@ -44,7 +44,7 @@ def of_attempt(attempt: Attempt) -> SaveTiming | None:
     path = attempt.timing if attempt.timing.exists() else attempt.path / _FORMER_NAME
     try:
         return fs.from_json(SaveTiming, fs.parse_json(fs.read_bytes(path)))
-    except (OSError, ValueError):  # a figure to go by, not one to stop for
+    except (OSError, ValueError):  # an estimate for a warning: no reason to fail
         return None
 
 

@@ -1,7 +1,7 @@
-"""What an edit may still change once a stage has begun: nothing it has trained; what lies ahead, when asked to.
+"""Which edits of the files a started stage accepts: only what its training has not reached, and only on request.
 
-Three cases (design: only begun stages are frozen): a stage that has not begun follows the files freely; a change
-strictly ahead of a begun stage's last checkpoint is accepted on request, the old plan kept; any other is refused.
+A stage that has not started follows the files. A change strictly after a started stage's last checkpoint is accepted
+on request, and the old plan is kept. Any other change is refused.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from curriculum.units import show_exact
 def check_started(
     project: Project, compiled: Compiled, *, accept: bool = False, prepared: bool = True
 ) -> None:
-    """Compare every begun stage's stored plan with the files; Drift shows the difference and the way out.
+    """Compare every started stage's stored plan with the files; Drift shows the difference and what to do.
 
-    Before the text is `prepared`, what it decides is left out of the comparison and nothing is accepted yet: so
-    an edit is refused before hours of preparation, and data that is merely not here is no difference.
+    Before the text is `prepared`, what depends on it is not compared and nothing is accepted yet: an edit is refused
+    before hours of preparation, and missing data is no difference.
     """
-    for departure in find_drift(project, compiled, prepared=prepared):
-        if departure.saved is None:
-            if prepared:  # nothing was saved under the old plan: nothing is lost with it
-                _replace(project, compiled, departure)
+    for drift in find_drift(project, compiled, prepared=prepared):
+        if drift.saved is None:
+            if prepared:  # without a checkpoint nothing is lost with the old plan
+                _replace(project, compiled, drift)
             continue
-        if not (departure.ahead and accept):
-            raise _drift(project, compiled, departure, departure.saved)
+        if not (drift.ahead and accept):
+            raise _refusal(project, compiled, drift, drift.saved)
         if not prepared:
-            return  # what follows is compared once the change is carried out
-        _replace(project, compiled, departure)
+            return  # later stages are compared once the change is accepted
+        _replace(project, compiled, drift)
 
 
-def _drift(project: Project, compiled: Compiled, departure: PlanDrift, saved: int) -> Drift:
-    stage, compared = departure.stage, departure.compared()
-    if compared.same:  # the parameters have parted, the functions have not, as far as anyone can see
+def _refusal(project: Project, compiled: Compiled, drift: PlanDrift, saved: int) -> Drift:
+    stage, compared = drift.stage, drift.compared()
+    if compared.same:  # other parameters of, as far as can be shown, the same functions
         return Drift(
             f"`{stage.name}` has started with a plan that other numbers describe now, though no step was found to "
             "differ",
@@ -53,21 +53,21 @@ def _drift(project: Project, compiled: Compiled, departure: PlanDrift, saved: in
         f"{'; after it ' if number == 0 else ', '}{entry.source} {entry.difference:+,} tokens"
         for number, entry in enumerate(sorted(moved, key=lambda e: -abs(e.difference))[:3])
     )
-    if departure.ahead:
+    if drift.ahead:
         hint = "the change lies ahead of the last checkpoint: `--accept-change` resumes with it and keeps the old plan"
     else:
-        hint = _way_out(compiled, departure, stage_folder(project, compiled, stage), first.same_until)
+        hint = _way_out(compiled, drift, stage_folder(project, compiled, stage), first.same_until)
     return Drift(
         f"`{stage.name}` has started with another plan: {describe(compared, ' would change')}{after}. It is saved up "
         f"to {show_exact(saved)} tokens",
-        place=departure.place(project),
+        place=drift.place(project),
         hint=hint,
     )
 
 
-def _way_out(compiled: Compiled, departure: PlanDrift, folder: StageFolder, position: int) -> str:
-    """Put the files back, or branch where the change begins, naming the nearest kept checkpoint before it."""
-    stage, stored = departure.stage, departure.stored
+def _way_out(compiled: Compiled, drift: PlanDrift, folder: StageFolder, position: int) -> str:
+    """The hint: put the files back, or branch where the change begins, at the nearest kept checkpoint before it."""
+    stage, stored = drift.stage, drift.stored
     kept = [c.position for c in checkpoints.list_checkpoints(folder) if c.position <= position]
     if kept and max(kept) > stored.start:
         point = address_at(stage.setting, stored, max(kept), compiled.scale)
@@ -82,14 +82,14 @@ def _way_out(compiled: Compiled, departure: PlanDrift, folder: StageFolder, posi
     return f"put the files back, or give the change a curriculum of its own that branches from {at}"
 
 
-def _replace(project: Project, compiled: Compiled, departure: PlanDrift) -> None:
-    """Put the stage's plan in the place of the one that was compared, while nobody supervises or trains it."""
-    stage = departure.stage
+def _replace(project: Project, compiled: Compiled, drift: PlanDrift) -> None:
+    """Replace the stage's stored plan, while no process supervises or trains it; Busy when one does."""
+    stage = drift.stage
     folder = stage_folder(project, compiled, stage)
-    watching = fs.Lock(folder.supervised, f"`{stage.name}`")
-    watching.acquire(wait_seconds=1.0)
-    with watching, fs.Lock(folder.lock, f"`{stage.name}`"):
-        if StagePlan.load(folder.plan).fingerprint != departure.stored.fingerprint:
+    supervised = fs.Lock(folder.supervised, f"`{stage.name}`")
+    supervised.acquire(wait_seconds=1.0)
+    with supervised, fs.Lock(folder.lock, f"`{stage.name}`"):
+        if StagePlan.load(folder.plan).fingerprint != drift.stored.fingerprint:
             raise Busy(
                 f"another process has just put another plan for `{stage.name}` in place",
                 hint="say the same command again",
@@ -98,9 +98,9 @@ def _replace(project: Project, compiled: Compiled, departure: PlanDrift) -> None
 
 
 def _replace_plan(folder: StageFolder, plan: StagePlan) -> None:
-    """Keep the old plan under a number and put `plan` in its place; at no instant is there none."""
+    """Keep the old plan under a number and replace it by `plan`; at every instant there is one."""
     old = fs.read_bytes(folder.plan)
     kept = folder.replaced_plans()
-    if not kept or fs.read_bytes(kept[-1]) != old:  # a kill may have come between the two
+    if not kept or fs.read_bytes(kept[-1]) != old:  # a kill may come between the two writes
         fs.write_bytes(folder.replaced_plan(len(kept)), old)
     plan.save(folder.plan, replace=True)

@@ -1,4 +1,4 @@
-"""What begun stages were trained by, where the files describe them otherwise by now. Nothing is changed here."""
+"""Drift: started stages whose stored plan differs from the one that the current files describe. Read only."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlanDrift:
-    """A begun stage whose files ask for another plan than the `stored` one; None is `saved` while nothing is.
+    """A started stage whose current `plan` differs from the `stored` one.
 
-    `ahead` is whether the two agree up to the last checkpoint, at `saved` tokens, and the stage is not done.
+    `saved` is the position of the last checkpoint in tokens, None without one. `ahead` is whether the two plans are
+    equal up to there and the stage is not done.
     """
 
     stage: CompiledStage
@@ -32,17 +33,15 @@ class PlanDrift:
     ahead: bool
 
     def compared(self) -> compare.Comparison:
-        """The stored plan beside the files'."""
-        from curriculum.plan.diff import (  # where nothing departs, answers come sooner without
-            compare,
-            timeline,
-        )
+        """The stored plan compared with the current one."""
+        # not at the top: commands start faster, and mostly nothing differs
+        from curriculum.plan.diff import compare, timeline
 
         old = timeline.Span(self.stage.name, self.stored, self.stored.end)
         return compare.compare((old,), (timeline.Span(self.stage.name, self.plan, self.plan.end),))
 
     def words(self) -> str:
-        """In what the files part from what ran, and where; the stage's name goes before it."""
+        """In what the files differ from what was trained, and where; the caller puts the stage's name before it."""
         plan = f"was {'started' if self.ahead else 'trained'} with another plan than the files describe now"
         compared = self.compared()
         if compared.same:
@@ -50,7 +49,7 @@ class PlanDrift:
         return f"{plan}; they differ in {describe(compared)}"
 
     def place(self, project: Project) -> Place:
-        """Where the first thing that differs is written."""
+        """The line of the files that the first difference comes from."""
         from curriculum.plan.diff import compare
 
         setting, stored, plan = self.stage.setting, self.stored, self.plan
@@ -79,7 +78,7 @@ class PlanDrift:
 
 
 def describe(compared: compare.Comparison, verb: str = "") -> str:
-    """In what two plans part, each with its first step, and the first with its position too."""
+    """In what two plans differ, each with its first step, and the first with its position too."""
     return ", ".join(
         f"{part.what}{verb if number == 0 else ''} {'from' if part.exact else 'at the latest from'} step "
         f"{show_exact(part.step)} on" + (f" ({show_exact(part.position)} tokens)" if number == 0 else "")
@@ -88,9 +87,9 @@ def describe(compared: compare.Comparison, verb: str = "") -> str:
 
 
 def find_drift(project: Project, compiled: Compiled, *, prepared: bool = False) -> Iterator[PlanDrift]:
-    """Every begun stage of a lineage that the files describe otherwise before the lineage leaves it, root first.
+    """Every started stage of a lineage whose plans differ before the lineage leaves it, root first.
 
-    With what that is compared when not all text is `prepared`, `runs.begun` says.
+    What is compared when not all text is `prepared`, `folders.started_stages` defines.
     """
     for stage, stored, plan in folders.started_stages(project, compiled, prepared=prepared):
         if stored.fingerprint == plan.fingerprint:
@@ -101,28 +100,28 @@ def find_drift(project: Project, compiled: Compiled, *, prepared: bool = False) 
             yield PlanDrift(stage, stored, plan, None, ahead=True)
             continue
         if stage.stop <= last.position and _same_until(stored, plan, min(last.position, stage.stop)):
-            continue  # this lineage leaves the stage before the change
+            continue  # this lineage leaves the stage before they differ
         ahead = _same_until(stored, plan, last.position) and not folder.done.exists()
         yield PlanDrift(stage, stored, plan, last.position, ahead)
 
 
 def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[str, ...]]:
-    """The lineage with the plans that were trained in the place of those that the files put there since.
+    """The lineage with the stored plans of trained stages instead of the current ones, as far as they fit together.
 
-    And a line for every stage that is concerned, with what is shown of it.
+    And a line for every stage with drift that says which of the two is shown.
     """
-    departed, lines = saved_drift(project, compiled)
+    drifts, lines = saved_drift(project, compiled)
     stages: list[CompiledStage] = []
     for stage in compiled.stages:
-        departure = departed.get(stage.name)
-        if departure is not None and departure.ahead:
-            lines.append(f"`{stage.name}` {departure.words()}. Shown is what the files ask for")
-        elif departure is not None:
-            lines.append(f"`{stage.name}` {departure.words()}. Shown is what was trained")
-            stored = departure.stored
+        drift = drifts.get(stage.name)
+        if drift is not None and drift.ahead:
+            lines.append(f"`{stage.name}` {drift.words()}. Shown is what the files ask for")
+        elif drift is not None:
+            lines.append(f"`{stage.name}` {drift.words()}. Shown is what was trained")
+            stored = drift.stored
             early = stage.stop < stage.plan.end and stage.stop <= stored.end
             stage = replace(stage, plan=stored, stop=stage.stop if early else stored.end)
-        if stages and stage.plan.start != stages[-1].stop:  # it cannot be trained behind what was
+        if stages and stage.plan.start != stages[-1].stop:  # it does not continue the trained plan
             lines.append(f"`{stage.name}` would begin elsewhere than that ended, and is not shown")
             break
         stages.append(_with_its_text(project, compiled, stage))
@@ -130,12 +129,10 @@ def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[st
 
 
 def with_notes(project: Project, compiled: Compiled) -> Compiled:
-    """The lineage as the files ask for it, with a note at every stage that was trained by something else."""
-    departed, lines = saved_drift(project, compiled)
+    """The lineage of the current files, with a note at every stage that was trained by another plan."""
+    drifts, lines = saved_drift(project, compiled)
     stages = [
-        replace(stage, notes=(*stage.notes, departed[stage.name].words()))
-        if stage.name in departed
-        else stage
+        replace(stage, notes=(*stage.notes, drifts[stage.name].words())) if stage.name in drifts else stage
         for stage in compiled.stages
     ]
     stages[-1] = replace(stages[-1], notes=(*stages[-1].notes, *lines))
@@ -143,22 +140,22 @@ def with_notes(project: Project, compiled: Compiled) -> Compiled:
 
 
 def saved_drift(project: Project, compiled: Compiled) -> tuple[dict[str, PlanDrift], list[str]]:
-    """By stage, those of which something is saved, for an answer that is given all the same.
+    """The drift of stages with a checkpoint by stage, and a line on a stored plan that cannot be read.
 
-    And a line on a plan on disk that cannot be read, after which nothing more is compared.
+    After an unreadable plan nothing more is compared.
     """
-    departed: dict[str, PlanDrift] = {}
+    drifts: dict[str, PlanDrift] = {}
     try:
-        for each in find_drift(project, compiled):
-            if each.saved is not None:
-                departed[each.stage.name] = each
+        for drift in find_drift(project, compiled):
+            if drift.saved is not None:
+                drifts[drift.stage.name] = drift
     except PlanError as error:
-        return departed, [f"not compared with what ran: {error.what}"]
-    return departed, []
+        return drifts, [f"not compared with what ran: {error.what}"]
+    return drifts, []
 
 
 def _with_its_text(project: Project, compiled: Compiled, stage: CompiledStage) -> CompiledStage:
-    """What a begun stage read is known from its plan also when the text is not here."""
+    """The stage with the digests of its text from the stored plan, where the text is not prepared here."""
     if not any(
         segment.digest is None for source in stage.plan.sources.values() for segment in source.segments
     ):

@@ -1,4 +1,4 @@
-"""What lies in the folders of runs: how far each stage is, and its checkpoints. Nothing is changed here."""
+"""What the run folders of a lineage say: how far each stage is, and its checkpoints. Read only."""
 
 from __future__ import annotations
 
@@ -26,61 +26,61 @@ def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> 
 def started_stages(
     project: Project, compiled: Compiled, *, prepared: bool = False
 ) -> Iterator[tuple[CompiledStage, StagePlan, StagePlan]]:
-    """Every begun stage of a lineage, root first: the plan that ran, and the one that the files ask for.
+    """Every started stage of a lineage, root first, with its stored plan and the plan of the current files.
 
-    Unless all text is `prepared`, what only that can tell is taken from what ran: text that is merely not here is no
-    difference. Nor is the history that follows from it, of stages or of an import that is not read yet.
+    Unless all text is `prepared`, what depends on the text is taken from the stored plan: missing text is no
+    difference, nor is the history that follows from it, of stages or of an import that is not read yet.
     """
-    asked: dict[str, StagePlan] = {}
+    current: dict[str, StagePlan] = {}
     for stage in compiled.stages:
         folder = stage_folder(project, compiled, stage)
         checkpoints.refuse_links(folder)
         if not folder.plan.exists():
             continue
-        ran = StagePlan.load(folder.plan)
-        plan = stage.plan if prepared else _with_text_of(stage, ran, asked)
-        asked[stage.name] = plan
-        yield stage, ran, plan
+        stored = StagePlan.load(folder.plan)
+        plan = stage.plan if prepared else _with_text_of(stage, stored, current)
+        current[stage.name] = plan
+        yield stage, stored, plan
 
 
-def _with_text_of(stage: CompiledStage, ran: StagePlan, asked: Mapping[str, StagePlan]) -> StagePlan:
-    plan, before = stage.plan.with_text_of(ran), stage.parent
+def _with_text_of(stage: CompiledStage, stored: StagePlan, current: Mapping[str, StagePlan]) -> StagePlan:
+    plan, before = stage.plan.with_text_of(stored), stage.parent
     if plan.parent is None:
         return plan
-    if before is not None and before.name in asked:
-        history = asked[before.name].history(before.stop)
-    elif ran.parent is not None and (before is not None or plan.parent.fingerprint == OPEN):
-        history = ran.parent.fingerprint  # nothing is left of what it grew from, or nothing is read yet
+    if before is not None and before.name in current:
+        history = current[before.name].history(before.stop)
+    elif stored.parent is not None and (before is not None or plan.parent.fingerprint == OPEN):
+        history = stored.parent.fingerprint  # the parent has no plan on disk, or the import is not read yet
     else:
         return plan
     return replace(plan, parent=replace(plan.parent, fingerprint=history))
 
 
 def is_reached(folder: StageFolder, stage: CompiledStage) -> bool:
-    """Whether the stage's checkpoint at the position where this lineage leaves it is there."""
+    """Whether there is a checkpoint where this lineage leaves the stage."""
     return any(c.position == stage.stop for c in checkpoints.list_checkpoints(folder))
 
 
 def is_finished(folder: StageFolder, stage: CompiledStage) -> bool:
-    """Whether nothing is left to do here: reached, and where that is the stage's own end, said so in `DONE`."""
+    """Whether the stage needs no training: reached and, where the lineage leaves it at its end, marked `DONE`."""
     return is_reached(folder, stage) and (stage.stop < stage.plan.end or folder.done.exists())
 
 
 def checkpoint_at(folder: StageFolder, position: int) -> checkpoints.Checkpoint | None:
-    """The checkpoint at exactly `position`, of the newest generation that has one."""
+    """The checkpoint at `position` (tokens), of the newest generation that has one."""
     exact = [c for c in checkpoints.list_checkpoints(folder) if c.position == position]
     return exact[-1] if exact else None
 
 
 def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> checkpoints.Checkpoint | None:
-    """The checkpoint at which this lineage leaves `stage`; None while the stage has not come so far.
+    """The checkpoint at which this lineage leaves `stage`; None while training has not reached it.
 
-    CheckpointError naming the nearest before and after when the stage went past it without keeping one.
+    CheckpointError that names the nearest checkpoints when the stage was trained past it and kept none there.
     """
     folder = stage_folder(project, compiled, stage)
-    there = checkpoint_at(folder, stage.stop)
-    if there is not None:
-        return there
+    checkpoint = checkpoint_at(folder, stage.stop)
+    if checkpoint is not None:
+        return checkpoint
     kept = sorted({c.position for c in checkpoints.list_checkpoints(folder)})
     if not kept or kept[-1] < stage.stop:
         return None
@@ -91,13 +91,16 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
         *([f"{before[0]:,} before"] if before else [f"{start:,} before, its start"] if start else []),
         f"{after:,} after",
     ]
-    at = {position: address_at(stage.setting, stage.plan, position, compiled.scale) for position in kept}
+    addresses = {
+        position: address_at(stage.setting, stage.plan, position, compiled.scale) for position in kept
+    }
     if stage.parent:
         parent = stage.parent
-        at[parent.stop] = address_at(parent.setting, parent.plan, parent.stop, compiled.scale)
+        addresses[parent.stop] = address_at(parent.setting, parent.plan, parent.stop, compiled.scale)
     last = compiled.stages[-1].declared_end
-    left = [position for position in at if position < last]  # beyond it, nothing would be left to train
-    proposed = f"branch at one of these, as in `{at[nearest_position(left, stage.stop)]}`; " if left else ""
+    usable = [position for position in addresses if position < last]  # past it nothing remains to train
+    example = addresses[nearest_position(usable, stage.stop)] if usable else None
+    proposed = f"branch at one of these, as in `{example}`; " if example else ""
     scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
     raise CheckpointError(
         f"`{stage.name}` was trained past {stage.stop:,} tokens and kept no checkpoint there; "
@@ -111,26 +114,26 @@ def nearest_position(kept: list[int], position: int) -> int:
 
 
 def address_at(setting: Setting, plan: StagePlan, position: int, scale: Fraction) -> Address:
-    """What a person writes for the step boundary at `position` of a stage: the stage's end, or a full-size position.
+    """The address of the step boundary at `position` of a stage: the stage's end, or a full-size position.
 
-    Of all positions whose step boundary it is, that is the one with the fewest digits: people write `1.2T`.
+    Of all full-size positions with this step boundary it has the one with the fewest digits: people write `1.2T`.
     """
     if position == plan.end:
         return Address(setting.curriculum, setting.stage)
     most, beyond = int(position / scale), (position - plan.batch_tokens) / scale
     rounded = (most - most % 10**digits for digits in range(len(str(most)), -1, -1))
-    return Address(setting.curriculum, position=next(each for each in rounded if each > beyond))
+    return Address(setting.curriculum, position=next(value for value in rounded if value > beyond))
 
 
 def grace_of(entry: config.MachineEntry) -> float | None:
-    """Seconds from being asked to end to being killed on a machine; None where nothing says."""
+    """Seconds from the request to stop to the kill on a machine; None where machines.yaml does not say."""
     if entry.launcher == "slurm":
         return float((entry.slurm or SlurmEntry()).grace)
     return float(entry.grace) if entry.grace is not None else None
 
 
 def insufficient_grace(project: Project, compiled: Compiled, entry: config.MachineEntry) -> str | None:
-    """Why a run of this lineage that is ended on a machine cannot save first, where that was measured."""
+    """Why a run of this lineage cannot save within a machine's grace, by the newest measurement; None when it can."""
     for stage in reversed(compiled.stages):
         folder = stage_folder(project, compiled, stage)
         if (save_timing := timing.measured(folder)) is not None:

@@ -22,7 +22,7 @@ def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, fl
 
 
 def edges(project: Project, compiled: Compiled) -> list[dict[str, Any]]:
-    """Held-out loss (nats a token) per source at the root and at every stage's end, as far as they are measured."""
+    """Held-out loss (nats a token) by source at the root and at every stage's end, where it was measured."""
     rows: list[dict[str, Any]] = []
     for stage in compiled.stages:
         evaluations = read_evaluations(stage_folder(project, compiled, stage))
