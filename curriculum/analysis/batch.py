@@ -45,7 +45,7 @@ def batch(
         count = ranks or rank + 1
         draws = draws.rank(rank, count)
         first = rank * plan.batch_sequences // count
-    opened = {name: _open(plan, texts, name) for name in {draws.names[s] for s in draws.source}}
+    datasets = {name: _open(plan, texts, name) for name in {draws.names[s] for s in draws.source}}
     slots = []
     for at in range(len(draws.window)):
         name = draws.names[draws.source[at]]
@@ -57,7 +57,7 @@ def batch(
             "pass": int(draws.pass_number[at]),
             "window": window,
         }
-        dataset = opened[name]
+        dataset = datasets[name]
         if dataset is not None:
             slot["documents"] = [
                 {"id": span.id, "tokens": span.tokens, "offset": span.offset}
@@ -77,7 +77,7 @@ def batch(
         "lr": plan.lr(step),
         "sequence_length": plan.sequence_length,
         "batch_sequences": plan.batch_sequences,
-        "prepared": all(dataset is not None for dataset in opened.values()),
+        "prepared": all(dataset is not None for dataset in datasets.values()),
         "slots": slots,
     }
 
@@ -86,6 +86,8 @@ def _open(plan: StagePlan, texts: PreparedText, source: str) -> Dataset | None:
     dataset = plan.sources[source].dataset
     if texts.manifest(dataset) is None:
         return None
-    from curriculum.data.dataset import Dataset  # where nothing is prepared the answer comes sooner without
+    from curriculum.data.dataset import (
+        Dataset,  # not at the top: `batch` starts faster where nothing is prepared
+    )
 
     return Dataset.open(texts.folder(dataset), sequence_length=plan.sequence_length)

@@ -1,7 +1,6 @@
-"""What lm-evaluation-harness measured at checkpoints: the records beside them, and variants side by side.
+"""Benchmark scores of variants side by side, from the records of `curriculum eval`. Read only.
 
-Read from what `curriculum eval` left; nothing is measured here. Two scores are only taken from each other when
-they are of the same task: its version, its words, its documents and its number of examples.
+Two scores are compared only when they are of the same task: its version, prompt, documents and number of examples.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from curriculum.runs.measurements import Point, by_point
 Z95 = 1.959963984540054
 
 
-def differ(first: Score, second: Score) -> str | None:
-    """Why two scores of one label cannot be taken from each other, or None when they can."""
+def mismatch(first: Score, second: Score) -> str | None:
+    """Why two scores of one label cannot be compared, or None when they can."""
     if first.same == second.same:
         return None
     if first.harness != second.harness:
@@ -30,24 +29,24 @@ def differ(first: Score, second: Score) -> str | None:
     return "the task was another: its version, prompt, documents or metric"
 
 
-def difference(mine: Score, other: Score) -> Estimate | None:
-    """Score at `mine` minus score at `other`, with its noise; None where they are not of the same task.
+def difference(score: Score, other: Score) -> Estimate | None:
+    """`score` minus `other`, with its noise; None where they are not of the same task.
 
-    Paired by document where both have them (`bootstrap.paired`); a group's is the mean of its members'. Else the
-    two errors are taken as independent, which for the same documents says too much noise rather than too little.
+    Paired by document where both have them (`bootstrap.paired`); a group's is the mean of its members'. Otherwise the
+    two errors count as independent, which for the same documents overstates the noise.
     """
-    if differ(mine, other) is not None:
+    if mismatch(score, other) is not None:
         return None
-    if mine.per_document and len(mine.per_document) == len(other.per_document):
-        return paired(np.array(mine.per_document) - np.array(other.per_document))
-    if mine.parts:
-        parts = [difference(one, two) for one, two in zip(mine.parts, other.parts, strict=True)]
-        known = [part for part in parts if part is not None]
-        if len(known) == len(parts):
-            return _normal(mine.value - other.value, math.hypot(*(p.error for p in known)) / len(known))
-    if mine.error is None or other.error is None:
+    if score.per_document and len(score.per_document) == len(other.per_document):
+        return paired(np.array(score.per_document) - np.array(other.per_document))
+    if score.parts:
+        parts = [difference(one, two) for one, two in zip(score.parts, other.parts, strict=True)]
+        figures = [part for part in parts if part is not None]
+        if len(figures) == len(parts):
+            return _normal(score.value - other.value, math.hypot(*(p.error for p in figures)) / len(figures))
+    if score.error is None or other.error is None:
         return None
-    return _normal(mine.value - other.value, math.hypot(mine.error, other.error))
+    return _normal(score.value - other.value, math.hypot(score.error, other.error))
 
 
 def _normal(mean: float, error: float) -> Estimate:
@@ -76,41 +75,43 @@ class Table:
     lines: tuple[Line, ...]
 
     def difference(self, line: Line, number: int) -> Estimate | None:
-        mine, base = line.scores[number], line.scores[self.against]
-        return difference(mine, base) if mine is not None and base is not None and mine is not base else None
+        score, base = line.scores[number], line.scores[self.against]
+        return (
+            difference(score, base) if score is not None and base is not None and score is not base else None
+        )
 
     def mismatches(self) -> list[str]:
-        """Which scores stand in one row but are not compared, and why."""
-        found = []
+        """Scores that are in one row but not compared, with the reason."""
+        messages = []
         for line in self.lines:
             base = line.scores[self.against]
             for name, score in zip(self.names, line.scores, strict=True):
-                reason = differ(base, score) if base is not None and score is not None else None
+                reason = mismatch(base, score) if base is not None and score is not None else None
                 if reason is not None:
-                    found.append(
+                    messages.append(
                         f"{line.label} of {name} at {line.position:,} tokens is not compared with "
-                        f"{self.names[self.against]}: {reason}; `curriculum eval … --again` measures anew"
+                        f"{self.names[self.against]}: {reason}; `curriculum eval … --again` measures it again"
                     )
-        return found
+        return messages
 
 
 def side_by_side(project: Project, comparison: Comparison) -> Table:
     """The scores of the compared variants: at the rows of the comparison, and wherever else two were measured."""
-    known = by_point(project, comparison.lineages, read_scores)
+    scores = by_point(project, comparison.lineages, read_scores)
     rows: list[tuple[str | None, tuple[Point | None, ...]]] = [
-        (row.ends, row.points) for row in comparison.rows if any(point in known for point in row.points)
+        (row.ends, row.points) for row in comparison.rows if any(point in scores for point in row.points)
     ]
     taken = {point for _, points in rows for point in points}
-    for position in sorted({point.position for point in known if point not in taken}):
+    for position in sorted({point.position for point in scores if point not in taken}):
         points = tuple(point_at(compiled, position) for compiled in comparison.lineages)
-        rows.append((None, tuple(point if point in known else None for point in points)))
+        rows.append((None, tuple(point if point in scores else None for point in points)))
     lines = []
     for ends, points in rows:
-        here = [known.get(point, {}) if point is not None else {} for point in points]
+        here = [scores.get(point, {}) if point is not None else {} for point in points]
         position = max(point.position for point in points if point is not None)
         lines += [
-            Line(label=label, ends=ends, position=position, scores=tuple(each.get(label) for each in here))
-            for label in dict.fromkeys(label for each in here for label in each)
+            Line(label=label, ends=ends, position=position, scores=tuple(named.get(label) for named in here))
+            for label in dict.fromkeys(label for named in here for label in named)
         ]
     order = {label: number for number, label in enumerate(dict.fromkeys(line.label for line in lines))}
     return Table(

@@ -1,8 +1,8 @@
-"""Claims about a recipe and their verdicts: the effects of the paper's figure, tested on a comparison of variants.
+"""Claims about a recipe, tested on a comparison: does each difference of the paper's figure show, and how surely?
 
-The claims follow from roles, not from names, so that they hold in any project: what the shared trunk reads is
-general text; what only a variant reads is its domain; a variant without a domain is plain; two variants that go
-on together past the trunk are a trial and its control.
+Claims follow from roles, not from names, so that they hold in any project: what the shared trunk reads is general
+text; what only a variant reads is its domain; a variant without a domain is plain; two variants that stay together
+past the trunk are a trial and its control.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHOWN, NOT_SHOWN, CONTRARY, MEASURED, UNKNOWN = "shown", "not shown", "contrary"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim and what was found.
+    """One claim and its verdict.
 
     `verdict` is `shown` when the 95% interval lies wholly on the claimed side of 0, `contrary` when wholly on
     the other, `not shown` when it contains 0; `measured` where nothing is claimed, `not measured` without
@@ -40,7 +40,7 @@ class Claim:
 
 
 def check_claims(comparison: Comparison) -> list[Claim]:
-    """Every claim that these variants can decide, in the order of the paper's figure; none without a shared trunk."""
+    """Every claim that these variants can show, in the order of the paper's figure; none without a shared trunk."""
     if comparison.trunk is None:
         return []
     return [
@@ -52,9 +52,9 @@ def check_claims(comparison: Comparison) -> list[Claim]:
 
 
 def all_hold(claims: list[Claim]) -> bool:
-    """Whether there are required claims, and all of them are shown."""
-    required = [claim for claim in claims if claim.must]
-    return bool(required) and all(claim.verdict == SHOWN for claim in required)
+    """Whether there are claims that must show, and all of them do."""
+    must = [claim for claim in claims if claim.must]
+    return bool(must) and all(claim.verdict == SHOWN for claim in must)
 
 
 def _domain_falls(comparison: Comparison) -> Iterator[Claim]:
@@ -82,18 +82,16 @@ def _best_on_its_own(comparison: Comparison) -> Iterator[Claim]:
     if len({domain for domain in comparison.domains if domain}) < 2:
         return  # with one domain it says the same as the claims before it
     for number, domain in enumerate(comparison.domains):
-        rivals = [other for other, theirs in enumerate(comparison.domains) if theirs != domain]
+        rivals = [other for other, reads in enumerate(comparison.domains) if reads != domain]
         for source in domain or comparison.general:
             claim = f"{comparison.names[number]}: lowest of all on {source}; next is "
-            found = [_against(comparison, claim, number, rival, source, below=True) for rival in rivals]
-            missing = [rival for rival in found if rival.figure is None]
+            claims = [_against(comparison, claim, number, rival, source, below=True) for rival in rivals]
+            missing = [tested for tested in claims if tested.figure is None]
             if missing:
-                nearest = found.index(missing[0])
+                nearest = claims.index(missing[0])
             else:
-                nearest = max(range(len(found)), key=lambda at: found[at].figure.mean)  # type: ignore[union-attr]
-            closest = found[nearest]
-            claim += comparison.names[rivals[nearest]]
-            yield replace(closest, claim=claim)
+                nearest = max(range(len(claims)), key=lambda at: claims[at].figure.mean)  # type: ignore[union-attr]
+            yield replace(claims[nearest], claim=claim + comparison.names[rivals[nearest]])
 
 
 def _controls(comparison: Comparison) -> Iterator[Claim]:
@@ -113,10 +111,10 @@ def _against(
     comparison: Comparison, claim: str, first: int, second: int, source: str, *, below: bool | None
 ) -> Claim:
     row: Row | None = comparison.shared_end(first, second)
-    mine, other = (row.points[first], row.points[second]) if row else (None, None)
-    figure = comparison.difference(mine, other, source)
-    losses = comparison.loss(mine, source), comparison.loss(other, source)
-    return Claim(claim, below is not None, _verdict(figure, below), *losses, figure, _positions(mine, other))
+    points = (row.points[first], row.points[second]) if row else (None, None)
+    figure = comparison.difference(*points, source)
+    losses = comparison.loss(points[0], source), comparison.loss(points[1], source)
+    return Claim(claim, below is not None, _verdict(figure, below), *losses, figure, _positions(*points))
 
 
 def _positions(first: Point | None, second: Point | None) -> tuple[int, int] | None:
@@ -138,5 +136,4 @@ def _plain(comparison: Comparison) -> list[int]:
 
 
 def to_json(claims: list[Claim]) -> list[dict[str, Any]]:
-    """Every claim as JSON values."""
     return [asdict(claim) for claim in claims]

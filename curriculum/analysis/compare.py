@@ -1,8 +1,7 @@
 """Variants side by side: held-out loss per source at equal positions, from the trunk they share to their ends.
 
-Read from what runs left on disk; nothing is measured here and nothing is printed. A difference is taken window by
-window on the same held-out windows and comes with its noise (`bootstrap.paired`); where the windows are not the
-same it is not taken, and that is said.
+Read only. A difference is paired by held-out window and has its noise (`bootstrap.paired`); where the windows are not
+the same there is none, and `mismatches` says why.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ Measured = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Everything that is known of some variants beside each other; losses in nats a token."""
+    """Some variants side by side; losses in nats a token."""
 
     names: tuple[str, ...]
     against: int
@@ -75,8 +74,8 @@ class Comparison:
     @property
     def sources(self) -> tuple[str, ...]:
         """Every source that any of the variants reads: the trunk's first, then the others, by name."""
-        found = {name for lineage in self.lineages for name in lineage.sources}
-        return (*self.general, *sorted(found - set(self.general)))
+        names = {name for lineage in self.lineages for name in lineage.sources}
+        return (*self.general, *sorted(names - set(self.general)))
 
     def loss(self, point: Point | None, source: str) -> float | None:
         """The held-out loss of `source` at `point`, None where it was not measured."""
@@ -95,7 +94,7 @@ class Comparison:
         return paired(windows)
 
     def mismatches(self) -> list[str]:
-        """Which losses were measured on other windows than the first of their source, in words."""
+        """Losses that were measured on other windows than the first of their source, with the reason."""
         points = list(dict.fromkeys(point for row in self.rows for point in row.points if point is not None))
         lines = []
         for source in self.sources:
@@ -106,7 +105,7 @@ class Comparison:
                 if reason is not None:
                     lines.append(
                         f"{source} at {point} is not compared with {first}: {reason}; without its file in "
-                        "evaluations/ a kept checkpoint is measured anew"
+                        "evaluations/ a kept checkpoint is measured again"
                     )
         return lines
 

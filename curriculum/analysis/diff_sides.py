@@ -1,4 +1,4 @@
-"""What a side of `curriculum diff A B` stands for: a curriculum, an address, a stage file anywhere, a plan that ran."""
+"""The sides of `curriculum diff A B`: a curriculum, an address, a stage file or a stored plan, as a lineage."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from curriculum.runs import folders
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of two things to compare, under the words that asked for it."""
+    """One of two lineages to compare, with the argument that names it."""
 
     label: str
     lineage: Lineage
 
 
-def side(project: Project, asked: str, size: str) -> Side:
-    """Read one side; NotFound or whatever refusal the files earn."""
-    path = Path(asked)
+def side(project: Project, argument: str, size: str) -> Side:
+    """Read one side; NotFound, or the errors of its files."""
+    path = Path(argument)
     if path.is_dir() and StageFolder(path).plan.is_file():
         path = StageFolder(path).plan
     if path.suffix == ".json" or path.name == "plan.json":
         plan = StagePlan.load(path)
         name = "/".join(str(plan.labels[key]) for key in ("curriculum", "stage") if key in plan.labels)
-        return Side(asked, (Span(name or path.stem, plan, plan.end),))
-    if path.suffix in (".yaml", ".yml") or ("/" in asked and path.is_file()):
+        return Side(argument, (Span(name or path.stem, plan, plan.end),))
+    if path.suffix in (".yaml", ".yml") or ("/" in argument and path.is_file()):
         if not path.is_file():
             raise NotFound(
-                f"there is no file `{asked}`", hint="a curriculum of this project goes by its name"
+                f"there is no file `{argument}`", hint="a curriculum of this project goes by its name"
             )
         name = path.stem if config.is_name(path.stem) else "given"
         document = load_yaml(path.resolve(), root=project.root)
         texts = PreparedText.open(project.with_stage_file(name, document), name, size)
-        return Side(asked, spans(texts.compiled.stages))
-    address = parse_address(asked)
+        return Side(argument, spans(texts.compiled.stages))
+    address = parse_address(argument)
     texts = PreparedText.open(project, address.curriculum, size, stages_to(project, address))
-    return Side(asked, spans(texts.compiled.stages))
+    return Side(argument, spans(texts.compiled.stages))
 
 
 @dataclass(frozen=True, slots=True)
 class RanStage:
-    """A begun stage: how far it is saved, in tokens, None while nothing is.
+    """A started stage: the position of its last checkpoint in tokens, None without one.
 
-    `parent_retrained` is whether its parent was retrained, so that the two no longer belong together.
+    `parent_retrained` is whether its parent was retrained since, so that it no longer continues from it.
     """
 
     stage: str
@@ -66,21 +66,21 @@ class RanStage:
 def against_what_ran(
     project: Project, name: str, size: str
 ) -> tuple[Side, Side, tuple[RanStage, ...]] | None:
-    """`name`'s files, and beside them the plans of its stages that have begun; None when none has."""
+    """The stored plans of `name`'s started stages and the plans of its files; None when no stage has started."""
     compiled = PreparedText.open(project, name, size).compiled
-    begun = [
-        found
-        for stage, found in zip(compiled.stages, folders.started_stages(project, compiled), strict=False)
-        if found[0] is stage
+    started = [
+        plans
+        for stage, plans in zip(compiled.stages, folders.started_stages(project, compiled), strict=False)
+        if plans[0] is stage
     ]
-    if not begun:
+    if not started:
         return None
     ran, stored, files = [], [], []
-    known: dict[str, StagePlan] = {}
-    for stage, plan, asked in begun:
+    before: dict[str, StagePlan] = {}
+    for stage, plan, current in started:
         folder = folders.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder)
-        parent_retrained = stage.parent is not None and _parent_retrained(plan, known.get(stage.parent.name))
+        parent_retrained = stage.parent is not None and _parent_retrained(plan, before.get(stage.parent.name))
         ran.append(
             RanStage(
                 stage.name,
@@ -89,10 +89,10 @@ def against_what_ran(
                 parent_retrained,
             )
         )
-        known[stage.name] = plan
+        before[stage.name] = plan
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
         stored.append(Span(stage.name, plan, stage.stop if leaves_early else plan.end))
-        files.append(Span(stage.name, asked, stage.stop))
+        files.append(Span(stage.name, current, stage.stop))
     sides = Side(f"what ran of {name}", tuple(stored)), Side(f"the files of {name}", tuple(files))
     return *sides, tuple(ran)
 
@@ -102,5 +102,5 @@ def _parent_retrained(plan: StagePlan, before: StagePlan | None) -> bool:
         return False
     try:
         return before.history(plan.start) != plan.parent.fingerprint
-    except PlanError:  # it has no step boundary there any more
+    except PlanError:  # the retrained parent has no step boundary there
         return True

@@ -1,4 +1,4 @@
-"""The edit that goes on without a bad shard: as YAML to write, from the last clean checkpoint."""
+"""The YAML edit that excludes a bad shard from the last clean checkpoint on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curriculum.plan import lookup
 from curriculum.runs import branch
 
 MOST_SKIPS: Final = 40
-"""Entries of `skip:` that a person can still read; with more steps to skip the shard is left out instead."""
+"""The longest `skip:` that is proposed; for more steps than that the shard is left out of its source instead."""
 
 
 def exclusion_edit(
@@ -23,20 +23,20 @@ def exclusion_edit(
     compiled: Compiled,
     stage: CompiledStage,
     clean: int,
-    stretch: range,
+    windows: range,
     source: str,
     shard: int,
     *,
-    begun: bool,
+    started: bool,
     alone: bool,
 ) -> dict[str, Any]:
     """The edit for one lineage: `stage` is the first that reads the shard, `clean` a step boundary in it (tokens).
 
-    `kind` is `skip`, `leave_out`, or `replace` where the source has no other shard (`alone`); `file` is what to
-    write and `yaml` what to write there. Where nothing is trained yet (`begun` false), or nothing of it is clean,
-    the key belongs into the stage itself.
+    `windows` are those of the shard. `kind` is `skip`, `leave_out`, or `replace` where the source has no other shard
+    (`alone`); `yaml` is to be written to `file`. Where no stage is `started`, or no checkpoint is clean, the key goes
+    into the stage itself.
     """
-    skips = _skips(compiled, stage, clean, stretch, source)
+    skips = _skips(compiled, stage, clean, windows, source)
     if skips:
         entries = (f"{{from: {a}, to: {b}, why: shard {shard} of {source}}}" for a, b in skips)
         kind, key = "skip", f"skip: [{', '.join(entries)}]"
@@ -45,11 +45,11 @@ def exclusion_edit(
         return {"kind": "replace", "file": mixture.file, "yaml": "", "from": None}
     else:
         kind, key = "leave_out", f"leave_out: [{{source: {source}, shard: {shard}, why: bad text}}]"
-    written = stage.setting.document.file
-    if not begun:
-        return {"kind": kind, "file": f"{written}, stage {stage.setting.stage}", "yaml": key, "from": None}
+    path = stage.setting.document.file
+    if not started:
+        return {"kind": kind, "file": f"{path}, stage {stage.setting.stage}", "yaml": key, "from": None}
     if clean <= stage.plan.start and stage.parent is None:
-        file = f"a copy of {written} under a new name, stage {stage.setting.stage}"
+        file = f"a copy of {path} under a new name, stage {stage.setting.stage}"
         return {"kind": kind, "file": file, "yaml": key, "from": None}
     address = Address(compiled.curriculum, position=_full_size(clean, compiled.scale))
     name = f"{compiled.curriculum}-clean"
@@ -61,25 +61,25 @@ def exclusion_edit(
 
 
 def _skips(
-    compiled: Compiled, stage: CompiledStage, clean: int, stretch: range, source: str
+    compiled: Compiled, stage: CompiledStage, clean: int, shard_windows: range, source: str
 ) -> list[tuple[int, int]]:
-    """Positions (full size) to skip so that no step reads the stretch again; empty where too many would be needed.
+    """Full-size positions to skip so that no later step reads the windows; empty where there would be too many.
 
-    Only where no later stage reads the source: a skip moves the data of all that comes after it.
+    Only where no later stage reads the source: a skip moves the data of all steps after it.
     """
     plan = stage.plan
     later = compiled.stages[compiled.stages.index(stage) + 1 :]
-    if len(stretch) > lookup.ONE_BY_ONE or stage.setting.skip:
+    if len(shard_windows) > lookup.ONE_BY_ONE or stage.setting.skip:
         return []
-    if any(source in blend.mixer.names for each in later for blend in each.plan.blends):
+    if any(source in blend.mixer.names for following in later for blend in following.plan.blends):
         return []
-    windows = np.arange(stretch.start, stretch.stop, dtype=np.int64)
+    windows = np.arange(shard_windows.start, shard_windows.stop, dtype=np.int64)
     first = (clean - plan.start) // plan.sequence_length
     bad: list[int] = []
-    while True:  # what moves up at the stage's end may be bad as well
+    while True:  # a step that moves up at the stage's end may be bad as well
         longer = replace(plan, steps=plan.steps + len(bad))
-        found = lookup.occurrences(longer, source, windows, first=first, stop=longer.sequences)
-        steps = sorted(set((found.sequence // plan.batch_sequences).tolist()))
+        reads = lookup.occurrences(longer, source, windows, first=first, stop=longer.sequences)
+        steps = sorted(set((reads.sequence // plan.batch_sequences).tolist()))
         if len(steps) > MOST_SKIPS:
             return []
         if len(steps) == len(bad):

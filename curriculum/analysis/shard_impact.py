@@ -1,4 +1,4 @@
-"""What a bad shard has done: where it is read, which checkpoints it is in, what undoing it costs, the edit for it."""
+"""The impact of a bad shard: the steps that read it, the checkpoints it is in, the tokens to redo, the edit for it."""
 
 from __future__ import annotations
 
@@ -28,33 +28,35 @@ def shard_impact(
     *,
     exact: bool = False,
 ) -> dict[str, Any]:
-    """Everything about shard `number` of `source`, over all stages of the lineages, as JSON values.
+    """The impact of shard `number` of `source` on all stages of the lineages, as JSON values (docs/trace-json.md).
 
-    `exact` counts however long it takes; without it counts of very many windows may be expectations.
+    `exact` counts every window; without it counts of very many windows may be expectations.
     """
     stages = shared_stages(project, compiled)
-    known = {name: each.stage.plan for each in stages for name in each.stage.plan.sources}
-    if source not in known:
-        raise NotFound(f"no stage here reads a source `{source}`", hint=did_you_mean(source, known))
-    manifest = texts.manifest(known[source].sources[source].dataset)
+    plans = {name: shared.stage.plan for shared in stages for name in shared.stage.plan.sources}
+    if source not in plans:
+        raise NotFound(f"no stage here reads a source `{source}`", hint=did_you_mean(source, plans))
+    manifest = texts.manifest(plans[source].sources[source].dataset)
     if manifest is None:
         raise PlanError(
             f"`{source}` is not prepared yet, so it has no shards",
             hint=f"`curriculum prepare {compiled[0].curriculum}` makes them; "
             f"`curriculum trace {compiled[0].curriculum} --source {source} --range 0:100` answers for windows already",
         )
-    names = [each.file for each in manifest.splits["train"].shards]
+    names = [shard.file for shard in manifest.splits["train"].shards]
     if not 0 <= number < len(names):
         raise NotFound(
             f"`{source}` has no shard {number}",
             hint=f"it has {len(names)}, counted from 0; the first is {names[0]}",
         )
     rows: dict[str, dict[str, Any]] = {}
-    for each in stages:
-        parent = each.stage.parent
+    for shared in stages:
+        parent = shared.stage.parent
         # a stage that continues from contaminated weights is contaminated itself
-        contaminated = parent is not None and _contaminated_before(rows[parent.name], each.stage.plan.start)
-        rows[each.stage.name] = _stage(project, compiled[0], each, texts, source, number, exact, contaminated)
+        contaminated = parent is not None and _contaminated_before(rows[parent.name], shared.stage.plan.start)
+        rows[shared.stage.name] = _stage(
+            project, compiled[0], shared, texts, source, number, exact, contaminated
+        )
     redo = sum(row["redo_tokens"] for row in rows.values())
     gpus = machine.nodes * machine.gpus_per_node
     hours = float(Fraction(redo) / machine.throughput / 3600) if machine.throughput and gpus else None
@@ -71,9 +73,9 @@ def shard_impact(
         "redo_tokens": redo,
         "redo_gpu_hours": hours,
         "edits": [
-            {"curriculum": lineage.curriculum, **found}
+            {"curriculum": lineage.curriculum, **edit}
             for lineage in compiled
-            if (found := _edit(project, lineage, rows, texts, source, number)) is not None
+            if (edit := _edit(project, lineage, rows, texts, source, number)) is not None
         ],
     }
 
@@ -90,20 +92,20 @@ def _edit(
     for stage in lineage.stages:
         row = rows[stage.name]
         if row["first"] is not None and row["first"] < stage.stop:
-            reached = [rows[each.name]["reached"] > each.plan.start for each in lineage.stages]
+            started = any(rows[s.name]["reached"] > s.plan.start for s in lineage.stages)
             shards = tokens_of_shards(texts, stage.plan, source)
             place = Location(source, number, 0, shards[number])
-            stretch = windows_of(place, shards, stage.plan.sequence_length)
+            windows = windows_of(place, shards, stage.plan.sequence_length)
             clean = min(row["last_clean"], row["first"])
             return shard_fix.exclusion_edit(
                 project,
                 lineage,
                 stage,
                 clean,
-                stretch,
+                windows,
                 source,
                 number,
-                begun=any(reached),
+                started=started,
                 alone=len(shards) == 1,
             )
     return None
@@ -126,18 +128,18 @@ def _stage(
     plan, setting = shared.stage.plan, shared.stage.setting
     counted = done = lookup.Count(0, 0)
     first = last = None
-    stretch = range(0)
+    windows = range(0)
     if source in plan.sources:
         shards = tokens_of_shards(texts, plan, source)
-        stretch = windows_of(Location(source, number, 0, shards[number]), shards, plan.sequence_length)
+        windows = windows_of(Location(source, number, 0, shards[number]), shards, plan.sequence_length)
         budget = None if exact else lookup.BUDGET
-        counted = lookup.count(plan, source, stretch, stop=shared.sequences, budget=budget)
-        done = lookup.count(plan, source, stretch, stop=shared.sequences_read, budget=budget)
-        first = lookup.edge(plan, source, stretch, stop=shared.sequences)
-        last = lookup.edge(plan, source, stretch, stop=shared.sequences, last=True)
+        counted = lookup.count(plan, source, windows, stop=shared.sequences, budget=budget)
+        done = lookup.count(plan, source, windows, stop=shared.sequences_read, budget=budget)
+        first = lookup.edge(plan, source, windows, stop=shared.sequences)
+        last = lookup.edge(plan, source, windows, stop=shared.sequences, last=True)
 
     def position(sequence: int | None) -> int | None:
-        """Where the step begins that reads the sequence."""
+        """The position at which the step begins that reads the sequence."""
         if sequence is None:
             return None
         return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
@@ -153,7 +155,7 @@ def _stage(
         "stage": setting.stage,
         "lineages": list(shared.stops),
         "reached": shared.reached,
-        "windows": len(stretch),
+        "windows": len(windows),
         "readings": counted.readings,
         "readings_done": done.readings,
         "within": max(counted.margin, done.margin),

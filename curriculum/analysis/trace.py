@@ -1,7 +1,7 @@
-"""Which steps read a document or a stretch of a source, in every stage of one or more lineages, past and future.
+"""The steps that read a document or a range of a source, in every stage of one or more lineages, past and future.
 
-Everything follows from the plans and the manifests; of what ran only the last checkpoint's position is looked at.
-A stage that several lineages share is answered once.
+The plans and the manifests determine them; of what ran only the last checkpoint's position is read. A stage that
+several lineages share is one entry.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ FORMAT: Final = 2
 """Of the JSON objects of `trace`; 1 had no such key, and `spoilt_from` for `contaminated_from`."""
 
 LISTED: Final = 20_000
-"""Readings that are listed one by one; of more only counts and edges are told."""
+"""The most windows whose reads are listed; of more there are counts and the first and last step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
     """Tokens `first` to `stop`, exclusive, of a shard of a source's text; unprepared text is one shard.
 
-    `as_target` is whether a window counts that reads the first token only as its last target.
+    `as_target` is whether a window counts whose last target is the first token.
     """
 
     source: str
@@ -46,7 +46,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A stage with the lineages that go through it, how far the furthest goes, and how far it was trained."""
+    """A stage with the positions where lineages leave it (`stops`) and the last checkpoint's (`reached`), in tokens."""
 
     stage: CompiledStage
     stops: dict[str, int]
@@ -58,36 +58,36 @@ class Shared:
 
     @property
     def sequences(self) -> int:
-        """How many of the stage's sequences some lineage takes."""
+        """Sequences of the stage that some lineage trains on."""
         plan = self.stage.plan
         return (self.stop - plan.start) // plan.sequence_length
 
     @property
     def sequences_read(self) -> int:
-        """How many were trained on, as of the last checkpoint."""
+        """Sequences that were trained on, up to the last checkpoint."""
         plan = self.stage.plan
         return max(0, min(self.reached, self.stop) - plan.start) // plan.sequence_length
 
     def lineages(self, position: int) -> list[str]:
-        """Who takes the step that begins at `position`."""
+        """The lineages that take the step that begins at `position`."""
         return [name for name, stop in self.stops.items() if position < stop]
 
 
 def shared_stages(project: Project, compiled: Sequence[Compiled]) -> list[Shared]:
     """Every stage of the lineages, once, in the order of the first that has it."""
-    found: dict[str, Shared] = {}
+    stages: dict[str, Shared] = {}
     for lineage in compiled:
         for stage in lineage.stages:
-            if stage.name not in found:
+            if stage.name not in stages:
                 folder = folders.stage_folder(project, lineage, stage)
                 last = checkpoints.latest(folder)
-                found[stage.name] = Shared(stage, {}, last.position if last else stage.plan.start)
-            found[stage.name].stops[lineage.curriculum] = stage.stop
-    return list(found.values())
+                stages[stage.name] = Shared(stage, {}, last.position if last else stage.plan.start)
+            stages[stage.name].stops[lineage.curriculum] = stage.stop
+    return list(stages.values())
 
 
 def tokens_of_shards(texts: PreparedText, plan: StagePlan, source: str) -> list[int]:
-    """Tokens of each shard of the source's text; what its declared windows hold while it is not prepared."""
+    """Tokens of each shard of the source's text; of unprepared text, one shard with the declared windows."""
     manifest = texts.manifest(plan.sources[source].dataset)
     if manifest is not None:
         return [shard.tokens for shard in manifest.splits[TRAIN].shards]
@@ -95,11 +95,11 @@ def tokens_of_shards(texts: PreparedText, plan: StagePlan, source: str) -> list[
     return [max(s.stop_window for s in plan.sources[source].segments) * plan.sequence_length + 1]
 
 
-def windows_of(place: Location, shards: Sequence[int], sequence_length: int) -> range:
-    """The windows of `sequence_length` that read the place; empty in a shard's unread tail."""
-    before = sum(windows_in(tokens, sequence_length) for tokens in shards[: place.shard])
-    low = max(0, (place.first - place.as_target) // sequence_length)
-    high = min(-(-place.stop // sequence_length), windows_in(shards[place.shard], sequence_length))
+def windows_of(location: Location, shards: Sequence[int], sequence_length: int) -> range:
+    """The windows of `sequence_length` that read the location; empty in a shard's unread tail."""
+    before = sum(windows_in(tokens, sequence_length) for tokens in shards[: location.shard])
+    low = max(0, (location.first - location.as_target) // sequence_length)
+    high = min(-(-location.stop // sequence_length), windows_in(shards[location.shard], sequence_length))
     return range(before + low, before + max(low, high))
 
 
@@ -112,25 +112,25 @@ def trace(
     source: str | None = None,
     span: str | None = None,
 ) -> dict[str, Any]:
-    """Every reading of a document (by its id) or of a stretch of a source, as JSON values; see docs/trace-json.md.
+    """Every read of a document (by its id) or of a range of a source, as JSON values (docs/trace-json.md).
 
-    NotFound for a document, source or stretch that does not exist.
+    NotFound for a document, source or range that does not exist.
     """
     stages = shared_stages(project, compiled)
     if document is not None:
-        places, found = _documents(compiled, texts, stages, document, source)
+        locations, documents = _documents(compiled, texts, stages, document, source)
     else:
         assert source is not None
         assert span is not None
-        places, found = _window_range(compiled, texts, stages, source, span), []
-    rows = [_stage(shared, texts, places) for shared in stages]
+        locations, documents = _window_range(compiled, texts, stages, source, span), []
+    rows = [_stage(shared, texts, locations) for shared in stages]
     return {
         "format": FORMAT,
         "document": document,
         "source": source,
         "range": span,
         "size": compiled[0].size_name,
-        "found": found,
+        "found": documents,
         "stages": rows,
         "readings": sum(row["readings"] for row in rows),
         "readings_done": sum(row["readings_done"] for row in rows),
@@ -138,13 +138,13 @@ def trace(
     }
 
 
-def _stage(shared: Shared, texts: PreparedText, places: Iterable[Location]) -> dict[str, Any]:
+def _stage(shared: Shared, texts: PreparedText, locations: Iterable[Location]) -> dict[str, Any]:
     plan, setting = shared.stage.plan, shared.stage.setting
-    stretches: list[tuple[str, range]] = []
-    for place in places:
-        if place.source in plan.sources:
-            shards = tokens_of_shards(texts, plan, place.source)
-            stretches.append((place.source, windows_of(place, shards, plan.sequence_length)))
+    ranges: list[tuple[str, range]] = []
+    for location in locations:
+        if location.source in plan.sources:
+            shards = tokens_of_shards(texts, plan, location.source)
+            ranges.append((location.source, windows_of(location, shards, plan.sequence_length)))
     row: dict[str, Any] = {
         "curriculum": setting.curriculum,
         "stage": setting.stage,
@@ -153,8 +153,8 @@ def _stage(shared: Shared, texts: PreparedText, places: Iterable[Location]) -> d
         "ends_at": shared.stop,
         "reached": shared.reached,
     }
-    if sum(len(stretch) for _, stretch in stretches) <= LISTED:
-        listed = _listed(shared, stretches)
+    if sum(len(windows) for _, windows in ranges) <= LISTED:
+        listed = _reads(shared, ranges)
         done = sum(reading["read"] for reading in listed)
         return {
             **row,
@@ -167,9 +167,9 @@ def _stage(shared: Shared, texts: PreparedText, places: Iterable[Location]) -> d
         }
     total, done, exact = 0, 0, True
     edges: list[int] = []
-    for source, stretch in stretches:
+    for source, windows in ranges:
         for stop in (shared.sequences, shared.sequences_read):
-            counted = lookup.count(plan, source, stretch, stop=stop)
+            counted = lookup.count(plan, source, windows, stop=stop)
             exact = exact and counted.margin == 0
             if stop == shared.sequences:
                 total += counted.readings
@@ -179,7 +179,7 @@ def _stage(shared: Shared, texts: PreparedText, places: Iterable[Location]) -> d
                 done = total
                 break
         for last in (False, True):
-            at = lookup.edge(plan, source, stretch, stop=shared.sequences, last=last)
+            at = lookup.edge(plan, source, windows, stop=shared.sequences, last=last)
             edges += [] if at is None else [at]
     positions = [plan.start + at // plan.batch_sequences * plan.batch_tokens for at in edges]
     return {
@@ -193,18 +193,18 @@ def _stage(shared: Shared, texts: PreparedText, places: Iterable[Location]) -> d
     }
 
 
-def _listed(shared: Shared, stretches: Iterable[tuple[str, range]]) -> list[dict[str, Any]]:
+def _reads(shared: Shared, ranges: Iterable[tuple[str, range]]) -> list[dict[str, Any]]:
     plan = shared.stage.plan
-    listed: list[dict[str, Any]] = []
-    windows: dict[str, set[int]] = {}
-    for source, stretch in stretches:
-        windows.setdefault(source, set()).update(stretch)
-    for source, chosen in sorted(windows.items()):
-        found = lookup.occurrences(plan, source, np.array(sorted(chosen), np.int64), stop=shared.sequences)
+    reads: list[dict[str, Any]] = []
+    by_source: dict[str, set[int]] = {}
+    for source, windows in ranges:
+        by_source.setdefault(source, set()).update(windows)
+    for source, numbers in sorted(by_source.items()):
+        found = lookup.occurrences(plan, source, np.array(sorted(numbers), np.int64), stop=shared.sequences)
         columns = (found.steps(plan), found.slots(plan), found.pass_number, found.window)
         for step, slot, number, window in zip(*(column.tolist() for column in columns), strict=True):
             position = plan.position_after(step) - plan.batch_tokens
-            listed.append(
+            reads.append(
                 {
                     "step": step,
                     "position": position,
@@ -216,10 +216,10 @@ def _listed(shared: Shared, stretches: Iterable[tuple[str, range]]) -> list[dict
                     "read": position < shared.reached,
                 }
             )
-    return sorted(listed, key=lambda reading: (reading["step"], reading["slot"]))
+    return sorted(reads, key=lambda read: (read["step"], read["slot"]))
 
 
-# --- places ----------------------------------------------------------------------------------------------
+# --- locations ----------------------------------------------------------------------------------------------
 
 
 def _documents(
@@ -229,25 +229,27 @@ def _documents(
     datasets: dict[str, list[str]] = {}
     for source, plan in sources.items():
         datasets.setdefault(plan.sources[source].dataset, []).append(source)
-    places: list[Location] = []
-    found: list[dict[str, Any]] = []
+    locations: list[Location] = []
+    documents: list[dict[str, Any]] = []
     near: list[str] = []
     missing = [dataset for dataset in datasets if texts.manifest(dataset) is None]
     for dataset, owners in sorted(datasets.items()):
         manifest = texts.manifest(dataset)
         if manifest is None:
             continue
-        from curriculum.data.dataset import Dataset  # without prepared text the answer comes sooner
+        from curriculum.data.dataset import (
+            Dataset,  # not at the top: `trace` starts faster without prepared text
+        )
 
         for split in (TRAIN, HELD_OUT):
             if split not in manifest.splits:
                 continue
             plan = sources[owners[0]]
-            opened = Dataset.open(texts.folder(dataset), split=split, sequence_length=plan.sequence_length)
-            for document in opened.find_documents(name):
+            text = Dataset.open(texts.folder(dataset), split=split, sequence_length=plan.sequence_length)
+            for document in text.find_documents(name):
                 end = document.first_token + document.tokens
                 for owner in owners:
-                    found.append(
+                    documents.append(
                         {
                             "source": owner,
                             "text": dataset,
@@ -258,23 +260,23 @@ def _documents(
                         }
                     )
                     if split == TRAIN:
-                        places.append(
+                        locations.append(
                             Location(owner, document.shard, document.first_token, end, as_target=True)
                         )
-            if not found:
-                near += opened.ids_like(name)
-    if not found:
-        known = ", ".join(f"`{each}`" for each in dict.fromkeys(near[:8]))
+            if not documents:
+                near += text.ids_like(name)
+    if not documents:
+        similar = ", ".join(f"`{each}`" for each in dict.fromkeys(near[:8]))
         unprepared = f"; not prepared yet: {', '.join(missing)}" if missing else ""
         raise NotFound(
             f"no document `{name}` in the text of {', '.join(f'`{each}`' for each in datasets)}{unprepared}",
-            hint=f"like it: {known}"
+            hint=f"like it: {similar}"
             if near
             else f"`curriculum prepare {compiled[0].curriculum}` makes the text whose documents can be found"
             if missing
             else f"`curriculum batch {compiled[0].curriculum} --step 0` shows some ids",
         )
-    return places, found
+    return locations, documents
 
 
 def _window_range(
@@ -291,16 +293,16 @@ def _window_range(
             f"`{source}` has no {unit} {first:,} to {stop:,}",
             hint=f"it has {most:,}, counted from 0; as in `--range 0:{min(most, 100)}{' tokens' * in_tokens}`",
         )
-    places: list[Location] = []
+    locations: list[Location] = []
     before = 0
     for shard, tokens in enumerate(shards):
         size = tokens if in_tokens else windows_in(tokens, length)
         low, high = max(first - before, 0), min(stop - before, size)
         if low < high:
             scale = 1 if in_tokens else length
-            places.append(Location(source, shard, low * scale, high * scale))
+            locations.append(Location(source, shard, low * scale, high * scale))
         before += size
-    return places
+    return locations
 
 
 def parse_span(text: str) -> tuple[int, int, bool]:
@@ -319,10 +321,10 @@ def parse_span(text: str) -> tuple[int, int, bool]:
 
 
 def _sources(stages: Sequence[Shared], only: str | None) -> dict[str, StagePlan]:
-    """The sources of all lineages, each with the last plan that knows it; only the one asked for."""
-    known = {name: shared.stage.plan for shared in stages for name in shared.stage.plan.sources}
+    """The sources of all lineages, each with the last plan that reads it; of `only` that one."""
+    plans = {name: shared.stage.plan for shared in stages for name in shared.stage.plan.sources}
     if only is None:
-        return known
-    if only not in known:
-        raise NotFound(f"no stage here reads a source `{only}`", hint=did_you_mean(only, known))
-    return {only: known[only]}
+        return plans
+    if only not in plans:
+        raise NotFound(f"no stage here reads a source `{only}`", hint=did_you_mean(only, plans))
+    return {only: plans[only]}

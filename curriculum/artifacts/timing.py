@@ -25,7 +25,7 @@ class SaveTiming:
     grace: float | None = None
 
     def insufficient_grace(self, grace: float | None) -> str | None:
-        """Why a run killed `grace` seconds after the request to stop cannot save; None when it can, or without grace."""
+        """Why a run that is killed `grace` seconds after the request to stop cannot save; None when it can."""
         if grace is None or self.step_seconds + self.save_seconds <= grace:
             return None
         return (

@@ -1,4 +1,4 @@
-"""Writes a variant that leaves a curriculum at a checkpoint, and keeps that checkpoint for it."""
+"""Writes the stage file of a variant that branches from a curriculum at a checkpoint, and pins that checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from curriculum.units import Length, parse_length
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a branch does otherwise than its parent; None keeps the parent's. Lengths are full-size."""
+    """What a branch does differently from its parent; None keeps the parent's. Lengths are full-size."""
 
     mixture: str | None = None
     ramp: str | None = None
@@ -33,9 +33,9 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """A variant as written: its compiled lineage and its parent's, as far as that was trained by what was trained.
+    """A variant as written: its compiled lineage and its parent's, with the stored plans of what was trained.
 
-    `departed` says where the parent's files describe something else by now.
+    `departed` has a line for each stage of the parent whose files changed since.
     """
 
     name: str
@@ -52,7 +52,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     """Write `stages/<name>.yaml`, branching from `address`, and pin the checkpoint there at this size.
 
     Nothing is written when the name is taken, the variant cannot be planned, or the parent was trained past
-    that position without keeping a checkpoint (CheckpointError naming the nearest).
+    that position and kept no checkpoint there (CheckpointError that names the nearest).
     """
     project.check_is_new(name)
     text = draft(project, address, name, change)
@@ -68,7 +68,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     folder, path = folders.stage_folder(project, compiled, leaves), project.root / "stages" / f"{name}.yaml"
     with checkpoints.pinning(folder) if folder.path.is_dir() else nullcontext():
         project.check_is_new(name)
-        # The pin comes first: what deletes checkpoints looks for pins after it has taken a name away.
+        # the pin comes first: `discard` reads pins after it has renamed the checkpoint
         pin = checkpoints.pin(folder, leaves.stop, name) if folder.path.is_dir() else None
         try:
             checkpoint = folders.branch_point(project, compiled, leaves)
@@ -91,18 +91,18 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
 
 
 def draft(project: Project, address: Address, name: str, change: Change) -> str:
-    """The stage file of a branch: the stages that its parent has left, with what is changed."""
+    """The stage file of a branch: the stages of its parent after `address`, with the change."""
     before = stages_to(project, address)
-    left = _stages_left(lineage(project, address.curriculum), before)
+    remaining = _remaining(lineage(project, address.curriculum), before)
     base = before[-1].setting
     until = _position(change.until) if change.until is not None else None
-    if not left and until is None:
+    if not remaining and until is None:
         raise PlanError(
             f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
-    stages = _entries(project, left, cut=before[-1].cut is not None) or [{"name": "continued"}]
-    ends = [_end(leg) for leg in left] or [0]
+    stages = _entries(project, remaining, cut=before[-1].cut is not None) or [{"name": "continued"}]
+    ends = [_end(stage) for stage in remaining] or [0]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
         stages = stages[:count]
@@ -142,34 +142,34 @@ def _position(text: str) -> Length:
     return position
 
 
-def _stages_left(whole: tuple[LineageStage, ...], before: tuple[LineageStage, ...]) -> list[LineageStage]:
-    """The legs of `whole` that lie after the point where `before` ends, the cut one first."""
+def _remaining(stages: tuple[LineageStage, ...], before: tuple[LineageStage, ...]) -> list[LineageStage]:
+    """The stages after the point where `before` ends, first the one that the point cuts."""
     last = before[-1]
     begin = len(before) if last.cut is None else len(before) - 1
-    return list(whole[begin:])
+    return list(stages[begin:])
 
 
-def _end(leg: LineageStage) -> int:
-    return leg.cut if leg.cut is not None else leg.setting.until
+def _end(stage: LineageStage) -> int:
+    return stage.cut if stage.cut is not None else stage.setting.until
 
 
-def _entries(project: Project, left: list[LineageStage], *, cut: bool) -> list[dict[str, Any]]:
-    """The stages left, as their files state them; a `cut` first one has nothing left to say but its end."""
+def _entries(project: Project, stages: list[LineageStage], *, cut: bool) -> list[dict[str, Any]]:
+    """Stages as their files state them; of a first one that is `cut` only the end is stated again."""
     entries: list[dict[str, Any]] = []
     names: set[str] = set()
-    for number, leg in enumerate(left):
-        setting = leg.setting
-        written = _at(setting.document.value, setting.path)
-        until = written.get("until") if leg.cut is None else None
+    for number, stage in enumerate(stages):
+        setting = stage.setting
+        entry = _at(setting.document.value, setting.path)
+        until = entry.get("until") if stage.cut is None else None
         stated: dict[str, Any] = {}
         if number or not cut:
             above = _of_file(project, setting.curriculum) if setting.path == ("stages", 0) else {}
-            stated = above | {k: v for k, v in written.items() if k not in {"name", "until", "tokens"}}
+            stated = above | {k: v for k, v in entry.items() if k not in {"name", "until", "tokens"}}
         name = setting.stage
         while name in names:
             name += "-again"
         names.add(name)
-        entries.append({"name": name, "until": until or str(Length(_end(leg), "tokens"))} | stated)
+        entries.append({"name": name, "until": until or str(Length(_end(stage), "tokens"))} | stated)
     return entries
 
 
@@ -180,7 +180,7 @@ def _at(value: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
 
 
 def _of_file(project: Project, curriculum: str) -> dict[str, Any]:
-    """What a variant's file states above its stages and so for its first one."""
+    """What a variant's file states above its stages, which holds for its first one."""
     file, document = project.curriculum(curriculum)
     if file.from_ is None:
         return {}

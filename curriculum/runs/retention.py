@@ -1,7 +1,7 @@
-"""Which checkpoints somebody still needs, and why; the others are what `curriculum prune` may delete.
+"""Which checkpoints are still needed, and why; `curriculum prune` may delete the others.
 
-Kept are a stage's end, its newest ones (to go on from), every one that somebody branches from (a pin, a stage file
-that leaves the lineage there, a begun run that grew out of exactly these weights), and those that wait for a task.
+Kept are a stage's end, its newest ones (to resume from), every branch point (a pin, a stage file that leaves the
+lineage there, a started run that continued from exactly these weights), and those with tasks to measure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curriculum.runs.measurements import due_benchmarks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A checkpoint with its size on disk and the reasons that keep it; without one it may go."""
+    """A checkpoint with its size on disk and the reasons that keep it; without one it may be deleted."""
 
     stage: str
     checkpoint: checkpoints.Checkpoint
@@ -32,27 +32,27 @@ class Verdict:
 def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None = None) -> list[Verdict]:
     """Judge every checkpoint at `size` (of curriculum `only`), oldest first within its stage.
 
-    PlanError when a stage file cannot be read: what it branches from is not known then.
+    PlanError when a stage file cannot be read: its branch points are unknown then.
     """
     if only is not None:
         _check_known(project, only)
-    claims, waiting = _claims(project, size)
-    roots = _parents_of_begun(project, size)
+    points, waiting = _branch_points(project, size)
+    parents = _parent_histories(project, size)
     verdicts = []
     for folder in _stages(project, size):
         curriculum, stage = folder.curriculum, folder.stage
         if only is not None and curriculum != only:
             continue
-        found = checkpoints.list_checkpoints(folder)
+        kept = checkpoints.list_checkpoints(folder)
         pins = checkpoints.pinned(folder)
         plan = StagePlan.load(folder.plan) if folder.plan.exists() else None
-        whole = claims.get((curriculum, stage), {})
+        left_at = points.get((curriculum, stage), {})
         gone = {by for names in pins.values() for by in names if not _is_alive(project, by)}
-        for checkpoint in found:
+        for checkpoint in kept:
             reasons = []
             if plan is None or checkpoint.position == plan.end:
                 reasons.append("its stage's end" if plan else "its stage has no plan")
-            if checkpoint in found[-keep_last:]:
+            if checkpoint in kept[-keep_last:]:
                 reasons.append("among the newest of its stage")
             history = _history(checkpoint)
             if history is None:
@@ -60,9 +60,9 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
             pinned = {*pins.get(checkpoint.position, ())}
             branched = {
                 *(pinned - gone),
-                *whole.get(checkpoint.position, ()),
-                *whole.get(None, ()),
-                *roots.get(history or "", ()),
+                *left_at.get(checkpoint.position, ()),
+                *left_at.get(None, ()),
+                *parents.get(history or "", ()),
             }
             if others := branched - {curriculum}:
                 reasons.append(f"branched from by {', '.join(sorted(others))}")
@@ -87,14 +87,14 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
 
 
 def prune(verdicts: list[Verdict]) -> list[Verdict]:
-    """Delete what nothing keeps; returns what was deleted. One that was pinned meanwhile stays."""
+    """Delete checkpoints without a reason, unless pinned meanwhile; returns those that were deleted."""
     return [
         verdict for verdict in verdicts if not verdict.kept_by and checkpoints.discard(verdict.checkpoint)
     ]
 
 
 def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
-    """Release what `name` pins at `size`: each stage with the positions. Refused while there is anything of it."""
+    """Release what `name` pins at `size`, by stage; PlanError while it has a stage file or a run folder."""
     pinning = {
         folder: {by for names in checkpoints.pinned(folder).values() for by in names}
         for folder in _stages(project, size)
@@ -109,9 +109,10 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
                     f"`{name}` still needs what it pins: there is `{_file(project, name)}`",
                     hint="move that file out of stages/ first, if nobody needs it",
                 )
-            if left := project.runs_of(name):
+            if run_folders := project.runs_of(name):
+                run_folder = run_folders[0].relative_to(project.root).as_posix()
                 raise PlanError(
-                    f"`{name}` still needs what it pins: there is `{left[0].relative_to(project.root).as_posix()}`",
+                    f"`{name}` still needs what it pins: there is `{run_folder}`",
                     hint="move that folder out of runs/ first, if nobody needs it",
                 )
             released[folder.name] = checkpoints.unpin(folder, name)
@@ -123,7 +124,7 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
 
 
 def _is_alive(project: Project, name: str) -> bool:
-    """Whether a curriculum has a stage file, or a run that began."""
+    """Whether a curriculum has a stage file or a run folder."""
     return name in project.names("stages") or bool(project.runs_of(name))
 
 
@@ -135,7 +136,7 @@ def _check_known(project: Project, name: str) -> None:
                 name,
                 {
                     *project.names("stages"),
-                    *(each.name for each in project.runs.glob("*/*") if each.is_dir()),
+                    *(folder.name for folder in project.runs.glob("*/*") if folder.is_dir()),
                 },
             ),
         )
@@ -145,18 +146,18 @@ def _stages(project: Project, size: str) -> list[StageFolder]:
     return [folder for folder in stage_folders(project.runs / size) if folder.checkpoints.is_dir()]
 
 
-def _claims(
+def _branch_points(
     project: Project, size: str
 ) -> tuple[dict[tuple[str, str], dict[int | None, set[str]]], dict[tuple[str, str, int], tuple[str, ...]]]:
-    """Where the project's stage files leave each stage, in tokens at this size (None stands for all of it).
+    """Where the project's stage files leave each stage, in tokens at this size (None: at an unknown position).
 
-    And the tasks that each checkpoint still waits for.
+    And the tasks that are due at each checkpoint.
     """
     points: dict[tuple[str, str], dict[int | None, set[str]]] = {}
     waiting: dict[tuple[str, str, int], tuple[str, ...]] = {}
     for name in project.names("stages"):
         try:
-            legs = lineage(project, name)
+            stages = lineage(project, name)
         except CurriculumError as error:
             raise PlanError(
                 f"`{_file(project, name)}` cannot be read, so what it branches from is not known: {error.what}",
@@ -165,10 +166,10 @@ def _claims(
             ) from None
         try:
             compiled = PreparedText.open(project, name, size).compiled
-        except CurriculumError:  # not to be planned at this size now, but it may be later
-            for leg in legs:
-                if leg.setting.curriculum != name:
-                    where = (leg.setting.curriculum, leg.setting.stage)
+        except CurriculumError:  # it cannot be compiled at this size now, but may be later
+            for leaving in stages:
+                if leaving.setting.curriculum != name:
+                    where = (leaving.setting.curriculum, leaving.setting.stage)
                     points.setdefault(where, {}).setdefault(None, set()).add(name)
             continue
         for stage in compiled.stages:
@@ -189,15 +190,15 @@ def _file(project: Project, name: str) -> str:
     return files[0].relative_to(project.root).as_posix() if files else f"stages/{name}.yaml"
 
 
-def _parents_of_begun(project: Project, size: str) -> dict[str, set[str]]:
-    """Histories that begun stages grew out of, each with those stages; also of those whose files are gone."""
-    grown: dict[str, set[str]] = {}
+def _parent_histories(project: Project, size: str) -> dict[str, set[str]]:
+    """Histories that started stages continued from, with their curricula; also those without a stage file."""
+    histories: dict[str, set[str]] = {}
     for folder in stage_folders(project.runs / size):
         for path in folder.plans():
             plan = StagePlan.load(path)
             if plan.parent is not None:
-                grown.setdefault(plan.parent.fingerprint, set()).add(folder.curriculum)
-    return grown
+                histories.setdefault(plan.parent.fingerprint, set()).add(folder.curriculum)
+    return histories
 
 
 def _history(checkpoint: checkpoints.Checkpoint) -> str | None:

@@ -1,4 +1,4 @@
-"""How far every curriculum of a project is, as a tree: each under the point it branches from. Nothing is changed."""
+"""The state of every curriculum of a project, as a tree: each under the point it branches from. Read only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEWEST = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A checkpoint on disk, at a scaled size what a person writes for it, and the curricula whose pin keeps it."""
+    """A checkpoint on disk with its address at a scaled size, and the curricula that pin it."""
 
     position: int
     address: str | None
@@ -42,13 +42,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A stage of a curriculum and where it stands; positions in tokens from the root, at this size.
+    """A stage of a curriculum and its state; positions in tokens from the root, at this size.
 
-    `job` says how the cluster's job for it (or, once it is trained, for its tasks) stands, where that has more to do
-    or failed.
-    `departed` says how the files part from what was trained.
-    `anomalies` counts the steps that went wrong by kind, `newest_anomalies` are the last NEWEST of them.
-    `unsaved` says why a stop within the grace of its machine cannot save first, where that was measured.
+    `job` is the state of its Slurm job (once it is trained, that of its benchmarks) while unfinished or failed.
+    `departed` says how the files differ from what was trained.
+    `anomalies` counts spikes and non-finite steps by kind, `newest_anomalies` are the last NEWEST of them.
+    `unsaved` says why the machine's grace is too short to save in, where that was measured.
     """
 
     name: str
@@ -75,7 +74,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """A curriculum: the stage and position it leaves another at (None: a root), and its own stages."""
+    """A curriculum: the parent stage and position that it branches from (None: a root), and its own stages."""
 
     name: str
     about: str | None
@@ -86,7 +85,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A curriculum whose files cannot be compiled, with the reason; work it already did is still listed."""
+    """A curriculum whose files cannot be compiled, with the reason."""
 
     name: str
     why: str
@@ -95,7 +94,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanedRun:
-    """A stage folder in runs/ that no stage file names any more."""
+    """A run folder of a stage that no stage file defines any more."""
 
     folder: str
     position: int | None
@@ -104,9 +103,9 @@ class OrphanedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectStatus:
-    """The whole project at a size. Tokens of a shared stage are counted once; `saved` is what sharing spares.
+    """The project at a size. Tokens of a shared stage are counted once; `saved` are those that sharing saves.
 
-    `not_started` are the curricula in folders of stages/ of which no stage has started: named, and not counted.
+    `not_started` are recipes (files in folders of stages/) of which no stage has started; they are not counted.
     """
 
     size: str
@@ -120,7 +119,7 @@ class ProjectStatus:
 
 
 def project_status(project: Project, size: str, name: str | None = None) -> ProjectStatus:
-    """Every curriculum at `size`, or the lineage of `name` alone (whose own faults are then raised)."""
+    """Every curriculum at `size`, or the lineage of `name` alone, whose errors are then raised."""
     names = project.names("stages")
     name = parse_address(name).curriculum if name is not None else None
     if name is not None and name not in names:
@@ -138,42 +137,42 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
                 raise
             where = str(error.place) if error.place else None
             refused.append(Refused(name=curriculum, why=error.what, where=where))
-    passing: dict[str, list[str]] = {}
-    departed: dict[str, str] = {}
+    sharing: dict[str, list[str]] = {}
+    drifts: dict[str, str] = {}
     furthest: dict[str, CompiledStage] = {}
     for curriculum, lineage in compiled.items():
-        for departure in saved_drift(project, lineage)[0].values():
-            departed.setdefault(departure.stage.name, departure.words())
+        for name_of, drift in saved_drift(project, lineage)[0].items():
+            drifts.setdefault(name_of, drift.words())
         for stage in lineage.stages:
-            passing.setdefault(stage.name, []).append(curriculum)
+            sharing.setdefault(stage.name, []).append(curriculum)
             if stage.name not in furthest or stage.stop > furthest[stage.name].stop:
                 furthest[stage.name] = stage
-    wanted = set(furthest) if name is None else {stage.name for stage in compiled[name].stages}
+    requested = set(furthest) if name is None else {stage.name for stage in compiled[name].stages}
     if name is not None:  # one lineage counts its stages only as far as it goes through them
         furthest.update({stage.name: stage for stage in compiled[name].stages})
     branches = []
     for curriculum, lineage in compiled.items():
         own = [stage for stage in lineage.stages if stage.setting.curriculum == curriculum]
-        shown = tuple(
+        stages = tuple(
             replace(
-                _stage(project, lineage, furthest[stage.name], passing[stage.name]),
-                departed=departed.get(stage.name),
+                _stage(project, lineage, furthest[stage.name], sharing[stage.name]),
+                departed=drifts.get(stage.name),
             )
             for stage in own
-            if stage.name in wanted
+            if stage.name in requested
         )
-        if shown:
+        if stages:
             branches.append(
                 Branch(
                     name=curriculum,
                     about=own[0].setting.document.value.get("about"),
                     parent=own[0].parent.name if own[0].parent else None,
                     begins_at=own[0].plan.start,
-                    stages=shown,
+                    stages=stages,
                 )
             )
     counted = [stage for branch in branches for stage in branch.stages]
-    asked = [lineage for curriculum, lineage in compiled.items() if name in (None, curriculum)]
+    lineages = [lineage for curriculum, lineage in compiled.items() if name in (None, curriculum)]
     planned = sum(furthest[stage.name].stop - stage.starts_at for stage in counted)
     return ProjectStatus(
         size=size,
@@ -185,41 +184,41 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         not_started=tuple(not_started),
         planned=planned,
         done=sum(min(stage.position, furthest[stage.name].stop) - stage.starts_at for stage in counted),
-        saved=sum(lineage.stages[-1].stop for lineage in asked) - planned,
+        saved=sum(lineage.stages[-1].stop for lineage in lineages) - planned,
     )
 
 
 def _not_started(project: Project, size: str, names: list[str]) -> list[str]:
-    """Those of `names` that lie in a folder of stages/ and of which nothing has begun."""
+    """The recipes among `names` of which no stage has started."""
     started = {folder.curriculum for folder in stage_folders(project.runs / size) if folder.plan.exists()}
     return [name for name in names if project.is_recipe(name) and name not in started]
 
 
 def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | None]:
-    """How the stage at `folder` stands, and the cluster's job for it where that has more to do or failed."""
+    """The state of the stage at `folder`, and its Slurm job while that is unfinished or failed."""
     finished = folder.done.exists()
-    away = None if finished else slurm_record.status_of(folder.path)
-    if fs.lock_holder(folder.lock) is not None or (away is not None and away.state == slurm_record.RUNNING):
-        return RUNNING, away
+    job = None if finished else slurm_record.status_of(folder.path)
+    if fs.lock_holder(folder.lock) is not None or (job is not None and job.state == slurm_record.RUNNING):
+        return RUNNING, job
     if finished:
         return DONE, None
-    if away is not None and away.state in (QUEUED, FAILED):
-        return away.state, away
-    begun = folder.plan.exists() or checkpoints.list_checkpoints(folder)
-    return STARTED if begun else PLANNED, away
+    if job is not None and job.state in (QUEUED, FAILED):
+        return job.state, job
+    started = folder.plan.exists() or checkpoints.list_checkpoints(folder)
+    return STARTED if started else PLANNED, job
 
 
-def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: list[str]) -> Stage:
+def _stage(project: Project, compiled: Compiled, stage: CompiledStage, sharing: list[str]) -> Stage:
     folder = folders.stage_folder(project, compiled, stage)
-    found = checkpoints.list_checkpoints(folder)
+    kept = checkpoints.list_checkpoints(folder)
     pins = checkpoints.pinned(folder)
-    position = found[-1].position if found else stage.plan.start
-    state, away = state_of(folder)
-    measuring = slurm_record.status_of(folder.measuring)
-    if state == RUNNING and (line := last_record(folder.metrics)) is not None:
-        position = max(position, line["position"])
-    measured = read_evaluations(folder)
-    last = max((at for at in measured if at <= position), default=None)
+    position = kept[-1].position if kept else stage.plan.start
+    state, job = state_of(folder)
+    benchmarks = slurm_record.status_of(folder.measuring)
+    if state == RUNNING and (record := last_record(folder.metrics)) is not None:
+        position = max(position, record["position"])
+    evaluations = read_evaluations(folder)
+    last = max((at for at in evaluations if at <= position), default=None)
     anomalies = read_anomalies(folder, stage.plan.end)
     save_timing = None if folder.done.exists() else timing.measured(folder)
     return Stage(
@@ -237,20 +236,16 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, passing: 
                 generation=c.generation,
                 pinned_by=pins.get(c.position, ()),
             )
-            for c in found
+            for c in kept
         ),
-        pins_without_checkpoint=tuple(sorted(set(pins) - {c.position for c in found})),
-        shared_by=tuple(passing) if len(passing) > 1 else (),
+        pins_without_checkpoint=tuple(sorted(set(pins) - {c.position for c in kept})),
+        shared_by=tuple(sharing) if len(sharing) > 1 else (),
         events=stage.events,
-        held_out={n: entry["loss"] for n, entry in measured[last].items()} if last is not None else {},
+        held_out={n: entry["loss"] for n, entry in evaluations[last].items()} if last is not None else {},
         held_out_at=last,
         anomalies=count_by_kind(anomalies),
         newest_anomalies=anomalies[-NEWEST:],
-        job=away.message
-        if away is not None
-        else f"its tasks: {measuring.message}"
-        if measuring is not None
-        else None,
+        job=job.message if job else f"its tasks: {benchmarks.message}" if benchmarks else None,
         unsaved=save_timing.insufficient_grace(save_timing.grace) if save_timing is not None else None,
     )
 

@@ -1,4 +1,4 @@
-"""Reads back what lies on disk and compares it with the digests that were written last."""
+"""Reads back every file of a lineage and compares it with the digest that was written with it."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ class _Report:
     checked: list[str] = field(default_factory=list)
     wrong: list[CurriculumError] = field(default_factory=list)
 
-    def look(self, what: str, check: Callable[[], str | None], *, again: str) -> None:
-        """Do one check; `again` is the command that re-makes what it finds wrong."""
+    def check(self, what: str, check: Callable[[], str | None], *, again: str) -> None:
+        """Do one check; `again` is the command that recreates what it finds wrong."""
         try:
-            more = check()
+            detail = check()
         except CurriculumError as error:
             hint = error.hint or ""
             if again not in hint:
                 error.hint = f"{hint}{'; ' if hint else ''}then `{again}` makes it again"
             self.wrong.append(error)
         else:
-            self.checked.append(what + (f": {more}" if more else ""))
+            self.checked.append(what + (f": {detail}" if detail else ""))
 
 
 def verify(project: Project, compiled: Compiled, texts: PreparedText) -> Findings:
-    """Check every file of a lineage that something goes on from; nothing is changed.
+    """Check every file of a lineage that training continues from; nothing is changed.
 
-    Prepared text, an import, and of every begun stage its plans, checkpoints, ledger, evaluations, pins, its end
-    and whether it grew out of what its parent holds.
+    Prepared text, an import, and of every started stage its plans, checkpoints, ledger, evaluations, pins, its end
+    and whether it continues from the checkpoint that its parent has.
     """
     report = _Report()
     run = f"curriculum run {compiled.curriculum}{project.options(compiled.size_name)}"
@@ -58,9 +58,9 @@ def verify(project: Project, compiled: Compiled, texts: PreparedText) -> Finding
         _text(report, texts, dataset, prepare)
     imported: list[Path] = []
     if compiled.stages[0].plan.parent is not None:
-        report.look("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
+        report.check("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
     for path in imported:
-        report.look(f"import {path.name}", partial(checkpoints.verify, path), again=prepare)
+        report.check(f"import {path.name}", partial(checkpoints.verify, path), again=prepare)
     for stage in compiled.stages:
         folder = folders.stage_folder(project, compiled, stage)
         if folder.plan.exists():
@@ -73,11 +73,11 @@ def _text(report: _Report, texts: PreparedText, dataset: str, again: str) -> Non
         manifest = texts.manifest(dataset)
         size = 0
         for split in manifest.splits if manifest else ():
-            opened = Dataset.open(texts.folder(dataset), split=split, sequence_length=texts.sequence_length)
-            size += sum(read for _, read in opened.verify())
+            part = Dataset.open(texts.folder(dataset), split=split, sequence_length=texts.sequence_length)
+            size += sum(read for _, read in part.verify())
         return f"{size:,} bytes" if manifest else "not prepared"
 
-    report.look(f"text of {dataset}", check, again=again)
+    report.check(f"text of {dataset}", check, again=again)
 
 
 def _stage(
@@ -90,50 +90,52 @@ def _stage(
 ) -> None:
     plans: list[StagePlan] = []
     for path in (folder.plan, *folder.replaced_plans()):
-        report.look(
+        report.check(
             f"{path.stem.replace('-', ' ')} of {stage.name}",
             partial(_plan, path, plans),
             again=again,
         )
-    for found in checkpoints.list_checkpoints(folder):
-        report.look(
-            f"checkpoint {stage.name} {found.name}",
-            partial(_checkpoint, found, plans),
+    for checkpoint in checkpoints.list_checkpoints(folder):
+        report.check(
+            f"checkpoint {stage.name} {checkpoint.name}",
+            partial(_checkpoint, checkpoint, plans),
             again=again,
         )
     plan = plans[0] if plans else None
-    report.look(f"ledger of {stage.name}", lambda: _ledger(folder, stage, plan), again=again)
+    report.check(f"ledger of {stage.name}", lambda: _ledger(folder, stage, plan), again=again)
     for path in folder.evaluation_files():
-        report.look(
+        report.check(
             f"evaluation of {stage.name} {path.stem}",
             partial(_evaluation, path),
             again=f"curriculum compare {compiled.curriculum}{project.options(compiled.size_name)}",
         )
     for path in sorted(folder.pins.glob("*/*.json")):
-        report.look(
+        report.check(
             f"pin of {stage.name} by {path.stem}",
             partial(_pin, path),
             again=f"curriculum run {path.stem}{project.options(compiled.size_name)}",
         )
     if plan is not None and plan.parent is not None and stage.parent is not None:
-        report.look(f"lineage of {stage.name}", lambda: _grew(project, compiled, stage, plan), again=again)
+        report.check(
+            f"lineage of {stage.name}", lambda: _continues(project, compiled, stage, plan), again=again
+        )
     if folder.done.exists():
-        report.look(f"end of {stage.name}", lambda: _done(folder, plan), again=again)
+        report.check(f"end of {stage.name}", lambda: _done(folder, plan), again=again)
 
 
 def _plan(path: Path, plans: list[StagePlan]) -> None:
     plans.append(StagePlan.load(path))
 
 
-def _checkpoint(found: checkpoints.Checkpoint, plans: list[StagePlan]) -> None:
-    """Its bytes, and that one of the stage's plans describes how it came to be."""
-    checkpoints.verify(found.path)
-    state = checkpoints.state(found.path)
-    histories = {history for plan in plans for history in _history(plan, found.position)}
-    if state.get("position") != found.position or (histories and state.get("history") not in histories):
+def _checkpoint(checkpoint: checkpoints.Checkpoint, plans: list[StagePlan]) -> None:
+    """Its bytes, and that one of the stage's plans leads to it."""
+    checkpoints.verify(checkpoint.path)
+    state = checkpoints.state(checkpoint.path)
+    histories = {history for plan in plans for history in _history(plan, checkpoint.position)}
+    if state.get("position") != checkpoint.position or (histories and state.get("history") not in histories):
         raise CheckpointError(
-            f"checkpoint `{found.name}` is not what this stage's plan leads to",
-            hint=f"move {found.path} away",
+            f"checkpoint `{checkpoint.name}` is not what this stage's plan leads to",
+            hint=f"move {checkpoint.path} away",
         )
 
 
@@ -157,10 +159,10 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
                 f"the plan says {planned}",
                 hint="what was trained is not what was planned; branch from an earlier checkpoint",
             )
-    kept = {found.name for found in checkpoints.list_checkpoints(folder)}
-    if lacking := sorted(kept - {entry.checkpoint for entry in entries}):
+    kept = {checkpoint.name for checkpoint in checkpoints.list_checkpoints(folder)}
+    if missing := sorted(kept - {entry.checkpoint for entry in entries}):
         raise DataError(
-            f"the ledger of {stage.name} has no line for checkpoint `{lacking[0]}`: `{folder.ledger}` was "
+            f"the ledger of {stage.name} has no line for checkpoint `{missing[0]}`: `{folder.ledger}` was "
             "cut short",
             hint="a resumed run adds the line of the checkpoint it resumes from",
         )
@@ -176,30 +178,30 @@ def _evaluation(path: Path) -> None:
 def _pin(path: Path) -> None:
     try:
         value = fs.parse_json(fs.read_bytes(path))
-        whole = value["by"] == path.stem and value["position"] == int(path.parent.name)
+        sound = value["by"] == path.stem and value["position"] == int(path.parent.name)
     except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
+        sound = False
+    if not sound:
         raise DataError(
             f"the pin `{path}` is damaged; the checkpoint is kept all the same", hint=f"move {path} away"
         )
 
 
-def _grew(project: Project, compiled: Compiled, stage: CompiledStage, plan: StagePlan) -> str:
-    """The parent's history at the branch point, as its checkpoint tells it, is the one this stage went on from."""
+def _continues(project: Project, compiled: Compiled, stage: CompiledStage, plan: StagePlan) -> str:
+    """The parent's history at the branch point, by its checkpoint, is the one that this stage continued from."""
     assert stage.parent is not None
     assert plan.parent is not None
     folder = folders.stage_folder(project, compiled, stage.parent)
-    found = folders.checkpoint_at(folder, plan.parent.position)
-    if found is None:
+    checkpoint = folders.checkpoint_at(folder, plan.parent.position)
+    if checkpoint is None:
         raise CheckpointError(
             f"`{stage.name}` grew out of `{stage.parent.name}` at {plan.parent.position:,} tokens, where no "
             "checkpoint is kept any more",
             hint="this stage continues from its own; bring the parent's back to branch there again",
         )
-    if checkpoints.state(found.path).get("history") != plan.parent.fingerprint:
+    if checkpoints.state(checkpoint.path).get("history") != plan.parent.fingerprint:
         raise CheckpointError(
-            f"`{stage.name}` grew out of another history than checkpoint `{found.name}` of "
+            f"`{stage.name}` grew out of another history than checkpoint `{checkpoint.name}` of "
             f"`{stage.parent.name}` now has",
             hint="one of the two was put there from elsewhere; bring back what belongs together",
         )
@@ -210,22 +212,22 @@ def _done(folder: StageFolder, plan: StagePlan | None) -> None:
     path = folder.done
     try:
         value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("checkpoint", "position", "weights"))
-        whole = plan is None or value["position"] == plan.end
+        sound = plan is None or value["position"] == plan.end
     except (OSError, ValueError):
-        whole = False
-    if not whole:
+        sound = False
+    if not sound:
         raise DataError(f"`{path}` is damaged", hint=f"remove {path}")
 
 
 def _imported(project: Project, compiled: Compiled) -> list[Path]:
-    """The checkpoint that an import became: that of the directory as it is now, else the one that a run began with."""
+    """The checkpoint of an import: of the directory as it is now, else the one that a run started from."""
     first = compiled.stages[0]
     if first.setting.imported is None:
         return []
     digest = imported_models.digest(project, first.setting.imported)
     plan = folders.stage_folder(project, compiled, first).plan
     if digest is None and plan.exists():
-        begun = StagePlan.load(plan).parent
-        digest = begun.fingerprint if begun else None
+        parent = StagePlan.load(plan).parent
+        digest = parent.fingerprint if parent else None
     folder = imported_models.checkpoint(project, digest) if digest else None
     return [folder] if folder is not None and folder.exists() else []

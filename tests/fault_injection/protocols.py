@@ -176,7 +176,7 @@ def _new_plan(root: Path) -> None:
     if StagePlan.load(root / "plan.json").fingerprint == wanted.fingerprint:
         fs.make_durable(root / "plan.json")
     else:
-        accept_change._replace_plan(root, wanted)
+        accept_change._replace_plan(StageFolder(root), wanted)
 
 
 def _plan(root: Path) -> str:

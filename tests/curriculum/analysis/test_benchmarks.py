@@ -106,7 +106,7 @@ def test_two_models_are_compared_document_by_document() -> None:
 def test_scores_of_another_task_are_not_taken_from_each_other(key: str) -> None:
     other = score(RIGHT, **{key: 7})
     assert benchmarks.difference(score(BETTER), other) is None
-    assert benchmarks.differ(score(BETTER), other) is not None
+    assert benchmarks.mismatch(score(BETTER), other) is not None
 
 
 def test_a_group_without_a_figure_of_its_own_is_the_mean_of_its_members_and_so_is_its_difference() -> None:

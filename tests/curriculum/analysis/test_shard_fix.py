@@ -17,5 +17,5 @@ def test_the_mixture_to_edit_is_named_where_it_lies(small_project: Path) -> None
         project = Project(small_project)
         compiled = compile_curriculum(project, "trunk", "full")
         asked = (project, compiled, compiled.stages[0], 0, range(1), "prose", 0)
-        found = shard_fix.exclusion_edit(*asked, begun=False, alone=True)
+        found = shard_fix.exclusion_edit(*asked, started=False, alone=True)
         assert (found["kind"], found["file"]) == ("replace", f"{folder}/prose-only.yaml")
