@@ -80,7 +80,7 @@ class Length:
         if self.unit not in get_args(Unit):
             raise ValueError(f"a length is in tokens, steps or sequences, not in {self.unit}")
         if not 0 <= self.amount <= LARGEST_COUNT:
-            raise ValueError(f"a length lies from 0 to 2^62, not at {self.amount:,}")
+            raise ValueError(f"a length must be from 0 to 2^62, not {self.amount:,}")
 
     def tokens(self, *, sequence_length: int, batch_sequences: int) -> int:
         """The length in tokens; ValueError beyond 2^62."""

@@ -114,7 +114,7 @@ class Dataset:
         if windows.size and (windows.min() < 0 or windows.max() >= self.windows):
             beyond = int(windows.max() if windows.min() >= 0 else windows.min())
             raise DataError(
-                f"window {beyond} was asked of `{self.folder}`, whose `{self.split}` split has "
+                f"there is no window {beyond} in `{self.folder}`: its `{self.split}` split has "
                 f"{self.windows:,} windows of {self.sequence_length}",
                 hint="the text was prepared again since the plan was made; see `curriculum plan`",
             )

@@ -119,7 +119,7 @@ def _read(path: Path) -> _Model:
     if not model.pieces:
         raise DataError(
             f"`{path}` is no SentencePiece model",
-            hint="a whole `tokenizer.model` is wanted, or a `tokenizer.json`; was it fetched to its end?",
+            hint="give a complete `tokenizer.model`, or a `tokenizer.json`; was the download complete?",
         )
     for wrong, what in (
         (model.type != _BPE, "it is no BPE"),

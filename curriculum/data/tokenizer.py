@@ -51,7 +51,7 @@ class Tokenizer:
         except Exception as reason:  # the library raises plain Exception
             raise DataError(
                 f"`{name}` is not a tokenizer: {reason}",
-                hint="a `tokenizer.json` is wanted; a SentencePiece model must be called `….model`",
+                hint="give a `tokenizer.json`; a SentencePiece model must be called `….model`",
             ) from None
         inner.no_truncation()
         inner.no_padding()

@@ -21,14 +21,14 @@ def exact_indices(value: object, most: int, what: str) -> Integers:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value <= most:
-            raise ValueError(f"{what} lies from 0 to {most:,}, not at {value:,}")
+            raise ValueError(f"{what} must be from 0 to {most:,}, not {value:,}")
         return np.array(value, dtype=np.int64)
     array: NDArray[Any] = np.asarray(value)
     if array.size and array.dtype.kind not in "iu":
         raise ValueError(f"{what} is a whole number, not {array.dtype}")
     if array.size and (int(array.min()) < 0 or int(array.max()) > most):
         wrong = int(array.min()) if int(array.min()) < 0 else int(array.max())
-        raise ValueError(f"{what} lies from 0 to {most:,}, not at {wrong:,}")
+        raise ValueError(f"{what} must be from 0 to {most:,}, not {wrong:,}")
     return array.astype(np.int64, copy=False)
 
 

@@ -70,7 +70,7 @@ class LearningRate:
         for what, tokens in (("warm-up", self.warmup), ("horizon", self.horizon), ("decay", self.decay)):
             if not 0 <= tokens <= LARGEST_POSITION:
                 raise ValueError(
-                    f"the {what} of a learning rate lies from 0 to 2^62 tokens, not at {tokens:,}"
+                    f"the {what} of a learning rate must be from 0 to 2^62 tokens, not {tokens:,}"
                 )
         if self.shape != "constant" and self.horizon <= self.warmup:
             raise ValueError(
@@ -93,7 +93,7 @@ class LearningRate:
     def at(self, position: int) -> float:
         """The rate of the step that ends at `position` (tokens from the root)."""
         if not 0 <= position <= LARGEST_POSITION:
-            raise ValueError(f"a position lies from 0 to 2^62 tokens, not at {position:,}")
+            raise ValueError(f"a position must be from 0 to 2^62 tokens, not {position:,}")
         if self.rewarm is not None:
             start, tokens, value = self.rewarm.start, self.rewarm.tokens, self.rewarm.value
             if start <= position < start + tokens:

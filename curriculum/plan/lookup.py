@@ -116,25 +116,25 @@ def count(
     for first_item, stop_item in _items(plan, source, first, stop):
         for span in _spans(plan, source, first_item, stop_item):
             low, high = (span.segment.count_before(window) for window in (windows.start, windows.stop))
-            size, wanted, read = span.segment.windows, high - low, span.stop - span.first
-            if wanted <= 0:
+            size, in_range, read = span.segment.windows, high - low, span.stop - span.first
+            if in_range <= 0:
                 continue
-            if size in (wanted, read):
-                total += min(wanted, read)
+            if size in (in_range, read):
+                total += min(in_range, read)
                 continue
             if plan.sources[source].order == "in-order":
                 total += max(0, min(high, span.stop) - max(low, span.first))
                 continue
-            if remaining is not None and min(wanted, read) > remaining:
-                total += round(read * wanted / size)
-                share = wanted / size
+            if remaining is not None and min(in_range, read) > remaining:
+                total += round(read * in_range / size)
+                share = in_range / size
                 variance += read * share * (1 - share) * (size - read) / (size - 1)
                 continue
             order = plan.sources[source].permutation(
                 segment=span.segment, pass_number=span.pass_number, seed=plan.seed, source=source
             )
             assert order is not None
-            if read <= wanted:
+            if read <= in_range:
                 values = (order(k) for k in _chunks(span.first, span.stop))
                 begin, end = low, high
             else:
@@ -142,7 +142,7 @@ def count(
                 begin, end = span.first, span.stop
             total += sum(int(((chunk >= begin) & (chunk < end)).sum()) for chunk in values)
             if remaining is not None:
-                remaining -= min(wanted, read)
+                remaining -= min(in_range, read)
     return Count(total, math.ceil(6 * math.sqrt(variance)))
 
 

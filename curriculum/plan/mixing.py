@@ -70,7 +70,7 @@ def integer_weights(weights: Mapping[str, Fraction], *, lossy: bool = False) -> 
     apportioned = _apportion(integers)
     if not lossy and not all(apportioned.values()):
         lost = next(name for name, weight in apportioned.items() if weight == 0)
-        raise ValueError(f"the weight of {lost} is too small beside the others: below one part in 2^31")
+        raise ValueError(f"the weight of {lost} is too small next to the others: below one part in 2^31")
     return {name: weight for name, weight in apportioned.items() if weight}
 
 

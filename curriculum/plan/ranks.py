@@ -13,7 +13,7 @@ def share_of_rank(batch: int, ranks: int, micro_batch: int | None = None) -> int
     share, rest = divmod(batch, ranks)
     if rest:
         raise PlanError(
-            f"a batch of {batch:,} sequences cannot be dealt evenly to {ranks:,} processes",
+            f"a batch of {batch:,} sequences cannot be divided evenly among {ranks:,} processes",
             hint=f"the nearest numbers of processes that fit: {nearest_divisors(batch, ranks)}",
         )
     if micro_batch is not None and share % micro_batch:

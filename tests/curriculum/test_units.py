@@ -222,7 +222,7 @@ def test_a_length_beyond_every_clock_is_refused() -> None:
     with pytest.raises(ValueError, match="too many"):
         Length(2**50, "steps").tokens(sequence_length=2048, batch_sequences=896)
     for amount in (-1, LARGEST_COUNT + 1):
-        with pytest.raises(ValueError, match="a length lies from 0"):
+        with pytest.raises(ValueError, match="a length must be from 0"):
             Length(amount, "tokens")
     with pytest.raises(ValueError, match="not in hours"):
         Length(1, "hours")  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ def test_the_ranks_slots_laid_end_to_end_are_the_steps_slots(plan: StagePlan, ra
 
 
 def test_a_batch_that_cannot_be_dealt_evenly_is_refused(plan: StagePlan) -> None:
-    with pytest.raises(PlanError, match="16 sequences cannot be dealt evenly to 3"):
+    with pytest.raises(PlanError, match="16 sequences cannot be divided evenly among 3"):
         dataloader.read(plan, texts(), 0, 0, 3)
 
 

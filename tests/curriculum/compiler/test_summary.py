@@ -114,7 +114,9 @@ def test_a_plan_says_when_a_machine_s_processes_cannot_share_a_step() -> None:
     assert not [note for stage in fits["stages"] for note in stage["notes"] if "not on machine" in note]
     odd = summary.summarise(compiled, "a100", machine.model_copy(update={"nodes": 15}))
     for stage in odd["stages"]:
-        assert any("cannot be dealt evenly to 60 processes; the nearest" in note for note in stage["notes"])
+        assert any(
+            "cannot be divided evenly among 60 processes; the nearest" in note for note in stage["notes"]
+        )
 
 
 def test_the_first_repeat_is_the_first_step_that_reads_beyond_the_first_pass() -> None:

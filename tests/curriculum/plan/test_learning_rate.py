@@ -164,8 +164,8 @@ def test_a_rewarm_can_go_down_and_a_second_one_replaces_the_first() -> None:
         ({"max": math.nan}, "a finite number from 0 up"),
         ({"min": math.nan}, "a finite number from 0 up"),
         ({"shape": "square"}, "no shape square; there are cosine, wsd, linear, constant"),
-        ({"warmup": -1}, "the warm-up of a learning rate lies from 0"),
-        ({"horizon": 2**62 + 1}, "the horizon of a learning rate lies from 0"),
+        ({"warmup": -1}, "the warm-up of a learning rate must be from 0"),
+        ({"horizon": 2**62 + 1}, "the horizon of a learning rate must be from 0"),
         ({"horizon": 0}, "the horizon, 0 tokens, is not after the warm-up, 10 tokens"),
         ({"horizon": 10}, "the horizon, 10 tokens, is not after the warm-up, 10 tokens"),
         ({"decay": 5}, "only the shape wsd has a decay, cosine has none"),
@@ -186,7 +186,7 @@ def test_a_curve_that_cannot_be_meant_is_refused(changes: dict[str, Any], senten
 
 @pytest.mark.parametrize("position", [-1, LARGEST_POSITION + 1])
 def test_a_position_off_the_clock_is_refused(position: int) -> None:
-    with pytest.raises(ValueError, match="a position lies from 0"):
+    with pytest.raises(ValueError, match="a position must be from 0"):
         V1_1.at(position)
 
 

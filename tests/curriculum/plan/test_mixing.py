@@ -275,9 +275,9 @@ def test_places_that_cannot_be_are_refused_and_nothing_wraps() -> None:
     wrong: Any
     for wrong in (-1, LARGEST_INDEX + 1, np.array([3, -1]), np.array([2**63], dtype=np.uint64)):
         for ask in (MATH_CODE.draw, lambda i: MATH_CODE.count("starcoder", i)):
-            with pytest.raises(ValueError, match="a sequence's index lies from 0 to"):
+            with pytest.raises(ValueError, match="a sequence's index must be from 0 to"):
                 ask(wrong)
-    with pytest.raises(ValueError, match="lies from 0 to"):
+    with pytest.raises(ValueError, match="must be from 0 to"):
         MATH_CODE.counts(-1)
     last = MATH_CODE.names[int(MATH_CODE.draw(LARGEST_INDEX)[0])]
     assert MATH_CODE.where(last, MATH_CODE.count(last, LARGEST_INDEX)) == LARGEST_INDEX
@@ -442,12 +442,12 @@ def test_ramps_and_places_that_cannot_be_are_refused() -> None:
     ramp = Ramp(old, 0, new, 10)
     assert sum(ramp.counts(10).values()) == 10
     for wrong in (-1, 10):
-        with pytest.raises(ValueError, match="lies from 0 to 9"):
+        with pytest.raises(ValueError, match="must be from 0 to 9"):
             ramp.draw(wrong)
     for ask in (ramp.counts, ramp.shares, ramp.after_index, lambda i: ramp.count("a", i)):
-        with pytest.raises(ValueError, match="lies from 0 to 10"):
+        with pytest.raises(ValueError, match="must be from 0 to 10"):
             ask(11)
-    with pytest.raises(ValueError, match="ordinal of a sequence of b in this ramp lies from 0 to 4"):
+    with pytest.raises(ValueError, match="ordinal of a sequence of b in this ramp must be from 0 to 4"):
         ramp.where("b", 5)
     with pytest.raises(ValueError, match="draws nothing from a"):
         Ramp(old, 0, new, 1).where("a", 0)
@@ -513,7 +513,7 @@ def test_integer_weights_are_exact_or_within_one_of_their_part_whatever_the_orde
         ({}, "at least one source with a weight above zero"),
         ({"a": Fraction()}, "at least one source with a weight above zero"),
         ({"a": Fraction(1), "b": Fraction(-1, 2)}, "the weight of b is negative: -1/2"),
-        ({"a": Fraction(10**12), "b": Fraction(1)}, "the weight of b is too small beside the others"),
+        ({"a": Fraction(10**12), "b": Fraction(1)}, "the weight of b is too small next to the others"),
     ],
 )
 def test_weights_that_mean_nothing_or_would_be_lost_are_refused(

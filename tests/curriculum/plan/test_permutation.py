@@ -222,9 +222,9 @@ def test_a_size_out_of_range_is_refused(size: int) -> None:
     "place", [-1, 100, 2**63, np.array([5, -1]), np.array([100]), np.array([2**63], np.uint64)]
 )
 def test_a_place_outside_the_order_is_refused_and_never_wrapped(place: Any) -> None:
-    with pytest.raises(ValueError, match="a place in the order lies from 0 to 99"):
+    with pytest.raises(ValueError, match="a place in the order must be from 0 to 99"):
         order(100)(place)
-    with pytest.raises(ValueError, match="a place in the order lies from 0 to 99"):
+    with pytest.raises(ValueError, match="a place in the order must be from 0 to 99"):
         order(100).inverse(place)
 
 
