@@ -69,6 +69,13 @@ def test_the_losses_that_the_readme_shows_are_those_of_the_page_on_the_rehearsal
     assert losses[0].removesuffix("```") in page
 
 
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    listed = re.findall(r"([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(
+        page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md")
+    )
+
+
 def blocks(page: str) -> str:
     """The Python blocks of a page, one after the other, each on the lines where the page has it."""
     lines, inside = [], False
