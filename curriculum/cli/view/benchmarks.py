@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from curriculum.analysis.benchmarks import Table
+from curriculum.analysis.benchmarks import Line, Table
 from curriculum.artifacts.benchmarks import Score
-from curriculum.cli.view.compare import NAME_WIDTH, Column, broken, tables_that_fit
+from curriculum.cli.view.compare import Column, tables_that_fit, variant_columns
 from curriculum.cli.view.tables import table
 from curriculum.runs.measurements import Point
 from curriculum.units import show_count, show_exact
@@ -45,37 +45,29 @@ def tasks_view(benchmarks: Table, width: int) -> list[RenderableType]:
     """Variants side by side on every task; no table without scores."""
     if not benchmarks.lines:
         return []
-    base = benchmarks.names[benchmarks.against]
     labels = [
         Column("task", tuple(Text(line.label) for line in benchmarks.lines)),
         Column("metric", tuple(Text(next(s.metric for s in line.scores if s)) for line in benchmarks.lines)),
         Column("tokens", tuple(Text(show_count(line.position)) for line in benchmarks.lines)),
     ]
-    values = [
-        Column(
-            broken(name, NAME_WIDTH),
-            tuple(
-                Text("-" if (s := line.scores[n]) is None else f"{s.value:.4f}") for line in benchmarks.lines
-            ),
-        )
-        for n, name in enumerate(benchmarks.names)
-    ]
-    differences = []
-    for n, name in enumerate(benchmarks.names):
-        if n == benchmarks.against:
-            continue
-        cells = []
-        for line in benchmarks.lines:
-            figure = benchmarks.difference(line, n)
-            same = line.scores[n] is not None and line.scores[n] is line.scores[benchmarks.against]
-            cells.append(
-                Text("=" if same else "-", style="dim")
-                if figure is None
-                else Text(f"{figure.mean:+.4f} ±{figure.error:.4f} {'*' if figure.shown else '·'}")
-            )
-        differences.append(Column(f"{broken(name, 17)}\n{broken('- ' + base, 17)}", tuple(cells)))
+
+    def difference(line: Line, variant: int) -> Text:
+        figure = benchmarks.difference(line, variant)
+        if figure is not None:
+            return Text(f"{figure.mean:+.4f} ±{figure.error:.4f} {'*' if figure.shown else '·'}")
+        score = line.scores[variant]
+        same = score is not None and score is line.scores[benchmarks.against]
+        return Text("=" if same else "-", style="dim")
+
+    columns = variant_columns(
+        benchmarks.names,
+        benchmarks.against,
+        benchmarks.lines,
+        lambda line, variant: Text("-" if (s := line.scores[variant]) is None else f"{s.value:.4f}"),
+        difference,
+    )
     return [
         Text(),
         Text("tasks", style="bold").append("  lm-evaluation-harness, on its own scales", style="not bold"),
-        *tables_that_fit(labels, [values, differences], width),
+        *tables_that_fit(labels, columns, width),
     ]

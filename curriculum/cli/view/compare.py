@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -17,6 +18,7 @@ from curriculum.units import show_count, show_exact
 BETWEEN_ENDS = 3  # rows between two stage ends; all of them are in the JSON
 _GAP = 2
 NAME_WIDTH = 15
+Line = TypeVar("Line")
 _STYLES = {SHOWN: "green", CONTRARY: "red", MEASURED: ""}
 
 
@@ -109,23 +111,14 @@ def _block(comparison: Comparison, source: str, width: int) -> list[RenderableTy
         Column("end of", tuple(Text(row.ends or "") for row in rows)),
         Column("tokens", tuple(Text(show_count(row.position)) for row in rows)),
     ]
-    losses = [
-        Column(
-            broken(name, NAME_WIDTH),
-            tuple(_loss_cell(comparison.loss(row.points[number], source)) for row in rows),
-        )
-        for number, name in enumerate(comparison.names)
-    ]
-    base = comparison.names[comparison.against]
-    differences = [
-        Column(
-            f"{broken(name, 17)}\n{broken('- ' + base, 17)}",
-            tuple(_difference_cell(comparison, row, number, source) for row in rows),
-        )
-        for number, name in enumerate(comparison.names)
-        if number != comparison.against
-    ]
-    return [title, *tables_that_fit(labels, [losses, differences], width)]
+    columns = variant_columns(
+        comparison.names,
+        comparison.against,
+        rows,
+        lambda row, variant: _loss_cell(comparison.loss(row.points[variant], source)),
+        lambda row, variant: _difference_cell(comparison, row, variant, source),
+    )
+    return [title, *tables_that_fit(labels, columns, width)]
 
 
 def _role(comparison: Comparison, source: str) -> str:
@@ -187,6 +180,27 @@ def _claims(claims: Sequence[Claim]) -> RenderableType:
                 style="dim",
             )
     return text
+
+
+def variant_columns(
+    names: Sequence[str],
+    against: int,
+    rows: Sequence[Line],
+    value: Callable[[Line, int], Text],
+    difference: Callable[[Line, int], Text],
+) -> list[list[Column]]:
+    """A column of values for each variant, and one of differences for each but the one compared against."""
+    base = broken(f"- {names[against]}", 17)
+    values = [
+        Column(broken(name, NAME_WIDTH), tuple(value(row, variant) for row in rows))
+        for variant, name in enumerate(names)
+    ]
+    differences = [
+        Column(f"{broken(name, 17)}\n{base}", tuple(difference(row, variant) for row in rows))
+        for variant, name in enumerate(names)
+        if variant != against
+    ]
+    return [values, differences]
 
 
 def broken(name: str, width: int) -> str:
