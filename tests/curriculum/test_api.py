@@ -1,4 +1,4 @@
-"""A project as tables: flat rows that frames take as they are, and the same numbers as the floors below give."""
+"""A project as tables: flat rows that frames take as they are, and the same numbers as the packages below give."""
 
 from __future__ import annotations
 
