@@ -85,9 +85,9 @@ class Comparison:
     def entry(self, point: Point | None, source: str) -> Mapping[str, Any] | None:
         return None if point is None else self.measured.get(point, {}).get(source)
 
-    def difference(self, mine: Point | None, other: Point | None, source: str) -> Estimate | None:
-        """Loss at `mine` minus loss at `other`, paired by window; None where it cannot be taken (`mismatch`)."""
-        first, second = self.entry(mine, source), self.entry(other, source)
+    def difference(self, point: Point | None, other: Point | None, source: str) -> Estimate | None:
+        """Loss at `point` minus loss at `other`, paired by window; None without both or on a `mismatch`."""
+        first, second = self.entry(point, source), self.entry(other, source)
         if first is None or second is None or mismatch(first, second) is not None:
             return None
         windows = np.array(first["per_window"]) - np.array(second["per_window"])
@@ -98,9 +98,9 @@ class Comparison:
         points = list(dict.fromkeys(point for row in self.rows for point in row.points if point is not None))
         lines = []
         for source in self.sources:
-            found = [(point, entry) for point in points if (entry := self.entry(point, source)) is not None]
-            for point, entry in found[1:]:
-                first, reference = found[0]
+            entries = [(point, entry) for point in points if (entry := self.entry(point, source)) is not None]
+            for point, entry in entries[1:]:
+                first, reference = entries[0]
                 reason = mismatch(reference, entry)
                 if reason is not None:
                     lines.append(
@@ -116,8 +116,8 @@ class Comparison:
     def shared_end(self, first: int, second: int) -> Row | None:
         """The last stage end past their parting that two variants share a row at."""
         for row in reversed(self.rows):
-            mine, other = row.points[first], row.points[second]
-            if row.ends and mine is not None and other is not None and mine != other:
+            pair = row.points[first], row.points[second]
+            if row.ends and None not in pair and pair[0] != pair[1]:
                 return row
         return None
 
@@ -160,8 +160,8 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
         ),
         tokens=tuple(tokens_read(project, compiled, since=at) for compiled in lineages),
         changed=tuple(
-            f"`{name}` {departure.words()}; what it measured after {saved[name]:,} tokens is left out"
-            for name, departure in changed.items()
+            f"`{name}` {drift.words()}; what it measured after {saved[name]:,} tokens is left out"
+            for name, drift in changed.items()
         ),
     )
 
@@ -319,9 +319,9 @@ def _rows(
     taken = {point.position for row in rows for point in row.points if point is not None}
     positions = {point.position for point in measured if point.position > begin} - taken
     for position in positions:
-        found = tuple(_if(point_at(compiled, position), measured) for compiled in lineages)
-        if len({point for point in found if point is not None}) > 1:
-            rows.append(Row(None, found))
+        points_here = tuple(_if(point_at(compiled, position), measured) for compiled in lineages)
+        if len(set(points_here) - {None}) > 1:
+            rows.append(Row(None, points_here))
     return sorted(rows, key=lambda row: row.position)
 
 
@@ -350,16 +350,16 @@ def _reads(compiled: Compiled) -> set[str]:
 
 def _changed_ahead(project: Project, compiled: Compiled) -> list[PlanDrift]:
     """The stages that are as the files say up to their last checkpoint alone; Drift where one is not so far."""
-    found = list(find_drift(project, compiled))
-    for departure in found:
-        if not departure.ahead:
+    drifts = list(find_drift(project, compiled))
+    for drift in drifts:
+        if not drift.ahead:
             asked = f"curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}"
-            parent_retrained = any(part.what == diff_compare.HISTORY for part in departure.compared().parts)
+            parent_retrained = any(part.what == diff_compare.HISTORY for part in drift.compared().parts)
             raise Drift(
-                f"`{departure.stage.name}` {departure.words()}",
-                place=departure.place(project),
+                f"`{drift.stage.name}` {drift.words()}",
+                place=drift.place(project),
                 hint="its parent was retrained; branch again under a new name"
                 if parent_retrained
                 else f"`{asked}` compares the two; put the files back, or give the curriculum a new name",
             )
-    return found
+    return drifts

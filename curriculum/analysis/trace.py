@@ -200,8 +200,8 @@ def _reads(shared: Shared, ranges: Iterable[tuple[str, range]]) -> list[dict[str
     for source, windows in ranges:
         by_source.setdefault(source, set()).update(windows)
     for source, numbers in sorted(by_source.items()):
-        found = lookup.occurrences(plan, source, np.array(sorted(numbers), np.int64), stop=shared.sequences)
-        columns = (found.steps(plan), found.slots(plan), found.pass_number, found.window)
+        at = lookup.occurrences(plan, source, np.array(sorted(numbers), np.int64), stop=shared.sequences)
+        columns = (at.steps(plan), at.slots(plan), at.pass_number, at.window)
         for step, slot, number, window in zip(*(column.tolist() for column in columns), strict=True):
             position = plan.position_after(step) - plan.batch_tokens
             reads.append(

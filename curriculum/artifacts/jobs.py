@@ -1,7 +1,7 @@
-"""What the runner is handed: where and how to do one thing. WHAT is trained stands in the plan alone.
+"""Job files, the input of the runner: where and how one task is done. What is trained is in the plan alone.
 
-A job file is JSON with a `kind`. Paths are absolute. The same job may be launched again at any time: a job is
-a command that goes on from what it finds.
+A job file is JSON with a `kind`. Paths are absolute. The same job may be launched again at any time: it resumes
+from what is on disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Machine:
     """How a training job runs; any of it may change at every restart.
 
     `profile` is `{from_step, steps}`; `peak_flops` what one device can do in a second, for the MFU;
-    `hang_limit` the seconds that a step may take; `grace` those from being asked to end to being killed, where known.
+    `hang_limit` the seconds that a step may take; `grace` those from the request to stop to the kill, where known.
     """
 
     device: str = "auto"
@@ -85,7 +85,7 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateJob:
-    """Measure the held-out loss of a kept checkpoint; sets that are measured already are left as they are."""
+    """Measure the held-out loss of a kept checkpoint on the sets that are not on record."""
 
     plan: str
     stage_folder: str
@@ -97,7 +97,7 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareJob:
-    """Tokenise one source; see `PrepareRequest`. With `help`, only do tasks of it, beside others who do so."""
+    """Tokenise one source; see `PrepareRequest`. With `help`, only do tasks of it, along with other processes."""
 
     attempt_folder: str
     request: PrepareRequest
@@ -114,7 +114,7 @@ class TokenizerJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorJob:
-    """Look at this machine and say what `machine` asks and whether it can be had; writes `doctor.json`."""
+    """Report on this machine and whether it can serve `machine`; writes `doctor.json`."""
 
     attempt_folder: str
     machine: Machine
@@ -124,7 +124,7 @@ class DoctorJob:
 class ImportJob:
     """Convert a Hugging Face directory into a checkpoint `<imported>/<first 16 digits of its digest>`, once.
 
-    The digests of its files are remembered in `memory`, so that a plan need not read them again.
+    The digests of its files are cached in `memory`, so that compiling a plan need not read them again.
     """
 
     attempt_folder: str
@@ -135,7 +135,7 @@ class ImportJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportJob:
-    """Write the weights of `checkpoint` as the Hugging Face directory `output`, which appears whole or not at all.
+    """Write the weights of `checkpoint` as the Hugging Face directory `output`, which appears complete or not at all.
 
     `dtype` holds for every tensor but those in `dtypes` (Hugging Face's names). `texts` are files to write
     (name to content), `copies` files to copy (name to path).
@@ -156,8 +156,8 @@ class ExportJob:
 class HarnessJob:
     """Measure the exported model in the directory `model` with lm-evaluation-harness, on one device.
 
-    `outputs` maps each task or group of tasks to the file that its record goes to; one that is there is left as it
-    is. `folders` hold task files of the project's own beside those of the harness, the last one first; data that
+    `outputs` maps each task or group of tasks to the file that its record goes to; existing files are
+    kept. `folders` hold task files of the project's own in addition to the harness's, the last one first; data that
     they name by a relative path is looked for in the last. `identity` is written into every record as it is.
     `num_fewshot` and `limit` (documents of each task) are None where the task says.
     """

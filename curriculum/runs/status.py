@@ -251,11 +251,11 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, sharing: 
 
 
 def _orphaned_runs(
-    project: Project, size: str, known: set[str], refused: set[str]
+    project: Project, size: str, defined: set[str], refused: set[str]
 ) -> tuple[OrphanedRun, ...]:
     orphaned = []
     for folder in stage_folders(project.runs / size):
-        if not folder.plan.exists() or folder.name in known or folder.curriculum in refused:
+        if not folder.plan.exists() or folder.name in defined or folder.curriculum in refused:
             continue
         last = checkpoints.latest(folder)
         try:
