@@ -32,7 +32,7 @@ def side(project: Project, argument: str, size: str) -> Side:
     path = Path(argument)
     if path.is_dir() and StageFolder(path).plan.is_file():
         path = StageFolder(path).plan
-    if path.suffix == ".json" or path.name == "plan.json":
+    if path.suffix == ".json":
         plan = StagePlan.load(path)
         name = "/".join(str(plan.labels[key]) for key in ("curriculum", "stage") if key in plan.labels)
         return Side(argument, (Span(name or path.stem, plan, plan.end),))
