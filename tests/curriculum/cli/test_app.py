@@ -211,10 +211,14 @@ def test_init_schema_writes_the_schemas_of_a_project_anew_and_nothing_else(tmp_p
 )
 def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path) -> None:
     source = tmp_path / "source"
+    hidden = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis")
     shutil.copytree(
         ROOT,
         source,
-        ignore=shutil.ignore_patterns(".git", ".venv", "runs", "data", ".*_cache", ".hypothesis"),
+        ignore=lambda folder, names: {
+            *hidden(folder, names),
+            *(("runs", "data") if Path(folder) == ROOT else ()),  # not the packages of these names
+        },
     )
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
