@@ -27,7 +27,7 @@ from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
 from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
 from runner.train.step import forward_backward
 
-BATCH, MICRO, STEPS, SAVED = 16, 2, 5, 2
+BATCH, MICRO, STEPS, SAVED = 16, 2, 3, 1
 MESHES = {1: {"(1, 1)": 1}, 2: {"(1, 2)": 2, "(2, 1)": 1}, 4: {"(1, 4)": 4, "(2, 2)": 2, "(4, 1)": 1}}
 PLAN = steps.small_plan(batch=BATCH)
 

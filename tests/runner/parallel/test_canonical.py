@@ -40,7 +40,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         report |= small.launch(folders[2], str(folders[1] / "(1, 1)"), 2, script=script)
         report |= small.launch(folders[4], str(folders[2] / "(1, 2)"), 4, script=script)
         model, optimizer = canonical.build(small.ALONE, bf16=False)
-        begin = canonical.checkpoint.load(folders[4] / "(2, 2)", model, optimizer)["step"]
+        begin = canonical.tensors.load(folders[4] / "(2, 2)", model, optimizer)["step"]
         for step in range(begin, canonical.STEPS):
             canonical.take(model, optimizer, step, small.ALONE)
         report["(1, 1) resumed"] = {"digest": canonical.digest(model, optimizer)}
@@ -86,8 +86,8 @@ def test_native_sums_do_differ_so_that_canonical_ones_are_worth_their_cost(repor
     for step in range(canonical.STEPS):
         read = canonical.batch(step, small.ALONE, 1)
         canonical.forward_backward(model, read, canonical.MICRO, canonical.PLAN)
-        canonical.optim.clip(model, 0.5)
-        canonical.optim.set_learning_rate(optimizer, 1e-2)
+        canonical.clip_gradients(model, 0.5)
+        canonical.set_learning_rate(optimizer, 1e-2)
         optimizer.step()
         optimizer.zero_grad()
     assert canonical.digest(model, optimizer) != reports["(1, 1) fp32"]["digest"]

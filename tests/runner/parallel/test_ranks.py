@@ -14,9 +14,9 @@ from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
 FAULTS = """\
 import resource, sys
 import torch
-from runner import distributed
+from runner.parallel import ranks
 if sys.argv[1] == "kept":
-    distributed.keep_freed_memory()
+    ranks.keep_freed_memory()
 torch.set_num_threads(1)
 def work():
     held = [torch.ones(10 << 20) for _ in range(4)]  # 160 MB, as the activations of a step
