@@ -34,6 +34,8 @@ STARTED_WITH = {**os.environ, **AT_START}
 """The server's environment, whichever test needs it first."""
 READ_AT_START = ("PYTHON", "LD_", "OMP_", "MKL_", "HF_", "HOME", "XDG_", "TORCH", "LC_", "LANG", "WANDB")
 """How the variables begin that an interpreter or a library reads once, when it starts or is imported."""
+SET_BY_TORCH = {"TORCHINDUCTOR_CACHE_DIR"}
+"""What `torch._inductor` adds to the environment when it is imported: where it would look anyway."""
 
 
 def run(
@@ -49,6 +51,8 @@ def run(
     `environment` is the tests' own with one thread, unless it is given.
     """
     given = {**os.environ, "OMP_NUM_THREADS": "1"} if environment is None else environment
+    if environment is None and not fresh and (changed := differing(given)):
+        raise RuntimeError(f"nothing can be forked: since the tests began, {', '.join(changed)} changed")
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as out,
         tempfile.TemporaryFile("w+", encoding="utf-8") as err,
@@ -73,28 +77,37 @@ def start(
     *words: str, folder: Path, environment: Mapping[str, str], out: int, err: int, fresh: bool = False
 ) -> Forked | subprocess.Popen[bytes]:
     """Start `curriculum WORDS` with two open descriptors for its output, and nothing to read."""
+    return start_python(
+        "-m", "curriculum", *words, folder=folder, environment=environment, out=out, err=err, fresh=fresh
+    )
+
+
+def start_python(
+    *arguments: str, folder: Path, environment: Mapping[str, str], out: int, err: int, fresh: bool = False
+) -> Forked | subprocess.Popen[bytes]:
+    """Start `python ARGUMENTS`, `-m MODULE …` or `SCRIPT …`, in the same way."""
     if fresh or not can_fork(environment):
         return subprocess.Popen(
-            [sys.executable, "-m", "curriculum", *words],
+            [sys.executable, *arguments],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
         )
-    return Forked(words, folder, environment, out, err, served_at=server())
+    return Forked(arguments, folder, environment, out, err, served_at=server())
 
 
 FORKS = "curriculum.tests.forks"
-"""The audit event of a command that is forked."""
+"""The audit event of a process that is forked."""
 
 
 class Forked:
-    """`curriculum WORDS`, forked from the server and running; its output goes to two open descriptors."""
+    """`python ARGUMENTS`, forked from the server and running; its output goes to two open descriptors."""
 
     def __init__(
         self,
-        words: Sequence[str],
+        arguments: Sequence[str],
         folder: Path,
         environment: Mapping[str, str],
         out: int,
@@ -103,49 +116,50 @@ class Forked:
         served_at: Path,
     ) -> None:
         request = {
-            "module": "curriculum",
-            "words": words,
+            "arguments": arguments,
             "folder": os.fspath(folder),
             "environment": dict(environment),
         }
-        sys.audit(FORKS, words)
-        self.words = words
+        sys.audit(FORKS, arguments)
+        self.arguments = arguments
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connection.connect(str(served_at))
         with open(os.devnull) as nothing:
             socket.send_fds(self.connection, [json.dumps(request).encode()], [nothing.fileno(), out, err])
-        self.pid = int(self._answer()["pid"])
+        _, (self.process, *_), *_ = socket.recv_fds(self.connection, 1024, 1)
 
     def wait(self, timeout: float) -> int:
         """Its exit status."""
         self.connection.settimeout(timeout)
         try:
-            status = int(self._answer()["status"])
+            status = self.connection.recv(1024)
         except TimeoutError as error:
-            raise subprocess.TimeoutExpired(["curriculum", *self.words], timeout) from error
-        self.connection.close()
-        return status
+            raise subprocess.TimeoutExpired(["python", *self.arguments], timeout) from error
+        if not status:
+            raise RuntimeError("the process from which tests fork others has ended; see above")
+        return int(status)
 
     def kill(self) -> None:
+        """Also once it has ended, when nothing happens: its process is meant, whoever has its number now."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        self.connection.close()
+            signal.pidfd_send_signal(self.process, signal.SIGKILL)
 
-    def _answer(self) -> dict[str, int]:
-        message = self.connection.recv(1024)
-        if not message:
-            raise RuntimeError("the process from which tests fork their commands has ended; see above")
-        value: dict[str, int] = json.loads(message)
-        return value
+    def __del__(self) -> None:
+        self.connection.close()
+        if hasattr(self, "process"):
+            os.close(self.process)
 
 
 def can_fork(environment: Mapping[str, str]) -> bool:
     """Whether the server has started with all of `environment` that is read only then."""
-    if not hasattr(os, "pidfd_open"):  # Linux has it
-        return False
+    return hasattr(os, "pidfd_open") and not differing(environment)  # Linux has it
+
+
+def differing(environment: Mapping[str, str]) -> set[str]:
+    """The variables that are read only at the start and are other than the server's."""
     wanted = {**AT_START, **environment}
     names = {name for name in {*STARTED_WITH, *wanted} if name.startswith(READ_AT_START)}
-    return all(STARTED_WITH.get(name) == wanted.get(name) for name in names)
+    return {name for name in names - SET_BY_TORCH if STARTED_WITH.get(name) != wanted.get(name)}
 
 
 @functools.cache
@@ -171,7 +185,7 @@ def server() -> Path:
 
     atexit.register(end)
     if process.stdout.readline() != "ready\n":
-        raise RuntimeError("the process from which tests fork their commands did not start; see above")
+        raise RuntimeError("the process from which tests fork others did not start; see above")
     return folder / "socket"
 
 
@@ -181,7 +195,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from commands import Forked
-forked = Forked(sys.argv[1:], Path.cwd(), os.environ, 1, 2, served_at=Path({served_at!r}))
+forked = Forked(["-m", "curriculum", *sys.argv[1:]], Path.cwd(), os.environ, 1, 2, served_at=Path({served_at!r}))
 code = forked.wait({timeout})
 sys.exit(code if code >= 0 else 128 - code)
 """

@@ -1,12 +1,12 @@
-"""A process that has imported everything once, and forks a child for every `python -m curriculum` that a test asks for.
+"""A process that has imported everything once, and forks a child for every `python` that a test asks for.
 
 Most of a command's time is spent on imports: half a second for the command line, three for the training core. Here
-they are paid once. A child of this process gets the words, folder, environment and streams of its caller, default
-signal handlers and fresh standard streams, and then runs the package's `__main__` as `python -m` does. The jobs that it
+they are paid once. A child of this process gets the arguments, folder, environment and streams of its caller, default
+signal handlers and fresh standard streams, and then runs a module or a script as `python` does. The jobs that it
 starts are forked from it in the same way (`ForkedPopen`); what they run, and how it ends, is the production code's.
 
 `commands.py` starts this file, once for every pytest worker, and speaks to it: one SOCK_SEQPACKET connection for every
-command, whose one message carries the request and the three streams; the answers are the child's process id and,
+command, whose one message carries the request and the three streams; the answers are a descriptor of the child and,
 when it has ended, its exit status. The server ends when its standard input does.
 """
 
@@ -45,24 +45,34 @@ started_by_interpreter = subprocess.Popen
 
 
 def import_everything() -> None:
-    """Every module of ours, with all that they import."""
+    """Every module of ours, with all that they import, and what every training job imports or computes later."""
     for package in map(importlib.import_module, PACKAGES):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if found.name.rpartition(".")[2] != "__main__":
                 importlib.import_module(found.name)
+    importlib.import_module("torch._dynamo")  # by the first optimizer
+    importlib.import_module("runner.monitor.code_digest").training_code()
 
 
 def threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def run_module(module: str, words: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """In a forked child whose descriptors 0 to 2 are set: what `python -m MODULE WORDS` does, to its end."""
+def run_python(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """In a forked child whose descriptors 0 to 2 are set: what `python ARGUMENTS` does, to its end.
+
+    The arguments begin with `-m MODULE` or with a script.
+    """
     code = 1
     try:
-        _as_a_fresh_interpreter(environment)
-        sys.argv = [module, *words]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if arguments[0] == "-m":
+            sys.argv = list(arguments[1:])
+            _as_a_fresh_interpreter(environment, os.getcwd())
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = list(arguments)
+            _as_a_fresh_interpreter(environment, os.path.dirname(os.path.abspath(sys.argv[0])))
+            runpy.run_path(sys.argv[0], run_name="__main__")
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
@@ -80,7 +90,7 @@ def run_module(module: str, words: Sequence[str], environment: Mapping[str, str]
         os._exit(code)
 
 
-def _as_a_fresh_interpreter(environment: Mapping[str, str]) -> None:
+def _as_a_fresh_interpreter(environment: Mapping[str, str], searched_first: str) -> None:
     """Undo what a child inherits and a new process would not have."""
     for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
@@ -96,7 +106,7 @@ def _as_a_fresh_interpreter(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     time.tzset()
     tempfile.tempdir = None
-    sys.path[:] = SEARCHED if environment.get("PYTHONSAFEPATH") else [os.getcwd(), *SEARCHED]
+    sys.path[:] = SEARCHED if environment.get("PYTHONSAFEPATH") else [searched_first, *SEARCHED]
     importlib.invalidate_caches()
     unbuffered = bool(environment.get("PYTHONUNBUFFERED"))
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -173,13 +183,13 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
                 preexec_fn()
             subprocess.Popen = started_by_interpreter  # type: ignore[misc]
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            run_module(args[2], args[3:], env)
+            run_python(args[1:], env)
         finally:
             os._exit(255)
 
 
-def answer(connection: socket.socket) -> int | None:
-    """Fork the child that a connection asks for; its process id, or None when nobody asks."""
+def answer(connection: socket.socket) -> tuple[int, int] | None:
+    """Fork the child that a connection asks for; its process id and a descriptor of it. None when nobody asks."""
     message, descriptors, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 3)
     if not message:
         return None
@@ -190,15 +200,16 @@ def answer(connection: socket.socket) -> int | None:
     if pid:
         for descriptor in descriptors:
             os.close(descriptor)
-        connection.send(json.dumps({"pid": pid}).encode())
-        return pid
+        process = os.pidfd_open(pid)
+        socket.send_fds(connection, [b"forked"], [process])
+        return pid, process
     try:
         for target, source in enumerate(descriptors):
             os.dup2(source, target)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.chdir(request["folder"])
         subprocess.Popen = ForkedPopen  # type: ignore[misc]
-        run_module(request["module"], request["words"], request["environment"])
+        run_python(request["arguments"], request["environment"])
     finally:
         os._exit(255)
 
@@ -214,18 +225,19 @@ def serve(listening: socket.socket) -> None:
                     return
                 if key.fileobj is listening:
                     connection = listening.accept()[0]
-                    pid = answer(connection)
-                    if pid is None:
+                    forked = answer(connection)
+                    if forked is None:
                         connection.close()
                         continue
-                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+                    pid, process = forked
+                    selector.register(process, selectors.EVENT_READ, (pid, connection))
                     continue
                 pid, connection = key.data
                 selector.unregister(key.fd)
                 os.close(key.fd)
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 with contextlib.suppress(OSError), connection:  # nobody may be listening any more
-                    connection.send(json.dumps({"status": status}).encode())
+                    connection.send(str(status).encode())
 
 
 def main() -> None:

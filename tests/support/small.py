@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import commands
 import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,7 +27,7 @@ from runner.model.init import initialise
 from runner.model.llama import Llama
 from runner.model.loss import next_token_loss, next_token_losses
 from runner.parallel import fsdp
-from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
+from runner.parallel.ranks import Ranks, join_ranks, leave_ranks, local_part
 from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
 
 CONFIG = ModelConfig(
@@ -141,28 +142,30 @@ def goes_on_while_saving(
 
 
 def launch(folder: Path, shard: str, ranks: int = 2, *, script: Path = Path(__file__)) -> dict[str, Any]:
-    """Run `script` in `ranks` processes over the loopback device; returns what rank 0 reported."""
+    """Run `script` in `ranks` forked processes over the loopback device; returns what rank 0 reported."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(folder), shard],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        said = [process.communicate(timeout=120)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * ranks, "\n".join(said)
+    with tempfile.TemporaryFile("w+") as output:
+        started = [
+            commands.start_python(
+                *(str(script), str(folder), shard),
+                folder=folder,
+                environment={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                out=output.fileno(),
+                err=output.fileno(),
+            )
+            for rank in range(ranks)
+        ]
+        try:
+            codes = [process.wait(120) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        output.seek(0)
+        assert codes == [0] * ranks, output.read()
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return report
 
@@ -191,7 +194,7 @@ def main(folder: Path, shard: str) -> None:
     report["evaluations"].append(evaluate(model))
     checkpoint_tensors.save(folder / "four", model, optimizer, {"step": 4}, ranks)
     weights["first"] = whole(model)
-    report["own_rows"] = {name: len(checkpoint_tensors.local(p)) for name, p in model.named_parameters()}
+    report["own_rows"] = {name: len(local_part(p)) for name, p in model.named_parameters()}
 
     state = checkpoint_tensors.load(folder / "two", model, optimizer)
     again = [take(model, optimizer, step, ranks) for step in range(state["step"], 4)]
