@@ -1,4 +1,4 @@
-"""Whether lm-evaluation-harness, an extra, is here; to ask loads nothing of it."""
+"""The check that lm-evaluation-harness, an extra, is installed; it imports nothing of it."""
 
 from __future__ import annotations
 

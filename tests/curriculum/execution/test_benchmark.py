@@ -214,7 +214,7 @@ def test_on_slurm_a_job_of_its_own_measures_is_queued_again_and_leaves_the_same_
     assert f"variant/cooldown, its tasks  Slurm job {job}\n" in said
     assert said.count("Slurm job") == 1  # all is trained
     log = folder / f"measuring/slurm/0001/{job}.log"
-    wait_for("the export to begin", lambda: log.exists() and "begins:" in log.read_text())
+    wait_for("the export to begin", lambda: log.exists() and "started:" in log.read_text())
     ask("scancel", "--signal=USR1", "--batch", job)
     begin_again(job)
     wait_for("the record", (folder / RECORD).exists, 120)
