@@ -58,14 +58,7 @@ CASES = {
     "tinyllama-1.1b": Case(dict(CATALOGUE["tinyllama-1.1b"]), 2048, 64, 16, 5, bf16=True),
     "toy": Case({**REHEARSAL, "num_hidden_layers": 1, "hidden_size": 64}, 64, 4, 2, 2),
 }
-CPU = (
-    "ours",
-    "ours bf16",
-    "ours compiled",
-    "transformers",
-    "transformers, our allocator",
-    "litgpt, our allocator",
-)
+CPU = ("ours", "ours bf16", "ours compiled", "transformers", "transformers, our allocator", "litgpt, our allocator")
 GPU = (
     "ours",
     "ours uncompiled",
@@ -165,9 +158,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     model.to(where)
     compiles = "compiled" in name if where.type == "cpu" else "uncompiled" not in name
     ranks = Ranks(0, 1, 1, where)
-    fsdp.apply(
-        model, ranks, sharding="auto", bf16=bf16, activation_checkpointing="none", compile_blocks=compiles
-    )
+    fsdp.apply(model, ranks, sharding="auto", bf16=bf16, activation_checkpointing="none", compile_blocks=compiles)
     optimizer = adamw(model, {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "decay": "all"})
     plan: Any = SimpleNamespace(
         batch_tokens=case.batch * case.length,
@@ -189,9 +180,7 @@ def _plain(model: Any, loss: Callable[[Any], Any], case: Case, where: Any) -> St
     """The loop that people write: fp32 masters, autocast where bf16 is asked for, clip, fused AdamW."""
     import torch
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def step(tokens: Any) -> float:
         total = 0.0
@@ -216,10 +205,7 @@ def _transformers(name: str, case: Case, config: Any, seed: Any, where: Any) -> 
     from runner.checkpoint.huggingface import to_hugging_face
 
     numbers = dataclasses.asdict(config)
-    rope = {
-        "rope_theta": numbers.pop("rope_theta"),
-        **(numbers.pop("rope_scaling") or {"rope_type": "default"}),
-    }
+    rope = {"rope_theta": numbers.pop("rope_theta"), **(numbers.pop("rope_scaling") or {"rope_type": "default"})}
     model = LlamaForCausalLM(
         LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False, attn_implementation="sdpa")
     ).to(where)
@@ -359,16 +345,12 @@ def shares(stage: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--case", choices=tuple(CASES), action="append")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each turn")
-    parser.add_argument(
-        "--only", action="append", default=[], help="a contender beside ours; may be repeated"
-    )
+    parser.add_argument("--only", action="append", default=[], help="a contender beside ours; may be repeated")
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     parser.add_argument("--run", type=Path, help="only show what this stage's folder spent its time on")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)

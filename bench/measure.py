@@ -66,9 +66,7 @@ def process(*words: str, cwd: Path = ROOT) -> Process:
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled once, at the first turn
     with tempfile.TemporaryFile("w+") as out:
         begun = time.perf_counter()
-        child = subprocess.Popen(
-            [sys.executable, *words], cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT
-        )
+        child = subprocess.Popen([sys.executable, *words], cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(child.pid, 0)
         wall = time.perf_counter() - begun
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -110,9 +108,7 @@ def goal(what: str, value: float, bound: float, *, at_most: bool = False, unit: 
     """Print a goal with what was found; nothing fails, for the machine may be busy."""
     kept = value <= bound if at_most else value >= bound
     words = "at most" if at_most else "at least"
-    print(
-        f"  goal: {what}: {words} {show(bound)}{unit}; found {show(value)}{unit}: {'kept' if kept else 'NOT KEPT'}"
-    )
+    print(f"  goal: {what}: {words} {show(bound)}{unit}; found {show(value)}{unit}: {'kept' if kept else 'NOT KEPT'}")
 
 
 def machine(*packages: str) -> None:

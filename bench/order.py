@@ -110,17 +110,7 @@ def verbs(toy: bool, turns: int) -> list[Row]:
         words = ("-m", "curriculum", "batch", "v1.1", "--step", str(step), *asked)
         cases[f"batch --step {step:,}"] = lambda words=words: process(*words).wall
     for at in (0, 200_000_000):
-        words = (
-            "-m",
-            "curriculum",
-            "trace",
-            "v1.1",
-            "--source",
-            "slimpajama",
-            "--range",
-            f"{at}:{at + 4}",
-            *asked,
-        )
+        words = ("-m", "curriculum", "trace", "v1.1", "--source", "slimpajama", "--range", f"{at}:{at + 4}", *asked)
         cases[f"trace --range {at:,}:+4"] = lambda words=words: process(*words).wall
     return list(in_turns(cases, turns).values())
 
@@ -140,13 +130,7 @@ def main() -> None:
     for title, (rows, unit, against) in titles.items():
         table(title, rows, unit, against)
     ours = [row for row in cold if "2T" in row.name]
-    goal(
-        "seconds to a first batch, the slowest step",
-        max(r.median for r in ours),
-        0.05,
-        at_most=True,
-        unit="s",
-    )
+    goal("seconds to a first batch, the slowest step", max(r.median for r in ours), 0.05, at_most=True, unit="s")
     goal("resuming by starting", max(r.median for r in ours) / ours[0].median, 1.5, at_most=True)
     goal("seconds of a verb, the slowest", max(r.median for r in asked[1:]), 0.5, at_most=True, unit="s")
     save(given.json, {title: rows for title, (rows, _, _) in titles.items()})

@@ -54,9 +54,7 @@ def memmap(root: Path, scratch: Path) -> Batches:
             return torch.from_numpy(self.files[file][begin : begin + LENGTH].astype(np.int64))
 
     sources = [Rows(tokens_of(root / name)) for name in NAMES]
-    weights = torch.tensor(
-        [share / len(s) for s, share in zip(sources, SHARES, strict=True) for _ in range(len(s))]
-    )
+    weights = torch.tensor([share / len(s) for s, share in zip(sources, SHARES, strict=True) for _ in range(len(s))])
     sampler = torch.utils.data.WeightedRandomSampler(weights.double(), 100_000, replacement=True)
     return _loader(torch.utils.data.ConcatDataset(sources), sampler=sampler, batch_size=BATCH)
 
@@ -179,13 +177,9 @@ def olmo_core(root: Path, scratch: Path) -> Batches:
     specs = []
     for name, share in zip(NAMES, SHARES, strict=True):
         paths = [str(path) for path in sorted((root / name / "train").glob("*.ds"))]
-        documents = NumpyDocumentSource(
-            source_paths=paths, dtype=np.uint16, work_dir=scratch, tokenizer=tokenizer
-        )
+        documents = NumpyDocumentSource(source_paths=paths, dtype=np.uint16, work_dir=scratch, tokenizer=tokenizer)
         chunks = ConcatAndChunkInstanceSource(documents, sequence_length=LENGTH, work_dir=scratch, label=name)
-        specs.append(
-            MixingInstanceSource.Spec(source=chunks, ratio=share, max_repetition_factor=1e6, label=name)
-        )
+        specs.append(MixingInstanceSource.Spec(source=chunks, ratio=share, max_repetition_factor=1e6, label=name))
     mixed = MixingInstanceSource(*specs, work_dir=scratch, seed=1, num_instances=DECLARED)
     loader = ComposableDataLoader(
         mixed,
@@ -207,12 +201,7 @@ def olmo_core(root: Path, scratch: Path) -> Batches:
 
 def streaming(root: Path, scratch: Path) -> Batches:
     """MosaicML Streaming with three weighted streams."""
-    for name in (
-        "torchvision",
-        "torchvision.transforms",
-        "torchvision.transforms.functional",
-        "torchvision.datasets",
-    ):
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional", "torchvision.datasets"):
         if name not in sys.modules:  # it imports them for pictures, of which there are none here
             module = types.ModuleType(name)
             module.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -236,16 +225,10 @@ def streaming(root: Path, scratch: Path) -> Batches:
                     for at in range(0, len(ids) - LENGTH, LENGTH + 1):
                         writer.write({"tokens": np.array(ids[at : at + LENGTH + 1])})
     streams = [
-        mosaic.Stream(local=str(scratch / name), proportion=share)
-        for name, share in zip(NAMES, SHARES, strict=True)
+        mosaic.Stream(local=str(scratch / name), proportion=share) for name, share in zip(NAMES, SHARES, strict=True)
     ]
     data = mosaic.StreamingDataset(
-        streams=streams,
-        epoch_size=DECLARED,
-        shuffle=True,
-        shuffle_seed=1,
-        batch_size=BATCH,
-        num_canonical_nodes=8,
+        streams=streams, epoch_size=DECLARED, shuffle=True, shuffle_seed=1, batch_size=BATCH, num_canonical_nodes=8
     )
     loader = mosaic.StreamingDataLoader(data, batch_size=BATCH, num_workers=0)
     return (batch["tokens"][:, :LENGTH].long() for batch in loader)
@@ -254,9 +237,7 @@ def streaming(root: Path, scratch: Path) -> Batches:
 def litdata(root: Path, scratch: Path) -> Batches:
     """LitData's combined streaming datasets of token blocks."""
     for key, sub in (("DATA_OPTIMIZER_CACHE_FOLDER", "chunks"), ("DATA_OPTIMIZER_DATA_CACHE_FOLDER", "data")):
-        os.environ[key] = str(
-            scratch / "working" / sub
-        )  # it empties these, and by default they are anybody's
+        os.environ[key] = str(scratch / "working" / sub)  # it empties these, and by default they are anybody's
     import litdata as lit
 
     for name in NAMES:

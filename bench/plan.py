@@ -18,8 +18,7 @@ def main() -> None:
     machine("pydantic", "PyYAML")
     cases = {f"{n} sources, 2T tokens": (n, V11) for n in ((3,) if given.toy else (3, 300))}
     cases |= {
-        f"3 sources, 1e{power} sequences": (3, 10**power)
-        for power in ((6, 12) if given.toy else range(6, 13, 2))
+        f"3 sources, 1e{power} sequences": (3, 10**power) for power in ((6, 12) if given.toy else range(6, 13, 2))
     }
     with tempfile.TemporaryDirectory() as root:
         peaks: dict[str, list[int]] = {}
@@ -44,10 +43,7 @@ def main() -> None:
             given.turns,
         )
         for name, values in peaks.items():
-            rows[name].more |= {
-                "peak": f"{show(max(values))}B",
-                "CPU": f"{show(statistics.median(spent[name]))}s",
-            }
+            rows[name].more |= {"peak": f"{show(max(values))}B", "CPU": f"{show(statistics.median(spent[name]))}s"}
     title = f"curriculum plan, a trunk with a variant, sequences of {LENGTH} tokens, whole process"
     listed: list[Row] = list(rows.values())
     table(title, listed, "s", "limit: an interpreter with its libraries")

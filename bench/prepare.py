@@ -140,9 +140,7 @@ def main() -> None:
             return measured
 
         found = in_turns({name: one(name) for name in CONTENDERS}, given.turns)
-        print(
-            f"{documents:,} documents, {sum(p.stat().st_size for p in (folder / 'texts').iterdir()):,} bytes"
-        )
+        print(f"{documents:,} documents, {sum(p.stat().st_size for p in (folder / 'texts').iterdir()):,} bytes")
     rows = list(found.values())
     table("tokens a second, whole pipeline", rows, " tokens/s", against=LIMIT)
     goal("ours beside encode_batch_fast", found[OURS].median / found[LIMIT].median, GOAL)

@@ -36,9 +36,7 @@ def plan_of(root: Path, folders: dict[str, str], masked: bool = False) -> tuple[
     """A stage of as many steps as anyone could want over the sources, and the opened text."""
     from curriculum.data.dataset import Dataset
 
-    windows = {
-        name: Dataset.open(folder, sequence_length=text.LENGTH).windows for name, folder in folders.items()
-    }
+    windows = {name: Dataset.open(folder, sequence_length=text.LENGTH).windows for name, folder in folders.items()}
     plan = StagePlan(
         seed=3407,
         model={"vocab_size": text.VOCABULARY},
@@ -77,15 +75,11 @@ def bare(root: Path) -> Iterator[np.ndarray]:
 def ours(root: Path, *, thread: bool, masked: bool = False) -> Iterator[np.ndarray]:
     keep_freed_memory()  # as every training process does
     plan, datasets = plan_of(root, {name: str(root / name) for name in text.NAMES}, masked)
-    for (
-        dataset
-    ) in datasets.values():  # every block compared with its digest, as the first pass does by and by
+    for dataset in datasets.values():  # every block compared with its digest, as the first pass does by and by
         for _ in dataset.verify():
             pass
     if thread:
-        batches: Iterator[dataloader.Batch] = dataloader.batches(
-            plan, datasets, first_step=0, last_step=10**9
-        )
+        batches: Iterator[dataloader.Batch] = dataloader.batches(plan, datasets, first_step=0, last_step=10**9)
         return (batch.tokens[:, : text.LENGTH] for batch in batches)
     together = dataloader.read_steps(plan, datasets, 0, 10**9, np.arange(text.BATCH))
     return (batch.tokens[:, : text.LENGTH] for several in together for batch in several)
@@ -197,17 +191,9 @@ def main() -> None:
         shrink = 200 if given.toy else 1
         for seed, name in enumerate(text.NAMES):
             text.write(root / name, name, text.TOKENS[name] // shrink, 1, seed)
-            text.write(
-                root / "many" / name, name, text.TOKENS[name] // shrink // 2, 8 if given.toy else 64, seed
-            )
-        peers = (
-            list(PEERS)
-            if given.peers == "all"
-            else [name for name in PEERS if name in given.peers.split(",")]
-        )
-        names = [
-            name for name in readers() if name not in PEERS and not (given.toy and name in VARIANTS)
-        ] + peers
+            text.write(root / "many" / name, name, text.TOKENS[name] // shrink // 2, 8 if given.toy else 64, seed)
+        peers = list(PEERS) if given.peers == "all" else [name for name in PEERS if name in given.peers.split(",")]
+        names = [name for name in readers() if name not in PEERS and not (given.toy and name in VARIANTS)] + peers
         rows = measure(root, names, given.turns, 0.1 if given.toy else given.seconds)
     title = f"steady reading, {text.LENGTH}-token windows in random order, batches of {text.BATCH}, int64"
     table(title, rows, " tok/s", LIMIT)

@@ -31,9 +31,7 @@ def write(folder: Path, name: str, tokens: int, shards: int, seed: int) -> None:
         ids = draw.integers(1, VOCABULARY, size=count, dtype=np.uint16).astype("<u2")
         ids[ends.astype(np.int64) - 1] = END
         raw = ids.tobytes()
-        blocks = b"".join(
-            hashlib.sha256(raw[at : at + BLOCK_BYTES]).digest() for at in range(0, len(raw), BLOCK_BYTES)
-        )
+        blocks = b"".join(hashlib.sha256(raw[at : at + BLOCK_BYTES]).digest() for at in range(0, len(raw), BLOCK_BYTES))
         lines = [b'"%d/%d"\n' % (number, document) for document in range(len(ends))]
         parts = {
             f"{number:05d}.ds": raw,

@@ -134,9 +134,7 @@ class PlanTables:
     What a step reads is that of the plans that trained it, with a warning where the files were edited since.
     """
 
-    def __init__(
-        self, project: Project, compiled: Compiled, texts: prepared_text.PreparedText, report: Row
-    ) -> None:
+    def __init__(self, project: Project, compiled: Compiled, texts: prepared_text.PreparedText, report: Row) -> None:
         self._project = project
         self.compiled = compiled
         self.summary = report
@@ -216,18 +214,14 @@ class PlanTables:
             for document in slot.get("documents", ())
         ]
 
-    def trace(
-        self, *, document: str | None = None, source: str | None = None, span: str | None = None
-    ) -> Table:
+    def trace(self, *, document: str | None = None, source: str | None = None, span: str | None = None) -> Table:
         """A row for every past or future slot that reads a document (by its id), or a range of a source.
 
         `span` is FIRST:END in windows of `source`. PlanError where there are too many to list.
         """
         if document is None and (source is None or span is None):
             raise PlanError("nothing to trace", hint='`document="ID"`, or `source="S", span="0:100"`')
-        readings = trace.trace(
-            self._project, [self._trained], self._texts, document=document, source=source, span=span
-        )
+        readings = trace.trace(self._project, [self._trained], self._texts, document=document, source=source, span=span)
         if any(stage["steps"] is None for stage in readings["stages"]):
             raise PlanError(
                 f"{readings['readings']:,} readings are too many to list",

@@ -45,12 +45,7 @@ class CurriculumError(Exception):
     exit_code = 2
 
     def __init__(
-        self,
-        what: str,
-        *,
-        place: Place | None = None,
-        hint: str | None = None,
-        entry: tuple[str, ...] = (),
+        self, what: str, *, place: Place | None = None, hint: str | None = None, entry: tuple[str, ...] = ()
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -161,11 +156,7 @@ def _wrapped(first: str, then: str, text: str, width: int) -> list[str]:
     lines: list[str] = []
     for line in text.splitlines():
         lines += textwrap.wrap(
-            line,
-            width,
-            initial_indent=then if lines else first,
-            subsequent_indent=then,
-            break_on_hyphens=False,
+            line, width, initial_indent=then if lines else first, subsequent_indent=then, break_on_hyphens=False
         ) or [""]
     return lines
 

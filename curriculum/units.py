@@ -25,12 +25,8 @@ COUNT: Final = NUMBER + r"\s?" + SUFFIX
 FRACTION: Final = NUMBER + r"\s?(?P<percent>%?)"
 """Regular expressions of the accepted texts, without surrounding blanks."""
 
-_COMMAS: Final = re.compile(
-    r"(?P<number>\d{1,18}(?:,\d{1,18}){1,6})(?P<rest>[kKMBT]?(?:\s+[a-z]+)?)", re.ASCII
-)
-_ALMOST: Final = re.compile(
-    r"(?P<number>\d+(?:_\d+)*(?:\.\d+)?)\s*(?P<words>[A-Za-z]*(?:\s+[A-Za-z]+)*)", re.ASCII
-)
+_COMMAS: Final = re.compile(r"(?P<number>\d{1,18}(?:,\d{1,18}){1,6})(?P<rest>[kKMBT]?(?:\s+[a-z]+)?)", re.ASCII)
+_ALMOST: Final = re.compile(r"(?P<number>\d+(?:_\d+)*(?:\.\d+)?)\s*(?P<words>[A-Za-z]*(?:\s+[A-Za-z]+)*)", re.ASCII)
 _SPELLED: Final = {
     **dict.fromkeys(("k", "kb", "thousand"), "k"),
     **dict.fromkeys(("m", "mb", "mio", "million", "millions"), "M"),
@@ -105,9 +101,7 @@ def parse_length(value: str | int, default: Unit = "tokens") -> Length:
         return Length(parse_count(words[0]), default)
     units: dict[object, Unit] = {spelling: u for u in get_args(Unit) for spelling in (u, u.removesuffix("s"))}
     if len(words) != 2 or words[1] not in units:
-        raise ValueError(
-            f"`{value}` is not a length; write `6B`, `6B tokens`, `2000 steps` or `896 sequences`"
-        )
+        raise ValueError(f"`{value}` is not a length; write `6B`, `6B tokens`, `2000 steps` or `896 sequences`")
     return Length(parse_count(words[0]), units[words[1]])
 
 

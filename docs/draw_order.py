@@ -79,13 +79,9 @@ def ramp() -> str:
             for a, b in zip(x, counts, strict=True)
         )
         curve = " ".join(f"{a:.1f},{top + height - 16 * b:.1f}" for a, b in zip(x, ideal, strict=True))
-        parts.append(
-            f'<polyline points="{curve}" fill="none" stroke="{COLOURS[name]}" stroke-dasharray="3 4"/>'
-        )
+        parts.append(f'<polyline points="{curve}" fill="none" stroke="{COLOURS[name]}" stroke-dasharray="3 4"/>')
         parts.append(f'<polyline points="{line}" fill="none" stroke="{COLOURS[name]}" stroke-width="2"/>')
-    parts.append(
-        text(20, top + height + 22, "sequences drawn so far (dashed: the exact line)", fill=QUIET, size=12)
-    )
+    parts.append(text(20, top + height + 22, "sequences drawn so far (dashed: the exact line)", fill=QUIET, size=12))
     return svg(780, 240, "A ramp over 80 sequences", parts)
 
 
@@ -105,13 +101,7 @@ def passes() -> str:
             ink = "#ffffff" if when[window] > 55 else INK
             parts.append(text(x + 14, y + 14, str(when[window]), fill=ink, anchor="middle", size=10))
     parts.append(
-        text(
-            20,
-            286,
-            "each square is a window of a source; the number says when it is read",
-            fill=QUIET,
-            size=12,
-        )
+        text(20, 286, "each square is a window of a source; the number says when it is read", fill=QUIET, size=12)
     )
     return svg(680, 302, "Two passes over one source", parts)
 
@@ -128,12 +118,7 @@ def lineage() -> str:
     parts.append('<line x1="480" y1="40" x2="480" y2="152" stroke="#d55e00" stroke-dasharray="4 3"/>')
     parts.append(
         text(
-            474,
-            172,
-            "the branch point: nobody reads again what the trunk has read",
-            fill=QUIET,
-            anchor="end",
-            size=12,
+            474, 172, "the branch point: nobody reads again what the trunk has read", fill=QUIET, anchor="end", size=12
         )
     )
     return svg(760, 186, "A source goes on where the lineage left it", parts)

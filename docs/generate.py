@@ -106,9 +106,7 @@ def tables(name: str) -> str:
         if "properties" in entry:
             heading = f"### `{title}`\n\n{entry['description']}\n\n" if title else ""
             parts.append(heading + table(entry))
-        for key, value in (
-            entry.get("properties") or {"NAME": entry.get("additionalProperties", {})}
-        ).items():
+        for key, value in (entry.get("properties") or {"NAME": entry.get("additionalProperties", {})}).items():
             for reference, shape in references(value):
                 if reference not in seen:
                     seen.add(reference)
@@ -127,9 +125,7 @@ def table(entry: dict[str, Any]) -> str:
 
 
 def examples(value: dict[str, Any]) -> Iterator[str]:
-    words = (
-        value.get("enum") or [value[key] for key in ("const",) if key in value] or value.get("examples", [])
-    )
+    words = value.get("enum") or [value[key] for key in ("const",) if key in value] or value.get("examples", [])
     return (f"`{str(word).lower() if isinstance(word, bool) else word}`" for word in words)
 
 
@@ -219,11 +215,7 @@ def commands() -> str:
 
 
 def main() -> int:
-    stale = [
-        path
-        for path, text in files().items()
-        if not (ROOT / path).exists() or (ROOT / path).read_text() != text
-    ]
+    stale = [path for path, text in files().items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
     for path in stale:
         print(path)
         if "--check" not in sys.argv:

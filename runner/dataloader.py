@@ -101,12 +101,7 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
 
 
 def read(
-    plan: StagePlan,
-    datasets: Mapping[str, Dataset],
-    step: int,
-    rank: int,
-    ranks: int,
-    groups: int | None = None,
+    plan: StagePlan, datasets: Mapping[str, Dataset], step: int, rank: int, ranks: int, groups: int | None = None
 ) -> Batch:
     """The batch of `step` for `rank` of `ranks`; together the ranks' slots are the step's, whatever `ranks` is."""
     slots = slots_of(plan.batch_sequences, rank, ranks, groups)
@@ -199,9 +194,7 @@ def batches(
     ready, or sooner than `PAUSE` after the last, reads itself: so the thread never costs more than it saves. Closing
     the generator ends the thread.
     """
-    source = read_steps(
-        plan, datasets, first_step, last_step, slots_of(plan.batch_sequences, rank, ranks, groups)
-    )
+    source = read_steps(plan, datasets, first_step, last_step, slots_of(plan.batch_sequences, rank, ranks, groups))
     ready: deque[list[Batch] | BaseException | None] = deque()
     reading = threading.Lock()  # its holder takes the next of `source`
     demand, closed = threading.Event(), threading.Event()

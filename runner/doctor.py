@@ -42,9 +42,7 @@ def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None)
     report["processes"] = {"asked": ranks.size, "counted": counted}
     if counted != ranks.size:
         report["problems"].append(
-            _problem(
-                f"{ranks.size} processes counted themselves as {counted}", "look at the network between them"
-            )
+            _problem(f"{ranks.size} processes counted themselves as {counted}", "look at the network between them")
         )
     fs.write_json(Attempt(Path(job.attempt_folder)).doctor_report, report)
 
@@ -71,9 +69,7 @@ def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
                 problems.append(_problem(str(error), "choose another `attention`, or `auto`"))
     compiler = why_no_compiler(device)
     if compiles(machine, device) and compiler is not None:
-        problems.append(
-            _problem(f"blocks are to be compiled, and {compiler}", "install one, or say `compile: false`")
-        )
+        problems.append(_problem(f"blocks are to be compiled, and {compiler}", "install one, or say `compile: false`"))
     try:
         determinism.check(machine, ranks)
     except CurriculumError as error:
@@ -168,11 +164,7 @@ def _peak(machine: Machine, device: torch.device) -> dict[str, Any]:
     published = hardware.peak_of(hardware.device_name(device)) if device.type == "cuda" else None
     return {
         "flops": stated or published,
-        "from": "the machine file"
-        if stated
-        else "the data sheet"
-        if published
-        else "not known: no MFU is shown",
+        "from": "the machine file" if stated else "the data sheet" if published else "not known: no MFU is shown",
         "convention": FLOPS_CONVENTION,
     }
 

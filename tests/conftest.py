@@ -63,9 +63,7 @@ def small_project(tmp_path: Path) -> Path:
 def curriculum() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a project folder; with `fresh=True` as a person does, in an interpreter of its own."""
 
-    def run(
-        project: Path, *words: str, check: bool = True, fresh: bool = False
-    ) -> subprocess.CompletedProcess[str]:
+    def run(project: Path, *words: str, check: bool = True, fresh: bool = False) -> subprocess.CompletedProcess[str]:
         done = commands.run(*words, folder=project, fresh=fresh)
         if check and done.returncode != 0:
             raise AssertionError(

@@ -61,9 +61,7 @@ def test_the_runner_trains_with_torch_numpy_safetensors_and_the_standard_library
 
 
 @pytest.mark.promise("Nothing is unpickled, evaluated or passed to a shell")
-@pytest.mark.parametrize(
-    "path", modules("curriculum") + modules("runner"), ids=lambda p: str(p.relative_to(ROOT))
-)
+@pytest.mark.parametrize("path", modules("curriculum") + modules("runner"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_is_unpickled_evaluated_or_passed_to_a_shell(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN_MODULES
     for node in ast.walk(ast.parse(path.read_text())):
@@ -77,9 +75,7 @@ def test_nothing_is_unpickled_evaluated_or_passed_to_a_shell(path: Path) -> None
             assert not (keyword.arg == "allow_pickle" and getattr(keyword.value, "value", None) is True)
 
 
-@pytest.mark.promise(
-    "Imports go down the layers only, without a circle; the runner reads no YAML and no lineage"
-)
+@pytest.mark.promise("Imports go down the layers only, without a circle; the runner reads no YAML and no lineage")
 def test_imports_keep_the_contracts_of_pyproject() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter, "--no-logo"], cwd=ROOT, capture_output=True, text=True)
@@ -91,18 +87,14 @@ def test_no_module_has_a_vague_name() -> None:
     assert not names & VAGUE_NAMES
 
 
-@pytest.mark.parametrize(
-    "path", modules("curriculum") + modules("runner"), ids=lambda p: str(p.relative_to(ROOT))
-)
+@pytest.mark.parametrize("path", modules("curriculum") + modules("runner"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_module_says_why_it_exists_and_can_be_read_in_one_sitting(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
     assert len(text.splitlines()) <= 500
 
 
-@pytest.mark.promise(
-    "`curriculum plan` loads no torch, datatrove or datasets; `curriculum --help` not even numpy"
-)
+@pytest.mark.promise("`curriculum plan` loads no torch, datatrove or datasets; `curriculum --help` not even numpy")
 @pytest.mark.processes
 def test_importing_the_command_line_loads_neither_torch_nor_numpy_nor_pydantic() -> None:
     heavy = "('torch', 'numpy', 'pydantic', 'yaml', 'rich.table')"
@@ -131,9 +123,7 @@ def test_a_notebook_loads_no_torch_datatrove_or_pandas() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.promise(
-    "`curriculum plan` loads no torch, datatrove or datasets; `curriculum --help` not even numpy"
-)
+@pytest.mark.promise("`curriculum plan` loads no torch, datatrove or datasets; `curriculum --help` not even numpy")
 @pytest.mark.processes
 def test_planning_loads_no_torch_datatrove_or_datasets() -> None:
     code = (

@@ -13,9 +13,7 @@ from packaging.utils import canonicalize_name
 pytestmark = pytest.mark.promise("What `make` installs is what is locked by digest")
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRY = re.compile(
-    r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>\S+)(?P<rest>(?: \\\n.*| ;.*\\\n.*)*)", re.MULTILINE
-)
+ENTRY = re.compile(r"^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>\S+)(?P<rest>(?: \\\n.*| ;.*\\\n.*)*)", re.MULTILINE)
 GPU = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
 EXTRAS = ("dev", "tensorboard", "wandb", "trackio", "eval", "s3")  # `dev` names the others
 
@@ -72,6 +70,4 @@ def test_what_the_gate_runs_with_is_locked() -> None:
 
 def test_what_is_locked_for_a_run_is_locked_for_the_gate_in_the_same_version() -> None:
     run, dev = locked("run"), locked("dev")
-    assert {name: dev.get(name, ("", ""))[0] for name in run} == {
-        name: version for name, (version, _) in run.items()
-    }
+    assert {name: dev.get(name, ("", ""))[0] for name in run} == {name: version for name, (version, _) in run.items()}

@@ -60,8 +60,7 @@ def batch(
         dataset = datasets[name]
         if dataset is not None:
             slot["documents"] = [
-                {"id": span.id, "tokens": span.tokens, "offset": span.offset}
-                for span in dataset.documents(window)
+                {"id": span.id, "tokens": span.tokens, "offset": span.offset} for span in dataset.documents(window)
             ]
             if text and texts.loaded_tokenizer is not None:
                 import numpy as np
@@ -86,8 +85,6 @@ def _open(plan: StagePlan, texts: PreparedText, source: str) -> Dataset | None:
     dataset = plan.sources[source].dataset
     if texts.manifest(dataset) is None:
         return None
-    from curriculum.data.dataset import (
-        Dataset,  # not at the top: `batch` starts faster where nothing is prepared
-    )
+    from curriculum.data.dataset import Dataset  # not at the top: `batch` starts faster where nothing is prepared
 
     return Dataset.open(texts.folder(dataset), sequence_length=plan.sequence_length)

@@ -76,9 +76,7 @@ class Table:
 
     def difference(self, line: Line, number: int) -> Estimate | None:
         score, base = line.scores[number], line.scores[self.against]
-        return (
-            difference(score, base) if score is not None and base is not None and score is not base else None
-        )
+        return difference(score, base) if score is not None and base is not None and score is not base else None
 
     def mismatches(self) -> list[str]:
         """Scores that are in one row but not compared, with the reason."""

@@ -107,9 +107,7 @@ def _controls(comparison: Comparison) -> Iterator[Claim]:
             yield _against(comparison, claim, first, second, source, below=None)
 
 
-def _against(
-    comparison: Comparison, claim: str, first: int, second: int, source: str, *, below: bool | None
-) -> Claim:
+def _against(comparison: Comparison, claim: str, first: int, second: int, source: str, *, below: bool | None) -> Claim:
     row: Row | None = comparison.shared_end(first, second)
     points = (row.points[first], row.points[second]) if row else (None, None)
     figure = comparison.difference(*points, source)

@@ -200,9 +200,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
                 {
                     "ends": row.ends,
                     "position": row.position,
-                    "variants": {
-                        name: cell(row, number, source) for number, name in enumerate(comparison.names)
-                    },
+                    "variants": {name: cell(row, number, source) for number, name in enumerate(comparison.names)},
                 }
                 for row in comparison.rows
             ]
@@ -257,11 +255,7 @@ def missing_losses(project: Project, comparison: Comparison) -> list[Gap]:
                 folder = folders.stage_folder(project, compiled, stage)
                 checkpoint = folders.checkpoint_at(folder, point.position)
                 gaps[point] = Gap(
-                    compiled=compiled,
-                    stage=stage,
-                    position=point.position,
-                    checkpoint=checkpoint,
-                    names=names,
+                    compiled=compiled, stage=stage, position=point.position, checkpoint=checkpoint, names=names
                 )
     return list(gaps.values())
 
@@ -272,9 +266,7 @@ def tokens_read(project: Project, compiled: Compiled, *, since: int) -> dict[str
     before: Mapping[str, int] = {}
     for stage in compiled.stages:
         entries = ledger.read(folders.stage_folder(project, compiled, stage))
-        entries = sorted(
-            (entry for entry in entries if entry.position <= stage.stop), key=lambda e: e.position
-        )
+        entries = sorted((entry for entry in entries if entry.position <= stage.stop), key=lambda e: e.position)
         for entry in entries:
             if entry.position > since:
                 for source, count in entry.windows.items():
@@ -313,9 +305,7 @@ def _rows(
             here[number][1] if number in here else point_at(compiled, position)
             for number, compiled in enumerate(lineages)
         ]
-        rows.append(
-            Row(label, tuple(p if n in here or p in within_reach else None for n, p in enumerate(points)))
-        )
+        rows.append(Row(label, tuple(p if n in here or p in within_reach else None for n, p in enumerate(points))))
     taken = {point.position for row in rows for point in row.points if point is not None}
     positions = {point.position for point in measured if point.position > begin} - taken
     for position in positions:

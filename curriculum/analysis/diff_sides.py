@@ -38,9 +38,7 @@ def side(project: Project, argument: str, size: str) -> Side:
         return Side(argument, (Span(name or path.stem, plan, plan.end),))
     if path.suffix in (".yaml", ".yml") or ("/" in argument and path.is_file()):
         if not path.is_file():
-            raise NotFound(
-                f"there is no file `{argument}`", hint="a curriculum of this project goes by its name"
-            )
+            raise NotFound(f"there is no file `{argument}`", hint="a curriculum of this project goes by its name")
         name = path.stem if config.is_name(path.stem) else "given"
         document = load_yaml(path.resolve(), root=project.root)
         texts = PreparedText.open(project.with_stage_file(name, document), name, size)
@@ -63,9 +61,7 @@ class RanStage:
     parent_retrained: bool
 
 
-def against_what_ran(
-    project: Project, name: str, size: str
-) -> tuple[Side, Side, tuple[RanStage, ...]] | None:
+def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[RanStage, ...]] | None:
     """The stored plans of `name`'s started stages and the plans of its files; None when no stage has started."""
     compiled = PreparedText.open(project, name, size).compiled
     started = [
@@ -81,14 +77,7 @@ def against_what_ran(
         folder = folders.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder)
         parent_retrained = stage.parent is not None and _parent_retrained(plan, before.get(stage.parent.name))
-        ran.append(
-            RanStage(
-                stage.name,
-                last.position if last else None,
-                folder.done.exists(),
-                parent_retrained,
-            )
-        )
+        ran.append(RanStage(stage.name, last.position if last else None, folder.done.exists(), parent_retrained))
         before[stage.name] = plan
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
         stored.append(Span(stage.name, plan, stage.stop if leaves_early else plan.end))

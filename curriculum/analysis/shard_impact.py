@@ -46,17 +46,14 @@ def shard_impact(
     names = [shard.file for shard in manifest.splits["train"].shards]
     if not 0 <= number < len(names):
         raise NotFound(
-            f"`{source}` has no shard {number}",
-            hint=f"it has {len(names)}, counted from 0; the first is {names[0]}",
+            f"`{source}` has no shard {number}", hint=f"it has {len(names)}, counted from 0; the first is {names[0]}"
         )
     rows: dict[str, dict[str, Any]] = {}
     for shared in stages:
         parent = shared.stage.parent
         # a stage that continues from contaminated weights is contaminated itself
         contaminated = parent is not None and _contaminated_before(rows[parent.name], shared.stage.plan.start)
-        rows[shared.stage.name] = _stage(
-            project, compiled[0], shared, texts, source, number, exact, contaminated
-        )
+        rows[shared.stage.name] = _stage(project, compiled[0], shared, texts, source, number, exact, contaminated)
     redo = sum(row["redo_tokens"] for row in rows.values())
     gpus = machine.nodes * machine.gpus_per_node
     hours = float(Fraction(redo) / machine.throughput / 3600) if machine.throughput and gpus else None
@@ -81,12 +78,7 @@ def shard_impact(
 
 
 def _edit(
-    project: Project,
-    lineage: Compiled,
-    rows: dict[str, dict[str, Any]],
-    texts: PreparedText,
-    source: str,
-    number: int,
+    project: Project, lineage: Compiled, rows: dict[str, dict[str, Any]], texts: PreparedText, source: str, number: int
 ) -> dict[str, Any] | None:
     """The edit for one lineage; None when it never reads the shard."""
     for stage in lineage.stages:
@@ -98,15 +90,7 @@ def _edit(
             windows = windows_of(place, shards, stage.plan.sequence_length)
             clean = min(row["last_clean"], row["first"])
             return shard_fix.exclusion_edit(
-                project,
-                lineage,
-                stage,
-                clean,
-                windows,
-                source,
-                number,
-                started=started,
-                alone=len(shards) == 1,
+                project, lineage, stage, clean, windows, source, number, started=started, alone=len(shards) == 1
             )
     return None
 

@@ -237,9 +237,7 @@ def _documents(
         manifest = texts.manifest(dataset)
         if manifest is None:
             continue
-        from curriculum.data.dataset import (
-            Dataset,  # not at the top: `trace` starts faster without prepared text
-        )
+        from curriculum.data.dataset import Dataset  # not at the top: `trace` starts faster without prepared text
 
         for split in (TRAIN, HELD_OUT):
             if split not in manifest.splits:
@@ -260,9 +258,7 @@ def _documents(
                         }
                     )
                     if split == TRAIN:
-                        locations.append(
-                            Location(owner, document.shard, document.first_token, end, as_target=True)
-                        )
+                        locations.append(Location(owner, document.shard, document.first_token, end, as_target=True))
             if not documents:
                 near += text.ids_like(name)
     if not documents:

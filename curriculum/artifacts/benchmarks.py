@@ -70,8 +70,7 @@ def records(folder: StageFolder) -> dict[int, list[Mapping[str, Any]]]:
             position, generation = int(value["position"]), int(value["generation"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"the record {path} cannot be read: {error}",
-                hint="move it away; `curriculum eval` measures it again",
+                f"the record {path} cannot be read: {error}", hint="move it away; `curriculum eval` measures it again"
             ) from None
         here = newest.setdefault(position, [])
         if here and here[0]["generation"] > generation:

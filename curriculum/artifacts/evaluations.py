@@ -31,8 +31,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         return fs.unseal(json.loads(fs.read_bytes(path)), ("generation", "position", "step", "sets"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"`{path}` is damaged: {error}",
-            hint="move it away: a kept checkpoint is measured again where it is needed",
+            f"`{path}` is damaged: {error}", hint="move it away: a kept checkpoint is measured again where it is needed"
         ) from None
 
 
@@ -43,9 +42,7 @@ def read_sets(folder: StageFolder, generation: int, position: int) -> dict[str, 
     return sets
 
 
-def write_sets(
-    folder: StageFolder, generation: int, position: int, step: int, sets: Mapping[str, Any]
-) -> None:
+def write_sets(folder: StageFolder, generation: int, position: int, step: int, sets: Mapping[str, Any]) -> None:
     """Write the losses measured at a position, merged with the sets that its file already holds."""
     sets = {**read_sets(folder, generation, position), **sets}
     value = {"generation": generation, "position": position, "step": step, "sets": sets}

@@ -42,9 +42,7 @@ def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:
     planned = plan.windows_read(position)
     wrong = sorted(name for name in {*planned, *counted} if planned.get(name, 0) != counted.get(name, 0))
     if wrong:
-        counts = ", ".join(
-            f"`{name}` {counted.get(name, 0):,} instead of {planned.get(name, 0):,}" for name in wrong
-        )
+        counts = ", ".join(f"`{name}` {counted.get(name, 0):,} instead of {planned.get(name, 0):,}" for name in wrong)
         raise RunFailed(
             f"at {position:,} tokens the windows read since the root are not the planned ones: {counts}",
             hint="nothing was saved here; the checkpoint before this one is sound, and `curriculum verify` checks it",

@@ -176,6 +176,4 @@ class StageFolder:
 
 def stage_folders(directory: Path) -> list[StageFolder]:
     """The stages that left something in `runs/<size>`, by name."""
-    return sorted(
-        (StageFolder(path) for path in directory.glob("*/*") if path.is_dir()), key=lambda f: f.name
-    )
+    return sorted((StageFolder(path) for path in directory.glob("*/*") if path.is_dir()), key=lambda f: f.name)

@@ -104,8 +104,7 @@ def _print_version(requested: bool) -> None:
 
 def _options(
     version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit."),
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
     pass

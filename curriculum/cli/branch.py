@@ -21,9 +21,7 @@ def branch(
     name: Annotated[str, typer.Argument(help="the new curriculum's name")],
     mixture: Annotated[
         str | None,
-        typer.Option(
-            help="a file of mixtures/ that it trains on from there", autocompletion=completion.mixtures
-        ),
+        typer.Option(help="a file of mixtures/ that it trains on from there", autocompletion=completion.mixtures),
     ] = None,
     ramp: Annotated[str | None, typer.Option(help="over how long shares move to it, as in 6B")] = None,
     until: Annotated[str | None, typer.Option(help="where it ends, counted from the root, as in 2T")] = None,
@@ -49,9 +47,7 @@ def branch(
     from curriculum.runs import branch as runs_branch
 
     project = open_project()
-    change = runs_branch.Change(
-        mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer
-    )
+    change = runs_branch.Change(mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer)
     made = runs_branch.branch(project, parse_address(point), name, change, size)
     summary = summarise(made.compiled, machine, project.machine(machine))
     compared = compare(spans(made.parent.stages), spans(made.compiled.stages))

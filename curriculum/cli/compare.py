@@ -23,13 +23,10 @@ def compare(
     machine: MachineName = "local",
     against: Annotated[
         str | None,
-        typer.Option(
-            help="the one whose losses are subtracted from the others'", autocompletion=completion.curricula
-        ),
+        typer.Option(help="the one whose losses are subtracted from the others'", autocompletion=completion.curricula),
     ] = None,
     fill: Annotated[
-        bool,
-        typer.Option("--fill/--no-fill", help="measure kept checkpoints where a source was not measured"),
+        bool, typer.Option("--fill/--no-fill", help="measure kept checkpoints where a source was not measured")
     ] = True,
     svg: Annotated[
         Path | None, typer.Option(help="where the picture goes; runs/SIZE/compare-NAMES.svg without")

@@ -22,27 +22,20 @@ def eval_(
     ],
     tasks: Annotated[
         list[str] | None,
-        typer.Option(
-            help="tasks or groups, divided by commas; without it, what `every: {tasks: …}` asks for"
-        ),
+        typer.Option(help="tasks or groups, divided by commas; without it, what `every: {tasks: …}` asks for"),
     ] = None,
     tasks_from: Annotated[
         Path | None,
-        typer.Option(
-            help="a folder of task files of your own (their Python runs); tasks/ is looked at anyway"
-        ),
+        typer.Option(help="a folder of task files of your own (their Python runs); tasks/ is looked at anyway"),
     ] = None,
     num_fewshot: Annotated[
         int | None, typer.Option(min=0, help="worked examples before each question; unsaid, as the task says")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="only the first documents of each task, for a try")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first documents of each task, for a try")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="requests at a time")] = 8,
     again: Annotated[bool, typer.Option("--again", help="measure again what is measured already")] = False,
     confirm_run_unsafe_code: Annotated[
-        bool,
-        typer.Option("--confirm-run-unsafe-code", help="allow tasks that run code which the model wrote"),
+        bool, typer.Option("--confirm-run-unsafe-code", help="allow tasks that run code which the model wrote")
     ] = False,
     size: Size = "",
     machine: MachineName = "local",

@@ -42,10 +42,7 @@ def export(
     execution_export.check_free(to)
     source = execution_export.find(project, parse_address(address), size)
     request = RunRequest(
-        project=project,
-        curriculum=source.address.curriculum,
-        size=size,
-        listener=progress.RunDisplay(console),
+        project=project, curriculum=source.address.curriculum, size=size, listener=progress.RunDisplay(console)
     )
     with stop_on_signals() as stop:
         written = execution_export.export(request, source, to, dtype, stop)

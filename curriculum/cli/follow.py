@@ -45,9 +45,7 @@ class Watch:
         self.name, self.console = name, console
         self._options = project.options(size)
         self.compiled = PreparedText.open(project, name, size).compiled
-        self.folders = [
-            (stage, folders.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages
-        ]
+        self.folders = [(stage, folders.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages]
         self._watched: _Watched | None = None
         self._live: Live | None = None
         self._last_line = ""
@@ -78,11 +76,7 @@ class Watch:
         stage, folder = running
         if self._watched is None:
             self._watched = _Watched(
-                stage,
-                folder,
-                LiveMetrics(folder),
-                stage_activity(folder),
-                len(read_anomalies(folder, stage.stop)),
+                stage, folder, LiveMetrics(folder), stage_activity(folder), len(read_anomalies(folder, stage.stop))
             )
         watched = self._watched
         watched.training.update()
@@ -108,9 +102,7 @@ class Watch:
         if time.monotonic() - self._queried >= QUEUE_SECONDS:
             self._queried = time.monotonic()
             submissions = (
-                (f, slurm_record.status_of(f.path))
-                for stage, f in self.folders
-                if not folders.is_reached(f, stage)
+                (f, slurm_record.status_of(f.path)) for stage, f in self.folders if not folders.is_reached(f, stage)
             )
             self._submissions = {f: submission for f, submission in submissions if submission is not None}
         held = [(stage, f) for stage, f in self.folders if self._runs(stage, f)]

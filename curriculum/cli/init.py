@@ -27,29 +27,22 @@ def init(
     It holds stages, mixtures, sources, sizes and machines: those of TinyLlama v1.1 or, with `--text`, small ones
     that train on your text as they are. No existing file is changed; a .gitignore gets the lines that it lacks.
     """
-    from curriculum.config import init as config_init
-    from curriculum.config import layout, starter
+    from curriculum.config import init as config_init, layout, starter
     from curriculum.errors import ConfigError
     from curriculum.units import show_bytes, show_count
 
     if schema:
         if text:
-            raise ConfigError(
-                "`--schema` writes into an existing project, `--text` a new one", hint="give one of them"
-            )
+            raise ConfigError("`--schema` writes into an existing project, `--text` a new one", hint="give one of them")
         written = config_init.write_schemas(folder)
-        print(
-            f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in"
-        )
+        print(f"{len(written)} schemas in {written[0].parent}; a YAML file names its own in its first line, as in")
         print("  # yaml-language-server: $schema=../.schema/stages.json")
         return
     outer = layout.root_around(folder.resolve().parent)
     if text:
         written, found = config_init.init_for(folder, text)
         for source in found:
-            print(
-                f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens"
-            )
+            print(f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens")
         first = starter.CURRICULUM
     else:
         written, first = config_init.init(folder), "v1.1-math-code"

@@ -17,18 +17,14 @@ if TYPE_CHECKING:
     from curriculum.config.project import Project
 
 Name = Annotated[
-    str,
-    typer.Argument(help="a curriculum: the name of a file in stages/", autocompletion=completion.curricula),
+    str, typer.Argument(help="a curriculum: the name of a file in stages/", autocompletion=completion.curricula)
 ]
 Names = Annotated[
     list[str],
-    typer.Argument(
-        help="one or more curricula: names of files in stages/", autocompletion=completion.curricula
-    ),
+    typer.Argument(help="one or more curricula: names of files in stages/", autocompletion=completion.curricula),
 ]
 NameOrAll = Annotated[
-    str | None,
-    typer.Argument(help="one curriculum; all of them without", autocompletion=completion.curricula),
+    str | None, typer.Argument(help="one curriculum; all of them without", autocompletion=completion.curricula)
 ]
 Size = Annotated[
     str,
@@ -78,9 +74,7 @@ def open_console(*, stderr: bool = False) -> Console:
 def print_json(value: Any) -> None:
     import orjson  # the standard library indents in Python: seconds for a batch of thousands
 
-    text = orjson.dumps(
-        value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
-    )
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
     sys.stdout.write(text.decode())
 
 

@@ -7,15 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curriculum.cli.options import (
-    AsJson,
-    MachineName,
-    Names,
-    Size,
-    open_console,
-    open_project,
-    print_json,
-)
+from curriculum.cli.options import AsJson, MachineName, Names, Size, open_console, open_project, print_json
 
 
 def plan(

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from curriculum.cli import completion
-from curriculum.cli.options import (
-    AsJson,
-    MachineName,
-    Name,
-    Size,
-    open_console,
-    open_project,
-    print_json,
-    stopped,
-)
+from curriculum.cli.options import AsJson, MachineName, Name, Size, open_console, open_project, print_json, stopped
 
 if TYPE_CHECKING:
     from curriculum.execution.slurm.submission import QueuedJob
@@ -26,12 +17,8 @@ def prepare(
     name: Name,
     size: Size = "",
     machine: MachineName = "local",
-    source: Annotated[
-        str | None, typer.Option(help="only this source", autocompletion=completion.sources)
-    ] = None,
-    append: Annotated[
-        bool, typer.Option("--append", help="add files that are new since as further shards")
-    ] = False,
+    source: Annotated[str | None, typer.Option(help="only this source", autocompletion=completion.sources)] = None,
+    append: Annotated[bool, typer.Option("--append", help="add files that are new since as further shards")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tokenise the text that a curriculum reads.
@@ -71,9 +58,7 @@ def prepare(
     rows = texts.summaries()
     missing = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
     if as_json:
-        queued = [
-            {"dataset": job.label, "job": job.job, "words": job.message, "fresh": job.fresh} for job in queue
-        ]
+        queued = [{"dataset": job.label, "job": job.job, "words": job.message, "fresh": job.fresh} for job in queue]
         print_json({"texts": rows, "left": missing, "jobs": queued})
         return
     for job in queue:

@@ -13,14 +13,10 @@ def prune(
     name: NameOrAll = None,
     size: Size = "",
     keep_last: Annotated[int, typer.Option(min=1, help="newest checkpoints to keep of every stage")] = 1,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="show what would be deleted, and delete nothing")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be deleted, and delete nothing")] = False,
     unpin: Annotated[
         str | None,
-        typer.Option(
-            help="only release the pins of this name, which has neither a stage file nor a run any more"
-        ),
+        typer.Option(help="only release the pins of this name, which has neither a stage file nor a run any more"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

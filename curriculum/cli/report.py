@@ -15,9 +15,7 @@ from curriculum.cli.options import Size, open_project
 def report(
     names: Annotated[
         list[str],
-        typer.Argument(
-            help="one curriculum, or several to see side by side", autocompletion=completion.curricula
-        ),
+        typer.Argument(help="one curriculum, or several to see side by side", autocompletion=completion.curricula),
     ],
     size: Size = "",
     to: Annotated[
@@ -35,6 +33,4 @@ def report(
     html = write.render(project, names, size)
     path = to or write.default_path(project, names, size)
     write.write(path, html, make_folder=to is None)
-    print(
-        f"the report: {os.path.relpath(path)}  ({show_bytes(len(html.encode()))}, for any browser, no network)"
-    )
+    print(f"the report: {os.path.relpath(path)}  ({show_bytes(len(html.encode()))}, for any browser, no network)")

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curriculum.cli.options import (
-    MachineName,
-    Name,
-    Size,
-    open_console,
-    open_project,
-    stopped,
-)
+from curriculum.cli.options import MachineName, Name, Size, open_console, open_project, stopped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,31 +21,23 @@ def run(
     size: Size = "",
     machine: MachineName = "local",
     nproc_per_node: Annotated[
-        int | None,
-        typer.Option(min=1, help="processes on each node; the tokens of each step stay the same"),
+        int | None, typer.Option(min=1, help="processes on each node; the tokens of each step stay the same")
     ] = None,
     accept_change: Annotated[
         bool, typer.Option("--accept-change", help="resume with files changed ahead of the last checkpoint")
     ] = False,
     accept_environment: Annotated[
-        bool,
-        typer.Option(
-            "--accept-environment", help="resume where torch, numpy, processor or training code differ"
-        ),
+        bool, typer.Option("--accept-environment", help="resume where torch, numpy, processor or training code differ")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="show what would be done, and do nothing")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done, and do nothing")] = False,
     node_rank: Annotated[
-        int | None,
-        typer.Option(min=0, help="with several nodes and no Slurm: which of them this is, counted from 0"),
+        int | None, typer.Option(min=0, help="with several nodes and no Slurm: which of them this is, counted from 0")
     ] = None,
     master_addr: Annotated[
         str | None, typer.Option(help="where node 0 is found: `HOST` or `HOST:PORT`; else `address:`")
     ] = None,
     profile_steps: Annotated[
-        str | None,
-        typer.Option(help="trace these steps with torch's profiler, as in `20:23` (23 is not traced)"),
+        str | None, typer.Option(help="trace these steps with torch's profiler, as in `20:23` (23 is not traced)")
     ] = None,
 ) -> None:
     """Train a curriculum to its end, from wherever it stands.

@@ -35,13 +35,10 @@ def trace(
 
     The text is a document, a range of a source, or a bad shard.
     """
-    from curriculum.analysis import shard_impact
-    from curriculum.analysis import trace as analysis_trace
+    from curriculum.analysis import shard_impact, trace as analysis_trace
     from curriculum.errors import PlanError
 
-    given = [
-        key for key, value in (("document", document), ("range", span), ("shard", shard)) if value is not None
-    ]
+    given = [key for key, value in (("document", document), ("range", span), ("shard", shard)) if value is not None]
     if len(given) != 1 or (given != ["document"] and source is None):
         raise PlanError(
             "`trace` takes one text: a document, a range of a source, or a shard of a source",

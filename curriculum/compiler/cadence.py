@@ -71,7 +71,5 @@ def task_positions(plan: StagePlan, every: Mapping[str, int]) -> dict[str, tuple
     for task, tokens in every.items():
         multiples = range((plan.start // tokens + 1) * tokens, plan.end + 1, tokens)
         steps = {-((plan.start - multiple) // plan.batch_tokens) for multiple in multiples}
-        positions[task] = tuple(
-            plan.start + step * plan.batch_tokens for step in sorted(steps | {plan.steps})
-        )
+        positions[task] = tuple(plan.start + step * plan.batch_tokens for step in sorted(steps | {plan.steps}))
     return positions

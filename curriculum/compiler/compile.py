@@ -67,8 +67,7 @@ class CompiledStage:
             for e in self.setting.skip
         ]
         shards = [
-            f"leaves out shard {e.shard} of {e.source}{f': {e.why}' if e.why else ''}"
-            for e in self.setting.leave_out
+            f"leaves out shard {e.shard} of {e.source}{f': {e.why}' if e.why else ''}" for e in self.setting.leave_out
         ]
         return (*skips, *shards)
 
@@ -130,9 +129,7 @@ def compile_resolved(
     starts. `tokenizer` is `{"digest", "vocab_size", "eos"}` once it exists.
     """
     scaler = curriculum.scaler
-    identity: dict[str, Any] = (
-        dict(tokenizer) if tokenizer else {"name": curriculum.tokenizer, "digest": None}
-    )
+    identity: dict[str, Any] = dict(tokenizer) if tokenizer else {"name": curriculum.tokenizer, "digest": None}
     choices = choose_sources(curriculum, prepared_info)
     compiled: list[CompiledStage] = []
     for stage in curriculum.stages:
@@ -185,17 +182,13 @@ def _compile_stage(
         if choices[entry.source].digest is None
     ]
     declared_start = scaler.tokens(parent.left_at) if parent else 0
-    phases, segments, ramp_sequences = mixture_phases(
-        stage, scaler, state, parent_plan, declared_start, notes
-    )
+    phases, segments, ramp_sequences = mixture_phases(stage, scaler, state, parent_plan, declared_start, notes)
     plan = StagePlan(
         seed=setting.seed,
         model=scaler.model(setting),
         tokenizer=dict(tokenizer),
         optimizer=_optimizer(setting),
-        learning_rate=learning_rate(
-            project, stage, scaler, parent_plan.learning_rate if parent_plan else None, notes
-        ),
+        learning_rate=learning_rate(project, stage, scaler, parent_plan.learning_rate if parent_plan else None, notes),
         sequence_length=clock.sequence_length,
         batch_sequences=clock.batch_sequences,
         first_step=parent.plan.step_at(parent.stop) if parent else 0,
@@ -271,9 +264,7 @@ def _import_notes(scaler: Scaler, *, imported: bool) -> list[str]:
             "keeps its model and tokenizer and takes the learning rate of its stage file"
         )
     if not imported:
-        notes.append(
-            "the directory is not imported yet, or was touched since: `run` and `prepare` read it first"
-        )
+        notes.append("the directory is not imported yet, or was touched since: `run` and `prepare` read it first")
     return notes
 
 

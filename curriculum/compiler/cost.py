@@ -61,13 +61,9 @@ def cost(
         )
         if machine.price is not None:
             money = hours * float(machine.price)
-            assumptions.append(
-                f"{float(machine.price):g} USD a GPU-hour, as machine `{machine_name}` declares"
-            )
+            assumptions.append(f"{float(machine.price):g} USD a GPU-hour, as machine `{machine_name}` declares")
     else:
-        assumptions.append(
-            f"machine `{machine_name}` declares no throughput: no hours and no money are estimated"
-        )
+        assumptions.append(f"machine `{machine_name}` declares no throughput: no hours and no money are estimated")
     return {
         "machine": machine_name,
         "gpus": gpus,

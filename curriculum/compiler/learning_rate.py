@@ -37,9 +37,7 @@ def learning_rate(
                     "or state a curve that meets the parent's",
                 )
     if clock.declared_end > curve.horizon and curve.shape != "constant":
-        notes.append(
-            f"the learning rate stays at its minimum beyond its horizon of {show_count(curve.horizon)} tokens"
-        )
+        notes.append(f"the learning rate stays at its minimum beyond its horizon of {show_count(curve.horizon)} tokens")
     return curve
 
 
@@ -49,14 +47,11 @@ def _scaled(project: Project, stage: ResolvedStage, scaler: Scaler, notes: list[
     except ValueError as error:
         raise PlanError(
             str(error),
-            place=size_place(project, scaler.size_name, "learning_rate")
-            or stage.setting.place("learning_rate"),
+            place=size_place(project, scaler.size_name, "learning_rate") or stage.setting.place("learning_rate"),
             hint="the rates and the warm-up are the size's where it states them, and the horizon is scaled"
             if scaler.size.learning_rate
             else "warm-up, decay and horizon follow each other on the token clock, in this order",
         ) from None
     if lengthened is not None:
-        notes.append(
-            f"the warm-up of {show_count(lengthened)} tokens is lengthened to {show_count(curve.warmup)}"
-        )
+        notes.append(f"the warm-up of {show_count(lengthened)} tokens is lengthened to {show_count(curve.warmup)}")
     return curve

@@ -41,9 +41,7 @@ def _first_drawn(plan: StagePlan, name: str) -> int:
     for segment, stop in zip_longest(plan.pieces, [segment.first for segment in plan.pieces[1:]]):
         mixer = plan.blends[segment.blend].mixer
         drawn = mixer.count(name, segment.index) if name in mixer.names else 0
-        if isinstance(mixer, Ramp) and (
-            name not in mixer.names or drawn == mixer.count(name, mixer.sequences)
-        ):
+        if isinstance(mixer, Ramp) and (name not in mixer.names or drawn == mixer.count(name, mixer.sequences)):
             continue
         first = segment.first + int(mixer.where(name, drawn)) - segment.index
         if stop is None or first < stop:
@@ -74,9 +72,7 @@ def check_passes(
             raise PlanError(
                 f"source `{name}` is too small: stage `{stage.setting.name}` would bring it to "
                 f"{source.epochs(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit",
-                place=stage.setting.place("positions")
-                if unseen
-                else stage.mixture.document.place(("weights", name)),
+                place=stage.setting.place("positions") if unseen else stage.mixture.document.place(("weights", name)),
                 hint="lower its weight, shorten the stage, or "
                 + (
                     "leave `positions: unseen` out"
@@ -85,9 +81,7 @@ def check_passes(
                 ),
             )
     if unknown:
-        notes.append(
-            f"passes of {', '.join(unknown)} are not checked until the text is prepared: `{command}`"
-        )
+        notes.append(f"passes of {', '.join(unknown)} are not checked until the text is prepared: `{command}`")
 
 
 def _passes(limit: Fraction) -> str:

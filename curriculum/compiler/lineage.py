@@ -109,8 +109,7 @@ def parse_address(text: str) -> Address:
     curriculum, slash, stage = name.partition("/")
     if not config.is_name(curriculum) or (slash and not config.is_name(stage)):
         raise NotFound(
-            f"`{text}` is not an address",
-            hint="an address is NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T",
+            f"`{text}` is not an address", hint="an address is NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T"
         )
     try:
         tokens = parse_count(position) if at else None
@@ -146,9 +145,7 @@ def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[Lineag
         if address.curriculum in chain:
             circle = " -> ".join((*chain[chain.index(address.curriculum) :], address.curriculum))
             raise PlanError(
-                f"`from:` is circular: {circle}",
-                place=place,
-                hint="one of them must be a root, without `from:`",
+                f"`from:` is circular: {circle}", place=place, hint="one of them must be a root, without `from:`"
             )
         if address.curriculum not in project.names("stages"):
             raise NotFound(
@@ -165,9 +162,7 @@ def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[Lineag
 
 def _cut(stages: tuple[LineageStage, ...], address: Address, place: Place | None) -> tuple[LineageStage, ...]:
     if address.stage is not None:
-        numbers = [
-            at for at, stage in enumerate(stages) if stage.name == f"{address.curriculum}/{address.stage}"
-        ]
+        numbers = [at for at, stage in enumerate(stages) if stage.name == f"{address.curriculum}/{address.stage}"]
         if not numbers:
             own = [s.setting.stage for s in stages if s.setting.curriculum == address.curriculum]
             raise NotFound(
@@ -216,9 +211,7 @@ def _setting(
             raise ConfigError(
                 f"`{name}` does not say its `{key}`, and has no parent to take it from",
                 place=document.key_place(("stages",) if key in config.ROOT_KEYS else ("stages", number)),
-                hint=(
-                    f"write `{key}: …` above it" if key in config.ROOT_KEYS else f"give this stage `{key}: …`"
-                )
+                hint=(f"write `{key}: …` above it" if key in config.ROOT_KEYS else f"give this stage `{key}: …`")
                 + f"; a root curriculum states {', '.join(f'`{k}`' for k in config.ROOT_KEYS)}, "
                 "and its first stage `mixture` and `batch`",
             )
@@ -292,9 +285,7 @@ def _check_root_keys(name: str, file: config.CurriculumFile, document: Document,
 def length_in_tokens(setting: Setting, length: Length, key: str) -> int:
     """A full-size length in tokens, steps being those of the stage's own batch; `key` is where it is written."""
     try:
-        return length.tokens(
-            sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting)
-        )
+        return length.tokens(sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting))
     except ValueError as error:
         raise PlanError(str(error), place=setting.place(key), hint="shorten it") from None
 
@@ -308,9 +299,7 @@ def batch_sequences(setting: Setting) -> int:
         sequences, rest = divmod(batch.amount, setting.sequence_length)
         if rest == 0:
             return sequences
-        near = [
-            f"{n} sequences ({n * setting.sequence_length:,} tokens)" for n in (sequences, sequences + 1) if n
-        ]
+        near = [f"{n} sequences ({n * setting.sequence_length:,} tokens)" for n in (sequences, sequences + 1) if n]
         raise PlanError(
             f"a batch of {batch.amount:,} tokens is not a whole number of sequences of {setting.sequence_length:,}",
             place=setting.place("batch"),

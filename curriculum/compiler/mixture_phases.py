@@ -74,9 +74,7 @@ def _ramp(stage: ResolvedStage, scaler: Scaler, notes: list[str]) -> int:
     least = scaler.small(setting, floor) if floor is not None else 0
     lengthened = tokens < least
     if lengthened:
-        notes.append(
-            f"the ramp of {show_count(tokens)} tokens is lengthened to {floor} ({show_count(least)})"
-        )
+        notes.append(f"the ramp of {show_count(tokens)} tokens is lengthened to {floor} ({show_count(least)})")
         tokens = least
     sequences = -(-tokens // clock.sequence_length)
     if sequences > clock.sequences:
@@ -124,9 +122,7 @@ def _phases(
         mixer = old.mixer
         assert isinstance(mixer, Ramp)
         from_weights, from_index = integer_weights(mixer.shares(state.index), lossy=True), 0
-    rising = MixturePhase(
-        weights=weights, base=state.items, before=from_weights, before_index=from_index, ramp=ramp
-    )
+    rising = MixturePhase(weights=weights, base=state.items, before=from_weights, before_index=from_index, ramp=ramp)
     steady, after = _after(rising)
     return (rising, steady), [
         MixtureSegment(first=0, blend=0, index=0),

@@ -41,9 +41,7 @@ class PreparedText:
         self._manifests: dict[str, Manifest | None] = {}
 
     @classmethod
-    def open(
-        cls, project: Project, name: str, size: str, stages: Sequence[LineageStage] | None = None
-    ) -> PreparedText:
+    def open(cls, project: Project, name: str, size: str, stages: Sequence[LineageStage] | None = None) -> PreparedText:
         """The text of curriculum `name`, or of the `stages` of a lineage that ends before it does."""
         return cls(resolve(project, name, size, stages))
 
@@ -57,10 +55,7 @@ class PreparedText:
         if self.tokenizer is None:
             return compile_resolved(curriculum)
         return compile_resolved(
-            curriculum,
-            prepared_info=self.prepared_info,
-            started_stage=self.started_stage,
-            tokenizer=self.tokenizer,
+            curriculum, prepared_info=self.prepared_info, started_stage=self.started_stage, tokenizer=self.tokenizer
         )
 
     @cached_property
@@ -73,11 +68,7 @@ class PreparedText:
     def tokenizer(self) -> Mapping[str, Any] | None:
         """The tokenizer as plans store it: digest and vocabulary, not its name in the project."""
         loaded = self.loaded_tokenizer
-        return (
-            {"digest": loaded.digest, "vocab_size": loaded.vocab_size, "eos": loaded.eos_id}
-            if loaded
-            else None
-        )
+        return {"digest": loaded.digest, "vocab_size": loaded.vocab_size, "eos": loaded.eos_id} if loaded else None
 
     @property
     def sequence_length(self) -> int:

@@ -103,9 +103,7 @@ def resolve(
                 clock=stage_clock(stage, scaler, start),
             )
         )
-    return ResolvedCurriculum(
-        project=project, name=name, scaler=scaler, tokenizer=tokenizer, stages=tuple(resolved)
-    )
+    return ResolvedCurriculum(project=project, name=name, scaler=scaler, tokenizer=tokenizer, stages=tuple(resolved))
 
 
 def _check_stand_ins(project: Project, size_name: str, size: config.SizeEntry) -> None:

@@ -41,8 +41,7 @@ class Scaler:
         step = base // math.gcd(base, becomes)
         near = [n for n in (full // step * step, (full // step + 1) * step) if n]
         raise PlanError(
-            f"a batch of {full} sequences is {float(scaled):.2f} sequences at this size "
-            f"({base} become {becomes})",
+            f"a batch of {full} sequences is {float(scaled):.2f} sequences at this size ({base} become {becomes})",
             place=setting.place("batch"),
             hint=f"the nearest that fit: {' or '.join(f'{n} sequences' for n in near)}",
         )
@@ -69,9 +68,7 @@ class Scaler:
 
     def small(self, setting: Setting, length: Length) -> int:
         """A length that the size itself states, in tokens; steps and sequences are this size's."""
-        return length.tokens(
-            sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting)
-        )
+        return length.tokens(sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting))
 
     def learning_rate(self, setting: Setting) -> tuple[LearningRate, int | None]:
         """The setting's curve at this size; and, where a floor lengthened its warm-up, the scaled warm-up in tokens."""

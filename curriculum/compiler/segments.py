@@ -32,11 +32,7 @@ def first_segments(
 
 
 def next_epoch(
-    old: Sequence[Segment],
-    used: int,
-    states: Sequence[PreparedState],
-    out_of: int | None,
-    excluded: ExcludedWindows,
+    old: Sequence[Segment], used: int, states: Sequence[PreparedState], out_of: int | None, excluded: ExcludedWindows
 ) -> tuple[Segment, ...]:
     """`old` up to item `used`, then a new pass over all windows."""
     last = in_force(old, used)
@@ -87,11 +83,7 @@ def _append(
 
 
 def _union(
-    states: Sequence[PreparedState],
-    first_item: int,
-    pass_number: int,
-    out_of: int | None,
-    excluded: ExcludedWindows,
+    states: Sequence[PreparedState], first_item: int, pass_number: int, out_of: int | None, excluded: ExcludedWindows
 ) -> Segment:
     """All windows of the last state as one permutation; `out_of` where a size takes fewer, spread evenly."""
     windows = states[-1].windows

@@ -71,9 +71,7 @@ class SourceChoice:
         return self.dataset != self.name
 
 
-def choose_sources(
-    curriculum: ResolvedCurriculum, prepared_info: PreparedInfoOf
-) -> dict[int, dict[str, SourceChoice]]:
+def choose_sources(curriculum: ResolvedCurriculum, prepared_info: PreparedInfoOf) -> dict[int, dict[str, SourceChoice]]:
     """The dataset of every source at each sequence length of the lineage.
 
     A source that a stage no longer draws from is counted in the stage's windows too: a later stage may draw from it.

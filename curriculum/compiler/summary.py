@@ -111,10 +111,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "checkpoint_every": stage.checkpoint_every,
         "evaluate_every": stage.evaluate_every,
         "tasks": {
-            task: {
-                "every": stage.task_every[task],
-                "times": len([at for at in positions if at <= stage.stop]),
-            }
+            task: {"every": stage.task_every[task], "times": len([at for at in positions if at <= stage.stop])}
             for task, positions in task_positions(stage.plan, stage.task_every).items()
         },
         "sources": sources,
@@ -159,9 +156,7 @@ def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, 
     return rows
 
 
-def summarise_tree(
-    lineages: Sequence[Compiled], machine_name: str, machine: config.MachineEntry
-) -> dict[str, Any]:
+def summarise_tree(lineages: Sequence[Compiled], machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
     """Several lineages as one tree: every stage once, as far as any of them goes, and the cost that sharing saves.
 
     `curricula` holds each lineage's `summarise`. Documented in docs/plan-json.md.
@@ -196,9 +191,7 @@ def summarise_tree(
     apart = [entry["cost"] for entry in summaries.values()]
     saved = {}
     for key in ("updates", "tokens", "gpu_hours", "usd", "storage_bytes", "token_bytes"):
-        saved[key] = (
-            None if together[key] is None else sum(cost_alone[key] for cost_alone in apart) - together[key]
-        )
+        saved[key] = None if together[key] is None else sum(cost_alone[key] for cost_alone in apart) - together[key]
     return {
         "format": FORMAT,
         "size": lineages[0].size_name,

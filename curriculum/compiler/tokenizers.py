@@ -51,9 +51,7 @@ def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
         model, published = _files(project.root / entry.path)
         if model is not None:
             return TokenizerRequest(
-                output=str(path),
-                sentencepiece=str(model),
-                published=str(published) if published.is_file() else None,
+                output=str(path), sentencepiece=str(model), published=str(published) if published.is_file() else None
             )
         raise DataError(
             f"tokenizer `{name}` is bound to `{entry.path}`, which is not there",
@@ -62,11 +60,7 @@ def tokenizer_request(project: Project, name: str) -> TokenizerRequest | None:
         )
     assert entry.vocab_size is not None
     return TokenizerRequest(
-        name=name,
-        reads=_reads(project, entry),
-        vocab_size=entry.vocab_size,
-        output=str(path),
-        root=str(project.root),
+        name=name, reads=_reads(project, entry), vocab_size=entry.vocab_size, output=str(path), root=str(project.root)
     )
 
 
@@ -79,9 +73,7 @@ def named_tokenizer(word: str) -> Tokenizer:
         return Tokenizer.load(path)
     project = Project.find()
     if word not in project.sources.tokenizers:
-        raise NotFound(
-            f"no tokenizer is called `{word}`", hint=did_you_mean(word, project.sources.tokenizers)
-        )
+        raise NotFound(f"no tokenizer is called `{word}`", hint=did_you_mean(word, project.sources.tokenizers))
     path = tokenizer_file(project, word)
     if not path.is_file():
         raise DataError(
@@ -96,8 +88,5 @@ def _reads(project: Project, entry: config.TokenizerEntry) -> dict[str, dict[str
     for dataset in entry.train or ():
         source = project.sources.sources[dataset]
         extra = {"text": source.read.text, "extract": source.extract}
-        reads[dataset] = {
-            **source.read_options(),
-            **{key: value for key, value in extra.items() if value is not None},
-        }
+        reads[dataset] = {**source.read_options(), **{key: value for key, value in extra.items() if value is not None}}
     return reads

@@ -144,11 +144,7 @@ def _builtin(error: Any) -> Refusal:
     expected = {"dict_type": "a mapping", "tuple_type": "a list"}.get(error["type"])
     if expected is None:
         return Refusal(f"cannot be {value}: {error['msg']}", "see the examples in the shipped files")
-    example = (
-        "each entry as `name: value`"
-        if expected == "a mapping"
-        else "each item on a line that begins with `- `"
-    )
+    example = "each entry as `name: value`" if expected == "a mapping" else "each item on a line that begins with `- `"
     return Refusal(f"must be {expected}, not {value}", example)
 
 

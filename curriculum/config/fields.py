@@ -97,12 +97,7 @@ class BatchScale(NamedTuple):
 
 def is_name(text: object) -> bool:
     """Whether `text` may name a curriculum, stage, mixture, source, tokenizer, size or machine."""
-    return (
-        isinstance(text, str)
-        and len(text) <= LONGEST_NAME
-        and bool(_NAME.fullmatch(text))
-        and ".." not in text
-    )
+    return isinstance(text, str) and len(text) <= LONGEST_NAME and bool(_NAME.fullmatch(text)) and ".." not in text
 
 
 def describe(value: object) -> str:
@@ -128,11 +123,7 @@ def shortened(text: str, most: int = 40) -> str:
 @form(type="string", minLength=1, maxLength=LONGEST_TEXT, pattern=r"\S")
 def text(value: Any) -> str:
     if not isinstance(value, str):
-        hint = (
-            f'put it in quotes: "{value}"'
-            if isinstance(value, int | Decimal)
-            else "as in `about: a first try`"
-        )
+        hint = f'put it in quotes: "{value}"' if isinstance(value, int | Decimal) else "as in `about: a first try`"
         raise Refusal(f"must be text, not {describe(value)}", hint)
     if not value.strip() or len(value) > LONGEST_TEXT:
         raise Refusal(f"must be text of 1 to {LONGEST_TEXT:,} characters", "write some, or leave the key out")
@@ -173,27 +164,21 @@ def one_or_more(one: Form) -> Form:
 @form(type=["string", "integer", "boolean"])
 def column_value(value: Any) -> str | int | bool:
     if not isinstance(value, str | int | bool):
-        raise Refusal(
-            f"must be a value of the column, not {describe(value)}", "a text, a whole number, true or false"
-        )
+        raise Refusal(f"must be a value of the column, not {describe(value)}", "a text, a whole number, true or false")
     return value
 
 
 @form(type="string", pattern=f"^{_HUB.pattern}$", examples=["OWNER/NAME"])
 def hub(value: Any) -> str:
     if not isinstance(value, str) or not _HUB.fullmatch(value):
-        raise Refusal(
-            f"must be a dataset of the hub, not {describe(value)}", "as in `cerebras/SlimPajama-627B`"
-        )
+        raise Refusal(f"must be a dataset of the hub, not {describe(value)}", "as in `cerebras/SlimPajama-627B`")
     return value
 
 
 @form(type="boolean")
 def flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise Refusal(
-            f"must be true or false, not {describe(value)}", "write `true` or `false`, without quotes"
-        )
+        raise Refusal(f"must be true or false, not {describe(value)}", "write `true` or `false`, without quotes")
     return value
 
 
@@ -203,9 +188,7 @@ def flag_or_auto(value: Any) -> bool | None:
     if value == "auto":
         return None
     if not isinstance(value, bool):
-        raise Refusal(
-            f"must be true, false or auto, not {describe(value)}", "write `true`, `false` or `auto`"
-        )
+        raise Refusal(f"must be true, false or auto, not {describe(value)}", "write `true`, `false` or `auto`")
     return value
 
 
@@ -311,9 +294,7 @@ def length(example: str, *units: Unit, explicit: Explicitness) -> Form:
         with_scale = NUMBER + SUFFIX.replace("?)", ")")
         return Form(read, _text_shape(input_pattern(with_unit, with_scale, above_zero=True), example))
     number_shape = {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT}
-    return Form(
-        read, _number_or_text_shape(number_shape, input_pattern(with_unit, NUMBER + SUFFIX, above_zero=True))
-    )
+    return Form(read, _number_or_text_shape(number_shape, input_pattern(with_unit, NUMBER + SUFFIX, above_zero=True)))
 
 
 def rate(unit: str, example: str) -> Form:

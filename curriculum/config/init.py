@@ -37,9 +37,7 @@ def init(folder: Path) -> list[Path]:
 def init_for(folder: Path, texts: Sequence[str]) -> tuple[list[Path], list[starter.Source]]:
     """Write a small project that trains on the folders `texts`; its files, and the sources in those folders."""
     sources = starter.sources(folder, texts)
-    contents = {
-        f"{part}/README.md": (shipped() / part / "README.md").read_bytes() for part in ("stages", "mixtures")
-    }
+    contents = {f"{part}/README.md": (shipped() / part / "README.md").read_bytes() for part in ("stages", "mixtures")}
     for path, text in starter.files(sources).items():
         contents[path] = f"{json_schema.modeline(path)}\n{text}".encode()
     return _write(folder, contents), sources
@@ -88,8 +86,7 @@ def _check_free(folder: Path, names: Sequence[str]) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not existing.is_dir():
         raise ConfigError(
-            f"`{existing}` is not a directory, so no project can be written into `{folder}`",
-            hint="name another folder",
+            f"`{existing}` is not a directory, so no project can be written into `{folder}`", hint="name another folder"
         )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(f"`{existing}` may not be written by this user", hint="name another folder")

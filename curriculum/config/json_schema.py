@@ -62,9 +62,7 @@ class _InputSchema(GenerateJsonSchema):
         return False
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> dict[str, Any]:
-        return self.generate_inner(
-            schema["schema"]
-        )  # None is the default of an absent key; `key: null` is an error
+        return self.generate_inner(schema["schema"])  # None is the default of an absent key; `key: null` is an error
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
         inner = self.generate_inner(schema["schema"])
@@ -72,10 +70,7 @@ class _InputSchema(GenerateJsonSchema):
         return inner if default is None else {**inner, "default": default}
 
     def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
-        names, values = (
-            self.generate_inner(schema["keys_schema"]),
-            self.generate_inner(schema["values_schema"]),
-        )
+        names, values = (self.generate_inner(schema["keys_schema"]), self.generate_inner(schema["values_schema"]))
         return {"type": "object", "propertyNames": names, "additionalProperties": values}
 
     def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:

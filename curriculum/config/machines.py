@@ -33,15 +33,9 @@ class SlurmEntry(Entry):
     partition: Text | None = Field(default=None, description="The partition; else the cluster's default.")
     account: Text | None = Field(default=None, description="Who is charged.")
     qos: Text | None = Field(default=None, description="The quality of service.")
-    time: Text | None = Field(
-        default=None, description='A job\'s time limit as Slurm writes it, as in "24:00:00".'
-    )
-    grace: Size = Field(
-        default=120, description="Seconds before the time limit at which a job saves and queues again."
-    )
-    options: Texts = Field(
-        default=(), description="Further options of `sbatch`, as in `[--constraint=a100, --mem=0]`."
-    )
+    time: Text | None = Field(default=None, description='A job\'s time limit as Slurm writes it, as in "24:00:00".')
+    grace: Size = Field(default=120, description="Seconds before the time limit at which a job saves and queues again.")
+    options: Texts = Field(default=(), description="Further options of `sbatch`, as in `[--constraint=a100, --mem=0]`.")
     setup: Texts = Field(
         default=(), description="Lines of the batch script before the job, as in `[module load cuda]`."
     )
@@ -67,12 +61,8 @@ class MachineEntry(Entry):
     )
     gpus_per_node: SizeOrZero = Field(default=0, description="GPUs of each; 0 when none is counted on.")
     processes: Size = Field(default=1, description="Processes on each node; else one for each GPU, or one.")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: a GPU where there is one."
-    )
-    micro_batch: Size | None = Field(
-        default=None, description="Sequences a process takes at once; else it is chosen."
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one.")
+    micro_batch: Size | None = Field(default=None, description="Sequences a process takes at once; else it is chosen.")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="Of the arithmetic; weights are fp32."
     )
@@ -88,19 +78,13 @@ class MachineEntry(Entry):
         json_schema_extra={"default": "auto"},
     )
     activation_checkpointing: Literal["none", "full", "selective"] = Field(
-        default="none",
-        description="full: keep nothing inside a block; selective: keep matrix products and attention.",
+        default="none", description="full: keep nothing inside a block; selective: keep matrix products and attention."
     )
-    deterministic: Flag = Field(
-        default=False, description="Whether a resumed GPU run must give the same bits."
-    )
+    deterministic: Flag = Field(default=False, description="Whether a resumed GPU run must give the same bits.")
     exactness: Literal["native", "canonical"] = Field(
-        default="native",
-        description="native: same bits on as many processes; canonical: on any number of them.",
+        default="native", description="native: same bits on as many processes; canonical: on any number of them."
     )
-    profile: ProfileEntry | None = Field(
-        default=None, description="Steps to trace, as in `{from_step: 20, steps: 3}`."
-    )
+    profile: ProfileEntry | None = Field(default=None, description="Steps to trace, as in `{from_step: 20, steps: 3}`.")
     peak: Peak | None = Field(
         default=None, description="What a device can do, for the MFU, as in `989 TFLOP/s`; GPUs are known."
     )
@@ -109,8 +93,7 @@ class MachineEntry(Entry):
         default=600, description="Seconds a step may take; then stacks are saved and the job starts again."
     )
     grace: Size | None = Field(
-        default=None,
-        description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not started then.",
+        default=None, description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not started then."
     )
     environment: Literal["same", "any"] = Field(
         default="same",
@@ -122,9 +105,7 @@ class MachineEntry(Entry):
     throughput: Throughput | None = Field(
         default=None, description="Tokens that a plan assumes; as in `24k tokens/s/gpu`."
     )
-    price: Price | None = Field(
-        default=None, description="Money that a plan assumes; as in `2 USD/gpu-hour`."
-    )
+    price: Price | None = Field(default=None, description="Money that a plan assumes; as in `2 USD/gpu-hour`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -146,9 +127,7 @@ class MachineEntry(Entry):
             hint = "say `slurm: {grace: …}`, the seconds before a job's time limit at which it saves"
             raise Refusal("is not supported with `launcher: slurm`", hint, "grace")
         if self.launcher == "process" and self.processes > 1:
-            raise Refusal(
-                f"cannot be {self.processes} with launcher process", "`launcher: torchrun` can", "processes"
-            )
+            raise Refusal(f"cannot be {self.processes} with launcher process", "`launcher: torchrun` can", "processes")
         if self.device == "cpu" and self.gpus_per_node:
             raise Refusal("is not supported with `device: cpu`", "leave one of the two out", "gpus_per_node")
         if self.gpus_per_node and self.processes > self.gpus_per_node:

@@ -82,8 +82,7 @@ class Project:
             )
         if name in self.names("stages"):
             raise ConfigError(
-                f"`stages/{name}.yaml` exists already; nothing was written",
-                hint="take another name, or edit that file",
+                f"`stages/{name}.yaml` exists already; nothing was written", hint="take another name, or edit that file"
             )
         if folders := self.runs_of(name):
             raise ConfigError(
@@ -160,9 +159,7 @@ class Project:
             is_default = size == self.default_size
         except ConfigError:
             is_default = False
-        return ("" if is_default else f" --size {size}") + (
-            "" if machine == LOCAL else f" --machine {machine}"
-        )
+        return ("" if is_default else f" --size {size}") + ("" if machine == LOCAL else f" --machine {machine}")
 
     def size(self, name: str) -> config.SizeEntry:
         if name not in self.sizes.root:
@@ -191,8 +188,7 @@ class Project:
         if len(paths) > 1:
             both = " and ".join(path.relative_to(self.root).as_posix() for path in paths)
             raise ConfigError(
-                f"two files bear the name `{name}`: {both}",
-                hint=f"a {noun} is called by its name alone: rename one",
+                f"two files bear the name `{name}`: {both}", hint=f"a {noun} is called by its name alone: rename one"
             )
         return load_yaml(paths[0], root=self.root)
 

@@ -13,9 +13,7 @@ class SizeRates(Entry):
 
     max: Rate | None = Field(default=None, description="The highest value of the root's curve at this size.")
     min: RateOrZero | None = Field(default=None, description="The value at its horizon.")
-    warmup: Span | None = Field(
-        default=None, description="The root's warm-up, in this size's own steps or tokens."
-    )
+    warmup: Span | None = Field(default=None, description="The root's warm-up, in this size's own steps or tokens.")
 
     @model_validator(mode="after")
     def _min_below_max(self) -> Self:
@@ -26,9 +24,7 @@ class SizeRates(Entry):
 class AtLeast(Entry):
     """Floors where scaling makes a length too short."""
 
-    ramp: Span | None = Field(
-        default=None, description="The shortest ramp, in this size's own steps or tokens."
-    )
+    ramp: Span | None = Field(default=None, description="The shortest ramp, in this size's own steps or tokens.")
     warmup: Span | None = Field(default=None, description="The shortest warm-up.")
 
 
@@ -37,12 +33,9 @@ class AtMost(Entry):
 
     evaluations: Size | None = Field(default=None, description="Evaluations in a stage.")
     checkpoints: Size | None = Field(
-        default=None,
-        description="Checkpoints in a stage: every n-th of those it asks for, to stay at round positions.",
+        default=None, description="Checkpoints in a stage: every n-th of those it asks for, to stay at round positions."
     )
-    held_out_windows: Size | None = Field(
-        default=None, description="Windows of each held-out set in an evaluation."
-    )
+    held_out_windows: Size | None = Field(default=None, description="Windows of each held-out set in an evaluation.")
 
 
 class SizeEntry(Entry):
@@ -51,8 +44,7 @@ class SizeEntry(Entry):
     about: Text | None = Field(default=None, description="What it is, for people.")
     tokens: Scale | None = Field(default=None, description="The scale of every length; as in `1e-6`.")
     batch: BatchScaling | None = Field(
-        default=None,
-        description="What the root's batch becomes, others keep their ratio to it; as in `16 sequences`.",
+        default=None, description="What the root's batch becomes, others keep their ratio to it; as in `16 sequences`."
     )
     sequence_length: Size | None = Field(default=None, description="Tokens of a window.")
     tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")

@@ -35,9 +35,7 @@ class TokenizerEntry(Entry):
     train: Names | None = Field(
         default=None, description="Sources that a byte-level BPE is trained on; as in `[sotu, stdlib]`."
     )
-    vocab_size: Size | None = Field(
-        default=None, description="Its number of ids, needed with `train`; as in `4096`."
-    )
+    vocab_size: Size | None = Field(default=None, description="Its number of ids, needed with `train`; as in `4096`.")
 
     @model_validator(mode="after")
     def _file_or_trained(self) -> Self:
@@ -45,9 +43,7 @@ class TokenizerEntry(Entry):
         if self.train and self.vocab_size is None:
             raise Refusal("lacks `vocab_size`", "as in `vocab_size: 4096`")
         if self.train and self.vocab_size is not None and self.vocab_size < 257:
-            raise Refusal(
-                "cannot hold the 256 bytes and the end-of-text mark", "give 257 or more", "vocab_size"
-            )
+            raise Refusal("cannot hold the 256 bytes and the end-of-text mark", "give 257 or more", "vocab_size")
         return self
 
 
@@ -68,8 +64,7 @@ class ReadEntry(Entry):
         default=None, description="A folder, from the project's, absolute or a URL; as in `texts`."
     )
     tokenised: Text | None = Field(
-        default=None,
-        description="A folder, or one file, of tokens made elsewhere; read in place, never written to.",
+        default=None, description="A folder, or one file, of tokens made elsewhere; read in place, never written to."
     )
     format: Literal["datatrove", "megatron", "packed", "npy", "flat"] | None = Field(
         default=None, description="Format of `tokenised`, where the files do not show it."
@@ -114,9 +109,7 @@ class HeldOutEntry(Entry):
     share: HeldOutShare | None = Field(
         default=None, description="A share of the documents, what a number alone says as well; as in `5%`."
     )
-    split: Text | None = Field(
-        default=None, description="Files with this word in their path; as in `validation`."
-    )
+    split: Text | None = Field(default=None, description="Files with this word in their path; as in `validation`.")
 
     @model_validator(mode="after")
     def _share_or_split(self) -> Self:
@@ -153,9 +146,7 @@ class SourceEntry(Entry):
     keep: dict[Text, Values] = Field(
         default={}, description="Column to values, other documents are left out; as in `{lang: en}`."
     )
-    extract: Literal["chinese-docstrings"] | None = Field(
-        default=None, description="Take only this of each file."
-    )
+    extract: Literal["chinese-docstrings"] | None = Field(default=None, description="Take only this of each file.")
     blocks: Annotated[
         tuple[dict[str, dict[str, Any]], ...],
         BeforeValidator(_blocks, json_schema_input_type=list[str | dict[str, dict[str, Any]]]),
@@ -174,9 +165,7 @@ class SourceEntry(Entry):
         default=None, description="Its size, an estimate that holds until it is prepared; as in `659B`."
     )
     tokens_from: Text | None = Field(default=None, description="Where that size is from.")
-    assumed: Flag = Field(
-        default=False, description="Whether that size is derived or guessed, not published."
-    )
+    assumed: Flag = Field(default=False, description="Whether that size is derived or guessed, not published.")
     licence: Text | None = Field(default=None, description="Its licence, for people.")
     bos: Flag = Field(default=False, description="Whether each document begins with the tokenizer's BOS.")
     eos: Flag = Field(default=True, description="Whether each document ends with the tokenizer's EOS.")

@@ -45,12 +45,8 @@ def _stated(key: str, **shape: Any) -> dict[str, Any]:
 @fields.form(enum=sorted(CATALOGUE))
 def _known_model(value: Any) -> str:
     if not isinstance(value, str) or value not in CATALOGUE:
-        hint = (
-            did_you_mean(value, CATALOGUE) if isinstance(value, str) else f"there are: {', '.join(CATALOGUE)}"
-        )
-        raise Refusal(
-            f"is no model of the catalogue: {fields.describe(value)}", f"{hint}; or give its numbers here"
-        )
+        hint = did_you_mean(value, CATALOGUE) if isinstance(value, str) else f"there are: {', '.join(CATALOGUE)}"
+        raise Refusal(f"is no model of the catalogue: {fields.describe(value)}", f"{hint}; or give its numbers here")
     return value
 
 
@@ -85,12 +81,8 @@ class ModelNumbers(Entry):
     vocab_size: Size = Field(description="Rows of the embedding; no less than the tokenizer has.")
     rms_norm_eps: Rate = Field(default=Fraction(1, 100000), description="Epsilon of RMSNorm.")
     rope_theta: Rate = Field(default=Fraction(10000), description="Base of the rotary embedding.")
-    rope_scaling: RopeScaling | None = Field(
-        default=None, description="How rotations are stretched, if at all."
-    )
-    tie_word_embeddings: Flag = Field(
-        default=False, description="Whether input and output embedding are one."
-    )
+    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
+    tie_word_embeddings: Flag = Field(default=False, description="Whether input and output embedding are one.")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -103,9 +95,7 @@ class ModelOverride(Entry):
 
     hidden_size: Size | None = Field(default=None, description="Width of the residual stream.")
     num_hidden_layers: Size | None = Field(default=None, description="Number of blocks.")
-    num_attention_heads: Size | None = Field(
-        default=None, description="Query heads; they divide hidden_size."
-    )
+    num_attention_heads: Size | None = Field(default=None, description="Query heads; they divide hidden_size.")
     num_key_value_heads: Size | None = Field(default=None, description="Key and value heads.")
     head_dim: Size | None = Field(default=None, description="Width of a head.")
     intermediate_size: Size | None = Field(default=None, description="Width of the feed-forward layer.")
@@ -176,13 +166,9 @@ class LearningRateEntry(Entry):
     )
     """What `_consistent_shape` refuses, for editors."""
 
-    shape: Literal["cosine", "wsd", "linear", "constant"] = Field(
-        description="cosine, wsd, linear or constant."
-    )
+    shape: Literal["cosine", "wsd", "linear", "constant"] = Field(description="cosine, wsd, linear or constant.")
     max: Rate = Field(description="The highest value, reached at the end of the warm-up; as in `4e-4`.")
-    min: RateOrZero = Field(
-        default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`."
-    )
+    min: RateOrZero = Field(default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`.")
     warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `2000 steps`.")
     horizon: Position = Field(default=Length(0, "tokens"), description="Where the fall ends; as in `2T`.")
     decay: Span | None = Field(default=None, description="How long wsd's fall is; it ends at the horizon.")
@@ -195,21 +181,15 @@ class LearningRateEntry(Entry):
         constant, stated = self.shape == "constant", self.model_fields_set
         for key in ("min", "horizon"):
             if constant and key in stated:
-                raise Refusal(
-                    "is not supported with `shape: constant`", "leave it out, or take another shape", key
-                )
+                raise Refusal("is not supported with `shape: constant`", "leave it out, or take another shape", key)
             if not constant and key not in stated:
                 raise lacks(key, type(self).model_fields[key].description)
         if (self.shape == "wsd") != ("decay" in stated):
             if self.shape == "wsd":
                 raise Refusal("lacks `decay`", "wsd falls at its end, as in `decay: 200B`")
-            raise Refusal(
-                f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay"
-            )
+            raise Refusal(f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay")
         if self.shape != "wsd" and "decay_shape" in stated:
-            raise Refusal(
-                f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay_shape"
-            )
+            raise Refusal(f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay_shape")
         min_below_max(self.min, self.max)
         return self
 
@@ -223,12 +203,8 @@ def min_below_max(low: Fraction | None, high: Fraction | None) -> None:
 class EveryEntry(Entry):
     """Cadences on the token clock."""
 
-    evaluate: Span | None = Field(
-        default=None, description="Between evaluations on held-out text; as in `10B`."
-    )
-    checkpoint: Span | None = Field(
-        default=None, description="Between checkpoints; every stage's end is one anyway."
-    )
+    evaluate: Span | None = Field(default=None, description="Between evaluations on held-out text; as in `10B`.")
+    checkpoint: Span | None = Field(default=None, description="Between checkpoints; every stage's end is one anyway.")
     tasks: dict[Text, Span] = Field(
         default={},
         description="Task or group of lm-evaluation-harness to its cadence; as in `{tinyllama_commonsense: 100B}`.",
@@ -275,40 +251,25 @@ class StageEntry(Entry):
     """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
     name: Name = Field(description="Its name, unique in the file; as in `cooldown`.")
-    until: Position | None = Field(
-        default=None, description="Position at which it ends, from the root; as in `2T`."
-    )
+    until: Position | None = Field(default=None, description="Position at which it ends, from the root; as in `2T`.")
     tokens: Tokens | None = Field(default=None, description="Its own length instead; as in `150B`.")
-    mixture: Name | None = Field(
-        default=None, description="A file of mixtures/, without `.yaml`; as in `math-code`."
-    )
-    batch: Batch | None = Field(
-        default=None, description="Sequences or tokens of a step; as in `896 sequences`."
-    )
-    sequence_length: Size | None = Field(
-        default=None, description="Tokens of a window; needs `positions: restart`."
-    )
+    mixture: Name | None = Field(default=None, description="A file of mixtures/, without `.yaml`; as in `math-code`.")
+    batch: Batch | None = Field(default=None, description="Sequences or tokens of a step; as in `896 sequences`.")
+    sequence_length: Size | None = Field(default=None, description="Tokens of a window; needs `positions: restart`.")
     ramp: Span | None = Field(default=None, description="How long shares move to the mixture's; as in `6B`.")
     skip: tuple[SkipEntry, ...] | None = Field(
         default=None, description="Ranges of data to leave out; as in `[{from: 1.2T, to: 1.201T}]`."
     )
     leave_out: tuple[LeaveOutEntry, ...] | None = Field(
-        default=None,
-        description="Shards excluded from here on; as in `[{source: slimpajama, shard: 17}]`.",
+        default=None, description="Shards excluded from here on; as in `[{source: slimpajama, shard: 17}]`."
     )
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
     )
-    optimizer: Literal["reset"] | None = Field(
-        default=None, description="reset: begin with fresh optimizer state."
-    )
-    learning_rate: LearningRateEntry | None = Field(
-        default=None, description="Another curve, on the root's clock."
-    )
+    optimizer: Literal["reset"] | None = Field(default=None, description="reset: begin with fresh optimizer state.")
+    learning_rate: LearningRateEntry | None = Field(default=None, description="Another curve, on the root's clock.")
     rewarm: Span | None = Field(default=None, description="How long the rate moves to the stage's own curve.")
-    mask_documents: Flag | None = Field(
-        default=None, description="Whether attention ends at a document's end."
-    )
+    mask_documents: Flag | None = Field(default=None, description="Whether attention ends at a document's end.")
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
 
     @model_validator(mode="after")
@@ -340,9 +301,7 @@ def _root() -> dict[str, Any]:
 class CurriculumFile(Entry):
     """stages/NAME.yaml: one curriculum. With `from`, every unstated key comes from the branch point."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"if": {"not": {"required": ["from"]}}, "then": _root()},
-    )
+    model_config = ConfigDict(json_schema_extra={"if": {"not": {"required": ["from"]}}, "then": _root()})
     """What the lineage refuses of a root, for editors."""
 
     about: Text | None = Field(default=None, description="What it is, for people.")
@@ -362,13 +321,10 @@ class CurriculumFile(Entry):
     tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")
     sequence_length: Size | None = Field(default=None, description="Tokens of a window; as in `2048`.")
     optimizer: OptimizerEntry | None = Field(default=None, description="The optimizer.")
-    learning_rate: LearningRateEntry | None = Field(
-        default=None, description="The curve over the curriculum."
-    )
+    learning_rate: LearningRateEntry | None = Field(default=None, description="The curve over the curriculum.")
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     stages: tuple[StageEntry, ...] = Field(
-        description="The stages, in order; as in `[{name: basic, until: 1.5T}]`.",
-        json_schema_extra={"minItems": 1},
+        description="The stages, in order; as in `[{name: basic, until: 1.5T}]`.", json_schema_extra={"minItems": 1}
     )
 
     @model_validator(mode="after")
@@ -379,9 +335,7 @@ class CurriculumFile(Entry):
         for number, stage in enumerate(self.stages):
             if stage.name in names:
                 hint = "a stage's name is unique in its curriculum"
-                raise Refusal(
-                    f"is taken: another stage is called `{stage.name}`", hint, "stages", number, "name"
-                )
+                raise Refusal(f"is taken: another stage is called `{stage.name}`", hint, "stages", number, "name")
             names.add(stage.name)
         imported = self.from_ is not None and self.from_.startswith(PREFIX)
         if imported and self.from_ == PREFIX:
@@ -396,9 +350,7 @@ class CurriculumFile(Entry):
                 hint = "remove it; or say with `from:` what the curriculum branches from"
                 if imported:
                     hint = "remove it; an import begins with fresh optimizer state and unread sources"
-                raise Refusal(
-                    "has nothing to continue from: the first stage is the root", hint, "stages", 0, key
-                )
+                raise Refusal("has nothing to continue from: the first stage is the root", hint, "stages", 0, key)
         return self
 
 
@@ -421,9 +373,7 @@ class MixtureFile(Entry):
     @model_validator(mode="after")
     def _something_to_draw(self) -> Self:
         if not any(self.weights.values()):
-            raise Refusal(
-                "gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights"
-            )
+            raise Refusal("gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights")
         for name in self.passes:
             if name not in self.weights:
                 hint = did_you_mean(name, self.weights)

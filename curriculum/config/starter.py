@@ -73,9 +73,7 @@ def sources(project: Path, folders: Sequence[str]) -> list[Source]:
                 hint="put the text into a folder of its own, as in `texts`",
             )
         if not str(folder).isprintable():
-            raise ConfigError(
-                f"the name of {argument!r} cannot be written into a file", hint="rename the folder"
-            )
+            raise ConfigError(f"the name of {argument!r} cannot be written into a file", hint="rename the folder")
         if folder not in by_folder:
             name = _free_name(folder.name, {source.name for source in by_folder.values()})
             path = str(folder) if Path(argument).is_absolute() else os.path.relpath(folder, root)
@@ -124,8 +122,7 @@ def _source(name: str, path: str, argument: str, folder: Path) -> Source:
     except OSError as error:
         raise ConfigError(f"`{argument}` cannot be read: {error}", hint="mend or remove that file") from None
     sizes = [
-        (file.bytes or 0) * (_COMPRESSION if file.name.endswith((".gz", ".zst", ".parquet")) else 1)
-        for file in files
+        (file.bytes or 0) * (_COMPRESSION if file.name.endswith((".gz", ".zst", ".parquet")) else 1) for file in files
     ]
     names = [file.name.removesuffix(".gz").removesuffix(".zst") for file in files]
     by_rows = any(not file.endswith((".txt", ".md")) for file in names)

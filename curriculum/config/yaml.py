@@ -144,19 +144,13 @@ class _Builder:
                 self._take_key(event, spot)
             else:
                 plain = event.implicit[0]
-                self._add(
-                    self._scalar(event.value, spot) if plain else self._quoted(event.value, spot), spot, plain
-                )
+                self._add(self._scalar(event.value, spot) if plain else self._quoted(event.value, spot), spot, plain)
         elif isinstance(event, yaml.CollectionStartEvent):
             self._refuse_tags_and_anchors(event, spot)
             if self._awaits_key():
-                self._refuse(
-                    "a key that is itself a list or a mapping", spot, "a key is a word, as in `seed: 3407`"
-                )
+                self._refuse("a key that is itself a list or a mapping", spot, "a key is a word, as in `seed: 3407`")
             if len(self.stack) == DEEPEST_NESTING:
-                self._refuse(
-                    f"nested deeper than {DEEPEST_NESTING} levels", spot, "nothing here needs more than six"
-                )
+                self._refuse(f"nested deeper than {DEEPEST_NESTING} levels", spot, "nothing here needs more than six")
             container: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
             self.stack.append((self._add(container, spot), container))
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -165,15 +159,11 @@ class _Builder:
     def _document(self, event: yaml.DocumentStartEvent, spot: Spot) -> None:
         self.documents += 1
         if self.documents > 1:
-            self._refuse(
-                "a second document begins", spot, "one file holds one; remove the `---`, or split the file"
-            )
+            self._refuse("a second document begins", spot, "one file holds one; remove the `---`, or split the file")
         if event.version or event.tags:
             self._refuse("a YAML directive is not read here", spot, "remove the line that begins with `%`")
 
-    def _refuse_tags_and_anchors(
-        self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, spot: Spot
-    ) -> None:
+    def _refuse_tags_and_anchors(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, spot: Spot) -> None:
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._refuse(
@@ -195,9 +185,7 @@ class _Builder:
         path, mapping = self.stack[-1]
         key, plain = event.value, event.implicit[0]
         if plain and key == "<<":
-            self._refuse(
-                "`<<` is a merge key, which is not read here", spot, "write out the keys it would bring"
-            )
+            self._refuse("`<<` is a merge key, which is not read here", spot, "write out the keys it would bring")
         if plain:
             self._refuse_number_with_comma(event, spot)
         if plain and not isinstance(self._scalar(key, spot), str):
@@ -237,9 +225,7 @@ class _Builder:
 
     def _add(self, value: Any, spot: Spot, plain: bool = False) -> KeyPath:
         if len(self.values) == MOST_VALUES:
-            self._refuse(
-                f"more than {MOST_VALUES:,} values", spot, "text and data are files of their own, named here"
-            )
+            self._refuse(f"more than {MOST_VALUES:,} values", spot, "text and data are files of their own, named here")
         path: KeyPath = ()
         if not self.stack:
             self.value = value
@@ -260,9 +246,7 @@ class _Builder:
     def _quoted(self, text: str, spot: Spot) -> str:
         """The text, without invisible characters: the escapes of double quotes can spell them."""
         if hidden := _INVISIBLE.search(text):
-            self._refuse(
-                f"a text with the control character U+{ord(hidden.group()):04X}", spot, "remove the escape"
-            )
+            self._refuse(f"a text with the control character U+{ord(hidden.group()):04X}", spot, "remove the escape")
         return text
 
     def _scalar(self, text: str, spot: Spot) -> str | int | Decimal | bool | None:
@@ -277,9 +261,7 @@ class _Builder:
         else:
             return self._quoted(text, spot)
         if abs(value) > LARGEST_NUMBER:
-            self._refuse(
-                "this number is beyond 10^18", spot, "no number here needs to be larger; a text needs quotes"
-            )
+            self._refuse("this number is beyond 10^18", spot, "no number here needs to be larger; a text needs quotes")
         return value
 
     def _decimal(self, text: str, exponent: str, spot: Spot) -> Decimal:

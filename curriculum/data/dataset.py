@@ -126,8 +126,7 @@ class Dataset:
         at = int(np.searchsorted(self._ends, window, side="right"))
         if not 0 <= window < self.windows:
             raise NotFound(
-                f"there is no window {window} in `{self.folder}`",
-                hint=f"it has the windows 0 to {self.windows - 1}",
+                f"there is no window {window} in `{self.folder}`", hint=f"it has the windows 0 to {self.windows - 1}"
             )
         shard = self.mapped[at]
         start = (window - self._first_window(at)) * self.sequence_length
@@ -148,9 +147,7 @@ class Dataset:
         """Every document whose id is `name`; ids need not be unique."""
         line = id_line(name)
         return [
-            self.document(number, document)
-            for number, shard in enumerate(self.mapped)
-            for document in shard.find(line)
+            self.document(number, document) for number, shard in enumerate(self.mapped) for document in shard.find(line)
         ]
 
     def ids_like(self, name: str, most: int = 5) -> list[str]:
@@ -196,9 +193,7 @@ class Dataset:
         return int(self._ends[shard - 1]) if shard else 0
 
 
-def gather(
-    shards: Sequence[MappedShard], shard: Integers, window: Integers, at_once: int
-) -> Iterator[Integers]:
+def gather(shards: Sequence[MappedShard], shard: Integers, window: Integers, at_once: int) -> Iterator[Integers]:
     """Window `window[i]` of shard number `shard[i]`, `at_once` rows at a time: int64 `[rows, sequence_length + 1]`.
 
     Blocks read for the first time are compared with their digests; DataError on a mismatch.

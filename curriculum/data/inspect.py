@@ -102,17 +102,13 @@ def _file(file: TokenFile, tokenizer: Tokenizer | None, samples: int) -> dict[st
     return summary
 
 
-def _samples(
-    file: TokenFile, ends: NDArray[np.int64], tokenizer: Tokenizer, samples: int
-) -> list[dict[str, Any]]:
+def _samples(file: TokenFile, ends: NDArray[np.int64], tokenizer: Tokenizer, samples: int) -> list[dict[str, Any]]:
     texts = []
     for at in sorted({len(ends) * number // samples for number in range(samples)}):
         first = int(ends[at - 1]) if at else 0
         ids = file.read(first, min(CHARACTERS, int(ends[at]) - first))
         text = tokenizer.decode(ids.tolist())
-        texts.append(
-            {"token": first, "document": at, "tokens": int(ends[at]) - first, "text": text[:CHARACTERS]}
-        )
+        texts.append({"token": first, "document": at, "tokens": int(ends[at]) - first, "text": text[:CHARACTERS]})
     return texts
 
 

@@ -185,9 +185,7 @@ def _token_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
         yield from _folder_files({**read, "folder": where}, root, TOKEN_FILES)
 
 
-def _folder_files(
-    read: Mapping[str, Any], root: str, default: Iterable[str] = TEXT_FILES
-) -> Iterable[SourceFile]:
+def _folder_files(read: Mapping[str, Any], root: str, default: Iterable[str] = TEXT_FILES) -> Iterable[SourceFile]:
     is_chosen = name_filter(read, default=default)
     for name, path in _walk(_existing_folder(root, str(read["folder"]))):
         if is_chosen(name):

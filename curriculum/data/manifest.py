@@ -166,8 +166,7 @@ class Manifest:
                 "dtype": self.dtype,
                 "block_bytes": self.block_bytes,
                 "splits": {
-                    name: {"digest": split.digest, "max_token": split.max_token}
-                    for name, split in self.splits.items()
+                    name: {"digest": split.digest, "max_token": split.max_token} for name, split in self.splits.items()
                 },
                 **({"earlier": self.earlier} if self.earlier else {}),
             }
@@ -176,9 +175,7 @@ class Manifest:
     @property
     def states(self) -> tuple[FolderState, ...]:
         """The folder's state after each preparation; the last is the current one."""
-        now = FolderState(
-            digest=self.digest, shards={n: len(split.shards) for n, split in self.splits.items()}
-        )
+        now = FolderState(digest=self.digest, shards={n: len(split.shards) for n, split in self.splits.items()})
         return (*self.earlier, now)
 
     def windows_in_state(self, state: FolderState, split: SplitName, sequence_length: int) -> int:
@@ -203,9 +200,7 @@ class Manifest:
         except ValueError as reason:
             raise DataError(f"`{path}` is not JSON: {reason}", hint=_again(folder)) from None
         if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise DataError(
-                f"`{path}` is not of format {FORMAT}, which this version reads", hint=_again(folder)
-            )
+            raise DataError(f"`{path}` is not of format {FORMAT}, which this version reads", hint=_again(folder))
         try:
             value = fs.unseal(value, _KEYS)
             manifest = fs.from_json(cls, value, ignore_unknown=True)

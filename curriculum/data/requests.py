@@ -129,9 +129,7 @@ class TokenizerRequest:
         if self.sentencepiece is not None:
             return
         if not self.reads:
-            raise DataError(
-                "a tokenizer is to be trained on no dataset at all", hint="name one under `train:`"
-            )
+            raise DataError("a tokenizer is to be trained on no dataset at all", hint="name one under `train:`")
         if self.vocab_size < 257:
             raise DataError(
                 f"a vocabulary of {self.vocab_size} cannot hold the 256 bytes and the end-of-text token",

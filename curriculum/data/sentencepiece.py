@@ -63,20 +63,12 @@ def convert(path: Path) -> bytes:
     merges.sort(key=lambda pair: -score[pair[0] + pair[1]])  # stable: a piece's own splits keep their order
     unknown = next((piece for piece, _, kind in model.pieces if kind == _UNKNOWN), None)
     inner = Tokenizer(
-        models.BPE(
-            vocab=vocabulary,
-            merges=merges,
-            unk_token=unknown,
-            fuse_unk=True,
-            byte_fallback=model.byte_fallback,
-        )
+        models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback)
     )
     steps: list[Any] = [normalizers.Prepend(SPACE)] if model.prefix else []
     inner.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     last: list[Any] = [decoders.Strip(" ", 1, 0)] if model.prefix else []
-    inner.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last]
-    )
+    inner.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last])
     special = [piece for piece, _, kind in model.pieces if kind in (_UNKNOWN, _CONTROL)]
     inner.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
     text: str = inner.to_str(pretty=True)

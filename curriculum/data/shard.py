@@ -142,9 +142,7 @@ class MappedShard:
             size = min(self.block, self.record.tokens * self.dtype.itemsize - begin)
             digest = hashlib.sha256(file.read(size)).digest()
         if digest != self._blocks[block].tobytes():
-            raise self._damaged(
-                self.tokens, f"differs from its digest in block {block} (of {self.block:,} bytes)"
-            )
+            raise self._damaged(self.tokens, f"differs from its digest in block {block} (of {self.block:,} bytes)")
         self._checked[block] = True
         self.checked = bool(self._checked.all())
 

@@ -116,17 +116,14 @@ def open_token_file(path: Path, format: TokenFormat | None = None, dtype: str | 
         with path.open("rb") as file:
             head = file.read(128)
     except OSError as reason:
-        raise DataError(
-            f"`{path}` cannot be read: {reason.strerror}", hint="see `read` of its source"
-        ) from None
+        raise DataError(f"`{path}` cannot be read: {reason.strerror}", hint="see `read` of its source") from None
     if not size:
         raise truncation_error(path, "it is empty")
     readers = {"datatrove": _datatrove, "megatron": _megatron, "packed": _packed, "npy": _npy, "flat": _flat}
     token_file = readers[format or _detect_format(path, head)](path, size, head, dtype)
     if dtype is not None and dtype != token_file.dtype:
         raise DataError(
-            f"`{path}` holds {token_file.dtype}, but `dtype` says {dtype}",
-            hint="leave `dtype` out: the file states it",
+            f"`{path}` holds {token_file.dtype}, but `dtype` says {dtype}", hint="leave `dtype` out: the file states it"
         )
     needed = token_file.tokens * token_file.numbers.itemsize + token_file.offset
     if needed > size:
@@ -136,8 +133,7 @@ def open_token_file(path: Path, format: TokenFormat | None = None, dtype: str | 
 
 def truncation_error(path: Path, how: str) -> DataError:
     return DataError(
-        f"`{path}` is not complete: {how}",
-        hint="fetch it again, or leave it out with `exclude`; the rest is kept",
+        f"`{path}` is not complete: {how}", hint="fetch it again, or leave it out with `exclude`; the rest is kept"
     )
 
 
@@ -162,9 +158,7 @@ def _datatrove(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFi
     widths = {2 * tokens: "uint16", 4 * tokens: "uint32"}
     if not tokens or size not in widths or (np.diff(ends.astype(np.int64)) < 0).any():
         raise truncation_error(path, f"its index ends at token {tokens:,}, and it has {size:,} bytes")
-    return TokenFile(
-        path=path, format="datatrove", dtype=widths[size], offset=0, tokens=tokens, size=size, index=index
-    )
+    return TokenFile(path=path, format="datatrove", dtype=widths[size], offset=0, tokens=tokens, size=size, index=index)
 
 
 def _packed(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
@@ -197,16 +191,9 @@ def _npy(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
             shape, fortran, numbers = read(file)
             offset = file.tell()
     except ValueError as reason:
-        raise DataError(
-            f"`{path}` has no NumPy header that can be read: {reason}", hint="see `format`"
-        ) from None
+        raise DataError(f"`{path}` has no NumPy header that can be read: {reason}", hint="see `format`") from None
     name = numbers.newbyteorder("=").name
-    if (
-        name not in DTYPES
-        or numbers.str[0] == ">"
-        or (fortran and len(shape) > 1)
-        or not 1 <= len(shape) <= 2
-    ):
+    if name not in DTYPES or numbers.str[0] == ">" or (fortran and len(shape) > 1) or not 1 <= len(shape) <= 2:
         raise DataError(
             f"`{path}` is an array of {numbers.str} of shape {shape}",
             hint=f"it must hold token ids, little-endian, in rows: {', '.join(DTYPES)}",
@@ -244,9 +231,7 @@ def _guess_dtype(path: Path, size: int) -> str:
 def _megatron(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
     index = path.with_suffix(".idx")
     name, ends = _read_megatron_index(path, index)
-    return TokenFile(
-        path=path, format="megatron", dtype=name, offset=0, tokens=int(ends[-1]), size=size, index=index
-    )
+    return TokenFile(path=path, format="megatron", dtype=name, offset=0, tokens=int(ends[-1]), size=size, index=index)
 
 
 def _read_megatron_index(path: Path, index: Path) -> tuple[str, NDArray[np.int64]]:
@@ -254,14 +239,10 @@ def _read_megatron_index(path: Path, index: Path) -> tuple[str, NDArray[np.int64
     try:
         data = index.read_bytes()
     except OSError as reason:
-        raise DataError(
-            f"`{index}` cannot be read: {reason.strerror}", hint=f"it belongs to `{path}`"
-        ) from None
+        raise DataError(f"`{index}` cannot be read: {reason.strerror}", hint=f"it belongs to `{path}`") from None
     begin = len(MEGATRON) + 8 + 1 + 16
     if not data.startswith(MEGATRON) or len(data) < begin:
-        raise DataError(
-            f"`{index}` is no index of Megatron's", hint="say `format: flat` to read the tokens alone"
-        )
+        raise DataError(f"`{index}` is no index of Megatron's", hint="say `format: flat` to read the tokens alone")
     version, code, sequences, documents = struct.unpack("<QBQQ", data[len(MEGATRON) : begin])
     if version != 1 or code not in _WIDTHS:
         raise DataError(
@@ -269,9 +250,7 @@ def _read_megatron_index(path: Path, index: Path) -> tuple[str, NDArray[np.int64
             hint=f"version 1 is read, with {', '.join(_WIDTHS.values())}",
         )
     if len(data) < begin + 12 * sequences + 8 * documents:
-        raise truncation_error(
-            index, f"it has {len(data):,} of {begin + 12 * sequences + 8 * documents:,} bytes"
-        )
+        raise truncation_error(index, f"it has {len(data):,} of {begin + 12 * sequences + 8 * documents:,} bytes")
     lengths = np.frombuffer(data, "<i4", sequences, begin).astype(np.int64)
     pointers = np.frombuffer(data, "<i8", sequences, begin + 4 * sequences)
     borders = np.frombuffer(data, "<i8", documents, begin + 12 * sequences)

@@ -71,9 +71,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text; the global interpreter lock is released meanwhile."""
-        return [
-            encoding.ids for encoding in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
+        return [encoding.ids for encoding in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def mark(self, number: int) -> str:
         """The name of a special token, such as `</s>`."""

@@ -19,13 +19,7 @@ from curriculum.launchers.supervisor import silence, supervise
 
 
 def run_job(
-    request: RunRequest,
-    job: jobs.Job,
-    title: str,
-    stop: StopFlag,
-    *,
-    progress: Path | None = None,
-    processes: int = 1,
+    request: RunRequest, job: jobs.Job, title: str, stop: StopFlag, *, progress: Path | None = None, processes: int = 1
 ) -> bool:
     """Run `job` in its own processes, shown as `title` with its `progress` file; false when it was stopped.
 

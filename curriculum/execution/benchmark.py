@@ -44,10 +44,7 @@ class BenchmarkRequest:
 def outputs(folder: StageFolder, source: ExportSource, request: BenchmarkRequest) -> dict[str, Path]:
     """Each task's record at a checkpoint, whether it exists or not."""
     name = checkpoint_name(int(source.state["generation"]), source.position)
-    return {
-        task: benchmarks.path_of(folder, name, task, request.num_fewshot, request.limit)
-        for task in request.tasks
-    }
+    return {task: benchmarks.path_of(folder, name, task, request.num_fewshot, request.limit) for task in request.tasks}
 
 
 def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkRequest, stop: StopFlag) -> bool:
@@ -67,9 +64,7 @@ def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkReque
     model = attempt.path / "model"
     # Measured again: written to the attempt first, so that a failure leaves the earlier scores.
     targets = (
-        {task: attempt.path / "records" / path.name for task, path in records.items()}
-        if benchmark.again
-        else records
+        {task: attempt.path / "records" / path.name for task, path in records.items()} if benchmark.again else records
     )
     export = export_job(request.project, source, model, "source")
     address = str(source.address)
@@ -137,9 +132,7 @@ def catch_up(
 
     def measure_gap(gap: Gap) -> bool:
         source = find(request.project, gap.address, compiled.size_name)
-        return measure(
-            request, source, replace(benchmark or BenchmarkRequest(tasks=()), tasks=gap.names), stop
-        )
+        return measure(request, source, replace(benchmark or BenchmarkRequest(tasks=()), tasks=gap.names), stop)
 
     return fill_gaps(gaps, measure_gap, separately=True)
 

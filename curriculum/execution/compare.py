@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curriculum.analysis import benchmarks, claims
-from curriculum.analysis import compare as analysis_compare
+from curriculum.analysis import benchmarks, claims, compare as analysis_compare
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.execution import evaluate

@@ -45,11 +45,6 @@ def examine(project: Project, name: str) -> dict[str, Any]:
         "machine": name,
         "served": not report["problems"],
         "asks": {key: value for key, value in entry.model_dump(mode="json").items() if value is not None},
-        "launcher": {
-            "kind": entry.launcher,
-            "nodes": entry.nodes,
-            "processes": entry.processes,
-            "notes": notes,
-        },
+        "launcher": {"kind": entry.launcher, "nodes": entry.nodes, "processes": entry.processes, "notes": notes},
         **report,
     }

@@ -24,9 +24,7 @@ class EvalResult:
     missing: tuple[str, ...] = ()
 
 
-def evaluate_tasks(
-    request: RunRequest, address: Address, tasks: benchmark.BenchmarkRequest
-) -> EvalResult | None:
+def evaluate_tasks(request: RunRequest, address: Address, tasks: benchmark.BenchmarkRequest) -> EvalResult | None:
     """Measure what is not measured yet; None when a signal stopped it, what was measured until then is saved."""
     if not tasks.tasks:
         return _evaluate_due(request, address, tasks)
@@ -39,9 +37,7 @@ def evaluate_tasks(
     return EvalResult([(point, scores[point]) for point in scores if point == measured])
 
 
-def _evaluate_due(
-    request: RunRequest, address: Address, tasks: benchmark.BenchmarkRequest
-) -> EvalResult | None:
+def _evaluate_due(request: RunRequest, address: Address, tasks: benchmark.BenchmarkRequest) -> EvalResult | None:
     curriculum = address.curriculum
     if str(address) != curriculum or tasks.num_fewshot is not None or tasks.limit is not None or tasks.again:
         raise PlanError(
@@ -61,6 +57,4 @@ def _evaluate_due(
         result = benchmark.catch_up(request, compiled, stop, tasks)
     if result.stopped:
         return None
-    return EvalResult(
-        list(by_point(request.project, [compiled], benchmarks.read_scores).items()), result.unmeasured
-    )
+    return EvalResult(list(by_point(request.project, [compiled], benchmarks.read_scores).items()), result.unmeasured)

@@ -22,9 +22,7 @@ from curriculum.runs.folders import stage_folder
 from curriculum.runs.measurements import Gap
 
 
-def fill(
-    request: RunRequest, comparison: Comparison, texts: Sequence[PreparedText], stop: StopFlag
-) -> FillResult:
+def fill(request: RunRequest, comparison: Comparison, texts: Sequence[PreparedText], stop: StopFlag) -> FillResult:
     """Measure every gap that a kept checkpoint and prepared text allow, a process for each checkpoint.
 
     Safe to stop and to start again: each set is written as soon as it is measured.
@@ -78,9 +76,7 @@ def _no_checkpoint(project: Project, gap: Gap) -> str:
     return "no checkpoint is kept there"
 
 
-def _held_out_text(
-    comparison: Comparison, texts: Sequence[PreparedText], gap: Gap, source: str
-) -> Path | None:
+def _held_out_text(comparison: Comparison, texts: Sequence[PreparedText], gap: Gap, source: str) -> Path | None:
     """The folder of the prepared text that some variant reads as `source`, if this point's model can read it."""
     required = gap.stage.plan
     for compiled, text in zip(comparison.lineages, texts, strict=True):

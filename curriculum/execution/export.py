@@ -118,9 +118,7 @@ def _weights_at_zero(address: Address, root: CompiledStage, imported: Path | Non
     return imported, root.plan.parent.fingerprint
 
 
-def _missing(
-    project: Project, address: Address, compiled: Compiled, stop: int, command: str
-) -> CheckpointError:
+def _missing(project: Project, address: Address, compiled: Compiled, stop: int, command: str) -> CheckpointError:
     """The error for a lineage without a checkpoint at `stop`, with the nearest of the curriculum."""
     options = project.options(compiled.size_name)
     positions = sorted(
@@ -149,8 +147,7 @@ def _missing(
         hint += "; the position in an address counts full-size tokens"
     scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
     return CheckpointError(
-        f"`{address}` has no checkpoint at {stop:,} tokens; "
-        f"the nearest: {' and '.join(before + after)}{scale}",
+        f"`{address}` has no checkpoint at {stop:,} tokens; the nearest: {' and '.join(before + after)}{scale}",
         hint=hint,
     )
 
@@ -166,9 +163,7 @@ def export(request: RunRequest, source: ExportSource, to: Path, dtype: str, stop
 def check_free(to: Path) -> None:
     """ConfigError, before any work, for a directory that exists or cannot be made."""
     if not to.name:
-        raise ConfigError(
-            "`--to` names no directory", hint="an export makes one: name it, as in `--to my-model`"
-        )
+        raise ConfigError("`--to` names no directory", hint="an export makes one: name it, as in `--to my-model`")
     if to.exists() or to.is_symlink():
         raise ConfigError(
             f"`{to}` exists already; nothing was written",
@@ -178,8 +173,7 @@ def check_free(to: Path) -> None:
         fs.check_writable(next(folder for folder in to.absolute().parents if folder.exists()))
     except OSError as error:
         raise ConfigError(
-            f"`{to}` cannot be written: {error.strerror}",
-            hint="name a directory inside a folder that is yours",
+            f"`{to}` cannot be written: {error.strerror}", hint="name a directory inside a folder that is yours"
         ) from None
 
 
@@ -205,9 +199,7 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
     )
 
 
-def _imported_files(
-    imported: Path, origin: Mapping[str, Any], dtype: str
-) -> tuple[dict[str, str], dict[str, str]]:
+def _imported_files(imported: Path, origin: Mapping[str, Any], dtype: str) -> tuple[dict[str, str], dict[str, str]]:
     """Texts to write and files to copy, by name, for weights that continue an imported model."""
     texts: dict[str, str] = {}
     copies = {path.name: str(path) for path in sorted((imported / huggingface.SOURCE).iterdir())}
@@ -222,9 +214,7 @@ def _own_files(project: Project, source: ExportSource, dtype: str) -> tuple[dict
     model, tokenizer = source.compiled.stages[-1].plan.model, source.tokenizer
     eos, bos = tokenizer.eos_id, tokenizer.bos_id
     special_tokens = {
-        name: tokenizer.mark(number)
-        for name, number in (("bos_token", bos), ("eos_token", eos))
-        if number is not None
+        name: tokenizer.mark(number) for name, number in (("bos_token", bos), ("eos_token", eos)) if number is not None
     }
     values = {
         huggingface.CONFIG: huggingface.config_of(model, dtype=dtype, eos=eos, bos=bos),
@@ -242,12 +232,7 @@ def _own_files(project: Project, source: ExportSource, dtype: str) -> tuple[dict
 
 
 def _identity(
-    project: Project,
-    source: ExportSource,
-    to: Path,
-    dtype: str,
-    stored: str,
-    origin: Mapping[str, Any] | None,
+    project: Project, source: ExportSource, to: Path, dtype: str, stored: str, origin: Mapping[str, Any] | None
 ) -> model_card.Identity:
     compiled = source.compiled
     command = ["curriculum", "export", str(source.address), "--size", compiled.size_name, "--to", to.name]

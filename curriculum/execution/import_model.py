@@ -150,9 +150,7 @@ def summary(draft: Import) -> dict[str, Any]:
         "bytes": directory.weight_bytes,
         "tokenizer": {
             "ids": draft.tokenizer.vocab_size,
-            "end_of_text": None
-            if draft.tokenizer.eos_id is None
-            else draft.tokenizer.mark(draft.tokenizer.eos_id),
+            "end_of_text": None if draft.tokenizer.eos_id is None else draft.tokenizer.mark(draft.tokenizer.eos_id),
             "sha256": draft.tokenizer.digest,
         },
         "left_out": sorted(directory.left_out),

@@ -52,9 +52,7 @@ def card(project: Project, compiled: Compiled, texts: PreparedText, identity: Id
 
 def environment(folder: StageFolder) -> dict[str, Any]:
     """Versions and hardware of the stage's newest attempt that recorded them."""
-    records = [
-        attempt.environment for attempt in attempts_in(folder.attempts) if attempt.environment.exists()
-    ]
+    records = [attempt.environment for attempt in attempts_in(folder.attempts) if attempt.environment.exists()]
     return json.loads(records[-1].read_bytes()) if records else {}
 
 

@@ -54,9 +54,7 @@ def prepare(
             return None
         texts = PreparedText(curriculum)
         with_tokenizer(texts.compiled)
-    chosen = sorted(
-        {dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)}
-    )
+    chosen = sorted({dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)})
     missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]
     datasets = [*missing, *(dataset for dataset in chosen if append and dataset not in missing)]
     for dataset in datasets:

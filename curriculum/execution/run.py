@@ -18,8 +18,7 @@ from curriculum.artifacts.stage_folder import next_attempt
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.errors import PlanError
-from curriculum.execution import benchmark as execution_benchmark
-from curriculum.execution import join
+from curriculum.execution import benchmark as execution_benchmark, join
 from curriculum.execution.attempts import reached, run_training
 from curriculum.execution.machine import check_machine, launcher_for
 from curriculum.execution.prepare import prepare
@@ -118,9 +117,7 @@ def _run_stage(
         listener.stage_started(stage, folder, reached(folder, stage.plan.start))
         outcome = run_training(job, launcher_for(request), stop, note=listener.note, tick=listener.tick)
         if outcome.get("unsaved"):
-            listener.note(
-                f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint"
-            )
+            listener.note(f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint")
     listener.stage_ended(stage)
     return outcome["outcome"] != jobs.STOPPED or is_reached(folder, stage)
 

@@ -1,35 +1,39 @@
 """Durable files: digests, JSON, atomic writes, locks, publication of directories. May import errors and units."""
 
-from curriculum.fs.digests import SEAL as SEAL
-from curriculum.fs.digests import canonical_json as canonical_json
-from curriculum.fs.digests import digest as digest
-from curriculum.fs.digests import finite_json as finite_json
-from curriculum.fs.digests import parse_json as parse_json
-from curriculum.fs.digests import seal as seal
-from curriculum.fs.digests import unseal as unseal
-from curriculum.fs.files import append_json_line as append_json_line
-from curriculum.fs.files import check_writable as check_writable
-from curriculum.fs.files import fsync as fsync
-from curriculum.fs.files import line_error as line_error
-from curriculum.fs.files import link_error as link_error
-from curriculum.fs.files import make_directory as make_directory
-from curriculum.fs.files import make_durable as make_durable
-from curriculum.fs.files import open_file as open_file
-from curriculum.fs.files import read_blocks as read_blocks
-from curriculum.fs.files import read_bytes as read_bytes
-from curriculum.fs.files import read_json_lines as read_json_lines
-from curriculum.fs.files import remove as remove
-from curriculum.fs.files import sha256_file as sha256_file
-from curriculum.fs.files import sync_tree as sync_tree
-from curriculum.fs.files import write_bytes as write_bytes
-from curriculum.fs.files import write_json as write_json
-from curriculum.fs.locks import Lock as Lock
-from curriculum.fs.locks import lock_holder as lock_holder
-from curriculum.fs.publish import ASIDE as ASIDE
-from curriculum.fs.publish import REMOVED as REMOVED
-from curriculum.fs.publish import build_directory as build_directory
-from curriculum.fs.publish import publish as publish
-from curriculum.fs.publish import remove_tree as remove_tree
-from curriculum.fs.publish import set_aside as set_aside
-from curriculum.fs.records import fields_of as fields_of
-from curriculum.fs.records import from_json as from_json
+from curriculum.fs.digests import (
+    SEAL as SEAL,
+    canonical_json as canonical_json,
+    digest as digest,
+    finite_json as finite_json,
+    parse_json as parse_json,
+    seal as seal,
+    unseal as unseal,
+)
+from curriculum.fs.files import (
+    append_json_line as append_json_line,
+    check_writable as check_writable,
+    fsync as fsync,
+    line_error as line_error,
+    link_error as link_error,
+    make_directory as make_directory,
+    make_durable as make_durable,
+    open_file as open_file,
+    read_blocks as read_blocks,
+    read_bytes as read_bytes,
+    read_json_lines as read_json_lines,
+    remove as remove,
+    sha256_file as sha256_file,
+    sync_tree as sync_tree,
+    write_bytes as write_bytes,
+    write_json as write_json,
+)
+from curriculum.fs.locks import Lock as Lock, lock_holder as lock_holder
+from curriculum.fs.publish import (
+    ASIDE as ASIDE,
+    REMOVED as REMOVED,
+    build_directory as build_directory,
+    publish as publish,
+    remove_tree as remove_tree,
+    set_aside as set_aside,
+)
+from curriculum.fs.records import fields_of as fields_of, from_json as from_json

@@ -122,9 +122,7 @@ def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:
     line = canonical_json(value) + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
-        fcntl.flock(
-            descriptor, fcntl.LOCK_EX
-        )  # a truncated line must not be one that another process is writing
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # a truncated line must not be one that another process is writing
         end = _drop_truncated_line(descriptor)
         try:
             _write_all(descriptor, line)

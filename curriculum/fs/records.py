@@ -58,9 +58,7 @@ def _reader(annotation: Any) -> _Reader:
         hints = get_type_hints(annotation)
         readers = {field.name: _reader(hints[field.name]) for field in fields(annotation)}
         required = {
-            field.name
-            for field in fields(annotation)
-            if field.default is MISSING and field.default_factory is MISSING
+            field.name for field in fields(annotation) if field.default is MISSING and field.default_factory is MISSING
         }
         return functools.partial(_dataclass, annotation, readers, required)
     if origin is Literal:
@@ -110,9 +108,7 @@ def _tuple(readers: tuple[_Reader, ...], value: Any) -> tuple[Any, ...]:
     return tuple(_entries(count(), readers, value).values())
 
 
-def _dataclass(
-    cls: Callable[..., Any], readers: Mapping[str, _Reader], required: set[str], value: Any
-) -> Any:
+def _dataclass(cls: Callable[..., Any], readers: Mapping[str, _Reader], required: set[str], value: Any) -> Any:
     unknown = _object(value).keys() - readers.keys()
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {min(unknown)}")

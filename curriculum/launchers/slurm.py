@@ -105,9 +105,7 @@ def _quoted(value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
     if '"' in value or "\n" in value or "\\" in value:
-        raise PlanError(
-            f"`{value}` cannot stand in a batch script", hint="quotes and line ends are not possible"
-        )
+        raise PlanError(f"`{value}` cannot stand in a batch script", hint="quotes and line ends are not possible")
     return f'"{value}"'
 
 
@@ -119,9 +117,7 @@ def submit(path: Path) -> str:
         hint = "machines.yaml states the options of the job"
         if "partition" in answer.stderr and (names := partitions()):
             hint = f"the partitions here: {', '.join(names)}"
-        raise PlanError(
-            f"Slurm refuses the job: {'; '.join(dict.fromkeys(lines)) or 'without a message'}", hint=hint
-        )
+        raise PlanError(f"Slurm refuses the job: {'; '.join(dict.fromkeys(lines)) or 'without a message'}", hint=hint)
     return answer.stdout.strip().partition(";")[0]  # `;` and the cluster's name follow in a federation
 
 
@@ -184,12 +180,7 @@ def require(partition: str | None = None) -> None:
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            stdin=subprocess.DEVNULL,
-            check=False,
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL, check=False
         )
     except FileNotFoundError:
         raise Unreachable(

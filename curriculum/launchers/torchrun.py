@@ -73,7 +73,5 @@ def host_and_port(address: str) -> tuple[str, int]:
     """`host` or `host:port` as both; PlanError for anything else."""
     host, colon, port = address.partition(":")
     if not host or (colon and not (port.isdecimal() and 0 < int(port) < 65536)):
-        raise PlanError(
-            f"`{address}` is not the address of a node", hint="as in `node001` or `10.0.0.1:29500`"
-        )
+        raise PlanError(f"`{address}` is not the address of a node", hint="as in `node001` or `10.0.0.1:29500`")
     return host, int(port) if colon else PORT

@@ -53,15 +53,11 @@ class LearningRate:
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
-            raise ValueError(
-                f"a learning rate has no shape {self.shape}; there are {', '.join(get_args(Shape))}"
-            )
+            raise ValueError(f"a learning rate has no shape {self.shape}; there are {', '.join(get_args(Shape))}")
         if self.decay_shape not in get_args(DecayShape):
             raise ValueError(f"a decay is linear or sqrt, not {self.decay_shape}")
         if not (math.isfinite(self.max) and self.min >= 0):
-            raise ValueError(
-                f"a learning rate is a finite number from 0 up, not from {self.min} to {self.max}"
-            )
+            raise ValueError(f"a learning rate is a finite number from 0 up, not from {self.min} to {self.max}")
         if not self.max > self.min:
             raise ValueError(
                 f"the largest learning rate, {self.max:g}, is not above the smallest, {self.min:g}; "
@@ -69,13 +65,9 @@ class LearningRate:
             )
         for what, tokens in (("warm-up", self.warmup), ("horizon", self.horizon), ("decay", self.decay)):
             if not 0 <= tokens <= LARGEST_POSITION:
-                raise ValueError(
-                    f"the {what} of a learning rate must be from 0 to 2^62 tokens, not {tokens:,}"
-                )
+                raise ValueError(f"the {what} of a learning rate must be from 0 to 2^62 tokens, not {tokens:,}")
         if self.shape != "constant" and self.horizon <= self.warmup:
-            raise ValueError(
-                f"the horizon, {self.horizon:,} tokens, is not after the warm-up, {self.warmup:,} tokens"
-            )
+            raise ValueError(f"the horizon, {self.horizon:,} tokens, is not after the warm-up, {self.warmup:,} tokens")
         if self.shape == "wsd" and not 0 < self.decay <= self.horizon - self.warmup:
             raise ValueError(
                 f"the decay, {self.decay:,} tokens, does not fit between the end of the warm-up "

@@ -63,9 +63,7 @@ def occurrences(plan: StagePlan, source: str, windows: Integers, *, first: int =
         for span in _spans(plan, source, items.first_item, items.stop_item):
             index = span.segment.to_indices(windows)
             inside, index = windows[index >= 0], index[index >= 0]
-            order = plan.sources[source].permutation(
-                span.segment, span.pass_number, seed=plan.seed, source=source
-            )
+            order = plan.sources[source].permutation(span.segment, span.pass_number, seed=plan.seed, source=source)
             position = index if order is None else order.inverse(index)
             is_read = (position >= span.first) & (position < span.stop)
             if is_read.any():
@@ -100,13 +98,7 @@ class Count:
 
 
 def count(
-    plan: StagePlan,
-    source: str,
-    windows: range,
-    *,
-    first: int = 0,
-    stop: int,
-    budget: int | None = BUDGET,
+    plan: StagePlan, source: str, windows: range, *, first: int = 0, stop: int, budget: int | None = BUDGET
 ) -> Count:
     """How often the sequences `first` to `stop`, exclusive, read one of `windows`.
 
@@ -146,14 +138,10 @@ def count(
     return Count(total, math.ceil(6 * math.sqrt(variance)))
 
 
-def edge(
-    plan: StagePlan, source: str, windows: range, *, first: int = 0, stop: int, last: bool = False
-) -> int | None:
+def edge(plan: StagePlan, source: str, windows: range, *, first: int = 0, stop: int, last: bool = False) -> int | None:
     """The first (with `last`, the last) sequence from `first` to `stop`, exclusive, that reads one of `windows`."""
     if len(windows) <= ONE_BY_ONE:
-        sequences = occurrences(
-            plan, source, np.arange(windows.start, windows.stop), first=first, stop=stop
-        ).sequence
+        sequences = occurrences(plan, source, np.arange(windows.start, windows.stop), first=first, stop=stop).sequence
         return int(sequences[-1 if last else 0]) if len(sequences) else None
     ranges = list(_item_ranges(plan, source, first, stop))
     for items in reversed(ranges) if last else ranges:
@@ -162,9 +150,7 @@ def edge(
             low, high = (span.segment.count_before(window) for window in (windows.start, windows.stop))
             if high <= low:
                 continue
-            order = plan.sources[source].permutation(
-                span.segment, span.pass_number, seed=plan.seed, source=source
-            )
+            order = plan.sources[source].permutation(span.segment, span.pass_number, seed=plan.seed, source=source)
             if order is None:
                 low, high = max(low, span.first), min(high, span.stop)
                 span = replace(span, first=low, stop=max(low, high))
@@ -235,9 +221,7 @@ def _spans(plan: StagePlan, source: str, first_item: int, stop_item: int) -> Ite
         size = segment.windows
         for turn in range((begin - segment.first_item) // size, -((segment.first_item - end) // size)):
             origin = segment.first_item + turn * size
-            yield _Span(
-                segment, segment.pass_number + turn, origin, max(begin - origin, 0), min(end - origin, size)
-            )
+            yield _Span(segment, segment.pass_number + turn, origin, max(begin - origin, 0), min(end - origin, size))
 
 
 def _chunks(first: int, stop: int, *, backwards: bool = False) -> Iterator[Integers]:

@@ -136,9 +136,7 @@ class Tree:
             for goes_left in (False, True):
                 turns[child[node][goes_left]] = [*turns[node], 2 * node + goes_left]
         # [depth, source]: 2 * node + 1 where the path goes left, 2 * node where right; -1 below the source
-        self._turn_at: Integers = np.full(
-            (max(map(len, turns.values())), len(self.names)), -1, dtype=np.int64
-        )
+        self._turn_at: Integers = np.full((max(map(len, turns.values())), len(self.names)), -1, dtype=np.int64)
         for number in range(len(self.names)):
             self._turn_at[: len(turns[~number]), number] = turns[~number]
 
@@ -222,9 +220,7 @@ class Tree:
         """The largest distance of `count(name, i)` from `i * share(name)` over all i: below 1.68 (proof at the top)."""
         turns = self._turns(name)
         below_root = [turn.weight for turn in turns[1:]] + ([self.weights[name]] if turns else [])
-        return Fraction(self.weights[name], 2) * sum(
-            (Fraction(1, weight) for weight in below_root), Fraction()
-        )
+        return Fraction(self.weights[name], 2) * sum((Fraction(1, weight) for weight in below_root), Fraction())
 
     def count_each(self, source: npt.NDArray[np.integer], index: Integers) -> Integers:
         """`count` with a source number for each index; both have shape `[n]`."""
@@ -284,9 +280,7 @@ class Ramp:
         self._as_before[self._before_names] = np.arange(len(before.names))
         self._as_after = np.full(len(number), -1, dtype=np.int64)
         self._as_after[self._after_names] = np.arange(len(after.names))
-        self._counts_at_start: Integers = np.array(
-            list(before.counts(self.before_index).values()), dtype=np.int64
-        )
+        self._counts_at_start: Integers = np.array(list(before.counts(self.before_index).values()), dtype=np.int64)
 
     def after_index(self, index: Index) -> Index:
         """How many of the ramp's first `index` sequences the tree `after` fills."""
@@ -367,9 +361,7 @@ class Ramp:
         """The exact shares in force at `index`: on the line from `before`'s at 0 to `after`'s at the end."""
         exact_indices(index, self.sequences, _INDEX)
         progress = Fraction(int(index), self.sequences)
-        return {
-            n: _share(self.before, n) * (1 - progress) + _share(self.after, n) * progress for n in self.names
-        }
+        return {n: _share(self.before, n) * (1 - progress) + _share(self.after, n) * progress for n in self.names}
 
     def bound(self, name: str) -> Fraction:
         """The largest distance of the count of `name` from the integral of its share over all indices: below 3.86.

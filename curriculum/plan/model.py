@@ -9,9 +9,7 @@ from typing import Any
 
 Shape = tuple[int, ...]
 
-FLOPS_CONVENTION = (
-    "full: 6 x parameters of matrix products + 12 x layers x heads x head size x sequence length"
-)
+FLOPS_CONVENTION = "full: 6 x parameters of matrix products + 12 x layers x heads x head size x sequence length"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +41,7 @@ class ModelConfig:
         """Our parameter names in their order, each with the Hugging Face tensors stacked in it along dimension 0."""
         hidden, wide, vocabulary = self.hidden_size, self.intermediate_size, self.vocab_size
         heads, groups = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        names: dict[str, dict[str, Shape]] = {
-            "embedding.weight": {"model.embed_tokens.weight": (vocabulary, hidden)}
-        }
+        names: dict[str, dict[str, Shape]] = {"embedding.weight": {"model.embed_tokens.weight": (vocabulary, hidden)}}
         for layer in range(self.num_hidden_layers):
             ours, theirs = f"blocks.{layer}.", f"model.layers.{layer}."
             names |= {

@@ -95,15 +95,11 @@ class SourcePlan:
                 hint=f"`curriculum prepare` counts it; or declare `tokens:` for `{source}` in sources.yaml",
             )
 
-    def permutation(
-        self, segment: Segment, pass_number: int, *, seed: int, source: str
-    ) -> Permutation | None:
+    def permutation(self, segment: Segment, pass_number: int, *, seed: int, source: str) -> Permutation | None:
         """The order of one epoch over one of its segments; None where windows are read in order."""
         if self.order == "in-order":
             return None
-        return Permutation(
-            segment.windows, seed=seed, source=source, pass_number=pass_number, segment=segment.name
-        )
+        return Permutation(segment.windows, seed=seed, source=source, pass_number=pass_number, segment=segment.name)
 
     def locate(self, item: Integers, *, seed: int, source: str) -> tuple[Integers, Integers]:
         """`(epoch, window)` of each item (shape `[n]`, counted over the lineage)."""

@@ -94,9 +94,7 @@ class Draws:
         if not 0 <= rank < ranks:
             raise PlanError(f"there is no rank {rank} of {ranks}", hint="ranks are counted from 0")
         slots = slice(rank * share, (rank + 1) * share)
-        return Draws(
-            self.names, self.source[slots], self.item[slots], self.pass_number[slots], self.window[slots]
-        )
+        return Draws(self.names, self.source[slots], self.item[slots], self.pass_number[slots], self.window[slots])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,9 +184,7 @@ class StagePlan:
         """
         for step in (first, last - 1):
             if not self.first_step <= step < self.stop_step:
-                raise PlanError(
-                    f"step {step:,} is not in this stage ({self.first_step:,} to {self.stop_step - 1:,})"
-                )
+                raise PlanError(f"step {step:,} is not in this stage ({self.first_step:,} to {self.stop_step - 1:,})")
         batch = self.batch_sequences
         slot = np.arange(batch, dtype=np.int64) if slots is None else slots
         turns = np.array([rotation(self.seed, step, batch) for step in range(first, last)], np.int64)
@@ -202,9 +198,7 @@ class StagePlan:
         firsts = np.array([segment.first for segment in self.pieces], np.int64)
         for at, inside in positions_by_value(np.searchsorted(firsts, sequence, side="right") - 1):
             segment = self.pieces[at]
-            in_mixer, ordinal = self.blends[segment.blend].mixer.draw(
-                sequence[inside] - segment.first + segment.index
-            )
+            in_mixer, ordinal = self.blends[segment.blend].mixer.draw(sequence[inside] - segment.first + segment.index)
             number, base = self._mixer_sources[segment.blend]
             source[inside] = number[in_mixer]
             item[inside] = base[in_mixer] + ordinal
@@ -212,9 +206,7 @@ class StagePlan:
         window = np.empty_like(item)
         for at, slots in positions_by_value(source):
             name = self.names[at]
-            pass_number[slots], window[slots] = self.sources[name].locate(
-                item[slots], seed=self.seed, source=name
-            )
+            pass_number[slots], window[slots] = self.sources[name].locate(item[slots], seed=self.seed, source=name)
         return Draws(self.names, source, item, pass_number, window)
 
     @cached_property
@@ -234,9 +226,7 @@ class StagePlan:
         segment = next(segment for segment in reversed(self.pieces) if segment.first <= sequence)
         return self.blends[segment.blend].items(segment.index + sequence - segment.first)
 
-    def mixture_spans(
-        self, first: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[MixtureSegment, int, int]]:
+    def mixture_spans(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[MixtureSegment, int, int]]:
         """`(segment, begin, end)` of every mixture segment's sequences among `first` up to, not including, `stop`."""
         stop = self.sequences if stop is None else stop
         ends = [*(segment.first for segment in self.pieces[1:]), self.sequences]
@@ -275,8 +265,7 @@ class StagePlan:
         items = self.items(sequences)
         sources = {
             name: replace(
-                source,
-                segments=tuple(s for s in source.segments if s.first_item < max(items.get(name, 0), 1)),
+                source, segments=tuple(s for s in source.segments if s.first_item < max(items.get(name, 0), 1))
             )
             for name, source in self.sources.items()
             if name in names
@@ -326,8 +315,7 @@ class StagePlan:
         """Read a plan file; PlanError when it is not one, or was changed after it was written."""
         try:
             value = fs.unseal(
-                fs.parse_json(fs.read_bytes(path)),
-                {*StagePlan.__dataclass_fields__, "format", "fingerprint"},
+                fs.parse_json(fs.read_bytes(path)), {*StagePlan.__dataclass_fields__, "format", "fingerprint"}
             )
             plan = StagePlan.from_json(value)
         except (OSError, ValueError, KeyError) as error:

@@ -18,9 +18,7 @@ from curriculum.runs.folders import address_at, stage_folder
 from curriculum.units import show_exact
 
 
-def check_started(
-    project: Project, compiled: Compiled, *, accept: bool = False, prepared: bool = True
-) -> None:
+def check_started(project: Project, compiled: Compiled, *, accept: bool = False, prepared: bool = True) -> None:
     """Compare every started stage's stored plan with the files; Drift shows the difference and what to do.
 
     Before the text is `prepared`, what depends on it is not compared and nothing is accepted yet: an edit is refused

@@ -58,9 +58,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     text = draft(project, address, name, change)
     texts = PreparedText.open(project.with_draft(name, text), name, size)
     compiled = texts.compiled
-    parent, departed = drift.as_trained(
-        project, PreparedText.open(project, address.curriculum, size).compiled
-    )
+    parent, departed = drift.as_trained(project, PreparedText.open(project, address.curriculum, size).compiled)
     own = next(stage for stage in compiled.stages if stage.setting.curriculum == name)
     assert own.parent is not None
     leaves = own.parent
@@ -209,10 +207,5 @@ def _scalar(value: Any) -> str:
     if isinstance(value, int | Decimal):
         return str(value)
     text = str(value)
-    plain = (
-        text
-        and not set(text) & set("{}[],#&*!|>'\"%@`:\\\n\t")
-        and text == text.strip()
-        and text[0] not in "-?"
-    )
+    plain = text and not set(text) & set("{}[],#&*!|>'\"%@`:\\\n\t") and text == text.strip() and text[0] not in "-?"
     return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

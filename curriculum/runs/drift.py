@@ -56,10 +56,7 @@ class PlanDrift:
         parts = self.compared().parts
         what = parts[0].what if parts else compare.TOKENS
         if what == compare.TOKENS:
-            if (
-                stored.labels.get("mixture") == setting.mixture
-                and stored.blends[-1].weights != plan.blends[-1].weights
-            ):
+            if stored.labels.get("mixture") == setting.mixture and stored.blends[-1].weights != plan.blends[-1].weights:
                 return project.mixture(setting.mixture)[1].place(("weights",))
             if stored.blends[0].ramp != plan.blends[0].ramp:
                 return setting.place("ramp")
@@ -156,9 +153,7 @@ def saved_drift(project: Project, compiled: Compiled) -> tuple[dict[str, PlanDri
 
 def _with_its_text(project: Project, compiled: Compiled, stage: CompiledStage) -> CompiledStage:
     """The stage with the digests of its text from the stored plan, where the text is not prepared here."""
-    if not any(
-        segment.digest is None for source in stage.plan.sources.values() for segment in source.segments
-    ):
+    if not any(segment.digest is None for source in stage.plan.sources.values() for segment in source.segments):
         return stage
     path = folders.stage_folder(project, compiled, stage).plan
     return replace(stage, plan=stage.plan.with_text_of(StagePlan.load(path))) if path.exists() else stage

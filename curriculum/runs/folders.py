@@ -91,9 +91,7 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
         *([f"{before[0]:,} before"] if before else [f"{start:,} before, its start"] if start else []),
         f"{after:,} after",
     ]
-    addresses = {
-        position: address_at(stage.setting, stage.plan, position, compiled.scale) for position in kept
-    }
+    addresses = {position: address_at(stage.setting, stage.plan, position, compiled.scale) for position in kept}
     if stage.parent:
         parent = stage.parent
         addresses[parent.stop] = address_at(parent.setting, parent.plan, parent.stop, compiled.scale)

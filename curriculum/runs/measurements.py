@@ -75,16 +75,12 @@ def due_benchmarks(project: Project, compiled: Compiled, only: str | None = None
                 continue
             names = tuple(t for t in tasks if not benchmarks.path_of(folder, checkpoint.name, t).exists())
             if names:
-                gaps.append(
-                    Gap(compiled=compiled, stage=stage, position=position, checkpoint=checkpoint, names=names)
-                )
+                gaps.append(Gap(compiled=compiled, stage=stage, position=position, checkpoint=checkpoint, names=names))
     return gaps
 
 
 def by_point(
-    project: Project,
-    lineages: Sequence[Compiled],
-    read: Callable[[StageFolder], Mapping[int, Mapping[str, Result]]],
+    project: Project, lineages: Sequence[Compiled], read: Callable[[StageFolder], Mapping[int, Mapping[str, Result]]]
 ) -> dict[Point, dict[str, Result]]:
     """The results of some lineages by point and name; `read` gives a stage's by position.
 

@@ -88,9 +88,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
 
 def prune(verdicts: list[Verdict]) -> list[Verdict]:
     """Delete checkpoints without a reason, unless pinned meanwhile; returns those that were deleted."""
-    return [
-        verdict for verdict in verdicts if not verdict.kept_by and checkpoints.discard(verdict.checkpoint)
-    ]
+    return [verdict for verdict in verdicts if not verdict.kept_by and checkpoints.discard(verdict.checkpoint)]
 
 
 def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
@@ -134,10 +132,7 @@ def _check_known(project: Project, name: str) -> None:
             f"unknown curriculum `{name}`: there is no stages/{name}.yaml and no run of it",
             hint=did_you_mean(
                 name,
-                {
-                    *project.names("stages"),
-                    *(folder.name for folder in project.runs.glob("*/*") if folder.is_dir()),
-                },
+                {*project.names("stages"), *(folder.name for folder in project.runs.glob("*/*") if folder.is_dir())},
             ),
         )
 

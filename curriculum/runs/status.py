@@ -155,8 +155,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         own = [stage for stage in lineage.stages if stage.setting.curriculum == curriculum]
         stages = tuple(
             replace(
-                _stage(project, lineage, furthest[stage.name], sharing[stage.name]),
-                departed=drifts.get(stage.name),
+                _stage(project, lineage, furthest[stage.name], sharing[stage.name]), departed=drifts.get(stage.name)
             )
             for stage in own
             if stage.name in requested
@@ -178,9 +177,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         size=size,
         branches=tuple(branches),
         refused=tuple(refused) if name is None else (),
-        orphaned_runs=_orphaned_runs(project, size, {*furthest}, {r.name for r in refused})
-        if name is None
-        else (),
+        orphaned_runs=_orphaned_runs(project, size, {*furthest}, {r.name for r in refused}) if name is None else (),
         not_started=tuple(not_started),
         planned=planned,
         done=sum(min(stage.position, furthest[stage.name].stop) - stage.starts_at for stage in counted),
@@ -250,9 +247,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, sharing: 
     )
 
 
-def _orphaned_runs(
-    project: Project, size: str, defined: set[str], refused: set[str]
-) -> tuple[OrphanedRun, ...]:
+def _orphaned_runs(project: Project, size: str, defined: set[str], refused: set[str]) -> tuple[OrphanedRun, ...]:
     orphaned = []
     for folder in stage_folders(project.runs / size):
         if not folder.plan.exists() or folder.name in defined or folder.curriculum in refused:

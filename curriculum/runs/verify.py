@@ -81,26 +81,13 @@ def _text(report: _Report, texts: PreparedText, dataset: str, again: str) -> Non
 
 
 def _stage(
-    report: _Report,
-    project: Project,
-    compiled: Compiled,
-    stage: CompiledStage,
-    folder: StageFolder,
-    again: str,
+    report: _Report, project: Project, compiled: Compiled, stage: CompiledStage, folder: StageFolder, again: str
 ) -> None:
     plans: list[StagePlan] = []
     for path in (folder.plan, *folder.replaced_plans()):
-        report.check(
-            f"{path.stem.replace('-', ' ')} of {stage.name}",
-            partial(_plan, path, plans),
-            again=again,
-        )
+        report.check(f"{path.stem.replace('-', ' ')} of {stage.name}", partial(_plan, path, plans), again=again)
     for checkpoint in checkpoints.list_checkpoints(folder):
-        report.check(
-            f"checkpoint {stage.name} {checkpoint.name}",
-            partial(_checkpoint, checkpoint, plans),
-            again=again,
-        )
+        report.check(f"checkpoint {stage.name} {checkpoint.name}", partial(_checkpoint, checkpoint, plans), again=again)
     plan = plans[0] if plans else None
     report.check(f"ledger of {stage.name}", lambda: _ledger(folder, stage, plan), again=again)
     for path in folder.evaluation_files():
@@ -116,9 +103,7 @@ def _stage(
             again=f"curriculum run {path.stem}{project.options(compiled.size_name)}",
         )
     if plan is not None and plan.parent is not None and stage.parent is not None:
-        report.check(
-            f"lineage of {stage.name}", lambda: _continues(project, compiled, stage, plan), again=again
-        )
+        report.check(f"lineage of {stage.name}", lambda: _continues(project, compiled, stage, plan), again=again)
     if folder.done.exists():
         report.check(f"end of {stage.name}", lambda: _done(folder, plan), again=again)
 
@@ -162,8 +147,7 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
     kept = {checkpoint.name for checkpoint in checkpoints.list_checkpoints(folder)}
     if missing := sorted(kept - {entry.checkpoint for entry in entries}):
         raise DataError(
-            f"the ledger of {stage.name} has no line for checkpoint `{missing[0]}`: `{folder.ledger}` was "
-            "cut short",
+            f"the ledger of {stage.name} has no line for checkpoint `{missing[0]}`: `{folder.ledger}` was cut short",
             hint="a resumed run adds the line of the checkpoint it resumes from",
         )
     return f"equal to the plan at {len(entries)} checkpoints"
@@ -182,9 +166,7 @@ def _pin(path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         sound = False
     if not sound:
-        raise DataError(
-            f"the pin `{path}` is damaged; the checkpoint is kept all the same", hint=f"move {path} away"
-        )
+        raise DataError(f"the pin `{path}` is damaged; the checkpoint is kept all the same", hint=f"move {path} away")
 
 
 def _continues(project: Project, compiled: Compiled, stage: CompiledStage, plan: StagePlan) -> str:

@@ -37,9 +37,7 @@ class Stopped(Exception):
 # --- import ----------------------------------------------------------------------------------------------
 
 
-def import_directory(
-    job: ImportJob, stop: StopFlag | None = None, file_bytes: int = FILE_BYTES
-) -> dict[str, Any]:
+def import_directory(job: ImportJob, stop: StopFlag | None = None, file_bytes: int = FILE_BYTES) -> dict[str, Any]:
     """Convert the directory, unless its bytes were converted before, and store their digests."""
     directory = huggingface.read(Path(job.source))
     memory = Path(job.memory)
@@ -230,9 +228,7 @@ def _shards(job: ExportJob) -> list[dict[str, int]]:
     return shards
 
 
-def to_hugging_face(
-    config: ModelConfig, read: Callable[[str], torch.Tensor]
-) -> Iterator[tuple[str, torch.Tensor]]:
+def to_hugging_face(config: ModelConfig, read: Callable[[str], torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor under its Hugging Face name, from the tensors that `read` returns for our names, in their order."""
     for ours, theirs in config.fused_tensors().items():
         parts = torch.split(read(ours), [shape[0] for shape in theirs.values()])
@@ -245,9 +241,7 @@ def _merged(folder: Path, index: Mapping[str, Any], key: str) -> torch.Tensor:
     """The tensor from the rows that each rank wrote; CheckpointError when rows are missing."""
     entry = index.get(key)
     if entry is None:
-        raise CheckpointError(
-            f"checkpoint `{folder.name}` has no `{key}`", hint="it was trained with another model"
-        )
+        raise CheckpointError(f"checkpoint `{folder.name}` has no `{key}`", hint="it was trained with another model")
     tensor = torch.empty(entry["shape"])
     filled = 0
     for part in entry["parts"]:

@@ -84,9 +84,7 @@ class Saver:
         ranks.wait()
         reshard(model)
         tensors = dict(_tensors(model, optimizer))
-        writes = (
-            rows_of(next(iter(tensors.values())))[2] == 0
-        )  # otherwise a lower replica writes the same rows
+        writes = rows_of(next(iter(tensors.values())))[2] == 0  # otherwise a lower replica writes the same rows
         rows = {key: rows_of(tensor)[:2] for key, tensor in tensors.items()} if writes else {}
         gathered = ranks.gather(rows)
         index = {
@@ -121,9 +119,7 @@ class Saver:
             except BaseException as error:
                 self._failure = error
                 with contextlib.suppress(OSError):
-                    (temporary / f"{_file(ranks.rank)}{FAILED}").write_text(
-                        f"{type(error).__name__}: {error}"
-                    )
+                    (temporary / f"{_file(ranks.rank)}{FAILED}").write_text(f"{type(error).__name__}: {error}")
 
         self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
         self._thread.start()
@@ -179,9 +175,7 @@ def _wait_for(files: Sequence[Path]) -> None:
         failed = path.with_name(f"{path.name}{FAILED}")
         while not path.exists():
             if failed.exists():
-                raise RunFailed(
-                    f"another process could not write its part, {path.name}: {failed.read_text()}"
-                )
+                raise RunFailed(f"another process could not write its part, {path.name}: {failed.read_text()}")
             if time.monotonic() > deadline:
                 raise RunFailed(f"another process has not written its part, {path.name}, for a long time")
             time.sleep(0.02)

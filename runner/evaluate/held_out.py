@@ -39,9 +39,7 @@ class HeldOutSets:
             self.datasets[name] = dataset
             self.windows[name] = np.arange(windows, dtype=np.int64) * dataset.windows // windows
 
-    def measure(
-        self, losses: SequenceLosses, names: Sequence[str], ranks: Ranks, micro_batch: int
-    ) -> dict[str, Any]:
+    def measure(self, losses: SequenceLosses, names: Sequence[str], ranks: Ranks, micro_batch: int) -> dict[str, Any]:
         """Loss (nats a token) of each named set; every rank measures its share of the windows.
 
         All ranks call the model equally often, as sharded parameters demand: the last share is padded with windows

@@ -28,13 +28,7 @@ FORMAT = 1
 LIBRARIES = ("lm_eval", "transformers", "datasets", "torch")
 PREFERRED = ("acc_norm", "acc", "exact_match", "f1", "em")
 """The metric shown for a task that has several, the first of these: the harness's order, as in TinyLlama's tables."""
-_OFFLINE = {
-    "OfflineModeIsEnabled",
-    "LocalEntryNotFoundError",
-    "ConnectError",
-    "ConnectTimeout",
-    "DatasetNotFoundError",
-}
+_OFFLINE = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectTimeout", "DatasetNotFoundError"}
 
 
 class Interrupted(BaseException):
@@ -166,9 +160,7 @@ def _refusals(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         chain = chain_of(error)
-        offline = next(
-            (e for e in chain if isinstance(e, ConnectionError) or type(e).__name__ in _OFFLINE), None
-        )
+        offline = next((e for e in chain if isinstance(e, ConnectionError) or type(e).__name__ in _OFFLINE), None)
         if offline is not None:
             raise DataError(
                 f"the data of `{name}` is not available: {_first_line(offline)}",
@@ -194,9 +186,7 @@ def _model(job: HarnessJob) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     device = job.device if job.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return HFLM(
-        pretrained=job.model, backend="causal", device=device, dtype="auto", batch_size=job.batch_size
-    )
+    return HFLM(pretrained=job.model, backend="causal", device=device, dtype="auto", batch_size=job.batch_size)
 
 
 def _evaluate(job: HarnessJob, model: Any, manager: Any, tasks: list[Any]) -> Mapping[str, Any]:

@@ -50,9 +50,7 @@ def documents(bounds: NDArray[np.int32], B: int, T: int) -> Documents:
     return Documents(number_BT, padded, T)
 
 
-def sdpa(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
-) -> torch.Tensor:
+def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
     """Causal attention by torch's scaled_dot_product_attention, with the kernel that torch selects."""
     mask = None
     if documents is not None:
@@ -64,25 +62,19 @@ def sdpa(
     return out.transpose(1, 2)
 
 
-def sdpa_flash(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
-) -> torch.Tensor:
+def sdpa_flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
     """torch's own FlashAttention-2 only: torch prefers cuDNN on Hopper otherwise."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         return sdpa(q, k, v, documents)
 
 
-def sdpa_cudnn(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
-) -> torch.Tensor:
+def sdpa_cudnn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
     """cuDNN's attention only."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         return sdpa(q, k, v, documents)
 
 
-def varlen(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
-) -> torch.Tensor:
+def varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
     """torch's FlashAttention-2 over concatenated documents; without documents, over sequences."""
     from torch.nn.attention.varlen import varlen_attn  # imports the compiler, a second of every start
 
@@ -93,9 +85,7 @@ def varlen(
     return out.view(q.shape)
 
 
-def flash_attn(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None
-) -> torch.Tensor:
+def flash_attn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
     """The flash-attn package's FlashAttention-2."""
     from flash_attn import flash_attn_func, flash_attn_varlen_func
 

@@ -96,9 +96,7 @@ class Block(nn.Module):
         return out
 
 
-def rotary_tables(
-    config: ModelConfig, length: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_tables(config: ModelConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of every position and channel, fp32 `[length, head_dim]` each (Su et al. 2021)."""
     half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu") / config.head_dim
     frequency = config.rope_theta**-half

@@ -15,11 +15,7 @@ CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
 
 
 def next_token_loss(
-    hidden_BTD: torch.Tensor,
-    weight_VD: torch.Tensor,
-    targets_BT: torch.Tensor,
-    *,
-    chunk_tokens: int | None = None,
+    hidden_BTD: torch.Tensor, weight_VD: torch.Tensor, targets_BT: torch.Tensor, *, chunk_tokens: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """For training: the sum of all losses, in nats, differentiable, and each token's loss `[B, T]`, detached.
 
@@ -34,9 +30,7 @@ def next_token_loss(
     return total, losses.view(targets_BT.shape)
 
 
-def next_token_losses(
-    hidden_BTD: torch.Tensor, weight_VD: torch.Tensor, targets_BT: torch.Tensor
-) -> torch.Tensor:
+def next_token_losses(hidden_BTD: torch.Tensor, weight_VD: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
     """For evaluation: each token's loss in nats, fp32, `[B, T]`; under autograd it keeps all logits."""
     tokens = targets_BT.numel()
     chunk = _chunk_tokens(weight_VD)

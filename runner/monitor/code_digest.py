@@ -51,7 +51,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "9c95c027e149f077ce658d907fdaafe3ed53e839e756a00f5a84e7e47a0b2651",
+            "0f7a8ade7303954964152573eaf95732a62e97fc807867987faad495c144f8c5",
         }
     ),
 )
@@ -83,9 +83,7 @@ def training_code() -> str:
     """The digest of the code in the files of `TRAINING_CODE`, by their names there."""
     roots = _roots()
     files = {name: path.split("/", 1) for name, path in TRAINING_CODE.items()}
-    return fs.digest(
-        {name: meaning((roots[package] / path).read_bytes()) for name, (package, path) in files.items()}
-    )
+    return fs.digest({name: meaning((roots[package] / path).read_bytes()) for name, (package, path) in files.items()})
 
 
 def meaning(source: bytes) -> str:
@@ -95,10 +93,7 @@ def meaning(source: bytes) -> str:
     """
     tree = _WithoutOurImports().visit(ast.parse(source))
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return fs.digest(ast.unparse(tree))
 

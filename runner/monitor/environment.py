@@ -91,11 +91,7 @@ def changes(attempt: Attempt, record: Mapping[str, Any]) -> dict[str, list[Any]]
         earlier = json.loads(fs.read_bytes(path))
     except ValueError:
         return {}
-    changed = {
-        key: [earlier[key], value]
-        for key, value in record.items()
-        if key in earlier and earlier[key] != value
-    }
+    changed = {key: [earlier[key], value] for key, value in record.items() if key in earlier and earlier[key] != value}
     if code_digest.equivalent(*changed.get("training_code", ["", ""])):
         del changed["training_code"]
     return changed

@@ -69,12 +69,6 @@ def processor() -> tuple[str, frozenset[str]]:
 def computes_bf16(device: torch.device) -> str | None:
     """Why bf16 is no faster than fp32 on this device; None where it has units for it."""
     if device.type == "cuda":
-        return (
-            None if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU has no bf16 units"
-        )
+        return None if torch.cuda.is_bf16_supported(including_emulation=False) else "the GPU has no bf16 units"
     units = processor()[1] & {"amx_bf16", "avx512_bf16", "bf16"}
-    return (
-        None
-        if units
-        else "the processor has neither AMX-BF16 nor AVX512-BF16: bf16 is converted back and forth"
-    )
+    return None if units else "the processor has neither AMX-BF16 nor AVX512-BF16: bf16 is converted back and forth"

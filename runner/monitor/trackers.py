@@ -97,12 +97,7 @@ class WandB:
             dir=str(about.folder),
             config=dict(about.config),
             settings=wandb.Settings(
-                console="off",
-                silent=True,
-                disable_git=True,
-                save_code=False,
-                x_disable_stats=True,
-                x_disable_meta=True,
+                console="off", silent=True, disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True
             ),
         )
         self.run.define_metric("tokens")
@@ -146,11 +141,7 @@ class Trackio:
         self.run.finish()
 
 
-KINDS: dict[str, Callable[[About], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WandB,
-    "trackio": Trackio,
-}
+KINDS: dict[str, Callable[[About], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB, "trackio": Trackio}
 
 
 def check(names: tuple[str, ...]) -> None:
@@ -205,19 +196,12 @@ class Trackers:
         except (Exception, SystemExit) as error:
             self._open.pop(name, None)
             print(
-                f"the tracker {name} failed and is closed: {type(error).__name__}: {error}",
-                file=sys.stderr,
-                flush=True,
+                f"the tracker {name} failed and is closed: {type(error).__name__}: {error}", file=sys.stderr, flush=True
             )
 
 
 def start(
-    names: tuple[str, ...],
-    *,
-    folder: StageFolder,
-    lineage: tuple[str, ...],
-    resumed_at: int,
-    config: Mapping[str, Any],
+    names: tuple[str, ...], *, folder: StageFolder, lineage: tuple[str, ...], resumed_at: int, config: Mapping[str, Any]
 ) -> Trackers:
     """Open the trackers of a stage's run; call it before lines past `resumed_at` are cut from its metrics."""
     logged = fs.read_json_lines(folder.metrics) if names and folder.metrics.exists() else []

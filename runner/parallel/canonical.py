@@ -135,9 +135,7 @@ def gradient_norm(model: nn.Module, ranks: Ranks) -> float:
         if gradient is None:
             continue
         part = (
-            local_part(gradient).double().flatten(1)
-            if gradient.dim() > 1
-            else local_part(gradient).double()[:, None]
+            local_part(gradient).double().flatten(1) if gradient.dim() > 1 else local_part(gradient).double()[:, None]
         )
         squares = torch.zeros(len(gradient), dtype=torch.float64, device=part.device)
         first, last, replica = rows_of(gradient)

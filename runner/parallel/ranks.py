@@ -43,9 +43,7 @@ class Ranks:
         """
         if not dist.is_initialized():
             dist.init_process_group(_backend(self.device.type), store=HashStore(), rank=0, world_size=1)
-        return init_device_mesh(
-            self.device.type, (self.size // shard, shard), mesh_dim_names=("replicate", "shard")
-        )
+        return init_device_mesh(self.device.type, (self.size // shard, shard), mesh_dim_names=("replicate", "shard"))
 
     def add(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, on this rank's CPU or device, in place; the tensor itself with one rank."""

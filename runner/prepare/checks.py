@@ -29,9 +29,7 @@ def unread(records: Sequence[Mapping[str, Any]]) -> LeftOut:
     return dict(sorted(reasons.items()))
 
 
-def check_train(
-    request: PrepareRequest, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]
-) -> None:
+def check_train(request: PrepareRequest, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]) -> None:
     """DataError when there is no document to train on."""
     train = splits[TRAIN]
     if train.tokens:
@@ -66,9 +64,7 @@ def check_held_out(
     if windows >= LEAST_HELD_OUT_WINDOWS:
         return
     least = LEAST_HELD_OUT_WINDOWS * length + 1
-    documents, tokens = (
-        sum(getattr(split, key) for split in splits.values()) for key in ("documents", "tokens")
-    )
+    documents, tokens = (sum(getattr(split, key) for split in splits.values()) for key in ("documents", "tokens"))
     if in_place:
         hint = "hold out more, or take a shorter `sequence_length`; only whole windows count"
     elif request.held_out_share is None:

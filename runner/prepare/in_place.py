@@ -50,8 +50,7 @@ class FileRange:
 def open_files(request: PrepareRequest, files: Sequence[SourceFile]) -> list[TokenFile]:
     """The recognised token files; DataError where one is not, or where their token widths differ."""
     token_files = [
-        open_token_file(Path(file.path), request.read.get("format"), request.read.get("dtype"))
-        for file in files
+        open_token_file(Path(file.path), request.read.get("format"), request.read.get("dtype")) for file in files
     ]
     widths = {file.dtype: file.path for file in token_files}
     if len(widths) > 1:
@@ -118,22 +117,14 @@ def index_in_place(
         index = _InPlaceIndex(request, files[number].name, token_files[number], tokenizer, folder, number)
         return index.write(ranges[number], inputs, meter, stop)
 
-    return run_all(
-        [functools.partial(record_of, number) for number in range(len(files))], request.workers, stop
-    )
+    return run_all([functools.partial(record_of, number) for number in range(len(files))], request.workers, stop)
 
 
 class _InPlaceIndex:
     """The index of one file in its task's folder."""
 
     def __init__(
-        self,
-        request: PrepareRequest,
-        name: str,
-        file: TokenFile,
-        tokenizer: Tokenizer,
-        folder: Path,
-        number: int,
+        self, request: PrepareRequest, name: str, file: TokenFile, tokenizer: Tokenizer, folder: Path, number: int
     ) -> None:
         self.request = request
         self.name = name
@@ -142,9 +133,7 @@ class _InPlaceIndex:
         self.folder = folder
         self.number = number
 
-    def write(
-        self, file_range: FileRange, inputs: str, meter: Meter, stop: threading.Event
-    ) -> dict[str, Any]:
+    def write(self, file_range: FileRange, inputs: str, meter: Meter, stop: threading.Event) -> dict[str, Any]:
         fs.make_directory(self.folder)
         ends = self._ends(file_range.text, stop)
         border = _document_end_near(ends, file_range)

@@ -157,13 +157,10 @@ class _Preparation:
         manifest = Manifest(
             dataset=request.dataset,
             tokenizer=TokenizerRecord(
-                digest=self.tokenizer.digest,
-                name=request.tokenizer_name,
-                vocab_size=self.tokenizer.vocab_size,
+                digest=self.tokenizer.digest, name=request.tokenizer_name, vocab_size=self.tokenizer.vocab_size
             ),
             policy=SpecialTokens(
-                bos=self.tokenizer.bos_id if request.bos else None,
-                eos=self.tokenizer.eos_id if request.eos else None,
+                bos=self.tokenizer.bos_id if request.bos else None, eos=self.tokenizer.eos_id if request.eos else None
             ),
             dtype=self.dtype,
             block_bytes=BLOCK_BYTES,
@@ -179,9 +176,7 @@ class _Preparation:
             splits=splits,
             earlier=earlier,
             elsewhere={
-                file: TokenLocation(**at)
-                for record in records
-                for file, at in record.get("elsewhere", {}).items()
+                file: TokenLocation(**at) for record in records for file, at in record.get("elsewhere", {}).items()
             },
         )
         read = {file.name: [file.bytes, file.sha256] for file in files}
@@ -226,10 +221,7 @@ class _Preparation:
         token_files = in_place.open_files(self.request, files)
         self.dtype = token_files[0].dtype
         ranges = in_place.file_ranges(
-            token_files[: len(train)],
-            token_files[len(train) :],
-            self.request.held_out_share,
-            self.tokenizer.eos_id,
+            token_files[: len(train)], token_files[len(train) :], self.request.held_out_share, self.tokenizer.eos_id
         )
         return in_place.index_in_place(
             self.request, files, token_files, ranges, self.tokenizer, self.partial, meter, self.stop
@@ -275,15 +267,12 @@ class _Preparation:
             fs.write_bytes(path, b"".join(fs.canonical_json(row) + b"\n" for row in rows))
         return SourceFile("extracted.jsonl", str(path), path.stat().st_size, fs.sha256_file(path))
 
-    def _pending(
-        self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter
-    ) -> list[TaskExecutor]:
+    def _pending(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> list[TaskExecutor]:
         """The tasks not marked as finished."""
         request = self.request
         step = 1 if request.extract is not None else request.tasks
         inputs = [
-            _listing([*train[rank % step :: step], *held_out[rank % step :: step]])
-            for rank in range(request.tasks)
+            _listing([*train[rank % step :: step], *held_out[rank % step :: step]]) for rank in range(request.tasks)
         ]
         tasks = [self._executor(rank, train, held_out, meter, inputs[rank]) for rank in range(request.tasks)]
         self._unmark_stale(tasks, inputs)
@@ -311,12 +300,7 @@ class _Preparation:
             (self.partial / "completions" / f"{rank:05d}").unlink(missing_ok=True)
 
     def _executor(
-        self,
-        rank: int,
-        train: Sequence[SourceFile],
-        held_out: Sequence[SourceFile],
-        meter: Meter,
-        inputs: str,
+        self, rank: int, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter, inputs: str
     ) -> TaskExecutor:
         request, tally = self.request, Tally()
         extracted = request.extract is not None
@@ -334,9 +318,7 @@ class _Preparation:
         if request.drop or request.keep:
             pipeline.append(ColumnFilter(request.drop, request.keep, tally))
         pipeline += filters.build_blocks(request.blocks, tally)
-        pipeline.append(
-            ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop)
-        )
+        pipeline.append(ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop))
         return TaskExecutor(pipeline, rank=rank, tasks=request.tasks, folder=self.partial)
 
     def _task(self, rank: int) -> Path:
@@ -367,9 +349,7 @@ class _Preparation:
                     os.rename(path, data / name / append.numbered(path.name, first))
             fs.fsync(data / name)
         assert all(
-            (data / f"{shard.file}.index").exists()
-            for split in manifest.splits.values()
-            for shard in split.shards
+            (data / f"{shard.file}.index").exists() for split in manifest.splits.values() for shard in split.shards
         )
         fs.write_json(data / f"files-{len(manifest.earlier)}.json", read, replace=True)
         # Before this line the appended shards are not part of the folder.

@@ -40,13 +40,7 @@ LeftOut: TypeAlias = Mapping[str, tuple[int, str]]
 USUAL_COLUMNS = ("text", "content", "raw_content", "body", "document", "article", "markdown", "code")
 
 # Why a document is dropped; filters add their own reasons.
-EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = (
-    "empty",
-    "no text column",
-    "not UTF-8",
-    "not JSON",
-    "no tokens",
-)
+EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = ("empty", "no text column", "not UTF-8", "not JSON", "no tokens")
 
 
 @dataclass
@@ -207,9 +201,7 @@ class Corpus(BaseReader):  # type: ignore[misc]
                         yield from self._document(file.name, text, split, {})
         except Exception as reason:  # every storage has its own errors
             explanation = remote.explain(file.path, reason) if "://" in file.path else None
-            if explanation is None and not isinstance(
-                reason, OSError | EOFError | zlib.error | pa.ArrowException
-            ):
+            if explanation is None and not isinstance(reason, OSError | EOFError | zlib.error | pa.ArrowException):
                 raise
             raise explanation or DataError(
                 f"`{file.path}` cannot be read to its end: {reason}",

@@ -16,14 +16,7 @@ _LOGIN = {
     "abfs": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_CONNECTION_STRING",
     "hf": "log in with `hf auth login`, or set HF_TOKEN",
 }
-_PACKAGE = {
-    "s3": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "hf": "huggingface_hub",
-}
+_PACKAGE = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "hf": "huggingface_hub"}
 _NO_CREDENTIALS = {
     "NoCredentialsError",
     "PartialCredentialsError",
@@ -75,9 +68,7 @@ def explain(where: str, error: BaseException) -> DataError | None:
     if scheme == "hf" and ("401" in words or "403" in words):
         return DataError(f"the hub refuses `{where}`: the token is missing or not valid", hint=login + kept)
     if ("PermissionError" in names and "://" in where) or any(word in words for word in _REFUSED_CREDENTIALS):
-        return DataError(
-            f"`{where}` is denied to the credentials that were found: {_short(error)}", hint=login + kept
-        )
+        return DataError(f"`{where}` is denied to the credentials that were found: {_short(error)}", hint=login + kept)
     if "ImportError" in names:
         package = _PACKAGE.get(scheme)
         named = f": {package}" if package else ""

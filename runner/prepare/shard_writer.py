@@ -102,14 +102,7 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
     type = "💾 - WRITER"
 
     def __init__(
-        self,
-        request: PrepareRequest,
-        folder: Path,
-        inputs: str,
-        *,
-        tally: Tally,
-        meter: Meter,
-        stop: threading.Event,
+        self, request: PrepareRequest, folder: Path, inputs: str, *, tally: Tally, meter: Meter, stop: threading.Event
     ) -> None:
         super().__init__()
         share = request.held_out_share

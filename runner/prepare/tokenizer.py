@@ -24,8 +24,7 @@ def train_tokenizer(request: TokenizerRequest) -> None:
     The same documents give the same file on any number of threads. Id 0 is the end-of-text token, 1 to
     256 the bytes, so every text can be encoded and decoded without loss.
     """
-    from tokenizers import Tokenizer as Inner
-    from tokenizers import decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Inner, decoders, models, pre_tokenizers, trainers
 
     output = Path(request.output)
     if output.exists():

@@ -23,9 +23,7 @@ def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> torch.optim.AdamW:
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": numbers["weight_decay"]}]
     if constant:
         groups.append({"params": constant, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(
-        groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True
-    )
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True)
     for _, parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),

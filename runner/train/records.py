@@ -89,9 +89,7 @@ class Records:
         if spike or not finite:
             self._event(anomalies.SPIKE if spike else anomalies.NONFINITE, slot_losses, grad_norm, spike)
 
-    def _event(
-        self, kind: str, slot_losses: NDArray[np.float64], grad_norm: float, spike: spikes.Spike | None
-    ) -> None:
+    def _event(self, kind: str, slot_losses: NDArray[np.float64], grad_norm: float, spike: spikes.Spike | None) -> None:
         setup, ranks = self._setup, self._setup.ranks
         losses = np.empty(setup.plan.batch_sequences)
         for rank, share in enumerate(ranks.gather(slot_losses.tolist())):

@@ -60,9 +60,7 @@ class State:
         )
 
 
-def restore(
-    plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks
-) -> State:
+def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks) -> State:
     """The state of the stage's newest checkpoint, else of its parent's, else of the initial weights; all are loaded.
 
     CheckpointError when a checkpoint is damaged, PlanError when it has another history than the plan's.

@@ -47,21 +47,13 @@ def forward_backward(
 
 
 def update(
-    model: Llama,
-    optimizer: torch.optim.Optimizer,
-    plan: StagePlan,
-    step: int,
-    ranks: Ranks,
-    *,
-    canonical: bool = False,
+    model: Llama, optimizer: torch.optim.Optimizer, plan: StagePlan, step: int, ranks: Ranks, *, canonical: bool = False
 ) -> float:
     """Clip and apply the gradient at the step's learning rate; returns the norm it had before clipping.
 
     A gradient that is not finite changes nothing. (`canonical` adds the norm in its own order.)
     """
-    norm = clip_gradients(
-        model, plan.optimizer["clip_norm"], gradient_norm(model, ranks) if canonical else None
-    )
+    norm = clip_gradients(model, plan.optimizer["clip_norm"], gradient_norm(model, ranks) if canonical else None)
     if math.isfinite(norm):
         set_learning_rate(optimizer, plan.lr(step))
         optimizer.step()

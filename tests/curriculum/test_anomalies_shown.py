@@ -44,9 +44,7 @@ def project(finished: Path, tmp_path: Path) -> Path:
         (5, anomalies.NONFINITE, float("nan"), None),
         (7, anomalies.SPIKE, 3.5, spikes.Spike(4.5, 3.25, 3.75)),
     ):
-        event = spikes.event(
-            plan, datasets, step, losses, kind=kind, generation=0, grad_norm=norm, spike=spike
-        )
+        event = spikes.event(plan, datasets, step, losses, kind=kind, generation=0, grad_norm=norm, spike=spike)
         spikes.record(stage, event)
     return root
 
@@ -61,18 +59,13 @@ def worst(project: Path, step: int) -> str:
     return f"{draws.names[draws.source[-1]]}/{draws.window[-1]}"
 
 
-@pytest.mark.promise(
-    "Status, report and notebook show loss spikes and non-finite steps, with the way to skip them"
-)
+@pytest.mark.promise("Status, report and notebook show loss spikes and non-finite steps, with the way to skip them")
 def test_status_shows_step_documents_and_the_way_to_skip(project: Path) -> None:
     shown = " ".join(
         run("status", "trunk", "--size", "full", folder=project, check=True).stdout.replace("│", " ").split()
     )
     assert "1 gradient not finite, 1 loss spike" in shown
-    assert (
-        f"step 5, up to 1,536 tokens: gradient not finite, loss 4.500; documents {worst(project, 5)}, "
-        in shown
-    )
+    assert f"step 5, up to 1,536 tokens: gradient not finite, loss 4.500; documents {worst(project, 5)}, " in shown
     assert "step 7, up to 2,048 tokens: loss spike, loss 4.500 (median 3.250); documents" in shown
     assert "branch before it with `skip: [{from: 1792, to: 2048}]`" in shown
     value = json.loads(run("status", "trunk", "--size", "full", "--json", folder=project, check=True).stdout)
@@ -117,9 +110,7 @@ def test_a_follower_reports_each_as_it_comes(project: Path) -> None:
     watch.poll()
     assert out.getvalue().count("trunk/basic: step 7, up to 2,048 tokens: loss spike") == 1
     assert "step 5" not in out.getvalue(), "it was there before"
-    assert (
-        "trunk/basic: 1 gradient not finite, 1 loss spike; `curriculum status` names them" in out.getvalue()
-    )
+    assert "trunk/basic: 1 gradient not finite, 1 loss spike; `curriculum status` names them" in out.getvalue()
 
 
 def test_a_line_of_the_first_step_names_no_skip_and_many_documents_are_counted(project: Path) -> None:

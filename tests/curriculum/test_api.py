@@ -49,9 +49,7 @@ def tables(project: ProjectTables, plan: PlanTables) -> dict[str, list[dict[str,
 
 
 @pytest.mark.promise("A notebook gets flat tables; a refusal has its hint there too")
-def test_every_table_is_flat_and_of_one_shape_and_frames_take_it(
-    project: ProjectTables, plan: PlanTables
-) -> None:
+def test_every_table_is_flat_and_of_one_shape_and_frames_take_it(project: ProjectTables, plan: PlanTables) -> None:
     for name, table in tables(project, plan).items():
         assert table, name
         for row in table:
@@ -80,10 +78,7 @@ def test_a_trace_finds_the_very_slot_that_a_batch_shows(plan: PlanTables) -> Non
     slot = plan.batch(5)[3]
     document = next(row["id"] for row in plan.documents(5) if row["slot"] == slot["slot"])
     window = slot["window"]
-    for rows in (
-        plan.trace(document=document),
-        plan.trace(source=slot["source"], span=f"{window}:{window + 1}"),
-    ):
+    for rows in (plan.trace(document=document), plan.trace(source=slot["source"], span=f"{window}:{window + 1}")):
         assert any((row["step"], row["slot"], row["window"]) == (5, slot["slot"], window) for row in rows)
         assert all(row["read"] for row in rows), "the project was trained to its end"
     with pytest.raises(CurriculumError, match="nothing to trace"):
@@ -131,9 +126,7 @@ def test_a_call_reads_the_files_as_they_are_now(small_project: Path) -> None:
     opened = curriculum.open(small_project)
     before = opened.plan("trunk", size="full").steps
     path = small_project / "stages" / "trunk.yaml"
-    path.write_text(
-        path.read_text().replace("{name: cooldown, until: 12288", "{name: cooldown, until: 13312")
-    )
+    path.write_text(path.read_text().replace("{name: cooldown, until: 12288", "{name: cooldown, until: 13312"))
     assert opened.plan("trunk", size="full").steps == before + 1
     assert opened.metrics("trunk", size="full") == []
     assert opened.diff("trunk", "trunk", size="full") == []

@@ -8,8 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from curriculum.units import (
     LARGEST_COUNT,
@@ -162,9 +161,7 @@ def test_a_bare_number_takes_the_default_unit() -> None:
     assert parse_length("5 tokens", default="steps") == Length(5, "tokens")
 
 
-@pytest.mark.parametrize(
-    "text", ["6 B tokens", "6B bytes", "steps", "", "2000steps", "5 Steps", "-5 steps", None]
-)
+@pytest.mark.parametrize("text", ["6 B tokens", "6B bytes", "steps", "", "2000steps", "5 Steps", "-5 steps", None])
 def test_what_is_no_length_is_refused(text: Any) -> None:
     with pytest.raises(ValueError, match=r"is not a (length|count)"):
         parse_length(text)

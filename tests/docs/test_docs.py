@@ -98,8 +98,7 @@ def left_by(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> 
     "the order are drawn by the code they show"
 )
 @pytest.mark.promise(
-    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it "
-    "writes a file"
+    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it writes a file"
 )
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_that_a_page_shows_works_as_shown(page: Path, left_by: LeftBy) -> None:
@@ -156,12 +155,7 @@ def follow(page: Path, folder: Path) -> Path:
 
 def test_every_link_between_pages_leads_somewhere() -> None:
     broken = []
-    for page in [
-        ROOT / "README.md",
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("*/README.md"),
-    ]:
+    for page in [ROOT / "README.md", *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]:
         text = FENCE.sub("", page.read_text())
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
             if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists():
@@ -198,9 +192,7 @@ def test_every_command_shown_anywhere_has_words_that_exist() -> None:
     verbs = typer.main.get_command(app).commands
     wrong = []
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")):
-        for line in re.findall(
-            r"(?:`|\$ |^)curriculum ([a-z]+ [^`\n]*|[a-z]+)", page.read_text(), re.MULTILINE
-        ):
+        for line in re.findall(r"(?:`|\$ |^)curriculum ([a-z]+ [^`\n]*|[a-z]+)", page.read_text(), re.MULTILINE):
             verb, *words = line.split()
             stated = [word.strip("[]()") for word in words if word.lstrip("[(").startswith("--")]
             known = verbs.get(verb)
@@ -208,7 +200,5 @@ def test_every_command_shown_anywhere_has_words_that_exist() -> None:
                 wrong.append(f"{page.name}: curriculum {verb}")
                 continue
             options = {name for option in known.params for name in (*option.opts, *option.secondary_opts)}
-            wrong += [
-                f"{page.name}: curriculum {line}" for word in stated if word.split("=")[0] not in options
-            ]
+            wrong += [f"{page.name}: curriculum {line}" for word in stated if word.split("=")[0] not in options]
     assert not wrong

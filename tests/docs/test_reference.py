@@ -35,8 +35,7 @@ def test_every_key_and_every_verb_is_in_the_reference() -> None:
     for model in Entry.__subclasses__():
         for name, field in model.model_fields.items():
             assert (
-                f"| `{field.alias or name}` | {(field.description or '').split('; as in')[0].rstrip('.')}"
-                in tables
+                f"| `{field.alias or name}` | {(field.description or '').split('; as in')[0].rstrip('.')}" in tables
             ), f"{model}.{name}"
     for verb in typer.main.get_command(app).commands:
         assert f"\n## {verb}\n" in tables
@@ -71,9 +70,7 @@ def test_the_losses_that_the_readme_shows_are_those_of_the_page_on_the_rehearsal
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
     listed = re.findall(r"([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(
-        page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md")
-    )
+    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md"))
 
 
 def blocks(page: str) -> str:
@@ -102,9 +99,7 @@ def test_the_notebook_page_runs_as_it_is_shown(small_project: Path) -> None:
     commands.run("run", "v1.1-math-code", folder=project, check=True)
     code = blocks("docs/how-to/notebook.md")
     assert code.count("curriculum.open(") == 1
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "the tokens read" in done.stdout
     assert "did you mean `v1.1-math-code`?" in done.stdout

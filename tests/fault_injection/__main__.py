@@ -42,12 +42,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--size", choices=SIZES, default="gate")
     parser.add_argument("--only", default="", help="figures by name, as R2,R3; all of them without")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
-    parser.add_argument(
-        "--trials", type=float, default=1.0, help="times the size's number of trials, as 0.1 or 5"
-    )
-    parser.add_argument(
-        "--processes", type=int, default=1, help="figures at a time, where no clock is judged"
-    )
+    parser.add_argument("--trials", type=float, default=1.0, help="times the size's number of trials, as 0.1 or 5")
+    parser.add_argument("--processes", type=int, default=1, help="figures at a time, where no clock is judged")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     parser.add_argument("--table", type=Path, help="also write them there as a table of Markdown")
     parser.add_argument("--show", type=int, default=5, help="failures to show of each figure")
@@ -94,22 +90,10 @@ def beside(names: list[str], asked: argparse.Namespace) -> Iterator[dict[str, An
 
     def measured(name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            words = [
-                "--only",
-                name,
-                "--size",
-                asked.size,
-                "--seed",
-                str(asked.seed),
-                "--json",
-                f"{folder}/told",
-            ]
+            words = ["--only", name, "--size", asked.size, "--seed", str(asked.seed), "--json", f"{folder}/told"]
             words += ["--trials", str(asked.trials), "--show", "0"]
             done = subprocess.run(
-                [sys.executable, "-m", "tests.fault_injection", *words],
-                capture_output=True,
-                text=True,
-                check=False,
+                [sys.executable, "-m", "tests.fault_injection", *words], capture_output=True, text=True, check=False
             )
             try:
                 told: dict[str, Any] = json.loads(Path(folder, "told").read_bytes())["figures"][0]

@@ -127,9 +127,7 @@ KINDS: dict[str, Callable[[str, random.Random], str | bytes]] = {
     "nothing where something is wanted": _replaced(lambda draw: "{}"),
     "a tab": _inserted(lambda draw: "\tseed: 3"),
     "a NUL": _replaced(lambda draw: "pro\0se"),
-    "an invisible character": _replaced(
-        lambda draw: "pro" + draw.choice("\u202e\u2066\ufeff\u0085\u2028") + "se"
-    ),
+    "an invisible character": _replaced(lambda draw: "pro" + draw.choice("\u202e\u2066\ufeff\u0085\u2028") + "se"),
     "an escaped NUL": _replaced(lambda draw: r'"pro\0se"'),
     "a name that is a path": _replaced(lambda draw: json.dumps(draw.choice(NAMES))),
     "a key that is a path": _inserted(lambda draw: f"{json.dumps(draw.choice(NAMES))}: 1"),
@@ -227,9 +225,7 @@ def malformed(case: Case, tally: Tally) -> None:
         code, said, took, grown = answered(root, case.folder / "log", ["plan", "variant", "--size", "full"])
         (root / file).write_text(before)
         slowest = max(slowest, took)
-        if (
-            code == 0 and kind in MAY_BE_MEANT
-        ):  # what was changed can be meant all the same, as another word in `about`
+        if code == 0 and kind in MAY_BE_MEANT:  # what was changed can be meant all the same, as another word in `about`
             still_meant += 1
             assert still_meant < 2 * wanted
             continue

@@ -56,15 +56,11 @@ def artefacts(root: Path) -> list[Artefact]:
                 read = lambda folder=checkpoint.path: _checkpoint(folder)  # noqa: E731
                 found.append(Artefact(f"checkpoint {path.name}", path, read))
         found.append(
-            Artefact(
-                "plan", stage / "plan.json", lambda stage=stage: StagePlan.load(stage / "plan.json").to_json()
-            )
+            Artefact("plan", stage / "plan.json", lambda stage=stage: StagePlan.load(stage / "plan.json").to_json())
         )
         found.append(Artefact("ledger", stage / "ledger.jsonl", lambda stage=stage: _ledger(stage)))
         for path in sorted((stage / "evaluations").iterdir()):
-            found.append(
-                Artefact("evaluation", path, lambda stage=stage: read_evaluations(StageFolder(stage)))
-            )
+            found.append(Artefact("evaluation", path, lambda stage=stage: read_evaluations(StageFolder(stage))))
     return found
 
 
@@ -84,17 +80,13 @@ def _ledger(stage: Path) -> Any:
     entries = ledger.read(StageFolder(stage))
     kept = {found.name for found in checkpoints.list_checkpoints(StageFolder(stage))}
     if kept - {entry.checkpoint for entry in entries}:
-        raise DataError(
-            f"`{StageFolder(stage).ledger}` was cut short", hint="`curriculum verify` says what it lacks"
-        )
+        raise DataError(f"`{StageFolder(stage).ledger}` was cut short", hint="`curriculum verify` says what it lacks")
     return entries
 
 
 def _checkpoint(folder: Path) -> Any:
     checkpoints.verify(folder)
-    return checkpoints.state(folder), {
-        p.name: p.read_bytes() for p in folder.iterdir() if p.name != "manifest.json"
-    }
+    return checkpoints.state(folder), {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "manifest.json"}
 
 
 def flip(data: bytes, draw: random.Random) -> bytes:
@@ -158,9 +150,7 @@ class Spoiler:
         kinds = sorted(self.kinds)
         return draw.choice(self.kinds[kinds[number % len(kinds)]])
 
-    def noticed(
-        self, artefact: Artefact, how: Callable[[bytes, random.Random], bytes], draw: random.Random
-    ) -> str:
+    def noticed(self, artefact: Artefact, how: Callable[[bytes, random.Random], bytes], draw: random.Random) -> str:
         """What is wrong with how a spoilt artefact is met; an empty string when it is noticed, or harmless."""
         if artefact.path not in self.right:
             self.right[artefact.path] = artefact.read()
@@ -180,9 +170,7 @@ class Spoiler:
         finally:
             artefact.path.write_bytes(data)
         return (
-            ""
-            if value == self.right[artefact.path] and artefact.kind != "tokenizer"
-            else self._late(artefact, value)
+            "" if value == self.right[artefact.path] and artefact.kind != "tokenizer" else self._late(artefact, value)
         )
 
     def _late(self, artefact: Artefact, value: Any) -> str:
@@ -191,9 +179,7 @@ class Spoiler:
         return "other values were read without a word"
 
 
-def _measure(
-    case: Case, tally: Tally, trials: int, faults: dict[str, Callable[[bytes, random.Random], bytes]]
-) -> None:
+def _measure(case: Case, tally: Tally, trials: int, faults: dict[str, Callable[[bytes, random.Random], bytes]]) -> None:
     spoiler = Spoiler(case)
     for number in range(trials):
         draw = case.draw("corruption", number)
@@ -214,9 +200,7 @@ def spoilt_pages(case: Case, tally: Tally) -> None:
     _measure(case, tally, case.count(60, 600, 20_000), PAGE_FAULTS)
 
 
-@figure(
-    "R18", "`curriculum verify` finds every fault of R3 and R4 offline, names the command, and is fast enough"
-)
+@figure("R18", "`curriculum verify` finds every fault of R3 and R4 offline, names the command, and is fast enough")
 def verified(case: Case, tally: Tally) -> None:
     spoiler = Spoiler(case)
     project = Project(spoiler.root)
@@ -239,9 +223,7 @@ def verified(case: Case, tally: Tally) -> None:
         except CurriculumError as error:
             wrong = [error.render()]
         else:
-            wrong += (
-                ["curriculum"] if artefact.kind != "ledger" and _harmless(artefact, spoiler, data) else []
-            )
+            wrong += ["curriculum"] if artefact.kind != "ledger" and _harmless(artefact, spoiler, data) else []
         finally:
             artefact.path.write_bytes(data)
         same = artefact.kind == "tokenizer" or any("curriculum" in screen for screen in wrong)

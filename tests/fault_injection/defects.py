@@ -74,11 +74,7 @@ DEFECTS = (
         "R1",
     ),
     Defect(
-        "a stop does not save",
-        "runner.train.loop",
-        "        if reason is None:\n            self.save()\n",
-        "",
-        "R14",
+        "a stop does not save", "runner.train.loop", "        if reason is None:\n            self.save()\n", "", "R14"
     ),
     Defect(
         "digests of a checkpoint's files are not compared",
@@ -152,9 +148,7 @@ TIMES = {"R14": 6.0, "R15": 3.0, "R17": 6.0}  # where a trial may be drawn that 
 def smoke(defect: Defect, case: Case) -> str:
     """What the figure says at its smallest size; an empty string when nothing."""
     tally = Tally()
-    FIGURES[defect.figure].run(
-        dataclasses.replace(case, size="smoke", times=TIMES.get(defect.figure, 1.0)), tally
-    )
+    FIGURES[defect.figure].run(dataclasses.replace(case, size="smoke", times=TIMES.get(defect.figure, 1.0)), tally)
     return tally.failures[0] if tally.failures else ""
 
 
@@ -176,9 +170,7 @@ LOOKS: dict[str, Callable[[Defect, Case], str]] = {"R1": killed_runs}
 @figure("R20", "known defects seeded in the code, one at a time: each makes a figure of these fail")
 def seeded(case: Case, tally: Tally) -> None:
     world.finished()  # made by the sound code, before any defect
-    chosen = (
-        DEFECTS if case.size != "smoke" else [d for d in DEFECTS if d.figure in ("R3", "R11", "R6", "R10")]
-    )
+    chosen = DEFECTS if case.size != "smoke" else [d for d in DEFECTS if d.figure in ("R3", "R11", "R6", "R10")]
     for defect in chosen:
         with mutated(defect.module, (defect.old, defect.new)):
             try:

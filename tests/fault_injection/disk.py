@@ -16,19 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-WATCHED = (
-    "open",
-    "write",
-    "fsync",
-    "rename",
-    "replace",
-    "link",
-    "unlink",
-    "remove",
-    "mkdir",
-    "rmdir",
-    "ftruncate",
-)
+WATCHED = ("open", "write", "fsync", "rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "ftruncate")
 
 
 SHORT = "short"
@@ -343,9 +331,7 @@ def _content(synced: bytes | None, now: bytes, variant: int | None) -> bytes:
 
 def _same(one: bytes, other: bytes) -> int:
     """How many bytes both begin with."""
-    return next(
-        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def put(tree: Tree, root: Path) -> None:

@@ -96,9 +96,7 @@ DRIFT: dict[str, Callable[[Path], Any]] = {
     "the model's width": _trunk("hidden_size: 32", "hidden_size: 64"),
     "the model's depth": _trunk("num_hidden_layers: 2", "num_hidden_layers: 1"),
     "the model's heads": _trunk("num_key_value_heads: 2", "num_key_value_heads: 4"),
-    "the vocabulary": _trunk(
-        "intermediate_size: 64, vocab_size: 300", "intermediate_size: 64, vocab_size: 304"
-    ),
+    "the vocabulary": _trunk("intermediate_size: 64, vocab_size: 300", "intermediate_size: 64, vocab_size: 304"),
     "the sequence length": _trunk("sequence_length: 32", "sequence_length: 16"),
     "weight decay": _trunk("weight_decay: 0.1", "weight_decay: 0.2"),
     "what decays": _trunk("weight_decay: 0.1", "weight_decay: 0.1, decay: matrices"),
@@ -130,9 +128,7 @@ COSMETIC: dict[str, Callable[[Path], Any]] = {
     "what a stage file is about": _trunk("a trunk of three stages", "the same in other words"),
     "the order of keys": _trunk("max: 1e-2, min: 1e-3", "min: 1e-3, max: 1e-2"),
     "the order of a mixture": _file("mixtures/mixed.yaml", "{prose: 3, code: 1}", "{code: 1, prose: 3}"),
-    "weights in the same proportion": _file(
-        "mixtures/mixed.yaml", "{prose: 3, code: 1}", "{prose: 6, code: 2}"
-    ),
+    "weights in the same proportion": _file("mixtures/mixed.yaml", "{prose: 3, code: 1}", "{prose: 6, code: 2}"),
     "a number's spelling": _trunk("max: 1e-2", "max: 0.010"),
     "the cadence of evaluation": _trunk("evaluate: 2048 tokens", "evaluate: 4096 tokens"),
     "the cadence of checkpoints": _trunk("checkpoint: 1024 tokens", "checkpoint: 2048 tokens"),
@@ -159,10 +155,7 @@ def stopped(root: Path) -> Path:
     return root
 
 
-@figure(
-    "R12",
-    "one thing changed between stop and start: refused or on record; what changes nothing raises no alarm",
-)
+@figure("R12", "one thing changed between stop and start: refused or on record; what changes nothing raises no alarm")
 def drift(case: Case, tally: Tally) -> None:
     undisturbed = world.outcome(world.finished())
     log = case.folder / "log"
@@ -219,9 +212,7 @@ def _machine(case: Case, tally: Tally) -> None:
         root = stopped(case.folder / "run")
         attempts = world.stage(root, "variant", "cooldown") / "attempts"
         change(sorted(attempts.glob("*/environment.json"))[-1])
-        for _ in range(
-            2 if asked else 0
-        ):  # the second time as well: a refusal must not count as the attempt before
+        for _ in range(2 if asked else 0):  # the second time as well: a refusal must not count as the attempt before
             log.unlink(missing_ok=True)
             code = world.fork(lambda root=root: int(world.run(root).stopped), log).wait(120)
             said = log.read_text()

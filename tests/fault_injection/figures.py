@@ -110,9 +110,7 @@ def figure(name: str, title: str) -> Callable[[Callable[[Case, Tally], None]], C
 def scratch() -> Iterator[Path]:
     """A folder in memory where there is one: a disk's own fsync is not what is tested here."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(
-        prefix="fault-injection-", dir=memory if memory.is_dir() else None
-    ) as folder:
+    with tempfile.TemporaryDirectory(prefix="fault-injection-", dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder).resolve()
 
 
@@ -134,9 +132,7 @@ def mutated(module: str, *changes: tuple[str, str]) -> Iterator[None]:
     try:
         exec(compile(text, found.__file__, "exec"), found.__dict__)
         for other in [*modules_named("curriculum"), *modules_named("runner")]:
-            for name, value in list(
-                vars(other).items()
-            ):  # whoever took a name out of the module gets the new one
+            for name, value in list(vars(other).items()):  # whoever took a name out of the module gets the new one
                 new = found.__dict__.get(name)
                 if other is not found and value is before.get(name) and new is not value and callable(new):
                     elsewhere.append((other, name, value))

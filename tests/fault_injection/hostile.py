@@ -84,9 +84,7 @@ def _slots(root: Path) -> list[tuple[str, Path, list[str]]]:
     run = ["run", "variant", "--size", "full"]
     verify = ["verify", "variant", "--size", "full"]
     found = [(f"checkpoint {path.name}", path, run) for path in sorted(checkpoint.iterdir())]
-    found += [
-        (f"data {path.name}", path, verify) for path in sorted(prose.parent.rglob("*")) if path.is_file()
-    ]
+    found += [(f"data {path.name}", path, verify) for path in sorted(prose.parent.rglob("*")) if path.is_file()]
     found += [
         ("tokenizer", tokenizer, run),
         ("plan", cooldown / "plan.json", run),
@@ -112,9 +110,7 @@ def _directory(folder: Path, draw: random.Random, mark: Path) -> str:
         "vocab_size": 300,
         "max_position_embeddings": 32,
     }
-    kind = draw.choice(
-        ("auto_map", "code", "pickled weights", "tokenizer code", "pickled tokenizer", "shards")
-    )
+    kind = draw.choice(("auto_map", "code", "pickled weights", "tokenizer code", "pickled tokenizer", "shards"))
     code = f"import os\nos.mkdir({str(mark)!r})\n"
     if kind == "auto_map":
         config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
@@ -200,16 +196,12 @@ def hostile(case: Case, tally: Tally) -> None:
 NAMES = ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "DATABASE_URL", "MY_PASSWORD")
 
 
-@figure(
-    "R22",
-    "secrets in the environment and in addresses: in no file of the project and in nothing that is said",
-)
+@figure("R22", "secrets in the environment and in addresses: in no file of the project and in nothing that is said")
 def secrets(case: Case, tally: Tally) -> None:
     draw = case.draw("R22")
     wanted = case.count(20, 200, 2000)
     canaries = {
-        f"{draw.choice(NAMES)}_{number}": f"canary{number:04d}{draw.randrange(1 << 60):x}"
-        for number in range(wanted)
+        f"{draw.choice(NAMES)}_{number}": f"canary{number:04d}{draw.randrange(1 << 60):x}" for number in range(wanted)
     }
     for number, name in enumerate(NAMES):  # also under the names that libraries look at
         canaries[name] = f"canary{wanted + number:04d}{draw.randrange(1 << 60):x}"
@@ -227,12 +219,7 @@ def secrets(case: Case, tally: Tally) -> None:
         log = case.folder / "log"
         assert world.fork(work, log).wait(300) == 0, log.read_text()
         said.append(log.read_bytes())
-        for words in (
-            ["status", "variant"],
-            ["verify", "variant"],
-            ["plan", "variant"],
-            ["report", "variant"],
-        ):
+        for words in (["status", "variant"], ["verify", "variant"], ["plan", "variant"], ["report", "variant"]):
             os.environ.update(canaries)
             try:
                 said.append(_spoken(root, log, [*words, "--size", "full"])[1].encode())

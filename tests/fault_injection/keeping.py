@@ -101,10 +101,7 @@ def _pruned(root: Path, kill_at: int | None, meanwhile: Spot | None) -> None:
         retention.prune(verdicts)
 
 
-@figure(
-    "R16",
-    "random lineages, prune killed anywhere: every checkpoint that something continues from stays whole",
-)
+@figure("R16", "random lineages, prune killed anywhere: every checkpoint that something continues from stays whole")
 def graphs(case: Case, tally: Tally) -> None:
     deleted = 0
     for number in range(case.count(4, 2000, 100_000)):

@@ -40,9 +40,7 @@ SEAMS_WANTED, SEAMS_TRIALS = 12, 200
 
 @contextlib.contextmanager
 def seam(
-    where: tuple[str, str, str, str],
-    number: int,
-    strike: Callable[[], None] = lambda: os.killpg(0, signal.SIGKILL),
+    where: tuple[str, str, str, str], number: int, strike: Callable[[], None] = lambda: os.killpg(0, signal.SIGKILL)
 ) -> Iterator[None]:
     """SIGKILL the process group, or `strike`, when the seam is met for the `number`-th time."""
     _, owner_name, function, when = where
@@ -103,9 +101,7 @@ def until_done(
             at_seam[aimed[0]] = at_seam.get(aimed[0], 0) + 1
 
 
-@figure(
-    "R1", "SIGKILL at random instants and named seams until the run is through: bits of an undisturbed run"
-)
+@figure("R1", "SIGKILL at random instants and named seams until the run is through: bits of an undisturbed run")
 def kill_loop(case: Case, tally: Tally) -> None:
     wanted = case.count(4, 500, 10_000)
     undisturbed = world.outcome(world.finished())
@@ -141,9 +137,7 @@ def _length(root: Path) -> float:
     return time.monotonic() - began
 
 
-@figure(
-    "R14", "SIGTERM at random instants with 5 s of grace: saved, gone in time, and the same bits in the end"
-)
+@figure("R14", "SIGTERM at random instants with 5 s of grace: saved, gone in time, and the same bits in the end")
 def preempted(case: Case, tally: Tally) -> None:
     from curriculum.artifacts import checkpoints, ledger
 
@@ -186,9 +180,7 @@ def preempted(case: Case, tally: Tally) -> None:
                 folder = StageFolder(world.stage(root, name, stage_name))
                 for found in checkpoints.list_checkpoints(folder):
                     checkpoints.verify(found.path)
-            if wrong := world.difference(
-                _apart_from_stops(undisturbed), _apart_from_stops(world.outcome(root))
-            ):
+            if wrong := world.difference(_apart_from_stops(undisturbed), _apart_from_stops(world.outcome(root))):
                 tally.wrong(f"run {runs}: {wrong}")
             # a stop adds lines of its own to the ledger, and takes none away
             for name, stage_name in world.STAGES:

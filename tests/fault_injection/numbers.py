@@ -111,9 +111,7 @@ def bad_checkpoints(root: Path) -> list[str]:
     return bad
 
 
-@figure(
-    "R15", "NaN, infinity or a jump in gradients, weights or moments: no such checkpoint, the run continues"
-)
+@figure("R15", "NaN, infinity or a jump in gradients, weights or moments: no such checkpoint, the run continues")
 def injected(case: Case, tally: Tally) -> None:
     undisturbed = world.outcome(world.finished())
     outcomes: dict[str, int] = {}

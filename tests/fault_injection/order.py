@@ -34,10 +34,7 @@ def drawn_lineage(draw: random.Random) -> list[StagePlan]:
         batch = draw.choice((24, 48))
         sequences = steps * batch
         ramp = draw.randint(1, sequences) if before is not None and draw.random() < 0.5 else 0
-        blends, pieces = (
-            [MixturePhase(weights=weights, base=base)],
-            [MixtureSegment(first=0, blend=0, index=0)],
-        )
+        blends, pieces = ([MixturePhase(weights=weights, base=base)], [MixtureSegment(first=0, blend=0, index=0)])
         if ramp:
             index = draw.randrange(30)
             moving = MixturePhase(weights=weights, base=base, before=before, before_index=index, ramp=ramp)
@@ -54,9 +51,7 @@ def drawn_lineage(draw: random.Random) -> list[StagePlan]:
             steps=steps,
             start=start,
             sources={
-                name: SourcePlan(
-                    dataset=name, segments=(Segment(first_item=0, pass_number=0, windows=windows[name]),)
-                )
+                name: SourcePlan(dataset=name, segments=(Segment(first_item=0, pass_number=0, windows=windows[name]),))
                 for name in names
             },
             blends=tuple(blends),
@@ -79,11 +74,7 @@ def expected(plan: StagePlan) -> list[tuple[str, int]]:
         other.next()
     found = []
     for number in range(plan.sequences):
-        if (
-            other is None
-            or number >= blend.ramp
-            or _after(number + 1, blend.ramp) > _after(number, blend.ramp)
-        ):
+        if other is None or number >= blend.ramp or _after(number + 1, blend.ramp) > _after(number, blend.ramp):
             name = one.next()
         else:
             name = other.next()

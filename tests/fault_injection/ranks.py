@@ -94,10 +94,7 @@ def _struck(root: Path, log: Path, number: int, draw: random.Random) -> tuple[st
     took: dict[str, float] = {}
     child = _start(root, log)
     try:
-        if (
-            _until(lambda: _steps(root) >= 1 or child.poll() is not None, 120) is None
-            or child.returncode is not None
-        ):
+        if _until(lambda: _steps(root) >= 1 or child.poll() is not None, 120) is None or child.returncode is not None:
             return f"it did not begin: {log.read_text()[-300:]}", took
         struck = draw.randrange(RANKS)
         pids = _runners(child.pid)
@@ -171,19 +168,12 @@ def _measured(case: Case, tally: Tally, number: int, trials: int, limits: dict[s
     tally.notes["processors, load"] = f"{os.cpu_count()}, {os.getloadavg()[0]:.1f}"
 
 
-@figure(
-    "R7",
-    "SIGKILL of one of two ranks under torchrun: the other gone in 5 s, training again in 20 s, same bits",
-)
+@figure("R7", "SIGKILL of one of two ranks under torchrun: the other gone in 5 s, training again in 20 s, same bits")
 def killed_rank(case: Case, tally: Tally) -> None:
-    _measured(
-        case, tally, signal.SIGKILL, case.count(1, 20, 500), {"gone": GONE_SECONDS, "again": AGAIN_SECONDS}
-    )
+    _measured(case, tally, signal.SIGKILL, case.count(1, 20, 500), {"gone": GONE_SECONDS, "again": AGAIN_SECONDS})
 
 
-@figure(
-    "R8", "one of two ranks stopped (SIGSTOP): noticed at the limit, stacks saved, started again, same bits"
-)
+@figure("R8", "one of two ranks stopped (SIGSTOP): noticed at the limit, stacks saved, started again, same bits")
 def hung_rank(case: Case, tally: Tally) -> None:
     limits = {"noticed": HANG_LIMIT + 1.0, "again": HANG_LIMIT + 1.0 + AGAIN_SECONDS}
     _measured(case, tally, signal.SIGSTOP, case.count(1, 3, 50), limits)
@@ -213,18 +203,14 @@ def _perturbed(rank: int, port: int, seed: int, trials: int, told: Path) -> int:
     ranks = join_ranks("cpu", 1)
     model = Llama(ModelConfig.from_json(small.MODEL), attention.sdpa)
     initialise(model, 1)
-    fsdp.apply(
-        model, ranks, sharding="none", bf16=False, activation_checkpointing="none", compile_blocks=False
-    )
+    fsdp.apply(model, ranks, sharding="none", bf16=False, activation_checkpointing="none", compile_blocks=False)
     optimizer = adamw(model, small.NUMBERS)
     missed = []
     for number in range(trials):
         draw = random.Random(f"{seed}/{number}")
         replica_check.check(model, optimizer, ranks, number)  # no alarm without a cause
         parameter = draw.choice(list(model.parameters()))
-        tensor = draw.choice(
-            (parameter, *(optimizer.state[parameter][key] for key in ("exp_avg", "exp_avg_sq")))
-        )
+        tensor = draw.choice((parameter, *(optimizer.state[parameter][key] for key in ("exp_avg", "exp_avg_sq"))))
         words = local_part(tensor.detach()).view(torch.int32).view(-1)
         at, bit = draw.randrange(len(words)), draw.randrange(31)
         if rank == draw.randrange(RANKS):
@@ -244,10 +230,7 @@ def _perturbed(rank: int, port: int, seed: int, trials: int, told: Path) -> int:
     return 0
 
 
-@figure(
-    "R9",
-    "one bit turned in one rank's weights or moments: every rank notices at the next look, no false alarm",
-)
+@figure("R9", "one bit turned in one rank's weights or moments: every rank notices at the next look, no false alarm")
 def perturbed_rank(case: Case, tally: Tally) -> None:
     import torch  # noqa: F401
 

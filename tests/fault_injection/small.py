@@ -78,13 +78,7 @@ def save(folder: Path, position: int) -> None:
     from runner.parallel.ranks import Ranks
 
     model, optimizer = _trained()
-    state = {
-        "position": position,
-        "step": position // 32,
-        "history": "h" * 64,
-        "generation": 0,
-        "windows": {},
-    }
+    state = {"position": position, "step": position // 32, "history": "h" * 64, "generation": 0, "windows": {}}
     tensors.save(folder, model, optimizer, state, Ranks(0, 1, 1, torch.device("cpu")))
 
 
@@ -149,8 +143,6 @@ def tokenizer() -> Path:
     (text / "0.txt").write_text("ships went slowly home under rain " * 40)
     output = Path(folder, "tokenizer.json")
     train_tokenizer(
-        TokenizerRequest(
-            reads={"prose": {"folder": "texts"}}, vocab_size=280, output=str(output), root=folder
-        )
+        TokenizerRequest(reads={"prose": {"folder": "texts"}}, vocab_size=280, output=str(output), root=folder)
     )
     return output

@@ -110,9 +110,7 @@ class Soak:
             return f"it did not end: {wrong}"
         compiled, texts = world.compiled(self.root)
         # what compiling reads is told before anything is verified, as are a plan and a ledger by those who read them
-        found = [
-            each for each in corruption.artefacts(self.root) if each.kind.startswith(("data", "checkpoint"))
-        ]
+        found = [each for each in corruption.artefacts(self.root) if each.kind.startswith(("data", "checkpoint"))]
         artefact = draw.choice([each for each in found if each.path.stat().st_size])
         how = draw.choice((corruption.flip, *corruption.PAGE_FAULTS.values()))
         data = artefact.path.read_bytes()
@@ -188,9 +186,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@figure(
-    "R19", "faults drawn at random for a long time: every invariant after each, no memory or descriptor lost"
-)
+@figure("R19", "faults drawn at random for a long time: every invariant after each, no memory or descriptor lost")
 def soak(case: Case, tally: Tally) -> None:
     events = case.count(4, 60, 1000)
     seconds = {"smoke": 30.0, "gate": 120.0, "long": 3600.0}[case.size]

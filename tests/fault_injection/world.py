@@ -24,8 +24,7 @@ from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 from curriculum.execution import run as execution_run
 from curriculum.execution.request import Listener, RunRequest
-from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers import supervisor
+from curriculum.launchers import process as subprocess_launcher, supervisor
 from tests.fault_injection import small
 from tests.support.projects import write_small_project
 

@@ -61,9 +61,7 @@ def project(tmp_path: Path) -> Path:
     for path in ("sources.yaml", "sizes.yaml", "machines.yaml"):
         shutil.copy(ROOT / path, folder)
     for path in ("stages", "mixtures"):
-        shutil.copytree(
-            ROOT / path, folder / path, ignore=lambda _, names: [n for n in names if n[-5:] != ".yaml"]
-        )
+        shutil.copytree(ROOT / path, folder / path, ignore=lambda _, names: [n for n in names if n[-5:] != ".yaml"])
     return folder
 
 
@@ -148,11 +146,7 @@ def test_a_refusal_in_a_process_of_its_own_ends_with_code_two_and_without_a_trac
     case = Case.load("unknown-key")
     put(case, project)
     done = subprocess.run(
-        [sys.executable, "-m", "curriculum", *case.command],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", "curriculum", *case.command], cwd=project, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (MESSAGES / "unknown-key.txt").read_text()

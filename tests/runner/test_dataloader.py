@@ -110,9 +110,7 @@ def test_no_steps_give_no_batches(plan: StagePlan) -> None:
     assert list(dataloader.batches(plan, texts(), first_step=4, last_step=4)) == []
 
 
-def test_an_error_of_the_reader_is_raised_where_the_batch_is_taken_after_the_good_ones(
-    plan: StagePlan,
-) -> None:
+def test_an_error_of_the_reader_is_raised_where_the_batch_is_taken_after_the_good_ones(plan: StagePlan) -> None:
     sources = texts()
     sources["prose"].broken_at = 2
     batches = dataloader.batches(plan, sources, first_step=0, last_step=12)
@@ -121,9 +119,7 @@ def test_an_error_of_the_reader_is_raised_where_the_batch_is_taken_after_the_goo
         next(batches)
 
 
-@pytest.mark.parametrize(
-    ("drawn", "read"), [(1, 1), (16, 1), (48, 1), (48, 600), (10**6, 256), (10**6, 10**6)]
-)
+@pytest.mark.parametrize(("drawn", "read"), [(1, 1), (16, 1), (48, 1), (48, 600), (10**6, 256), (10**6, 10**6)])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_steps_that_are_drawn_and_read_together_are_those_read_alone(
     plan: StagePlan, monkeypatch: pytest.MonkeyPatch, drawn: int, read: int, ranks: int
@@ -143,9 +139,7 @@ def test_steps_that_are_drawn_and_read_together_are_those_read_alone(
         assert np.array_equal(batch.tokens[:, 1], plan.draws(batch.step).rank(ranks - 1, ranks).window)
 
 
-def test_the_reader_keeps_a_few_batches_ahead_and_no_more(
-    plan: StagePlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_reader_keeps_a_few_batches_ahead_and_no_more(plan: StagePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataloader, "TOKENS_READ", 1)  # each step alone
     monkeypatch.setattr(dataloader, "SEQUENCES_DRAWN", 1)
     sources = texts()

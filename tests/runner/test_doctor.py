@@ -64,16 +64,13 @@ def test_blocks_to_be_compiled_without_a_compiler_are_a_problem_and_left_eager_t
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(
-        PlanError, match=r"process 0 of this node needs a GPU of its own, and torch .* finds 0"
-    ):
+    with pytest.raises(PlanError, match=r"process 0 of this node needs a GPU of its own, and torch .* finds 0"):
         join_ranks("cuda")
 
 
 @pytest.mark.promise("`deterministic: true` refuses what is not deterministic")
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("CUBLAS_WORKSPACE_CONFIG", ":0:0"), ("NCCL_ALGO", "Tree"), ("TORCHINDUCTOR_MAX_AUTOTUNE", "1")],
+    ("name", "value"), [("CUBLAS_WORKSPACE_CONFIG", ":0:0"), ("NCCL_ALGO", "Tree"), ("TORCHINDUCTOR_MAX_AUTOTUNE", "1")]
 )
 def test_deterministic_refuses_an_environment_that_is_not_instead_of_changing_it(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch

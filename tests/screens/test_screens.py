@@ -50,10 +50,7 @@ def pinned(verb: str, shown: str) -> str:
     if verb in MEASURED:
         shown = re.sub(r"\b\d+\.\d{3}(?=\s)", "N.NNN", shown)
         shown = re.sub(r"\b\d+\.\d+ (?=[kM]B)", "N ", shown)
-    return (
-        "\n".join(line.rstrip() for line in shown.replace(str(Path(sys.executable)), "python").splitlines())
-        + "\n"
-    )
+    return "\n".join(line.rstrip() for line in shown.replace(str(Path(sys.executable)), "python").splitlines()) + "\n"
 
 
 @pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")
@@ -87,8 +84,6 @@ def test_however_many_branch_from_a_checkpoint_its_position_and_size_stay_whole(
         with console.capture() as shown:
             console.print(pruned_view([verdict], [], dry_run=True))
         lines = shown.get().splitlines()
-        assert lines[1].startswith(
-            "v1.1/basic  1,501,184  21.1 MB  its stage's end; branched from by variant-0,"
-        )
+        assert lines[1].startswith("v1.1/basic  1,501,184  21.1 MB  its stage's end; branched from by variant-0,")
         assert "variant-39" in "".join(lines)
         assert max(map(len, lines)) <= width

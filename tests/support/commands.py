@@ -53,13 +53,8 @@ def run(
     given = {**os.environ, "OMP_NUM_THREADS": "1"} if environment is None else environment
     if environment is None and not fresh and (changed := differing(given)):
         raise RuntimeError(f"nothing can be forked: since the tests began, {', '.join(changed)} changed")
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
-        tempfile.TemporaryFile("w+", encoding="utf-8") as err,
-    ):
-        process = start(
-            *words, folder=folder, environment=given, out=out.fileno(), err=err.fileno(), fresh=fresh
-        )
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
+        process = start(*words, folder=folder, environment=given, out=out.fileno(), err=err.fileno(), fresh=fresh)
         try:
             code = process.wait(timeout)
         except BaseException:  # it takes too long, or the test itself is stopped
@@ -88,12 +83,7 @@ def start_python(
     """Start `python ARGUMENTS`, `-m MODULE …` or `SCRIPT …`, in the same way."""
     if fresh or not can_fork(environment):
         return subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
+            [sys.executable, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
         )
     return Forked(arguments, folder, environment, out, err, served_at=server())
 
@@ -115,11 +105,7 @@ class Forked:
         *,
         served_at: Path,
     ) -> None:
-        request = {
-            "arguments": arguments,
-            "folder": os.fspath(folder),
-            "environment": dict(environment),
-        }
+        request = {"arguments": arguments, "folder": os.fspath(folder), "environment": dict(environment)}
         sys.audit(FORKS, arguments)
         self.arguments = arguments
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -118,9 +118,7 @@ def _as_a_fresh_interpreter(environment: Mapping[str, str], searched_first: str)
 def _stream(descriptor: int, errors: str, *, line_buffering: bool, write_through: bool) -> io.TextIOWrapper:
     raw = io.FileIO(descriptor, "w", closefd=False)
     buffer: Any = raw if write_through else io.BufferedWriter(raw)
-    stream = io.TextIOWrapper(
-        buffer, "utf-8", errors, line_buffering=line_buffering, write_through=write_through
-    )
+    stream = io.TextIOWrapper(buffer, "utf-8", errors, line_buffering=line_buffering, write_through=write_through)
     stream.mode = "w"
     return stream
 

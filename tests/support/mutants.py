@@ -54,9 +54,7 @@ def mutated(name: str, old: str, new: str) -> Iterator[None]:
         sys.modules[name] = module
     theirs, before = functions(changed), {}
     constants = {
-        key: value
-        for key, value in vars(module).items()
-        if isinstance(value, int) and vars(changed).get(key) != value
+        key: value for key, value in vars(module).items() if isinstance(value, int) and vars(changed).get(key) != value
     }
     for qualified, function in functions(module).items():
         code: CodeType = theirs[qualified].__code__

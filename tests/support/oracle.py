@@ -24,9 +24,7 @@ def nearest(x: Fraction) -> int:
 class Node:
     """A split of two, or a source; it is told of each sequence that reaches it."""
 
-    def __init__(
-        self, weight: Fraction, name: str, left: Node | None = None, right: Node | None = None
-    ) -> None:
+    def __init__(self, weight: Fraction, name: str, left: Node | None = None, right: Node | None = None) -> None:
         self.weight, self.name, self.left, self.right, self.reached = weight, name, left, right, 0
 
     def next(self) -> str:
@@ -78,8 +76,7 @@ class Mixing:
         gone = Fraction(self.taken, self.length)
         names = {*self.shares, *self.shares_before}
         return {
-            name: self.shares_before.get(name, Fraction()) * (1 - gone)
-            + self.shares.get(name, Fraction()) * gone
+            name: self.shares_before.get(name, Fraction()) * (1 - gone) + self.shares.get(name, Fraction()) * gone
             for name in names
         }
 
@@ -117,9 +114,7 @@ class Lineage:
     position: int = 0
     mixing: Mixing | None = None
     used: dict[str, int] = field(default_factory=dict)
-    begun: dict[str, tuple[int, int]] = field(
-        default_factory=dict
-    )  # source: (item, pass) of the last restart
+    begun: dict[str, tuple[int, int]] = field(default_factory=dict)  # source: (item, pass) of the last restart
 
     def copy(self) -> Lineage:
         mixing = copied(self.mixing) if self.mixing else None

@@ -40,12 +40,7 @@ def metrics_line(step: int, position: int, loss: float | str, batch: int = 8) ->
 
 
 def pretend(
-    root: Path,
-    name: str,
-    size: str = "full",
-    *,
-    part: float = 1.0,
-    loss: Callable[[int, int], float] = loss_at,
+    root: Path, name: str, size: str = "full", *, part: float = 1.0, loss: Callable[[int, int], float] = loss_at
 ) -> Compiled:
     """Write the records that training `name` would leave, up to `part` of the last stage; returns the plans."""
     project = Project(root)
@@ -67,9 +62,7 @@ def _write(
     folder.mkdir(parents=True)
     plan.save(folder / "plan.json")
     lines = [
-        metrics_line(
-            step, plan.position_after(step), loss(plan.position_after(step), stop), plan.batch_sequences
-        )
+        metrics_line(step, plan.position_after(step), loss(plan.position_after(step), stop), plan.batch_sequences)
         for step in range(plan.first_step, plan.first_step + steps)
     ]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")

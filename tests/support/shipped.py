@@ -7,14 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from curriculum.config import (
-    CurriculumFile,
-    MachinesFile,
-    MixtureFile,
-    SizesFile,
-    SourcesFile,
-    validate,
-)
+from curriculum.config import CurriculumFile, MachinesFile, MixtureFile, SizesFile, SourcesFile, validate
 from curriculum.config.yaml import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]

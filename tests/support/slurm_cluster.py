@@ -94,9 +94,7 @@ def _cluster(folder: Path) -> Iterator[Path]:
     os.environ["SLURM_CONF"] = str(configuration)
     started: list[subprocess.Popen[bytes]] = []
     try:
-        munge = [
-            f"--{name}={folder}/munge.{name}" for name in ("socket", "log-file", "pid-file", "seed-file")
-        ]
+        munge = [f"--{name}={folder}/munge.{name}" for name in ("socket", "log-file", "pid-file", "seed-file")]
         for words in (
             ["munged", "--foreground", f"--key-file={key}", *munge],
             ["slurmctld", "-D", "-f", str(configuration)],
@@ -112,8 +110,7 @@ def _cluster(folder: Path) -> Iterator[Path]:
             wait_for("two idle nodes", both_idle, 30)
         except AssertionError:
             logs = "\n".join(
-                path.read_text(errors="replace")[-800:]
-                for path in [*folder.glob("*.out"), *folder.glob("*.log")]
+                path.read_text(errors="replace")[-800:] for path in [*folder.glob("*.out"), *folder.glob("*.log")]
             )
             raise CannotStart(f"Slurm did not come up:\n{logs}") from None
         yield configuration
@@ -150,11 +147,7 @@ def begin_again(job: str) -> None:
 
 def both_idle() -> bool:
     done = subprocess.run(
-        ["sinfo", "--noheader", "--Node", "--format=%T"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+        ["sinfo", "--noheader", "--Node", "--format=%T"], capture_output=True, text=True, timeout=30, check=False
     )
     return done.stdout.split() == ["idle", "idle"]
 

@@ -112,9 +112,7 @@ def exchanges(model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks, micr
     return dict(seen.counts)
 
 
-def goes_on_while_saving(
-    folder: Path, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks
-) -> list[str]:
+def goes_on_while_saving(folder: Path, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks) -> list[str]:
     """Steps while the checkpoint `meanwhile` of the state before them is written; which threads spoke to peers."""
     threads = set()
 
@@ -178,17 +176,13 @@ def main(folder: Path, shard: str) -> None:
     torch.set_num_threads(1)
     ranks = join_ranks("cpu")
     model = build()
-    fsdp.apply(
-        model, ranks, sharding=shard, bf16=False, activation_checkpointing="none", compile_blocks=False
-    )
+    fsdp.apply(model, ranks, sharding=shard, bf16=False, activation_checkpointing="none", compile_blocks=False)
     optimizer = adamw(model, NUMBERS)
     weights = {"initial": whole(model)}
     report: dict[str, Any] = {"steps": [], "evaluations": [], "own_rows": {}}
     for step in range(4):
         if step == 2:
-            report["evaluations"].append(
-                evaluate(model)
-            )  # leaves whole weights behind, as a real save finds them
+            report["evaluations"].append(evaluate(model))  # leaves whole weights behind, as a real save finds them
             checkpoint_tensors.save(folder / "two", model, optimizer, {"step": step}, ranks)
         report["steps"].append(take(model, optimizer, step, ranks))
     report["evaluations"].append(evaluate(model))

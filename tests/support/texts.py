@@ -12,21 +12,7 @@ from curriculum.data.dataset import Dataset
 from curriculum.data.manifest import Manifest
 from curriculum.data.tokenizer import Tokenizer
 
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "that",
-    "state",
-    "people",
-    "year",
-    "law",
-    "country",
-    "congress",
-    "peace",
-]
+WORDS = ["the", "of", "and", "to", "in", "that", "state", "people", "year", "law", "country", "congress", "peace"]
 
 
 def write_texts(folder: Path, documents: int, words: int = 200, *, first: int = 0) -> None:

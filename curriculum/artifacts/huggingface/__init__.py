@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from curriculum.artifacts.huggingface.config import config_of as config_of
-from curriculum.artifacts.huggingface.config import with_dtype as with_dtype
-from curriculum.artifacts.huggingface.digests import digest as digest
-from curriculum.artifacts.huggingface.digests import known_sums as known_sums
-from curriculum.artifacts.huggingface.digests import remember_sums as remember_sums
-from curriculum.artifacts.huggingface.digests import stamp as stamp
-from curriculum.artifacts.huggingface.directory import Directory as Directory
-from curriculum.artifacts.huggingface.directory import read as read
-from curriculum.artifacts.huggingface.files import BYTES as BYTES
-from curriculum.artifacts.huggingface.files import CONFIG as CONFIG
-from curriculum.artifacts.huggingface.files import INDEX as INDEX
-from curriculum.artifacts.huggingface.files import README as README
-from curriculum.artifacts.huggingface.files import SOURCE as SOURCE
-from curriculum.artifacts.huggingface.files import TOKENIZER as TOKENIZER
-from curriculum.artifacts.huggingface.files import WEIGHTS as WEIGHTS
+from curriculum.artifacts.huggingface.config import config_of as config_of, with_dtype as with_dtype
+from curriculum.artifacts.huggingface.digests import (
+    digest as digest,
+    known_sums as known_sums,
+    remember_sums as remember_sums,
+    stamp as stamp,
+)
+from curriculum.artifacts.huggingface.directory import Directory as Directory, read as read
+from curriculum.artifacts.huggingface.files import (
+    BYTES as BYTES,
+    CONFIG as CONFIG,
+    INDEX as INDEX,
+    README as README,
+    SOURCE as SOURCE,
+    TOKENIZER as TOKENIZER,
+    WEIGHTS as WEIGHTS,
+)

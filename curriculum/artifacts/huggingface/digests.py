@@ -30,9 +30,7 @@ def known_sums(directory: Directory, memory: Path) -> dict[str, str] | None:
     return sums
 
 
-def remember_sums(
-    directory: Directory, memory: Path, sums: Mapping[str, str], stamps: Mapping[str, str]
-) -> None:
+def remember_sums(directory: Directory, memory: Path, sums: Mapping[str, str], stamps: Mapping[str, str]) -> None:
     """Remember the files' SHA-256 with the stamps they had before they were read."""
     try:
         remembered = fs.parse_json(memory.read_bytes())

@@ -91,9 +91,7 @@ def read(folder: Path) -> Directory:
             "only plain Llama models are read, and no code of theirs is run",
         )
     carried = tuple(
-        name
-        for name in sorted(path.name for path in folder.iterdir())
-        if name in CARRIED or name.startswith(LICENCES)
+        name for name in sorted(path.name for path in folder.iterdir()) if name in CARRIED or name.startswith(LICENCES)
     )
     for name in carried:
         if name.endswith(".json") and "auto_map" in read_json(folder, name):
@@ -145,9 +143,7 @@ def _numbers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's numbers, those that `config.json` leaves out as transformers fills them in."""
 
     def refuse(key: str, value: Any) -> DataError:
-        return refused(
-            folder, f"`{key}: {json.dumps(value)}` in its `{CONFIG}` is not supported", _LLAMA_ONLY
-        )
+        return refused(folder, f"`{key}: {json.dumps(value)}` in its `{CONFIG}` is not supported", _LLAMA_ONLY)
 
     if config.get("model_type") != "llama":
         raise refuse("model_type", config.get("model_type"))
@@ -174,9 +170,7 @@ def _numbers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
             or not (0 < value <= LARGEST_NUMBER)
         ):
             raise refused(
-                folder,
-                f"`{key}` in its `{CONFIG}` is {json.dumps(value)}, not a number that can be meant",
-                _LLAMA_ONLY,
+                folder, f"`{key}` in its `{CONFIG}` is {json.dumps(value)}, not a number that can be meant", _LLAMA_ONLY
             )
         return value if whole else float(value)
 
@@ -221,11 +215,7 @@ def _rope(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any] | Non
     known = {"rope_type", "type", "rope_theta", *LLAMA_3}
     strange = sorted(name for name in rope if name not in known and rope[name] is not None)
     if kind not in ("default", "llama3") or strange:
-        what = (
-            f"{key}: {{{strange[0]}: …}}"
-            if kind in ("default", "llama3")
-            else f"{key}: {{rope_type: {kind}}}"
-        )
+        what = f"{key}: {{{strange[0]}: …}}" if kind in ("default", "llama3") else f"{key}: {{rope_type: {kind}}}"
         raise refused(
             folder,
             f"`{what}` in its `{CONFIG}` is not supported",
@@ -234,7 +224,5 @@ def _rope(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any] | Non
     numbers = {name: rope.get(name) for name in LLAMA_3} if kind == "llama3" else {}
     for name, value in {"rope_theta": theta, **numbers}.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise refused(
-                folder, f"`{name}` in its `{CONFIG}` is {json.dumps(value)}", "a number above 0 is wanted"
-            )
+            raise refused(folder, f"`{name}` in its `{CONFIG}` is {json.dumps(value)}", "a number above 0 is wanted")
     return ({"rope_type": "llama3", **numbers} if numbers else None), float(theta)

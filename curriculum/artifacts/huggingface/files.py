@@ -60,15 +60,11 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
     headers: dict[str, dict[str, Tensor]] = {}
     for name, file in where.items():
         if not isinstance(file, str) or file != os.path.basename(file) or not file.endswith(".safetensors"):
-            raise refused(
-                folder, f"`{INDEX}` names `{file}`, which is no safetensors file there", "is it damaged?"
-            )
+            raise refused(folder, f"`{INDEX}` names `{file}`, which is no safetensors file there", "is it damaged?")
         if file not in headers:
             headers[file] = _header(folder, file)
         if name not in headers[file]:
-            raise refused(
-                folder, f"`{file}` lacks `{name}`, which `{INDEX}` promises", "is the download complete?"
-            )
+            raise refused(folder, f"`{file}` lacks `{name}`, which `{INDEX}` promises", "is the download complete?")
         found[name] = headers[file][name]
     return found
 
@@ -97,9 +93,7 @@ def _header(folder: Path, name: str) -> dict[str, Tensor]:
         if 8 + length + end != size:
             raise ValueError(f"it has {size:,} bytes where its header needs {8 + length + end:,}")
     except OSError as error:
-        raise refused(
-            folder, f"its `{name}` cannot be read: {error.strerror}", "is the download complete?"
-        ) from None
+        raise refused(folder, f"its `{name}` cannot be read: {error.strerror}", "is the download complete?") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise refused(
             folder, f"`{name}` is not a whole safetensors file: {error}", "is the download complete?"
@@ -114,9 +108,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
             raise ValueError("it is far too large")
         value = fs.parse_json(path.read_bytes())
     except FileNotFoundError:
-        raise refused(
-            folder, f"it has no `{name}`", "a model's directory as transformers saves it is wanted"
-        ) from None
+        raise refused(folder, f"it has no `{name}`", "a model's directory as transformers saves it is wanted") from None
     except (OSError, ValueError, RecursionError) as error:
         raise refused(folder, f"its `{name}` cannot be read: {error}", "is the download complete?") from None
     if not isinstance(value, dict):
@@ -132,12 +124,8 @@ def inside(folder: Path, name: str) -> Path:
         homes.append(home.parent.parent / "blobs")
     if not any(path.is_relative_to(one) for one in homes):
         raise refused(
-            folder,
-            f"`{name}` is a link that leads out of it, to `{path}`",
-            "put the file itself in its place",
+            folder, f"`{name}` is a link that leads out of it, to `{path}`", "put the file itself in its place"
         )
     if path.exists() and not path.is_file():
-        raise refused(
-            folder, f"`{name}` is not a file", "a model's directory as transformers saves it is wanted"
-        )
+        raise refused(folder, f"`{name}` is not a file", "a model's directory as transformers saves it is wanted")
     return path

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
-def curve(
-    points: Sequence[tuple[float, float]], width: int, height: int, *, stairs: bool = False
-) -> list[str]:
+def curve(points: Sequence[tuple[float, float]], width: int, height: int, *, stairs: bool = False) -> list[str]:
     """The points (ascending in x, y from 0 up) as `height` lines of `width` characters.
 
     Joined by straight lines, or with `stairs` by steps: each value then holds up to the point it belongs to.

@@ -126,9 +126,7 @@ def _role(comparison: Comparison, source: str) -> str:
     stands_in = f", {last.dataset} stands in" if last.stand_in else ""
     if source in comparison.general:
         return f"general, the trunk reads it{stands_in}"
-    readers = [
-        name for name, domain in zip(comparison.names, comparison.domains, strict=True) if source in domain
-    ]
+    readers = [name for name, domain in zip(comparison.names, comparison.domains, strict=True) if source in domain]
     return f"{'domain' if comparison.trunk else 'read'} of {', '.join(readers) or 'none'}{stands_in}"
 
 

@@ -37,9 +37,7 @@ def comparison_view(
         moved = _moved(compared, old, new)
         parts += [Text(), _differences(compared), *_doubts(compared.parts), Text(), *moved]
     for what in compared.undecided:
-        parts.append(
-            Text(f"{what}: other parameters, though no step that was compared differs; not proven equal")
-        )
+        parts.append(Text(f"{what}: other parameters, though no step that was compared differs; not proven equal"))
     if ran:
         parts += [Text(), *_consequences(compared, ran)]
     return Group(*parts)
@@ -58,9 +56,7 @@ def comparison_json(
 def _same(compared: Comparison) -> list[RenderableType]:
     if not compared.shared:
         return [Text(f"the same in both: nothing from {show_exact(compared.begin)} tokens on")]
-    lines: list[RenderableType] = [
-        Text("the same in both, step for step, proven by the plans' numbers", style="bold")
-    ]
+    lines: list[RenderableType] = [Text("the same in both, step for step, proven by the plans' numbers", style="bold")]
     for shared in compared.shared:
         name = shared.old if shared.old == shared.new else f"{shared.old} = {shared.new}"
         extent = "all of it" if shared.whole else f"up to {show_exact(shared.end)}"

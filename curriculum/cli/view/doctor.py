@@ -12,13 +12,9 @@ _GIB = 1 << 30
 
 def doctor_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """The report of `doctor.examine`, line by line; problems last."""
-    yield f"machine `{report['machine']}`: " + (
-        "can be served here" if report["served"] else "cannot be served"
-    )
+    yield f"machine `{report['machine']}`: " + ("can be served here" if report["served"] else "cannot be served")
     launcher = report["launcher"]
-    yield from _topic(
-        "launcher", f"{launcher['kind']}, {launcher['nodes']} x {launcher['processes']} processes"
-    )
+    yield from _topic("launcher", f"{launcher['kind']}, {launcher['nodes']} x {launcher['processes']} processes")
     for note in launcher["notes"]:
         yield from _topic("", note)
     if "versions" in report:
@@ -26,9 +22,7 @@ def doctor_lines(report: Mapping[str, Any]) -> Iterator[str]:
     for problem in report["problems"]:
         yield from textwrap.wrap(f"problem: {problem['what']}", WIDTH, subsequent_indent="  ")
         if problem["hint"]:
-            yield from textwrap.wrap(
-                f"hint: {problem['hint']}", WIDTH, initial_indent="  ", subsequent_indent="    "
-            )
+            yield from textwrap.wrap(f"hint: {problem['hint']}", WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
 def _machine(report: Mapping[str, Any]) -> Iterator[str]:
@@ -51,35 +45,22 @@ def _machine(report: Mapping[str, Any]) -> Iterator[str]:
         text += f", {memory['free_bytes'] / _GIB:.1f} GiB free"
     yield from _topic("memory", text)
     precision = report["precision"]
-    yield from _topic(
-        "precision", f"{precision['chosen']} (asked: {precision['asked']}); bf16: {precision['bf16']}"
-    )
+    yield from _topic("precision", f"{precision['chosen']} (asked: {precision['asked']}); bf16: {precision['bf16']}")
     attention = report["attention"]
     yield from _topic("attention", f"{attention['chosen'] or 'none'} (asked: {attention['asked']})")
     for name, reason in attention["kernels"]["dense"].items():
         masked = attention["kernels"]["document mask"][name]
-        text = (
-            f"no: {reason}"
-            if reason
-            else "yes"
-            if masked is None
-            else f"yes; with a document mask no: {masked}"
-        )
+        text = f"no: {reason}" if reason else "yes" if masked is None else f"yes; with a document mask no: {masked}"
         yield from _topic("", f"{name:<11} {text}")
     compiled = report["compile"]
     asked = str(compiled["asked"]).lower()
     yield from _topic(
-        "compile",
-        f"{'yes' if compiled['chosen'] else 'no'} (asked: {asked}); toolchain: {compiled['toolchain']}",
+        "compile", f"{'yes' if compiled['chosen'] else 'no'} (asked: {asked}); toolchain: {compiled['toolchain']}"
     )
     exactness = report["exactness"]
-    yield from _topic(
-        "exactness", f"{exactness['asked']}, deterministic: {str(exactness['deterministic']).lower()}"
-    )
+    yield from _topic("exactness", f"{exactness['asked']}, deterministic: {str(exactness['deterministic']).lower()}")
     peak = report["peak"]
-    text = (
-        f"{peak['flops'] / 1e12:g} TFLOP/s a device, from {peak['from']}" if peak["flops"] else peak["from"]
-    )
+    text = f"{peak['flops'] / 1e12:g} TFLOP/s a device, from {peak['from']}" if peak["flops"] else peak["from"]
     yield from _topic("peak", text)
 
 

@@ -19,10 +19,7 @@ def model_view(summary: Mapping[str, Any]) -> RenderableType:
     tied = ", tied embeddings" if model["tie_word_embeddings"] else ""
     others = f", {len(summary['dtypes'])} tensors of another" if summary["dtypes"] else ""
     rows = [
-        (
-            "model",
-            f"Llama, {show_exact(summary['parameters'])} parameters ({show_count(summary['parameters'])}){tied}",
-        ),
+        ("model", f"Llama, {show_exact(summary['parameters'])} parameters ({show_count(summary['parameters'])}){tied}"),
         (
             "",
             f"{model['num_hidden_layers']} layers, width {show_exact(model['hidden_size'])}, "
@@ -57,7 +54,5 @@ def written_view(to: Path, address: str, dtype: str) -> RenderableType:
     for path in sorted(to.iterdir()):
         drawn.add_row(path.name, show_exact(path.stat().st_size))
     return Group(
-        Text(f"{address} in {dtype}: {to}"),
-        drawn,
-        Text(f'AutoModelForCausalLM.from_pretrained("{to}")', style="dim"),
+        Text(f"{address} in {dtype}: {to}"), drawn, Text(f'AutoModelForCausalLM.from_pretrained("{to}")', style="dim")
     )

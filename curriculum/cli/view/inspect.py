@@ -39,22 +39,15 @@ def inspection_lines(summary: Mapping[str, Any]) -> Iterator[str]:
 def _file(summary: Mapping[str, Any]) -> Iterator[str]:
     begin = f", from byte {summary['offset']} on" if summary["offset"] else ""
     yield _line("format", FORMATS[summary["format"]])
-    yield _line(
-        "tokens", f"{show_exact(summary['tokens'])}, {_width(summary)}{begin}; {show_bytes(summary['bytes'])}"
-    )
+    yield _line("tokens", f"{show_exact(summary['tokens'])}, {_width(summary)}{begin}; {show_bytes(summary['bytes'])}")
     if summary["sequence_length"]:
         yield _line(
-            "sequences",
-            f"{summary['tokens'] // summary['sequence_length']:,} of {summary['sequence_length']:,}",
+            "sequences", f"{summary['tokens'] // summary['sequence_length']:,} of {summary['sequence_length']:,}"
         )
     if summary["documents"] is None:
         yield _line("documents", "not known without the tokenizer's end-of-text token (`--tokenizer`)")
     else:
-        part = (
-            ""
-            if summary["documents_by"] == "its index" or summary["looked_at"] == summary["tokens"]
-            else ", so far"
-        )
+        part = "" if summary["documents_by"] == "its index" or summary["looked_at"] == summary["tokens"] else ", so far"
         yield _line("documents", f"{summary['documents']:,}, by {summary['documents_by']}{part}")
     if summary["filler"]:
         yield _line("filler", f"its last {summary['filler']:,} tokens are identical; they are not trained on")
@@ -66,9 +59,7 @@ def _file(summary: Mapping[str, Any]) -> Iterator[str]:
     if not tokenizer["fits"]:
         yield _line("tokenizer", f"not this one: it has {tokenizer['vocab_size']:,} ids")
     elif tokenizer["agreement"] is not None:
-        yield _line(
-            "tokenizer", f"{tokenizer['agreement']:.1%} of the text, encoded again, gives the same tokens"
-        )
+        yield _line("tokenizer", f"{tokenizer['agreement']:.1%} of the text, encoded again, gives the same tokens")
     for sample in summary["samples"]:
         yield _line("sample", f"document {sample['document']}, from token {sample['token']:,}")
         yield f"    {json.dumps(sample['text'], ensure_ascii=False)}"
@@ -80,8 +71,7 @@ def _prepared(prepared: Mapping[str, Any]) -> Iterator[str]:
     yield _line("is", f"{place} of the source `{prepared['dataset']}`")
     yield _line("tokenizer", f"{tokenizer['name'] or 'unnamed'} {tokenizer['digest'][:12]}")
     special = ", ".join(
-        f"{name.upper()} {'none' if number is None else number}"
-        for name, number in prepared["policy"].items()
+        f"{name.upper()} {'none' if number is None else number}" for name, number in prepared["policy"].items()
     )
     yield _line("special", special)
     for name, split in prepared["splits"].items():

@@ -20,9 +20,7 @@ NARROWEST_CURVE: Final = 30
 """In characters; a curve in fewer shows nothing that its numbers do not."""
 
 
-def plan_view(
-    summary: Mapping[str, Any], compiled: Compiled, provenance: Mapping[str, str]
-) -> RenderableType:
+def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mapping[str, str]) -> RenderableType:
     """`curriculum plan`: stages, curves, mixtures, costs and notes; fits 80 columns."""
     stages = table("stage", "#steps", "#batch", "#tokens", "#ends at", "learning rate")
     names = _names(summary["stages"])
@@ -49,11 +47,7 @@ def plan_view(
         Text(),
         _cost(summary["cost"]),
     ]
-    lines = [
-        f"{name}: {note}"
-        for stage, name in zip(summary["stages"], names, strict=True)
-        for note in stage["notes"]
-    ]
+    lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
     if any(stage["tasks"] for stage in summary["stages"]):
         parts += [Text(), *_tasks(summary["stages"])]
         if not summary["harness_installed"]:
@@ -125,18 +119,14 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
     names = list(summary["curricula"])
     parts: list[RenderableType] = [Text(", ".join(names), style="bold")]
     if summary["scale"] != 1:
-        parts.append(
-            Text(f"size `{summary['size']}` scales every length by {summary['scale']:g}", style="dim")
-        )
+        parts.append(Text(f"size `{summary['size']}` scales every length by {summary['scale']:g}", style="dim"))
     stages = table("stage", "#steps", "#from", "#to", "for")
     depth: dict[str | None, int] = {None: -1}
     for node in summary["tree"]:
         name = f"{node['curriculum']}/{node['stage']}"
         depth[name] = depth[node["parent"]] + 1
         shared_by = "all" if len(node["lineages"]) == len(names) > 1 else ", ".join(node["lineages"])
-        leaving = [
-            f"{name} to {show_count(at)}" for name, at in node["lineages"].items() if at < node["ends_at"]
-        ]
+        leaving = [f"{name} to {show_count(at)}" for name, at in node["lineages"].items() if at < node["ends_at"]]
         stages.add_row(
             f"{'  ' * depth[name]}{name}",
             show_exact(node["steps"]),
@@ -188,9 +178,7 @@ def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[Rendera
 
 def _tasks(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     """What is measured when, by lm-evaluation-harness."""
-    lines: list[RenderableType] = [
-        Text("tasks  measured after the last step, or by `curriculum eval`", style="bold")
-    ]
+    lines: list[RenderableType] = [Text("tasks  measured after the last step, or by `curriculum eval`", style="bold")]
     for stage, name in zip(stages, _names(stages), strict=True):
         for task, entry in stage["tasks"].items():
             lines.append(
@@ -229,11 +217,7 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
 def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[RenderableType]:
     lines: list[RenderableType] = [Text("text", style="bold")]
     for name, entry in summary["sources"].items():
-        windows = (
-            f"{show_exact(entry['windows_a_pass'])} windows a pass"
-            if entry["windows_a_pass"]
-            else "size unknown"
-        )
+        windows = f"{show_exact(entry['windows_a_pass'])} windows a pass" if entry["windows_a_pass"] else "size unknown"
         kind = f"{entry['text']} stands in" if entry["stand_in"] else "itself"
         ready = "" if entry["prepared"] else ", not prepared yet"
         lines.append(Text(f"  {name}: {kind}{ready}, {windows}"))

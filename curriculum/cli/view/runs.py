@@ -74,9 +74,7 @@ def pruned_view(verdicts: Sequence[Verdict], deleted: Sequence[Verdict], *, dry_
             verdict.stage,
             show_exact(verdict.checkpoint.position),
             show_bytes(verdict.bytes),
-            Text(action, style="red")
-            if verdict in deleted
-            else "; ".join(verdict.kept_by) or "pinned meanwhile",
+            Text(action, style="red") if verdict in deleted else "; ".join(verdict.kept_by) or "pinned meanwhile",
         )
     freed = sum(verdict.bytes for verdict in deleted)
     word = "would be freed" if dry_run else "freed"

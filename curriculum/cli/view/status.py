@@ -24,9 +24,7 @@ _STYLES = {
 
 def status_view(project: ProjectStatus) -> RenderableType:
     """The tree, curricula with errors, orphaned run folders, and total tokens; fits 80 columns."""
-    parts: list[RenderableType] = [
-        Text(f"size {project.size}; positions in tokens from the root", style="dim")
-    ]
+    parts: list[RenderableType] = [Text(f"size {project.size}; positions in tokens from the root", style="dim")]
     names = {branch.name for branch in project.branches}
     shown = {stage.name for branch in project.branches for stage in branch.stages}
     for branch in project.branches:
@@ -44,9 +42,7 @@ def status_view(project: ProjectStatus) -> RenderableType:
         of = f" of {show_exact(run.ends_at)}" if run.ends_at is not None else ""
         parts.append(Text(f"{run.folder}  no stage file names it any more: {far}{of} tokens", style="yellow"))
     if project.not_started:
-        parts.append(
-            Text(f"in folders of stages/, not started: {', '.join(project.not_started)}", style="dim")
-        )
+        parts.append(Text(f"in folders of stages/, not started: {', '.join(project.not_started)}", style="dim"))
     if project.branches:
         saved = f", {show_count(project.saved)} saved by shared stages" if project.saved else ""
         parts.append(
@@ -96,9 +92,7 @@ def _stage(stage: Stage) -> Text:
     if stage.unsaved is not None:
         line.append(f"\n{stage.unsaved}", style="yellow")
     if stage.held_out:
-        line.append(
-            f"\nheld-out {losses(stage.held_out)}  at {show_count(stage.held_out_at or 0)}", style="dim"
-        )
+        line.append(f"\nheld-out {losses(stage.held_out)}  at {show_count(stage.held_out_at or 0)}", style="dim")
     if stage.anomalies:
         shown = len(stage.newest_anomalies)
         newest = f"; the newest {shown}:" if shown < sum(stage.anomalies.values()) else ""

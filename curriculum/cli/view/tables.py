@@ -20,9 +20,7 @@ def table(*columns: str) -> Table:
     """A table without lines; a column whose name begins with `#` is aligned to the right."""
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
-        drawn.add_column(
-            name.removeprefix("#"), justify="right" if name.startswith("#") else "left", no_wrap=True
-        )
+        drawn.add_column(name.removeprefix("#"), justify="right" if name.startswith("#") else "left", no_wrap=True)
     return drawn
 
 

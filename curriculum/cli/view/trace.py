@@ -20,9 +20,7 @@ def trace_view(result: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_headline(result)]
     shown = 0
     for stage in result["stages"]:
-        parts.append(
-            Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim")
-        )
+        parts.append(Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim"))
         if not stage["readings"]:
             parts.append(Text("  reads nothing of it"))
             continue
@@ -33,9 +31,7 @@ def trace_view(result: Mapping[str, Any]) -> RenderableType:
             continue
         drawn = table("#  step", "#from token", "#slot", "source", "#pass", "#window", "")
         for reading in stage["steps"][: ROWS - shown]:
-            only = (
-                "" if len(reading["lineages"]) == len(stage["lineages"]) else ", ".join(reading["lineages"])
-            )
+            only = "" if len(reading["lineages"]) == len(stage["lineages"]) else ", ".join(reading["lineages"])
             state = "read" if reading["read"] else "to come"
             drawn.add_row(
                 show_exact(reading["step"]),
@@ -62,9 +58,7 @@ def shard_view(result: Mapping[str, Any]) -> RenderableType:
         )
     ]
     for stage in result["stages"]:
-        parts.append(
-            Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim")
-        )
+        parts.append(Text(f"\n{stage['curriculum']}/{stage['stage']}", style="bold").append(_of(stage), "dim"))
         if stage["first"] is None:
             after = "" if stage["contaminated_from"] is None else ", but continues from a model that did"
             parts.append(Text(f"  never reads it{after}"))
@@ -84,9 +78,7 @@ def shard_view(result: Mapping[str, Any]) -> RenderableType:
             clean = stage["last_clean_checkpoint"] or "none here; the start of the stage"
             parts.append(Text(f"  last clean checkpoint: {clean}"))
     if not result["exact"]:
-        parts.append(
-            Text("\n± is six standard deviations; `--exact` counts to the last reading", style="dim")
-        )
+        parts.append(Text("\n± is six standard deviations; `--exact` counts to the last reading", style="dim"))
     if result["redo_tokens"]:
         hours = result["redo_gpu_hours"]
         cost = f", {hours:,.1f} GPU-hours" if hours is not None else ""
@@ -103,9 +95,7 @@ def shard_view(result: Mapping[str, Any]) -> RenderableType:
         parts.append(Text(f"\nwithout it, in {edit['file']}:", style="bold"))
         parts.append(Text(edit["yaml"]))
         if edit["kind"] == "leave_out":
-            parts.append(
-                Text(f"{result['source']} then begins its next pass, over the other shards", style="dim")
-            )
+            parts.append(Text(f"{result['source']} then begins its next pass, over the other shards", style="dim"))
     return Group(*parts)
 
 
@@ -124,9 +114,7 @@ def _headline(result: Mapping[str, Any]) -> Text:
 
 
 def _tally(stage: Mapping[str, Any]) -> str:
-    within = (
-        f" ± {show_exact(stage['within'])}" if stage.get("within") else "" if stage["exact"] else " or so"
-    )
+    within = f" ± {show_exact(stage['within'])}" if stage.get("within") else "" if stage["exact"] else " or so"
     total, past = show_exact(stage["readings"]), show_exact(stage["readings_done"])
     return f"{total}{within} readings, {past}{within} of them done"
 

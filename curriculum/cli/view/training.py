@@ -28,9 +28,7 @@ def losses(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {loss:.3f}" for name, loss in sorted(values.items()))
 
 
-def training_panel(
-    training: LiveMetrics, now: StageActivity, stage: str, start: int, stop: int
-) -> RenderableType:
+def training_panel(training: LiveMetrics, now: StageActivity, stage: str, start: int, stop: int) -> RenderableType:
     """All live metrics of the running stage; fits 80 columns."""
     position = training.position if training.position is not None else start
     attempt = f"attempt {now.attempt.number}" if now.attempt else ""

@@ -59,9 +59,7 @@ def outline(request: RunRequest, compiled: Compiled, trained: set[str]) -> Itera
             yield f"{submission.label}: not measured: {lm_eval.NOT_INSTALLED}"
 
 
-def _due(
-    request: RunRequest, compiled: Compiled, trainings: Mapping[str, QueuedJob]
-) -> Iterator[BenchmarkSubmission]:
+def _due(request: RunRequest, compiled: Compiled, trainings: Mapping[str, QueuedJob]) -> Iterator[BenchmarkSubmission]:
     """The stages that ask for tasks and are in training, or have tasks that are not measured."""
     for stage in compiled.stages:
         training = trainings.get(stage.name)

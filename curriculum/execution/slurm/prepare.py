@@ -51,9 +51,7 @@ class PrepareSubmission(Submission):
 
     def shares(self, attempt: Attempt) -> dict[str, Attempt]:
         """The folders of the helpers' job and of the last job."""
-        return {
-            name: Attempt(attempt.path / name) for name in (("help", "end") if self.helpers else ("end",))
-        }
+        return {name: Attempt(attempt.path / name) for name in (("help", "end") if self.helpers else ("end",))}
 
     def files(self, attempt: Attempt) -> list[Path]:
         return [share.job for share in self.shares(attempt).values()]

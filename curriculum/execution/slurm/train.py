@@ -48,9 +48,7 @@ def submit(request: RunRequest, compiled: Compiled, texts: PreparedText) -> tupl
     queue: list[QueuedJob] = []
     for stage in compiled.stages:
         after = queue[-1].job if queue else None
-        submission = TrainSubmission(
-            request=request, after=after, compiled=compiled, stage=stage, texts=texts
-        )
+        submission = TrainSubmission(request=request, after=after, compiled=compiled, stage=stage, texts=texts)
         if is_finished(submission.stage_folder, stage):
             request.listener.stage_skipped(stage)
             queue.clear()  # its children start at once
@@ -63,9 +61,7 @@ def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Ite
     """What `submit` would write and submit, stage by stage, as lines."""
     after: str | None = None
     for stage in compiled.stages:
-        submission = TrainSubmission(
-            request=request, after=after, compiled=compiled, stage=stage, texts=texts
-        )
+        submission = TrainSubmission(request=request, after=after, compiled=compiled, stage=stage, texts=texts)
         folder = submission.stage_folder
         if is_finished(folder, stage):
             yield f"{stage.name}: done at {stage.stop:,} tokens"

@@ -22,9 +22,7 @@ def first_rate_difference(overlap: Overlap) -> SearchResult | None:
     old, new = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
     breaks = {b for curve in (old, new) for b in curve.breaks() if overlap.begin < b <= overlap.end}
     bounds = [overlap.begin + 1, *sorted(breaks - {overlap.begin + 1}), overlap.end + 1]
-    return first_result(
-        _search(overlap, low, high) for low, high in pairwise(bounds) if old.form(low) != new.form(low)
-    )
+    return first_result(_search(overlap, low, high) for low, high in pairwise(bounds) if old.form(low) != new.form(low))
 
 
 def _search(overlap: Overlap, low: int, high: int) -> SearchResult | None:
@@ -52,9 +50,7 @@ def _search(overlap: Overlap, low: int, high: int) -> SearchResult | None:
         if right == nearest(high - 1):
             return SearchResult(None, same_until, False)
         left = right
-        right = nearest(
-            min(high - 1, same_until + 2 * max(right - same_until, overlap.old.plan.batch_tokens))
-        )
+        right = nearest(min(high - 1, same_until + 2 * max(right - same_until, overlap.old.plan.batch_tokens)))
     while right - left > overlap.old.plan.batch_tokens:
         middle = nearest((left + right) // 2)
         left, right = (left, middle) if apart(middle) else (middle, right)

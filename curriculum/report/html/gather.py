@@ -202,8 +202,7 @@ def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
     total = sum(stage.stop - stage.plan.start for stage in furthest.values())
     smoothing = max(1, stop // SMOOTHING)
     stages = {
-        name: _stage(project, size, stage, total, smoothing, len(lineages) == 1)
-        for name, stage in furthest.items()
+        name: _stage(project, size, stage, total, smoothing, len(lineages) == 1) for name, stage in furthest.items()
     }
     tokens: dict[str, int] = {}
     for stage_record in stages.values():
@@ -224,16 +223,12 @@ def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
     )
 
 
-def _stage(
-    project: Project, size: str, compiled: CompiledStage, total: int, smoothing: int, alone: bool
-) -> Stage:
+def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smoothing: int, alone: bool) -> Stage:
     folder = StageFolder.open(project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage))
     plan = compiled.plan
     saved = tuple(c for c in checkpoints.list_checkpoints(folder) if c.position <= compiled.stop)
     buckets = max(24, POINTS * (compiled.stop - plan.start) // max(1, total))
-    measured = training(
-        folder.metrics, start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing
-    )
+    measured = training(folder.metrics, start=plan.start, stop=compiled.stop, buckets=buckets, window=smoothing)
     position = max([plan.start, *(c.position for c in saved), measured.last or 0])
     state, _ = status.state_of(folder)
     if state != status.DONE and compiled.stop < plan.end and saved and saved[-1].position == compiled.stop:
@@ -321,9 +316,7 @@ def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[ProjectFile, 
             stages[stage.setting.curriculum] = None
             mixtures[stage.setting.mixture] = None
     named = [("stages", name) for name in stages] + [("mixtures", name) for name in mixtures]
-    paths = [
-        p.relative_to(project.root).as_posix() for at, n in named for p in layout.files(project.root, at, n)
-    ]
+    paths = [p.relative_to(project.root).as_posix() for at, n in named for p in layout.files(project.root, at, n)]
     shown = []
     remaining = LARGEST_FILES
     for path in [*paths, "sizes.yaml", "sources.yaml", "machines.yaml"]:
@@ -356,9 +349,7 @@ def share_knots(plan: StagePlan, stop: int) -> list[tuple[int, dict[str, float]]
                 shares = mixer.shares(index)
             else:
                 shares = {name: mixer.share(name) for name in mixer.names}
-            knots.append(
-                (plan.start + sequence * plan.sequence_length, {n: float(s) for n, s in shares.items()})
-            )
+            knots.append((plan.start + sequence * plan.sequence_length, {n: float(s) for n, s in shares.items()}))
     return knots
 
 

@@ -70,9 +70,7 @@ def training_loss(
     y = Scale(losses.low, losses.high, bottom, top)
     parts += shapes.value_axis(y, left, x.end, ticks(losses.low, losses.high, 6))
     raw = [shapes.polyline(_placed(line.raw, x, y), f"raw v{line.style}") for line in lines if line.raw]
-    smooth = [
-        shapes.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points
-    ]
+    smooth = [shapes.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points]
     parts.append(shapes.clipped(left, top, x.end - left, bottom - top, [*raw, *smooth]))
     parts += _batch_marks(batches, x, bottom, narrow)
     if not narrow:
@@ -154,9 +152,7 @@ def held_out(
     parts.append(shapes.rect(x.start, 12, 10, 10, f"area solid s{source_style}"))
     parts.append(shapes.label(x.start + 16, 21, source, "name"))
     parts += shapes.value_axis(y, x.start, x.end, ticks(losses.low, losses.high, 5))
-    inside = [
-        shapes.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points
-    ]
+    inside = [shapes.polyline(_placed(line.points, x, y), f"line v{line.style}") for line in lines if line.points]
     parts.append(shapes.clipped(x.start, top, x.end - x.start + 1, bottom - top, inside))
     measured = sum(len(line.points) for line in lines)
     every = max(1, measured // MOST_MARKERS)

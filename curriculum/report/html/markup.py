@@ -43,14 +43,11 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) 
     body = []
     for row in rows:
         if len(row) == 1:
-            body.append(
-                f'<tr class="group"><th scope="colgroup" colspan="{len(columns)}">{cell(row[0])}</th></tr>'
-            )
+            body.append(f'<tr class="group"><th scope="colgroup" colspan="{len(columns)}">{cell(row[0])}</th></tr>')
             continue
         cells = [f'<th scope="row">{cell(row[0])}</th>']
         cells += [
-            f"<td{kinds.get(name[:1], '')}>{cell(value)}</td>"
-            for name, value in zip(columns[1:], row[1:], strict=True)
+            f"<td{kinds.get(name[:1], '')}>{cell(value)}</td>" for name, value in zip(columns[1:], row[1:], strict=True)
         ]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (

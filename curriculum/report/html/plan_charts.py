@@ -98,9 +98,7 @@ def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, s
     share = Scale(0, 1, share_bottom, top)
     knots = _knots(lineage)
     parts += _areas(knots, style, x, share)
-    parts += [
-        shapes.rule(x(start), top - 3, x(start), share_bottom, "edge") for _, start, _ in bands if start
-    ]
+    parts += [shapes.rule(x(start), top - 3, x(start), share_bottom, "edge") for _, start, _ in bands if start]
     for mark in (0, 0.5, 1):
         parts.append(shapes.label(left - 8, share(mark) + 4, f"{mark * 100:g} %", "tick", "end"))
     parts += _end_shares(knots, style, x, share)
@@ -176,9 +174,7 @@ def _batch(lineage: Lineage, x: Scale, top: float, bottom: float, narrow: bool) 
     return parts
 
 
-def _strips(
-    lineage: Lineage, knots: Sequence[Knot], x: Scale, top: float, bottom: float, count: int
-) -> list[str]:
+def _strips(lineage: Lineage, knots: Sequence[Knot], x: Scale, top: float, bottom: float, count: int) -> list[str]:
     """Invisible columns whose tooltips are shares, rate and batch of the step that ends in their middle."""
     parts = []
     for n in range(count):
@@ -210,8 +206,7 @@ def share_at(knots: Sequence[Knot], position: int) -> dict[str, float]:
         if start < position <= end:
             part = (position - start) / (end - start)
             return {
-                name: before.get(name, 0.0) * (1 - part) + after.get(name, 0.0) * part
-                for name in {*before, *after}
+                name: before.get(name, 0.0) * (1 - part) + after.get(name, 0.0) * part for name in {*before, *after}
             }
     return dict(knots[0][1]) if knots else {}
 
@@ -272,9 +267,7 @@ def tree(
 ) -> str:
     """The lineages on the token axis, every stage once: what is trained, what is planned, what was kept."""
     narrow = width < 600
-    x = Scale(
-        0, max(lineage.stop for lineage in lineages), *((14, width - 14) if narrow else (64, width - 60))
-    )
+    x = Scale(0, max(lineage.stop for lineage in lineages), *((14, width - 14) if narrow else (64, width - 60)))
     lane: dict[str, int] = {}
     for at, lineage in enumerate(lineages):
         for stage in lineage.stages:
@@ -324,9 +317,7 @@ def tree(
         ]
         text = f"{lineage.name}: {last.state}"
         parts += space.put(places, text, f"value ink v{line_style[last.name]}", 12)
-    about = "; ".join(
-        f"{lineage.name}: {' → '.join(stage.name for stage in lineage.stages)}" for lineage in lineages
-    )
+    about = "; ".join(f"{lineage.name}: {' → '.join(stage.name for stage in lineage.stages)}" for lineage in lineages)
     parts += dots
     parts += shapes.token_axis(x, bottom, 4 if narrow else 8)
     return shapes.drawing(key, "Lineage", about, width, bottom + 26, parts, "narrow" if narrow else "wide")

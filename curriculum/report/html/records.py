@@ -60,11 +60,7 @@ def mixture(data: ReportData) -> str:
     ]
     sources = markup.table(
         "The text of each source at this size"
-        + (
-            f"; {len(data.texts) - MOST_SOURCES} more are left out here"
-            if len(data.texts) > MOST_SOURCES
-            else ""
-        ),
+        + (f"; {len(data.texts) - MOST_SOURCES} more are left out here" if len(data.texts) > MOST_SOURCES else ""),
         ("source", "text", "#sequences a pass", "~from, licence", "digest"),
         texts,
     )
@@ -72,9 +68,7 @@ def mixture(data: ReportData) -> str:
     if data.measured:
         lead += "The bar is the share as trained, its tick the planned one; off by is in sequences. "
     lead += "Passes count over the whole lineage."
-    return markup.section(
-        "mixture", "Mixture in numbers", lead, [markup.table(caption, columns, rows), sources]
-    )
+    return markup.section("mixture", "Mixture in numbers", lead, [markup.table(caption, columns, rows), sources])
 
 
 def _mixture_rows(
@@ -139,16 +133,7 @@ def tasks(data: ReportData) -> str | None:
                 documents = show_exact(score.documents) + (", the first" if score.limit is not None else "")
                 value = f"{score.value:.4f}"
                 every.append(
-                    [
-                        stage.name,
-                        show_exact(position),
-                        score.task,
-                        score.metric,
-                        shots,
-                        documents,
-                        value,
-                        error,
-                    ]
+                    [stage.name, show_exact(position), score.task, score.metric, shots, documents, value, error]
                 )
         rows += markup.thinned(every, data.rows_of_a_stage(80))
     if not rows:
@@ -259,9 +244,7 @@ def _letter(number: int) -> str:
 def _environments(environments: list[tuple[str, Mapping[str, Any]]]) -> str:
     shown = environments[:8]
     keys = sorted({str(key) for _, environment in shown for key in environment})[:40]
-    rows = [
-        [NAMED.get(key, key), *(_value(environment.get(key)) for _, environment in shown)] for key in keys
-    ]
+    rows = [[NAMED.get(key, key), *(_value(environment.get(key)) for _, environment in shown)] for key in keys]
     filled = sorted((row for row in rows if any(row[1:])), key=lambda row: row[0].lower())
     return markup.table("Environments", ("", *(f"~{letter}" for letter, _ in shown)), filled)
 
@@ -336,8 +319,6 @@ def reproduce(data: ReportData) -> str:
         if file.left_out:
             text += f"\n… {show_exact(file.left_out)} characters more"
         parts.append(
-            markup.details(
-                file.path, markup.preformatted(text) + markup.paragraph(f"SHA-256 {file.digest}", "kind")
-            )
+            markup.details(file.path, markup.preformatted(text) + markup.paragraph(f"SHA-256 {file.digest}", "kind"))
         )
     return markup.section("reproduce", "Reproduce it", "", parts)

@@ -51,10 +51,7 @@ def head(data: ReportData) -> str:
     """Title, size, state of every stage, key figures."""
     names = [lineage.name for lineage in data.lineages]
     title = " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-    parts = [
-        markup.paragraph(f"Curriculum report, size {data.size}", "kind"),
-        f"<h1>{shapes.safe(title)}</h1>",
-    ]
+    parts = [markup.paragraph(f"Curriculum report, size {data.size}", "kind"), f"<h1>{shapes.safe(title)}</h1>"]
     for lineage in data.lineages:
         if lineage.about:
             prefix = f"{lineage.name}: " if len(names) > 1 else ""
@@ -101,12 +98,7 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
             f"of {show_count(planned)} planned" + (f"; {show_count(shared)} shared by all" if shared else ""),
         ),
         ("Stages", f"{done} of {len(stages)}", "done", f"{show_exact(steps)} steps in all"),
-        (
-            "Model",
-            show_count(data.parameters),
-            "parameters",
-            f"{show_exact(plan.sequence_length)} tokens a sequence",
-        ),
+        ("Model", show_count(data.parameters), "parameters", f"{show_exact(plan.sequence_length)} tokens a sequence"),
         (
             "Batch",
             " → ".join(show_exact(size) for size in batches),
@@ -117,12 +109,7 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
     if seconds:
         tokens = sum((s.training.last or s.start) - s.start for s in stages)
         figures.append(
-            (
-                "Training time",
-                show_seconds(seconds),
-                "",
-                f"{show_exact(round(tokens / seconds))} tokens/s on average",
-            )
+            ("Training time", show_seconds(seconds), "", f"{show_exact(round(tokens / seconds))} tokens/s on average")
         )
     return figures
 
@@ -163,8 +150,7 @@ def curriculum(data: ReportData) -> str:
         if len(data.lineages) > 1:
             parts.append(f"<h3>{shapes.safe(lineage.name)}</h3>")
         pictures = [
-            plan_charts.curriculum(lineage, data.sources, width, f"plan-{at}-{width}", strips)
-            for width in WIDTHS
+            plan_charts.curriculum(lineage, data.sources, width, f"plan-{at}-{width}", strips) for width in WIDTHS
         ]
         parts.append(markup.figure(pictures, _ramp_words(lineage)))
         for caption, picture in plan_charts.ramps(lineage, data.sources, f"ramp-{at}"):
@@ -195,9 +181,7 @@ def source_legend(data: ReportData) -> str:
     if others == 1:
         entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), data.sources[-1]))
     elif others:
-        entries.append(
-            (markup.area_swatch(shapes.SOURCE_STYLES - 1, False), f"{others} other sources together")
-        )
+        entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), f"{others} other sources together"))
     return markup.legend(entries)
 
 
@@ -234,10 +218,7 @@ def training(data: ReportData) -> str | None:
         return None
     bands = gather.bands(data.lineages)
     batches = sorted({change for lineage in data.lineages for change in gather.batch_changes(lineage)})
-    pictures = [
-        loss_charts.training_loss(lines, bands, batches, data.stop, width, f"loss-{width}")
-        for width in WIDTHS
-    ]
+    pictures = [loss_charts.training_loss(lines, bands, batches, data.stop, width, f"loss-{width}") for width in WIDTHS]
     counted = sum(s.training.lines for s in data.stages.values())
     drawn = sum(len(line.raw) for line in lines)
     text = (
@@ -265,9 +246,7 @@ def training(data: ReportData) -> str | None:
             markup.table("Smoothed training loss", ("stage", "#tokens", "#nats a token"), rows),
         ),
     ]
-    return markup.section(
-        "training", "Training loss", "Nats a token, over all the sources of each step.", parts
-    )
+    return markup.section("training", "Training loss", "Nats a token, over all the sources of each step.", parts)
 
 
 def _joined(data: ReportData, stage: Stage) -> tuple[Point, ...]:
@@ -283,9 +262,7 @@ def held_out(data: ReportData) -> str | None:
     """Held-out curves, a panel a source, variants laid over one another; None before any evaluation."""
     styles, bands = line_styles(data), gather.bands(data.lineages)
     places = plan_charts.styles(data.sources)
-    measured = {
-        source for stage in data.stages.values() for losses in stage.held_out.values() for source in losses
-    }
+    measured = {source for stage in data.stages.values() for losses in stage.held_out.values() for source in losses}
     every = [s for s in data.sources if s in measured] + sorted(measured - set(data.sources))
     sources = every[:MOST_PANELS]
     if not sources:
@@ -293,12 +270,7 @@ def held_out(data: ReportData) -> str | None:
     lines = {source: _held_out_lines(data, styles, source) for source in sources}
     panels = [
         loss_charts.held_out(
-            source,
-            lines[source],
-            bands,
-            data.stop,
-            f"held-{at}",
-            places.get(source, shapes.SOURCE_STYLES - 1),
+            source, lines[source], bands, data.stop, f"held-{at}", places.get(source, shapes.SOURCE_STYLES - 1)
         )
         for at, source in enumerate(sources)
     ]
@@ -355,8 +327,7 @@ def _evaluations(data: ReportData, sources: list[str]) -> str:
     rows: list[list[markup.Cell]] = []
     for stage in data.stages.values():
         every: list[list[markup.Cell]] = [
-            [stage.name, *_losses(position, losses, sources, 4)]
-            for position, losses in stage.held_out.items()
+            [stage.name, *_losses(position, losses, sources, 4)] for position, losses in stage.held_out.items()
         ]
         rows += markup.thinned(every, data.rows_of_a_stage(40))
     columns = ("stage", "#tokens", *(f"#{source}" for source in sources))

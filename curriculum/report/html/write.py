@@ -48,6 +48,5 @@ def write(path: Path, html: str, *, make_folder: bool) -> None:
         fs.write_bytes(path, html.encode(), replace=True)
     except OSError as error:
         raise ConfigError(
-            f"`{path}` cannot be written: {error.strerror}",
-            hint="name a file in a folder that you may write to",
+            f"`{path}` cannot be written: {error.strerror}", hint="name a file in a folder that you may write to"
         ) from None

@@ -11,13 +11,9 @@ WIDTH, HEIGHT = 860, 420
 LEFT, RIGHT, TITLE, BOTTOM = 56, 200, 26, 60
 
 
-def held_out(
-    title: str, bands: Sequence[shapes.Band], series: Mapping[str, Sequence[tuple[int, float]]]
-) -> str:
+def held_out(title: str, bands: Sequence[shapes.Band], series: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     """The SVG text; `series` maps a source to its (position in tokens, loss in nats a token)."""
-    lines = sorted(
-        ((name, line) for name, line in series.items() if line), key=lambda entry: -entry[1][-1][1]
-    )
+    lines = sorted(((name, line) for name, line in series.items() if line), key=lambda entry: -entry[1][-1][1])
     points = [point for _, line in lines for point in line]
     last = max([end for _, _, end in bands] + [position for position, _ in points] + [1])
     low = min((loss for _, loss in points), default=0.0)
@@ -36,7 +32,5 @@ def held_out(
         parts += shapes.measured_line(placed, style)
         ends.append((*placed[-1], f"{name} {line[-1][1]:.2f}", style))
     parts += shapes.end_labels(ends, x.end, top, bottom)
-    parts.append(
-        shapes.label(LEFT, HEIGHT - 8, "held-out loss in nats a token, by tokens from the root", "tick")
-    )
+    parts.append(shapes.label(LEFT, HEIGHT - 8, "held-out loss in nats a token, by tokens from the root", "tick"))
     return shapes.picture(title, WIDTH, HEIGHT, parts)

@@ -13,14 +13,10 @@ WIDTH, LEFT, RIGHT, TOP = 900, 124, 24, 52
 PANEL, GAP, ROW = 150, 34, 30
 
 
-def plan_picture(
-    title: str, curricula: Mapping[str, Mapping[str, Any]], tree: Sequence[Mapping[str, Any]]
-) -> str:
+def plan_picture(title: str, curricula: Mapping[str, Mapping[str, Any]], tree: Sequence[Mapping[str, Any]]) -> str:
     """The SVG text. `curricula` maps a name to its plan (with `curve`), `tree` lists every stage once."""
     names = list(curricula)
-    x = Scale(
-        0, max(row["position"] for plan in curricula.values() for row in plan["curve"]), LEFT, WIDTH - RIGHT
-    )
+    x = Scale(0, max(row["position"] for plan in curricula.values() for row in plan["curve"]), LEFT, WIDTH - RIGHT)
     boxes = TOP + 2 * (PANEL + GAP)
     foot = boxes + ROW * len(names)
     ends = sorted({node["ends_at"] for node in tree})
@@ -28,8 +24,7 @@ def plan_picture(
     parts += _panel(curricula, "lr", "learning rate", TOP, x)
     parts += _panel(curricula, "batch_tokens", "tokens a step", TOP + PANEL + GAP, x)
     top = {
-        f"{node['curriculum']}/{node['stage']}": boxes
-        + ROW * min(names.index(name) for name in node["lineages"])
+        f"{node['curriculum']}/{node['stage']}": boxes + ROW * min(names.index(name) for name in node["lineages"])
         for node in tree
     }  # the row of a stage is that of the first curriculum that goes through it
     starts: dict[float, float] = {}
@@ -56,9 +51,7 @@ def _style(curriculum: int) -> str:
     return f"v{1 + curriculum % (shapes.LINE_STYLES - 1)}"
 
 
-def _panel(
-    curricula: Mapping[str, Mapping[str, Any]], key: str, name: str, top: float, x: Scale
-) -> list[str]:
+def _panel(curricula: Mapping[str, Mapping[str, Any]], key: str, name: str, top: float, x: Scale) -> list[str]:
     """One quantity over the tokens, the rate as a curve, the batch as stairs; each curve that several share once."""
     curves = [[(row["position"], row[key]) for row in plan["curve"]] for plan in curricula.values()]
     most = max(value for curve in curves for _, value in curve)
@@ -75,8 +68,6 @@ def _panel(
         if key == "lr":
             points = [(0, curve[0][1]), *curve]
         else:
-            points = [
-                (at, value) for start, (end, value) in zip(starts, curve, strict=True) for at in (start, end)
-            ]
+            points = [(at, value) for start, (end, value) in zip(starts, curve, strict=True) for at in (start, end)]
         parts.append(shapes.polyline([(x(at), y(value)) for at, value in points], f"line {_style(number)}"))
     return parts

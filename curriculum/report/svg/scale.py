@@ -71,10 +71,7 @@ def rows(labels: Sequence[tuple[float, float]], gap: float = 6) -> list[int]:
     ranks = []
     for centre, width in labels:
         left, right = centre - width / 2 - gap, centre + width / 2 + gap
-        row = next(
-            (n for n, extents in enumerate(ends) if all(right <= a or b <= left for a, b in extents)),
-            len(ends),
-        )
+        row = next((n for n, extents in enumerate(ends) if all(right <= a or b <= left for a, b in extents)), len(ends))
         if row == len(ends):
             ends.append([])
         ends[row].append((left + gap, right - gap))

@@ -58,9 +58,7 @@ class LabelSpace:
         """Reserve a rectangle."""
         self.taken.append((left, top, right, bottom))
 
-    def put(
-        self, places: Sequence[tuple[float, float, str]], text: str, kind: str, size: float = 11
-    ) -> list[str]:
+    def put(self, places: Sequence[tuple[float, float, str]], text: str, kind: str, size: float = 11) -> list[str]:
         """`text` at the first of `places` (x, y, anchor) where it covers nothing; nowhere if there is none."""
         width = text_width(text, size)
         for x, y, anchor in places:
@@ -117,9 +115,7 @@ def marker(x: float, y: float, style: int, size: float = 3.2, title: str = "") -
     return f'<polygon points="{path}" {kind}>{inside}</polygon>'
 
 
-def drawing(
-    key: str, title: str, about: str, width: float, height: float, parts: Sequence[str], kind: str
-) -> str:
+def drawing(key: str, title: str, about: str, width: float, height: float, parts: Sequence[str], kind: str) -> str:
     """A chart with its title and description; `key` makes its ids unique on the page."""
     ids = f'aria-labelledby="{key}-t {key}-d"'
     return (
@@ -234,9 +230,7 @@ def measured_line(points: Sequence[tuple[float, float]], number: int) -> list[st
     return [polyline(points, f"line v{number}"), *(marker(x, y, number, 2.4) for x, y in points)]
 
 
-def end_labels(
-    ends: Iterable[tuple[float, float, str, int]], edge: float, top: float, bottom: float
-) -> list[str]:
+def end_labels(ends: Iterable[tuple[float, float, str, int]], edge: float, top: float, bottom: float) -> list[str]:
     """Names right of `edge`, one below the other, each with a thread from its line's end (x, y, name, style)."""
     ends = list(ends)
     parts = []

@@ -8,16 +8,7 @@ from typing import Final
 
 # At least 3:1 against the paper, 4.5:1 for lines, whose labels bear their colour; told apart with any eyes
 # (tests/curriculum/report/test_style.py measures it).
-SOURCES_LIGHT: Final = (
-    "#4177de",
-    "#ba3c13",
-    "#177751",
-    "#73399c",
-    "#9d873a",
-    "#209eba",
-    "#d56ea1",
-    "#6b7280",
-)
+SOURCES_LIGHT: Final = ("#4177de", "#ba3c13", "#177751", "#73399c", "#9d873a", "#209eba", "#d56ea1", "#6b7280")
 SOURCES_DARK: Final = ("#5686e2", "#d9684a", "#7de899", "#eabafe", "#cba31a", "#56b2c6", "#b1738e", "#9aa4b2")
 LINES_LIGHT: Final = ("#4b5563", "#1965ce", "#a9470f", "#0a4d22", "#612982", "#7d1252")
 LINES_DARK: Final = ("#aab4c2", "#7ba0f2", "#fa9840", "#a3f2b9", "#e3c2ff", "#e27a9e")
@@ -61,10 +52,7 @@ _LIGHT = _variables(PAPER_LIGHT, INK_LIGHT, QUIET_LIGHT, SOURCES_LIGHT, LINES_LI
 _DARK = _variables(PAPER_DARK, INK_DARK, QUIET_DARK, SOURCES_DARK, LINES_DARK)
 _STYLES = "\n".join(
     [f".s{n}{{--c:var(--s{n})}}" for n in range(len(SOURCES_LIGHT))]
-    + [
-        f".v{n}{{--c:var(--v{n})" + (f";stroke-dasharray:{dash}" if dash else "") + "}"
-        for n, dash in enumerate(DASHES)
-    ]
+    + [f".v{n}{{--c:var(--v{n})" + (f";stroke-dasharray:{dash}" if dash else "") + "}" for n, dash in enumerate(DASHES)]
 )
 
 _RULES = files(__package__).joinpath("chart.css").read_text(encoding="utf-8")

@@ -59,9 +59,7 @@ def _lines(comparison: Comparison, source: str, begin: int) -> dict[int | None, 
     drawn: set[Point] = set()
     lines: dict[int | None, Line] = {}
     for number, compiled in enumerate(comparison.lineages):
-        mine = sorted(
-            (point for point in at if point_at(compiled, point.position) == point), key=lambda p: p.position
-        )
+        mine = sorted((point for point in at if point_at(compiled, point.position) == point), key=lambda p: p.position)
         if number == 0 and comparison.trunk is not None:
             tail = [point for point in mine if point.position <= comparison.trunk.position]
             drawn.update(tail)

@@ -64,9 +64,7 @@ def record(
 
 def put(folder: Path, value: dict[str, Any]) -> None:
     name = f"g{value['generation']}-{value['position']:016d}"
-    path = artifacts_benchmarks.path_of(
-        StageFolder(folder), name, value["task"], None, value["asked"]["limit"]
-    )
+    path = artifacts_benchmarks.path_of(StageFolder(folder), name, value["task"], None, value["asked"]["limit"])
     fs.make_directory(path.parent)
     fs.write_json(path, value)
 
@@ -132,9 +130,7 @@ def test_of_a_large_group_its_own_figure_is_shown_alone() -> None:
 def test_a_first_few_documents_are_no_whole_task(tmp_path: Path) -> None:
     put(tmp_path, record("quiz", {"quiz": task(RIGHT)}))
     put(tmp_path, record("quiz", {"quiz": task(BETTER, num_fewshot=5)}, limit=1600))
-    assert sorted(
-        artifacts_benchmarks.scores(artifacts_benchmarks.records(StageFolder(tmp_path))[12288])
-    ) == [
+    assert sorted(artifacts_benchmarks.scores(artifacts_benchmarks.records(StageFolder(tmp_path))[12288])) == [
         "quiz",
         "quiz, 5-shot, first 1,600",
     ]
@@ -145,10 +141,7 @@ def test_where_a_history_was_cut_back_the_newest_counts(tmp_path: Path) -> None:
     put(tmp_path, record("quiz", {"quiz": task(RIGHT)}))
     put(tmp_path, record("riddle", {"riddle": task(BETTER)}, generation=1))
     found = artifacts_benchmarks.records(StageFolder(tmp_path))
-    assert [(at, [r["task"] for r in here]) for at, here in found.items()] == [
-        (4096, ["quiz"]),
-        (12288, ["riddle"]),
-    ]
+    assert [(at, [r["task"] for r in here]) for at, here in found.items()] == [(4096, ["quiz"]), (12288, ["riddle"])]
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
@@ -179,9 +172,7 @@ def lineages(project: Project) -> list[Compiled]:
     return [PreparedText.open(project, name, "full").compiled for name in ("trunk", "variant")]
 
 
-def test_compare_shows_variants_side_by_side_on_every_task_with_the_noise_of_the_difference(
-    project: Project,
-) -> None:
+def test_compare_shows_variants_side_by_side_on_every_task_with_the_noise_of_the_difference(project: Project) -> None:
     comparison = compare(project, lineages(project))
     table = benchmarks.side_by_side(project, comparison)
     assert [(line.label, line.ends, line.position) for line in table.lines] == [

@@ -6,8 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from curriculum.analysis import bootstrap
 from curriculum.analysis.bootstrap import paired
@@ -79,8 +78,7 @@ def test_the_same_measurements_give_the_same_figures_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "shown"),
-    [([0.1, 0.2, 0.15, 0.12], True), ([-0.1, -0.2], True), ([0.1, -0.1, 0.2, -0.2], False)],
+    ("values", "shown"), [([0.1, 0.2, 0.15, 0.12], True), ([-0.1, -0.2], True), ([0.1, -0.1, 0.2, -0.2], False)]
 )
 def test_a_difference_is_shown_when_its_interval_excludes_0(values: list[float], shown: bool) -> None:
     assert paired(np.array(values)).shown is shown

@@ -112,9 +112,7 @@ def test_a_trunk_that_is_left_inside_a_stage_ends_where_it_is_left(copy: Path) -
 
 
 def test_lineages_without_a_trunk_are_still_compared_at_equal_positions_but_bear_no_marks(copy: Path) -> None:
-    (copy / "stages/other.yaml").write_text(
-        (copy / "stages/trunk.yaml").read_text().replace("seed: 7", "seed: 8")
-    )
+    (copy / "stages/other.yaml").write_text((copy / "stages/trunk.yaml").read_text().replace("seed: 7", "seed: 8"))
     found = comparison(copy, "trunk", "other")
     assert found.trunk is None
     assert found.trunk_stages == ()
@@ -134,9 +132,7 @@ def test_rows_are_the_trunk_s_end_every_stage_end_and_positions_measured_in_two_
 
 
 def test_ends_declared_alike_share_a_row_although_their_steps_end_apart(copy: Path) -> None:
-    (copy / "stages/control.yaml").write_text(
-        CONTROL.replace("until: 12288", "until: 12288, batch: 20 sequences")
-    )
+    (copy / "stages/control.yaml").write_text(CONTROL.replace("until: 12288", "until: 12288, batch: 20 sequences"))
     shutil.rmtree(copy / "runs/full/control")
     row = comparison(copy).rows[-1]
     assert row.ends == "cooldown"
@@ -158,14 +154,10 @@ def test_a_kept_checkpoint_at_the_very_position_of_another_s_end_stands_in_its_r
 
 
 def test_the_end_of_the_trunk_is_no_end_that_two_variants_are_judged_at(copy: Path) -> None:
-    (copy / "stages/early.yaml").write_text(
-        "from: trunk/basic\nstages: [{name: more, until: 6656, mixture: mixed}]\n"
-    )
+    (copy / "stages/early.yaml").write_text("from: trunk/basic\nstages: [{name: more, until: 6656, mixture: mixed}]\n")
     found = comparison(copy, "trunk", "early")
     assert found.shared_end(0, 1) is None
-    assert [mark.verdict for mark in claims.check_claims(found) if "ends above" in mark.claim] == [
-        claims.UNKNOWN
-    ]
+    assert [mark.verdict for mark in claims.check_claims(found) if "ends above" in mark.claim] == [claims.UNKNOWN]
 
 
 def test_a_point_shared_by_variants_is_one_checkpoint(three: Path) -> None:
@@ -231,9 +223,7 @@ def test_what_was_measured_past_the_last_checkpoint_of_a_stage_that_was_edited_t
     path = copy / "stages/control.yaml"
     path.write_text(path.read_text().replace("until: 12288", "until: 13312"))
     found = comparison(copy)
-    assert {p for p in found.measured if p.stage == "control/cooldown"} == {
-        p for p in before if p.position <= saved
-    }
+    assert {p for p in found.measured if p.stage == "control/cooldown"} == {p for p in before if p.position <= saved}
     (line,) = found.changed
     assert f"what it measured after {saved:,} tokens is left out" in line
     assert line in " ".join(curriculum(copy, "compare", *NAMES, "--no-fill").stdout.split())
@@ -258,10 +248,7 @@ def test_text_that_is_not_here_is_no_other_plan(copy: Path) -> None:
 def test_a_difference_is_taken_window_by_window(three: Path) -> None:
     found = comparison(three)
     row = found.rows[-1]
-    mine, base = (
-        sets(three, "variant/cooldown", 12288)["prose"],
-        sets(three, "trunk/cooldown", 12288)["prose"],
-    )
+    mine, base = (sets(three, "variant/cooldown", 12288)["prose"], sets(three, "trunk/cooldown", 12288)["prose"])
     figure = found.difference(row.points[1], row.points[0], "prose")
     assert figure is not None
     assert figure.mean == pytest.approx(mine["loss"] - base["loss"], abs=2e-6)
@@ -337,9 +324,7 @@ def test_a_source_that_a_variant_never_measured_is_filled_from_its_kept_checkpoi
     assert "not measured" not in again.stdout
 
 
-def test_without_filling_nothing_is_started_and_what_is_missing_is_said(
-    copy: Path, curriculum: Curriculum
-) -> None:
+def test_without_filling_nothing_is_started_and_what_is_missing_is_said(copy: Path, curriculum: Curriculum) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("evaluations/*")}
     shown = curriculum(copy, "compare", *NAMES, *FULL, "--no-fill").stdout
     assert "code at trunk/cooldown, 12,288 tokens: not measured" in shown
@@ -463,9 +448,7 @@ def test_a_mark_is_kept_only_when_its_interval_lies_on_the_claimed_side(
     filled: Path, prose: float, verdict: str, kept: bool
 ) -> None:
     found = claims.check_claims(
-        with_losses(
-            filled, {"trunk": {"prose": 3.0}, "variant": {"prose": prose, "code": 0.5}}, "trunk", "variant"
-        )
+        with_losses(filled, {"trunk": {"prose": 3.0}, "variant": {"prose": prose, "code": 0.5}}, "trunk", "variant")
     )
     assert [(mark.claim, mark.verdict) for mark in found] == [
         ("variant: code falls after the branch", claims.SHOWN),
@@ -490,21 +473,12 @@ def test_what_was_not_measured_is_not_taken_for_shown(three: Path) -> None:
 
 def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(filled: Path) -> None:
     two = with_losses(
-        filled,
-        {
-            "trunk": {"prose": 2.0, "code": 5.0},
-            "variant": {"prose": 3.0, "code": 1.0},
-            "control": {"code": 4.0},
-        },
+        filled, {"trunk": {"prose": 2.0, "code": 5.0}, "variant": {"prose": 3.0, "code": 1.0}, "control": {"code": 4.0}}
     )
     point = two.rows[-1].points
     measured = {p: dict(sets) for p, sets in two.measured.items()}
     for at, loss in ((0, 6.0), (1, 5.5), (2, 1.0)):
-        measured[point[at]]["verse"] = {
-            **measured[point[at]]["code"],
-            "loss": loss,
-            "per_window": [loss] * 20,
-        }
+        measured[point[at]]["verse"] = {**measured[point[at]]["code"], "loss": loss, "per_window": [loss] * 20}
         measured[point[at]]["code"]["per_window"] = [(5.0, 1.0, 4.0)[at]] * 20
     lineages = tuple(replace(c, sources={**c.sources, "verse": c.sources["prose"]}) for c in two.lineages)
     rivals = replace(two, domains=((), ("code",), ("verse",)), measured=measured, lineages=lineages)
@@ -521,9 +495,7 @@ def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(fille
 
 
 @pytest.mark.promise("`compare --check` fails unless every claim of the recipe that must show does")
-def test_check_ends_with_1_unless_every_mark_that_must_show_does(
-    filled: Path, curriculum: Curriculum
-) -> None:
+def test_check_ends_with_1_unless_every_mark_that_must_show_does(filled: Path, curriculum: Curriculum) -> None:
     found = claims.check_claims(comparison(filled))
     plain = curriculum(filled, "compare", *NAMES, *FULL)
     assert plain.returncode == 0
@@ -561,9 +533,7 @@ def with_figures_of_its_own(found: Comparison) -> Comparison:
 
     def entry(point: Point, source: str) -> dict[str, Any]:
         loss = nats[source] - point.position / 12288 + shift[point.stage.split("/")[0]][source == "code"]
-        wobble = [
-            0.5 * math.sin(k) + 0.03 * math.cos(3 * k + point.position + len(point.stage)) for k in range(24)
-        ]
+        wobble = [0.5 * math.sin(k) + 0.03 * math.cos(3 * k + point.position + len(point.stage)) for k in range(24)]
         return {
             "loss": loss + sum(wobble) / 24,
             "windows": 24,
@@ -605,9 +575,7 @@ def test_json_is_nothing_but_json_while_gaps_are_filled(copy: Path, curriculum: 
     assert "held-out loss" in done.stderr
 
 
-def test_the_picture_draws_a_panel_a_source_and_names_every_variant(
-    filled: Path, curriculum: Curriculum
-) -> None:
+def test_the_picture_draws_a_panel_a_source_and_names_every_variant(filled: Path, curriculum: Curriculum) -> None:
     said = curriculum(filled, "compare", *NAMES, *FULL).stdout
     path = filled / "runs/full/compare-trunk-variant-control.svg"
     assert f"the curves: {path.relative_to(filled)}" in said

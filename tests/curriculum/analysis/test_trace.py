@@ -171,9 +171,7 @@ def test_after_training_it_says_what_was_read_as_of_the_last_checkpoint(trained:
     basic, variant = bad["stages"][0], bad["stages"][3]
     texts = prepared_text.PreparedText.open(Project(trained), "trunk", "full")
     compiled = texts.compiled
-    listed = trace.trace(
-        Project(trained), [compiled], texts, source="prose", span=_windows_of_shard(texts, "prose", 1)
-    )
+    listed = trace.trace(Project(trained), [compiled], texts, source="prose", span=_windows_of_shard(texts, "prose", 1))
     first = listed["stages"][0]["steps"][0]
     assert (basic["first_step"], basic["first"]) == (first["step"], first["position"])
     assert bad["tokens_read"] == 32 * listed["readings"]

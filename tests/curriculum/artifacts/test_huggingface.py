@@ -91,8 +91,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
 
 
 @pytest.mark.promise(
-    "A Hugging Face directory that would run code, or that our model would compute differently, is "
-    "refused by name"
+    "A Hugging Face directory that would run code, or that our model would compute differently, is refused by name"
 )
 @pytest.mark.parametrize(
     ("keys", "said"),
@@ -121,9 +120,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_our_model_cannot_compute_is_refused_by_name(
-    keys: dict[str, Any], said: str, folder: Path
-) -> None:
+def test_what_our_model_cannot_compute_is_refused_by_name(keys: dict[str, Any], said: str, folder: Path) -> None:
     change(folder, **keys)
     with pytest.raises(DataError) as refused:
         huggingface.read(folder)
@@ -206,8 +203,7 @@ def _a_folder(folder: Path) -> None:
 
 
 @pytest.mark.promise(
-    "A Hugging Face directory that would run code, or that our model would compute differently, is "
-    "refused by name"
+    "A Hugging Face directory that would run code, or that our model would compute differently, is refused by name"
 )
 @pytest.mark.parametrize(
     ("spoil", "said"),
@@ -270,15 +266,11 @@ def test_several_files_are_found_through_their_index_alone(sharded: Path, tmp_pa
     assert found.identity_files[2:] == found.weight_files
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     for name in ("../llama/x.safetensors", "/etc/passwd", "x.bin", 7):
-        change(
-            folder, "model.safetensors.index.json", weight_map={**index["weight_map"], "lm_head.weight": name}
-        )
+        change(folder, "model.safetensors.index.json", weight_map={**index["weight_map"], "lm_head.weight": name})
         with pytest.raises(DataError, match="which is no safetensors file there"):
             huggingface.read(folder)
     change(
-        folder,
-        "model.safetensors.index.json",
-        weight_map={**index["weight_map"], "more.weight": found.weight_files[0]},
+        folder, "model.safetensors.index.json", weight_map={**index["weight_map"], "more.weight": found.weight_files[0]}
     )
     with pytest.raises(DataError, match=r"lacks `more\.weight`"):
         huggingface.read(folder)
@@ -312,12 +304,7 @@ def test_our_configuration_means_the_model_it_was_written_of(saved: Path, tmp_pa
         (tmp_path / "config.json").write_text(json.dumps(config))
         mine, theirs = AutoConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(saved)
         assert mine.rope_parameters == theirs.rope_parameters
-        for key in (
-            *(set(model) - {"rope_theta", "rope_scaling"}),
-            "head_dim",
-            "hidden_act",
-            "attention_bias",
-        ):
+        for key in (*(set(model) - {"rope_theta", "rope_scaling"}), "head_dim", "hidden_act", "attention_bias"):
             assert getattr(mine, key) == getattr(theirs, key), key
         assert str(mine.dtype) == "torch.bfloat16"
 

@@ -65,9 +65,7 @@ def test_lines_past_the_checkpoint_that_is_gone_on_from_are_cut_away(
     assert positions(written) == kept
 
 
-def test_after_a_torn_line_was_cut_back_the_next_entry_stands_on_a_line_of_its_own(
-    written: StageFolder,
-) -> None:
+def test_after_a_torn_line_was_cut_back_the_next_entry_stands_on_a_line_of_its_own(written: StageFolder) -> None:
     path = written.ledger
     path.write_bytes(path.read_bytes()[:-7])
     ledger.cut_back(path, 192)

@@ -57,9 +57,7 @@ def edited(project: Project, file: str, old: str, new: str) -> Project:
 
 def test_help_lists_every_verb_in_its_panel_with_a_whole_sentence_on_its_line() -> None:
     """At 80 columns; the screen itself is pinned in screens/test_screens.py."""
-    _, *panels = re.split(
-        r"^([A-Z][a-z]+):\n", ask("--help", columns=80).partition("Show this message")[2], flags=re.M
-    )
+    _, *panels = re.split(r"^([A-Z][a-z]+):\n", ask("--help", columns=80).partition("Show this message")[2], flags=re.M)
     shown = {
         title: [re.fullmatch(r"  (\w+) +([A-Z].*\.)", line) for line in body.splitlines() if line]
         for title, body in zip(panels[::2], panels[1::2], strict=True)
@@ -97,11 +95,7 @@ def test_the_version_is_said_with_python_s_and_loads_nothing_heavy() -> None:
 def test_the_full_size_plan_as_json_has_the_paper_s_numbers() -> None:
     plan = json.loads(ask("plan", "v1.1-math-code", "--size", "full", "--machine", "a100-40g-16x4", "--json"))
     assert [stage["steps"] for stage in plan["stages"]] == [817_436, 190_734, 20_436]
-    assert [stage["ends_at"] for stage in plan["stages"]] == [
-        1_500_001_599_488,
-        1_850_000_015_360,
-        2_000_000_909_312,
-    ]
+    assert [stage["ends_at"] for stage in plan["stages"]] == [1_500_001_599_488, 1_850_000_015_360, 2_000_000_909_312]
     assert plan["cost"]["updates"] == 1_028_606
     assert plan["cost"]["parameters"] == 1_100_048_384
     # 2T tokens at 24k tokens/s a GPU: research figure 23.1k GPU-hours, 15.1 days on 64
@@ -110,9 +104,7 @@ def test_the_full_size_plan_as_json_has_the_paper_s_numbers() -> None:
     code = plan["stages"][1]["sources"]["starcoder-python-jupyter"]
     assert code["asked"] == 0.15
     assert code["tokens"] == pytest.approx(0.15 * (350e9 - 3e9), rel=1e-4)
-    assert plan["stages"][0]["sources"]["slimpajama"]["first_repeat"]["position"] == pytest.approx(
-        659e9, rel=1e-5
-    )
+    assert plan["stages"][0]["sources"]["slimpajama"]["first_repeat"]["position"] == pytest.approx(659e9, rel=1e-5)
 
 
 @pytest.mark.parametrize("columns", [80, 140])
@@ -143,9 +135,7 @@ def test_a_step_of_the_full_plan_can_be_asked_for_before_any_text_is_prepared() 
 def test_the_ranks_of_a_step_together_show_the_step() -> None:
     whole = json.loads(ask("batch", "v1.1-math-code", "--step", "740", "--json"))["slots"]
     parts = [
-        json.loads(
-            ask("batch", "v1.1-math-code", "--step", "740", "--rank", str(rank), "--of", "2", "--json")
-        )["slots"]
+        json.loads(ask("batch", "v1.1-math-code", "--step", "740", "--rank", str(rank), "--of", "2", "--json"))["slots"]
         for rank in (0, 1)
     ]
     assert parts[0] + parts[1] == whole
@@ -221,9 +211,7 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
         },
     )
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        cwd=source,
-        check=True,
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=source, check=True
     )
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     for wanted in (

@@ -16,11 +16,7 @@ pytestmark = pytest.mark.processes
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = [
     [sys.executable, "-m", "curriculum"],
-    [
-        sys.executable,
-        "-c",
-        "from curriculum.__main__ import command; command()",
-    ],  # what the console script holds
+    [sys.executable, "-c", "from curriculum.__main__ import command; command()"],  # what the console script holds
 ]
 
 
@@ -84,9 +80,7 @@ def test_every_shell_is_offered_them(project: Path, shell: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "line", ["curriculum plan ", "curriculum plan v1.1 --size ", "curriculum branch v1.1/"]
-)
+@pytest.mark.parametrize("line", ["curriculum plan ", "curriculum plan v1.1 --size ", "curriculum branch v1.1/"])
 def test_outside_a_project_and_in_a_broken_one_nothing_is_offered_or_said(tmp_path: Path, line: str) -> None:
     (tmp_path / "stages").mkdir()
     for _ in range(2):
@@ -104,9 +98,7 @@ def test_completing_loads_neither_pydantic_nor_numpy(project: Path) -> None:
         "print(completion.machines(''), completion.addresses('v1.1/'), "
         "[m for m in ('pydantic', 'numpy', 'torch', 'rich.table') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
     assert "a100-40g-16x4" in done.stdout
     assert "v1.1/cooldown" in done.stdout
     assert done.stdout.rstrip().endswith("[]")

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from projects import write_small_project
 
 from curriculum.compiler import cadence
@@ -42,9 +41,7 @@ def compiled(project: Project, every: str) -> Compiled:
     return compile_curriculum(Project(project.root), "trunk", "full")
 
 
-def test_a_task_is_measured_at_the_step_boundary_past_each_multiple_and_at_the_stage_s_end(
-    project: Project,
-) -> None:
+def test_a_task_is_measured_at_the_step_boundary_past_each_multiple_and_at_the_stage_s_end(project: Project) -> None:
     basic, continual, cooldown = compiled(project, ASKED).stages
     assert cadence.task_positions(basic.plan, basic.task_every) == {
         "quiz": (2048, 4096, 6144),  # 2,000, 4,000 and 6,000 lie inside steps of 256 tokens
@@ -98,9 +95,7 @@ def test_what_is_measured_changes_no_plan(project: Project) -> None:
 
 def test_a_cadence_that_would_fill_the_disk_is_refused(project: Project) -> None:
     path = project.root / "stages/trunk.yaml"
-    path.write_text(
-        path.read_text().replace("12288", "1_228_800").replace(PLAIN, ASKED.replace("2k", "1 step"))
-    )
+    path.write_text(path.read_text().replace("12288", "1_228_800").replace(PLAIN, ASKED.replace("2k", "1 step")))
     sources = project.root / "sources.yaml"
     sources.write_text(sources.read_text().replace("8192", "819200"))
     with pytest.raises(PlanError, match=r"would keep 1,1\d\d checkpoints of stage `cooldown`"):

@@ -11,8 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.compiler.mixture_phases import MixtureState, _phases
 from curriculum.plan.mixing import LARGEST_TOTAL, Ramp, integer_weights
@@ -33,9 +32,7 @@ def ideal(blend: MixturePhase, index: int, name: str) -> Fraction:
     mixer = blend.mixer
     if not isinstance(mixer, Ramp):
         return index * mixer.share(name) if name in mixer.weights else Fraction()
-    was, becomes = (
-        tree.share(name) if name in tree.weights else Fraction() for tree in (mixer.before, mixer.after)
-    )
+    was, becomes = (tree.share(name) if name in tree.weights else Fraction() for tree in (mixer.before, mixer.after))
     return (mixer.before_index + index) * was + Fraction(index**2, 2 * mixer.sequences) * (becomes - was)
 
 
@@ -112,9 +109,7 @@ def joined(old: MixturePhase, index: int, rising: MixturePhase) -> None:
     in_force, mixer = shares_at(old, index), rising.mixer
     assert isinstance(mixer, Ramp)
     first, last = mixer.shares(0), mixer.shares(mixer.sequences)
-    assert all(
-        abs(first.get(name, Fraction()) - in_force.get(name, 0)) <= PART for name in {*first, *in_force}
-    )
+    assert all(abs(first.get(name, Fraction()) - in_force.get(name, 0)) <= PART for name in {*first, *in_force})
     total = sum(rising.weights.values())
     assert {name: share for name, share in last.items() if share} == {
         name: Fraction(weight, total) for name, weight in rising.weights.items()
@@ -124,8 +119,6 @@ def joined(old: MixturePhase, index: int, rising: MixturePhase) -> None:
 def test_a_branch_just_behind_the_start_of_a_ramp_leaves_out_a_share_below_a_part_in_2_to_31() -> None:
     trunk = MixtureState(MixturePhase(weights={"most": 1}, base={}), 10, {"most": 10})
     (risen, _), _ = _phases(trunk, {"most": 10**8, "rare": 1}, 10**6, continues=False)
-    (rising, _), _ = _phases(
-        MixtureState(risen, 40, risen.items(40)), {"most": 1, "rare": 1}, 1000, continues=False
-    )
+    (rising, _), _ = _phases(MixtureState(risen, 40, risen.items(40)), {"most": 1, "rare": 1}, 1000, continues=False)
     assert rising.before == {"most": LARGEST_TOTAL}
     assert rising.items(1000) == {"most": 50 + 750, "rare": 250}

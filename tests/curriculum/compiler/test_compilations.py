@@ -11,8 +11,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from curriculum.compiler import compile as compiler
-from curriculum.compiler import lineage
+from curriculum.compiler import compile as compiler, lineage
 from curriculum.config.project import Project
 from curriculum.execution.request import Listener, RunRequest
 from curriculum.execution.run import run

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
 from curriculum.compiler.kept_positions import kept_positions
@@ -150,10 +149,7 @@ def test_a_ramp_moves_the_shares_in_a_straight_line() -> None:
 def test_the_shares_got_are_the_shares_asked_to_a_few_sequences(name: str, size: str) -> None:
     for stage in compile_curriculum(SHIPPED, name, size).stages:
         plan, n = stage.plan, stage.ramp_sequences
-        got = {
-            source: count - plan.items(n).get(source, 0)
-            for source, count in plan.items(plan.sequences).items()
-        }
+        got = {source: count - plan.items(n).get(source, 0) for source, count in plan.items(plan.sequences).items()}
         for source, share in stage.shares.items():
             assert abs(got[source] - share * (plan.sequences - n)) < 4
 
@@ -167,8 +163,7 @@ def test_the_rehearsal_scales_every_length_and_keeps_the_batches_ratio() -> None
     assert [plan.batch_sequences for plan in plans] == [16, 16, 64]
     assert [stage.declared_end for stage in compiled.stages] == [1_500_000, 1_850_000, 2_000_000]
     assert all(
-        0 <= plan.end - s.declared_end < plan.batch_tokens
-        for plan, s in zip(plans, compiled.stages, strict=True)
+        0 <= plan.end - s.declared_end < plan.batch_tokens for plan, s in zip(plans, compiled.stages, strict=True)
     )
     assert plans[0].learning_rate.horizon == 2_000_000
     assert plans[0].learning_rate.warmup == 20 * 16 * 128
@@ -178,11 +173,7 @@ def test_the_rehearsal_scales_every_length_and_keeps_the_batches_ratio() -> None
 
 def test_a_source_that_a_scaled_stage_never_serves_is_a_note_and_at_full_size_a_refusal(write: Write) -> None:
     project = write({"mixtures/chinese.yaml": "weights: {slimpajama: 100000, skypile: 1}\n"})
-    notes = [
-        note
-        for stage in compile_curriculum(project, "v1.1-chinese", "rehearsal").stages
-        for note in stage.notes
-    ]
+    notes = [note for stage in compile_curriculum(project, "v1.1-chinese", "rehearsal").stages for note in stage.notes]
     assert any("`skypile` has weight but is never drawn" in note for note in notes)
     project = write({"mixtures/chinese.yaml": "weights: {slimpajama: 1_000_000_000, skypile: 1}\n"})
     with pytest.raises(PlanError, match="never drawn"):
@@ -193,10 +184,7 @@ def test_prepared_text_counts_as_it_is_at_full_size_and_is_cut_to_scale_otherwis
     def facts(_: str, __: int) -> PreparedInfo:
         return PreparedInfo(windows=10**9, digest="d")
 
-    assert (
-        compile_curriculum(SHIPPED, "v1.1", "full", prepared_info=facts).sources["slimpajama"].windows
-        == 10**9
-    )
+    assert compile_curriculum(SHIPPED, "v1.1", "full", prepared_info=facts).sources["slimpajama"].windows == 10**9
     scaled = compile_curriculum(SHIPPED, "v1.1", "rehearsal", prepared_info=facts)
     assert scaled.sources["slimpajama"].windows == 659_000 // 128
     assert scaled.stages[0].plan.sources["slimpajama"].segments[0].digest == "d"
@@ -208,9 +196,7 @@ def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over
     )
     plan = compiled.stages[0].plan
     source = plan.sources["slimpajama"]
-    _, window = source.locate(
-        np.arange(2 * source.windows, dtype=np.int64), seed=plan.seed, source="slimpajama"
-    )
+    _, window = source.locate(np.arange(2 * source.windows, dtype=np.int64), seed=plan.seed, source="slimpajama")
     first, second = window[: source.windows], window[source.windows :]
     assert len(set(first.tolist())) == source.windows
     assert set(first.tolist()) == set(second.tolist())
@@ -262,9 +248,7 @@ def test_every_variant_shares_its_trunk_to_the_fingerprint(size: str) -> None:
     assert len(ends) == 3
 
 
-@pytest.mark.promise(
-    "A source continues at its position in the lineage, over stages, batches, ramps and branches"
-)
+@pytest.mark.promise("A source continues at its position in the lineage, over stages, batches, ramps and branches")
 @pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_source_goes_on_where_the_stage_before_left_it(name: str, size: str) -> None:
@@ -272,9 +256,7 @@ def test_a_source_goes_on_where_the_stage_before_left_it(name: str, size: str) -
     for before, after in pairwise(stages):
         reached = items_at_stop(before)
         begun = after.plan.items(0)
-        assert {source: n for source, n in begun.items() if n} == {
-            source: n for source, n in reached.items() if n
-        }
+        assert {source: n for source, n in begun.items() if n} == {source: n for source, n in reached.items() if n}
 
 
 def drawn_over(compiled: Compiled) -> dict[tuple[str, int], list[int]]:
@@ -356,16 +338,12 @@ def test_a_position_that_the_last_step_of_a_stage_went_past_is_that_stage_s_end(
 
 
 def test_a_position_that_a_file_branches_from_is_kept(write: Write) -> None:
-    project = write(
-        branch("  - {name: a, tokens: 100B}\n", "v1.1@1.2T") | {"stages/broken.yaml": "from: [\n"}
-    )
+    project = write(branch("  - {name: a, tokens: 100B}\n", "v1.1@1.2T") | {"stages/broken.yaml": "from: [\n"})
     trunk = compile_curriculum(project, "v1.1", "full").stages[0]
     assert kept_positions(project, trunk, Fraction(1)) == (-(-1_200 * B // 1_835_008) * 1_835_008,)
 
 
-@pytest.mark.promise(
-    "A source continues at its position in the lineage, over stages, batches, ramps and branches"
-)
+@pytest.mark.promise("A source continues at its position in the lineage, over stages, batches, ramps and branches")
 def test_a_branch_in_the_middle_of_a_ramp_begins_from_the_exact_shares_in_force(write: Write) -> None:
     files = branch("  - {name: a, tokens: 100B, mixture: slimpajama, ramp: 6B}\n", "v1.1-math-code@1.503T")
     _, parent, own = compile_curriculum(write(files), "mine", "full").stages
@@ -394,15 +372,10 @@ def test_a_ramp_is_over_where_windows_of_another_length_begin(write: Write) -> N
 def test_a_stage_with_its_parent_s_mixture_goes_on_counting(write: Write) -> None:
     continual, cooldown = (stage.plan for stage in full("v1.1-math-code").stages[1:])
     assert cooldown.blends == (continual.blends[1],)
-    assert (
-        cooldown.pieces[0].index
-        == continual.pieces[1].index + continual.sequences - continual.pieces[1].first
-    )
+    assert cooldown.pieces[0].index == continual.pieces[1].index + continual.sequences - continual.pieces[1].first
 
 
-@pytest.mark.promise(
-    "A source continues at its position in the lineage, over stages, batches, ramps and branches"
-)
+@pytest.mark.promise("A source continues at its position in the lineage, over stages, batches, ramps and branches")
 @settings(max_examples=40, deadline=None)
 @given(
     position=st.integers(1, 2_000 * B),
@@ -442,9 +415,7 @@ def test_restarted_positions_begin_each_source_s_next_pass(write: Write) -> None
 
 def test_another_sequence_length_with_restarted_positions_cuts_windows_anew(write: Write) -> None:
     project = write(
-        branch(
-            "  - {name: a, tokens: 100B, sequence_length: 4096, batch: 448 sequences, positions: restart}\n"
-        )
+        branch("  - {name: a, tokens: 100B, sequence_length: 4096, batch: 448 sequences, positions: restart}\n")
     )
     trunk, own = compile_curriculum(project, "mine", "full").stages
     assert own.plan.batch_tokens == trunk.plan.batch_tokens
@@ -484,12 +455,7 @@ def test_a_skip_moves_the_data_and_leaves_clock_and_learning_rate(write: Write) 
     skipping = plain.replace("ramp: 20B", "ramp: 20B, skip: [{from: 1.53T, to: 1.54T}]")
     old = compile_curriculum(write(branch(plain)), "mine", "rehearsal").stages[1].plan
     new = compile_curriculum(write(branch(skipping)), "mine", "rehearsal").stages[1].plan
-    assert (new.steps, new.start, new.end, new.learning_rate) == (
-        old.steps,
-        old.start,
-        old.end,
-        old.learning_rate,
-    )
+    assert (new.steps, new.start, new.end, new.learning_rate) == (old.steps, old.start, old.end, old.learning_rate)
     first = -(-(1_530_000 - old.start) // old.batch_tokens) * 16
     length = -(-10_000 // old.batch_tokens) * 16
 
@@ -515,9 +481,7 @@ def test_a_curve_that_does_not_meet_the_parent_s_needs_a_rewarm(write: Write) ->
 
 
 def test_beyond_its_horizon_the_rate_stays_at_its_minimum_and_the_plan_says_so(write: Write) -> None:
-    stage = compile_curriculum(write(branch("  - {name: a, tokens: 100B}\n", "v1.1")), "mine", "full").stages[
-        -1
-    ]
+    stage = compile_curriculum(write(branch("  - {name: a, tokens: 100B}\n", "v1.1")), "mine", "full").stages[-1]
     assert stage.plan.lr(stage.plan.stop_step - 1) == 4e-5
     assert any("beyond its horizon" in note for note in stage.notes)
 
@@ -530,9 +494,7 @@ def test_a_variant_s_own_curve_keeps_both_its_ratios_to_the_root_s_at_a_size_tha
     project = write(branch(f"  - {{name: a, tokens: 100B, rewarm: 2B, {curve}}}\n"))
     own = compile_curriculum(project, "mine", "rehearsal").stages[-1].plan.learning_rate
     assert (own.max, own.min) == (7.5e-3, 6e-4)
-    higher = write(
-        {**branch(f"  - {{name: a, tokens: 100B, rewarm: 2B, {curve}}}\n"), "sizes.yaml": HIGHER_END}
-    )
+    higher = write({**branch(f"  - {{name: a, tokens: 100B, rewarm: 2B, {curve}}}\n"), "sizes.yaml": HIGHER_END})
     own = compile_curriculum(higher, "mine", "high").stages[-1].plan.learning_rate
     assert (own.max, own.min) == (1e-3, 1.6e-4)
 
@@ -553,16 +515,12 @@ def test_the_order_in_which_yaml_lists_weights_and_sources_changes_nothing(write
     )
     for size in ("full", "rehearsal"):
         one = [stage.plan.fingerprint for stage in compile_curriculum(SHIPPED, "v1.1-math-code", size).stages]
-        two = [
-            stage.plan.fingerprint for stage in compile_curriculum(shuffled, "v1.1-math-code", size).stages
-        ]
+        two = [stage.plan.fingerprint for stage in compile_curriculum(shuffled, "v1.1-math-code", size).stages]
         assert one == two
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_plan_comes_back_from_its_file_with_the_same_fingerprint_and_draws(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_plan_comes_back_from_its_file_with_the_same_fingerprint_and_draws(name: str, tmp_path: Path) -> None:
     for number, stage in enumerate(rehearsal(name).stages):
         path = tmp_path / f"{number}.json"
         stage.plan.save(path)
@@ -606,18 +564,14 @@ def test_history_does_not_change_with_what_lies_ahead(write: Write) -> None:
     old = compile_curriculum(write(branch(base % ("1.7T", ""))), "mine", "rehearsal").stages[1].plan
     longer = compile_curriculum(write(branch(base % ("1.8T", ""))), "mine", "rehearsal").stages[1].plan
     other = (
-        compile_curriculum(write(branch(base.replace("60B", "90B") % ("1.7T", ""))), "mine", "rehearsal")
-        .stages[1]
-        .plan
+        compile_curriculum(write(branch(base.replace("60B", "90B") % ("1.7T", ""))), "mine", "rehearsal").stages[1].plan
     )
     for steps in (0, 1, old.steps // 2, old.steps):
         position = old.start + steps * old.batch_tokens
         assert longer.history(position) == old.history(position)
     assert longer.fingerprint != old.fingerprint
     assert other.history(old.start + old.batch_tokens) != old.history(old.start + old.batch_tokens)
-    cadence = compile_curriculum(
-        write(branch(base % ("1.7T", ", every: {checkpoint: 1B}"))), "mine", "rehearsal"
-    )
+    cadence = compile_curriculum(write(branch(base % ("1.7T", ", every: {checkpoint: 1B}"))), "mine", "rehearsal")
     assert cadence.stages[1].plan.fingerprint == old.fingerprint
 
 

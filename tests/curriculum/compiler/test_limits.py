@@ -9,8 +9,7 @@ from fractions import Fraction
 import lineages
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.kept_positions import kept_positions
@@ -45,9 +44,7 @@ def test_a_source_may_be_read_to_its_limit_and_not_one_sequence_more(
     sources = lineages.BASE["sources.yaml"]
     root = lineages.BASE["stages/root.yaml"].replace("2000 tokens", f"{steps * batch * 4} tokens")
     files = {
-        "sources.yaml": sources.replace(
-            "tokens: 85, order: in-order", f"tokens: {windows * 4}, order: {order}"
-        ),
+        "sources.yaml": sources.replace("tokens: 85, order: in-order", f"tokens: {windows * 4}, order: {order}"),
         "stages/root.yaml": root.replace("5 sequences", f"{batch} sequences"),
         "mixtures/plain.yaml": f"weights: {{a: 3, c: {weight}}}\n",
     }
@@ -75,9 +72,7 @@ IN_ORDER = "weights: {a: 1, c: 1}\n"
     "A source is read to its limit and not one sequence more; an in-order source twice only with permission"
 )
 @pytest.mark.parametrize(("sequences", "fits"), [(42, True), (44, False)])
-def test_an_ordered_corpus_is_read_in_order_and_a_second_time_only_with_permission(
-    sequences: int, fits: bool
-) -> None:
+def test_an_ordered_corpus_is_read_in_order_and_a_second_time_only_with_permission(sequences: int, fits: bool) -> None:
     """Source c has 21 windows and is in order; half of the sequences are its."""
     root = lineages.BASE["stages/root.yaml"].replace("2000 tokens", f"{sequences * 4} tokens")
     files = {"stages/root.yaml": root.replace("5 sequences", "2 sequences"), "mixtures/plain.yaml": IN_ORDER}
@@ -153,9 +148,7 @@ def test_the_length_that_is_named_counts_from_what_the_lineage_has_drawn_before(
 
 
 def test_a_limit_that_is_no_whole_number_is_shown_as_a_decimal() -> None:
-    project = lineages.project_of(
-        {"mixtures/plain.yaml": "weights: {a: 3, b: 1}\npasses: {a: 1.5, b: 1000}\n"}
-    )
+    project = lineages.project_of({"mixtures/plain.yaml": "weights: {a: 3, b: 1}\npasses: {a: 1.5, b: 1000}\n"})
     with pytest.raises(PlanError, match=r"passes over the lineage; 1\.5 is the limit"):
         compile_curriculum(project, "root", "full")
 
@@ -194,8 +187,7 @@ def test_a_position_named_through_a_variant_is_kept_in_the_ancestor_s_stage_that
 
 def test_a_warm_up_is_lengthened_to_the_size_s_floor_and_the_plan_says_so() -> None:
     size = (
-        "full: {}\nsmall: {tokens: 0.5, at_least: {warmup: 7 steps}}\n"
-        "low: {tokens: 0.5, at_least: {warmup: 1 step}}\n"
+        "full: {}\nsmall: {tokens: 0.5, at_least: {warmup: 7 steps}}\nlow: {tokens: 0.5, at_least: {warmup: 1 step}}\n"
     )
     project = lineages.project_of({"sizes.yaml": size})
     small = compile_curriculum(project, "root", "small").stages[0]
@@ -228,9 +220,7 @@ def test_the_shape_of_a_decay_comes_out_of_the_stage_file() -> None:
         root = lineages.BASE["stages/root.yaml"].replace(
             "{shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 100k}", curve % said
         )
-        plan = (
-            compile_curriculum(lineages.project_of({"stages/root.yaml": root}), "root", "full").stages[0].plan
-        )
+        plan = compile_curriculum(lineages.project_of({"stages/root.yaml": root}), "root", "full").stages[0].plan
         assert plan.learning_rate.decay_shape == shape
     gone = (1800 - 1600) / 400
     assert plan.lr(plan.first_step + 89) == pytest.approx(1e-3 + (1 - gone) * 9e-3)
@@ -238,8 +228,7 @@ def test_the_shape_of_a_decay_comes_out_of_the_stage_file() -> None:
 
 def test_windows_of_prepared_text_are_counted_at_each_stage_s_own_length() -> None:
     text = (
-        "from: root\nstages:\n"
-        "  - {name: a, until: 4000, sequence_length: 8, batch: 3 sequences, positions: restart}\n"
+        "from: root\nstages:\n  - {name: a, until: 4000, sequence_length: 8, batch: 3 sequences, positions: restart}\n"
     )
     project = lineages.project_of({"stages/mine.yaml": text})
     asked: list[int] = []

@@ -54,8 +54,7 @@ def test_an_address_names_a_curriculum_a_stage_and_a_position(text: str, meant: 
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "/", "v1.1/", "/basic", "v1.1@", "v1.1@1.2T@3", "../v1.1", "v1.1/a/b", "v1.1@-1", "V1", "a..b"],
+    "text", ["", "/", "v1.1/", "/basic", "v1.1@", "v1.1@1.2T@3", "../v1.1", "v1.1/a/b", "v1.1@-1", "V1", "a..b"]
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(NotFound, match="is not an address"):
@@ -63,11 +62,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 def test_a_variant_s_history_begins_at_the_root_of_its_parent(write: Write) -> None:
-    assert names(write(), "v1.1-math-code") == [
-        "v1.1/basic",
-        "v1.1-math-code/continual",
-        "v1.1-math-code/cooldown",
-    ]
+    assert names(write(), "v1.1-math-code") == ["v1.1/basic", "v1.1-math-code/continual", "v1.1-math-code/cooldown"]
     assert names(write(), "v1.1") == ["v1.1/basic", "v1.1/continual", "v1.1/cooldown"]
 
 
@@ -132,9 +127,7 @@ def test_a_variant_s_own_optimizer_holds_also_when_its_state_is_reset(write: Wri
 
 
 def test_tokens_are_counted_from_the_declared_end_of_what_comes_before(write: Write) -> None:
-    project = write(
-        mine="from: v1.1/basic\nstages:\n  - {name: a, tokens: 350B}\n  - {name: b, tokens: 1000 steps}\n"
-    )
+    project = write(mine="from: v1.1/basic\nstages:\n  - {name: a, tokens: 350B}\n  - {name: b, tokens: 1000 steps}\n")
     assert [leg.setting.until for leg in lineage(project, "mine")] == [
         1_500 * 10**9,
         1_850 * 10**9,
@@ -151,9 +144,7 @@ def test_a_branch_at_a_position_cuts_the_stage_it_lies_in(write: Write) -> None:
 
 def test_a_branch_at_a_stage_s_end_takes_the_whole_stage_whichever_way_it_is_said(write: Write) -> None:
     text = "from: {}\nstages:\n  - {{name: a, until: 1.6T}}\n"
-    project = write(
-        one=text.format("v1.1/basic"), two=text.format("v1.1@1.5T"), three=text.format("v1.1/basic@1.5T")
-    )
+    project = write(one=text.format("v1.1/basic"), two=text.format("v1.1@1.5T"), three=text.format("v1.1/basic@1.5T"))
     for name in ("one", "two", "three"):
         trunk, _ = lineage(project, name)
         assert (trunk.setting.stage, trunk.cut) == ("basic", None)
@@ -177,10 +168,7 @@ def test_a_branch_of_a_branch_has_one_history(write: Write) -> None:
 
 def test_the_legs_to_an_address_end_there(write: Write) -> None:
     project = write()
-    assert [leg.setting.stage for leg in stages_to(project, parse_address("v1.1/continual"))] == [
-        "basic",
-        "continual",
-    ]
+    assert [leg.setting.stage for leg in stages_to(project, parse_address("v1.1/continual"))] == ["basic", "continual"]
     (leg,) = stages_to(project, parse_address("v1.1@0.2T"))
     assert leg.cut == 200 * 10**9
 
@@ -215,16 +203,13 @@ def test_a_circle_of_any_length_is_refused(write: Write) -> None:
 
 def test_a_long_chain_of_branches_is_no_circle(write: Write) -> None:
     files = {
-        f"n{i}": f"from: {f'n{i - 1}' if i else 'v1.1'}\nstages:\n  - {{name: s, tokens: 1B}}\n"
-        for i in range(60)
+        f"n{i}": f"from: {f'n{i - 1}' if i else 'v1.1'}\nstages:\n  - {{name: s, tokens: 1B}}\n" for i in range(60)
     }
     assert len(lineage(write(**files), "n59")) == 63
 
 
 def test_stating_the_same_seed_and_model_again_changes_nothing(write: Write) -> None:
-    project = write(
-        mine="from: v1.1/basic\nseed: 3407\nmodel: tinyllama-1.1b\nstages:\n  - {name: a, until: 1.6T}\n"
-    )
+    project = write(mine="from: v1.1/basic\nseed: 3407\nmodel: tinyllama-1.1b\nstages:\n  - {name: a, until: 1.6T}\n")
     assert lineage(project, "mine")[1].setting.seed == 3407
 
 

@@ -61,9 +61,7 @@ def test_smollm3_has_its_released_configurations_steps_and_curve(shipped: Projec
 def test_minicpm_falls_over_the_last_tenth_while_better_data_comes_in(shipped: Project) -> None:
     stable, annealing = planned(shipped, "minicpm").stages
     assert stable.plan.batch_tokens == 3_932_160
-    assert (
-        ModelConfig.from_json(stable.plan.model).parameters - 122_753 * 2304 == 2_442_057_984
-    )  # its Table 2
+    assert ModelConfig.from_json(stable.plan.model).parameters - 122_753 * 2304 == 2_442_057_984  # its Table 2
     assert "math" not in stable.shares
     assert annealing.shares["math"] > 0
     rate = annealing.plan.learning_rate
@@ -81,10 +79,7 @@ def test_continued_pretraining_rises_to_its_first_height_and_falls_to_a_tenth_ag
     high, low = (3e-4, 3e-5) if size == "full" else (3e-3, 3e-4)
     rate, plan = second.plan.learning_rate, second.plan
     assert first.plan.learning_rate.at(first.plan.end) == pytest.approx(low)
-    top = max(
-        rate.at(plan.position_after(step))
-        for step in (plan.first_step, plan.first_step + plan.steps // 99 + 1)
-    )
+    top = max(rate.at(plan.position_after(step)) for step in (plan.first_step, plan.first_step + plan.steps // 99 + 1))
     assert top == pytest.approx(high, rel=0.01)
     assert rate.at(plan.start + (plan.end - plan.start) // 2) == pytest.approx((high + low) / 2, rel=0.02)
     assert rate.at(plan.end) == pytest.approx(low)
@@ -144,14 +139,11 @@ def test_a_recipe_trains_to_its_end(tmp_path: Path, curriculum: Callable[..., Co
     (project / "sizes.yaml").write_text(TINY)
     sources = project / "sources.yaml"
     own = "{read: {folder: texts/none}, held_out: 5%, tokens: 500B}"
-    text = sources.read_text().replace(
-        "texts/code}, held_out: 25%", "texts/code}, held_out: 25%, tokens: 500B"
-    )
+    text = sources.read_text().replace("texts/code}, held_out: 25%", "texts/code}, held_out: 25%, tokens: 500B")
     sources.write_text(f"{text}  web: {own}\n  math: {own}\n")
     said = curriculum(project, "run", "continued", "--size", "tiny").stdout
     assert "end of continued/continue" in said
     assert (project / "runs/tiny/continued/continue/DONE").exists()
     assert (
-        "in folders of stages/, not started: minicpm, smollm3"
-        in curriculum(project, "status", "--size", "tiny").stdout
+        "in folders of stages/, not started: minicpm, smollm3" in curriculum(project, "status", "--size", "tiny").stdout
     )

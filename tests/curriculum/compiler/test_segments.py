@@ -9,18 +9,10 @@ from itertools import pairwise
 import lineages
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.compiler.compile import compile_curriculum
-from curriculum.compiler.segments import (
-    ExcludedWindows,
-    PreparedState,
-    extend,
-    first_segments,
-    in_force,
-    next_epoch,
-)
+from curriculum.compiler.segments import ExcludedWindows, PreparedState, extend, first_segments, in_force, next_epoch
 from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.errors import PlanError
 from curriculum.plan.source import Segment, SourcePlan
@@ -219,11 +211,7 @@ def test_a_shard_of_unprepared_text_is_left_out_later_and_the_plan_says_so() -> 
 @pytest.mark.parametrize(
     ("entry", "facts", "says"),
     [
-        (
-            "{source: a, shard: 3}",
-            PreparedInfo(windows=60, digest="d", shards=(20, 15, 25)),
-            "has no shard 3",
-        ),
+        ("{source: a, shard: 3}", PreparedInfo(windows=60, digest="d", shards=(20, 15, 25)), "has no shard 3"),
         ("{source: z, shard: 0}", PreparedInfo(windows=60, digest="d", shards=(20, 40)), "does not read"),
         ("{source: a, shard: 0}", PreparedInfo(windows=60, digest="d", shards=(60,)), "leaves nothing"),
     ],

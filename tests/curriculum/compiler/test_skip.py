@@ -7,16 +7,13 @@ from itertools import pairwise
 import lineages
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.compiler.compile import CompiledStage, compile_curriculum
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
 
-pytestmark = pytest.mark.promise(
-    "A skip leaves out whole steps of data and nothing else; clock and rate stay"
-)
+pytestmark = pytest.mark.promise("A skip leaves out whole steps of data and nothing else; clock and rate stay")
 
 START = 2000  # the root's last step ends exactly there
 BATCH, LENGTH = 5, lineages.LENGTH
@@ -33,9 +30,7 @@ def drawn(plan: StagePlan, sequences: int) -> list[tuple[str, int]]:
     return [(draws.names[s], int(i)) for s, i in zip(draws.source, draws.item, strict=True)]
 
 
-def by_hand(
-    virtual: list[tuple[str, int]], skips: list[tuple[int, int]], steps: int
-) -> list[tuple[str, int]]:
+def by_hand(virtual: list[tuple[str, int]], skips: list[tuple[int, int]], steps: int) -> list[tuple[str, int]]:
     """Walk the clock: at the first step at or past each `from`, throw away as many steps as `to - from` takes."""
     todo = sorted(skips)
     data = iter(virtual)
@@ -62,9 +57,7 @@ SKIPS = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(SKIPS, st.sampled_from(["", ", ramp: 61 sequences", ", ramp: 300 sequences"]))
-def test_skips_throw_away_whole_steps_of_data_and_nothing_else(
-    skips: list[tuple[int, int]], ramp: str
-) -> None:
+def test_skips_throw_away_whole_steps_of_data_and_nothing_else(skips: list[tuple[int, int]], ramp: str) -> None:
     plain = f"  - {{name: a, until: 4000, mixture: other{ramp}}}\n"
     entries = ", ".join(f"{{from: {a}, to: {b}, why: spike}}" for a, b in skips)
     skipping = plain.replace("}\n", f", skip: [{entries}]}}\n")
@@ -74,11 +67,7 @@ def test_skips_throw_away_whole_steps_of_data_and_nothing_else(
     plan = with_skip.plan
     virtual = drawn(without.plan, without.plan.sequences)
     assert drawn(plan, plan.sequences) == by_hand(virtual, skips, plan.steps)
-    assert (plan.steps, plan.end, plan.learning_rate) == (
-        short.plan.steps,
-        short.plan.end,
-        short.plan.learning_rate,
-    )
+    assert (plan.steps, plan.end, plan.learning_rate) == (short.plan.steps, short.plan.end, short.plan.learning_rate)
     first = plan.start + min(-(-(a - START) // STEP) for a, _ in skips) * STEP
     if plan.start < first <= plan.end:
         assert plan.history(first) == short.plan.history(first)
@@ -92,9 +81,7 @@ def test_what_follows_a_skip_or_branches_after_it_goes_on_behind_the_data_that_w
     entries = ", ".join(f"{{from: {a}, to: {b}}}" for a, b in skips)
     text = f"  - {{name: a, until: 4000, mixture: other, ramp: 61 sequences, skip: [{entries}]}}\n"
     branch = f"from: mine@{at}\nstages:\n  - {{name: b, tokens: 600, mixture: plain, ramp: 20 sequences}}\n"
-    project = lineages.project_of(
-        {"stages/mine.yaml": f"from: root\nstages:\n{text}", "stages/off.yaml": branch}
-    )
+    project = lineages.project_of({"stages/mine.yaml": f"from: root\nstages:\n{text}", "stages/off.yaml": branch})
     chain = compile_curriculum(project, "off", "full").stages
     seen: dict[str, list[int]] = {}
     for stage in chain:

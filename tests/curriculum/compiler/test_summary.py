@@ -43,8 +43,7 @@ def test_the_parameters_counted_by_arithmetic_are_those_of_the_built_model(model
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [("tinyllama-1.1b", 1_100_048_384), ("smollm2-135m", 134_515_008), ("llama-2-7b", 6_738_415_616)],
+    ("name", "count"), [("tinyllama-1.1b", 1_100_048_384), ("smollm2-135m", 134_515_008), ("llama-2-7b", 6_738_415_616)]
 )
 def test_models_of_the_catalogue_have_their_published_number_of_parameters(name: str, count: int) -> None:
     assert ModelConfig(**CATALOGUE[name], max_position_embeddings=8).parameters == count
@@ -86,9 +85,7 @@ def test_a_tree_of_one_saves_nothing_and_costs_what_it_costs() -> None:
     assert set(whole["saved"].values()) == {0}
 
 
-def test_a_trunk_that_variants_leave_at_different_points_counts_as_far_as_the_furthest_goes(
-    tmp_path: Path,
-) -> None:
+def test_a_trunk_that_variants_leave_at_different_points_counts_as_far_as_the_furthest_goes(tmp_path: Path) -> None:
     import shutil
 
     for folder in ("stages", "mixtures"):
@@ -114,9 +111,7 @@ def test_a_plan_says_when_a_machine_s_processes_cannot_share_a_step() -> None:
     assert not [note for stage in fits["stages"] for note in stage["notes"] if "not on machine" in note]
     odd = summary.summarise(compiled, "a100", machine.model_copy(update={"nodes": 15}))
     for stage in odd["stages"]:
-        assert any(
-            "cannot be divided evenly among 60 processes; the nearest" in note for note in stage["notes"]
-        )
+        assert any("cannot be divided evenly among 60 processes; the nearest" in note for note in stage["notes"])
 
 
 def test_the_first_repeat_is_the_first_step_that_reads_beyond_the_first_pass() -> None:

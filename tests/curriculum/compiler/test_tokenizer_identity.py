@@ -24,9 +24,7 @@ def digest_of(project: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_every_prepared_text_plan_and_checkpoint_says_the_digest_of_the_tokenizers_file(
-    finished: Path,
-) -> None:
+def test_every_prepared_text_plan_and_checkpoint_says_the_digest_of_the_tokenizers_file(finished: Path) -> None:
     digest = digest_of(finished)
     texts = list(finished.glob("data/*/*/manifest.json"))
     plans = list(finished.glob("runs/full/*/*/plan.json"))

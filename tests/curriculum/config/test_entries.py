@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import BaseModel
 from shipped import FILES, shipped
 
@@ -48,10 +47,7 @@ def refusal(model: type[BaseModel], text: str) -> ConfigError:
 # --- values ----------------------------------------------------------------------------------------------
 
 CURVE = "learning_rate: {shape: cosine, max: 4e-4, min: 4e-5, warmup: 2000 steps, horizon: 2T}\n"
-HEAD = (
-    "seed: 1\nmodel: tinyllama-1.1b\ntokenizer: t\nsequence_length: 8\noptimizer: {weight_decay: 0.1}\n"
-    + CURVE
-)
+HEAD = "seed: 1\nmodel: tinyllama-1.1b\ntokenizer: t\nsequence_length: 8\noptimizer: {weight_decay: 0.1}\n" + CURVE
 STAGES = "stages:\n  - {name: a, until: 1T, mixture: m, batch: 8 sequences}\n"
 NUMBERS = (
     "{hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2, "
@@ -229,49 +225,14 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
     (CurriculumFile, HEAD + "stages:\n  «a»: {until: 1T}", "must be a list, not a mapping", "- "),
     (CurriculumFile, HEAD + "stages:\n  - «3»", "must be a mapping, not the number 3", "its keys are: name"),
     (CurriculumFile, HEAD + STAGES + "«form»: v1", "has no key `form`", "did you mean `from`?"),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("ba", "«rmap»: 6B, ba"),
-        "`stages[0]` has no key `rmap`",
-        "`ramp`",
-    ),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("1T", "1T, «ramp»: "),
-        "gives `ramp` no value",
-        "leave the key out",
-    ),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("until: 1T, ", "").replace("{", "«{»"),
-        "lacks one of",
-        "`until: 2T`",
-    ),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("1T", "1T, tokens: «3B»"),
-        "one too many",
-        "`tokens: 150B` a length",
-    ),
+    (CurriculumFile, HEAD + STAGES.replace("ba", "«rmap»: 6B, ba"), "`stages[0]` has no key `rmap`", "`ramp`"),
+    (CurriculumFile, HEAD + STAGES.replace("1T", "1T, «ramp»: "), "gives `ramp` no value", "leave the key out"),
+    (CurriculumFile, HEAD + STAGES.replace("until: 1T, ", "").replace("{", "«{»"), "lacks one of", "`until: 2T`"),
+    (CurriculumFile, HEAD + STAGES.replace("1T", "1T, tokens: «3B»"), "one too many", "`tokens: 150B` a length"),
     (CurriculumFile, HEAD + STAGES + "  - {name: «a», until: 2T}", "is taken", "unique"),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace(": a,", ": «../a»,"),
-        "must be a name, not the text `../a`",
-        "no `..`",
-    ),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace(": m,", ": «a/b»,"),
-        "`stages[0].mixture` must be a name",
-        "a name is",
-    ),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("1T", "«1X»"),
-        "must be a length, not the text `1X`",
-        "as in `1.5T`",
-    ),
+    (CurriculumFile, HEAD + STAGES.replace(": a,", ": «../a»,"), "must be a name, not the text `../a`", "no `..`"),
+    (CurriculumFile, HEAD + STAGES.replace(": m,", ": «a/b»,"), "`stages[0].mixture` must be a name", "a name is"),
+    (CurriculumFile, HEAD + STAGES.replace("1T", "«1X»"), "must be a length, not the text `1X`", "as in `1.5T`"),
     (CurriculumFile, HEAD + STAGES.replace("1T", "«1.5»"), "must be a length, not the number 1.5", "1.5T"),
     (CurriculumFile, HEAD + STAGES.replace("1T", "«-1»"), "must be a length", "1.5T"),
     (CurriculumFile, HEAD + STAGES.replace("1T", "«0»"), "must be more than 0", "1.5T"),
@@ -283,62 +244,22 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
         "does not say its unit",
         "`8 sequences` or `8 tokens`",
     ),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("8 sequences", "«1.8M»"),
-        "does not say its unit",
-        "`1.8M sequences`",
-    ),
+    (CurriculumFile, HEAD + STAGES.replace("8 sequences", "«1.8M»"), "does not say its unit", "`1.8M sequences`"),
     (CurriculumFile, HEAD + STAGES.replace("8 sequences", "«8 steps»"), "not in steps", "896 sequences"),
-    (
-        CurriculumFile,
-        "from: v\n" + STAGES.replace("1T", "1T, ramp: «2000»"),
-        "does not say its unit",
-        "2000 steps",
-    ),
+    (CurriculumFile, "from: v\n" + STAGES.replace("1T", "1T, ramp: «2000»"), "does not say its unit", "2000 steps"),
     (CurriculumFile, HEAD + STAGES.replace("1T", "1T, ramp: «6B»"), "nothing to continue from", "`from:`"),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("1T", "1T, optimizer: «reset»"),
-        "nothing to continue from",
-        "`from:`",
-    ),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("1T", "1T, positions: «restart»"),
-        "nothing to continue from",
-        "`from:`",
-    ),
+    (CurriculumFile, HEAD + STAGES.replace("1T", "1T, optimizer: «reset»"), "nothing to continue from", "`from:`"),
+    (CurriculumFile, HEAD + STAGES.replace("1T", "1T, positions: «restart»"), "nothing to continue from", "`from:`"),
     (CurriculumFile, HEAD + STAGES.replace("1T", "1T, rewarm: «6B»"), "nothing to continue from", "`from:`"),
-    (
-        CurriculumFile,
-        HEAD + STAGES.replace("1T", "1T, skip: [{from: 2B, to: «2B»}]"),
-        "must be after `from`",
-        "1.2T",
-    ),
+    (CurriculumFile, HEAD + STAGES.replace("1T", "1T, skip: [{from: 2B, to: «2B»}]"), "must be after `from`", "1.2T"),
     (CurriculumFile, HEAD.replace("seed: 1", "seed: «no»") + STAGES, "must be a whole number from 0", "3407"),
     (CurriculumFile, HEAD.replace("seed: 1", "seed: «-1»") + STAGES, "must be a whole number from 0", "3407"),
-    (
-        CurriculumFile,
-        HEAD.replace("seed: 1", "seed: «true»") + STAGES,
-        "must be a whole number from 0",
-        "3407",
-    ),
+    (CurriculumFile, HEAD.replace("seed: 1", "seed: «true»") + STAGES, "must be a whole number from 0", "3407"),
     (CurriculumFile, HEAD.replace("th: 8", "th: «0»") + STAGES, "must be a whole number from 1", "2048"),
     (CurriculumFile, HEAD.replace("th: 8", "th: «3000000000»") + STAGES, "to 2,147,483,647", "2048"),
     (CurriculumFile, HEAD.replace("tinyllama-1.1b", "«tinylama»") + STAGES, "no model", "`tinyllama-1.1b`"),
-    (
-        CurriculumFile,
-        HEAD.replace("tinyllama-1.1b", "«[1]»") + STAGES,
-        "no model of the catalogue: a list",
-        "there",
-    ),
-    (
-        CurriculumFile,
-        HEAD.replace("tinyllama-1.1b", "«{hidden_size: 2}»") + STAGES,
-        "lacks `num_hidden_layers`",
-        "add",
-    ),
+    (CurriculumFile, HEAD.replace("tinyllama-1.1b", "«[1]»") + STAGES, "no model of the catalogue: a list", "there"),
+    (CurriculumFile, HEAD.replace("tinyllama-1.1b", "«{hidden_size: 2}»") + STAGES, "lacks `num_hidden_layers`", "add"),
     (
         CurriculumFile,
         HEAD.replace("tinyllama-1.1b", NUMBERS.replace("heads: 4", "heads: «5»")) + STAGES,
@@ -356,46 +277,16 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
     (CurriculumFile, HEAD.replace("min: 4e-5", "min: «5e-4»") + STAGES, "is not below `max`", "constant"),
     (CurriculumFile, HEAD.replace("cosine", "«cosin»") + STAGES, "cannot be the text `cosin`", "`cosine`"),
     (CurriculumFile, HEAD.replace("cosine", "«[1]»") + STAGES, "cannot be a list", "cosine, linear, wsd"),
-    (
-        CurriculumFile,
-        HEAD.replace(", horizon: 2T", "").replace("{shape", "«{»shape") + STAGES,
-        "`horizon`",
-        "2T",
-    ),
-    (
-        CurriculumFile,
-        HEAD.replace("cosine", "constant").replace("4e-5", "«4e-5»") + STAGES,
-        "not supported",
-        "leave",
-    ),
+    (CurriculumFile, HEAD.replace(", horizon: 2T", "").replace("{shape", "«{»shape") + STAGES, "`horizon`", "2T"),
+    (CurriculumFile, HEAD.replace("cosine", "constant").replace("4e-5", "«4e-5»") + STAGES, "not supported", "leave"),
     (CurriculumFile, HEAD.replace("{shape: cosine", "«{»shape: wsd") + STAGES, "lacks `decay`", "200B"),
-    (
-        CurriculumFile,
-        HEAD.replace("2T}", "2T, decay: «1T»}") + STAGES,
-        "not supported with `shape: cosine`",
-        "wsd",
-    ),
+    (CurriculumFile, HEAD.replace("2T}", "2T, decay: «1T»}") + STAGES, "not supported with `shape: cosine`", "wsd"),
     (CurriculumFile, HEAD.replace("2000 steps", "«2000»") + STAGES, "does not say its unit", "`2000 steps`"),
-    (
-        CurriculumFile,
-        HEAD.replace("0.1}", "0.1, betas: «[0.9]»}") + STAGES,
-        "list of two numbers",
-        "[0.9, 0.95]",
-    ),
+    (CurriculumFile, HEAD.replace("0.1}", "0.1, betas: «[0.9]»}") + STAGES, "list of two numbers", "[0.9, 0.95]"),
     (CurriculumFile, HEAD.replace("0.1}", "0.1, betas: [0.9, «1.0»]}") + STAGES, "betas[1]` must be", "0.9"),
     (CurriculumFile, "- x", "must be a mapping, not a list", "begins with a key"),
-    (
-        CurriculumFile,
-        "about: «2024»\n" + HEAD + STAGES,
-        "must be text, not the number 2024",
-        'quotes: "2024"',
-    ),
-    (
-        CurriculumFile,
-        "every: {checkpoint: «1000»}\n" + HEAD + STAGES,
-        "does not say its unit",
-        "`1000 steps`",
-    ),
+    (CurriculumFile, "about: «2024»\n" + HEAD + STAGES, "must be text, not the number 2024", 'quotes: "2024"'),
+    (CurriculumFile, "every: {checkpoint: «1000»}\n" + HEAD + STAGES, "does not say its unit", "`1000 steps`"),
     (MixtureFile, "weights: {a: «-1»}", "must be a number from 0 up, not the number -1", "75"),
     (MixtureFile, "weights: «{a: 0, b: 0.0}»", "gives no source any weight", "as in"),
     (MixtureFile, "weights: «{}»", "gives no source any weight", "as in"),
@@ -409,18 +300,8 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
     (SourcesFile, "sources: {a: «{»read: {folder: x}}}", "`sources.a` lacks `held_out`", "`5%`"),
     (SourcesFile, "sources: {a: {read: {folder: «x», hub: a/b}, held_out: 5%}}", "one too many", "{folder:"),
     (SourcesFile, "sources: {a: {read: «{}», held_out: 5%}}", "lacks one of `hub`, `installed`", "{folder:"),
-    (
-        SourcesFile,
-        "sources: {a: {read: «x», held_out: 5%}}",
-        "must be a mapping, not the text `x`",
-        "hub, inst",
-    ),
-    (
-        SourcesFile,
-        "sources: {a: {read: {hub: «x»}, held_out: 5%}}",
-        "must be a dataset of the hub",
-        "cerebras/",
-    ),
+    (SourcesFile, "sources: {a: {read: «x», held_out: 5%}}", "must be a mapping, not the text `x`", "hub, inst"),
+    (SourcesFile, "sources: {a: {read: {hub: «x»}, held_out: 5%}}", "must be a dataset of the hub", "cerebras/"),
     (SourcesFile, "sources: {a: {read: {stdlib: «false»}, held_out: 5%}}", "can only be true", "another"),
     (
         SourcesFile,
@@ -434,47 +315,21 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
         "not supported with `folder`",
         "hub",
     ),
-    (
-        SourcesFile,
-        "sources: {a: {read: {folder: x, files: [a, «3»]}, held_out: 5%}}",
-        "files[1]` must be text",
-        '"3"',
-    ),
-    (
-        SourcesFile,
-        "sources: {a: {read: {folder: x, files: «[]»}, held_out: 5%}}",
-        "an empty list",
-        "at least one",
-    ),
+    (SourcesFile, "sources: {a: {read: {folder: x, files: [a, «3»]}, held_out: 5%}}", "files[1]` must be text", '"3"'),
+    (SourcesFile, "sources: {a: {read: {folder: x, files: «[]»}, held_out: 5%}}", "an empty list", "at least one"),
     (SourcesFile, "sources: {a: {read: {folder: x}, held_out: «5»}}", "at most 50%, not the number 5", "5%"),
     (SourcesFile, "sources: {a: {read: {folder: x}, held_out: «[1]»}}", "at most 50%, not a list", "5%"),
     (SourcesFile, "sources: {a: {read: {folder: x}, held_out: «{}»}}", "lacks one of `share`, `split`", "5%"),
     (SourcesFile, "sources: {a: {read: {folder: x}, held_out: {«spit»: v}}}", "no key `spit`", "`split`"),
-    (
-        SourcesFile,
-        "sources: {a: {read: {folder: x}, held_out: 5%, drop: {c: [«1.5»]}}}",
-        "value of the col",
-        "text",
-    ),
-    (
-        SourcesFile,
-        "sources: {a: {read: {folder: x}, held_out: 5%, tokens: «many»}}",
-        "a whole number",
-        "659B",
-    ),
-    (
-        SourcesFile,
-        "sources: {a: {read: {folder: x}, held_out: 5%, extract: «all»}}",
-        "cannot be",
-        "chinese-docs",
-    ),
+    (SourcesFile, "sources: {a: {read: {folder: x}, held_out: 5%, drop: {c: [«1.5»]}}}", "value of the col", "text"),
+    (SourcesFile, "sources: {a: {read: {folder: x}, held_out: 5%, tokens: «many»}}", "a whole number", "659B"),
+    (SourcesFile, "sources: {a: {read: {folder: x}, held_out: 5%, extract: «all»}}", "cannot be", "chinese-docs"),
     (SourcesFile, "sources: {}\ntokenizers: {t: «{}»}", "lacks one of `path`, `train`", "tokenizer.json"),
     (SourcesFile, "sources: {}\ntokenizers: {t: «{train: [a]}»}", "lacks `vocab_size`", "4096"),
     (SourcesFile, "sources: {}\ntokenizers: {t: {train: [a], vocab_size: «256»}}", "256 bytes", "257"),
     (
         SourcesFile,
-        "tokenizers: {t: {train: [code, «cod»], vocab_size: 257}}\n"
-        "sources: {code: {read: {folder: x}, held_out: 5%}}",
+        "tokenizers: {t: {train: [code, «cod»], vocab_size: 257}}\nsources: {code: {read: {folder: x}, held_out: 5%}}",
         "is no source: `cod`",
         "did you mean `code`?",
     ),
@@ -482,21 +337,11 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
     (SizesFile, "r: {tokens: «2»}", "must be a number above 0, at most 1, not the number 2", "1e-3"),
     (SizesFile, "r: {tokens: «0»}", "must be a number above 0", "1e-3"),
     (SizesFile, "r: {batch: «896»}", "must say which batch becomes which", "896 -> 16 sequences"),
-    (
-        SizesFile,
-        "r: {batch: «0 -> 3 sequences»}",
-        "must say which batch becomes which",
-        "896 -> 16 sequences",
-    ),
+    (SizesFile, "r: {batch: «0 -> 3 sequences»}", "must say which batch becomes which", "896 -> 16 sequences"),
     (SizesFile, "r: {batch: «896 -> 16 steps»}", "must say which batch becomes which", "896 -> 16 sequences"),
     (SizesFile, "r: {learning_rate: {max: 1e-3, min: «1e-3»}}", "is not below `max`", "constant"),
     (SizesFile, "r: {learning_rate: {«shape»: wsd}}", "`r.learning_rate` has no key `shape`", "max, min"),
-    (
-        SizesFile,
-        "r: {model: {hidden_size: 64, num_attention_heads: «64»}}",
-        "heads of even size",
-        "32 would do",
-    ),
+    (SizesFile, "r: {model: {hidden_size: 64, num_attention_heads: «64»}}", "heads of even size", "32 would do"),
     (SizesFile, "r: {at_least: {ramp: «20»}}", "does not say its unit", "`20 steps`"),
     (SizesFile, "r: {at_most: {evaluations: «0»}}", "must be a whole number from 1", "2048"),
     (SizesFile, "r: {stand_ins: {a: «B»}}", "`r.stand_ins.a` must be a name", "a-z"),
@@ -505,12 +350,7 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
     (MachinesFile, "m: {processes: «2»}", "cannot be 2 with launcher process", "torchrun"),
     (MachinesFile, "m: {launcher: «k8s»}", "cannot be the text `k8s`", "process, slurm, torchrun"),
     (MachinesFile, "m: {launcher: slurm, gpus_per_node: «four»}", "must be a whole number from 0", "4"),
-    (
-        MachinesFile,
-        "m: {launcher: torchrun, gpus_per_node: 2, processes: «3»}",
-        "more than 2 GPUs",
-        "one process",
-    ),
+    (MachinesFile, "m: {launcher: torchrun, gpus_per_node: 2, processes: «3»}", "more than 2 GPUs", "one process"),
     (MachinesFile, "m: {device: cpu, gpus_per_node: «2»}", "not supported with `device: cpu`", "leave one"),
     (MachinesFile, "m: {throughput: «24k»}", "must be in tokens/s/gpu", "24k tokens/s/gpu"),
     (MachinesFile, "m: {throughput: «0 tokens/s/gpu»}", "above 0", "24k tokens/s/gpu"),
@@ -545,9 +385,7 @@ def fits(error: ConfigError) -> None:
 
 def test_a_fault_inside_a_long_list_of_names_still_fits_a_screen() -> None:
     sources = "".join(f"  source-{'x' * 50}-{i}: {{read: {{folder: x}}, held_out: 5%}}\n" for i in range(300))
-    error = refusal(
-        SourcesFile, f"tokenizers: {{t: {{train: nowhere, vocab_size: 300}}}}\nsources:\n{sources}"
-    )
+    error = refusal(SourcesFile, f"tokenizers: {{t: {{train: nowhere, vocab_size: 300}}}}\nsources:\n{sources}")
     fits(error)
     assert "is no source" in error.what
 
@@ -569,9 +407,7 @@ ANYTHING = (
     | st.integers(-(10**18), 10**18)
     | st.decimals(-(10**6), 10**6, places=4)
     | st.text("aB1.T%{}[]/-> _\n", max_size=12)
-    | st.sampled_from(
-        ["auto", "1.5T", "6B", "2000 steps", "reset", "5%", "1e-6", "896 -> 16", "\x1b", "{x}", "%s"]
-    )
+    | st.sampled_from(["auto", "1.5T", "6B", "2000 steps", "reset", "5%", "1e-6", "896 -> 16", "\x1b", "{x}", "%s"])
     | st.sampled_from([[], {}, [1], {"a": 1}, [[]], [{}], {"a": {"a": None}}, [None]])
 )
 
@@ -579,9 +415,7 @@ ANYTHING = (
 @pytest.mark.promise("YAML is read as people mean it; no input at all gives a traceback (fuzzed)")
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(FILES)), st.data())
-def test_whatever_is_put_anywhere_in_a_shipped_file_is_read_or_refused(
-    name: str, data: st.DataObject
-) -> None:
+def test_whatever_is_put_anywhere_in_a_shipped_file_is_read_or_refused(name: str, data: st.DataObject) -> None:
     document = load_yaml(ROOT / name, root=ROOT)
     value = copy.deepcopy(document.value)
     owner: Any = value

@@ -30,10 +30,7 @@ def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def documents(folder: Path, number: int, each: int) -> Path:
@@ -101,9 +98,7 @@ def test_a_gitignore_is_replaced_as_a_whole_never_opened_for_writing(
     ],
 )
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
-def test_any_other_file_in_the_way_is_refused_before_one_is_written(
-    name: str, kind: str, tmp_path: Path
-) -> None:
+def test_any_other_file_in_the_way_is_refused_before_one_is_written(name: str, kind: str, tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("mine\n")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     if kind == "file":
@@ -166,8 +161,7 @@ def test_a_project_inside_a_project_is_made_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.promise(
-    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it "
-    "writes a file"
+    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it writes a file"
 )
 @pytest.mark.slow
 def test_a_project_for_two_folders_of_text_trains_as_it_was_written(tmp_path: Path) -> None:
@@ -265,8 +259,7 @@ def test_a_folder_s_name_is_made_fit_for_a_source(folder: str, tmp_path: Path) -
 
 
 @pytest.mark.promise(
-    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it "
-    "writes a file"
+    "`curriculum init --text` writes a project that trains on that text as it is, or refuses before it writes a file"
 )
 @pytest.mark.parametrize(
     ("folder", "said"),

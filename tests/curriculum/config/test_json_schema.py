@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from jsonschema import Draft7Validator
 from pydantic import BaseModel, RootModel, ValidationError
 
@@ -28,13 +27,9 @@ from curriculum.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[3]
 MESSAGES = ROOT / "tests" / "messages"
 SHIPPED = sorted(
-    str(path.relative_to(ROOT))
-    for folder in (".", "stages", "mixtures")
-    for path in (ROOT / folder).glob("*.yaml")
+    str(path.relative_to(ROOT)) for folder in (".", "stages", "mixtures") for path in (ROOT / folder).glob("*.yaml")
 )
-VALIDATORS = {
-    name: Draft7Validator(json_schema.schema_of(model)) for name, model in json_schema.FILES.items()
-}
+VALIDATORS = {name: Draft7Validator(json_schema.schema_of(model)) for name, model in json_schema.FILES.items()}
 
 
 def for_file(path: str) -> Draft7Validator:
@@ -177,10 +172,7 @@ ROOTS = {
     "whole": ROOT_FILE,
     **{f"without {key}": without(ROOT_FILE, key) for key in ROOT_KEYS},
     **{
-        f"{key} in its first stage": {
-            **without(ROOT_FILE, key),
-            "stages": [{**FIRST, key: ROOT_FILE[key]}, *LATER],
-        }
+        f"{key} in its first stage": {**without(ROOT_FILE, key), "stages": [{**FIRST, key: ROOT_FILE[key]}, *LATER]}
         for key in ("sequence_length", "learning_rate")
     },
     "sequence_length in a later stage": {
@@ -225,19 +217,7 @@ def test_every_way_to_write_a_number_is_a_number_to_both(rate: str, length: str)
 # --- whatever the models accept, the schemas accept ------------------------------------------------------
 
 WRITTEN = (
-    *(
-        "a",
-        "sotu",
-        "v1.1",
-        "no",
-        "a text",
-        "owner/name",
-        "x" * 64,
-        "reset",
-        "restart",
-        "auto",
-        "tinyllama-1.1b",
-    ),
+    *("a", "sotu", "v1.1", "no", "a text", "owner/name", "x" * 64, "reset", "restart", "auto", "tinyllama-1.1b"),
     *("1.5T", "6B", "6 B", " 24k ", "10_000", "1e9", "7", "2.0", "0.5", "4e-4", "5%", "5 %", "1e-6", "50%"),
     *("6B tokens", "2000 steps", "1 step", "896 sequences", "1.5k  sequence", "1_0e1 tokens", "896 -> 16"),
     *("896->128 sequences", "24k tokens/s/gpu", "2 USD/gpu-hour", "0.5  USD/gpu-hour"),
@@ -307,26 +287,13 @@ def values_of(model: type[BaseModel], key: str, annotation: Any) -> list[st.Sear
     """What may be tried as a key's value: of the written words those that it takes, entries, and anything."""
     least = LEAST.get(model.__name__, {})
     others = {k: v for k, v in least.items() if k not in getattr(model, "one_of", ())}
-    pool = [
-        *WRITTEN,
-        *NUMBERS,
-        *words_in(annotation),
-        True,
-        ["a", "b-2"],
-        ["0.5", 0],
-        {"a": 1},
-        {"a": ["b", 2]},
-    ]
+    pool = [*WRITTEN, *NUMBERS, *words_in(annotation), True, ["a", "b-2"], ["0.5", 0], {"a": 1}, {"a": ["b", 2]}]
     taken = [v for v in pool if accepts(model, {**least, key: v}) or accepts(model, {**others, key: v})]
     names = st.sampled_from(["a", "sotu", "v1.1", "b-2"])
     values = [VALUES] + [st.sampled_from(taken)] * 4 * bool(taken)
     for inner in entries_in(annotation):
         nested = entries(inner)
-        values += [
-            nested,
-            st.lists(nested, min_size=1, max_size=2),
-            st.dictionaries(names, nested, max_size=2),
-        ]
+        values += [nested, st.lists(nested, min_size=1, max_size=2), st.dictionaries(names, nested, max_size=2)]
     return values
 
 

@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 from shipped import FILES, shipped
 
-from curriculum.config import (
-    BatchScale,
-    CurriculumFile,
-    MixtureFile,
-)
+from curriculum.config import BatchScale, CurriculumFile, MixtureFile
 from curriculum.units import Length
 
 ROOT = Path(__file__).resolve().parents[3]

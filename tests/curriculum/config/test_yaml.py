@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from curriculum.config import yaml as config_yaml
 from curriculum.config.yaml import Document, load_yaml, parse_yaml
@@ -89,8 +88,7 @@ def test_a_key_is_text_where_yaml_1_1_saw_something_else(key: str) -> None:
 
 
 NESTED = (
-    "# first\r\ntop:\r\n  - {name: été, until: 1.5T}\n"
-    "  - name: b\n    gap:\n    list: [1,\n      two]\nend: |\n  x\n"
+    "# first\r\ntop:\r\n  - {name: été, until: 1.5T}\n  - name: b\n    gap:\n    list: [1,\n      two]\nend: |\n  x\n"
 )
 
 
@@ -170,9 +168,7 @@ def test_a_nul_character_is_shown_where_it_stands() -> None:
 
 
 def test_an_alias_bomb_is_refused_at_its_first_anchor() -> None:
-    bomb = "a: &a [x, x]\n" + "".join(
-        f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-    )
+    bomb = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
     assert refusal(bomb.encode()).render() == (
         "error: `&a` is an anchor, which is not read here\n"
         "  f.yaml:1:4\n"
@@ -276,9 +272,7 @@ def test_a_hint_names_the_way_out_of_a_common_slip(data: bytes, hint: str) -> No
     assert hint in (refusal(data).hint or "")
 
 
-@pytest.mark.parametrize(
-    "data", [b"about: x\nseed 1\nmodel: y\n", b"about: x\nseed:1\n", b"#\nseed 1\nabout: x\n"]
-)
+@pytest.mark.parametrize("data", [b"about: x\nseed 1\nmodel: y\n", b"about: x\nseed:1\n", b"#\nseed 1\nabout: x\n"])
 def test_a_line_without_its_colon_is_itself_what_is_shown(data: bytes) -> None:
     place = refusal(data).place
     assert place is not None
@@ -374,9 +368,7 @@ LEAVES = (
 )
 KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
 TREES = st.recursive(
-    LEAVES,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
-    max_leaves=10,
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=10
 )
 
 
@@ -404,25 +396,12 @@ def _places_agree(document: Document, path: tuple[str | int, ...], value: Any) -
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             _places_agree(document, (*path, key), item)
     elif value is not None:
-        assert rest.startswith(
-            str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)
-        )
+        assert rest.startswith(str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False))
 
 
 YAMLISH = st.lists(
     st.sampled_from(
-        [
-            *"abk019.-+_:,[]{}&*!|>%@`'\"#?~<=e \n\t\r",
-            ": ",
-            "- ",
-            "\n  ",
-            "<<",
-            "true",
-            "---\n",
-            "1e",
-            "é",
-            "\0",
-        ]
+        [*"abk019.-+_:,[]{}&*!|>%@`'\"#?~<=e \n\t\r", ": ", "- ", "\n  ", "<<", "true", "---\n", "1e", "é", "\0"]
     ),
     max_size=60,
 ).map("".join)

@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 from datatrove.utils.dataset import DatatroveFileDataset, DatatroveFolderDataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum import fs
-from curriculum.data import listing, provenance
-from curriculum.data import manifest as data_manifest
+from curriculum.data import listing, manifest as data_manifest, provenance
 from curriculum.data.dataset import Dataset
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, dtype_for
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
@@ -182,9 +180,7 @@ def test_the_windows_of_a_document_are_those_that_list_it(dataset: Dataset) -> N
         for span in dataset.documents(window):
             listed.setdefault(span.id, []).append(window)
     for shard, name in enumerate(dataset.shards):
-        for document in range(
-            next(s.documents for s in dataset.manifest.splits[TRAIN].shards if s.file == name)
-        ):
+        for document in range(next(s.documents for s in dataset.manifest.splits[TRAIN].shards if s.file == name)):
             found = dataset.document(shard, document)
             assert dataset.windows_of(found).tolist() == listed.get(found.id, [])
 
@@ -224,9 +220,7 @@ def test_a_shard_cut_short_or_grown_is_refused_on_opening(copy: Path, ending: st
     path = copy / TRAIN / f"00001{ending}"
     size = path.stat().st_size
     os.truncate(path, size + change)
-    with pytest.raises(
-        DataError, match=rf"{path.name}` is damaged: it has [\d,]+ bytes instead of"
-    ) as refusal:
+    with pytest.raises(DataError, match=rf"{path.name}` is damaged: it has [\d,]+ bytes instead of") as refusal:
         Dataset.open(copy, sequence_length=LENGTH)
     assert "curriculum prepare" in (refusal.value.hint or "")
 
@@ -238,9 +232,7 @@ def test_a_missing_shard_is_refused_on_opening(copy: Path) -> None:
 
 
 @pytest.mark.promise("A flipped bit in a token file is noticed before a window of its block is returned")
-def test_a_flipped_bit_is_refused_before_a_window_of_its_block_is_handed_out_and_only_then(
-    copy: Path,
-) -> None:
+def test_a_flipped_bit_is_refused_before_a_window_of_its_block_is_handed_out_and_only_then(copy: Path) -> None:
     at = 2 * BLOCK + 100
     flip(copy / TRAIN / "00001.ds", at)
     dataset = Dataset.open(copy, sequence_length=LENGTH)
@@ -252,9 +244,7 @@ def test_a_flipped_bit_is_refused_before_a_window_of_its_block_is_handed_out_and
             dataset.read(np.array([0, first + window]))
 
 
-def test_every_block_is_compared_once_and_only_when_it_is_touched(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_block_is_compared_once_and_only_when_it_is_touched(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
     original: Callable[[MappedShard, int], None] = MappedShard._check_block
 
@@ -436,9 +426,7 @@ def test_the_hash_that_holds_a_document_out_never_changes() -> None:
 # --- provenance ---------------------------------------------------------------------------------------------
 
 
-def test_an_absent_package_is_refused_with_the_command_that_installs_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_absent_package_is_refused_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def requires(name: str) -> list[str]:
         return ["numpy>=2", 'Some_Corpus>=3; extra == "zh"', "other; extra == 'x'"]
 
@@ -508,12 +496,7 @@ def test_a_glance_at_a_folder_ends_at_the_first_file_that_matches_and_never_look
 
 
 def test_a_glance_looks_at_local_folders_alone(tmp_path: Path) -> None:
-    for read in (
-        {"hub": "a/b"},
-        {"stdlib": True},
-        {"folder": "s3://bucket/x"},
-        {"installed": "no-such-package"},
-    ):
+    for read in ({"hub": "a/b"}, {"stdlib": True}, {"folder": "s3://bucket/x"}, {"installed": "no-such-package"}):
         listing.check_local(read, str(tmp_path))
     with pytest.raises(DataError, match="the folder `absent` does not exist"):
         listing.check_local({"tokenised": "absent"}, str(tmp_path))

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import sentencepiece  # type: ignore[import-untyped]
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum import fs
 from curriculum.compiler import tokenizers
@@ -92,9 +91,7 @@ def test_code_chinese_and_the_probes_get_the_ids_of_sentencepiece(both: tuple[To
         max_size=12,
     ).map("".join)
 )
-def test_any_text_gets_the_ids_of_sentencepiece_and_comes_back(
-    both: tuple[Tokenizer, Any], text: str
-) -> None:
+def test_any_text_gets_the_ids_of_sentencepiece_and_comes_back(both: tuple[Tokenizer, Any], text: str) -> None:
     tokenizer, reference = both
     ids = tokenizer.encode(text)
     assert ids == reference.encode(text)
@@ -152,9 +149,7 @@ def test_a_model_a_json_and_a_folder_of_either_may_be_named(small_project: Path,
     assert tokenizers.named_tokenizer(str(folder)).digest == first.digest
 
 
-def test_a_published_json_that_disagrees_with_the_model_beside_it_is_refused(
-    small_project: Path, model: Path
-) -> None:
+def test_a_published_json_that_disagrees_with_the_model_beside_it_is_refused(small_project: Path, model: Path) -> None:
     folder = small_project / "llama"
     folder.mkdir()
     (folder / "tokenizer.model").write_bytes(model.read_bytes())
@@ -162,16 +157,12 @@ def test_a_published_json_that_disagrees_with_the_model_beside_it_is_refused(
     (folder / "tokenizer.json").write_text(json.dumps(published))
     project = bound(small_project, "llama")
     agreed = made(project)
-    assert (
-        tokenizers.tokenizer_file(project, "small").read_bytes() == (folder / "tokenizer.json").read_bytes()
-    )
+    assert tokenizers.tokenizer_file(project, "small").read_bytes() == (folder / "tokenizer.json").read_bytes()
     # the known wrong conversion: merges that reach runs of blanks come first
     blanks = [pair for pair in published["model"]["merges"] if not "".join(pair).strip("▁")]
     rest = [pair for pair in published["model"]["merges"] if "".join(pair).strip("▁")]
     assert blanks
-    published["model"]["merges"] = (
-        [*rest, *blanks] if published["model"]["merges"][0] in blanks else [*blanks, *rest]
-    )
+    published["model"]["merges"] = [*rest, *blanks] if published["model"]["merges"][0] in blanks else [*blanks, *rest]
     (folder / "tokenizer.json").write_text(json.dumps(published))
     with pytest.raises(DataError, match="does not encode as"):
         made(project)

@@ -7,10 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import Tokenizer as Inner
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from hypothesis import given, strategies as st
+from tokenizers import Tokenizer as Inner, decoders, models, pre_tokenizers, processors, trainers
 
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError

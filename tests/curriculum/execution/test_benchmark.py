@@ -36,11 +36,7 @@ metadata: {{version: 1.0}}
 """
 QUESTIONS = {
     "prose": [("the sea was", ["calm", "lambda ("], 0), ("ships went", ["yield =", "slowly home"], 1)],
-    "code": [
-        ("for x", ["in y", "sea"], 0),
-        ("the grey", ["return", "ships"], 1),
-        ("under", ["rain", "+ y"], 0),
-    ],
+    "code": [("for x", ["in y", "sea"], 0), ("the grey", ["return", "ships"], 1), ("under", ["rain", "+ y"], 0)],
 }
 RECORD = "benchmarks/g0-0000000000012288/verse.json"
 
@@ -56,9 +52,7 @@ def project(finished: Path, tmp_path: Path) -> Path:
         (root / f"tasks/{name}.jsonl").write_text("\n".join(lines) + "\n")
     (root / "tasks/verse.yaml").write_text("group: verse\ntask: [prose, code]\n")
     stages = root / "stages/variant.yaml"
-    stages.write_text(
-        stages.read_text().replace("32 sequences}", "32 sequences, every: {tasks: {verse: 12k}}}")
-    )
+    stages.write_text(stages.read_text().replace("32 sequences}", "32 sequences, every: {tasks: {verse: 12k}}}"))
     return root
 
 
@@ -73,24 +67,16 @@ def test_a_run_measures_what_its_stages_ask_for_and_every_view_shows_it(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(project / "cache"))
     plan = curriculum(project, "plan", "variant", "--size", "full").stdout
     assert "cooldown: verse every 12k tokens, at 1 checkpoint that is kept" in plan
-    said = curriculum(
-        project, "run", "variant", "--size", "full"
-    ).stdout  # all is trained: only measuring is left
+    said = curriculum(project, "run", "variant", "--size", "full").stdout  # all is trained: only measuring is left
     assert "preparing verse at variant/cooldown" in said
     assert "not measured" not in said
     folder = project / "runs/full/variant/cooldown"
     record = json.loads((folder / RECORD).read_bytes())
     assert record["harness"].keys() == {"lm_eval", "transformers", "datasets", "torch"}
-    assert (record["position"], record["step"], record["asked"]) == (
-        12288,
-        39,
-        {"num_fewshot": None, "limit": None},
-    )
+    assert (record["position"], record["step"], record["asked"]) == (12288, 39, {"num_fewshot": None, "limit": None})
     assert record["history"]
     tasks = record["tasks"]
-    assert {
-        name: (task["documents"], task["num_fewshot"], task["version"]) for name, task in tasks.items()
-    } == {
+    assert {name: (task["documents"], task["num_fewshot"], task["version"]) for name, task in tasks.items()} == {
         "prose": (2, 0, 1.0),
         "code": (3, 0, 1.0),
     }
@@ -100,9 +86,7 @@ def test_a_run_measures_what_its_stages_ask_for_and_every_view_shows_it(
     again = curriculum(project, "eval", "variant", "--size", "full")
     assert "preparing" not in again.stdout
     assert "mean of 2" in again.stdout
-    listed = json.loads(
-        curriculum(project, "eval", "variant", "--tasks", "verse", "--size", "full", "--json").stdout
-    )
+    listed = json.loads(curriculum(project, "eval", "variant", "--tasks", "verse", "--size", "full", "--json").stdout)
     assert [score["task"] for score in listed["scores"]] == ["verse", "prose", "code"]
     shutil.copytree(folder / "benchmarks", project / "runs/full/trunk/cooldown/benchmarks")
     compared = curriculum(project, "compare", "trunk", "variant", "--size", "full", "--no-fill").stdout
@@ -198,9 +182,7 @@ def test_what_cannot_be_measured_is_told_before_anything_starts(
     assert sorted((project / "runs").rglob("attempts/*")) == before
 
 
-@pytest.mark.promise(
-    "Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue"
-)
+@pytest.mark.promise("Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue")
 def test_on_slurm_a_job_of_its_own_measures_is_queued_again_and_leaves_the_same_record(
     project: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch, curriculum: Curriculum
 ) -> None:

@@ -54,7 +54,5 @@ def test_a_disk_that_fills_is_one_screen_and_the_same_command_ends_in_the_same_b
     assert not list(project.glob("data/code/*/manifest.json"))
     assert prepare(project, None).returncode == 0
     for source in ("code", "prose"):
-        ours, whole = (
-            next(root.glob(f"data/{source}/*/manifest.json")).parent for root in (project, finished)
-        )
+        ours, whole = (next(root.glob(f"data/{source}/*/manifest.json")).parent for root in (project, finished))
         assert Manifest.load(ours).digest == Manifest.load(whole).digest

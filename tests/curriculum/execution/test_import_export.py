@@ -146,9 +146,7 @@ def loss_of(model: torch.nn.Module, project: Path) -> float:
 
 
 @pytest.mark.promise("transformers computes our logits (within 1e-4) from an export, with our tokens")
-def test_an_export_of_what_was_trained_computes_our_logits_in_transformers(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_an_export_of_what_was_trained_computes_our_logits_in_transformers(finished: Path, tmp_path: Path) -> None:
     command(finished, "export", "mine", "--to", str(tmp_path / "out"), "--dtype", "fp32", *FULL, fresh=True)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert theirs.dtype == torch.float32
@@ -167,9 +165,7 @@ def test_an_export_of_what_was_trained_computes_our_logits_in_transformers(
     assert tokens == texts.loaded_tokenizer.encode(text)
 
 
-def test_an_export_keeps_the_directory_s_dtype_and_files_unless_told_otherwise(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_an_export_keeps_the_directory_s_dtype_and_files_unless_told_otherwise(finished: Path, tmp_path: Path) -> None:
     said = command(finished, "export", "mine", "--to", str(tmp_path / "out"), *FULL)
     assert "mine in bfloat16" in said
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -205,9 +201,7 @@ def test_no_checkpoint_there_names_the_nearest_before_and_after(
     said = " ".join(refused.stderr.split())
     assert f"the nearest: {kept[0]:,} after" in said
     wanted = (kept[0] + kept[1]) // 2
-    refused = curriculum(
-        finished, "export", f"mine@{wanted}", "--to", str(tmp_path / "out"), *FULL, check=False
-    )
+    refused = curriculum(finished, "export", f"mine@{wanted}", "--to", str(tmp_path / "out"), *FULL, check=False)
     said = " ".join(refused.stderr.split())
     assert f"the nearest: {kept[0]:,} before and {kept[1]:,} after" in said
     assert not (tmp_path / "out").exists()
@@ -223,9 +217,7 @@ def test_files_that_no_longer_tell_what_was_trained_are_not_made_into_a_card(
     assert "`mine` was trained with another plan than its files now describe" in refused.stderr
 
 
-def test_killed_and_run_again_an_import_ends_with_the_same_bits(
-    finished: Path, drafted: Path, tmp_path: Path
-) -> None:
+def test_killed_and_run_again_an_import_ends_with_the_same_bits(finished: Path, drafted: Path, tmp_path: Path) -> None:
     project = Path(shutil.copytree(drafted, tmp_path / "project"))
     process = subprocess.Popen(
         [sys.executable, "-m", "curriculum", "run", "mine", *FULL],
@@ -270,9 +262,7 @@ def test_a_directory_that_was_only_touched_goes_on(copy: Path) -> None:
     assert "done, at" in command(copy, "run", "mine", *FULL)
 
 
-def test_a_flipped_bit_in_an_import_is_noticed_before_a_step_is_taken(
-    copy: Path, curriculum: Curriculum
-) -> None:
+def test_a_flipped_bit_in_an_import_is_noticed_before_a_step_is_taken(copy: Path, curriculum: Curriculum) -> None:
     shutil.rmtree(copy / "runs/full/mine")
     path = next((copy / "data/imported").glob("*/rank-00000.safetensors"))
     raw = bytearray(path.read_bytes())
@@ -286,9 +276,7 @@ def test_a_flipped_bit_in_an_import_is_noticed_before_a_step_is_taken(
     assert not (copy / STAGE / "metrics.jsonl").exists()
 
 
-def test_a_branch_of_an_import_goes_on_from_it_and_is_exported_with_its_files(
-    copy: Path, tmp_path: Path
-) -> None:
+def test_a_branch_of_an_import_goes_on_from_it_and_is_exported_with_its_files(copy: Path, tmp_path: Path) -> None:
     end = StagePlan.load(copy / STAGE / "plan.json").end
     command(copy, "branch", "mine", "side", "--mixture", "mixed", "--until", "16k", *FULL)
     command(copy, "run", "side", *FULL)
@@ -392,9 +380,7 @@ def test_an_import_writes_its_file_once_and_names_a_directory_elsewhere_in_full(
 
     shutil.move(root / "tiny", tmp_path / "a model: its #1")
     found = json.loads(
-        command(
-            root, "import", "../a model: its #1", "other", "--mixture", "mixed", "--tokens", "3B", "--json"
-        )
+        command(root, "import", "../a model: its #1", "other", "--mixture", "mixed", "--tokens", "3B", "--json")
     )
     assert found["written"] == "stages/other.yaml"
     assert found["dtype"] == "bfloat16"

@@ -28,9 +28,7 @@ def test_a_source_of_packed_chunks_is_planned_trained_traced_and_verified_in_pla
     (project / "tokenizer.json").write_bytes(tokenizer.read_bytes())
     lent = tmp_path / "lent"
     lent.mkdir()
-    tokens = np.concatenate(
-        [np.fromfile(prepared / split / "00000.ds", "<u2") for split in ("train", "held-out")]
-    )
+    tokens = np.concatenate([np.fromfile(prepared / split / "00000.ds", "<u2") for split in ("train", "held-out")])
     tokens = tokens[: len(tokens) // 2049 * 2049]
     for number, first in enumerate(range(0, len(tokens), 2049 * 2)):
         part = tokens[first : first + 2049 * 2]
@@ -50,9 +48,7 @@ def test_a_source_of_packed_chunks_is_planned_trained_traced_and_verified_in_pla
     shown = curriculum(project, "prepare", "trunk", "--size", "full").stdout
     assert "in place: " in shown
     curriculum(project, "run", "trunk", "--size", "full")
-    batch = json.loads(
-        curriculum(project, "batch", "trunk", "--step", "3", "--size", "full", "--json").stdout
-    )
+    batch = json.loads(curriculum(project, "batch", "trunk", "--step", "3", "--size", "full", "--json").stdout)
     assert "train_slim_" in json.dumps(batch)
     checked = curriculum(project, "verify", "trunk", "--size", "full").stdout
     assert "text of prose" in checked

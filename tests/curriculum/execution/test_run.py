@@ -81,12 +81,7 @@ def test_the_result_table_shows_the_held_out_loss_of_every_source_at_the_stages_
     finished: Path, curriculum: Curriculum
 ) -> None:
     table = curriculum(finished, "run", "variant", *FULL).stdout.split("held-out loss")[1]
-    for label in (
-        "trunk/basic start",
-        "end of trunk/basic",
-        "end of variant/continual",
-        "end of variant/cooldown",
-    ):
+    for label in ("trunk/basic start", "end of trunk/basic", "end of variant/continual", "end of variant/cooldown"):
         row = next(line for line in table.splitlines() if line.startswith(label))
         assert len(re.findall(r"\d+\.\d{3}", row)) == 2, row
 
@@ -106,8 +101,7 @@ def test_another_variant_shares_the_trunk_which_is_not_trained_again(
 
 
 @pytest.mark.promise(
-    "Stopped by Ctrl-C, SIGTERM or `kill -9` again and again, a run ends with the same bits as an "
-    "uninterrupted one"
+    "Stopped by Ctrl-C, SIGTERM or `kill -9` again and again, a run ends with the same bits as an uninterrupted one"
 )
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 def test_a_run_that_was_stopped_again_and_again_ends_with_the_same_bits(
@@ -179,9 +173,7 @@ def test_two_processes_train_the_same_tokens_in_the_same_steps(
 def test_the_tokens_of_a_step_do_not_depend_on_the_number_of_ranks(finished: Path, ranks: int) -> None:
     plan = StagePlan.load(stage(finished, "variant", "continual") / "plan.json")
     texts = PreparedText.open(Project(finished), "variant", "full")
-    sources = dataloader.open_sources(
-        plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()}
-    )
+    sources = dataloader.open_sources(plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()})
     for step in range(plan.first_step, plan.stop_step):
         parts = [dataloader.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
         whole = dataloader.read(plan, sources, step, 0, 1)

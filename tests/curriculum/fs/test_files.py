@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum import fs
 from curriculum.errors import Busy
@@ -116,9 +115,7 @@ def test_json_that_no_one_could_read_back_is_refused_before_a_file_exists(tmp_pa
 
 @given(JSON)
 @settings(max_examples=60, deadline=None)
-def test_canonical_json_comes_back_in_ascii_without_spaces_in_whatever_order_keys_were_given(
-    value: object,
-) -> None:
+def test_canonical_json_comes_back_in_ascii_without_spaces_in_whatever_order_keys_were_given(value: object) -> None:
     text = fs.canonical_json(value)
     assert text.isascii()
     assert json.loads(text) == value
@@ -225,12 +222,8 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.processes
-def test_a_second_process_is_told_which_process_holds_the_lock(
-    tmp_path: Path, holder: subprocess.Popen[str]
-) -> None:
-    with pytest.raises(
-        Busy, match=rf"the stage folder is held by another process: pid {holder.pid} on "
-    ) as refusal:
+def test_a_second_process_is_told_which_process_holds_the_lock(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with pytest.raises(Busy, match=rf"the stage folder is held by another process: pid {holder.pid} on ") as refusal:
         fs.Lock(tmp_path / "lock", "the stage folder").acquire()
     assert "no unlocking by hand" in (refusal.value.hint or "")
     owner = fs.lock_holder(tmp_path / "lock")
@@ -277,9 +270,7 @@ def test_a_lock_is_not_inherited_by_the_processes_its_holder_starts(tmp_path: Pa
     child = subprocess.Popen(sleeper, close_fds=False, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
-        assert (
-            child.stdout.readline() == "here\n"
-        )  # the system closes what it must only while the program loads
+        assert child.stdout.readline() == "here\n"  # the system closes what it must only while the program loads
         lock.release()
         assert fs.lock_holder(tmp_path / "lock") is None
     finally:
@@ -301,9 +292,7 @@ def test_what_is_built_appears_whole_under_its_name_or_not_at_all(tmp_path: Path
     assert [path.name for path in final.parent.iterdir()] == ["out"]
 
 
-@pytest.mark.promise(
-    "After a kill an export or import is absent or complete, and the next one removes the remains"
-)
+@pytest.mark.promise("After a kill an export or import is absent or complete, and the next one removes the remains")
 def test_what_a_killed_builder_left_is_emptied_by_the_next(tmp_path: Path) -> None:
     left = tmp_path / ".tmp-out"
     (left / "folder").mkdir(parents=True)
@@ -323,10 +312,7 @@ def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_of_two_builders_one_is_told_that_the_other_is_at_it(tmp_path: Path) -> None:
     with fs.build_directory(tmp_path / "out"):
-        with (
-            pytest.raises(Busy, match="is being written by another process"),
-            fs.build_directory(tmp_path / "out"),
-        ):
+        with pytest.raises(Busy, match="is being written by another process"), fs.build_directory(tmp_path / "out"):
             pass
         assert (tmp_path / ".tmp-out").exists()
     assert (tmp_path / "out").exists()

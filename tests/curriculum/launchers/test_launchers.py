@@ -26,11 +26,9 @@ from curriculum.execution.fill import FillResult
 from curriculum.execution.machine import launcher_for
 from curriculum.execution.request import RunRequest
 from curriculum.execution.run import outline
-from curriculum.execution.slurm import batch_main, submission
-from curriculum.execution.slurm import benchmark as slurm_benchmark
+from curriculum.execution.slurm import batch_main, benchmark as slurm_benchmark, submission
 from curriculum.execution.stop import stop as stop_lineage
-from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers import slurm, slurm_record, srun_rank, torchrun
+from curriculum.launchers import process as subprocess_launcher, slurm, slurm_record, srun_rank, torchrun
 
 # A queue in a file: each command is this script under its own name. `queue.json` holds the jobs.
 PRETEND = """\
@@ -213,13 +211,7 @@ def test_srun_starts_a_process_for_each_rank_and_each_is_told_what_torchrun_woul
 def test_on_several_nodes_torchrun_meets_at_an_address_and_each_node_says_which_it_is() -> None:
     node = torchrun.TorchrunLauncher(nodes=2, node_rank=1, address="node0:1234", processes=4, threads=1)
     words = node.command(Path("job.json"))
-    for word in (
-        "--nnodes=2",
-        "--node-rank=1",
-        "--master-addr=node0",
-        "--master-port=1234",
-        "--nproc-per-node=4",
-    ):
+    for word in ("--nnodes=2", "--node-rank=1", "--master-addr=node0", "--master-port=1234", "--nproc-per-node=4"):
         assert word in words
     assert "--standalone" not in words
     assert words[-3:] == ["-m", "runner", "job.json"]
@@ -243,9 +235,9 @@ def test_the_machine_file_chooses_the_launcher(small_project: Path) -> None:
     assert launcher_for(request(small_project, "b")) == subprocess_launcher.ProcessLauncher(2, 1)
     with pytest.raises(PlanError, match="the number of this one is not given"):
         launcher_for(request(small_project, "c"))
-    assert launcher_for(
-        request(small_project, "c", node_rank=1, address="other:7")
-    ) == torchrun.TorchrunLauncher(nodes=2, node_rank=1, address="other:7", processes=1, threads=1)
+    assert launcher_for(request(small_project, "c", node_rank=1, address="other:7")) == torchrun.TorchrunLauncher(
+        nodes=2, node_rank=1, address="other:7", processes=1, threads=1
+    )
     with pytest.raises(PlanError, match="is one node"):
         launcher_for(request(small_project, "b", node_rank=1))
 
@@ -254,8 +246,7 @@ def test_the_machine_file_chooses_the_launcher(small_project: Path) -> None:
 
 
 @pytest.mark.promise(
-    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is "
-    "queued twice"
+    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is queued twice"
 )
 def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, pretend: Pretend) -> None:
     queued = queue(project)
@@ -272,10 +263,7 @@ def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, 
     assert len(pretend.told("sbatch")) == 3
     # A variant of the stage that waits goes behind its job.
     variant = queue(project, name="variant")
-    assert [(job.label, job.fresh) for job in variant][:2] == [
-        ("trunk/basic", False),
-        ("variant/continual", True),
-    ]
+    assert [(job.label, job.fresh) for job in variant][:2] == [("trunk/basic", False), ("variant/continual", True)]
     assert "--dependency=afterok:1\n" in Path(pretend.told("sbatch")[3].split()[-1]).read_text()
 
 
@@ -327,12 +315,7 @@ def test_a_job_that_slurm_refuses_leaves_those_before_it_and_the_same_command_go
     ],
 )
 def test_a_stage_elsewhere_is_told_by_the_queue_and_when_it_is_forgotten_by_its_files(
-    project: Path,
-    pretend: Pretend,
-    line: str | None,
-    outcome: dict[str, str] | None,
-    state: str,
-    message: str,
+    project: Path, pretend: Pretend, line: str | None, outcome: dict[str, str] | None, state: str, message: str
 ) -> None:
     queue(project)
     pretend.now("1", line)
@@ -344,9 +327,7 @@ def test_a_stage_elsewhere_is_told_by_the_queue_and_when_it_is_forgotten_by_its_
     assert (status.state, status.message) == (state, message)
 
 
-def test_a_queue_that_does_not_answer_loses_nothing_and_frees_nothing(
-    project: Path, pretend: Pretend
-) -> None:
+def test_a_queue_that_does_not_answer_loses_nothing_and_frees_nothing(project: Path, pretend: Pretend) -> None:
     queue(project)
     pretend.refuse("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
     folder = project / "runs" / "full" / "trunk" / "basic"
@@ -390,8 +371,7 @@ def test_ranks_are_ended_through_srun_which_ends_them_on_every_node(tmp_path: Pa
 
 def test_a_shorter_job_that_waits_is_no_stand_in_for_a_longer_one(project: Path, pretend: Pretend) -> None:
     (project / "stages" / "early.yaml").write_text(
-        "about: leaves the trunk early\nfrom: trunk@2048\n"
-        "stages:\n  - {name: continual, until: 9216, mixture: mixed}\n"
+        "about: leaves the trunk early\nfrom: trunk@2048\nstages:\n  - {name: continual, until: 9216, mixture: mixed}\n"
     )
     queue(project, name="early")
     with pytest.raises(Busy, match="to 2,048 tokens only, and this needs 6,144"):
@@ -416,20 +396,13 @@ def scripts(pretend: Pretend) -> list[str]:
     return [Path(line.split()[-1]).read_text() for line in pretend.told("sbatch")]
 
 
-@pytest.mark.promise(
-    "Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue"
-)
-def test_a_stage_that_asks_for_tasks_is_measured_by_a_small_job_behind_its_own(
-    asking: Path, pretend: Pretend
-) -> None:
+@pytest.mark.promise("Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue")
+def test_a_stage_that_asks_for_tasks_is_measured_by_a_small_job_behind_its_own(asking: Path, pretend: Pretend) -> None:
     shown = "\n".join(outline(request(asking, "far"), *compile_all(asking)))
     assert "trunk/cooldown, its tasks: as one batch job of one process" in shown
     assert "#SBATCH --dependency=afterok:JOB-OF-trunk/cooldown" in shown
     queued = queue(asking)
-    assert [(job.label, job.message) for job in queued][-1] == (
-        "trunk/cooldown, its tasks",
-        "Slurm job 4, after job 3",
-    )
+    assert [(job.label, job.message) for job in queued][-1] == ("trunk/cooldown, its tasks", "Slurm job 4, after job 3")
     written = scripts(pretend)[-1]
     assert "--nodes=1\n" in written
     assert "--ntasks-per-node=1\n" in written
@@ -450,9 +423,7 @@ def test_the_measuring_goes_behind_a_training_that_was_submitted_anew(asking: Pa
     again = queue(asking)
     assert again[-1].message == "Slurm job 8, after job 7"
     assert "scancel 4" in pretend.told("scancel")
-    assert stop_lineage(Project.find(asking), "trunk", "full")[1].startswith(
-        "trunk/cooldown: took Slurm job 7"
-    )
+    assert stop_lineage(Project.find(asking), "trunk", "full")[1].startswith("trunk/cooldown: took Slurm job 7")
     assert "scancel 8" in pretend.told("scancel")
 
 
@@ -467,9 +438,7 @@ def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_
     assert "the tasks of trunk/cooldown: lm-evaluation-harness is not installed" in result.unmeasured[0]
 
 
-@pytest.mark.promise(
-    "Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue"
-)
+@pytest.mark.promise("Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue")
 @pytest.mark.parametrize(
     ("ended", "stopping", "code", "requeued", "outcome"),
     [

@@ -16,8 +16,7 @@ import pytest
 
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.launchers import process as subprocess_launcher
-from curriculum.launchers import supervisor
+from curriculum.launchers import process as subprocess_launcher, supervisor
 from curriculum.launchers.process import ProcessLauncher
 from curriculum.launchers.supervisor import supervise
 
@@ -43,9 +42,7 @@ class Script(ProcessLauncher):
     code: Callable[[Attempt], str]
 
     def start(self, attempt: Attempt) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", self.code(attempt), str(attempt)], start_new_session=True
-        )
+        return subprocess.Popen([sys.executable, "-c", self.code(attempt), str(attempt)], start_new_session=True)
 
 
 def watched(attempts: list[Attempt], reached: list[int]) -> tuple[dict[str, object], int]:
@@ -65,9 +62,7 @@ def watched(attempts: list[Attempt], reached: list[int]) -> tuple[dict[str, obje
     return outcome, len(started)
 
 
-def test_a_job_that_saved_and_stopped_is_known_by_its_file_though_torchrun_ends_with_code_1(
-    tmp_path: Path,
-) -> None:
+def test_a_job_that_saved_and_stopped_is_known_by_its_file_though_torchrun_ends_with_code_1(tmp_path: Path) -> None:
     outcome, started = watched(launches(tmp_path, "stopped"), [0])
     assert (outcome["outcome"], started) == ("stopped", 1)
 
@@ -122,9 +117,7 @@ with Watchdog(Attempt(Path(sys.argv[1])), 0, 60.0) as watchdog:
     "A process stopped by SIGSTOP is noticed, resumed for its stacks and recorded; clock jumps do not "
     "matter; restarts back off up to a cap"
 )
-def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_its_stacks(
-    tmp_path: Path,
-) -> None:
+def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_its_stacks(tmp_path: Path) -> None:
     first, second = launches(tmp_path, None, "done")
     stopped: list[int] = []
 

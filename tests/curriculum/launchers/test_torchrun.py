@@ -72,9 +72,7 @@ def test_two_nodes_begun_by_hand_join_the_same_launches_and_survive_the_loss_of_
     finally:
         for node in nodes:
             node.kill()
-    assert (
-        "leading trunk on several nodes is held by another process" in (tmp_path / "second.log").read_text()
-    )
+    assert "leading trunk on several nodes is held by another process" in (tmp_path / "second.log").read_text()
     assert len(list(stage.glob("attempts/*/nodes.json"))) == 2, "one launch before the loss, one after it"
     assert (stage / "DONE").exists()
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, example, given, settings, strategies as st
 
 from curriculum.analysis import diff_sides
 from curriculum.compiler import compile
@@ -20,8 +19,7 @@ from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
-from curriculum.plan.diff import compare, learning_rate, timeline
-from curriculum.plan.diff import tokens as diff_tokens
+from curriculum.plan.diff import compare, learning_rate, timeline, tokens as diff_tokens
 from curriculum.plan.diff.timeline import Span
 from curriculum.plan.learning_rate import LearningRate, Rewarm
 from curriculum.plan.permutation import rotation
@@ -77,12 +75,9 @@ class Small:
             begin, at = at, at + row.sequences * LENGTH
             extra = f", ramp: {row.ramp * LENGTH} tokens" if row.ramp else ""
             if row.skip:
-                extra += (
-                    f", skip: [{{from: {begin + row.skip[0] * LENGTH}, to: {begin + row.skip[1] * LENGTH}}}]"
-                )
+                extra += f", skip: [{{from: {begin + row.skip[0] * LENGTH}, to: {begin + row.skip[1] * LENGTH}}}]"
             lines.append(
-                f"  - {{name: s{number}, until: {at}, mixture: {row.mixture}, "
-                f"batch: {row.batch} sequences{extra}}}"
+                f"  - {{name: s{number}, until: {at}, mixture: {row.mixture}, batch: {row.batch} sequences{extra}}}"
             )
         return "\n".join(lines) + "\n"
 
@@ -92,10 +87,7 @@ def limits(weights: str) -> str:
 
 
 def project_of(folder: Path, files: dict[str, str]) -> Project:
-    written = {
-        f"mixtures/{name}.yaml": f"weights: {{{w}}}\npasses: {{{limits(w)}}}\n"
-        for name, w in MIXTURES.items()
-    }
+    written = {f"mixtures/{name}.yaml": f"weights: {{{w}}}\npasses: {{{limits(w)}}}\n" for name, w in MIXTURES.items()}
     written |= {
         "sources.yaml": "tokenizers: {t: {train: [a], vocab_size: 300}}\n"
         "sources:\n" + "".join(f"  {n}: {{read: {{folder: texts/{n}}}, held_out: 5%}}\n" for n in "abc"),
@@ -187,9 +179,9 @@ row = st.builds(
     mixture=st.sampled_from(sorted(MIXTURES)),
     ramp=st.sampled_from([0, 0, 0, 2, 3]),
 )
-smalls = st.builds(
-    Small, rows=st.lists(row, min_size=1, max_size=3).map(tuple), curve=st.sampled_from(CURVES)
-).map(lambda small: replace(small, rows=(replace(small.rows[0], ramp=0), *small.rows[1:])))
+smalls = st.builds(Small, rows=st.lists(row, min_size=1, max_size=3).map(tuple), curve=st.sampled_from(CURVES)).map(
+    lambda small: replace(small, rows=(replace(small.rows[0], ramp=0), *small.rows[1:]))
+)
 
 
 @st.composite
@@ -203,10 +195,7 @@ def pairs(draw: st.DrawFn) -> tuple[Small, Small]:
         if edit == "cut" and rows[at].sequences % (2 * rows[at].batch) == 0 and rows[at].skip is None:
             half = rows[at].sequences // 2
             if rows[at].ramp <= half:
-                rows[at : at + 1] = [
-                    replace(rows[at], sequences=half),
-                    replace(rows[at], sequences=half, ramp=0),
-                ]
+                rows[at : at + 1] = [replace(rows[at], sequences=half), replace(rows[at], sequences=half, ramp=0)]
         elif edit == "mixture":
             rows[at] = replace(rows[at], mixture=draw(st.sampled_from(sorted(MIXTURES))))
         elif edit == "batch":
@@ -343,13 +332,10 @@ def test_shares_that_differ_by_little_are_bounded_from_above_where_comparing_end
     "Other stage names or cuts into stages are no difference; a difference too small to locate is "
     "bounded, and reported as a bound"
 )
-def test_a_horizon_moved_by_little_is_bounded_from_above_where_comparing_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_horizon_moved_by_little_is_bounded_from_above_where_comparing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning_rate, "VALUES_COMPARED", 8)
     curves = [
-        LearningRate("cosine", max=4e-4, min=4e-5, warmup=10**9, horizon=2 * 10**12 + extra)
-        for extra in (0, 1000)
+        LearningRate("cosine", max=4e-4, min=4e-5, warmup=10**9, horizon=2 * 10**12 + extra) for extra in (0, 1000)
     ]
     base = compile_curriculum(Project(ROOT), "v1.1", "full").stages[0].plan
     sides_ = [(Span("s", replace(base, learning_rate=curve), base.end),) for curve in curves]
@@ -374,13 +360,7 @@ def test_curves_with_equal_forms_have_equal_values_until_the_next_break(
     shape: Any, warmup: int, horizon: int, rewarm: Rewarm | None, position: int
 ) -> None:
     curve = LearningRate(
-        shape,
-        max=1.0,
-        min=0.25,
-        warmup=warmup,
-        horizon=horizon,
-        decay=1 if shape == "wsd" else 0,
-        rewarm=rewarm,
+        shape, max=1.0, min=0.25, warmup=warmup, horizon=horizon, decay=1 if shape == "wsd" else 0, rewarm=rewarm
     )
     other = max((b for b in (0, *curve.breaks()) if b <= position), default=0)
     assert curve.form(position) == curve.form(other)
@@ -468,10 +448,7 @@ def test_every_setting_that_trains_otherwise_is_named() -> None:
         ("the batch", {"batch_sequences": 4, "steps": plan.steps * 4}),
         (compare.RESET, {"reset_optimizer": True}),
         ("document masking", {"mask_documents": True}),
-        (
-            "the text of `slimpajama`",
-            {"sources": {n: replace(s, dataset="other") for n, s in plan.sources.items()}},
-        ),
+        ("the text of `slimpajama`", {"sources": {n: replace(s, dataset="other") for n, s in plan.sources.items()}}),
     ]
     for what, change in changes:
         found = {part.what: part.step for part in both(plan, replace(plan, **change)).parts}
@@ -485,10 +462,7 @@ def test_text_appended_for_later_passes_changes_nothing_before_it_is_read(tmp_pa
     source = plan.sources["a"]
     added = replace(
         source,
-        segments=(
-            *source.segments,
-            replace(source.segments[0], first_item=9, pass_number=1, name="1", windows=5),
-        ),
+        segments=(*source.segments, replace(source.segments[0], first_item=9, pass_number=1, name="1", windows=5)),
     )
     grown = replace(plan, sources={**plan.sources, "a": added})
     old, new = ((Span("s", p, p.end),) for p in (plan, grown))

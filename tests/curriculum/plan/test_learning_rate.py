@@ -9,15 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from curriculum import fs
-from curriculum.plan.learning_rate import (
-    LARGEST_POSITION,
-    LearningRate,
-    Rewarm,
-)
+from curriculum.plan.learning_rate import LARGEST_POSITION, LearningRate, Rewarm
 
 T = 10**12
 BATCH = 896 * 2048
@@ -104,10 +99,7 @@ def test_no_curve_jumps_within_its_horizon(curve: LearningRate) -> None:
 @pytest.mark.parametrize(
     ("curve", "rates"),
     [
-        (
-            LearningRate("linear", 1.0, 0.2, warmup=100, horizon=900),
-            {50: 0.5, 100: 1.0, 500: 0.6, 700: 0.4, 900: 0.2},
-        ),
+        (LearningRate("linear", 1.0, 0.2, warmup=100, horizon=900), {50: 0.5, 100: 1.0, 500: 0.6, 700: 0.4, 900: 0.2}),
         (LearningRate("cosine", 1.0, 0.2, horizon=900), {0: 1.0, 300: 0.8, 450: 0.6, 600: 0.4, 900: 0.2}),
         (LearningRate("constant", 1.0, warmup=10), {5: 0.5, 10: 1.0, 10**15: 1.0}),
         (WSD, {100: 1e-3, 500: 1e-3, 800: 1e-3, 850: 7.75e-4, 900: 5.5e-4, 1000: 1e-4, 2000: 1e-4}),
@@ -118,9 +110,7 @@ def test_no_curve_jumps_within_its_horizon(curve: LearningRate) -> None:
     ],
     ids=["linear", "cosine", "constant", "wsd", "wsd sqrt"],
 )
-def test_every_shape_passes_through_the_points_that_define_it(
-    curve: LearningRate, rates: dict[int, float]
-) -> None:
+def test_every_shape_passes_through_the_points_that_define_it(curve: LearningRate, rates: dict[int, float]) -> None:
     assert {position: curve.at(position) for position in rates} == pytest.approx(rates)
 
 
@@ -154,10 +144,7 @@ def test_a_rewarm_can_go_down_and_a_second_one_replaces_the_first() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (
-            {"max": 4e-5},
-            "the largest learning rate, 4e-05, is not above the smallest, 4e-05; use the shape constant",
-        ),
+        ({"max": 4e-5}, "the largest learning rate, 4e-05, is not above the smallest, 4e-05; use the shape constant"),
         ({"max": 1e-5}, "is not above the smallest"),
         ({"min": -1e-9}, "a finite number from 0 up"),
         ({"max": math.inf}, "a finite number from 0 up"),
@@ -199,9 +186,7 @@ REWARMED = replace(WSD, rewarm=Rewarm(700, 150, 2e-3))
 def test_the_form_changes_at_every_break_and_nowhere_else() -> None:
     assert REWARMED.breaks() == [100, 700, 801, 850, 1000]
     line = ("line", REWARMED.rewarm, WSD.at(850))
-    assert {
-        position: REWARMED.form(position) for position in (0, 99, 100, 699, 700, 849, 850, 999, 1000, 2000)
-    } == {
+    assert {position: REWARMED.form(position) for position in (0, 99, 100, 699, 700, 849, 850, 999, 1000, 2000)} == {
         **dict.fromkeys((0, 99), ("warm-up", 100, 1e-3)),
         **dict.fromkeys((100, 699), ("steady", 1e-3)),
         **dict.fromkeys((700, 849), line),
@@ -218,9 +203,7 @@ def test_the_form_changes_at_every_break_and_nowhere_else() -> None:
 
 
 @given(curves(), st.integers(1, 10**13), st.integers(1, 10**12), st.data())
-def test_equal_forms_are_equal_values(
-    curve: LearningRate, start: int, tokens: int, data: st.DataObject
-) -> None:
+def test_equal_forms_are_equal_values(curve: LearningRate, start: int, tokens: int, data: st.DataObject) -> None:
     curve = replace(curve, rewarm=Rewarm(start, tokens, 1e-3))
     for low, high in pairwise(curve.breaks()):
         assert curve.form(low) == curve.form(data.draw(st.integers(low, max(low, high - 1))))

@@ -8,8 +8,7 @@ from pathlib import Path
 import lineages
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.compiler.compile import Compiled, compile_curriculum
 from curriculum.compiler.sources import PreparedInfo
@@ -63,9 +62,7 @@ def everything(plan: StagePlan, stop: int) -> list[tuple[str, int, int, int, int
     draws = plan.draws_at(np.arange(stop, dtype=np.int64))
     return [
         (draws.names[s], int(w), int(p), int(i), at)
-        for at, (s, w, p, i) in enumerate(
-            zip(draws.source, draws.window, draws.pass_number, draws.item, strict=True)
-        )
+        for at, (s, w, p, i) in enumerate(zip(draws.source, draws.window, draws.pass_number, draws.item, strict=True))
     ]
 
 
@@ -79,9 +76,7 @@ def test_the_inverse_finds_exactly_the_readings_that_reading_everything_shows(
         shown = everything(plan, stop)
         for name in plan.names:
             most = max(segment.stop_window for segment in plan.sources[name].segments)
-            windows = np.array(
-                sorted(data.draw(st.sets(st.integers(0, most - 1), min_size=1, max_size=8))), np.int64
-            )
+            windows = np.array(sorted(data.draw(st.sets(st.integers(0, most - 1), min_size=1, max_size=8))), np.int64)
             found = lookup.occurrences(plan, name, windows, stop=stop)
             got = zip(found.window, found.pass_number, found.item, found.sequence, strict=True)
             wanted = [row[1:] for row in shown if row[0] == name and row[1] in windows]
@@ -112,10 +107,7 @@ def test_the_readings_of_a_stretch_are_counted_and_bounded_without_listing_them(
             with pytest.MonkeyPatch.context() as patch:
                 if data.draw(st.booleans()):
                     patch.setattr(lookup, "ONE_BY_ONE", 0)
-                edges = [
-                    lookup.edge(plan, name, stretch, first=first, stop=stop, last=last)
-                    for last in (False, True)
-                ]
+                edges = [lookup.edge(plan, name, stretch, first=first, stop=stop, last=last) for last in (False, True)]
             assert edges == ([hits[0], hits[-1]] if hits else [None, None])
             estimate = lookup.count(plan, name, stretch, first=first, stop=stop, budget=0)
             assert abs(estimate.readings - len(hits)) <= estimate.margin + 2 * len(compiled.stages) + 4
@@ -139,9 +131,7 @@ def huge() -> StagePlan:
     return compile_curriculum(Project(ROOT), "v1.1", "full", prepared_info=lambda *_: facts).stages[0].plan
 
 
-def test_a_shard_of_a_hundred_million_windows_is_answered_in_a_moment_and_says_what_is_an_expectation() -> (
-    None
-):
+def test_a_shard_of_a_hundred_million_windows_is_answered_in_a_moment_and_says_what_is_an_expectation() -> None:
     plan = huge()
     stretch = range(50_000_000, 150_000_000)
     begun = time.process_time()

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.plan.arrays import Integers
 from curriculum.plan.mixing import LARGEST_INDEX, LARGEST_TOTAL, Ramp, Tree, integer_weights
@@ -28,9 +27,7 @@ SMALL = st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 30), min_size
 @st.composite
 def mixtures(draw: st.DrawFn) -> dict[str, int]:
     """1 to 300 sources with weights over six decades."""
-    exponents = draw(
-        st.lists(st.floats(0, 6), min_size=1, max_size=draw(st.sampled_from([1, 2, 5, 20, 300])))
-    )
+    exponents = draw(st.lists(st.floats(0, 6), min_size=1, max_size=draw(st.sampled_from([1, 2, 5, 20, 300]))))
     return {f"source-{number}": round(10**exponent) for number, exponent in enumerate(exponents)}
 
 
@@ -108,9 +105,7 @@ def test_a_ramp_draws_what_counting_on_fingers_draws(
 # --- trees -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.promise(
-    "Shares are exact at every sequence: within 1.68 sequences of the declared share, 3.86 in a ramp"
-)
+@pytest.mark.promise("Shares are exact at every sequence: within 1.68 sequences of the declared share, 3.86 in a ramp")
 @settings(max_examples=60, deadline=None)
 @given(mixtures(), st.lists(st.integers(0, 10**12), min_size=1, max_size=20))
 def test_counts_add_up_grow_by_the_source_drawn_and_stay_within_the_bound(
@@ -125,9 +120,7 @@ def test_counts_add_up_grow_by_the_source_drawn_and_stay_within_the_bound(
         assert list(counts) == list(tree.names)
         assert sum(counts.values()) == i
         assert min(counts.values()) >= 0
-        assert {name: more[name] - counts[name] for name in counts if more[name] != counts[name]} == {
-            tree.names[s]: 1
-        }
+        assert {name: more[name] - counts[name] for name in counts if more[name] != counts[name]} == {tree.names[s]: 1}
         assert k == counts[tree.names[s]]
         for name, count in counts.items():
             assert abs(count - i * tree.share(name)) <= tree.bound(name)
@@ -135,9 +128,7 @@ def test_counts_add_up_grow_by_the_source_drawn_and_stay_within_the_bound(
 
 @settings(max_examples=60, deadline=None)
 @given(mixtures(), st.lists(st.integers(0, 10**12), min_size=1, max_size=20), st.data())
-def test_where_draw_and_count_agree(
-    weights: dict[str, int], positions: list[int], data: st.DataObject
-) -> None:
+def test_where_draw_and_count_agree(weights: dict[str, int], positions: list[int], data: st.DataObject) -> None:
     tree = Tree(weights)
     index = np.array(positions)
     source, ordinal = tree.draw(index)
@@ -175,11 +166,7 @@ def test_neither_the_order_of_the_mapping_nor_a_common_factor_changes_a_draw(
 
 def test_one_source_fills_everything_without_error() -> None:
     tree = Tree({"slimpajama": 7})
-    assert drawn(tree, np.array([0, 1, 10**12])) == [
-        ("slimpajama", 0),
-        ("slimpajama", 1),
-        ("slimpajama", 10**12),
-    ]
+    assert drawn(tree, np.array([0, 1, 10**12])) == [("slimpajama", 0), ("slimpajama", 1), ("slimpajama", 10**12)]
     assert tree.bound("slimpajama") == 0
     assert tree.counts(5) == {"slimpajama": 5}
     assert tree.where("slimpajama", 9) == tree.count("slimpajama", 9) == 9
@@ -190,9 +177,7 @@ def test_the_bound_is_half_the_weight_times_the_reciprocals_below_the_root() -> 
     assert MATH_CODE.bound("starcoder") == Fraction(3, 2) * (Fraction(1, 3) + Fraction(1, 5))
 
 
-@pytest.mark.promise(
-    "Shares are exact at every sequence: within 1.68 sequences of the declared share, 3.86 in a ramp"
-)
+@pytest.mark.promise("Shares are exact at every sequence: within 1.68 sequences of the declared share, 3.86 in a ramp")
 def test_the_worst_mixture_there_can_be_comes_close_to_1_68_and_not_above() -> None:
     """A speck makes the second weight upwards nearly the first; from there on, the least growth allowed."""
     path, beside = [10_000, 10_001, 20_001], [10_000]
@@ -238,9 +223,7 @@ def test_an_int_gives_an_int_and_an_array_an_array_of_its_shape() -> None:
         flat = mixer.draw(square.ravel())
         assert np.array_equal(source.ravel(), flat[0])
         assert np.array_equal(ordinal.ravel(), flat[1])
-        assert (
-            mixer.count("slimpajama", square).shape == mixer.where("slimpajama", square // 2).shape == (3, 4)
-        )
+        assert mixer.count("slimpajama", square).shape == mixer.where("slimpajama", square // 2).shape == (3, 4)
         assert type(mixer.count("slimpajama", 3)) is int
         assert type(mixer.where("slimpajama", 3)) is int
         assert mixer.where("slimpajama", np.array([3]))[0] == mixer.where("slimpajama", 3)
@@ -321,16 +304,10 @@ def test_a_source_of_one_in_64_reaches_every_one_of_64_ranks_in_time_because_slo
 # --- ramps -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.promise(
-    "Shares are exact at every sequence: within 1.68 sequences of the declared share, 3.86 in a ramp"
-)
+@pytest.mark.promise("Shares are exact at every sequence: within 1.68 sequences of the declared share, 3.86 in a ramp")
 @settings(max_examples=40, deadline=None)
 @given(
-    mixtures(),
-    st.integers(0, 10**12),
-    mixtures(),
-    st.integers(1, LARGEST_TOTAL),
-    st.lists(st.floats(0, 1), max_size=8),
+    mixtures(), st.integers(0, 10**12), mixtures(), st.integers(1, LARGEST_TOTAL), st.lists(st.floats(0, 1), max_size=8)
 )
 def test_in_a_ramp_counts_add_up_grow_by_the_source_drawn_and_stay_within_the_bound(
     before: dict[str, int], before_index: int, after: dict[str, int], n: int, parts: list[float]
@@ -387,9 +364,9 @@ def test_shares_move_in_a_straight_line_and_are_exact() -> None:
         "starcoder": Fraction(75, 1000),
     }
     assert ramp.shares(8) == {name: MATH_CODE.share(name) for name in MATH_CODE.names}
-    assert Ramp(Tree({"slimpajama": 1}), 0, Tree({"slimpajama": 1, "skypile": 1}), 2).shares(1)[
-        "skypile"
-    ] == Fraction(1, 4)
+    assert Ramp(Tree({"slimpajama": 1}), 0, Tree({"slimpajama": 1, "skypile": 1}), 2).shares(1)["skypile"] == Fraction(
+        1, 4
+    )
     assert all(sum(ramp.shares(i).values()) == 1 for i in range(9))
 
 
@@ -460,12 +437,7 @@ def test_ramps_and_places_that_cannot_be_are_refused() -> None:
 
 
 def test_weights_become_the_smallest_integers_of_the_same_proportions() -> None:
-    asked = {
-        "slimpajama": Fraction(75),
-        "starcoder": Fraction(15),
-        "proof-pile": Fraction(10),
-        "skypile": Fraction(),
-    }
+    asked = {"slimpajama": Fraction(75), "starcoder": Fraction(15), "proof-pile": Fraction(10), "skypile": Fraction()}
     assert integer_weights(asked) == {"proof-pile": 2, "slimpajama": 15, "starcoder": 3}
     assert list(integer_weights(asked)) == ["proof-pile", "slimpajama", "starcoder"]
     assert integer_weights({"a": Fraction("0.1"), "b": Fraction("0.2")}) == {"a": 1, "b": 2}
@@ -486,10 +458,7 @@ def test_a_total_too_large_is_shared_out_by_largest_remainder() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.fractions(min_value=Fraction(1, 10**6), max_value=10**3), min_size=1, max_size=40),
-    st.randoms(),
-)
+@given(st.lists(st.fractions(min_value=Fraction(1, 10**6), max_value=10**3), min_size=1, max_size=40), st.randoms())
 def test_integer_weights_are_exact_or_within_one_of_their_part_whatever_the_order(
     fractions: list[Fraction], random: object
 ) -> None:
@@ -516,9 +485,7 @@ def test_integer_weights_are_exact_or_within_one_of_their_part_whatever_the_orde
         ({"a": Fraction(10**12), "b": Fraction(1)}, "the weight of b is too small next to the others"),
     ],
 )
-def test_weights_that_mean_nothing_or_would_be_lost_are_refused(
-    weights: dict[str, Fraction], sentence: str
-) -> None:
+def test_weights_that_mean_nothing_or_would_be_lost_are_refused(weights: dict[str, Fraction], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         integer_weights(weights)
 

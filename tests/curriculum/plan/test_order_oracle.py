@@ -29,9 +29,7 @@ IN_ORDER = "c"
 EXAMPLES, EACH = 12, 24
 
 
-def draw_stages(
-    draw: random.Random, start: int, mixtures: list[dict[str, int]], branch: bool
-) -> list[dict[str, Any]]:
+def draw_stages(draw: random.Random, start: int, mixtures: list[dict[str, int]], branch: bool) -> list[dict[str, Any]]:
     stages = []
     for number in range(draw.randint(1, 3)):
         batch = draw.choice([1, 2, 3, 5, 8])
@@ -56,11 +54,7 @@ def draw_stages(
 def text_of(stages: list[dict[str, Any]], mixtures: list[dict[str, int]]) -> str:
     lines = []
     for number, stage in enumerate(stages):
-        words = [
-            f"name: s{number}",
-            f"until: {stage['until']} tokens",
-            f"batch: {stage['batch']} sequences",
-        ]
+        words = [f"name: s{number}", f"until: {stage['until']} tokens", f"batch: {stage['batch']} sequences"]
         if "mixture" in stage:
             words.append(f"mixture: m{mixtures.index(stage['mixture'])}")
         if "ramp" in stage:
@@ -90,8 +84,7 @@ def check(number: int, folder: Path) -> int:
     """Draw example `number`, compile it, walk it; returns how many stages agreed. AssertionError where one does not."""
     draw = random.Random(number)
     mixtures = [
-        {name: draw.randint(1, 4) for name in draw.sample(sorted(TOKENS), draw.randint(1, 4))}
-        for _ in range(3)
+        {name: draw.randint(1, 4) for name in draw.sample(sorted(TOKENS), draw.randint(1, 4))} for _ in range(3)
     ]
     seed = draw.randint(0, 3)
     files = {
@@ -228,12 +221,7 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
         "heap = [(weight, name, ~number)",
         "heap = [(weight, f'{99 - number:02}', ~number)",
     ),
-    "ties by the largest name inside": (
-        check,
-        MIXING,
-        "min(lighter[1], heavier[1])",
-        "max(lighter[1], heavier[1])",
-    ),
+    "ties by the largest name inside": (check, MIXING, "min(lighter[1], heavier[1])", "max(lighter[1], heavier[1])"),
     "the heavier first": (
         check,
         MIXING,
@@ -300,18 +288,8 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
         'np.searchsorted(starts, item, side="right")',
         'np.searchsorted(starts, item - 1, side="right")',
     ),
-    "rotation left out": (
-        check,
-        PLAN,
-        "(slot + turns[:, None]) % batch",
-        "(slot + 0 * turns[:, None]) % batch",
-    ),
-    "rotation the other way": (
-        check,
-        PLAN,
-        "(slot + turns[:, None]) % batch",
-        "(slot - turns[:, None]) % batch",
-    ),
+    "rotation left out": (check, PLAN, "(slot + turns[:, None]) % batch", "(slot + 0 * turns[:, None]) % batch"),
+    "rotation the other way": (check, PLAN, "(slot + turns[:, None]) % batch", "(slot - turns[:, None]) % batch"),
     "rotation not keyed by the step": (check, PERMUTATION, "_add(digest, int(step))", "_add(digest, 0)"),
     "pass not in the key": (
         check,
@@ -338,12 +316,7 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
         "ROUNDS_ON_SMALL_GRIDS: Final = 8",
     ),
     "one multiplication": (check, PERMUTATION, "x ^= x >> shift", "x ^= x >> np.uint64(1)"),
-    "walking on once at most": (
-        check,
-        PERMUTATION,
-        "outside = outside[moved >= size]",
-        "outside = outside[:0]",
-    ),
+    "walking on once at most": (check, PERMUTATION, "outside = outside[moved >= size]", "outside = outside[:0]"),
     "an in-order source is shuffled": (check, PASSES, 'self.order == "in-order"', 'self.order == "never"'),
     "a skip's length floored": (
         check,

@@ -37,11 +37,7 @@ def joint(a: Integers, b: Integers, cells: int) -> NDArray[np.float64]:
 def deviations(size: int, keys: int) -> dict[str, float]:
     cells = min(size, 24)
     places = np.arange(min(size, READ), dtype=np.int64) + (size - min(size, READ)) // 2
-    held = (
-        np.bincount(np.arange(size) * cells // size).astype(float)
-        if size <= READ
-        else np.full(cells, size / cells)
-    )
+    held = np.bincount(np.arange(size) * cells // size).astype(float) if size <= READ else np.full(cells, size / cells)
     lags = sorted({1, 2, int(size**0.5)})
     neighbours = {lag: np.zeros((cells, cells)) for lag in lags}
     by_window, by_pass = np.zeros((cells, cells)), np.zeros((cells, cells))
@@ -49,9 +45,7 @@ def deviations(size: int, keys: int) -> dict[str, float]:
     step = max(3, min(64, size // 5))
     dispersion, steps = 0.0, 0
     for key in range(keys):
-        first, second = (
-            Permutation(size, seed=key, source="text", pass_number=n, segment="0") for n in (0, 1)
-        )
+        first, second = (Permutation(size, seed=key, source="text", pass_number=n, segment="0") for n in (0, 1))
         windows = first(places)
         region = windows * cells // size
         for lag in lags:

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.plan import permutation
 from curriculum.plan.arrays import exact_indices
@@ -149,9 +148,7 @@ def test_with_a_handful_of_windows_each_distance_between_neighbours_is_as_even_a
     assert abs(chi_square(steps[1:])) < 5
 
 
-def test_eight_rounds_alone_would_leave_the_neighbours_among_a_handful_uneven(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_eight_rounds_alone_would_leave_the_neighbours_among_a_handful_uneven(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests above can fail: the rounds that large grids take are too few for small ones."""
     monkeypatch.setattr(permutation, "SMALL_GRID", 0)
     steps = np.zeros(6)
@@ -218,9 +215,7 @@ def test_a_size_out_of_range_is_refused(size: int) -> None:
         order(size)
 
 
-@pytest.mark.parametrize(
-    "place", [-1, 100, 2**63, np.array([5, -1]), np.array([100]), np.array([2**63], np.uint64)]
-)
+@pytest.mark.parametrize("place", [-1, 100, 2**63, np.array([5, -1]), np.array([100]), np.array([2**63], np.uint64)])
 def test_a_place_outside_the_order_is_refused_and_never_wrapped(place: Any) -> None:
     with pytest.raises(ValueError, match="a place in the order must be from 0 to 99"):
         order(100)(place)
@@ -244,9 +239,7 @@ def test_over_the_steps_every_slot_meets_every_offset_equally_often(batch: int) 
     assert len(seen) == batch
     if batch > 1:
         assert abs(chi_square(seen)) < 4
-        pairs = np.bincount(
-            np.array(turns[1:]) * 2 // batch * 2 + np.array(turns[:-1]) * 2 // batch, minlength=4
-        )
+        pairs = np.bincount(np.array(turns[1:]) * 2 // batch * 2 + np.array(turns[:-1]) * 2 // batch, minlength=4)
         assert batch == 3 or abs(chi_square(pairs)) < 4  # three do not halve
 
 
@@ -268,10 +261,7 @@ def test_a_batch_of_nothing_is_refused() -> None:
 @pytest.mark.parametrize(
     ("p", "windows"),
     [
-        (
-            Permutation(10, seed=0, source="a", pass_number=0, segment="0"),
-            [2, 1, 3, 4, 7, 0, 5, 8],
-        ),
+        (Permutation(10, seed=0, source="a", pass_number=0, segment="0"), [2, 1, 3, 4, 7, 0, 5, 8]),
         (
             Permutation(256, seed=3407, source="code", pass_number=3, segment="0"),  # the largest small grid
             [43, 133, 135, 212, 194, 215, 220, 182],
@@ -312,9 +302,7 @@ def test_the_rotation_is_the_one_it_always_was() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 400) | st.integers(1, LARGEST_SIZE), st.integers(0, 10**6), st.data())
-def test_the_arithmetic_spelled_out_in_whole_numbers_agrees(
-    size: int, seed: int, data: st.DataObject
-) -> None:
+def test_the_arithmetic_spelled_out_in_whole_numbers_agrees(size: int, seed: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, size - 1))
     parts = [b"1", str(seed).encode(), b"code", b"2", b"0"]
     message = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
@@ -322,8 +310,7 @@ def test_the_arithmetic_spelled_out_in_whole_numbers_agrees(
     rounds = 24 if b <= 16 else 8
     further = [message + (1).to_bytes(8, "little") + number for number in (b"1", b"2")]
     keys = b"".join(
-        hashlib.blake2b(each, digest_size=64, person=b"curriculum/order").digest()
-        for each in (message, *further)
+        hashlib.blake2b(each, digest_size=64, person=b"curriculum/order").digest() for each in (message, *further)
     )
     a = -(-size // b)
 

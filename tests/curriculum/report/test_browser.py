@@ -72,8 +72,7 @@ def show(
 ) -> list[dict[str, Any]]:
     """Open a file and return what the browser asked for since, as (method, parameters) of its network log."""
     browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     )
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
@@ -131,9 +130,7 @@ def test_every_chart_is_drawn_and_nothing_is_asked_for_or_complained_about(
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_lines_have_as_many_points_as_there_are_measurements(
-    browser: WebDriver, written: Path, width: int
-) -> None:
+def test_lines_have_as_many_points_as_there_are_measurements(browser: WebDriver, written: Path, width: int) -> None:
     show(browser, written, width=width)
     counted = browser.execute_script(
         "return [...document.querySelectorAll('#training svg.chart')].filter(s => s.checkVisibility())"
@@ -141,13 +138,7 @@ def test_lines_have_as_many_points_as_there_are_measurements(
     )
     lines = [
         len((written.parent / "runs" / "full" / stage / "metrics.jsonl").read_text().splitlines())
-        for stage in (
-            "trunk/basic",
-            "trunk/continual",
-            "trunk/cooldown",
-            "variant/continual",
-            "variant/cooldown",
-        )
+        for stage in ("trunk/basic", "trunk/continual", "trunk/cooldown", "variant/continual", "variant/cooldown")
     ]
     assert [points for points, _ in counted] == lines
     assert all(box > 0 for points, box in counted)
@@ -162,12 +153,8 @@ def test_no_words_of_a_chart_cover_one_another_or_leave_it(
     if which == "shipped":  # its last stages are a twelfth of the axis, its ramp a three-hundredth
         init(tmp_path / "shipped")
         path = tmp_path / "plan.html"
-        path.write_text(
-            render(Project(tmp_path / "shipped"), ["v1.1", "v1.1-math-code", "v1.1-chinese"], "full")
-        )
-    if (
-        which == "constant batch"
-    ):  # its one label stands where the row is named, and the control branches below
+        path.write_text(render(Project(tmp_path / "shipped"), ["v1.1", "v1.1-math-code", "v1.1-chinese"], "full"))
+    if which == "constant batch":  # its one label stands where the row is named, and the control branches below
         init(tmp_path / "shipped")
         path = tmp_path / "constant.html"
         names = ["v1.1", "v1.1-math-code", "v1.1-math-code-control"]

@@ -70,9 +70,7 @@ def test_the_ramp_s_corners_are_at_its_exact_positions(shipped: Project) -> None
     assert begin == 1_500_001_599_488
     assert end == begin + 2_929_688 * 2048
     assert knots[begin]["slimpajama"] == 1.0
-    assert knots[end] == pytest.approx(
-        {"slimpajama": 0.75, "starcoder-python-jupyter": 0.15, "proof-pile-2": 0.1}
-    )
+    assert knots[end] == pytest.approx({"slimpajama": 0.75, "starcoder-python-jupyter": 0.15, "proof-pile-2": 0.1})
     half = plan_charts.share_at(share_knots(stage.plan, stage.stop), (begin + end) // 2)
     assert half["slimpajama"] == pytest.approx(0.875, abs=1e-6)
 
@@ -86,9 +84,7 @@ def test_the_rate_curve_is_the_plan_s_own_at_steps_and_has_its_corners(shipped: 
             assert rate == plan.lr(plan.step_at(position) - 1)
         assert (found[0][0], found[-1][0]) == (plan.position_after(plan.first_step), stage.stop)
     warm = rate_points(compile_curriculum(shipped, "v1.1", "full").stages[0].plan, 1_500_001_599_488, 3)
-    assert max(rate for _, rate in warm) == pytest.approx(
-        4e-4, rel=1e-6
-    )  # three points alone would miss the top
+    assert max(rate for _, rate in warm) == pytest.approx(4e-4, rel=1e-6)  # three points alone would miss the top
 
 
 def test_the_picture_places_stages_shares_and_batch_on_one_axis(shipped: Project) -> None:
@@ -114,16 +110,7 @@ def test_the_picture_places_stages_shares_and_batch_on_one_axis(shipped: Project
     last = [y for px, y in points(areas[0]) if px == pytest.approx(right, abs=0.11)]
     assert (below - min(last)) / (below - above) == pytest.approx(0.75, abs=0.002)
     texts = [element.text for element in ElementTree.fromstring(drawing).iter(SVG + "text")]
-    for wanted in (
-        "basic",
-        "continual",
-        "cooldown",
-        "75 %",
-        "15 %",
-        "10 %",
-        "4e-05",
-        "7.34M tokens = 3,584 × 2,048",
-    ):
+    for wanted in ("basic", "continual", "cooldown", "75 %", "15 %", "10 %", "4e-05", "7.34M tokens = 3,584 × 2,048"):
         assert wanted in texts
 
 
@@ -166,17 +153,14 @@ def test_ends_of_one_name_that_differ_by_little_are_one_boundary(shipped: Projec
 def test_grey_is_for_what_all_share_alone_and_the_legend_says_what_some_do(shipped: Project) -> None:
     names = ["v1.1", "v1.1-math-code-control", "v1.1-math-code"]
     story = gather(shipped, names, "rehearsal")
-    assert (
-        line_styles(story)
-        == {
-            "v1.1/basic": 0,
-            "v1.1/continual": 1,
-            "v1.1/cooldown": 1,
-            "v1.1-math-code/continual": 3,  # its own curriculum's, though another that goes through it is named before
-            "v1.1-math-code-control/cooldown": 2,
-            "v1.1-math-code/cooldown": 3,
-        }
-    )
+    assert line_styles(story) == {
+        "v1.1/basic": 0,
+        "v1.1/continual": 1,
+        "v1.1/cooldown": 1,
+        "v1.1-math-code/continual": 3,  # its own curriculum's, though another that goes through it is named before
+        "v1.1-math-code-control/cooldown": 2,
+        "v1.1-math-code/cooldown": 3,
+    }
     told = [item.split("</span>")[0] for item in line_legend(story).split("<span>")[1:]]
     assert told == [
         "shared by all",
@@ -198,9 +182,7 @@ def test_no_branch_of_the_tree_runs_through_words(shipped: Project, width: int) 
         texts = list(ElementTree.fromstring(drawing).iter(SVG + "text"))
         assert {f"{name}: planned" for name in named} <= {text.text for text in texts}
         for path in of_class(drawing, "path", "branch"):
-            x, top, bottom = (
-                float(found) for found in re.findall(r"M(\S+) (\S+) C .* (\S+)$", path.attrib["d"])[0]
-            )
+            x, top, bottom = (float(found) for found in re.findall(r"M(\S+) (\S+) C .* (\S+)$", path.attrib["d"])[0])
             for text in texts:
                 wide = text_width(text.text or "", 11)
                 left = float(text.attrib["x"])

@@ -9,8 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pretend_runs import metrics_line, pretend
 from projects import write_small_project
 
@@ -27,9 +26,7 @@ from curriculum.runs import status
 from curriculum.units import show_exact
 
 HTML = "{http://www.w3.org/1999/xhtml}"
-HOSTILE = (
-    """</title></style></pre></svg><script>alert(1)</script><img src=x onerror=alert(1)>]]>&amp;"'`--><!--"""
-)
+HOSTILE = """</title></style></pre></svg><script>alert(1)</script><img src=x onerror=alert(1)>]]>&amp;"'`--><!--"""
 
 
 @pytest.fixture
@@ -64,9 +61,7 @@ def tables(html: str) -> dict[str, list[list[str]]]:
 
 def test_the_parts_stand_in_the_order_of_the_story(project: Path) -> None:
     sections = [section.attrib["id"] for section in tree(page(project)).iter(f"{HTML}section")]
-    assert sections == [
-        *("curriculum", "training", "held-out", "mixture", "lineage", "environment", "reproduce"),
-    ]
+    assert sections == [*("curriculum", "training", "held-out", "mixture", "lineage", "environment", "reproduce")]
 
 
 def test_a_page_has_no_script_and_no_address_but_its_own_parts(project: Path) -> None:
@@ -87,16 +82,12 @@ def test_ids_are_the_only_ones_of_their_kind_and_every_reference_leads_somewhere
     ids = re.findall(r'\sid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     wanted = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html)
-    wanted += [
-        (name, "") for names in re.findall(r'aria-labelledby="([^"]+)"', html) for name in names.split()
-    ]
+    wanted += [(name, "") for names in re.findall(r'aria-labelledby="([^"]+)"', html) for name in names.split()]
     assert {one or other for one, other in wanted} <= set(ids)
 
 
 def test_every_chart_says_what_it_shows(project: Path) -> None:
-    charts = [
-        s for s in tree(page(project)).iter("{http://www.w3.org/2000/svg}svg") if s.get("role") == "img"
-    ]
+    charts = [s for s in tree(page(project)).iter("{http://www.w3.org/2000/svg}svg") if s.get("role") == "img"]
     assert charts
     for chart in charts:
         assert words(chart[0])
@@ -149,13 +140,7 @@ def _drawn(plan: StagePlan, step: int) -> list[str]:
 def test_a_trunk_that_variants_share_is_told_once(project: Path) -> None:
     found = tables(page(project))
     stages = [row[0] for row in found["How far each stage is; positions in tokens from the root"][1:]]
-    assert stages == [
-        "trunk/basic",
-        "trunk/continual",
-        "trunk/cooldown",
-        "variant/continual",
-        "variant/cooldown",
-    ]
+    assert stages == ["trunk/basic", "trunk/continual", "trunk/cooldown", "variant/continual", "variant/cooldown"]
     assert "6.144k shared by all" in words(tree(page(project)))
     html = page(project)
     assert html.count('class="raw v0"') == 2  # the trunk's line, once in each of the two widths
@@ -196,9 +181,7 @@ stages:
 """
 
 
-def test_what_a_parent_did_past_the_point_where_a_variant_leaves_it_is_not_the_variant_s(
-    project: Path,
-) -> None:
+def test_what_a_parent_did_past_the_point_where_a_variant_leaves_it_is_not_the_variant_s(project: Path) -> None:
     basic = project / "runs/full/trunk/basic"
     task = {"task": "quiz", "asked": {}, "harness": {"lm_eval": "0.4"}, "groups": {}, "tasks": {}}
     records = basic / "benchmarks/g0-6144"
@@ -232,8 +215,7 @@ def test_what_a_parent_did_past_the_point_where_a_variant_leaves_it_is_not_the_v
 
 
 @pytest.mark.parametrize(
-    ("said", "state"),
-    [("PENDING", "queued"), ("RUNNING", "running"), ("TIMEOUT", "failed"), (None, "failed")],
+    ("said", "state"), [("PENDING", "queued"), ("RUNNING", "running"), ("TIMEOUT", "failed"), (None, "failed")]
 )
 def test_a_stage_s_state_is_the_one_that_status_tells(
     project: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, state: str
@@ -307,15 +289,11 @@ def test_hostile_text_in_any_file_stays_text(project: Path) -> None:
     quoted = json.dumps(HOSTILE)
     for name in ("trunk", "variant"):
         path = project / f"stages/{name}.yaml"
-        path.write_text(
-            re.sub(r"^about: .*$", lambda _: f"about: {quoted}", path.read_text(), flags=re.MULTILINE)
-        )
+        path.write_text(re.sub(r"^about: .*$", lambda _: f"about: {quoted}", path.read_text(), flags=re.MULTILINE))
     sources = project / "sources.yaml"
     sources.write_text(sources.read_text().replace("tokens: 8192}", f"tokens: 8192, licence: {quoted}}}"))
     stage = project / "runs/full/variant/continual"
-    (stage / "attempts/0002/environment.json").write_text(
-        json.dumps({HOSTILE: HOSTILE, "half": "\ud800", "nul": "\0"})
-    )
+    (stage / "attempts/0002/environment.json").write_text(json.dumps({HOSTILE: HOSTILE, "half": "\ud800", "nul": "\0"}))
     (stage / "attempts/0002/outcome.json").write_text(json.dumps({"outcome": HOSTILE}))
     (stage / "attempts" / "<b>3").mkdir()
     evaluation = next((stage / "evaluations").iterdir())
@@ -368,9 +346,7 @@ def test_a_long_run_of_many_curricula_and_sources_stays_below_a_megabyte(tmp_pat
         trunk.read_text().replace("12288", "10240000").replace("9216", "7680000").replace("6144", "5120000")
     )
     variant = (root / "stages/variant.yaml").read_text()
-    variant = (
-        variant.replace("12288", "10240000").replace("9216", "7680000").replace("1536 tokens", "100k tokens")
-    )
+    variant = variant.replace("12288", "10240000").replace("9216", "7680000").replace("1536 tokens", "100k tokens")
     for n in range(11):
         (root / f"stages/variant-{n}.yaml").write_text(variant)
     (root / "stages/variant.yaml").unlink()

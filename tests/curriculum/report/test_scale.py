@@ -6,8 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from curriculum.report.svg.scale import Scale, apart, rows, step_of, ticks
 
@@ -24,9 +23,7 @@ FINITE = st.floats(-1e15, 1e15, allow_nan=False)
         (5, 5, 6, [5]),
     ],
 )
-def test_ticks_are_those_a_person_would_choose(
-    low: float, high: float, most: int, wanted: list[float]
-) -> None:
+def test_ticks_are_those_a_person_would_choose(low: float, high: float, most: int, wanted: list[float]) -> None:
     assert ticks(low, high, most) == pytest.approx(wanted)
 
 

@@ -7,13 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pretend_runs import metrics_line
 
 from curriculum.errors import DataError
-from curriculum.report.html.series import thinned as thin
-from curriculum.report.html.series import training
+from curriculum.report.html.series import thinned as thin, training
 
 LOSSES = st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=400)
 
@@ -63,9 +61,7 @@ def test_a_line_that_is_not_whole_yet_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "metrics.jsonl", [metrics_line(0, 10, 5.0), '{"position": "x"}', metrics_line(2, 30, 4.0)]
-    )
+    path = write(tmp_path / "metrics.jsonl", [metrics_line(0, 10, 5.0), '{"position": "x"}', metrics_line(2, 30, 4.0)])
     with pytest.raises(DataError, match=r"`metrics.jsonl` line 2 of .* is not a record of training"):
         training(path, start=0, stop=100, buckets=10, window=10)
 
@@ -81,12 +77,9 @@ def test_a_loss_that_is_no_number_is_counted_and_not_drawn(tmp_path: Path, word:
 def test_the_smoothed_line_is_a_mean_and_forgets_with_the_window(tmp_path: Path) -> None:
     flat = write(tmp_path / "flat.jsonl", [metrics_line(n, 10 * n + 10, 4.0) for n in range(200)])
     assert all(
-        loss == pytest.approx(4.0)
-        for _, loss in training(flat, start=0, stop=2000, buckets=99, window=100).smooth
+        loss == pytest.approx(4.0) for _, loss in training(flat, start=0, stop=2000, buckets=99, window=100).smooth
     )
-    stair = write(
-        tmp_path / "stair.jsonl", [metrics_line(n, 10 * n + 10, 4.0 if n < 100 else 3.0) for n in range(200)]
-    )
+    stair = write(tmp_path / "stair.jsonl", [metrics_line(n, 10 * n + 10, 4.0 if n < 100 else 3.0) for n in range(200)])
     smooth = dict(training(stair, start=0, stop=2000, buckets=199, window=100).smooth)
     assert smooth[1000] == pytest.approx(4.0)
     # one window past the step down, 1/e of it is left
@@ -98,9 +91,7 @@ def test_the_smoothed_line_is_a_mean_and_forgets_with_the_window(tmp_path: Path)
 def test_a_million_lines_take_seconds_and_few_points(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     template = metrics_line(-1, -2, -3.5)
-    before, middle, rest = (
-        part for cut in [template.partition("-1")] for part in (cut[0], *cut[2].split("-2", 1))
-    )
+    before, middle, rest = (part for cut in [template.partition("-1")] for part in (cut[0], *cut[2].split("-2", 1)))
     between, after = rest.split("-3.5", 1)
     with path.open("w") as file:
         for n in range(1_000_000):

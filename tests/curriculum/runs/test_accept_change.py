@@ -45,9 +45,7 @@ def half_way(built_once: BuiltOnce) -> Path:
         write_small_project(project)
         edit(project, "stages/trunk.yaml", COSINE, WSD)
         # a second file names a position inside the stage: the checkpoint there is taken and kept
-        (project / "stages/short.yaml").write_text(
-            "from: variant@8192\nstages: [{name: more, until: 8448}]\n"
-        )
+        (project / "stages/short.yaml").write_text("from: variant@8192\nstages: [{name: more, until: 8448}]\n")
         commands.run("run", "short", *FULL, folder=project, check=True)
 
     project = built_once("half-way", build)
@@ -83,10 +81,7 @@ def test_an_edited_mixture_under_a_begun_run_tells_what_from_where_how_much_and_
     refused = curriculum(project, "run", "variant", *FULL, check=False)
     said = flat(refused.stderr)
     assert refused.returncode == 2
-    assert (
-        "`variant/continual` has started with another plan: the tokens read would change from step 24 on"
-        in said
-    )
+    assert "`variant/continual` has started with another plan: the tokens read would change from step 24 on" in said
     assert "(6,144 tokens); after it code +" in said
     assert "prose -" in said
     assert "saved up to 8,192 tokens" in said
@@ -101,10 +96,7 @@ def test_the_point_that_a_refusal_proposes_is_the_nearest_checkpoint_before_the_
     project: Path, curriculum: Curriculum
 ) -> None:
     edit(
-        project,
-        "stages/variant.yaml",
-        "ramp: 1536 tokens",
-        "ramp: 1536 tokens, skip: [{from: 7500, to: 8000, why: x}]",
+        project, "stages/variant.yaml", "ramp: 1536 tokens", "ramp: 1536 tokens, skip: [{from: 7500, to: 8000, why: x}]"
     )
     said = flat(curriculum(project, "run", "variant", *FULL, check=False).stderr)
     kept = checkpoints.list_checkpoints(StageFolder(project / "runs/full/variant/continual"))
@@ -114,9 +106,7 @@ def test_the_point_that_a_refusal_proposes_is_the_nearest_checkpoint_before_the_
     assert compile_curriculum(Project(project), "variant", "full", stages=legs).stages[-1].stop == nearest
 
 
-def test_lengthening_a_ramp_that_has_begun_is_refused_even_when_accepted(
-    project: Path, curriculum: Curriculum
-) -> None:
+def test_lengthening_a_ramp_that_has_begun_is_refused_even_when_accepted(project: Path, curriculum: Curriculum) -> None:
     edit(project, "stages/variant.yaml", "ramp: 1536", "ramp: 2048")
     refused = curriculum(project, "run", "variant", *FULL, "--accept-change", check=False)
     assert refused.returncode == 2
@@ -146,9 +136,7 @@ def test_a_change_ahead_of_the_last_checkpoint_is_accepted_on_request_and_the_ol
     assert [json.loads(line)["step"] for line in lines] == list(range(24, 38))
 
 
-def test_a_fall_of_the_learning_rate_that_lies_ahead_may_be_moved(
-    project: Path, curriculum: Curriculum
-) -> None:
+def test_a_fall_of_the_learning_rate_that_lies_ahead_may_be_moved(project: Path, curriculum: Curriculum) -> None:
     # wsd is still steady at every checkpoint: its fall begins at 9,216
     edit(project, "stages/trunk.yaml", "horizon: 12288", "horizon: 14336")
     curriculum(project, "run", "variant", *FULL, "--accept-change")
@@ -210,9 +198,7 @@ def test_an_edit_of_looks_alone_raises_no_alarm(project: Path, curriculum: Curri
     assert not list((project / "runs/full").rglob("plan-*.json"))
 
 
-@pytest.mark.promise(
-    "An edit or another tokenizer under a started run is refused before any text is prepared"
-)
+@pytest.mark.promise("An edit or another tokenizer under a started run is refused before any text is prepared")
 @pytest.mark.parametrize("trained", [False, True], ids=["a new recipe", "another file"])
 def test_a_tokenizer_changed_under_a_begun_run_is_refused_before_any_text_is_prepared(
     project: Path, curriculum: Curriculum, trained: bool
@@ -223,12 +209,7 @@ def test_a_tokenizer_changed_under_a_begun_run_is_refused_before_any_text_is_pre
     if trained:  # the other tokenizer is there already: nothing at all is done
         other = next((project / "data/tokenizers").rglob("tokenizer.json"))
         (project / "mine.json").write_bytes(other.read_bytes().replace(b'"[UNK]"', b'"[UNK]"') + b"\n")
-        edit(
-            project,
-            "sources.yaml",
-            "small: {train: [prose, code], vocab_size: 290}",
-            "small: {path: mine.json}",
-        )
+        edit(project, "sources.yaml", "small: {train: [prose, code], vocab_size: 290}", "small: {path: mine.json}")
     attempts = len(list((project / "data/attempts").iterdir()))
     refused = curriculum(project, "run", "variant", *FULL, check=False)
     assert refused.returncode == 2
@@ -237,9 +218,7 @@ def test_a_tokenizer_changed_under_a_begun_run_is_refused_before_any_text_is_pre
     assert len(list((project / "data/attempts").iterdir())) == attempts + (0 if trained else 1)
 
 
-@pytest.mark.promise(
-    "An edit or another tokenizer under a started run is refused before any text is prepared"
-)
+@pytest.mark.promise("An edit or another tokenizer under a started run is refused before any text is prepared")
 def test_an_edit_that_needs_new_text_is_refused_before_that_text_is_prepared(
     project: Path, curriculum: Curriculum
 ) -> None:
@@ -253,9 +232,7 @@ def test_an_edit_that_needs_new_text_is_refused_before_that_text_is_prepared(
 
 
 @pytest.mark.promise("Prepared text that is missing here is no difference, to run, diff or compare")
-def test_text_that_is_merely_not_here_is_prepared_again_and_is_no_drift(
-    project: Path, curriculum: Curriculum
-) -> None:
+def test_text_that_is_merely_not_here_is_prepared_again_and_is_no_drift(project: Path, curriculum: Curriculum) -> None:
     shutil.rmtree(project / "data")
     curriculum(project, "run", "variant", *FULL)
     assert not list((project / "runs/full").rglob("plan-*.json"))
@@ -305,8 +282,7 @@ def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files
     )
     again = curriculum(project, *read).stdout
     trained = [
-        next(stage for stage in json.loads(told)["stages"] if stage["stage"] == "continual")
-        for told in (trace, again)
+        next(stage for stage in json.loads(told)["stages"] if stage["stage"] == "continual") for told in (trace, again)
     ]
     assert trained[0]["readings_done"] > 0
     assert trained[0] == trained[1]
@@ -316,9 +292,7 @@ def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files
     assert [row["window"] for row in rows] == [slot["window"] for slot in json.loads(batch)["slots"]]
 
 
-def test_an_edit_ahead_of_what_is_saved_is_shown_as_it_would_be(
-    project: Path, curriculum: Curriculum
-) -> None:
+def test_an_edit_ahead_of_what_is_saved_is_shown_as_it_would_be(project: Path, curriculum: Curriculum) -> None:
     edit(project, "stages/variant.yaml", "until: 9216", "until: 9728")
     after = curriculum(project, "batch", "variant", "--step", "37")
     assert "step 37 of variant/continual" in after.stdout
@@ -353,9 +327,7 @@ def test_plan_status_and_branch_say_that_the_files_part_from_what_ran_and_a_dry_
     assert "note: `variant/continual` was trained with another plan" in said
 
 
-def test_a_plan_on_disk_that_cannot_be_read_leaves_questions_answerable(
-    project: Path, curriculum: Curriculum
-) -> None:
+def test_a_plan_on_disk_that_cannot_be_read_leaves_questions_answerable(project: Path, curriculum: Curriculum) -> None:
     (project / "runs/full/trunk/basic/plan.json").write_text("{}")
     assert "not compared with what ran" in curriculum(project, "plan", "variant").stdout
     assert "not compared with what ran" in curriculum(project, "batch", "variant", "--step", "3").stderr
@@ -369,9 +341,7 @@ def test_text_that_is_not_here_makes_no_difference_to_diff(project: Path, curric
     assert not curriculum(project, "batch", "variant", "--step", "30").stderr
 
 
-def test_a_stage_that_grew_from_another_trunk_is_noticed_by_everybody(
-    project: Path, curriculum: Curriculum
-) -> None:
+def test_a_stage_that_grew_from_another_trunk_is_noticed_by_everybody(project: Path, curriculum: Curriculum) -> None:
     stored = plan(project, "variant/continual")
     assert stored.parent is not None
     other = replace(stored, parent=replace(stored.parent, fingerprint="0" * 64))

@@ -77,9 +77,7 @@ def test_from_a_stage_s_end_the_branch_begins_with_the_next_stage(shipped: Proje
 
 
 @pytest.mark.parametrize("point", ["v1.1@1.2T", "v1.1/basic", "v1.1-math-code@1.6T", "v1.1-math-code@1T"])
-def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(
-    shipped: Project, point: str
-) -> None:
+def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(shipped: Project, point: str) -> None:
     project = make(shipped, point, "mine")
     ours = compile_curriculum(project, "mine", "full").stages
     theirs = compile_curriculum(project, point.split("@")[0].split("/")[0], "full").stages
@@ -105,9 +103,7 @@ def test_a_followed_ramp_is_told_no_longer_than_its_stage(shipped: Project) -> N
     "batch, from any depth"
 )
 @pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
-def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
-    shipped: Project, size: str
-) -> None:
+def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(shipped: Project, size: str) -> None:
     chance = random.Random(size)
     theirs = compile_curriculum(shipped, "v1.1-math-code", size).stages
     ramp = theirs[1]
@@ -207,18 +203,7 @@ def test_branch_says_in_json_what_it_wrote_and_kept(
     small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     put_checkpoint(Project(small_project).stage_folder("full", "trunk", "basic"), 4096)
-    words = (
-        "branch",
-        "trunk@4096",
-        "mine",
-        "--mixture",
-        "mixed",
-        "--ramp",
-        "512 tokens",
-        "--size",
-        "full",
-        "--json",
-    )
+    words = ("branch", "trunk@4096", "mine", "--mixture", "mixed", "--ramp", "512 tokens", "--size", "full", "--json")
     said = json.loads(curriculum(small_project, *words).stdout)
     assert said["file"] == "stages/mine.yaml"
     assert said["text"] == (small_project / "stages/mine.yaml").read_text()
@@ -365,9 +350,7 @@ def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path:
     "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
     "have one"
 )
-def test_a_stage_file_that_cannot_be_written_leaves_no_pin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_file_that_cannot_be_written_leaves_no_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project(write_small_project(tmp_path / "project"))
     folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
     write = fs.write_bytes

@@ -44,8 +44,7 @@ def weights(project: Path, name: str, stage: str) -> str:
 
 
 @pytest.mark.promise(
-    "A branch of a branch, mid-ramp, with another batch, rate or a fresh optimizer resumes exactly, also "
-    "after a kill"
+    "A branch of a branch, mid-ramp, with another batch, rate or a fresh optimizer resumes exactly, also after a kill"
 )
 def test_a_branch_of_a_branch_resumes_exactly_in_a_ramp_with_another_batch_rate_and_optimizer(
     finished: Path, tmp_path: Path, curriculum: Curriculum
@@ -94,12 +93,8 @@ def test_the_trunk_is_not_trained_again_and_its_sources_go_on(
     trunk = {path: path.stat().st_mtime_ns for path in (project / "runs/full/trunk").rglob("checkpoints/*")}
     curriculum(project, "run", "child", *FULL)
     assert {path: path.stat().st_mtime_ns for path in trunk} == trunk
-    branch_point = checkpoints.state(
-        project / "runs/full/variant/continual/checkpoints" / checkpoint_name(0, 7168)
-    )
-    end = checkpoints.state(
-        checkpoints.list_checkpoints(StageFolder(project / "runs/full/child/cooldown"))[-1].path
-    )
+    branch_point = checkpoints.state(project / "runs/full/variant/continual/checkpoints" / checkpoint_name(0, 7168))
+    end = checkpoints.state(checkpoints.list_checkpoints(StageFolder(project / "runs/full/child/cooldown"))[-1].path)
     read = sum(end["windows"].values()) - sum(branch_point["windows"].values())
     assert read * 32 == 12288 - 7168
 
@@ -112,17 +107,14 @@ def test_a_position_that_is_pinned_while_a_stage_trains_towards_it_gets_a_checkp
     shutil.copytree(finished, project)
     shutil.rmtree(project / "runs")
     folder = project / "runs/full/trunk/basic"
-    checkpoints.pin(
-        StageFolder(folder), 1280, "mine"
-    )  # on no multiple of the cadence, and long before the last two
+    checkpoints.pin(StageFolder(folder), 1280, "mine")  # on no multiple of the cadence, and long before the last two
     curriculum(project, "run", "variant", *FULL)
     kept = [checkpoint.position for checkpoint in checkpoints.list_checkpoints(StageFolder(folder))]
     assert kept == [1280, 4096, 5120, 6144]
 
 
 @pytest.mark.promise(
-    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
-    "killed or raced"
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when killed or raced"
 )
 def test_prune_frees_what_nobody_needs_and_every_variant_still_runs(
     finished: Path, tmp_path: Path, curriculum: Curriculum

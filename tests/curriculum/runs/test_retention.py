@@ -75,8 +75,7 @@ def test_stage_ends_and_the_newest_stay_and_the_rest_may_go(project: Project) ->
 
 
 @pytest.mark.promise(
-    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
-    "killed or raced"
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when killed or raced"
 )
 def test_what_a_stage_file_branches_from_stays(project: Project) -> None:
     (project.root / "stages/mine.yaml").write_text(
@@ -95,11 +94,7 @@ def test_a_checkpoint_stays_until_each_task_that_is_asked_for_there_is_measured(
     assert text != stages.read_text()
     project = Project(project.root)
     assert kept(project)["trunk/basic"] == [2048, 4096, 6144]
-    why = {
-        v.checkpoint.position: v.kept_by
-        for v in retention.survey(project, "full")
-        if v.stage == "trunk/basic"
-    }
+    why = {v.checkpoint.position: v.kept_by for v in retention.survey(project, "full") if v.stage == "trunk/basic"}
     assert why[2048] == ("not measured yet: verse",)
     folder = project.stage_folder("full", "trunk", "basic")
     record = benchmarks.path_of(StageFolder(folder), checkpoint_name(0, 2048), "verse")
@@ -109,8 +104,7 @@ def test_a_checkpoint_stays_until_each_task_that_is_asked_for_there_is_measured(
 
 
 @pytest.mark.promise(
-    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
-    "killed or raced"
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when killed or raced"
 )
 def test_what_was_pinned_stays_even_when_its_stage_file_is_gone(project: Project) -> None:
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
@@ -185,9 +179,7 @@ def test_a_pin_is_not_released_once_a_stage_file_came_while_it_was_waited_for(
         retention.release(project, "full", "mine")
 
 
-def test_a_curriculum_is_no_reason_to_keep_its_own_checkpoints_but_where_a_stage_went_on(
-    project: Project,
-) -> None:
+def test_a_curriculum_is_no_reason_to_keep_its_own_checkpoints_but_where_a_stage_went_on(project: Project) -> None:
     assert reasons(project, "trunk/continual", 9216) == ("its stage's end", "among the newest of its stage")
     plan = project.stage_folder("full", "trunk", "basic") / "plan.json"
     later = StagePlan.load(plan)
@@ -196,9 +188,7 @@ def test_a_curriculum_is_no_reason_to_keep_its_own_checkpoints_but_where_a_stage
     assert reasons(project, "trunk/basic", 6144) == ("branched from by variant",)
     shutil.rmtree(project.runs / "full/variant")
     (project.root / "stages/variant.yaml").unlink()
-    assert reasons(Project(project.root), "trunk/basic", 6144) == (
-        "a later stage of its own continued from it",
-    )
+    assert reasons(Project(project.root), "trunk/basic", 6144) == ("a later stage of its own continued from it",)
 
 
 def test_a_name_that_nothing_bears_is_refused_and_one_of_a_run_alone_is_known(project: Project) -> None:
@@ -211,8 +201,7 @@ def test_a_name_that_nothing_bears_is_refused_and_one_of_a_run_alone_is_known(pr
 
 
 @pytest.mark.promise(
-    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
-    "killed or raced"
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when killed or raced"
 )
 def test_what_a_begun_run_grew_out_of_stays_though_its_stage_file_and_pin_are_gone(project: Project) -> None:
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
@@ -270,8 +259,7 @@ def test_a_pin_that_comes_after_the_survey_still_saves_its_checkpoint(project: P
 
 
 @pytest.mark.promise(
-    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
-    "killed or raced"
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when killed or raced"
 )
 def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
     project: Project, monkeypatch: pytest.MonkeyPatch
@@ -291,8 +279,7 @@ def test_a_pin_that_comes_while_its_checkpoint_is_being_deleted_brings_it_back(
 
 
 @pytest.mark.promise(
-    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when "
-    "killed or raced"
+    "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when killed or raced"
 )
 def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(project: Project) -> None:
     folder = project.stage_folder("full", "trunk", "basic")
@@ -302,13 +289,7 @@ def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(pr
     fs.set_aside(other.path)
     checkpoints.pin(StageFolder(folder), 2048, "late")
     checkpoints.sweep(StageFolder(folder))
-    assert [c.position for c in checkpoints.list_checkpoints(StageFolder(folder))] == [
-        1024,
-        2048,
-        4096,
-        5120,
-        6144,
-    ]
+    assert [c.position for c in checkpoints.list_checkpoints(StageFolder(folder))] == [1024, 2048, 4096, 5120, 6144]
     checkpoints.verify(doomed.path)
     assert not list((folder / "checkpoints").glob(".*"))
 

@@ -114,10 +114,7 @@ def test_work_whose_stage_file_is_gone_and_files_that_are_refused_are_listed(
     assert "does not exist" in refused.why
     shown = curriculum(project, "status", *FULL).stdout
     assert "runs/full/variant/continual  no stage file names it any more: at 9,216 of 9,216 tokens" in shown
-    assert (
-        "broken  refused: `broken` branches from `nowhere`, which does not exist (stages/broken.yaml:1:7)"
-        in shown
-    )
+    assert "broken  refused: `broken` branches from `nowhere`, which does not exist (stages/broken.yaml:1:7)" in shown
 
 
 PLAIN = """\
@@ -142,9 +139,7 @@ a trunk of three stages
 """
 
 
-def test_at_a_scaled_size_a_kept_checkpoint_bears_the_position_that_takes_it_in_a_command(
-    tmp_path: Path,
-) -> None:
+def test_at_a_scaled_size_a_kept_checkpoint_bears_the_position_that_takes_it_in_a_command(tmp_path: Path) -> None:
     init(tmp_path / "p")
     saved = tmp_path / "p/runs/rehearsal/v1.1/basic/checkpoints"
     for position in (1_200_128, 1_501_184):
@@ -258,12 +253,8 @@ def read_until(process: subprocess.Popen[str], words: str, seconds: float = 90.0
     return shown
 
 
-@pytest.mark.promise(
-    "Followers that join, leave by Ctrl-C or are killed change neither weights nor ledger of the run"
-)
-def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(
-    finished: Path, small_project: Path
-) -> None:
+@pytest.mark.promise("Followers that join, leave by Ctrl-C or are killed change neither weights nor ledger of the run")
+def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(finished: Path, small_project: Path) -> None:
     words = ("status", "variant", "--follow", *FULL)
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     staying = started(small_project, *words, **pipe)
@@ -294,25 +285,12 @@ def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(
             p.name for p in theirs.iterdir() if p.name != "held-out.svg" or (mine / p.name).exists()
         )
     last = next(row for row in reversed(shown.splitlines()) if row.startswith("variant/cooldown 100.0%"))
-    for figure in (
-        "tok/s",
-        "left 0 s",
-        "step 38",
-        "learning rate",
-        "batch 32 sequences",
-        "held-out at",
-        "saved at",
-    ):
+    for figure in ("tok/s", "left 0 s", "step 38", "learning rate", "batch 32 sequences", "held-out at", "saved at"):
         assert figure in last, last
 
 
-def test_following_what_is_done_ends_at_once_and_a_name_is_asked_for(
-    finished: Path, curriculum: Curriculum
-) -> None:
-    assert (
-        "variant is done, at 12,288 tokens"
-        in curriculum(finished, "status", "variant", "--follow", *FULL).stdout
-    )
+def test_following_what_is_done_ends_at_once_and_a_name_is_asked_for(finished: Path, curriculum: Curriculum) -> None:
+    assert "variant is done, at 12,288 tokens" in curriculum(finished, "status", "variant", "--follow", *FULL).stdout
     refused = curriculum(finished, "status", "--follow", *FULL, check=False)
     assert refused.returncode == 2
     assert "hint: as in `curriculum status v1.1 --follow`" in refused.stderr

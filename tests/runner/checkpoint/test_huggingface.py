@@ -24,8 +24,7 @@ from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.artifacts.jobs import ExportJob, ImportJob
 from curriculum.errors import Busy, CheckpointError, ConfigError, DataError
 from curriculum.plan.model import ModelConfig
-from runner.checkpoint import huggingface as checkpoint_huggingface
-from runner.checkpoint import tensors as checkpoint_tensors
+from runner.checkpoint import huggingface as checkpoint_huggingface, tensors as checkpoint_tensors
 from runner.checkpoint.huggingface import to_hugging_face
 from runner.model.llama import Llama
 from runner.train.optimizer import adamw
@@ -154,16 +153,12 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         made.model.layers[1].mlp.down_proj.weight[3, 4] = float("nan")
     source = llamas.save(tmp_path / "theirs", made)
-    with pytest.raises(
-        DataError, match=r"`model\.layers\.1\.mlp\.down_proj\.weight` holds numbers that are not"
-    ):
+    with pytest.raises(DataError, match=r"`model\.layers\.1\.mlp\.down_proj\.weight` holds numbers that are not"):
         imported(source, tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir()] == []
 
 
-def test_an_output_weight_beside_tied_embeddings_is_left_out_if_it_is_them_and_refused_if_not(
-    tmp_path: Path,
-) -> None:
+def test_an_output_weight_beside_tied_embeddings_is_left_out_if_it_is_them_and_refused_if_not(tmp_path: Path) -> None:
     source = llamas.save(tmp_path / "theirs", tied=True)
     stored = load_file(source / "model.safetensors")
     stored["lm_head.weight"] = stored["model.embed_tokens.weight"].clone()
@@ -283,9 +278,7 @@ def test_bf16_weights_are_the_nearest_to_those_trained(trained: tuple[Path, Llam
         assert torch.equal(tensors(tmp_path / "out")[name], tensor.bfloat16())
 
 
-def test_a_checkpoint_with_one_flipped_bit_is_not_exported(
-    trained: tuple[Path, Llama], tmp_path: Path
-) -> None:
+def test_a_checkpoint_with_one_flipped_bit_is_not_exported(trained: tuple[Path, Llama], tmp_path: Path) -> None:
     saved, _ = trained
     path = saved / "rank-00000.safetensors"
     raw = bytearray(path.read_bytes())
@@ -340,9 +333,7 @@ def _at_the_end(temporary: Path) -> bool:
     return (temporary.parent / temporary.name.removeprefix(".tmp-")).exists()
 
 
-@pytest.mark.promise(
-    "After a kill an export or import is absent or complete, and the next one removes the remains"
-)
+@pytest.mark.promise("After a kill an export or import is absent or complete, and the next one removes the remains")
 @pytest.mark.processes
 def test_killed_while_exporting_the_directory_is_absent_or_complete_and_the_next_export_clears_up(
     tmp_path: Path,
@@ -390,13 +381,9 @@ def _killed(folder: Path, moment: Callable[[Path], bool], temporary: Path) -> bo
         process.wait()
 
 
-@pytest.mark.promise(
-    "After a kill an export or import is absent or complete, and the next one removes the remains"
-)
+@pytest.mark.promise("After a kill an export or import is absent or complete, and the next one removes the remains")
 @pytest.mark.processes
-def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_clears_up(
-    tmp_path: Path,
-) -> None:
+def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_clears_up(tmp_path: Path) -> None:
     source = llamas.save(tmp_path / "theirs", hidden_size=256, intermediate_size=2048, num_hidden_layers=6)
     data = tmp_path / "data"
     (tmp_path / "attempt").mkdir()

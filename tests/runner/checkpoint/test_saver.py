@@ -116,8 +116,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_by_the_next_call_and_names_no_c
 
 
 @pytest.mark.promise(
-    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
-    "a checkpoint"
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes a checkpoint"
 )
 def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path: Path) -> None:
     model, optimizer = fresh()
@@ -162,13 +161,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.processes
 def test_a_kill_while_writing_leaves_the_last_complete_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            DIES,
-            str(tmp_path / "checkpoints"),
-            str(Path(__file__).parents[2] / "support"),
-        ],
+        [sys.executable, "-c", DIES, str(tmp_path / "checkpoints"), str(Path(__file__).parents[2] / "support")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
         timeout=120,

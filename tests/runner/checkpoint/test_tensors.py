@@ -146,9 +146,7 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pyt
     ],
     ids=["wider", "deeper", "shallower"],
 )
-def test_a_checkpoint_of_another_model_is_refused(
-    tmp_path: Path, change: dict[str, int], reason: str
-) -> None:
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, change: dict[str, int], reason: str) -> None:
     tensors.save(tmp_path / "here", *fresh(), {}, ALONE)
     other = build(replace(CONFIG, **change))
     with pytest.raises(CheckpointError, match=f"does not fit the plan's model: .*{reason}"):

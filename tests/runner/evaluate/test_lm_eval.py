@@ -36,12 +36,7 @@ FOUND: dict[str, Any] = {
     },
     "group_subtasks": {"both": ["quiz"]},
     "configs": {
-        "quiz": {
-            "task": "quiz",
-            "doc_to_text": "{{q}}",
-            "num_fewshot": 2,
-            "metadata": {"config_source": "/a"},
-        }
+        "quiz": {"task": "quiz", "doc_to_text": "{{q}}", "num_fewshot": 2, "metadata": {"config_source": "/a"}}
     },
     "versions": {"quiz": 1.0},
     "n-shot": {"quiz": 2},
@@ -86,9 +81,7 @@ def test_a_record_knows_other_documents_and_another_prompt_but_not_where_the_fil
         ([], None),
     ],
 )
-def test_one_metric_stands_for_a_task_as_the_harness_s_tables_have_it(
-    metrics: list[str], chosen: str | None
-) -> None:
+def test_one_metric_stands_for_a_task_as_the_harness_s_tables_have_it(metrics: list[str], chosen: str | None) -> None:
     assert lm_eval.preferred({key: {} for key in metrics}) == chosen
 
 
@@ -146,11 +139,7 @@ def missing_file() -> None:
             r"the data of `quiz` is not available: Couldn't reach 'a/b' on the Hub \(OfflineModeIsEnabled\)",
             "HF_HOME",
         ),
-        (
-            missing_file,
-            r"`quiz` cannot be loaded: FileNotFoundError: Unable to find '/x/quiz.jsonl'",
-            "relative paths",
-        ),
+        (missing_file, r"`quiz` cannot be loaded: FileNotFoundError: Unable to find '/x/quiz.jsonl'", "relative paths"),
     ],
 )
 def test_missing_data_is_told_with_the_way_out(fault: Callable[[], None], what: str, hint: str) -> None:
@@ -165,9 +154,7 @@ def job(tmp_path: Path) -> jobs.HarnessJob:
     )
 
 
-def test_without_the_harness_the_job_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_harness_the_job_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PlanError, match="not installed") as refused:
         lm_eval.measure(job(tmp_path))
@@ -182,12 +169,7 @@ def test_a_record_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_job_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     written = jobs.HarnessJob(
-        attempt_folder="a",
-        model="m",
-        outputs={"quiz": "o"},
-        identity={"position": 4},
-        folders=("x", "y"),
-        limit=3,
+        attempt_folder="a", model="m", outputs={"quiz": "o"}, identity={"position": 4}, folders=("x", "y"), limit=3
     )
     jobs.save(written, tmp_path / "job.json")
     assert jobs.load(tmp_path / "job.json") == written

@@ -9,8 +9,7 @@ import types
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from runner.dataloader import document_bounds
 from runner.model import attention
@@ -21,9 +20,7 @@ GPU = Request("cuda", torch.bfloat16, 64, deterministic=False)
 END = 3
 
 
-def reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, number: torch.Tensor | None = None
-) -> torch.Tensor:
+def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, number: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax attention spelled out, one query head at a time."""
     B, T, heads, size = q.shape
     out = torch.empty_like(q)
@@ -92,9 +89,7 @@ def flat_reference(
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_varlen_hands_documents_to_its_kernel_end_to_end(
-    masked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_varlen_hands_documents_to_its_kernel_end_to_end(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
     def kernel(*arguments: torch.Tensor, **options: object) -> torch.Tensor:
@@ -107,9 +102,7 @@ def test_varlen_hands_documents_to_its_kernel_end_to_end(
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_flash_attn_is_asked_for_causal_attention_over_documents(
-    masked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flash_attn_is_asked_for_causal_attention_over_documents(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     package = types.ModuleType("flash_attn")
     asked: list[dict[str, bool]] = []
 
@@ -178,9 +171,7 @@ def test_a_kernel_asked_for_by_name_that_cannot_serve_is_refused_with_its_reason
         choose(name, request_)
 
 
-def test_a_hollow_flash_attn_package_is_refused_with_the_reason_of_the_import(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_hollow_flash_attn_package_is_refused_with_the_reason_of_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", types.ModuleType("flash_attn"))
     reason = explain(GPU)["flash-attn"]
     assert reason is not None

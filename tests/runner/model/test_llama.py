@@ -50,10 +50,7 @@ KINDS = {
 
 def theirs(config: ModelConfig, ours: Llama) -> LlamaForCausalLM:
     numbers = asdict(config)
-    rope = {
-        "rope_theta": numbers.pop("rope_theta"),
-        **(numbers.pop("rope_scaling") or {"rope_type": "default"}),
-    }
+    rope = {"rope_theta": numbers.pop("rope_theta"), **(numbers.pop("rope_scaling") or {"rope_type": "default"})}
     model = LlamaForCausalLM(
         LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False, attn_implementation="sdpa")
     )
@@ -108,9 +105,7 @@ def test_loss_gradients_and_an_adamw_step_are_those_of_transformers(config: Mode
         gradients["head.weight"] = gradients["embedding.weight"]
     for name, gradient in to_hugging_face(config, gradients.__getitem__):
         expected = other.get_parameter(name).grad
-        torch.testing.assert_close(
-            gradient, expected, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
     before = dict(to_hugging_face(config, ours.state_dict().__getitem__))
     mine = adamw(ours, NUMBERS)
@@ -177,9 +172,7 @@ def test_tied_weights_are_counted_once() -> None:
 
 @pytest.mark.promise("Initial weights are TinyLlama's, the same on every mesh")
 def test_initial_weights_have_tinyllamas_spread() -> None:
-    config = replace(
-        CONFIG, hidden_size=256, head_dim=64, num_hidden_layers=3, intermediate_size=512, vocab_size=500
-    )
+    config = replace(CONFIG, hidden_size=256, head_dim=64, num_hidden_layers=3, intermediate_size=512, vocab_size=500)
     drawn = dict(to_hugging_face(config, build(config).state_dict().__getitem__))
     wide, narrow = math.sqrt(2 / (5 * 256)), 1 / (16 * 3)
     for name, tensor in drawn.items():

@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 import ranks as steps
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 from curriculum.errors import DataError, PlanError
@@ -121,9 +120,7 @@ def test_held_out_losses_are_masked_as_the_training_is(model: Llama) -> None:
         masked, plain = losses(model, tokens, END), losses(model, tokens)
         bounds = dataloader.document_bounds(tokens.numpy(), END)
         states = hidden(model, tokens, bounds) @ model.head.weight.T
-    wanted = torch.nn.functional.cross_entropy(
-        states.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
-    )
+    wanted = torch.nn.functional.cross_entropy(states.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
     torch.testing.assert_close(masked.flatten(), wanted, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(masked, plain, atol=1e-3)
 

@@ -14,9 +14,7 @@ CODE = b'"""A."""\nfrom runner.model.llama import Llama\n\ndef f(x):\n    """B."
 
 
 def test_comments_and_docstrings_are_no_other_training_code() -> None:
-    reworded = (
-        b'"""C."""\nfrom runner.model.llama import Llama\ndef f(x):\n    # why\n    return Llama((x + 1))\n'
-    )
+    reworded = b'"""C."""\nfrom runner.model.llama import Llama\ndef f(x):\n    # why\n    return Llama((x + 1))\n'
     assert code_digest.meaning(CODE) == code_digest.meaning(reworded)
     assert code_digest.meaning(CODE) != code_digest.meaning(CODE.replace(b"1", b"2"))
 
@@ -26,12 +24,8 @@ def test_a_module_that_moves_leaves_the_digest_of_its_readers() -> None:
     moved = CODE.replace(b"runner.model.llama", b"runner.model.llama.llama")
     inside = CODE.replace(b"from", b"if TYPE_CHECKING:\n    from")
     assert code_digest.meaning(CODE) == code_digest.meaning(moved)
-    assert code_digest.meaning(inside) == code_digest.meaning(
-        inside.replace(b"runner.model.llama", b"runner.other")
-    )
-    assert code_digest.meaning(CODE) != code_digest.meaning(
-        CODE.replace(b"runner.model.llama", b"theirs.model")
-    )
+    assert code_digest.meaning(inside) == code_digest.meaning(inside.replace(b"runner.model.llama", b"runner.other"))
+    assert code_digest.meaning(CODE) != code_digest.meaning(CODE.replace(b"runner.model.llama", b"theirs.model"))
 
 
 @pytest.mark.promise("Training code that was only moved or renamed is no change to a started run")
@@ -52,9 +46,7 @@ def test_every_module_that_computes_a_step_counts_as_training_code() -> None:
     listed = {ROOT / path for path in code_digest.TRAINING_CODE.values()}
     assert all(path.is_file() for path in listed)
     reached: set[Path] = set()
-    left = [
-        ROOT / code_digest.TRAINING_CODE[name] for name in ("train step", "model on devices", "train state")
-    ]
+    left = [ROOT / code_digest.TRAINING_CODE[name] for name in ("train step", "model on devices", "train state")]
     while left:
         reached.add(path := left.pop())
         for node in ast.walk(ast.parse(path.read_text())):

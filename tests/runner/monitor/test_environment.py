@@ -52,8 +52,6 @@ def test_code_that_was_moved_or_renamed_since_is_no_difference(tmp_path: Path) -
     attempt = attempt_after(tmp_path, training_code=listed[0])
     assert len(listed) > 1
     assert environment.changes(attempt, {**NOW, "training_code": listed[1]}) == {}
-    assert environment.changes(attempt, {**NOW, "training_code": "edited"}) == {
-        "training_code": [listed[0], "edited"]
-    }
+    assert environment.changes(attempt, {**NOW, "training_code": "edited"}) == {"training_code": [listed[0], "edited"]}
     with pytest.raises(RunFailed, match="training_code"):
         environment.check("trunk/basic", {"training_code": [listed[0], "edited"]}, "cpu", accept=False)

@@ -23,8 +23,7 @@ def noise(count: int, seed: int = 0) -> list[float]:
 
 
 @pytest.mark.promise(
-    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
-    "a checkpoint"
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes a checkpoint"
 )
 def test_a_loss_far_above_the_last_ones_is_a_spike_with_its_limit() -> None:
     losses = SpikeDetector(noise(WINDOW))
@@ -74,14 +73,11 @@ def test_the_window_is_read_back_from_the_metrics_up_to_where_a_run_goes_on(tmp_
 
 
 def plan_of(scale: str) -> Any:
-    return replace(
-        steps.small_plan(), labels={"curriculum": "v1", "stage": "basic", "size_scale": scale}, start=0
-    )
+    return replace(steps.small_plan(), labels={"curriculum": "v1", "stage": "basic", "size_scale": scale}, start=0)
 
 
 @pytest.mark.promise(
-    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
-    "a checkpoint"
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes a checkpoint"
 )
 def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) -> None:
     plan = plan_of("1")
@@ -91,9 +87,7 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     }
     losses = np.arange(steps.BATCH, dtype=float)
     losses[2] = np.nan
-    told = spikes.event(
-        plan, texts, 1, losses, kind="spike", generation=0, grad_norm=3.0, spike=spikes.Spike(9, 4, 5)
-    )
+    told = spikes.event(plan, texts, 1, losses, kind="spike", generation=0, grad_norm=3.0, spike=spikes.Spike(9, 4, 5))
     spikes.record(StageFolder(tmp_path), told)
     (read,) = fs.read_json_lines(StageFolder(tmp_path).events)
     draws = plan.draws(1)

@@ -116,10 +116,7 @@ def wandb(folder: Path) -> dict[str, list[tuple[int, float]]]:
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             if record.HasField("run"):
-                assert (record.run.display_name, record.run.run_group) == (
-                    "/".join(folder.parts[-2:]),
-                    "trunk",
-                )
+                assert (record.run.display_name, record.run.run_group) == ("/".join(folder.parts[-2:]), "trunk")
             row = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
             for key, value in row.items():
                 if "/" in key:
@@ -178,9 +175,7 @@ def undisturbed(finished: Path) -> list[str]:
     return weights(finished)
 
 
-@pytest.mark.promise(
-    "A failing or slow-starting tracker never stops training; `metrics.jsonl` stays complete"
-)
+@pytest.mark.promise("A failing or slow-starting tracker never stops training; `metrics.jsonl` stays complete")
 def test_all_trackers_together_show_every_figure_once_and_change_no_bit(
     small_project: Path, tmp_path: Path, undisturbed: list[str]
 ) -> None:
@@ -192,9 +187,7 @@ def test_all_trackers_together_show_every_figure_once_and_change_no_bit(
     assert [name for name, _, _ in shared] == list(STAGES)  # in one project, where they can be overlaid
     assert weights(small_project) == undisturbed
     assert [str(path) for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
-    outside = {
-        path.name for path in small_project.iterdir() if path.name not in ("runs", "data", "texts", "stages")
-    }
+    outside = {path.name for path in small_project.iterdir() if path.name not in ("runs", "data", "texts", "stages")}
     assert outside == {"mixtures", "sources.yaml", "sizes.yaml", "machines.yaml"}
     log = (stage_folder(small_project, STAGES[0]) / "attempts/0001/rank0.log").read_text()
     assert "failed and is left out" not in log
@@ -218,8 +211,7 @@ def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice
         folder = stage_folder(small_project, "trunk/basic")
         until = time.monotonic() + 240
         while time.monotonic() < until and not (
-            (folder / "metrics.jsonl").exists()
-            and len((folder / "metrics.jsonl").read_bytes().splitlines()) >= lines
+            (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_bytes().splitlines()) >= lines
         ):
             time.sleep(0.02)
         holder = fs.lock_holder(folder / "lock")
@@ -232,9 +224,7 @@ def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice
     assert done.returncode == 0, done.stderr
     assert weights(small_project) == undisturbed
     check_curves(small_project, "tensorboard")
-    for (
-        stage
-    ) in STAGES:  # a database may miss what was in flight when the process was killed, never hold it twice
+    for stage in STAGES:  # a database may miss what was in flight when the process was killed, never hold it twice
         for tag, curve in trackio(stage_folder(small_project, stage)).items():
             positions = [position for position, _ in curve]
             assert len(positions) == len(set(positions)), (stage, tag)
@@ -253,9 +243,7 @@ started.close()
 """
 
 
-def test_a_stage_begun_anew_is_a_run_of_its_own_in_trackio_and_one_that_goes_on_is_not(
-    tmp_path: Path,
-) -> None:
+def test_a_stage_begun_anew_is_a_run_of_its_own_in_trackio_and_one_that_goes_on_is_not(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "full" / "trunk" / "basic"
 
     def attempt(at: int) -> None:
@@ -274,9 +262,7 @@ def test_a_stage_begun_anew_is_a_run_of_its_own_in_trackio_and_one_that_goes_on_
     shutil.rmtree(folder)
     folder.mkdir()
     attempt(0)
-    steps = [
-        [row["step"] for row in rows] for _, _, rows in trackio_runs(tmp_path / "runs" / "full" / ".trackio")
-    ]
+    steps = [[row["step"] for row in rows] for _, _, rows in trackio_runs(tmp_path / "runs" / "full" / ".trackio")]
     assert steps == [[0, 256], [0]]
 
 
@@ -296,9 +282,7 @@ sys.exit(main())
 """
 
 
-@pytest.mark.promise(
-    "A failing or slow-starting tracker never stops training; `metrics.jsonl` stays complete"
-)
+@pytest.mark.promise("A failing or slow-starting tracker never stops training; `metrics.jsonl` stays complete")
 @pytest.mark.parametrize("init", ["pass", "raise ValueError('no')", "sys.exit(3)"])
 def test_a_tracker_that_fails_in_every_method_is_named_once_and_changes_no_bit(
     finished: Path, tmp_path: Path, init: str, undisturbed: list[str]
@@ -314,10 +298,7 @@ def test_a_tracker_that_fails_in_every_method_is_named_once_and_changes_no_bit(
     shutil.copy(tmp_path / "old" / "plan.json", plan)
     moved = {
         **job,
-        **{
-            key: job[key].replace(str(finished), str(project))
-            for key in ("plan", "stage_folder", "attempt_folder")
-        },
+        **{key: job[key].replace(str(finished), str(project)) for key in ("plan", "stage_folder", "attempt_folder")},
         "machine": {**job["machine"], "trackers": ["tensorboard"]},
     }
     fs.write_json(folder / "attempts/0001/job.json", moved)

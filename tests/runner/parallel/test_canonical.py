@@ -12,8 +12,7 @@ import pytest
 import ranks as steps
 import small
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.artifacts import checkpoints
 from curriculum.errors import PlanError
@@ -66,16 +65,12 @@ def test_weights_moments_and_norms_have_the_same_bits_on_every_mesh(
 
 @pytest.mark.promise("Canonical exactness: the same bits on 1, 2 and 4 ranks and any mesh")
 @pytest.mark.parametrize("mesh", MESHES)
-def test_a_run_resumed_on_another_number_of_ranks_ends_with_the_same_bits(
-    reports: dict[str, Any], mesh: str
-) -> None:
+def test_a_run_resumed_on_another_number_of_ranks_ends_with_the_same_bits(reports: dict[str, Any], mesh: str) -> None:
     assert reports[f"{mesh} resumed"]["digest"] == reports["(1, 1) fp32"]["digest"]
 
 
 def test_a_checkpoint_s_digest_of_tensors_does_not_depend_on_who_wrote_it(reports: dict[str, Any]) -> None:
-    saved = {
-        mesh: reports["folders"][size] / mesh for size, meshes in canonical.MESHES.items() for mesh in meshes
-    }
+    saved = {mesh: reports["folders"][size] / mesh for size, meshes in canonical.MESHES.items() for mesh in meshes}
     assert len({checkpoints.tensors_digest(folder) for folder in saved.values()}) == 1
     files = {mesh: len(list(folder.glob("*.safetensors"))) for mesh, folder in saved.items()}
     assert files == {"(1, 1)": 1, "(1, 2)": 2, "(2, 1)": 1, "(1, 4)": 4, "(2, 2)": 2, "(4, 1)": 1}

@@ -37,13 +37,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             tensors.save(folder / "one", model, optimizer, {"step": 2}, ALONE)
         steps.append(take(model, optimizer, step))
     evaluations.append(evaluate(model))
-    return {
-        "folder": folder,
-        "initial": initial,
-        "weights": whole(model),
-        "steps": steps,
-        "evaluations": evaluations,
-    }
+    return {"folder": folder, "initial": initial, "weights": whole(model), "steps": steps, "evaluations": evaluations}
 
 
 @pytest.fixture(scope="module", params=["full", "none"], ids=["mesh (1, 2)", "mesh (2, 1)"])
@@ -91,9 +85,7 @@ def test_losses_and_gradient_norms_of_two_ranks_are_those_of_one_process(
 
 
 @pytest.mark.promise("Two gloo ranks in any mesh equal one process to rounding")
-def test_weights_after_four_clipped_steps_are_those_of_one_process(
-    two: dict[str, Any], alone: dict[str, Any]
-) -> None:
+def test_weights_after_four_clipped_steps_are_those_of_one_process(two: dict[str, Any], alone: dict[str, Any]) -> None:
     near(two["weights"]["first"], alone["weights"])
 
 
@@ -103,16 +95,12 @@ def test_going_back_to_a_checkpoint_on_two_ranks_repeats_every_bit(two: dict[str
     same(two["weights"]["second"], two["weights"]["first"])
 
 
-def test_two_ranks_go_on_from_the_checkpoint_of_one_process(
-    two: dict[str, Any], alone: dict[str, Any]
-) -> None:
+def test_two_ranks_go_on_from_the_checkpoint_of_one_process(two: dict[str, Any], alone: dict[str, Any]) -> None:
     assert two["from_one"][0] == pytest.approx(alone["steps"][2], rel=1e-6)
     near(two["weights"]["from-one"], alone["weights"])
 
 
-def test_one_process_goes_on_from_the_checkpoint_of_two_ranks(
-    two: dict[str, Any], alone: dict[str, Any]
-) -> None:
+def test_one_process_goes_on_from_the_checkpoint_of_two_ranks(two: dict[str, Any], alone: dict[str, Any]) -> None:
     checkpoints.verify(two["folder"] / "two")
     model = build(seed=5)
     optimizer = adamw(model, NUMBERS)
@@ -175,9 +163,7 @@ def test_activation_checkpointing_changes_no_bit_and_no_name() -> None:
     steps, counted = {}, {}
     for how in ("none", "full", "selective"):
         model = build()
-        fsdp.apply(
-            model, ALONE, sharding="auto", bf16=False, activation_checkpointing=how, compile_blocks=False
-        )
+        fsdp.apply(model, ALONE, sharding="auto", bf16=False, activation_checkpointing=how, compile_blocks=False)
         optimizer = adamw(model, NUMBERS)
         with Products() as seen:
             take(model, optimizer, 0, micro=8)
@@ -189,17 +175,13 @@ def test_activation_checkpointing_changes_no_bit_and_no_name() -> None:
     assert counted["selective"][1] > counted["none"][1], "`selective` computes the rest again"
 
 
-def test_one_process_in_bf16_keeps_fp32_weights_and_learns_as_in_fp32(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_process_in_bf16_keeps_fp32_weights_and_learns_as_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     losses = {}
     for bf16 in (False, True):
         model = build()
-        fsdp.apply(
-            model, ALONE, sharding="auto", bf16=bf16, activation_checkpointing="none", compile_blocks=False
-        )
+        fsdp.apply(model, ALONE, sharding="auto", bf16=bf16, activation_checkpointing="none", compile_blocks=False)
         try:
             optimizer = adamw(model, NUMBERS)
             losses[bf16] = [take(model, optimizer, step)[0] for step in range(12)]
@@ -215,9 +197,7 @@ def test_one_process_in_bf16_keeps_fp32_weights_and_learns_as_in_fp32(
 
 def test_a_lone_fp32_process_needs_no_process_group() -> None:
     model = build()
-    fsdp.apply(
-        model, ALONE, sharding="full", bf16=False, activation_checkpointing="none", compile_blocks=False
-    )
+    fsdp.apply(model, ALONE, sharding="full", bf16=False, activation_checkpointing="none", compile_blocks=False)
     assert not dist.is_initialized()
     assert list(fsdp.sharded(model)) == []
     assert CONFIG.vocab_size == len(model.head.weight)
@@ -229,12 +209,7 @@ def test_compiled_blocks_compute_what_eager_ones_do() -> None:
     for compiled, checkpointed in ((False, "none"), (True, "full")):
         model = build()
         fsdp.apply(
-            model,
-            ALONE,
-            sharding="auto",
-            bf16=False,
-            activation_checkpointing=checkpointed,
-            compile_blocks=compiled,
+            model, ALONE, sharding="auto", bf16=False, activation_checkpointing=checkpointed, compile_blocks=compiled
         )
         optimizer = adamw(model, NUMBERS)
         losses.append([take(model, optimizer, step) for step in range(2)])

@@ -84,10 +84,7 @@ def test_text_in_another_column_is_told_the_file_and_the_columns_by_the_sample_a
     else:
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "texts" / "a.parquet")
     training = TokenizerRequest(
-        reads={"texts": {"folder": "texts"}},
-        vocab_size=300,
-        output=str(tmp_path / "t.json"),
-        root=str(tmp_path),
+        reads={"texts": {"folder": "texts"}}, vocab_size=300, output=str(tmp_path / "t.json"), root=str(tmp_path)
     )
     for refused in (lambda: train_tokenizer(training), lambda: prepare(request_for())):
         with pytest.raises(DataError) as refusal:
@@ -113,7 +110,5 @@ def test_documents_that_are_no_text_are_counted_and_the_first_named_in_the_last_
     assert describe_unread(unread) == "1 empty (the first: void.txt), 3 not UTF-8 (the first: 0a.txt)"
     chosen = request_for(output=str(tmp_path / "chosen"), progress=str(tmp_path / "chosen.jsonl"))
     (tmp_path / "texts" / "rows.jsonl").write_text('{"text": "the law", "lang": "fr"}\n')
-    prepare(
-        replace(chosen, drop={"lang": ["fr"]}, read={"folder": "texts", "exclude": ["0?.txt", "void.txt"]})
-    )
+    prepare(replace(chosen, drop={"lang": ["fr"]}, read={"folder": "texts", "exclude": ["0?.txt", "void.txt"]}))
     assert not read_progress(Path(chosen.progress)).unread  # what a person leaves out is no surprise

@@ -56,9 +56,7 @@ def zst(path: Path, rows: list[Any]) -> None:
 
 def jsonl(path: Path, rows: list[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows)
-    )
+    path.write_bytes(b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows))
 
 
 def parquet(path: Path, columns: dict[str, Any]) -> None:
@@ -70,10 +68,7 @@ def slimpajama(root: Path) -> None:
     """train/chunk1/example_train_0.jsonl.zst …, validation/…, test/…; the subset stands in `meta`."""
     subsets = ["RedPajamaCommonCrawl", "RedPajamaC4", "RedPajamaGithub", "RedPajamaBook"]
     for split, count in (("train", 40), ("validation", 60), ("test", 5)):
-        rows = [
-            {"text": f"{split} " + text(n), "meta": {"redpajama_set_name": subsets[n % 4]}}
-            for n in range(count)
-        ]
+        rows = [{"text": f"{split} " + text(n), "meta": {"redpajama_set_name": subsets[n % 4]}} for n in range(count)]
         for chunk in (1, 2):
             zst(root / split / f"chunk{chunk}" / f"example_{split}_0.jsonl.zst", rows[chunk - 1 :: 2])
 
@@ -95,11 +90,7 @@ def starcoder(root: Path) -> None:
 
 def proof_pile_2(root: Path) -> None:
     """arxiv/train/arXiv_000.jsonl.zst …; open-web-math and algebraic-stack beside it, each with its splits."""
-    for subset, name in (
-        ("arxiv", "arXiv_000"),
-        ("open-web-math", "shard-0000"),
-        ("algebraic-stack", "lean0000"),
-    ):
+    for subset, name in (("arxiv", "arXiv_000"), ("open-web-math", "shard-0000"), ("algebraic-stack", "lean0000")):
         for split, count in (("train", 20), ("validation", 20), ("test", 5)):
             rows = [{"text": f"{subset} {split} " + text(n), "meta": {"n": n}} for n in range(count)]
             zst(root / subset / split / f"{name}.jsonl.zst", rows)
@@ -120,9 +111,7 @@ CORPORA = {
 }
 
 
-def request_of(
-    name: str, folder: Path, tmp_path: Path, tokenizer_file: str, **changes: Any
-) -> PrepareRequest:
+def request_of(name: str, folder: Path, tmp_path: Path, tokenizer_file: str, **changes: Any) -> PrepareRequest:
     """What the shipped sources.yaml asks for, from a local folder in the hub's layout."""
     entry = Project.find(ROOT).sources.sources[name]
     read = {key: value for key, value in entry.read_options().items() if key != "hub"}
@@ -189,9 +178,7 @@ def test_a_hub_id_is_read_as_its_files_from_the_commit_that_was_listed(
     real = runner.prepare.readers.get_fs_with_filepath
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(
-        runner.prepare.readers,
-        "get_fs_with_filepath",
-        lambda w: local(w) if w.startswith("hf://") else real(w),
+        runner.prepare.readers, "get_fs_with_filepath", lambda w: local(w) if w.startswith("hf://") else real(w)
     )
     request = request_of("slimpajama", tmp_path, tmp_path, tokenizer_file)
     read = {**request.read, "hub": "cerebras/SlimPajama-627B"}
@@ -203,9 +190,7 @@ def test_a_hub_id_is_read_as_its_files_from_the_commit_that_was_listed(
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
-def test_any_file_system_s_address_is_read_as_a_folder_is(
-    tmp_path: Path, tokenizer_file: str, scheme: str
-) -> None:
+def test_any_file_system_s_address_is_read_as_a_folder_is(tmp_path: Path, tokenizer_file: str, scheme: str) -> None:
     skypile(tmp_path / "corpus")
     where = f"file://{tmp_path}/corpus"
     if scheme == "memory":
@@ -213,9 +198,7 @@ def test_any_file_system_s_address_is_read_as_a_folder_is(
         where = "memory://corpus"
     here = request_of("skypile", tmp_path / "corpus", tmp_path, tokenizer_file)
     prepare(here)
-    there = replace(
-        here, read={**here.read, "folder": where}, output=str(tmp_path / "data" / "there"), workers=2
-    )
+    there = replace(here, read={**here.read, "folder": where}, output=str(tmp_path / "data" / "there"), workers=2)
     prepare(there)
     assert Manifest.load(Path(there.output)).digest == Manifest.load(Path(here.output)).digest
 
@@ -271,12 +254,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         ({"folder": "s3://bucket/x"}, None, "no credentials for `s3://bucket/x`", "AWS_ACCESS_KEY_ID"),
         ({"folder": "s3://bucket/x"}, (404, "NoSuchBucket"), "no such bucket", "check its name"),
         ({"folder": "s3://bucket/x"}, (403, "AccessDenied"), "denied to the credentials", "aws configure"),
-        (
-            {"folder": "s3://bucket/x"},
-            (403, "InvalidAccessKeyId"),
-            "denied to the credentials",
-            "aws configure",
-        ),
+        ({"folder": "s3://bucket/x"}, (403, "InvalidAccessKeyId"), "denied to the credentials", "aws configure"),
         ({"hub": "owner/name"}, (401, ""), "the token is missing or not valid", "HF_TOKEN"),
         ({"hub": "owner/name"}, (401, "RepoNotFound"), "no such dataset, or it is private", "hf auth login"),
         ({"hub": "owner/name"}, (403, "GatedRepo"), "is gated", "huggingface.co/datasets/owner/name"),
@@ -316,13 +294,9 @@ def test_credentials_that_end_while_text_is_read_cost_the_task_and_the_same_requ
     prepare(here)
     memory = fsspec.filesystem("memory")
     memory.put(str(tmp_path / "corpus"), "/ending", recursive=True)
-    there = replace(
-        here, read={**here.read, "folder": "memory://ending"}, output=str(tmp_path / "data" / "ending")
-    )
+    there = replace(here, read={**here.read, "folder": "memory://ending"}, output=str(tmp_path / "data" / "ending"))
     with monkeypatch.context() as patch:
-        patch.setattr(
-            type(memory), "_open", lambda *_, **__: (_ for _ in ()).throw(PermissionError("Forbidden"))
-        )
+        patch.setattr(type(memory), "_open", lambda *_, **__: (_ for _ in ()).throw(PermissionError("Forbidden")))
         with pytest.raises(DataError, match="is denied to the credentials that were found: Forbidden"):
             prepare(there)
     prepare(there)
@@ -330,9 +304,7 @@ def test_credentials_that_end_while_text_is_read_cost_the_task_and_the_same_requ
 
 
 @pytest.mark.promise("The four corpora are prepared from their own layouts, odd documents counted")
-def test_odd_documents_are_kept_or_counted_and_two_layouts_share_a_folder(
-    tmp_path: Path, tokenizer_file: str
-) -> None:
+def test_odd_documents_are_kept_or_counted_and_two_layouts_share_a_folder(tmp_path: Path, tokenizer_file: str) -> None:
     rows = [{"text": text(n), "id": f"a/{n % 50}"} for n in range(100)]  # every id twice
     odd: list[Any] = [
         {"text": "", "id": "empty"},
@@ -346,9 +318,7 @@ def test_odd_documents_are_kept_or_counted_and_two_layouts_share_a_folder(
         {"text": text(2) + "</s> and \x00 inside 🙂", "id": "marks"},
     ]
     jsonl(tmp_path / "corpus" / "a.jsonl", rows + odd)
-    parquet(
-        tmp_path / "corpus" / "b" / "b.parquet", {"text": [text(n) for n in range(60)], "id": list(range(60))}
-    )
+    parquet(tmp_path / "corpus" / "b" / "b.parquet", {"text": [text(n) for n in range(60)], "id": list(range(60))})
     request = PrepareRequest(
         dataset="odd",
         read={"folder": str(tmp_path / "corpus")},
@@ -404,9 +374,7 @@ def test_a_half_downloaded_shard_names_its_file_and_the_same_command_continues(
     path = tmp_path / "corpus" / "train" / "chunk2" / "example_train_0.jsonl.zst"
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
-    with pytest.raises(
-        DataError, match=r"chunk2/example_train_0.jsonl.zst` cannot be read to its end"
-    ) as refused:
+    with pytest.raises(DataError, match=r"chunk2/example_train_0.jsonl.zst` cannot be read to its end") as refused:
         prepare(request)
     assert "fetch or write it again" in str(refused.value.hint)
     path.write_bytes(whole)
@@ -417,9 +385,7 @@ def test_a_half_downloaded_shard_names_its_file_and_the_same_command_continues(
 def test_filters_and_cleaners_of_datatrove_are_named_in_sources_and_counted(
     tmp_path: Path, tokenizer_file: str
 ) -> None:
-    rows = [{"text": text(n)} for n in range(30)] + [
-        {"text": "Write to jane@firm.com " + text(n)} for n in range(3)
-    ]
+    rows = [{"text": text(n)} for n in range(30)] + [{"text": "Write to jane@firm.com " + text(n)} for n in range(3)]
     jsonl(tmp_path / "corpus" / "a.jsonl", [*rows, {"text": "casino casino bonus " + text(1)}])
     request = PrepareRequest(
         dataset="cleaned",

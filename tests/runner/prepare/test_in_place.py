@@ -224,9 +224,7 @@ def test_filler_at_the_end_of_a_packed_chunk_is_cut_off_counted_and_never_traine
     files = sorted((tmp_path / "lent").iterdir())
     total = sum(map(len, documents))
     last = struct.pack("<H", documents[-1][-1])
-    assert (
-        last == b"\x00\x00"
-    )  # EOS is what the chunk was filled with: the last real one is kept by no run rule
+    assert last == b"\x00\x00"  # EOS is what the chunk was filled with: the last real one is kept by no run rule
     stored = len(files) * 2049 * 2
     assert manifest.provenance["filler_cut_off"] == stored - total
     (tmp_path / "filler").mkdir()
@@ -248,12 +246,7 @@ def test_filler_at_the_end_of_a_packed_chunk_is_cut_off_counted_and_never_traine
     ],
 )
 def test_a_half_downloaded_file_is_refused_by_name_and_the_rest_is_not_read_again(
-    tmp_path: Path,
-    request_for: Any,
-    documents: list[list[int]],
-    format: str,
-    spoil: Callable[[Path], None],
-    words: str,
+    tmp_path: Path, request_for: Any, documents: list[list[int]], format: str, spoil: Callable[[Path], None], words: str
 ) -> None:
     WRITERS[format](tmp_path / "lent", documents)
     path = next(p for p in sorted((tmp_path / "lent").iterdir()) if p.suffix in (".ds", ".bin", ".npy"))
@@ -273,9 +266,7 @@ def test_tokens_beyond_the_vocabulary_name_the_guess_and_the_way_to_look(
     (tmp_path / "lent").mkdir()
     np.full(5000, 319, "<u2").tofile(tmp_path / "lent" / "a.npy")
     np.arange(5000, dtype="<u2").tofile(tmp_path / "lent" / "b.npy")
-    with pytest.raises(
-        DataError, match=r"holds the token .* but the tokenizer `small` has 309 ids"
-    ) as refused:
+    with pytest.raises(DataError, match=r"holds the token .* but the tokenizer `small` has 309 ids") as refused:
         prepare(request_for())
     assert "guessed" in refused.value.what
     assert "curriculum inspect" in str(refused.value.hint)
@@ -327,9 +318,7 @@ def test_killed_between_two_files_the_first_is_not_read_again(
     assert Manifest.load(tmp_path / "data" / "again").digest == interrupted
 
 
-def test_a_split_of_its_own_is_whole_files(
-    tmp_path: Path, request_for: Any, documents: list[list[int]]
-) -> None:
+def test_a_split_of_its_own_is_whole_files(tmp_path: Path, request_for: Any, documents: list[list[int]]) -> None:
     write_flat(tmp_path / "lent" / "train", documents[:40])
     write_flat(tmp_path / "lent" / "validation", documents[40:])
     request = request_for(held_out={"split": "validation"})

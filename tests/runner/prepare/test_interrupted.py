@@ -101,9 +101,7 @@ def test_a_half_written_task_is_begun_anew(tmp_path: Path, request_for: Any) -> 
     assert digests(request.output) == digests(whole.output)
 
 
-def test_a_failed_task_says_which_file_and_mending_it_costs_only_that_task(
-    tmp_path: Path, request_for: Any
-) -> None:
+def test_a_failed_task_says_which_file_and_mending_it_costs_only_that_task(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 9)
     broken = tmp_path / "texts" / "broken.jsonl.gz"
     broken.write_bytes(b"not packed")
@@ -211,14 +209,10 @@ def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the
     request = request_for(tasks=4)
     path = tmp_path / "request.json"
     path.write_text(json.dumps(asdict(request)))
-    held = subprocess.Popen(
-        [sys.executable, "-c", HELPING, str(path), "hold"], stdout=subprocess.PIPE, text=True
-    )
+    held = subprocess.Popen([sys.executable, "-c", HELPING, str(path), "hold"], stdout=subprocess.PIPE, text=True)
     assert held.stdout is not None
     assert held.stdout.readline() == "half-way\n"
-    done = subprocess.run(
-        [sys.executable, "-c", HELPING, str(path)], check=True
-    )  # leaves the held task alone
+    done = subprocess.run([sys.executable, "-c", HELPING, str(path)], check=True)  # leaves the held task alone
     assert done.returncode == 0
     partial = Path(f"{request.output}.partial")
     finished = {p.name for p in (partial / "completions").iterdir()}

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from texts import digests, documents_of, write_texts
-from tokenizers import Tokenizer as Inner
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Inner, models, normalizers, pre_tokenizers
 
 from curriculum.data.dataset import Dataset
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
@@ -81,9 +80,7 @@ def test_a_share_holds_out_about_that_share_of_the_documents(tmp_path: Path, req
     assert 330 < Manifest.load(Path(request.output)).splits[HELD_OUT].documents < 470
 
 
-def test_a_corpus_s_own_split_replaces_the_share(
-    tmp_path: Path, request_for: Any, tokenizer_file: str
-) -> None:
+def test_a_corpus_s_own_split_replaces_the_share(tmp_path: Path, request_for: Any, tokenizer_file: str) -> None:
     write_texts(tmp_path / "texts" / "train", 10)
     write_texts(tmp_path / "texts" / "validation", 10, first=10)
     request = request_for(held_out={"split": "validation"})
@@ -154,9 +151,7 @@ def test_marks_follow_the_policy_and_a_tokenizer_without_them_is_refused(
 
 
 @pytest.mark.parametrize(("words", "dtype"), [(65_536, "uint16"), (65_537, "uint32")])
-def test_tokens_take_four_bytes_from_65537_ids_on(
-    tmp_path: Path, request_for: Any, words: int, dtype: str
-) -> None:
+def test_tokens_take_four_bytes_from_65537_ids_on(tmp_path: Path, request_for: Any, words: int, dtype: str) -> None:
     vocabulary = {"</s>": 0, **{f"w{n}": n for n in range(1, words)}}
     inner = Inner(models.WordLevel(vocabulary, unk_token="w1"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -173,34 +168,23 @@ def test_tokens_take_four_bytes_from_65537_ids_on(
         Dataset.open(request.output, sequence_length=3, vocab_size=words - 1)
 
 
-def test_ids_come_from_the_corpus_when_it_has_them(
-    tmp_path: Path, request_for: Any, tokenizer_file: str
-) -> None:
+def test_ids_come_from_the_corpus_when_it_has_them(tmp_path: Path, request_for: Any, tokenizer_file: str) -> None:
     (tmp_path / "texts").mkdir()
     rows = [{"text": "first", "key": 7}, {"text": "second"}]
     (tmp_path / "texts" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     request = request_for(held_out=None, id="key")
     prepare(request)
-    assert documents_of(request.output, TRAIN, tokenizer_file) == {
-        "7": "first</s>",
-        "rows.jsonl:2": "second</s>",
-    }
+    assert documents_of(request.output, TRAIN, tokenizer_file) == {"7": "first</s>", "rows.jsonl:2": "second</s>"}
 
 
-def test_extracted_text_is_dealt_to_the_tasks_by_file(
-    tmp_path: Path, request_for: Any, tokenizer_file: str
-) -> None:
+def test_extracted_text_is_dealt_to_the_tasks_by_file(tmp_path: Path, request_for: Any, tokenizer_file: str) -> None:
     (tmp_path / "texts").mkdir()
     for number in range(9):
         (tmp_path / "texts" / f"{number}.py").write_text(f"# {chr(0x4E00 + number) * 20}\nx = 1\n")
     read = {"folder": "texts", "files": "*.py"}
     request = request_for(read=read, extract="chinese-docstrings", held_out=None)
     prepare(request)
-    assert [shard.documents for shard in Manifest.load(Path(request.output)).splits[TRAIN].shards] == [
-        3,
-        3,
-        3,
-    ]
+    assert [shard.documents for shard in Manifest.load(Path(request.output)).splits[TRAIN].shards] == [3, 3, 3]
     found = documents_of(request.output, TRAIN, tokenizer_file)
     assert found["4.py"] == chr(0x4E04) * 20 + "\n</s>"
 
@@ -218,9 +202,7 @@ def test_progress_grows_to_the_whole_and_ends_with_done(tmp_path: Path, request_
     assert progress.tokens == sum(s.tokens for s in Manifest.load(Path(request.output)).splits.values())
 
 
-def test_nothing_is_said_on_the_terminal(
-    tmp_path: Path, request_for: Any, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_said_on_the_terminal(tmp_path: Path, request_for: Any, capfd: pytest.CaptureFixture[str]) -> None:
     write_texts(tmp_path / "texts", 40)
     (tmp_path / "texts" / "void.txt").write_text("")
     prepare(request_for(workers=2))
@@ -275,9 +257,7 @@ def _record_digest(data: bytes) -> str:
         ({"extract": "chinese-docstrings", "held_out": {"split": "x"}}, "has no split `x` of its own"),
     ],
 )
-def test_a_request_that_cannot_be_meant_is_refused(
-    request_for: Any, changes: dict[str, Any], message: str
-) -> None:
+def test_a_request_that_cannot_be_meant_is_refused(request_for: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         request_for(**changes)
 

@@ -63,9 +63,7 @@ def test_a_plain_file_is_one_document_named_by_its_path_and_kept_to_the_byte(tmp
     assert read(tmp_path)[0] == [("b.txt", "Zeile\r\nzwei\u2028 "), ("deep/a.md", "# one")]
 
 
-def test_what_is_left_out_is_counted_by_reason_and_does_not_move_the_numbers_of_other_rows(
-    tmp_path: Path,
-) -> None:
+def test_what_is_left_out_is_counted_by_reason_and_does_not_move_the_numbers_of_other_rows(tmp_path: Path) -> None:
     good = json.dumps({"text": "kept"}).encode()
     content = [
         b'{"text": ""}',
@@ -140,12 +138,7 @@ def test_tasks_share_the_files_or_the_rows_without_loss_or_overlap(tmp_path: Pat
 )
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_filters_look_into_nested_columns(
-    tmp_path: Path,
-    drop: Mapping[str, Any],
-    keep: Mapping[str, Any],
-    left: list[int],
-    reason: str,
-    ending: str,
+    tmp_path: Path, drop: Mapping[str, Any], keep: Mapping[str, Any], left: list[int], reason: str, ending: str
 ) -> None:
     rows = [{**row, "flag": n % 2 == 0, "blob": '{"lang": "py"}'} for n, row in enumerate(ROWS)]
     if ending == ".jsonl":
@@ -167,12 +160,7 @@ def test_a_column_whose_own_name_has_a_dot_is_found() -> None:
 
 
 def test_a_corpus_s_own_split_is_told_by_a_whole_word_of_the_path() -> None:
-    names = [
-        "train/0.jsonl",
-        "validation/0.jsonl",
-        "data/validation-00000-of-1.parquet",
-        "invalidation/x.jsonl",
-    ]
+    names = ["train/0.jsonl", "validation/0.jsonl", "data/validation-00000-of-1.parquet", "invalidation/x.jsonl"]
     train, held_out = of_split([SourceFile(name, name) for name in names], "validation")
     assert [file.name for file in train] == ["train/0.jsonl", "invalidation/x.jsonl"]
     assert len(held_out) == 2
@@ -203,9 +191,7 @@ def test_a_hub_dataset_is_pinned_to_the_commit_that_was_listed(monkeypatch: pyte
     original = runner.prepare.readers.get_fs_with_filepath
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
     monkeypatch.setattr(
-        runner.prepare.readers,
-        "get_fs_with_filepath",
-        lambda path: original(path.replace("hf://", "memory://")),
+        runner.prepare.readers, "get_fs_with_filepath", lambda path: original(path.replace("hf://", "memory://"))
     )
     files, learnt = list_sources({"hub": "org/set", "files": "train/*.jsonl", "revision": "main"})
     assert learnt == {"revision": "abc"}
@@ -238,7 +224,4 @@ def test_chinese_sentences_come_out_of_docstrings_and_comments_once_each(tmp_pat
     (tmp_path / "c.py").write_text("# ascii only\n")
     files, _ = list_sources({"folder": str(tmp_path), "files": "*.py"})
     found = dict(chinese_docstrings(files))
-    assert found == {
-        "a.py": f"{long}\n{other}\n看这里 {long}\n",
-        "b.py": f"{'好' * 16}{'x' * 24}\n",
-    }
+    assert found == {"a.py": f"{long}\n{other}\n看这里 {long}\n", "b.py": f"{'好' * 16}{'x' * 24}\n"}

@@ -33,9 +33,7 @@ def test_a_tokenizer_is_the_same_file_on_one_thread_and_on_several(tmp_path: Pat
     write_texts(tmp_path / "texts", 30)
     (tmp_path / "code").mkdir()
     for number in range(10):
-        (tmp_path / "code" / f"{number}.txt").write_text(
-            f"def f{number}(x):\n    return x ** {number}\n" * 20
-        )
+        (tmp_path / "code" / f"{number}.txt").write_text(f"def f{number}(x):\n    return x ** {number}\n" * 20)
     made = []
     for threads in ("1", "3"):
         request = TokenizerRequest(
@@ -71,12 +69,9 @@ def test_the_tokenizers_sample_is_spread_over_a_dataset_and_bounded(tmp_path: Pa
 
 
 @pytest.mark.promise(
-    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused "
-    "by `plan`"
+    "A trained tokenizer has exactly `vocab_size` ids, or is refused; a missing folder of text is refused by `plan`"
 )
-def test_a_text_that_gives_fewer_ids_than_asked_for_is_refused_with_the_number_it_gives(
-    tmp_path: Path,
-) -> None:
+def test_a_text_that_gives_fewer_ids_than_asked_for_is_refused_with_the_number_it_gives(tmp_path: Path) -> None:
     write_texts(tmp_path / "texts", 30)
     request = TokenizerRequest(
         name="small",
@@ -85,9 +80,7 @@ def test_a_text_that_gives_fewer_ids_than_asked_for_is_refused_with_the_number_i
         output=str(tmp_path / "t.json"),
         root=str(tmp_path),
     )
-    with pytest.raises(
-        DataError, match=r"`small`: the text gives (\d+) of the 5,000 ids asked for"
-    ) as refusal:
+    with pytest.raises(DataError, match=r"`small`: the text gives (\d+) of the 5,000 ids asked for") as refusal:
         train_tokenizer(request)
     assert refusal.value.entry == ("tokenizers", "small", "vocab_size")
     assert not (tmp_path / "t.json").exists()
@@ -101,10 +94,7 @@ def test_a_tokenizer_of_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "void.txt").write_text("")
     request = TokenizerRequest(
-        reads={"texts": {"folder": "texts"}},
-        vocab_size=300,
-        output=str(tmp_path / "t.json"),
-        root=str(tmp_path),
+        reads={"texts": {"folder": "texts"}}, vocab_size=300, output=str(tmp_path / "t.json"), root=str(tmp_path)
     )
     with pytest.raises(DataError, match=r"`texts` has no text to read: 1 empty \(the first: void.txt\)"):
         train_tokenizer(request)

@@ -20,8 +20,7 @@ from curriculum.artifacts.stage_folder import StageFolder
 pytestmark = pytest.mark.processes
 
 LONG = (
-    TRUNK.partition("stages:")[0]
-    + "stages:\n  - {name: on, until: 4194304, mixture: prose-only, batch: 8 sequences}\n"
+    TRUNK.partition("stages:")[0] + "stages:\n  - {name: on, until: 4194304, mixture: prose-only, batch: 8 sequences}\n"
 )
 
 
@@ -30,9 +29,7 @@ def steps(stage: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def ended_by(
-    project: Path, ready: Callable[[], bool], end: Callable[[subprocess.Popen[str]], None]
-) -> tuple[int, str]:
+def ended_by(project: Path, ready: Callable[[], bool], end: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "curriculum", "run", "trunk", "--size", "full"],
         cwd=project,
@@ -64,9 +61,7 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
 ) -> None:
     (small_project / "stages/trunk.yaml").write_text(LONG)
     (small_project / "mixtures/prose-only.yaml").write_text("weights: {prose: 1}\npasses: {prose: 228}\n")
-    (small_project / "machines.yaml").write_text(
-        "local: {launcher: process, device: cpu, threads: 1, grace: 60}\n"
-    )
+    (small_project / "machines.yaml").write_text("local: {launcher: process, device: cpu, threads: 1, grace: 60}\n")
     stage = small_project / "runs/full/trunk/on"
     first = stage / "attempts/0001/timing.json"
 

@@ -29,9 +29,7 @@ FP32 = [name for name, setting in steps.SETTINGS.items() if not setting.bf16]
 
 
 @pytest.fixture(scope="module")
-def two(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:
+def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:
     """What two ranks report of every setting."""
     folder = tmp_path_factory.mktemp("two")
     numbers = small.launch(folder, "", script=Path(steps.__file__))
@@ -111,13 +109,7 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
 
 @pytest.mark.parametrize(
     ("before", "now", "every", "expected"),
-    [
-        (0, 99, 100, False),
-        (0, 100, 100, True),
-        (100, 199, 100, False),
-        (99, 301, 100, True),
-        (0, 9, 0, False),
-    ],
+    [(0, 99, 100, False), (0, 100, 100, True), (100, 199, 100, False), (99, 301, 100, True), (0, 9, 0, False)],
 )
 def test_something_is_due_when_a_multiple_of_its_interval_was_passed(
     before: int, now: int, every: int, expected: bool

@@ -104,9 +104,7 @@ def test_moments_made_beforehand_change_no_bit_of_what_torch_does() -> None:
         if ours:
             optimizer: torch.optim.Optimizer = adamw(model, NUMBERS)
         else:
-            optimizer = torch.optim.AdamW(
-                model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True
-            )
+            optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True)
         for step in range(2):
             take(model, optimizer, step)
         results.append(whole(model))

@@ -74,9 +74,7 @@ def test_a_line_of_metrics_says_where_a_step_s_time_went(canonical: Path) -> Non
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     environment = json.loads((folder / "attempts/0001/environment.json").read_bytes())
     for line in lines:
-        parts = [
-            line[f"{phase}_seconds"] for phase in ("data", "forward_backward", "optimizer", "communication")
-        ]
+        parts = [line[f"{phase}_seconds"] for phase in ("data", "forward_backward", "optimizer", "communication")]
         assert min(parts) >= 0
         assert sum(parts) + line.get("checkpoint_seconds", 0) <= line["seconds"] + 1e-3
         assert line["memory_bytes"] > 1 << 26
@@ -129,8 +127,7 @@ def gradients_not_finite(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], b
 
 
 @pytest.mark.promise(
-    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
-    "a checkpoint"
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes a checkpoint"
 )
 def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,17 +155,14 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
 
 
 @pytest.mark.promise(
-    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes "
-    "a checkpoint"
+    "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes a checkpoint"
 )
 def test_gradients_that_stay_not_finite_end_the_run_at_its_last_good_checkpoint(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradients_not_finite(monkeypatch, lambda step: step >= 11)
     job = job_of(finished, tmp_path / "basic")
-    with pytest.raises(
-        RunFailed, match=rf"not finite in {loop.NONFINITE_AT_MOST} steps in a row, up to step 18"
-    ):
+    with pytest.raises(RunFailed, match=rf"not finite in {loop.NONFINITE_AT_MOST} steps in a row, up to step 18"):
         loop.train(job, ALONE, StopFlag())
     found = checkpoints.list_checkpoints(StageFolder(Path(job.stage_folder)))
     assert found
@@ -186,17 +180,8 @@ def test_a_kill_between_a_checkpoint_and_its_ledger_line_is_put_right_by_going_o
     folder = Path(job.stage_folder)
     loop.train(replace(job, stop_at=2048), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048]
-    (StageFolder(folder).ledger).write_bytes(
-        (StageFolder(folder).ledger).read_bytes().splitlines(keepends=True)[0]
-    )
+    (StageFolder(folder).ledger).write_bytes((StageFolder(folder).ledger).read_bytes().splitlines(keepends=True)[0])
     (tmp_path / "again").mkdir()
     loop.train(replace(job, attempt_folder=str(tmp_path / "again")), ALONE, StopFlag())
-    assert [entry.position for entry in ledger.read(StageFolder(folder))] == [
-        1024,
-        2048,
-        3072,
-        4096,
-        5120,
-        6144,
-    ]
+    assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048, 3072, 4096, 5120, 6144]
     assert json.loads((folder / "DONE").read_bytes()) == done(finished, "trunk", "basic")

@@ -54,8 +54,7 @@ def digests(project: Path) -> dict[str, str]:
 
 def logs(project: Path) -> str:
     return "".join(
-        f"\n{path}\n{path.read_text(errors='replace')[-1500:]}"
-        for path in project.glob("data/*/*.partial/**/*.log")
+        f"\n{path}\n{path.read_text(errors='replace')[-1500:]}" for path in project.glob("data/*/*.partial/**/*.log")
     )
 
 

@@ -114,19 +114,14 @@ class Here:
         return stages[name].state, stages[name].job or ""
 
     def logs(self) -> str:
-        found = [
-            *self.root.glob("runs/full/*/*/slurm/*/*.log"),
-            *self.root.glob("runs/full/*/*/attempts/*/*.log"),
-        ]
+        found = [*self.root.glob("runs/full/*/*/slurm/*/*.log"), *self.root.glob("runs/full/*/*/attempts/*/*.log")]
         return "".join(f"\n--- {path}\n{path.read_text(errors='replace')[-1500:]}" for path in found)
 
 
 def bring_back(*nodes: str) -> None:
     """Nodes that were taken away serve again; one whose slurmd spoke meanwhile does already."""
     for node in nodes:
-        subprocess.run(
-            ["scontrol", "update", f"NodeName={node}", "State=RESUME"], capture_output=True, check=False
-        )
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], capture_output=True, check=False)
 
 
 def done(here: Here, name: str) -> None:
@@ -135,11 +130,7 @@ def done(here: Here, name: str) -> None:
     while not (here.stage(name) / "DONE").exists():
         if (position := here.at(name)) != seen:
             seen, since = position, time.monotonic()
-        stands = (
-            f"{name} stands at {seen}\n{ask('squeue', '--states=all')}"
-            if time.monotonic() - since > 120
-            else ""
-        )
+        stands = f"{name} stands at {seen}\n{ask('squeue', '--states=all')}" if time.monotonic() - since > 120 else ""
         assert not stands, f"{stands}{here.logs()}"
         time.sleep(0.05)
 
@@ -164,8 +155,7 @@ def both(slurm: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.promise(
-    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is "
-    "queued twice"
+    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is queued twice"
 )
 def test_a_partition_that_does_not_exist_is_refused_with_those_that_do_and_nothing_is_queued(
     both: tuple[Here, Here],
@@ -190,10 +180,7 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     # One command queues both stages, the second behind the first; saying it again queues nothing more.
     said = far.run("variant", "two")
     basic, continual = far.job("trunk/basic"), far.job("variant/continual")
-    assert (
-        f"trunk/basic  Slurm job {basic}\nvariant/continual  Slurm job {continual}, after job {basic}\n"
-        in said
-    )
+    assert f"trunk/basic  Slurm job {basic}\nvariant/continual  Slurm job {continual}, after job {basic}\n" in said
     assert far.run("variant", "two").count("left as it is") == 2
     assert far.state("variant/continual") == ("queued", f"Slurm job {continual} waits: Dependency")
 
@@ -259,8 +246,7 @@ def test_a_job_that_is_stopped_saves_and_the_same_command_goes_on_with_another_n
 
 
 @pytest.mark.promise(
-    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is "
-    "queued twice"
+    "A stop cancels queued jobs; an unknown partition is refused before anything is prepared; nothing is queued twice"
 )
 def test_what_waits_leaves_the_queue_when_stopped_and_a_run_in_another_place_is_not_disturbed(
     both: tuple[Here, Here],
