@@ -6,33 +6,73 @@ descriptions of the fields are the reference documentation. May import data and 
 
 from __future__ import annotations
 
-from curriculum.config.entry import validate as validate
-from curriculum.config.fields import (
-    LARGEST_COUNT as LARGEST_COUNT,
-    BatchScale as BatchScale,
-    Refusal as Refusal,
-    is_name as is_name,
-)
-from curriculum.config.machines import MachineEntry as MachineEntry, MachinesFile as MachinesFile
-from curriculum.config.sizes import SizeEntry as SizeEntry, SizesFile as SizesFile
-from curriculum.config.sources import (
-    HeldOutEntry as HeldOutEntry,
-    ReadEntry as ReadEntry,
-    SourceEntry as SourceEntry,
-    SourcesFile as SourcesFile,
-    TokenizerEntry as TokenizerEntry,
-)
-from curriculum.config.stages import (
-    MODELS as MODELS,
-    ROOT_KEYS as ROOT_KEYS,
-    CurriculumFile as CurriculumFile,
-    EveryEntry as EveryEntry,
-    LearningRateEntry as LearningRateEntry,
-    LeaveOutEntry as LeaveOutEntry,
-    MixtureFile as MixtureFile,
-    ModelNumbers as ModelNumbers,
-    OptimizerEntry as OptimizerEntry,
-    SkipEntry as SkipEntry,
-    StageEntry as StageEntry,
-    heads_fit as heads_fit,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curriculum.config.entry import validate as validate
+    from curriculum.config.fields import (
+        LARGEST_COUNT as LARGEST_COUNT,
+        BatchScale as BatchScale,
+        Refusal as Refusal,
+        is_name as is_name,
+    )
+    from curriculum.config.machines import MachineEntry as MachineEntry, MachinesFile as MachinesFile
+    from curriculum.config.sizes import SizeEntry as SizeEntry, SizesFile as SizesFile
+    from curriculum.config.sources import (
+        HeldOutEntry as HeldOutEntry,
+        ReadEntry as ReadEntry,
+        SourceEntry as SourceEntry,
+        SourcesFile as SourcesFile,
+        TokenizerEntry as TokenizerEntry,
+    )
+    from curriculum.config.stages import (
+        MODELS as MODELS,
+        ROOT_KEYS as ROOT_KEYS,
+        CurriculumFile as CurriculumFile,
+        EveryEntry as EveryEntry,
+        LearningRateEntry as LearningRateEntry,
+        LeaveOutEntry as LeaveOutEntry,
+        MixtureFile as MixtureFile,
+        ModelNumbers as ModelNumbers,
+        OptimizerEntry as OptimizerEntry,
+        SkipEntry as SkipEntry,
+        StageEntry as StageEntry,
+        heads_fit as heads_fit,
+    )
+
+_HOME = {
+    "validate": "curriculum.config.entry",
+    "LARGEST_COUNT": "curriculum.config.fields",
+    "BatchScale": "curriculum.config.fields",
+    "Refusal": "curriculum.config.fields",
+    "is_name": "curriculum.config.fields",
+    "MachineEntry": "curriculum.config.machines",
+    "MachinesFile": "curriculum.config.machines",
+    "SizeEntry": "curriculum.config.sizes",
+    "SizesFile": "curriculum.config.sizes",
+    "HeldOutEntry": "curriculum.config.sources",
+    "ReadEntry": "curriculum.config.sources",
+    "SourceEntry": "curriculum.config.sources",
+    "SourcesFile": "curriculum.config.sources",
+    "TokenizerEntry": "curriculum.config.sources",
+    "MODELS": "curriculum.config.stages",
+    "ROOT_KEYS": "curriculum.config.stages",
+    "CurriculumFile": "curriculum.config.stages",
+    "EveryEntry": "curriculum.config.stages",
+    "LearningRateEntry": "curriculum.config.stages",
+    "LeaveOutEntry": "curriculum.config.stages",
+    "MixtureFile": "curriculum.config.stages",
+    "ModelNumbers": "curriculum.config.stages",
+    "OptimizerEntry": "curriculum.config.stages",
+    "SkipEntry": "curriculum.config.stages",
+    "StageEntry": "curriculum.config.stages",
+    "heads_fit": "curriculum.config.stages",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import an export when it is used: shell completion reads file names and must not load pydantic."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

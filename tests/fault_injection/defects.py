@@ -79,7 +79,7 @@ DEFECTS = (
     Defect(
         "digests of a checkpoint's files are not compared",
         "curriculum.artifacts.checkpoints",
-        '    if found != recorded["sha256"]:\n',
+        '    if digest != recorded["sha256"]:\n',
         "    if False:\n",
         "R3",
     ),

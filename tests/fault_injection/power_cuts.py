@@ -131,16 +131,16 @@ MUTANTS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "the checkpoint appears before its manifest",
         "runner.checkpoint.tensors",
-        "checkpoints.seal(temporary, known)\n                    sealed()\n"
+        "checkpoints.seal(temporary, digests)\n                    sealed()\n"
         "                    fs.publish(temporary, folder)\n",
-        "fs.publish(temporary, folder)\n                    checkpoints.seal(folder, known)\n",
+        "fs.publish(temporary, folder)\n                    checkpoints.seal(folder, digests)\n",
         "a checkpoint saved",
     ),
     (
         "the old plan goes before the new one is there",
         "curriculum.runs.accept_change",
-        "    plan.save(folder / PLAN, replace=True)\n",
-        "    (folder / PLAN).unlink()\n    plan.save(folder / PLAN)\n",
+        "    plan.save(folder.plan, replace=True)\n",
+        "    folder.plan.unlink()\n    plan.save(folder.plan)\n",
         "a plan replaced",
     ),
     (

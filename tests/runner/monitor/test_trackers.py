@@ -310,7 +310,7 @@ def test_a_tracker_that_fails_in_every_method_is_named_once_and_changes_no_bit(
     )
     assert done.returncode == 0, done.stderr
     assert read_json(folder / "DONE")["weights"] == undisturbed[0]
-    assert len(re.findall("tracker tensorboard failed", done.stderr)) == 1
+    assert len(re.findall("the tracker tensorboard failed", done.stderr)) == 1
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(

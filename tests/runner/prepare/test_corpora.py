@@ -259,7 +259,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         ({"hub": "owner/name"}, (401, "RepoNotFound"), "no such dataset, or it is private", "hf auth login"),
         ({"hub": "owner/name"}, (403, "GatedRepo"), "is gated", "huggingface.co/datasets/owner/name"),
         ({"folder": "memory://no-such-bucket"}, None, "no such bucket", "check its name"),
-        ({"folder": "nosuchscheme://bucket/x"}, None, "no storage is known by the name", "as in `s3://"),
+        ({"folder": "nosuchscheme://bucket/x"}, None, "no storage has the scheme", "as in `s3://"),
         ({"folder": "gs://bucket/x"}, None, "a package that is not installed: gcsfs", "pip install gcsfs"),
     ],
 )
