@@ -268,7 +268,7 @@ def test_a_stage_begun_anew_is_a_run_of_its_own_in_trackio_and_one_that_goes_on_
 
 BROKEN = """\
 import sys
-from runner import trackers
+from runner.monitor import trackers
 
 class Broken:
     done = 0

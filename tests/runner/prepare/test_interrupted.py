@@ -247,7 +247,7 @@ def test_a_disk_that_fills_costs_the_task_that_met_it_and_the_same_request_goes_
     real = runner.prepare.shard_writer._Part.add
 
     def full(self: Any, *words: Any) -> None:
-        if self.file.endswith("00002.ds"):
+        if self.path.name == "00002.ds":
             raise OSError(errno.ENOSPC, "No space left on device")
         real(self, *words)
 
