@@ -201,7 +201,7 @@ def test_an_edited_mixture_under_a_begun_run_is_refused_with_the_first_step_it_c
     refused = curriculum(project, "run", "variant", *FULL, check=False)
     assert refused.returncode == 2
     assert "`variant/continual` has started with another plan" in refused.stderr
-    assert re.search(r"from\s+step \d+ on", refused.stderr)
+    assert re.search(r"from\s+step\s+\d+\s+on", refused.stderr)
     assert "hint:" in refused.stderr
 
 
