@@ -19,7 +19,7 @@ from curriculum.plan.stage import StagePlan
 COLD = """
 import resource, sys, time
 from pathlib import Path
-from curriculum.plan import StagePlan
+from curriculum.plan.stage import StagePlan
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before, begun = peak(), time.perf_counter()
 draws = StagePlan.load(Path(sys.argv[1])).draws(int(sys.argv[2]))
