@@ -98,7 +98,7 @@ build/python-$(VERSION).stamp: locked/core.txt
 	build/python-$(VERSION)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement locked/core.txt
 	touch $@
 
-## lock: write the locked files anew after a change of pyproject.toml or constraints.txt; needs `uv`. Torch and the GPU
+## lock: rewrite the locked files after a change of pyproject.toml or constraints.txt; needs `uv`. Torch and the GPU
 ## libraries that only some of its builds need are left out
 LOCK := uv pip compile pyproject.toml --quiet --constraint constraints.txt --universal --python-version 3.11.5 \
   --generate-hashes --no-header --no-annotate

@@ -114,12 +114,12 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
     rates = []
     until = time.monotonic() + seconds
     while time.monotonic() < until or len(rates) < 3:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for at in range(case.steps):
             step(text[at % CHECKED].to(where))
         if where.type == "cuda":
             torch.cuda.synchronize()
-        rates.append(tokens / (time.perf_counter() - begun))
+        rates.append(tokens / (time.perf_counter() - started))
     found = {
         "rates": rates[WARM:] or rates,
         "losses": losses,

@@ -65,10 +65,10 @@ def process(*words: str, cwd: Path = ROOT) -> Process:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled once, at the first turn
     with tempfile.TemporaryFile("w+") as out:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         child = subprocess.Popen([sys.executable, *words], cwd=cwd, env=env, stdout=out, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(child.pid, 0)
-        wall = time.perf_counter() - begun
+        wall = time.perf_counter() - started
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         said = out.read()

@@ -21,19 +21,19 @@ import resource, sys, time
 from pathlib import Path
 from curriculum.plan.stage import StagePlan
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before, begun = peak(), time.perf_counter()
+before, started = peak(), time.perf_counter()
 draws = StagePlan.load(Path(sys.argv[1])).draws(int(sys.argv[2]))
-print(time.perf_counter() - begun, peak() - before, int(draws.window.sum()))
+print(time.perf_counter() - started, peak() - before, int(draws.window.sum()))
 """
 # What a loader with a drawn order does: draw all of it, then look at its beginning.
 SHUFFLED = """
 import resource, sys, time
 import torch
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before, begun = peak(), time.perf_counter()
+before, started = peak(), time.perf_counter()
 order = torch.utils.data.RandomSampler(range(int(sys.argv[1])), generator=torch.Generator().manual_seed(1))
 batch = [next(iter(order))]
-print(time.perf_counter() - begun, peak() - before, batch[0])
+print(time.perf_counter() - started, peak() - before, batch[0])
 """
 
 
@@ -83,16 +83,16 @@ def rates(root: Path, toy: bool, turns: int) -> list[Row]:
         mine = np.arange(slots)
         first = plan.first_step + plan.steps // 2
         turns = max(1, (1 << (12 if toy else 16)) // (steps * slots))
-        begun = time.thread_time()
+        started = time.thread_time()
         for turn in range(turns):
             plan.draws_of(first + turn * steps, first + (turn + 1) * steps, mine)
-        return turns * steps * slots / (time.thread_time() - begun)
+        return turns * steps * slots / (time.thread_time() - started)
 
     def shuffled() -> float:
         count = 1 << (16 if toy else 22)
-        begun = time.thread_time()
+        started = time.thread_time()
         np.random.default_rng(1).permutation(count)
-        return count / (time.thread_time() - begun)
+        return count / (time.thread_time() - started)
 
     limit = "limit: numpy draws a whole order at once"
     cases: dict[str, Any] = {limit: shuffled}

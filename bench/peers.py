@@ -24,7 +24,7 @@ from bench.text import BATCH, END, LENGTH, NAMES, VOCABULARY, WEIGHTS, documents
 
 SHARES = [WEIGHTS[name] / sum(WEIGHTS.values()) for name in NAMES]
 DECLARED = 1_000_000
-"""Samples that a peer with an index is told to plan for: no more than it needs here, so its index stays small."""
+"""Samples that a peer with an index plans for: no more than it needs here, so its index stays small."""
 
 Batches = Iterator[Any]
 
@@ -60,7 +60,7 @@ def memmap(root: Path, scratch: Path) -> Batches:
 
 
 def packed(root: Path, scratch: Path) -> Batches:
-    """The method of TinyLlama's PackedDataset, written anew from its description (it is no package).
+    """The method of TinyLlama's PackedDataset, written from its description (it is no package).
 
     Files of 1,024 blocks, eight open at a time, their blocks shuffled; sources drawn at random by weight.
     """

@@ -65,9 +65,9 @@ def limit(folder: Path) -> tuple[int, float]:
     texts = []
     for path in sorted((folder / "texts").iterdir()):
         texts += [json.loads(line)["text"] for line in path.open()]
-    begun = time.perf_counter()
+    started = time.perf_counter()
     made = tokenizer._inner.encode_batch_fast(texts, add_special_tokens=False)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     return sum(len(one) for one in made), seconds
 
 
@@ -89,9 +89,9 @@ def ours(folder: Path) -> tuple[int, float]:
             tasks=TASKS,
             workers=len(os.sched_getaffinity(0)),
         )
-        begun = time.perf_counter()
+        started = time.perf_counter()
         prepare(request)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         split = Manifest.load(Path(out, "prepared")).splits["train"]
     return split.tokens - split.filler, seconds
 
@@ -113,9 +113,9 @@ def plain(folder: Path) -> tuple[int, float]:
             workers=len(os.sched_getaffinity(0)),
             logging_dir=f"{out}/logs",
         )
-        begun = time.perf_counter()
+        started = time.perf_counter()
         executor.run()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         tokens = sum(path.stat().st_size // 2 for path in Path(out, "tokens").glob("*.ds"))
     return tokens, seconds
 

@@ -103,13 +103,13 @@ def serve(name: str, root: Path, scratch: Path, seconds: float) -> None:
     for _ in range(50):
         shape = tuple(next(batches).shape)
     assert shape == (text.BATCH, text.LENGTH), shape
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds:  # pages of the files are mapped as they are met
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:  # pages of the files are mapped as they are met
         next(batches)
     print("ready", flush=True)
     for _ in sys.stdin:
-        count, begun, cpu = 0, time.perf_counter(), time.process_time()
-        while (wall := time.perf_counter() - begun) < seconds:
+        count, started, cpu = 0, time.perf_counter(), time.process_time()
+        while (wall := time.perf_counter() - started) < seconds:
             next(batches)
             count += 1
         tokens = count * text.BATCH * text.LENGTH

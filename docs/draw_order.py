@@ -107,7 +107,7 @@ def passes() -> str:
 
 
 def lineage() -> str:
-    """Where three curricula stand in one source."""
+    """The positions of three curricula in one source."""
     rows = [("v1.1/basic", 0, 330, 0), ("v1.1 goes on", 330, 440, 1), ("v1.1-math-code", 330, 412, 1)]
     parts = [text(150, 28, "windows of slimpajama, in the order of the pass", fill=QUIET, size=12)]
     for row, (name, begin, end, level) in enumerate(rows):
@@ -118,7 +118,7 @@ def lineage() -> str:
     parts.append('<line x1="480" y1="40" x2="480" y2="152" stroke="#d55e00" stroke-dasharray="4 3"/>')
     parts.append(
         text(
-            474, 172, "the branch point: nobody reads again what the trunk has read", fill=QUIET, anchor="end", size=12
+            474, 172, "the branch point: no variant reads again what the trunk read", fill=QUIET, anchor="end", size=12
         )
     )
     return svg(760, 186, "A source goes on where the lineage left it", parts)

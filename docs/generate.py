@@ -76,10 +76,10 @@ def full_plan() -> str:
         project = Project(Path(folder) / "project")
         texts = PreparedText.open(project, name, "full")
         compiled = texts.compiled
-        told = summarise(compiled, machine, project.machine(machine))
+        summary = summarise(compiled, machine, project.machine(machine))
         console = Console(width=PLAN_WIDTH, file=io.StringIO(), highlight=False)
         with console.capture() as shown:
-            console.print(plan_view({**told, "harness_installed": True}, compiled, texts.provenance_lines()))
+            console.print(plan_view({**summary, "harness_installed": True}, compiled, texts.provenance_lines()))
     lines = [f"$ curriculum plan {name} --size full --machine {machine}", *shown.get().splitlines()]
     return "\n".join(line.rstrip() for line in lines).rstrip()
 
@@ -182,7 +182,7 @@ def promises() -> str:
 
 
 def markers(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Each promise of a test module with the test that bears it; an empty name stands for the whole module."""
+    """Each promise of a test module with the test that bears it; an empty name means the whole module."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             marks, test = node.decorator_list, node.name

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """What is begun in a shell's background ignores Ctrl-C, and so would every process that a test interrupts."""
+    """What a shell starts in the background ignores Ctrl-C, and so would every process that a test interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -50,7 +50,7 @@ def _refuse_interpreters(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rewrite", action="store_true", help="write the expected messages anew; read the diff")
+    parser.addoption("--rewrite", action="store_true", help="rewrite the expected messages; read the diff")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ In a tutorial or how-to,
 
 * a block ```` ```yaml ```` whose first line is `# PATH` is written to that file;
 * a block ```` ```console ```` is run line by line: `$ ` begins a command, the lines after it must be among its output,
-  where `…` stands for what differs from machine to machine; ```` ```console refused ```` must end with an error;
+  where `…` matches what differs from machine to machine; ```` ```console refused ```` must end with an error;
 * a block ```` ```python ```` is run by itself.
 
 A page whose first line is `<!-- continues PAGE.md -->` is run after that page, in a copy of the folder it leaves.

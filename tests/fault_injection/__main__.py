@@ -60,10 +60,10 @@ def main(words: list[str]) -> int:
     print(f"{'figure':6} {'trials':>7} {'failures':>8} {'seconds':>8}  what | the same on others", flush=True)
     began = time.monotonic()
     record = []
-    for told in beside(wanted, asked) if asked.processes > 1 else (alone(name, asked) for name in wanted):
-        show(told, asked.show)
-        record.append(told)
-    record.sort(key=lambda told: wanted.index(told["figure"]))
+    for row in beside(wanted, asked) if asked.processes > 1 else (alone(name, asked) for name in wanted):
+        show(row, asked.show)
+        record.append(row)
+    record.sort(key=lambda row: wanted.index(row["figure"]))
     if len(record) > 1:
         print(f"\n{table(record)}\n{time.monotonic() - began:,.0f} seconds in all")
     whole = {"size": asked.size, "seed": asked.seed, "trials": asked.trials, "figures": record}
@@ -71,7 +71,7 @@ def main(words: list[str]) -> int:
         asked.json.write_text(json.dumps(whole, indent=1))
     if asked.table:
         asked.table.write_text(table(record))
-    return 1 if any(told["failures"] for told in record) else 0
+    return 1 if any(row["failures"] for row in record) else 0
 
 
 def alone(name: str, asked: argparse.Namespace) -> dict[str, Any]:
@@ -90,19 +90,19 @@ def beside(names: list[str], asked: argparse.Namespace) -> Iterator[dict[str, An
 
     def measured(name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            words = ["--only", name, "--size", asked.size, "--seed", str(asked.seed), "--json", f"{folder}/told"]
+            words = ["--only", name, "--size", asked.size, "--seed", str(asked.seed), "--json", f"{folder}/row"]
             words += ["--trials", str(asked.trials), "--show", "0"]
             done = subprocess.run(
                 [sys.executable, "-m", "tests.fault_injection", *words], capture_output=True, text=True, check=False
             )
             try:
-                told: dict[str, Any] = json.loads(Path(folder, "told").read_bytes())["figures"][0]
+                row: dict[str, Any] = json.loads(Path(folder, "row").read_bytes())["figures"][0]
             except (OSError, ValueError):
                 tally = Tally()
                 tally.wrong(f"the harness itself failed:\n{done.stdout}{done.stderr}")
-                told = {"figure": name, "title": FIGURES[name].title, "peers": PEERS[name], "seconds": 0.0}
-                told |= dataclasses.asdict(tally)
-            return told
+                row = {"figure": name, "title": FIGURES[name].title, "peers": PEERS[name], "seconds": 0.0}
+                row |= dataclasses.asdict(tally)
+            return row
 
     together = sorted((name for name in names if name not in TAKES_TIMES), key=lambda n: n not in LONGEST)
     with ThreadPoolExecutor(asked.processes) as pool:
@@ -113,14 +113,14 @@ def beside(names: list[str], asked: argparse.Namespace) -> Iterator[dict[str, An
             yield measured(name)
 
 
-def show(told: dict[str, Any], failures: int) -> None:
+def show(row: dict[str, Any], failures: int) -> None:
     print(
-        f"{told['figure']:6} {told['trials']:7,} {len(told['failures']):8,} {told['seconds']:8.1f}  {told['title']} | "
-        f"{told['peers']}"
+        f"{row['figure']:6} {row['trials']:7,} {len(row['failures']):8,} {row['seconds']:8.1f}  {row['title']} | "
+        f"{row['peers']}"
     )
-    for key, value in told["notes"].items():
+    for key, value in row["notes"].items():
         print(f"        {key}: {value}")
-    for failure in told["failures"][:failures]:
+    for failure in row["failures"][:failures]:
         print(f"        FAILED {failure}")
     sys.stdout.flush()
 
@@ -128,9 +128,9 @@ def show(told: dict[str, Any], failures: int) -> None:
 def table(record: list[dict[str, Any]]) -> str:
     lines = ["| | what | trials | failures | seconds | the same on others |", "|---|---|--:|--:|--:|---|"]
     lines += [
-        f"| {told['figure']} | {told['title']} | {told['trials']:,} | {len(told['failures']):,} "
-        f"| {told['seconds']:,.0f} | {told['peers']} |"
-        for told in record
+        f"| {row['figure']} | {row['title']} | {row['trials']:,} | {len(row['failures']):,} "
+        f"| {row['seconds']:,.0f} | {row['peers']} |"
+        for row in record
     ]
     return "\n".join(lines) + "\n"
 

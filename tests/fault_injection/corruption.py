@@ -29,7 +29,7 @@ PAGE = 4096
 
 @dataclass(frozen=True)
 class Artefact:
-    """A stored file, and how whoever uses it reads it: CurriculumError, or a value that must not have changed."""
+    """A stored file, and how its user reads it: CurriculumError, or a value that must not have changed."""
 
     kind: str
     path: Path
@@ -37,7 +37,7 @@ class Artefact:
 
 
 def artefacts(root: Path) -> list[Artefact]:
-    """Every file of a finished project that something goes on from."""
+    """Every file of a finished project that a later run continues from."""
     _, texts = world.compiled(root)
     tokenizer = texts.project.data
     found: list[Artefact] = []

@@ -60,7 +60,7 @@ DEFECTS = (
         "R1",
     ),
     Defect(
-        "the count of what was read begins anew",
+        "the count of what was read restarts",
         "runner.train.state",
         '        windows={**dict.fromkeys(plan.names, 0), **value["windows"]},\n',
         "        windows=dict.fromkeys(plan.names, 0),\n",

@@ -90,7 +90,7 @@ DRIFT: dict[str, Callable[[Path], Any]] = {
     "the prepared text, of the same size": _shard,
     "the prepared text of two sources exchanged": _other_text,
     "the newest checkpoint, for another stage's": _checkpoint,
-    "the plan file, sealed anew": _plan,
+    "the plan file, sealed again": _plan,
     "a bit of the weights": _weights,
     "the seed": _trunk("seed: 7", "seed: 8"),
     "the model's width": _trunk("hidden_size: 32", "hidden_size: 64"),
@@ -186,7 +186,7 @@ def drift(case: Case, tally: Tally) -> None:
 
 def _bits(outcome: dict[str, Any]) -> dict[str, Any]:
     """What must stay when cadences change: the weights at the end, and the losses."""
-    return {name: {"metrics": told["metrics"], "DONE": told["DONE"]} for name, told in outcome.items()}
+    return {name: {"metrics": recorded["metrics"], "DONE": recorded["DONE"]} for name, recorded in outcome.items()}
 
 
 def _other(name: str, old: str, new: str) -> Callable[[Path], Any]:
@@ -217,10 +217,10 @@ def _machine(case: Case, tally: Tally) -> None:
             code = world.fork(lambda root=root: int(world.run(root).stopped), log).wait(120)
             said = log.read_text()
             fine = code == 1 and "--accept-environment" in said and "Traceback" not in said
-            tally.trial(f"{what} changed and nobody was asked: {code}, {said[-300:]}", fine)
+            tally.trial(f"{what} changed and no consent was asked for: {code}, {said[-300:]}", fine)
         code = world.fork(
             lambda root=root, asked=asked: int(world.run(root, accept_environment=asked).stopped), log
         ).wait(120)
-        told = json.loads(sorted(attempts.glob("*/environment.json"))[-1].read_text())
-        right = code == 0 and len(told["changed"]) == 1 and len(told["accepted"]) == asked
-        tally.trial(f"{what} changed without record: {code}, {told}", right)
+        recorded = json.loads(sorted(attempts.glob("*/environment.json"))[-1].read_text())
+        right = code == 0 and len(recorded["changed"]) == 1 and len(recorded["accepted"]) == asked
+        tally.trial(f"{what} changed without record: {code}, {recorded}", right)

@@ -132,7 +132,7 @@ def mutated(module: str, *changes: tuple[str, str]) -> Iterator[None]:
     try:
         exec(compile(text, found.__file__, "exec"), found.__dict__)
         for other in [*modules_named("curriculum"), *modules_named("runner")]:
-            for name, value in list(vars(other).items()):  # whoever took a name out of the module gets the new one
+            for name, value in list(vars(other).items()):  # modules that imported the name get the new one
                 new = found.__dict__.get(name)
                 if other is not found and value is before.get(name) and new is not value and callable(new):
                     elsewhere.append((other, name, value))

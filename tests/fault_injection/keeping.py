@@ -108,10 +108,10 @@ def graphs(case: Case, tally: Tally) -> None:
         draw = case.draw("R16", number)
         root = write_small_project(case.folder / str(number), texts=False)
         variants, wanted = drawn_project(root, draw)
-        begun = {name for name in variants if draw.random() < 0.7}
-        for name in ("trunk", *sorted(begun)):
+        started = {name for name in variants if draw.random() < 0.7}
+        for name in ("trunk", *sorted(started)):
             put_runs(Project(root), name)
-        for name in sorted(begun):  # a begun run's file may be gone: what it grew out of stays all the same
+        for name in sorted(started):  # a started run's file may be gone: what it branched from is kept all the same
             if draw.random() < 0.2 and all(parent != name for parent, _, _ in variants.values()):
                 (root / f"stages/{name}.yaml").unlink()
         before = everything(root)

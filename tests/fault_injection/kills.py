@@ -156,7 +156,7 @@ def preempted(case: Case, tally: Tally) -> None:
                 try:
                     code = child.wait(draw.uniform(0.02, seconds))
                 except TimeoutError:
-                    told = time.monotonic()
+                    asked = time.monotonic()
                     os.kill(child.pid, signal.SIGTERM)
                     try:
                         # in CI among other tests the clock is not judged
@@ -166,7 +166,7 @@ def preempted(case: Case, tally: Tally) -> None:
                         code = child.wait(30)
                         tally.wrong(f"run {runs}: not gone 5 s after SIGTERM")
                         break
-                    latest = max(latest, time.monotonic() - told)
+                    latest = max(latest, time.monotonic() - asked)
                     if code not in (0, 7, -signal.SIGTERM):
                         tally.wrong(f"run {runs}: exit code {code}: {log.read_text()[-300:]}")
                         break
@@ -194,7 +194,7 @@ def preempted(case: Case, tally: Tally) -> None:
 def _apart_from_stops(outcome: dict[str, Any]) -> dict[str, Any]:
     """What a run ends in without what a stop on request adds: a line of the ledger, another checkpoint kept."""
     stops = ("ledger", "kept")
-    return {name: {k: v for k, v in told.items() if k not in stops} for name, told in outcome.items()}
+    return {name: {k: v for k, v in stage.items() if k not in stops} for name, stage in outcome.items()}
 
 
 def _saved(root: Path) -> str:

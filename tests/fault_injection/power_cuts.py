@@ -184,7 +184,7 @@ def cut(protocol: Protocol, case: Case, *, again: bool = True) -> Iterator[str]:
                 yield f"{where}, then the same again: {wrong}"
             else:
                 yield ""
-    # Killed at a call, begun again by the next process, and then the power cut.
+    # Killed at a call, started again by the next process, and then the power cut.
     calls = range(1, disk.calls + 1)
     for number in calls if not protocol.costly else draw.sample(calls, min(len(calls), case.count(2, 12, 200))):
         _copied(start, work)

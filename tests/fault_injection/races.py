@@ -1,4 +1,4 @@
-"""R13: two starts in one folder: one winner, told to the other at once; what was killed needs no unlocking."""
+"""R13: two starts in one folder: one winner, and the other is refused at once; what was killed needs no unlocking."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _raced(root: Path, folder: Path, starters: int) -> tuple[str, float]:
     os.close(reader)
     # who comes after the winner finds everything done, and so ends well too
     if 0 not in codes.values():
-        return f"nobody won: {codes}, {logs[0].read_text()[-400:]}", 0.0
+        return f"neither won: {codes}, {logs[0].read_text()[-400:]}", 0.0
     slowest = 0.0
     for number, code in codes.items():
         if code == 0:

@@ -107,7 +107,7 @@ def _struck(root: Path, log: Path, number: int, draw: random.Random) -> tuple[st
             stacks = first / f"stacks-rank{1 - struck}.txt"
             noticed = _until(lambda: stacks.stat().st_size > 0, HANG_LIMIT + 30)
             if noticed is None:
-                return "nobody noticed", took
+                return "no rank noticed", took
             took["noticed"] = noticed
             others = list(pids.values())
         gone = _until(lambda: not any(map(_alive, others)), 60)
@@ -125,7 +125,7 @@ def _struck(root: Path, log: Path, number: int, draw: random.Random) -> tuple[st
 
         back = _until(lambda: again() or child.poll() is not None, 120)
         if back is None:
-            return "nobody trains again", took
+            return "no rank trains again", took
         took["again"] = gone + back
         code = child.wait(240)
         return (f"exit code {code}: {log.read_text()[-400:]}" if code else ""), took
@@ -138,7 +138,7 @@ def _struck(root: Path, log: Path, number: int, draw: random.Random) -> tuple[st
 def _bits(outcome: dict[str, Any]) -> dict[str, Any]:
     """What is the same on any number of ranks: DONE holds the digest of all weights and moments."""
     keys = ("DONE", "ledger", "metrics", "kept", "plan")
-    return {name: {key: told[key] for key in keys} for name, told in outcome.items()}
+    return {name: {key: result[key] for key in keys} for name, result in outcome.items()}
 
 
 def _measured(case: Case, tally: Tally, number: int, trials: int, limits: dict[str, float]) -> None:
@@ -179,7 +179,7 @@ def hung_rank(case: Case, tally: Tally) -> None:
     _measured(case, tally, signal.SIGSTOP, case.count(1, 3, 50), limits)
 
 
-def _perturbed(rank: int, port: int, seed: int, trials: int, told: Path) -> int:
+def _perturbed(rank: int, port: int, seed: int, trials: int, report: Path) -> int:
     """One of two ranks; in every trial one bit of one of them is turned, and both must say so."""
     os.environ |= {
         "RANK": str(rank),
@@ -225,7 +225,7 @@ def _perturbed(rank: int, port: int, seed: int, trials: int, told: Path) -> int:
             pass
         if mine:
             words[at] ^= 1 << bit
-    told.write_text(json.dumps(missed))
+    report.write_text(json.dumps(missed))
     leave_ranks(ranks)
     return 0
 
@@ -240,14 +240,14 @@ def perturbed_rank(case: Case, tally: Tally) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = [case.folder / f"rank{rank}" for rank in range(RANKS)]
+    reports = [case.folder / f"rank{rank}" for rank in range(RANKS)]
     log = case.folder / "log"
     children = [
-        world.fork(lambda rank=rank: _perturbed(rank, port, case.seed, trials, told[rank]), log)
+        world.fork(lambda rank=rank: _perturbed(rank, port, case.seed, trials, reports[rank]), log)
         for rank in range(RANKS)
     ]
     codes = [child.wait(120) for child in children]
     assert codes == [0] * RANKS, log.read_text()
-    missed = {number for path in told for number in json.loads(path.read_text())}
+    missed = {number for path in reports for number in json.loads(path.read_text())}
     for number in range(trials):
         tally.trial(f"perturbation {number} was not noticed on every rank", number not in missed)

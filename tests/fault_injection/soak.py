@@ -109,7 +109,7 @@ class Soak:
         if wrong := self.run():
             return f"it did not end: {wrong}"
         compiled, texts = world.compiled(self.root)
-        # what compiling reads is told before anything is verified, as are a plan and a ledger by those who read them
+        # faults in what compiling reads are reported before anything is verified, as are those of a plan and a ledger
         found = [each for each in corruption.artefacts(self.root) if each.kind.startswith(("data", "checkpoint"))]
         artefact = draw.choice([each for each in found if each.path.stat().st_size])
         how = draw.choice((corruption.flip, *corruption.PAGE_FAULTS.values()))

@@ -85,7 +85,7 @@ def fork(work: Callable[[], int | None], log: Path | None = None, *, group: bool
 
 
 def _begin(words: Sequence[str], *, threads: int, log: Path) -> Any:
-    """`local.begin` without starting Python anew: the runner's own `main` in a forked child."""
+    """`local.begin` without starting another Python: the runner's own `main` in a forked child."""
     assert list(words[1:3]) == ["-m", "runner"], f"this is not one process of the runner: {words}"
 
     def work() -> int:
@@ -96,7 +96,7 @@ def _begin(words: Sequence[str], *, threads: int, log: Path) -> Any:
         code: int = importlib.import_module("runner.__main__").main()
         return code
 
-    # in the group of whoever started it, so that one signal reaches all, as when a machine goes
+    # in the group of the process that started it, so that one signal reaches all, as when a machine goes
     return fork(work, log, group=False)
 
 

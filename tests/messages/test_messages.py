@@ -2,7 +2,7 @@
 
 `NAME.yaml` begins with comments that say what is wrong (`# `), which file of the shipped project it replaces
 (`# file: `, left out when only the command is wrong) and the command (`# $ curriculum …`). `NAME.txt` is what
-the command prints then; `pytest tests/messages/test_messages.py --rewrite` writes them anew, to be read in the diff.
+the command prints then; `pytest tests/messages/test_messages.py --rewrite` rewrites them, to be read in the diff.
 """
 
 from __future__ import annotations

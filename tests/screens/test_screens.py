@@ -1,7 +1,7 @@
 """What the verbs show, pinned: on terminals of 80 and 140 columns, and where there is no terminal.
 
 `screens/NAME-80.txt`, `-140.txt` and `-plain.txt` are a finished small project's; measured figures stand there as `N`.
-`pytest tests/screens/test_screens.py --rewrite` writes them anew, to be read in the diff.
+`pytest tests/screens/test_screens.py --rewrite` rewrites them, to be read in the diff.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Forked:
         return int(status)
 
     def kill(self) -> None:
-        """Also once it has ended, when nothing happens: its process is meant, whoever has its number now."""
+        """Also once it has ended, when nothing happens: its process is meant, whichever process has its number now."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.process, signal.SIGKILL)
 

@@ -124,7 +124,7 @@ def _stream(descriptor: int, errors: str, *, line_buffering: bool, write_through
 
 
 class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
-    """A Popen that forks the process which has imported a job's modules already, instead of starting it anew.
+    """A Popen that forks the process which has imported a job's modules already, instead of starting another.
 
     Only a job of one process, and only from a process without further threads: a lock that one of them holds would
     stay held in the child for ever. Anything else is started as always.
@@ -187,7 +187,7 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 def answer(connection: socket.socket) -> tuple[int, int] | None:
-    """Fork the child that a connection asks for; its process id and a descriptor of it. None when nobody asks."""
+    """Fork the child that a connection asks for; its process id and a descriptor of it. None when no request comes."""
     message, descriptors, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 3)
     if not message:
         return None
@@ -234,7 +234,7 @@ def serve(listening: socket.socket) -> None:
                 selector.unregister(key.fd)
                 os.close(key.fd)
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                with contextlib.suppress(OSError), connection:  # nobody may be listening any more
+                with contextlib.suppress(OSError), connection:  # the client may have gone
                     connection.send(str(status).encode())
 
 

@@ -39,7 +39,7 @@ def forget(module: ModuleType) -> None:
 
 @contextmanager
 def mutated(name: str, old: str, new: str) -> Iterator[None]:
-    """Module `name` with `old`, which stands in it once, replaced by `new`."""
+    """Module `name` with `old`, which occurs in it once, replaced by `new`."""
     module = importlib.import_module(name)
     assert module.__file__ is not None
     with open(module.__file__) as file:

@@ -22,7 +22,7 @@ def nearest(x: Fraction) -> int:
 
 
 class Node:
-    """A split of two, or a source; it is told of each sequence that reaches it."""
+    """A split of two, or a source; it is given each sequence that reaches it."""
 
     def __init__(self, weight: Fraction, name: str, left: Node | None = None, right: Node | None = None) -> None:
         self.weight, self.name, self.left, self.right, self.reached = weight, name, left, right, 0
@@ -114,11 +114,11 @@ class Lineage:
     position: int = 0
     mixing: Mixing | None = None
     used: dict[str, int] = field(default_factory=dict)
-    begun: dict[str, tuple[int, int]] = field(default_factory=dict)  # source: (item, pass) of the last restart
+    restarted: dict[str, tuple[int, int]] = field(default_factory=dict)  # source: (item, pass) of the last restart
 
     def copy(self) -> Lineage:
         mixing = copied(self.mixing) if self.mixing else None
-        return Lineage(self.step, self.position, mixing, dict(self.used), dict(self.begun))
+        return Lineage(self.step, self.position, mixing, dict(self.used), dict(self.restarted))
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,10 @@ def _enter(lineage: Lineage, stage: Mapping[str, Any], texts: Mapping[str, Text]
     if stage.get("restart"):
         for name in texts:
             used = lineage.used.get(name, 0)
-            item, number = lineage.begun.get(name, (0, 0))
+            item, number = lineage.restarted.get(name, (0, 0))
             while item < used:  # whole passes, also one that was broken off
                 item, number = item + texts[name].windows, number + 1
-            lineage.begun[name] = (used, number)
+            lineage.restarted[name] = (used, number)
     if "mixture" not in stage:
         return  # nothing is said of it: it goes on as it was, also along a ramp
     shares = shares_of(stage["mixture"])
@@ -189,7 +189,7 @@ def _item(lineage: Lineage) -> tuple[str, int]:
 
 
 def _window(lineage: Lineage, text: Text, name: str, item: int, seed: int) -> tuple[int, int]:
-    begin, number = lineage.begun.get(name, (0, 0))
+    begin, number = lineage.restarted.get(name, (0, 0))
     item -= begin
     while item >= text.windows:
         item, number = item - text.windows, number + 1

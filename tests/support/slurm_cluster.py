@@ -139,7 +139,7 @@ def queue(job: str) -> str:
 def begin_again(job: str) -> None:
     """Begin a job that was queued again at once: Slurm holds such a job back for two minutes."""
     wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING", 30)
-    # A node compares whole seconds: begun in the very second in which its last credential was revoked,
+    # A node compares whole seconds: started in the very second in which its last credential was revoked,
     # the job is refused ("Job credential revoked") and fails for good.
     time.sleep(2)
     ask("scontrol", "update", f"JobId={job}", "StartTime=now")

@@ -288,7 +288,7 @@ def test_losses_on_other_windows_are_not_compared_and_that_is_said(
 
 @pytest.mark.promise("A kept checkpoint measured later gives the trainer's own bits")
 def test_a_filled_gap_has_the_very_bits_that_the_trainer_measured(copy: Path, curriculum: Curriculum) -> None:
-    """Its own evaluations are taken away; what is measured anew from the checkpoints must be the same file."""
+    """Its own evaluations are taken away; what is measured again from the checkpoints must be the same file."""
     removed = {}
     for stage, position in (("trunk/basic", 6144), ("variant/continual", 9216), ("variant/cooldown", 12288)):
         path = copy / "runs/full" / stage / "evaluations" / f"g0-{position:016d}.json"
@@ -353,7 +353,7 @@ def test_a_checkpoint_not_kept_damaged_or_not_reached_is_said_and_the_rest_is_co
 
 
 def test_a_checkpoint_of_another_plan_is_never_measured(copy: Path) -> None:
-    """The job itself refuses, whoever wrote it."""
+    """The job itself refuses, whatever wrote it."""
     from curriculum.artifacts import jobs
 
     attempt = copy / "attempt"
@@ -559,14 +559,14 @@ def test_what_is_shown_is_pinned(filled: Path, width: int, pytestconfig: pytest.
 
 
 def test_json_holds_every_row_point_and_difference(filled: Path, curriculum: Curriculum) -> None:
-    told = json.loads(curriculum(filled, "compare", *NAMES, *FULL, "--json", "--against", "variant").stdout)
-    assert told["against"] == "variant"
-    assert told["trunk"] == {"stages": ["trunk/basic"], "position": 6144}
-    last = told["sources"]["code"][-1]["variants"]
+    shown = json.loads(curriculum(filled, "compare", *NAMES, *FULL, "--json", "--against", "variant").stdout)
+    assert shown["against"] == "variant"
+    assert shown["trunk"] == {"stages": ["trunk/basic"], "position": 6144}
+    last = shown["sources"]["code"][-1]["variants"]
     assert last["variant"]["difference"] is None
     assert last["trunk"]["difference"]["mean"] > 0
     assert last["control"]["checkpoint"] == {"stage": "control/cooldown", "position": 12288}
-    assert [claim["must"] for claim in told["claims"]].count(True) == 4
+    assert [claim["must"] for claim in shown["claims"]].count(True) == 4
 
 
 def test_json_is_nothing_but_json_while_gaps_are_filled(copy: Path, curriculum: Curriculum) -> None:

@@ -287,11 +287,11 @@ def test_on_a_terminal_of_80_columns_nothing_is_cut(prepared: Path) -> None:
 
 def test_without_prepared_text_a_range_of_the_full_plan_is_answered_at_any_step_in_a_moment() -> None:
     project = Project(Path(__file__).resolve().parents[3])
-    begun = time.process_time()
+    started = time.process_time()
     texts = [prepared_text.PreparedText.open(project, name, "full") for name in ("v1.1", "v1.1-math-code")]
     both = [of_name.compiled for of_name in texts]
     answer = trace.trace(project, both, texts[0], source="slimpajama", span="320000000:320000064")
-    assert time.process_time() - begun < 1
+    assert time.process_time() - started < 1
     assert answer["readings"] == sum(len(stage["steps"]) for stage in answer["stages"]) > 64 * 2
     for stage, compiled in ((answer["stages"][2], both[0]), (answer["stages"][3], both[1])):
         for reading in stage["steps"][:3]:

@@ -41,9 +41,9 @@ def bounded(blend: MixturePhase, index: int) -> None:
     mixer = blend.mixer
     counts = mixer.counts(index)
     assert sum(counts.values()) == index
-    begun = mixer.before.counts(mixer.before_index) if isinstance(mixer, Ramp) else {}
+    base = mixer.before.counts(mixer.before_index) if isinstance(mixer, Ramp) else {}
     for name, count in counts.items():
-        off = abs(begun.get(name, 0) + count - ideal(blend, index, name))
+        off = abs(base.get(name, 0) + count - ideal(blend, index, name))
         assert off <= mixer.bound(name) < (RAMP if isinstance(mixer, Ramp) else TREE)
 
 
@@ -62,7 +62,7 @@ def shares_at(blend: MixturePhase, index: int) -> dict[str, Fraction]:
 def test_along_any_chain_of_ramps_and_branches_every_source_keeps_to_its_share(seed: int, most: int) -> None:
     draw = random.Random(seed)
     names = [f"source-{number}" for number in range(draw.randint(1, most))]
-    before, begun = MixtureState(None, 0, {}), 0
+    before, base = MixtureState(None, 0, {}), 0
     for link in range(draw.randint(2, 6)):
         old = before.phase
         weights = dict(old.weights) if old and draw.random() < 0.3 else mixture(draw, names)
@@ -72,14 +72,14 @@ def test_along_any_chain_of_ramps_and_branches_every_source_keeps_to_its_share(s
             length = draw.randint(1, ramp)  # the next branches off in the middle of the ramp
         blends, pieces = _phases(before, weights, ramp, continues=False)
         for places in edges(draw, pieces, length):
-            check(blends, pieces, places, begun)
+            check(blends, pieces, places, base)
         if ramp and old is not None:
             joined(old, before.index, blends[0])
         piece = next(piece for piece in reversed(pieces) if piece.first <= max(length - 1, 0))
         blend, index = blends[piece.blend], piece.index + length - piece.first
-        begun += length
+        base += length
         before = MixtureState(blend, index, blend.items(index))
-        assert sum(before.items.values()) == begun <= 10**12
+        assert sum(before.items.values()) == base <= 10**12
 
 
 def edges(draw: random.Random, pieces: list[MixtureSegment], length: int) -> list[int]:
@@ -87,13 +87,13 @@ def edges(draw: random.Random, pieces: list[MixtureSegment], length: int) -> lis
     return sorted({at for at in around if 0 <= at < length} | {draw.randrange(length) for _ in range(3)})
 
 
-def check(blends: tuple[MixturePhase, ...], pieces: list[MixtureSegment], at: int, begun: int) -> None:
+def check(blends: tuple[MixturePhase, ...], pieces: list[MixtureSegment], at: int, base: int) -> None:
     """At the link's sequence `at`: the counts so far, the one that is drawn next, and the bounds."""
     piece = next(piece for piece in reversed(pieces) if piece.first <= at)
     blend, index = blends[piece.blend], piece.index + at - piece.first
     bounded(blend, index)
     had = blend.items(index)
-    assert sum(had.values()) == begun + at
+    assert sum(had.values()) == base + at
     assert min(had.values()) >= 0
     source, ordinal = blend.mixer.draw(np.array([index]))
     name = blend.mixer.names[int(source[0])]

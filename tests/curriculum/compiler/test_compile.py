@@ -255,8 +255,8 @@ def test_a_source_goes_on_where_the_stage_before_left_it(name: str, size: str) -
     stages = compile_curriculum(SHIPPED, name, size).stages
     for before, after in pairwise(stages):
         reached = items_at_stop(before)
-        begun = after.plan.items(0)
-        assert {source: n for source, n in begun.items() if n} == {source: n for source, n in reached.items() if n}
+        first = after.plan.items(0)
+        assert {source: n for source, n in first.items() if n} == {source: n for source, n in reached.items() if n}
 
 
 def drawn_over(compiled: Compiled) -> dict[tuple[str, int], list[int]]:

@@ -22,7 +22,7 @@ Write = Callable[..., Project]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes curricula beside the shipped ones: `write(**{"mine": "from: …"})`; `_` in a name stands for `-`."""
+    """Writes curricula beside the shipped ones: `write(**{"mine": "from: …"})`; `_` in a name means `-`."""
 
     def written(**files: str) -> Project:
         for folder in ("stages", "mixtures"):
@@ -163,7 +163,7 @@ def test_a_branch_of_a_branch_has_one_history(write: Write) -> None:
     )
     assert names(project, "mine") == ["v1.1/basic", "v1.1-math-code/continual", "mine/a"]
     assert lineage(project, "mine")[1].cut == 1_700 * 10**9
-    assert names(project, "early") == ["v1.1/basic", "early/a"]  # 1T lies in the trunk of the variant
+    assert names(project, "early") == ["v1.1/basic", "early/a"]  # 1T is in the trunk of the variant
 
 
 def test_the_legs_to_an_address_end_there(write: Write) -> None:

@@ -1,4 +1,4 @@
-"""The shipped recipes: their published numbers come out of the plan, they rehearse, and nobody trips over them."""
+"""The shipped recipes: their published numbers come out of the plan, they rehearse, and none warns without cause."""
 
 from __future__ import annotations
 

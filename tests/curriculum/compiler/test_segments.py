@@ -99,7 +99,7 @@ def test_after_a_restart_every_window_but_those_left_out_is_read_once_a_pass(
         assert max(read) < size
     if not scaled:
         assert fresh.windows == size - len(lost)
-    for window in range(size):  # and the inverse knows which number stands for which window
+    for window in range(size):  # and the inverse knows which number is which window's
         chosen = int(fresh.to_indices(np.array([window]))[0])
         spread = fresh.to_windows(np.arange(fresh.windows))
         assert (chosen >= 0) == (window in spread)
@@ -150,7 +150,7 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
     old = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([90])).stages
     trained = {stage.setting.stage: stage for stage in old[:2]}
 
-    def begun_at(_: str, stage: str) -> StartedStage | None:
+    def started_at(_: str, stage: str) -> StartedStage | None:
         if stage not in trained:
             return None
         plan = trained[stage].plan
@@ -158,7 +158,7 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
         return StartedStage(plan=plan, items=plan.items(done))
 
     new = compile_curriculum(
-        project, "mine", "full", prepared_info=lambda *_: grown_facts([90, 30]), started_stage=begun_at
+        project, "mine", "full", prepared_info=lambda *_: grown_facts([90, 30]), started_stage=started_at
     ).stages
     assert new[0].plan.fingerprint == old[0].plan.fingerprint
     middle = old[1].plan.start + old[1].plan.steps // 2 * old[1].plan.batch_tokens

@@ -117,13 +117,13 @@ def test_a_plan_says_when_a_machine_s_processes_cannot_share_a_step() -> None:
 def test_the_first_repeat_is_the_first_step_that_reads_beyond_the_first_pass() -> None:
     for name in VARIANTS:
         for stage in compile_curriculum(SHIPPED, name, "rehearsal").stages:
-            told = summary.stage_summary(stage)["sources"]
+            shown = summary.stage_summary(stage)["sources"]
             seen: dict[str, int] = {}
             for step in range(stage.plan.first_step, stage.plan.first_step + stage.steps_run):
                 draws = stage.plan.draws(step)
                 for source in {draws.names[s] for s in draws.source[draws.pass_number >= 1]}:
                     seen.setdefault(source, step)
-            for source, entry in told.items():
+            for source, entry in shown.items():
                 again = stage.plan.items(0).get(source, 0) > stage.plan.sources[source].segments[0].windows
                 repeat = entry["first_repeat"]
                 assert (repeat["step"] if repeat else None) == (None if again else seen.get(source))

@@ -34,7 +34,7 @@ def everything(folder: Path) -> dict[str, bytes | None]:
 
 
 def documents(folder: Path, number: int, each: int) -> Path:
-    """A folder of text files that take no room on the disk."""
+    """A folder of text files that take no space on the disk."""
     folder.mkdir(parents=True)
     for n in range(number):
         with open(folder / f"{n}.txt", "wb") as file:
@@ -140,7 +140,7 @@ def test_a_place_where_no_project_can_be_is_refused_on_one_screen(folder: str, t
 def test_a_folder_that_may_not_be_written_is_refused_before_anything_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked of the system, since whoever runs the tests may be allowed everything."""
+    """Asked of the system, since the user who runs the tests may be allowed everything."""
     monkeypatch.setattr(init.os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(ConfigError, match="may not be written"):
         init.init(tmp_path / "new" / "project")

@@ -491,7 +491,7 @@ def test_a_glance_at_a_folder_ends_at_the_first_file_that_matches_and_never_look
     listing.check_local({"folder": "corpus"}, str(tmp_path))
     assert looked[-1] == "3.txt"
     looked.clear()
-    listing.check_local({"folder": "corpus", "files": "*.jsonl"}, str(tmp_path))  # whoever reads it finds out
+    listing.check_local({"folder": "corpus", "files": "*.jsonl"}, str(tmp_path))  # reading it finds out
     assert len(looked) == listing.QUICK_SCAN + 1
 
 

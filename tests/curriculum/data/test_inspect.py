@@ -1,4 +1,4 @@
-"""`curriculum inspect`: what a token file is, what of that is guessed, and what stands in it."""
+"""`curriculum inspect`: what a token file is, what of that is guessed, and what it contains."""
 
 from __future__ import annotations
 

@@ -111,8 +111,8 @@ def test_without_the_harness_a_run_ends_well_and_says_what_is_not_measured(
         monkeypatch.setattr("sys.argv", ["curriculum", *words, "--size", "full"])
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
 
     code, out, _ = command("plan", "variant")
     assert code == 0
@@ -154,7 +154,7 @@ def test_what_fails_takes_no_other_task_with_it_and_stops_no_run(
     ("words", "what"),
     [
         (("variant@5k", "--tasks", "verse"), "no checkpoint at 5,120 tokens; the nearest:"),
-        (("nobody", "--tasks", "verse"), "unknown curriculum `nobody`"),
+        (("unknown", "--tasks", "verse"), "unknown curriculum `unknown`"),
         (("trunk",), "no stage of `trunk` asks for tasks"),
         (("variant/cooldown",), "without `--tasks`, what the stage file asks for is measured"),
         (("variant", "--tasks", "verse", "--tasks-from", "nowhere"), "`nowhere` is not a directory"),
@@ -175,10 +175,10 @@ def test_what_cannot_be_measured_is_told_before_anything_starts(
     monkeypatch.setattr("sys.argv", ["curriculum", "eval", *words, "--size", "full"])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert ended.value.code == 2
-    assert what in " ".join(told.split())
-    assert "hint:" in told
+    assert what in " ".join(printed.split())
+    assert "hint:" in printed
     assert sorted((project / "runs").rglob("attempts/*")) == before
 
 

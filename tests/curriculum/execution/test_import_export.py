@@ -363,7 +363,7 @@ def test_an_export_to_where_nothing_can_be_written_is_refused_before_any_work(
     assert refused.returncode == 2
     assert why in refused.stderr
     assert "preparing" not in refused.stdout + refused.stderr
-    unknown = curriculum(finished, "export", "nobody", "--to", str(tmp_path / "new/model"), check=False)
+    unknown = curriculum(finished, "export", "unknown", "--to", str(tmp_path / "new/model"), check=False)
     assert "unknown curriculum" in unknown.stderr
     assert not (tmp_path / "new").exists()
 

@@ -34,7 +34,7 @@ SMALLER = {
 
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
-    """The environment in which the run was begun."""
+    """The environment in which the run was started."""
     with tarfile.open(BEGUN) as archive:
         file = archive.extractfile("runs/full/trunk/basic/attempts/0001/environment.json")
         assert file is not None
@@ -53,7 +53,7 @@ def here() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def continued(tmp_path_factory: pytest.TempPathFactory, recorded: dict[str, Any]) -> Path:
-    """The project of that run, run to its end by this version, as if it had been begun on this machine."""
+    """The project of that run, run to its end by this version, as if it had been started on this machine."""
     project = write_small_project(tmp_path_factory.mktemp("older") / "project")
     trunk = TRUNK
     for larger, smaller in SMALLER.items():

@@ -60,8 +60,8 @@ def test_text_that_lies_on_another_machine_can_be_planned_where_its_tokens_are_d
     small_project: Path, curriculum: Curriculum
 ) -> None:
     path = small_project / "sources.yaml"
-    told = path.read_text().replace("{folder: texts/code}", "{folder: /cluster/code}, tokens: 100k")
-    path.write_text(told.replace("{folder: texts/prose}", "{folder: /cluster/prose}, tokens: 100k"))
+    declared = path.read_text().replace("{folder: texts/code}", "{folder: /cluster/code}, tokens: 100k")
+    path.write_text(declared.replace("{folder: texts/prose}", "{folder: /cluster/prose}, tokens: 100k"))
     curriculum(small_project, "plan", "variant", *FULL)
     refused = curriculum(small_project, "prepare", "variant", *FULL, check=False)
     assert "the folder `/cluster/code` does not exist" in refused.stderr

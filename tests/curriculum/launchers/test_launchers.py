@@ -64,7 +64,7 @@ path.write_text(json.dumps(jobs))
 
 
 class Pretend:
-    """Slurm's commands, pretended: what they were told, and what they know of jobs."""
+    """Slurm's commands, pretended: their arguments, and what they know of jobs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class Pretend:
     def obey(self, command: str) -> None:
         (self.folder / f"{command}.refuse").unlink()
 
-    def told(self, command: str) -> list[str]:
+    def called(self, command: str) -> list[str]:
         path = self.folder / "said.txt"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line for line in lines if line.startswith(f"{command} ")]
@@ -255,22 +255,22 @@ def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, 
         ("trunk/continual", "2", True),
         ("trunk/cooldown", "3", True),
     ]
-    scripts = [Path(line.split()[-1]).read_text() for line in pretend.told("sbatch")]
+    scripts = [Path(line.split()[-1]).read_text() for line in pretend.called("sbatch")]
     assert "--dependency" not in scripts[0]
     assert "--dependency=afterok:1\n" in scripts[1]
     assert "--dependency=afterok:2\n" in scripts[2]
     assert not any(job.fresh for job in queue(project))
-    assert len(pretend.told("sbatch")) == 3
+    assert len(pretend.called("sbatch")) == 3
     # A variant of the stage that waits goes behind its job.
     variant = queue(project, name="variant")
     assert [(job.label, job.fresh) for job in variant][:2] == [("trunk/basic", False), ("variant/continual", True)]
-    assert "--dependency=afterok:1\n" in Path(pretend.told("sbatch")[3].split()[-1]).read_text()
+    assert "--dependency=afterok:1\n" in Path(pretend.called("sbatch")[3].split()[-1]).read_text()
 
 
 def test_a_dry_run_shows_exactly_the_script_that_is_then_submitted(project: Path, pretend: Pretend) -> None:
     shown = "\n".join(outline(request(project, "far"), *compile_all(project)))
     assert not (project / "runs").exists()
-    assert not pretend.told("sbatch")
+    assert not pretend.called("sbatch")
     queue(project)
     place = project / "runs" / "full" / "trunk" / "basic" / "slurm" / "0001"
     for line in (place / "submit.sh").read_text().splitlines():
@@ -339,7 +339,7 @@ def test_a_queue_that_does_not_answer_loses_nothing_and_frees_nothing(project: P
     with pytest.raises(Busy, match="Slurm is not reachable from here"):
         queue(project, "local")
     assert not any(job.fresh for job in queue(project))
-    assert not pretend.told("scancel")
+    assert not pretend.called("scancel")
 
 
 def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
@@ -349,7 +349,7 @@ def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
     submission.queue_again("1")
     submission.queue_again("2")
     submission.queue_again("3")
-    assert pretend.told("scontrol") == ["scontrol requeue 1"]
+    assert pretend.called("scontrol") == ["scontrol requeue 1"]
     pretend.refuse("scontrol", "Job is not requeueable")
     submission.queue_again("1")
     assert "not queued again: Job is not requeueable" in capsys.readouterr().out
@@ -393,7 +393,7 @@ def asking(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def scripts(pretend: Pretend) -> list[str]:
-    return [Path(line.split()[-1]).read_text() for line in pretend.told("sbatch")]
+    return [Path(line.split()[-1]).read_text() for line in pretend.called("sbatch")]
 
 
 @pytest.mark.promise("Scheduled benchmarks are measured on Slurm by a job of their own that survives a requeue")
@@ -412,7 +412,7 @@ def test_a_stage_that_asks_for_tasks_is_measured_by_a_small_job_behind_its_own(a
     for file in place.iterdir():
         assert str(file) in shown
     assert not any(job.fresh for job in queue(asking))
-    assert len(pretend.told("sbatch")) == 4
+    assert len(pretend.called("sbatch")) == 4
 
 
 def test_the_measuring_goes_behind_a_training_that_was_submitted_anew(asking: Path, pretend: Pretend) -> None:
@@ -422,9 +422,9 @@ def test_the_measuring_goes_behind_a_training_that_was_submitted_anew(asking: Pa
         pretend.now(job, "CANCELLED|DependencyNeverSatisfied|")
     again = queue(asking)
     assert again[-1].message == "Slurm job 8, after job 7"
-    assert "scancel 4" in pretend.told("scancel")
+    assert "scancel 4" in pretend.called("scancel")
     assert stop_lineage(Project.find(asking), "trunk", "full")[1].startswith("trunk/cooldown: took Slurm job 7")
-    assert "scancel 8" in pretend.told("scancel")
+    assert "scancel 8" in pretend.called("scancel")
 
 
 def test_without_the_harness_training_is_queued_and_the_measuring_is_said_to_be_left(
@@ -474,7 +474,7 @@ def test_a_measuring_that_is_taken_away_queues_again_and_one_that_is_stopped_doe
     monkeypatch.setenv("SLURM_JOB_ID", "4")
     assert slurm_benchmark.main() == code
     assert of == ["trunk/cooldown"]
-    assert bool(pretend.told("scontrol")) == requeued
+    assert bool(pretend.called("scontrol")) == requeued
     written = folder / "slurm/0001/outcome.json"
     assert (json.loads(written.read_text())["outcome"] if written.exists() else None) == outcome
 

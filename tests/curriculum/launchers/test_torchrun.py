@@ -1,4 +1,4 @@
-"""torchrun across nodes, begun by hand on each: two of them, both this machine, and one loses its process."""
+"""torchrun across nodes, started by hand on each: two of them, both this machine, and one loses its process."""
 
 from __future__ import annotations
 

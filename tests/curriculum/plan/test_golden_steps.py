@@ -1,4 +1,4 @@
-"""The first and the last step of every stage of the shipped curricula, pinned: nobody moves the order unnoticed.
+"""The first and the last step of every stage of the shipped curricula, pinned: no change of the order goes unnoticed.
 
 A digest here may change with a shipped file (say so in the change) or with ORDER_VERSION, and with nothing else:
 no refactoring, platform or numpy version.

@@ -39,7 +39,7 @@ def half_up(x: Fraction) -> int:
 
 
 class Fingers:
-    """A tree that is told of one sequence at a time and remembers how many went where."""
+    """A tree that is given one sequence at a time and remembers how many went where."""
 
     def __init__(self, weights: dict[str, int]) -> None:
         groups: list[Any] = [(weight, name, name) for name, weight in weights.items()]
@@ -314,7 +314,7 @@ def test_in_a_ramp_counts_add_up_grow_by_the_source_drawn_and_stay_within_the_bo
 ) -> None:
     old, new = Tree(before), Tree(after)
     ramp = Ramp(old, before_index, new, n)
-    begun = old.counts(before_index)
+    base = old.counts(before_index)
     assert all(ramp.bound(name) < Fraction(386, 100) for name in ramp.names)
     for i in {0, n - 1, *(int(part * (n - 1)) for part in parts)}:
         counts, more = ramp.counts(i), ramp.counts(i + 1)
@@ -329,7 +329,7 @@ def test_in_a_ramp_counts_add_up_grow_by_the_source_drawn_and_stay_within_the_bo
             was = old.share(source) if source in before else Fraction()
             becomes = new.share(source) if source in after else Fraction()
             ideal = (before_index + i) * was + Fraction(i * i, 2 * n) * (becomes - was)
-            assert abs(begun.get(source, 0) + count - ideal) <= ramp.bound(source)
+            assert abs(base.get(source, 0) + count - ideal) <= ramp.bound(source)
 
 
 @pytest.mark.parametrize("n", [*range(1, 40), 97, 256, 1000])

@@ -234,31 +234,31 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
         "MixtureSegment(first=ramp, blend=1, index=after)",
         "MixtureSegment(first=ramp - 1, blend=1, index=after)",
     ),
-    "after a ramp the tree begins anew": (
+    "after a ramp the tree restarts": (
         check,
         ORDER,
         "MixtureSegment(first=ramp, blend=1, index=after)",
         "MixtureSegment(first=ramp, blend=1, index=0)",
     ),
-    "a ramp begun in a ramp leaves from its end": (
+    "a ramp started in a ramp leaves from its end": (
         check,
         ORDER,
         "from_weights, from_index = integer_weights(mixer.shares(state.index), lossy=True), 0",
         "from_weights, from_index = dict(old.weights), 0",
     ),
-    "a ramp's old tree begins anew": (
+    "a ramp's old tree restarts": (
         check,
         ORDER,
         "from_weights, from_index = dict(old.weights), state.index",
         "from_weights, from_index = dict(old.weights), 0",
     ),
-    "the same mixture begins anew": (
+    "the same mixture restarts": (
         check,
         ORDER,
         "return (old,), [MixtureSegment(first=0, blend=0, index=state.index)]",
         "return (old,), [MixtureSegment(first=0, blend=0, index=0)]",
     ),
-    "a left ramp's tree begins anew": (
+    "a left ramp's tree restarts": (
         check,
         ORDER,
         "[MixtureSegment(first=0, blend=0, index=after)]",

@@ -1,7 +1,7 @@
 """What makes an order as good as a drawn one, as four numbers, at 30 to 3e8 windows; and that weaker orders fail them.
 
 Each is in standard deviations from what a drawn order gives: neighbours at three distances, place by window, how
-evenly a step's windows lie over the source, and where a window stands in one pass and in the next.
+evenly a step's windows lie over the source, and a window's place in one pass and in the next.
 """
 
 from __future__ import annotations

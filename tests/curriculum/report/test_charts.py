@@ -161,8 +161,8 @@ def test_grey_is_for_what_all_share_alone_and_the_legend_says_what_some_do(shipp
         "v1.1-math-code-control/cooldown": 2,
         "v1.1-math-code/cooldown": 3,
     }
-    told = [item.split("</span>")[0] for item in line_legend(story).split("<span>")[1:]]
-    assert told == [
+    shown = [item.split("</span>")[0] for item in line_legend(story).split("<span>")[1:]]
+    assert shown == [
         "shared by all",
         "v1.1",
         "v1.1-math-code-control",

@@ -208,7 +208,7 @@ def test_what_a_parent_did_past_the_point_where_a_variant_leaves_it_is_not_the_v
     (basic / "attempts/0001/outcome.json").write_text(json.dumps({"outcome": "stopped", "position": stop}))
     stage = gather(Project(project), ["early"], "full").stages["trunk/basic"]
     assert [(attempt.number, attempt.position) for attempt in stage.attempts] == [("0001", stop)]
-    # told beside the trunk, which goes on, all of it is there
+    # shown beside the trunk, which continues, all of it is there
     both = gather(Project(project), ["early", "trunk"], "full").stages["trunk/basic"]
     assert both.training.last == 6144
     assert len(both.checkpoints) == 1
@@ -226,10 +226,10 @@ def test_a_stage_s_state_is_the_one_that_status_tells(
     slurm_record.write(folder, job)
     monkeypatch.setattr(slurm, "query", lambda _: said and slurm.JobState(said, "", "n1"))
     here = Project(project)
-    told = {s.name: s.state for b in status.project_status(here, "full").branches for s in b.stages}
+    states = {s.name: s.state for b in status.project_status(here, "full").branches for s in b.stages}
     stages = gather(here, ["trunk", "variant"], "full").stages
-    assert {name: stage.state for name, stage in stages.items()} == told
-    assert told["variant/cooldown"] == state
+    assert {name: stage.state for name, stage in stages.items()} == states
+    assert states["variant/cooldown"] == state
     assert f"variant/cooldown ({state})" in words(tree(page(project)))
 
 
@@ -357,7 +357,7 @@ def test_a_long_run_of_many_curricula_and_sources_stays_below_a_megabyte(tmp_pat
     tree(html)
     assert len(html.encode()) < 1_000_000
     assert "sources more, with fewer tokens, are left out here" in html
-    assert "characters more" in html  # of sources.yaml, whose digest stands for the rest
+    assert "characters more" in html  # of sources.yaml, whose digest is shown instead of the rest
 
 
 def test_a_stage_that_is_under_way_is_compared_as_far_as_it_is(tmp_path: Path) -> None:

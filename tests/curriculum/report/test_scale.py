@@ -57,9 +57,9 @@ def test_a_scale_meets_both_ends_and_can_be_turned_over() -> None:
 def test_labels_stand_apart_in_their_order_and_inside(wanted: list[float], gap: float) -> None:
     low, high = 0.0, 400.0
     places = apart(wanted, gap, low, high)
-    room = min(gap, (high - low) / max(1, len(wanted) - 1))
+    space = min(gap, (high - low) / max(1, len(wanted) - 1))
     ordered = sorted(places)
-    assert all(b - a >= room - 1e-6 for a, b in pairwise(ordered))
+    assert all(b - a >= space - 1e-6 for a, b in pairwise(ordered))
     assert all(low - 1e-6 <= place <= high + 1e-6 for place in places)
     by_wish = [places[i] for i in sorted(range(len(wanted)), key=lambda i: (wanted[i], i))]
     assert by_wish == ordered

@@ -97,9 +97,9 @@ def test_a_million_lines_take_seconds_and_few_points(tmp_path: Path) -> None:
         for n in range(1_000_000):
             loss = 1.25 if n == 654_321 else 3 + (n * 7919 % 1000) / 1000
             file.write(f"{before}{n}{middle}{(n + 1) * 2048}{between}{loss}{after}\n")
-    begun = time.process_time()
+    started = time.process_time()
     found = training(path, start=0, stop=2_048_000_000, buckets=700, window=20_480_000)
-    assert time.process_time() - begun < 60  # seconds of one core; about ten
+    assert time.process_time() - started < 60  # seconds of one core; about ten
     assert found.lines == 1_000_000
     assert len(found.raw) <= 1402
     assert (654_322 * 2048, 1.25) in found.raw

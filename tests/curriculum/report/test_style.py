@@ -1,4 +1,4 @@
-"""The palette: told apart with any eyes, on light and on dark, by more than colour."""
+"""The palette: distinguished by any eyes, on light and on dark, by more than colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits under a run that has begun: refused, accepted ahead of the last checkpoint, or free; with real small runs."""
+"""Edits under a run that has started: refused, accepted ahead of the last checkpoint, or free; with real small runs."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def checked(project: Path, name: str = "variant") -> None:
 def test_a_stage_that_has_not_begun_follows_the_files_freely(project: Path) -> None:
     edit(project, "stages/variant.yaml", "batch: 32 sequences", "batch: 16 sequences, mixture: prose-only")
     checked(project)
-    edit(project, "stages/short.yaml", "until: 8448", "until: 8704")  # its own stage has begun, and is done
+    edit(project, "stages/short.yaml", "until: 8448", "until: 8704")  # its own stage has started, and is done
     with pytest.raises(Drift):
         checked(project, "short")
 
@@ -282,7 +282,7 @@ def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files
     )
     again = curriculum(project, *read).stdout
     trained = [
-        next(stage for stage in json.loads(told)["stages"] if stage["stage"] == "continual") for told in (trace, again)
+        next(stage for stage in json.loads(s)["stages"] if stage["stage"] == "continual") for s in (trace, again)
     ]
     assert trained[0]["readings_done"] > 0
     assert trained[0] == trained[1]
@@ -315,8 +315,8 @@ def test_plan_status_and_branch_say_that_the_files_part_from_what_ran_and_a_dry_
     )
     assert part in flat(curriculum(project, "status", "variant").stdout)
     stages = json.loads(curriculum(project, "status", "--json").stdout)["branches"]
-    told = {stage["name"]: stage["departed"] for branch in stages for stage in branch["stages"]}
-    assert [name for name, words in told.items() if words] == ["short/more", "variant/continual"]
+    departed = {stage["name"]: stage["departed"] for branch in stages for stage in branch["stages"]}
+    assert [name for name, words in departed.items() if words] == ["short/more", "variant/continual"]
     dry, wet = (curriculum(project, "run", "variant", *words, check=False) for words in (["--dry-run"], []))
     assert dry.returncode == wet.returncode == 2
     assert dry.stderr == wet.stderr

@@ -77,9 +77,9 @@ def test_the_tree_tells_done_from_begun_and_planned_with_checkpoints_pins_and_lo
     assert stages["trunk/basic"].state == "done"
     assert stages["trunk/continual"].state == "planned"
     assert stages["variant/continual"].state == "done"
-    begun = stages["variant/cooldown"]
-    assert begun.state == "started"
-    assert begun.starts_at <= begun.position < 12288
+    started = stages["variant/cooldown"]
+    assert started.state == "started"
+    assert started.starts_at <= started.position < 12288
     kept = stages["trunk/basic"].checkpoints
     assert kept[-1].position == 6144
     assert kept[-1].pinned_by == ("variant",)
@@ -87,7 +87,7 @@ def test_the_tree_tells_done_from_begun_and_planned_with_checkpoints_pins_and_lo
     assert stages["trunk/basic"].pins_without_checkpoint == (2048,)
     assert set(stages["trunk/basic"].held_out) == {"code", "prose"}
     assert stages["trunk/basic"].held_out_at == 6144
-    assert now.done == begun.position
+    assert now.done == started.position
     assert now.saved == 6144
 
 
@@ -179,7 +179,7 @@ def test_status_as_json_has_the_tree_s_values(finished: Path, curriculum: Curric
     value = json.loads(curriculum(finished, "status", *FULL, "--json").stdout)
     assert value["done"] == 12288
     assert value["branches"][0]["stages"][0]["shared_by"] == ["trunk", "variant"]
-    assert curriculum(finished, "status", "nobody", *FULL, check=False).returncode == 2
+    assert curriculum(finished, "status", "unknown", *FULL, check=False).returncode == 2
 
 
 # --- following files ----------------------------------------------------------------------------------------

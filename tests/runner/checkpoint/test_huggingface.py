@@ -354,7 +354,7 @@ def test_killed_while_exporting_the_directory_is_absent_or_complete_and_the_next
         assert not output.exists() or {path.name for path in output.iterdir()} >= FILES
         if output.exists():
             break
-    assert left >= 2, "what was half-written stays under a name that nobody reads"
+    assert left >= 2, "what was half-written stays under a name that no reader knows"
     if not output.exists():
         _killed(tmp_path, _at_the_end, temporary)
     whole = tensors(output)

@@ -1,4 +1,4 @@
-"""What is kept of lm-evaluation-harness's results, and how its refusals are told; the harness itself is not loaded."""
+"""What is kept of lm-evaluation-harness's results, and how it refuses; the harness itself is not loaded."""
 
 from __future__ import annotations
 

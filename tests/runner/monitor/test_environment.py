@@ -1,4 +1,4 @@
-"""What an attempt runs in: compared with the attempt before, refused where it changes bits and nobody consented."""
+"""What an attempt runs in: compared with the attempt before, refused where it changes bits without consent."""
 
 from __future__ import annotations
 

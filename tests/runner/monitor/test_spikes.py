@@ -51,9 +51,9 @@ def test_nothing_is_a_spike_before_enough_is_known_nor_a_hair_above_a_constant()
 
 def test_a_level_that_stays_is_the_rule_after_half_a_window() -> None:
     losses = SpikeDetector(noise(WINDOW))
-    told = [losses.observe(6.0) is not None for _ in range(WINDOW)]
-    assert told[0]
-    assert not any(told[WINDOW // 2 + 1 :])
+    reported = [losses.observe(6.0) is not None for _ in range(WINDOW)]
+    assert reported[0]
+    assert not any(reported[WINDOW // 2 + 1 :])
 
 
 def test_what_is_not_finite_is_not_learnt_from() -> None:
@@ -87,8 +87,8 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     }
     losses = np.arange(steps.BATCH, dtype=float)
     losses[2] = np.nan
-    told = spikes.event(plan, texts, 1, losses, kind="spike", generation=0, grad_norm=3.0, spike=spikes.Spike(9, 4, 5))
-    spikes.record(StageFolder(tmp_path), told)
+    event = spikes.event(plan, texts, 1, losses, kind="spike", generation=0, grad_norm=3.0, spike=spikes.Spike(9, 4, 5))
+    spikes.record(StageFolder(tmp_path), event)
     (read,) = fs.read_json_lines(StageFolder(tmp_path).events)
     draws = plan.draws(1)
     assert [entry["slot"] for entry in read["sequences"]] == [2, 7, 6, 5, 4, 3, 1, 0]
@@ -98,7 +98,7 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     assert (read["step"], read["position"], read["median"], read["limit"]) == (1, 256, 4, 5)
     assert read["skip"] == {"from": 128, "to": 256}
     assert "`skip: [{from: 128, to: 256}]`" in read["hint"]
-    json.dumps(told["sequences"][1:], allow_nan=False)
+    json.dumps(event["sequences"][1:], allow_nan=False)
     spikes.cut_back(StageFolder(tmp_path), 255)
     assert fs.read_json_lines(StageFolder(tmp_path).events) == []
 

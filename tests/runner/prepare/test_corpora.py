@@ -65,7 +65,7 @@ def parquet(path: Path, columns: dict[str, Any]) -> None:
 
 
 def slimpajama(root: Path) -> None:
-    """train/chunk1/example_train_0.jsonl.zst …, validation/…, test/…; the subset stands in `meta`."""
+    """train/chunk1/example_train_0.jsonl.zst …, validation/…, test/…; the subset is in `meta`."""
     subsets = ["RedPajamaCommonCrawl", "RedPajamaC4", "RedPajamaGithub", "RedPajamaBook"]
     for split, count in (("train", 40), ("validation", 60), ("test", 5)):
         rows = [{"text": f"{split} " + text(n), "meta": {"redpajama_set_name": subsets[n % 4]}} for n in range(count)]
@@ -74,7 +74,7 @@ def slimpajama(root: Path) -> None:
 
 
 def starcoder(root: Path) -> None:
-    """python/train-00000-of-00002.parquet …; `content`, and an `id` that counts anew in every language."""
+    """python/train-00000-of-00002.parquet …; `content`, and an `id` that restarts in every language."""
     for subset in ("python", "jupyter-scripts-dedup-filtered", "jupyter-structured-clean-dedup", "java"):
         for part in (0, 1):
             parquet(
@@ -146,7 +146,7 @@ def test_each_corpus_is_prepared_from_its_own_layout_as_the_shipped_sources_say(
     prepare(request)
     manifest = Manifest.load(Path(request.output))
     splits = manifest.splits
-    if held_out:  # its own validation split; its test split is read by nobody
+    if held_out:  # its own validation split; its test split is never read
         assert (splits[TRAIN].documents, splits[HELD_OUT].documents) == (train, held_out)
     else:
         assert splits[TRAIN].documents + splits[HELD_OUT].documents == train
@@ -205,7 +205,7 @@ def test_any_file_system_s_address_is_read_as_a_folder_is(tmp_path: Path, tokeni
 
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """A server on the loopback that answers everything with one refusal; hub and S3 are told to ask it."""
+    """A server on the loopback that answers everything with one refusal; hub and S3 are configured to ask it."""
     answer: dict[str, Any] = {}
 
     class Refusing(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A run that is told how long it may take to end saves when that suffices, and says beforehand when it does not."""
+"""A run that knows how long it may take to end saves when that suffices, and says beforehand when it does not."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     assert (code, "not saved" in said) == (130, False), said
     assert last is not None
     assert last.position == json.loads((stage / "metrics.jsonl").read_text().splitlines()[-1])["position"]
-    told = curriculum(small_project, "plan", "trunk", "--size", "full").stdout
-    assert "the grace is" not in told
+    shown = curriculum(small_project, "plan", "trunk", "--size", "full").stdout
+    assert "the grace is" not in shown
 
     pace = json.loads(first.read_text())
     assert 0 < pace["save_seconds"] < 60
@@ -79,10 +79,10 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     slow = LONG.replace("checkpoint: 1024 tokens", "checkpoint: 2097152 tokens")
     (small_project / "stages/trunk.yaml").write_text(slow)
     words = "0 + 500.0 s, and the grace is 60 s: a terminated run resumes from the last checkpoint"
-    told = " ".join(curriculum(small_project, "plan", "trunk", "--size", "full").stdout.split())
-    assert words.partition(" + ")[2] in told
-    told = " ".join(curriculum(small_project, "status", "trunk", "--size", "full").stdout.split())
-    assert words.partition(" + ")[2] in told
+    shown = " ".join(curriculum(small_project, "plan", "trunk", "--size", "full").stdout.split())
+    assert words.partition(" + ")[2] in shown
+    shown = " ".join(curriculum(small_project, "status", "trunk", "--size", "full").stdout.split())
+    assert words.partition(" + ")[2] in shown
 
     before = steps(stage)
     code, said = ended_by(small_project, lambda: steps(stage) > before + 3, terminate)
@@ -91,11 +91,11 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     assert "and a save takes 500.0 s; it resumes from its last checkpoint" in said
     assert checkpoints.latest(StageFolder(stage)) == last
 
-    def ask(_: subprocess.Popen[str]) -> None:  # nobody kills after this, so there is time
+    def ask(_: subprocess.Popen[str]) -> None:  # no kill follows, so there is time
         curriculum(small_project, "stop", "trunk", "--size", "full")
 
-    begun = stage / "attempts/0003/environment.json"
-    code, said = ended_by(small_project, lambda: begun.exists() and steps(stage) > before + 3, ask)
+    environment = stage / "attempts/0003/environment.json"
+    code, said = ended_by(small_project, lambda: environment.exists() and steps(stage) > before + 3, ask)
     assert (code, "not saved" in said) == (130, False), said
     newest = checkpoints.latest(StageFolder(stage))
     assert newest is not None

@@ -83,7 +83,7 @@ def test_a_line_of_metrics_says_where_a_step_s_time_went(canonical: Path) -> Non
     assert environment["peak_flops"] == 0.1e12
     assert environment["flops_convention"].startswith("full: ")
     saved = [line["step"] for line in lines if "checkpoint_seconds" in line]
-    assert saved, "the stall of a save is told by the line after it"
+    assert saved, "the stall of a save is in the line after it"
     assert all((step * 256) % 1024 == 0 for step in saved)
 
 

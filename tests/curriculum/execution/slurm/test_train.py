@@ -32,7 +32,7 @@ STAGES = {
     + "  - {name: basic, until: 81920, mixture: prose-only, batch: 8 sequences}\n",
     "variant": "about: on two nodes\nfrom: trunk/basic\n"
     "stages:\n  - {name: continual, until: 122880, mixture: mixed, ramp: 1536 tokens}\n",
-    "last": "about: begun on two nodes, ended on one\nfrom: variant/continual\n"
+    "last": "about: started on two nodes, ended on one\nfrom: variant/continual\n"
     "stages:\n  - {name: cooldown, until: 235520, batch: 16 sequences}\n",
 }
 MACHINES = """\
@@ -109,8 +109,8 @@ class Here:
 
     def state(self, name: str) -> tuple[str, str]:
         curriculum, _, _ = name.partition("/")
-        told = project_status(Project(self.root), "full", curriculum)
-        stages = {stage.name: stage for branch in told.branches for stage in branch.stages}
+        state = project_status(Project(self.root), "full", curriculum)
+        stages = {stage.name: stage for branch in state.branches for stage in branch.stages}
         return stages[name].state, stages[name].job or ""
 
     def logs(self) -> str:
@@ -189,11 +189,11 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     os.kill(int(json.loads((far.stage("trunk/basic") / "lock").read_bytes())["pid"]), signal.SIGKILL)
     wait_for("a second attempt", lambda: far.attempts("trunk/basic") == 2)
 
-    # Another launcher on the same run is turned away, and told by what.
+    # Another launcher on the same run is refused, with the reason.
     said = far.run("trunk", "local", refused=True)
     assert f"`trunk/basic` is not free: Slurm job {basic} on n[1-2]" in said
 
-    # Slurm warns the job, as before a time limit: it saves, queues itself again, and goes on from there.
+    # Slurm warns the job, as before a time limit: it saves, queues itself again, and continues from there.
     before = far.newest("trunk/basic")
     wait_for("the second attempt to save", lambda: far.newest("trunk/basic") > before)
     ask("scancel", "--signal=USR1", "--batch", basic)
