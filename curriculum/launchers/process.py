@@ -5,7 +5,6 @@ The only module that says `-m runner`. The functions start, stop, kill and exami
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import importlib.util
 import os
@@ -23,15 +22,15 @@ from curriculum.errors import RunFailed
 
 
 @dataclass(frozen=True)
-class Launcher(abc.ABC):
+class Launcher:
     """Starts and ends the processes of a job: `processes` on each node, each with `threads` threads."""
 
     processes: int
     threads: int
 
-    @abc.abstractmethod
     def command(self, job: Path) -> list[str]:
         """The command line that runs the job file `job` to its end, or to the next save once it is stopped."""
+        raise NotImplementedError
 
     def start(self, attempt: Attempt) -> subprocess.Popen[bytes]:
         """Start the job of `attempt`, its output in the attempt's log."""
