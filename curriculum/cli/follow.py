@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import fs
+from curriculum import fs, streams
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.anomalies import count_by_kind, read_anomalies
 from curriculum.artifacts.metrics import LiveMetrics, StageActivity, stage_activity
@@ -62,7 +63,7 @@ class Watch:
             self._until_done()
 
     def _until_done(self) -> None:
-        while self.poll():
+        while self.poll() and streams.failure(sys.stdout) is None:  # without a reader it would run for ever
             time.sleep(POLL_SECONDS)
 
     def poll(self) -> bool:

@@ -75,7 +75,8 @@ def print_json(value: Any) -> None:
     import orjson  # the standard library indents in Python: seconds for a batch of thousands
 
     text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
-    sys.stdout.write(text.decode())
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)  # UTF-8, as JSON is, whatever the terminal's encoding
 
 
 def stopped(command: str) -> typer.Exit:

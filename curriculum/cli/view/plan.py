@@ -99,7 +99,7 @@ class Curves:
         width = min(WIDEST_CURVE, options.max_width - len(margin))
         batches = list(dict.fromkeys(row["batch_tokens"] for row in self.rows))
         changes = f"batch: {' -> '.join(map(show_count, batches))} tokens"
-        if width < NARROWEST_CURVE:
+        if width < NARROWEST_CURVE or options.ascii_only:
             yield Text(f"learning rate: at most {most}, over {end}")
             if len(batches) > 1:
                 yield Text(changes)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs
+from curriculum import fs, streams
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
@@ -61,4 +61,5 @@ def _threads(processes: int) -> int:
 
 
 if __name__ == "__main__":
+    streams.protect()
     sys.exit(main())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs
+from curriculum import fs, streams
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.artifacts.stage_folder import Attempt
@@ -164,4 +164,5 @@ def _measure(submission: Attempt) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    streams.protect()
     sys.exit(main())
