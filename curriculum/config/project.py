@@ -31,6 +31,11 @@ class Project:
         start = (start or Path.cwd()).resolve()
         root = layout.root_around(start)
         if root is not None:
+            if any("\ud800" <= character <= "\udfff" for character in str(root)):  # os.fsdecode's
+                raise ConfigError(
+                    f"the path of this project is not UTF-8, as safetensors needs it: {root}",
+                    hint="rename the folder; the text files inside may have any names",
+                )
             return Project(root)
         raise NotFound(
             f"no project here: neither {start} nor a folder above it holds `stages/` and `mixtures/`",

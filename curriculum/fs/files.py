@@ -111,7 +111,7 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
 def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     """`write_bytes` of readable JSON (sorted keys, two spaces, a final newline)."""
     text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False, default=fields_of)
-    write_bytes(path, f"{text}\n".encode(), replace=replace)
+    write_bytes(path, f"{text}\n".encode(errors="backslashreplace"), replace=replace)
 
 
 def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:

@@ -26,6 +26,7 @@ from datatrove.io import get_fs_with_filepath
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.readers.base import BaseReader
 from datatrove.utils.logging import logger
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from curriculum.data.listing import TEXT_FILES, SourceFile, kind_of, list_files, name_filter, sort_files
 from curriculum.data.manifest import HELD_OUT, TRAIN
@@ -316,7 +317,8 @@ def open_file(file: SourceFile) -> Iterator[IO[bytes]]:
                 )
             raw = io.BytesIO(data)
         else:
-            system, path = get_fs_with_filepath(file.path)
+            # fsspec reads `::` in a path as a chain of file systems
+            system, path = get_fs_with_filepath(file.path) if "://" in file.path else (LocalFileSystem(), file.path)
             raw = stack.enter_context(system.open(path, "rb"))
         if file.name.endswith(".gz"):
             raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
@@ -330,11 +332,12 @@ def log_to(path: Path) -> Iterator[None]:
     """Write datatrove's log, with the dropped documents, to `path` instead of the terminal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.remove()
-    sink = logger.add(str(path), level="INFO", colorize=False)
-    try:
-        yield
-    finally:
-        logger.remove(sink)
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as log:  # loguru would format its path
+        sink = logger.add(log, level="INFO", colorize=False)
+        try:
+            yield
+        finally:
+            logger.remove(sink)
 
 
 def _kind(name: str) -> str:

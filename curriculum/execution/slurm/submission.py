@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -117,7 +118,7 @@ class Submission(ABC):
             fs.write_bytes(attempt.path / name, self._script(batch_job, job).encode())
             dependency = f", after {self.dependency(job)}" if job else ""
             try:
-                job = slurm.submit(attempt.path / name)
+                job = slurm.submit(attempt.path / name, batch_job)
             except PlanError as error:
                 raise placed(error, self.request) from None
             message = f"Slurm job {job}{dependency}"
@@ -138,7 +139,7 @@ class Submission(ABC):
         for name, batch_job in self.batch_jobs(attempt).items():
             yield f"  writes {attempt.path / name}:"
             yield from (f"    {line}" for line in self._script(batch_job, self.after).splitlines())
-            yield f"  sbatch --parsable {attempt.path / name}"
+            yield f"  {shlex.join(slurm.command(attempt.path / name, batch_job))}"
 
 
 def expected_job(folder: Path, label: str) -> str:
