@@ -223,7 +223,8 @@ def test_an_int_gives_an_int_and_an_array_an_array_of_its_shape() -> None:
         flat = mixer.draw(square.ravel())
         assert np.array_equal(source.ravel(), flat[0])
         assert np.array_equal(ordinal.ravel(), flat[1])
-        assert mixer.count("slimpajama", square).shape == mixer.where("slimpajama", square // 2).shape == (3, 4)
+        for answer in (mixer.count("slimpajama", square), mixer.where("slimpajama", square // 2)):
+            assert (answer.shape, answer.dtype) == ((3, 4), np.int64)
         assert type(mixer.count("slimpajama", 3)) is int
         assert type(mixer.where("slimpajama", 3)) is int
         assert mixer.where("slimpajama", np.array([3]))[0] == mixer.where("slimpajama", 3)
@@ -355,6 +356,14 @@ def test_the_longest_ramp_is_exact_to_its_last_sequence() -> None:
     assert ramp.after_index(n) == ramp.counts(n)["new"] == (n + 1) // 2
 
 
+def test_the_bound_of_a_ramp_is_both_trees_bounds_and_half_the_change_of_share() -> None:
+    before, after = Tree({"a": 1, "b": 3}), Tree({"b": 1, "c": 1})
+    ramp = Ramp(before, 0, after, 9)
+    assert ramp.bound("a") == before.bound("a") + Fraction(1, 8)
+    assert ramp.bound("b") == before.bound("b") + after.bound("b") + Fraction(1, 8)
+    assert ramp.bound("c") == after.bound("c") + Fraction(1, 4)
+
+
 def test_shares_move_in_a_straight_line_and_are_exact() -> None:
     ramp = Ramp(Tree({"slimpajama": 1}), 5, MATH_CODE, 8)
     assert ramp.shares(0) == {"proof-pile": 0, "slimpajama": 1, "starcoder": 0}
@@ -422,7 +431,7 @@ def test_ramps_and_places_that_cannot_be_are_refused() -> None:
         with pytest.raises(ValueError, match="must be from 0 to 9"):
             ramp.draw(wrong)
     for ask in (ramp.counts, ramp.shares, ramp.after_index, lambda i: ramp.count("a", i)):
-        with pytest.raises(ValueError, match="must be from 0 to 10"):
+        with pytest.raises(ValueError, match="a sequence's index must be from 0 to 10"):
             ask(11)
     with pytest.raises(ValueError, match="ordinal of a sequence of b in this ramp must be from 0 to 4"):
         ramp.where("b", 5)
