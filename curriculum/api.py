@@ -45,7 +45,7 @@ class ProjectTables:
     def plan(self, curriculum: str, size: str | None = None, machine: str = "local") -> PlanTables:
         """A curriculum, compiled with the text that is prepared so far."""
         project, texts = self._texts(curriculum, size)
-        report = summary.summarise(texts.compiled, machine, project.machine(machine))
+        report = summary.summarise(project, texts.compiled, machine, project.machine(machine))
         return PlanTables(project, texts.compiled, texts, report)
 
     def status(self, curriculum: str | None = None, size: str | None = None) -> Table:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from curriculum import fs
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import CheckpointError
 
+KEEP_LAST = 2
+"""Checkpoints of a stage's cadence that stay on disk next to its end and to those that are kept by name."""
 TRACKERS = ("tensorboard", "wandb", "trackio")
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -57,6 +59,16 @@ def latest(folder: StageFolder) -> Checkpoint | None:
     """The furthest checkpoint of the newest generation, or None."""
     checkpoints = list_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
+
+
+def retained(positions: Sequence[int], end: int, keep: Collection[int], keep_last: int = KEEP_LAST) -> list[int]:
+    """Those of a stage's saved `positions`, oldest first, that a trainer leaves on disk.
+
+    They are the stage's end, those in `keep` and the last `keep_last` of the others.
+    """
+    passing = [position for position in positions if position != end and position not in keep]
+    dropped = {*passing[: -keep_last or None]}
+    return [position for position in positions if position not in dropped]
 
 
 def seal(folder: Path, digests: Mapping[str, str] | None = None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
+from curriculum.artifacts.checkpoints import KEEP_LAST
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.errors import RunFailed
 
@@ -76,7 +77,7 @@ class TrainJob:
     checkpoint_every: int
     evaluate_every: int
     keep: tuple[int, ...] = ()
-    keep_last: int = 2
+    keep_last: int = KEEP_LAST
     machine: Machine = field(default_factory=Machine)
     stop_at: int | None = None
     lineage: tuple[str, ...] = ()

@@ -38,7 +38,8 @@ from curriculum.units import show_count
 class CompiledStage:
     """A stage's plan, and what is shown or scheduled next to it. Positions in tokens at this size.
 
-    `left_at` is where the lineage leaves the stage as its file says it: full-size tokens.
+    `left_at` is where the lineage leaves the stage as its file says it: full-size tokens. `keep` are the positions
+    whose checkpoints its file keeps.
     """
 
     setting: Setting
@@ -49,6 +50,8 @@ class CompiledStage:
     parent: CompiledStage | None
     checkpoint_every: int
     evaluate_every: int
+    held_out_windows: int
+    keep: tuple[int, ...]
     task_every: Mapping[str, int]
     shares: Mapping[str, Fraction]
     ramp_sequences: int
@@ -207,7 +210,7 @@ def _compile_stage(
     check_drawn(stage, plan, scaler, notes)
     command = f"curriculum prepare {setting.curriculum}{project.options(scaler.size_name)}"
     check_passes(stage, plan, limits, command, notes)
-    checkpoint_every, evaluate_every = cadence.cadence(setting, scaler, plan, notes)
+    every = cadence.cadence(setting, scaler, plan, notes)
     total = sum(mixture.weights.values())
     return CompiledStage(
         setting=setting,
@@ -216,8 +219,10 @@ def _compile_stage(
         stop=clock.stop,
         left_at=stage.left_at,
         parent=parent,
-        checkpoint_every=checkpoint_every,
-        evaluate_every=evaluate_every,
+        checkpoint_every=every.checkpoint,
+        evaluate_every=every.evaluate,
+        held_out_windows=cadence.held_out_windows(setting, scaler),
+        keep=every.keep,
         task_every=cadence.task_cadence(setting, scaler, plan, notes),
         shares={name: Fraction(weight, total) for name, weight in sorted(mixture.weights.items())},
         ramp_sequences=ramp_sequences,

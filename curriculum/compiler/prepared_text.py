@@ -26,8 +26,6 @@ from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError, Place
 from curriculum.plan.stage import StagePlan
 
-HELD_OUT_WINDOWS = 1024
-
 
 class PreparedText:
     """A snapshot of the text and the tokenizer that a curriculum reads, and its plans for them.
@@ -75,12 +73,6 @@ class PreparedText:
         """Tokens of the lineage's longest windows: a held-out set is to hold enough of them."""
         return max(stage.clock.sequence_length for stage in self.curriculum.stages)
 
-    @property
-    def held_out_windows(self) -> int:
-        """Windows of each held-out set that an evaluation reads at most."""
-        most = self.curriculum.size.at_most
-        return most.held_out_windows if most and most.held_out_windows else HELD_OUT_WINDOWS
-
     def datasets(self) -> list[str]:
         """The names of the datasets that the curriculum reads, sorted."""
         return sorted(set(self.curriculum.datasets.values()))
@@ -112,6 +104,7 @@ class PreparedText:
         return PreparedInfo(
             windows=manifest.splits[TRAIN].windows(sequence_length),
             digest=manifest.digest,
+            held_out=manifest.splits[HELD_OUT].windows(sequence_length) if HELD_OUT in manifest.splits else 0,
             states=tuple(
                 PreparedState(manifest.windows_in_state(state, TRAIN, sequence_length), state.digest)
                 for state in manifest.states

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from curriculum import config
-from curriculum.artifacts import checkpoints, timing
+from curriculum.artifacts import checkpoints, ledger, timing
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import Address, Setting
@@ -15,6 +15,7 @@ from curriculum.config.machines import SlurmEntry
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError
 from curriculum.plan.stage import OPEN, StagePlan
+from curriculum.units import Length
 
 
 def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> StageFolder:
@@ -75,7 +76,8 @@ def checkpoint_at(folder: StageFolder, position: int) -> checkpoints.Checkpoint 
 def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> checkpoints.Checkpoint | None:
     """The checkpoint at which this lineage leaves `stage`; None while training has not reached it.
 
-    CheckpointError that names the nearest checkpoints when the stage was trained past it and kept none there.
+    CheckpointError that names the nearest checkpoints when the stage was trained past it and has none there: it was
+    deleted since, or the cadence never took one.
     """
     folder = stage_folder(project, compiled, stage)
     checkpoint = checkpoint_at(folder, stage.stop)
@@ -100,10 +102,19 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
     example = addresses[nearest_position(usable, stage.stop)] if usable else None
     proposed = f"branch at one of these, as in `{example}`; " if example else ""
     scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
+    pruned = any(entry.position == stage.stop for entry in ledger.read(folder))
+    wanted = address_at(stage.setting, stage.plan, stage.stop, compiled.scale)
+    keep = f"`keep: {Length(wanted.position or stage.plan.end, 'tokens')}`, or `every: {{keep: …}}`, in the stage file"
     raise CheckpointError(
-        f"`{stage.name}` was trained past {stage.stop:,} tokens and kept no checkpoint there; "
-        f"the nearest: {' and '.join(nearest)}{scale}",
-        hint=f"{proposed}`every: {{checkpoint: …}}` in the stage file says how often one is taken",
+        f"`{stage.name}` was trained past {stage.stop:,} tokens and "
+        + ("its checkpoint there was pruned since" if pruned else "kept no checkpoint there")
+        + f"; the nearest: {' and '.join(nearest)}{scale}",
+        hint=proposed
+        + (
+            f"{keep} would have kept it: of the others the last {checkpoints.KEEP_LAST} stay"
+            if pruned
+            else f"`every: {{checkpoint: …}}` in the stage file says how often one is taken, and {keep} takes one there"
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """Which checkpoints are still needed, and why; `curriculum prune` may delete the others.
 
-Kept are a stage's end, its newest ones (to resume from), every branch point (a pin, a stage file that leaves the
-lineage there, a started run that continued from exactly these weights), and those with tasks to measure.
+Kept are a stage's end, its newest ones (to resume from), those that its stage file keeps, every branch point (a pin,
+a stage file that leaves the lineage there, a started run that continued from exactly these weights), and those with
+tasks to measure.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
     """
     if only is not None:
         _check_known(project, only)
-    points, waiting = _branch_points(project, size)
+    points, waiting, stated = _branch_points(project, size)
     parents = _parent_histories(project, size)
     verdicts = []
     for folder in _stages(project, size):
@@ -54,6 +55,8 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
                 reasons.append("its stage's end" if plan else "its stage has no plan")
             if checkpoint in kept[-keep_last:]:
                 reasons.append("among the newest of its stage")
+            if {checkpoint.position, None} & stated.get((curriculum, stage), set()):
+                reasons.append("kept by its stage file")
             history = _history(checkpoint)
             if history is None:
                 reasons.append("it cannot be read: `curriculum verify` says why")
@@ -143,13 +146,18 @@ def _stages(project: Project, size: str) -> list[StageFolder]:
 
 def _branch_points(
     project: Project, size: str
-) -> tuple[dict[tuple[str, str], dict[int | None, set[str]]], dict[tuple[str, str, int], tuple[str, ...]]]:
+) -> tuple[
+    dict[tuple[str, str], dict[int | None, set[str]]],
+    dict[tuple[str, str, int], tuple[str, ...]],
+    dict[tuple[str, str], set[int | None]],
+]:
     """Where the project's stage files leave each stage, in tokens at this size (None: at an unknown position).
 
-    And the tasks that are due at each checkpoint.
+    And the tasks that are due at each checkpoint, and the positions that each stage's file keeps (None: unknown ones).
     """
     points: dict[tuple[str, str], dict[int | None, set[str]]] = {}
     waiting: dict[tuple[str, str, int], tuple[str, ...]] = {}
+    stated: dict[tuple[str, str], set[int | None]] = {}
     for name in project.names("stages"):
         try:
             stages = lineage(project, name)
@@ -163,21 +171,25 @@ def _branch_points(
             compiled = PreparedText.open(project, name, size).compiled
         except CurriculumError:  # it cannot be compiled at this size now, but may be later
             for leaving in stages:
+                where = (leaving.setting.curriculum, leaving.setting.stage)
                 if leaving.setting.curriculum != name:
-                    where = (leaving.setting.curriculum, leaving.setting.stage)
                     points.setdefault(where, {}).setdefault(None, set()).add(name)
+                elif leaving.setting.keep or leaving.setting.every.keep:
+                    stated[where] = {None}
             continue
         for stage in compiled.stages:
             where = (stage.setting.curriculum, stage.setting.stage)
             if stage.setting.curriculum != name:
                 points.setdefault(where, {}).setdefault(stage.stop, set()).add(name)
+            else:
+                stated[where] = {*stage.keep}
         waiting.update(
             {
                 (gap.stage.setting.curriculum, gap.stage.setting.stage, gap.position): gap.names
                 for gap in due_benchmarks(project, compiled)
             }
         )
-    return points, waiting
+    return points, waiting, stated
 
 
 def _file(project: Project, name: str) -> str:

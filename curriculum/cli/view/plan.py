@@ -252,5 +252,13 @@ def _cost(cost: Mapping[str, Any]) -> Group:
     lines = [Text("cost  ", style="bold").append(", ".join(parts), style="not bold")]
     if cost.get("unsaved"):
         lines.append(Text(f"  measured: {cost['unsaved']}", style="yellow"))
+    evaluated = [
+        f"{show_exact(cost['evaluations'])} times",
+        f"{show_count(cost['tokens_evaluated'])} tokens",
+        f"{cost['evaluation_share']:.2%} of the compute",
+    ]
+    if cost["evaluation_gpu_hours"] is not None:
+        evaluated.append(f"{cost['evaluation_gpu_hours']:,.1f} of the GPU-hours")
+    lines.append(Text("  evaluated: " + ", ".join(evaluated)))
     lines += [Text(f"  assumed: {line}", style="dim") for line in cost["assumptions"]]
     return Group(*lines)

@@ -59,7 +59,7 @@ PAID = SHIPPED.machine("a100-40g-16x4")
 
 def tree(*names: str, project: Project = SHIPPED, size: str = "full") -> dict[str, Any]:
     compiled = [compile_curriculum(project, name, size) for name in names]
-    return summary.summarise_tree(compiled, "a100-40g-16x4", PAID)
+    return summary.summarise_tree(project, compiled, "a100-40g-16x4", PAID)
 
 
 @pytest.mark.promise(
@@ -107,9 +107,9 @@ def test_a_plan_says_when_a_machine_s_processes_cannot_share_a_step() -> None:
     project = Project(ROOT)
     compiled = compile_curriculum(project, "v1.1", "full")
     machine = project.machine("a100-40g-16x4")
-    fits = summary.summarise(compiled, "a100", machine)
+    fits = summary.summarise(SHIPPED, compiled, "a100", machine)
     assert not [note for stage in fits["stages"] for note in stage["notes"] if "not on machine" in note]
-    odd = summary.summarise(compiled, "a100", machine.model_copy(update={"nodes": 15}))
+    odd = summary.summarise(SHIPPED, compiled, "a100", machine.model_copy(update={"nodes": 15}))
     for stage in odd["stages"]:
         assert any("cannot be divided evenly among 60 processes; the nearest" in note for note in stage["notes"])
 
@@ -147,7 +147,7 @@ def keys(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 )
 def test_every_key_of_the_json_is_documented() -> None:
     documented = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]*)`", document("plan-json.md")))))
-    one = summary.summarise(compile_curriculum(SHIPPED, "v1.1-math-code", "full"), "m", PAID)
+    one = summary.summarise(SHIPPED, compile_curriculum(SHIPPED, "v1.1-math-code", "full"), "m", PAID)
     one["provenance"] = {"slimpajama": "hub"}
     one["stages"][1]["skip"] = [{"from": 1, "to": 2, "why": None}]
     one["stages"][1]["leave_out"] = [{"source": "a", "shard": 2, "why": None}]

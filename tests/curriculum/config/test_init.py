@@ -214,7 +214,7 @@ def test_the_lengths_suit_whatever_text_there_is(first: str, second: str | None,
     _, found = init.init_for(tmp_path / "p", [str(folder) for folder in folders])
     project = Project(tmp_path / "p")
     compiled = compile_curriculum(project, "first", "full")
-    main, cooldown = summarise(compiled, "local", project.machine("local"))["stages"]
+    main, cooldown = summarise(project, compiled, "local", project.machine("local"))["stages"]
     assert 10_000 < cooldown["ends_at"] < 2_100_000
     assert main["batch_sequences"] < cooldown["batch_sequences"]
     for source in found:

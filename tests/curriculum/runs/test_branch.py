@@ -188,7 +188,7 @@ def test_two_stages_of_one_name_in_the_parent_s_lineage_get_two_names(shipped: P
 def test_a_plan_calls_two_stages_of_one_name_by_their_curricula_too(shipped: Project) -> None:
     project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
     compiled = compile_curriculum(project, "mine", "rehearsal")
-    summary = summarise(compiled, "local", project.machine("local"))
+    summary = summarise(project, compiled, "local", project.machine("local"))
     console = Console(width=100, file=io.StringIO())
     with console.capture() as shown:
         console.print(plan_view({**summary, "harness_installed": True}, compiled, {}))
