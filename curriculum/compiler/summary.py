@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +11,7 @@ from curriculum import config
 from curriculum.compiler.cadence import task_positions
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.cost import cost, evaluation_positions, furthest
+from curriculum.compiler.size_differences import size_differences
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan import lookup
@@ -44,6 +46,7 @@ def summarise(project: Project, compiled: Compiled, machine_name: str, machine: 
             }
             for name, choice in compiled.sources.items()
         },
+        "differs": [asdict(row) for row in size_differences(compiled)],
         "curve": curve(compiled.stages),
         "cost": cost(project, [compiled], machine_name, machine),
     }

@@ -45,6 +45,7 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         Text(),
         *_texts(summary, provenance),
         Text(),
+        *_differences(summary["differs"]),
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
@@ -228,6 +229,14 @@ def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[Re
         if provenance.get(entry["text"]):
             lines.append(Text(f"    {provenance[entry['text']]}", style="dim"))
     return lines
+
+
+def _differences(rows: Sequence[Mapping[str, str]]) -> list[RenderableType]:
+    """What is not only scaled, next to the full size."""
+    differences = table("differs from full size", "here", "full size")
+    for row in rows:
+        differences.add_row(row["what"], row["here"], row["full_size"])
+    return [differences, Text()] if rows else []
 
 
 def _amounts(cost: Mapping[str, Any]) -> list[str]:
