@@ -103,7 +103,7 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
     ends = [_end(stage) for stage in remaining] or [0]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
-        stages = stages[:count]
+        stages = [_kept_up_to(stage, until.amount) for stage in stages[:count]]
         stages[-1]["until"] = str(until)
     if change.mixture is not None:
         for stage in stages:
@@ -140,6 +140,12 @@ def _position(text: str) -> Length:
     return position
 
 
+def _kept_up_to(stage: dict[str, Any], end: int) -> dict[str, Any]:
+    """The stage without the positions of its `keep` past `end`."""
+    kept = [position for position in stage.get("keep", ()) if parse_length(position).amount <= end]
+    return {key: value for key, value in stage.items() if key != "keep"} | ({"keep": kept} if kept else {})
+
+
 def _remaining(stages: tuple[LineageStage, ...], before: tuple[LineageStage, ...]) -> list[LineageStage]:
     """The stages after the point where `before` ends, first the one that the point cuts."""
     last = before[-1]
@@ -163,6 +169,8 @@ def _entries(project: Project, stages: list[LineageStage], *, cut: bool) -> list
         if number or not cut:
             above = _of_file(project, setting.curriculum) if setting.path == ("stages", 0) else {}
             stated = above | {k: v for k, v in entry.items() if k not in {"name", "until", "tokens"}}
+        if "keep" in stated:
+            stated["keep"] = [str(position) for position in setting.keep]
         name = setting.stage
         while name in names:
             name += "-again"
@@ -188,7 +196,7 @@ def _of_file(project: Project, curriculum: str) -> dict[str, Any]:
             place=document.place(("optimizer",)),
             hint="branch past that point, or write the stage file by hand",
         )
-    keys = ("sequence_length", "learning_rate", "every")
+    keys = ("sequence_length", "learning_rate", "every", "keep", "held_out_windows")
     return {key: document.value[key] for key in keys if key in document.value}
 
 

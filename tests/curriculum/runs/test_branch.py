@@ -247,6 +247,16 @@ def test_what_cannot_be_planned_is_refused_and_nothing_is_written(
     assert not shipped.runs.exists()
 
 
+def test_a_branch_that_ends_earlier_keeps_the_checkpoints_up_to_there(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    trunk = project.root / "stages/trunk.yaml"
+    trunk.write_text(trunk.read_text().replace("until: 9216}", "until: 9216, keep: [7k, 8k, 11k]}"))
+    project = make(Project(project.root), "trunk/basic", "mine", until="8000")
+    assert [str(position) for position in lineage(project, "mine")[-1].setting.keep] == ["7k", "8k"]
+    project = make(project, "trunk@5k", "whole")
+    assert [[str(p) for p in s.setting.keep] for s in lineage(project, "whole")[-2:]] == [["7k", "8k", "11k"]] * 2
+
+
 def trained(project: Project, curriculum: str, stage: str, positions: list[int]) -> Path:
     """A stage folder with checkpoints at the given positions, as a run leaves them."""
     folder = project.stage_folder("full", curriculum, stage)
