@@ -107,7 +107,8 @@ def _record(line: bytes) -> dict[str, Any]:
 class LiveMetrics:
     """The newest figures of a stage in training; records up to `resumed_at` are an earlier attempt's.
 
-    `losses` are nats a token by source, `rate` is a running mean in tokens a second.
+    `losses` are nats a token by source, `rate` is a running mean in tokens a second, `pace` one in seconds a token
+    without saves. `evaluation` and `save` are the seconds that the last one took, 0 before the first.
     """
 
     folder: StageFolder
@@ -115,6 +116,9 @@ class LiveMetrics:
     last: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     rate: float = 0.0
+    pace: float = 0.0
+    evaluation: float = 0.0
+    save: float = 0.0
     _tail: MetricsTail = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,12 +128,19 @@ class LiveMetrics:
         """Read the new records; whether there were any."""
         records = self._tail.read_new()
         if self._tail.restarted:
-            self.last, self.losses, self.rate = {}, {}, 0.0
+            self.last, self.losses, self.rate, self.pace = {}, {}, 0.0, 0.0
+        for record in records:
+            self.evaluation = record.get("evaluation_seconds", self.evaluation)
+            self.save = record.get("checkpoint_seconds", self.save)
         records = [record for record in records if record["position"] > self.resumed_at]
         for record in records:
             self.last = record
             rate = record.get("tokens_per_second", 0.0)
             self.rate = rate if self.rate == 0 else 0.9 * self.rate + 0.1 * rate
+            seconds = record.get("seconds", 0.0)
+            if rate and seconds:
+                pace = (1 - record.get("checkpoint_seconds", 0.0) / seconds) / rate
+                self.pace = pace if self.pace == 0 else 0.9 * self.pace + 0.1 * pace
             for name, entry in record.get("sources", {}).items():
                 if entry["tokens"]:
                     self.losses[name] = entry["loss"]
@@ -139,11 +150,15 @@ class LiveMetrics:
     def position(self) -> int | None:
         return self.last.get("position")
 
-    def seconds_left(self, stop: int) -> float | None:
-        """At the present rate to position `stop`; None while there is no rate."""
-        if self.position is None or self.rate <= 0:
+    def seconds_left(self, stop: int, evaluations: int, saves: int) -> float | None:
+        """At the present pace to position `stop`, with so many more evaluations and saves; None while there is none."""
+        if self.position is None or self.pace <= 0:
             return None
-        return (stop - self.position) / self.rate
+        return (stop - self.position) * self.pace + evaluations * self.evaluation + saves * self.save
+
+    def is_evaluated(self, position: int) -> bool:
+        """Whether the held-out losses at `position` are on record."""
+        return self.folder.evaluation(self.last.get("generation", 0), position).exists()
 
 
 @dataclass(frozen=True, slots=True)

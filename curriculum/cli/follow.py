@@ -91,10 +91,10 @@ class Watch:
         for anomaly in anomalies[watched.anomalies :]:
             self._print_once(f"{stage.name}: {anomaly_line(anomaly)}")
         watched.anomalies = len(anomalies)
-        shown = (watched.training, watched.now, stage.name, stage.plan.start, stage.stop)
+        shown = (watched.training, watched.now, stage)
         if self._live is not None:
             self._live.update(training_panel(*shown))
-        elif time.monotonic() - self._printed >= LINE_SECONDS and watched.training.position is not None:
+        elif time.monotonic() - self._printed >= LINE_SECONDS:
             self._printed = time.monotonic()
             self._print_once(training_plain(*shown))
         return True
@@ -144,7 +144,7 @@ class Watch:
         stage = watched.stage
         if watched.training.position is not None:
             now = stage_activity(watched.folder)
-            self._print_once(training_plain(watched.training, now, stage.name, stage.plan.start, stage.stop))
+            self._print_once(training_plain(watched.training, now, stage))
         if anomalies := read_anomalies(watched.folder, stage.stop):
             self._print_once(
                 f"{stage.name}: {anomaly_counts(count_by_kind(anomalies))}; `curriculum status` names them"

@@ -115,7 +115,7 @@ class RunDisplay(Listener):
         if self._stage is None or self._training is None:
             return ""
         self._training.update()
-        return training_line(self._training, self._stage.setting.stage, self._stage.plan.start, self._stage.stop)
+        return training_line(self._training, self._stage, self._stage.setting.stage)
 
     def _prepare_line(self) -> str:
         if self._job is None or self._job[1] is None:

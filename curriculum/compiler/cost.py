@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -75,7 +75,7 @@ def cost(
         "tokens_evaluated": evaluated,
         "evaluation_share": share,
         "gpu_hours": hours,
-        "evaluation_gpu_hours": hours * share if hours is not None else None,
+        "evaluation_seconds": hours * share * 3600 / gpus if hours is not None else None,
         "days": hours / gpus / 24 if hours is not None and gpus else None,
         "usd": money,
         "checkpoint_bytes": checkpoint_bytes,
@@ -100,8 +100,13 @@ def furthest(lineages: Sequence[Compiled]) -> dict[str, tuple[CompiledStage, Com
 def checkpoints_kept(project: Project, stage: CompiledStage, scale: Fraction) -> list[int]:
     """The positions (tokens) at which the stage has a checkpoint on disk once the lineage has left it."""
     keep = {*kept_positions(project, stage, scale), stage.stop}
-    saved = sorted(at for at in {*boundaries(stage.plan, stage.checkpoint_every), *keep} if at <= stage.stop)
-    return retained(saved, stage.plan.end, keep)
+    return retained(saved_positions(stage, keep), stage.plan.end, keep)
+
+
+def saved_positions(stage: CompiledStage, keep: Collection[int] = ()) -> list[int]:
+    """Where a trainer saves: the stage's cadence, what its file or `keep` keeps, and where the lineage leaves it."""
+    due = {*boundaries(stage.plan, stage.checkpoint_every), *stage.keep, *keep, stage.stop}
+    return sorted(at for at in due if at <= stage.stop)
 
 
 def evaluation_positions(stage: CompiledStage) -> list[int]:

@@ -51,7 +51,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "0f7a8ade7303954964152573eaf95732a62e97fc807867987faad495c144f8c5",
+            "58c4e4a6dfadfb77d246391ebaf6ec33a8a4e44fdd42a325a8b556e011c09816",
         }
     ),
 )

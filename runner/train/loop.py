@@ -39,7 +39,10 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     with Watchdog(Attempt(Path(job.attempt_folder)), ranks.rank, job.machine.hang_limit) as watchdog:
         setup = set_up(job, ranks)
         trainer, state = Trainer(setup, watchdog), setup.state
-        trainer.evaluate()
+        before = state.position - setup.plan.batch_tokens
+        # where a run was stopped nothing is due; where it was killed between an evaluation and its save, something is
+        if state.position in (setup.plan.start, setup.end) or due(before, state.position, job.evaluate_every):
+            trainer.evaluate()
         if state.step < setup.last_step:
             trainer.saves.check_room()
         with contextlib.closing(setup.batches()) as batches:

@@ -13,7 +13,7 @@ from rich.text import Text
 from curriculum.cli.view import braille
 from curriculum.cli.view.tables import MANY_ROWS, aligned, notes, share, table
 from curriculum.compiler.compile import Compiled
-from curriculum.units import show_bytes, show_count, show_exact
+from curriculum.units import show_bytes, show_count, show_exact, show_seconds
 
 WIDEST_CURVE: Final = 60
 NARROWEST_CURVE: Final = 30
@@ -266,8 +266,8 @@ def _cost(cost: Mapping[str, Any]) -> Group:
         f"{show_count(cost['tokens_evaluated'])} tokens",
         f"{cost['evaluation_share']:.2%} of the compute",
     ]
-    if cost["evaluation_gpu_hours"] is not None:
-        evaluated.append(f"{cost['evaluation_gpu_hours']:,.1f} of the GPU-hours")
+    if cost["evaluation_seconds"] is not None:
+        evaluated.append(show_seconds(cost["evaluation_seconds"]))
     lines.append(Text("  evaluated: " + ", ".join(evaluated)))
     lines += [Text(f"  assumed: {line}", style="dim") for line in cost["assumptions"]]
     return Group(*lines)

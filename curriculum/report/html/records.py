@@ -215,6 +215,7 @@ def environment(data: ReportData) -> str:
         )
         caption = (
             "Throughput in tokens/s (slowest 5 %: a twentieth of the steps is slower); "
+            "the training time holds steps and saves, no evaluations; "
             "a skipped step is one whose gradient was not finite"
         )
         parts.append(markup.table(caption, columns, speed))

@@ -26,6 +26,8 @@ from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.metrics import LiveMetrics, MetricsTail, last_record
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.status import status_view
+from curriculum.cli.view.training import training_line
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.runs.status import project_status
@@ -228,6 +230,55 @@ def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, gr
     (tmp_path / "metrics.jsonl").unlink()
     assert not training.update()
     assert training.position is None
+
+
+@pytest.mark.promise("The time that is left counts the evaluations and saves that are due")
+def test_the_time_left_counts_the_evaluations_and_saves_that_are_due(tmp_path: Path) -> None:
+    training = LiveMetrics(StageFolder(tmp_path), resumed_at=200)
+    step = {"tokens_per_second": 50.0, "seconds": 2.0}  # 100 tokens
+    saving = {"tokens_per_second": 20.0, "seconds": 5.0, "checkpoint_seconds": 3.0}
+    for position, seconds in ((100, {"evaluation_seconds": 7.0} | step), (200, saving)):  # of an earlier attempt
+        fs.append_json_line(tmp_path / "metrics.jsonl", line(position) | seconds)
+    assert training.update() is False
+    assert training.seconds_left(1000, 1, 1) is None
+    for position, seconds in ((300, step), (400, saving), (500, step)):
+        fs.append_json_line(tmp_path / "metrics.jsonl", line(position) | seconds)
+    assert training.update()
+    assert training.seconds_left(1000, 0, 0) == pytest.approx(
+        10
+    )  # five more steps of 2 s, none with the stall of a save
+    assert training.seconds_left(1000, 2, 1) == pytest.approx(10 + 2 * 7 + 3)
+
+
+@pytest.mark.promise("`run` and `status --follow` say when a stage is evaluating")
+def test_a_stage_is_shown_as_evaluating_while_losses_that_are_due_are_not_on_record(project: Path) -> None:
+    stage = PreparedText.open(Project(project), "variant", "full").compiled.stages[0]
+    folder = StageFolder(project / "runs/full/trunk/basic")
+    attempt = folder.newest_attempt()
+    assert attempt is not None
+    attempt.outcome.unlink()
+    training = LiveMetrics(folder)
+    training.update()
+
+    def cut_back(position: int) -> str:
+        ledger.cut_back(folder.metrics, position)
+        training.update()
+        return training_line(training, stage, "basic")
+
+    def evaluating(position: int) -> str:
+        folder.evaluation(0, position).unlink()
+        return cut_back(position)
+
+    assert "evaluating  left" in evaluating(6144)  # the stage's end, at no multiple of the cadence
+    assert "tok/s  left" in cut_back(4096)
+    assert "evaluating  left" in evaluating(4096)
+    assert "tok/s  left" in cut_back(3840)  # nothing is due, nothing is on record
+    folder.metrics.unlink()
+    assert cut_back(0) == ""
+    folder.evaluation(0, 0).unlink()
+    assert cut_back(0) == "basic  evaluating"
+    attempt.environment.unlink()  # it has not begun to
+    assert cut_back(0) == ""
 
 
 def test_what_is_no_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
