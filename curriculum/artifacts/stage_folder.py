@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curriculum import fs
 from curriculum.errors import ConfigError
@@ -145,6 +147,11 @@ class StageFolder:
     def name(self) -> str:
         """`<curriculum>/<stage>`."""
         return f"{self.curriculum}/{self.stage}"
+
+    def holder(self) -> Mapping[str, Any] | None:
+        """The process that trains the stage, or supervises a trainer that starts; None when neither runs."""
+        holders = map(fs.lock_holder, (self.lock, self.supervised))
+        return next((holder for holder in holders if holder is not None), None)
 
     def plans(self) -> list[Path]:
         """The plan, where there is one, and those that it replaced."""

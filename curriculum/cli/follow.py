@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import fs, streams
+from curriculum import streams
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.anomalies import count_by_kind, read_anomalies
 from curriculum.artifacts.metrics import LiveMetrics, StageActivity, stage_activity
@@ -72,8 +72,8 @@ class Watch:
         before = self._watched
         if before is not None and (running is None or running[1] != before.folder):
             self._ended(before)
-        if running is None:
-            return self._show_waiting()
+        if running is None:  # between two stages no process holds one, for an instant
+            return before is not None or self._show_waiting()
         stage, folder = running
         if self._watched is None:
             self._watched = _Watched(
@@ -110,7 +110,7 @@ class Watch:
         return held[-1] if held else None
 
     def _runs(self, stage: CompiledStage, folder: StageFolder) -> bool:
-        if fs.lock_holder(folder.lock) is not None:
+        if folder.holder() is not None:
             return True
         submission = self._submissions.get(folder)
         return (

@@ -13,7 +13,7 @@ from typing import Any
 
 from curriculum import config
 from curriculum.compiler import cadence, imported_models
-from curriculum.compiler.learning_rate import learning_rate
+from curriculum.compiler.learning_rate import learning_rate, unfinished_decay
 from curriculum.compiler.limits import check_drawn, check_passes
 from curriculum.compiler.lineage import LineageStage, Setting
 from curriculum.compiler.mixture_phases import mixture_phases, mixture_state
@@ -206,6 +206,8 @@ def _compile_stage(
         mask_documents=setting.mask_documents,
         labels=_labels(setting, scaler),
     )
+    if stage is curriculum.stages[-1]:
+        notes += unfinished_decay(plan.learning_rate, clock.stop)
     limits = passes_allowed(mixture, choices)
     check_drawn(stage, plan, scaler, notes)
     command = f"curriculum prepare {setting.curriculum}{project.options(scaler.size_name)}"

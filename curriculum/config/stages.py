@@ -12,7 +12,6 @@ from curriculum.config import fields
 from curriculum.config.entry import (
     Batch,
     Betas,
-    Count,
     Entry,
     Flag,
     Name,
@@ -26,6 +25,7 @@ from curriculum.config.entry import (
     SizeOrZero,
     Span,
     Text,
+    TokenPosition,
     Tokens,
     Weight,
     exactly_one,
@@ -222,8 +222,8 @@ _HELD_OUT_WINDOWS: Final = "Windows of each held-out set that an evaluation read
 class SkipEntry(Entry):
     """A range of data that is left out; clock and learning rate stay."""
 
-    from_: Count = Field(alias="from", description="Position at which to skip; as in `1.2T`.")
-    to: Count = Field(description="Position whose data the stage continues with; as in `1.201T`.")
+    from_: TokenPosition = Field(alias="from", description="Position at which to skip; as in `1.2T`.")
+    to: TokenPosition = Field(description="Position whose data the stage continues with; as in `1.201T`.")
     why: Text | None = Field(default=None, description="The reason, for people; as in `loss spike`.")
 
     @model_validator(mode="after")

@@ -105,10 +105,13 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
         stages = [_kept_up_to(stage, until.amount) for stage in stages[:count]]
         stages[-1]["until"] = str(until)
+    replaced = []
     if change.mixture is not None:
         for stage in stages:
-            for key in ("mixture", "ramp", "skip"):
-                stage.pop(key, None)
+            own = {key: stage.pop(key) for key in ("mixture", "ramp", "skip") if key in stage}
+            if own:
+                stated = " ".join(_flow(own).split())  # a comment has one line
+                replaced.append(f"# Left out of `{stage['name']}`, where `{change.mixture}` takes its place: {stated}")
     changed = {"mixture": change.mixture, "ramp": change.ramp, "batch": change.batch}
     stages[0] |= {key: value for key, value in changed.items() if value is not None}
     if change.reset_optimizer:
@@ -122,7 +125,7 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
         f"from: {address}",
         f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
     ]
-    lines += [f"  - {_flow(stage)}" for stage in stages]
+    lines += [f"  - {_flow(stage)}" for stage in stages] + replaced
     lines += [
         "# A stage may also state: batch, ramp (how long shares move), learning_rate with rewarm, optimizer: reset,",
         "# every, skip. `curriculum plan` shows what comes of it before anything runs.",

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from curriculum import fs
 from curriculum.artifacts import checkpoints, timing
 from curriculum.artifacts.anomalies import Anomaly, count_by_kind, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
@@ -195,7 +194,7 @@ def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | 
     """The state of the stage at `folder`, and its Slurm job while that is unfinished or failed."""
     finished = folder.done.exists()
     job = None if finished else slurm_record.status_of(folder.path)
-    if fs.lock_holder(folder.lock) is not None or (job is not None and job.state == slurm_record.RUNNING):
+    if folder.holder() is not None or (job is not None and job.state == slurm_record.RUNNING):
         return RUNNING, job
     if finished:
         return DONE, None

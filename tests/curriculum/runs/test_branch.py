@@ -416,3 +416,19 @@ def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_pat
     made = branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     assert made.checkpoint is None
     assert checkpoints.pinned(StageFolder(folder)) == {3072: ("mine",)}
+
+
+def test_mixtures_that_another_one_replaces_are_named_in_the_file(shipped: Project) -> None:
+    """Also those of later stages, with their ramps and skips; a branch with the parent's mixtures names none."""
+    stages = shipped.root / "stages/v1.1-math-code.yaml"
+    assert "ramp: 6B" in stages.read_text()
+    stages.write_text(stages.read_text().replace("until: 2T", "until: 2T, mixture: slimpajama, ramp: 1B"))
+    text = draft(Project(shipped.root), parse_address("v1.1@1.2T"), "plain", Change(mixture="math-code"))
+    assert "Left out" not in text
+    project = Project(shipped.root)
+    text = draft(project, parse_address("v1.1-math-code@1.6T"), "mine", Change(mixture="chinese"))
+    assert "# Left out of `cooldown`, where `chinese` takes its place: {mixture: slimpajama, ramp: 1B}\n" in text
+    assert "`continual`" not in text.partition("stages:")[2]
+    text = draft(project, parse_address("v1.1/basic"), "mine", Change())
+    assert "Left out" not in text
+    assert stages_of(make(project, "v1.1-math-code@1.6T", "mine", mixture="chinese"), "mine")[-1][2] == "chinese"

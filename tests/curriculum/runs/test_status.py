@@ -388,3 +388,30 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
     for words in ("variant/cooldown", "attempt 1", "tok/s", "step", "loss", "held-out", "saved", "100.0%"):
         assert words in plain, plain
     assert "detached; the run continues" in plain
+
+
+def test_a_stage_whose_trainer_starts_is_running_and_can_be_stopped(
+    project: Path, curriculum: Curriculum, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its supervisor holds it from before the trainer is started, for as long as torch takes to load."""
+    from curriculum.cli.follow import Watch
+
+    folder = StageFolder(project / "runs/full/variant/cooldown")
+    folder.done.unlink()
+    shutil.rmtree(folder.checkpoints)
+    watch = Watch(Project(project), "variant", "full", Console(file=io.StringIO(), width=200))
+    with fs.Lock(folder.supervised, "the test"):
+        assert watch.poll()
+        now = project_status(Project(project), "full")
+        assert [s.state for b in now.branches for s in b.stages if s.name == "variant/cooldown"] == ["running"]
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}) & {signal.SIGUSR1}
+        try:
+            assert "asked variant/cooldown to save and end" in curriculum(project, "stop", "variant", *FULL).stdout
+            assert signal.sigtimedwait({signal.SIGUSR1}, 5) is not None
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    assert watch.poll()
+    shown = watch.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "not running" not in shown, "for an instant no process holds a stage"
+    assert watch.poll()
+    assert "variant is not running: variant/cooldown is at 9,216" in watch.console.file.getvalue()  # type: ignore[attr-defined]
