@@ -75,7 +75,7 @@ def open_dataset(plan: StagePlan, folder: str, split: str) -> Dataset:
 
 def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Dataset]:
     """The prepared text of every source of the plan; DataError when it is not the text the plan was made for."""
-    datasets, eos = {}, document_end(plan)
+    datasets, eos, used = {}, document_end(plan), plan.items(0)
     for name, source in plan.sources.items():
         dataset = open_dataset(plan, folders[name], "train")
         for segment in source.segments:
@@ -84,12 +84,13 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
                     f"the text in `{folders[name]}` is not the text that the plan of `{name}` was made for",
                     hint="put the prepared text back; `curriculum verify` names every difference",
                 )
-            if segment.stop_window > dataset.windows:
-                raise DataError(
-                    f"`{folders[name]}` holds {dataset.windows:,} windows, the plan of `{name}` reads "
-                    f"{segment.stop_window:,}",
-                    hint="prepare the text again with `curriculum prepare`",
-                )
+        # Segments that earlier stages read to their end may count windows of another length.
+        most = max(segment.stop_window for segment in source.segments_from(used.get(name, 0)))
+        if most > dataset.windows:
+            raise DataError(
+                f"`{folders[name]}` holds {dataset.windows:,} windows, the plan of `{name}` reads {most:,}",
+                hint="prepare the text again with `curriculum prepare`",
+            )
         if eos is not None and dataset.manifest.policy.eos != eos:
             raise DataError(
                 f"`mask_documents` needs the end of every document marked by token {eos}, which the text in "

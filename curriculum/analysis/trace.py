@@ -92,7 +92,7 @@ def tokens_of_shards(texts: PreparedText, plan: StagePlan, source: str) -> list[
     if manifest is not None:
         return [shard.tokens for shard in manifest.splits[TRAIN].shards]
     plan.sources[source].require_counted(source)
-    return [max(s.stop_window for s in plan.sources[source].segments) * plan.sequence_length + 1]
+    return [plan.sources[source].segments[-1].stop_window * plan.sequence_length + 1]
 
 
 def windows_of(location: Location, shards: Sequence[int], sequence_length: int) -> range:

@@ -158,6 +158,15 @@ def compile_resolved(
     )
 
 
+def _same_length_since(
+    stage: ResolvedStage, parent: CompiledStage | None, used: Mapping[str, int]
+) -> Mapping[str, int]:
+    """The items of each source that the lineage had used when its windows took the length that `stage` has."""
+    while parent is not None and parent.plan.sequence_length == stage.clock.sequence_length:
+        used, parent = parent.plan.items(0), parent.parent
+    return used
+
+
 def _compile_stage(
     curriculum: ResolvedCurriculum,
     stage: ResolvedStage,
@@ -178,7 +187,9 @@ def _compile_stage(
         )
     state = mixture_state(parent_plan, clock.start)
     started = started_stage(setting.curriculum, setting.stage)
-    sources = source_plans(stage, parent_plan, state.items, choices, started)
+    sources = source_plans(
+        stage, parent_plan, state.items, choices, started, _same_length_since(stage, parent, state.items)
+    )
     notes += [
         f"shard {entry.shard} of `{entry.source}` is left out once the source is prepared"
         for entry in (*setting.left_out, *setting.leave_out)

@@ -157,10 +157,12 @@ def source_plans(
     used_before: Mapping[str, int],
     choices: Mapping[str, SourceChoice],
     started: StartedStage | None,
+    since: Mapping[str, int],
 ) -> dict[str, SourcePlan]:
     """Each source's segments: those of the lineage, and new ones where it restarts, grew or excludes a shard.
 
-    `used_before` counts the items that the lineage has used of each source; the segments of a `started` stage stay.
+    `used_before` counts the items that the lineage has used of each source, `since` those that it had used when its
+    windows took their present length; the segments of a `started` stage stay.
     """
     setting = stage.setting
     inherited = dict(parent.sources) if parent else {}
@@ -179,13 +181,13 @@ def source_plans(
             and len(states) > 1
             and all(segment.digest in digests for segment in stored.segments)
         ):
-            segments = extend(stored.segments, states, started.items.get(name, 0), excluded)
+            segments = extend(stored.segments, states, started.items.get(name, 0), excluded, since.get(name, 0))
         elif old is None:
             segments = first_segments(states, choice.out_of, excluded)
         elif setting.positions == "restart" or any(e.source == name for e in setting.leave_out):
             segments = next_epoch(old.segments, used, states, choice.out_of, excluded)
         else:
-            segments = extend(old.segments, states, used, excluded)
+            segments = extend(old.segments, states, used, excluded, since.get(name, 0))
         plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order)
     return plans
 

@@ -51,7 +51,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "58c4e4a6dfadfb77d246391ebaf6ec33a8a4e44fdd42a325a8b556e011c09816",
+            "ea06f77897856bd1f7598d3696b651e7e26cca49aa0ce8db2466eadcfc254e6f",
         }
     ),
 )

@@ -204,6 +204,20 @@ def test_text_that_the_plan_was_not_made_for_is_refused_before_the_first_step(
         dataloader.open_sources(plan, folders)
 
 
+def test_only_the_segments_that_the_stage_reads_are_counted_in_its_windows(
+    plan: StagePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier pass counted shorter windows, so more of them."""
+    prose = plan.sources["prose"]
+    restarted = replace(plan, blends=tuple(replace(phase, base={**phase.base, "prose": 9}) for phase in plan.blends))
+    earlier = replace(prose.segments[0], windows=100)
+    later = replace(prose.segments[0], first_item=9, pass_number=1)
+    restarted = replace(restarted, sources={**plan.sources, "prose": replace(prose, segments=(earlier, later))})
+    opened = texts()
+    monkeypatch.setattr(dataloader.Dataset, "open", lambda folder, **_: opened[folder.name])
+    assert dataloader.open_sources(restarted, {"code": "data/code", "prose": "data/prose"}) == opened
+
+
 def test_sources_are_opened_for_training_at_the_plans_length_and_vocabulary(
     plan: StagePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
