@@ -19,10 +19,11 @@ from curriculum.artifacts.anomalies import read_anomalies
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
-from curriculum.errors import PlanError
+from curriculum.errors import DataError, PlanError
 from curriculum.plan.diff.compare import Comparison, compare
 from curriculum.runs import drift, folders, held_out
 from curriculum.runs.status import project_status
+from curriculum.stream.stream import Stream, StreamStage
 
 Row: TypeAlias = dict[str, Any]
 Table: TypeAlias = list[Row]
@@ -99,6 +100,30 @@ class ProjectTables:
             for source, curve in held_out.curves(project, texts.compiled).items()
             for position, loss in curve
         ]
+
+    def stream(self, curriculum: str, stage: str | None = None, size: str | None = None) -> Stream:
+        """The tokens and learning rates of a lineage, or of one of its stages, for any training loop.
+
+        Of started stages it takes the plans that trained them. DataError while a source is not prepared.
+        """
+        project, texts = self._texts(curriculum, size)
+        trained, lines = drift.as_trained(project, texts.compiled)
+        for line in lines:
+            warnings.warn(line, stacklevel=2)
+        stages = []
+        for each in trained.stages:
+            datasets = {name: source.dataset for name, source in each.plan.sources.items()}
+            missing = [name for name, dataset in datasets.items() if texts.manifest(dataset) is None]
+            if missing:
+                raise DataError(
+                    f"the text of `{missing[0]}` is not prepared, so there are no tokens to read",
+                    hint=f"`curriculum prepare {curriculum} --size {texts.curriculum.size_name}` prepares it",
+                )
+            folders = {name: str(texts.folder(dataset)) for name, dataset in datasets.items()}
+            last_step = each.plan.first_step + each.steps_run
+            stages.append(StreamStage(each.name, each.plan, last_step, folders))
+        whole = Stream(tuple(stages))
+        return whole if stage is None else whole.stage(stage)
 
     def diff(self, old: str, new: str, size: str | None = None) -> Table:
         """A row for everything in which two curricula differ, the first first; empty where they are the same.

@@ -27,7 +27,7 @@ TRAINING_CODE: dict[str, str] = {
     "dataset manifest": "curriculum/data/manifest.py",
     "shard": "curriculum/data/shard.py",
     "token files": "curriculum/data/token_files.py",
-    "dataloader": "runner/dataloader.py",
+    "dataloader": "curriculum/stream/reader.py",
     "model": "runner/model/llama.py",
     "model initialisation": "runner/model/init.py",
     "forward pass": "runner/model/forward.py",

@@ -17,7 +17,7 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
-from runner import dataloader
+from curriculum.stream.batch import Batch
 from runner.evaluate.held_out import evaluate
 from runner.monitor.metrics import Stopwatch
 from runner.monitor.profiler import Profiler
@@ -76,7 +76,7 @@ class Trainer:
         self.saves = Saves(setup, self.grace)
         self.profiler = Profiler(setup.job.machine.profile, setup.attempt.path, setup.ranks)
 
-    def step(self, batches: Iterator[dataloader.Batch]) -> None:
+    def step(self, batches: Iterator[Batch]) -> None:
         """One optimizer step of the plan; afterwards the state is the next step's."""
         setup, state, measure = self.setup, self.state, self.stopwatch.measure
         plan, model, ranks, step = setup.plan, setup.model, setup.ranks, state.step

@@ -27,7 +27,7 @@ from curriculum.config.project import Project
 from curriculum.errors import Busy
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
-from runner import dataloader
+from curriculum.stream import reader
 from runner.checkpoint import tensors
 from runner.model.llama import Llama
 
@@ -191,10 +191,10 @@ def test_two_processes_train_the_same_tokens_in_the_same_steps(
 def test_the_tokens_of_a_step_do_not_depend_on_the_number_of_ranks(finished: Path, ranks: int) -> None:
     plan = StagePlan.load(stage(finished, "variant", "continual") / "plan.json")
     texts = PreparedText.open(Project(finished), "variant", "full")
-    sources = dataloader.open_sources(plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()})
+    sources = reader.open_sources(plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()})
     for step in range(plan.first_step, plan.stop_step):
-        parts = [dataloader.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
-        whole = dataloader.read(plan, sources, step, 0, 1)
+        parts = [reader.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
+        whole = reader.read(plan, sources, step, 0, 1)
         assert np.array_equal(np.concatenate([part.tokens for part in parts]), whole.tokens)
 
 
