@@ -8,8 +8,8 @@ import os
 import sys
 from typing import NoReturn
 
-from curriculum import streams
 from curriculum.errors import CurriculumError, storage_error
+from curriculum.fs import standard_streams
 
 RESULT_ON_DISK = ("run", "prepare", "eval", "export", "import", "branch", "init", "stop", "prune")
 """Verbs whose exit code reports their work, whatever became of their output."""
@@ -17,12 +17,12 @@ RESULT_ON_DISK = ("run", "prepare", "eval", "export", "import", "branch", "init"
 
 def command() -> NoReturn:
     """The installed command: `main`, then an exit without the interpreter's teardown."""
-    streams.protect()
+    standard_streams.protect()
     try:
         main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    if lost := streams.failure(sys.stdout):
+    if lost := standard_streams.failure(sys.stdout):
         reader_gone = lost.errno == errno.EPIPE
         if not reader_gone:
             print(f"warning: the output could not be written: {lost.strerror}", file=sys.stderr)

@@ -14,10 +14,11 @@ from runner.signals import install_stop_flag
 
 STOP = install_stop_flag()  # before torch: a signal that comes while it loads must not be lost
 
-from curriculum import fs, streams  # noqa: E402
+from curriculum import fs  # noqa: E402
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
 from curriculum.artifacts.stage_folder import Attempt, StageFolder  # noqa: E402
 from curriculum.errors import CurriculumError, storage_error  # noqa: E402
+from curriculum.fs import standard_streams  # noqa: E402
 from runner.watchdog import Watchdog  # noqa: E402
 
 if TYPE_CHECKING:
@@ -164,5 +165,5 @@ JOBS: dict[type[jobs.Job], Callable[[Any], Outcome]] = {
 
 
 if __name__ == "__main__":
-    streams.protect()
+    standard_streams.protect()
     sys.exit(main())

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import streams
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.anomalies import count_by_kind, read_anomalies
 from curriculum.artifacts.metrics import LiveMetrics, StageActivity, stage_activity
@@ -20,6 +19,7 @@ from curriculum.cli.view.training import training_panel, training_plain
 from curriculum.compiler.compile import CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
+from curriculum.fs import standard_streams
 from curriculum.launchers import slurm_record
 from curriculum.runs import folders
 from curriculum.units import show_exact
@@ -63,7 +63,7 @@ class Watch:
             self._until_done()
 
     def _until_done(self) -> None:
-        while self.poll() and streams.failure(sys.stdout) is None:  # without a reader it would run for ever
+        while self.poll() and standard_streams.failure(sys.stdout) is None:  # without a reader it would run for ever
             time.sleep(POLL_SECONDS)
 
     def poll(self) -> bool:

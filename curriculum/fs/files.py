@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +87,7 @@ def make_directory(path: Path) -> None:
 
 def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Write `data` to `path` atomically. Without `replace`, an existing file raises FileExistsError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         try:
@@ -194,7 +193,7 @@ def sync_tree(folder: Path) -> None:
 
 def check_writable(folder: Path) -> None:
     """OSError when nothing can be created in the folder."""
-    probe = folder / f".tmp-{secrets.token_hex(8)}"
+    probe = folder / f".tmp-{os.urandom(8).hex()}"
     probe.mkdir()
     probe.rmdir()
 

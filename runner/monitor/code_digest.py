@@ -28,6 +28,7 @@ TRAINING_CODE: dict[str, str] = {
     "shard": "curriculum/data/shard.py",
     "token files": "curriculum/data/token_files.py",
     "dataloader": "curriculum/stream/reader.py",
+    "batch": "curriculum/stream/batch.py",
     "model": "runner/model/llama.py",
     "model initialisation": "runner/model/init.py",
     "forward pass": "runner/model/forward.py",
@@ -51,7 +52,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "ea06f77897856bd1f7598d3696b651e7e26cca49aa0ce8db2466eadcfc254e6f",
+            "2daf817d1e1b65b4ddcf8625e903469c6227b7628ad072bdae76776152adab90",
         }
     ),
 )

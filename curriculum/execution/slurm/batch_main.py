@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, streams
+from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.execution.attempts import run_training
 from curriculum.execution.slurm.submission import finish
+from curriculum.fs import standard_streams
 from curriculum.launchers.process import default_threads
 from curriculum.launchers.slurm import SrunLauncher
 
@@ -61,5 +62,5 @@ def _threads(processes: int) -> int:
 
 
 if __name__ == "__main__":
-    streams.protect()
+    standard_streams.protect()
     sys.exit(main())

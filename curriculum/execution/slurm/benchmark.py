@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs, streams
+from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.artifacts.stage_folder import Attempt
@@ -23,6 +23,7 @@ from curriculum.config.project import Project
 from curriculum.execution import benchmark, lm_eval
 from curriculum.execution.request import Listener, RunRequest
 from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission, expected_job, finish
+from curriculum.fs import standard_streams
 from curriculum.launchers import slurm, slurm_record
 from curriculum.runs.folders import stage_folder
 from curriculum.runs.measurements import due_benchmarks
@@ -164,5 +165,5 @@ def _measure(submission: Attempt) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    streams.protect()
+    standard_streams.protect()
     sys.exit(main())

@@ -16,7 +16,7 @@ import commands
 import pytest
 
 from curriculum.artifacts import jobs
-from curriculum.streams import LossyFile
+from curriculum.fs.standard_streams import LossyFile
 
 NO_READER, FULL_DISK = "no reader", "full disk"
 
@@ -132,7 +132,7 @@ def test_what_a_terminal_cannot_encode_is_escaped(words: str, encoding: str, sma
 def test_no_file_of_a_project_takes_the_number_of_a_stream_that_was_closed_at_the_start(tmp_path: Path) -> None:
     """What native code prints would be written into that file."""
     code = (
-        "import os, sys\nfrom curriculum import streams\nstreams.protect()\n"
+        "import os, sys\nfrom curriculum.fs import standard_streams\nstandard_streams.protect()\n"
         "print('to stdout', flush=True); print('to stderr', file=sys.stderr)\n"
         "kept = open('kept', 'w')\nassert kept.fileno() > 2\n"
         "for number in (1, 2): os.write(number, b'native')\n"
