@@ -52,7 +52,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "2daf817d1e1b65b4ddcf8625e903469c6227b7628ad072bdae76776152adab90",
+            "a0636dfda2baa1b2e7d8bab8ce2361dea8400ad3212c96b4520d21b668f4e8ff",
         }
     ),
 )
