@@ -205,7 +205,7 @@ def prepared_to(states: int) -> Callable[[str, int], PreparedInfo]:
     "Windows may grow and shrink, several times, across branches and appended text: each stage reads whole passes of "
     "windows of its own length"
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(LONG_STAGES, st.integers(0, 4), st.integers(0, 4), st.integers(1, 99))
 def test_windows_that_grow_and_shrink_are_each_read_once_a_pass_in_a_branch_and_as_text_is_appended(
     drawn: list[tuple[int, str, int]], first_append: int, second_append: int, branch: int
@@ -219,7 +219,7 @@ def test_windows_that_grow_and_shrink_are_each_read_once_a_pass_in_a_branch_and_
     at = 20 + branch * 3  # in the middle of the root's first stage
     project = lineages.project_of({"stages/mine.yaml": f"from: root@{at}\nstages:\n" + "\n".join(lines) + "\n"})
     started: dict[str, StartedStage] = {}
-    for states, stages_begun in enumerate((first_append, second_append, len(drawn)), 1):
+    for states, stages_begun in enumerate((*sorted((first_append, second_append)), len(drawn)), 1):
         begun = dict(started)
         stages = compile_curriculum(
             project,
