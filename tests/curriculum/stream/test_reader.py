@@ -214,8 +214,8 @@ def test_only_the_segments_that_the_stage_reads_are_counted_in_its_windows(
     later = replace(prose.segments[0], first_item=9, pass_number=1)
     restarted = replace(restarted, sources={**plan.sources, "prose": replace(prose, segments=(earlier, later))})
     opened = texts()
-    monkeypatch.setattr(dataloader.Dataset, "open", lambda folder, **_: opened[folder.name])
-    assert dataloader.open_sources(restarted, {"code": "data/code", "prose": "data/prose"}) == opened
+    monkeypatch.setattr(reader.Dataset, "open", lambda folder, **_: opened[folder.name])
+    assert reader.open_sources(restarted, {"code": "data/code", "prose": "data/prose"}) == opened
 
 
 def test_sources_are_opened_for_training_at_the_plans_length_and_vocabulary(
