@@ -11,7 +11,7 @@ from typing import NoReturn
 from curriculum.errors import CurriculumError, storage_error
 from curriculum.fs import standard_streams
 
-RESULT_ON_DISK = ("run", "prepare", "eval", "export", "import", "branch", "init", "stop", "prune")
+RESULT_ON_DISK = ("run", "prepare", "eval", "export", "import", "branch", "init", "stop", "prune", "report")
 """Verbs whose exit code reports their work, whatever became of their output."""
 
 

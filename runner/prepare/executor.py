@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from datatrove.executor.base import PipelineExecutor
-from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from curriculum import fs
 from runner.prepare.shard_writer import Stopped
@@ -23,7 +22,7 @@ class TaskExecutor(PipelineExecutor):  # type: ignore[misc]
     """datatrove's executor for one task in this thread: its completion marks, nothing on the terminal."""
 
     def __init__(self, pipeline: list[Any], *, rank: int, tasks: int, folder: Path) -> None:
-        super().__init__(pipeline, (str(folder), LocalFileSystem()))  # alone, a path with `::` is a chain to fsspec
+        super().__init__(pipeline, str(folder))
         self.rank = rank
         self.tasks = tasks
         self.lock = folder / "locks" / f"{rank:05d}"

@@ -59,7 +59,7 @@ def test_a_log_whose_path_has_a_line_end_is_named_on_the_command_line() -> None:
 
 
 @ANY_PATH
-@pytest.mark.parametrize("name", ["-a'b::\"%j#$HOME ü:,={x}&;\nnew\\n", "a::b%20c~!@^()|<>`x`[y]*?{time}"])
+@pytest.mark.parametrize("name", ["-a'b::\"%j#$HOME ü:,={x}&;\nnew\\n", "a::memory::b%20c~!@^()|<>`x`[y]*?{time}"])
 def test_a_project_in_a_folder_of_any_name_prepares_and_trains(
     name: str, tmp_path: Path, curriculum: Callable[..., Any]
 ) -> None:
