@@ -138,7 +138,7 @@ class PreparedText:
             progress=f"{output}.progress.jsonl",
             sequence_length=self.sequence_length,
             root=str(self.project.root),
-            text=entry.read.text,
+            text=entry.read.text if "text" in entry.read.model_fields_set else None,
             id=entry.id,
             drop=entry.drop,
             keep=entry.keep,

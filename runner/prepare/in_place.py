@@ -199,8 +199,9 @@ class _InPlaceIndex:
             numbers = np.frombuffer(data, self.file.numbers)
             largest = max(largest, int(numbers.max()))
             filler += sum(int(np.count_nonzero(numbers == token)) for token in special)
-            if int(numbers.min()) < 0 or largest >= self.tokenizer.vocab_size:
-                raise self._out_of_range(largest if largest >= 0 else int(numbers.min()))
+            smallest = int(numbers.min())
+            if smallest < 0 or largest >= self.tokenizer.vocab_size:
+                raise self._out_of_range(smallest if smallest < 0 else largest)
         id_ends = array("Q")
         with base.with_suffix(".ids").open("wb") as ids:
             for at in range(len(inside)):
