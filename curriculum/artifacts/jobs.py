@@ -64,7 +64,7 @@ class TrainJob:
     `data` maps each source of the plan to its prepared folder. `checkpoint_every` and `evaluate_every` are in
     tokens on the curriculum's clock; `keep` are positions at which a checkpoint is taken and kept;
     `keep_last` is how many of the cadence's checkpoints are retained. `lineage` names the stages from the root to this
-    one, for trackers. With `accept_environment` it goes on where versions or processor are others than before.
+    one, for trackers. `accept_environment` continues with other versions or another processor.
     """
 
     plan: str

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -52,20 +52,20 @@ def last_record(path: Path) -> dict[str, Any] | None:
         return None
 
 
+@dataclass(slots=True)
 class MetricsTail:
     """Reads the records that were appended since the last call; `restarted` is true once the file was cut back."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.restarted = False
-        self._offset = 0
-        self._last = b""
+    path: Path
+    restarted: bool = False
+    _offset: int = 0
+    _last: bytes = b""
 
     def read_new(self) -> list[dict[str, Any]]:
         """The records since the last call; all of them again, with `restarted`, where the file was cut back."""
         self.restarted = False
         try:
-            with self._path.open("rb") as file:
+            with self.path.open("rb") as file:
                 if not self._is_unchanged(file.fileno()):
                     self._offset, self._last, self.restarted = 0, b"", True
                 file.seek(self._offset)
@@ -165,7 +165,7 @@ class LiveMetrics:
 class StageActivity:
     """What the other files of a running stage say; positions in tokens, ages in seconds."""
 
-    holder: dict[str, Any] | None
+    holder: Mapping[str, Any] | None
     attempt: Attempt | None
     saved_at: int | None
     saved_age: float | None
@@ -182,14 +182,12 @@ def stage_activity(folder: StageFolder) -> StageActivity:
             age = max(0.0, time.time() - (saved.path / checkpoints.MANIFEST).stat().st_mtime)
         except OSError:  # retired since it was listed
             saved = None
-    try:
+    evaluations: Mapping[int, Mapping[str, Any]] = {}
+    with contextlib.suppress(OSError, CurriculumError):
         evaluations = read_evaluations(folder)
-    except (OSError, CurriculumError):
-        evaluations = {}
     at = max(evaluations, default=None)
-    holder = fs.lock_holder(folder.lock)
     return StageActivity(
-        holder=dict(holder) if holder is not None else None,
+        holder=fs.lock_holder(folder.lock),
         attempt=folder.newest_attempt(),
         saved_at=saved.position if saved else None,
         saved_age=age,

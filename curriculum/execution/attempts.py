@@ -37,10 +37,10 @@ def run_job(
     except RunFailed as error:
         place = sources_place(request.project, error.entry)
         raise RunFailed(error.what, place=place, hint=error.hint) from None
-    if outcome["outcome"] == jobs.DONE:
+    done: bool = outcome["outcome"] == jobs.DONE
+    if done:
         request.listener.job_done(title)
-        return True
-    return False
+    return done
 
 
 def run_training(

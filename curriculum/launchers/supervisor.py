@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt
@@ -57,7 +56,7 @@ def supervise(
         launcher.announce(attempt)
         process = launcher.start(attempt)
         _watch(launcher, process, attempt, started, stop=stop, tick=tick, silence=silence, patience=patience)
-        outcome = _outcome(attempt, process.returncode)
+        outcome = attempt.read_outcome() or {"outcome": jobs.FAILED}
         if outcome["outcome"] in (jobs.DONE, jobs.STOPPED):
             return outcome
         if outcome["outcome"] == jobs.REFUSED:
@@ -144,14 +143,6 @@ class Heartbeat:
             elif now - self._last[path][1] > self._silence:
                 return True
         return False
-
-
-def _outcome(attempt: Attempt, code: int) -> dict[str, Any]:
-    try:
-        outcome: dict[str, Any] = fs.parse_json(fs.read_bytes(attempt.outcome))
-    except (OSError, ValueError):
-        outcome = {"outcome": jobs.FAILED, "message": f"exit code {code}"}
-    return outcome
 
 
 def _tail(log: Path, lines: int = 12) -> str:

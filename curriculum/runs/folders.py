@@ -59,7 +59,7 @@ def _with_text_of(stage: CompiledStage, stored: StagePlan, current: Mapping[str,
 
 def is_reached(folder: StageFolder, stage: CompiledStage) -> bool:
     """Whether there is a checkpoint where this lineage leaves the stage."""
-    return any(c.position == stage.stop for c in checkpoints.list_checkpoints(folder))
+    return checkpoint_at(folder, stage.stop) is not None
 
 
 def is_finished(folder: StageFolder, stage: CompiledStage) -> bool:
@@ -69,8 +69,7 @@ def is_finished(folder: StageFolder, stage: CompiledStage) -> bool:
 
 def checkpoint_at(folder: StageFolder, position: int) -> checkpoints.Checkpoint | None:
     """The checkpoint at `position` (tokens), of the newest generation that has one."""
-    exact = [c for c in checkpoints.list_checkpoints(folder) if c.position == position]
-    return exact[-1] if exact else None
+    return next((c for c in reversed(checkpoints.list_checkpoints(folder)) if c.position == position), None)
 
 
 def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> checkpoints.Checkpoint | None:
@@ -94,8 +93,7 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
         f"{after:,} after",
     ]
     addresses = {position: address_at(stage.setting, stage.plan, position, compiled.scale) for position in kept}
-    if stage.parent:
-        parent = stage.parent
+    if (parent := stage.parent) is not None:
         addresses[parent.stop] = address_at(parent.setting, parent.plan, parent.stop, compiled.scale)
     last = compiled.stages[-1].declared_end
     usable = [position for position in addresses if position < last]  # past it nothing remains to train
@@ -134,17 +132,11 @@ def address_at(setting: Setting, plan: StagePlan, position: int, scale: Fraction
     return Address(setting.curriculum, position=next(value for value in rounded if value > beyond))
 
 
-def grace_of(entry: config.MachineEntry) -> float | None:
-    """Seconds from the request to stop to the kill on a machine; None where machines.yaml does not say."""
-    if entry.launcher == "slurm":
-        return float((entry.slurm or SlurmEntry()).grace)
-    return float(entry.grace) if entry.grace is not None else None
-
-
 def insufficient_grace(project: Project, compiled: Compiled, entry: config.MachineEntry) -> str | None:
     """Why a run of this lineage cannot save within a machine's grace, by the newest measurement; None when it can."""
+    grace = (entry.slurm or SlurmEntry()).grace if entry.launcher == "slurm" else entry.grace
     for stage in reversed(compiled.stages):
         folder = stage_folder(project, compiled, stage)
         if (save_timing := timing.measured(folder)) is not None:
-            return save_timing.insufficient_grace(grace_of(entry))
+            return save_timing.insufficient_grace(None if grace is None else float(grace))
     return None

@@ -35,8 +35,12 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
 
     PlanError when a stage file cannot be read: its branch points are unknown then.
     """
-    if only is not None:
-        _check_known(project, only)
+    if only is not None and not _is_alive(project, only):
+        runs = (folder.name for folder in project.runs.glob("*/*") if folder.is_dir())
+        raise NotFound(
+            f"unknown curriculum `{only}`: there is no stages/{only}.yaml and no run of it",
+            hint=did_you_mean(only, {*project.names("stages"), *runs}),
+        )
     points, waiting, stated = _branch_points(project, size)
     parents = _parent_histories(project, size)
     verdicts = []
@@ -105,16 +109,16 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
         if name not in names:
             continue
         with checkpoints.pinning(folder):
+            reason, way_out = "", ""
             if name in project.names("stages"):
+                reason, way_out = _file(project, name), "move that file out of stages/"
+            elif run_folders := project.runs_of(name):
+                reason = run_folders[0].relative_to(project.root).as_posix()
+                way_out = "move that folder out of runs/"
+            if reason:
                 raise PlanError(
-                    f"`{name}` still needs what it pins: there is `{_file(project, name)}`",
-                    hint="move that file out of stages/ first, if nobody needs it",
-                )
-            if run_folders := project.runs_of(name):
-                run_folder = run_folders[0].relative_to(project.root).as_posix()
-                raise PlanError(
-                    f"`{name}` still needs what it pins: there is `{run_folder}`",
-                    hint="move that folder out of runs/ first, if nobody needs it",
+                    f"`{name}` still needs what it pins: there is `{reason}`",
+                    hint=f"{way_out} first, if it is not needed",
                 )
             released[folder.name] = checkpoints.unpin(folder, name)
     if not released:
@@ -127,17 +131,6 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
 def _is_alive(project: Project, name: str) -> bool:
     """Whether a curriculum has a stage file or a run folder."""
     return name in project.names("stages") or bool(project.runs_of(name))
-
-
-def _check_known(project: Project, name: str) -> None:
-    if not _is_alive(project, name):
-        raise NotFound(
-            f"unknown curriculum `{name}`: there is no stages/{name}.yaml and no run of it",
-            hint=did_you_mean(
-                name,
-                {*project.names("stages"), *(folder.name for folder in project.runs.glob("*/*") if folder.is_dir())},
-            ),
-        )
 
 
 def _stages(project: Project, size: str) -> list[StageFolder]:
@@ -165,7 +158,7 @@ def _branch_points(
             raise PlanError(
                 f"`{_file(project, name)}` cannot be read, so what it branches from is not known: {error.what}",
                 place=error.place,
-                hint="mend that file first, or move it out of stages/ if nobody needs it",
+                hint="mend that file first, or move it out of stages/ if it is not needed",
             ) from None
         try:
             compiled = PreparedText.open(project, name, size).compiled
@@ -183,12 +176,8 @@ def _branch_points(
                 points.setdefault(where, {}).setdefault(stage.stop, set()).add(name)
             else:
                 stated[where] = {*stage.keep}
-        waiting.update(
-            {
-                (gap.stage.setting.curriculum, gap.stage.setting.stage, gap.position): gap.names
-                for gap in due_benchmarks(project, compiled)
-            }
-        )
+        for gap in due_benchmarks(project, compiled):
+            waiting[gap.stage.setting.curriculum, gap.stage.setting.stage, gap.position] = gap.names
     return points, waiting, stated
 
 

@@ -38,12 +38,8 @@ def _train(submission: Attempt) -> dict[str, Any]:
     job = jobs.load(submission.job)
     assert isinstance(job, jobs.TrainJob)
     allocation = fs.parse_json(fs.read_bytes(submission.path / ALLOCATION))
-    launcher = SrunLauncher(
-        nodes=allocation["nodes"],
-        processes=allocation["processes"],
-        threads=int(allocation["threads"] or _threads(allocation["processes"])),
-        address=allocation["address"],
-    )
+    threads = allocation["threads"] or _threads(allocation["processes"])
+    launcher = SrunLauncher(**{**allocation, "threads": threads})
     say = partial(print, flush=True)
 
     def launched(attempt: Attempt) -> None:
