@@ -26,6 +26,7 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.data import listing
+from curriculum.data.changes import file_record
 from curriculum.data.listing import SourceFile, kind_of
 from curriculum.data.manifest import (
     BLOCK_BYTES,
@@ -126,6 +127,7 @@ class _Preparation:
             files = append.new_files(request, output, self.existing, files)
             if not files:
                 return
+        read = {file.name: file_record(file) for file in files}
         train, held_out = self._by_split(files)
         # The last line of an earlier preparation would report this one as done.
         Path(request.progress).unlink(missing_ok=True)
@@ -173,7 +175,6 @@ class _Preparation:
                 file: TokenLocation(**at) for record in records for file, at in record.get("elsewhere", {}).items()
             },
         )
-        read = {file.name: [file.bytes, file.sha256] for file in files}
         self._assemble(manifest, output, read)
         skipped = listing.other_endings(request.read, request.root)
         meter.finish(splits.values(), sum(record["bytes"] for record in records), checks.unread(records), skipped)
