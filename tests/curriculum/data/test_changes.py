@@ -12,14 +12,14 @@ import pytest
 from curriculum.data.changes import FileChanges, file_changes, file_record
 from curriculum.data.listing import SourceFile
 
-SAYS = "`prepare` and `plan` say which files changed, are gone or are new since a text was prepared, and that it stays"
-
 
 def listed(folder: Path) -> list[SourceFile]:
     return [SourceFile(path.name, str(path), path.stat().st_size) for path in sorted(folder.iterdir())]
 
 
-@pytest.mark.promise(SAYS)
+@pytest.mark.promise(
+    "`prepare` and `plan` say which files changed, are gone or are new since a text was prepared, and that it stays"
+)
 def test_files_are_compared_by_size_and_time(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         (tmp_path / name).write_text("text")
@@ -41,7 +41,9 @@ def test_a_record_without_times_is_compared_by_size_alone(tmp_path: Path) -> Non
     assert file_changes(recorded, listed(tmp_path)) == FileChanges(("a",), (), ())
 
 
-@pytest.mark.promise(SAYS)
+@pytest.mark.promise(
+    "`prepare` and `plan` say which files changed, are gone or are new since a text was prepared, and that it stays"
+)
 def test_prepare_and_plan_say_what_changed_and_what_takes_it_up(
     small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
