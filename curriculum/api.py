@@ -271,7 +271,8 @@ def _metrics(line: Row, compiled: Compiled) -> Row:
     for key in ("loss", "grad_norm"):
         row[key] = float(row[key])  # JSON has no NaN: it is written as text
     row.setdefault("skipped", False)
-    row.setdefault("checkpoint_seconds", 0.0)
+    for key in ("checkpoint_seconds", "evaluation_seconds"):
+        row.setdefault(key, 0.0)
     for name in sorted(compiled.sources):
         measured = line["sources"].get(name)
         row[f"loss/{name}"] = float(measured["loss"]) if measured else None

@@ -11,14 +11,10 @@ from curriculum.artifacts.checkpoints import KEEP_LAST, retained
 from curriculum.compiler.cadence import boundaries
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
+from curriculum.config.evaluation_budget import EVALUATED
 from curriculum.config.project import Project
 from curriculum.plan.model import ModelConfig
 from curriculum.units import show_count
-
-EVALUATED = Fraction(1, 3)
-"""The compute of a token that is evaluated, by that of one that is trained on: the forward pass alone."""
-LARGEST_SHARE = 0.1
-"""Of the compute for evaluations; a plan with more has a note."""
 
 
 def cost(

@@ -13,8 +13,10 @@ from typing import Any
 
 from curriculum import config, fs
 from curriculum.artifacts import huggingface
+from curriculum.compiler.cadence import HELD_OUT_WINDOWS
 from curriculum.compiler.lineage import lineage
 from curriculum.config import json_schema
+from curriculum.config.evaluation_budget import evaluation_budget
 from curriculum.config.layout import PREFIX
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
@@ -86,6 +88,8 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
     batch = _batch(project, sequence_length, tokens)
     origin = PREFIX + _address(project, directory.folder)
     plain = _PLAIN.fullmatch(origin.replace(":", "", 1))
+    sources = len(project.mixture(mixture)[0].weights)
+    parts, windows = evaluation_budget((tokens,), sources, sequence_length, (20, 10, 4, 2, 1))
     lines = [
         json_schema.modeline(f"stages/{name}.yaml"),
         "# Starts from the weights of a Hugging Face directory and keeps its model and its tokenizer, so neither is",
@@ -99,7 +103,8 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
         "# The rate of continued training is yours to choose; most take less than the model's own highest.",
         f"learning_rate: {{shape: cosine, max: 1e-4, min: 1e-5, warmup: {_tokens(tokens, 100)}, "
         f"horizon: {_tokens(tokens, 1)}}}",
-        f"every: {{evaluate: {_tokens(tokens, 20)}, checkpoint: {_tokens(tokens, 20)}}}",
+        f"every: {{evaluate: {_tokens(tokens, parts)}, checkpoint: {_tokens(tokens, 20)}}}",
+        f"held_out_windows: {min(windows, HELD_OUT_WINDOWS):<20}# of each source: less than a tenth of the compute",
         "stages:                               # `until` counts tokens from the import on",
         f"  - {{name: continued, until: {Length(tokens, 'tokens')}, mixture: {mixture}, batch: {batch} sequences}}"
         f"   # {batch * sequence_length:,} tokens",

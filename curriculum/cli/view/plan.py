@@ -13,6 +13,7 @@ from rich.text import Text
 from curriculum.cli.view import braille
 from curriculum.cli.view.tables import MANY_ROWS, aligned, notes, share, table
 from curriculum.compiler.compile import Compiled
+from curriculum.config.evaluation_budget import LARGEST_SHARE
 from curriculum.units import show_bytes, show_count, show_exact, show_seconds
 
 WIDEST_CURVE: Final = 60
@@ -270,5 +271,8 @@ def _cost(cost: Mapping[str, Any]) -> Group:
     if cost["evaluation_seconds"] is not None:
         evaluated.append(show_seconds(cost["evaluation_seconds"]))
     lines.append(Text("  evaluated: " + ", ".join(evaluated)))
+    if cost["evaluation_share"] > LARGEST_SHARE:
+        advice = "a longer `every: {evaluate: …}` or fewer `held_out_windows: …` in the stage file take less"
+        lines.append(Text(f"  more than {float(LARGEST_SHARE):.0%} of the compute: {advice}", style="yellow"))
     lines += [Text(f"  assumed: {line}", style="dim") for line in cost["assumptions"]]
     return Group(*lines)
