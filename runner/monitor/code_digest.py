@@ -52,7 +52,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "a0636dfda2baa1b2e7d8bab8ce2361dea8400ad3212c96b4520d21b668f4e8ff",
+            "4b7753b9127a1bf2b30f694d0b98f64fd90c786cf0ed43e0104cf71d8b977884",
         }
     ),
 )
