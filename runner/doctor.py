@@ -38,9 +38,7 @@ def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None)
         return
     report = examine(job.machine, ranks)
     if problem is not None:
-        clauses = (problem.hint or "").split("; ")
-        hint = "; ".join(clause for clause in clauses if "`curriculum doctor`" not in clause).removeprefix("or ")
-        report["problems"].insert(0, _problem(problem.what, hint))
+        report["problems"].insert(0, _problem(problem.what, problem.hint or ""))
     report["processes"] = {"asked": ranks.size, "counted": counted}
     if counted != ranks.size:
         report["problems"].append(

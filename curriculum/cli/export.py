@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,5 +47,5 @@ def export(
     with stop_on_signals() as stop:
         written = execution_export.export(request, source, to, dtype, stop)
     if written is None:
-        raise stopped(f"curriculum export {address}{project.options(size)} --to {shlex.quote(str(to))}")
+        raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")
     console.print(written_view(to, str(source.address), written))

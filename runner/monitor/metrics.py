@@ -89,7 +89,6 @@ class Metrics:
         self.mfu_of_one = mfu_of_one
         self.trackers = trackers
         self._since = time.monotonic()
-        self._evaluation = 0.0
 
     def step(
         self,
@@ -131,14 +130,11 @@ class Metrics:
         }
         if self.mfu_of_one is not None:
             line["mfu"] = rate * self.mfu_of_one
-        if self._evaluation:
-            line["evaluation_seconds"], self._evaluation = self._evaluation, 0.0
         if skipped:
             line["skipped"] = True
         fs.append_json_line(self.path, fs.finite_json(line), sync=False)
         self.trackers.trained(line["position"], line)
 
     def pause(self) -> None:
-        """Count the time until now as an evaluation's: the next line states it and leaves it out of its own seconds."""
-        now = time.monotonic()
-        self._evaluation, self._since = self._evaluation + now - self._since, now
+        """Exclude the time until now (an evaluation) from the next line's tokens per second."""
+        self._since = time.monotonic()

@@ -13,7 +13,6 @@ from runner.prepare.extract import chinese_docstrings
 from runner.prepare.readers import Corpus, Tally, list_sources, log_to, without_text
 
 END_OF_TEXT = "</s>"
-LONGEST_WORD = 1024  # bytes
 
 
 def train_tokenizer(request: TokenizerRequest) -> None:
@@ -34,9 +33,7 @@ def train_tokenizer(request: TokenizerRequest) -> None:
         _convert(request, output)
         return
     inner = Inner(models.BPE())
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    # The time to train grows with the square of a word's length: a longer one counts as several.
-    inner.pre_tokenizer = pre_tokenizers.Sequence([byte_level, pre_tokenizers.FixedLength(LONGEST_WORD)])
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=request.vocab_size,
@@ -48,7 +45,6 @@ def train_tokenizer(request: TokenizerRequest) -> None:
     fs.make_directory(output.parent)
     with log_to(output.with_name("sample.log")):
         inner.train_from_iterator(samples, trainer)
-    inner.pre_tokenizer = byte_level
     size = inner.get_vocab_size()
     if size < request.vocab_size:
         raise DataError(
@@ -91,8 +87,7 @@ def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
     if read.get("extract"):
         texts = (text for _, text in chinese_docstrings(spread))
     else:
-        corpus = Corpus(spread, format=read.get("format"), text=column, tally=tally)
-        texts = (document.text[: request.sample_bytes] for document in corpus.run())
+        texts = (document.text for document in Corpus(spread, text=column, tally=tally).run())
     for text in texts:
         yield text
         remaining -= len(text.encode())

@@ -30,9 +30,10 @@ def inspection_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         yield _line("tokens", show_exact(kind["tokens"]))
     for wrong in summary["wrong"]:
         yield _line("wrong", wrong["what"])
-    yield ""
-    yield summary["first"]["path"]
-    yield from _file(summary["first"])
+    if "first" in summary:
+        yield ""
+        yield summary["first"]["path"]
+        yield from _file(summary["first"])
 
 
 def _file(summary: Mapping[str, Any]) -> Iterator[str]:
