@@ -140,7 +140,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     import numpy as np
     import torch
 
-    from runner import dataloader
+    from curriculum.stream.batch import Batch
     from runner.model import attention
     from runner.model.llama import Llama
     from runner.parallel import fsdp
@@ -168,7 +168,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     )
 
     def step(tokens: Any) -> float:
-        read = dataloader.Batch(0, tokens.cpu().numpy(), np.zeros(case.batch, np.int32), ("text",))
+        read = Batch(0, 0.0, tokens.cpu().numpy(), np.zeros(case.batch, np.int32), ("text",))
         losses = forward_backward(model, read, case.micro, plan)
         update(model, optimizer, plan, 0, ranks)
         return float(losses.sum()) / plan.batch_tokens

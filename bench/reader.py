@@ -23,7 +23,8 @@ from bench.peers import PEERS
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.source import Segment, SourcePlan
 from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
-from runner import dataloader
+from curriculum.stream import reader
+from curriculum.stream.batch import Batch
 from runner.parallel.ranks import keep_freed_memory
 
 LIMIT = "limit: bare gather, widened"
@@ -57,7 +58,7 @@ def plan_of(root: Path, folders: dict[str, str], masked: bool = False) -> tuple[
         read_before={},
         mask_documents=masked,
     )
-    return plan, dataloader.open_sources(plan, folders)
+    return plan, reader.open_sources(plan, folders)
 
 
 def bare(root: Path) -> Iterator[np.ndarray]:
@@ -79,9 +80,9 @@ def ours(root: Path, *, thread: bool, masked: bool = False) -> Iterator[np.ndarr
         for _ in dataset.verify():
             pass
     if thread:
-        batches: Iterator[dataloader.Batch] = dataloader.batches(plan, datasets, first_step=0, last_step=10**9)
+        batches: Iterator[Batch] = reader.batches(plan, datasets, first_step=0, last_step=10**9)
         return (batch.tokens[:, : text.LENGTH] for batch in batches)
-    together = dataloader.read_steps(plan, datasets, 0, 10**9, np.arange(text.BATCH))
+    together = reader.read_steps(plan, datasets, 0, 10**9, np.arange(text.BATCH))
     return (batch.tokens[:, : text.LENGTH] for several in together for batch in several)
 
 
@@ -165,12 +166,12 @@ def measure(root: Path, names: list[str], turns: int, seconds: float) -> list[Ro
     """All readers are brought up first, then each reads in turns while the others wait."""
     readers = [Reader(name, root, seconds) for name in names]
     for turn in range(turns):
-        for reader in readers if turn % 2 == 0 else readers[::-1]:
-            reader.turn()
-    for reader in readers:
-        reader.child.kill()
-        reader.child.wait()
-    return [reader.row for reader in readers]
+        for each in readers if turn % 2 == 0 else readers[::-1]:
+            each.turn()
+    for each in readers:
+        each.child.kill()
+        each.child.wait()
+    return [each.row for each in readers]
 
 
 def main() -> None:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
 from typing import NoReturn
 
 from curriculum.errors import CurriculumError, storage_error
+from curriculum.fs import standard_streams
+
+RESULT_ON_DISK = ("run", "prepare", "eval", "export", "import", "branch", "init", "stop", "prune", "report")
+"""Verbs whose exit code reports their work, whatever became of their output."""
 
 
 def command() -> NoReturn:
     """The installed command: `main`, then an exit without the interpreter's teardown."""
+    standard_streams.protect()
     try:
         main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (BrokenPipeError, ValueError):  # the reader is gone, or the stream was closed for that reason
-        code = 141
+    if lost := standard_streams.failure(sys.stdout):
+        reader_gone = lost.errno == errno.EPIPE
+        if not reader_gone:
+            print(f"warning: the output could not be written: {lost.strerror}", file=sys.stderr)
+        if code == 0 and sys.argv[1:2] and sys.argv[1] not in RESULT_ON_DISK:
+            code = 141 if reader_gone else 1
+    sys.stderr.flush()
     # The interpreter's teardown takes a fifth of a short command's time.
     os._exit(code)
 
@@ -41,9 +49,6 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
     except OSError as error:
         failure = storage_error(error)
         if failure is None:

@@ -19,10 +19,11 @@ from curriculum.artifacts.anomalies import read_anomalies
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
-from curriculum.errors import PlanError
+from curriculum.errors import DataError, PlanError
 from curriculum.plan.diff.compare import Comparison, compare
 from curriculum.runs import drift, folders, held_out
 from curriculum.runs.status import project_status
+from curriculum.stream.stream import Stream, StreamStage
 
 Row: TypeAlias = dict[str, Any]
 Table: TypeAlias = list[Row]
@@ -45,7 +46,7 @@ class ProjectTables:
     def plan(self, curriculum: str, size: str | None = None, machine: str = "local") -> PlanTables:
         """A curriculum, compiled with the text that is prepared so far."""
         project, texts = self._texts(curriculum, size)
-        report = summary.summarise(texts.compiled, machine, project.machine(machine))
+        report = summary.summarise(project, texts.compiled, machine, project.machine(machine))
         return PlanTables(project, texts.compiled, texts, report)
 
     def status(self, curriculum: str | None = None, size: str | None = None) -> Table:
@@ -99,6 +100,30 @@ class ProjectTables:
             for source, curve in held_out.curves(project, texts.compiled).items()
             for position, loss in curve
         ]
+
+    def stream(self, curriculum: str, stage: str | None = None, size: str | None = None) -> Stream:
+        """The tokens and learning rates of a lineage, or of one of its stages, for any training loop.
+
+        Of started stages it takes the plans that trained them. DataError while a source is not prepared.
+        """
+        project, texts = self._texts(curriculum, size)
+        trained, lines = drift.as_trained(project, texts.compiled)
+        for line in lines:
+            warnings.warn(line, stacklevel=2)
+        stages = []
+        for each in trained.stages:
+            datasets = {name: source.dataset for name, source in each.plan.sources.items()}
+            missing = [name for name, dataset in datasets.items() if texts.manifest(dataset) is None]
+            if missing:
+                raise DataError(
+                    f"the text of `{missing[0]}` is not prepared, so there are no tokens to read",
+                    hint=f"`curriculum prepare {curriculum} --size {texts.curriculum.size_name}` prepares it",
+                )
+            folders = {name: str(texts.folder(dataset)) for name, dataset in datasets.items()}
+            last_step = each.plan.first_step + each.steps_run
+            stages.append(StreamStage(each.name, each.plan, last_step, folders))
+        whole = Stream(tuple(stages))
+        return whole if stage is None else whole.stage(stage)
 
     def diff(self, old: str, new: str, size: str | None = None) -> Table:
         """A row for everything in which two curricula differ, the first first; empty where they are the same.
@@ -246,7 +271,8 @@ def _metrics(line: Row, compiled: Compiled) -> Row:
     for key in ("loss", "grad_norm"):
         row[key] = float(row[key])  # JSON has no NaN: it is written as text
     row.setdefault("skipped", False)
-    row.setdefault("checkpoint_seconds", 0.0)
+    for key in ("checkpoint_seconds", "evaluation_seconds"):
+        row.setdefault(key, 0.0)
     for name in sorted(compiled.sources):
         measured = line["sources"].get(name)
         row[f"loss/{name}"] = float(measured["loss"]) if measured else None

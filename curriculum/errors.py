@@ -63,8 +63,9 @@ class CurriculumError(Exception):
             lines.append(f"  {self.place}")
             if self.place.text:
                 number = str(self.place.line)
-                lines.append(f"  {number} │ {_printable(self.place.text)}")
-                lines.append(f"  {' ' * len(number)} │ {' ' * (self.place.column - 1)}^")
+                text, column = _around(_printable(self.place.text), self.place.column, width - len(f"  {number} │ "))
+                lines.append(f"  {number} │ {text}")
+                lines.append(f"  {' ' * len(number)} │ {' ' * (column - 1)}^")
         hint = _wrapped("hint: ", "      ", self.hint, width) if self.hint else []
         most = LINES_AT_MOST - len(hint)
         if len(lines) > most:
@@ -159,6 +160,14 @@ def _wrapped(first: str, then: str, text: str, width: int) -> list[str]:
             line, width, initial_indent=then if lines else first, subsequent_indent=then, break_on_hyphens=False
         ) or [""]
     return lines
+
+
+def _around(text: str, column: int, room: int) -> tuple[str, int]:
+    """`text` without so much of its beginning that `column` is not cut off after `room` columns; the column in it."""
+    if column < room or column == room >= len(text):
+        return text, column
+    start = min(column - room // 2, len(text) - room + 1)
+    return f"…{text[start:]}", column - start + 1
 
 
 def _printable(text: str) -> str:

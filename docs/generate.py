@@ -76,7 +76,7 @@ def full_plan() -> str:
         project = Project(Path(folder) / "project")
         texts = PreparedText.open(project, name, "full")
         compiled = texts.compiled
-        summary = summarise(compiled, machine, project.machine(machine))
+        summary = summarise(project, compiled, machine, project.machine(machine))
         console = Console(width=PLAN_WIDTH, file=io.StringIO(), highlight=False)
         with console.capture() as shown:
             console.print(plan_view({**summary, "harness_installed": True}, compiled, texts.provenance_lines()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ STOP = install_stop_flag()  # before torch: a signal that comes while it loads m
 
 from curriculum import fs  # noqa: E402
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
+from curriculum.artifacts.job_process import STOP_SIGNALS  # noqa: E402
 from curriculum.artifacts.stage_folder import Attempt, StageFolder  # noqa: E402
 from curriculum.errors import CurriculumError, storage_error  # noqa: E402
+from curriculum.fs import standard_streams  # noqa: E402
 from runner.watchdog import Watchdog  # noqa: E402
 
 if TYPE_CHECKING:
@@ -119,19 +122,21 @@ def _doctor(job: jobs.DoctorJob) -> Outcome:
 
 
 def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> Outcome:
+    # Finished tasks are kept whenever this process ends, and native work would keep a handler waiting.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    if STOP:
+        return {"outcome": jobs.STOPPED}
     from runner.prepare.job import help_to_prepare, prepare
-    from runner.prepare.shard_writer import Stopped
     from runner.prepare.tokenizer import train_tokenizer
 
     try:
         if isinstance(job, jobs.TokenizerJob):
             train_tokenizer(job.request)
         elif job.help:
-            help_to_prepare(job.request, STOP.__bool__)
+            help_to_prepare(job.request)
         else:
-            prepare(job.request, STOP.__bool__)
-    except Stopped:
-        return {"outcome": jobs.STOPPED}
+            prepare(job.request)
     except OSError as error:
         if error.filename is None:  # a failed write into an open file does not name it
             error.filename = job.request.output
@@ -164,4 +169,5 @@ JOBS: dict[type[jobs.Job], Callable[[Any], Outcome]] = {
 
 
 if __name__ == "__main__":
+    standard_streams.protect()
     sys.exit(main())

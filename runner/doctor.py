@@ -38,7 +38,9 @@ def doctor(job: DoctorJob, ranks: Ranks, problem: CurriculumError | None = None)
         return
     report = examine(job.machine, ranks)
     if problem is not None:
-        report["problems"].insert(0, _problem(problem.what, problem.hint or ""))
+        clauses = (problem.hint or "").split("; ")
+        hint = "; ".join(clause for clause in clauses if "`curriculum doctor`" not in clause).removeprefix("or ")
+        report["problems"].insert(0, _problem(problem.what, hint))
     report["processes"] = {"asked": ranks.size, "counted": counted}
     if counted != ranks.size:
         report["problems"].append(

@@ -35,8 +35,12 @@ def batch(
     rank: int | None = None,
     ranks: int | None = None,
     text: bool = False,
+    full_text: bool = False,
 ) -> dict[str, Any]:
-    """The slots of `step` in order: source, pass, window and, where the text is prepared, its documents."""
+    """The slots of `step` in order: source, pass, window and, where the text is prepared, its documents.
+
+    With `text` also the beginning of each window's text, with `full_text` all of it.
+    """
     stage = stage_of(compiled, step)
     plan = stage.plan
     draws = plan.draws(step)
@@ -62,10 +66,10 @@ def batch(
             slot["documents"] = [
                 {"id": span.id, "tokens": span.tokens, "offset": span.offset} for span in dataset.documents(window)
             ]
-            if text and texts.loaded_tokenizer is not None:
+            if (text or full_text) and texts.loaded_tokenizer is not None:
                 import numpy as np
 
-                row = dataset.read(np.array([window]))[0][:TEXT_TOKENS]
+                row = dataset.read(np.array([window]))[0][: None if full_text else TEXT_TOKENS]
                 slot["text"] = texts.loaded_tokenizer.decode(row.tolist())
         slots.append(slot)
     return {

@@ -8,9 +8,8 @@ past the trunk are a trial and its control.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 from curriculum.analysis.bootstrap import Estimate
 from curriculum.analysis.compare import Comparison, Row, shared_trunk
@@ -63,14 +62,11 @@ def _domain_falls(comparison: Comparison) -> Iterator[Claim]:
         for source in domain:
             claim = f"{comparison.names[number]}: {source} falls after the branch"
             point = end.points[number] if end else None
-            figure = comparison.difference(point, comparison.trunk, source)
-            losses = comparison.loss(point, source), comparison.loss(comparison.trunk, source)
-            at = _positions(point, comparison.trunk)
-            yield Claim(claim, True, _verdict(figure, below=True), *losses, figure, at)
+            yield _claim(comparison, claim, point, comparison.trunk, source, below=True)
 
 
 def _general_ends_above(comparison: Comparison) -> Iterator[Claim]:
-    for plain in _plain(comparison):
+    for plain in (number for number, domain in enumerate(comparison.domains) if not domain):
         for number, domain in enumerate(comparison.domains):
             if domain:
                 for source in comparison.general:
@@ -110,13 +106,16 @@ def _controls(comparison: Comparison) -> Iterator[Claim]:
 def _against(comparison: Comparison, claim: str, first: int, second: int, source: str, *, below: bool | None) -> Claim:
     row: Row | None = comparison.shared_end(first, second)
     points = (row.points[first], row.points[second]) if row else (None, None)
-    figure = comparison.difference(*points, source)
-    losses = comparison.loss(points[0], source), comparison.loss(points[1], source)
-    return Claim(claim, below is not None, _verdict(figure, below), *losses, figure, _positions(*points))
+    return _claim(comparison, claim, *points, source, below=below)
 
 
-def _positions(first: Point | None, second: Point | None) -> tuple[int, int] | None:
-    return (first.position, second.position) if first and second else None
+def _claim(
+    comparison: Comparison, claim: str, first: Point | None, second: Point | None, source: str, *, below: bool | None
+) -> Claim:
+    figure = comparison.difference(first, second, source)
+    losses = comparison.loss(first, source), comparison.loss(second, source)
+    at = (first.position, second.position) if first and second else None
+    return Claim(claim, below is not None, _verdict(figure, below), *losses, figure, at)
 
 
 def _verdict(figure: Estimate | None, below: bool | None) -> str:
@@ -127,11 +126,3 @@ def _verdict(figure: Estimate | None, below: bool | None) -> str:
     if not figure.shown:
         return NOT_SHOWN
     return SHOWN if (figure.mean < 0) == below else CONTRARY
-
-
-def _plain(comparison: Comparison) -> list[int]:
-    return [number for number, domain in enumerate(comparison.domains) if not domain]
-
-
-def to_json(claims: list[Claim]) -> list[dict[str, Any]]:
-    return [asdict(claim) for claim in claims]

@@ -42,14 +42,14 @@ def side(project: Project, argument: str, size: str) -> Side:
         name = path.stem if config.is_name(path.stem) else "given"
         document = load_yaml(path.resolve(), root=project.root)
         texts = PreparedText.open(project.with_stage_file(name, document), name, size)
-        return Side(argument, spans(texts.compiled.stages))
-    address = parse_address(argument)
-    texts = PreparedText.open(project, address.curriculum, size, stages_to(project, address))
+    else:
+        address = parse_address(argument)
+        texts = PreparedText.open(project, address.curriculum, size, stages_to(project, address))
     return Side(argument, spans(texts.compiled.stages))
 
 
 @dataclass(frozen=True, slots=True)
-class RanStage:
+class StartedStage:
     """A started stage: the position of its last checkpoint in tokens, None without one.
 
     `parent_retrained` is whether its parent was retrained since, so that it no longer continues from it.
@@ -61,7 +61,7 @@ class RanStage:
     parent_retrained: bool
 
 
-def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[RanStage, ...]] | None:
+def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[StartedStage, ...]] | None:
     """The stored plans of `name`'s started stages and the plans of its files; None when no stage has started."""
     compiled = PreparedText.open(project, name, size).compiled
     started = [
@@ -71,19 +71,19 @@ def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side
     ]
     if not started:
         return None
-    ran, stored, files = [], [], []
+    stages, stored, files = [], [], []
     before: dict[str, StagePlan] = {}
     for stage, plan, current in started:
         folder = folders.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder)
         parent_retrained = stage.parent is not None and _parent_retrained(plan, before.get(stage.parent.name))
-        ran.append(RanStage(stage.name, last.position if last else None, folder.done.exists(), parent_retrained))
+        stages.append(StartedStage(stage.name, last.position if last else None, folder.done.exists(), parent_retrained))
         before[stage.name] = plan
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
         stored.append(Span(stage.name, plan, stage.stop if leaves_early else plan.end))
         files.append(Span(stage.name, current, stage.stop))
     sides = Side(f"what ran of {name}", tuple(stored)), Side(f"the files of {name}", tuple(files))
-    return *sides, tuple(ran)
+    return *sides, tuple(stages)
 
 
 def _parent_retrained(plan: StagePlan, before: StagePlan | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
@@ -37,20 +38,17 @@ def exclusion_edit(
     into the stage itself.
     """
     skips = _skips(compiled, stage, clean, windows, source)
+    if alone and not skips:
+        _, mixture = project.mixture(stage.setting.mixture)
+        return {"kind": "replace", "file": mixture.file, "yaml": "", "from": None}
+    kind, key = "leave_out", f"leave_out: [{{source: {source}, shard: {shard}, why: bad text}}]"
     if skips:
         entries = (f"{{from: {a}, to: {b}, why: shard {shard} of {source}}}" for a, b in skips)
         kind, key = "skip", f"skip: [{', '.join(entries)}]"
-    elif alone:
-        _, mixture = project.mixture(stage.setting.mixture)
-        return {"kind": "replace", "file": mixture.file, "yaml": "", "from": None}
-    else:
-        kind, key = "leave_out", f"leave_out: [{{source: {source}, shard: {shard}, why: bad text}}]"
-    path = stage.setting.document.file
-    if not started:
-        return {"kind": kind, "file": f"{path}, stage {stage.setting.stage}", "yaml": key, "from": None}
-    if clean <= stage.plan.start and stage.parent is None:
-        file = f"a copy of {path} under a new name, stage {stage.setting.stage}"
-        return {"kind": kind, "file": file, "yaml": key, "from": None}
+    file = stage.setting.document.file
+    if not started or (clean <= stage.plan.start and stage.parent is None):
+        file = f"a copy of {file} under a new name" if started else file
+        return {"kind": kind, "file": f"{file}, stage {stage.setting.stage}", "yaml": key, "from": None}
     address = Address(compiled.curriculum, position=_full_size(clean, compiled.scale))
     name = f"{compiled.curriculum}-clean"
     lines = branch.draft(project, address, name, branch.Change()).splitlines()
@@ -85,20 +83,12 @@ def _skips(
         if len(steps) == len(bad):
             break
         bad = steps
-    groups: list[tuple[int, int]] = []
-    for number, step in enumerate(bad):
-        clock = step - number
-        if groups and groups[-1][0] == clock:
-            groups[-1] = (clock, groups[-1][1] + 1)
-        else:
-            groups.append((clock, 1))
-    tokens = plan.batch_tokens
+    # a skip moves the steps after it up: bad steps next to each other are one skip
+    skips = Counter(step - number for number, step in enumerate(bad))
+    start, tokens, scale = plan.start, plan.batch_tokens, compiled.scale
     return [
-        (
-            _full_size(plan.start + clock * tokens, compiled.scale),
-            _full_size(plan.start + (clock + count) * tokens, compiled.scale),
-        )
-        for clock, count in groups
+        (_full_size(start + clock * tokens, scale), _full_size(start + (clock + count) * tokens, scale))
+        for clock, count in skips.items()
         if clock < plan.steps
     ]
 

@@ -122,13 +122,8 @@ def _stage(
         first = lookup.edge(plan, source, windows, stop=shared.sequences)
         last = lookup.edge(plan, source, windows, stop=shared.sequences, last=True)
 
-    def position(sequence: int | None) -> int | None:
-        """The position at which the step begins that reads the sequence."""
-        if sequence is None:
-            return None
-        return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
-
-    contaminated_from = plan.start - 1 if inherited else position(first)
+    first_position = None if first is None else shared.position_of(first)
+    contaminated_from = plan.start - 1 if inherited else first_position
     saved = checkpoints.list_checkpoints(folders.stage_folder(project, compiled, shared.stage))
     touched = [c for c in saved if contaminated_from is not None and c.position > contaminated_from]
     clean = [c for c in saved if c not in touched]
@@ -146,9 +141,9 @@ def _stage(
         "exact": counted.margin == done.margin == 0,
         "tokens_read": done.readings * plan.sequence_length,
         "first_step": None if first is None else plan.first_step + first // plan.batch_sequences,
-        "first": position(first),
+        "first": first_position,
         "last_step": None if last is None else plan.first_step + last // plan.batch_sequences,
-        "last": position(last),
+        "last": None if last is None else shared.position_of(last),
         "contaminated_from": contaminated_from,
         "checkpoints_touched": [f"{shared.stage.name} {c.name}" for c in touched],
         "last_clean": None if inherited else last_clean,

@@ -68,6 +68,11 @@ class Shared:
         plan = self.stage.plan
         return max(0, min(self.reached, self.stop) - plan.start) // plan.sequence_length
 
+    def position_of(self, sequence: int) -> int:
+        """Where the step begins that reads the sequence, in tokens."""
+        plan = self.stage.plan
+        return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
+
     def lineages(self, position: int) -> list[str]:
         """The lineages that take the step that begins at `position`."""
         return [name for name, stop in self.stops.items() if position < stop]
@@ -92,7 +97,7 @@ def tokens_of_shards(texts: PreparedText, plan: StagePlan, source: str) -> list[
     if manifest is not None:
         return [shard.tokens for shard in manifest.splits[TRAIN].shards]
     plan.sources[source].require_counted(source)
-    return [max(s.stop_window for s in plan.sources[source].segments) * plan.sequence_length + 1]
+    return [plan.sources[source].segments[-1].stop_window * plan.sequence_length + 1]
 
 
 def windows_of(location: Location, shards: Sequence[int], sequence_length: int) -> range:
@@ -155,38 +160,26 @@ def _stage(shared: Shared, texts: PreparedText, locations: Iterable[Location]) -
     }
     if sum(len(windows) for _, windows in ranges) <= LISTED:
         listed = _reads(shared, ranges)
-        done = sum(reading["read"] for reading in listed)
         return {
             **row,
             "readings": len(listed),
-            "readings_done": done,
+            "readings_done": sum(reading["read"] for reading in listed),
             "exact": True,
             "first": listed[0]["position"] if listed else None,
             "last": listed[-1]["position"] if listed else None,
             "steps": listed,
         }
-    total, done, exact = 0, 0, True
-    edges: list[int] = []
-    for source, windows in ranges:
-        for stop in (shared.sequences, shared.sequences_read):
-            counted = lookup.count(plan, source, windows, stop=stop)
-            exact = exact and counted.margin == 0
-            if stop == shared.sequences:
-                total += counted.readings
-            else:
-                done += counted.readings
-            if shared.sequences == shared.sequences_read:
-                done = total
-                break
-        for last in (False, True):
-            at = lookup.edge(plan, source, windows, stop=shared.sequences, last=last)
-            edges += [] if at is None else [at]
-    positions = [plan.start + at // plan.batch_sequences * plan.batch_tokens for at in edges]
+    total = [lookup.count(plan, *each, stop=shared.sequences) for each in ranges]
+    done = total
+    if shared.sequences_read < shared.sequences:
+        done = [lookup.count(plan, *each, stop=shared.sequences_read) for each in ranges]
+    edges = [lookup.edge(plan, *each, stop=shared.sequences, last=last) for each in ranges for last in (False, True)]
+    positions = [shared.position_of(at) for at in edges if at is not None]
     return {
         **row,
-        "readings": total,
-        "readings_done": done,
-        "exact": exact,
+        "readings": sum(counted.readings for counted in total),
+        "readings_done": sum(counted.readings for counted in done),
+        "exact": all(counted.margin == 0 for counted in (*total, *done)),
         "first": min(positions, default=None),
         "last": max(positions, default=None),
         "steps": None,
@@ -239,9 +232,7 @@ def _documents(
             continue
         from curriculum.data.dataset import Dataset  # not at the top: `trace` starts faster without prepared text
 
-        for split in (TRAIN, HELD_OUT):
-            if split not in manifest.splits:
-                continue
+        for split in (split for split in (TRAIN, HELD_OUT) if split in manifest.splits):
             plan = sources[owners[0]]
             text = Dataset.open(texts.folder(dataset), split=split, sequence_length=plan.sequence_length)
             for document in text.find_documents(name):

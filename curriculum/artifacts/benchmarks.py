@@ -24,8 +24,9 @@ _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 class Score:
     """One figure of a task or group at a checkpoint, on the harness's own scale (mostly 0 to 1).
 
-    `error` is one standard error. `parts` are the scores of which a group's is the unweighted mean; `same` is
-    everything that must be equal before two scores are compared.
+    `error` is one standard error. `cut` counts the documents that were longer than the model's context and lost
+    their beginning; None in records that do not count them. `parts` are the scores of which a group's is the unweighted
+    mean; `same` is everything that must be equal before two scores are compared.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Score:
     num_fewshot: int | None
     limit: int | None
     documents: int
+    cut: int | None = None
     higher_is_better: bool
     harness: str
     same: Mapping[str, Any]
@@ -123,6 +125,7 @@ def _score(record: Mapping[str, Any], name: str, member_of: str | None) -> Score
             num_fewshot=task["num_fewshot"],
             limit=limit,
             documents=task["documents"],
+            cut=task.get("cut"),
             higher_is_better=figure["higher_is_better"],
             harness=harness,
             same={key: task[key] for key in ("version", "num_fewshot", "definition", "digest", "preferred")},
@@ -151,6 +154,7 @@ def _score(record: Mapping[str, Any], name: str, member_of: str | None) -> Score
         num_fewshot=shots.pop() if len(shots) == 1 else None,
         limit=limit,
         documents=sum(part.documents for part in parts),
+        cut=None if any(part.cut is None for part in parts) else sum(part.cut or 0 for part in parts),
         higher_is_better=all(part.higher_is_better for part in parts),
         harness=harness,
         same={part.task: part.same for part in parts},

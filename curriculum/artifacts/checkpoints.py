@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from curriculum import fs
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import CheckpointError
 
+KEEP_LAST = 2
+"""Checkpoints of a stage's cadence that stay on disk next to its end and to those that are kept by name."""
 TRACKERS = ("tensorboard", "wandb", "trackio")
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -43,20 +45,27 @@ class Checkpoint:
 
 def list_checkpoints(folder: StageFolder) -> list[Checkpoint]:
     """Every published checkpoint of a stage, by (generation, position)."""
-    if not folder.checkpoints.is_dir():
-        return []
-    checkpoints = []
-    for path in folder.checkpoints.iterdir():
-        match = _NAME.fullmatch(path.name)
-        if match and (path / MANIFEST).is_file():
-            checkpoints.append(Checkpoint(int(match[1]), int(match[2]), path))
-    return sorted(checkpoints)
+    paths = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()
+    return sorted(
+        Checkpoint(int(match[1]), int(match[2]), path)
+        for path in paths
+        if (match := _NAME.fullmatch(path.name)) and (path / MANIFEST).is_file()
+    )
 
 
 def latest(folder: StageFolder) -> Checkpoint | None:
     """The furthest checkpoint of the newest generation, or None."""
-    checkpoints = list_checkpoints(folder)
-    return checkpoints[-1] if checkpoints else None
+    return next(reversed(list_checkpoints(folder)), None)
+
+
+def retained(positions: Sequence[int], end: int, keep: Collection[int], keep_last: int = KEEP_LAST) -> list[int]:
+    """Those of a stage's saved `positions`, oldest first, that a trainer leaves on disk.
+
+    They are the stage's end, those in `keep` and the last `keep_last` of the others.
+    """
+    passing = [position for position in positions if position != end and position not in keep]
+    dropped = {*passing[: -keep_last or None]}
+    return [position for position in positions if position not in dropped]
 
 
 def seal(folder: Path, digests: Mapping[str, str] | None = None) -> None:
@@ -135,7 +144,7 @@ def check_room(folder: Path, size: int, free: int | None = None) -> None:
         raise CheckpointError(
             f"there is no room for the next checkpoint: it takes {size:,} bytes and {room:,} are free below "
             f"`{folder}`; nothing is trained that could not be saved",
-            hint="free some (`curriculum prune --dry-run` shows which checkpoints nobody needs); "
+            hint="free some (`curriculum prune --dry-run` shows which checkpoints are not needed); "
             "then the same command resumes",
         )
 
@@ -150,9 +159,8 @@ def free_bytes(folder: Path) -> int:
 
 def weights_digest(folder: Path) -> str:
     """One digest of all tensor files, for comparing two checkpoints' bytes without loading them."""
-    return fs.digest(
-        {file: entry["sha256"] for file, entry in _manifest(folder).items() if file.endswith(".safetensors")}
-    )
+    files = _manifest(folder).items()
+    return fs.digest({file: entry["sha256"] for file, entry in files if file.endswith(".safetensors")})
 
 
 def pin(folder: StageFolder, position: int, by: str) -> Path:

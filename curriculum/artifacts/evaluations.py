@@ -38,8 +38,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 def read_sets(folder: StageFolder, generation: int, position: int) -> dict[str, Any]:
     """The sets measured at a position by source, empty without a file; DataError when it was changed since."""
     path = folder.evaluation(generation, position)
-    sets: dict[str, Any] = read_evaluation(path)["sets"] if path.exists() else {}
-    return sets
+    return dict(read_evaluation(path)["sets"]) if path.exists() else {}
 
 
 def write_sets(folder: StageFolder, generation: int, position: int, step: int, sets: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
+from curriculum.artifacts.checkpoints import KEEP_LAST
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
 from curriculum.errors import RunFailed
 
@@ -63,7 +64,7 @@ class TrainJob:
     `data` maps each source of the plan to its prepared folder. `checkpoint_every` and `evaluate_every` are in
     tokens on the curriculum's clock; `keep` are positions at which a checkpoint is taken and kept;
     `keep_last` is how many of the cadence's checkpoints are retained. `lineage` names the stages from the root to this
-    one, for trackers. With `accept_environment` it goes on where versions or processor are others than before.
+    one, for trackers. `accept_environment` continues with other versions or another processor.
     """
 
     plan: str
@@ -76,7 +77,7 @@ class TrainJob:
     checkpoint_every: int
     evaluate_every: int
     keep: tuple[int, ...] = ()
-    keep_last: int = 2
+    keep_last: int = KEEP_LAST
     machine: Machine = field(default_factory=Machine)
     stop_at: int | None = None
     lineage: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -52,20 +52,20 @@ def last_record(path: Path) -> dict[str, Any] | None:
         return None
 
 
+@dataclass(slots=True)
 class MetricsTail:
     """Reads the records that were appended since the last call; `restarted` is true once the file was cut back."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.restarted = False
-        self._offset = 0
-        self._last = b""
+    path: Path
+    restarted: bool = False
+    _offset: int = 0
+    _last: bytes = b""
 
     def read_new(self) -> list[dict[str, Any]]:
         """The records since the last call; all of them again, with `restarted`, where the file was cut back."""
         self.restarted = False
         try:
-            with self._path.open("rb") as file:
+            with self.path.open("rb") as file:
                 if not self._is_unchanged(file.fileno()):
                     self._offset, self._last, self.restarted = 0, b"", True
                 file.seek(self._offset)
@@ -107,7 +107,8 @@ def _record(line: bytes) -> dict[str, Any]:
 class LiveMetrics:
     """The newest figures of a stage in training; records up to `resumed_at` are an earlier attempt's.
 
-    `losses` are nats a token by source, `rate` is a running mean in tokens a second.
+    `losses` are nats a token by source, `rate` is a running mean in tokens a second, `pace` one in seconds a token
+    without saves. `evaluation` and `save` are the seconds that the last one took, 0 before the first.
     """
 
     folder: StageFolder
@@ -115,6 +116,9 @@ class LiveMetrics:
     last: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     rate: float = 0.0
+    pace: float = 0.0
+    evaluation: float = 0.0
+    save: float = 0.0
     _tail: MetricsTail = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,12 +128,19 @@ class LiveMetrics:
         """Read the new records; whether there were any."""
         records = self._tail.read_new()
         if self._tail.restarted:
-            self.last, self.losses, self.rate = {}, {}, 0.0
+            self.last, self.losses, self.rate, self.pace = {}, {}, 0.0, 0.0
+        for record in records:
+            self.evaluation = record.get("evaluation_seconds", self.evaluation)
+            self.save = record.get("checkpoint_seconds", self.save)
         records = [record for record in records if record["position"] > self.resumed_at]
         for record in records:
             self.last = record
             rate = record.get("tokens_per_second", 0.0)
             self.rate = rate if self.rate == 0 else 0.9 * self.rate + 0.1 * rate
+            seconds = record.get("seconds", 0.0)
+            if rate and seconds:
+                pace = (1 - record.get("checkpoint_seconds", 0.0) / seconds) / rate
+                self.pace = pace if self.pace == 0 else 0.9 * self.pace + 0.1 * pace
             for name, entry in record.get("sources", {}).items():
                 if entry["tokens"]:
                     self.losses[name] = entry["loss"]
@@ -139,18 +150,22 @@ class LiveMetrics:
     def position(self) -> int | None:
         return self.last.get("position")
 
-    def seconds_left(self, stop: int) -> float | None:
-        """At the present rate to position `stop`; None while there is no rate."""
-        if self.position is None or self.rate <= 0:
+    def seconds_left(self, stop: int, evaluations: int, saves: int) -> float | None:
+        """At the present pace to position `stop`, with so many more evaluations and saves; None while there is none."""
+        if self.position is None or self.pace <= 0:
             return None
-        return (stop - self.position) / self.rate
+        return (stop - self.position) * self.pace + evaluations * self.evaluation + saves * self.save
+
+    def is_evaluated(self, position: int) -> bool:
+        """Whether the held-out losses at `position` are on record."""
+        return self.folder.evaluation(self.last.get("generation", 0), position).exists()
 
 
 @dataclass(frozen=True, slots=True)
 class StageActivity:
     """What the other files of a running stage say; positions in tokens, ages in seconds."""
 
-    holder: dict[str, Any] | None
+    holder: Mapping[str, Any] | None
     attempt: Attempt | None
     saved_at: int | None
     saved_age: float | None
@@ -167,14 +182,12 @@ def stage_activity(folder: StageFolder) -> StageActivity:
             age = max(0.0, time.time() - (saved.path / checkpoints.MANIFEST).stat().st_mtime)
         except OSError:  # retired since it was listed
             saved = None
-    try:
+    evaluations: Mapping[int, Mapping[str, Any]] = {}
+    with contextlib.suppress(OSError, CurriculumError):
         evaluations = read_evaluations(folder)
-    except (OSError, CurriculumError):
-        evaluations = {}
     at = max(evaluations, default=None)
-    holder = fs.lock_holder(folder.lock)
     return StageActivity(
-        holder=dict(holder) if holder is not None else None,
+        holder=fs.lock_holder(folder.lock),
         attempt=folder.newest_attempt(),
         saved_at=saved.position if saved else None,
         saved_age=age,

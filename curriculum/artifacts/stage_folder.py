@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curriculum import fs
 from curriculum.errors import ConfigError
@@ -11,11 +13,7 @@ from curriculum.errors import ConfigError
 
 def checkpoint_name(generation: int, position: int) -> str:
     """The name of a checkpoint at `position` (tokens), and the stem of its evaluation: names sort as positions."""
-    return f"g{generation}-{_padded(position)}"
-
-
-def _padded(position: int) -> str:
-    return f"{position:016d}"
+    return f"g{generation}-{position:016d}"
 
 
 class _Entry:
@@ -64,6 +62,14 @@ class Attempt:
 
     def all_stacks(self) -> list[Path]:
         return list(self.path.glob("stacks-rank*.txt"))
+
+    def read_outcome(self) -> dict[str, Any] | None:
+        """How the job ended; None where that was not written, or only in part."""
+        try:
+            outcome: dict[str, Any] = fs.parse_json(fs.read_bytes(self.outcome))
+        except (OSError, ValueError):
+            return None
+        return outcome
 
     def previous(self) -> list[Attempt]:
         """The attempts before this one, newest first."""
@@ -146,6 +152,11 @@ class StageFolder:
         """`<curriculum>/<stage>`."""
         return f"{self.curriculum}/{self.stage}"
 
+    def holder(self) -> Mapping[str, Any] | None:
+        """The process that trains the stage, or supervises a trainer that starts; None when neither runs."""
+        holders = map(fs.lock_holder, (self.lock, self.supervised))
+        return next((holder for holder in holders if holder is not None), None)
+
     def plans(self) -> list[Path]:
         """The plan, where there is one, and those that it replaced."""
         return [*([self.plan] if self.plan.exists() else []), *self.replaced_plans()]
@@ -168,7 +179,7 @@ class StageFolder:
         return sorted(self.evaluations.glob("g*.json" if generation is None else f"g{generation}-*.json"))
 
     def pins_at(self, position: int) -> Path:
-        return self.pins / _padded(position)
+        return self.pins / f"{position:016d}"
 
     def newest_attempt(self) -> Attempt | None:
         return next(reversed(attempts_in(self.attempts)), None)

@@ -18,6 +18,7 @@ def batch(
     rank: Annotated[int | None, typer.Option(min=0, help="only this rank's slots")] = None,
     of: Annotated[int | None, typer.Option(min=1, help="how many ranks there are")] = None,
     text: Annotated[bool, typer.Option("--text", help="show the beginning of each window's text")] = False,
+    full_text: Annotated[bool, typer.Option("--full-text", help="show all of each window's text")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what any step reads, before or after it ran.
@@ -31,11 +32,11 @@ def batch(
         raise PlanError("`--rank` and `--of` go together", hint="as in `--rank 0 --of 2`")
     project = open_project()
     compiled, texts = trained_with_texts(project, name, size)
-    listing = analysis_batch.batch(compiled, texts, step, rank=rank, ranks=of, text=text)
+    listing = analysis_batch.batch(compiled, texts, step, rank=rank, ranks=of, text=text, full_text=full_text)
     if as_json:
         print_json(listing)
     else:
         from curriculum.cli.view.batch import TEXT_WIDTH, batch_lines
 
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else TEXT_WIDTH
-        print("\n".join(batch_lines(listing, width)))
+        print("\n".join(batch_lines(listing, None if full_text else width)))

@@ -49,7 +49,7 @@ def branch(
     project = open_project()
     change = runs_branch.Change(mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer)
     made = runs_branch.branch(project, parse_address(point), name, change, size)
-    summary = summarise(made.compiled, machine, project.machine(machine))
+    summary = summarise(project, made.compiled, machine, project.machine(machine))
     compared = compare(spans(made.parent.stages), spans(made.compiled.stages))
     other = f"{made.parent.curriculum} from there on"
     if as_json:

@@ -37,7 +37,7 @@ def diff(
     from curriculum.plan.diff.compare import compare
 
     project = open_project()
-    ran: tuple[diff_sides.RanStage, ...] = ()
+    ran: tuple[diff_sides.StartedStage, ...] = ()
     if new is None:
         sides = diff_sides.against_what_ran(project, old, size)
         if sides is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,5 +48,5 @@ def export(
     with stop_on_signals() as stop:
         written = execution_export.export(request, source, to, dtype, stop)
     if written is None:
-        raise stopped(f"curriculum export {address}{project.options(size)} --to {to}")
+        raise stopped(f"curriculum export {address}{project.options(size)} --to {shlex.quote(str(to))}")
     console.print(written_view(to, str(source.address), written))

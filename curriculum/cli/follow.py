@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.anomalies import count_by_kind, read_anomalies
 from curriculum.artifacts.metrics import LiveMetrics, StageActivity, stage_activity
@@ -19,6 +19,7 @@ from curriculum.cli.view.training import training_panel, training_plain
 from curriculum.compiler.compile import CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
+from curriculum.fs import standard_streams
 from curriculum.launchers import slurm_record
 from curriculum.runs import folders
 from curriculum.units import show_exact
@@ -62,7 +63,7 @@ class Watch:
             self._until_done()
 
     def _until_done(self) -> None:
-        while self.poll():
+        while self.poll() and standard_streams.failure(sys.stdout) is None:  # without a reader it would run for ever
             time.sleep(POLL_SECONDS)
 
     def poll(self) -> bool:
@@ -71,8 +72,8 @@ class Watch:
         before = self._watched
         if before is not None and (running is None or running[1] != before.folder):
             self._ended(before)
-        if running is None:
-            return self._show_waiting()
+        if running is None:  # between two stages no process holds one, for an instant
+            return before is not None or self._show_waiting()
         stage, folder = running
         if self._watched is None:
             self._watched = _Watched(
@@ -90,10 +91,10 @@ class Watch:
         for anomaly in anomalies[watched.anomalies :]:
             self._print_once(f"{stage.name}: {anomaly_line(anomaly)}")
         watched.anomalies = len(anomalies)
-        shown = (watched.training, watched.now, stage.name, stage.plan.start, stage.stop)
+        shown = (watched.training, watched.now, stage)
         if self._live is not None:
             self._live.update(training_panel(*shown))
-        elif time.monotonic() - self._printed >= LINE_SECONDS and watched.training.position is not None:
+        elif time.monotonic() - self._printed >= LINE_SECONDS:
             self._printed = time.monotonic()
             self._print_once(training_plain(*shown))
         return True
@@ -109,7 +110,7 @@ class Watch:
         return held[-1] if held else None
 
     def _runs(self, stage: CompiledStage, folder: StageFolder) -> bool:
-        if fs.lock_holder(folder.lock) is not None:
+        if folder.holder() is not None:
             return True
         submission = self._submissions.get(folder)
         return (
@@ -143,7 +144,7 @@ class Watch:
         stage = watched.stage
         if watched.training.position is not None:
             now = stage_activity(watched.folder)
-            self._print_once(training_plain(watched.training, now, stage.name, stage.plan.start, stage.stop))
+            self._print_once(training_plain(watched.training, now, stage))
         if anomalies := read_anomalies(watched.folder, stage.stop):
             self._print_once(
                 f"{stage.name}: {anomaly_counts(count_by_kind(anomalies))}; `curriculum status` names them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,8 +75,12 @@ def open_console(*, stderr: bool = False) -> Console:
 def print_json(value: Any) -> None:
     import orjson  # the standard library indents in Python: seconds for a batch of thousands
 
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
-    sys.stdout.write(text.decode())
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:  # a file's name that is not UTF-8
+        text = f"{json.dumps(value, indent=2)}\n".encode()
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)  # UTF-8, as JSON is, whatever the terminal's encoding
 
 
 def stopped(command: str) -> typer.Exit:

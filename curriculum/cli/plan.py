@@ -35,7 +35,7 @@ def plan(
     lineages = [with_notes(project, text.compiled) for text in texts]
     compiled = lineages[0]
     if svg is not None or len(lineages) > 1:
-        tree = summarise_tree(lineages, machine, project.machine(machine))
+        tree = summarise_tree(project, lineages, machine, project.machine(machine))
     if svg is not None:
         from curriculum import fs
         from curriculum.report.svg.plan import plan_picture
@@ -49,9 +49,10 @@ def plan(
         else:
             open_console().print(tree_view(tree))
         return
-    summary = summarise(compiled, machine, project.machine(machine))
+    summary = summarise(project, compiled, machine, project.machine(machine))
     summary["harness_installed"] = lm_eval.installed()
     summary["cost"]["unsaved"] = folders.insufficient_grace(project, compiled, project.machine(machine))
+    summary["texts_changed"] = texts[0].change_lines(quick=True)
     origins = texts[0].provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})

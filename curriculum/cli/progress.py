@@ -45,10 +45,15 @@ class RunDisplay(Listener):
     def job_done(self, title: str) -> None:
         line = self._prepare_line()
         self._close()
-        self._say(line)
         path = self._job[1] if self._job else None
-        if path is not None and (unread := read_progress(path).unread):
-            self._say(f"  {title}: left out, since they are no text: {describe_unread(unread)}")
+        if path is not None:
+            self._say(line)
+            progress = read_progress(path)
+            if progress.unread:
+                self._say(f"  {title}: left out, since they are no text: {describe_unread(progress.unread)}")
+            if progress.other_endings:
+                others = describe_unread(progress.other_endings)
+                self._say(f"  {title}: not read, as `files` does not name them: {others}")
         self._job = None
 
     def plan_compiled(self, compiled: Compiled) -> None:
@@ -115,19 +120,20 @@ class RunDisplay(Listener):
         if self._stage is None or self._training is None:
             return ""
         self._training.update()
-        return training_line(self._training, self._stage.setting.stage, self._stage.plan.start, self._stage.stop)
+        return training_line(self._training, self._stage, self._stage.setting.stage)
 
     def _prepare_line(self) -> str:
-        if self._job is None or self._job[1] is None:
+        if self._job is None:
             return ""
-        title, path = self._job[0], self._job[1]
-        progress = read_progress(path)
-        if not progress.documents:
-            return ""
+        title, path = self._job
         now = time.monotonic()
+        progress = read_progress(path) if path is not None else None
+        if progress is None or not progress.documents:
+            seconds = now - self._started
+            return f"  {title}: {show_seconds(seconds)}" if seconds >= self.every_seconds else ""
         self._first = self._first or (now, progress.tokens)
         seconds, tokens = now - self._first[0], progress.tokens - self._first[1]
-        if seconds < 1:  # it was not observed on its way: all tokens over all the time
+        if progress.done or not tokens or seconds < 1:  # all tokens over all the time
             seconds, tokens = now - self._started, progress.tokens
         total = None if progress.done else progress.total_bytes
         share = f", {progress.bytes / total:.0%} read" if total else ""

@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from curriculum.compiler.lineage import Setting
 from curriculum.compiler.scaling import Scaler
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
-from curriculum.units import show_count
+from curriculum.units import Length, show_count
 
-MOST_TASK_POSITIONS = 1000
-"""Of one task in a stage; at each of them a checkpoint is kept."""
+MOST_KEPT = 1000
+"""Checkpoints that stay on disk of one cadence in a stage."""
+HELD_OUT_WINDOWS = 1024
+"""Of each held-out set in an evaluation, where neither the stage nor the size states a number."""
 
 
-def cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> tuple[int, int]:
-    """Tokens between checkpoints and between evaluations at this size; a ceiling that changes one adds a note.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cadence:
+    """Tokens between a stage's checkpoints and between its evaluations, and the positions that its file keeps."""
+
+    checkpoint: int
+    evaluate: int
+    keep: tuple[int, ...]
+
+
+def cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> Cadence:
+    """The cadence at this size; a ceiling that changes it adds a note.
 
     A ceiling spreads evaluations evenly over the stage. Of the checkpoints it leaves every second, every third, …
-    that the stage file states: their positions are branch points, and stay as round as they were stated.
+    that the stage file states: their positions are branch points, and stay as round as they were stated. Those that
+    stay on disk are then among them. Positions that `keep:` names are kept at every size.
     """
-    intervals = []
-    most = scaler.size.at_most
+    every, most, length = setting.every, scaler.size.at_most, plan.end - plan.start
     ahead = scaler.tokens(setting.until) - plan.start
-    length = plan.end - plan.start
-    for what, stated, at_most in (
-        ("checkpoint", setting.every.checkpoint, most.checkpoints if most else None),
-        ("evaluate", setting.every.evaluate, most.evaluations if most else None),
-    ):
-        tokens = scaler.length(setting, stated, "every") if stated is not None else length
-        thinned = tokens
-        if at_most is not None and what == "checkpoint":
-            thinned *= max(1, -(-ahead // (tokens * at_most)))
-        elif at_most is not None and length > tokens * at_most:
-            thinned = -(-length // at_most)
-        if thinned != tokens:
-            notes.append(
-                f"`every: {what}` becomes {show_count(thinned)} tokens: at most {at_most} a stage at this size"
-            )
-        intervals.append(thinned)
-    return intervals[0], intervals[1]
+    checkpoints, evaluations = (most.checkpoints, most.evaluations) if most else (None, None)
+
+    def tokens(stated: Length | None) -> int:
+        return length if stated is None else scaler.length(setting, stated, "every")
+
+    stated = tokens(every.checkpoint), tokens(every.evaluate), tokens(every.keep)
+    checkpoint, evaluate, keep = stated
+    if checkpoints is not None:
+        checkpoint, keep = (n * max(1, -(-ahead // (n * checkpoints))) for n in (checkpoint, keep))
+        if every.keep is not None:
+            parts = range(1, keep // checkpoint + 1)
+            checkpoint = keep // max((n for n in parts if keep % (n * stated[0]) == 0), default=1)
+    if evaluations is not None and length > evaluate * evaluations:
+        evaluate = -(-length // evaluations)
+    becomes = (checkpoint, checkpoints), (evaluate, evaluations), (keep, checkpoints)
+    for what, before, (now, at_most) in zip(("checkpoint", "evaluate", "keep"), stated, becomes, strict=True):
+        if now != before:
+            notes.append(f"`every: {what}` becomes {show_count(now)} tokens: at most {at_most} a stage at this size")
+    named = {boundary(plan, scaler.tokens(position.amount)) for position in setting.keep}
+    if every.keep is not None:
+        _check_number(setting, plan, keep, f"`every: {{keep: {every.keep}}}`")
+        named.update(boundaries(plan, keep))
+    return Cadence(
+        checkpoint=checkpoint,
+        evaluate=evaluate,
+        keep=tuple(sorted(position for position in named if plan.start < position <= plan.end)),
+    )
+
+
+def held_out_windows(setting: Setting, scaler: Scaler) -> int:
+    """Windows of each held-out set that an evaluation of the stage reads at most: the lower of stage and size."""
+    most = scaler.size.at_most.held_out_windows if scaler.size.at_most else None
+    stated = [windows for windows in (setting.held_out_windows, most) if windows]
+    return min(stated, default=HELD_OUT_WINDOWS)
 
 
 def task_cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str]) -> dict[str, int]:
@@ -54,22 +83,34 @@ def task_cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[
             notes.append(
                 f"`{task}` is measured every {show_count(tokens)} tokens: at most {most} times a stage at this size"
             )
-        times = min(length // tokens, plan.steps)
-        if times > MOST_TASK_POSITIONS:
-            raise PlanError(
-                f"measuring `{task}` every {stated} would keep {times:,} checkpoints of stage `{setting.stage}`",
-                place=setting.place("every"),
-                hint=f"each is kept on disk: take a longer cadence, at most {MOST_TASK_POSITIONS:,} times a stage",
-            )
+        _check_number(setting, plan, tokens, f"measuring `{task}` every {stated}")
         intervals[task] = tokens
     return intervals
 
 
+def _check_number(setting: Setting, plan: StagePlan, tokens: int, what: str) -> None:
+    times = min((plan.end - plan.start) // tokens, plan.steps)
+    if times > MOST_KEPT:
+        raise PlanError(
+            f"{what} would keep {times:,} checkpoints of stage `{setting.stage}`",
+            place=setting.place("every"),
+            hint=f"each is kept on disk: take a longer cadence, at most {MOST_KEPT:,} times a stage",
+        )
+
+
 def task_positions(plan: StagePlan, every: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """The positions of each task: step boundaries at or past multiples of its cadence, and the stage's end."""
-    positions = {}
-    for task, tokens in every.items():
-        multiples = range((plan.start // tokens + 1) * tokens, plan.end + 1, tokens)
-        steps = {-((plan.start - multiple) // plan.batch_tokens) for multiple in multiples}
-        positions[task] = tuple(plan.start + step * plan.batch_tokens for step in sorted(steps | {plan.steps}))
-    return positions
+    return {task: tuple(sorted({*boundaries(plan, tokens), plan.end})) for task, tokens in every.items()}
+
+
+def boundary(plan: StagePlan, position: int) -> int:
+    """The first step boundary of the stage's clock at or past `position` (tokens)."""
+    return plan.start - (plan.start - position) // plan.batch_tokens * plan.batch_tokens
+
+
+def boundaries(plan: StagePlan, every: int) -> Sequence[int]:
+    """Where a trainer is due: the step boundaries after the start that are at or past a multiple of `every` tokens."""
+    if every <= plan.batch_tokens:
+        return range(plan.start + plan.batch_tokens, plan.end + 1, plan.batch_tokens)
+    multiples = range((plan.start // every + 1) * every, plan.end + 1, every)
+    return [boundary(plan, multiple) for multiple in multiples]

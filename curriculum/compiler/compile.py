@@ -13,7 +13,7 @@ from typing import Any
 
 from curriculum import config
 from curriculum.compiler import cadence, imported_models
-from curriculum.compiler.learning_rate import learning_rate
+from curriculum.compiler.learning_rate import learning_rate, unfinished_decay
 from curriculum.compiler.limits import check_drawn, check_passes
 from curriculum.compiler.lineage import LineageStage, Setting
 from curriculum.compiler.mixture_phases import mixture_phases, mixture_state
@@ -38,7 +38,8 @@ from curriculum.units import show_count
 class CompiledStage:
     """A stage's plan, and what is shown or scheduled next to it. Positions in tokens at this size.
 
-    `left_at` is where the lineage leaves the stage as its file says it: full-size tokens.
+    `left_at` is where the lineage leaves the stage as its file says it: full-size tokens. `keep` are the positions
+    whose checkpoints its file keeps.
     """
 
     setting: Setting
@@ -49,6 +50,8 @@ class CompiledStage:
     parent: CompiledStage | None
     checkpoint_every: int
     evaluate_every: int
+    held_out_windows: int
+    keep: tuple[int, ...]
     task_every: Mapping[str, int]
     shares: Mapping[str, Fraction]
     ramp_sequences: int
@@ -155,6 +158,15 @@ def compile_resolved(
     )
 
 
+def _same_length_since(
+    stage: ResolvedStage, parent: CompiledStage | None, used: Mapping[str, int]
+) -> Mapping[str, int]:
+    """The items of each source that the lineage had used when its windows took the length that `stage` has."""
+    while parent is not None and parent.plan.sequence_length == stage.clock.sequence_length:
+        used, parent = parent.plan.items(0), parent.parent
+    return used
+
+
 def _compile_stage(
     curriculum: ResolvedCurriculum,
     stage: ResolvedStage,
@@ -175,7 +187,9 @@ def _compile_stage(
         )
     state = mixture_state(parent_plan, clock.start)
     started = started_stage(setting.curriculum, setting.stage)
-    sources = source_plans(stage, parent_plan, state.items, choices, started)
+    sources = source_plans(
+        stage, parent_plan, state.items, choices, started, _same_length_since(stage, parent, state.items)
+    )
     notes += [
         f"shard {entry.shard} of `{entry.source}` is left out once the source is prepared"
         for entry in (*setting.left_out, *setting.leave_out)
@@ -203,11 +217,13 @@ def _compile_stage(
         mask_documents=setting.mask_documents,
         labels=_labels(setting, scaler),
     )
+    if stage is curriculum.stages[-1]:
+        notes += unfinished_decay(plan.learning_rate, clock.stop)
     limits = passes_allowed(mixture, choices)
     check_drawn(stage, plan, scaler, notes)
     command = f"curriculum prepare {setting.curriculum}{project.options(scaler.size_name)}"
     check_passes(stage, plan, limits, command, notes)
-    checkpoint_every, evaluate_every = cadence.cadence(setting, scaler, plan, notes)
+    every = cadence.cadence(setting, scaler, plan, notes)
     total = sum(mixture.weights.values())
     return CompiledStage(
         setting=setting,
@@ -216,8 +232,10 @@ def _compile_stage(
         stop=clock.stop,
         left_at=stage.left_at,
         parent=parent,
-        checkpoint_every=checkpoint_every,
-        evaluate_every=evaluate_every,
+        checkpoint_every=every.checkpoint,
+        evaluate_every=every.evaluate,
+        held_out_windows=cadence.held_out_windows(setting, scaler),
+        keep=every.keep,
         task_every=cadence.task_cadence(setting, scaler, plan, notes),
         shares={name: Fraction(weight, total) for name, weight in sorted(mixture.weights.items())},
         ramp_sequences=ramp_sequences,

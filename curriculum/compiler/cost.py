@@ -1,60 +1,56 @@
-"""The cost of a plan: updates, tokens, time, money and storage."""
+"""The cost of a plan: updates, tokens, evaluations, time, money and storage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Any
 
 from curriculum import config
-from curriculum.compiler.cadence import task_positions
-from curriculum.compiler.compile import CompiledStage
-from curriculum.compiler.sources import SourceChoice
+from curriculum.artifacts.checkpoints import KEEP_LAST, retained
+from curriculum.compiler.cadence import boundaries
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.kept_positions import kept_positions
+from curriculum.config.evaluation_budget import EVALUATED
+from curriculum.config.project import Project
 from curriculum.plan.model import ModelConfig
 from curriculum.units import show_count
 
-KEPT_BY_CADENCE = 2
-"""Checkpoints of the cadence that are kept next to every stage's end; the job's `keep_last`."""
-
 
 def cost(
-    stages: Sequence[CompiledStage],
-    choices: Iterable[SourceChoice],
-    curricula: int,
-    machine_name: str,
-    machine: config.MachineEntry,
+    project: Project, lineages: Sequence[Compiled], machine_name: str, machine: config.MachineEntry
 ) -> dict[str, Any]:
-    """Updates, tokens, GPU-hours, money and storage of the stages of some curricula, and the assumptions made."""
+    """Updates, tokens, GPU-hours, money and storage of some curricula, each stage once, and the assumptions made."""
+    reached = furthest(lineages)
+    stages = [stage for stage, _ in reached.values()]
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     model = stages[-1].plan.model
     count = ModelConfig.from_json(model).parameters
     checkpoint_bytes = count * 12
-    measured = sum(
-        len(
-            {
-                at
-                for positions in task_positions(stage.plan, stage.task_every).values()
-                for at in positions
-                if at < stage.stop
-            }
-        )
-        for stage in stages
-    )
-    kept = len(stages) + measured + KEPT_BY_CADENCE * curricula
+    kept = sum(len(checkpoints_kept(project, stage, lineage.scale)) for stage, lineage in reached.values())
     token_bytes = 2 if model["vocab_size"] <= 1 << 16 else 4
+    choices = {(c.dataset, c.windows): c for lineage in lineages for c in lineage.sources.values()}.values()
     windows = [choice.windows for choice in choices]
     text = sum(windows) * stages[-1].plan.sequence_length * token_bytes if all(windows) else None
+    evaluations = sum(len(evaluation_positions(stage)) for stage in stages)
+    evaluated = sum(tokens_evaluated(stage, lineage) for stage, lineage in reached.values())
+    compute = tokens + evaluated * EVALUATED
     gpus = machine.nodes * machine.gpus_per_node
     hours: float | None = None
     money: float | None = None
     assumptions = [
         f"a checkpoint holds 12 bytes for each of {count:,} parameters: fp32 weights and both Adam moments",
-        f"{kept} checkpoints kept: every stage's end and the last {KEPT_BY_CADENCE} of the cadence"
-        + (" of each curriculum" if curricula > 1 else "")
-        + (f", and {measured} at which tasks are measured" if measured else ""),
+        f"{kept} checkpoints kept: of every stage its end, the last {KEEP_LAST} of its cadence, and what is kept by "
+        "name, branched from or measured; one more during a save",
+        "evaluating a token takes a third of the compute of training on it"
+        + (
+            ""
+            if all(choice.held_out is not None for choice in choices)
+            else "; what is not prepared has enough windows"
+        ),
     ]
     if machine.throughput is not None and gpus:
-        hours = float(Fraction(tokens) / machine.throughput / 3600)
+        hours = float(compute / machine.throughput / 3600)
         assumptions.append(
             f"{show_count(int(machine.throughput))} tokens/s on each of {gpus} GPUs, "
             f"as machine `{machine_name}` declares"
@@ -64,13 +60,18 @@ def cost(
             assumptions.append(f"{float(machine.price):g} USD a GPU-hour, as machine `{machine_name}` declares")
     else:
         assumptions.append(f"machine `{machine_name}` declares no throughput: no hours and no money are estimated")
+    share = float(evaluated * EVALUATED / compute)
     return {
         "machine": machine_name,
         "gpus": gpus,
         "parameters": count,
         "updates": sum(stage.steps_run for stage in stages),
         "tokens": tokens,
+        "evaluations": evaluations,
+        "tokens_evaluated": evaluated,
+        "evaluation_share": share,
         "gpu_hours": hours,
+        "evaluation_seconds": hours * share * 3600 / gpus if hours is not None else None,
         "days": hours / gpus / 24 if hours is not None and gpus else None,
         "usd": money,
         "checkpoint_bytes": checkpoint_bytes,
@@ -80,3 +81,41 @@ def cost(
         "tokens_at_risk": max(stage.checkpoint_every for stage in stages),
         "assumptions": assumptions,
     }
+
+
+def furthest(lineages: Sequence[Compiled]) -> dict[str, tuple[CompiledStage, Compiled]]:
+    """Every stage of some lineages once, by name, in the lineage that goes furthest in it."""
+    stages: dict[str, tuple[CompiledStage, Compiled]] = {}
+    for lineage in lineages:
+        for stage in lineage.stages:
+            if stage.name not in stages or stage.stop > stages[stage.name][0].stop:
+                stages[stage.name] = stage, lineage
+    return stages
+
+
+def checkpoints_kept(project: Project, stage: CompiledStage, scale: Fraction) -> list[int]:
+    """The positions (tokens) at which the stage has a checkpoint on disk once the lineage has left it."""
+    keep = {*kept_positions(project, stage, scale), stage.stop}
+    return retained(saved_positions(stage, keep), stage.plan.end, keep)
+
+
+def saved_positions(stage: CompiledStage, keep: Collection[int] = ()) -> list[int]:
+    """Where a trainer saves: the stage's cadence, what its file or `keep` keeps, and where the lineage leaves it."""
+    due = {*boundaries(stage.plan, stage.checkpoint_every), *stage.keep, *keep, stage.stop}
+    return sorted(at for at in due if at <= stage.stop)
+
+
+def evaluation_positions(stage: CompiledStage) -> list[int]:
+    """Where a trainer measures the held-out losses: the stage's start, its cadence, and where the lineage leaves it."""
+    due = {stage.plan.start, *boundaries(stage.plan, stage.evaluate_every), stage.stop}
+    return sorted(at for at in due if at <= stage.stop)
+
+
+def tokens_evaluated(stage: CompiledStage, lineage: Compiled) -> int:
+    """Tokens of all evaluations of the stage; of a source without prepared text as many windows as are read at most."""
+    length, longest = stage.plan.sequence_length, lineage.stages[-1].plan.sequence_length
+    windows = (
+        stage.held_out_windows if c.held_out is None else min(stage.held_out_windows, c.held_out * longest // length)
+        for c in lineage.sources.values()
+    )
+    return sum(windows) * length * len(evaluation_positions(stage))

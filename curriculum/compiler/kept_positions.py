@@ -1,11 +1,11 @@
-"""The positions of a stage whose checkpoints are kept for others: branch points and benchmarks."""
+"""The checkpoints of a stage that stay on disk: those that its file keeps, branch points and benchmarks."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
 
-from curriculum.compiler.cadence import task_positions
+from curriculum.compiler.cadence import boundary, task_positions
 from curriculum.compiler.compile import CompiledStage
 from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.config.project import Project
@@ -13,13 +13,14 @@ from curriculum.errors import CurriculumError
 
 
 def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -> tuple[int, ...]:
-    """Positions inside the stage, in tokens at this size: a stage file branches there, or tasks are measured there.
+    """Positions inside the stage, in tokens at this size, that its file keeps, where tasks are measured, or where a
+    stage file branches.
 
     `from: variant@P` keeps the checkpoint of the stage that P lies in, which may be one of the variant's ancestors.
     """
     plan, name = compiled.plan, compiled.name
     benchmarks = task_positions(plan, compiled.task_every).values()
-    positions = {position for of_task in benchmarks for position in of_task} - {plan.end}
+    positions = {*compiled.keep, *(position for of_task in benchmarks for position in of_task)} - {plan.end}
     for curriculum in project.names("stages"):
         try:
             file, _ = project.curriculum(curriculum)
@@ -33,7 +34,7 @@ def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -
         if stage is None or (stage.cut is not None and stage.cut < address.position):
             continue  # the lineage does not contain this stage, or leaves it before P
         # The step boundary at or past P may be the end of a stage whose declared end lies before P.
-        steps = -((plan.start - math.ceil(address.position * scale)) // plan.batch_tokens)
-        if 0 < steps <= plan.steps:
-            positions.add(plan.start + steps * plan.batch_tokens)
+        position = boundary(plan, math.ceil(address.position * scale))
+        if plan.start < position <= plan.end:
+            positions.add(position)
     return tuple(sorted(positions))

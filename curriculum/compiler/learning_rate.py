@@ -41,6 +41,17 @@ def learning_rate(
     return curve
 
 
+def unfinished_decay(curve: LearningRate, stop: int) -> list[str]:
+    """A note where a lineage ends at `stop`, inside the decay of its curve."""
+    start = curve.falls_from
+    if curve.shape != "wsd" or start is None or not start < stop < curve.horizon:
+        return []
+    return [
+        f"the curriculum ends at {show_count(stop)} tokens, inside the decay from {show_count(start)} to "
+        f"{show_count(curve.horizon)}: its last learning rate is {curve.at(stop):.3g}, not {curve.min:.3g}"
+    ]
+
+
 def _scaled(project: Project, stage: ResolvedStage, scaler: Scaler, notes: list[str]) -> LearningRate:
     try:
         curve, lengthened = scaler.learning_rate(stage.setting)

@@ -28,7 +28,8 @@ LARGEST_UNTIL = 10**18
 class Setting:
     """One stage with every setting stated. `until` is its declared end: full-size tokens from the root.
 
-    `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps.
+    `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps;
+    `held_out_windows` is 0 where no file states it; `keep` may name positions outside the stage, for other stages.
     """
 
     curriculum: str
@@ -38,6 +39,8 @@ class Setting:
     tokenizer: str
     optimizer: config.OptimizerEntry
     every: config.EveryEntry
+    keep: tuple[Length, ...] = ()
+    held_out_windows: int = 0
     sequence_length: int
     learning_rate: config.LearningRateEntry
     mixture: str
@@ -157,7 +160,23 @@ def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[Lineag
     for number, stage in enumerate(file.stages):
         before = stages[-1] if stages else None
         stages = (*stages, LineageStage(_setting(name, file, document, number, stage, before, imported)))
+    _check_keep(file, document, stages)
     return stages
+
+
+def _check_keep(file: config.CurriculumFile, document: Document, stages: tuple[LineageStage, ...]) -> None:
+    """PlanError for a position that `keep:` names outside the stages that it holds for."""
+    end = stages[-1].left_at
+    starts = [0, *(stage.left_at for stage in stages)][-len(file.stages) - 1 : -1]
+    stated = [(("stages", number, "keep"), stage.keep, starts[number]) for number, stage in enumerate(file.stages)]
+    for path, positions, start in [(("keep",), file.keep, starts[0]), *stated]:
+        for position in positions or ():
+            if not start < position.amount <= end:
+                raise PlanError(
+                    f"`keep` names {position}: it holds after {show_count(start)} and up to {show_count(end)} tokens",
+                    place=document.place(path),
+                    hint="positions count from the root; the file that a position belongs to names it",
+                )
 
 
 def _cut(stages: tuple[LineageStage, ...], address: Address, place: Place | None) -> tuple[LineageStage, ...]:
@@ -232,6 +251,8 @@ def _setting(
         tokenizer=stated("tokenizer", file.from_ if imported else None),
         optimizer=optimizer or (before.optimizer if before else stated("optimizer")),
         every=stated("every", config.EveryEntry()),
+        keep=stated("keep", ()),
+        held_out_windows=stated("held_out_windows", 0),
         sequence_length=stated("sequence_length"),
         learning_rate=stated("learning_rate"),
         mixture=stated("mixture"),

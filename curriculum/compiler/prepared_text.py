@@ -20,13 +20,12 @@ from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.compiler.tokenizers import tokenizer_file
 from curriculum.config.project import Project
 from curriculum.data import listing, provenance
+from curriculum.data.changes import FileChanges, file_changes, recorded_files
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, windows_in
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError, Place
 from curriculum.plan.stage import StagePlan
-
-HELD_OUT_WINDOWS = 1024
 
 
 class PreparedText:
@@ -75,12 +74,6 @@ class PreparedText:
         """Tokens of the lineage's longest windows: a held-out set is to hold enough of them."""
         return max(stage.clock.sequence_length for stage in self.curriculum.stages)
 
-    @property
-    def held_out_windows(self) -> int:
-        """Windows of each held-out set that an evaluation reads at most."""
-        most = self.curriculum.size.at_most
-        return most.held_out_windows if most and most.held_out_windows else HELD_OUT_WINDOWS
-
     def datasets(self) -> list[str]:
         """The names of the datasets that the curriculum reads, sorted."""
         return sorted(set(self.curriculum.datasets.values()))
@@ -112,6 +105,7 @@ class PreparedText:
         return PreparedInfo(
             windows=manifest.splits[TRAIN].windows(sequence_length),
             digest=manifest.digest,
+            held_out=manifest.splits[HELD_OUT].windows(sequence_length) if HELD_OUT in manifest.splits else 0,
             states=tuple(
                 PreparedState(manifest.windows_in_state(state, TRAIN, sequence_length), state.digest)
                 for state in manifest.states
@@ -145,7 +139,7 @@ class PreparedText:
             progress=f"{output}.progress.jsonl",
             sequence_length=self.sequence_length,
             root=str(self.project.root),
-            text=entry.read.text,
+            text=entry.read.text if "text" in entry.read.model_fields_set else None,
             id=entry.id,
             drop=entry.drop,
             keep=entry.keep,
@@ -157,6 +151,41 @@ class PreparedText:
             tasks=entry.tasks,
             workers=processors(),
         )
+
+    def changes(self, *, quick: bool = False) -> dict[str, FileChanges]:
+        """The prepared datasets of local folders whose files changed since; with `quick`, not of very many files."""
+        found = {}
+        for dataset in self.datasets():
+            manifest, read = self.manifest(dataset), self.project.sources.sources[dataset].read_options()
+            if manifest is None or "://" in str(read.get("folder", "://")):
+                continue
+            if quick and manifest.provenance["files"] > listing.QUICK_SCAN:
+                continue
+            try:
+                files = listing.list_files(read, str(self.project.root))
+            except DataError:  # the folder is gone, or all that was in it
+                files = []
+            recorded = recorded_files(self.folder(dataset), manifest)
+            if recorded is not None and any(fs.fields_of(changes := file_changes(recorded, files)).values()):
+                found[dataset] = changes
+        return found
+
+    def change_lines(self, *, quick: bool = False) -> list[str]:
+        """What changed of the files of each dataset, that the prepared text stays, and what would take it up."""
+        lines, command = (
+            [],
+            f"curriculum prepare {self.curriculum.name}{self.project.options(self.curriculum.size_name)}",
+        )
+        for dataset, changes in self.changes(quick=quick).items():
+            only_new = not changes.changed and not changes.gone
+            way = (
+                f"`{command} --append` adds what is new"
+                if only_new
+                else f"to take them up, name the folder as a source of its own, or move {self.folder(dataset)} "
+                f"away and run `{command}`, which runs that were started do not follow"
+            )
+            lines.append(f"{dataset}: files changed since it was prepared: {changes}; the prepared text stays; {way}")
+        return lines
 
     def provenance_lines(self) -> dict[str, str]:
         """Package, version and licence of each dataset; for an absent package, the command that installs it."""

@@ -76,10 +76,10 @@ class Scaler:
         own = self.size.learning_rate if setting.imported is None else None
         low, high, warmup = entry.min, entry.max, None
         if own is not None:
-            # The size states the ends of the root's curve; any other curve keeps its ratio to the root's.
+            # The size states the top of the root's curve; the rest of it, and any other curve, keeps its ratio to that.
             root = self.root.learning_rate
             if own.max is not None:
-                high = entry.max * own.max / root.max
+                high, low = (rate * own.max / root.max for rate in (high, low))
             if own.min is not None:
                 low = entry.min * own.min / root.min if root.min else own.min
             if own.warmup is not None and entry.warmup == root.warmup:

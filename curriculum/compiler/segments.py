@@ -42,14 +42,18 @@ def next_epoch(
 
 
 def extend(
-    old: Sequence[Segment], states: Sequence[PreparedState], used: int, excluded: ExcludedWindows
+    old: Sequence[Segment], states: Sequence[PreparedState], used: int, excluded: ExcludedWindows, since: int = 0
 ) -> tuple[Segment, ...]:
-    """`old`, extended by every state that it does not contain yet; they arrive when `used` items were read."""
-    segments = tuple(old)
+    """`old`, extended by every state that it does not contain yet; they arrive when `used` items were read.
+
+    Segments before item `since` have windows of another length: they stay, and nothing is counted in them.
+    """
+    earlier = tuple(segment for segment in old if segment.first_item < since)
+    segments = tuple(old)[len(earlier) :]
     contained = [at for at, state in enumerate(states) if any(s.digest == state.digest for s in segments)]
     for at in range(max(contained, default=len(states) - 1) + 1, len(states)):
         segments = _append(segments, states[: at + 1], used, excluded)
-    return segments
+    return (*earlier, *segments)
 
 
 def in_force(segments: Sequence[Segment], used: int) -> Segment:

@@ -23,11 +23,12 @@ class PreparedInfo:
     """A prepared dataset: its windows of one pass at a sequence length, and its digest.
 
     `states` are those after each preparation, the present one last; empty means that there was one preparation.
-    `shards` are the windows of each shard.
+    `shards` are the windows of each shard, `held_out` those that are held out.
     """
 
     windows: int
     digest: str
+    held_out: int | None = None
     states: tuple[PreparedState, ...] = ()
     shards: tuple[int, ...] = ()
 
@@ -51,7 +52,7 @@ class SourceChoice:
     """The dataset of a source at a size, and the windows of one pass.
 
     `declared` is the full-size token count of `sources.yaml`; `windows` are spread evenly over `out_of` prepared
-    windows where a size takes fewer.
+    windows where a size takes fewer; `held_out` are the windows held out, None while the text is not prepared.
     """
 
     name: str
@@ -59,6 +60,7 @@ class SourceChoice:
     declared: int | None
     windows: int
     digest: str | None
+    held_out: int | None = None
     order: Literal["shuffled", "in-order"] = "shuffled"
     out_of: int | None = None
     declared_from: str | None = None
@@ -136,6 +138,7 @@ def _choose(
         assumed=entry.assumed,
         out_of=out_of,
         digest=digest,
+        held_out=info.held_out if info else None,
         order=entry.order,
         states=states or (PreparedState(windows, digest),),
         shards=info.shards if info else (),
@@ -154,10 +157,12 @@ def source_plans(
     used_before: Mapping[str, int],
     choices: Mapping[str, SourceChoice],
     started: StartedStage | None,
+    since: Mapping[str, int],
 ) -> dict[str, SourcePlan]:
     """Each source's segments: those of the lineage, and new ones where it restarts, grew or excludes a shard.
 
-    `used_before` counts the items that the lineage has used of each source; the segments of a `started` stage stay.
+    `used_before` counts the items that the lineage has used of each source, `since` those that it had used when its
+    windows took their present length; the segments of a `started` stage stay.
     """
     setting = stage.setting
     inherited = dict(parent.sources) if parent else {}
@@ -176,13 +181,13 @@ def source_plans(
             and len(states) > 1
             and all(segment.digest in digests for segment in stored.segments)
         ):
-            segments = extend(stored.segments, states, started.items.get(name, 0), excluded)
+            segments = extend(stored.segments, states, started.items.get(name, 0), excluded, since.get(name, 0))
         elif old is None:
             segments = first_segments(states, choice.out_of, excluded)
         elif setting.positions == "restart" or any(e.source == name for e in setting.leave_out):
             segments = next_epoch(old.segments, used, states, choice.out_of, excluded)
         else:
-            segments = extend(old.segments, states, used, excluded)
+            segments = extend(old.segments, states, used, excluded, since.get(name, 0))
         plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order)
     return plans
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
 from curriculum import config
 from curriculum.compiler.cadence import task_positions
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.cost import cost
+from curriculum.compiler.cost import cost, evaluation_positions, furthest
+from curriculum.compiler.size_differences import size_differences
+from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan import lookup
 from curriculum.plan.ranks import share_of_rank
@@ -18,7 +21,7 @@ from curriculum.plan.stage import OPEN
 FORMAT = 1
 
 
-def summarise(compiled: Compiled, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
+def summarise(project: Project, compiled: Compiled, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
     """The plan as JSON values; positions and lengths in tokens at this size. Documented in docs/plan-json.md."""
     stages = [stage_summary(stage) for stage in compiled.stages]
     for stage, row in zip(compiled.stages, stages, strict=True):
@@ -43,8 +46,9 @@ def summarise(compiled: Compiled, machine_name: str, machine: config.MachineEntr
             }
             for name, choice in compiled.sources.items()
         },
+        "differs": [asdict(row) for row in size_differences(compiled)],
         "curve": curve(compiled.stages),
-        "cost": cost(compiled.stages, compiled.sources.values(), 1, machine_name, machine),
+        "cost": cost(project, [compiled], machine_name, machine),
     }
 
 
@@ -110,6 +114,8 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         else None,
         "checkpoint_every": stage.checkpoint_every,
         "evaluate_every": stage.evaluate_every,
+        "evaluations": len(evaluation_positions(stage)),
+        "held_out_windows": stage.held_out_windows,
         "tasks": {
             task: {"every": stage.task_every[task], "times": len([at for at in positions if at <= stage.stop])}
             for task, positions in task_positions(stage.plan, stage.task_every).items()
@@ -156,14 +162,15 @@ def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, 
     return rows
 
 
-def summarise_tree(lineages: Sequence[Compiled], machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
+def summarise_tree(
+    project: Project, lineages: Sequence[Compiled], machine_name: str, machine: config.MachineEntry
+) -> dict[str, Any]:
     """Several lineages as one tree: every stage once, as far as any of them goes, and the cost that sharing saves.
 
     `curricula` holds each lineage's `summarise`. Documented in docs/plan-json.md.
     """
-    summaries = {lineage.curriculum: summarise(lineage, machine_name, machine) for lineage in lineages}
+    summaries = {lineage.curriculum: summarise(project, lineage, machine_name, machine) for lineage in lineages}
     nodes: dict[str, dict[str, Any]] = {}
-    furthest: dict[str, CompiledStage] = {}
     for lineage in lineages:
         for stage in lineage.stages:
             node = nodes.setdefault(
@@ -178,16 +185,9 @@ def summarise_tree(lineages: Sequence[Compiled], machine_name: str, machine: con
                 },
             )
             node["lineages"][lineage.curriculum] = stage.stop
-            if stage.name not in furthest or stage.stop > furthest[stage.name].stop:
-                furthest[stage.name] = stage
-                node.update(ends_at=stage.stop, steps=stage.steps_run, tokens=stage.stop - stage.plan.start)
-    together = cost(
-        list(furthest.values()),
-        {(c.dataset, c.windows): c for lineage in lineages for c in lineage.sources.values()}.values(),
-        len(lineages),
-        machine_name,
-        machine,
-    )
+    for name, (stage, _) in furthest(lineages).items():
+        nodes[name].update(ends_at=stage.stop, steps=stage.steps_run, tokens=stage.stop - stage.plan.start)
+    together = cost(project, lineages, machine_name, machine)
     apart = [entry["cost"] for entry in summaries.values()]
     saved = {}
     for key in ("updates", "tokens", "gpu_hours", "usd", "storage_bytes", "token_bytes"):

@@ -37,6 +37,7 @@ Size = Annotated[int, _integer(1, LARGEST_SIZE, "2048")]
 SizeOrZero = Annotated[int, _integer(0, LARGEST_SIZE, "4")]
 Seed = Annotated[int, _integer(0, LARGEST_COUNT, "3407")]
 Count = Annotated[int, _integer(1, LARGEST_COUNT, "659B")]
+TokenPosition = Annotated[int, _integer(1, LARGEST_COUNT, "1.2T", unit="token")]
 Weight = Annotated[Fraction, _number("75", zero=True), _as_float]
 Passes = Annotated[Fraction, _number("4"), _as_float]
 Rate = Annotated[Fraction, _number("4e-4"), _as_float]
@@ -49,6 +50,11 @@ Betas = Annotated[
 Scale = Annotated[Fraction, _number("1e-3", most="1"), _as_float]
 HeldOutShare = Annotated[Fraction, _number("5%", most="50%"), _as_float]
 Position = Annotated[Length, _length("1.5T", "tokens", explicit="number"), _as_text]
+Positions = Annotated[
+    tuple[Length, ...],
+    fields.one_or_more(_length("1.2T", "tokens", explicit="number")),
+    PlainSerializer(lambda positions: [str(position) for position in positions], return_type=list[str]),
+]
 Tokens = Annotated[Length, _length("350B", "tokens", "steps", "sequences", explicit="number"), _as_text]
 Span = Annotated[Length, _length("2000 steps", "steps", "tokens", "sequences", explicit="scale"), _as_text]
 Batch = Annotated[Length, _length("896 sequences", "sequences", "tokens", explicit="unit"), _as_text]

@@ -195,13 +195,16 @@ def flag_or_auto(value: Any) -> bool | None:
 # --- numbers ---------------------------------------------------------------------------------------------
 
 
-def integer(least: int, most: int, example: str) -> Form:
-    """A whole number from `least` to `most`; `32k` and `10_000` are numbers too."""
+def integer(least: int, most: int, example: str, unit: str | None = None) -> Form:
+    """A whole number from `least` to `most`; `32k` and `10_000` are numbers too. Its `unit`, if any, may follow it."""
     end = "10^18" if most == LARGEST_COUNT else f"{most:,}"
+    ending = rf"(?:\s+{unit}s?)?" if unit else ""
+    stated = re.compile(rf"{ending}\s*$", re.ASCII)
 
     def read(value: Any) -> int:
         try:
-            number = parse_count(_plain(value))
+            plain = _plain(value)
+            number = parse_count(stated.sub("", plain) if isinstance(plain, str) and unit else plain)
         except ValueError:
             number = None
         if number is None or not least <= number <= most:
@@ -212,7 +215,7 @@ def integer(least: int, most: int, example: str) -> Form:
         return number
 
     number_shape = {"type": "integer", "minimum": least, "maximum": most}
-    return Form(read, _number_or_text_shape(number_shape, input_pattern(COUNT)))
+    return Form(read, _number_or_text_shape(number_shape, input_pattern(COUNT + ending)))
 
 
 def number(example: str, *, zero: bool = False, most: str | None = None) -> Form:

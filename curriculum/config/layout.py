@@ -17,16 +17,17 @@ def is_project(folder: Path) -> bool:
 
 def names(root: Path, folder: str) -> list[str]:
     """The names of the YAML files in `stages` or `mixtures` of a project and in their folders, sorted."""
-    return sorted({path.stem for path in _files(root / folder, "*.yaml")})
+    return sorted({path.stem for path in _files(root / folder)})
 
 
 def files(root: Path, folder: str, name: str) -> list[Path]:
     """The files with this name: one; none where it is unknown; several is an error of the project."""
-    return _files(root / folder, f"{name}.yaml")
+    return [path for path in _files(root / folder) if path.stem == name]
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    return sorted([*folder.glob(pattern), *folder.glob(f"*/{pattern}")])
+def _files(folder: Path) -> list[Path]:
+    """The YAML files, also links whose target is gone: reading one says so."""
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")])
 
 
 PREFIX = "hf:"

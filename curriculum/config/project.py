@@ -11,6 +11,7 @@ from curriculum.config import layout
 from curriculum.config.yaml import Document, load_yaml, parse_yaml
 from curriculum.errors import ConfigError, NotFound, did_you_mean
 
+ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
 REHEARSAL = "rehearsal"
 LONGEST_NAME = 100  # characters of curricula in a file name; most file systems take 255 bytes in all
 LOCAL = "local"  # the default machine
@@ -31,6 +32,11 @@ class Project:
         start = (start or Path.cwd()).resolve()
         root = layout.root_around(start)
         if root is not None:
+            if any("\ud800" <= character <= "\udfff" for character in str(root)):  # os.fsdecode's
+                raise ConfigError(
+                    f"the path of this project is not UTF-8, as safetensors needs it: {root}",
+                    hint="rename the folder; the text files inside may have any names",
+                )
             return Project(root)
         raise NotFound(
             f"no project here: neither {start} nor a folder above it holds `stages/` and `mixtures/`",
@@ -194,8 +200,11 @@ class Project:
 
     def _root_file(self, name: str) -> Document:
         path = self.root / name
-        if not path.is_file():
+        if not path.exists() and not path.is_symlink():
+            missing = [f"`{file}`" for file in ROOT_FILES if not (self.root / file).exists()]
+            verb, shown = ("is", "one") if len(missing) == 1 else ("are", "them")
             raise ConfigError(
-                f"`{name}` is missing from the project {self.root}", hint="`curriculum init DIR` shows one"
+                f"{', '.join(missing)} {verb} missing from the project {self.root}",
+                hint=f"`curriculum init DIR` shows {shown}",
             )
         return load_yaml(path, root=self.root)

@@ -9,10 +9,12 @@ from curriculum.config.stages import ModelOverride, min_below_max
 
 
 class SizeRates(Entry):
-    """What a size changes in the learning rate; the shape and the horizon stay."""
+    """What a size changes in the learning rate; the rest of the curve keeps its ratio to the highest value."""
 
     max: Rate | None = Field(default=None, description="The highest value of the root's curve at this size.")
-    min: RateOrZero | None = Field(default=None, description="The value at its horizon.")
+    min: RateOrZero | None = Field(
+        default=None, description="The value at its horizon, which else keeps its ratio to `max`."
+    )
     warmup: Span | None = Field(default=None, description="The root's warm-up, in this size's own steps or tokens.")
 
     @model_validator(mode="after")

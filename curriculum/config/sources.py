@@ -48,6 +48,7 @@ class TokenizerEntry(Entry):
 
 
 _PLACES = ("hub", "installed", "stdlib", "folder", "tokenised")
+_TEXT_FORMATS = ("text", "json", "parquet")
 
 
 class ReadEntry(Entry):
@@ -66,8 +67,10 @@ class ReadEntry(Entry):
     tokenised: Text | None = Field(
         default=None, description="A folder, or one file, of tokens made elsewhere; read in place, never written to."
     )
-    format: Literal["datatrove", "megatron", "packed", "npy", "flat"] | None = Field(
-        default=None, description="Format of `tokenised`, where the files do not show it."
+    format: Literal["text", "json", "parquet", "datatrove", "megatron", "packed", "npy", "flat"] | None = Field(
+        default=None,
+        description="Format of all files, else each file's content shows it: text (a document a file), json or parquet "
+        "(a document a row); of `tokenised` one of the others.",
     )
     dtype: Literal["uint16", "uint32", "int32", "int64"] | None = Field(
         default=None, description="Width of `tokenised`, where the files do not state it; as in `uint16`."
@@ -78,7 +81,7 @@ class ReadEntry(Entry):
     exclude: Texts | None = Field(default=None, description="Patterns of files to leave out.")
     subsets: Texts | None = Field(default=None, description="Folders below which `files` are looked for.")
     revision: Text | None = Field(default=None, description="Branch, tag or commit of the hub's dataset.")
-    text: Text = Field(default="text", description="Column that holds the text, in .jsonl and .parquet.")
+    text: Text = Field(default="text", description="Column that holds the text, in JSON and Parquet.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -88,17 +91,24 @@ class ReadEntry(Entry):
         belongs = {
             "revision": ("hub",),
             **dict.fromkeys(("files", "subsets"), _no("stdlib")),
-            **dict.fromkeys(("format", "dtype"), ("tokenised",)),
-            "text": _no("tokenised"),
+            "dtype": ("tokenised",),
+            "format": _no("stdlib"),
+            "text": _no("stdlib", "tokenised"),
         }
         for key, places in belongs.items():
             if key in self.model_fields_set and place not in places:
                 raise Refusal(f"is not supported with `{place}`", f"it belongs to {', '.join(places)}", key)
+        tokens = self.format not in (None, *_TEXT_FORMATS)
+        if self.format and tokens != (place == "tokenised"):
+            hint = f"formats of text are {', '.join(_TEXT_FORMATS)}; the others belong to tokenised"
+            raise Refusal(f"`{self.format}` is not supported with `{place}`", hint, "format")
+        if self.format == "text" and "text" in self.model_fields_set:
+            raise Refusal("is not supported with `format: text`", "each file is read whole, as one document", "text")
         return self
 
 
-def _no(place: str) -> tuple[str, ...]:
-    return tuple(other for other in _PLACES if other != place)
+def _no(*places: str) -> tuple[str, ...]:
+    return tuple(place for place in _PLACES if place not in places)
 
 
 class HeldOutEntry(Entry):
@@ -173,15 +183,26 @@ class SourceEntry(Entry):
     tasks: Size = Field(default=1, description="Parts it is prepared in; fixes the shard layout.")
 
     @model_validator(mode="after")
-    def _tokens_are_read_in_place(self) -> Self:
-        if self.read.tokenised is not None:
-            for key in ("id", "drop", "keep", "extract", "blocks", "tasks"):
+    def _keys_fit_the_format(self) -> Self:
+        columns = ("id", "drop", "keep")
+        whole = "without rows there are no columns; `files` and `exclude` choose among files"
+        for applies, keys, what, hint in (
+            (
+                self.read.tokenised is not None,
+                (*columns, "extract", "blocks", "tasks"),
+                "for tokens that are read in place",
+                "they are read as they are; prepare the text itself to choose among documents",
+            ),
+            (self.extract is not None, columns, "with `extract`", whole),
+            (self.read.stdlib is not None, columns, "with `stdlib`", whole),
+            (self.read.format == "text", columns, "with `format: text`", whole),
+        ):
+            for key in keys if applies else ():
                 if key in self.model_fields_set:
-                    raise Refusal(
-                        "is not supported for tokens that are read in place",
-                        "they are read as they are; prepare the text itself to choose among documents",
-                        key,
-                    )
+                    raise Refusal(f"is not supported {what}", hint, key)
+        if self.extract is not None and {"text", "format"} & self.read.model_fields_set:
+            key = "text" if "text" in self.read.model_fields_set else "format"
+            raise Refusal("is not supported with `extract`", "it reads each file whole", "read", key)
         return self
 
     def read_options(self) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from curriculum.config import fields
 from curriculum.config.entry import (
     Batch,
     Betas,
-    Count,
     Entry,
     Flag,
     Name,
     Passes,
     Position,
+    Positions,
     Rate,
     RateOrZero,
     Seed,
@@ -25,6 +25,7 @@ from curriculum.config.entry import (
     SizeOrZero,
     Span,
     Text,
+    TokenPosition,
     Tokens,
     Weight,
     exactly_one,
@@ -205,17 +206,24 @@ class EveryEntry(Entry):
 
     evaluate: Span | None = Field(default=None, description="Between evaluations on held-out text; as in `10B`.")
     checkpoint: Span | None = Field(default=None, description="Between checkpoints; every stage's end is one anyway.")
+    keep: Span | None = Field(
+        default=None, description="Between checkpoints that stay on disk; of the others the last two do; as in `100B`."
+    )
     tasks: dict[Text, Span] = Field(
         default={},
         description="Task or group of lm-evaluation-harness to its cadence; as in `{tinyllama_commonsense: 100B}`.",
     )
 
 
+_KEEP: Final = "Positions at which a checkpoint is taken and stays on disk; as in `[1.2T, 1.35T]`."
+_HELD_OUT_WINDOWS: Final = "Windows of each held-out set that an evaluation reads at most; as in `128`."
+
+
 class SkipEntry(Entry):
     """A range of data that is left out; clock and learning rate stay."""
 
-    from_: Count = Field(alias="from", description="Position at which to skip; as in `1.2T`.")
-    to: Count = Field(description="Position whose data the stage continues with; as in `1.201T`.")
+    from_: TokenPosition = Field(alias="from", description="Position at which to skip; as in `1.2T`.")
+    to: TokenPosition = Field(description="Position whose data the stage continues with; as in `1.201T`.")
     why: Text | None = Field(default=None, description="The reason, for people; as in `loss spike`.")
 
     @model_validator(mode="after")
@@ -271,6 +279,8 @@ class StageEntry(Entry):
     rewarm: Span | None = Field(default=None, description="How long the rate moves to the stage's own curve.")
     mask_documents: Flag | None = Field(default=None, description="Whether attention ends at a document's end.")
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
+    keep: Positions | None = Field(default=None, description=_KEEP)
+    held_out_windows: Size | None = Field(default=None, description=_HELD_OUT_WINDOWS)
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -323,6 +333,8 @@ class CurriculumFile(Entry):
     optimizer: OptimizerEntry | None = Field(default=None, description="The optimizer.")
     learning_rate: LearningRateEntry | None = Field(default=None, description="The curve over the curriculum.")
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
+    keep: Positions | None = Field(default=None, description=_KEEP)
+    held_out_windows: Size | None = Field(default=None, description=_HELD_OUT_WINDOWS)
     stages: tuple[StageEntry, ...] = Field(
         description="The stages, in order; as in `[{name: basic, until: 1.5T}]`.", json_schema_extra={"minItems": 1}
     )

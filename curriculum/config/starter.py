@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from curriculum import config
+from curriculum.config.evaluation_budget import evaluation_budget
 from curriculum.config.fields import LONGEST_NAME
 from curriculum.config.yaml import parse_yaml
 from curriculum.data.listing import list_files
@@ -95,7 +96,7 @@ def files(sources: Sequence[Source]) -> dict[str, str]:
         "sizes.yaml": _SIZES,
         "machines.yaml": _MACHINES,
         **{f"mixtures/{name}.yaml": text for name, text in mixtures.items()},
-        f"stages/{CURRICULUM}.yaml": _stages_file(sources[0], until, end, cooldown),
+        f"stages/{CURRICULUM}.yaml": _stages_file(sources, until, end, cooldown),
     }
 
 
@@ -205,9 +206,11 @@ def _entry(source: Source) -> str:
 """
 
 
-def _stages_file(first: Source, until: int, end: int, cooldown: str) -> str:
+def _stages_file(sources: Sequence[Source], until: int, end: int, cooldown: str) -> str:
+    first = sources[0]
+    parts, windows = evaluation_budget((until, end), len(sources), SEQUENCE_LENGTH, (4, 2, 1))
     other = "" if cooldown == first.name else f" mixture: {cooldown},"
-    cadence = show_count(_rounded(end // 4))
+    evaluate, checkpoint = (show_count(_rounded(end // number)) for number in (parts, 4))
     return f"""\
 # One file is one curriculum. A stage keeps whatever it does not change.
 about: a first curriculum, on {first.name}
@@ -220,7 +223,9 @@ sequence_length: {SEQUENCE_LENGTH}                  # tokens of a window
 optimizer: {{name: adamw, betas: [0.9, 0.95], weight_decay: 0.1}}
 # The rate falls from max to min up to the horizon, which is where the last stage ends.
 learning_rate: {{shape: cosine, max: 3e-3, min: 3e-4, warmup: 10 steps, horizon: {show_count(end)}}}
-every: {{evaluate: {cadence}, checkpoint: {cadence}}}
+every: {{evaluate: {evaluate}, checkpoint: {checkpoint}}}
+# Of each source, in an evaluation: so many that all evaluations together take less than a tenth of the compute.
+held_out_windows: {windows}
 # `until` counts tokens from the beginning. To choose it: {first.name} has about
 # {show_count(first.trained_on)} tokens to train on, estimated at 4 bytes each. Both stages together read that about
 # twice, but {show_count(LARGEST_RUN)} tokens at most, so that a first run is soon over. Once the text is prepared,

@@ -8,6 +8,7 @@ file must be readable on the spot, and without aliases no small file can unfold 
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -286,6 +287,11 @@ def _bytes(path: Path, file: str) -> bytes:
         with path.open("rb") as stream:
             return stream.read(LARGEST_FILE + 1)
     except OSError as error:
+        if path.is_symlink() and not path.exists():
+            raise ConfigError(
+                f"`{file}` is a link to `{os.readlink(path)}`, which cannot be followed: {error.strerror}",
+                hint="put the file there again, or remove the link",
+            ) from None
         raise ConfigError(
             f"`{file}` cannot be read: {error.strerror}", hint="look at its name and at who may read it"
         ) from None

@@ -14,7 +14,7 @@ from curriculum.data.listing import TOKEN_FILES, list_files
 from curriculum.data.manifest import MANIFEST, Manifest
 from curriculum.data.token_files import TokenFile, agreement, open_token_file
 from curriculum.data.tokenizer import Tokenizer
-from curriculum.errors import CurriculumError, NotFound
+from curriculum.errors import CurriculumError, DataError, NotFound
 
 TOKENS_READ = 1 << 23
 """Tokens at a file's beginning that are read."""
@@ -55,12 +55,17 @@ def _folder(folder: Path, tokenizer: Tokenizer | None, samples: int) -> dict[str
         )
         kind["files"] += 1
         kind["tokens"] += file.tokens
+    if first is None:
+        raise DataError(
+            f"no file in `{folder}` holds tokens that can be read\n" + "\n".join(one["what"] for one in wrong[:8]),
+            hint="name one file, or a folder of token files",
+        )
     return {
         "path": str(folder),
         "files": len(paths),
         "kinds": list(kinds.values()),
         "wrong": wrong,
-        **({"first": _file(first, tokenizer, samples)} if first else {}),
+        "first": _file(first, tokenizer, samples),
         **({"prepared": _prepared(manifest)} if manifest else {}),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import os
 import re
@@ -10,7 +11,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from curriculum.data.packages import distributions
@@ -20,11 +21,18 @@ KINDS = ("installed", "stdlib", "folder", "hub", "tokenised")
 
 # The default of `files` for a folder of tokens, and for one of text.
 TOKEN_FILES = ("**/*.ds", "**/*.bin", "**/*.npy")
+JSON_ENDINGS = ("jsonl", "ndjson", "jsonlines", "json")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 TEXT_FILES = tuple(
     f"**/*.{kind}{packed}"
-    for kind in ("txt", "md", "jsonl", "ndjson", "parquet")
-    for packed in (("", ".gz", ".zst") if kind != "parquet" else ("",))
+    for kind in ("txt", "md", *JSON_ENDINGS, "parquet")
+    for packed in (("", *COMPRESSED) if kind != "parquet" else ("",))
 )
+
+# The first bytes of a file that tell text from other data.
+TEXT_BYTES = 8000
+
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 # Files that a quick scan of a folder visits: under a second, also on a shared file system.
 QUICK_SCAN = 10_000
@@ -106,7 +114,7 @@ def _no_match(read: Mapping[str, Any]) -> DataError:
             hint="`**/` stands for any folders, `*` for any part of one name; see also `exclude` and `subsets`",
             entry=("files",),
         )
-    endings = ".txt, .md, .jsonl and .ndjson (also packed, .gz or .zst) and .parquet"
+    endings = ".txt, .md, .jsonl, .ndjson, .jsonlines and .json (also compressed: .gz, .zst, .bz2, .xz) and .parquet"
     if kind == "tokenised":
         endings = ".ds, .bin and .npy"
     return DataError(
@@ -114,6 +122,11 @@ def _no_match(read: Mapping[str, Any]) -> DataError:
         hint=f'these are {endings}; name others, as in `files: "*.text"`',
         entry=(kind,),
     )
+
+
+def uncompressed(name: str) -> str:
+    """A file's name without the ending of a compression."""
+    return next((name.removesuffix(ending) for ending in COMPRESSED if name.endswith(ending)), name)
 
 
 def matcher(patterns: str | Iterable[str]) -> re.Pattern[str]:
@@ -190,6 +203,41 @@ def _folder_files(read: Mapping[str, Any], root: str, default: Iterable[str] = T
     for name, path in _walk(_existing_folder(root, str(read["folder"]))):
         if is_chosen(name):
             yield SourceFile(name, path, os.stat(path).st_size)
+
+
+def other_endings(read: Mapping[str, Any], root: str = ".") -> dict[str, tuple[int, str]]:
+    """Text in a local folder that is not read, since `files` is not stated and its ending is not a usual one.
+
+    By ending the number of files and the first; an ending whose first file is not text is left out.
+    """
+    if "files" in read or "folder" not in read or "://" in str(read["folder"]):
+        return {}
+    is_usual = name_filter({key: value for key, value in read.items() if key != "exclude"}, default=TEXT_FILES)
+    is_other = name_filter({**read, "files": "**"}, default=())
+    folder = _existing_folder(root, str(read["folder"]))
+    names: dict[str, list[str]] = {}
+    for name, _ in _walk(folder):
+        if is_other(name) and not is_usual(name):
+            ending = PurePath(uncompressed(name)).suffix
+            names.setdefault(f"ending in {ending}" if ending else "without an ending", []).append(name)
+    return {
+        ending: (len(group), min(group)) for ending, group in sorted(names.items()) if _is_text(folder / min(group))
+    }
+
+
+def _is_text(path: Path) -> bool:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return is_text(file.read(TEXT_BYTES))
+    return False
+
+
+def is_text(head: bytes) -> bool:
+    """Whether a file that begins with `head` holds text: UTF-8 without control characters."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and _CONTROL.search(text) is None
 
 
 def _existing_folder(root: str, name: str) -> Path:

@@ -14,7 +14,8 @@ from curriculum import fs
 class Progress:
     """The progress of a preparation. `bytes` counts text read; `total_bytes` is None while unknown.
 
-    `unread`, once it is done: by reason, the number of documents that are not text, and the first of them.
+    Once it is done, by reason with the number and the first: `unread` are documents that are not text, `other_endings`
+    files of text that were not read.
     """
 
     documents: int
@@ -23,19 +24,20 @@ class Progress:
     total_bytes: int | None
     done: bool
     unread: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    other_endings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 def read_progress(path: Path) -> Progress:
     """The sum of every task's newest line in a progress file; zero without a file.
 
     A line is `{"task", "documents", "tokens", "bytes", "total_bytes", "done"}`, cumulative for its task. The last line
-    has task null and is the total; it alone may have `unread`.
+    has task null and is the total; it alone may have `unread` and `other_endings`.
     """
     newest: dict[int | None, Mapping[str, Any]] = {}
     for line in fs.read_json_lines(path):
         newest[line["task"]] = line
     lines = [newest[None]] if None in newest else list(newest.values())
-    unread = lines[0].get("unread", {}) if lines else {}
+    last = lines[0] if lines else {}
     totals = [line["total_bytes"] for line in lines if line["total_bytes"] is not None]
     return Progress(
         documents=sum(line["documents"] for line in lines),
@@ -43,7 +45,8 @@ def read_progress(path: Path) -> Progress:
         bytes=sum(line["bytes"] for line in lines),
         total_bytes=max(totals, default=None),
         done=None in newest,
-        unread={reason: (count, name) for reason, (count, name) in unread.items()},
+        unread={reason: (count, name) for reason, (count, name) in last.get("unread", {}).items()},
+        other_endings={reason: (count, name) for reason, (count, name) in last.get("other_endings", {}).items()},
     )
 
 

@@ -18,10 +18,11 @@ class PrepareRequest:
     """Tokenise one dataset.
 
     `read` is the entry of `sources.yaml` (`installed`, `stdlib`, `folder` or `hub`, with `files`, `exclude`); relative
-    folders in it start at `root`. `held_out` is `{"share": "5%"}`, `{"split": "validation"}` or None. `blocks` are
-    datatrove's filters and formatters, name to options. `tasks` fixes the shard layout, `workers` (threads) only the
-    time. `output` is the folder published at the end; `progress` a file to which JSON lines are appended until then.
-    With `append` the folder exists, and files that it does not contain yet become further shards.
+    folders in it start at `root`. `text`, `id`, `drop` and `keep` name columns; without `text` it is one of that name.
+    `held_out` is `{"share": "5%"}`, `{"split": "validation"}` or None. `blocks` are datatrove's filters and formatters,
+    name to options. `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder published
+    at the end; `progress` a file to which JSON lines are appended until then. With `append` the folder exists, and
+    files that it does not contain yet become further shards.
     """
 
     dataset: str
@@ -32,7 +33,7 @@ class PrepareRequest:
     sequence_length: int
     root: str = "."
     tokenizer_name: str = ""
-    text: str = "text"
+    text: str | None = None
     id: str | None = None
     drop: Mapping[str, Any] = field(default_factory=dict)
     keep: Mapping[str, Any] = field(default_factory=dict)
@@ -71,6 +72,10 @@ class PrepareRequest:
             )
 
     @property
+    def text_column(self) -> str:
+        return self.text or "text"
+
+    @property
     def held_out_share(self) -> Fraction | None:
         """The share of documents to hold out, None when there is none or the corpus has its own split."""
         if self.held_out is None or "share" not in self.held_out:
@@ -87,7 +92,7 @@ class PrepareRequest:
         return {
             "format": FORMAT,
             "read": dict(self.read),
-            "text": self.text,
+            "text": self.text_column,
             "id": self.id,
             "drop": dict(self.drop),
             "keep": dict(self.keep),

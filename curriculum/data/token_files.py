@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from curriculum.data.listing import TEXT_BYTES, is_text
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
 
@@ -114,7 +115,7 @@ def open_token_file(path: Path, format: TokenFormat | None = None, dtype: str | 
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(128)
+            head = file.read(TEXT_BYTES)
     except OSError as reason:
         raise DataError(f"`{path}` cannot be read: {reason.strerror}", hint="see `read` of its source") from None
     if not size:
@@ -128,6 +129,16 @@ def open_token_file(path: Path, format: TokenFormat | None = None, dtype: str | 
     needed = token_file.tokens * token_file.numbers.itemsize + token_file.offset
     if needed > size:
         raise truncation_error(path, f"it has {size:,} of {needed:,} bytes")
+    if needed < size:
+        stated = f"its index `{token_file.index.name}` states" if token_file.index else "its header states"
+        raise DataError(
+            f"`{path}` has {size:,} bytes, and {stated} {token_file.tokens:,} tokens, which end at byte {needed:,}",
+            hint="fetch both again: they are not of one file; `format: flat` reads the tokens alone"
+            if token_file.index
+            else "write it again: what follows would not be read",
+        )
+    if not token_file.tokens:
+        raise DataError(f"`{path}` holds no tokens: its {size:,} bytes state none", hint="leave it out with `exclude`")
     return token_file
 
 
@@ -210,6 +221,10 @@ def _npy(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
 
 
 def _flat(path: Path, size: int, head: bytes, dtype: str | None) -> TokenFile:
+    if dtype is None and is_text(head):
+        raise DataError(
+            f"`{path}` holds text, not tokens", hint="`read: {folder: …}` reads text; a `dtype` reads it as tokens"
+        )
     name = dtype or _guess_dtype(path, size)
     width = np.dtype(name).itemsize
     if size % width:

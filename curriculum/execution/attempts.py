@@ -17,6 +17,9 @@ from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
 from curriculum.launchers.supervisor import silence, supervise
 
+PATIENCE_SECONDS = 1.5
+"""What a job that trains nothing may take to end once it is stopped: it loses nothing when it is killed."""
+
 
 def run_job(
     request: RunRequest, job: jobs.Job, title: str, stop: StopFlag, *, progress: Path | None = None, processes: int = 1
@@ -30,14 +33,14 @@ def run_job(
     request.listener.job_started(title, progress)
     launcher = ProcessLauncher(processes, default_threads(None, processes))
     try:
-        outcome = supervise(launcher, lambda: attempt, stop=stop, tick=request.listener.tick)
+        outcome = supervise(launcher, lambda: attempt, stop=stop, tick=request.listener.tick, patience=PATIENCE_SECONDS)
     except RunFailed as error:
         place = sources_place(request.project, error.entry)
         raise RunFailed(error.what, place=place, hint=error.hint) from None
-    if outcome["outcome"] == jobs.DONE:
+    done: bool = outcome["outcome"] == jobs.DONE
+    if done:
         request.listener.job_done(title)
-        return True
-    return False
+    return done
 
 
 def run_training(

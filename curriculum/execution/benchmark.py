@@ -12,7 +12,7 @@ from pathlib import Path
 from curriculum import fs
 from curriculum.artifacts import benchmarks, jobs
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name, new_attempt
+from curriculum.artifacts.stage_folder import checkpoint_name, new_attempt
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import NotFound
@@ -41,12 +41,6 @@ class BenchmarkRequest:
     again: bool = False
 
 
-def outputs(folder: StageFolder, source: ExportSource, request: BenchmarkRequest) -> dict[str, Path]:
-    """Each task's record at a checkpoint, whether it exists or not."""
-    name = checkpoint_name(int(source.state["generation"]), source.position)
-    return {task: benchmarks.path_of(folder, name, task, request.num_fewshot, request.limit) for task in request.tasks}
-
-
 def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkRequest, stop: StopFlag) -> bool:
     """Measure what is not measured yet at a checkpoint, or all of it `again`; false when it was stopped.
 
@@ -54,7 +48,11 @@ def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkReque
     """
     task_folders = _task_folders(request.project, benchmark)
     stage_folder = folders.stage_folder(request.project, source.compiled, source.compiled.stages[-1])
-    records = outputs(stage_folder, source, benchmark)
+    name = checkpoint_name(int(source.state["generation"]), source.position)
+    records = {
+        task: benchmarks.path_of(stage_folder, name, task, benchmark.num_fewshot, benchmark.limit)
+        for task in benchmark.tasks
+    }
     if not benchmark.again:
         records = {task: path for task, path in records.items() if not path.exists()}
     if not records:
@@ -63,9 +61,8 @@ def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkReque
     attempt = new_attempt(stage_folder.attempts)
     model = attempt.path / "model"
     # Measured again: written to the attempt first, so that a failure leaves the earlier scores.
-    targets = (
-        {task: attempt.path / "records" / path.name for task, path in records.items()} if benchmark.again else records
-    )
+    folder = attempt.path / "records" if benchmark.again else stage_folder.benchmarks / name
+    targets = {task: folder / path.name for task, path in records.items()}
     export = export_job(request.project, source, model, "source")
     address = str(source.address)
     try:

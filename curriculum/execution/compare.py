@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from curriculum.analysis import benchmarks, claims, compare as analysis_compare
@@ -27,7 +27,7 @@ class VariantComparison:
         return {
             **analysis_compare.to_json(self.losses),
             "tasks": benchmarks.to_json(self.tasks),
-            "claims": claims.to_json(self.claims),
+            "claims": list(map(asdict, self.claims)),
             "notes": list(self.notes),
         }
 

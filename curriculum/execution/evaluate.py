@@ -33,7 +33,7 @@ def fill(request: RunRequest, comparison: Comparison, texts: Sequence[PreparedTe
             raise CheckpointError(_no_checkpoint(request.project, gap))
         folders = [_held_out_text(comparison, texts, gap, source) for source in gap.names]
         held_out = {
-            source: jobs.HeldOut(folder=str(folder), windows=texts[comparison.against].held_out_windows)
+            source: jobs.HeldOut(folder=str(folder), windows=gap.stage.held_out_windows)
             for source, folder in zip(gap.names, folders, strict=True)
             if folder is not None
         }

@@ -15,7 +15,7 @@ from curriculum.artifacts import checkpoints, huggingface, jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler import imported_models, tokenizers
-from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.compile import Compiled
 from curriculum.compiler.lineage import Address, lineage, stages_to
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.resolve import resolve
@@ -61,14 +61,19 @@ def find(project: Project, address: Address, size: str, command: str = "export {
     last = compiled.stages[-1]
     imported = _imported(project, address, compiled)
     if at_zero:
-        checkpoint, history = _weights_at_zero(address, compiled.stages[0], imported)
+        parent = compiled.stages[0].plan.parent
+        if imported is None or parent is None:
+            raise NotFound(
+                f"`{address}` is before the first step: there are no weights yet",
+                hint="give a later position; only a curriculum that begins with `from: hf:DIR` has weights at 0",
+            )
+        checkpoint, history = imported, parent.fingerprint
     else:
         newest = folders.checkpoint_at(folders.stage_folder(project, compiled, last), last.stop)
         if newest is None:
             raise _missing(project, address, texts.compiled, last.stop, command)
         checkpoint, history = newest.path, last.plan.history(last.stop)
-    tokenizer = texts.loaded_tokenizer
-    if tokenizer is None:
+    if (tokenizer := texts.loaded_tokenizer) is None:
         raise DataError(
             f"the tokenizer `{compiled.tokenizer}` that it was trained with does not exist",
             hint="put its file back: an export carries it",
@@ -107,28 +112,16 @@ def _imported(project: Project, address: Address, compiled: Compiled) -> Path | 
     return imported
 
 
-def _weights_at_zero(address: Address, root: CompiledStage, imported: Path | None) -> tuple[Path, str]:
-    """The imported weights and their history."""
-    if imported is None:
-        raise NotFound(
-            f"`{address}` is before the first step: there are no weights yet",
-            hint="give a later position; only a curriculum that begins with `from: hf:DIR` has weights at 0",
-        )
-    assert root.plan.parent is not None
-    return imported, root.plan.parent.fingerprint
-
-
 def _missing(project: Project, address: Address, compiled: Compiled, stop: int, command: str) -> CheckpointError:
     """The error for a lineage without a checkpoint at `stop`, with the nearest of the curriculum."""
     options = project.options(compiled.size_name)
-    positions = sorted(
-        {
-            checkpoint.position
-            for stage in compiled.stages
-            for checkpoint in checkpoints.list_checkpoints(folders.stage_folder(project, compiled, stage))
-            if checkpoint.position <= stage.stop
-        }
+    kept = (
+        checkpoint.position
+        for stage in compiled.stages
+        for checkpoint in checkpoints.list_checkpoints(folders.stage_folder(project, compiled, stage))
+        if checkpoint.position <= stage.stop
     )
+    positions = sorted(set(kept))
     if not positions:
         return CheckpointError(
             f"`{address}` has no checkpoint yet: nothing of it was trained at size `{compiled.size_name}`",
@@ -185,13 +178,28 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
         texts, copies = _imported_files(source.imported, origin, stored)
     else:
         texts, copies = _own_files(project, source, stored)
-    identity = _identity(project, source, to, dtype, stored, origin)
-    texts[huggingface.README] = model_card.card(project, source.compiled, source.texts, identity)
+    compiled = source.compiled
+    command = ["curriculum", "export", str(source.address), "--size", compiled.size_name, "--to", to.name]
+    folder = folders.stage_folder(project, compiled, compiled.stages[-1])
+    identity = model_card.Identity(
+        address=str(source.address),
+        command=shlex.join(command + (["--dtype", dtype] if dtype != "source" else [])),
+        version=metadata.version("curriculum"),
+        dtype=stored,
+        position=source.position,
+        checkpoint=source.checkpoint.name,
+        weights=checkpoints.weights_digest(source.checkpoint),
+        history=str(source.state["history"]),
+        tokenizer=source.tokenizer.digest,
+        imported=origin,
+        environment=model_card.environment(folder) if source.position else {},
+    )
+    texts[huggingface.README] = model_card.card(project, compiled, source.texts, identity)
     return jobs.ExportJob(
         attempt_folder=str(new_attempt(project.data / "attempts")),
         checkpoint=str(source.checkpoint),
         output=str(to.absolute()),
-        model=source.compiled.stages[-1].plan.model,
+        model=compiled.stages[-1].plan.model,
         dtype=stored,
         dtypes=origin["dtypes"] if origin and dtype == "source" else {},
         texts=texts,
@@ -229,27 +237,6 @@ def _own_files(project: Project, source: ExportSource, dtype: str) -> tuple[dict
     }
     texts = {name: _json(value) for name, value in values.items() if value}
     return texts, {huggingface.TOKENIZER: str(tokenizers.tokenizer_file(project, source.compiled.tokenizer))}
-
-
-def _identity(
-    project: Project, source: ExportSource, to: Path, dtype: str, stored: str, origin: Mapping[str, Any] | None
-) -> model_card.Identity:
-    compiled = source.compiled
-    command = ["curriculum", "export", str(source.address), "--size", compiled.size_name, "--to", to.name]
-    folder = folders.stage_folder(project, compiled, compiled.stages[-1])
-    return model_card.Identity(
-        address=str(source.address),
-        command=shlex.join(command + (["--dtype", dtype] if dtype != "source" else [])),
-        version=metadata.version("curriculum"),
-        dtype=stored,
-        position=source.position,
-        checkpoint=source.checkpoint.name,
-        weights=checkpoints.weights_digest(source.checkpoint),
-        history=str(source.state["history"]),
-        tokenizer=source.tokenizer.digest,
-        imported=origin,
-        environment=model_card.environment(folder) if source.position else {},
-    )
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 
 from curriculum import config, fs
 from curriculum.artifacts import huggingface
+from curriculum.compiler.cadence import HELD_OUT_WINDOWS
 from curriculum.compiler.lineage import lineage
 from curriculum.config import json_schema
+from curriculum.config.evaluation_budget import evaluation_budget
 from curriculum.config.layout import PREFIX
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
@@ -71,9 +73,9 @@ def write(project: Project, draft: Import) -> Path:
 
 def _mixture(project: Project, name: str | None) -> str:
     names = project.names("mixtures")
-    if name is None and len(names) == 1:
-        return names[0]
     if name is None:
+        if len(names) == 1:
+            return names[0]
         raise NotFound("no mixture given", hint=f"`--mixture NAME`; there are: {', '.join(names)}")
     if name not in names:
         raise NotFound(f"unknown mixture `{name}`", hint=did_you_mean(name, names))
@@ -84,19 +86,25 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
     positions = int(directory.model["max_position_embeddings"])
     sequence_length = min(SEQUENCE_LENGTH, positions)
     batch = _batch(project, sequence_length, tokens)
+    origin = PREFIX + _address(project, directory.folder)
+    plain = _PLAIN.fullmatch(origin.replace(":", "", 1))
+    sources = len(project.mixture(mixture)[0].weights)
+    parts, windows = evaluation_budget((tokens,), sources, sequence_length, (20, 10, 4, 2, 1))
     lines = [
         json_schema.modeline(f"stages/{name}.yaml"),
         "# Starts from the weights of a Hugging Face directory and keeps its model and its tokenizer, so neither is",
-        f"# stated here, nor does a size change them: {_short(directory)}.",
+        f"# stated here, nor does a size change them: {directory.parameters:,} parameters, "
+        f"{directory.model['num_hidden_layers']} layers, stored as {directory.dtype}.",
         f"about: {json.dumps(directory.folder.resolve().name + ', continued on ' + mixture)}",
-        f"from: {_scalar(PREFIX + _address(project, directory.folder))}",
+        f"from: {origin if plain else json.dumps(origin, ensure_ascii=False)}",
         "seed: 3407                            # keys every draw",
         f"sequence_length: {sequence_length:<21}# at most {positions:,}, the positions of the model",
         "optimizer: {name: adamw, betas: [0.9, 0.95], weight_decay: 0.1, clip_norm: 1.0}   # its state begins fresh",
         "# The rate of continued training is yours to choose; most take less than the model's own highest.",
         f"learning_rate: {{shape: cosine, max: 1e-4, min: 1e-5, warmup: {_tokens(tokens, 100)}, "
         f"horizon: {_tokens(tokens, 1)}}}",
-        f"every: {{evaluate: {_tokens(tokens, 20)}, checkpoint: {_tokens(tokens, 20)}}}",
+        f"every: {{evaluate: {_tokens(tokens, parts)}, checkpoint: {_tokens(tokens, 20)}}}",
+        f"held_out_windows: {min(windows, HELD_OUT_WINDOWS):<20}# of each source: less than a tenth of the compute",
         "stages:                               # `until` counts tokens from the import on",
         f"  - {{name: continued, until: {Length(tokens, 'tokens')}, mixture: {mixture}, batch: {batch} sequences}}"
         f"   # {batch * sequence_length:,} tokens",
@@ -120,19 +128,10 @@ def _tokens(tokens: int, divisor: int) -> str:
     return f"{text} tokens" if text[-1].isdigit() else text
 
 
-def _short(directory: huggingface.Directory) -> str:
-    model = directory.model
-    return f"{directory.parameters:,} parameters, {model['num_hidden_layers']} layers, stored as {directory.dtype}"
-
-
 def _address(project: Project, folder: Path) -> str:
     """The directory's path in the stage file: relative to the project when it is inside, else absolute."""
     absolute = Path(os.path.abspath(folder))
     return str(absolute.relative_to(project.root) if absolute.is_relative_to(project.root) else absolute)
-
-
-def _scalar(text: str) -> str:
-    return text if _PLAIN.fullmatch(text.replace(":", "", 1)) else json.dumps(text, ensure_ascii=False)
 
 
 def summary(draft: Import) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def environment(folder: StageFolder) -> dict[str, Any]:
 
 def _heading(compiled: Compiled, identity: Identity) -> Iterator[str]:
     tags = ["llama", "curriculum", *(["continued-pretraining"] if identity.imported else [])]
-    yield (f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [{', '.join(tags)}]\n---")
+    yield f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [{', '.join(tags)}]\n---"
     size = f", size `{compiled.size_name}`" if compiled.scaled else ""
     yield f"# {identity.address} at {show_exact(identity.position)} tokens{size}"
     if about := compiled.stages[-1].setting.document.value.get("about"):
@@ -150,7 +150,7 @@ def _sources(compiled: Compiled, texts: PreparedText, trained: Sequence[Compiled
             rows.append((name, text, _plain(origin), _plain(licence or "not stated")))
     yield "## Text and licences"
     yield _table(("source", "text", "from", "licence"), rows)
-    yield "No licence of the weights follows from this table; whoever publishes them chooses one."
+    yield "No licence of the weights follows from this table; their publisher chooses one."
 
 
 def _model(compiled: Compiled, identity: Identity) -> Iterator[str]:
@@ -163,8 +163,8 @@ def _model(compiled: Compiled, identity: Identity) -> Iterator[str]:
     yield f"{show_exact(ModelConfig.from_json(model).parameters)} parameters."
     yield _table(("number", "value"), rows)
     yield (
-        "Text was encoded without a mark at its beginning, each document ended by the end-of-text mark; a mark's "
-        "name inside a text was encoded as ordinary text."
+        "Text was encoded without a special token at its beginning, each document ended by the end-of-text token; the "
+        "name of a special token inside a text was encoded as ordinary text."
     )
 
 

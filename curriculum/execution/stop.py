@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 
-from curriculum import fs
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 from curriculum.errors import RunFailed
@@ -26,7 +25,7 @@ def stop(project: Project, name: str, size: str) -> list[str]:
         if (message := slurm_record.stop(folder.path)) is not None:
             lines.append(f"{stage.name}: {message}")
             continue
-        holder = fs.lock_holder(folder.lock)
+        holder = folder.holder()
         if holder is None:
             continue
         if holder.get("host") not in (None, socket.gethostname()):

@@ -55,7 +55,7 @@ def train_job(
         attempt_folder="",
         data={name: str(texts.folder(source.dataset)) for name, source in stage.plan.sources.items()},
         held_out={
-            name: jobs.HeldOut(folder=str(texts.folder(choice.dataset)), windows=texts.held_out_windows)
+            name: jobs.HeldOut(folder=str(texts.folder(choice.dataset)), windows=stage.held_out_windows)
             for name, choice in compiled.sources.items()
         },
         parent_checkpoint=str(parent_checkpoint) if parent_checkpoint else None,

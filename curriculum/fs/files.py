@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +87,7 @@ def make_directory(path: Path) -> None:
 
 def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Write `data` to `path` atomically. Without `replace`, an existing file raises FileExistsError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         try:
@@ -111,7 +110,7 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
 def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     """`write_bytes` of readable JSON (sorted keys, two spaces, a final newline)."""
     text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False, default=fields_of)
-    write_bytes(path, f"{text}\n".encode(), replace=replace)
+    write_bytes(path, f"{text}\n".encode(errors="backslashreplace"), replace=replace)
 
 
 def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:
@@ -194,7 +193,7 @@ def sync_tree(folder: Path) -> None:
 
 def check_writable(folder: Path) -> None:
     """OSError when nothing can be created in the folder."""
-    probe = folder / f".tmp-{secrets.token_hex(8)}"
+    probe = folder / f".tmp-{os.urandom(8).hex()}"
     probe.mkdir()
     probe.rmdir()
 

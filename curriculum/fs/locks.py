@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +53,7 @@ class Lock:
                 time.sleep(0.05)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, canonical_json({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), 0)
+        os.pwrite(descriptor, canonical_json({"pid": os.getpid(), "host": os.uname().nodename, "since": since}), 0)
 
     def release(self) -> None:
         if self._descriptor is not None:

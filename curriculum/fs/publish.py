@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +61,7 @@ def build_directory(final: Path) -> Iterator[Path]:
 
 def set_aside(folder: Path, prefix: str = ASIDE) -> Path:
     """Rename a directory durably to a hidden name next to it, and return that."""
-    aside = folder.with_name(f"{prefix}{folder.name}-{secrets.token_hex(4)}")
+    aside = folder.with_name(f"{prefix}{folder.name}-{os.urandom(4).hex()}")
     os.rename(folder, aside)
     fsync(folder.parent)
     return aside

@@ -45,7 +45,7 @@ class Launcher:
         kill(process)
 
     def announce(self, attempt: Attempt) -> None:
-        """Tell the other nodes that `attempt` starts."""
+        """Announce to the other nodes that `attempt` starts."""
 
     def check(self, attempt: Attempt, seconds: float) -> None:
         """RunFailed when a node has not joined `attempt`, `seconds` after its start."""
@@ -110,7 +110,9 @@ def stop(process: subprocess.Popen[bytes], *, urgent: bool = False) -> None:
     """Ask the ranks below `process` to save and end. Not torchrun: it would kill them 30 seconds later."""
     if process.poll() is not None:
         return
-    ranks = [pid for pid in (process.pid, *_descendants(process.pid)) if _is_rank(pid)]
+    # only ranks catch both the signal to save and the signal for stacks
+    pids = (process.pid, *_descendants(process.pid))
+    ranks = [pid for pid in pids if _catches(pid, signal.SIGUSR1, signal.SIGUSR2)]
     for pid in ranks:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM if urgent else signal.SIGUSR1)
@@ -169,18 +171,11 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _is_rank(pid: int) -> bool:
-    """Whether a process is a rank: only ranks catch both the signal to save and the signal for stacks."""
-    try:
-        return _catches(pid, signal.SIGUSR1) and _catches(pid, signal.SIGUSR2)
-    except OSError:
-        return False
-
-
-def _catches(pid: int, number: signal.Signals) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
-    return bool(int(caught, 16) >> (number - 1) & 1)
+def _catches(pid: int, *signals: signal.Signals) -> bool:
+    """Whether a process has a handler for each of the signals; false where that cannot be read."""
+    status = _read(Path(f"/proc/{pid}/status")).splitlines()
+    caught = int(next((line.split()[1] for line in status if line.startswith("SigCgt:")), "0"), 16)
+    return all(caught >> (number - 1) & 1 for number in signals)
 
 
 def _descendants(pid: int) -> list[int]:

@@ -81,7 +81,7 @@ def script(job: BatchJob, machine: MachineEntry) -> str:
         "qos": entry.qos,
         "time": entry.time,
         "array": job.array,
-        "output": job.log,
+        "output": None if _on_command_line(job) else _output(job.log),
         "open-mode": "append",
         # to this script alone: it saves, then queues the job again
         "signal": f"B:USR1@{entry.grace}",
@@ -89,7 +89,9 @@ def script(job: BatchJob, machine: MachineEntry) -> str:
         "kill-on-invalid-dep": "yes" if job.after else None,
     }
     lines = ["#!/bin/bash"]
-    lines += [f"#SBATCH --{key}={_quoted(str(value))}" for key, value in options.items() if value is not None]
+    for key, value in options.items():
+        if value is not None:
+            lines.append(f"#SBATCH --{key}={(_escaped if key == 'output' else _quoted)(str(value))}")
     lines += ["#SBATCH --requeue", *(f"#SBATCH {_option(option)}" for option in entry.options)]
     lines += [*entry.setup, f"exec {shlex.join(job.command)}"]
     return "\n".join(lines) + "\n"
@@ -109,9 +111,35 @@ def _quoted(value: str) -> str:
     return f'"{value}"'
 
 
-def submit(path: Path) -> str:
-    """Submit a batch script; the job's number. PlanError with Slurm's own message when it refuses."""
-    answer = _run("sbatch", "--parsable", str(path))
+def _escaped(value: str) -> str:
+    """The same for a value that may hold quotes and backslashes, as a path may."""
+    return value if _PLAIN.fullmatch(value) else '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
+
+
+def _output(log: Path) -> str:
+    """`log` as sbatch's `--output`: `%j` and the like are replaced in the file's name, `%%` in a folder is `%`.
+
+    A backslash turns all replacement off, and two of them are one: the name of the file then holds no number.
+    """
+    folder = str(log.parent)
+    if "\\" in folder:
+        return os.path.join(folder, "job.log").replace("\\", "\\\\")
+    return os.path.join(folder.replace("%", "%%"), log.name)
+
+
+def _on_command_line(job: BatchJob) -> bool:
+    """Whether the path of the log has a line end, which no `#SBATCH` line can hold."""
+    return "\n" in str(job.log)
+
+
+def command(path: Path, job: BatchJob) -> list[str]:
+    """The command that submits the batch script of `job` at `path`."""
+    return ["sbatch", "--parsable", *([f"--output={_output(job.log)}"] if _on_command_line(job) else []), str(path)]
+
+
+def submit(path: Path, job: BatchJob) -> str:
+    """Submit the batch script of `job`; its number. PlanError with Slurm's own message when it refuses."""
+    answer = _run(*command(path, job))
     if answer.returncode:
         lines = [line.partition("error: ")[2] or line for line in answer.stderr.splitlines() if line.strip()]
         hint = "machines.yaml states the options of the job"

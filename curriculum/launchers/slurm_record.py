@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import jobs
@@ -73,7 +72,7 @@ def status_of(folder: Path) -> SubmissionStatus | None:
             stopping = ", asked to save and end" if record.stopping else ""
             return SubmissionStatus(record, RUNNING, f"{name} on {job.nodes or 'its nodes'}{stopping}")
         return SubmissionStatus(record, QUEUED, f"{name} waits{_reason(job)}")
-    outcome = _outcome(Attempt(folder / record.folder))
+    outcome = Attempt(folder / record.folder).read_outcome()
     if outcome is None:
         state = f" ({job.state}{_reason(job)})" if job is not None else ""
         log = next((folder / record.folder).glob("*.log"), None)
@@ -83,22 +82,13 @@ def status_of(folder: Path) -> SubmissionStatus | None:
         return None
     if outcome["outcome"] == jobs.STOPPED:
         return SubmissionStatus(record, ENDED, f"{name} saved and ended")
-    message = f"{name} failed: {outcome.get('message', 'it gives no reason')}"
-    return SubmissionStatus(record, FAILED, message)
+    return SubmissionStatus(record, FAILED, f"{name} failed: {outcome.get('message', 'it gives no reason')}")
 
 
 def live_job(folder: Path) -> SubmissionStatus | None:
     """The status of the job of `folder` while it waits or runs."""
     status = status_of(folder)
     return status if status is not None and status.live else None
-
-
-def _outcome(submission: Attempt) -> dict[str, Any] | None:
-    try:
-        outcome: dict[str, Any] = fs.parse_json(fs.read_bytes(submission.outcome))
-    except (OSError, ValueError):
-        return None
-    return outcome
 
 
 def _reason(job: slurm.JobState) -> str:

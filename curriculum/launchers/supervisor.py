@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt
@@ -41,13 +40,14 @@ def supervise(
     progress: Callable[[], int] = lambda: 0,
     tick: Callable[[], None] = lambda: None,
     silence: float = math.inf,
+    patience: float = math.inf,
 ) -> dict[str, Any]:
     """Run the job to its end and return its outcome (`{"outcome": "done"|"stopped", …}`).
 
     Every launch runs the job of an attempt made by `next_attempt`. `progress` is a number that grows with saved work.
     A job hangs when a rank has written its stacks, or has given no sign of life for `silence` seconds: its processes
-    are recorded and killed. Raises RunFailed with the end of the log when the job refuses, or crashes
-    `RESTARTS_WITHOUT_PROGRESS` times without saving anything new.
+    are recorded and killed. One that has not ended `patience` seconds after a stop is killed. Raises RunFailed with
+    the end of the log when the job refuses, or crashes `RESTARTS_WITHOUT_PROGRESS` times without saving anything new.
     """
     fruitless, restarts = 0, 0
     saved = progress()
@@ -55,8 +55,8 @@ def supervise(
         attempt, started = next_attempt(), time.monotonic()
         launcher.announce(attempt)
         process = launcher.start(attempt)
-        _watch(launcher, process, attempt, started, stop=stop, tick=tick, silence=silence)
-        outcome = _outcome(attempt, process.returncode)
+        _watch(launcher, process, attempt, started, stop=stop, tick=tick, silence=silence, patience=patience)
+        outcome = attempt.read_outcome() or {"outcome": jobs.FAILED}
         if outcome["outcome"] in (jobs.DONE, jobs.STOPPED):
             return outcome
         if outcome["outcome"] == jobs.REFUSED:
@@ -86,14 +86,17 @@ def _watch(
     stop: StopFlag,
     tick: Callable[[], None],
     silence: float,
+    patience: float,
 ) -> None:
     """Return once the process has ended: by itself, after a stop, or killed because it hangs."""
-    heartbeat, stopping = Heartbeat(attempt, silence), False
+    heartbeat, stopped_at = Heartbeat(attempt, silence), math.inf
     try:
         while process.poll() is None:
-            if stop and not stopping:
+            if stop and stopped_at == math.inf:
                 launcher.stop(process, urgent=stop.urgent)
-                stopping = True
+                stopped_at = time.monotonic()
+            if time.monotonic() - stopped_at > patience:
+                launcher.kill(process)
             tick()
             launcher.check(attempt, time.monotonic() - started)
             time.sleep(TICK_SECONDS)
@@ -140,14 +143,6 @@ class Heartbeat:
             elif now - self._last[path][1] > self._silence:
                 return True
         return False
-
-
-def _outcome(attempt: Attempt, code: int) -> dict[str, Any]:
-    try:
-        outcome: dict[str, Any] = fs.parse_json(fs.read_bytes(attempt.outcome))
-    except (OSError, ValueError):
-        outcome = {"outcome": jobs.FAILED, "message": f"exit code {code}"}
-    return outcome
 
 
 def _tail(log: Path, lines: int = 12) -> str:

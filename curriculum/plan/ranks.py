@@ -25,6 +25,12 @@ def share_of_rank(batch: int, ranks: int, micro_batch: int | None = None) -> int
     return share
 
 
+def require_rank(rank: int, ranks: int) -> None:
+    """PlanError unless `rank` is one of `ranks`."""
+    if not 0 <= rank < ranks:
+        raise PlanError(f"there is no rank {rank} of {ranks}", hint="ranks are counted from 0")
+
+
 def nearest_divisors(number: int, near: int) -> str:
     """The divisors of `number` next to `near`, below and above, as text: `16 or 32`."""
     below = next(n for n in range(min(near, number), 0, -1) if number % n == 0)

@@ -86,6 +86,10 @@ class SourcePlan:
         """Windows of one epoch, as of the last segment."""
         return self.segments[-1].windows
 
+    def segments_from(self, item: int) -> tuple[Segment, ...]:
+        """The segments that items from `item` on read."""
+        return self.segments[sum(segment.first_item <= item for segment in self.segments[1:]) :]
+
     def require_counted(self, source: str) -> None:
         """PlanError while the number of the source's windows is neither declared nor counted."""
         if not all(segment.windows for segment in self.segments):

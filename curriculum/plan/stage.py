@@ -30,7 +30,7 @@ from curriculum.plan.arrays import Integers, positions_by_value
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.mixing import Ramp, Tree
 from curriculum.plan.permutation import ORDER_VERSION, rotation
-from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.ranks import require_rank, share_of_rank
 from curriculum.plan.source import SourcePlan
 
 FORMAT = 1
@@ -91,8 +91,7 @@ class Draws:
     def rank(self, rank: int, ranks: int) -> Draws:
         """The contiguous slots of `rank` of `ranks`; the slots must divide evenly."""
         share = share_of_rank(len(self.window), ranks)
-        if not 0 <= rank < ranks:
-            raise PlanError(f"there is no rank {rank} of {ranks}", hint="ranks are counted from 0")
+        require_rank(rank, ranks)
         slots = slice(rank * share, (rank + 1) * share)
         return Draws(self.names, self.source[slots], self.item[slots], self.pass_number[slots], self.window[slots])
 
@@ -187,9 +186,13 @@ class StagePlan:
                 raise PlanError(f"step {step:,} is not in this stage ({self.first_step:,} to {self.stop_step - 1:,})")
         batch = self.batch_sequences
         slot = np.arange(batch, dtype=np.int64) if slots is None else slots
-        turns = np.array([rotation(self.seed, step, batch) for step in range(first, last)], np.int64)
-        begins = (np.arange(first, last, dtype=np.int64) - self.first_step) * batch
-        return self.draws_at((begins[:, None] + (slot + turns[:, None]) % batch).reshape(-1))
+        return self.draws_at(self.sequences_in(np.arange(first, last, dtype=np.int64)[:, None], slot).reshape(-1))
+
+    def sequences_in(self, step: Integers, slot: Integers) -> Integers:
+        """The number in the stage of the sequence that each `slot` of each `step` reads; the shapes broadcast."""
+        turn = {number: rotation(self.seed, number, self.batch_sequences) for number in set(step.reshape(-1).tolist())}
+        turns = np.array([turn[number] for number in step.reshape(-1).tolist()], np.int64).reshape(step.shape)
+        return (step - self.first_step) * self.batch_sequences + (slot + turns) % self.batch_sequences
 
     def draws_at(self, sequence: Integers) -> Draws:
         """The draws of the stage's sequences numbered `sequence` (shape `[n]`)."""

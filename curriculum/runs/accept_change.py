@@ -76,7 +76,7 @@ def _way_out(compiled: Compiled, drift: PlanDrift, folder: StageFolder, position
         at = f"where this stage begins (`from: {point}`)"
     else:
         name = stage.setting.curriculum
-        return f"put the files back, or give the edited curriculum a new name beside `{name}` (stages/NEW-NAME.yaml)"
+        return f"put the files back, or give the edited curriculum a name other than `{name}` (stages/NEW-NAME.yaml)"
     return f"put the files back, or give the change a curriculum of its own that branches from {at}"
 
 
@@ -90,7 +90,7 @@ def _replace(project: Project, compiled: Compiled, drift: PlanDrift) -> None:
         if StagePlan.load(folder.plan).fingerprint != drift.stored.fingerprint:
             raise Busy(
                 f"another process has just put another plan for `{stage.name}` in place",
-                hint="say the same command again",
+                hint="run the same command again",
             )
         _replace_plan(folder, stage.plan)
 

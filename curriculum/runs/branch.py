@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import operator
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 from curriculum import fs
@@ -91,7 +94,8 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
 def draft(project: Project, address: Address, name: str, change: Change) -> str:
     """The stage file of a branch: the stages of its parent after `address`, with the change."""
     before = stages_to(project, address)
-    remaining = _remaining(lineage(project, address.curriculum), before)
+    cut = before[-1].cut is not None  # the stage that the point cuts comes again
+    remaining = lineage(project, address.curriculum)[len(before) - cut :]
     base = before[-1].setting
     until = _position(change.until) if change.until is not None else None
     if not remaining and until is None:
@@ -99,16 +103,19 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
             f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
-    stages = _entries(project, remaining, cut=before[-1].cut is not None) or [{"name": "continued"}]
+    stages = _entries(project, remaining, cut=cut) or [{"name": "continued"}]
     ends = [_end(stage) for stage in remaining] or [0]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
-        stages = stages[:count]
+        stages = [_kept_up_to(stage, until.amount) for stage in stages[:count]]
         stages[-1]["until"] = str(until)
+    replaced = []
     if change.mixture is not None:
         for stage in stages:
-            for key in ("mixture", "ramp", "skip"):
-                stage.pop(key, None)
+            own = {key: stage.pop(key) for key in ("mixture", "ramp", "skip") if key in stage}
+            if own:
+                stated = " ".join(_flow(own).split())  # a comment has one line
+                replaced.append(f"# Left out of `{stage['name']}`, where `{change.mixture}` takes its place: {stated}")
     changed = {"mixture": change.mixture, "ramp": change.ramp, "batch": change.batch}
     stages[0] |= {key: value for key, value in changed.items() if value is not None}
     if change.reset_optimizer:
@@ -122,7 +129,7 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
         f"from: {address}",
         f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
     ]
-    lines += [f"  - {_flow(stage)}" for stage in stages]
+    lines += [f"  - {_flow(stage)}" for stage in stages] + replaced
     lines += [
         "# A stage may also state: batch, ramp (how long shares move), learning_rate with rewarm, optimizer: reset,",
         "# every, skip. `curriculum plan` shows what comes of it before anything runs.",
@@ -140,41 +147,36 @@ def _position(text: str) -> Length:
     return position
 
 
-def _remaining(stages: tuple[LineageStage, ...], before: tuple[LineageStage, ...]) -> list[LineageStage]:
-    """The stages after the point where `before` ends, first the one that the point cuts."""
-    last = before[-1]
-    begin = len(before) if last.cut is None else len(before) - 1
-    return list(stages[begin:])
+def _kept_up_to(stage: dict[str, Any], end: int) -> dict[str, Any]:
+    """The stage without the positions of its `keep` past `end`."""
+    kept = [position for position in stage.get("keep", ()) if parse_length(position).amount <= end]
+    return {key: value for key, value in stage.items() if key != "keep"} | ({"keep": kept} if kept else {})
 
 
 def _end(stage: LineageStage) -> int:
     return stage.cut if stage.cut is not None else stage.setting.until
 
 
-def _entries(project: Project, stages: list[LineageStage], *, cut: bool) -> list[dict[str, Any]]:
+def _entries(project: Project, stages: Sequence[LineageStage], *, cut: bool) -> list[dict[str, Any]]:
     """Stages as their files state them; of a first one that is `cut` only the end is stated again."""
     entries: list[dict[str, Any]] = []
     names: set[str] = set()
     for number, stage in enumerate(stages):
         setting = stage.setting
-        entry = _at(setting.document.value, setting.path)
+        entry = reduce(operator.getitem, setting.path, setting.document.value)
         until = entry.get("until") if stage.cut is None else None
         stated: dict[str, Any] = {}
         if number or not cut:
             above = _of_file(project, setting.curriculum) if setting.path == ("stages", 0) else {}
             stated = above | {k: v for k, v in entry.items() if k not in {"name", "until", "tokens"}}
+        if "keep" in stated:
+            stated["keep"] = [str(position) for position in setting.keep]
         name = setting.stage
         while name in names:
             name += "-again"
         names.add(name)
         entries.append({"name": name, "until": until or str(Length(_end(stage), "tokens"))} | stated)
     return entries
-
-
-def _at(value: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
-    for key in path:
-        value = value[key]
-    return dict(value)
 
 
 def _of_file(project: Project, curriculum: str) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def _of_file(project: Project, curriculum: str) -> dict[str, Any]:
             place=document.place(("optimizer",)),
             hint="branch past that point, or write the stage file by hand",
         )
-    keys = ("sequence_length", "learning_rate", "every")
+    keys = ("sequence_length", "learning_rate", "every", "keep", "held_out_windows")
     return {key: document.value[key] for key in keys if key in document.value}
 
 
@@ -208,4 +210,4 @@ def _scalar(value: Any) -> str:
         return str(value)
     text = str(value)
     plain = text and not set(text) & set("{}[],#&*!|>'\"%@`:\\\n\t") and text == text.strip() and text[0] not in "-?"
-    return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text if plain else json.dumps(text, ensure_ascii=False)

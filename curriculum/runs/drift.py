@@ -37,8 +37,8 @@ class PlanDrift:
         # not at the top: commands start faster, and mostly nothing differs
         from curriculum.plan.diff import compare, timeline
 
-        old = timeline.Span(self.stage.name, self.stored, self.stored.end)
-        return compare.compare((old,), (timeline.Span(self.stage.name, self.plan, self.plan.end),))
+        old, new = (timeline.Span(self.stage.name, plan, plan.end) for plan in (self.stored, self.plan))
+        return compare.compare((old,), (new,))
 
     def words(self) -> str:
         """In what the files differ from what was trained, and where; the caller puts the stage's name before it."""
@@ -49,7 +49,7 @@ class PlanDrift:
         return f"{plan}; they differ in {describe(compared)}"
 
     def place(self, project: Project) -> Place:
-        """The line of the files that the first difference comes from."""
+        """The line of the files that causes the first difference."""
         from curriculum.plan.diff import compare
 
         setting, stored, plan = self.stage.setting, self.stored, self.plan

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from curriculum import config
-from curriculum.artifacts import checkpoints, timing
+from curriculum.artifacts import checkpoints, ledger, timing
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import Address, Setting
@@ -15,6 +15,7 @@ from curriculum.config.machines import SlurmEntry
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError
 from curriculum.plan.stage import OPEN, StagePlan
+from curriculum.units import Length
 
 
 def stage_folder(project: Project, compiled: Compiled, stage: CompiledStage) -> StageFolder:
@@ -58,7 +59,7 @@ def _with_text_of(stage: CompiledStage, stored: StagePlan, current: Mapping[str,
 
 def is_reached(folder: StageFolder, stage: CompiledStage) -> bool:
     """Whether there is a checkpoint where this lineage leaves the stage."""
-    return any(c.position == stage.stop for c in checkpoints.list_checkpoints(folder))
+    return checkpoint_at(folder, stage.stop) is not None
 
 
 def is_finished(folder: StageFolder, stage: CompiledStage) -> bool:
@@ -68,14 +69,14 @@ def is_finished(folder: StageFolder, stage: CompiledStage) -> bool:
 
 def checkpoint_at(folder: StageFolder, position: int) -> checkpoints.Checkpoint | None:
     """The checkpoint at `position` (tokens), of the newest generation that has one."""
-    exact = [c for c in checkpoints.list_checkpoints(folder) if c.position == position]
-    return exact[-1] if exact else None
+    return next((c for c in reversed(checkpoints.list_checkpoints(folder)) if c.position == position), None)
 
 
 def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> checkpoints.Checkpoint | None:
     """The checkpoint at which this lineage leaves `stage`; None while training has not reached it.
 
-    CheckpointError that names the nearest checkpoints when the stage was trained past it and kept none there.
+    CheckpointError that names the nearest checkpoints when the stage was trained past it and has none there: it was
+    deleted since, or the cadence never took one.
     """
     folder = stage_folder(project, compiled, stage)
     checkpoint = checkpoint_at(folder, stage.stop)
@@ -92,18 +93,26 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
         f"{after:,} after",
     ]
     addresses = {position: address_at(stage.setting, stage.plan, position, compiled.scale) for position in kept}
-    if stage.parent:
-        parent = stage.parent
+    if (parent := stage.parent) is not None:
         addresses[parent.stop] = address_at(parent.setting, parent.plan, parent.stop, compiled.scale)
     last = compiled.stages[-1].declared_end
     usable = [position for position in addresses if position < last]  # past it nothing remains to train
     example = addresses[nearest_position(usable, stage.stop)] if usable else None
     proposed = f"branch at one of these, as in `{example}`; " if example else ""
     scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
+    pruned = any(entry.position == stage.stop for entry in ledger.read(folder))
+    wanted = address_at(stage.setting, stage.plan, stage.stop, compiled.scale)
+    keep = f"`keep: {Length(wanted.position or stage.plan.end, 'tokens')}`, or `every: {{keep: …}}`, in the stage file"
     raise CheckpointError(
-        f"`{stage.name}` was trained past {stage.stop:,} tokens and kept no checkpoint there; "
-        f"the nearest: {' and '.join(nearest)}{scale}",
-        hint=f"{proposed}`every: {{checkpoint: …}}` in the stage file says how often one is taken",
+        f"`{stage.name}` was trained past {stage.stop:,} tokens and "
+        + ("its checkpoint there was pruned since" if pruned else "kept no checkpoint there")
+        + f"; the nearest: {' and '.join(nearest)}{scale}",
+        hint=proposed
+        + (
+            f"{keep} would have kept it: of the others the last {checkpoints.KEEP_LAST} stay"
+            if pruned
+            else f"`every: {{checkpoint: …}}` in the stage file says how often one is taken, and {keep} takes one there"
+        ),
     )
 
 
@@ -123,17 +132,11 @@ def address_at(setting: Setting, plan: StagePlan, position: int, scale: Fraction
     return Address(setting.curriculum, position=next(value for value in rounded if value > beyond))
 
 
-def grace_of(entry: config.MachineEntry) -> float | None:
-    """Seconds from the request to stop to the kill on a machine; None where machines.yaml does not say."""
-    if entry.launcher == "slurm":
-        return float((entry.slurm or SlurmEntry()).grace)
-    return float(entry.grace) if entry.grace is not None else None
-
-
 def insufficient_grace(project: Project, compiled: Compiled, entry: config.MachineEntry) -> str | None:
     """Why a run of this lineage cannot save within a machine's grace, by the newest measurement; None when it can."""
+    grace = (entry.slurm or SlurmEntry()).grace if entry.launcher == "slurm" else entry.grace
     for stage in reversed(compiled.stages):
         folder = stage_folder(project, compiled, stage)
         if (save_timing := timing.measured(folder)) is not None:
-            return save_timing.insufficient_grace(grace_of(entry))
+            return save_timing.insufficient_grace(None if grace is None else float(grace))
     return None

@@ -53,9 +53,8 @@ class Gap:
     def address(self) -> Address:
         """What a person writes for the point: positions in addresses are full-size."""
         setting = self.stage.setting
-        if self.position == self.stage.plan.end:
-            return Address(setting.curriculum, setting.stage)
-        return Address(setting.curriculum, setting.stage, int(self.position / self.compiled.scale))
+        at_end = self.position == self.stage.plan.end
+        return Address(setting.curriculum, setting.stage, None if at_end else int(self.position / self.compiled.scale))
 
 
 def due_benchmarks(project: Project, compiled: Compiled, only: str | None = None) -> list[Gap]:
@@ -65,16 +64,13 @@ def due_benchmarks(project: Project, compiled: Compiled, only: str | None = None
         if only not in (None, stage.name):
             continue
         folder = stage_folder(project, compiled, stage)
-        requested: dict[int, list[str]] = {}
-        for task, positions in task_positions(stage.plan, stage.task_every).items():
-            for position in positions:
-                requested.setdefault(position, []).append(task)
-        for position, tasks in sorted(requested.items()):
+        requested = task_positions(stage.plan, stage.task_every)
+        for position in sorted(set().union(*requested.values())):
             checkpoint = checkpoint_at(folder, position) if position <= stage.stop else None
             if checkpoint is None:
                 continue
-            names = tuple(t for t in tasks if not benchmarks.path_of(folder, checkpoint.name, t).exists())
-            if names:
+            tasks = (task for task, positions in requested.items() if position in positions)
+            if names := tuple(t for t in tasks if not benchmarks.path_of(folder, checkpoint.name, t).exists()):
                 gaps.append(Gap(compiled=compiled, stage=stage, position=position, checkpoint=checkpoint, names=names))
     return gaps
 

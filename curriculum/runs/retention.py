@@ -1,7 +1,8 @@
 """Which checkpoints are still needed, and why; `curriculum prune` may delete the others.
 
-Kept are a stage's end, its newest ones (to resume from), every branch point (a pin, a stage file that leaves the
-lineage there, a started run that continued from exactly these weights), and those with tasks to measure.
+Kept are a stage's end, its newest ones (to resume from), those that its stage file keeps, every branch point (a pin,
+a stage file that leaves the lineage there, a started run that continued from exactly these weights), and those with
+tasks to measure.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
 
     PlanError when a stage file cannot be read: its branch points are unknown then.
     """
-    if only is not None:
-        _check_known(project, only)
-    points, waiting = _branch_points(project, size)
+    if only is not None and not _is_alive(project, only):
+        runs = (folder.name for folder in project.runs.glob("*/*") if folder.is_dir())
+        raise NotFound(
+            f"unknown curriculum `{only}`: there is no stages/{only}.yaml and no run of it",
+            hint=did_you_mean(only, {*project.names("stages"), *runs}),
+        )
+    points, waiting, stated = _branch_points(project, size)
     parents = _parent_histories(project, size)
     verdicts = []
     for folder in _stages(project, size):
@@ -54,6 +59,8 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
                 reasons.append("its stage's end" if plan else "its stage has no plan")
             if checkpoint in kept[-keep_last:]:
                 reasons.append("among the newest of its stage")
+            if {checkpoint.position, None} & stated.get((curriculum, stage), set()):
+                reasons.append("kept by its stage file")
             history = _history(checkpoint)
             if history is None:
                 reasons.append("it cannot be read: `curriculum verify` says why")
@@ -102,16 +109,16 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
         if name not in names:
             continue
         with checkpoints.pinning(folder):
+            reason, way_out = "", ""
             if name in project.names("stages"):
+                reason, way_out = _file(project, name), "move that file out of stages/"
+            elif run_folders := project.runs_of(name):
+                reason = run_folders[0].relative_to(project.root).as_posix()
+                way_out = "move that folder out of runs/"
+            if reason:
                 raise PlanError(
-                    f"`{name}` still needs what it pins: there is `{_file(project, name)}`",
-                    hint="move that file out of stages/ first, if nobody needs it",
-                )
-            if run_folders := project.runs_of(name):
-                run_folder = run_folders[0].relative_to(project.root).as_posix()
-                raise PlanError(
-                    f"`{name}` still needs what it pins: there is `{run_folder}`",
-                    hint="move that folder out of runs/ first, if nobody needs it",
+                    f"`{name}` still needs what it pins: there is `{reason}`",
+                    hint=f"{way_out} first, if it is not needed",
                 )
             released[folder.name] = checkpoints.unpin(folder, name)
     if not released:
@@ -126,30 +133,24 @@ def _is_alive(project: Project, name: str) -> bool:
     return name in project.names("stages") or bool(project.runs_of(name))
 
 
-def _check_known(project: Project, name: str) -> None:
-    if not _is_alive(project, name):
-        raise NotFound(
-            f"unknown curriculum `{name}`: there is no stages/{name}.yaml and no run of it",
-            hint=did_you_mean(
-                name,
-                {*project.names("stages"), *(folder.name for folder in project.runs.glob("*/*") if folder.is_dir())},
-            ),
-        )
-
-
 def _stages(project: Project, size: str) -> list[StageFolder]:
     return [folder for folder in stage_folders(project.runs / size) if folder.checkpoints.is_dir()]
 
 
 def _branch_points(
     project: Project, size: str
-) -> tuple[dict[tuple[str, str], dict[int | None, set[str]]], dict[tuple[str, str, int], tuple[str, ...]]]:
+) -> tuple[
+    dict[tuple[str, str], dict[int | None, set[str]]],
+    dict[tuple[str, str, int], tuple[str, ...]],
+    dict[tuple[str, str], set[int | None]],
+]:
     """Where the project's stage files leave each stage, in tokens at this size (None: at an unknown position).
 
-    And the tasks that are due at each checkpoint.
+    And the tasks that are due at each checkpoint, and the positions that each stage's file keeps (None: unknown ones).
     """
     points: dict[tuple[str, str], dict[int | None, set[str]]] = {}
     waiting: dict[tuple[str, str, int], tuple[str, ...]] = {}
+    stated: dict[tuple[str, str], set[int | None]] = {}
     for name in project.names("stages"):
         try:
             stages = lineage(project, name)
@@ -157,27 +158,27 @@ def _branch_points(
             raise PlanError(
                 f"`{_file(project, name)}` cannot be read, so what it branches from is not known: {error.what}",
                 place=error.place,
-                hint="mend that file first, or move it out of stages/ if nobody needs it",
+                hint="mend that file first, or move it out of stages/ if it is not needed",
             ) from None
         try:
             compiled = PreparedText.open(project, name, size).compiled
         except CurriculumError:  # it cannot be compiled at this size now, but may be later
             for leaving in stages:
+                where = (leaving.setting.curriculum, leaving.setting.stage)
                 if leaving.setting.curriculum != name:
-                    where = (leaving.setting.curriculum, leaving.setting.stage)
                     points.setdefault(where, {}).setdefault(None, set()).add(name)
+                elif leaving.setting.keep or leaving.setting.every.keep:
+                    stated[where] = {None}
             continue
         for stage in compiled.stages:
             where = (stage.setting.curriculum, stage.setting.stage)
             if stage.setting.curriculum != name:
                 points.setdefault(where, {}).setdefault(stage.stop, set()).add(name)
-        waiting.update(
-            {
-                (gap.stage.setting.curriculum, gap.stage.setting.stage, gap.position): gap.names
-                for gap in due_benchmarks(project, compiled)
-            }
-        )
-    return points, waiting
+            else:
+                stated[where] = {*stage.keep}
+        for gap in due_benchmarks(project, compiled):
+            waiting[gap.stage.setting.curriculum, gap.stage.setting.stage, gap.position] = gap.names
+    return points, waiting, stated
 
 
 def _file(project: Project, name: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from curriculum import fs
 from curriculum.artifacts import checkpoints, timing
 from curriculum.artifacts.anomalies import Anomaly, count_by_kind, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
@@ -126,7 +126,9 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         raise NotFound(f"unknown curriculum `{name}`", hint=did_you_mean(name, names))
     compiled: dict[str, Compiled] = {}
     refused = []
-    not_started = _not_started(project, size, names) if name is None else []
+    started = {folder.curriculum for folder in stage_folders(project.runs / size) if folder.plan.exists()}
+    recipes = filter(project.is_recipe, names) if name is None else ()
+    not_started = tuple(recipe for recipe in recipes if recipe not in started)
     for curriculum in names:
         if curriculum in not_started:
             continue
@@ -154,9 +156,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
     for curriculum, lineage in compiled.items():
         own = [stage for stage in lineage.stages if stage.setting.curriculum == curriculum]
         stages = tuple(
-            replace(
-                _stage(project, lineage, furthest[stage.name], sharing[stage.name]), departed=drifts.get(stage.name)
-            )
+            _stage(project, lineage, furthest[stage.name], sharing[stage.name], drifts.get(stage.name))
             for stage in own
             if stage.name in requested
         )
@@ -178,24 +178,18 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         branches=tuple(branches),
         refused=tuple(refused) if name is None else (),
         orphaned_runs=_orphaned_runs(project, size, {*furthest}, {r.name for r in refused}) if name is None else (),
-        not_started=tuple(not_started),
+        not_started=not_started,
         planned=planned,
         done=sum(min(stage.position, furthest[stage.name].stop) - stage.starts_at for stage in counted),
         saved=sum(lineage.stages[-1].stop for lineage in lineages) - planned,
     )
 
 
-def _not_started(project: Project, size: str, names: list[str]) -> list[str]:
-    """The recipes among `names` of which no stage has started."""
-    started = {folder.curriculum for folder in stage_folders(project.runs / size) if folder.plan.exists()}
-    return [name for name in names if project.is_recipe(name) and name not in started]
-
-
 def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | None]:
     """The state of the stage at `folder`, and its Slurm job while that is unfinished or failed."""
     finished = folder.done.exists()
     job = None if finished else slurm_record.status_of(folder.path)
-    if fs.lock_holder(folder.lock) is not None or (job is not None and job.state == slurm_record.RUNNING):
+    if folder.holder() is not None or (job is not None and job.state == slurm_record.RUNNING):
         return RUNNING, job
     if finished:
         return DONE, None
@@ -205,7 +199,9 @@ def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | 
     return STARTED if started else PLANNED, job
 
 
-def _stage(project: Project, compiled: Compiled, stage: CompiledStage, sharing: list[str]) -> Stage:
+def _stage(
+    project: Project, compiled: Compiled, stage: CompiledStage, sharing: list[str], departed: str | None
+) -> Stage:
     folder = folders.stage_folder(project, compiled, stage)
     kept = checkpoints.list_checkpoints(folder)
     pins = checkpoints.pinned(folder)
@@ -242,6 +238,7 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, sharing: 
         held_out_at=last,
         anomalies=count_by_kind(anomalies),
         newest_anomalies=anomalies[-NEWEST:],
+        departed=departed,
         job=job.message if job else f"its tasks: {benchmarks.message}" if benchmarks else None,
         unsaved=save_timing.insufficient_grace(save_timing.grace) if save_timing is not None else None,
     )
@@ -253,10 +250,9 @@ def _orphaned_runs(project: Project, size: str, defined: set[str], refused: set[
         if not folder.plan.exists() or folder.name in defined or folder.curriculum in refused:
             continue
         last = checkpoints.latest(folder)
-        try:
-            end: int | None = StagePlan.load(folder.plan).end
-        except (CurriculumError, json.JSONDecodeError):
-            end = None
+        end = None
+        with contextlib.suppress(CurriculumError, json.JSONDecodeError):
+            end = StagePlan.load(folder.plan).end
         shown = folder.path.relative_to(project.root).as_posix()
         orphaned.append(OrphanedRun(folder=shown, position=last.position if last else None, ends_at=end))
     return tuple(orphaned)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,8 @@ from curriculum.runs import folders
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    checked: tuple[str, ...]
-    wrong: tuple[CurriculumError, ...]
+    """What was checked, with a detail of each, and the errors of what was found wrong."""
 
-
-@dataclass(slots=True)
-class _Report:
     checked: list[str] = field(default_factory=list)
     wrong: list[CurriculumError] = field(default_factory=list)
 
@@ -51,61 +48,52 @@ def verify(project: Project, compiled: Compiled, texts: PreparedText) -> Finding
     Prepared text, an import, and of every started stage its plans, checkpoints, ledger, evaluations, pins, its end
     and whether it continues from the checkpoint that its parent has.
     """
-    report = _Report()
+    findings = Findings()
     run = f"curriculum run {compiled.curriculum}{project.options(compiled.size_name)}"
     prepare = f"curriculum prepare {compiled.curriculum}{project.options(compiled.size_name)}"
     for dataset in texts.datasets():
-        _text(report, texts, dataset, prepare)
+        findings.check(f"text of {dataset}", partial(_text, texts, dataset), again=prepare)
     imported: list[Path] = []
     if compiled.stages[0].plan.parent is not None:
-        report.check("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
+        findings.check("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
     for path in imported:
-        report.check(f"import {path.name}", partial(checkpoints.verify, path), again=prepare)
+        findings.check(f"import {path.name}", partial(checkpoints.verify, path), again=prepare)
     for stage in compiled.stages:
         folder = folders.stage_folder(project, compiled, stage)
         if folder.plan.exists():
-            _stage(report, project, compiled, stage, folder, run)
-    return Findings(tuple(report.checked), tuple(report.wrong))
+            _stage(findings, project, compiled, stage, folder, run)
+    return findings
 
 
-def _text(report: _Report, texts: PreparedText, dataset: str, again: str) -> None:
-    def check() -> str | None:
-        manifest = texts.manifest(dataset)
-        size = 0
-        for split in manifest.splits if manifest else ():
-            part = Dataset.open(texts.folder(dataset), split=split, sequence_length=texts.sequence_length)
-            size += sum(read for _, read in part.verify())
-        return f"{size:,} bytes" if manifest else "not prepared"
-
-    report.check(f"text of {dataset}", check, again=again)
+def _text(texts: PreparedText, dataset: str) -> str:
+    manifest = texts.manifest(dataset)
+    size = 0
+    for split in manifest.splits if manifest else ():
+        part = Dataset.open(texts.folder(dataset), split=split, sequence_length=texts.sequence_length)
+        size += sum(read for _, read in part.verify())
+    return f"{size:,} bytes" if manifest else "not prepared"
 
 
 def _stage(
-    report: _Report, project: Project, compiled: Compiled, stage: CompiledStage, folder: StageFolder, again: str
+    findings: Findings, project: Project, compiled: Compiled, stage: CompiledStage, folder: StageFolder, run: str
 ) -> None:
+    name, check, options = stage.name, findings.check, project.options(compiled.size_name)
     plans: list[StagePlan] = []
     for path in (folder.plan, *folder.replaced_plans()):
-        report.check(f"{path.stem.replace('-', ' ')} of {stage.name}", partial(_plan, path, plans), again=again)
+        check(f"{path.stem.replace('-', ' ')} of {name}", partial(_plan, path, plans), again=run)
     for checkpoint in checkpoints.list_checkpoints(folder):
-        report.check(f"checkpoint {stage.name} {checkpoint.name}", partial(_checkpoint, checkpoint, plans), again=again)
+        check(f"checkpoint {name} {checkpoint.name}", partial(_checkpoint, checkpoint, plans), again=run)
     plan = plans[0] if plans else None
-    report.check(f"ledger of {stage.name}", lambda: _ledger(folder, stage, plan), again=again)
+    check(f"ledger of {name}", lambda: _ledger(folder, stage, plan), again=run)
+    compare = f"curriculum compare {compiled.curriculum}{options}"
     for path in folder.evaluation_files():
-        report.check(
-            f"evaluation of {stage.name} {path.stem}",
-            partial(_evaluation, path),
-            again=f"curriculum compare {compiled.curriculum}{project.options(compiled.size_name)}",
-        )
+        check(f"evaluation of {name} {path.stem}", partial(_evaluation, path), again=compare)
     for path in sorted(folder.pins.glob("*/*.json")):
-        report.check(
-            f"pin of {stage.name} by {path.stem}",
-            partial(_pin, path),
-            again=f"curriculum run {path.stem}{project.options(compiled.size_name)}",
-        )
+        check(f"pin of {name} by {path.stem}", partial(_pin, path), again=f"curriculum run {path.stem}{options}")
     if plan is not None and plan.parent is not None and stage.parent is not None:
-        report.check(f"lineage of {stage.name}", lambda: _continues(project, compiled, stage, plan), again=again)
+        check(f"lineage of {name}", lambda: _continues(project, compiled, stage, plan), again=run)
     if folder.done.exists():
-        report.check(f"end of {stage.name}", lambda: _done(folder, plan), again=again)
+        check(f"end of {name}", lambda: _done(folder, plan), again=run)
 
 
 def _plan(path: Path, plans: list[StagePlan]) -> None:
@@ -116,19 +104,15 @@ def _checkpoint(checkpoint: checkpoints.Checkpoint, plans: list[StagePlan]) -> N
     """Its bytes, and that one of the stage's plans leads to it."""
     checkpoints.verify(checkpoint.path)
     state = checkpoints.state(checkpoint.path)
-    histories = {history for plan in plans for history in _history(plan, checkpoint.position)}
+    histories = set()
+    for plan in plans:
+        with contextlib.suppress(CurriculumError):  # no step boundary of this plan
+            histories.add(plan.history(checkpoint.position))
     if state.get("position") != checkpoint.position or (histories and state.get("history") not in histories):
         raise CheckpointError(
             f"checkpoint `{checkpoint.name}` is not what this stage's plan leads to",
             hint=f"move {checkpoint.path} away",
         )
-
-
-def _history(plan: StagePlan, position: int) -> Iterator[str]:
-    try:
-        yield plan.history(position)
-    except CurriculumError:  # no step boundary of this plan
-        return
 
 
 def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -> str:
@@ -156,7 +140,7 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
 def _evaluation(path: Path) -> None:
     value = read_evaluation(path)
     if path.stem != checkpoint_name(value["generation"], value["position"]):
-        raise DataError(f"`{path}` bears another position than its name", hint=f"move {path} away")
+        raise DataError(f"`{path}` has another position than its name says", hint=f"move {path} away")
 
 
 def _pin(path: Path) -> None:
@@ -177,28 +161,27 @@ def _continues(project: Project, compiled: Compiled, stage: CompiledStage, plan:
     checkpoint = folders.checkpoint_at(folder, plan.parent.position)
     if checkpoint is None:
         raise CheckpointError(
-            f"`{stage.name}` grew out of `{stage.parent.name}` at {plan.parent.position:,} tokens, where no "
+            f"`{stage.name}` branched from `{stage.parent.name}` at {plan.parent.position:,} tokens, where no "
             "checkpoint is kept any more",
             hint="this stage continues from its own; bring the parent's back to branch there again",
         )
     if checkpoints.state(checkpoint.path).get("history") != plan.parent.fingerprint:
         raise CheckpointError(
-            f"`{stage.name}` grew out of another history than checkpoint `{checkpoint.name}` of "
+            f"`{stage.name}` branched from another history than checkpoint `{checkpoint.name}` of "
             f"`{stage.parent.name}` now has",
             hint="one of the two was put there from elsewhere; bring back what belongs together",
         )
-    return f"grew out of {stage.parent.name} at {plan.parent.position:,} tokens"
+    return f"branched from {stage.parent.name} at {plan.parent.position:,} tokens"
 
 
 def _done(folder: StageFolder, plan: StagePlan | None) -> None:
-    path = folder.done
     try:
-        value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("checkpoint", "position", "weights"))
+        value = fs.unseal(fs.parse_json(fs.read_bytes(folder.done)), ("checkpoint", "position", "weights"))
         sound = plan is None or value["position"] == plan.end
     except (OSError, ValueError):
         sound = False
     if not sound:
-        raise DataError(f"`{path}` is damaged", hint=f"remove {path}")
+        raise DataError(f"`{folder.done}` is damaged", hint=f"remove {folder.done}")
 
 
 def _imported(project: Project, compiled: Compiled) -> list[Path]:
@@ -211,5 +194,5 @@ def _imported(project: Project, compiled: Compiled) -> list[Path]:
     if digest is None and plan.exists():
         parent = StagePlan.load(plan).parent
         digest = parent.fingerprint if parent else None
-    folder = imported_models.checkpoint(project, digest) if digest else None
-    return [folder] if folder is not None and folder.exists() else []
+    folders_of_import = [imported_models.checkpoint(project, digest)] if digest else []
+    return [folder for folder in folders_of_import if folder.exists()]

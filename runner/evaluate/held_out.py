@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from curriculum.artifacts.jobs import HeldOut
 from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
-from runner import dataloader
+from curriculum.stream import reader
+from curriculum.stream.batch import document_end
 from runner.model.forward import losses
 from runner.model.llama import Llama
 from runner.parallel import fsdp
@@ -34,7 +35,7 @@ class HeldOutSets:
         self.datasets: dict[str, Dataset] = {}
         self.windows: dict[str, NDArray[np.int64]] = {}
         for name, entry in sorted(held_out.items()):
-            dataset = dataloader.open_dataset(plan, entry.folder, "held-out")
+            dataset = reader.open_dataset(plan, entry.folder, "held-out")
             windows = min(entry.windows, dataset.windows)
             self.datasets[name] = dataset
             self.windows[name] = np.arange(windows, dtype=np.int64) * dataset.windows // windows
@@ -76,7 +77,7 @@ def evaluate(
     before_forward: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Loss of the model on each named set, by name, as `evaluations/` records it; leaves the model in training mode."""
-    eos = dataloader.document_end(plan)
+    eos = document_end(plan)
 
     def sequence_losses(tokens: torch.Tensor) -> torch.Tensor:
         before_forward()

@@ -14,7 +14,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -57,6 +57,7 @@ def measure(job: HarnessJob) -> dict[str, Any]:
             _check_safe(manager.task_index, outputs)
         tasks = {name: _load(manager, name) for name in outputs}
         model = _model(job)
+        cut = record_cuts(model)
         for name, path in outputs.items():
             start = time.monotonic()
             results = _evaluate(job, model, manager, tasks[name])
@@ -69,7 +70,7 @@ def measure(job: HarnessJob) -> dict[str, Any]:
                 "batch_size": job.batch_size,
                 "device": str(model.device),
                 "seconds": round(time.monotonic() - start, 3),
-                **summarise(results),
+                **summarise(results, cut),
             }
             fs.make_directory(path.parent)
             fs.write_json(path, record, replace=True)
@@ -189,6 +190,34 @@ def _model(job: HarnessJob) -> Any:
     return HFLM(pretrained=job.model, backend="causal", device=device, dtype="auto", batch_size=job.batch_size)
 
 
+def record_cuts(model: Any) -> Set[str]:
+    """The texts of requests whose beginning `model` drops because they are longer than its context, as it meets them.
+
+    The harness only warns of them in its log, and scores the question that is left.
+    """
+    cut: set[str] = set()
+    score, encode = model._loglikelihood_tokens, model.tok_batch_encode
+
+    def scored(requests: Any, *rest: Any, **options: Any) -> Any:
+        for texts, context, continuation in requests:
+            if len(context) + len(continuation) > model.max_length + 1:
+                cut.add(_text(texts))
+        return score(requests, *rest, **options)
+
+    def encoded(strings: Any, *rest: Any, left_truncate_len: int | None = None, **options: Any) -> Any:
+        if left_truncate_len is not None:
+            cut.update(text for text in strings if len(model.tok_encode(text)) > left_truncate_len)
+        return encode(strings, *rest, left_truncate_len=left_truncate_len, **options)
+
+    model._loglikelihood_tokens, model.tok_batch_encode = scored, encoded
+    return cut
+
+
+def _text(arguments: Iterable[Any]) -> str:
+    """The text of a request: its context, with the continuation that is scored, if any."""
+    return "".join(argument for argument in arguments if isinstance(argument, str))
+
+
 def _evaluate(job: HarnessJob, model: Any, manager: Any, tasks: list[Any]) -> Mapping[str, Any]:
     import lm_eval
 
@@ -208,8 +237,10 @@ def _evaluate(job: HarnessJob, model: Any, manager: Any, tasks: list[Any]) -> Ma
 # --- the results ---------------------------------------------------------------------------------------------
 
 
-def summarise(results: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(results: Mapping[str, Any], cut: Set[str] = frozenset()) -> dict[str, Any]:
     """The harness's results as recorded: numbers for each task and group, a digest of the documents.
+
+    `cut` are the texts of requests that did not fit the context; a task's record counts the documents that had one.
 
     `per_document` is the preferred metric of every document in order, for comparisons document by document; None
     where the metric is not one number a document.
@@ -232,6 +263,7 @@ def summarise(results: Mapping[str, Any]) -> dict[str, Any]:
             "definition": _definition(results["configs"][name]),
             "documents": counts.get("effective", len(samples)),
             "of": counts.get("original"),
+            "cut": len({s["doc_id"] for s in samples if any(_text(request) in cut for request in s["arguments"])}),
             "digest": _documents(samples),
             "metrics": metrics,
             "preferred": best,

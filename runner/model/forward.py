@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runner import dataloader
+from curriculum.stream.batch import document_bounds
 from runner.model import attention
 from runner.model.llama import Llama
 from runner.model.loss import next_token_losses
@@ -17,7 +17,7 @@ def losses(model: Llama, tokens: torch.Tensor, eos: int | None = None) -> torch.
 
     With `eos`, which ends a document, no token attends to another document.
     """
-    bounds = None if eos is None else dataloader.document_bounds(tokens.cpu().numpy(), eos)
+    bounds = None if eos is None else document_bounds(tokens.cpu().numpy(), eos)
     return next_token_losses(hidden(model, tokens, bounds), model.head.weight, tokens[:, 1:])
 
 

@@ -27,7 +27,8 @@ TRAINING_CODE: dict[str, str] = {
     "dataset manifest": "curriculum/data/manifest.py",
     "shard": "curriculum/data/shard.py",
     "token files": "curriculum/data/token_files.py",
-    "dataloader": "runner/dataloader.py",
+    "dataloader": "curriculum/stream/reader.py",
+    "batch": "curriculum/stream/batch.py",
     "model": "runner/model/llama.py",
     "model initialisation": "runner/model/init.py",
     "forward pass": "runner/model/forward.py",
@@ -51,7 +52,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "0f7a8ade7303954964152573eaf95732a62e97fc807867987faad495c144f8c5",
+            "4b7753b9127a1bf2b30f694d0b98f64fd90c786cf0ed43e0104cf71d8b977884",
         }
     ),
 )

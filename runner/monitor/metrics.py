@@ -89,6 +89,7 @@ class Metrics:
         self.mfu_of_one = mfu_of_one
         self.trackers = trackers
         self._since = time.monotonic()
+        self._evaluation = 0.0
 
     def step(
         self,
@@ -130,11 +131,14 @@ class Metrics:
         }
         if self.mfu_of_one is not None:
             line["mfu"] = rate * self.mfu_of_one
+        if self._evaluation:
+            line["evaluation_seconds"], self._evaluation = self._evaluation, 0.0
         if skipped:
             line["skipped"] = True
         fs.append_json_line(self.path, fs.finite_json(line), sync=False)
         self.trackers.trained(line["position"], line)
 
     def pause(self) -> None:
-        """Exclude the time until now (an evaluation) from the next line's tokens per second."""
-        self._since = time.monotonic()
+        """Count the time until now as an evaluation's: the next line states it and leaves it out of its own seconds."""
+        now = time.monotonic()
+        self._evaluation, self._since = self._evaluation + now - self._since, now

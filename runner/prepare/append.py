@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from curriculum.data.changes import recorded_files
 from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import Manifest, Split
 from curriculum.data.requests import PrepareRequest
@@ -19,18 +18,15 @@ def new_files(
     request: PrepareRequest, output: Path, existing: Manifest, files: Sequence[SourceFile]
 ) -> list[SourceFile]:
     """The files that are not in `output` yet; DataError when one of those in it is gone or changed."""
-    recorded: dict[str, Any] = {}
-    for number in range(len(existing.states)):
-        path = output / f"files-{number}.json"
-        if not path.exists() or request.extract is not None:
-            raise DataError(
-                f"nothing can be appended to `{request.dataset}`: which files it was read from is not recorded",
-                hint="name the new files as a source of their own in sources.yaml",
-            )
-        recorded |= json.loads(path.read_bytes())
+    recorded = recorded_files(output, existing)
+    if recorded is None or request.extract is not None:
+        raise DataError(
+            f"nothing can be appended to `{request.dataset}`: which files it was read from is not recorded",
+            hint="name the new files as a source of their own in sources.yaml",
+        )
     now = {file.name: [file.bytes, file.sha256] for file in files}
     for name, record in recorded.items():
-        if name not in now or now[name] != record:
+        if name not in now or now[name] != record[:2]:
             raise DataError(
                 f"`{name}` of `{request.dataset}` is {'another file' if name in now else 'no longer there'} since "
                 "it was prepared",

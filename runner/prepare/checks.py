@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import ceil
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from curriculum.data.manifest import HELD_OUT, LEAST_HELD_OUT_WINDOWS, TRAIN, Split, windows_in
+from curriculum.data.progress import describe_unread
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import DataError
-from runner.prepare.readers import NO_TEXT, LeftOut, without_text
+from runner.prepare.readers import LeftOut, columns_shown, way_out, without_text
 from runner.prepare.shard_writer import HASHES
 
 MAX_HELD_OUT = Fraction(1, 2)  # as in sources.yaml
@@ -35,18 +37,28 @@ def check_train(request: PrepareRequest, splits: Mapping[str, Split], records: S
     if train.tokens:
         return
     held_out = splits[HELD_OUT].documents if HELD_OUT in splits else 0
-    columns = {column for record in records for column in record.get("columns", ())}
-    if not held_out and NO_TEXT in unread(records):
-        raise without_text(request.dataset, request.text, columns, unread(records))
-    reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(train.dropped.items()))
+    left_out = unread(records)
+    if not held_out and 2 * sum(count for count, _ in left_out.values()) > sum(train.dropped.values()):
+        raise without_text(request.dataset, request.text_column, columns(records), left_out)
     raise DataError(
-        f"`{request.dataset}` has no document to train on; left out: {reasons or 'none'}",
+        f"`{request.dataset}` has no document to train on; left out: {_dropped(train.dropped, left_out) or 'none'}",
         hint=f"all it has is held out ({held_out:,} documents, each held out as a whole or not at all): add text, "
         "or cut it into more files or rows"
         if held_out
-        else "see `files`, `exclude`, `keep` and `drop`",
+        else "see `files`, `exclude`, `keep`, `drop` and `blocks`",
         entry=("sources", request.dataset, "read"),
     )
+
+
+def columns(records: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The columns of all rows."""
+    return {column for record in records for column in record.get("columns", ())}
+
+
+def _dropped(dropped: Mapping[str, int], left_out: LeftOut) -> str:
+    """What was left out: documents that are no text with the first of them, then those of filters."""
+    filtered = [f"{count:,} for {reason}" for reason, count in sorted(dropped.items()) if reason not in left_out]
+    return ", ".join(filter(None, (describe_unread(left_out), *filtered)))
 
 
 def check_held_out(
@@ -65,7 +77,16 @@ def check_held_out(
         return
     least = LEAST_HELD_OUT_WINDOWS * length + 1
     documents, tokens = (sum(getattr(split, key) for split in splits.values()) for key in ("documents", "tokens"))
-    if in_place:
+    left_out = unread(records)
+    dropped = sum((Counter(each.dropped) for each in splits.values()), Counter[str]())
+    rows = dropped.total()
+    expected = max(split.tokens, int((request.held_out_share or 0) * tokens))
+    if rows and expected * (documents + rows) >= least * documents:  # with those rows it would be enough
+        unread_rows = sum(count for count, _ in left_out.values())
+        hint = f"too many rows are left out by filters, {rows - unread_rows:,}: see `keep`, `drop` and `blocks`"
+        if 2 * unread_rows > rows:
+            hint = way_out(left_out, request.text_column, columns(records))
+    elif in_place:
         hint = "hold out more, or take a shorter `sequence_length`; only whole windows count"
     elif request.held_out_share is None:
         hint = "hold out a share of the documents instead (`held_out: 5%`)"
@@ -84,7 +105,8 @@ def check_held_out(
     raise DataError(
         f"the held-out split of `{request.dataset}` has {windows} windows of {length} tokens; "
         f"{LEAST_HELD_OUT_WINDOWS} are the least\nit has {split.documents:,} of {documents:,} documents with "
-        f"{split.tokens:,} of {tokens:,} tokens, and needs {least:,} tokens",
+        f"{split.tokens:,} of {tokens:,} tokens, and needs {least:,} tokens"
+        + (f"\nleft out: {_dropped(dropped, left_out)}; {columns_shown(columns(records))}" if rows else ""),
         hint=hint,
         entry=("sources", request.dataset, "held_out"),
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from curriculum.data.listing import SourceFile
-from runner.prepare.readers import decode, open_file
+from runner.prepare.formats import decode, open_file
 
 _HANZI = re.compile(r"[\u4e00-\u9fff]")
 LEAST_HANZI = 16

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import threading
 from array import array
 from collections.abc import Sequence
@@ -198,8 +199,9 @@ class _InPlaceIndex:
             numbers = np.frombuffer(data, self.file.numbers)
             largest = max(largest, int(numbers.max()))
             filler += sum(int(np.count_nonzero(numbers == token)) for token in special)
-            if int(numbers.min()) < 0 or largest >= self.tokenizer.vocab_size:
-                raise self._out_of_range(largest if largest >= 0 else int(numbers.min()))
+            smallest = int(numbers.min())
+            if smallest < 0 or largest >= self.tokenizer.vocab_size:
+                raise self._out_of_range(smallest if smallest < 0 else largest)
         id_ends = array("Q")
         with base.with_suffix(".ids").open("wb") as ids:
             for at in range(len(inside)):
@@ -224,8 +226,8 @@ class _InPlaceIndex:
         return DataError(
             f"`{self.file.path}` holds the token {token:,}, but the tokenizer `{self.request.tokenizer_name}` has "
             f"{self.tokenizer.vocab_size:,} ids{guessed}",
-            hint=f"`curriculum inspect {self.file.path}` shows what it is; the text must be of the curriculum's "
-            "own tokenizer",
+            hint=f"`curriculum inspect {shlex.quote(str(self.file.path))}` shows what it is; the text must be "
+            "of the curriculum's own tokenizer",
         )
 
     def _check_tokenizer(self, ends: NDArray[np.int64]) -> None:
@@ -235,7 +237,8 @@ class _InPlaceIndex:
             raise DataError(
                 f"`{self.file.path}` was made with another tokenizer than `{self.request.tokenizer_name}`: of its "
                 f"text, encoded again, {share:.0%} of the tokens agree",
-                hint=f"`curriculum inspect {self.file.path} --tokenizer {self.request.tokenizer_name}` shows some",
+                hint=f"`curriculum inspect {shlex.quote(str(self.file.path))} "
+                f"--tokenizer {self.request.tokenizer_name}` shows some",
             )
 
 

@@ -18,12 +18,15 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from curriculum import fs
+from curriculum.data import listing
+from curriculum.data.changes import file_record
 from curriculum.data.listing import SourceFile, kind_of
 from curriculum.data.manifest import (
     BLOCK_BYTES,
@@ -45,18 +48,16 @@ from curriculum.errors import Busy, DataError
 from runner.prepare import append, checks, filters, in_place
 from runner.prepare.executor import TaskExecutor, run_all, tokenizer_threads
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import ColumnFilter, Corpus, Tally, is_remote, list_sources, log_to, of_split
-from runner.prepare.shard_writer import RECORD, Meter, ShardWriter, Stop
+from runner.prepare.readers import ColumnFilter, Corpus, Tally, check_columns, is_remote, list_sources, log_to, of_split
+from runner.prepare.shard_writer import RECORD, Meter, ShardWriter
 from runner.prepare.tokenizer import END_OF_TEXT
 
 # A helper's wait for another one that lists the files: a bucket of a hundred thousand takes minutes.
 LISTING_SECONDS = 3600.0
 
 
-def prepare(request: PrepareRequest, stop_requested: Callable[[], bool] = lambda: False) -> None:
+def prepare(request: PrepareRequest) -> None:
     """Make `request.output`, or return at once when it exists. Busy when another process is making it.
-
-    Stopped, soon after `stop_requested` is true; finished tasks are kept.
 
     With `append`: read the new files, and add their shards. DataError for text or a tokenizer that cannot
     be read, for a held-out split of under 64 windows, and where files already read have changed.
@@ -73,11 +74,11 @@ def prepare(request: PrepareRequest, stop_requested: Callable[[], bool] = lambda
         ):
             existing = Manifest.load(output) if (output / MANIFEST).exists() else None
             if existing is None or request.append:
-                _Preparation(request, partial, stop_requested, existing).run(output)
+                _Preparation(request, partial, existing).run(output)
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def help_to_prepare(request: PrepareRequest, stop_requested: Callable[[], bool] = lambda: False) -> None:
+def help_to_prepare(request: PrepareRequest) -> None:
     """Run the tasks of `request` that no process runs, one after the other; `prepare` then finishes it.
 
     Any number of processes, on any machines that share the folder, may do so at once: the holder of a task's lock
@@ -88,19 +89,13 @@ def help_to_prepare(request: PrepareRequest, stop_requested: Callable[[], bool] 
     if not (output / MANIFEST).exists():
         fs.make_directory(partial)
         with log_to(Path(request.progress).with_name(f"datatrove-{socket.gethostname()}-{os.getpid()}.log")):
-            _Preparation(request, partial, stop_requested).help()
+            _Preparation(request, partial).help()
 
 
 class _Preparation:
     """The preparation of one request in its partial folder; `existing` is the manifest that is appended to."""
 
-    def __init__(
-        self,
-        request: PrepareRequest,
-        partial: Path,
-        stop_requested: Callable[[], bool],
-        existing: Manifest | None = None,
-    ) -> None:
+    def __init__(self, request: PrepareRequest, partial: Path, existing: Manifest | None = None) -> None:
         self.request = request
         self.partial = partial
         self.existing = existing
@@ -114,7 +109,7 @@ class _Preparation:
                     f"the tokenizer `{request.tokenizer_file}` has no {token} token under a name known here",
                     hint=f"switch it off for `{request.dataset}`, or use a tokenizer with `{END_OF_TEXT}`",
                 )
-        self.stop = Stop(stop_requested)
+        self.stop = threading.Event()
         self.tasks = request.tasks
         self.dtype = dtype_for(self.tokenizer.vocab_size)
         self.in_place = kind_of(request.read) == "tokenised"
@@ -132,6 +127,7 @@ class _Preparation:
             files = append.new_files(request, output, self.existing, files)
             if not files:
                 return
+        read = {file.name: file_record(file) for file in files}
         train, held_out = self._by_split(files)
         # The last line of an earlier preparation would report this one as done.
         Path(request.progress).unlink(missing_ok=True)
@@ -179,9 +175,9 @@ class _Preparation:
                 file: TokenLocation(**at) for record in records for file, at in record.get("elsewhere", {}).items()
             },
         )
-        read = {file.name: [file.bytes, file.sha256] for file in files}
         self._assemble(manifest, output, read)
-        meter.finish(splits.values(), sum(record["bytes"] for record in records), checks.unread(records))
+        skipped = listing.other_endings(request.read, request.root)
+        meter.finish(splits.values(), sum(record["bytes"] for record in records), checks.unread(records), skipped)
 
     def help(self) -> None:
         begin = fs.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
@@ -210,6 +206,8 @@ class _Preparation:
             train, held_out = of_split(files, self.request.held_out_split)
         if self.request.extract is not None:
             train = [self._extracted(train)]
+        elif not self.in_place:
+            check_columns(self.request, files)
         return train, held_out
 
     def _index_in_place(
@@ -308,7 +306,8 @@ class _Preparation:
             Corpus(
                 train,
                 held_out,
-                text="text" if extracted else request.text,
+                format=request.read.get("format"),
+                text="text" if extracted else request.text_column,
                 id="id" if extracted else request.id,
                 columns=[*request.drop, *request.keep, *(["url"] if request.blocks else [])],
                 by_rows=extracted,
@@ -370,5 +369,5 @@ def _known_bytes(files: Sequence[SourceFile]) -> int | None:
 
 def _total_bytes(files: Sequence[SourceFile]) -> int | None:
     """What `Tally.bytes` will come to, where known: packed files and Parquet hide how much they hold."""
-    packed = any(file.name.endswith((".gz", ".zst", ".parquet")) for file in files)
+    packed = any(file.name.endswith((*listing.COMPRESSED, ".parquet")) for file in files)
     return None if packed else _known_bytes(files)

@@ -1,4 +1,4 @@
-"""Documents out of files: text, JSON lines and Parquet in packages, folders and hub datasets.
+"""Documents out of files: text, JSON and Parquet in packages, folders and hub datasets.
 
 datatrove's own disk readers silently stop at a damaged line and number only the rows that they keep. These, on its
 base class, count what they drop, name rows by their position in the file, and refuse a truncated file.
@@ -7,18 +7,14 @@ base class, count what they drop, name rows by their position in the file, and r
 from __future__ import annotations
 
 import contextlib
-import gzip
-import hashlib
 import io
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from datatrove.data import Document
@@ -30,8 +26,19 @@ from datatrove.utils.logging import logger
 from curriculum.data.listing import TEXT_FILES, SourceFile, kind_of, list_files, name_filter, sort_files
 from curriculum.data.manifest import HELD_OUT, TRAIN
 from curriculum.data.progress import describe_unread
+from curriculum.data.requests import PrepareRequest
 from curriculum.errors import DataError
 from runner.prepare import remote
+from runner.prepare.formats import (
+    READ_ERRORS,
+    begins_with_rows,
+    decode,
+    describe_value,
+    detect_format,
+    json_rows,
+    open_file,
+    parse_json,
+)
 
 # Documents that are no text, by reason: their number and the first of them.
 LeftOut: TypeAlias = Mapping[str, tuple[int, str]]
@@ -41,6 +48,13 @@ USUAL_COLUMNS = ("text", "content", "raw_content", "body", "document", "article"
 
 # Why a document is dropped; filters add their own reasons.
 EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = ("empty", "no text column", "not UTF-8", "not JSON", "no tokens")
+BINARY, SURROGATE, NOT_TEXT = ("binary", "with half a surrogate pair", "instead of text")
+
+_WAYS_OUT = {
+    NOT_UTF8: "convert them, as in `iconv -f latin1 -t utf-8`, or leave them out with `exclude`",
+    NOT_JSON: "write one JSON object a line, or one array of them; `format: text` reads a file as one document",
+    BINARY: "they are no text: leave them out with `files` and `exclude`, or unpack and convert them",
+}
 
 
 @dataclass
@@ -122,25 +136,58 @@ def of_split(files: Sequence[SourceFile], split: str) -> tuple[list[SourceFile],
     return train, held_out
 
 
-def without_text(dataset: str, column: str, columns: Iterable[str], unread: LeftOut) -> DataError:
+def without_text(dataset: str, column: str, columns: Set[str], unread: LeftOut) -> DataError:
     """The error for a dataset without text: its columns, or why its documents are not text."""
-    entry = ("sources", dataset, "read")
-    if NO_TEXT not in unread:
-        return DataError(
-            f"`{dataset}` has no text to read: {describe_unread(unread) or 'its files are empty'}",
-            hint="see `files` and `exclude`",
-            entry=entry,
+    what = f"`{dataset}` has no text to read: {describe_unread(unread) or 'its files are empty'}"
+    if NO_TEXT in unread:
+        what = f"`{dataset}` has no text in the column `{column}`, from `{unread[NO_TEXT][1]}` on; " + columns_shown(
+            columns
         )
-    names = sorted(columns)
-    usual = next((name for name in USUAL_COLUMNS if name in names and name != column), None)
-    other = usual or (names[0] if len(names) == 1 and names[0] != column else "COLUMN")
-    shown = ", ".join(f"`{name}`" for name in names[:12]) + (" and more" if len(names) > 12 else "")
-    return DataError(
-        f"`{dataset}` has no text in the column `{column}`, from `{unread[NO_TEXT][1]}` on; "
-        f"its columns are {shown or 'none at all'}",
-        hint=f"name the one that holds the text under `read:`, as in `text: {other}`",
-        entry=entry,
+    return DataError(what, hint=way_out(unread, column, columns), entry=("sources", dataset, "read"))
+
+
+def check_columns(request: PrepareRequest, files: Iterable[SourceFile]) -> None:
+    """DataError where a key names a column, and all files are plain text; files are opened up to one that is not."""
+    keys = {"text": request.text, "id": request.id, "drop": request.drop, "keep": request.keep}
+    stated = [f"`{key}`" for key, value in keys.items() if value]
+    if not stated or request.read.get("format"):
+        return
+    for file in files:
+        try:
+            with open_file(file) as stream:
+                head = stream.peek()
+        except Exception:  # a task explains it
+            return
+        if detect_format(head, file.name) != "text" or head.lstrip().startswith((b"{", b"[")):
+            return
+    raise DataError(
+        f"all files of `{request.dataset}` are plain text, which has no columns; {' and '.join(stated)} "
+        f"{'name' if len(stated) > 1 else 'names'} one",
+        hint="leave that out: each file is read whole, as one document; or state another `format`",
+        entry=("sources", request.dataset, *(("read", "text") if request.text else ())),
     )
+
+
+def columns_shown(columns: Set[str]) -> str:
+    names = sorted(columns)
+    shown = ", ".join(f"`{name}`" for name in names[:12]) + (" and more" if len(names) > 12 else "")
+    return f"its columns are {shown or 'none at all'}"
+
+
+def way_out(unread: LeftOut, column: str, columns: Set[str]) -> str:
+    """What helps against the most frequent reason for which documents are no text."""
+    reason = max(unread, key=lambda reason: unread[reason][0], default=EMPTY)
+    if reason == f"with a list of numbers {NOT_TEXT}":
+        return "tokens that are made already are read from files of their own: `read: {tokenised: FOLDER}`"
+    if reason != NO_TEXT and not reason.endswith(NOT_TEXT):
+        return _WAYS_OUT.get(reason, "see `files` and `exclude`")
+    names = [name for name in sorted(columns) if name != column]
+    usual = next((name for name in USUAL_COLUMNS if name in names), None)
+    other = usual or (names[0] if len(names) == 1 else "COLUMN")
+    if reason == NO_TEXT and column in columns:
+        return f"files whose rows have another column are a source of their own, with `files` and `text: {other}`"
+    whole = "" if usual else "; `format: text` reads each file whole, as one document"
+    return f"name the one that holds the text under `read:`, as in `text: {other}`{whole}"
 
 
 class Corpus(BaseReader):  # type: ignore[misc]
@@ -157,6 +204,7 @@ class Corpus(BaseReader):  # type: ignore[misc]
         train: Sequence[SourceFile],
         held_out: Sequence[SourceFile] = (),
         *,
+        format: str | None = None,
         text: str = "text",
         id: str | None = None,
         columns: Iterable[str] = (),
@@ -164,6 +212,7 @@ class Corpus(BaseReader):  # type: ignore[misc]
         tally: Tally | None = None,
     ) -> None:
         super().__init__(text_key=text, id_key=id or "id")
+        self.format = format
         self.files = [(file, TRAIN) for file in train], [(file, HELD_OUT) for file in held_out]
         self.id_column = id
         self.columns = {name.split(".")[0] for name in [text, *([id] if id else []), *columns]}
@@ -184,48 +233,68 @@ class Corpus(BaseReader):  # type: ignore[misc]
                     yield document
 
     def _read(self, file: SourceFile, split: str) -> Iterator[Document]:
-        kind = _kind(file.name)
         try:
             with open_file(file) as stream:
-                if kind == "parquet":
+                head = stream.peek()
+                format = self.format or detect_format(head, file.name)
+                if format == "parquet":
                     yield from self._parquet(file, split, stream)
-                elif kind in ("jsonl", "ndjson"):
+                elif format == "json" and begins_with_rows(head):
                     yield from self._json_lines(file, split, stream)
+                elif format == "binary":
+                    self.tally.drop(file.name, BINARY, split)
                 else:
-                    data = stream.read()
-                    self.tally.bytes += len(data)
-                    text = decode(data)
-                    if text is None:
-                        self.tally.drop(file.name, NOT_UTF8, split)
-                    else:
-                        yield from self._document(file.name, text, split, {})
+                    yield from self._whole(file, split, stream.read(), format)
         except Exception as reason:  # every storage has its own errors
             explanation = remote.explain(file.path, reason) if "://" in file.path else None
-            if explanation is None and not isinstance(reason, OSError | EOFError | zlib.error | pa.ArrowException):
+            if explanation is None and not isinstance(reason, READ_ERRORS):
                 raise
             raise explanation or DataError(
                 f"`{file.path}` cannot be read to its end: {reason}",
                 hint="fetch or write it again, or leave it out with `exclude`; finished tasks are kept",
             ) from None
 
+    def _is_mine(self, row: int) -> bool:
+        return row % self._turns == (self._turn + 1) % self._turns
+
+    def _whole(self, file: SourceFile, split: str, data: bytes, format: str) -> Iterator[Document]:
+        """A file of text, or of JSON values that are not one a line."""
+        rows = None if self.format == "text" else json_rows(data)
+        if rows is None and format == "json":
+            yield from self._json_lines(file, split, io.BytesIO(data))
+            return
+        self.tally.bytes += len(data)
+        text = decode(data)
+        if rows is not None:
+            for number, value in enumerate(rows, start=1):
+                if self._is_mine(number):
+                    yield from self._row(f"{file.name}:{number}", value, split)
+        elif text is None:
+            self.tally.drop(file.name, NOT_UTF8, split)
+        else:
+            yield from self._document(file.name, text, split, {})
+
     def _json_lines(self, file: SourceFile, split: str, stream: IO[bytes]) -> Iterator[Document]:
         for row, line in enumerate(stream, start=1):
-            if row % self._turns != (self._turn + 1) % self._turns:
+            if not self._is_mine(row):
                 continue
             self.tally.bytes += len(line)
             if not line.strip():
                 continue
             name = f"{file.name}:{row}"
             try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                self.tally.drop(name, NOT_JSON if decode(line) is not None else NOT_UTF8, split)
+                value = parse_json(line)
+            except ValueError as error:
+                self.tally.drop(name, NOT_UTF8 if isinstance(error, UnicodeError) else NOT_JSON, split)
                 continue
-            if not isinstance(value, dict):
-                self.tally.drop(name, NOT_JSON, split)
-                continue
-            self.tally.columns.update(value)
-            yield from self._document(name, look_up(value, self.text_key), split, value)
+            yield from self._row(name, value, split)
+
+    def _row(self, name: str, value: Any, split: str) -> Iterator[Document]:
+        if not isinstance(value, dict):
+            self.tally.drop(name, f"with {describe_value(value)} instead of an object", split)
+            return
+        self.tally.columns.update(map(_word, value))
+        yield from self._document(name, look_up(value, self.text_key), split, value)
 
     def _parquet(self, file: SourceFile, split: str, stream: IO[bytes]) -> Iterator[Document]:
         with pq.ParquetFile(stream) as table:
@@ -236,7 +305,7 @@ class Corpus(BaseReader):  # type: ignore[misc]
                 columns = {name: _values(batch.column(name)) for name in batch.schema.names}
                 for at in range(batch.num_rows):
                     row += 1
-                    if row % self._turns != (self._turn + 1) % self._turns:
+                    if not self._is_mine(row):
                         continue
                     name = f"{file.name}:{row}"
                     value = {column: values[at] for column, values in columns.items()}
@@ -250,8 +319,12 @@ class Corpus(BaseReader):  # type: ignore[misc]
                     yield from self._document(name, text, split, value)
 
     def _document(self, name: str, text: Any, split: str, row: Mapping[str, Any]) -> Iterator[Document]:
-        if not isinstance(text, str) or not text.strip():
-            self.tally.drop(name, EMPTY if isinstance(text, str) else NO_TEXT, split)
+        if not isinstance(text, str):
+            self.tally.drop(name, NO_TEXT if text is None else f"with {describe_value(text)} {NOT_TEXT}", split)
+            return
+        text = text.removeprefix("\ufeff")  # a byte-order mark
+        if not text.strip() or not _is_unicode(text):
+            self.tally.drop(name, SURROGATE if text.strip() else EMPTY, split)
             return
         own = look_up(row, self.id_column) if self.id_column else None
         metadata = {key: row[key] for key in self.columns if key in row and key != self.text_key}
@@ -293,8 +366,8 @@ def look_up(row: Mapping[str, Any], column: str) -> Any:
     for key in column.split("."):
         if isinstance(value, str | bytes):
             try:
-                value = orjson.loads(value)
-            except orjson.JSONDecodeError:
+                value = parse_json(value)
+            except ValueError:
                 return None
         if not isinstance(value, Mapping):
             return None
@@ -303,58 +376,33 @@ def look_up(row: Mapping[str, Any], column: str) -> Any:
 
 
 @contextlib.contextmanager
-def open_file(file: SourceFile) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed; where its digest is recorded, it is compared first."""
-    with contextlib.ExitStack() as stack:
-        raw: Any
-        if file.sha256 is not None:
-            data = Path(file.path).read_bytes()
-            if hashlib.sha256(data).hexdigest() != file.sha256:
-                raise DataError(
-                    f"`{file.path}` differs from what its package's record says was installed",
-                    hint="install it again: python -m pip install --force-reinstall --no-deps PACKAGE",
-                )
-            raw = io.BytesIO(data)
-        else:
-            system, path = get_fs_with_filepath(file.path)
-            raw = stack.enter_context(system.open(path, "rb"))
-        if file.name.endswith(".gz"):
-            raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
-        elif file.name.endswith(".zst"):
-            raw = stack.enter_context(io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), 1 << 18))
-        yield raw
-
-
-@contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Write datatrove's log, with the dropped documents, to `path` instead of the terminal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.remove()
-    sink = logger.add(str(path), level="INFO", colorize=False)
-    try:
-        yield
-    finally:
-        logger.remove(sink)
-
-
-def _kind(name: str) -> str:
-    bare = name.removesuffix(".gz").removesuffix(".zst")
-    return bare.rsplit(".", 1)[-1].lower()
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as log:  # loguru would format its path
+        sink = logger.add(log, level="INFO", colorize=False)
+        try:
+            yield
+        finally:
+            logger.remove(sink)
 
 
 def _values(column: Any) -> list[Any]:
     """A Parquet column as Python values; text stays bytes, so that what is not UTF-8 can be counted."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())
     values: list[Any] = column.to_pylist()
     return values
 
 
-def decode(data: bytes) -> str | None:
+def _is_unicode(text: str) -> bool:
     try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _word(value: Any) -> str:
@@ -362,7 +410,7 @@ def _word(value: Any) -> str:
         return value.decode(errors="replace")
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+    return str(value).encode(errors="replace").decode()
 
 
 def _words(value: Any) -> set[str]:

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,7 @@ HASHES = "hashes"
 
 
 class Stopped(Exception):
-    """This task was stopped because another one failed, or the process is ending."""
-
-
-class Stop(threading.Event):
-    """Set when a task failed, or as soon as `requested` says that this process is to end."""
-
-    def __init__(self, requested: Callable[[], bool] = lambda: False) -> None:
-        super().__init__()
-        self._requested = requested
-
-    def is_set(self) -> bool:
-        return super().is_set() or self._requested()
+    """This task was stopped because another one failed."""
 
 
 class Meter:
@@ -65,6 +54,7 @@ class Meter:
         *,
         done: bool = False,
         unread: LeftOut | None = None,
+        other_endings: LeftOut | None = None,
     ) -> None:
         """One task's progress so far; task None is the dataset's, the last line."""
         now = time.monotonic()
@@ -74,8 +64,7 @@ class Meter:
             self._last[task] = now
         line: dict[str, Any] = {"task": task, "documents": documents, "tokens": tokens, "bytes": count}
         line |= {"total_bytes": self.total_bytes, "done": done}
-        if unread:
-            line["unread"] = unread
+        line |= {key: value for key, value in (("unread", unread), ("other_endings", other_endings)) if value}
         fs.append_json_line(self.path, line, sync=False)
 
     def task_done(self, task: int, record: Mapping[str, Any]) -> None:
@@ -84,10 +73,10 @@ class Meter:
         documents, tokens = (sum(split[key] for split in splits) for key in ("documents", "tokens"))
         self.report(task, documents, tokens, record["bytes"], done=True)
 
-    def finish(self, splits: Iterable[Split], count: int, unread: LeftOut) -> None:
+    def finish(self, splits: Iterable[Split], count: int, unread: LeftOut, other_endings: LeftOut) -> None:
         splits = list(splits)
         documents, tokens = sum(s.documents for s in splits), sum(s.tokens for s in splits)
-        self.report(None, documents, tokens, count, done=True, unread=unread)
+        self.report(None, documents, tokens, count, done=True, unread=unread, other_endings=other_endings)
 
 
 class ShardWriter(PipelineStep):  # type: ignore[misc]

@@ -13,6 +13,7 @@ from runner.prepare.extract import chinese_docstrings
 from runner.prepare.readers import Corpus, Tally, list_sources, log_to, without_text
 
 END_OF_TEXT = "</s>"
+LONGEST_WORD = 1024  # bytes
 
 
 def train_tokenizer(request: TokenizerRequest) -> None:
@@ -33,7 +34,9 @@ def train_tokenizer(request: TokenizerRequest) -> None:
         _convert(request, output)
         return
     inner = Inner(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # The time to train grows with the square of a word's length: a longer one counts as several.
+    inner.pre_tokenizer = pre_tokenizers.Sequence([byte_level, pre_tokenizers.FixedLength(LONGEST_WORD)])
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=request.vocab_size,
@@ -45,6 +48,7 @@ def train_tokenizer(request: TokenizerRequest) -> None:
     fs.make_directory(output.parent)
     with log_to(output.with_name("sample.log")):
         inner.train_from_iterator(samples, trainer)
+    inner.pre_tokenizer = byte_level
     size = inner.get_vocab_size()
     if size < request.vocab_size:
         raise DataError(
@@ -87,7 +91,8 @@ def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
     if read.get("extract"):
         texts = (text for _, text in chinese_docstrings(spread))
     else:
-        texts = (document.text for document in Corpus(spread, text=column, tally=tally).run())
+        corpus = Corpus(spread, format=read.get("format"), text=column, tally=tally)
+        texts = (document.text[: request.sample_bytes] for document in corpus.run())
     for text in texts:
         yield text
         remaining -= len(text.encode())

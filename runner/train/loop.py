@@ -17,7 +17,7 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
-from runner import dataloader
+from curriculum.stream.batch import Batch
 from runner.evaluate.held_out import evaluate
 from runner.monitor.metrics import Stopwatch
 from runner.monitor.profiler import Profiler
@@ -39,7 +39,10 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     with Watchdog(Attempt(Path(job.attempt_folder)), ranks.rank, job.machine.hang_limit) as watchdog:
         setup = set_up(job, ranks)
         trainer, state = Trainer(setup, watchdog), setup.state
-        trainer.evaluate()
+        before = state.position - setup.plan.batch_tokens
+        # where a run was stopped nothing is due; where it was killed between an evaluation and its save, something is
+        if state.position in (setup.plan.start, setup.end) or due(before, state.position, job.evaluate_every):
+            trainer.evaluate()
         if state.step < setup.last_step:
             trainer.saves.check_room()
         with contextlib.closing(setup.batches()) as batches:
@@ -73,7 +76,7 @@ class Trainer:
         self.saves = Saves(setup, self.grace)
         self.profiler = Profiler(setup.job.machine.profile, setup.attempt.path, setup.ranks)
 
-    def step(self, batches: Iterator[dataloader.Batch]) -> None:
+    def step(self, batches: Iterator[Batch]) -> None:
         """One optimizer step of the plan; afterwards the state is the next step's."""
         setup, state, measure = self.setup, self.state, self.stopwatch.measure
         plan, model, ranks, step = setup.plan, setup.model, setup.ranks, state.step

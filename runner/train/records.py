@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from curriculum.artifacts import anomalies, checkpoints, evaluations, ledger
 from curriculum.plan.model import FLOPS_CONVENTION
-from runner import dataloader
+from curriculum.stream import reader
 from runner.monitor import environment, hardware, spikes, trackers
 from runner.monitor.metrics import Metrics
 from runner.train.setup import Setup
@@ -93,7 +93,7 @@ class Records:
         setup, ranks = self._setup, self._setup.ranks
         losses = np.empty(setup.plan.batch_sequences)
         for rank, share in enumerate(ranks.gather(slot_losses.tolist())):
-            losses[dataloader.slots_of(len(losses), rank, ranks.size, setup.groups)] = share
+            losses[reader.slots_of(len(losses), rank, ranks.size, setup.groups)] = share
         if ranks.first:
             event = spikes.event(
                 setup.plan,

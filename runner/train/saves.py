@@ -71,12 +71,12 @@ class Saves:
         self._saver.wait()
 
     def _retain(self) -> None:
-        """Keep the last `keep_last` checkpoints of the cadence, those in `keep` and the stage's end."""
-        job, end = self._setup.job, self._setup.plan.end
-        every = checkpoints.list_checkpoints(self._folder)
-        cadence = [c for c in every if c.position != end and c.position not in job.keep]
-        for checkpoint in cadence[: -job.keep_last or None]:
-            checkpoints.discard(checkpoint)
+        job, saved = self._setup.job, checkpoints.list_checkpoints(self._folder)
+        positions = [checkpoint.position for checkpoint in saved]
+        retained = checkpoints.retained(positions, self._setup.plan.end, job.keep, job.keep_last)
+        for checkpoint in saved:
+            if checkpoint.position not in retained:
+                checkpoints.discard(checkpoint)
 
     def mark_done(self) -> None:
         """On rank 0, once the stage's end is saved: write `DONE` with the digest of its weights."""

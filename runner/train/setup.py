@@ -12,7 +12,8 @@ from curriculum.artifacts.jobs import TrainJob
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
-from runner import dataloader
+from curriculum.stream import reader
+from curriculum.stream.batch import Batch
 from runner.evaluate.held_out import HeldOutSets
 from runner.model.llama import Llama
 from runner.monitor import trackers
@@ -52,9 +53,9 @@ class Setup:
     def attempt(self) -> Attempt:
         return Attempt(Path(self.job.attempt_folder))
 
-    def batches(self) -> Generator[dataloader.Batch, None, None]:
+    def batches(self) -> Generator[Batch, None, None]:
         """This rank's batches from the state's step to the end."""
-        return dataloader.batches(
+        return reader.batches(
             self.plan,
             self.sources,
             first_step=self.state.step,
@@ -81,7 +82,7 @@ def set_up(job: TrainJob, ranks: Ranks) -> Setup:
         plan=plan,
         model=model,
         optimizer=optimizer,
-        sources=dataloader.open_sources(plan, job.data),
+        sources=reader.open_sources(plan, job.data),
         held_out=HeldOutSets(plan, job.held_out),
         state=restore(plan, job, model, optimizer, ranks),
         micro_batch=micro,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from curriculum.plan.stage import StagePlan
-from runner import dataloader
+from curriculum.stream.batch import Batch
 from runner.model.forward import hidden
 from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
@@ -21,7 +21,7 @@ from runner.train.state import State
 
 
 def forward_backward(
-    model: Llama, batch: dataloader.Batch, micro: int, plan: StagePlan, groups: int | None = None
+    model: Llama, batch: Batch, micro: int, plan: StagePlan, groups: int | None = None
 ) -> NDArray[np.float64]:
     """Accumulate the gradient of the mean loss over the global batch; returns this rank's slots' summed losses.
 
@@ -34,7 +34,7 @@ def forward_backward(
     for begin in range(0, len(tokens), micro):
         part, end = tokens[begin : begin + micro], begin + micro
         with fsdp.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
-            states = hidden(model, part, batch.bounds_of(begin, begin + len(part)))
+            states = hidden(model, part, batch.cu_seqlens_of(begin, begin + len(part)))
             total, token_losses = next_token_loss(states, model.head.weight, part[:, 1:])
             torch.autograd.backward(total / plan.batch_tokens)
         losses.append(token_losses.sum(dim=1))
@@ -62,7 +62,7 @@ def update(
 
 
 def count(
-    state: State, batch: dataloader.Batch, slot_losses: NDArray[np.float64], finite: bool, ranks: Ranks
+    state: State, batch: Batch, slot_losses: NDArray[np.float64], finite: bool, ranks: Ranks
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Count the windows read, for the ledger, and the steps whose gradient was not finite.
 

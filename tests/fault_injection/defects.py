@@ -25,9 +25,9 @@ class Defect:
 DEFECTS = (
     Defect(
         "retention keeps the oldest checkpoints",
-        "runner.train.saves",
-        "        for checkpoint in cadence[: -job.keep_last or None]:\n",
-        "        for checkpoint in cadence[job.keep_last :]:\n",
+        "curriculum.artifacts.checkpoints",
+        "    dropped = {*passing[: -keep_last or None]}\n",
+        "    dropped = {*passing[keep_last:]}\n",
         "R1",
     ),
     Defect(

@@ -37,7 +37,7 @@ MUTANTS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "a file is overwritten in place",
         "curriculum.fs.files",
-        '    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")\n'
+        '    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")\n'
         "    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)",
         "    temporary = path\n    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)",
         "a file replaced",

@@ -124,9 +124,11 @@ def test_a_refusal_is_one_screen_exit_code_two_and_nothing_is_started(
         number, column = shown[2], int(shown[3])
         text = re.search(rf"^  {number} │ (.*)$\n^  {' ' * len(number)} │ ( *)\^$", err, re.MULTILINE)
         assert text is not None, "the refusal does not show the line"
-        assert len(text[2]) == column - 1
+        dropped = column - 1 - len(text[2])  # where the line is cut at its beginning, for the column to be shown
+        assert (dropped > 0) == (text[1].startswith("…"))
+        assert len(text[2]) <= len(text[1].removesuffix("…"))
         written = (project / shown[1]).read_bytes().split(b"\n")[int(number) - 1].decode("utf-8", "replace")
-        assert PLAIN.sub("", written).startswith(PLAIN.sub("", text[1]))
+        assert PLAIN.sub("", written[dropped + (dropped > 0) :]).startswith(PLAIN.sub("", text[1]))
     assert files(project) == before
     assert not (project / "runs").exists()
     assert not (project / "data").exists()

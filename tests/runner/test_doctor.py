@@ -137,3 +137,13 @@ def test_a_token_of_tinyllama_costs_7_3_gigaflop_in_the_convention_that_is_named
 )
 def test_a_gpu_is_known_by_its_whole_name_and_another_is_not_guessed(name: str, peak: float | None) -> None:
     assert hardware.peak_of(name) == peak
+
+
+def test_the_doctor_does_not_send_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(PlanError) as refused:
+        join_ranks("cuda")
+    assert "`curriculum doctor`" in str(refused.value.hint)
+    doctor.doctor(DoctorJob(attempt_folder=str(tmp_path), machine=Machine()), ALONE, refused.value)
+    (problem,) = json.loads((tmp_path / "doctor.json").read_bytes())["problems"]
+    assert problem == {"what": refused.value.what, "hint": "set `device: cpu`, or fewer processes"}

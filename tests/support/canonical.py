@@ -17,7 +17,8 @@ import ranks as steps
 import torch
 
 from curriculum.plan.model import ModelConfig
-from runner import dataloader
+from curriculum.stream import reader
+from curriculum.stream.batch import Batch
 from runner.checkpoint import tensors
 from runner.model.init import initialise
 from runner.model.llama import Llama
@@ -32,11 +33,11 @@ MESHES = {1: {"(1, 1)": 1}, 2: {"(1, 2)": 2, "(2, 1)": 1}, 4: {"(1, 4)": 4, "(2,
 PLAN = steps.small_plan(batch=BATCH)
 
 
-def batch(step: int, ranks: Ranks, groups: int) -> dataloader.Batch:
+def batch(step: int, ranks: Ranks, groups: int) -> Batch:
     tokens = np.random.default_rng(step).integers(0, steps.MODEL["vocab_size"], (BATCH, steps.LENGTH + 1))
     source = np.arange(BATCH, dtype=np.int32) % 4 // 3
-    mine = dataloader.slots_of(BATCH, ranks.rank, ranks.size, groups)
-    return dataloader.Batch(step, tokens[mine], source[mine], PLAN.names)
+    mine = reader.slots_of(BATCH, ranks.rank, ranks.size, groups)
+    return Batch(step, PLAN.lr(step), tokens[mine], source[mine], PLAN.names)
 
 
 def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, torch.optim.Optimizer]:

@@ -19,7 +19,7 @@ from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.source import Segment, SourcePlan
 from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
-from runner import dataloader
+from curriculum.stream.batch import Batch
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.model.forward import losses
 from runner.model.init import initialise
@@ -97,13 +97,13 @@ SETTINGS = {
 }
 
 
-def batch(plan: StagePlan, step: int, ranks: Ranks) -> dataloader.Batch:
+def batch(plan: StagePlan, step: int, ranks: Ranks) -> Batch:
     """A rank's slots of a step of drawn tokens."""
     tokens = np.random.default_rng(step).integers(0, MODEL["vocab_size"], (plan.batch_sequences, LENGTH + 1))
     source = np.arange(plan.batch_sequences, dtype=np.int32) % 4 // 3
     share = plan.batch_sequences // ranks.size
     mine = slice(ranks.rank * share, (ranks.rank + 1) * share)
-    return dataloader.Batch(step, tokens[mine], source[mine], plan.names)
+    return Batch(step, plan.lr(step), tokens[mine], source[mine], plan.names)
 
 
 def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -37,17 +37,16 @@ def remember_sums(directory: Directory, memory: Path, sums: Mapping[str, str], s
     except (OSError, ValueError):
         remembered = {}
     for name, value in sums.items():
-        key = _key(directory.folder / name, memory)
-        remembered[key] = {"stamp": stamps[name], "sha256": value}
+        remembered[_key(directory.folder / name, memory)] = {"stamp": stamps[name], "sha256": value}
     fs.write_json(memory, remembered, replace=True)
 
 
 def _key(path: Path, memory: Path) -> str:
-    """A file as seen from what remembers it, so that a project may be moved with what lies inside."""
+    """A file as seen from what remembers it, so that a project may be moved with what is inside."""
     return os.path.relpath(path.resolve(), memory.parent.resolve())
 
 
 def stamp(path: Path) -> str:
-    """What changes when a file is written anew: its size and its time of change to the nanosecond."""
+    """What changes when a file is written again: its size and its time of change to the nanosecond."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"

@@ -31,7 +31,10 @@ from curriculum.plan.model import ModelConfig
 LARGEST_NUMBER = 2**31 - 1
 LLAMA_3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 NOT_WEIGHTS = ".rotary_emb.inv_freq"
-"""The end of tables that older directories store and that everyone computes anew."""
+"""The end of the names of tables that older directories store and that every reader computes itself."""
+
+_NO_CODE = "only plain Llama models are read, and no code of theirs is run"
+_LLAMA_ONLY = "only the Llama architecture is read: `model_type: llama`, without biases, SiLU, whole heads"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,21 +88,12 @@ def read(folder: Path) -> Directory:
         )
     code = sorted(path.name for path in folder.glob("*.py"))
     if code:
-        raise refused(
-            folder,
-            f"it brings code of its own, `{code[0]}`",
-            "only plain Llama models are read, and no code of theirs is run",
-        )
-    carried = tuple(
-        name for name in sorted(path.name for path in folder.iterdir()) if name in CARRIED or name.startswith(LICENCES)
-    )
+        raise refused(folder, f"it brings code of its own, `{code[0]}`", _NO_CODE)
+    names = sorted(path.name for path in folder.iterdir())
+    carried = tuple(name for name in names if name in CARRIED or name.startswith(LICENCES))
     for name in carried:
         if name.endswith(".json") and "auto_map" in read_json(folder, name):
-            raise refused(
-                folder,
-                f"`auto_map` in its `{name}` asks for code of its own",
-                "only plain Llama models are read, and no code of theirs is run",
-            )
+            raise refused(folder, f"`auto_map` in its `{name}` asks for code of its own", _NO_CODE)
         inside(folder, name)
     config = read_json(folder, CONFIG)
     model = _numbers(folder, config)
@@ -136,9 +130,6 @@ def read(folder: Path) -> Directory:
     )
 
 
-_LLAMA_ONLY = "only the Llama architecture is read: `model_type: llama`, without biases, SiLU, whole heads"
-
-
 def _numbers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's numbers, those that `config.json` leaves out as transformers fills them in."""
 
@@ -162,27 +153,19 @@ def _numbers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
             raise refuse(key, config[key])
 
     def number(key: str, default: Any = None, *, whole: bool = True) -> Any:
-        value = config.get(key)
-        value = default if value is None else value
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int if whole else int | float)
-            or not (0 < value <= LARGEST_NUMBER)
-        ):
-            raise refused(
-                folder, f"`{key}` in its `{CONFIG}` is {json.dumps(value)}, not a number that can be meant", _LLAMA_ONLY
-            )
+        value = default if config.get(key) is None else config[key]
+        right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not right or not 0 < value <= LARGEST_NUMBER:
+            reason = f"`{key}` in its `{CONFIG}` is {json.dumps(value)}, not a number that can be meant"
+            raise refused(folder, reason, _LLAMA_ONLY)
         return value if whole else float(value)
 
     heads = number("num_attention_heads")
     scaling, theta = _rope(folder, config)
     model = {
-        "hidden_size": number("hidden_size"),
-        "num_hidden_layers": number("num_hidden_layers"),
+        **{key: number(key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")},
         "num_attention_heads": heads,
         "num_key_value_heads": number("num_key_value_heads", heads),
-        "intermediate_size": number("intermediate_size"),
-        "vocab_size": number("vocab_size"),
         "max_position_embeddings": number("max_position_embeddings", 2048),
         "rms_norm_eps": number("rms_norm_eps", 1e-6, whole=False),
         "rope_theta": theta,
@@ -205,8 +188,7 @@ def _numbers(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def _rope(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, float]:
     """How rotary positions are scaled (None: not at all) and their base; the keys of transformers 4 or 5."""
     key = "rope_parameters" if config.get("rope_parameters") is not None else "rope_scaling"
-    rope = config.get(key)
-    rope = {} if rope is None else rope
+    rope = {} if config.get(key) is None else config[key]
     if not isinstance(rope, dict):
         raise refused(folder, f"`{key}` in its `{CONFIG}` is no mapping", _LLAMA_ONLY)
     theta = rope.get("rope_theta", config.get("rope_theta"))

@@ -16,7 +16,7 @@ CARRIED = (
     *(CONFIG, "generation_config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "tokenizer.model", "chat_template.jinja"),
 )
-"""Files that go through to an export as they are; beside them those that begin as `LICENCES`."""
+"""Files that go through to an export as they are; next to them those that begin as `LICENCES`."""
 SOURCE = "source"
 """Folder inside an import's checkpoint that keeps them."""
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
@@ -29,7 +29,7 @@ LARGEST_HEADER = 100 << 20  # safetensors' own limit
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where a tensor lies and what it is; `dtype` in torch's words."""
+    """The file, dtype (in torch's words) and shape of a stored tensor."""
 
     file: str
     dtype: str
@@ -95,9 +95,8 @@ def _header(folder: Path, name: str) -> dict[str, Tensor]:
     except OSError as error:
         raise refused(folder, f"its `{name}` cannot be read: {error.strerror}", "is the download complete?") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise refused(
-            folder, f"`{name}` is not a whole safetensors file: {error}", "is the download complete?"
-        ) from None
+        reason = f"`{name}` is not a whole safetensors file: {error}"
+        raise refused(folder, reason, "is the download complete?") from None
     return tensors
 
 
@@ -119,13 +118,10 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 def inside(folder: Path, name: str) -> Path:
     """The file, links followed; refused when a link leads away, but for the hub's cache, which is made of links."""
     path, home = (folder / name).resolve(), folder.resolve()
-    homes = [home]
-    if home.parent.name == "snapshots":
-        homes.append(home.parent.parent / "blobs")
-    if not any(path.is_relative_to(one) for one in homes):
-        raise refused(
-            folder, f"`{name}` is a link that leads out of it, to `{path}`", "put the file itself in its place"
-        )
+    in_cache = home.parent.name == "snapshots" and path.is_relative_to(home.parent.parent / "blobs")
+    if not in_cache and not path.is_relative_to(home):
+        reason = f"`{name}` is a link that leads out of it, to `{path}`"
+        raise refused(folder, reason, "put the file itself in its place")
     if path.exists() and not path.is_file():
         raise refused(folder, f"`{name}` is not a file", "a model's directory as transformers saves it is wanted")
     return path

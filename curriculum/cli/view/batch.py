@@ -11,10 +11,10 @@ from curriculum.units import show_exact
 TEXT_WIDTH = 160
 
 
-def batch_lines(listing: Mapping[str, Any], width: int = TEXT_WIDTH) -> Iterator[str]:
+def batch_lines(listing: Mapping[str, Any], width: int | None = TEXT_WIDTH) -> Iterator[str]:
     """The slots of one step as plain lines: rich takes seconds to lay out a table of thousands.
 
-    Only sample text is cut, to `width` columns.
+    Only sample text is cut, to `width` columns if given.
     """
     yield (
         f"step {show_exact(listing['step'])} of {listing['curriculum']}/{listing['stage']}: "
@@ -27,7 +27,7 @@ def batch_lines(listing: Mapping[str, Any], width: int = TEXT_WIDTH) -> Iterator
         for slot, names in zip(slots, documents, strict=True):
             yield f"{slot['slot']:>4}  {slot['source']} pass {slot['pass']}, window {slot['window']}: {names}"
             text = f"      {repr(slot['text'])[1:-1]}"
-            yield text if len(text) <= width else f"{text[: width - 1]}…"
+            yield text if width is None or len(text) <= width else f"{text[: width - 1]}…"
     else:
         yield from aligned(
             ("#slot", "source", "#pass", "#window", "documents"),

@@ -25,12 +25,15 @@ def scores_view(measured: Sequence[tuple[Point, Mapping[str, Score]]]) -> Render
         drawn = table("task", "#shots", "#documents", "metric", "#score")
         for score in scores.values():
             inside = "  " if score.member_of in {other.task for other in scores.values()} else ""
-            first = f"{show_exact(score.documents)} first" if score.limit else show_exact(score.documents)
+            first = show_exact(score.documents) + " first" * bool(score.limit)
+            first += f", {show_exact(score.cut)} cut" if score.cut else ""
             shots = "" if score.num_fewshot is None else str(score.num_fewshot)
             drawn.add_row(f"{inside}{score.task}", shots, first, score.metric, shown(score))
         parts.append(drawn)
     versions = sorted({score.harness for _, scores in measured for score in scores.values()})
     parts.append(Text(f"lm-eval {', '.join(versions)}; ± is one standard error", style="dim"))
+    if any(score.cut for _, scores in measured for score in scores.values()):
+        parts.append(Text("cut: longer than the model's context, so the harness dropped the beginning", style="dim"))
     return Group(*parts)
 
 
@@ -66,8 +69,15 @@ def tasks_view(benchmarks: Table, width: int) -> list[RenderableType]:
         lambda line, variant: Text("-" if (s := line.scores[variant]) is None else f"{s.value:.4f}"),
         difference,
     )
+    cut: dict[str, list[str]] = {}
+    for line in benchmarks.lines:
+        for name, score in zip(benchmarks.names, line.scores, strict=True):
+            if score is not None and score.cut:
+                counts = f"{show_exact(score.cut)} of {show_exact(score.documents)} documents"
+                cut.setdefault(f"{line.label}: {counts} were longer than the model's context and cut", []).append(name)
     return [
         Text(),
         Text("tasks", style="bold").append("  lm-evaluation-harness, on its own scales", style="not bold"),
         *tables_that_fit(labels, columns, width),
+        *(Text(f"{message}: {', '.join(dict.fromkeys(names))}", style="dim") for message, names in cut.items()),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from curriculum.analysis.diff_sides import RanStage
+from curriculum.analysis.diff_sides import StartedStage
 from curriculum.cli.view.tables import table
 from curriculum.plan.diff.compare import Comparison, Difference
 from curriculum.units import show_count, show_exact
@@ -22,7 +22,7 @@ FORMAT = 2
 
 
 def comparison_view(
-    compared: Comparison, old: str, new: str, size: str, ran: Sequence[RanStage] = ()
+    compared: Comparison, old: str, new: str, size: str, ran: Sequence[StartedStage] = ()
 ) -> RenderableType:
     """A comparison of two curricula; fits 80 columns."""
     parts: list[RenderableType] = [
@@ -44,7 +44,7 @@ def comparison_view(
 
 
 def comparison_json(
-    compared: Comparison, old: str, new: str, size: str, ran: Sequence[RanStage] = ()
+    compared: Comparison, old: str, new: str, size: str, ran: Sequence[StartedStage] = ()
 ) -> dict[str, Any]:
     """The same as JSON values."""
     head = {"format": FORMAT, "old": old, "new": new, "size": size, "same": compared.same}
@@ -107,7 +107,7 @@ def _moved(compared: Comparison, old: str, new: str) -> list[RenderableType]:
     return [drawn, Text(ends, style="dim")] if compared.moved else [Text(ends, style="dim")]
 
 
-def _consequences(compared: Comparison, ran: Sequence[RanStage]) -> list[RenderableType]:
+def _consequences(compared: Comparison, ran: Sequence[StartedStage]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for stage in ran:
         saved = f"saved up to {show_exact(stage.saved)}" if stage.saved is not None else "nothing saved yet"

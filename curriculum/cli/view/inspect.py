@@ -30,10 +30,9 @@ def inspection_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         yield _line("tokens", show_exact(kind["tokens"]))
     for wrong in summary["wrong"]:
         yield _line("wrong", wrong["what"])
-    if "first" in summary:
-        yield ""
-        yield summary["first"]["path"]
-        yield from _file(summary["first"])
+    yield ""
+    yield summary["first"]["path"]
+    yield from _file(summary["first"])
 
 
 def _file(summary: Mapping[str, Any]) -> Iterator[str]:

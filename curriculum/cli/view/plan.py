@@ -13,7 +13,8 @@ from rich.text import Text
 from curriculum.cli.view import braille
 from curriculum.cli.view.tables import MANY_ROWS, aligned, notes, share, table
 from curriculum.compiler.compile import Compiled
-from curriculum.units import show_bytes, show_count, show_exact
+from curriculum.config.evaluation_budget import LARGEST_SHARE
+from curriculum.units import show_bytes, show_count, show_exact, show_seconds
 
 WIDEST_CURVE: Final = 60
 NARROWEST_CURVE: Final = 30
@@ -45,9 +46,11 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         Text(),
         *_texts(summary, provenance),
         Text(),
+        *_differences(summary["differs"]),
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
+    lines += summary.get("texts_changed", [])
     if any(stage["tasks"] for stage in summary["stages"]):
         parts += [Text(), *_tasks(summary["stages"])]
         if not summary["harness_installed"]:
@@ -99,7 +102,7 @@ class Curves:
         width = min(WIDEST_CURVE, options.max_width - len(margin))
         batches = list(dict.fromkeys(row["batch_tokens"] for row in self.rows))
         changes = f"batch: {' -> '.join(map(show_count, batches))} tokens"
-        if width < NARROWEST_CURVE:
+        if width < NARROWEST_CURVE or options.ascii_only:
             yield Text(f"learning rate: at most {most}, over {end}")
             if len(batches) > 1:
                 yield Text(changes)
@@ -230,6 +233,14 @@ def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[Re
     return lines
 
 
+def _differences(rows: Sequence[Mapping[str, str]]) -> list[RenderableType]:
+    """What is not only scaled, next to the full size."""
+    differences = table("differs from full size", "here", "full size")
+    for row in rows:
+        differences.add_row(row["what"], row["here"], row["full_size"])
+    return [differences, Text()] if rows else []
+
+
 def _amounts(cost: Mapping[str, Any]) -> list[str]:
     """Updates, tokens, GPU-hours, money and storage, as far as they are known."""
     amounts = [f"{show_exact(cost['updates'])} updates", f"{show_count(cost['tokens'])} tokens"]
@@ -252,5 +263,16 @@ def _cost(cost: Mapping[str, Any]) -> Group:
     lines = [Text("cost  ", style="bold").append(", ".join(parts), style="not bold")]
     if cost.get("unsaved"):
         lines.append(Text(f"  measured: {cost['unsaved']}", style="yellow"))
+    evaluated = [
+        f"{show_exact(cost['evaluations'])} times",
+        f"{show_count(cost['tokens_evaluated'])} tokens",
+        f"{cost['evaluation_share']:.2%} of the compute",
+    ]
+    if cost["evaluation_seconds"] is not None:
+        evaluated.append(show_seconds(cost["evaluation_seconds"]))
+    lines.append(Text("  evaluated: " + ", ".join(evaluated)))
+    if cost["evaluation_share"] > LARGEST_SHARE:
+        advice = "a longer `every: {evaluate: …}` or fewer `held_out_windows: …` in the stage file take less"
+        lines.append(Text(f"  more than {float(LARGEST_SHARE):.0%} of the compute: {advice}", style="yellow"))
     lines += [Text(f"  assumed: {line}", style="dim") for line in cost["assumptions"]]
     return Group(*lines)

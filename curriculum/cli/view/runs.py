@@ -26,8 +26,10 @@ def result_view(rows: Sequence[Mapping[str, Any]], sources: list[str]) -> Render
     return drawn
 
 
-def prepared_view(rows: list[dict[str, Any]], missing: Sequence[str] = ()) -> RenderableType:
-    """Prepared texts, the documents left out with the reasons, and the texts that are `missing`."""
+def prepared_view(
+    rows: list[dict[str, Any]], missing: Sequence[str] = (), changed: Sequence[str] = ()
+) -> RenderableType:
+    """Prepared texts, the documents left out with the reasons, the texts that are `missing`, and what `changed`."""
     drawn = table("text", "split", "#documents", "#tokens", "#bytes/token", "#windows", "#tail", "#marks")
     for row in rows:
         drawn.add_row(
@@ -45,7 +47,7 @@ def prepared_view(rows: list[dict[str, Any]], missing: Sequence[str] = ()) -> Re
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in row["dropped"].items())
         lines += [f"left out of {row['dataset']} ({row['split']}): {reasons}"] if reasons else []
     lines += [f"still to be prepared: {', '.join(missing)}"] if missing else []
-    return Group(drawn, *map(Text, lines))
+    return Group(drawn, *map(Text, [*lines, *changed]))
 
 
 def branched_view(made: Branch, options: str) -> RenderableType:

@@ -75,7 +75,11 @@ def shard_view(result: Mapping[str, Any]) -> RenderableType:
             names = ", ".join(name.split()[-1] for name in touched[-3:])
             parts.append(Text(f"  in {len(touched)} checkpoint{'s' * (len(touched) > 1)}: {names}"))
         if stage["redo_tokens"]:
-            clean = stage["last_clean_checkpoint"] or "none here; the start of the stage"
+            clean = stage["last_clean_checkpoint"] or (
+                "none: the stage before it has read the shard"
+                if stage["last_clean"] is None
+                else "none here; the start of the stage"
+            )
             parts.append(Text(f"  last clean checkpoint: {clean}"))
     if not result["exact"]:
         parts.append(Text("\n± is six standard deviations; `--exact` counts to the last reading", style="dim"))
@@ -83,7 +87,8 @@ def shard_view(result: Mapping[str, Any]) -> RenderableType:
         hours = result["redo_gpu_hours"]
         cost = f", {hours:,.1f} GPU-hours" if hours is not None else ""
         parts.append(Text(f"\nto redo: {show_count(result['redo_tokens'])} tokens{cost}"))
-    for edit in result["edits"]:
+    shared: dict[tuple[str, str], dict[str, Any]] = {(edit["file"], edit["yaml"]): edit for edit in result["edits"]}
+    for edit in shared.values():  # lineages that share the stage share its edit
         if edit["kind"] == "replace":
             parts.append(
                 Text(

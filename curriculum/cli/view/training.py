@@ -10,36 +10,59 @@ from rich.table import Table
 from rich.text import Text
 
 from curriculum.artifacts.metrics import LiveMetrics, StageActivity
+from curriculum.compiler.compile import CompiledStage
+from curriculum.compiler.cost import evaluation_positions, saved_positions
 from curriculum.units import show_count, show_exact, show_seconds
 
 
-def training_line(training: LiveMetrics, stage: str, start: int, stop: int) -> str:
-    """Progress, speed, time left and losses; empty before the first step."""
+def training_line(training: LiveMetrics, stage: CompiledStage, name: str) -> str:
+    """Progress, speed, time left and losses of a stage that is shown as `name`; empty before the first step."""
     position = training.position
     if position is None:
-        return ""
+        return f"{name}  evaluating" if is_evaluating(training, stage) else ""
     return (
-        f"{stage} {_share(position, start, stop):5.1f}%  {show_count(position)} of {show_count(stop)} "
-        f"tokens  {training.rate:,.0f} tok/s  left {_left(training, stop)}  {losses(training.losses)}"
+        f"{name} {_share(position, stage):5.1f}%  {show_count(position)} of {show_count(stage.stop)} "
+        f"tokens  {_speed(training, stage)}  {losses(training.losses)}"
     )
+
+
+def is_evaluating(training: LiveMetrics, stage: CompiledStage) -> bool:
+    """Whether the trainer measures held-out losses now: they are due where it is, and not on record yet."""
+    at = max(training.resumed_at, stage.plan.start) if training.position is None else training.position
+    attempt = training.folder.newest_attempt()
+    running = attempt is not None and attempt.environment.exists() and not attempt.outcome.exists()
+    return running and at in evaluation_positions(stage) and not training.is_evaluated(at)
+
+
+def _speed(training: LiveMetrics, stage: CompiledStage) -> str:
+    """The rate, and the time left with the evaluations and saves that are due; or that it evaluates."""
+    position = training.position or stage.plan.start
+    evaluating = is_evaluating(training, stage)
+    evaluations = sum(at > position for at in evaluation_positions(stage)) + evaluating
+    saves = sum(at > position for at in saved_positions(stage))
+    seconds = training.seconds_left(stage.stop, evaluations, saves)
+    now = "evaluating" if evaluating else f"{training.rate:,.0f} tok/s"
+    return f"{now}  left {show_seconds(seconds if seconds is not None else 0.0)}"
 
 
 def losses(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {loss:.3f}" for name, loss in sorted(values.items()))
 
 
-def training_panel(training: LiveMetrics, now: StageActivity, stage: str, start: int, stop: int) -> RenderableType:
+def training_panel(training: LiveMetrics, now: StageActivity, stage: CompiledStage) -> RenderableType:
     """All live metrics of the running stage; fits 80 columns."""
+    start, stop = stage.plan.start, stage.stop
     position = training.position if training.position is not None else start
     attempt = f"attempt {now.attempt.number}" if now.attempt else ""
     who = f"pid {now.holder['pid']} on {now.holder['host']}" if now.holder and "pid" in now.holder else ""
-    head = Text.assemble((stage, "bold"), "  ", (", ".join(filter(None, (attempt, who))), "dim"))
+    head = Text.assemble((stage.name, "bold"), "  ", (", ".join(filter(None, (attempt, who))), "dim"))
     if training.position is None:
-        return Group(head, Text("starting: no step is written yet", style="dim"))
+        begins = "evaluating" if is_evaluating(training, stage) else "starting"
+        return Group(head, Text(f"{begins}: no step is written yet", style="dim"))
     drawn = Table.grid(padding=(0, 2, 0, 0))
     drawn.add_column(no_wrap=True, style="dim")
     drawn.add_column()
-    drawn.add_row("speed", f"{training.rate:,.0f} tok/s, left {_left(training, stop)}")
+    drawn.add_row("speed", _speed(training, stage))
     drawn.add_row("step", f"{show_exact(training.last['step'])}{_settings(training)}")
     drawn.add_row("loss", losses(training.losses))
     if now.held_out:
@@ -48,18 +71,18 @@ def training_panel(training: LiveMetrics, now: StageActivity, stage: str, start:
     bar = Table.grid(padding=(0, 2, 0, 0))
     bar.add_row(
         ProgressBar(total=max(1, stop - start), completed=position - start, width=30),
-        f"{_share(position, start, stop):.1f}%",
+        f"{_share(position, stage):.1f}%",
         f"{show_exact(position)} of {show_exact(stop)} tokens",
     )
     return Group(head, bar, drawn)
 
 
-def training_plain(training: LiveMetrics, now: StageActivity, stage: str, start: int, stop: int) -> str:
+def training_plain(training: LiveMetrics, now: StageActivity, stage: CompiledStage) -> str:
     """The panel as one line, for a log."""
     if training.position is None:
-        return f"{stage}  starting"
+        return training_line(training, stage, stage.name) or f"{stage.name}  starting"
     parts = [
-        training_line(training, stage, start, stop).rstrip(),
+        training_line(training, stage, stage.name).rstrip(),
         f"step {show_exact(training.last['step'])}{_settings(training)}",
     ]
     if now.held_out:
@@ -80,10 +103,5 @@ def _saved(now: StageActivity) -> str:
     return f"at {show_count(now.saved_at)} tokens, {show_seconds(now.saved_age or 0.0)} ago"
 
 
-def _share(position: int, start: int, stop: int) -> float:
-    return 100 * (position - start) / max(1, stop - start)
-
-
-def _left(training: LiveMetrics, stop: int) -> str:
-    seconds = training.seconds_left(stop)
-    return show_seconds(seconds if seconds is not None else 0.0)
+def _share(position: int, stage: CompiledStage) -> float:
+    return 100 * (position - stage.plan.start) / (stage.stop - stage.plan.start)

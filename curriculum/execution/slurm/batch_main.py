@@ -20,6 +20,7 @@ from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.execution.attempts import run_training
 from curriculum.execution.slurm.submission import finish
+from curriculum.fs import standard_streams
 from curriculum.launchers.process import default_threads
 from curriculum.launchers.slurm import SrunLauncher
 
@@ -37,12 +38,8 @@ def _train(submission: Attempt) -> dict[str, Any]:
     job = jobs.load(submission.job)
     assert isinstance(job, jobs.TrainJob)
     allocation = fs.parse_json(fs.read_bytes(submission.path / ALLOCATION))
-    launcher = SrunLauncher(
-        nodes=allocation["nodes"],
-        processes=allocation["processes"],
-        threads=int(allocation["threads"] or _threads(allocation["processes"])),
-        address=allocation["address"],
-    )
+    threads = allocation["threads"] or _threads(allocation["processes"])
+    launcher = SrunLauncher(**{**allocation, "threads": threads})
     say = partial(print, flush=True)
 
     def launched(attempt: Attempt) -> None:
@@ -61,4 +58,5 @@ def _threads(processes: int) -> int:
 
 
 if __name__ == "__main__":
+    standard_streams.protect()
     sys.exit(main())

@@ -23,6 +23,7 @@ from curriculum.config.project import Project
 from curriculum.execution import benchmark, lm_eval
 from curriculum.execution.request import Listener, RunRequest
 from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission, expected_job, finish
+from curriculum.fs import standard_streams
 from curriculum.launchers import slurm, slurm_record
 from curriculum.runs.folders import stage_folder
 from curriculum.runs.measurements import due_benchmarks
@@ -64,13 +65,8 @@ def _due(request: RunRequest, compiled: Compiled, trainings: Mapping[str, Queued
     for stage in compiled.stages:
         training = trainings.get(stage.name)
         if stage.task_every and (training or due_benchmarks(request.project, compiled, stage.name)):
-            yield BenchmarkSubmission(
-                request=request,
-                after=training.job if training else None,
-                compiled=compiled,
-                stage=stage,
-                training=training,
-            )
+            after = training.job if training else None
+            yield BenchmarkSubmission(request=request, after=after, compiled=compiled, stage=stage, training=training)
 
 
 def label(stage: str) -> str:
@@ -144,16 +140,11 @@ def main() -> int:
 
 def _measure(submission: Attempt) -> dict[str, Any]:
     values = fs.parse_json(fs.read_bytes(submission.path / REQUEST))
-    request = RunRequest(
-        project=Project(Path(values["project"])),
-        curriculum=values["curriculum"],
-        size=values["size"],
-        machine=values["machine"],
-        listener=_Log(),
-    )
-    compiled = PreparedText.open(request.project, request.curriculum, request.size).compiled
+    project, stage = Project(Path(values.pop("project"))), values.pop("stage")
+    request = RunRequest(project=project, listener=_Log(), **values)
+    compiled = PreparedText.open(project, request.curriculum, request.size).compiled
     with stop_on_signals() as stop:
-        result = benchmark.catch_up(request, compiled, stop, only=values["stage"])
+        result = benchmark.catch_up(request, compiled, stop, only=stage)
     if result.stopped:
         return {"outcome": jobs.STOPPED}
     for line in result.unmeasured:
@@ -164,4 +155,5 @@ def _measure(submission: Attempt) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    standard_streams.protect()
     sys.exit(main())

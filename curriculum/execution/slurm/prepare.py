@@ -68,9 +68,10 @@ class PrepareSubmission(Submission):
 
     def _batch_job(self, name: str, share: Attempt) -> slurm.BatchJob:
         array = f"0-{self.helpers - 1}" if name == "help" else None
+        python, *module = runner_command()
         return slurm.BatchJob(
             name=f"curriculum:{self.text.dataset}",
-            command=("env", "PYTHONSAFEPATH=1", *runner_command(), str(share.job)),
+            command=(python, "-P", *module, str(share.job)),
             log=share.path / ("%A-%a.log" if array else "%j.log"),
             threads=self.threads,
             array=array,

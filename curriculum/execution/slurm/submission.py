@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -89,7 +90,11 @@ class Submission(ABC):
             status = slurm_record.live_job(self.folder)
             if status is not None and self.serves(status):
                 return QueuedJob(self.label, status.record.job, status.message, fresh=False)
-            self._refuse_holder()
+            if self.lock and (holder := fs.lock_holder(self.lock)) is not None:
+                raise Busy(
+                    f"{self.label} is in work already: pid {holder.get('pid')} on {holder.get('host')}",
+                    hint="wait for it to end, or stop it first",
+                )
             attempt = new_attempt(self.folder / slurm_record.FOLDER)
             self.write(attempt)
             job, message = self._queue(attempt)
@@ -102,14 +107,6 @@ class Submission(ABC):
             slurm_record.write(self.folder, record)
         return QueuedJob(self.label, job, message, fresh=True)
 
-    def _refuse_holder(self) -> None:
-        holder = fs.lock_holder(self.lock) if self.lock else None
-        if holder is not None:
-            raise Busy(
-                f"{self.label} is in work already: pid {holder.get('pid')} on {holder.get('host')}",
-                hint="wait for it to end, or stop it first",
-            )
-
     def _queue(self, attempt: Attempt) -> tuple[str, str]:
         """The number of the last batch job, and a message with what it waits for."""
         job, message = self.after, ""
@@ -117,7 +114,7 @@ class Submission(ABC):
             fs.write_bytes(attempt.path / name, self._script(batch_job, job).encode())
             dependency = f", after {self.dependency(job)}" if job else ""
             try:
-                job = slurm.submit(attempt.path / name)
+                job = slurm.submit(attempt.path / name, batch_job)
             except PlanError as error:
                 raise placed(error, self.request) from None
             message = f"Slurm job {job}{dependency}"
@@ -138,7 +135,7 @@ class Submission(ABC):
         for name, batch_job in self.batch_jobs(attempt).items():
             yield f"  writes {attempt.path / name}:"
             yield from (f"    {line}" for line in self._script(batch_job, self.after).splitlines())
-            yield f"  sbatch --parsable {attempt.path / name}"
+            yield f"  {shlex.join(slurm.command(attempt.path / name, batch_job))}"
 
 
 def expected_job(folder: Path, label: str) -> str:
@@ -169,7 +166,8 @@ def finish(submission: Attempt, work: Callable[[], dict[str, Any]]) -> int:
     except CurriculumError as error:
         print(error.render(), file=sys.stderr, flush=True)
         kind = jobs.FAILED if isinstance(error, RunFailed) else jobs.REFUSED
-        _write_outcome(submission, {"outcome": kind, "message": error.what, "hint": error.hint})
+        outcome = {"outcome": kind, "message": error.what, "hint": error.hint}
+        fs.write_json(submission.outcome, outcome, replace=True)
         return error.exit_code
     if outcome["outcome"] == jobs.STOPPED:
         record = slurm_record.read(submission.path.parent.parent)
@@ -177,7 +175,7 @@ def finish(submission: Attempt, work: Callable[[], dict[str, Any]]) -> int:
             queue_again(os.environ["SLURM_JOB_ID"])
             return NOT_DONE
         print("saved, and ended as asked", flush=True)
-    _write_outcome(submission, outcome)
+    fs.write_json(submission.outcome, outcome, replace=True)
     return {jobs.DONE: 0, jobs.STOPPED: NOT_DONE}.get(outcome["outcome"], 1)
 
 
@@ -195,7 +193,3 @@ def queue_again(job: str) -> None:
         refusal = error.what
     if refusal:
         print(f"not queued again: {refusal}", flush=True)
-
-
-def _write_outcome(submission: Attempt, outcome: dict[str, Any]) -> None:
-    fs.write_json(submission.outcome, outcome, replace=True)

@@ -131,6 +131,7 @@ def tasks(data: ReportData) -> str | None:
                 error = "" if score.error is None else f"± {score.error:.4f}"
                 shots = "" if score.num_fewshot is None else str(score.num_fewshot)
                 documents = show_exact(score.documents) + (", the first" if score.limit is not None else "")
+                documents += f", {show_exact(score.cut)} cut" if score.cut else ""
                 value = f"{score.value:.4f}"
                 every.append(
                     [stage.name, show_exact(position), score.task, score.metric, shots, documents, value, error]
@@ -140,6 +141,8 @@ def tasks(data: ReportData) -> str | None:
         return None
     columns = ("stage", "#tokens", "task", "metric", "#shots", "#documents", "#score", "#standard error")
     lead = f"Measured on exported checkpoints by lm-eval {', '.join(sorted(versions))}, on its own scales."
+    if any(score.cut for stage in data.stages.values() for named in stage.scores.values() for score in named.values()):
+        lead += " Documents that are cut were longer than the model's context and lost their beginning."
     return markup.section("tasks", "Tasks", lead, [markup.table("Scores of tasks", columns, rows)])
 
 
@@ -212,6 +215,7 @@ def environment(data: ReportData) -> str:
         )
         caption = (
             "Throughput in tokens/s (slowest 5 %: a twentieth of the steps is slower); "
+            "the training time holds steps and saves, no evaluations; "
             "a skipped step is one whose gradient was not finite"
         )
         parts.append(markup.table(caption, columns, speed))

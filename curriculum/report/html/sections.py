@@ -108,9 +108,11 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
     ]
     if seconds:
         tokens = sum((s.training.last or s.start) - s.start for s in stages)
-        figures.append(
-            ("Training time", show_seconds(seconds), "", f"{show_exact(round(tokens / seconds))} tokens/s on average")
-        )
+        evaluated = sum(s.training.evaluation_seconds for s in stages)
+        held = f"{show_exact(round(tokens / seconds))} tokens/s on average; steps and saves"
+        if evaluated:
+            held += f"; evaluations within the stages took {show_seconds(evaluated)} more"
+        figures.append(("Training time", show_seconds(seconds), "", held))
     return figures
 
 

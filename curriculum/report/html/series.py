@@ -19,6 +19,7 @@ Point = tuple[int, float]
 class Training:
     """The totals of a stage's `metrics.jsonl`, and its losses as (position in tokens, nats a token), `thinned`.
 
+    `seconds` are those of the steps with the stalls of saves, without evaluations.
     Rates are in tokens a second: the median, and the lowest but for a twentieth of the steps.
     """
 
@@ -28,6 +29,7 @@ class Training:
     skipped: int = 0
     not_finite: int = 0
     seconds: float = 0.0
+    evaluation_seconds: float = 0.0
     data_seconds: float = 0.0
     rate: float | None = None
     lowest_rate: float | None = None
@@ -59,7 +61,7 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
     """
     positions, raw, smooth, rates = array("q"), array("d"), array("d"), array("d")
     lines = skipped = not_finite = 0
-    seconds = data_seconds = mean = weight = 0.0
+    seconds = evaluation_seconds = data_seconds = mean = weight = 0.0
     before = start
     last = None
     for line in read_metrics(path):
@@ -69,6 +71,7 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
         lines, last = lines + 1, position
         skipped += bool(line.get("skipped"))
         seconds += line["seconds"]
+        evaluation_seconds += line.get("evaluation_seconds", 0.0)
         data_seconds += line.get("data_seconds", 0.0)
         rates.append(line["tokens_per_second"])
         loss = line["loss"]
@@ -92,6 +95,7 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
         skipped=skipped,
         not_finite=not_finite,
         seconds=seconds,
+        evaluation_seconds=evaluation_seconds,
         data_seconds=data_seconds,
         rate=ordered[len(ordered) // 2] if ordered else None,
         lowest_rate=ordered[len(ordered) // 20] if ordered else None,

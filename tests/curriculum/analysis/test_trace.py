@@ -390,3 +390,35 @@ def test_appending_refuses_files_that_changed(project: Path) -> None:
     error = said(project, "prepare", "variant", "--size", "full", "--append", "--source", "code", check=False)
     assert "`000.txt` of `code` is another file since it was prepared" in error
     assert "hint: appending adds files and changes none" in error
+
+
+def test_the_edit_of_a_stage_that_lineages_share_is_shown_once(prepared: Path) -> None:
+    answer = asked(prepared, "trunk", "variant", "--source", "prose", "--shard", "0")
+    first, second = answer["edits"]
+    assert (first["curriculum"], second["curriculum"]) == ("trunk", "variant")
+    assert first["file"] == second["file"]
+    text = said(prepared, "trace", "trunk", "variant", "--source", "prose", "--shard", "0", "--size", "full")
+    assert text.count(f"without it, in {first['file']}:") == 1
+    assert text.count(first["yaml"]) == 1
+
+
+@pytest.mark.promise("`batch` shows the text of a step, with `--full-text` all of it")
+def test_all_of_a_window_s_text_is_shown_with_full_text(prepared: Path) -> None:
+    words = ("batch", "variant", "--step", "30", "--size", "full")
+    full, part = (json.loads(said(prepared, *words, option, "--json")) for option in ("--full-text", "--text"))
+    texts = [slot["text"] for slot in full["slots"]]
+    project = Project(prepared)
+    opened = prepared_text.PreparedText.open(project, "variant", "full")
+    assert opened.loaded_tokenizer is not None
+    assert {len(opened.loaded_tokenizer.encode(text)) for text in texts} >= {33}  # 32 and the last token to predict
+    assert all(text.startswith(slot["text"]) for text, slot in zip(texts, part["slots"], strict=True))
+    printed = said(prepared, *words, "--full-text")
+    assert all(repr(text)[1:-1] in printed for text in texts)
+    assert "…" not in printed
+    assert batch_lines_cut(full) > 0
+
+
+def batch_lines_cut(listing: dict[str, Any]) -> int:
+    from curriculum.cli.view.batch import batch_lines
+
+    return sum(line.endswith("…") for line in batch_lines(listing, 60))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 from projects import write_small_project
 
+from curriculum.artifacts.checkpoints import KEEP_LAST
 from curriculum.compiler import cadence
 from curriculum.compiler.compile import Compiled, compile_curriculum
-from curriculum.compiler.cost import KEPT_BY_CADENCE
 from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.compiler.summary import summarise
@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Project:
 
 def compiled(project: Project, every: str) -> Compiled:
     path = project.root / "stages/trunk.yaml"
-    path.write_text(path.read_text().replace(PLAIN, every))
+    path.write_text(re.sub(r"^every: .*$", every, path.read_text(), flags=re.MULTILINE))
     return compile_curriculum(Project(project.root), "trunk", "full")
 
 
@@ -66,6 +66,7 @@ def test_positions_are_boundaries_in_order_that_miss_no_multiple_by_a_step(token
 
 
 PLANS: list[StagePlan] = []
+ROOTS: list[Path] = []
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -73,6 +74,7 @@ def _a_plan_that_begins_late(tmp_path_factory: pytest.TempPathFactory) -> None:
     root = write_small_project(tmp_path_factory.mktemp("plans") / "project")
     sources = root / "sources.yaml"
     sources.write_text(sources.read_text().replace("held_out: 25%", "held_out: 25%, tokens: 8192"))
+    ROOTS.append(root)
     PLANS.append(compile_curriculum(Project(root), "trunk", "full").stages[1].plan)
 
 
@@ -82,10 +84,10 @@ def test_a_checkpoint_is_kept_wherever_a_task_is_measured_and_the_plan_counts_it
     at = Project(project.root)
     assert kept_positions(at, found.stages[0], found.scale) == (2048, 4096)
     machine = at.machine("local")
-    assert summarise(found, "local", machine)["cost"]["checkpoints_kept"] == (
-        summarise(before, "local", machine)["cost"]["checkpoints_kept"] + 2 + 1 + 1
+    assert summarise(at, found, "local", machine)["cost"]["checkpoints_kept"] == (
+        summarise(at, before, "local", machine)["cost"]["checkpoints_kept"] + 2  # elsewhere it is one of the last two
     )
-    assert summarise(found, "local", machine)["stages"][0]["tasks"]["quiz"] == {"every": 2000, "times": 3}
+    assert summarise(at, found, "local", machine)["stages"][0]["tasks"]["quiz"] == {"every": 2000, "times": 3}
 
 
 def test_what_is_measured_changes_no_plan(project: Project) -> None:
@@ -129,6 +131,75 @@ def test_a_ceiling_of_evaluations_spreads_them_evenly_over_each_stage(project: P
     assert [stage.evaluate_every for stage in (continual, cooldown)] == [2048, 2048]
 
 
+KEEPING = "every: {checkpoint: 512 tokens, keep: 2048 tokens}"
+
+
+@pytest.mark.promise("A stage file says which checkpoints stay on disk, within the ceilings of the size")
+def test_a_file_keeps_the_checkpoints_of_a_cadence_and_those_at_the_positions_that_it_names(project: Project) -> None:
+    basic, continual, cooldown = compiled(project, f"{KEEPING}\nkeep: [3000, 9k]").stages
+    assert basic.keep == (2048, 3072, 4096, 6144)  # 3,000 is inside a step of 256 tokens
+    assert continual.keep == (8192, 9216)  # 9,000 too
+    assert cooldown.keep == (10240, 12288)
+    assert (basic.checkpoint_every, basic.notes) == (512, ())
+
+
+def test_a_stage_s_own_positions_replace_those_of_the_file(project: Project) -> None:
+    path = project.root / "stages/trunk.yaml"
+    path.write_text(path.read_text().replace("until: 9216", "until: 9216, keep: 7168"))
+    basic, continual, cooldown = compiled(project, f"{PLAIN}\nkeep: [3072, 8192]").stages
+    assert [basic.keep, continual.keep, cooldown.keep] == [(3072,), (7168,), ()]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "where"),
+    [
+        ("trunk", "stages:\n", "keep: 13k\nstages:\n", "it holds after 0 and up to 12.29k"),
+        ("trunk", "until: 9216", "until: 9216, keep: [7k, 6144]", "6.144k: it holds after 6.144k and up to 12.29k"),
+        ("variant", "stages:\n", "keep: 5000\nstages:\n", "it holds after 6.144k and up to 12.29k"),
+    ],
+)
+def test_a_position_outside_the_stages_that_it_holds_for_is_refused_where_it_stands(
+    project: Project, file: str, old: str, new: str, where: str
+) -> None:
+    path = project.root / f"stages/{file}.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(PlanError, match=re.escape(where)) as refused:
+        compile_curriculum(Project(project.root), file, "full")
+    assert refused.value.place is not None
+    assert "keep: " in refused.value.place.text
+
+
+@given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 40))
+def test_no_more_checkpoints_are_taken_than_a_size_allows_however_many_are_to_stay(
+    at_most: int, checkpoint: int, keep: int
+) -> None:
+    every = f"every: {{checkpoint: {checkpoint * 256} tokens, keep: {keep * 256} tokens}}"
+    project = Project(ROOTS[0])
+    (project.root / "sizes.yaml").write_text(f"full: {{at_most: {{checkpoints: {at_most}}}}}\n")
+    for stage in compiled(project, every).stages:
+        taken = {*cadence.boundaries(stage.plan, stage.checkpoint_every), *stage.keep} - {stage.plan.end}
+        assert len(taken) <= at_most
+
+
+def test_what_stays_is_every_nth_of_what_the_file_asks_for_and_the_cadence_meets_it(project: Project) -> None:
+    (project.root / "sizes.yaml").write_text("full: {at_most: {checkpoints: 4}}\n")
+    basic = compiled(project, "every: {checkpoint: 512 tokens, keep: 1024 tokens}").stages[0]
+    assert (basic.checkpoint_every, basic.keep) == (2048, (2048, 4096, 6144))
+    assert basic.notes == (
+        "`every: checkpoint` becomes 2.048k tokens: at most 4 a stage at this size",
+        "`every: keep` becomes 2.048k tokens: at most 4 a stage at this size",
+    )
+
+
+def test_a_cadence_of_checkpoints_that_stay_and_would_fill_the_disk_is_refused(project: Project) -> None:
+    path = project.root / "stages/trunk.yaml"
+    path.write_text(path.read_text().replace("12288", "1_228_800"))
+    sources = project.root / "sources.yaml"
+    sources.write_text(sources.read_text().replace("8192", "819200"))
+    with pytest.raises(PlanError, match=r"keep: 1 step\w*}` would keep 1,1\d\d checkpoints of stage `cooldown`"):
+        compiled(project, "every: {keep: 1 step}")
+
+
 def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp_path: Path) -> None:
     init(tmp_path / "shipped")
     shipped = Project(tmp_path / "shipped")
@@ -143,7 +214,7 @@ def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp
         for position in (plan.position_after(step) for step in range(plan.first_step, plan.stop_step - 1))
         if position % point.checkpoint_every < plan.batch_tokens
     ]
-    assert point.stop in every[-KEPT_BY_CADENCE:]
+    assert point.stop in every[-KEEP_LAST:]
     assert len(every) <= 5
 
 

@@ -243,3 +243,41 @@ def test_windows_of_prepared_text_are_counted_at_each_stage_s_own_length() -> No
     assert set(asked) == {4, 8}
     texts = PreparedText.open(Project(project.root), "mine", "full")
     assert texts.sequence_length == 8
+
+
+@pytest.mark.parametrize(
+    ("until", "note"),
+    [
+        (1400, None),  # at the end of the stable stage
+        (1800, "ends at 1.8k tokens, inside the decay from 1.6k to 2k: its last learning rate is 0.0055, not 0.001"),
+        (1980, "its last learning rate is 0.00145, not 0.001"),
+        (2000, None),
+        (2400, None),
+    ],
+)
+def test_a_curriculum_that_ends_inside_its_decay_has_a_note_of_the_rate_there(until: int, note: str | None) -> None:
+    curve = "{shape: wsd, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 2000, decay: 400 tokens}"
+    project = lineages.project_of(
+        {
+            "stages/root.yaml": lineages.BASE["stages/root.yaml"]
+            .replace("until: 2000 tokens", "until: 1200 tokens")
+            .replace("{shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 100k}", curve),
+            "stages/mine.yaml": "from: root@1000\nstages:\n  - {name: a, until: 1100}\n"
+            f"  - {{name: b, until: {until}}}\n",
+        }
+    )
+    stages = compile_curriculum(project, "mine", "full").stages
+    notes = [line for line in stages[-1].notes if "inside the decay" in line]
+    assert len(notes) == (note is not None)
+    assert note is None or note in notes[0]
+    assert not any("inside the decay" in line for stage in stages[:-1] for line in stage.notes)
+
+
+def test_a_stage_that_ends_inside_the_decay_gets_no_note_where_the_next_one_follows_it() -> None:
+    curve = "{shape: wsd, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 2000, decay: 400 tokens}"
+    text = "from: root\nlearning_rate: %s\nstages:\n  - {name: a, until: 1800}\n  - {name: b, until: 2000}\n"
+    root = lineages.BASE["stages/root.yaml"].replace("until: 2000 tokens", "until: 1200 tokens")
+    root = root.replace("{shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 100k}", curve)
+    project = lineages.project_of({"stages/root.yaml": root, "stages/mine.yaml": text % curve})
+    stages = compile_curriculum(project, "mine", "full").stages
+    assert not any("inside the decay" in line for stage in stages for line in stage.notes)

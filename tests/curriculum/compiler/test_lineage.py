@@ -102,6 +102,8 @@ SAID = {
     "learning_rate": "{shape: constant, max: 1e-3}",
     "mask_documents": "true",
     "every": "{evaluate: 3B}",
+    "keep": "[1.55T, 1.65T]",
+    "held_out_windows": "64",
 }
 
 

@@ -86,6 +86,29 @@ def test_continued_pretraining_rises_to_its_first_height_and_falls_to_a_tenth_ag
     assert second.shares == {"code": Fraction(3, 4), "web": Fraction(1, 4)}
 
 
+@pytest.mark.promise("A size states the top of the learning rate; everything else of the curve keeps its ratio to it")
+@pytest.mark.parametrize(
+    ("name", "low"), [("v1.1-math-code", 3e-4), ("smollm3", 0.0), ("minicpm", 3e-4), ("continued", 3e-4)]
+)
+def test_a_rehearsal_falls_by_the_same_factor_as_the_full_size(shipped: Project, name: str, low: float) -> None:
+    rate = planned(shipped, name, "rehearsal").stages[0].plan.learning_rate
+    assert (rate.max, rate.min) == (3e-3, low)
+
+
+def test_a_size_that_states_the_end_of_the_curve_too_is_read_as_before(shipped: Project, tmp_path: Path) -> None:
+    root = shutil.copytree(shipped.root, tmp_path / "project")
+    sizes = root / "sizes.yaml"
+    sizes.write_text(sizes.read_text().replace("{max: 3e-3, ", "{max: 3e-3, min: 3e-4, "))
+    for name in ("v1.1-math-code", "smollm3"):
+        rate = planned(Project(root), name, "rehearsal").stages[0].plan.learning_rate
+        assert (rate.max, rate.min) == (3e-3, 3e-4)
+    fingerprints = [
+        [stage.plan.fingerprint for stage in planned(project, "v1.1-math-code", "rehearsal").stages]
+        for project in (shipped, Project(root))
+    ]
+    assert fingerprints[0] == fingerprints[1]
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_planned_for_a_laptop(shipped: Project, name: str) -> None:
     compiled = planned(shipped, name, "rehearsal")

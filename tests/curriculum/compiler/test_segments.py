@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import lineages
@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.segments import ExcludedWindows, PreparedState, extend, first_segments, in_force, next_epoch
 from curriculum.compiler.sources import PreparedInfo, StartedStage
+from curriculum.data.manifest import windows_in
 from curriculum.errors import PlanError
 from curriculum.plan.source import Segment, SourcePlan
 
@@ -179,6 +180,95 @@ def test_a_size_that_takes_its_share_of_the_text_is_not_moved_by_what_is_appende
     old = compile_curriculum(project, "root", "small", prepared_info=lambda *_: grown_facts([200]))
     new = compile_curriculum(project, "root", "small", prepared_info=lambda *_: grown_facts([200, 100]))
     assert old.stages[0].plan.fingerprint == new.stages[0].plan.fingerprint
+
+
+SHARDS = {"a": (151, 90, 47), "b": (93, 60, 30), "c": (60, 41, 33)}
+"""Tokens of each source's shards: what was prepared first, and what was appended then, twice."""
+
+LONG_STAGES = st.lists(
+    st.tuples(st.sampled_from([4, 8, 12]), st.sampled_from(["plain", "other"]), st.integers(60, 400)),
+    min_size=3,
+    max_size=5,
+)
+
+
+def prepared_to(states: int) -> Callable[[str, int], PreparedInfo]:
+    """What each source holds after its first `states` preparations, at any length of window."""
+
+    def info(dataset: str, length: int) -> PreparedInfo:
+        return grown_facts([windows_in(tokens, length) for tokens in SHARDS[dataset][:states]])
+
+    return info
+
+
+@pytest.mark.promise(
+    "Windows may grow and shrink, several times, across branches and appended text: each stage reads whole passes of "
+    "windows of its own length"
+)
+@settings(max_examples=25, deadline=None)
+@given(LONG_STAGES, st.integers(0, 4), st.integers(0, 4), st.integers(1, 99))
+def test_windows_that_grow_and_shrink_are_each_read_once_a_pass_in_a_branch_and_as_text_is_appended(
+    drawn: list[tuple[int, str, int]], first_append: int, second_append: int, branch: int
+) -> None:
+    lines, until, length = [], 400, 4
+    for number, (own, mixture, tokens) in enumerate(drawn):
+        until += tokens + own * 5
+        restart = f", sequence_length: {own}, positions: restart" if own != length else ""
+        lines.append(f"  - {{name: s{number}, until: {until} tokens, mixture: {mixture}{restart}}}")
+        length = own
+    at = 20 + branch * 3  # in the middle of the root's first stage
+    project = lineages.project_of({"stages/mine.yaml": f"from: root@{at}\nstages:\n" + "\n".join(lines) + "\n"})
+    started: dict[str, StartedStage] = {}
+    for states, stages_begun in enumerate((*sorted((first_append, second_append)), len(drawn)), 1):
+        begun = dict(started)
+        stages = compile_curriculum(
+            project,
+            "mine",
+            "full",
+            prepared_info=prepared_to(states),
+            started_stage=lambda _, stage, begun=begun: begun.get(stage),  # type: ignore[misc]
+        ).stages
+        seen: dict[tuple[str, int], set[int]] = {}
+        for stage in stages:
+            plan, read = stage.plan, (stage.stop - stage.plan.start) // stage.plan.sequence_length
+            draws = plan.draws_at(np.arange(read))
+            for source, number, window in zip(draws.source, draws.pass_number, draws.window, strict=True):
+                windows_of_pass = seen.setdefault((draws.names[source], int(number)), set())
+                assert int(window) not in windows_of_pass
+                windows_of_pass.add(int(window))
+            for name, source_plan in plan.sources.items():
+                total = prepared_to(states)(name, plan.sequence_length).windows
+                assert all(s.stop_window <= total for s in source_plan.segments_from(plan.items(0).get(name, 0)))
+                assert not (draws.source == draws.names.index(name)).any() or (
+                    draws.window[draws.source == draws.names.index(name)].max() < total
+                )
+            if stage.setting.stage in begun:
+                old = begun[stage.setting.stage].plan
+                done = min(read, old.sequences) // 2
+                assert (plan.draws_at(np.arange(done)).window == old.draws_at(np.arange(done)).window).all()
+        for stage in stages[: stages_begun + 1]:
+            done = (stage.stop - stage.plan.start) // stage.plan.sequence_length
+            done = done if stage is not stages[min(stages_begun, len(stages) - 1)] else done // 2
+            started[stage.setting.stage] = StartedStage(plan=stage.plan, items=stage.plan.items(done))
+
+
+def test_text_appended_where_longer_windows_begin_is_read_in_their_first_pass() -> None:
+    grow = "  - {name: two, until: 900 tokens, mixture: plain, sequence_length: 8, positions: restart}\n"
+    more = "  - {name: three, until: 4000 tokens, mixture: other}\n"
+    root = lineages.BASE["stages/root.yaml"].replace("until: 2000", "until: 400").replace("plain", "other")
+    project = lineages.project_of({"stages/root.yaml": root + grow + more})
+    old = compile_curriculum(project, "root", "full", prepared_info=prepared_to(1)).stages
+    begun = {s.setting.stage: StartedStage(plan=s.plan, items=s.plan.items(s.plan.sequences)) for s in old[:2]}
+    new = compile_curriculum(
+        project, "root", "full", prepared_info=prepared_to(2), started_stage=lambda _, stage: begun.get(stage)
+    ).stages
+    unread = new[2].plan.sources["c"]  # stage `two` does not read it: its pass of longer windows has not begun
+    used = new[2].plan.items(0)["c"]
+    assert [(s.first_item - used, s.windows, s.first_window) for s in unread.segments_from(used)] == [
+        (0, windows_in(60, 8), 0),
+        (windows_in(60, 8), windows_in(41, 8), windows_in(60, 8)),
+        (windows_in(60, 8) + windows_in(41, 8), windows_in(60, 8) + windows_in(41, 8), 0),
+    ]
 
 
 LEFT_OUT = """\

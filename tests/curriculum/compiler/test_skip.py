@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from curriculum.compiler.compile import CompiledStage, compile_curriculum
-from curriculum.errors import PlanError
+from curriculum.errors import ConfigError, PlanError
 from curriculum.plan.stage import StagePlan
 
 pytestmark = pytest.mark.promise("A skip leaves out whole steps of data and nothing else; clock and rate stay")
@@ -127,3 +127,15 @@ def test_a_skip_where_the_stage_is_declared_to_start_takes_its_first_step() -> N
     plan = compile_curriculum(project, "mine", "full").stages[-1].plan
     assert plan.start == 2000
     assert plan.pieces[0].index == BATCH
+
+
+@pytest.mark.parametrize("written", ["from: 2100 tokens, to: 2.2k tokens", "from: 2100, to: 2.2k tokens"])
+def test_a_skip_may_say_the_unit_of_its_positions(written: str) -> None:
+    stage = "  - {name: on, until: 4000, skip: [{%s}]}\n"
+    (entry,) = stages(stage % written)[-1].setting.skip
+    assert (entry.from_, entry.to) == (2100, 2200)
+
+
+def test_a_skip_in_another_unit_than_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be a whole number"):
+        stages("  - {name: on, until: 4000, skip: [{from: 20 steps, to: 30 steps}]}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ PAID = SHIPPED.machine("a100-40g-16x4")
 
 def tree(*names: str, project: Project = SHIPPED, size: str = "full") -> dict[str, Any]:
     compiled = [compile_curriculum(project, name, size) for name in names]
-    return summary.summarise_tree(compiled, "a100-40g-16x4", PAID)
+    return summary.summarise_tree(project, compiled, "a100-40g-16x4", PAID)
 
 
 @pytest.mark.promise(
@@ -86,8 +87,6 @@ def test_a_tree_of_one_saves_nothing_and_costs_what_it_costs() -> None:
 
 
 def test_a_trunk_that_variants_leave_at_different_points_counts_as_far_as_the_furthest_goes(tmp_path: Path) -> None:
-    import shutil
-
     for folder in ("stages", "mixtures"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for name in ("sources.yaml", "sizes.yaml", "machines.yaml"):
@@ -107,9 +106,9 @@ def test_a_plan_says_when_a_machine_s_processes_cannot_share_a_step() -> None:
     project = Project(ROOT)
     compiled = compile_curriculum(project, "v1.1", "full")
     machine = project.machine("a100-40g-16x4")
-    fits = summary.summarise(compiled, "a100", machine)
+    fits = summary.summarise(SHIPPED, compiled, "a100", machine)
     assert not [note for stage in fits["stages"] for note in stage["notes"] if "not on machine" in note]
-    odd = summary.summarise(compiled, "a100", machine.model_copy(update={"nodes": 15}))
+    odd = summary.summarise(SHIPPED, compiled, "a100", machine.model_copy(update={"nodes": 15}))
     for stage in odd["stages"]:
         assert any("cannot be divided evenly among 60 processes; the nearest" in note for note in stage["notes"])
 
@@ -127,6 +126,30 @@ def test_the_first_repeat_is_the_first_step_that_reads_beyond_the_first_pass() -
                 again = stage.plan.items(0).get(source, 0) > stage.plan.sources[source].segments[0].windows
                 repeat = entry["first_repeat"]
                 assert (repeat["step"] if repeat else None) == (None if again else seen.get(source))
+
+
+@pytest.mark.promise("`plan` lists what is not the same share of the whole as at full size")
+def test_a_smaller_plan_lists_what_differs_from_full_size_and_the_full_one_nothing(tmp_path: Path) -> None:
+    for folder in ("stages", "mixtures"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    for name in ("sources.yaml", "sizes.yaml", "machines.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    with (tmp_path / "sizes.yaml").open("a") as sizes:
+        sizes.write("scaled: {tokens: 1e-2}\n")
+    project = Project(tmp_path)
+
+    def differs(name: str, size: str) -> dict[str, tuple[str, str]]:
+        rows = summary.summarise(project, compile_curriculum(project, name, size), "m", PAID)["differs"]
+        return {row["what"]: (row["here"], row["full_size"]) for row in rows}
+
+    rehearsal = differs("v1.1-math-code", "rehearsal")
+    assert rehearsal["highest learning rate"] == ("0.003", "0.0004")
+    assert rehearsal["warm-up"] == ("40.96k, 2.04% of all", "3.67B, 0.18% of all")  # 20 * 2,048 and 2,000 * 1,835,008
+    assert rehearsal["ramp in continual"] == ("40.96k, 2.04% of all", "6B, 0.30% of all")
+    assert rehearsal["batch"] == ("16 sequences", "896 sequences")
+    assert "lowest learning rate" not in differs("smollm3", "rehearsal")  # 0 at both
+    assert differs("v1.1-chinese", "scaled").keys() == {"length"}  # warm-up and ramp are the same share of it
+    assert differs("v1.1-math-code", "full") == {}
 
 
 def keys(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -147,7 +170,7 @@ def keys(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 )
 def test_every_key_of_the_json_is_documented() -> None:
     documented = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]*)`", document("plan-json.md")))))
-    one = summary.summarise(compile_curriculum(SHIPPED, "v1.1-math-code", "full"), "m", PAID)
+    one = summary.summarise(SHIPPED, compile_curriculum(SHIPPED, "v1.1-math-code", "full"), "m", PAID)
     one["provenance"] = {"slimpajama": "hub"}
     one["stages"][1]["skip"] = [{"from": 1, "to": 2, "why": None}]
     one["stages"][1]["leave_out"] = [{"source": "a", "shard": 2, "why": None}]

@@ -13,7 +13,7 @@ from curriculum.artifacts import jobs
 from curriculum.data.manifest import Manifest
 from curriculum.errors import DataError
 from curriculum.plan.stage import StagePlan
-from runner.dataloader import open_sources
+from curriculum.stream.reader import open_sources
 from runner.evaluate.held_out import HeldOutSets
 
 pytestmark = pytest.mark.promise("The tokenizer's digest is part of every shard, plan and checkpoint")

@@ -201,6 +201,7 @@ SIZES = {  # documents, bytes of each
 }
 
 
+@pytest.mark.promise("`init` and `import` write cadences with which evaluations take less than a tenth of the compute")
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -214,7 +215,10 @@ def test_the_lengths_suit_whatever_text_there_is(first: str, second: str | None,
     _, found = init.init_for(tmp_path / "p", [str(folder) for folder in folders])
     project = Project(tmp_path / "p")
     compiled = compile_curriculum(project, "first", "full")
-    main, cooldown = summarise(compiled, "local", project.machine("local"))["stages"]
+    summary = summarise(project, compiled, "local", project.machine("local"))
+    main, cooldown = summary["stages"]
+    assert 0.001 < summary["cost"]["evaluation_share"] < 0.1
+    assert min(main["evaluations"], main["held_out_windows"]) > 1
     assert 10_000 < cooldown["ends_at"] < 2_100_000
     assert main["batch_sequences"] < cooldown["batch_sequences"]
     for source in found:

@@ -340,7 +340,7 @@ def test_more_shards_than_open_files_are_allowed_are_read_all_the_same(
         (tmp_path / "texts" / f"{number:02d}.txt").write_text("alpha beta gamma delta " * 20)
     out = str(tmp_path / "out")
     monkeypatch.setattr("curriculum.fs.files.os.fsync", lambda descriptor: None)
-    prepare(replace(request(made, output=out, held_out=None, tasks=30), root=str(tmp_path)))
+    prepare(replace(request(made, output=out, held_out=None, tasks=30), root=str(tmp_path), id=None))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, hard))

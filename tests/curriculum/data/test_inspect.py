@@ -81,9 +81,7 @@ def test_what_is_no_token_file_is_refused_on_one_screen(tmp_path: Path, curricul
     (tmp_path / "empty.bin").write_bytes(b"")
     for word in ("empty.bin", "absent.bin", "."):
         done = curriculum(tmp_path, "inspect", word, check=False)
-        if word == ".":  # a folder tells what is wrong with each of its files
-            assert "is not complete" in done.stdout
-        else:
-            assert done.returncode == 2
-            assert "hint:" in done.stderr
-            assert "Traceback" not in done.stderr
+        assert done.returncode == 2
+        assert "hint:" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "absent" in word or "is not complete" in done.stderr  # a folder says what is wrong with its files

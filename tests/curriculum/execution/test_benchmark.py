@@ -35,7 +35,7 @@ metric_list:
 metadata: {{version: 1.0}}
 """
 QUESTIONS = {
-    "prose": [("the sea was", ["calm", "lambda ("], 0), ("ships went", ["yield =", "slowly home"], 1)],
+    "prose": [("the sea was " * 40, ["calm", "lambda ("], 0), ("ships went", ["yield =", "slowly home"], 1)],
     "code": [("for x", ["in y", "sea"], 0), ("the grey", ["return", "ships"], 1), ("under", ["rain", "+ y"], 0)],
 }
 RECORD = "benchmarks/g0-0000000000012288/verse.json"
@@ -80,20 +80,27 @@ def test_a_run_measures_what_its_stages_ask_for_and_every_view_shows_it(
         "prose": (2, 0, 1.0),
         "code": (3, 0, 1.0),
     }
+    assert (tasks["prose"]["cut"], tasks["code"]["cut"]) == (1, 0)
     assert tasks["prose"]["metrics"]["acc,none"]["value"] == sum(tasks["prose"]["per_document"]) / 2
     assert not list((folder / "attempts").glob("*/model"))  # the exported weights are gone
 
     again = curriculum(project, "eval", "variant", "--size", "full")
     assert "preparing" not in again.stdout
     assert "mean of 2" in again.stdout
+    rows = {line.split()[0]: " ".join(line.split()[2:5]) for line in again.stdout.splitlines() if " acc" in line}
+    assert (rows["prose"], rows["code"].split()[0]) == ("2, 1 cut", "3")
+    assert "cut: longer than the model's context" in again.stdout
     listed = json.loads(curriculum(project, "eval", "variant", "--tasks", "verse", "--size", "full", "--json").stdout)
-    assert [score["task"] for score in listed["scores"]] == ["verse", "prose", "code"]
+    assert [(score["task"], score["cut"]) for score in listed["scores"]] == [("verse", 1), ("prose", 1), ("code", 0)]
     shutil.copytree(folder / "benchmarks", project / "runs/full/trunk/cooldown/benchmarks")
     compared = curriculum(project, "compare", "trunk", "variant", "--size", "full", "--no-fill").stdout
     assert "lm-evaluation-harness, on its own scales" in compared
     assert "+0.0000 ±0.0000" in compared
+    assert "prose: 1 of 2 documents were longer than the model's context and cut: trunk, variant" in compared
     curriculum(project, "report", "variant", "--size", "full", "--to", "report.html")
-    assert "Scores of tasks" in (project / "report.html").read_text()
+    html = (project / "report.html").read_text()
+    assert "Scores of tasks" in html
+    assert "2, 1 cut" in html
 
 
 def request(project: Path) -> RunRequest:

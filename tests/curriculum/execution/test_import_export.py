@@ -26,6 +26,7 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler import imported_models
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.prepared_text import PreparedText
+from curriculum.compiler.summary import summarise
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.execution import import_model
@@ -105,6 +106,25 @@ def test_an_import_states_neither_model_nor_tokenizer_and_is_planned_before_it_i
     assert plan["cost"]["parameters"] == 37_792
     assert any("not imported yet" in note for note in plan["stages"][0]["notes"])
     assert not (drafted / "data").exists()
+
+
+@pytest.mark.promise("`init` and `import` write cadences with which evaluations take less than a tenth of the compute")
+@pytest.mark.parametrize(
+    ("tokens", "mixture", "often"),
+    [("12k", "prose-only", False), ("100k", "mixed", False), ("10M", "mixed", True), ("10B", "prose-only", True)],
+)
+def test_an_import_evaluates_for_less_than_a_tenth_of_the_compute_however_short_it_is(
+    drafted: Path, tmp_path: Path, tokens: str, mixture: str, often: bool
+) -> None:
+    project = Project(shutil.copytree(drafted, tmp_path / "project"))
+    sources = project.root / "sources.yaml"
+    sources.write_text(sources.read_text().replace("held_out: 25%", "held_out: 25%, tokens: 20B"))
+    import_model.write(project, import_model.draft(project, project.root / "tiny", "short", mixture, tokens))
+    compiled = compile_curriculum(Project(project.root), "short", "full")
+    plan = summarise(project, compiled, "local", project.machine("local"))
+    assert 0 < plan["cost"]["evaluation_share"] < 0.1
+    assert (plan["stages"][0]["evaluations"] == 21) == often
+    assert 1 <= plan["stages"][0]["held_out_windows"] <= 1024
 
 
 def test_a_run_begins_with_the_imported_weights_a_fresh_optimizer_and_unread_sources(finished: Path) -> None:

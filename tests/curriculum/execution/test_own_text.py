@@ -109,3 +109,19 @@ def test_run_and_prepare_say_in_one_line_how_many_documents_were_no_text_and_nam
 def test_reasons_are_told_in_words_with_the_first_of_each() -> None:
     assert describe_unread({}) == ""
     assert describe_unread({"not UTF-8": (1200, "old/1.txt")}) == "1,200 not UTF-8 (the first: old/1.txt)"
+
+
+@pytest.mark.parametrize("lengths", [(64,), (16, 64)], ids=["longer windows", "shorter ones, then longer ones"])
+def test_stages_with_windows_of_other_lengths_are_trained_as_planned(
+    small_project: Path, curriculum: Curriculum, lengths: tuple[int, ...]
+) -> None:
+    path = small_project / "stages/trunk.yaml"
+    head = path.read_text().split("stages:")[0].replace("1024 tokens}", "4096 tokens}").replace("2048", "8192")
+    stages = ["{name: one, until: 1024, mixture: prose-only, batch: 8 sequences}"]
+    for number, length in enumerate(lengths):
+        stages.append(
+            f"{{name: of-{length}, until: {2048 + 1024 * number}, sequence_length: {length}, positions: restart}}"
+        )
+    path.write_text(head + "stages:\n" + "".join(f"  - {stage}\n" for stage in stages))
+    curriculum(small_project, "run", "trunk", *FULL)
+    assert len(list((small_project / "runs").rglob("DONE"))) == len(stages)

@@ -20,13 +20,14 @@ import torch
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
+from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import Busy
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
-from runner import dataloader
+from curriculum.stream import reader
 from runner.checkpoint import tensors
 from runner.model.llama import Llama
 
@@ -132,6 +133,23 @@ def test_a_run_that_was_stopped_again_and_again_ends_with_the_same_bits(
         # A stop adds a line of its own; every line of the undisturbed run is there with the same counts.
         undisturbed = ledger_by_position(finished, curriculum, name)
         assert ledger_by_position(small_project, curriculum, name).items() >= undisturbed.items()
+        assert evaluated(small_project, curriculum, name) == evaluated(finished, curriculum, name)
+
+
+def evaluated(project: Path, curriculum: str, name: str) -> list[str]:
+    return [path.name for path in StageFolder(stage(project, curriculum, name)).evaluation_files()]
+
+
+@pytest.mark.promise("`plan` says how many tokens a run evaluates")
+def test_a_run_evaluates_as_often_and_as_many_tokens_as_its_plan_says(finished: Path, curriculum: Curriculum) -> None:
+    plan = json.loads(curriculum(finished, "plan", "variant", *FULL, "--json").stdout)
+    tokens = 0
+    for row in plan["stages"]:
+        measured = read_evaluations(StageFolder(stage(finished, row["curriculum"], row["stage"])))
+        assert len(measured) == row["evaluations"]
+        tokens += sum(entry["tokens"] for sets in measured.values() for entry in sets.values())
+    assert plan["cost"]["tokens_evaluated"] == tokens
+    assert plan["cost"]["evaluation_share"] == pytest.approx(tokens / (tokens + 3 * plan["cost"]["tokens"]))
 
 
 def ledger_by_position(project: Path, curriculum: str, name: str) -> dict[int, object]:
@@ -173,10 +191,10 @@ def test_two_processes_train_the_same_tokens_in_the_same_steps(
 def test_the_tokens_of_a_step_do_not_depend_on_the_number_of_ranks(finished: Path, ranks: int) -> None:
     plan = StagePlan.load(stage(finished, "variant", "continual") / "plan.json")
     texts = PreparedText.open(Project(finished), "variant", "full")
-    sources = dataloader.open_sources(plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()})
+    sources = reader.open_sources(plan, {name: str(texts.folder(s.dataset)) for name, s in plan.sources.items()})
     for step in range(plan.first_step, plan.stop_step):
-        parts = [dataloader.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
-        whole = dataloader.read(plan, sources, step, 0, 1)
+        parts = [reader.read(plan, sources, step, rank, ranks) for rank in range(ranks)]
+        whole = reader.read(plan, sources, step, 0, 1)
         assert np.array_equal(np.concatenate([part.tokens for part in parts]), whole.tokens)
 
 

@@ -188,7 +188,7 @@ def test_two_stages_of_one_name_in_the_parent_s_lineage_get_two_names(shipped: P
 def test_a_plan_calls_two_stages_of_one_name_by_their_curricula_too(shipped: Project) -> None:
     project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
     compiled = compile_curriculum(project, "mine", "rehearsal")
-    summary = summarise(compiled, "local", project.machine("local"))
+    summary = summarise(project, compiled, "local", project.machine("local"))
     console = Console(width=100, file=io.StringIO())
     with console.capture() as shown:
         console.print(plan_view({**summary, "harness_installed": True}, compiled, {}))
@@ -245,6 +245,16 @@ def test_what_cannot_be_planned_is_refused_and_nothing_is_written(
         make(shipped, point, name, **change)
     assert sorted(path.name for path in (shipped.root / "stages").iterdir()) == before
     assert not shipped.runs.exists()
+
+
+def test_a_branch_that_ends_earlier_keeps_the_checkpoints_up_to_there(tmp_path: Path) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    trunk = project.root / "stages/trunk.yaml"
+    trunk.write_text(trunk.read_text().replace("until: 9216}", "until: 9216, keep: [7k, 8k, 11k]}"))
+    project = make(Project(project.root), "trunk/basic", "mine", until="8000")
+    assert [str(position) for position in lineage(project, "mine")[-1].setting.keep] == ["7k", "8k"]
+    project = make(project, "trunk@5k", "whole")
+    assert [[str(p) for p in s.setting.keep] for s in lineage(project, "whole")[-2:]] == [["7k", "8k", "11k"]] * 2
 
 
 def trained(project: Project, curriculum: str, stage: str, positions: list[int]) -> Path:
@@ -406,3 +416,19 @@ def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_pat
     made = branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     assert made.checkpoint is None
     assert checkpoints.pinned(StageFolder(folder)) == {3072: ("mine",)}
+
+
+def test_mixtures_that_another_one_replaces_are_named_in_the_file(shipped: Project) -> None:
+    """Also those of later stages, with their ramps and skips; a branch with the parent's mixtures names none."""
+    stages = shipped.root / "stages/v1.1-math-code.yaml"
+    assert "ramp: 6B" in stages.read_text()
+    stages.write_text(stages.read_text().replace("until: 2T", "until: 2T, mixture: slimpajama, ramp: 1B"))
+    text = draft(Project(shipped.root), parse_address("v1.1@1.2T"), "plain", Change(mixture="math-code"))
+    assert "Left out" not in text
+    project = Project(shipped.root)
+    text = draft(project, parse_address("v1.1-math-code@1.6T"), "mine", Change(mixture="chinese"))
+    assert "# Left out of `cooldown`, where `chinese` takes its place: {mixture: slimpajama, ramp: 1B}\n" in text
+    assert "`continual`" not in text.partition("stages:")[2]
+    text = draft(project, parse_address("v1.1/basic"), "mine", Change())
+    assert "Left out" not in text
+    assert stages_of(make(project, "v1.1-math-code@1.6T", "mine", mixture="chinese"), "mine")[-1][2] == "chinese"

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import pytest
+from projects import BuiltOnce, write_small_project
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
@@ -131,3 +133,75 @@ def test_prune_frees_what_nobody_needs_and_every_variant_still_runs(
     assert len(sorted(project.rglob("checkpoints/*"))) == len(before) - len(gone)
     curriculum(project, "run", "grandchild", *FULL)
     assert "ok" in curriculum(project, "verify", "grandchild", *FULL).stdout
+
+
+@pytest.fixture(scope="session")
+def keeping(built_once: BuiltOnce) -> Path:
+    """The trunk, trained with checkpoints that its file keeps: every 2,048 tokens, and at 3,000; read only."""
+
+    def build(project: Path) -> None:
+        write_small_project(project)
+        trunk = project / "stages/trunk.yaml"
+        every = "every: {evaluate: 6144 tokens, checkpoint: 512 tokens"
+        text = trunk.read_text().replace("every: {evaluate: 2048 tokens, checkpoint: 1024 tokens", every)
+        trunk.write_text(text.replace("tokens}", "tokens, keep: 2048 tokens}\nkeep: 3000"))
+        commands.run("run", "trunk", *FULL, folder=project, check=True)
+
+    return built_once("keeping", build)
+
+
+def saved(project: Path, curriculum: str, stage: str) -> list[int]:
+    folder = StageFolder(project / "runs/full" / curriculum / stage)
+    return [checkpoint.position for checkpoint in checkpoints.list_checkpoints(folder)]
+
+
+@pytest.mark.promise("`plan` says what a run leaves on disk: its checkpoints are weighed")
+@pytest.mark.parametrize(("built", "name"), [("finished", "variant"), ("keeping", "trunk")])
+def test_a_run_leaves_as_many_bytes_of_checkpoints_as_its_plan_says(
+    built: str, name: str, curriculum: Curriculum, request: pytest.FixtureRequest
+) -> None:
+    project: Path = request.getfixturevalue(built)
+    cost = json.loads(curriculum(project, "plan", name, *FULL, "--json").stdout)["cost"]
+    files = [path for path in project.glob("runs/full/*/*/checkpoints/*/*") if path.suffix == ".safetensors"]
+    assert cost["checkpoints_kept"] == len({path.parent for path in files})
+    assert sum(path.stat().st_size for path in files) == pytest.approx(cost["storage_bytes"], rel=0.02)
+
+
+@pytest.mark.promise("A stage file says which checkpoints stay on disk, within the ceilings of the size")
+def test_the_checkpoints_that_a_stage_file_keeps_stay_through_training_and_prune(
+    keeping: Path, curriculum: Curriculum
+) -> None:
+    assert saved(keeping, "trunk", "basic") == [2048, 3072, 4096, 5120, 5632, 6144]
+    rows = json.loads(curriculum(keeping, "prune", "--keep-last", "1", *FULL, "--dry-run", "--json").stdout)
+    reasons = {row["position"]: row["kept_by"] for row in rows if row["stage"] == "trunk/basic"}
+    assert [at for at, reason in reasons.items() if reason == ["kept by its stage file"]] == [2048, 3072, 4096]
+    assert [at for at, reason in reasons.items() if not reason] == [5120, 5632]
+
+
+@pytest.mark.promise("A branch at a pruned position says that it was pruned and what would have kept it")
+@pytest.mark.parametrize(
+    ("point", "cause", "hint"),
+    [
+        ("trunk@1000", "its checkpoint there was pruned since", "`keep: 1k`, or `every: {keep: …}`"),
+        ("trunk@4600", "its checkpoint there was pruned since", "of the others the last 2 stay"),
+        ("trunk@1100", "kept no checkpoint there", "says how often one is taken"),
+    ],
+)
+def test_a_branch_where_no_checkpoint_is_says_whether_it_was_pruned(
+    keeping: Path, curriculum: Curriculum, point: str, cause: str, hint: str
+) -> None:
+    refused = curriculum(keeping, "branch", point, "mine", *FULL, check=False)
+    assert refused.returncode == 2
+    said = " ".join(refused.stderr.split())
+    assert cause in said
+    assert hint in said
+    assert not (keeping / "stages/mine.yaml").exists()
+
+
+def test_a_branch_starts_at_each_checkpoint_that_a_stage_file_keeps(
+    keeping: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = shutil.copytree(keeping, tmp_path / "project")
+    for at in (2048, 3000, 4096):
+        said = curriculum(project, "branch", f"trunk@{at}", f"decay-{at}", "--until", "8k", *FULL).stdout
+        assert "checkpoint" in said

@@ -26,6 +26,8 @@ from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.metrics import LiveMetrics, MetricsTail, last_record
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.status import status_view
+from curriculum.cli.view.training import training_line
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.runs.status import project_status
@@ -230,6 +232,55 @@ def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, gr
     assert training.position is None
 
 
+@pytest.mark.promise("The time that is left counts the evaluations and saves that are due")
+def test_the_time_left_counts_the_evaluations_and_saves_that_are_due(tmp_path: Path) -> None:
+    training = LiveMetrics(StageFolder(tmp_path), resumed_at=200)
+    step = {"tokens_per_second": 50.0, "seconds": 2.0}  # 100 tokens
+    saving = {"tokens_per_second": 20.0, "seconds": 5.0, "checkpoint_seconds": 3.0}
+    for position, seconds in ((100, {"evaluation_seconds": 7.0} | step), (200, saving)):  # of an earlier attempt
+        fs.append_json_line(tmp_path / "metrics.jsonl", line(position) | seconds)
+    assert training.update() is False
+    assert training.seconds_left(1000, 1, 1) is None
+    for position, seconds in ((300, step), (400, saving), (500, step)):
+        fs.append_json_line(tmp_path / "metrics.jsonl", line(position) | seconds)
+    assert training.update()
+    assert training.seconds_left(1000, 0, 0) == pytest.approx(
+        10
+    )  # five more steps of 2 s, none with the stall of a save
+    assert training.seconds_left(1000, 2, 1) == pytest.approx(10 + 2 * 7 + 3)
+
+
+@pytest.mark.promise("`run` and `status --follow` say when a stage is evaluating")
+def test_a_stage_is_shown_as_evaluating_while_losses_that_are_due_are_not_on_record(project: Path) -> None:
+    stage = PreparedText.open(Project(project), "variant", "full").compiled.stages[0]
+    folder = StageFolder(project / "runs/full/trunk/basic")
+    attempt = folder.newest_attempt()
+    assert attempt is not None
+    attempt.outcome.unlink()
+    training = LiveMetrics(folder)
+    training.update()
+
+    def cut_back(position: int) -> str:
+        ledger.cut_back(folder.metrics, position)
+        training.update()
+        return training_line(training, stage, "basic")
+
+    def evaluating(position: int) -> str:
+        folder.evaluation(0, position).unlink()
+        return cut_back(position)
+
+    assert "evaluating  left" in evaluating(6144)  # the stage's end, at no multiple of the cadence
+    assert "tok/s  left" in cut_back(4096)
+    assert "evaluating  left" in evaluating(4096)
+    assert "tok/s  left" in cut_back(3840)  # nothing is due, nothing is on record
+    folder.metrics.unlink()
+    assert cut_back(0) == ""
+    folder.evaluation(0, 0).unlink()
+    assert cut_back(0) == "basic  evaluating"
+    attempt.environment.unlink()  # it has not begun to
+    assert cut_back(0) == ""
+
+
 def test_what_is_no_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'\x00\x00\n[]\n{"step": 1}\nnot json\n' + fs.canonical_json(line(30)) + b"\n\n")
@@ -337,3 +388,34 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
     for words in ("variant/cooldown", "attempt 1", "tok/s", "step", "loss", "held-out", "saved", "100.0%"):
         assert words in plain, plain
     assert "detached; the run continues" in plain
+
+
+def test_a_stage_whose_trainer_starts_is_running_and_can_be_stopped(
+    project: Path, curriculum: Curriculum, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its supervisor holds it from before the trainer is started, for as long as torch takes to load."""
+    from curriculum.cli.follow import Watch
+
+    folder = StageFolder(project / "runs/full/variant/cooldown")
+    folder.done.unlink()
+    shutil.rmtree(folder.checkpoints)
+    watch = Watch(Project(project), "variant", "full", Console(file=io.StringIO(), width=200))
+    with fs.Lock(folder.supervised, "the test"):
+        assert watch.poll()
+        now = project_status(Project(project), "full")
+        assert [s.state for b in now.branches for s in b.stages if s.name == "variant/cooldown"] == ["running"]
+        asked: list[int] = []
+        before = signal.signal(signal.SIGUSR1, lambda number, _: asked.append(number))  # any thread may get it
+        try:
+            assert "asked variant/cooldown to save and end" in curriculum(project, "stop", "variant", *FULL).stdout
+            until = time.monotonic() + 5
+            while not asked and time.monotonic() < until:
+                time.sleep(0.01)
+            assert asked == [signal.SIGUSR1]
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+    assert watch.poll()
+    shown = watch.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "not running" not in shown, "for an instant no process holds a stage"
+    assert watch.poll()
+    assert "variant is not running: variant/cooldown is at 9,216" in watch.console.file.getvalue()  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import small
 import torch
 
 from curriculum.artifacts.jobs import HeldOut
-from runner import dataloader
+from curriculum.stream import reader
 from runner.evaluate import held_out
 
 LENGTH = 4
@@ -22,7 +22,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, windows: int, of: int, micro_ba
     dataset = SimpleNamespace(
         windows=of, digest="d", read=lambda numbers: np.repeat(numbers[:, None], LENGTH + 1, axis=1)
     )
-    monkeypatch.setattr(dataloader, "open_dataset", lambda *_: dataset)
+    monkeypatch.setattr(reader, "open_dataset", lambda *_: dataset)
     plan: Any = SimpleNamespace(sequence_length=LENGTH)
     sets = held_out.HeldOutSets(plan, {"prose": HeldOut(folder="", windows=windows)})
 

@@ -18,7 +18,9 @@ from runner.evaluate import lm_eval
 
 
 def sample(number: int, value: float, chosen: str = "none") -> dict[str, Any]:
-    return {"doc_hash": f"d{number}", "prompt_hash": "p", "target_hash": "t", "filter": chosen, "acc": value}
+    request = [(f"question {number}", " yes"), (f"question {number}", " no")]
+    hashes = {"doc_hash": f"d{number}", "prompt_hash": "p", "target_hash": "t"}
+    return {"doc_id": number, "arguments": request, **hashes, "filter": chosen, "acc": value}
 
 
 FOUND: dict[str, Any] = {
@@ -88,6 +90,47 @@ def test_one_metric_stands_for_a_task_as_the_harness_s_tables_have_it(metrics: l
 def test_a_document_without_one_number_leaves_no_list() -> None:
     odd = {**FOUND, "samples": {"quiz": [{**sample(0, 1.0), "acc": (1, 2)}]}}
     assert lm_eval.summarise(odd)["tasks"]["quiz"]["per_document"] is None
+
+
+class Context:
+    """A model of the harness with a context of 8 tokens, each a character."""
+
+    max_length = 8
+
+    def __init__(self) -> None:
+        self.scored: list[Any] = []
+
+    def tok_encode(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+    def tok_batch_encode(self, strings: list[str], left_truncate_len: int | None = None) -> list[str]:
+        return [text[-(left_truncate_len or 0) :] for text in strings]
+
+    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> None:
+        self.scored += [(context + continuation)[-9:] for _, context, continuation in requests]
+
+
+@pytest.mark.promise("Questions that were cut to fit the model's context are counted in the record and the tables")
+def test_a_document_is_cut_when_one_of_its_requests_is_longer_than_the_context_and_the_token_it_predicts() -> None:
+    model = Context()
+    cut = lm_eval.record_cuts(model)
+    texts = [("1234567", "89"), ("12345678", "9a"), ("", "123456789")]
+    model._loglikelihood_tokens([(pair, list(pair[0]), list(pair[1])) for pair in texts], disable_tqdm=True)
+    assert cut == {"123456789a"}
+    assert list(map(len, model.scored)) == [9, 9, 9]
+    assert model.tok_batch_encode(["12345", "123456"], left_truncate_len=5) == ["12345", "23456"]
+    assert cut == {"123456789a", "123456"}
+    model.tok_batch_encode(["123456789abcdef"])
+    assert len(cut) == 2
+
+    samples = [
+        {**sample(0, 1.0), "arguments": [("12345678", "9"), ("12345678", "9a")]},
+        {**sample(0, 1.0, "strict"), "arguments": [("12345678", "9a")]},
+        {**sample(1, 1.0), "arguments": [("123456", {"until": ["."]})]},
+        {**sample(2, 1.0), "arguments": [("1234567", "89")]},
+    ]
+    assert lm_eval.summarise({**FOUND, "samples": {"quiz": samples}}, cut)["tasks"]["quiz"]["cut"] == 2
+    assert lm_eval.summarise(FOUND, cut)["tasks"]["quiz"]["cut"] == 0
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from runner.dataloader import document_bounds
+from curriculum.stream.batch import document_bounds
 from runner.model import attention
 from runner.model.attention import Documents, Request, choose, explain, sdpa
 

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from curriculum.errors import DataError, PlanError
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
-from runner import dataloader
+from curriculum.stream import reader
+from curriculum.stream.batch import Batch, document_bounds, document_end
 from runner.model.forward import hidden, losses
 from runner.model.init import initialise
 from runner.model.llama import Llama
@@ -50,9 +51,9 @@ def rows(count: int, seed: int, length: int = steps.LENGTH) -> NDArray[np.int64]
     return np.random.default_rng(seed).integers(0, 6, size=(count, length + 1))
 
 
-def batch_of(tokens: NDArray[np.int64]) -> dataloader.Batch:
+def batch_of(tokens: NDArray[np.int64]) -> Batch:
     source = np.zeros(len(tokens), np.int32)
-    return dataloader.Batch(0, tokens, source, ("code", "prose"), dataloader.document_bounds(tokens, END))
+    return Batch(0, 0.0, tokens, source, ("code", "prose"), document_bounds(tokens, END))
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +73,18 @@ def test_bounds_are_match_a_reference_oracle(count: int, length: int, seed: int)
         begin = wanted[-1]
         wanted += [begin + at + 1 for at in range(length - 1) if row[at] == END]
         wanted.append(begin + length)
-    assert dataloader.document_bounds(tokens, END).tolist() == wanted
+    assert document_bounds(tokens, END).tolist() == wanted
     batch = batch_of(tokens)
     for begin in range(count):
         for end in range(begin + 1, count + 1):
-            part = batch.bounds_of(begin, end)
+            part = batch.cu_seqlens_of(begin, end)
             assert part is not None
-            assert part.tolist() == dataloader.document_bounds(tokens[begin:end], END).tolist()
+            assert part.tolist() == document_bounds(tokens[begin:end], END).tolist()
 
 
 def test_a_masked_batch_gives_each_document_the_states_that_it_has_on_its_own(model: Llama) -> None:
     tokens = rows(6, 1)
-    bounds = dataloader.document_bounds(tokens, END)
+    bounds = document_bounds(tokens, END)
     assert len(bounds) > 12
     with torch.no_grad():
         together = hidden(model, torch.from_numpy(tokens), bounds).flatten(0, 1)
@@ -106,7 +107,7 @@ def test_the_gradient_of_a_masked_step_is_that_of_its_documents_one_by_one(model
     model.zero_grad()
     inputs = torch.from_numpy(tokens[:, :-1].copy()).flatten()
     targets = torch.from_numpy(tokens[:, 1:].copy()).flatten()
-    for begin, end in itertools.pairwise(dataloader.document_bounds(tokens, END).tolist()):
+    for begin, end in itertools.pairwise(document_bounds(tokens, END).tolist()):
         logits = model(inputs[None, begin:end])[0] @ model.head.weight.T
         loss = torch.nn.functional.cross_entropy(logits, targets[begin:end], reduction="sum")
         (loss / plan.batch_tokens).backward()
@@ -118,7 +119,7 @@ def test_held_out_losses_are_masked_as_the_training_is(model: Llama) -> None:
     tokens = torch.from_numpy(rows(4, 3))
     with torch.no_grad():
         masked, plain = losses(model, tokens, END), losses(model, tokens)
-        bounds = dataloader.document_bounds(tokens.numpy(), END)
+        bounds = document_bounds(tokens.numpy(), END)
         states = hidden(model, tokens, bounds) @ model.head.weight.T
     wanted = torch.nn.functional.cross_entropy(states.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
     torch.testing.assert_close(masked.flatten(), wanted, rtol=1e-5, atol=1e-5)
@@ -135,15 +136,15 @@ def test_a_stage_that_keeps_documents_apart_refuses_what_does_not_mark_their_end
 ) -> None:
     plan = masked_plan()
     with pytest.raises(PlanError, match="this tokenizer marks no document's end"):
-        dataloader.document_end(replace(plan, tokenizer={"eos": None}))
+        document_end(replace(plan, tokenizer={"eos": None}))
     folders = {"code": "code", "prose": "prose"}
     for mark in (None, END + 1):
-        monkeypatch.setattr(dataloader.Dataset, "open", lambda folder, mark=mark, **_: text(mark))
+        monkeypatch.setattr(reader.Dataset, "open", lambda folder, mark=mark, **_: text(mark))
         with pytest.raises(DataError, match=f"needs the end of every document marked by token {END}"):
-            dataloader.open_sources(plan, folders)
-        dataloader.open_sources(replace(plan, mask_documents=False), folders)
-    monkeypatch.setattr(dataloader.Dataset, "open", lambda folder, **_: text(END))
-    assert dataloader.open_sources(plan, folders).keys() == folders.keys()
+            reader.open_sources(plan, folders)
+        reader.open_sources(replace(plan, mask_documents=False), folders)
+    monkeypatch.setattr(reader.Dataset, "open", lambda folder, **_: text(END))
+    assert reader.open_sources(plan, folders).keys() == folders.keys()
 
 
 def test_a_masked_stage_trains_to_other_weights_and_after_a_kill_to_the_same_ones(

@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 
 from curriculum.artifacts import checkpoints
 from curriculum.errors import PlanError
-from runner import dataloader
+from curriculum.stream import reader
 from runner.parallel.canonical import GROUPS_AT_MOST, GroupSums, groups_of, pairwise
 from runner.parallel.ranks import Ranks, leave_ranks
 
@@ -108,7 +108,7 @@ def test_groups_added_one_after_another_make_the_same_tree_as_all_at_once(power:
 def test_ranks_take_every_slot_once_and_whole_groups_wherever_the_tree_is_cut(power: int, share: int) -> None:
     groups = 8
     batch, ranks = groups * share, 2**power
-    parts = [dataloader.slots_of(batch, rank, ranks, groups) for rank in range(ranks)]
+    parts = [reader.slots_of(batch, rank, ranks, groups) for rank in range(ranks)]
     assert sorted(np.concatenate(parts).tolist()) == list(range(batch))
     for number, (group, rank) in enumerate(itertools.product(range(groups // ranks), range(ranks))):
         mine = parts[rank][group * share : (group + 1) * share]

@@ -20,9 +20,12 @@ from texts import digests, write_texts
 import runner.prepare.job
 import runner.prepare.shard_writer
 from curriculum import fs
+from curriculum.artifacts import jobs
+from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.data.manifest import HELD_OUT, TRAIN, text_hash
 from curriculum.data.progress import read_progress
 from curriculum.errors import Busy, DataError
+from curriculum.launchers.process import ProcessLauncher
 from runner.prepare.job import prepare
 
 
@@ -229,14 +232,29 @@ def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the
     assert digests(request.output) == same
 
 
-def test_asked_to_stop_it_ends_soon_and_goes_on_later(tmp_path: Path, request_for: Any) -> None:
+@pytest.mark.promise("A stop ends the preparation of text within two seconds, also in the middle of a long word")
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_asked_to_stop_in_native_work_it_ends_at_once_and_goes_on_later(
+    tmp_path: Path, request_for: Any, number: signal.Signals
+) -> None:
     write_texts(tmp_path / "texts", 40)
-    request = request_for(tasks=4)
-    with pytest.raises(runner.prepare.shard_writer.Stopped):
-        prepare(request, lambda: True)
+    (tmp_path / "texts" / "9999.txt").write_text("acgt" * 5_000_000)
+    request = request_for(tasks=2, held_out=None)
+    attempt = new_attempt(tmp_path / "attempts")
+    jobs.save(jobs.PrepareJob(attempt_folder=str(attempt), request=request), attempt.job)
+    process = ProcessLauncher(1, 1).start(attempt)
+    while process.poll() is None and not Path(f"{request.output}.partial", "tasks", "00000").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    asked = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(timeout=60) == -number
+    assert time.monotonic() - asked < 2
+    (tmp_path / "texts" / "9999.txt").write_text("acgt" * 100)
     prepare(request)
-    prepare(request_for(tasks=4, output=str(tmp_path / "data" / "alone")))
-    assert digests(request.output) == digests(tmp_path / "data" / "alone")
+    prepare(alone := request_for(tasks=2, held_out=None, output=str(tmp_path / "data" / "alone")))
+    assert digests(request.output) == digests(alone.output)
 
 
 def test_a_disk_that_fills_costs_the_task_that_met_it_and_the_same_request_goes_on(

@@ -81,7 +81,14 @@ def test_what_is_left_out_is_counted_by_reason_and_does_not_move_the_numbers_of_
     documents, tally = read(tmp_path)
     assert documents == [("rows.jsonl:9", "kept")]
     reasons = {reason: count for (_, reason), count in tally.dropped.items()}
-    assert reasons == {"empty": 3, "not JSON": 2, "not UTF-8": 2, "no text column": 2}
+    assert reasons == {
+        "empty": 3,
+        "not JSON": 1,
+        "not UTF-8": 2,
+        "no text column": 1,
+        "with a list of numbers instead of an object": 1,
+        "with a number instead of text": 1,
+    }
 
 
 def test_parquet_text_that_is_not_utf8_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ def test_a_line_of_metrics_says_where_a_step_s_time_went(canonical: Path) -> Non
     saved = [line["step"] for line in lines if "checkpoint_seconds" in line]
     assert saved, "the stall of a save is in the line after it"
     assert all((step * 256) % 1024 == 0 for step in saved)
+    evaluated = {line["position"]: line["evaluation_seconds"] for line in lines if "evaluation_seconds" in line}
+    assert evaluated.keys() == {256, 2048 + 256, 4096 + 256}, "an evaluation is in the line after it"
+    assert min(evaluated.values()) > 0
 
 
 def test_a_trace_of_the_steps_asked_for_lies_in_the_attempt_s_folder(canonical: Path) -> None:

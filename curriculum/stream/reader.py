@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from curriculum.data.dataset import Dataset, gather
 from curriculum.data.shard import MappedShard
-from curriculum.errors import DataError, PlanError
+from curriculum.errors import DataError
 from curriculum.plan.arrays import positions_by_value
-from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.ranks import require_rank, share_of_rank
 from curriculum.plan.stage import Draws, StagePlan
+from curriculum.stream.batch import Batch, document_bounds, document_end
 
 Integers = NDArray[np.int64]
 
@@ -34,31 +35,10 @@ SEQUENCES_DRAWN = 1 << 14
 """And drawn together up to this many sequences, for the same reason: 25 bytes each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One rank's slots of a step: `tokens` has shape `[slots, sequence_length + 1]`, `source` indexes `names`.
-
-    `bounds` says where documents begin in the inputs (`document_bounds`), where the plan keeps them apart.
-    """
-
-    step: int
-    tokens: NDArray[np.int64]
-    source: NDArray[np.int32]
-    names: tuple[str, ...]
-    bounds: NDArray[np.int32] | None = None
-
-    def bounds_of(self, begin: int, end: int) -> NDArray[np.int32] | None:
-        """`bounds` of the slots in [begin, end), concatenated."""
-        if self.bounds is None:
-            return None
-        length = self.tokens.shape[1] - 1
-        first, last = np.searchsorted(self.bounds, (begin * length, end * length))
-        return self.bounds[first : last + 1] - np.int32(begin * length)
-
-
 def slots_of(batch: int, rank: int, ranks: int, groups: int | None = None) -> NDArray[np.int64]:
     """The slots of a step that `rank` takes, in its order: one contiguous share, or every `ranks`-th of `groups`."""
     share_of_rank(batch, ranks)
+    require_rank(rank, ranks)
     return np.arange(batch, dtype=np.int64).reshape(groups or ranks, -1)[rank::ranks].reshape(-1)
 
 
@@ -75,7 +55,7 @@ def open_dataset(plan: StagePlan, folder: str, split: str) -> Dataset:
 
 def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Dataset]:
     """The prepared text of every source of the plan; DataError when it is not the text the plan was made for."""
-    datasets, eos = {}, document_end(plan)
+    datasets, eos, used = {}, document_end(plan), plan.items(0)
     for name, source in plan.sources.items():
         dataset = open_dataset(plan, folders[name], "train")
         for segment in source.segments:
@@ -84,12 +64,13 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
                     f"the text in `{folders[name]}` is not the text that the plan of `{name}` was made for",
                     hint="put the prepared text back; `curriculum verify` names every difference",
                 )
-            if segment.stop_window > dataset.windows:
-                raise DataError(
-                    f"`{folders[name]}` holds {dataset.windows:,} windows, the plan of `{name}` reads "
-                    f"{segment.stop_window:,}",
-                    hint="prepare the text again with `curriculum prepare`",
-                )
+        # Segments that earlier stages read to their end may count windows of another length.
+        most = max(segment.stop_window for segment in source.segments_from(used.get(name, 0)))
+        if most > dataset.windows:
+            raise DataError(
+                f"`{folders[name]}` holds {dataset.windows:,} windows, the plan of `{name}` reads {most:,}",
+                hint="prepare the text again with `curriculum prepare`",
+            )
         if eos is not None and dataset.manifest.policy.eos != eos:
             raise DataError(
                 f"`mask_documents` needs the end of every document marked by token {eos}, which the text in "
@@ -129,6 +110,11 @@ def read_steps(
         begin, drawn = end, min(2 * drawn, drawn_at_once)
 
 
+def read_windows(datasets: Mapping[str, Dataset], draws: Draws) -> Integers:
+    """The tokens of the draws, shape `[slots, sequence_length + 1]`."""
+    return next(gather(*_locate(datasets, draws), len(draws.window)))
+
+
 def _locate(datasets: Mapping[str, Dataset], draws: Draws) -> tuple[list[MappedShard], Integers, Integers]:
     """The shards of the draws, and for every slot the number of its shard and its window in that shard."""
     shards: list[MappedShard] = []
@@ -148,34 +134,8 @@ def _batches(plan: StagePlan, steps: range, tokens: Integers, source: NDArray[np
     for at, step in enumerate(steps):
         rows = slice(at * share, (at + 1) * share)
         bounds = None if eos is None else document_bounds(tokens[rows], eos)
-        batches.append(Batch(step, tokens[rows], source[rows], plan.names, bounds))
+        batches.append(Batch(step, plan.lr(step), tokens[rows], source[rows], plan.names, bounds))
     return batches
-
-
-def document_end(plan: StagePlan) -> int | None:
-    """The token that ends a document, where the plan masks documents from each other; None where it does not.
-
-    PlanError when it does, but its tokenizer has no such token.
-    """
-    if not plan.mask_documents:
-        return None
-    eos = plan.tokenizer.get("eos")
-    if eos is None:
-        raise PlanError(
-            "`mask_documents` keeps documents apart, but this tokenizer marks no document's end",
-            hint="leave `mask_documents` out of the stage file, or take a tokenizer with an end-of-text token",
-        )
-    return int(eos)
-
-
-def document_bounds(tokens: NDArray[np.int64], eos: int) -> NDArray[np.int32]:
-    """Where documents begin in the concatenated inputs of `tokens` (`[n, sequence_length + 1]`), and their end.
-
-    `eos` ends a document, and so does a sequence's end. Often called `cu_seqlens`; shape `[documents + 1]`.
-    """
-    begins = np.ones((len(tokens), tokens.shape[1] - 1), bool)
-    np.equal(tokens[:, :-2], eos, out=begins[:, 1:])
-    return np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
 
 
 def batches(
@@ -187,6 +147,7 @@ def batches(
     rank: int = 0,
     ranks: int = 1,
     groups: int | None = None,
+    read_ahead: bool = True,
 ) -> Generator[Batch, None, None]:
     """Batches of the steps in [first_step, last_step), in order; a read error is raised when its batch is due.
 
@@ -195,6 +156,9 @@ def batches(
     the generator ends the thread.
     """
     source = read_steps(plan, datasets, first_step, last_step, slots_of(plan.batch_sequences, rank, ranks, groups))
+    if not read_ahead:
+        yield from itertools.chain.from_iterable(source)
+        return
     ready: deque[list[Batch] | BaseException | None] = deque()
     reading = threading.Lock()  # its holder takes the next of `source`
     demand, closed = threading.Event(), threading.Event()
@@ -205,7 +169,7 @@ def batches(
         except BaseException as error:
             return error
 
-    def read_ahead() -> None:
+    def fill() -> None:
         while not closed.is_set():
             demand.wait()
             demand.clear()
@@ -214,7 +178,7 @@ def batches(
                 with reading:
                     ready.append(next_ready())
 
-    thread = threading.Thread(target=read_ahead, name="batches", daemon=True)
+    thread = threading.Thread(target=fill, name="batches", daemon=True)
     thread.start()
     try:
         while True:

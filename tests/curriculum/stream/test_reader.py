@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from curriculum.errors import DataError, PlanError
 from curriculum.plan.stage import StagePlan
-from runner import dataloader
+from curriculum.stream import reader
 
 WINDOWS = {"code": 40, "prose": 50}
 
@@ -72,7 +72,7 @@ def plan() -> StagePlan:
 def test_every_slot_holds_the_window_that_the_plan_draws_for_it(plan: StagePlan) -> None:
     for step in range(plan.steps):
         draws = plan.draws(step)
-        batch = dataloader.read(plan, texts(), step, 0, 1)
+        batch = reader.read(plan, texts(), step, 0, 1)
         assert batch.tokens.shape == (16, steps.LENGTH + 1)
         assert batch.tokens[:, 0].tolist() == draws.source.tolist() == batch.source.tolist()
         assert batch.tokens[:, 1].tolist() == draws.window.tolist()
@@ -81,8 +81,8 @@ def test_every_slot_holds_the_window_that_the_plan_draws_for_it(plan: StagePlan)
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_the_ranks_slots_laid_end_to_end_are_the_steps_slots(plan: StagePlan, ranks: int) -> None:
     for step in (0, 5, 11):
-        whole = dataloader.read(plan, texts(), step, 0, 1)
-        parts = [dataloader.read(plan, texts(), step, rank, ranks) for rank in range(ranks)]
+        whole = reader.read(plan, texts(), step, 0, 1)
+        parts = [reader.read(plan, texts(), step, rank, ranks) for rank in range(ranks)]
         assert {len(part.tokens) for part in parts} == {16 // ranks}
         assert np.array_equal(np.concatenate([part.tokens for part in parts]), whole.tokens)
         assert np.array_equal(np.concatenate([part.source for part in parts]), whole.source)
@@ -90,30 +90,30 @@ def test_the_ranks_slots_laid_end_to_end_are_the_steps_slots(plan: StagePlan, ra
 
 def test_a_batch_that_cannot_be_dealt_evenly_is_refused(plan: StagePlan) -> None:
     with pytest.raises(PlanError, match="16 sequences cannot be divided evenly among 3"):
-        dataloader.read(plan, texts(), 0, 0, 3)
+        reader.read(plan, texts(), 0, 0, 3)
 
 
 def test_a_source_is_read_once_a_step_however_many_slots_it_fills(plan: StagePlan) -> None:
     sources = texts()
-    dataloader.read(plan, sources, 0, 0, 1)
+    reader.read(plan, sources, 0, 0, 1)
     assert [text.reads for text in sources.values()] == [[4], [12]]
 
 
 def test_batches_come_in_the_order_of_steps_from_any_step_to_any_other(plan: StagePlan) -> None:
-    found = list(dataloader.batches(plan, texts(), first_step=3, last_step=9, rank=1, ranks=2))
+    found = list(reader.batches(plan, texts(), first_step=3, last_step=9, rank=1, ranks=2))
     assert [batch.step for batch in found] == [3, 4, 5, 6, 7, 8]
     for batch in found:
-        assert np.array_equal(batch.tokens, dataloader.read(plan, texts(), batch.step, 1, 2).tokens)
+        assert np.array_equal(batch.tokens, reader.read(plan, texts(), batch.step, 1, 2).tokens)
 
 
 def test_no_steps_give_no_batches(plan: StagePlan) -> None:
-    assert list(dataloader.batches(plan, texts(), first_step=4, last_step=4)) == []
+    assert list(reader.batches(plan, texts(), first_step=4, last_step=4)) == []
 
 
 def test_an_error_of_the_reader_is_raised_where_the_batch_is_taken_after_the_good_ones(plan: StagePlan) -> None:
     sources = texts()
     sources["prose"].broken_at = 2
-    batches = dataloader.batches(plan, sources, first_step=0, last_step=12)
+    batches = reader.batches(plan, sources, first_step=0, last_step=12)
     assert [next(batches).step for _ in range(3)] == [0, 1, 2]  # one alone, then two together
     with pytest.raises(DataError, match="a block holds other bytes"):
         next(batches)
@@ -124,28 +124,28 @@ def test_an_error_of_the_reader_is_raised_where_the_batch_is_taken_after_the_goo
 def test_steps_that_are_drawn_and_read_together_are_those_read_alone(
     plan: StagePlan, monkeypatch: pytest.MonkeyPatch, drawn: int, read: int, ranks: int
 ) -> None:
-    monkeypatch.setattr(dataloader, "SEQUENCES_DRAWN", drawn)
-    monkeypatch.setattr(dataloader, "TOKENS_READ", read)
-    pieces = list(dataloader.read_steps(plan, texts(), 1, 12, dataloader.slots_of(16, ranks - 1, ranks)))
+    monkeypatch.setattr(reader, "SEQUENCES_DRAWN", drawn)
+    monkeypatch.setattr(reader, "TOKENS_READ", read)
+    pieces = list(reader.read_steps(plan, texts(), 1, 12, reader.slots_of(16, ranks - 1, ranks)))
     assert len(pieces[0]) == 1, "the first is not kept waiting"
     most = max(1, read // (16 // ranks * steps.LENGTH))
     assert max(map(len, pieces)) <= most
     found = [batch for piece in pieces for batch in piece]
     assert [batch.step for batch in found] == list(range(1, 12))
     for batch in found:
-        alone = dataloader.read(plan, texts(), batch.step, ranks - 1, ranks)
+        alone = reader.read(plan, texts(), batch.step, ranks - 1, ranks)
         assert np.array_equal(batch.tokens, alone.tokens)
         assert np.array_equal(batch.source, alone.source)
         assert np.array_equal(batch.tokens[:, 1], plan.draws(batch.step).rank(ranks - 1, ranks).window)
 
 
 def test_the_reader_keeps_a_few_batches_ahead_and_no_more(plan: StagePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataloader, "TOKENS_READ", 1)  # each step alone
-    monkeypatch.setattr(dataloader, "SEQUENCES_DRAWN", 1)
+    monkeypatch.setattr(reader, "TOKENS_READ", 1)  # each step alone
+    monkeypatch.setattr(reader, "SEQUENCES_DRAWN", 1)
     sources = texts()
-    batches = dataloader.batches(plan, sources, first_step=0, last_step=12)
+    batches = reader.batches(plan, sources, first_step=0, last_step=12)
     next(batches)
-    most = 1 + dataloader.AHEAD  # taken, and waiting
+    most = 1 + reader.AHEAD  # taken, and waiting
     deadline = time.monotonic() + 10
     while len(sources["prose"].reads) < most and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -160,11 +160,11 @@ def test_the_reader_keeps_a_few_batches_ahead_and_no_more(plan: StagePlan, monke
 def test_a_busy_loop_has_its_batches_read_by_the_thread_and_one_that_asks_at_once_reads_for_itself(
     plan: StagePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataloader, "TOKENS_READ", 1)  # each step alone
-    monkeypatch.setattr(dataloader, "SEQUENCES_DRAWN", 1)
-    monkeypatch.setattr(dataloader, "PAUSE", 0.09)
+    monkeypatch.setattr(reader, "TOKENS_READ", 1)  # each step alone
+    monkeypatch.setattr(reader, "SEQUENCES_DRAWN", 1)
+    monkeypatch.setattr(reader, "PAUSE", 0.09)
     sources = texts()
-    for batch in dataloader.batches(plan, sources, first_step=0, last_step=12):
+    for batch in reader.batches(plan, sources, first_step=0, last_step=12):
         time.sleep(0.3 if batch.step >= 6 else 0.02)
     readers = sources["prose"].readers
     assert readers[:6] == ["MainThread"] * 6
@@ -172,7 +172,7 @@ def test_a_busy_loop_has_its_batches_read_by_the_thread_and_one_that_asks_at_onc
 
 
 def test_closing_early_ends_the_readers_thread(plan: StagePlan) -> None:
-    batches = dataloader.batches(plan, texts(), first_step=0, last_step=12)
+    batches = reader.batches(plan, texts(), first_step=0, last_step=12)
     next(batches)
     assert "batches" in {thread.name for thread in threading.enumerate()}
     batches.close()
@@ -196,12 +196,26 @@ def test_text_that_the_plan_was_not_made_for_is_refused_before_the_first_step(
     }
     plan = replace(plan, sources=known)
     opened = texts()
-    monkeypatch.setattr(dataloader.Dataset, "open", lambda folder, **_: opened[folder.name])
+    monkeypatch.setattr(reader.Dataset, "open", lambda folder, **_: opened[folder.name])
     folders = {"code": "data/code", "prose": "data/prose"}
-    assert dataloader.open_sources(plan, folders) == opened
+    assert reader.open_sources(plan, folders) == opened
     opened["prose"] = replace(opened["prose"], **change)
     with pytest.raises(DataError, match=message):
-        dataloader.open_sources(plan, folders)
+        reader.open_sources(plan, folders)
+
+
+def test_only_the_segments_that_the_stage_reads_are_counted_in_its_windows(
+    plan: StagePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier pass counted shorter windows, so more of them."""
+    prose = plan.sources["prose"]
+    restarted = replace(plan, blends=tuple(replace(phase, base={**phase.base, "prose": 9}) for phase in plan.blends))
+    earlier = replace(prose.segments[0], windows=100)
+    later = replace(prose.segments[0], first_item=9, pass_number=1)
+    restarted = replace(restarted, sources={**plan.sources, "prose": replace(prose, segments=(earlier, later))})
+    opened = texts()
+    monkeypatch.setattr(reader.Dataset, "open", lambda folder, **_: opened[folder.name])
+    assert reader.open_sources(restarted, {"code": "data/code", "prose": "data/prose"}) == opened
 
 
 def test_sources_are_opened_for_training_at_the_plans_length_and_vocabulary(
@@ -213,8 +227,8 @@ def test_sources_are_opened_for_training_at_the_plans_length_and_vocabulary(
         asked.append((str(folder), how))
         return Text(0)
 
-    monkeypatch.setattr(dataloader.Dataset, "open", opened)
-    dataloader.open_sources(plan, {"code": "a", "prose": "b"})
+    monkeypatch.setattr(reader.Dataset, "open", opened)
+    reader.open_sources(plan, {"code": "a", "prose": "b"})
     digest = plan.tokenizer.get("digest")
     how = {"split": "train", "sequence_length": steps.LENGTH, "vocab_size": 101, "tokenizer_digest": digest}
     assert sorted(asked, key=lambda entry: entry[0]) == [("a", how), ("b", how)]

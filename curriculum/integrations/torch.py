@@ -1,0 +1,273 @@
+"""A stream as PyTorch datasets, samplers, a loader and a learning-rate schedule.
+
+Nothing here keeps an order of its own: each object turns sample numbers into tokens, and resuming is another first
+step. Ranks are given to `BatchSampler`, `Batches` or `Loader`; a wrapper that deals batches to ranks again is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+
+from curriculum.errors import PlanError
+from curriculum.plan.ranks import require_rank, share_of_rank
+from curriculum.stream import Stream
+
+Integers = NDArray[np.int64]
+Shape = Callable[[Integers], Any]
+
+
+# --- what a trainer wants of the rows: `[n, L + 1]` tokens, L inputs and their shifted targets ----------------
+
+
+def tokens(rows: Integers) -> torch.Tensor:
+    """The rows as they are, `[n, L + 1]`."""
+    return torch.from_numpy(rows)
+
+
+def pair(rows: Integers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets, `[n, L]` each, contiguous."""
+    return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
+
+
+def causal_lm(rows: Integers) -> dict[str, torch.Tensor]:
+    """The keywords of a transformers model: `shift_labels` holds the targets, so that no target is lost."""
+    inputs, targets = pair(rows)
+    return {"input_ids": inputs, "labels": targets, "shift_labels": targets}
+
+
+def megatron(rows: Integers) -> dict[str, torch.Tensor]:
+    """The batch of Megatron's GPT: every token counts, positions run through the sequence."""
+    inputs, targets = pair(rows)
+    positions = torch.arange(inputs.shape[1]).expand_as(inputs).contiguous()
+    mask = torch.ones(targets.shape)
+    return {"tokens": inputs, "labels": targets, "loss_mask": mask, "position_ids": positions}
+
+
+# --- datasets and samplers ----------------------------------------------------------------------------------
+
+
+class SampleNumber(int):
+    """A sample's number since the root, as `BatchSampler` gives it; a plain index counts from the dataset's first."""
+
+
+class Samples(Dataset[Any]):
+    """The samples of the steps in [first_step, last_step), by index: item `i` is the `i`-th of them, in slot order.
+
+    An item is `[L + 1]` tokens; `__getitems__`, which DataLoader calls, gives whole lists of items.
+    """
+
+    def __init__(self, stream: Stream, first_step: int | None = None, last_step: int | None = None) -> None:
+        self.stream = stream
+        self.first_step = stream.first_step if first_step is None else first_step
+        self.last_step = stream.last_step if last_step is None else last_step
+        self.first_sample, self.last_sample = stream.sample(self.first_step), stream.sample(self.last_step)
+
+    def __len__(self) -> int:
+        return self.last_sample - self.first_sample
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        numbers = [i if isinstance(i, SampleNumber) else self.first_sample + i for i in indices]
+        if numbers and not self.first_sample <= min(numbers) <= max(numbers) < self.last_sample:
+            raise IndexError(f"there are {len(self):,} samples")
+        return list(torch.from_numpy(self.stream.samples(numbers)))
+
+
+class MicroBatches:
+    """The sample numbers of one rank's micro-batches, in order, over the steps in [first_step, last_step)."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        first_step: int | None = None,
+        last_step: int | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batch: int | None = None,
+    ) -> None:
+        self.stream = stream
+        self.first_step = stream.first_step if first_step is None else first_step
+        self.last_step = stream.last_step if last_step is None else last_step
+        self.rank, self.world_size, self.micro_batch = rank, world_size, micro_batch
+        require_rank(rank, world_size)
+        for stage in stream.stages:
+            if stage.first_step < self.last_step and self.first_step < stage.last_step:
+                share_of_rank(stage.batch_size, world_size, micro_batch)
+
+    def __len__(self) -> int:
+        count = 0
+        for stage in self.stream.stages:
+            steps = min(self.last_step, stage.last_step) - max(self.first_step, stage.first_step)
+            share = stage.batch_size // self.world_size
+            count += max(0, steps) * (share // (self.micro_batch or share))
+        return count
+
+    def __iter__(self) -> Iterator[tuple[range, int]]:
+        """The sample numbers of each micro-batch, and the step to resume from once it was trained on."""
+        for step in range(self.first_step, self.last_step):
+            share = self.stream.batch_size(step) // self.world_size
+            size = self.micro_batch or share
+            first = self.stream.sample(step) + self.rank * share
+            for begin in range(first, first + share, size):
+                numbers = range(begin, begin + size)
+                yield numbers, step + (numbers.stop == first + share)
+
+
+class BatchSampler(Sampler[list[int]]):
+    """The lists of samples that one rank takes in turn, for `DataLoader(Samples(stream), batch_sampler=...)`.
+
+    Each list is one micro-batch, whatever the batch of its step is.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        first_step: int | None = None,
+        last_step: int | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batch: int | None = None,
+    ) -> None:
+        self._micro_batches = MicroBatches(
+            stream, first_step, last_step, rank=rank, world_size=world_size, micro_batch=micro_batch
+        )
+
+    def __len__(self) -> int:
+        return len(self._micro_batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for numbers, _ in self._micro_batches:
+            yield [SampleNumber(number) for number in numbers]
+
+    @property
+    def batch_size(self) -> int:
+        """Read by wrappers that deal a sampler's batches to ranks again, which would change the order."""
+        raise PlanError(
+            "this sampler already holds one rank's part of the plan's order; dealing it to ranks again would change it",
+            hint="give it `rank` and `world_size`, and do not pass its loader to `prepare()` or a distributed sampler",
+        )
+
+
+class Batches(IterableDataset[Any]):
+    """One rank's micro-batches, for `DataLoader(..., batch_size=None)`; `shape` makes an item of `[n, L + 1]` tokens.
+
+    With W workers, worker w reads every W-th micro-batch from the w-th on, and DataLoader takes them in turn: the order
+    is the same for any number of workers.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        first_step: int | None = None,
+        last_step: int | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batch: int | None = None,
+        shape: Shape = pair,
+    ) -> None:
+        self.micro_batches = MicroBatches(
+            stream, first_step, last_step, rank=rank, world_size=world_size, micro_batch=micro_batch
+        )
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return len(self.micro_batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for at, (numbers, _) in enumerate(self.micro_batches):
+            if at % workers == number:
+                yield self.shape(self.micro_batches.stream.samples(numbers))
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader over `Batches` whose state is one number: the samples read since the root by whole steps.
+
+    The state of a loader that has given out a part of a step is the beginning of that step. `load_state_dict` goes to
+    the number's step, or to the loader's own first step if that is later.
+    """
+
+    def __init__(self, batches: Batches, **options: Any) -> None:
+        self._micro_batches = batches.micro_batches
+        self._first_step = self._step = batches.micro_batches.first_step
+        super().__init__(batches, batch_size=None, **options)
+
+    def __iter__(self) -> Any:
+        return self._counted(super().__iter__())
+
+    def _counted(self, items: Iterator[Any]) -> Iterator[Any]:
+        for (_, step), item in zip(self._micro_batches, items, strict=True):
+            self._step = step
+            yield item
+
+    def state_dict(self) -> dict[str, int]:
+        return {"samples": self._micro_batches.stream.sample(self._step)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        stream, sample = self._micro_batches.stream, state["samples"]
+        first, last = self._first_step, self._micro_batches.last_step
+        step = first
+        if sample > stream.sample(first):
+            step = last if sample >= stream.sample(last) else stream.step_of(sample)
+            if step < last and sample != stream.sample(step):
+                raise PlanError(
+                    f"sample {sample:,} is inside step {step:,}", hint="a loader's state is the beginning of a step"
+                )
+        self._micro_batches.first_step = self._step = step
+
+
+# --- the learning rate --------------------------------------------------------------------------------------
+
+
+class PlannedLR(LRScheduler):
+    """The plan's learning rate: `step()` after each update; at `last_epoch` n the rate is that of step `start + n`.
+
+    It sets the rate itself, whatever the optimizer was made with, for every parameter group. PlanError where it is
+    stepped further than the stream goes, as when it is stepped at every micro-batch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, stream: Stream, start: int = 0) -> None:
+        self.stream, self.start = stream, start
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        step = self.start + self.last_epoch
+        if step > self.stream.last_step:
+            raise PlanError(
+                f"the learning rate was asked for step {step:,}, but the last one is {self.stream.last_step - 1:,}",
+                hint="step the schedule once an update, not once a micro-batch; `start` is the first update's step",
+            )
+        rate = self.stream.lr(min(max(step, self.stream.first_step), self.stream.last_step - 1))
+        return [rate] * len(self.optimizer.param_groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.last_epoch, "start": self.start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.start, self.last_epoch = state_dict["start"], state_dict["last_epoch"]
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is set on any rank of torch.distributed; the flag itself where that is not initialised."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return flag
+    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
+    raised = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
+    return bool(raised)

@@ -1,0 +1,66 @@
+"""Files that changed since their text was prepared, and what `prepare` and `plan` say of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from curriculum.data.changes import FileChanges, file_changes, file_record
+from curriculum.data.listing import SourceFile
+
+
+def listed(folder: Path) -> list[SourceFile]:
+    return [SourceFile(path.name, str(path), path.stat().st_size) for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.promise(
+    "`prepare` and `plan` say which files changed, are gone or are new since a text was prepared, and that it stays"
+)
+def test_files_are_compared_by_size_and_time(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).write_text("text")
+    recorded = {file.name: file_record(file) for file in listed(tmp_path)}
+    assert file_changes(recorded, listed(tmp_path)) == FileChanges((), (), ())
+    (tmp_path / "a").write_text("longer text")
+    os.utime(tmp_path / "b", (1, 1))  # the same size
+    (tmp_path / "c").unlink()
+    (tmp_path / "e").write_text("text")
+    assert file_changes(recorded, listed(tmp_path)) == FileChanges(("a", "b"), ("c",), ("e",))
+
+
+def test_a_record_without_times_is_compared_by_size_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("text")
+    recorded = {file.name: file_record(file)[:2] for file in listed(tmp_path)}
+    os.utime(tmp_path / "a", (1, 1))
+    assert file_changes(recorded, listed(tmp_path)) == FileChanges((), (), ())
+    (tmp_path / "a").write_text("longer text")
+    assert file_changes(recorded, listed(tmp_path)) == FileChanges(("a",), (), ())
+
+
+@pytest.mark.promise(
+    "`prepare` and `plan` say which files changed, are gone or are new since a text was prepared, and that it stays"
+)
+def test_prepare_and_plan_say_what_changed_and_what_takes_it_up(
+    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    def said(verb: str) -> str:
+        return " ".join(curriculum(small_project, verb, "trunk", "--size", "full").stdout.split())
+
+    prose = small_project / "texts/prose"
+    assert "since it was prepared" not in said("prepare") + said("plan")
+    (prose / "zzz.txt").write_text("a new file " * 9)
+    for verb in ("prepare", "plan"):
+        words = said(verb)
+        assert "files changed since it was prepared: 1 new (zzz.txt); the prepared text stays" in words
+        assert "curriculum prepare trunk" in words
+        assert "--append` adds what is new" in words
+    (prose / "001.txt").write_text("other words " * 9)
+    (prose / "002.txt").unlink()
+    for verb in ("prepare", "plan"):
+        words = said(verb)
+        assert "1 with another size or time (001.txt); 1 no longer there (002.txt); 1 new (zzz.txt)" in words
+        assert "--append" not in words
