@@ -101,7 +101,7 @@ class ReadEntry(Entry):
         tokens = self.format not in (None, *_TEXT_FORMATS)
         if self.format and tokens != (place == "tokenised"):
             hint = f"formats of text are {', '.join(_TEXT_FORMATS)}; the others belong to tokenised"
-            raise Refusal(f"`{self.format}` is not supported with `{place}`", hint, "format")
+            raise Refusal(f"is `{self.format}`, which is not supported with `{place}`", hint, "format")
         if self.format == "text" and "text" in self.model_fields_set:
             raise Refusal("is not supported with `format: text`", "each file is read whole, as one document", "text")
         return self

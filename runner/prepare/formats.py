@@ -76,6 +76,11 @@ def open_file(file: SourceFile) -> Iterator[io.BufferedReader]:
             stream = io.BufferedReader(stack.enter_context(decompress(stream)), HEAD_BYTES)
             if stream.peek().startswith(_PARQUET):  # it is read from its end
                 stream = io.BufferedReader(io.BytesIO(stream.read()))
+        elif head and file.name.endswith(COMPRESSED) and not head.startswith(_PARQUET) and not begins_with_rows(head):
+            raise DataError(
+                f"`{file.name}` cannot be read to its end: its name says that it is compressed, and its content is not",
+                hint="fetch it again, or rename it",
+            )
         head = stream.peek()
         encoding = next((name for mark, name in _ENCODINGS.items() if head.startswith(mark)), None)
         if encoding is not None and len(head) > len(codecs.BOM_UTF16):
@@ -89,25 +94,22 @@ def detect_format(head: bytes, name: str) -> str:
         return "parquet"
     if begins_with_rows(head):
         return "json"
-    if head and name.endswith(COMPRESSED):
-        raise DataError(
-            f"`{name}` cannot be read to its end: its name says that it is compressed, and its content is not",
-            hint="fetch it again, rename it, or state the `format` of its source",
-        )
     ending = uncompressed(name).rpartition(".")[2].lower()
     if ending in ("csv", "tsv"):
         raise DataError(
             f"`{name}` is a table of separated values, which is not read",
             hint="convert it to Parquet or JSON lines; `format: text` reads each file whole, as one document",
         )
-    if ending in JSON_ENDINGS or ending == "parquet":
-        return "parquet" if ending == "parquet" else "json"
+    if ending in JSON_ENDINGS or _OPENS.match(head):
+        return "json" if ending in JSON_ENDINGS else "text"
+    if ending == "parquet":
+        return ending
     return "binary" if b"\0" in head[:TEXT_BYTES] else "text"
 
 
-def begins_with_rows(head: bytes) -> bool:
-    """Whether the first two lines of a file, or its only one, are JSON objects."""
-    lines = [line for line in head.split(b"\n", 64) if line.strip()][:2]
+def begins_with_rows(head: bytes, lines_read: int = 2) -> bool:
+    """Whether the first lines of a file, or its only one, are JSON objects."""
+    lines = [line for line in head.split(b"\n", 64) if line.strip()][:lines_read]
     cut = len(head) >= HEAD_BYTES
     return bool(lines) and all(_is_object(line) or (cut and _OBJECT.match(line) is not None) for line in lines)
 

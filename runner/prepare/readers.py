@@ -239,7 +239,7 @@ class Corpus(BaseReader):  # type: ignore[misc]
                 format = self.format or detect_format(head, file.name)
                 if format == "parquet":
                     yield from self._parquet(file, split, stream)
-                elif format == "json" and begins_with_rows(head):
+                elif format == "json" and begins_with_rows(head, 1):
                     yield from self._json_lines(file, split, stream)
                 elif format == "binary":
                     self.tally.drop(file.name, BINARY, split)

@@ -79,6 +79,11 @@ def test_another_tokenizer_shows_as_one(tmp_path: Path, prepared: tuple[Path, Pa
 
 def test_what_is_no_token_file_is_refused_on_one_screen(tmp_path: Path, curriculum: Curriculum) -> None:
     (tmp_path / "empty.bin").write_bytes(b"")
+    (tmp_path / "text.bin").write_text("words of prose\n" * 99)
+    np.save(tmp_path / "none.npy", np.zeros(0, np.uint16))
+    for word, what in (("text.bin", "holds text, not tokens"), ("none.npy", "holds no tokens")):
+        done = curriculum(tmp_path, "inspect", word, check=False)
+        assert (done.returncode, what in done.stderr) == (2, True)
     for word in ("empty.bin", "absent.bin", "."):
         done = curriculum(tmp_path, "inspect", word, check=False)
         assert done.returncode == 2

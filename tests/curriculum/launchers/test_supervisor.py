@@ -101,6 +101,26 @@ def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_ag
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+def test_a_job_that_does_not_hear_a_stop_is_ended_when_its_patience_is_over(tmp_path: Path) -> None:
+    deaf = (
+        "import signal, sys, time; from pathlib import Path; "
+        "[signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGUSR1)]; "
+        "Path(sys.argv[1], 'ready').touch(); deadline = time.monotonic() + 60\n"
+        "while time.monotonic() < deadline: time.sleep(1)"
+    )
+    (attempt,) = launches(tmp_path, None)
+    stop, asked = StopFlag(), list[float]()
+
+    def tick() -> None:
+        if not asked and (attempt.path / "ready").exists():
+            asked.append(time.monotonic())
+            stop.receive(signal.SIGTERM)
+
+    outcome = supervise(Script(1, 1, code=lambda attempt: deaf), lambda: attempt, stop=stop, tick=tick, patience=0.5)
+    assert outcome["outcome"] == "stopped"
+    assert time.monotonic() - asked[0] < 2
+
+
 GOES_ON = """\
 import sys, time
 from pathlib import Path

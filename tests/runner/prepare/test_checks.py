@@ -112,3 +112,50 @@ def test_documents_that_are_no_text_are_counted_and_the_first_named_in_the_last_
     (tmp_path / "texts" / "rows.jsonl").write_text('{"text": "the law", "lang": "fr"}\n')
     prepare(replace(chosen, drop={"lang": ["fr"]}, read={"folder": "texts", "exclude": ["0?.txt", "void.txt"]}))
     assert not read_progress(Path(chosen.progress)).unread  # what a person leaves out is no surprise
+
+
+@pytest.mark.promise(
+    "Where too little is held out because rows were left out, the refusal counts them and names the cause"
+)
+@pytest.mark.parametrize(
+    ("row", "changes", "counted", "hint"),
+    [
+        ({"content": "TEXT"}, {}, "30 no text column (the first: 0.jsonl:1)", "`text: content`"),
+        ({"text": ["TEXT"]}, {}, "30 with a list instead of text (the first: 0.jsonl:1)", "under `read:`"),
+        ({"text": "TEXT", "lang": "fr"}, {"drop": {"lang": "fr"}}, "30 for lang is fr", "by filters, 30: see"),
+    ],
+)
+def test_too_little_held_out_because_rows_were_left_out_counts_them_and_names_the_cause(
+    tmp_path: Path, request_for: Any, row: dict[str, Any], changes: dict[str, Any], counted: str, hint: str
+) -> None:
+    write_texts(tmp_path / "plain", 60)
+    texts = [json.dumps(path.read_text())[1:-1] for path in sorted((tmp_path / "plain").iterdir())]
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "0.jsonl").write_text("".join(json.dumps(row).replace("TEXT", t) + "\n" for t in texts[:30]))
+    (tmp_path / "texts" / "1.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts[30:]))
+    prepare(request_for(held_out=None, output=str(tmp_path / "all"), **changes))
+    tokens = Manifest.load(tmp_path / "all").splits[TRAIN].tokens
+    length = int(tokens * 0.3) // 64  # 20% of half of the rows do not do, 20% of all would
+    with pytest.raises(DataError, match="64 are the least") as refusal:
+        prepare(request_for(sequence_length=length, **changes))
+    assert f"left out: {counted}; its columns are " in refusal.value.what
+    assert hint in (refusal.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("line", "counted", "hint"),
+    [
+        (b"{'text': 'single quotes'}", "2 not JSON", "`format: text`"),
+        ('{"text": "é"}'.encode("latin-1"), "2 not UTF-8", "iconv"),
+        (b'{"text": [5, 6, 7]}', "2 with a list of numbers instead of text", "`read: {tokenised: FOLDER}`"),
+    ],
+)
+def test_rows_none_of_which_is_text_are_refused_with_what_helps_against_their_reason(
+    tmp_path: Path, request_for: Any, line: bytes, counted: str, hint: str
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.jsonl").write_bytes(line + b"\n" + line + b"\n")
+    with pytest.raises(DataError) as refusal:
+        prepare(request_for())
+    assert refusal.value.what == f"`texts` has no text to read: {counted} (the first: a.jsonl:1)"
+    assert hint in (refusal.value.hint or "")

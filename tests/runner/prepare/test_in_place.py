@@ -243,6 +243,10 @@ def test_filler_at_the_end_of_a_packed_chunk_is_cut_off_counted_and_never_traine
         ("npy", lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not complete"),
         ("flat", lambda p: p.write_bytes(p.read_bytes()[:-1]), "is not complete"),
         ("flat", lambda p: p.write_bytes(b""), "it is empty"),
+        ("flat", lambda p: p.write_text("words of prose\n" * 99), "holds text, not tokens"),
+        ("megatron", lambda p: p.write_bytes(p.read_bytes() + bytes(20)), r"its index `.*\.idx` states"),
+        ("packed", lambda p: p.write_bytes(p.read_bytes() + bytes(20)), "its header states"),
+        ("npy", lambda p: p.write_bytes(2 * p.read_bytes()), "its header states"),
     ],
 )
 def test_a_half_downloaded_file_is_refused_by_name_and_the_rest_is_not_read_again(
@@ -270,6 +274,16 @@ def test_tokens_beyond_the_vocabulary_name_the_guess_and_the_way_to_look(
         prepare(request_for())
     assert "guessed" in refused.value.what
     assert "curriculum inspect" in str(refused.value.hint)
+
+
+def test_the_number_that_is_no_token_is_the_one_that_is_named(
+    tmp_path: Path, request_for: Any, documents: list[list[int]]
+) -> None:
+    (tmp_path / "lent").mkdir()
+    for ignored, named in ((-100, "-100"), (70_000, "70,000")):
+        np.save(tmp_path / "lent" / "a.npy", np.array([*range(60, 300), ignored] * 9, np.int32))
+        with pytest.raises(DataError, match=rf"holds the token {named}, but the tokenizer `small` has 309 ids"):
+            prepare(request_for(read={"tokenised": "lent"}, eos=False))
 
 
 def test_tokens_of_another_tokenizer_are_refused_although_every_id_fits(

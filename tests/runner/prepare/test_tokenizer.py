@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import string
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from texts import write_texts
 from tokenizers import Tokenizer as Inner
 
+import runner.prepare.tokenizer
 from curriculum.data.requests import TokenizerRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
@@ -88,6 +92,51 @@ def test_a_text_that_gives_fewer_ids_than_asked_for_is_refused_with_the_number_i
     assert said is not None
     train_tokenizer(replace(request, vocab_size=int(said[1])))
     assert Tokenizer.load(request.output).vocab_size == int(said[1])
+
+
+@pytest.mark.promise("Text without blanks takes no more time to train a tokenizer on, or to encode, than other text")
+@pytest.mark.parametrize("kind", ["letters", "blanks", "digits"])
+def test_a_word_as_long_as_a_file_takes_time_that_grows_with_its_length_only(tmp_path: Path, kind: str) -> None:
+    alphabet = {"letters": string.ascii_lowercase, "blanks": " \n\t", "digits": string.digits}[kind]
+    (tmp_path / "texts").mkdir()
+    word = "".join(random.Random(1).choices(alphabet, k=400_000))
+    (tmp_path / "texts" / "blob.txt").write_text(f"a{word}a")
+    request = TokenizerRequest(
+        reads={"texts": {"folder": "texts"}}, vocab_size=300, output=str(tmp_path / "t.json"), root=str(tmp_path)
+    )
+    started = time.process_time()
+    train_tokenizer(request)
+    tokenizer = Tokenizer.load(request.output)
+    assert tokenizer.decode(tokenizer.encode(word)) == word
+    assert time.process_time() - started < 30  # without a limit to a word's length, minutes
+
+
+def test_words_of_usual_length_give_the_tokenizer_that_they_gave_without_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_texts(tmp_path / "texts", 20)
+    request = TokenizerRequest(
+        reads={"texts": {"folder": "texts"}}, vocab_size=320, output=str(tmp_path / "t.json"), root=str(tmp_path)
+    )
+    train_tokenizer(request)
+    monkeypatch.setattr(runner.prepare.tokenizer, "LONGEST_WORD", 1 << 30)
+    train_tokenizer(replace(request, output=str(tmp_path / "unlimited.json")))
+    assert (tmp_path / "t.json").read_bytes() == (tmp_path / "unlimited.json").read_bytes()
+    assert json.loads((tmp_path / "t.json").read_text())["pre_tokenizer"]["type"] == "ByteLevel"
+
+
+def test_a_sample_takes_no_more_of_a_document_than_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("early " * 100 + "later " * 1000)
+    request = TokenizerRequest(
+        reads={"texts": {"folder": "texts"}},
+        vocab_size=262,
+        output=str(tmp_path / "t.json"),
+        sample_bytes=600,
+        root=str(tmp_path),
+    )
+    train_tokenizer(request)
+    assert "later" not in "".join(Inner.from_file(request.output).get_vocab())
 
 
 def test_a_tokenizer_of_no_text_is_refused(tmp_path: Path) -> None:
