@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from curriculum import fs
 from curriculum.artifacts import checkpoints, timing
 from curriculum.artifacts.anomalies import Anomaly, count_by_kind, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
@@ -189,7 +190,9 @@ def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | 
     """The state of the stage at `folder`, and its Slurm job while that is unfinished or failed."""
     finished = folder.done.exists()
     job = None if finished else slurm_record.status_of(folder.path)
-    if folder.holder() is not None or (job is not None and job.state == slurm_record.RUNNING):
+    # A supervisor outlives the trainer by a moment, in which what is finished is no longer running.
+    holder = fs.lock_holder(folder.lock) if finished else folder.holder()
+    if holder is not None or (job is not None and job.state == slurm_record.RUNNING):
         return RUNNING, job
     if finished:
         return DONE, None

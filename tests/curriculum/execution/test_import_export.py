@@ -159,7 +159,8 @@ def loss_of(model: torch.nn.Module, project: Path) -> float:
     compiled = texts.compiled
     length = compiled.stages[0].plan.sequence_length
     dataset = Dataset.open(texts.folder("prose"), split="held-out", sequence_length=length)
-    rows = torch.from_numpy(dataset.read(np.arange(dataset.windows)))
+    measured = min(compiled.stages[0].held_out_windows, dataset.windows)
+    rows = torch.from_numpy(dataset.read(np.arange(measured) * dataset.windows // measured))
     with torch.no_grad():
         logits = model(rows[:, :-1]).logits
     return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()))
