@@ -41,16 +41,16 @@ def difference(score: Score, other: Score) -> Estimate | None:
         return paired(np.array(score.per_document) - np.array(other.per_document))
     if score.parts:
         parts = [difference(one, two) for one, two in zip(score.parts, other.parts, strict=True)]
-        figures = [part for part in parts if part is not None]
-        if len(figures) == len(parts):
-            return _normal(score.value - other.value, math.hypot(*(p.error for p in figures)) / len(figures))
+        errors = [part.error for part in parts if part is not None and part.error is not None]
+        if len(errors) == len(parts):
+            return _normal(score.value - other.value, math.hypot(*errors) / len(errors))
     if score.error is None or other.error is None:
         return None
     return _normal(score.value - other.value, math.hypot(score.error, other.error))
 
 
 def _normal(mean: float, error: float) -> Estimate:
-    return Estimate(mean, error, mean - Z95 * error, mean + Z95 * error)
+    return Estimate(mean, error, mean - Z95 * error, mean + Z95 * error, None)
 
 
 # --- side by side ------------------------------------------------------------------------------------------

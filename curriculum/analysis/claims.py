@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from curriculum.analysis.bootstrap import Estimate
-from curriculum.analysis.compare import Comparison, Row, shared_trunk
+from curriculum.analysis.compare import Comparison, Row
+from curriculum.compiler.lineage_tree import shared_trunk
 from curriculum.runs.measurements import Point
 from curriculum.units import show_exact
 
@@ -94,7 +95,7 @@ def _controls(comparison: Comparison) -> Iterator[Claim]:
     assert comparison.trunk is not None
     for first, second in combinations(range(len(comparison.names)), 2):
         pair = comparison.lineages[first], comparison.lineages[second]
-        _, together = shared_trunk(pair)
+        together = shared_trunk(pair).position
         if together <= comparison.trunk.position:
             continue
         names = comparison.names[first], comparison.names[second]

@@ -1,31 +1,49 @@
 """Variants side by side: held-out loss per source at equal positions, from the trunk they share to their ends.
 
-Read only. A difference is paired by held-out window and has its noise (`bootstrap.paired`); where the windows are not
-the same there is none, and `mismatches` says why.
+Read only. A difference is paired by held-out window and has the noise of the choice of documents (`bootstrap.paired`);
+where the windows are not the same there is none, and `mismatches` says why. A window belongs to the document that most
+of its targets are of, the first of equals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from curriculum.analysis.bootstrap import Estimate, paired
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler import compile
 from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.lineage_tree import shared_trunk
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.errors import Drift, NotFound, did_you_mean
+from curriculum.data.dataset import Dataset
+from curriculum.data.held_out import few_documents
+from curriculum.data.manifest import HELD_OUT
+from curriculum.errors import DataError, Drift, NotFound, did_you_mean
 from curriculum.plan.diff import compare as diff_compare
 from curriculum.runs import folders
 from curriculum.runs.drift import PlanDrift, find_drift
 from curriculum.runs.measurements import Gap, Point, by_point
+from curriculum.units import show_exact
 
-FORMAT = 2
-"""Of the JSON object of `compare`; 1 had no such key, and `marks` for `claims`."""
+FORMAT = 3
+"""Of the JSON object of `compare`; 1 had no such key, and `marks` for `claims`; errors of 2 were those of windows."""
+
+
+BETWEEN_ENDS = 3
+"""Rows between two stage ends in a table; all of them are in the JSON."""
+
+LEGEND = (
+    "* where the 95% interval excludes 0, · where it does not; = where both are one checkpoint. The noise is that of "
+    "the choice of held-out documents. Every figure rests on one training run (one replicate): what another training "
+    "seed would change is not in the error, and is 3 to 5 times as large in a rehearsal."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +69,10 @@ class Row:
 
 
 Measured = Mapping[str, Mapping[str, Any]]
-"""What one evaluation file says: a source to its `loss`, `windows`, `digest` and `per_window`."""
+"""What one evaluation file says: a source to its `loss`, `windows`, `tokens`, `digest` and `per_window`."""
+RECORDED = frozenset({"loss", "windows", "tokens", "digest", "per_window"})
+HeldOutWindows = tuple[str, int, int]
+"""Which windows an evaluation measured: the digest of the prepared text, their number, and the tokens of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +88,7 @@ class Comparison:
     domains: tuple[tuple[str, ...], ...]
     rows: tuple[Row, ...]
     measured: Mapping[Point, Measured]
+    documents: Mapping[HeldOutWindows, NDArray[np.int64]]
     partings: tuple[diff_compare.Comparison, ...]
     tokens: tuple[Mapping[str, int], ...]
     changed: tuple[str, ...]
@@ -86,12 +108,71 @@ class Comparison:
         return None if point is None else self.measured.get(point, {}).get(source)
 
     def difference(self, point: Point | None, other: Point | None, source: str) -> Estimate | None:
-        """Loss at `point` minus loss at `other`, paired by window; None without both or on a `mismatch`."""
+        """Loss at `point` minus loss at `other`, paired by window; None without both or on a `mismatch`.
+
+        Where the documents of the windows are not known, the error counts windows as independent, and has no interval.
+        """
         first, second = self.entry(point, source), self.entry(other, source)
         if first is None or second is None or mismatch(first, second) is not None:
             return None
         windows = np.array(first["per_window"]) - np.array(second["per_window"])
-        return paired(windows)
+        documents = self.documents.get(_windows_of(first))
+        if documents is None:
+            return replace(paired(windows), low=None, high=None, documents=None)
+        return paired(windows, documents)
+
+    def shown_difference(self, row: Row, number: int, source: str) -> str:
+        """The difference of variant `number` to the one compared against; `=` where both are one checkpoint."""
+        own, base = row.points[number], row.points[self.against]
+        figure = self.difference(own, base, source)
+        return "=" if own is not None and own == base else figure.marked if figure is not None else "-"
+
+    def held_out(self, source: str) -> tuple[int, int | None] | None:
+        """The number of windows that `source` was last measured on, and of their documents where they are known."""
+        points = (point for row in reversed(self.rows) for point in row.points)
+        entry = next((found for point in points if (found := self.entry(point, source)) is not None), None)
+        if entry is None:
+            return None
+        documents = self.documents.get(_windows_of(entry))
+        return int(entry["windows"]), None if documents is None else len(np.unique(documents))
+
+    def measured_on(self, source: str) -> str:
+        """The number of held-out windows of `source`, and of their documents; empty where it was not measured."""
+        if (held_out := self.held_out(source)) is None:
+            return ""
+        windows, documents = held_out
+        of = "" if documents is None else f" of {show_exact(documents)} document{'s' * (documents != 1)}"
+        return f"{show_exact(windows)} held-out windows{of}"
+
+    def shown_rows(self, source: str) -> list[Row]:
+        """Every stage end, and between two of them at most `BETWEEN_ENDS` rows where two variants can be compared."""
+        shown: list[Row] = []
+        between: list[Row] = []
+        for row in self.rows:
+            measured = {point for point in row.points if self.entry(point, source) is not None}
+            if row.ends is None:
+                between += [row] if len(measured) > 1 else []
+                continue
+            step = -(-len(between) // BETWEEN_ENDS) or 1
+            shown += [*between[step - 1 :: step], row]
+            between = []
+        return shown if any(self.entry(point, source) for row in shown for point in row.points) else []
+
+    def few_documents(self, sources: Sequence[str] | None = None) -> list[str]:
+        """What is to be said of `sources` (without, of all) whose held-out windows are of too few documents."""
+        lines, unknown = [], []
+        for source in self.sources if sources is None else sources:
+            windows, documents = self.held_out(source) or (0, 0)
+            if documents is None:
+                unknown.append(source)
+            elif windows and (note := few_documents(documents, windows)) is not None:
+                lines.append(f"{source}: {note}")
+        if unknown:
+            lines.append(
+                f"{', '.join(unknown)}: the text that was measured is not here; errors count its windows as "
+                "independent, which those of one document are not, and nothing is marked"
+            )
+        return lines
 
     def mismatches(self) -> list[str]:
         """Losses that were measured on other windows than the first of their source, with the reason."""
@@ -122,12 +203,13 @@ class Comparison:
         return None
 
 
-def compare(project: Project, lineages: Sequence[Compiled], against: str | None = None) -> Comparison:
-    """Put lineages of one size beside each other, as far as they are trained and measured.
+def compare(texts: Sequence[PreparedText], against: str | None = None) -> Comparison:
+    """Put the lineages of `texts`, of one size, beside each other, as far as they are trained and measured.
 
     Raises NotFound when `against` is none of them, and Drift when a stage was trained with another plan than the
     files now say: its figures would stand under the wrong name.
     """
+    project, lineages = texts[0].project, [text.compiled for text in texts]
     names = tuple(compiled.curriculum for compiled in lineages)
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise NotFound("`compare` needs two curricula or more, each once", hint="as in `v1.1 v1.1-math-code`")
@@ -135,11 +217,12 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
         raise NotFound(f"`{against}` is not among those compared", hint=did_you_mean(against, names))
     changed = {d.stage.name: d for compiled in lineages for d in _changed_ahead(project, compiled)}
     saved = {name: d.stage.plan.start if d.saved is None else d.saved for name, d in changed.items()}
-    stages, at = shared_trunk(lineages)
+    shared = shared_trunk(lineages)
+    stages, at = shared.stages, shared.position
     trunk = Point(stages[-1].name, at) if stages else None
     general = _read_by(stages[-1], at) if stages else set()
     measured = {
-        point: sets
+        point: {source: entry for source, entry in sets.items() if entry.keys() >= RECORDED}
         for point, sets in by_point(project, lineages, read_evaluations).items()
         if point.position <= saved.get(point.stage, point.position)
     }
@@ -154,6 +237,7 @@ def compare(project: Project, lineages: Sequence[Compiled], against: str | None 
         domains=tuple(tuple(sorted(_reads(compiled) - general)) for compiled in lineages),
         rows=tuple(_rows(lineages, trunk, stages, measured.keys() | _kept(project, lineages), measured)),
         measured=measured,
+        documents=_documents(texts, measured),
         partings=tuple(
             diff_compare.compare(compile.spans(lineages[base].stages), compile.spans(compiled.stages))
             for compiled in lineages
@@ -188,6 +272,12 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             "position": comparison.trunk.position if comparison.trunk else 0,
         },
         "general": list(comparison.general),
+        "replicates": 1,
+        "held_out": {
+            source: {"windows": found[0], "documents": found[1]}
+            for source in comparison.sources
+            if (found := comparison.held_out(source)) is not None
+        },
         "domains": dict(zip(comparison.names, map(list, comparison.domains), strict=True)),
         "parts": {
             name: [asdict(part) for part in parting.parts]
@@ -215,21 +305,32 @@ def mismatch(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
         return "the prepared text was not the same"
     if first["windows"] != second["windows"] or len(first["per_window"]) != len(second["per_window"]):
         return f"{second['windows']:,} windows were measured, {first['windows']:,} there"
+    if _windows_of(first) != _windows_of(second):
+        return f"windows of {_windows_of(second)[2]:,} tokens were measured, of {_windows_of(first)[2]:,} there"
     return None
 
 
-def shared_trunk(lineages: Sequence[Compiled]) -> tuple[list[CompiledStage], int]:
-    """The stages that all lineages go through together, and the position up to which they do."""
-    shared: list[CompiledStage] = []
-    position = 0
-    for stages in zip(*(compiled.stages for compiled in lineages), strict=False):
-        if len({(stage.name, stage.plan.fingerprint) for stage in stages}) > 1:
-            break
-        position = min(stage.stop for stage in stages)
-        shared.append(next(stage for stage in stages if stage.stop == position))
-        if any(stage.stop != position for stage in stages):
-            break
-    return shared, position
+def _windows_of(entry: Mapping[str, Any]) -> HeldOutWindows:
+    return entry["digest"], int(entry["windows"]), int(entry["tokens"]) // int(entry["windows"])
+
+
+def _documents(
+    texts: Sequence[PreparedText], measured: Mapping[Point, Measured]
+) -> dict[HeldOutWindows, NDArray[np.int64]]:
+    """The document of each window that was measured, where the text lies here as it was then."""
+    texts_of = {source: text for text in texts for source in text.compiled.sources}
+    found: dict[HeldOutWindows, NDArray[np.int64]] = {}
+    for source, entry in ((source, entry) for sets in measured.values() for source, entry in sets.items()):
+        if source not in texts_of or (windows := _windows_of(entry)) in found:
+            continue
+        try:
+            folder = texts_of[source].folder(texts_of[source].compiled.sources[source].dataset)
+            dataset = Dataset.open(folder, split=HELD_OUT, sequence_length=windows[2])
+        except DataError:  # the text is not prepared here, or damaged, which `verify` tells
+            continue
+        if windows[0] == dataset.digest:
+            found[windows] = dataset.document_numbers(dataset.spread(windows[1]))
+    return found
 
 
 def point_at(compiled: Compiled, position: int) -> Point | None:

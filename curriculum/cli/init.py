@@ -43,6 +43,8 @@ def init(
         written, found = config_init.init_for(folder, text)
         for source in found:
             print(f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens")
+            if source.held_out_note is not None:
+                print(f"{source.name}: by estimate {source.held_out_note}; more documents, or shorter ones, help")
         first = starter.CURRICULUM
     else:
         written, first = config_init.init(folder), "v1.1-math-code"

@@ -52,6 +52,7 @@ def plan(
     summary = summarise(project, compiled, machine, project.machine(machine))
     summary["harness_installed"] = lm_eval.installed()
     summary["cost"]["unsaved"] = folders.insufficient_grace(project, compiled, project.machine(machine))
+    summary["held_out_notes"] = texts[0].held_out_lines()
     summary["texts_changed"] = texts[0].change_lines(quick=True)
     origins = texts[0].provenance_lines()
     if as_json:

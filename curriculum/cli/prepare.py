@@ -59,10 +59,18 @@ def prepare(
     missing = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
     if as_json:
         queued = [{"dataset": job.label, "job": job.job, "words": job.message, "fresh": job.fresh} for job in queue]
-        print_json({"texts": rows, "left": missing, "jobs": queued, "texts_changed": texts.change_lines()})
+        print_json(
+            {
+                "texts": rows,
+                "left": missing,
+                "jobs": queued,
+                "texts_changed": texts.change_lines(),
+                "held_out_notes": texts.held_out_lines(),
+            }
+        )
         return
     for job in queue:
         print(job)
     if queue:
         print(f"they run in the background: run `{command}` again to see what is done")
-    open_console().print(prepared_view(rows, missing, texts.change_lines()))
+    open_console().print(prepared_view(rows, missing, [*texts.held_out_lines(), *texts.change_lines()]))

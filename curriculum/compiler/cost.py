@@ -11,6 +11,7 @@ from curriculum.artifacts.checkpoints import KEEP_LAST, retained
 from curriculum.compiler.cadence import boundaries
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
+from curriculum.compiler.lineage_tree import stage_tree
 from curriculum.config.evaluation_budget import EVALUATED
 from curriculum.config.project import Project
 from curriculum.plan.model import ModelConfig
@@ -21,19 +22,19 @@ def cost(
     project: Project, lineages: Sequence[Compiled], machine_name: str, machine: config.MachineEntry
 ) -> dict[str, Any]:
     """Updates, tokens, GPU-hours, money and storage of some curricula, each stage once, and the assumptions made."""
-    reached = furthest(lineages)
-    stages = [stage for stage, _ in reached.values()]
+    tree = stage_tree(lineages).values()
+    stages = [node.stage for node in tree]
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     model = stages[-1].plan.model
     count = ModelConfig.from_json(model).parameters
     checkpoint_bytes = count * 12
-    kept = sum(len(checkpoints_kept(project, stage, lineage.scale)) for stage, lineage in reached.values())
+    kept = sum(len(checkpoints_kept(project, node.stage, node.lineage.scale)) for node in tree)
     token_bytes = 2 if model["vocab_size"] <= 1 << 16 else 4
     choices = {(c.dataset, c.windows): c for lineage in lineages for c in lineage.sources.values()}.values()
     windows = [choice.windows for choice in choices]
     text = sum(windows) * stages[-1].plan.sequence_length * token_bytes if all(windows) else None
     evaluations = sum(len(evaluation_positions(stage)) for stage in stages)
-    evaluated = sum(tokens_evaluated(stage, lineage) for stage, lineage in reached.values())
+    evaluated = sum(tokens_evaluated(node.stage, node.lineage) for node in tree)
     compute = tokens + evaluated * EVALUATED
     gpus = machine.nodes * machine.gpus_per_node
     hours: float | None = None
@@ -81,16 +82,6 @@ def cost(
         "tokens_at_risk": max(stage.checkpoint_every for stage in stages),
         "assumptions": assumptions,
     }
-
-
-def furthest(lineages: Sequence[Compiled]) -> dict[str, tuple[CompiledStage, Compiled]]:
-    """Every stage of some lineages once, by name, in the lineage that goes furthest in it."""
-    stages: dict[str, tuple[CompiledStage, Compiled]] = {}
-    for lineage in lineages:
-        for stage in lineage.stages:
-            if stage.name not in stages or stage.stop > stages[stage.name][0].stop:
-                stages[stage.name] = stage, lineage
-    return stages
 
 
 def checkpoints_kept(project: Project, stage: CompiledStage, scale: Fraction) -> list[int]:

@@ -21,6 +21,7 @@ from curriculum.compiler.tokenizers import tokenizer_file
 from curriculum.config.project import Project
 from curriculum.data import listing, provenance
 from curriculum.data.changes import FileChanges, file_changes, recorded_files
+from curriculum.data.held_out import few_documents
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, windows_in
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
@@ -185,6 +186,16 @@ class PreparedText:
                 f"away and run `{command}`, which runs that were started do not follow"
             )
             lines.append(f"{dataset}: files changed since it was prepared: {changes}; the prepared text stays; {way}")
+        return lines
+
+    def held_out_lines(self) -> list[str]:
+        """A line for each prepared dataset whose held-out set has too few documents to judge differences by."""
+        lines = []
+        for dataset in self.datasets():
+            manifest = self.manifest(dataset)
+            if manifest is not None and HELD_OUT in manifest.splits:
+                note = few_documents(manifest.splits[HELD_OUT].documents)
+                lines += [f"{dataset}: {note}; hold out more documents, or cut them where they divide"] if note else []
         return lines
 
     def provenance_lines(self) -> dict[str, str]:

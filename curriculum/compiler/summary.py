@@ -10,7 +10,8 @@ from typing import Any
 from curriculum import config
 from curriculum.compiler.cadence import task_positions
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.cost import cost, evaluation_positions, furthest
+from curriculum.compiler.cost import cost, evaluation_positions
+from curriculum.compiler.lineage_tree import stage_tree
 from curriculum.compiler.size_differences import size_differences
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
@@ -170,23 +171,20 @@ def summarise_tree(
     `curricula` holds each lineage's `summarise`. Documented in docs/plan-json.md.
     """
     summaries = {lineage.curriculum: summarise(project, lineage, machine_name, machine) for lineage in lineages}
-    nodes: dict[str, dict[str, Any]] = {}
-    for lineage in lineages:
-        for stage in lineage.stages:
-            node = nodes.setdefault(
-                stage.name,
-                {
-                    "curriculum": stage.setting.curriculum,
-                    "stage": stage.setting.stage,
-                    "parent": stage.parent.name if stage.parent else None,
-                    "starts_at": stage.plan.start,
-                    "ends_at": stage.stop,
-                    "lineages": {},
-                },
-            )
-            node["lineages"][lineage.curriculum] = stage.stop
-    for name, (stage, _) in furthest(lineages).items():
-        nodes[name].update(ends_at=stage.stop, steps=stage.steps_run, tokens=stage.stop - stage.plan.start)
+    tree = [
+        {
+            "curriculum": stage.setting.curriculum,
+            "stage": stage.setting.stage,
+            "parent": stage.parent.name if stage.parent else None,
+            "starts_at": stage.plan.start,
+            "ends_at": stage.stop,
+            "steps": stage.steps_run,
+            "tokens": stage.stop - stage.plan.start,
+            "lineages": dict(node.left_at),
+        }
+        for node in stage_tree(lineages).values()
+        for stage in (node.stage,)
+    ]
     together = cost(project, lineages, machine_name, machine)
     apart = [entry["cost"] for entry in summaries.values()]
     saved = {}
@@ -196,7 +194,7 @@ def summarise_tree(
         "format": FORMAT,
         "size": lineages[0].size_name,
         "scale": float(lineages[0].scale),
-        "tree": list(nodes.values()),
+        "tree": tree,
         "cost": together,
         "saved": saved,
         "curricula": summaries,

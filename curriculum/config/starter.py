@@ -20,6 +20,7 @@ from curriculum import config
 from curriculum.config.evaluation_budget import evaluation_budget
 from curriculum.config.fields import LONGEST_NAME
 from curriculum.config.yaml import parse_yaml
+from curriculum.data.held_out import few_documents
 from curriculum.data.listing import list_files
 from curriculum.errors import ConfigError, DataError
 from curriculum.units import show_bytes, show_count, show_share
@@ -42,17 +43,25 @@ _COMPRESSION: Final = 3  # the ratio of gzip, zstd and Parquet, roughly
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder of text and its name as a source: `folder` as in sources.yaml, `tokens` estimated at 4 bytes each."""
+    """A folder of text and its name as a source: `folder` as in sources.yaml, `tokens` estimated at 4 bytes each.
+
+    `documents` are its files where each is one, None where rows are."""
 
     name: str
     folder: str
     bytes: int
     tokens: int
     held_out: Fraction
+    documents: int | None
 
     @property
     def trained_on(self) -> int:
         return int(self.tokens * (1 - self.held_out))
+
+    @property
+    def held_out_note(self) -> str | None:
+        """What is to be said where about too few documents are held out to judge differences by."""
+        return None if self.documents is None else few_documents(round(self.documents * self.held_out))
 
 
 def sources(project: Path, folders: Sequence[str]) -> list[Source]:
@@ -141,7 +150,8 @@ def _source(name: str, path: str, argument: str, folder: Path) -> Source:
             hint=f"{LEAST_DOCUMENTS} would do, a hundred are better; "
             "`split -n l/100 --additional-suffix=.txt FILE FOLDER/part-` cuts a file into a hundred",
         )
-    return Source(name, path, sum(sizes), tokens, _held_out(tokens, None if by_rows else len(files)))
+    documents = None if by_rows else len(files)
+    return Source(name, path, sum(sizes), tokens, _held_out(tokens, documents), documents)
 
 
 def _held_out(tokens: int, documents: int | None) -> Fraction:

@@ -121,6 +121,27 @@ class Dataset:
         shard = np.searchsorted(self._ends, windows, side="right")
         return shard, windows - self._begins[shard]
 
+    def spread(self, most: int) -> Integers:
+        """The numbers of at most `most` windows, spread evenly over all: the windows that an evaluation measures."""
+        number = min(most, self.windows)
+        return np.arange(number, dtype=np.int64) * self.windows // number
+
+    def document_numbers(self, windows: Integers) -> Integers:
+        """The document that most targets of each of `windows` (int64 `[n]`) are of, the first of equals; int64 `[n]`.
+
+        Documents are numbered from 0 through all shards.
+        """
+        before = np.cumsum([0, *(len(shard.ends) for shard in self.mapped)])
+        numbers = np.empty(len(windows), np.int64)
+        for at, (number, window) in enumerate(zip(*self.locate(windows), strict=True)):
+            ends = self.mapped[number].ends
+            start = np.uint64(window * self.sequence_length + 1)
+            stop = start + np.uint64(self.sequence_length)
+            first, last = np.searchsorted(ends, start, side="right"), np.searchsorted(ends, stop, side="left")
+            lengths = np.diff(np.minimum(ends[first : last + 1], stop), prepend=start)
+            numbers[at] = before[number] + first + np.argmax(lengths)
+        return numbers
+
     def documents(self, window: int) -> list[DocumentSpan]:
         """The documents that `window` reads from, in order, each cut to the part inside the window."""
         at = int(np.searchsorted(self._ends, window, side="right"))

@@ -41,19 +41,19 @@ def compare_variants(
     """
     project = request.project
     texts = [PreparedText.open(project, name, request.size) for name in names]
-    lineages = [text.compiled for text in texts]
-    losses = analysis_compare.compare(project, lineages, against)
+    losses = analysis_compare.compare(texts, against)
     if fill:
         with stop_on_signals() as stop:
             filled = evaluate.fill(request, losses, texts, stop)
         if filled.stopped:
             return None
         missing = filled.unmeasured
-        losses = analysis_compare.compare(project, lineages, against)
+        losses = analysis_compare.compare(texts, against)
     else:
         missing = tuple(f"{gap}: not measured" for gap in analysis_compare.missing_losses(project, losses))
     tasks = benchmarks.side_by_side(project, losses)
-    notes = [*_unaligned(losses), *losses.changed, *losses.mismatches(), *tasks.mismatches(), *missing]
+    notes = [*losses.few_documents(), *_unaligned(losses), *losses.changed, *losses.mismatches()]
+    notes += [*tasks.mismatches(), *missing]
     return VariantComparison(losses, tasks, claims.check_claims(losses), notes)
 
 

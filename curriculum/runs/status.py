@@ -15,6 +15,7 @@ from curriculum.artifacts.metrics import last_record
 from curriculum.artifacts.stage_folder import StageFolder, stage_folders
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage import parse_address
+from curriculum.compiler.lineage_tree import TreeStage, stage_tree
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound, did_you_mean
@@ -59,6 +60,7 @@ class Stage:
     checkpoints: tuple[Kept, ...]
     pins_without_checkpoint: tuple[int, ...]
     shared_by: tuple[str, ...]
+    leaving: Mapping[str, int]
     events: tuple[str, ...]
     held_out: Mapping[str, float]
     held_out_at: int | None
@@ -140,16 +142,12 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
                 raise
             where = str(error.place) if error.place else None
             refused.append(Refused(name=curriculum, why=error.what, where=where))
-    sharing: dict[str, list[str]] = {}
+    tree = stage_tree(list(compiled.values()))
     drifts: dict[str, str] = {}
-    furthest: dict[str, CompiledStage] = {}
-    for curriculum, lineage in compiled.items():
+    for lineage in compiled.values():
         for name_of, drift in saved_drift(project, lineage)[0].items():
             drifts.setdefault(name_of, drift.words())
-        for stage in lineage.stages:
-            sharing.setdefault(stage.name, []).append(curriculum)
-            if stage.name not in furthest or stage.stop > furthest[stage.name].stop:
-                furthest[stage.name] = stage
+    furthest = {stage: node.stage for stage, node in tree.items()}
     requested = set(furthest) if name is None else {stage.name for stage in compiled[name].stages}
     if name is not None:  # one lineage counts its stages only as far as it goes through them
         furthest.update({stage.name: stage for stage in compiled[name].stages})
@@ -157,7 +155,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
     for curriculum, lineage in compiled.items():
         own = [stage for stage in lineage.stages if stage.setting.curriculum == curriculum]
         stages = tuple(
-            _stage(project, lineage, furthest[stage.name], sharing[stage.name], drifts.get(stage.name))
+            _stage(project, lineage, furthest[stage.name], tree[stage.name], drifts.get(stage.name))
             for stage in own
             if stage.name in requested
         )
@@ -202,9 +200,7 @@ def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | 
     return STARTED if started else PLANNED, job
 
 
-def _stage(
-    project: Project, compiled: Compiled, stage: CompiledStage, sharing: list[str], departed: str | None
-) -> Stage:
+def _stage(project: Project, compiled: Compiled, stage: CompiledStage, node: TreeStage, departed: str | None) -> Stage:
     folder = folders.stage_folder(project, compiled, stage)
     kept = checkpoints.list_checkpoints(folder)
     pins = checkpoints.pinned(folder)
@@ -235,7 +231,8 @@ def _stage(
             for c in kept
         ),
         pins_without_checkpoint=tuple(sorted(set(pins) - {c.position for c in kept})),
-        shared_by=tuple(sharing) if len(sharing) > 1 else (),
+        shared_by=tuple(node.left_at) if len(node.left_at) > 1 else (),
+        leaving=node.leaving(),
         events=stage.events,
         held_out={n: entry["loss"] for n, entry in evaluations[last].items()} if last is not None else {},
         held_out_at=last,

@@ -36,9 +36,8 @@ class HeldOutSets:
         self.windows: dict[str, NDArray[np.int64]] = {}
         for name, entry in sorted(held_out.items()):
             dataset = reader.open_dataset(plan, entry.folder, "held-out")
-            windows = min(entry.windows, dataset.windows)
             self.datasets[name] = dataset
-            self.windows[name] = np.arange(windows, dtype=np.int64) * dataset.windows // windows
+            self.windows[name] = dataset.spread(entry.windows)
 
     def measure(self, losses: SequenceLosses, names: Sequence[str], ranks: Ranks, micro_batch: int) -> dict[str, Any]:
         """Loss (nats a token) of each named set; every rank measures its share of the windows.

@@ -52,7 +52,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "4b7753b9127a1bf2b30f694d0b98f64fd90c786cf0ed43e0104cf71d8b977884",
+            "361a595b7adf032bd19ee6982f57cdac2b8b2ca83b5a483ed65a1587872b571a",
         }
     ),
 )

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from curriculum.analysis.benchmarks import Line, Table
 from curriculum.artifacts.benchmarks import Score
-from curriculum.cli.view.compare import Column, tables_that_fit, variant_columns
+from curriculum.cli.view.compare import Column, marked, tables_that_fit, variant_columns
 from curriculum.cli.view.tables import table
 from curriculum.runs.measurements import Point
 from curriculum.units import show_count, show_exact
@@ -57,7 +57,7 @@ def tasks_view(benchmarks: Table, width: int) -> list[RenderableType]:
     def difference(line: Line, variant: int) -> Text:
         figure = benchmarks.difference(line, variant)
         if figure is not None:
-            return Text(f"{figure.mean:+.4f} ±{figure.error:.4f} {'*' if figure.shown else '·'}")
+            return marked(figure.marked)
         score = line.scores[variant]
         same = score is not None and score is line.scores[benchmarks.against]
         return Text("=" if same else "-", style="dim")

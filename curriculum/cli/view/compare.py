@@ -9,13 +9,11 @@ from typing import TypeVar
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from curriculum.analysis.bootstrap import Estimate
 from curriculum.analysis.claims import CONTRARY, MEASURED, SHOWN, Claim
-from curriculum.analysis.compare import Comparison, Row
+from curriculum.analysis.compare import LEGEND, Comparison
 from curriculum.cli.view import tables
 from curriculum.units import show_count, show_exact
 
-BETWEEN_ENDS = 3  # rows between two stage ends; all of them are in the JSON
 _GAP = 2
 NAME_WIDTH = 15
 Line = TypeVar("Line")
@@ -51,10 +49,7 @@ def compare_view(
     base = comparison.names[comparison.against]
     parts.append(
         Text(
-            f"\n- {base}: less {base}'s loss on the same held-out windows, ± one standard error; * where the 95% "
-            "interval excludes 0, · where it does not; = where both are one checkpoint. The noise is that of "
-            "the choice of windows; what another seed of training would change is not in it.",
-            style="dim",
+            f"\n- {base}: less {base}'s loss on the same held-out windows, ± one standard error. {LEGEND}", style="dim"
         )
     )
     if claims:
@@ -102,9 +97,11 @@ def _tokens(comparison: Comparison, width: int) -> list[RenderableType]:
 
 
 def _block(comparison: Comparison, source: str, width: int) -> list[RenderableType]:
-    rows = _shown_rows(comparison, source)
+    rows = comparison.shown_rows(source)
     title = Text(source, style="bold")
     title.append(f"  {_role(comparison, source)}", style="not bold")
+    if measured_on := comparison.measured_on(source):
+        title.append(f"; {measured_on}", style="not bold dim")
     if not rows:
         return [title, Text("  not measured")]
     labels = [
@@ -116,7 +113,7 @@ def _block(comparison: Comparison, source: str, width: int) -> list[RenderableTy
         comparison.against,
         rows,
         lambda row, variant: _loss_cell(comparison.loss(row.points[variant], source)),
-        lambda row, variant: _difference_cell(comparison, row, variant, source),
+        lambda row, variant: marked(comparison.shown_difference(row, variant, source)),
     )
     return [title, *tables_that_fit(labels, columns, width)]
 
@@ -130,38 +127,13 @@ def _role(comparison: Comparison, source: str) -> str:
     return f"{'domain' if comparison.trunk else 'read'} of {', '.join(readers) or 'none'}{stands_in}"
 
 
-def _shown_rows(comparison: Comparison, source: str) -> list[Row]:
-    """Every stage end, and between two of them at most `BETWEEN_ENDS` positions where two variants can be compared."""
-    shown: list[Row] = []
-    between: list[Row] = []
-    for row in comparison.rows:
-        measured = {p for p in row.points if comparison.entry(p, source) is not None}
-        if row.ends is None:
-            between += [row] if len(measured) > 1 else []
-            continue
-        step = -(-len(between) // BETWEEN_ENDS) or 1
-        shown += [*between[step - 1 :: step], row]
-        between = []
-    return shown if any(comparison.entry(p, source) for row in shown for p in row.points) else []
-
-
 def _loss_cell(loss: float | None) -> Text:
     return Text("-" if loss is None else f"{loss:.4f}")
 
 
-def _difference_cell(comparison: Comparison, row: Row, number: int, source: str) -> Text:
-    own, base = row.points[number], row.points[comparison.against]
-    if own is not None and own == base:
-        return Text("=", style="dim")
-    figure = comparison.difference(own, base, source)
-    if figure is None:
-        return Text("-", style="dim")
-    return Text(f"{difference(figure)} {'*' if figure.shown else '·'}", style="" if figure.shown else "dim")
-
-
-def difference(figure: Estimate) -> str:
-    """A difference in nats a token with one standard error."""
-    return f"{figure.mean:+.4f} ±{figure.error:.4f}"
+def marked(difference: str) -> Text:
+    """A difference, dimmed unless its 95% interval excludes 0."""
+    return Text(difference, style="" if difference.endswith("*") else "dim")
 
 
 def _claims(claims: Sequence[Claim]) -> RenderableType:
@@ -173,8 +145,8 @@ def _claims(claims: Sequence[Claim]) -> RenderableType:
         text.append(claim.claim + (f", at {show_count(claim.at[0])}" if claim.at else ""))
         if claim.figure is not None:
             text.append(
-                f"\n{'':<{widest}}{claim.first:.4f} against {claim.second:.4f}: {difference(claim.figure)}, "
-                f"95% {claim.figure.low:+.4f} to {claim.figure.high:+.4f}",
+                f"\n{'':<{widest}}{claim.first:.4f} against {claim.second:.4f}: {claim.figure}"
+                + ("" if claim.figure.low is None else f", 95% {claim.figure.low:+.4f} to {claim.figure.high:+.4f}"),
                 style="dim",
             )
     return text

@@ -82,7 +82,9 @@ def _stage(stage: Stage) -> Text:
             f"{_percent(stage.position - stage.starts_at, stage.ends_at - stage.starts_at)}"
         )
     if stage.shared_by:
-        line.append(f"\nshared by {', '.join(stage.shared_by)}", style="dim")
+        left = {name: f" (to {show_count(at)})" for name, at in stage.leaving.items()}
+        sharing = (name + left.get(name, "") for name in stage.shared_by)
+        line.append(f"\nshared by {', '.join(sharing)}", style="dim")
     for event in stage.events:
         line.append(f"\n{event}")
     if stage.job is not None:

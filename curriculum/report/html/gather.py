@@ -11,20 +11,23 @@ from textwrap import shorten
 from typing import Any
 
 from curriculum import fs
+from curriculum.analysis.compare import Comparison, compare
 from curriculum.artifacts import benchmarks, checkpoints, ledger, stage_folder
 from curriculum.artifacts.anomalies import Anomaly, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.lineage_tree import Trunk, shared_trunk, stage_tree
 from curriculum.config import layout
 from curriculum.config.project import Project
-from curriculum.errors import CheckpointError, DataError
+from curriculum.errors import CheckpointError, DataError, Drift
 from curriculum.plan.mixing import Ramp
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from curriculum.report.html.series import Point, Training, training
 from curriculum.runs import status
+from curriculum.units import show_exact
 
 POINTS = 700
 """Ranges into which the token axis of all stages together is cut when measured lines are thinned."""
@@ -153,6 +156,9 @@ class ReportData:
     files: tuple[ProjectFile, ...]
     parameters: int
     smoothing: int
+    trunk: Trunk
+    comparison: Comparison | None
+    not_compared: str | None
 
     @property
     def stop(self) -> int:
@@ -167,27 +173,24 @@ class ReportData:
         return any(stage.training.lines or stage.held_out for stage in self.stages.values())
 
     @property
-    def shared(self) -> tuple[str, ...]:
-        """The stages that every lineage goes through, when there are several."""
-        if len(self.lineages) < 2:
-            return ()
-        named = [{stage.name for stage in lineage.stages} for lineage in self.lineages]
-        return tuple(name for name in self.stages if all(name in names for names in named))
+    def shared(self) -> str | None:
+        """What several lineages all go through, in words; None where there is nothing of that kind."""
+        if len(self.lineages) < 2 or not self.trunk.stages:
+            return None
+        names = ", ".join(stage.name for stage in self.trunk.stages)
+        return f"{names}, up to {show_exact(self.trunk.position)} tokens"
 
 
 def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
     """The data of curricula `names` at `size`; CurriculumError for an unreadable file."""
     lineages: list[Lineage] = []
-    furthest: dict[str, CompiledStage] = {}
     texts: dict[str, SourceText] = {}
-    for name in dict.fromkeys(names):
-        prepared = prepared_text.PreparedText.open(project, name, size)
+    opened = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
+    for prepared in opened:
         compiled = prepared.compiled
+        name = compiled.curriculum
         about = str(project.curriculum(name)[0].about or "")
         lineages.append(Lineage(name=name, about=about, compiled=compiled, stages=compiled.stages))
-        for stage in compiled.stages:
-            if stage.name not in furthest or furthest[stage.name].stop < stage.stop:
-                furthest[stage.name] = stage
         origins = prepared.provenance_lines()
         for source, choice in compiled.sources.items():
             texts[source] = SourceText(
@@ -198,6 +201,8 @@ def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
                 origin=shorten(origins.get(choice.dataset, ""), 300, placeholder=" …"),
                 digest=choice.digest,
             )
+    tree = stage_tree([prepared.compiled for prepared in opened])
+    furthest = {name: node.stage for name, node in tree.items()}
     stop = max(lineage.stop for lineage in lineages)
     total = sum(stage.stop - stage.plan.start for stage in furthest.values())
     smoothing = max(1, stop // SMOOTHING)
@@ -220,7 +225,19 @@ def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
         files=_files(project, lineages),
         parameters=ModelConfig.from_json(lineages[0].stages[-1].plan.model).parameters,
         smoothing=smoothing,
+        trunk=shared_trunk([prepared.compiled for prepared in opened]),
+        **_comparison(opened),
     )
+
+
+def _comparison(texts: Sequence[prepared_text.PreparedText]) -> dict[str, Any]:
+    """The comparison of the lineages, and why there is none of several."""
+    if len(texts) < 2:
+        return {"comparison": None, "not_compared": None}
+    try:
+        return {"comparison": compare(texts), "not_compared": None}
+    except Drift as error:
+        return {"comparison": None, "not_compared": error.what}
 
 
 def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smoothing: int, alone: bool) -> Stage:

@@ -166,7 +166,7 @@ def lineage(data: ReportData) -> str:
         rows += markup.thinned(kept, data.rows_of_a_stage(40))
     caption = "A solid line is trained, a dotted one planned; a dot is a checkpoint that is kept."
     if data.shared:
-        caption += f" Trained once and shared by all: {', '.join(data.shared)}."
+        caption += f" Trained once and shared by all: {data.shared}."
     parts = [line_legend(data), markup.figure(pictures, caption)]
     if rows:
         columns = ("stage", "#tokens", "#generation", "checkpoint", "kept for")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
+from curriculum.analysis.compare import LEGEND
 from curriculum.report.html import gather, loss_charts, markup, plan_charts
 from curriculum.report.html.gather import ReportData, Stage
 from curriculum.report.html.loss_charts import Line
@@ -85,10 +87,10 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
     trained = sum(min(s.position, s.stop) - s.start for s in stages)
     planned = sum(s.stop - s.start for s in stages)
     steps = sum(s.compiled.steps_run for s in stages)
-    shared = sum(s.stop - s.start for s in stages if s.name in data.shared)
+    shared = data.trunk.position if len(data.lineages) > 1 else 0
     seconds = sum(s.training.seconds for s in stages)
     plan = stages[-1].compiled.plan
-    batches = list(dict.fromkeys(s.compiled.plan.batch_sequences for s in stages))
+    chains = dict.fromkeys(tuple(_batches(lineage)) for lineage in data.lineages)
     done = sum(s.state in (status.DONE, gather.REACHED) for s in stages)
     figures = [
         (
@@ -101,9 +103,9 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
         ("Model", show_count(data.parameters), "parameters", f"{show_exact(plan.sequence_length)} tokens a sequence"),
         (
             "Batch",
-            " → ".join(show_exact(size) for size in batches),
+            " or ".join(" → ".join(show_exact(sequences) for sequences, _ in chain) for chain in chains),
             "sequences",
-            " → ".join(show_count(size * plan.sequence_length) for size in batches) + " tokens a step",
+            " or ".join(" → ".join(show_count(tokens) for _, tokens in chain) for chain in chains) + " tokens a step",
         ),
     ]
     if seconds:
@@ -114,6 +116,12 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
             held += f"; evaluations within the stages took {show_seconds(evaluated)} more"
         figures.append(("Training time", show_seconds(seconds), "", held))
     return figures
+
+
+def _batches(lineage: gather.Lineage) -> list[tuple[int, int]]:
+    """The batches of a lineage in order, in sequences and tokens, each once until it changes."""
+    batches = ((stage.plan.batch_sequences, stage.plan.batch_tokens) for stage in lineage.stages)
+    return [batch for batch, _ in groupby(batches)]
 
 
 def progress(data: ReportData) -> str:
@@ -286,6 +294,7 @@ def held_out(data: ReportData) -> str | None:
         f'<div class="panels">{"".join(f"<figure>{panel}</figure>" for panel in panels)}</div>',
         markup.paragraph(text, "lead"),
         _edges(data, sources),
+        *_differences(data, sources),
         markup.details("Every evaluation as numbers", _evaluations(data, sources)),
     ]
     lead = "Loss in nats a token on text that is never trained on, one panel a source."
@@ -323,6 +332,41 @@ def _edges(data: ReportData, sources: list[str]) -> str:
     columns = ("", "#tokens", *(f"#{source}" for source in sources))
     caption = "Held-out loss (nats a token) at the edges of the stages"
     return markup.table(caption, columns, rows) if rows else ""
+
+
+def _differences(data: ReportData, sources: Sequence[str]) -> list[str]:
+    """Held-out losses of several lineages at equal positions, with the differences and errors of `compare`."""
+    if data.not_compared is not None:
+        return [markup.paragraph(f"The variants are not compared: {data.not_compared}.", "note")]
+    if (comparison := data.comparison) is None:
+        return []
+    others = [number for number in range(len(comparison.names)) if number != comparison.against]
+    rows: list[list[markup.Cell]] = []
+    for source in sources:
+        of_source: list[list[markup.Cell]] = []
+        for row in comparison.shown_rows(source):
+            losses = (comparison.loss(point, source) for point in row.points)
+            of_source.append(
+                [
+                    source,
+                    row.ends or "",
+                    show_exact(row.position),
+                    *("" if loss is None else f"{loss:.4f}" for loss in losses),
+                    *(comparison.shown_difference(row, number, source) for number in others),
+                ]
+            )
+        rows += markup.thinned(of_source, data.rows_of_a_stage(20))
+    if not rows:
+        return []
+    columns = ("source", "end of", "#tokens", *(f"#{name}" for name in comparison.names))
+    columns += tuple(f"#{comparison.names[n]} less {comparison.names[comparison.against]}" for n in others)
+    measured_on = ((source, comparison.measured_on(source)) for source in sources)
+    held_out = ", ".join(f"{source} {found}" for source, found in measured_on if found)
+    return [
+        markup.table("Held-out loss of the variants and their differences, ± one standard error", columns, rows),
+        markup.paragraph(f"{LEGEND} Measured on {held_out}.", "lead"),
+        *(markup.paragraph(f"{note}.", "note") for note in comparison.few_documents(sources)),
+    ]
 
 
 def _evaluations(data: ReportData, sources: list[str]) -> str:

@@ -20,7 +20,7 @@ from curriculum.artifacts import benchmarks as artifacts_benchmarks
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.benchmarks import scores_view, tasks_view
 from curriculum.cli.view.compare import compare_view
-from curriculum.compiler.compile import Compiled
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import DataError
 from curriculum.report.html.write import render
@@ -166,14 +166,12 @@ def project(tmp_path: Path) -> Project:
     return Project(root)
 
 
-def lineages(project: Project) -> list[Compiled]:
-    from curriculum.compiler.prepared_text import PreparedText
-
-    return [PreparedText.open(project, name, "full").compiled for name in ("trunk", "variant")]
+def texts(project: Project) -> list[PreparedText]:
+    return [PreparedText.open(project, name, "full") for name in ("trunk", "variant")]
 
 
 def test_compare_shows_variants_side_by_side_on_every_task_with_the_noise_of_the_difference(project: Project) -> None:
-    comparison = compare(project, lineages(project))
+    comparison = compare(texts(project))
     table = benchmarks.side_by_side(project, comparison)
     assert [(line.label, line.ends, line.position) for line in table.lines] == [
         ("quiz", "basic", 6144),
@@ -196,7 +194,7 @@ def test_compare_shows_variants_side_by_side_on_every_task_with_the_noise_of_the
 def test_compare_says_why_two_scores_are_not_compared(project: Project) -> None:
     path = next((project.root / "runs/full/variant/cooldown").rglob("quiz.json"))
     fs.write_json(path, record("quiz", {"quiz": task(BETTER, version=2.0)}), replace=True)
-    table = benchmarks.side_by_side(project, compare(project, lineages(project)))
+    table = benchmarks.side_by_side(project, compare(texts(project)))
     assert table.difference(table.lines[1], 1) is None
     assert "quiz of variant at 12,288 tokens is not compared with trunk" in table.mismatches()[0]
 
@@ -210,7 +208,7 @@ def test_a_report_tells_the_scores(project: Project) -> None:
 
 
 def test_scores_of_one_lineage_fit_a_terminal(project: Project) -> None:
-    known = by_point(project, lineages(project)[:1], artifacts_benchmarks.read_scores)
+    known = by_point(project, [texts(project)[0].compiled], artifacts_benchmarks.read_scores)
     console = Console(width=80, record=True)
     console.print(scores_view(list(known.items())))
     text = console.export_text()

@@ -8,42 +8,104 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from curriculum.analysis import bootstrap
 from curriculum.analysis.bootstrap import paired
+from curriculum.data.held_out import LEAST_DOCUMENTS
 
 
-def every_resample(differences: list[float]) -> np.ndarray:
-    """The mean of each of the n^n equally likely resamples, sorted."""
-    n = len(differences)
-    return np.sort([np.mean([differences[i] for i in drawn]) for drawn in product(range(n), repeat=n)])
+def every_resample(differences: list[float], documents: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each of the n^n equally likely resamples of n documents, and each one's linearised error."""
+    of = {number: [d for d, at in zip(differences, documents, strict=True) if at == number] for number in documents}
+    n = len(of)
+    means, errors = [], []
+    for drawn in product(of.values(), repeat=n):
+        mean = sum(map(sum, drawn)) / sum(map(len, drawn))
+        spread = sum((sum(document) - len(document) * mean) ** 2 for document in drawn)
+        means.append(mean)
+        errors.append((n / (n - 1) * spread) ** 0.5 / sum(map(len, drawn)))
+    return np.array(means), np.array(errors)
 
 
-def test_error_and_interval_are_those_of_all_resamples_counted_out() -> None:
-    differences = [0.31, -0.22, 0.05, 0.4, -0.07, 0.13]
-    means = every_resample(differences)
-    found = paired(np.array(differences))
-    assert found.mean == pytest.approx(np.mean(differences))
+@pytest.mark.promise("Errors respect documents, and 95% intervals hold the truth 95% ±2% of the time")
+@pytest.mark.parametrize(
+    ("differences", "documents"),
+    [
+        ([0.31, -0.22, 0.05, 0.4, -0.07, 0.13], [0, 1, 2, 3, 4, 5]),
+        ([0.3, 0.35, 0.28, -0.2, -0.1, 0.05, 0.01, 0.4, 0.1, 0.2, 0.15], [9, 9, 9, 4, 4, 1, 7, 7, 3, 3, 3]),
+        ([0.5, 0.1, 0.2, 0.3, 0.4, -0.1, -0.2, -0.3], [0, 1, 1, 2, 2, 3, 4, 5]),
+    ],
+)
+def test_error_and_interval_are_those_of_all_resamples_counted_out(
+    differences: list[float], documents: list[int]
+) -> None:
+    means, errors = every_resample(differences, documents)
+    found = paired(np.array(differences), np.array(documents))
+    n, mean = len(set(documents)), np.mean(differences)
+    assert found.documents == n
+    assert found.mean == pytest.approx(mean)
     assert found.error == pytest.approx(means.std(), rel=0.03)
-    # the share of all resamples below and above the interval
-    assert np.mean(means < found.low) == pytest.approx(0.025, abs=0.006)
-    assert np.mean(means > found.high) == pytest.approx(0.025, abs=0.006)
+    spread = sum(
+        (sum(d - mean for d, at in zip(differences, documents, strict=True) if at == number)) ** 2
+        for number in set(documents)
+    )
+    own = (n / (n - 1) * spread) ** 0.5 / len(differences)
+    # the share of all resamples further from the mean than the interval, each in units of its own error
+    assert found.high is not None
+    beyond = np.abs(means - mean) > (found.high - mean) / own * errors * (1 + 1e-9) + 1e-12
+    assert np.mean(beyond) == pytest.approx(0.05, abs=0.012)
+
+
+def cover(draw: np.random.Generator, lengths: np.ndarray, correlation: float, trials: int) -> tuple[float, float]:
+    """How often the intervals by document and by window hold the truth, 0."""
+    documents = np.repeat(np.arange(len(lengths)), lengths)
+    by_document = by_window = 0
+    for _ in range(trials):
+        own = draw.normal(0, correlation**0.5, len(lengths))
+        values = own[documents] + draw.normal(0, (1 - correlation) ** 0.5, len(documents))
+        for_documents, for_windows = paired(values, documents), paired(values)
+        by_document += (for_documents.low or 0) <= 0 <= (for_documents.high or 0)
+        by_window += (for_windows.low or 0) <= 0 <= (for_windows.high or 0)
+    return by_document / trials, by_window / trials
+
+
+@pytest.mark.promise("Errors respect documents, and 95% intervals hold the truth 95% ±2% of the time")
+@pytest.mark.parametrize(
+    ("documents", "windows", "correlation"), [(12, 20, 0.3), (21, 27, 0.2), (40, 6, 0.3), (80, 3, 0.5)]
+)
+def test_intervals_hold_the_true_difference_95_times_in_100_where_windows_of_a_document_are_alike(
+    documents: int, windows: int, correlation: float
+) -> None:
+    draw = np.random.default_rng(11)
+    lengths = np.maximum(1, draw.lognormal(np.log(windows), 0.4, documents)).astype(int)
+    right, naive = cover(draw, lengths, correlation, 600)
+    assert 0.93 <= right <= 0.97
+    assert naive < 0.85
+
+
+def test_windows_that_are_each_a_document_of_their_own_need_no_documents() -> None:
+    differences = np.random.default_rng(2).normal(0.1, 1.0, 80)
+    assert paired(differences) == paired(differences, np.arange(80))
+    right, naive = cover(np.random.default_rng(3), np.ones(60, int), 0.5, 600)
+    assert 0.93 <= right == naive <= 0.97
+
+
+def test_below_five_documents_there_is_no_interval_and_of_one_no_error() -> None:
+    differences = np.linspace(0.9, 1.1, 12)
+    for documents in range(1, LEAST_DOCUMENTS + 1):
+        found = paired(differences, np.arange(12) % documents)
+        assert found.documents == documents
+        assert (found.error is None) == (documents == 1)
+        assert (found.low is None) == (found.high is None) == (documents < LEAST_DOCUMENTS)
+        assert found.shown == (documents >= LEAST_DOCUMENTS)
 
 
 def test_the_error_is_the_standard_error_of_the_mean_for_many_windows() -> None:
     differences = np.random.default_rng(5).normal(0.02, 0.3, 400)
     found = paired(differences)
     assert found.error == pytest.approx(differences.std() / 20, rel=0.03)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * found.error, rel=0.05)
-
-
-def test_intervals_hold_the_true_difference_about_19_times_in_20(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 1000)
-    draw = np.random.default_rng(11)
-    held = 0
-    for _ in range(400):
-        found = paired(draw.normal(0.1, 1.0, 80))
-        held += found.low <= 0.1 <= found.high
-    assert 0.91 <= held / 400 <= 0.98
+    assert found.error is not None
+    assert found.high is not None
+    assert found.low is not None
+    assert found.high - found.low == pytest.approx(2 * 1.97 * found.error, rel=0.05)
 
 
 @pytest.mark.promise(
@@ -55,18 +117,23 @@ def test_pairing_makes_a_difference_visible_that_is_lost_without_it() -> None:
     windows = draw.normal(4.0, 0.6, 96)  # windows differ far more than models do
     mine, other = windows + draw.normal(0.02, 0.03, 96), windows + draw.normal(0.0, 0.03, 96)
     together = paired(mine - other)
-    apart = np.hypot(paired(mine).error, paired(other).error)
+    apart = np.hypot(paired(mine).error or 0, paired(other).error or 0)
+    assert together.error is not None
     assert together.error < apart / 10
     assert together.shown
     assert abs(mine.mean() - other.mean()) < 1.96 * apart
 
 
-@given(st.lists(st.floats(-20, 20), min_size=1, max_size=40))
-def test_the_interval_holds_the_mean_and_turning_the_sign_mirrors_it(values: list[float]) -> None:
-    differences = np.array(values)
-    found, turned = paired(differences), paired(-differences)
-    tiny = 1e-9
-    assert differences.min() - tiny <= found.low <= found.high <= differences.max() + tiny
+@given(st.lists(st.tuples(st.floats(-20, 20), st.integers(0, 12)), min_size=1, max_size=40))
+def test_the_interval_holds_the_mean_and_turning_the_sign_mirrors_it(values: list[tuple[float, int]]) -> None:
+    differences, documents = np.array([d for d, _ in values]), np.array([at for _, at in values])
+    found, turned = paired(differences, documents), paired(-differences, documents)
+    assert found.documents == len({at for _, at in values})
+    if found.low is None or found.high is None:
+        assert found.documents < LEAST_DOCUMENTS
+        return
+    assert found.low <= found.mean <= found.high
+    tiny = max(1e-9, 1e-6 * (found.high - found.low))
     assert (turned.mean, turned.error) == pytest.approx((-found.mean, found.error), abs=tiny)
     assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low), abs=tiny)
 
@@ -78,7 +145,13 @@ def test_the_same_measurements_give_the_same_figures_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "shown"), [([0.1, 0.2, 0.15, 0.12], True), ([-0.1, -0.2], True), ([0.1, -0.1, 0.2, -0.2], False)]
+    ("values", "shown"),
+    [
+        ([0.1, 0.2, 0.15, 0.12, 0.18], True),
+        ([-0.1] * 6, True),
+        ([0.1, -0.1, 0.2, -0.2, 0.05], False),
+        ([0.1, 0.2, 0.15, 0.12], False),
+    ],
 )
 def test_a_difference_is_shown_when_its_interval_excludes_0(values: list[float], shown: bool) -> None:
     assert paired(np.array(values)).shown is shown

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import commands
+import numpy as np
 import pytest
 from projects import BuiltOnce
 from rich.console import Console
@@ -33,10 +34,15 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.compare import broken, compare_view
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
+from curriculum.data.dataset import Dataset
+from curriculum.data.manifest import HELD_OUT
 from curriculum.errors import Drift, NotFound
+from curriculum.report.html import write
 from curriculum.report.svg import shapes
 from curriculum.runs.measurements import Point
+from curriculum.units import show_exact
 
+HTML = "{http://www.w3.org/1999/xhtml}"
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FULL = ("--size", "full")
@@ -86,8 +92,7 @@ def filled(three: Path, built_once: BuiltOnce) -> Path:
 
 def comparison(root: Path, *names: str, against: str | None = None) -> Comparison:
     project = Project(root)
-    lineages = [PreparedText.open(project, name, "full").compiled for name in names or NAMES]
-    return compare.compare(project, lineages, against)
+    return compare.compare([PreparedText.open(project, name, "full") for name in names or NAMES], against)
 
 
 def sets(root: Path, stage: str, position: int) -> dict[str, Any]:
@@ -252,7 +257,9 @@ def test_a_difference_is_taken_window_by_window(three: Path) -> None:
     figure = found.difference(row.points[1], row.points[0], "prose")
     assert figure is not None
     assert figure.mean == pytest.approx(mine["loss"] - base["loss"], abs=2e-6)
-    alone = [paired(compare.np.array(entry["per_window"])).error for entry in (mine, base)]
+    documents = found.documents[mine["digest"], mine["windows"], 32]
+    alone = [paired(np.array(entry["per_window"]), documents).error or 0 for entry in (mine, base)]
+    assert figure.error is not None
     assert figure.error < max(alone)
 
 
@@ -478,8 +485,9 @@ def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(fille
     point = two.rows[-1].points
     measured = {p: dict(sets) for p, sets in two.measured.items()}
     for at, loss in ((0, 6.0), (1, 5.5), (2, 1.0)):
-        measured[point[at]]["verse"] = {**measured[point[at]]["code"], "loss": loss, "per_window": [loss] * 20}
-        measured[point[at]]["code"]["per_window"] = [(5.0, 1.0, 4.0)[at]] * 20
+        windows = measured[point[at]]["code"]["windows"]
+        measured[point[at]]["verse"] = {**measured[point[at]]["code"], "loss": loss, "per_window": [loss] * windows}
+        measured[point[at]]["code"]["per_window"] = [(5.0, 1.0, 4.0)[at]] * windows
     lineages = tuple(replace(c, sources={**c.sources, "verse": c.sources["prose"]}) for c in two.lineages)
     rivals = replace(two, domains=((), ("code",), ("verse",)), measured=measured, lineages=lineages)
 
@@ -489,7 +497,7 @@ def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(fille
     found = lowest(claims.check_claims(rivals))
     assert found["variant: lowest of all on code; next is control"] == claims.SHOWN
     assert found["control: lowest of all on verse; next is variant"] == claims.SHOWN
-    measured[point[2]]["code"]["per_window"] = [0.5] * 20
+    measured[point[2]]["code"]["per_window"] = [0.5] * windows
     found = lowest(claims.check_claims(rivals))
     assert found["variant: lowest of all on code; next is control"] == claims.CONTRARY
 
@@ -537,12 +545,42 @@ def with_figures_of_its_own(found: Comparison) -> Comparison:
         return {
             "loss": loss + sum(wobble) / 24,
             "windows": 24,
-            "digest": "one",
+            "tokens": 24 * 32,
+            "digest": source,
             "per_window": [loss + w for w in wobble],
         }
 
     measured = {point: {s: entry(point, s) for s in sets} for point, sets in found.measured.items()}
-    return replace(found, measured=measured)
+    documents = {"prose": np.arange(24) // 2, "code": np.arange(24) // 6}
+    return replace(found, measured=measured, documents={(s, 24, 32): numbers for s, numbers in documents.items()})
+
+
+def test_the_documents_of_a_difference_are_those_that_its_windows_are_of(three: Path) -> None:
+    found = comparison(three)
+    entry = sets(three, "variant/cooldown", 12288)["prose"]
+    folder = PreparedText.open(Project(three), "variant", "full").folder("prose")
+    held_out = Dataset.open(folder, split=HELD_OUT, sequence_length=32)
+    names = [max(held_out.documents(window), key=lambda span: span.tokens).id for window in range(held_out.windows)]
+    assert entry["windows"] == held_out.windows
+    assert found.held_out("prose") == (held_out.windows, len(set(names)))
+    figure = found.difference(found.rows[-1].points[1], found.rows[-1].points[0], "prose")
+    assert figure is not None
+    assert figure.documents == len(set(names))
+
+
+def test_without_the_text_that_was_measured_errors_count_windows_and_nothing_is_marked(copy: Path) -> None:
+    shutil.rmtree(copy / "data" / "prose")
+    found = comparison(copy)
+    figure = found.difference(found.rows[-1].points[1], found.rows[-1].points[0], "prose")
+    assert figure is not None
+    assert (figure.documents, figure.low, figure.shown) == (None, None, False)
+    assert [note.partition(":")[0] for note in found.few_documents() if "is not here" in note] == ["prose"]
+
+
+def test_windows_of_another_length_are_not_compared() -> None:
+    entry = {"digest": "one", "windows": 8, "tokens": 8 * 32, "per_window": [1.0] * 8}
+    assert compare.mismatch(entry, entry) is None
+    assert "windows of 64 tokens" in (compare.mismatch(entry, {**entry, "tokens": 8 * 64}) or "")
 
 
 @pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")
@@ -571,7 +609,14 @@ def test_json_holds_every_row_point_and_difference(filled: Path, curriculum: Cur
 
 def test_json_is_nothing_but_json_while_gaps_are_filled(copy: Path, curriculum: Curriculum) -> None:
     done = curriculum(copy, "compare", *NAMES, *FULL, "--json")
-    assert json.loads(done.stdout)["notes"] == []
+    shown = json.loads(done.stdout)
+    held_out = {source: (found["windows"], found["documents"]) for source, found in shown["held_out"].items()}
+    assert shown["replicates"] == 1
+    assert shown["notes"] == [
+        f"{source}: {windows} held-out windows are of {documents} documents; "
+        "below 30, a standard error is itself uncertain"
+        for source, (windows, documents) in sorted(held_out.items(), reverse=True)
+    ]
     assert "held-out loss" in done.stderr
 
 
@@ -617,3 +662,29 @@ def test_a_name_is_broken_after_hyphens_only(name: str, width: int, lines: str) 
 def test_a_row_knows_how_far_its_points_lie_apart() -> None:
     row = Row("cooldown", (Point("a/x", 100), None, Point("b/x", 90)))
     assert (row.position, row.apart) == (100, 10)
+
+
+@pytest.mark.promise("`report` shows the differences and errors of `compare`")
+def test_a_report_shows_the_losses_and_differences_that_compare_shows(filled: Path) -> None:
+    found = comparison(filled)
+    page = ElementTree.fromstring(write.render(Project(filled), NAMES, "full").removeprefix("<!DOCTYPE html>\n"))
+    text = " ".join("".join(page.itertext()).split())
+    label = "Held-out loss of the variants and their differences, ± one standard error"
+    (table,) = (each for each in page.iter(f"{HTML}table") if each.attrib["aria-label"] == label)
+    rows = [[" ".join("".join(cell.itertext()).split()) for cell in row] for row in table.iter(f"{HTML}tr")]
+    assert rows[0] == ["source", "end of", "tokens", *NAMES, "variant less trunk", "control less trunk"]
+    assert rows[1:] == [
+        [
+            source,
+            row.ends or "",
+            show_exact(row.position),
+            *("" if (loss := found.loss(point, source)) is None else f"{loss:.4f}" for point in row.points),
+            *(found.shown_difference(row, number, source).strip() for number in (1, 2)),
+        ]
+        for source in found.sources
+        for row in found.shown_rows(source)
+    ]
+    assert sum("±" in cell for row in rows[1:] for cell in row) > 4
+    assert f"prose {found.measured_on('prose')}" in text
+    assert "another training seed" in text
+    assert "below 30, a standard error is itself uncertain" in text

@@ -518,3 +518,21 @@ def test_a_folder_that_is_not_there_or_holds_no_text_is_refused(tmp_path: Path) 
     for read, said in (({}, "no place to read from"), ({"folder": "a", "hub": "b"}, "names folder and hub")):
         with pytest.raises(DataError, match=said):
             listing.kind_of(read)
+
+
+@given(length=st.sampled_from([8, 16, 100, 500]))
+@settings(max_examples=4)
+def test_a_window_belongs_to_the_document_that_most_of_its_targets_are_of(made: Path, length: int) -> None:
+    dataset = Dataset.open(made / "out", split=HELD_OUT, sequence_length=length)
+    expected, before = [], 0
+    for shard in Manifest.load(made / "out").splits[HELD_OUT].shards:
+        ends = np.fromfile(made / "out" / f"{shard.file}.index", "<u8").astype(int)
+        of = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        for window in range((len(of) - 1) // length):
+            targets = of[window * length + 1 : window * length + 1 + length]
+            expected.append(before + int(np.bincount(targets).argmax()))
+        before += len(ends)
+    windows = np.arange(dataset.windows)
+    assert dataset.document_numbers(windows).tolist() == expected
+    shuffled = np.random.default_rng(1).permutation(windows)
+    assert dataset.document_numbers(shuffled).tolist() == [expected[window] for window in shuffled]

@@ -288,8 +288,8 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
         'np.searchsorted(starts, item, side="right")',
         'np.searchsorted(starts, item - 1, side="right")',
     ),
-    "rotation left out": (check, PLAN, "(slot + turns[:, None]) % batch", "(slot + 0 * turns[:, None]) % batch"),
-    "rotation the other way": (check, PLAN, "(slot + turns[:, None]) % batch", "(slot - turns[:, None]) % batch"),
+    "rotation left out": (check, PLAN, "(slot + turns) % self", "(slot + 0 * turns) % self"),
+    "rotation the other way": (check, PLAN, "(slot + turns) % self", "(slot - turns) % self"),
     "rotation not keyed by the step": (check, PERMUTATION, "_add(digest, int(step))", "_add(digest, 0)"),
     "pass not in the key": (
         check,

@@ -8,13 +8,16 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import commands
 import pytest
 from hypothesis import given, strategies as st
 from pretend_runs import metrics_line, pretend
 from projects import write_small_project
 
 from curriculum import fs
+from curriculum.analysis.compare import compare
 from curriculum.artifacts.stage_folder import checkpoint_name
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, DataError, NotFound
 from curriculum.launchers import slurm, slurm_record
@@ -23,8 +26,15 @@ from curriculum.report.html import write
 from curriculum.report.html.gather import gather
 from curriculum.report.svg.shapes import safe
 from curriculum.runs import status
+from curriculum.runs.measurements import Point
 from curriculum.units import show_exact
 
+LATER = """\
+about: leaves the trunk inside its second stage
+from: trunk@8192
+stages:
+  - {name: later, until: 12288, mixture: mixed, batch: 32 sequences}
+"""
 HTML = "{http://www.w3.org/1999/xhtml}"
 HOSTILE = """</title></style></pre></svg><script>alert(1)</script><img src=x onerror=alert(1)>]]>&amp;"'`--><!--"""
 
@@ -144,6 +154,40 @@ def test_a_trunk_that_variants_share_is_told_once(project: Path) -> None:
     assert "6.144k shared by all" in words(tree(page(project)))
     html = page(project)
     assert html.count('class="raw v0"') == 2  # the trunk's line, once in each of the two widths
+
+
+@pytest.mark.promise("What several curricula share is stated as far as all of them go through it, everywhere")
+def test_a_trunk_that_is_left_inside_a_stage_is_shared_as_far_as_it_is_left(project: Path) -> None:
+    (project / "stages/later.yaml").write_text(LATER)
+    text = words(tree(page(project, "trunk", "later")))
+    assert "of 16.38k planned; 8.192k shared by all" in text
+    assert "Trained once and shared by all: trunk/basic, trunk/continual, up to 8,192 tokens." in text
+    plan = json.loads(commands.run("plan", "trunk", "later", "--size", "full", "--json", folder=project).stdout)
+    assert plan["saved"]["tokens"] == 8192
+    assert compare([PreparedText.open(Project(project), name, "full") for name in ("trunk", "later")]).trunk == Point(
+        "trunk/continual", 8192
+    )
+    branches = {branch.name: branch for branch in status.project_status(Project(project), "full").branches}
+    assert {stage.name: dict(stage.leaving) for stage in branches["trunk"].stages} == {
+        "trunk/basic": {},
+        "trunk/continual": {"later": 8192},
+        "trunk/cooldown": {},
+    }
+    shown = commands.run("status", "--size", "full", folder=project).stdout
+    assert "shared by later (to 8.192k), trunk" in shown
+
+
+def test_the_batch_tile_shows_the_batches_of_each_curriculum_in_order_and_no_chain_of_several(project: Path) -> None:
+    (project / "stages/later.yaml").write_text(LATER.replace("batch: 32 sequences", "batch: 64 sequences"))
+    text = words(tree(page(project, "trunk", "later", "variant")))
+    (tile,) = re.findall("Batch(.*?) tokens a step", text)
+    assert tile == "8 → 32 or 8 → 64 sequences256 → 1.024k or 256 → 2.048k"
+
+
+def test_a_report_of_variants_that_were_trained_by_other_files_says_why_there_are_no_differences(project: Path) -> None:
+    stage = project / "stages/trunk.yaml"
+    stage.write_text(stage.read_text().replace("seed: 7", "seed: 8"))
+    assert "The variants are not compared: `trunk/basic`" in words(tree(page(project)))
 
 
 def test_attempts_with_one_environment_name_it_once_and_count_restarts(project: Path) -> None:
