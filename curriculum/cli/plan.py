@@ -15,6 +15,10 @@ def plan(
     size: Size = "",
     machine: MachineName = "local",
     svg: Annotated[Path | None, typer.Option("--svg", help="also write the plan as a picture")] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="compare the contents of files, not only sizes and times, with what was read"),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what will happen, and what it costs, before it happens.
@@ -53,7 +57,7 @@ def plan(
     summary["harness_installed"] = lm_eval.installed()
     summary["cost"]["unsaved"] = folders.insufficient_grace(project, compiled, project.machine(machine))
     summary["held_out_notes"] = texts[0].held_out_lines()
-    summary["texts_changed"] = texts[0].change_lines(quick=True)
+    summary["texts_changed"] = texts[0].change_lines(quick=not check, contents=check)
     origins = texts[0].provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})

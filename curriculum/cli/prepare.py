@@ -19,6 +19,10 @@ def prepare(
     machine: MachineName = "local",
     source: Annotated[str | None, typer.Option(help="only this source", autocompletion=completion.sources)] = None,
     append: Annotated[bool, typer.Option("--append", help="add files that are new since as further shards")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="compare the contents of files, not only sizes and times, with what was read"),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tokenise the text that a curriculum reads.
@@ -64,7 +68,7 @@ def prepare(
                 "texts": rows,
                 "left": missing,
                 "jobs": queued,
-                "texts_changed": texts.change_lines(),
+                "texts_changed": texts.change_lines(contents=check),
                 "held_out_notes": texts.held_out_lines(),
             }
         )
@@ -73,4 +77,4 @@ def prepare(
         print(job)
     if queue:
         print(f"they run in the background: run `{command}` again to see what is done")
-    open_console().print(prepared_view(rows, missing, [*texts.held_out_lines(), *texts.change_lines()]))
+    open_console().print(prepared_view(rows, missing, [*texts.held_out_lines(), *texts.change_lines(contents=check)]))

@@ -153,7 +153,7 @@ class PreparedText:
             workers=processors(),
         )
 
-    def changes(self, *, quick: bool = False) -> dict[str, FileChanges]:
+    def changes(self, *, quick: bool = False, contents: bool = False) -> dict[str, FileChanges]:
         """The prepared datasets of local folders whose files changed since; with `quick`, not of very many files."""
         found = {}
         for dataset in self.datasets():
@@ -167,17 +167,17 @@ class PreparedText:
             except DataError:  # the folder is gone, or all that was in it
                 files = []
             recorded = recorded_files(self.folder(dataset), manifest)
-            if recorded is not None and any(fs.fields_of(changes := file_changes(recorded, files)).values()):
+            if recorded is not None and (changes := file_changes(recorded, files, contents=contents)):
                 found[dataset] = changes
         return found
 
-    def change_lines(self, *, quick: bool = False) -> list[str]:
+    def change_lines(self, *, quick: bool = False, contents: bool = False) -> list[str]:
         """What changed of the files of each dataset, that the prepared text stays, and what would take it up."""
         lines, command = (
             [],
             f"curriculum prepare {self.curriculum.name}{self.project.options(self.curriculum.size_name)}",
         )
-        for dataset, changes in self.changes(quick=quick).items():
+        for dataset, changes in self.changes(quick=quick, contents=contents).items():
             only_new = not changes.changed and not changes.gone
             way = (
                 f"`{command} --append` adds what is new"

@@ -1,4 +1,4 @@
-"""The files of a prepared text that changed since they were read, by sizes and times."""
+"""The files of a prepared text that changed since they were read, by sizes and times or by contents."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curriculum import fs
 from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import Manifest
+
+DIGEST = 3
+"""Where a file's record holds the SHA-256 of its contents."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileChanges:
-    """Names of files that have another size or time than when they were read, are gone, or are new; each sorted."""
+    """Names of files that are not what they were when they were read, are gone, or are new; each sorted.
+
+    `compared` is what was compared: "size or time", or "contents".
+    """
 
     changed: tuple[str, ...]
     gone: tuple[str, ...]
     new: tuple[str, ...]
+    compared: str = "size or time"
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.gone or self.new)
 
     def __str__(self) -> str:
-        parts = (("with another size or time", self.changed), ("no longer there", self.gone), ("new", self.new))
+        parts = ((f"with other {self.compared}", self.changed), ("no longer there", self.gone), ("new", self.new))
         return "; ".join(f"{len(names):,} {what} ({_some(names)})" for what, names in parts if names)
 
 
@@ -38,19 +49,38 @@ def recorded_files(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
 
 
 def file_record(file: SourceFile) -> list[Any]:
-    """What is recorded of a file that is read: its size, its digest where a package states it, and its time in ns."""
+    """What is recorded of a file before it is read: its size, its digest where a package states it, its time in ns.
+
+    Once it was read, the SHA-256 of its contents follows where the file is local.
+    """
     local = os.path.exists(file.path)
     return [file.bytes, file.sha256, os.stat(file.path).st_mtime_ns if local else None]
 
 
-def file_changes(recorded: dict[str, Any], files: Sequence[SourceFile]) -> FileChanges:
-    """How `files` differ from those of `recorded`; a time that is not recorded, as by 0.1.0, is not compared."""
+def file_changes(recorded: dict[str, Any], files: Sequence[SourceFile], *, contents: bool = False) -> FileChanges:
+    """How `files` differ from those of `recorded`, by size and time; with `contents` by size and SHA-256.
+
+    What is not recorded, as a time by 0.1.0, is not compared.
+    """
     now = {file.name: file for file in files}
     both = sorted(recorded.keys() & now.keys())
-    changed = [name for name in both if recorded[name] != file_record(now[name])[: len(recorded[name])]]
+    differs = _other_contents if contents else _other_size_or_time
     return FileChanges(
-        tuple(changed), tuple(sorted(recorded.keys() - now.keys())), tuple(sorted(now.keys() - recorded.keys()))
+        tuple(name for name in both if differs(recorded[name], now[name])),
+        tuple(sorted(recorded.keys() - now.keys())),
+        tuple(sorted(now.keys() - recorded.keys())),
+        "contents" if contents else "size or time",
     )
+
+
+def _other_size_or_time(recorded: Sequence[Any], file: SourceFile) -> bool:
+    return list(recorded[:3]) != file_record(file)[: len(recorded)]
+
+
+def _other_contents(recorded: Sequence[Any], file: SourceFile) -> bool:
+    if len(recorded) <= DIGEST:
+        return _other_size_or_time(recorded, file)
+    return bool(recorded[0] != file.bytes or recorded[DIGEST] != fs.sha256_file(Path(file.path)))
 
 
 def _some(names: Sequence[str]) -> str:

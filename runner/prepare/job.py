@@ -136,6 +136,9 @@ class _Preparation:
         if not self.in_place:
             self._run_tasks(train, held_out, meter)
             records = [self._record(rank) for rank in range(self.tasks)]
+        for record in records:
+            for name, digest in record.get("sums", {}).items():
+                read[name].append(digest)
         names = [TRAIN] if request.held_out is None else [TRAIN, HELD_OUT]
         first = len(self.existing.states) * request.tasks if self.existing else 0
         splits: dict[str, Split] = {

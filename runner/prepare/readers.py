@@ -23,6 +23,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.readers.base import BaseReader
 from datatrove.utils.logging import logger
 
+from curriculum import fs
 from curriculum.data.listing import TEXT_FILES, SourceFile, kind_of, list_files, name_filter, sort_files
 from curriculum.data.manifest import HELD_OUT, TRAIN
 from curriculum.data.progress import describe_unread
@@ -62,12 +63,14 @@ class Tally:
     """What one task has read: bytes of input, documents dropped by (split, reason), columns.
 
     `firsts` are the first documents that could not be read as text, by reason, without those dropped by a filter.
+    `sums` are the SHA-256 of the local files that were read to their end, by name.
     """
 
     bytes: int = 0
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     columns: set[str] = field(default_factory=set)
     firsts: dict[str, str] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)
 
     def drop(self, name: str, reason: str, split: str = TRAIN) -> None:
         self.dropped[split, reason] += 1
@@ -231,6 +234,8 @@ class Corpus(BaseReader):  # type: ignore[misc]
                 for document in self._read(file, split):
                     self.update_doc_stats(document)
                     yield document
+                if not self.by_rows and "://" not in file.path:
+                    self.tally.sums[file.name] = fs.sha256_file(Path(file.path))
 
     def _read(self, file: SourceFile, split: str) -> Iterator[Document]:
         try:

@@ -133,6 +133,7 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
             "bytes": self.tally.bytes,
             "columns": columns,
             "unread": self.tally.unread,
+            "sums": self.tally.sums,
         }
         fs.write_json(self.folder / RECORD, record)
         self.meter.task_done(rank, record)

@@ -62,5 +62,23 @@ def test_prepare_and_plan_say_what_changed_and_what_takes_it_up(
     (prose / "002.txt").unlink()
     for verb in ("prepare", "plan"):
         words = said(verb)
-        assert "1 with another size or time (001.txt); 1 no longer there (002.txt); 1 new (zzz.txt)" in words
+        assert "1 with other size or time (001.txt); 1 no longer there (002.txt); 1 new (zzz.txt)" in words
         assert "--append" not in words
+
+
+def test_with_check_contents_are_compared_and_a_time_alone_is_no_change(
+    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    def said(verb: str, *options: str) -> str:
+        done = curriculum(small_project, verb, "trunk", "--size", "full", *options)
+        return " ".join(done.stdout.split())
+
+    prose = small_project / "texts/prose"
+    assert "since it was prepared" not in said("prepare", "--check")
+    text, times = (prose / "003.txt").read_text(), os.stat(prose / "003.txt")
+    (prose / "003.txt").write_text(text.swapcase())
+    os.utime(prose / "003.txt", ns=(times.st_atime_ns, times.st_mtime_ns))  # the same size and time
+    os.utime(prose / "004.txt", (1, 1))
+    for verb in ("prepare", "plan"):
+        assert "1 with other size or time (004.txt)" in said(verb)
+        assert "1 with other contents (003.txt); the prepared text stays" in said(verb, "--check")
