@@ -2,7 +2,7 @@
 
     python bench/core.py                       # CPU: the rehearsal's model and a 20M one, fp32
     python bench/core.py --device cuda         # one GPU: 1.1B, sequence 2,048, bf16
-    python bench/core.py --run runs/rehearsal/v1.1/basic    # what a finished stage spent on data and saving
+    python bench/core.py --run runs/rehearsal/v1.1/basic    # what a finished stage spent its time on
 
 Every contender trains the same model from the same weights on the same tokens with the same micro-batch, fused
 AdamW and clipping, each in processes of its own that take turns (A B C A B C …). A row is void when its first ten
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path += [path for path in os.environ.get("BENCH_PEERS", "").split(":") if path]
 
+from curriculum.config.evaluation_budget import EVALUATED  # noqa: E402
 from curriculum.config.model_catalogue import CATALOGUE  # noqa: E402
 
 REHEARSAL: dict[str, Any] = {
@@ -342,6 +343,19 @@ def shares(stage: Path) -> None:
     for phase in ("data", "forward_backward", "optimizer", "communication", "checkpoint"):
         spent = sum(line.get(f"{phase}_seconds", 0.0) for line in lines)
         print(f"  {phase:<18} {spent:8.2f} s  {100 * spent / whole:6.2f}%")
+    timed = [line["evaluation_seconds"] for line in lines if line.get("evaluation_seconds")]
+    evaluations = [json.loads(path.read_text())["sets"] for path in sorted((stage / "evaluations").glob("g*.json"))]
+    if not timed or not evaluations:
+        return
+    tokens = statistics.median(sum(entry["tokens"] for entry in sets.values()) for sets in evaluations)
+    trained = json.loads((stage / "plan.json").read_text())
+    rate = (lines[-1]["position"] - trained["start"]) / whole
+    cost = statistics.median(timed) * rate / tokens
+    print(f"  {'evaluation':<18} {sum(timed):8.2f} s  beside the steps, {len(timed)} of {len(evaluations)} timed")
+    print(
+        f"  a token evaluated costs {cost:.3f} of one trained ({min(timed) * rate / tokens:.3f} to "
+        f"{max(timed) * rate / tokens:.3f}); `plan` counts {float(EVALUATED):.3f}: {EVALUATED / cost:.2f} of the measured"
+    )
 
 
 def main() -> None:
