@@ -18,6 +18,7 @@ from curriculum.analysis import batch, diff_sides, trace
 from curriculum.artifacts.anomalies import read_anomalies
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
+from curriculum.compiler.overlap import with_overlap
 from curriculum.config.project import Project
 from curriculum.errors import DataError, PlanError
 from curriculum.plan.diff.compare import Comparison, compare
@@ -46,8 +47,9 @@ class ProjectTables:
     def plan(self, curriculum: str, size: str | None = None, machine: str = "local") -> PlanTables:
         """A curriculum, compiled with the text that is prepared so far."""
         project, texts = self._texts(curriculum, size)
-        report = summary.summarise(project, texts.compiled, machine, project.machine(machine))
-        return PlanTables(project, texts.compiled, texts, report)
+        compiled = with_overlap(texts, texts.compiled)
+        report = summary.summarise(project, compiled, machine, project.machine(machine))
+        return PlanTables(project, compiled, texts, report)
 
     def status(self, curriculum: str | None = None, size: str | None = None) -> Table:
         """A row for every stage of the project, or of one lineage: its state and how far it is."""

@@ -27,6 +27,7 @@ def plan(
     """
     from curriculum.cli.view.plan import plan_view, tree_view
     from curriculum.compiler import prepared_text
+    from curriculum.compiler.overlap import with_overlap
     from curriculum.compiler.summary import summarise, summarise_tree
     from curriculum.execution import lm_eval
     from curriculum.runs import folders
@@ -36,7 +37,7 @@ def plan(
     texts = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
     for text in texts:
         prepared_text.check_folders(text, planned=True)
-    lineages = [with_notes(project, text.compiled) for text in texts]
+    lineages = [with_notes(project, with_overlap(text, text.compiled)) for text in texts]
     compiled = lineages[0]
     if svg is not None or len(lineages) > 1:
         tree = summarise_tree(project, lineages, machine, project.machine(machine))

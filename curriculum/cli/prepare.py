@@ -34,6 +34,7 @@ def prepare(
     from curriculum.cli.view.runs import prepared_view
     from curriculum.compiler import prepared_text
     from curriculum.compiler.compile import compile_resolved
+    from curriculum.compiler.overlap import overlap_lines
     from curriculum.execution import prepare as execution_prepare
     from curriculum.execution.request import RunRequest
 
@@ -61,6 +62,7 @@ def prepare(
         raise stopped(command)
     rows = texts.summaries()
     missing = sorted(set(texts.datasets()) - {row["dataset"] for row in rows})
+    overlaps = overlap_lines(texts)
     if as_json:
         queued = [{"dataset": job.label, "job": job.job, "words": job.message, "fresh": job.fresh} for job in queue]
         print_json(
@@ -70,6 +72,7 @@ def prepare(
                 "jobs": queued,
                 "texts_changed": texts.change_lines(contents=check),
                 "held_out_notes": texts.held_out_lines(),
+                "overlaps": overlaps,
             }
         )
         return
@@ -77,4 +80,5 @@ def prepare(
         print(job)
     if queue:
         print(f"they run in the background: run `{command}` again to see what is done")
-    open_console().print(prepared_view(rows, missing, [*texts.held_out_lines(), *texts.change_lines(contents=check)]))
+    lines = [*texts.held_out_lines(), *texts.change_lines(contents=check), *overlaps]
+    open_console().print(prepared_view(rows, missing, lines))

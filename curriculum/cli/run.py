@@ -45,7 +45,7 @@ def run(
     A stopped run resumes from its last checkpoint; what is done is left as it is.
     """
     from curriculum.cli.progress import RunDisplay
-    from curriculum.compiler import prepared_text
+    from curriculum.compiler import overlap, prepared_text
     from curriculum.execution import run as execution_run
     from curriculum.execution.request import RunRequest
 
@@ -67,6 +67,7 @@ def run(
         texts = prepared_text.PreparedText.open(project, name, size)
         compiled = texts.compiled
         prepared_text.check_folders(texts, planned=True)
+        overlap.overlap_lines(texts)
         print("\n".join(execution_run.outline(request, compiled, texts)))
         return
     result = execution_run.run(request)

@@ -171,6 +171,9 @@ class SourceEntry(Entry):
             json_schema_input_type=HeldOutShare | HeldOutEntry,
         ),
     ] = Field(description="Kept to measure the loss on; as in `5%` or `{split: validation}`.")
+    overlap: Literal["refuse", "allow"] = Field(
+        default="refuse", description="Whether it may train on what other sources of a curriculum hold out."
+    )
     tokens: Count | None = Field(
         default=None, description="Its size, an estimate that holds until it is prepared; as in `659B`."
     )

@@ -5,13 +5,14 @@
       train/00000.ds            tokens, little-endian uint16 or uint32, document after document
       train/00000.ds.index      uint64 per document: the token at which it ends (exclusive)
       train/00000.ds.blocks     32 raw bytes per block of the `.ds`: its SHA-256
+      train/00000.ds.hashes     uint64 per document, ascending: the hash of its tokens, see `curriculum.data.overlap`
       train/00000.ids           one JSON string a line: the document's id
       train/00000.ids.index     uint64 per document: the byte of `.ids` at which its line ends (exclusive)
-      held-out/00000.ds …       the same five files
+      held-out/00000.ds …       the same six files
       files-0.json              the files that were read, by name; `files-1.json` those that were appended then
 
 Third-party tokens (`read: {tokenised: …}`) are read in place: the manifest's `elsewhere` has the file of each `.ds`,
-and the folder has only the other four files.
+and the folder has only the other five files.
 
 `.ds` and `.ds.index` are datatrove's token format; its readers ignore the others. One `.ds` is one shard; shards are
 ordered by name.

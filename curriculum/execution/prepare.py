@@ -11,6 +11,7 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled
+from curriculum.compiler.overlap import overlap_lines
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, did_you_mean
@@ -32,7 +33,7 @@ def prepare(
 
     Once a tokenizer is trained, `with_tokenizer` may refuse the plans for it before any text is tokenised. With
     `submit`, texts are submitted by it instead of tokenised here. With `append`, prepared text grows by the files
-    that are new.
+    that are new. DataError as soon as one source would train on held-out text of another, see `overlap_lines`.
     """
     curriculum = texts.curriculum
     if only is not None and only not in {*curriculum.datasets, *texts.datasets()}:
@@ -57,12 +58,16 @@ def prepare(
     chosen = sorted({dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)})
     missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]
     datasets = [*missing, *(dataset for dataset in chosen if append and dataset not in missing)]
+    overlap_lines(texts, preparing=True)
     for dataset in datasets:
         text = texts.request(dataset, append=dataset not in missing)
         if submit is not None:
             submit(text)
         elif not _prepare_text(request, text, stop):
             return None
+        else:
+            texts = PreparedText(curriculum)
+            overlap_lines(texts, preparing=True)
     return PreparedText(curriculum) if datasets else texts
 
 

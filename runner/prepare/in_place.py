@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from curriculum import fs
 from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Split, SplitName, TokenLocation
+from curriculum.data.overlap import token_hash
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.shard import id_line
 from curriculum.data.token_files import TokenFile, agreement, open_token_file
@@ -209,7 +210,13 @@ class _InPlaceIndex:
                 id_ends.append(ids.tell())
         base.with_suffix(".ds.index").write_bytes((inside - first).astype("<u8").tobytes())
         shard = finished_shard(
-            base, tokens=stop - first, id_ends=id_ends, text_bytes=0, sha256=digest.hexdigest(), blocks=blocks
+            base,
+            tokens=stop - first,
+            id_ends=id_ends,
+            hashes=self._hashes(first, inside),
+            text_bytes=0,
+            sha256=digest.hexdigest(),
+            blocks=blocks,
         )
         return Split(
             documents=len(inside),
@@ -220,6 +227,20 @@ class _InPlaceIndex:
             dropped={},
             shards=(shard,),
         )
+
+    def _hashes(self, first: int, ends: NDArray[np.int64]) -> array[int]:
+        """The hash of each document, of which the first begins at token `first`, without its BOS and EOS."""
+        file = self.file
+        tokens: NDArray[Any] = np.memmap(file.path, file.numbers, "r", file.offset, (file.tokens,)).view(np.ndarray)
+        hashes = array("Q")
+        for stop in ends.tolist():
+            begin, end = first, stop
+            begin += int(tokens[begin] == self.tokenizer.bos_id)
+            end -= int(end > begin and tokens[end - 1] == self.tokenizer.eos_id)
+            cuts = range(begin, end, BLOCK_BYTES)  # a file without separators is one document of any length
+            hashes.append(token_hash(*(tokens[cut : min(cut + BLOCK_BYTES, end)] for cut in cuts)))
+            first = stop
+        return hashes
 
     def _out_of_range(self, token: int) -> DataError:
         guessed = f"; that they are {self.file.dtype} was guessed (`dtype`)" if self.file.guessed else ""

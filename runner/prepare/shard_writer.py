@@ -19,6 +19,7 @@ from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 
 from curriculum import fs
 from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for, text_hash
+from curriculum.data.overlap import HASHES as DOCUMENT_HASHES, token_hash
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.shard import id_line
 from curriculum.data.tokenizer import Tokenizer
@@ -153,7 +154,7 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
             split = own if request.held_out_split is not None or number >= self.below else HELD_OUT
             if split == TRAIN:
                 self._hashes.append(number)
-            self._parts[split].add(document.id, [*before, *ids, *after], len(text), len(before) + len(after))
+            self._parts[split].add(document.id, before, ids, after, len(text))
             self.stat_update("tokens", value=len(ids))
 
 
@@ -166,23 +167,26 @@ class _Part:
         self.dtype = np.dtype(dtype_for(vocab_size)).newbyteorder("<")
         self.ends = array("Q")
         self.id_ends = array("Q")
+        self.hashes = array("Q")
         self.tokens = self.text_bytes = self.filler = 0
         self.max_token = -1
         self._out: TokenizedFile | None = None
 
-    def add(self, name: str, ids: list[int], text_bytes: int, filler: int) -> None:
+    def add(self, name: str, before: list[int], ids: list[int], after: list[int], text_bytes: int) -> None:
+        """Write a document: the tokens `ids` of its text, between the marks `before` and `after`."""
         if self._out is None:
             self.folder.mkdir()
             self._out = TokenizedFile(str(self.folder), self.path.name, token_size=self.dtype.itemsize)
             self._ids = self.path.with_suffix(".ids").open("wb")
-        tokens = np.array(ids, self.dtype)
+        tokens = np.array([*before, *ids, *after], self.dtype)
         self._out.write_bytes(tokens.tobytes())
         self._ids.write(id_line(name))
         self.tokens += len(tokens)
         self.ends.append(self.tokens)
         self.id_ends.append(self._ids.tell())
+        self.hashes.append(token_hash(tokens[len(before) : len(before) + len(ids)]))
         self.text_bytes += text_bytes
-        self.filler += filler
+        self.filler += len(before) + len(after)
         self.max_token = max(self.max_token, int(tokens.max()))
 
     def close(self, dropped: Mapping[str, int]) -> Split:
@@ -196,6 +200,7 @@ class _Part:
                     self.path,
                     tokens=self.tokens,
                     id_ends=self.id_ends,
+                    hashes=self.hashes,
                     text_bytes=self.text_bytes,
                     sha256=fs.sha256_file(self.path),
                     blocks=[hashlib.sha256(b).digest() for b in fs.read_blocks(self.path, BLOCK_BYTES)],
@@ -213,11 +218,20 @@ class _Part:
 
 
 def finished_shard(
-    path: Path, *, tokens: int, id_ends: array[int], text_bytes: int, sha256: str, blocks: Sequence[bytes]
+    path: Path,
+    *,
+    tokens: int,
+    id_ends: array[int],
+    hashes: array[int],
+    text_bytes: int,
+    sha256: str,
+    blocks: Sequence[bytes],
 ) -> Shard:
-    """Write the index of ids and the digests of the blocks beside the other files of `<split>/<number>.ds`."""
+    """Write the index of ids, the digests of the blocks and the hashes of the documents beside the other files of
+    `<split>/<number>.ds`."""
     ids, ids_index = path.with_suffix(".ids"), path.with_suffix(".ids.index")
     ids_index.write_bytes(np.array(id_ends, "<u8").tobytes())
+    path.with_name(path.name + DOCUMENT_HASHES).write_bytes(np.sort(np.array(hashes, "<u8")).tobytes())
     digests = b"".join(blocks)
     path.with_suffix(".ds.blocks").write_bytes(digests)
     return Shard(
