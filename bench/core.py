@@ -354,7 +354,7 @@ def shares(stage: Path) -> None:
     print(f"  {'evaluation':<18} {sum(timed):8.2f} s  beside the steps, {len(timed)} of {len(evaluations)} timed")
     print(
         f"  a token evaluated costs {cost:.3f} of one trained ({min(timed) * rate / tokens:.3f} to "
-        f"{max(timed) * rate / tokens:.3f}); `plan` counts {float(EVALUATED):.3f}: {EVALUATED / cost:.2f} of the measured"
+        f"{max(timed) * rate / tokens:.3f}); `plan` counts {float(EVALUATED):.3f}, {EVALUATED / cost:.2f} of it"
     )
 
 
