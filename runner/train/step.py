@@ -13,6 +13,7 @@ from curriculum.stream.batch import Batch
 from runner.model.forward import hidden
 from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
+from runner.model.transfer import to_device
 from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
@@ -27,7 +28,7 @@ def forward_backward(
 
     With `groups`, this rank's share of them is added in pairs (canonical.py).
     """
-    tokens = torch.from_numpy(batch.tokens).to(model.embedding.weight.device, non_blocking=True)
+    tokens = to_device(torch.from_numpy(batch.tokens), model.embedding.weight.device)
     group = plan.batch_sequences // groups if groups else len(tokens)
     in_pairs = GroupSums(model) if groups else None
     losses = []

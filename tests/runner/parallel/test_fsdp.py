@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from curriculum.artifacts import checkpoints
 from runner.checkpoint import tensors
+from runner.model import attention
 from runner.parallel import fsdp
 from runner.parallel.ranks import leave_ranks
 from runner.train.optimizer import adamw
@@ -152,7 +153,7 @@ class Products(TorchDispatchMode):
         self.products = self.others = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in fsdp.STORED:
+        if func in (torch.ops.aten.mm.default, *attention.operators(attention.sdpa)):
             self.products += 1
         elif "norm" in str(func) or "silu" in str(func):
             self.others += 1
