@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from small import ALONE, CONFIG, NUMBERS, build, evaluate, launch, take, whole
+from small import ALONE, CLIP, CONFIG, NUMBERS, build, evaluate, launch, take, whole
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from curriculum.artifacts import checkpoints
@@ -217,3 +218,12 @@ def test_compiled_blocks_compute_what_eager_ones_do() -> None:
         assert "blocks.0.attention.qkv.weight" in dict(model.named_parameters())
     for eager, fast in zip(*losses, strict=True):
         assert fast == pytest.approx(eager, rel=1e-5)
+
+
+@pytest.mark.promise("Replicas stay equal in bits whatever order the network of each node adds up in")
+def test_replicas_stay_equal_whatever_order_the_network_of_each_node_adds_up_in(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "support" / "replica_orders.py"
+    norms = launch(tmp_path, "hybrid", 4, node=2, script=script)["norms"]
+    assert len(norms[0]) == 100
+    assert norms == [norms[0]] * 4
+    assert max(norms[0]) > CLIP, "some steps clip"
