@@ -47,7 +47,46 @@ TRAINERS = (
         "accelerate",
         "accelerate",
         "accelerate",
-        "`dispatch_batches=True` over a `BatchSampler` is wrong and cannot be detected",
+        "`dispatch_batches=True` over a `BatchSampler` reads something else, and is not detected",
+    ),
+    Trainer(
+        "lightning",
+        "Lightning Trainer, Fabric",
+        "lightning",
+        "automatic optimisation: no other batch in a run, and no stage from the checkpoint at the end of the one before "
+        "(a micro-batch is then taken for a step): hand the module and its optimizer on",
+    ),
+    Trainer(
+        "litgpt",
+        "LitGPT `pretrain`",
+        "litgpt",
+        "no other batch in a `setup`; a stage's first sample must be a multiple of its batch; several ranks need GPUs",
+    ),
+    Trainer(
+        "composer",
+        "Composer",
+        "mosaicml",
+        "it needs torch 2.7; on resuming it reads once more what it was given before",
+        "requirements-composer.txt",
+    ),
+    Trainer(
+        "olmo_core",
+        "OLMo-core Trainer",
+        "ai2-olmo-core",
+        "the batch that it knows and checks is that of the first step",
+    ),
+    Trainer(
+        "torchtitan",
+        "torchtitan Trainer, Llama 3",
+        "torchtitan",
+        "no other batch in a run; on a CPU with SDPA, without its memory monitor and its barrier, which are of GPUs",
+    ),
+    Trainer(
+        "megatron_core",
+        "megatron-core schedule, `OptimizerParamScheduler`",
+        "megatron-core",
+        "the package has no training loop and no sampler, and its GPT needs a GPU: tried with a model of torch; "
+        "0.17 and later need Python 3.12",
     ),
 )
 

@@ -55,9 +55,7 @@ def train(plan: Stream, folder: Path, stop: int | None, rank: int = 0, world_siz
     batches = Batches(plan, rank=rank, world_size=world_size, shape=tokens)
     trainer = Trainer(
         model=planned,
-        train_dataloader=DataSpec(
-            DataLoader(batches, batch_size=None), split_batch=cut, get_num_samples_in_batch=len
-        ),
+        train_dataloader=DataSpec(DataLoader(batches, batch_size=None), split_batch=cut, get_num_samples_in_batch=len),
         max_duration=f"{plan.last_step}ba",
         optimizers=optimizer,
         schedulers=PlannedLR(optimizer, plan),

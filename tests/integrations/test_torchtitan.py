@@ -14,9 +14,9 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 with mock.patch("torch._utils._get_available_device_type", lambda: "cpu"):  # without a GPU it assumes "cuda"
+    from torchtitan.components import metrics
     from torchtitan.components.checkpointer import CheckpointManager
     from torchtitan.components.dataloader import BaseDataLoader
-    from torchtitan.components import metrics
     from torchtitan.components.loss import CrossEntropyLoss
     from torchtitan.components.optimizer import LRSchedulersContainer, default_adamw
     from torchtitan.components.tokenizer import BaseTokenizer
