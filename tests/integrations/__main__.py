@@ -53,8 +53,8 @@ TRAINERS = (
         "lightning",
         "Lightning Trainer, Fabric",
         "lightning",
-        "automatic optimisation: no other batch in a run, and no stage from the checkpoint at the end of the one before "
-        "(a micro-batch is then taken for a step): hand the module and its optimizer on",
+        "automatic optimisation: no other batch in a run, and no stage from the checkpoint at the end of another "
+        "(it then takes a micro-batch for a step): hand the module and its optimizer on",
     ),
     Trainer(
         "litgpt",

@@ -43,11 +43,11 @@ def pretrain(monkeypatch: pytest.MonkeyPatch, stage: Stream, folder: Path, stop:
     seen, forward = Seen(), GPT.forward
 
     def rate(base: float, iteration: int, *_: Any) -> float:
-        seen.step = stage.step_of(iteration * MICRO)
-        if seen.step == stop:
+        step = stage.step_of(iteration * MICRO)
+        if step == stop:
             raise Interrupted
-        seen.lr = stage.lr(seen.step)
-        return seen.lr
+        seen.step, seen.lr = step, stage.lr(step)
+        return stage.lr(step)
 
     def watched(network: GPT, inputs: torch.Tensor, *more: Any) -> torch.Tensor:
         if network.training and inputs.device.type == "cpu" and torch.is_grad_enabled():

@@ -1,4 +1,4 @@
-"""megatron-core's micro-batch schedule and rate scheduler; its GPT needs a GPU, and the package has no training loop."""
+"""megatron-core's micro-batch schedule and rate scheduler; its GPT needs a GPU, and a training loop it has not."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-with mock.patch("torch._utils._get_available_device_type", lambda: "cpu"):  # without a GPU it assumes "cuda"
+with mock.patch("torch._utils._get_available_device_type", return_value="cpu"):  # without a GPU it assumes "cuda"
     from torchtitan.components import metrics
     from torchtitan.components.checkpointer import CheckpointManager
     from torchtitan.components.dataloader import BaseDataLoader
