@@ -91,8 +91,8 @@ class MachineEntry(Entry):
     threads: Size | None = Field(default=None, description="CPU threads of each process; else an even share.")
     hang_limit: Size = Field(
         default=600,
-        description="Seconds a micro-batch, or a part of an evaluation, may take; then stacks are saved and the job starts "
-        "again.",
+        description="Seconds a micro-batch, or a part of an evaluation, may take; then stacks are saved and the job "
+        "starts again.",
     )
     grace: Size | None = Field(
         default=None, description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not started then."
@@ -105,7 +105,8 @@ class MachineEntry(Entry):
         default=(), description="Trackers that get the metrics of metrics.jsonl too; as in `[tensorboard]`."
     )
     throughput: Throughput | None = Field(
-        default=None, description="Tokens that a plan assumes; as in `24k tokens/s/gpu`."
+        default=None,
+        description="Tokens that a plan assumes of each GPU, without GPUs of each process; as in `24k tokens/s/gpu`.",
     )
     price: Price | None = Field(default=None, description="Money that a plan assumes; as in `2 USD/gpu-hour`.")
 

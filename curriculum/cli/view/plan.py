@@ -249,6 +249,8 @@ def _amounts(cost: Mapping[str, Any]) -> list[str]:
     if cost["gpu_hours"] is not None:
         length = f" ({cost['days']:.1f} days on {cost['gpus']})" if "days" in cost else ""
         amounts.append(f"{cost['gpu_hours']:,.1f} GPU-hours{length}")
+    elif cost.get("days") is not None:
+        amounts.append(f"about {show_seconds(cost['days'] * 86400)}")
     if cost["usd"] is not None:
         amounts.append(f"{cost['usd']:,.0f} USD")
     amounts.append(f"{show_bytes(cost['storage_bytes'])} of checkpoints")
