@@ -1,8 +1,9 @@
 """The peak memory of a training step on a device, traced with the product's own model and FSDP2 on fake tensors.
 
 Nothing is computed and no GPU is needed: tensors are fake, the process group has as many ranks as asked for and this
-process alone in it, and every storage is counted from the operation that makes it to its end. Blocks are compiled with
-`aot_eager_decomp_partition`, so that what is kept for the backward pass follows the compiler's min-cut partition.
+process alone in it, and every storage is counted from the operation that makes it to its end. Blocks go through the
+compiler up to the kernels: what is kept for the backward pass follows its min-cut partition, and the fp32 results of
+elementwise operations inside a block, which its kernels fuse away, are not counted.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.distributed as dist
+from functorch.compile import min_cut_rematerialization_partition
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.backends.debugging import boxed_nop
+from torch._inductor import compile_fx
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp._fully_shard import _fsdp_param, _fsdp_param_group
@@ -28,11 +33,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from curriculum.plan.model import ModelConfig
-from runner.model import attention, loss
+from runner.model import loss
 from runner.model.llama import Llama
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import adamw, clip_gradients
+from runner.train.optimizer import adamw
 
 OPTIMIZER = {"decay": "all", "weight_decay": 0.1, "betas": (0.9, 0.95), "eps": 1e-8}
 
@@ -48,10 +53,13 @@ class Peak:
 class _Live(TorchDispatchMode):
     """Counts the bytes of the storages that are alive."""
 
+    supports_higher_order_operators = True  # recomputed attention is wrapped in one
+
     def __init__(self) -> None:
         super().__init__()
         self.peaks: dict[str, Peak] = {}
         self.phase = ""
+        self.fused = False
         self._bytes = 0
         self._by: Counter[str] = Counter()
         self._sizes: dict[int, tuple[int, str, Any]] = {}
@@ -64,21 +72,22 @@ class _Live(TorchDispatchMode):
         if DTensor in types:  # it calls the operations on its local part itself
             return NotImplemented
         out = func(*args, **(kwargs or {}))
+        fused = self.fused and ("prims" in str(func) or torch.Tag.pointwise in getattr(func, "tags", ()))
         for value in tree_iter(out):
-            if isinstance(value, torch.Tensor):
-                self.count(value, f"{self.phase} {func._overloadpacket.__name__} {value.dtype} {list(value.shape)}")
+            if isinstance(value, torch.Tensor) and value.untyped_storage()._cdata not in self._sizes:
+                made_by = f"{self.phase} {func} {value.dtype} {list(value.shape)}"
+                self.count(value, made_by, free=fused and value.dtype == torch.float32)
         return out
 
-    def count(self, tensor: torch.Tensor, by: str) -> None:
-        """Count the tensor's storage at the size that it has now."""
+    def count(self, tensor: torch.Tensor, by: str, *, free: bool = False) -> None:
+        """Count the tensor's storage at the size that it has now, or as nothing with `free`."""
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        known = self._sizes.get(key)
-        if known is not None:
-            self._add(-known[0], known[1])
-            by, reference = known[1], known[2]
-        else:
+        key, size = storage._cdata, 0 if free else storage.nbytes()
+        if (known := self._sizes.get(key)) is None:
             reference = weakref.ref(storage, partial(self._end, key))
+        else:
+            was, by, reference = known
+            self._add(-was, by)
         self._sizes[key] = (size, by, reference)
         self._add(size, by)
 
@@ -91,6 +100,31 @@ class _Live(TorchDispatchMode):
         self._by[by] += size
         if self._bytes > self.peaks.setdefault(self.phase, Peak()).bytes:
             self.peaks[self.phase] = Peak(self._bytes, Counter(self._by))
+
+
+    def backend(self, graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        """`aot_eager_decomp_partition` that says while it runs."""
+
+        def compiler(part: torch.fx.GraphModule, values: Any) -> Any:
+            run = boxed_nop(part, values)
+
+            def fused(arguments: Any) -> Any:
+                self.fused = True
+                try:
+                    return run(arguments)
+                finally:
+                    self.fused = False
+
+            fused._boxed_call = True  # type: ignore[attr-defined]
+            return fused
+
+        partition = partial(min_cut_rematerialization_partition, compiler="inductor")
+        return aot_autograd(
+            fw_compiler=compiler,
+            bw_compiler=compiler,
+            decompositions=lambda: compile_fx.select_decomp_table(),
+            partition_fn=partition,
+        )(graph, inputs)
 
 
 class _FakeRanks(Ranks):
@@ -126,15 +160,16 @@ def trace(
     ranks: int,
     shards: int,
     checkpointing: str = "none",
-    compiled: bool = True,
+    reshard: bool = False,
+    exchange: bool = False,
 ) -> dict[str, Peak]:
-    """The peak of each phase of a step in bf16 on rank 0 of `ranks` GPUs, of which `shards` are in each node (`sharding: hybrid`)."""
+    """The peak of each phase of a step in bf16, on rank 0 of `ranks` GPUs of which `shards` are in a node; hybrid."""
     torch._dynamo.reset()
     live = _Live()
     compile_block = nn.Module.compile
 
     def compile_without_kernels(module: nn.Module, **options: Any) -> None:
-        compile_block(module, backend="aot_eager_decomp_partition", **options)
+        compile_block(module, backend=live.backend, **options)
 
     def resized(change: Any) -> Any:
         def changed(tensor: torch.Tensor, *arguments: Any) -> None:
@@ -166,14 +201,16 @@ def trace(
             sharding="hybrid",
             bf16=True,
             activation_checkpointing=checkpointing,
-            compile_blocks=compiled,
+            compile_blocks=True,
         )
+        for block in model.blocks:
+            block.set_reshard_after_forward(reshard)
         optimizer = adamw(model, OPTIMIZER)
         live.peaks.clear()
         for _ in range(2):  # the second begins with what the first leaves
             for number in range(micro_batches):
                 tokens = torch.zeros((micro_batch, sequence_length + 1), dtype=torch.long)
-                with fsdp.micro_batch(model, last=number + 1 == micro_batches):
+                with fsdp.micro_batch(model, last=number + 1 == micro_batches, exchange=exchange or None):
                     live.phase = "forward"
                     states = model(tokens[:, :-1])
                     live.phase = "loss"
