@@ -49,13 +49,7 @@ class Step:
 
 def kept(config: ModelConfig, checkpointing: str = "none") -> dict[str, int]:
     """Bytes that a block keeps of each token for its backward pass, by kind."""
-    D, F, H, K, d = (
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.head_dim,
-    )
+    D, F, H, K, d = _letters(config)
     stream = {"residual stream": 2 * D}
     if checkpointing == "full":
         return stream
@@ -72,12 +66,13 @@ def kept(config: ModelConfig, checkpointing: str = "none") -> dict[str, int]:
 
 def peak(config: ModelConfig, step: Step) -> dict[str, int]:
     """Bytes in use at the peak, by kind; their sum is the peak."""
-    return max(_moments(config, step), key=lambda kinds: sum(kinds.values()))
+    return max(_instants(config, step), key=lambda kinds: sum(kinds.values()))
 
 
-def _moments(config: ModelConfig, step: Step) -> list[dict[str, int]]:
-    """The bytes by kind at each moment of a step that can be its peak."""
-    D, F, V, L = config.hidden_size, config.intermediate_size, config.vocab_size, config.num_hidden_layers
+def _instants(config: ModelConfig, step: Step) -> list[dict[str, int]]:
+    """The bytes by kind at each instant of a step that can be its peak."""
+    D, F, *_ = _letters(config)
+    V, L = config.vocab_size, config.num_hidden_layers
     N = step.sequence_length * step.micro_batch
     fused = {name: _fused_shape(tensors) for name, tensors in config.fused_tensors().items()}
     whole = sum(map(math.prod, fused.values()))
@@ -87,18 +82,64 @@ def _moments(config: ModelConfig, step: Step) -> list[dict[str, int]]:
     accumulated = 0 if step.micro_batches == 1 else 4 * (share if step.exchange else whole)
     state = {"weights": 4 * share, "moments": 8 * share}
     gathered = 2 * (root if step.reshard else whole)
-    activations = N * L * sum(kept(config, step.checkpointing).values())
+    a_token = sum(kept(config, step.checkpointing).values())
     chunk = min(N, max(1, LOGIT_BYTES // (4 * V)))
     following = min(chunk, N - chunk)  # tokens of the second chunk, while the first one's results are alive
     logits = V * max(8 * chunk, 6 * chunk + 8 * following)
     in_loss = state | {
         "gathered weights": gathered,
         "gradients": accumulated,
-        "activations": activations,
+        "activations": N * L * a_token,
         "loss": 12 * N * D + 4 * V * D + logits,
     }
     after_loss = in_loss | {"loss": 14 * N * D + 10 * V * D}
-    return [in_loss, after_loss]
+    after_norm = in_loss | {"loss": 26 * N * D + 2 * V * D}
+    in_block = in_loss | {
+        # with `reshard`, those of the block and the buffer in which the next one's arrive
+        "gathered weights": gathered + (4 * block if step.reshard else 0),
+        "gradients": accumulated + 2 * V * D + 2 * D * F,
+        "activations": N * ((L - 1) * a_token + _of_block_backward(config, step.checkpointing)),
+        "loss": 4 * N * D,
+    }
+    instants = [in_loss, after_loss, after_norm, in_block]
+    often = step.micro_batches > 1
+    if step.exchange or not often:  # a block's gradients are on their way while the block before it is computed
+        instants.append(
+            in_block
+            | {
+                "gathered weights": in_block["gathered weights"] - (0 if step.reshard else 2 * block),
+                "gradients": in_block["gradients"] + 4 * block + 4 * block // step.shards,
+                "activations": in_block["activations"] - N * a_token,
+            }
+        )
+    at_end = state | {
+        "gathered weights": 2 * (whole if often and step.exchange and not step.reshard else root),
+        "gradients": 4 * share + (8 if often and not step.exchange else 6) * root,
+        "activations": 0,
+        "loss": 4 * N * D,
+    }
+    return [*instants, at_end]
+
+
+def _of_block_backward(config: ModelConfig, checkpointing: str) -> int:
+    """Bytes a token of the block that the backward pass is in, recomputed ones included."""
+    own = sum(kept(config, checkpointing).values())
+    if checkpointing == "none":
+        return own + 4 * config.intermediate_size
+    if checkpointing == "selective":
+        return own + 6 * config.intermediate_size
+    D, F, H, K, d = _letters(config)
+    return 10 * F + 4 * D + 2 * (H + 2 * K) * d + 2 * (H + K) * d + 2 * H * d + 4 * H
+
+
+def _letters(config: ModelConfig) -> tuple[int, int, int, int, int]:
+    return (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+    )
 
 
 def _fused_shape(tensors: dict[str, tuple[int, ...]]) -> tuple[int, ...]:

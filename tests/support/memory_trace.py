@@ -101,7 +101,6 @@ class _Live(TorchDispatchMode):
         if self._bytes > self.peaks.setdefault(self.phase, Peak()).bytes:
             self.peaks[self.phase] = Peak(self._bytes, Counter(self._by))
 
-
     def backend(self, graph: torch.fx.GraphModule, inputs: Any) -> Any:
         """`aot_eager_decomp_partition` that says while it runs."""
 
@@ -144,6 +143,8 @@ def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Any = N
 
 @contextlib.contextmanager
 def _group(ranks: int) -> Iterator[None]:
+    if dist.is_initialized():  # by a test of one process in bf16, which makes another when it needs one
+        dist.destroy_process_group()
     dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
     try:
         yield
@@ -211,6 +212,8 @@ def trace(
             for number in range(micro_batches):
                 tokens = torch.zeros((micro_batch, sequence_length + 1), dtype=torch.long)
                 with fsdp.micro_batch(model, last=number + 1 == micro_batches, exchange=exchange or None):
+                    if reshard:
+                        model.set_reshard_after_backward(True)
                     live.phase = "forward"
                     states = model(tokens[:, :-1])
                     live.phase = "loss"
