@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from memory_trace import trace
 
 from curriculum.plan import memory
 from curriculum.plan.model import ModelConfig
 from runner.model import loss
-from tests.support.memory_trace import trace
 
 LLAMA = {"num_key_value_heads": 32, "num_attention_heads": 32, "max_position_embeddings": 4096}
 TINYLLAMA = ModelConfig(
