@@ -8,6 +8,7 @@ from curriculum.config.entry import (
     Entry,
     Flag,
     FlagOrAuto,
+    Memory,
     Name,
     Peak,
     Price,
@@ -63,6 +64,10 @@ class MachineEntry(Entry):
     processes: Size = Field(default=1, description="Processes on each node; else one for each GPU, or one.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one.")
     micro_batch: Size | None = Field(default=None, description="Sequences a process takes at once; else it is chosen.")
+    memory: Memory | None = Field(
+        default=None,
+        description="Of each GPU as it is sold, as in `80GB`: what cannot fit is refused, and `micro_batch` chosen.",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="Of the arithmetic; weights are fp32."
     )
@@ -133,6 +138,8 @@ class MachineEntry(Entry):
             raise Refusal(f"cannot be {self.processes} with launcher process", "`launcher: torchrun` can", "processes")
         if self.device == "cpu" and self.gpus_per_node:
             raise Refusal("is not supported with `device: cpu`", "leave one of the two out", "gpus_per_node")
+        if self.device == "cpu" and self.memory is not None:
+            raise Refusal("is not supported with `device: cpu`", "it is of a GPU: leave it out", "memory")
         if self.gpus_per_node and self.processes > self.gpus_per_node:
             shown = f"of {self.processes} is more than {self.gpus_per_node} GPUs"
             raise Refusal(shown, "a GPU is used by one process", "processes")

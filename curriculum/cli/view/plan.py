@@ -47,6 +47,7 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         *_texts(summary, provenance),
         Text(),
         *_differences(summary["differs"]),
+        *_memory(summary["stages"]),
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
@@ -239,6 +240,26 @@ def _differences(rows: Sequence[Mapping[str, str]]) -> list[RenderableType]:
     for row in rows:
         differences.add_row(row["what"], row["here"], row["full_size"])
     return [differences, Text()] if rows else []
+
+
+def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """The peak of each stage on each GPU, by kind; nothing where no stage's is known."""
+    known = [(stage["memory"], name) for stage, name in zip(stages, _names(stages), strict=True) if stage["memory"]]
+    if not known:
+        return []
+    most, room = max(memory["bytes"] for memory, _ in known), known[0][0]["device_bytes"]
+    unit, factor = ("GB", 10**9) if most >= 10**9 else ("MB", 10**6)
+    rows = table(
+        f"memory, {unit}", "#micro-batch", "#peak", "#weights", "#moments", "#gradients", "#activations", "#loss"
+    )
+    for memory, name in known:
+        kinds = memory["kinds"]
+        weights = kinds["weights"] + kinds["gathered_weights"]
+        amounts = (memory["bytes"], weights, *(kinds[k] for k in ("moments", "gradients", "activations", "loss")))
+        times = f"{memory['micro_batches']} x {memory['micro_batch']}"
+        rows.add_row(name, times, *(f"{amount / factor:.1f}" for amount in amounts))
+    of = f"of each GPU; the most is {share(most / room)} of its {show_bytes(room)}" if room else "of each GPU"
+    return [rows, Text(of, style="dim"), Text()]
 
 
 def _amounts(cost: Mapping[str, Any]) -> list[str]:
