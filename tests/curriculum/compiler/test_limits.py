@@ -213,11 +213,14 @@ def test_a_position_named_through_a_variant_is_kept_in_the_ancestor_s_stage_that
             "stages/mine.yaml": "from: root@1500\nstages:\n  - {name: a, until: 3000, mixture: other}\n",
             "stages/early.yaml": "from: mine@700\nstages:\n  - {name: b, tokens: 400}\n",
             "stages/late.yaml": "from: mine@1800\nstages:\n  - {name: b, tokens: 400}\n",
+            "sizes.yaml": HALF,
         }
     )
     root, own = compile_curriculum(project, "mine", "full").stages
     assert kept_positions(project, root, Fraction(1)) == (700, 1500)
     assert kept_positions(project, own, Fraction(1)) == (1800,)
+    half = compile_curriculum(project, "mine", "half").stages[0]
+    assert kept_positions(project, half, Fraction(1, 2)) == (360, 760)  # step boundaries at or past 350 and 750
     early = compile_curriculum(project, "early", "full").stages
     assert early[0].stop == 700
     assert early[0].name == "root/first"
