@@ -137,6 +137,17 @@ def test_windows_may_be_asked_in_any_order_and_again(dataset: Dataset, seed: int
         assert np.array_equal(row, dataset.read(np.array([window]))[0])
 
 
+@given(most=st.integers(1, 3000))
+@settings(deadline=None)
+def test_windows_that_are_spread_begin_with_the_first_and_have_equal_distances_also_to_the_end(
+    dataset: Dataset, most: int
+) -> None:
+    spread = dataset.spread(most)
+    assert (spread.dtype, len(spread), spread[0]) == (np.int64, min(most, dataset.windows), 0)
+    distances = np.diff(spread, append=dataset.windows)
+    assert distances.max() - distances.min() <= 1
+
+
 def test_a_shard_too_short_for_a_window_and_its_tail_are_counted_and_never_read(made: Path) -> None:
     split = Manifest.load(made / "out").splits[TRAIN]
     longest = max(shard.tokens for shard in split.shards)
