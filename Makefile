@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare test test-pythons test-python fault-injection lint types site docs install lock clean
+.PHONY: run compare test test-pythons test-python fault-injection integrations lint types site docs install lock clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -52,6 +52,11 @@ TRIALS    ?= 1
 PROCESSES ?= 2
 fault-injection: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.fault_injection --size $(SIZE) --trials $(TRIALS) --processes $(PROCESSES) --only "$(ONLY)" $(if $(SEED),--seed $(SEED))
+
+## integrations: the plan inside other trainers, each from the package index in .venv-integrations, and the table of
+## docs/how-to/any-trainer.md; `ONLY=lightning,composer` runs two of them
+integrations: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.integrations --only "$(ONLY)"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -110,4 +115,4 @@ lock:
 	  --generate-hashes --no-header --no-annotate > locked/core.txt
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) .venv-integrations build

@@ -95,7 +95,8 @@ class MachineEntry(Entry):
     )
     threads: Size | None = Field(default=None, description="CPU threads of each process; else an even share.")
     hang_limit: Size = Field(
-        default=600, description="Seconds a step may take; then stacks are saved and the job starts again."
+        default=600,
+        description="Seconds a micro-batch, or a part of an evaluation, may take; then stacks are saved and the job starts again.",
     )
     grace: Size | None = Field(
         default=None, description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not started then."

@@ -6,7 +6,9 @@ step. Ranks are given to `BatchSampler`, `Batches` or `Loader`; a wrapper that d
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,8 @@ class SampleNumber(int):
 class Samples(Dataset[Any]):
     """The samples of the steps in [first_step, last_step), by index: item `i` is the `i`-th of them, in slot order.
 
-    An item is `[L + 1]` tokens; `__getitems__`, which DataLoader calls, gives whole lists of items.
+    An item is `[L + 1]` tokens; `__getitems__`, which DataLoader calls, gives whole lists of items, in ascending order
+    only: a sampler that shuffles is refused. Also a random-access source of Grain: `len`, `[index]` and `repr`.
     """
 
     def __init__(self, stream: Stream, first_step: int | None = None, last_step: int | None = None) -> None:
@@ -68,6 +71,9 @@ class Samples(Dataset[Any]):
         self.first_step = stream.first_step if first_step is None else first_step
         self.last_step = stream.last_step if last_step is None else last_step
         self.first_sample, self.last_sample = stream.sample(self.first_step), stream.sample(self.last_step)
+
+    def __repr__(self) -> str:
+        return f"<samples {self.first_sample:,} to {self.last_sample - 1:,} of {self.stream!r}>"
 
     def __len__(self) -> int:
         return self.last_sample - self.first_sample
@@ -79,11 +85,18 @@ class Samples(Dataset[Any]):
         numbers = [i if isinstance(i, SampleNumber) else self.first_sample + i for i in indices]
         if numbers and not self.first_sample <= min(numbers) <= max(numbers) < self.last_sample:
             raise IndexError(f"there are {len(self):,} samples")
+        if any(after <= before for before, after in pairwise(numbers)):
+            raise PlanError(
+                "samples were asked for in another order than the plan's", hint="`shuffle=False`, in every sampler"
+            )
         return list(torch.from_numpy(self.stream.samples(numbers)))
 
 
 class MicroBatches:
-    """The sample numbers of one rank's micro-batches, in order, over the steps in [first_step, last_step)."""
+    """The sample numbers of one rank's micro-batches, in order, over the steps in [first_step, last_step).
+
+    Without `world_size` the process must be the only rank: PlanError where torch.distributed or its launcher has more.
+    """
 
     def __init__(
         self,
@@ -92,17 +105,26 @@ class MicroBatches:
         last_step: int | None = None,
         *,
         rank: int = 0,
-        world_size: int = 1,
+        world_size: int | None = None,
         micro_batch: int | None = None,
     ) -> None:
         self.stream = stream
         self.first_step = stream.first_step if first_step is None else first_step
         self.last_step = stream.last_step if last_step is None else last_step
-        self.rank, self.world_size, self.micro_batch = rank, world_size, micro_batch
-        require_rank(rank, world_size)
+        self.is_only_rank = world_size is None
+        self.rank, self.world_size, self.micro_batch = rank, world_size or 1, micro_batch
+        require_rank(rank, self.world_size)
+        self._require_only_rank()
         for stage in stream.stages:
             if stage.first_step < self.last_step and self.first_step < stage.last_step:
-                share_of_rank(stage.batch_size, world_size, micro_batch)
+                share_of_rank(stage.batch_size, self.world_size, micro_batch)
+
+    def _require_only_rank(self) -> None:
+        if self.is_only_rank and (ranks := ranks_here()) > 1:
+            raise PlanError(
+                f"there are {ranks} ranks, and each would read every sequence",
+                hint="give `rank` and `world_size`; `world_size=1` where all of them are to read the same",
+            )
 
     def __len__(self) -> int:
         count = 0
@@ -114,6 +136,7 @@ class MicroBatches:
 
     def __iter__(self) -> Iterator[tuple[range, int]]:
         """The sample numbers of each micro-batch, and the step to resume from once it was trained on."""
+        self._require_only_rank()
         for step in range(self.first_step, self.last_step):
             share = self.stream.batch_size(step) // self.world_size
             size = self.micro_batch or share
@@ -136,7 +159,7 @@ class BatchSampler(Sampler[list[int]]):
         last_step: int | None = None,
         *,
         rank: int = 0,
-        world_size: int = 1,
+        world_size: int | None = None,
         micro_batch: int | None = None,
     ) -> None:
         self._micro_batches = MicroBatches(
@@ -152,11 +175,8 @@ class BatchSampler(Sampler[list[int]]):
 
     @property
     def batch_size(self) -> int:
-        """Read by wrappers that deal a sampler's batches to ranks again, which would change the order."""
-        raise PlanError(
-            "this sampler already holds one rank's part of the plan's order; dealing it to ranks again would change it",
-            hint="give it `rank` and `world_size`, and do not pass its loader to `prepare()` or a distributed sampler",
-        )
+        """Read by accelerate, Lightning and Fabric before they deal a sampler's batches to ranks again: PlanError."""
+        raise dealt_again()
 
 
 class Batches(IterableDataset[Any]):
@@ -173,7 +193,7 @@ class Batches(IterableDataset[Any]):
         last_step: int | None = None,
         *,
         rank: int = 0,
-        world_size: int = 1,
+        world_size: int | None = None,
         micro_batch: int | None = None,
         shape: Shape = pair,
     ) -> None:
@@ -192,18 +212,47 @@ class Batches(IterableDataset[Any]):
             if at % workers == number:
                 yield self.shape(self.micro_batches.stream.samples(numbers))
 
+    def set_epoch(self, epoch: int) -> None:
+        """Called on every rank by accelerate's loaders before they read: PlanError where there are several ranks."""
+        if ranks_here() > 1:
+            raise dealt_again()
+
+    @property
+    def generator(self) -> None:
+        """Read by accelerate before it deals an iterable dataset's items to ranks again: PlanError."""
+        raise dealt_again()
+
+
+def dealt_again() -> PlanError:
+    return PlanError(
+        "this already is one rank's part of the plan's order; dealing it to ranks again would change it",
+        hint="give it `rank` and `world_size`; leave its loader out of `prepare()`, and let Lightning and Fabric "
+        "inject no sampler: `use_distributed_sampler=False`",
+    )
+
+
+def ranks_here() -> int:
+    """The ranks of torch.distributed or, before it is initialised, of the launcher that started this process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", 1))
+
 
 class Loader(DataLoader[Any]):
     """A DataLoader over `Batches` whose state is one number: the samples read since the root by whole steps.
 
     The state of a loader that has given out a part of a step is the beginning of that step. `load_state_dict` goes to
-    the number's step, or to the loader's own first step if that is later.
+    the number's step, or to the loader's own first step if that is later. Its length stays that of all its steps.
     """
 
     def __init__(self, batches: Batches, **options: Any) -> None:
         self._micro_batches = batches.micro_batches
         self._first_step = self._step = batches.micro_batches.first_step
+        self._length = len(batches)
         super().__init__(batches, batch_size=None, **options)
+
+    def __len__(self) -> int:
+        return self._length
 
     def __iter__(self) -> Any:
         return self._counted(super().__iter__())

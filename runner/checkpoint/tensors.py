@@ -36,6 +36,7 @@ from runner.parallel.ranks import Ranks, local_part, rows_of
 INDEX = checkpoints.INDEX
 FAILED = ".failed"
 PATIENCE_SECONDS = 3600.0  # for the slowest rank's file on a shared file system
+POLL_SECONDS = 0.05
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -131,10 +132,16 @@ class Saver:
             raise failure
 
     def wait(self) -> None:
-        """Until this rank has written its file; on rank 0, until the checkpoint is published."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Until every rank has written its file and rank 0 has published the checkpoint; every rank calls it.
+
+        The ranks ask each other again and again: a collective that waits for a slow disk would pass its timeout.
+        """
+        while self._ranks.any(self._thread is not None and self._thread.is_alive()):
+            if self._thread is not None:
+                self._thread.join(POLL_SECONDS)
+            if self._ranks.size > 1:
+                time.sleep(POLL_SECONDS)
+        self._thread = None
         self.check()
 
     def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:

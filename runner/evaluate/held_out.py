@@ -23,8 +23,8 @@ from runner.model.llama import Llama
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
 
-SequenceLosses = Callable[[torch.Tensor], torch.Tensor]
-"""Tokens `[n, sequence_length + 1]` on the device to summed losses `[n]`, without gradients."""
+SequenceLosses = Callable[[NDArray[np.int64]], torch.Tensor]
+"""Tokens `[n, sequence_length + 1]` to summed losses `[n]`, without gradients."""
 
 
 class HeldOutSets:
@@ -53,7 +53,7 @@ class HeldOutSets:
                 share = begin + ranks.rank * micro_batch + np.arange(micro_batch)
                 counted = share[share < len(windows)]
                 tokens = dataset.read(windows[np.minimum(share, len(windows) - 1)])
-                values = losses(torch.from_numpy(tokens).to(ranks.device)).double().cpu()
+                values = losses(tokens).double().cpu()
                 per_window[torch.from_numpy(counted)] = values[: len(counted)]
             per_window = ranks.add(per_window) / self.sequence_length
             results[name] = {
@@ -78,7 +78,7 @@ def evaluate(
     """Loss of the model on each named set, by name, as `evaluations/` records it; leaves the model in training mode."""
     eos = document_end(plan)
 
-    def sequence_losses(tokens: torch.Tensor) -> torch.Tensor:
+    def sequence_losses(tokens: NDArray[np.int64]) -> torch.Tensor:
         before_forward()
         return losses(model, tokens, eos).sum(dim=1)
 

@@ -7,15 +7,18 @@ heads.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from runner.model.transfer import to_device
 
 # torch 2.11 shares key heads among query heads by default and has no such parameter; later versions need it.
 _SHARED_HEADS = {} if torch.__version__.startswith("2.11.") else {"enable_gqa": True}
@@ -24,30 +27,30 @@ _SHARED_HEADS = {} if torch.__version__.startswith("2.11.") else {"enable_gqa": 
 class Documents(NamedTuple):
     """Where documents begin inside the sequences of a batch, so that no token attends to another document.
 
-    `number_BT` counts a sequence's documents from 0. `bounds` (int32) are 0 and the documents' ends in the
-    flattened batch, padded with the last to a power of two plus one, so that few shapes are compiled.
+    `number_BT` counts a sequence's documents from 0, for the kernels that read it (`NUMBERED`), None for others.
+    `bounds` (int32) are 0 and the documents' ends in the flattened batch.
     """
 
-    number_BT: torch.Tensor
+    number_BT: torch.Tensor | None
     bounds: torch.Tensor
     longest: int
 
     def to(self, device: torch.device) -> Documents:
-        return Documents(self.number_BT.to(device), self.bounds.to(device), self.longest)
+        number_BT = None if self.number_BT is None else to_device(self.number_BT, device)
+        return Documents(number_BT, to_device(self.bounds, device), self.longest)
 
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents | None], torch.Tensor]
 
 
-def documents(bounds: NDArray[np.int32], B: int, T: int) -> Documents:
+def documents(bounds: NDArray[np.int32], B: int, T: int, *, numbered: bool = True) -> Documents:
     """The documents of a batch `[B, T]` on the CPU, from their bounds in the flattened batch (`document_bounds`)."""
-    starts = torch.from_numpy(bounds[:-1])
+    starts = torch.from_numpy(bounds)
+    if not numbered:
+        return Documents(None, starts, T)
     begins = torch.zeros(B * T, dtype=torch.bool)
-    begins[starts.long()] = True
-    number_BT = begins.view(B, T).cumsum(dim=1, dtype=torch.int32) - 1
-    padded = torch.full(((1 << (len(starts) - 1).bit_length()) + 1,), B * T, dtype=torch.int32)
-    padded[: len(starts)] = starts
-    return Documents(number_BT, padded, T)
+    begins[starts[:-1].long()] = True
+    return Documents(begins.view(B, T).cumsum(dim=1, dtype=torch.int32) - 1, starts, T)
 
 
 def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
@@ -55,6 +58,7 @@ def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents
     mask = None
     if documents is not None:
         number, length = documents.number_BT, q.shape[1]
+        assert number is not None
         same = number[:, None, :, None] == number[:, None, None, :]
         mask = same & torch.ones((length, length), dtype=torch.bool, device=q.device).tril()
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -98,6 +102,29 @@ def flash_attn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Doc
     flat = (x.flatten(0, 1) for x in (q, k, v))
     out = flash_attn_varlen_func(*flat, bounds, bounds, longest, longest, causal=True, deterministic=strict)
     return out.view(q.shape)
+
+
+NUMBERED: frozenset[Attend] = frozenset({sdpa})
+"""The kernels that read `Documents.number_BT`."""
+
+
+def operators(attend: Attend) -> tuple[Any, ...]:
+    """The operators by which a kernel computes attention; they cost most to compute again."""
+    if attend is varlen:
+        importlib.import_module("torch.nn.attention.varlen")  # registers it
+        return (torch.ops.torch_attn._varlen_attn.default,)
+    if attend is flash_attn:
+        importlib.import_module("flash_attn")  # registers them
+        return (
+            torch.ops.flash_attn._flash_attn_forward.default,
+            torch.ops.flash_attn._flash_attn_varlen_forward.default,
+        )
+    return (
+        torch.ops.aten._scaled_dot_product_flash_attention.default,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+        torch.ops.aten._scaled_dot_product_efficient_attention.default,
+        torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    )
 
 
 def _bounds(q: torch.Tensor, documents: Documents | None) -> tuple[torch.Tensor, int]:

@@ -10,14 +10,16 @@ from curriculum.stream.batch import document_bounds
 from runner.model import attention
 from runner.model.llama import Llama
 from runner.model.loss import next_token_losses
+from runner.model.transfer import to_device
 
 
-def losses(model: Llama, tokens: torch.Tensor, eos: int | None = None) -> torch.Tensor:
-    """Loss of every target of `tokens` `[n, sequence_length + 1]`, in nats, shape `[n, sequence_length]`.
+def losses(model: Llama, rows: NDArray[np.int64], eos: int | None = None) -> torch.Tensor:
+    """Loss of every target of `rows` `[n, sequence_length + 1]`, in nats, shape `[n, sequence_length]`, on the device.
 
     With `eos`, which ends a document, no token attends to another document.
     """
-    bounds = None if eos is None else document_bounds(tokens.cpu().numpy(), eos)
+    bounds = None if eos is None else document_bounds(rows, eos)
+    tokens = to_device(torch.from_numpy(rows), model.embedding.weight.device)
     return next_token_losses(hidden(model, tokens, bounds), model.head.weight, tokens[:, 1:])
 
 
@@ -26,5 +28,8 @@ def hidden(model: Llama, tokens: torch.Tensor, bounds: NDArray[np.int32] | None)
     inputs = tokens[:, :-1]
     if bounds is None:
         return model(inputs)  # type: ignore[no-any-return]
-    documents = attention.documents(bounds, *inputs.shape)
-    return model(inputs, documents.to(inputs.device))  # type: ignore[no-any-return]
+    numbered = model.attend in attention.NUMBERED
+    documents = attention.documents(bounds, *inputs.shape, numbered=numbered).to(inputs.device)
+    if model.compiled:  # else each number of documents is a graph of its own, and the compiler gives up after eight
+        torch._dynamo.mark_dynamic(documents.bounds, 0)
+    return model(inputs, documents)  # type: ignore[no-any-return]

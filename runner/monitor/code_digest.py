@@ -52,7 +52,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "361a595b7adf032bd19ee6982f57cdac2b8b2ca83b5a483ed65a1587872b571a",
+            "3f720e8eef6b3a081aec254f34c69ffb550ebee32a6fbebdefdc36cf5a3a17a1",
         }
     ),
 )

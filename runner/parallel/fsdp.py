@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from runner.model.attention import operators
 from runner.model.llama import Llama
 from runner.parallel.canonical import add_in_pairs
 from runner.parallel.ranks import Ranks
@@ -34,11 +35,14 @@ def apply(
     adds gradients as canonical.py does.
     """
     if activation_checkpointing != "none":
+        # matrix products and attention cost most to recompute
+        costly = (torch.ops.aten.mm.default, *operators(model.attend))
         for block in model.blocks:
-            block.forward = _recomputed(block.forward, selective=activation_checkpointing == "selective")
+            block.forward = _recomputed(block.forward, costly if activation_checkpointing == "selective" else ())
     if compile_blocks:
         for block in model.blocks:
             block.compile(fullgraph=True, dynamic=False)
+        model.compiled = True
     if ranks.size == 1 and not bf16:
         model.to(ranks.device)
         return
@@ -60,24 +64,14 @@ def apply(
             add_in_pairs(module, replicas)
 
 
-# What `selective` stores: matrix products and attention cost most to recompute.
-STORED = (
-    torch.ops.aten.mm.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-)
-
-
-def _recomputed(forward: Callable[..., torch.Tensor], *, selective: bool) -> Callable[..., torch.Tensor]:
-    """`forward`, storing only its input, or with `selective` also `STORED`.
+def _recomputed(forward: Callable[..., torch.Tensor], stored: Sequence[Any] = ()) -> Callable[..., torch.Tensor]:
+    """`forward`, storing only its input and the results of the operators `stored`.
 
     The model draws no random numbers, so none are replayed.
     """
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-    if selective:
-        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, list(STORED))
+    if stored:
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, list(stored))
 
     def checkpointed(*arguments: Any) -> torch.Tensor:
         out: torch.Tensor = checkpoint(forward, *arguments, **options)

@@ -85,7 +85,7 @@ class Trainer:
             with measure("data"):
                 batch = next(batches)
             with measure("forward_backward"):
-                slot_losses = forward_backward(model, batch, setup.micro_batch, plan, setup.groups)
+                slot_losses = forward_backward(model, batch, setup.micro_batch, plan, setup.groups, self.watchdog.arm)
             with measure("optimizer"):
                 canonical = setup.groups is not None
                 norm = update(model, setup.optimizer, plan, step, ranks, canonical=canonical)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
+
+from runner.parallel.ranks import local_part
 
 
 def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> torch.optim.AdamW:
@@ -40,6 +43,24 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 @torch.no_grad()
+def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The norm of all gradients, a scalar on their device, the same bits on every rank.
+
+    The norms of the shards are gathered, and every rank adds them up in the order of the shards. A sum by the network
+    may round differently in each node, and replicas that clip by norms of other bits are no replicas any more.
+    """
+    own = torch.nn.utils.get_total_norm([local_part(gradient) for gradient in gradients])
+    if not isinstance(gradients[0], DTensor):
+        return own
+    mesh = gradients[0].device_mesh
+    shards = mesh.size(mesh.ndim - 1)
+    norms = own.new_empty(shards)
+    dist.all_gather_into_tensor(norms, own[None], group=mesh.get_group(mesh.ndim - 1))
+    total: torch.Tensor = torch.linalg.vector_norm(norms)
+    return total
+
+
+@torch.no_grad()
 def clip_gradients(model: nn.Module, most: float, norm: float | None = None) -> float:
     """Scale all gradients so that their global norm is at most `most`; returns the norm before.
 
@@ -47,9 +68,7 @@ def clip_gradients(model: nn.Module, most: float, norm: float | None = None) -> 
     since no step follows.
     """
     if norm is None:
-        total = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        if isinstance(total, DTensor):
-            total = total.full_tensor()
+        total = total_norm([p.grad for p in model.parameters() if p.grad is not None])
         norm = float(total)
     else:
         total = torch.tensor(norm, device=next(model.parameters()).device)

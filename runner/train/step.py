@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from curriculum.stream.batch import Batch
 from runner.model.forward import hidden
 from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
+from runner.model.transfer import to_device
 from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
@@ -21,17 +23,24 @@ from runner.train.state import State
 
 
 def forward_backward(
-    model: Llama, batch: Batch, micro: int, plan: StagePlan, groups: int | None = None
+    model: Llama,
+    batch: Batch,
+    micro: int,
+    plan: StagePlan,
+    groups: int | None = None,
+    before_forward: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float64]:
     """Accumulate the gradient of the mean loss over the global batch; returns this rank's slots' summed losses.
 
-    With `groups`, this rank's share of them is added in pairs (canonical.py).
+    With `groups`, this rank's share of them is added in pairs (canonical.py). `before_forward` is called before each
+    micro-batch.
     """
-    tokens = torch.from_numpy(batch.tokens).to(model.embedding.weight.device, non_blocking=True)
+    tokens = to_device(torch.from_numpy(batch.tokens), model.embedding.weight.device)
     group = plan.batch_sequences // groups if groups else len(tokens)
     in_pairs = GroupSums(model) if groups else None
     losses = []
     for begin in range(0, len(tokens), micro):
+        before_forward()
         part, end = tokens[begin : begin + micro], begin + micro
         with fsdp.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
             states = hidden(model, part, batch.cu_seqlens_of(begin, begin + len(part)))

@@ -134,7 +134,7 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
         optimizer.zero_grad()
         if setting.evaluates:
             with torch.no_grad():
-                numbers["evaluations"].append(float(losses(model, torch.arange(34).view(2, 17)).sum()))
+                numbers["evaluations"].append(float(losses(model, np.arange(34).reshape(2, 17)).sum()))
     fsdp.reshard(model)
     for name, parameter in model.named_parameters():
         tensors[name] = whole(parameter)

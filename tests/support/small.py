@@ -139,13 +139,15 @@ def goes_on_while_saving(folder: Path, model: Llama, optimizer: torch.optim.Opti
     return sorted(threads)
 
 
-def launch(folder: Path, shard: str, ranks: int = 2, *, script: Path = Path(__file__)) -> dict[str, Any]:
-    """Run `script` in `ranks` forked processes over the loopback device; returns what rank 0 reported."""
+def launch(
+    folder: Path, shard: str, ranks: int = 2, *, node: int | None = None, script: Path = Path(__file__)
+) -> dict[str, Any]:
+    """Run `script` in `ranks` forked processes, `node` of them a node, over the loopback device; rank 0's report."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(node or ranks), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as output:
         started = [
             commands.start_python(

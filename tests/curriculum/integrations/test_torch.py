@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate.data_loader import BatchSamplerShard
-from torch.utils.data import DataLoader
+from accelerate.data_loader import BatchSamplerShard, prepare_data_loader
+from torch.utils.data import DataLoader, DistributedSampler
 
 import curriculum
 from curriculum import stream
@@ -119,6 +120,7 @@ def test_a_loader_at_its_end_and_one_of_a_later_stage_keep_to_their_steps(varian
     assert end == {"samples": variant.last_sample}
     loader.load_state_dict(end)
     assert list(loader) == []
+    assert len(loader) == variant.last_sample // MICRO  # Lightning counts on from where it was
     later = Loader(Batches(variant.stage("cooldown"), micro_batch=MICRO, shape=tokens))
     later.load_state_dict({"samples": 3})  # of an earlier stage: it begins where it begins
     assert later.state_dict() == {"samples": variant.stages[2].first_sample}
@@ -156,9 +158,47 @@ def test_the_rate_of_a_stage_is_clamped_to_its_steps_before_a_state_is_loaded(va
     assert optimizer.param_groups[0]["lr"] == stage.lr(stage.last_step - 1)
 
 
-def test_dealing_the_order_to_ranks_again_is_refused(variant: Stream) -> None:
+@pytest.mark.promise("A wrapper that would deal a rank's part of the plan to ranks again, or shuffle it, is refused")
+def test_dealing_the_order_to_ranks_again_is_refused(variant: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PlanError, match="one rank's part"):
         BatchSamplerShard(BatchSampler(variant), 2, 0)
+    batches = DataLoader(Batches(variant, rank=0, world_size=2), batch_size=None)
+    with pytest.raises(PlanError, match="one rank's part"):
+        prepare_data_loader(batches, num_processes=2, process_index=0)
+    batches.dataset.set_epoch(0)  # as on one rank, where nothing is dealt
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PlanError, match="one rank's part"):  # what accelerate calls before it dispatches
+        batches.dataset.set_epoch(0)
+
+
+def test_several_ranks_that_would_read_the_same_are_refused(variant: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_before_the_ranks = Batches(variant, micro_batch=MICRO)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for made in (BatchSampler, Batches):
+        with pytest.raises(PlanError, match="there are 2 ranks, and each would read every sequence"):
+            made(variant)
+        assert len(made(variant, world_size=1)) == variant.last_step  # all of them are to read the same
+    with pytest.raises(PlanError, match="there are 2 ranks"):
+        next(iter(made_before_the_ranks))
+
+
+def test_samples_in_another_order_are_refused(variant: Stream) -> None:
+    with pytest.raises(PlanError, match="another order"):
+        list(DataLoader(Samples(variant), batch_size=8, shuffle=True))
+    with pytest.raises(PlanError, match="another order"):
+        Samples(variant).__getitems__([3, 3])
+    in_order = DataLoader(Samples(variant), sampler=DistributedSampler(Samples(variant), 2, 1, shuffle=False))
+    assert torch.equal(next(iter(in_order))[0], Samples(variant)[1])
+
+
+def test_samples_are_a_random_access_source_of_grain(variant: Stream) -> None:
+    """`grain.python.RandomAccessDataSource`: a length, any index alone and in any order, a stable representation."""
+    source = Samples(variant, variant.stages[1].first_step)
+    assert len(source) == variant.last_sample - variant.stages[1].first_sample
+    for index in (5, 3, len(source) - 1):
+        assert source[index].tolist() == variant.samples([source.first_sample + index])[0].tolist()
+    assert repr(source) == repr(pickle.loads(pickle.dumps(source)))
+    assert repr(source).startswith("<samples 192 to 383 of <stream of trunk/basic")
 
 
 def test_a_batch_that_ranks_or_micro_batches_do_not_divide_is_refused_at_once(variant: Stream) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import small
 import torch
+from numpy.typing import NDArray
 
 from curriculum.artifacts.jobs import HeldOut
+from curriculum.data.dataset import Dataset
 from curriculum.stream import reader
 from runner.evaluate import held_out
 
@@ -22,13 +24,14 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, windows: int, of: int, micro_ba
     dataset = SimpleNamespace(
         windows=of, digest="d", read=lambda numbers: np.repeat(numbers[:, None], LENGTH + 1, axis=1)
     )
+    dataset.spread = lambda most: Dataset.spread(dataset, most)
     monkeypatch.setattr(reader, "open_dataset", lambda *_: dataset)
     plan: Any = SimpleNamespace(sequence_length=LENGTH)
     sets = held_out.HeldOutSets(plan, {"prose": HeldOut(folder="", windows=windows)})
 
-    def losses(tokens: torch.Tensor) -> torch.Tensor:
+    def losses(tokens: NDArray[np.int64]) -> torch.Tensor:
         assert tokens.shape == (micro_batch, LENGTH + 1)
-        return tokens[:, 0].double() * LENGTH
+        return torch.from_numpy(tokens[:, 0]).double() * LENGTH
 
     result: dict[str, Any] = sets.measure(losses, ["prose"], small.ALONE, micro_batch)["prose"]
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -22,15 +23,18 @@ import ranks as steps
 import torch
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
+from small import ALONE
 
 from curriculum.errors import DataError, PlanError
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from curriculum.stream import reader
 from curriculum.stream.batch import Batch, document_bounds, document_end
+from runner.model import attention
 from runner.model.forward import hidden, losses
 from runner.model.init import initialise
 from runner.model.llama import Llama
+from runner.parallel import fsdp
 from runner.train.step import forward_backward
 
 pytestmark = pytest.mark.promise(
@@ -116,9 +120,10 @@ def test_the_gradient_of_a_masked_step_is_that_of_its_documents_one_by_one(model
 
 
 def test_held_out_losses_are_masked_as_the_training_is(model: Llama) -> None:
-    tokens = torch.from_numpy(rows(4, 3))
+    read = rows(4, 3)
+    tokens = torch.from_numpy(read)
     with torch.no_grad():
-        masked, plain = losses(model, tokens, END), losses(model, tokens)
+        masked, plain = losses(model, read, END), losses(model, read)
         bounds = document_bounds(tokens.numpy(), END)
         states = hidden(model, tokens, bounds) @ model.head.weight.T
     wanted = torch.nn.functional.cross_entropy(states.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
@@ -184,3 +189,72 @@ def test_a_masked_stage_trains_to_other_weights_and_after_a_kill_to_the_same_one
 def ended(project: Path, name: str) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((project / "runs/full" / name / "continual/DONE").read_bytes())
     return value
+
+
+def varlen_model() -> Llama:
+    import varlen_on_cpu  # noqa: F401  # registers the kernels
+
+    made = Llama(ModelConfig.from_json(steps.small_plan().model), attention.varlen)
+    initialise(made, 1)
+    return made
+
+
+@pytest.mark.promise("Documents of any number and length compile to one graph for training and one for evaluation")
+@pytest.mark.parametrize("checkpointing", ["none", "selective"])
+def test_documents_of_any_number_and_length_are_two_graphs(checkpointing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compile_with = functools.partialmethod(torch.nn.Module.compile, backend=counter)
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_with)
+    compiled, eager = varlen_model(), varlen_model()
+    fsdp.apply(
+        compiled, ALONE, sharding="auto", bf16=False, activation_checkpointing=checkpointing, compile_blocks=True
+    )
+    rates = (0.0, 1.0, 0.5, 0.02, 0.3, 0.9, 0.1, 0.05, 0.7, 0.2)
+    draw = np.random.default_rng(4)
+    for rate in rates:
+        shape = (2, steps.LENGTH + 1)
+        read = np.where(draw.random(shape) < rate, END, draw.integers(4, 6, size=shape))
+        bounds = document_bounds(read, END)
+        found = []
+        for model in (compiled, eager):
+            model.zero_grad()
+            hidden(model, torch.from_numpy(read), bounds).square().sum().backward()
+            with torch.no_grad():
+                found.append((losses(model, read, END), model.blocks[0].attention.out.weight.grad))
+        for mine, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert counter.frame_count <= 2
+
+
+def test_selective_checkpointing_keeps_what_variable_length_attention_computed() -> None:
+    import varlen_on_cpu
+
+    counts = {}
+    for how in ("none", "selective", "full"):
+        model = varlen_model()
+        fsdp.apply(model, ALONE, sharding="auto", bf16=False, activation_checkpointing=how, compile_blocks=False)
+        varlen_on_cpu.calls = 0
+        read = rows(2, 5)
+        hidden(model, torch.from_numpy(read), document_bounds(read, END)).sum().backward()
+        counts[how] = varlen_on_cpu.calls
+    assert counts == {"none": len(model.blocks), "selective": len(model.blocks), "full": 2 * len(model.blocks)}
+
+
+def test_a_kernel_that_reads_bounds_gets_no_numbers_of_documents(model: Llama) -> None:
+    asked: list[attention.Documents | None] = []
+
+    def attend(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: attention.Documents | None
+    ) -> torch.Tensor:
+        asked.append(documents)
+        return q
+
+    read = rows(2, 6)
+    with torch.no_grad():
+        hidden(Llama(model.config, attend), torch.from_numpy(read), document_bounds(read, END))
+    assert asked[0] is not None
+    assert asked[0].number_BT is None
+    assert asked[0].bounds.tolist() == document_bounds(read, END).tolist()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from small import ALONE, CONFIG, NUMBERS, build, evaluate, launch, take, whole
+from small import ALONE, CLIP, CONFIG, NUMBERS, build, evaluate, launch, take, whole
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from curriculum.artifacts import checkpoints
 from runner.checkpoint import tensors
+from runner.model import attention
 from runner.parallel import fsdp
 from runner.parallel.ranks import leave_ranks
 from runner.train.optimizer import adamw
@@ -152,7 +154,7 @@ class Products(TorchDispatchMode):
         self.products = self.others = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in fsdp.STORED:
+        if func in (torch.ops.aten.mm.default, *attention.operators(attention.sdpa)):
             self.products += 1
         elif "norm" in str(func) or "silu" in str(func):
             self.others += 1
@@ -216,3 +218,12 @@ def test_compiled_blocks_compute_what_eager_ones_do() -> None:
         assert "blocks.0.attention.qkv.weight" in dict(model.named_parameters())
     for eager, fast in zip(*losses, strict=True):
         assert fast == pytest.approx(eager, rel=1e-5)
+
+
+@pytest.mark.promise("Replicas stay equal in bits whatever order the network of each node adds up in")
+def test_replicas_stay_equal_whatever_order_the_network_of_each_node_adds_up_in(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "support" / "replica_orders.py"
+    norms = launch(tmp_path, "hybrid", 4, node=2, script=script)["norms"]
+    assert len(norms[0]) == 100
+    assert norms == [norms[0]] * 4
+    assert max(norms[0]) > CLIP, "some steps clip"

@@ -97,7 +97,7 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
     gradient = model.norm.weight.grad.clone()
 
     model.zero_grad()
-    each = losses(model, torch.from_numpy(step.tokens)).double()
+    each = losses(model, step.tokens).double()
     values = each.detach()
     for number in range(len(plan.names)):
         expected = float(values[torch.from_numpy(step.source == number)].sum())

@@ -1,0 +1,26 @@
+"""What docs/how-to/any-trainer.md shows of trainers that the gate does not install stands in their tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+BLOCKS = re.findall(r"^```py\n# (\S+)\n(.*?)^```$", (ROOT / "docs/how-to/any-trainer.md").read_text(), re.M | re.S)
+
+
+def unformatted(code: str) -> str:
+    return re.sub(r"\s|,(?=\s*(?:[)\]}]|$))", "", code)
+
+
+@pytest.mark.parametrize(("path", "body"), BLOCKS, ids=[path for path, _ in BLOCKS])
+def test_every_line_shown_of_a_trainer_stands_in_its_test(path: str, body: str) -> None:
+    tested = unformatted((ROOT / path).read_text())
+    assert not [line for line in body.splitlines() if unformatted(line) not in tested]
+
+
+def test_every_tested_trainer_is_shown() -> None:
+    tested = {path.name for path in (ROOT / "tests/integrations").glob("test_*.py")} - {"test_torchdata.py"}
+    assert {Path(path).name for path, _ in BLOCKS} == tested
