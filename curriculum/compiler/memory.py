@@ -89,18 +89,12 @@ def require_room(
         return
     keys = ("micro_batch", "memory")
     place = next(document.place((machine_name, key)) for key in keys if (machine_name, key) in document)
+    has = f"machine `{machine_name}` has {show_bytes(machine.memory)}"
     raise PlanError(
-        f"stage `{stage}`: {explained(needed)}; machine `{machine_name}` has {show_bytes(machine.memory)}",
+        f"stage `{stage}`: {memory.sentence(needed.micro_batch, needed.kinds)}; {has}",
         place=place,
         hint=_advice(plan, machine, needed, processes),
     )
-
-
-def explained(needed: Need) -> str:
-    """What is needed as a sentence: `a micro-batch of 7 sequences needs 32.6 GB of each GPU (weights 1.1 GB, …)`."""
-    kinds = ", ".join(f"{kind} {show_bytes(amount)}" for kind, amount in needed.kinds.items() if amount)
-    many = "sequence" if needed.micro_batch == 1 else "sequences"
-    return f"a micro-batch of {needed.micro_batch} {many} needs {show_bytes(needed.bytes)} of each GPU ({kinds})"
 
 
 def _advice(plan: StagePlan, machine: config.MachineEntry, needed: Need, processes: int | None) -> str:
@@ -140,9 +134,9 @@ def summary(plan: StagePlan, machine: config.MachineEntry) -> dict[str, Any] | N
 def _counted(plan: StagePlan, machine: config.MachineEntry) -> bool:
     """Whether the formula holds for training the stage on the machine."""
     on_gpu = machine.memory is not None or machine.gpus_per_node > 0 or machine.device == "cuda"
-    other = machine.precision == "fp32" or machine.compile is False or machine.exactness == "canonical"
+    holds = memory.formula_holds(precision=machine.precision, compile=machine.compile, exactness=machine.exactness)
     dense_mask = plan.mask_documents and machine.attention == "sdpa"
-    return on_gpu and not other and not dense_mask
+    return on_gpu and holds and not dense_mask
 
 
 def _largest(plan: StagePlan, machine: config.MachineEntry, room: int, processes: int | None) -> int | None:
@@ -160,13 +154,12 @@ def _micro_batches(plan: StagePlan, machine: config.MachineEntry, processes: int
 
 def _need(plan: StagePlan, machine: config.MachineEntry, micro_batch: int, processes: int | None) -> Need:
     local = processes or machine.processes
-    world = machine.nodes * local
-    micro_batches = plan.batch_sequences // world // micro_batch
-    step = memory.Step(
-        sequence_length=plan.sequence_length,
+    step = memory.step_of(
+        plan,
         micro_batch=micro_batch,
-        micro_batches=micro_batches,
-        shards={"none": 1, "full": world}.get(machine.sharding, local),
+        ranks=machine.nodes * local,
+        local_ranks=local,
+        sharding=machine.sharding,
         checkpointing=machine.activation_checkpointing,
     )
-    return Need(micro_batch, micro_batches, memory.peak(ModelConfig.from_json(plan.model), step))
+    return Need(micro_batch, step.micro_batches, memory.peak(ModelConfig.from_json(plan.model), step))

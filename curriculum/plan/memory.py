@@ -20,14 +20,15 @@ buffers, cuBLAS's workspaces and what the allocator cannot fill are not counted:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from curriculum.plan.model import ModelConfig
+from curriculum.plan.stage import StagePlan
+from curriculum.units import show_bytes
 
 LOGIT_BYTES = 512 << 20
 """Of the fp32 logits that the loss computes at a time (`CHUNK_BYTES` of `runner/model/loss.py`)."""
-
-CHECKPOINTING = ("none", "selective", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,31 @@ class Step:
     checkpointing: str = "none"
     reshard: bool = False
     exchange: bool = False
+
+
+def step_of(
+    plan: StagePlan, *, micro_batch: int, ranks: int, local_ranks: int, sharding: str, checkpointing: str
+) -> Step:
+    """The step of a stage on `ranks` GPUs, `local_ranks` of them in a node, with a machine's words."""
+    return Step(
+        sequence_length=plan.sequence_length,
+        micro_batch=micro_batch,
+        micro_batches=plan.batch_sequences // ranks // micro_batch,
+        shards={"none": 1, "full": ranks}.get(sharding, local_ranks),
+        checkpointing=checkpointing,
+    )
+
+
+def formula_holds(*, precision: str, compile: bool | None, exactness: str) -> bool:
+    """Whether a GPU that trains so, in a machine's words, is one that the formula counts."""
+    return precision != "fp32" and compile is not False and exactness == "native"
+
+
+def sentence(micro_batch: int, kinds: Mapping[str, int]) -> str:
+    """`a micro-batch of 7 sequences needs 32.6 GB of each GPU (weights 1.1 GB, …)`."""
+    parts = ", ".join(f"{kind} {show_bytes(amount)}" for kind, amount in kinds.items() if amount)
+    many = "sequence" if micro_batch == 1 else "sequences"
+    return f"a micro-batch of {micro_batch} {many} needs {show_bytes(sum(kinds.values()))} of each GPU ({parts})"
 
 
 def kept(config: ModelConfig, checkpointing: str = "none") -> dict[str, int]:
