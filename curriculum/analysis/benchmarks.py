@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from curriculum.analysis.bootstrap import Estimate, paired
-from curriculum.analysis.compare import Comparison, point_at
+from curriculum.analysis.compare import Comparison, Row, point_at
 from curriculum.artifacts.benchmarks import Score, plain, read_scores
 from curriculum.config.project import Project
-from curriculum.runs.measurements import Point, by_point
+from curriculum.runs.measurements import by_point
 
 Z95 = 1.959963984540054
 
@@ -62,6 +62,7 @@ class Line:
 
     label: str
     ends: str | None
+    leaves: str | None
     position: int
     scores: tuple[Score | None, ...]
 
@@ -96,19 +97,22 @@ class Table:
 def side_by_side(project: Project, comparison: Comparison) -> Table:
     """The scores of the compared variants: at the rows of the comparison, and wherever else two were measured."""
     scores = by_point(project, comparison.lineages, read_scores)
-    rows: list[tuple[str | None, tuple[Point | None, ...]]] = [
-        (row.ends, row.points) for row in comparison.rows if any(point in scores for point in row.points)
-    ]
-    taken = {point for _, points in rows for point in points}
+    rows = [row for row in comparison.rows if any(point in scores for point in row.points)]
+    taken = {point for row in rows for point in row.points}
     for position in sorted({point.position for point in scores if point not in taken}):
         points = tuple(point_at(compiled, position) for compiled in comparison.lineages)
-        rows.append((None, tuple(point if point in scores else None for point in points)))
+        rows.append(Row(None, tuple(point if point in scores else None for point in points)))
     lines = []
-    for ends, points in rows:
-        here = [scores.get(point, {}) if point is not None else {} for point in points]
-        position = max(point.position for point in points if point is not None)
+    for row in rows:
+        here = [scores.get(point, {}) if point is not None else {} for point in row.points]
         lines += [
-            Line(label=label, ends=ends, position=position, scores=tuple(named.get(label) for named in here))
+            Line(
+                label=label,
+                ends=row.ends,
+                leaves=row.leaves,
+                position=row.position,
+                scores=tuple(named.get(label) for named in here),
+            )
             for label in dict.fromkeys(label for named in here for label in named)
         ]
     order = {label: number for number, label in enumerate(dict.fromkeys(line.label for line in lines))}
@@ -132,6 +136,7 @@ def to_json(table: Table) -> list[dict[str, Any]]:
         {
             "task": line.label,
             "ends": line.ends,
+            "leaves": line.leaves,
             "position": line.position,
             "variants": {name: cell(line, number) for number, name in enumerate(table.names)},
         }

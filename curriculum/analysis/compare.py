@@ -18,6 +18,7 @@ from curriculum.analysis.bootstrap import Estimate, paired
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler import compile
+from curriculum.compiler.cadence import boundary
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage_tree import shared_trunk
 from curriculum.compiler.prepared_text import PreparedText
@@ -37,7 +38,7 @@ FORMAT = 3
 
 
 BETWEEN_ENDS = 3
-"""Rows between two stage ends in a table; all of them are in the JSON."""
+"""Rows between two edges of stages in a table; all of them are in the JSON."""
 
 LEGEND = (
     "* where the 95% interval excludes 0, · where it does not; = where both are one checkpoint. The noise is that of "
@@ -50,13 +51,23 @@ LEGEND = (
 class Row:
     """Where variants are compared: each variant's point, None where it has none (shape `[variants]`).
 
-    `ends` names the stage that ends here, None between ends. Variants' ends are put in one row when they are
-    declared at the same position; each stands at its own first step boundary there, so that the points of a
-    row may lie up to a batch apart.
+    `ends` names the stage that ends here, `leaves` the one that a variant leaves before its end; both are None
+    between such edges. Variants' ends are put in one row when they are declared at the same position, and evaluations
+    when one is at the first step boundary at or past the other: the points of a row may lie up to a batch apart.
     """
 
     ends: str | None
     points: tuple[Point | None, ...]
+    leaves: str | None = None
+
+    @property
+    def is_edge(self) -> bool:
+        return self.ends is not None or self.leaves is not None
+
+    @property
+    def label(self) -> str:
+        """Which stage ends here or is left here, for a column `end of`; empty between edges."""
+        return ", ".join([*([self.ends] if self.ends else []), *([f"leaves {self.leaves}"] if self.leaves else [])])
 
     @property
     def position(self) -> int:
@@ -145,12 +156,12 @@ class Comparison:
         return f"{show_exact(windows)} held-out windows{of}"
 
     def shown_rows(self, source: str) -> list[Row]:
-        """Every stage end, and between two of them at most `BETWEEN_ENDS` rows where two variants can be compared."""
+        """Every edge of a stage; between two of them at most `BETWEEN_ENDS` rows where two variants can be compared."""
         shown: list[Row] = []
         between: list[Row] = []
         for row in self.rows:
             measured = {point for point in row.points if self.entry(point, source) is not None}
-            if row.ends is None:
+            if not row.is_edge:
                 between += [row] if len(measured) > 1 else []
                 continue
             step = -(-len(between) // BETWEEN_ENDS) or 1
@@ -191,14 +202,14 @@ class Comparison:
         return lines
 
     def end(self, number: int) -> Row | None:
-        """The last row at which a stage of variant `number` ends."""
-        return next((row for row in reversed(self.rows) if row.ends and row.points[number] is not None), None)
+        """The last edge of a stage at which variant `number` has a point."""
+        return next((row for row in reversed(self.rows) if row.is_edge and row.points[number] is not None), None)
 
     def shared_end(self, first: int, second: int) -> Row | None:
-        """The last stage end past their parting that two variants share a row at."""
+        """The last edge of a stage past their parting that two variants share a row at."""
         for row in reversed(self.rows):
             pair = row.points[first], row.points[second]
-            if row.ends and None not in pair and pair[0] != pair[1]:
+            if row.is_edge and None not in pair and pair[0] != pair[1]:
                 return row
         return None
 
@@ -289,6 +300,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             source: [
                 {
                     "ends": row.ends,
+                    "leaves": row.leaves,
                     "position": row.position,
                     "variants": {name: cell(row, number, source) for number, name in enumerate(comparison.names)},
                 }
@@ -345,7 +357,7 @@ def missing_losses(project: Project, comparison: Comparison) -> list[Gap]:
     """Sources not measured at the trunk's end and at the variants' ends, each point once."""
     gaps: dict[Point, Gap] = {}
     for row in comparison.rows:
-        if row.ends is None:
+        if not row.is_edge:
             continue
         for compiled, point in zip(comparison.lineages, row.points, strict=True):
             if point is None or point in gaps:
@@ -392,28 +404,64 @@ def _rows(
     begin = trunk.position if trunk else 0
     rows: list[Row] = []
     if trunk is not None:
-        rows.append(Row(shared[-1].setting.stage, tuple(trunk for _ in lineages)))
-    ends: dict[int, dict[int, tuple[str, Point]]] = {}
+        rows.append(_edge([shared[-1]], tuple(trunk for _ in lineages)))
+    ends: dict[int, dict[int, CompiledStage]] = {}
     for number, compiled in enumerate(lineages):
         for stage in compiled.stages:
             if stage.stop > begin:
-                here = ends.setdefault(declared_end(stage), {})
-                here[number] = (stage.setting.stage, Point(stage.name, stage.stop))
+                ends.setdefault(declared_end(stage), {})[number] = stage
     for _, here in sorted(ends.items()):
-        label = "/".join(dict.fromkeys(stage for stage, _ in here.values()))
-        position = next(iter(here.values()))[1].position
+        position = next(iter(here.values())).stop
         points = [
-            here[number][1] if number in here else point_at(compiled, position)
+            Point(here[number].name, here[number].stop) if number in here else point_at(compiled, position)
             for number, compiled in enumerate(lineages)
         ]
-        rows.append(Row(label, tuple(p if n in here or p in within_reach else None for n, p in enumerate(points))))
+        points = [p if n in here or p in within_reach else None for n, p in enumerate(points)]
+        rows.append(_edge(list(here.values()), tuple(points)))
     taken = {point.position for row in rows for point in row.points if point is not None}
-    positions = {point.position for point in measured if point.position > begin} - taken
-    for position in positions:
-        points_here = tuple(_if(point_at(compiled, position), measured) for compiled in lineages)
-        if len(set(points_here) - {None}) > 1:
-            rows.append(Row(None, points_here))
+    between = {point for point in measured if point.position > begin and point.position not in taken}
+    rows += _rows_between(lineages, between)
     return sorted(rows, key=lambda row: row.position)
+
+
+def _edge(stages: Sequence[CompiledStage], points: tuple[Point | None, ...]) -> Row:
+    """The row at which lineages end or leave `stages`."""
+    ends, leaves = (
+        "/".join(dict.fromkeys(stage.setting.stage for stage in stages if (stage.stop == stage.plan.end) == whole))
+        for whole in (True, False)
+    )
+    return Row(ends or None, points, leaves or None)
+
+
+def _rows_between(lineages: Sequence[Compiled], measured: Set[Point]) -> list[Row]:
+    """Rows of measured points of two or more lineages: at one position, or else a batch apart at most.
+
+    Of two stages with different batches, each measures at its own first step boundary at or past a multiple.
+    """
+    rows: list[Row] = []
+    left = set(measured)
+    for position in sorted({point.position for point in measured}):
+        here = [point if (point := point_at(compiled, position)) in left else None for compiled in lineages]
+        measuring = [compiled for compiled, point in zip(lineages, here, strict=True) if point is not None]
+        if not measuring:
+            continue
+        for number, compiled in enumerate(lineages):
+            near = _boundary_from(compiled, position)
+            # what two measured at the very same position is compared there
+            if here[number] is None and near in left and not any(point_at(o, near.position) in left for o in measuring):
+                here[number] = near
+        if len(set(here) - {None}) > 1:
+            rows.append(Row(None, tuple(here)))
+            left -= set(here)
+    return rows
+
+
+def _boundary_from(compiled: Compiled, position: int) -> Point | None:
+    """The point of a lineage at the first step boundary at or past `position`; None past its end."""
+    for stage in compiled.stages:
+        if stage.plan.start < position <= stage.stop:
+            return Point(stage.name, boundary(stage.plan, position))
+    return None
 
 
 def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
@@ -425,10 +473,6 @@ def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
         for kept in checkpoints.list_checkpoints(folders.stage_folder(project, compiled, stage))
         if kept.position <= stage.stop
     }
-
-
-def _if(point: Point | None, measured: Mapping[Point, Measured]) -> Point | None:
-    return point if point in measured else None
 
 
 def _read_by(stage: CompiledStage, position: int) -> set[str]:

@@ -41,20 +41,22 @@ def exclusion_edit(
     if alone and not skips:
         _, mixture = project.mixture(stage.setting.mixture)
         return {"kind": "replace", "file": mixture.file, "yaml": "", "from": None}
-    kind, key = "leave_out", f"leave_out: [{{source: {source}, shard: {shard}, why: bad text}}]"
+    kind, entries = "leave_out", [{"source": source, "shard": shard, "why": "bad text"}]
     if skips:
-        entries = (f"{{from: {a}, to: {b}, why: shard {shard} of {source}}}" for a, b in skips)
-        kind, key = "skip", f"skip: [{', '.join(entries)}]"
+        kind, entries = "skip", [{"from": a, "to": b, "why": f"shard {shard} of {source}"} for a, b in skips]
     file = stage.setting.document.file
     if not started or (clean <= stage.plan.start and stage.parent is None):
         file = f"a copy of {file} under a new name" if started else file
-        return {"kind": kind, "file": f"{file}, stage {stage.setting.stage}", "yaml": key, "from": None}
+        return {
+            "kind": kind,
+            "file": f"{file}, stage {stage.setting.stage}",
+            "yaml": f"{kind}: {branch.flow(entries)}",
+            "from": None,
+        }
     address = Address(compiled.curriculum, position=_full_size(clean, compiled.scale))
     name = f"{compiled.curriculum}-clean"
-    lines = branch.draft(project, address, name, branch.Change()).splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("  - {"))
-    lines[first] = f"{lines[first].removesuffix('}')}, {key}}}"
-    text = "\n".join(line for line in lines if not line.startswith("#"))
+    draft = branch.draft(project, address, name, branch.Change(), {kind: entries})
+    text = "\n".join(line for line in draft.splitlines() if not line.startswith("#"))
     return {"kind": kind, "file": f"stages/{name}.yaml", "yaml": text, "from": str(address)}
 
 

@@ -178,7 +178,7 @@ def _compile_stage(
     project, scaler = curriculum.project, curriculum.scaler
     setting, clock, mixture = stage.setting, stage.clock, stage.mixture
     parent_plan = parent.plan if parent else None
-    notes: list[str] = []
+    notes = [stage.omitted] if stage.omitted else []
     origin = _origin(curriculum, stage, parent, notes)
     if mixture.rounded:
         notes.append(

@@ -2,8 +2,9 @@
 
 A stage keeps what it does not change: every unstated key comes from the stage before it, through branch points
 up to the root. Never inherited are `ramp`, `skip`, `positions`, `rewarm` and `optimizer: reset`, which are
-events, not settings; an unfinished ramp is followed to its end all the same. Excluded shards (`leave_out`) stay
-excluded. Every length is at full size; `scaling` applies a size.
+events, not settings; an unfinished ramp is followed to its end all the same, and the events of a stage that is left
+before its first step happen in the next one (`resolve`). Excluded shards (`leave_out`) stay excluded. Every length is
+at full size; `scaling` applies a size.
 """
 
 from __future__ import annotations

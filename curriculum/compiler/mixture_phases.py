@@ -55,7 +55,7 @@ def mixture_phases(
         and clock.sequence_length == parent.sequence_length
     )
     phases, segments = _phases(state, dict(stage.mixture.weights), ramp, continues=continues)
-    if continues and len(phases) > 1:
+    if (continues or stage.ramp_of) and len(phases) > 1:
         rest = segments[1].first
         ramp = min(rest, clock.sequences)
         if ramp < rest:
@@ -65,8 +65,11 @@ def mixture_phases(
 
 
 def _ramp(stage: ResolvedStage, scaler: Scaler, notes: list[str]) -> int:
-    """The sequences of the stage's own ramp, at least the size's floor; PlanError when the stage is shorter."""
-    setting, clock = stage.setting, stage.clock
+    """The sequences of the stage's own ramp, at least the size's floor; PlanError when the stage is shorter.
+
+    The ramp of a stage before it may end after the stage does.
+    """
+    setting, clock = stage.ramp_of or stage.setting, stage.clock
     if setting.ramp is None:
         return 0
     tokens = scaler.length(setting, setting.ramp, "ramp")
@@ -77,7 +80,7 @@ def _ramp(stage: ResolvedStage, scaler: Scaler, notes: list[str]) -> int:
         notes.append(f"the ramp of {show_count(tokens)} tokens is lengthened to {floor} ({show_count(least)})")
         tokens = least
     sequences = -(-tokens // clock.sequence_length)
-    if sequences > clock.sequences:
+    if sequences > clock.sequences and stage.ramp_of is None:
         length = clock.sequences * clock.sequence_length
         raise PlanError(
             f"the ramp of {sequences * clock.sequence_length:,} tokens is longer than its stage, which has {length:,}",
@@ -152,9 +155,9 @@ def _without_skips(
     setting, clock = stage.setting, stage.clock
     batch, batch_tokens = clock.batch_sequences, clock.batch_tokens
     entries: dict[int, config.SkipEntry] = {}
-    for entry in sorted(setting.skip, key=lambda entry: (entry.from_, entry.to)):
+    for entry in sorted((*stage.due, *setting.skip), key=lambda entry: (entry.from_, entry.to)):
         begin, end = scaler.tokens(entry.from_), scaler.tokens(entry.to)
-        if not declared_start <= begin < end <= clock.declared_end:
+        if entry not in stage.due and not declared_start <= begin < end <= clock.declared_end:
             raise PlanError(
                 f"`skip` from {show_count(entry.from_)} to {show_count(entry.to)} is not inside stage "
                 f"`{setting.stage}`",

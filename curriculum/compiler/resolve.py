@@ -6,17 +6,19 @@ Nothing here depends on prepared text: it is resolved once, and compiled once fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 from curriculum import config
 from curriculum.compiler.clock import StageClock, stage_clock
-from curriculum.compiler.lineage import LineageStage, Setting, lineage
+from curriculum.compiler.lineage import LineageStage, Setting, length_in_tokens, lineage
 from curriculum.compiler.scaling import Scaler, size_place
 from curriculum.config.project import Project
 from curriculum.config.yaml import Document
 from curriculum.errors import PlanError, did_you_mean
 from curriculum.plan.mixing import integer_weights
+from curriculum.units import Length, show_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +37,20 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedStage:
-    """A stage of a lineage, its mixture and its clock; the lineage leaves it at `left_at` (full-size tokens)."""
+    """A stage of a lineage, its mixture and its clock; the lineage leaves it at `left_at` (full-size tokens).
+
+    `ramp_of` is the stage that states the ramp, where it is not this one; `due` are the entries of `skip` that come
+    from the stage before, which was left at the step at which they begin; `omitted` is said of a stage that the file
+    states before this one and that has no step at this size.
+    """
 
     setting: Setting
     left_at: int
     mixture: Mixture
     clock: StageClock
+    ramp_of: Setting | None = None
+    due: tuple[config.SkipEntry, ...] = ()
+    omitted: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,21 +99,86 @@ def resolve(
         )
     mixtures: dict[str, Mixture] = {}
     resolved: list[ResolvedStage] = []
-    for stage in stages:
-        setting, start = stage.setting, resolved[-1].clock.stop if resolved else 0
-        if stage.cut is not None and resolved and scaler.tokens(stage.cut) <= start:
-            continue  # the boundary at or past the branch position is the end of the stage before
+    ahead: _Ahead | None = None
+    omitted: str | None = None
+    for at, stage in enumerate(stages):
+        start, before = resolved[-1].clock.stop if resolved else 0, stages[at - 1] if at else None
+        setting, ramp_of, due = ahead.of(stage.setting) if ahead else (stage.setting, None, ())
+        ahead = None
+        can_go = stage.cut is not None or (at + 1 < len(stages) and before is not None and _is_rest(setting, before))
+        if resolved and can_go and scaler.tokens(stage.left_at) <= start:
+            # the boundary at or past the branch position, or the declared end, is the end of the stage before
+            skips = tuple(entry for entry in setting.skip if entry.from_ < stage.left_at)
+            ahead = _Ahead(setting, ramp_of, (*due, *skips))
+            if stage.cut is None:
+                omitted = f"`{stage.name}` has no step: what comes before it ends at {show_count(start)} tokens"
+            continue
         if setting.mixture not in mixtures:
             mixtures[setting.mixture] = _mixture(project, setting)
+        clock = stage_clock(stage, scaler, start)
+        if stage.cut is not None:
+            ahead = _Ahead(None, None, _due_at_end(stage, clock, scaler))
         resolved.append(
             ResolvedStage(
                 setting=setting,
                 left_at=stage.left_at,
                 mixture=mixtures[setting.mixture],
-                clock=stage_clock(stage, scaler, start),
+                clock=clock,
+                ramp_of=ramp_of,
+                due=due,
+                omitted=omitted,
             )
         )
+        omitted = None
     return ResolvedCurriculum(project=project, name=name, scaler=scaler, tokenizer=tokenizer, stages=tuple(resolved))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What a lineage leaves undone where it leaves a stage, and the stage after it does unless it says otherwise.
+
+    `setting` is a stage of which it takes no step at this size: its events happen where the next stage starts.
+    """
+
+    setting: Setting | None
+    ramp_of: Setting | None
+    due: tuple[config.SkipEntry, ...]
+
+    def of(self, after: Setting) -> tuple[Setting, Setting | None, tuple[config.SkipEntry, ...]]:
+        """The stage `after` with these events, the stage whose ramp it follows, and the skips that are due in it."""
+        due = () if after.own_mixture else self.due
+        before = self.setting
+        if before is None:
+            return after, None, due
+        ramp_of = None
+        changes: dict[str, Any] = {
+            "positions": after.positions or before.positions,
+            "reset_optimizer": after.reset_optimizer or before.reset_optimizer,
+            "left_out": before.left_out,
+            "leave_out": (*before.leave_out, *after.leave_out),
+        }
+        if not after.own_mixture and after.ramp is None:
+            changes |= {"ramp": before.ramp, "own_mixture": before.own_mixture}
+            ramp_of = self.ramp_of or (before if before.ramp is not None else None)
+        if not after.own_learning_rate:
+            rewarm = before.rewarm and Length(length_in_tokens(before, before.rewarm, "rewarm"), "tokens")
+            changes |= {"own_learning_rate": before.own_learning_rate, "rewarm": rewarm}
+        return replace(after, **changes), ramp_of, due
+
+
+def _is_rest(setting: Setting, before: LineageStage) -> bool:
+    """Whether a stage is the rest of `before`, which a branch cuts, as `runs.branch` writes it."""
+    cut = before.setting
+    return before.cut is not None and setting.stage == cut.stage and setting.until <= cut.until
+
+
+def _due_at_end(stage: LineageStage, clock: StageClock, scaler: Scaler) -> tuple[config.SkipEntry, ...]:
+    """The skips of a cut stage that begin before the branch position, and at the step at which the stage is left."""
+
+    def begins(entry: config.SkipEntry) -> int:
+        return clock.start - (clock.start - scaler.tokens(entry.from_)) // clock.batch_tokens * clock.batch_tokens
+
+    return tuple(entry for entry in stage.setting.skip if entry.from_ < stage.left_at and begins(entry) >= clock.stop)
 
 
 def _check_stand_ins(project: Project, size_name: str, size: config.SizeEntry) -> None:

@@ -58,8 +58,9 @@ def compare_variants(
 
 
 def _unaligned(losses: analysis_compare.Comparison) -> list[str]:
-    """A line for each row whose variants are not at the very same token."""
-    return [
+    """A line for each stage end whose variants are not at the very same token, and one for all other rows."""
+    between = [row for row in losses.rows if not row.is_edge and row.apart]
+    lines = [
         f"the ends of {row.ends} are {show_exact(row.apart)} tokens apart: a stage ends at its first step "
         "boundary at or past its declared end ("
         + ", ".join(
@@ -71,3 +72,10 @@ def _unaligned(losses: analysis_compare.Comparison) -> list[str]:
         for row in losses.rows
         if row.ends and row.apart
     ]
+    if between:
+        lines.append(
+            f"in {len(between)} row{'s' * (len(between) != 1)} between stage ends, the evaluations are up to "
+            f"{show_exact(max(row.apart for row in between))} tokens apart: each is at its first step boundary at or "
+            "past where it is due"
+        )
+    return lines

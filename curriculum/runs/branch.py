@@ -91,8 +91,13 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     )
 
 
-def draft(project: Project, address: Address, name: str, change: Change) -> str:
-    """The stage file of a branch: the stages of its parent after `address`, with the change."""
+def draft(
+    project: Project, address: Address, name: str, change: Change, added: Mapping[str, Sequence[Any]] | None = None
+) -> str:
+    """The stage file of a branch: the stages of its parent after `address`, with the change.
+
+    `added` are entries for lists of its first stage, as `skip`.
+    """
     before = stages_to(project, address)
     cut = before[-1].cut is not None  # the stage that the point cuts comes again
     remaining = lineage(project, address.curriculum)[len(before) - cut :]
@@ -103,8 +108,8 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
             f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
-    stages = _entries(project, remaining, cut=cut) or [{"name": "continued"}]
-    ends = [_end(stage) for stage in remaining] or [0]
+    entries = _entries(project, remaining, cut=before[-1].cut) or [(0, {"name": "continued"})]
+    stages, ends = [entry for _, entry in entries], [end for end, _ in entries]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
         stages = [_kept_up_to(stage, until.amount) for stage in stages[:count]]
@@ -114,12 +119,14 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
         for stage in stages:
             own = {key: stage.pop(key) for key in ("mixture", "ramp", "skip") if key in stage}
             if own:
-                stated = " ".join(_flow(own).split())  # a comment has one line
+                stated = " ".join(flow(own).split())  # a comment has one line
                 replaced.append(f"# Left out of `{stage['name']}`, where `{change.mixture}` takes its place: {stated}")
     changed = {"mixture": change.mixture, "ramp": change.ramp, "batch": change.batch}
     stages[0] |= {key: value for key, value in changed.items() if value is not None}
     if change.reset_optimizer:
         stages[0]["optimizer"] = "reset"
+    for key, more in (added or {}).items():
+        stages[0][key] = [*stages[0].get(key, ()), *more]
     about = f"{address}, {'then ' + change.mixture if change.mixture else 'continued'}"
     lines = [
         json_schema.modeline(f"stages/{name}.yaml"),
@@ -129,7 +136,7 @@ def draft(project: Project, address: Address, name: str, change: Change) -> str:
         f"from: {address}",
         f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
     ]
-    lines += [f"  - {_flow(stage)}" for stage in stages] + replaced
+    lines += [f"  - {flow(stage)}" for stage in stages] + replaced
     lines += [
         "# A stage may also state: batch, ramp (how long shares move), learning_rate with rewarm, optimizer: reset,",
         "# every, skip. `curriculum plan` shows what comes of it before anything runs.",
@@ -157,25 +164,36 @@ def _end(stage: LineageStage) -> int:
     return stage.cut if stage.cut is not None else stage.setting.until
 
 
-def _entries(project: Project, stages: Sequence[LineageStage], *, cut: bool) -> list[dict[str, Any]]:
-    """Stages as their files state them; of a first one that is `cut` only the end is stated again."""
-    entries: list[dict[str, Any]] = []
+def _entries(project: Project, stages: Sequence[LineageStage], *, cut: int | None) -> list[tuple[int, dict[str, Any]]]:
+    """Stages as their files state them, with their ends; of a first one that is `cut`, the end and the later skips."""
+    entries: list[tuple[int, dict[str, Any]]] = []
     names: set[str] = set()
     for number, stage in enumerate(stages):
         setting = stage.setting
         entry = reduce(operator.getitem, setting.path, setting.document.value)
         until = entry.get("until") if stage.cut is None else None
-        stated: dict[str, Any] = {}
-        if number or not cut:
-            above = _of_file(project, setting.curriculum) if setting.path == ("stages", 0) else {}
-            stated = above | {k: v for k, v in entry.items() if k not in {"name", "until", "tokens"}}
+        until = until or str(Length(_end(stage), "tokens"))
+        above = _of_file(project, setting.curriculum) if setting.path == ("stages", 0) else {}
+        stated = above | {k: v for k, v in entry.items() if k not in {"name", "until", "tokens", "skip"}}
+        first = cut if number == 0 and cut is not None else 0
+        skips = zip(entry.get("skip", ()), setting.skip, strict=True)
+        skip = [stated for stated, parsed in skips if first <= parsed.from_ < _end(stage)]
+        if number and stages[number - 1].cut is not None and not stated:
+            # what a branch of a branch left of a stage and the rest of it are one
+            _, before = entries[-1]
+            skip = [*before.pop("skip", ()), *skip]
+            entries[-1] = _end(stage), before | {"until": until} | ({"skip": skip} if skip else {})
+            continue
+        if number == 0 and cut is not None:
+            stated = {}
+        stated |= {"skip": skip} if skip else {}
         if "keep" in stated:
             stated["keep"] = [str(position) for position in setting.keep]
         name = setting.stage
         while name in names:
             name += "-again"
         names.add(name)
-        entries.append({"name": name, "until": until or str(Length(_end(stage), "tokens"))} | stated)
+        entries.append((_end(stage), {"name": name, "until": until} | stated))
     return entries
 
 
@@ -194,11 +212,12 @@ def _of_file(project: Project, curriculum: str) -> dict[str, Any]:
     return {key: document.value[key] for key in keys if key in document.value}
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """`value`, as it is in a stage file, in YAML's flow style."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(entry)}" for key, entry in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {flow(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_flow(entry) for entry in value) + "]"
+        return "[" + ", ".join(flow(entry) for entry in value) + "]"
     return _scalar(value)
 
 

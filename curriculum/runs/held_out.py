@@ -8,6 +8,7 @@ from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
+from curriculum.runs.measurements import Point, by_point
 
 
 def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, float]]]:
@@ -22,13 +23,14 @@ def curves(project: Project, compiled: Compiled) -> dict[str, list[tuple[int, fl
 
 
 def edges(project: Project, compiled: Compiled) -> list[dict[str, Any]]:
-    """Held-out loss (nats a token) by source at the root and at every stage's end, where it was measured."""
+    """Held-out loss (nats a token) by source at the root and where stages end or are left; empty if not measured."""
+    measured = by_point(project, [compiled], read_evaluations)
     rows: list[dict[str, Any]] = []
     for stage in compiled.stages:
-        evaluations = read_evaluations(stage_folder(project, compiled, stage))
         start = [(stage.plan.start, f"{stage.name} start")] if stage.parent is None else []
-        for position, label in (*start, (stage.stop, f"end of {stage.name}")):
-            if position in evaluations:
-                losses = {name: entry["loss"] for name, entry in evaluations[position].items()}
+        edge = "end of" if stage.stop == stage.plan.end else "leaves"
+        for position, label in (*start, (stage.stop, f"{edge} {stage.name}")):
+            losses = {name: entry["loss"] for name, entry in measured.get(Point(stage.name, position), {}).items()}
+            if losses or position > stage.plan.start:
                 rows.append({"label": label, "position": position, "loss": losses})
     return rows

@@ -105,7 +105,7 @@ def _block(comparison: Comparison, source: str, width: int) -> list[RenderableTy
     if not rows:
         return [title, Text("  not measured")]
     labels = [
-        Column("end of", tuple(Text(row.ends or "") for row in rows)),
+        Column("end of", tuple(Text(row.label) for row in rows)),
         Column("tokens", tuple(Text(show_count(row.position)) for row in rows)),
     ]
     columns = variant_columns(

@@ -15,13 +15,16 @@ from curriculum.units import show_bytes, show_exact
 
 
 def result_view(rows: Sequence[Mapping[str, Any]], sources: list[str]) -> RenderableType:
-    """Held-out loss per source at the start and end of each stage; `rows` from `held_out.edges`."""
+    """Held-out loss per source at the root and where each stage ends or is left; `rows` from `held_out.edges`.
+
+    `-` where nothing was measured: a stage that trained on past the position, for another curriculum.
+    """
     drawn = table("at", "#tokens", *(f"#{name}" for name in sources))
     for row in rows:
         drawn.add_row(
             row["label"],
             show_exact(row["position"]),
-            *(f"{row['loss'][name]:.3f}" if name in row["loss"] else "" for name in sources),
+            *(f"{row['loss'][name]:.3f}" if name in row["loss"] else "" if row["loss"] else "-" for name in sources),
         )
     return drawn
 

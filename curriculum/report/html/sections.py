@@ -320,15 +320,15 @@ def _held_out_lines(data: ReportData, styles: dict[str, int], source: str) -> li
 
 
 def _edges(data: ReportData, sources: list[str]) -> str:
-    """Held-out loss at the ends of the stages."""
+    """Held-out loss where the stages end or are left; a stage may have measured its parent's weights at its start."""
     rows: list[list[markup.Cell]] = []
-    for stage in data.stages.values():
+    for name, stage in data.stages.items():
+        after = [s for s in data.stages.values() if s.compiled.parent is not None and s.compiled.parent.name == name]
         starts = [("start of", stage.start)] if stage.compiled.parent is None else []
-        rows += [
-            [f"{edge} {stage.name}", *_losses(position, stage.held_out[position], sources, 3)]
-            for edge, position in (*starts, ("end of", stage.stop))
-            if position in stage.held_out
-        ]
+        stop = "end of" if stage.stop == stage.compiled.plan.end else "leaves"
+        for edge, position in (*starts, (stop, stage.stop)):
+            measured = [s.held_out[position] for s in (stage, *after) if position in s.held_out]
+            rows += [[f"{edge} {name}", *_losses(position, losses, sources, 3)] for losses in measured[:1]]
     columns = ("", "#tokens", *(f"#{source}" for source in sources))
     caption = "Held-out loss (nats a token) at the edges of the stages"
     return markup.table(caption, columns, rows) if rows else ""
@@ -349,7 +349,7 @@ def _differences(data: ReportData, sources: Sequence[str]) -> list[str]:
             of_source.append(
                 [
                     source,
-                    row.ends or "",
+                    row.label,
                     show_exact(row.position),
                     *("" if loss is None else f"{loss:.4f}" for loss in losses),
                     *(comparison.shown_difference(row, number, source) for number in others),

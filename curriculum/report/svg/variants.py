@@ -41,11 +41,12 @@ def overlay(comparison: Comparison, title: str) -> str:
 
 
 def _bands(comparison: Comparison, begin: int) -> list[shapes.Band]:
-    """Bands `(stage, from, to)` between the positions where stages end."""
+    """Bands `(stage, from, to)` between the positions where stages end or are left."""
     bands: list[shapes.Band] = []
     for row in comparison.rows:
-        if row.ends:
-            bands.append((row.ends, begin, row.position))
+        if row.is_edge:
+            stages = "/".join(name for name in (row.ends, row.leaves) if name)
+            bands.append((stages, begin, row.position))
             begin = row.position
     return bands
 

@@ -30,8 +30,10 @@ from curriculum.analysis.bootstrap import paired
 from curriculum.analysis.claims import Claim
 from curriculum.analysis.compare import Comparison, Row
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.evaluations import write_sets
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.compare import broken, compare_view
+from curriculum.cli.view.runs import result_view
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.data.dataset import Dataset
@@ -39,6 +41,7 @@ from curriculum.data.manifest import HELD_OUT
 from curriculum.errors import Drift, NotFound
 from curriculum.report.html import write
 from curriculum.report.svg import shapes
+from curriculum.runs import held_out
 from curriculum.runs.measurements import Point
 from curriculum.units import show_exact
 
@@ -129,11 +132,12 @@ def test_rows_are_the_trunk_s_end_every_stage_end_and_positions_measured_in_two_
     found = comparison(three)
     ends = [(row.ends, row.position) for row in found.rows if row.ends]
     assert ends == [("basic", 6144), ("continual", 9216), ("cooldown", 12288)]
-    between = [row for row in found.rows if row.ends is None]
+    between = [row for row in found.rows if row.label == ""]
     assert between
     for row in between:
         assert len({p for p in row.points if p is not None}) > 1
         assert row.apart == 0
+        assert not row.is_edge
 
 
 def test_ends_declared_alike_share_a_row_although_their_steps_end_apart(copy: Path) -> None:
@@ -143,6 +147,88 @@ def test_ends_declared_alike_share_a_row_although_their_steps_end_apart(copy: Pa
     assert row.ends == "cooldown"
     assert [point.position for point in row.points if point] == [12288, 12288, 12416]
     assert row.apart == 128
+
+
+def test_where_a_variant_leaves_a_stage_in_its_middle_is_no_end_of_that_stage(copy: Path) -> None:
+    (copy / "stages/later.yaml").write_text(LATER)
+    (copy / "stages/apart.yaml").write_text(LATER.replace("from: trunk@8192", "from: trunk@7168"))
+    found = comparison(copy, "trunk", "later")
+    assert [(row.ends, row.leaves, row.position) for row in found.rows if row.is_edge] == [
+        (None, "continual", 8192),
+        ("continual", None, 9216),
+        ("cooldown/later", None, 12288),
+    ]
+    assert [row.label for row in found.shown_rows("prose") if row.is_edge][0] == "leaves continual"
+    rows = compare.to_json(found)["sources"]["prose"]
+    assert [(row["ends"], row["leaves"]) for row in rows if row["position"] == 8192] == [(None, "continual")]
+    found = comparison(copy, "trunk", "later", "apart")  # one goes through where the trunk of all ends
+    assert [(row.ends, row.leaves, row.position) for row in found.rows if row.leaves] == [
+        (None, "continual", 7168),
+        (None, "continual", 8192),
+    ]
+    with_claims = [claim.claim for claim in claims.check_claims(found)]
+    assert "later against apart" not in with_claims
+    (copy / "stages/ends.yaml").write_text("from: trunk/basic\nstages: [{name: more, until: 8192, mixture: mixed}]\n")
+    (row,) = [row for row in comparison(copy, "trunk", "later", "ends").rows if row.position == 8192]
+    assert (row.ends, row.leaves, row.label) == ("more", "continual", "more, leaves continual")
+
+
+def measured_at(root: Path, stage: str, positions: list[int]) -> None:
+    """Pretend that a stage measured what the trunk did at its end, and nothing else."""
+    folder = StageFolder(root / "runs/full" / stage)
+    shutil.rmtree(folder.path / "evaluations", ignore_errors=True)
+    for position in positions:
+        write_sets(folder, 0, position, 1, sets(root, "trunk/basic", 6144))
+
+
+def test_evaluations_at_the_boundaries_of_different_batches_share_a_row(copy: Path) -> None:
+    """A multiple of 2,048 after 9,216 is reached at 10,240 with batches of 256 tokens, at 10,496 with 640."""
+    (copy / "stages/control.yaml").write_text(CONTROL.replace("until: 12288", "until: 12288, batch: 20 sequences"))
+    shutil.rmtree(copy / "runs/full/control")
+    measured_at(copy, "control/cooldown", [9216 + 2 * 640])
+    measured_at(copy, "variant/cooldown", [10240, 11264])
+    measured_at(copy, "trunk/cooldown", [10240])
+    found = comparison(copy)
+    between = [[p.position if p else None for p in row.points] for row in found.rows if row.position > 9216][:-1]
+    assert between == [[10240, 10240, 10496]]  # nobody is at or next to 11,264
+    measured_at(copy, "control/cooldown", [9216 + 640, 10240])  # next to the others, and where they are
+    between = [row for row in comparison(copy).rows if row.position > 9216][:-1]
+    assert [[p.position if p else None for p in row.points] for row in between] == [[10240, 10240, 10240]]
+
+
+def test_a_row_of_evaluations_that_lie_apart_is_noted(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy / "stages/control.yaml").write_text(CONTROL.replace("until: 12288", "until: 12288, batch: 20 sequences"))
+    shutil.rmtree(copy / "runs/full/control")
+    measured_at(copy, "control/cooldown", [9216 + 2 * 640])
+    text = commands.run("compare", *NAMES, *FULL, "--no-fill", folder=copy, check=True).stdout
+    said = " ".join(text.split())
+    assert "in 1 row between stage ends, the evaluations are up to 256 tokens apart" in said
+
+
+def test_the_losses_at_stage_edges_have_the_same_rows_whichever_stage_measured_them(copy: Path) -> None:
+    """Where a variant leaves a stage that trained on: measured there, at the variant's start, or not at all."""
+    (copy / "stages/later.yaml").write_text(LATER)
+    project = Project(copy)
+    compiled = PreparedText.open(project, "later", "full").compiled
+
+    def rows() -> list[tuple[str, int, bool]]:
+        return [(row["label"], row["position"], bool(row["loss"])) for row in held_out.edges(project, compiled)]
+
+    before = [("trunk/basic start", 0, True), ("end of trunk/basic", 6144, True)]
+    after = [("end of later/later", 12288, False)]
+    assert rows() == [*before, ("leaves trunk/continual", 8192, True), *after]
+    measured_at(copy, "trunk/continual", [9216])
+    assert rows() == [*before, ("leaves trunk/continual", 8192, False), *after]
+    shown = Console(file=io.StringIO(), width=100)
+    shown.print(result_view(held_out.edges(project, compiled), ["prose"]))
+    assert re.search(r"leaves trunk/continual +8,192 +-\n", shown.file.getvalue())  # type: ignore[attr-defined]
+    measured_at(copy, "later/later", [8192])
+    assert rows() == [*before, ("leaves trunk/continual", 8192, True), *after]
+    page = write.render(project, ["later"], "full")
+    assert "leaves trunk/continual" in page
+    assert "end of trunk/continual" not in page
 
 
 def test_a_kept_checkpoint_at_the_very_position_of_another_s_end_stands_in_its_row(copy: Path) -> None:

@@ -19,6 +19,7 @@ from curriculum.__main__ import main
 from curriculum.analysis import batch, shard_impact, trace
 from curriculum.artifacts import job_process, jobs
 from curriculum.compiler import prepared_text
+from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, RunFailed
 from runner.parallel.ranks import Ranks
@@ -217,6 +218,22 @@ def test_the_edit_after_training_branches_from_the_last_clean_checkpoint_and_nev
     again = asked(project, "variant-clean", "--source", "code", "--shard", "0")
     assert [stage["readings"] for stage in again["stages"]] == [0] * len(again["stages"])
     assert said(project, "run", "variant-clean", "--size", "full", "--dry-run")
+
+
+def test_the_proposed_file_keeps_the_ramp_and_what_is_left_out_already(trained_copy: Path) -> None:
+    """From the step boundary at which the stage begins that reads the shard, past the end that is declared before."""
+    project = trained_copy
+    variant = project / "stages/variant.yaml"
+    ramped = "ramp: 1536 tokens, leave_out: [{source: code, shard: 1}]}"
+    variant.write_text(variant.read_text().replace("trunk/basic", "trunk@6143").replace("ramp: 1536 tokens}", ramped))
+    (edit,) = asked(project, "variant", "--source", "code", "--shard", "0")["edits"]
+    (project / edit["file"]).write_text(edit["yaml"] + "\n")
+    plans = [
+        PreparedText.open(Project(project), name, "full").compiled.stages[1] for name in ("variant", "variant-clean")
+    ]
+    assert plans[0].plan.blends == plans[1].plan.blends
+    assert plans[0].ramp_sequences == plans[1].ramp_sequences == 48
+    assert [entry.shard for entry in plans[1].setting.leave_out] == [1, 0]
 
 
 def test_a_shard_read_in_few_steps_is_skipped_step_by_step(project: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lineages
 import numpy as np
 import pytest
 from projects import write_small_project
@@ -22,12 +23,14 @@ from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.plan import plan_view
 from curriculum.compiler.compile import compile_curriculum, spans
 from curriculum.compiler.lineage import lineage, parse_address, stages_to
+from curriculum.compiler.sources import PreparedInfo
 from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.execution import import_model
 from curriculum.plan.diff.compare import compare
+from curriculum.plan.diff.timeline import Lineage
 from curriculum.runs import folders
 from curriculum.runs.branch import Change, branch, draft
 from curriculum.units import Length
@@ -136,6 +139,89 @@ def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
         assert (mine.item == parents.item).all()
 
 
+MANY_EVENTS = """\
+seed: 7
+model: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2,
+        intermediate_size: 64, vocab_size: 300}
+tokenizer: small
+sequence_length: 4
+optimizer: {name: adamw, weight_decay: 0.1}
+learning_rate: {shape: cosine, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 100k}
+stages:
+  - {name: first, until: 1990, mixture: plain, batch: 5 sequences}
+  - name: second
+    until: 3010
+    mixture: other
+    ramp: 20 steps
+    leave_out: [{source: a, shard: 1}]
+    skip: [{from: 1991, to: 2080}, {from: 2005, to: 2045}, {from: 2960, to: 3000}]
+  - {name: third, until: 3990, mixture: plain, ramp: 30 steps, batch: 7 sequences, optimizer: reset}
+  - {name: fourth, until: 5000, mixture: other, learning_rate: {shape: constant, max: 2e-2}, rewarm: 10 steps}
+  - {name: fifth, until: 6000, positions: restart, skip: [{from: 5100, to: 5200}]}
+"""
+"""Every event, at or near the edges of stages that are no step boundaries."""
+
+
+@pytest.mark.promise(
+    "A branch without options at, just before or just behind a stage's edge trains as its parent does from there on, "
+    "at every size"
+)
+@pytest.mark.parametrize("size", ["full", "half", "coarse"])
+@pytest.mark.parametrize("edge", [1990, 3010, 3990, 5000])
+def test_a_branch_around_a_stage_s_edge_that_changes_nothing_trains_as_its_parent(edge: int, size: str) -> None:
+    project = lineages.project_of(
+        {
+            "stages/root.yaml": MANY_EVENTS,
+            "sizes.yaml": "full: {}\nhalf: {tokens: 0.5}\ncoarse: {tokens: 0.25, at_least: {ramp: 7 steps}}\n",
+        }
+    )
+
+    def compiled(project: Project, name: str) -> Lineage:
+        text = PreparedInfo(windows=90, digest="d", shards=(30, 30, 30))
+        return spans(compile_curriculum(project, name, size, prepared_info=lambda *_: text).stages)
+
+    theirs = compiled(project, "root")
+    token = {"full": 1, "half": 2, "coarse": 4}[size]
+    step = 28 * token
+    for position in range(edge - step - 2, edge + 2 * step + 2, token):
+        drafted = project.with_draft("one", draft(project, parse_address(f"root@{position}"), "one", Change()))
+        compared = compare(theirs, compiled(drafted, "one"))
+        assert compared.same, (position, compared.parts)
+        assert not compared.undecided
+        if position % 3:
+            continue
+        for other in (position - step // 3, position + step // 3):  # a branch of that branch
+            twice = drafted.with_draft("two", draft(drafted, parse_address(f"one@{other}"), "two", Change()))
+            compared = compare(theirs, compiled(twice, "two"))
+            assert compared.same, (position, other, compared.parts)
+
+
+@pytest.mark.parametrize("position", [1985, 1995, 2000])
+def test_a_branch_at_a_stage_s_edge_takes_its_own_changes_at_once(position: int) -> None:
+    """At the start of `second`, whichever side of it is named: nothing of its ramp, skip or mixture is left."""
+    project = lineages.project_of({"stages/root.yaml": MANY_EVENTS})
+    change = Change(mixture="plain", until="3010")
+    drafted = project.with_draft("one", draft(project, parse_address(f"root@{position}"), "one", change))
+    stage = compile_curriculum(drafted, "one", "full").stages[1]
+    assert stage.ramp_sequences == 0
+    assert set(stage.plan.blends[0].weights) == {"a", "b"}
+    assert len(stage.plan.pieces) == 1
+
+
+def test_an_end_inside_the_ramp_of_the_stage_at_whose_start_a_branch_leaves_is_said(shipped: Project) -> None:
+    project = make(shipped, "v1.1-math-code@1500000001000", "brief", until="1.502T")
+    last = compile_curriculum(project, "brief", "full").stages[-1]
+    assert last.ramp_sequences == last.plan.steps * last.plan.batch_sequences
+    assert any("the ramp that it follows still has" in note for note in last.notes)
+
+
+def test_a_stage_that_has_no_step_left_after_the_branch_is_said_to_have_none(shipped: Project) -> None:
+    project = make(shipped, "v1.1@1499999999000", "mine")
+    stages = compile_curriculum(project, "mine", "full").stages
+    assert [stage.name for stage in stages] == ["v1.1/basic", "mine/continual", "mine/cooldown"]
+    assert any("`mine/basic` has no step" in note for note in stages[1].notes)
+
+
 def test_a_branch_inside_a_ramp_that_names_the_mixture_again_is_at_it_from_there(shipped: Project) -> None:
     project = make(shipped, "v1.1-math-code@1.502T", "mine", mixture="math-code")
     first = compile_curriculum(project, "mine", "full").stages[2]
@@ -180,9 +266,14 @@ def test_what_a_variant_s_file_states_above_its_stages_is_repeated(shipped: Proj
 
 
 def test_two_stages_of_one_name_in_the_parent_s_lineage_get_two_names(shipped: Project) -> None:
-    project = make(shipped, "v1.1@1T", "one")  # its first stage is called `basic`, as the trunk's
+    project = make(
+        shipped, "v1.1@1T", "one", batch="1792 sequences"
+    )  # its first stage is called `basic`, as the trunk's
     project = make(project, "one@0.5T", "two")
     assert [s[0] for s in stages_of(project, "two")] == ["basic", "basic-again", "continual", "cooldown"]
+    project = make(project, "v1.1@1T", "three")  # without a change it is one stage
+    project = make(project, "three@0.5T", "four", until="1.2T")
+    assert [s[:2] for s in stages_of(project, "four")] == [("basic", 1_200_000_000_000)]
 
 
 def test_a_plan_calls_two_stages_of_one_name_by_their_curricula_too(shipped: Project) -> None:
