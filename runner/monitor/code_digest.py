@@ -52,7 +52,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "b3f3130c4319ec79d4647e810f2a93c58562ecd6d0a8ea27969ff93296758f73",
+            "58de9c64154ad11bb4b9497ef82197ccf40a386275b2bee5f724b8c8d30dc665",
         }
     ),
 )
