@@ -33,7 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from curriculum.plan.model import ModelConfig
-from runner.model import loss
+from runner.model import attention, loss
 from runner.model.llama import Llama
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
@@ -163,6 +163,7 @@ def trace(
     checkpointing: str = "none",
     reshard: bool = False,
     exchange: bool = False,
+    masked: bool = False,
 ) -> dict[str, Peak]:
     """The peak of each phase of a step in bf16, on rank 0 of `ranks` GPUs of which `shards` are in a node; hybrid."""
     torch._dynamo.reset()
@@ -195,7 +196,7 @@ def trace(
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(live)
         live.phase = "build"
-        model = Llama(config, _flash)
+        model = Llama(config, attention.varlen if masked else _flash)
         fsdp.apply(
             model,
             _FakeRanks(0, ranks, shards, torch.device("cpu")),
@@ -215,7 +216,9 @@ def trace(
                     if reshard:
                         model.set_reshard_after_backward(True)
                     live.phase = "forward"
-                    states = model(tokens[:, :-1])
+                    ends = torch.arange(0, tokens[:, 1:].numel() + 1, 256, dtype=torch.int32) if masked else None
+                    documents = attention.Documents(None, ends, sequence_length) if ends is not None else None
+                    states = model(tokens[:, :-1], documents)
                     live.phase = "loss"
                     total, losses = loss.next_token_loss(states, model.head.weight, tokens[:, 1:])
                     live.phase = "backward"

@@ -33,7 +33,7 @@ def needed(entry: MachineEntry, **changes: Any) -> int:
     return need.bytes
 
 
-@pytest.mark.parametrize("room", ["25GB", "40GB", "80GB"])
+@pytest.mark.parametrize("room", ["25GB", "34GB", "40GB", "80GB"])
 def test_the_micro_batch_chosen_is_the_largest_that_leaves_a_tenth_of_the_memory(room: str) -> None:
     entry = machine(memory=room)
     assert entry.memory is not None

@@ -43,7 +43,7 @@ def shape(sequence_length: int, micro_batch: int, micro_batches: int, shards: in
     )
 
 
-def traced(config: ModelConfig, step: memory.Step, ranks: int, layers: int) -> dict[str, int]:
+def traced(config: ModelConfig, step: memory.Step, ranks: int, layers: int, *, masked: bool = False) -> dict[str, int]:
     """The peak of each phase with so many layers."""
     peaks = trace(
         replace(config, num_hidden_layers=layers),
@@ -55,6 +55,7 @@ def traced(config: ModelConfig, step: memory.Step, ranks: int, layers: int) -> d
         checkpointing=step.checkpointing,
         reshard=step.reshard,
         exchange=step.exchange,
+        masked=masked,
     )
     return {phase: peak.bytes for phase, peak in peaks.items()}
 
@@ -100,6 +101,13 @@ def test_all_layers_on_64_ranks_are_traced_in_a_minute_and_have_the_extrapolated
     assert time.monotonic() - start < 60
     assert whole == pytest.approx(extrapolated(TINYLLAMA, step, 64), rel=1e-3)
     assert whole == pytest.approx(32.6e9, rel=0.01)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective"])
+def test_keeping_documents_apart_takes_no_more(checkpointing: str) -> None:
+    step = shape(2048, 7, 2, 4, checkpointing=checkpointing)
+    apart, whole = (max(traced(TINYLLAMA, step, 64, 2, masked=masked).values()) for masked in (True, False))
+    assert apart == pytest.approx(whole, rel=1e-4)
 
 
 def test_the_formula_knows_the_chunks_of_the_loss() -> None:
