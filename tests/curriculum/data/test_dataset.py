@@ -24,7 +24,7 @@ from curriculum.data import listing, manifest as data_manifest, provenance
 from curriculum.data.dataset import Dataset
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, dtype_for
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
-from curriculum.data.shard import MappedShard
+from curriculum.data.shard import MappedShard, id_line
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError, NotFound
 from runner.prepare import shard_writer
@@ -215,6 +215,13 @@ def test_documents_are_found_by_ids_of_any_spelling(made: Path, dataset: Dataset
     beyond = len(dataset.mapped[0].ends)
     with pytest.raises(NotFound, match=f"has no document {beyond} in shard 0"):
         dataset.document(0, beyond)
+
+
+@given(st.text(st.characters() | st.characters(categories=["Cs"])))  # file names may hold half of a surrogate pair
+def test_the_line_of_any_id_is_one_line_that_gives_it_back(name: str) -> None:
+    line = id_line(name)
+    assert line.index(b"\n") == len(line) - 1
+    assert json.loads(line) == name
 
 
 def test_for_an_id_that_is_not_there_those_with_its_last_part_are_named_and_else_those_like_it(made: Path) -> None:
