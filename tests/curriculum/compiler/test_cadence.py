@@ -193,6 +193,21 @@ def test_no_more_checkpoints_are_taken_than_a_size_allows_however_many_are_to_st
         assert len(taken) <= at_most
 
 
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(1, 40))
+def test_under_a_ceiling_the_cadence_is_the_shortest_that_is_as_stated_a_few_times_and_meets_what_stays(
+    at_most: int, checkpoint: int, keep: int
+) -> None:
+    stated = checkpoint * 256
+    every = f"every: {{checkpoint: {stated} tokens, keep: {keep * 256} tokens}}"
+    project = Project(ROOTS[0])
+    (project.root / "sizes.yaml").write_text(f"full: {{at_most: {{checkpoints: {at_most}}}}}\n")
+    for stage in compiled(project, every).stages:
+        length = stage.plan.end - stage.plan.start
+        least, stays = (n * -(-length // (n * at_most)) for n in (stated, keep * 256))
+        meets = [n for n in range(stated, stays + 1, stated) if stays % n == 0 and n >= least]
+        assert stage.checkpoint_every == min(meets, default=stays)
+
+
 def test_what_stays_is_every_nth_of_what_the_file_asks_for_and_the_cadence_meets_it(project: Project) -> None:
     (project.root / "sizes.yaml").write_text("full: {at_most: {checkpoints: 4}}\n")
     basic = compiled(project, "every: {checkpoint: 512 tokens, keep: 1024 tokens}").stages[0]

@@ -17,11 +17,11 @@ MACHINE = "local: {launcher: process, gpus_per_node: 2, throughput: 10 tokens/s/
 LONGER = "from: root\nstages:\n  - {name: a, until: 3000, sequence_length: 8, positions: restart, batch: 2 sequences}\n"
 
 
-def cost_of(project: Project, name: str = "root", held_out: int | None = 5) -> dict[str, Any]:
+def cost_of(project: Project, name: str = "root", unprepared: str | None = None) -> dict[str, Any]:
     def facts(dataset: str, length: int) -> PreparedInfo | None:
-        if held_out is None and dataset == "b":
+        if dataset == unprepared:
             return None
-        return PreparedInfo(windows=400 // length, digest="d", held_out=held_out)
+        return PreparedInfo(windows=400 // length, digest="d", held_out=5)
 
     return cost(
         project, [compile_curriculum(project, name, "full", prepared_info=facts)], "local", project.machine("local")
@@ -48,11 +48,17 @@ def test_an_evaluated_token_costs_a_third_of_a_trained_one_in_time_and_money() -
     assert found["evaluation_seconds"] == pytest.approx(evaluated / 3 / 10 / 2)
 
 
+def test_a_machine_without_a_throughput_has_no_time_and_no_money() -> None:
+    found = cost_of(lineages.project_of({"machines.yaml": "local: {launcher: process, gpus_per_node: 2}\n"}))
+    assert found["gpus"] == 2
+    assert [found[key] for key in ("gpu_hours", "days", "usd", "evaluation_seconds")] == [None] * 4
+
+
 def test_held_out_text_is_said_to_be_assumed_where_any_source_is_not_prepared() -> None:
     project = lineages.project_of({})
-    for held_out, assumed in ((5, False), (None, True)):
+    for unprepared, assumed in ((None, False), ("b", True)):
         assert (
-            any("what is not prepared" in line for line in cost_of(project, held_out=held_out)["assumptions"])
+            any("what is not prepared" in line for line in cost_of(project, unprepared=unprepared)["assumptions"])
             == assumed
         )
 

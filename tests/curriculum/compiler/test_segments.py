@@ -17,6 +17,7 @@ from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.data.manifest import windows_in
 from curriculum.errors import PlanError
 from curriculum.plan.source import Segment, SourcePlan
+from curriculum.plan.stage import StagePlan
 
 pytestmark = pytest.mark.promise(
     "Appended files move nothing that was planned; no window is read twice before every window was read once"
@@ -357,3 +358,26 @@ def test_a_size_s_share_is_no_more_than_what_left_out_shards_leave() -> None:
     for left_out, windows in (((0, 5),), 50), (((0, 20),), 40):
         (segment,) = first_segments([PreparedState(50, "d")], 60, left_out)
         assert (segment.windows, segment.out_of) == (windows, 60 - left_out[0][1])
+
+
+@pytest.mark.parametrize("edit", ["positions: restart", "leave_out: [{source: a, shard: 0}]"])
+def test_an_edit_of_what_a_stage_that_began_reads_is_seen_in_its_plan(edit: str) -> None:
+    facts = PreparedInfo(windows=60, digest="d", states=(PreparedState(60, "d"),), shards=(20, 40))
+
+    def stages(extra: str, started: dict[str, StartedStage]) -> list[StagePlan]:
+        mine = f"from: root\nstages:\n  - {{name: a, until: 3000{extra}}}\n"
+        project = lineages.project_of({"stages/mine.yaml": mine})
+        lineage = compile_curriculum(
+            project, "mine", "full", prepared_info=lambda *_: facts, started_stage=lambda _, stage: started.get(stage)
+        )
+        return [stage.plan for stage in lineage.stages]
+
+    began = stages("", {})
+    started = {
+        name: StartedStage(plan=plan, items=plan.items(plan.sequences // 2))
+        for name, plan in zip(("first", "a"), began, strict=True)
+    }
+    same, edited = stages("", started), stages(f", {edit}", started)
+    assert [plan.fingerprint for plan in same] == [plan.fingerprint for plan in began]
+    assert edited[0].fingerprint == began[0].fingerprint
+    assert edited[1].fingerprint != began[1].fingerprint

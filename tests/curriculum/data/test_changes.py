@@ -44,6 +44,12 @@ def test_a_record_without_times_is_compared_by_size_alone(tmp_path: Path) -> Non
     assert file_changes(recorded, listed(tmp_path)) == FileChanges(("a",), (), ())
 
 
+def test_any_kind_of_change_is_a_change() -> None:
+    assert not FileChanges((), (), ())
+    for changes in (FileChanges(("a",), (), ()), FileChanges((), ("a",), ()), FileChanges((), (), ("a",))):
+        assert changes
+
+
 def test_contents_are_compared_where_their_digest_is_recorded_and_else_size_and_time(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text("text")

@@ -22,9 +22,9 @@ from hypothesis import given, settings, strategies as st
 from curriculum import fs
 from curriculum.data import listing, manifest as data_manifest, provenance
 from curriculum.data.dataset import Dataset
-from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, dtype_for
+from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, dtype_for, windows_in
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
-from curriculum.data.shard import MappedShard
+from curriculum.data.shard import MappedShard, id_line
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError, NotFound
 from runner.prepare import shard_writer
@@ -160,6 +160,15 @@ def test_a_shard_too_short_for_a_window_and_its_tail_are_counted_and_never_read(
     assert dataset.windows == 0
 
 
+def test_the_windows_of_an_earlier_state_are_those_of_the_shards_that_it_had(made: Path) -> None:
+    manifest = Manifest.load(made / "out")
+    counts = [windows_in(shard.tokens, LENGTH) for shard in manifest.splits[TRAIN].shards]
+    for shards in range(len(counts) + 1):
+        state = data_manifest.FolderState(digest="d", shards={TRAIN: shards})
+        assert manifest.windows_in_state(state, TRAIN, LENGTH) == sum(counts[:shards])
+        assert manifest.windows_in_state(state, HELD_OUT, LENGTH) == 0  # it had none then
+
+
 @pytest.mark.parametrize("beyond", [-1, 0])
 def test_a_window_that_is_not_there_is_refused(dataset: Dataset, beyond: int) -> None:
     window = -1 if beyond else dataset.windows
@@ -215,6 +224,13 @@ def test_documents_are_found_by_ids_of_any_spelling(made: Path, dataset: Dataset
     beyond = len(dataset.mapped[0].ends)
     with pytest.raises(NotFound, match=f"has no document {beyond} in shard 0"):
         dataset.document(0, beyond)
+
+
+@given(st.text(st.characters() | st.characters(categories=["Cs"])))  # file names may hold half of a surrogate pair
+def test_the_line_of_any_id_is_one_line_that_gives_it_back(name: str) -> None:
+    line = id_line(name)
+    assert line.index(b"\n") == len(line) - 1
+    assert json.loads(line) == name
 
 
 def test_for_an_id_that_is_not_there_those_with_its_last_part_are_named_and_else_those_like_it(made: Path) -> None:
@@ -548,6 +564,21 @@ def test_a_glance_looks_at_local_folders_alone(tmp_path: Path) -> None:
         listing.check_local(read, str(tmp_path))
     with pytest.raises(DataError, match="the folder `absent` does not exist"):
         listing.check_local({"tokenised": "absent"}, str(tmp_path))
+
+
+def test_a_file_of_tokens_is_listed_by_itself_and_only_where_it_can_be_mapped(tmp_path: Path) -> None:
+    (tmp_path / "ids.bin").write_bytes(b"12345678")
+    read = {"tokenised": "ids.bin"}
+    assert listing.list_files(read, str(tmp_path)) == [listing.SourceFile("ids.bin", str(tmp_path / "ids.bin"), 8)]
+    listing.check_local(read, str(tmp_path))
+    with pytest.raises(DataError, match="must be a local folder"):
+        listing.list_files({"tokenised": "s3://bucket/ids"}, str(tmp_path))
+
+
+def test_files_of_a_package_are_named_by_their_path_inside_it() -> None:
+    files = listing.list_files({"installed": ["numpy"], "files": "numpy/lib/*.py"})
+    assert len(files) > 3
+    assert all(file.name.startswith("numpy/lib/") and file.path.endswith(file.name) for file in files)
 
 
 def test_a_folder_that_is_not_there_or_holds_no_text_is_refused(tmp_path: Path) -> None:
