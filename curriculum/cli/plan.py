@@ -37,6 +37,7 @@ def plan(
     texts = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
     for text in texts:
         prepared_text.check_folders(text, planned=True)
+        prepared_text.check_special_tokens(text)
     lineages = [with_notes(project, with_overlap(text, text.compiled)) for text in texts]
     compiled = lineages[0]
     if svg is not None or len(lineages) > 1:
