@@ -158,7 +158,7 @@ def test_where_a_variant_leaves_a_stage_in_its_middle_is_no_end_of_that_stage(co
         ("continual", None, 9216),
         ("cooldown/later", None, 12288),
     ]
-    assert [row.label for row in found.shown_rows("prose") if row.is_edge][0] == "leaves continual"
+    assert next(row.label for row in found.shown_rows("prose") if row.is_edge) == "leaves continual"
     rows = compare.to_json(found)["sources"]["prose"]
     assert [(row["ends"], row["leaves"]) for row in rows if row["position"] == 8192] == [(None, "continual")]
     found = comparison(copy, "trunk", "later", "apart")  # one goes through where the trunk of all ends
