@@ -38,6 +38,7 @@ def plan(
     texts = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
     for text in texts:
         prepared_text.check_folders(text, planned=True)
+        prepared_text.check_special_tokens(text)
     lineages = [with_notes(project, with_overlap(text, text.compiled)) for text in texts]
     for lineage in lineages:
         check_memory(project, lineage, machine)

@@ -67,6 +67,7 @@ def run(
         texts = prepared_text.PreparedText.open(project, name, size)
         compiled = texts.compiled
         prepared_text.check_folders(texts, planned=True)
+        prepared_text.check_special_tokens(texts)
         overlap.overlap_lines(texts)
         print("\n".join(execution_run.outline(request, compiled, texts)))
         return

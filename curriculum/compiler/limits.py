@@ -71,7 +71,8 @@ def check_passes(
         if used.get(name, 0) > most:
             raise PlanError(
                 f"source `{name}` is too small: stage `{stage.setting.name}` would bring it to "
-                f"{source.epochs(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit",
+                f"{source.epochs(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit"
+                f"{_reason(stage, name, in_order=source.order == 'in-order')}",
                 place=stage.setting.place("positions") if unseen else stage.mixture.document.place(("weights", name)),
                 hint="lower its weight, shorten the stage, or "
                 + (
@@ -82,6 +83,15 @@ def check_passes(
             )
     if unknown:
         notes.append(f"passes of {', '.join(unknown)} are not checked until the text is prepared: `{command}`")
+
+
+def _reason(stage: ResolvedStage, name: str, *, in_order: bool) -> str:
+    """Where the limit of passes comes from."""
+    if stage.setting.positions == "unseen":
+        return ": the stage says `positions: unseen`"
+    if name in stage.mixture.passes:
+        return f": `passes` of mixture `{stage.mixture.name}` states it"
+    return f" without `passes:` for a source {'that is `order: in-order`' if in_order else 'that is shuffled'}"
 
 
 def _passes(limit: Fraction) -> str:

@@ -19,12 +19,12 @@ from curriculum.compiler.segments import PreparedState
 from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.compiler.tokenizers import tokenizer_file
 from curriculum.config.project import Project
-from curriculum.data import listing, provenance
+from curriculum.data import listing, provenance, tokenizer
 from curriculum.data.changes import FileChanges, file_changes, recorded_files
 from curriculum.data.held_out import few_documents
 from curriculum.data.manifest import HELD_OUT, MANIFEST, TRAIN, Manifest, windows_in
 from curriculum.data.requests import PrepareRequest
-from curriculum.data.tokenizer import Tokenizer
+from curriculum.data.tokenizer import BOS_NAMES, EOS_NAMES, TRAINED_EOS, Tokenizer
 from curriculum.errors import CurriculumError, DataError, Place
 from curriculum.plan.stage import StagePlan
 
@@ -340,6 +340,28 @@ def check_folders(texts: PreparedText, *, planned: bool = False) -> None:
         except DataError as error:
             place = sources_place(project, ("sources", dataset, "read", *error.entry))
             raise DataError(f"`{dataset}`: {error.what}", place=place, hint=error.hint) from None
+
+
+def check_special_tokens(texts: PreparedText) -> None:
+    """DataError at its key for a BOS or an EOS that a text to be prepared asks for and the tokenizer does not have.
+
+    Nothing is refused for the tokenizer of an import, or of a SentencePiece model, that is not converted yet.
+    """
+    project, name, loaded = texts.project, texts.curriculum.tokenizer, texts.loaded_tokenizer
+    if loaded is not None:
+        known = loaded.special_tokens
+    elif name in project.sources.tokenizers and project.sources.tokenizers[name].train is not None:
+        known = {"bos": TRAINED_EOS in BOS_NAMES, "eos": TRAINED_EOS in EOS_NAMES}
+    else:
+        return
+    for dataset in texts.datasets():
+        if texts.manifest(dataset) is None:
+            source = project.sources.sources[dataset]
+            try:
+                tokenizer.check_special_tokens(dataset, {"bos": source.bos, "eos": source.eos}, known, name)
+            except DataError as error:
+                place = sources_place(project, error.entry)
+                raise DataError(error.what, place=place, hint=error.hint) from None
 
 
 def check_installed(texts: PreparedText) -> None:

@@ -44,13 +44,16 @@ def size_differences(compiled: Compiled) -> list[SizeDifference]:
         ),
     ]
     lengths = [("warm-up", curve.warmup, full_curve.warmup)]
+    names = [stage.setting.stage for stage in compiled.stages]
     for stage in compiled.stages:
+        name = stage.name if names.count(stage.setting.stage) > 1 else stage.setting.stage
         if (ramp := stage.setting.ramp) is not None:
             sequences, tokens = stage.ramp_sequences, length_in_tokens(stage.setting, ramp, "ramp")
-            lengths.append((f"ramp in {stage.setting.stage}", sequences * stage.plan.sequence_length, tokens))
+            lengths.append((f"ramp in {name}", sequences * stage.plan.sequence_length, tokens))
     for what, here, full_size in lengths:
         shares = f"{here / last.stop:.2%}", f"{full_size / last.left_at:.2%}"
-        if shares[0] != shares[1]:
+        rounded = not compiled.scaled and 0 <= here - full_size < plan.sequence_length
+        if shares[0] != shares[1] and not rounded:
             rows.append(
                 (
                     what,
@@ -58,7 +61,9 @@ def size_differences(compiled: Compiled) -> list[SizeDifference]:
                 )
             )
     return [
-        SizeDifference(what=what, here=here, full_size=full_size) for what, here, full_size in rows if here != full_size
+        SizeDifference(what=what, here=here, full_size=full_size)
+        for what, here, full_size in rows[not compiled.scaled :]  # an unscaled length is rounded to steps
+        if here != full_size
     ]
 
 

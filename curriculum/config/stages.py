@@ -379,7 +379,8 @@ class MixtureFile(Entry):
         description="Source to its proportion of the tokens, on any scale; as in `{slimpajama: 75, code: 25}`."
     )
     passes: dict[Name, Passes] = Field(
-        default={}, description="Source to the passes allowed over the lineage, else 4; as in `{code: 8}`."
+        default={},
+        description="Source to the passes allowed over the lineage, else 4, or 1 if `in-order`; as in `{code: 8}`.",
     )
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ name of a special token inside a text (`</s>` in a source file) is ordinary text
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,24 @@ from curriculum.errors import DataError
 # The names of the end-of-document and beginning-of-document tokens in known model families.
 EOS_NAMES = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>", "[EOS]")
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>", "<｜begin▁of▁sentence｜>", "[BOS]")
+
+TRAINED_EOS = "</s>"
+"""The one special token of a tokenizer that `prepare` trains."""
+
+
+def check_special_tokens(dataset: str, stated: Mapping[str, bool], known: Mapping[str, bool], tokenizer: str) -> None:
+    """DataError, at its key of sources.yaml, for a special token that `dataset` asks for and the tokenizer lacks.
+
+    `stated` and `known` are by key, `bos` and `eos`.
+    """
+    for key, names in (("bos", BOS_NAMES), ("eos", EOS_NAMES)):
+        if stated[key] and not known[key]:
+            raise DataError(
+                f"`{key}: true` of `{dataset}`: the tokenizer `{tokenizer}` has no {key.upper()} token under a name "
+                "known here",
+                hint=f"`{key}: false`, or a tokenizer that has one of {', '.join(f'`{name}`' for name in names)}",
+                entry=("sources", dataset, key),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +46,11 @@ class Tokenizer:
     eos_id: int | None
     bos_id: int | None
     _inner: Any = field(repr=False, compare=False)
+
+    @property
+    def special_tokens(self) -> Mapping[str, bool]:
+        """Whether it has a BOS and an EOS, by their keys in sources.yaml."""
+        return {"bos": self.bos_id is not None, "eos": self.eos_id is not None}
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:

@@ -45,19 +45,25 @@ def prepare(
         )
     check_tokenizer(texts)
     prepared_text.check_folders(texts)
+    prepared_text.check_special_tokens(texts)
     prepared_text.check_installed(texts)
     directory = curriculum.stages[0].setting.imported
     if directory is not None and only is None and not imported_models.is_there(request.project, directory):
         if not _import_model(request, directory, stop):
             return None
         texts = PreparedText(curriculum)
+        prepared_text.check_special_tokens(texts)
     tokenizer = tokenizers.tokenizer_request(request.project, curriculum.tokenizer)
     if tokenizer is not None:
         job = jobs.TokenizerJob(attempt_folder=_attempt(request), request=tokenizer)
         if not run_job(request, job, f"tokenizer {curriculum.tokenizer}", stop):
             return None
         texts = PreparedText(curriculum)
+<<<<<<< HEAD
         check_tokenizer(texts)
+=======
+        prepared_text.check_special_tokens(texts)
+>>>>>>> 33f32c83298a965a81750ac5093d5db0c72f65cc
         with_tokenizer(texts.compiled)
     chosen = sorted({dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)})
     missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]

@@ -20,7 +20,7 @@ from curriculum.config import json_schema
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.runs import drift, folders
-from curriculum.units import Length, parse_length
+from curriculum.units import Length, parse_length, show_exact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,8 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     that position and kept no checkpoint there (CheckpointError that names the nearest).
     """
     project.check_is_new(name)
+    if change.until is not None:
+        _check_until(project, address, change.until, size)
     text = draft(project, address, name, change)
     texts = PreparedText.open(project.with_draft(name, text), name, size)
     compiled = texts.compiled
@@ -152,6 +154,17 @@ def _position(text: str) -> Length:
     if position.unit != "tokens":
         raise PlanError("`--until` is a position in tokens, counted from the root", hint="as in `--until 2T`")
     return position
+
+
+def _check_until(project: Project, address: Address, stated: str, size: str) -> None:
+    """PlanError for an end at or before the step boundary at which a branch leaves."""
+    texts = PreparedText.open(project, address.curriculum, size, stages_to(project, address))
+    leaves = texts.compiled.stages[-1]
+    if _position(stated).amount * texts.compiled.scale <= leaves.stop:
+        raise PlanError(
+            f"`--until {stated}` leaves a branch at `{address}` no step: it starts at {show_exact(leaves.stop)} tokens",
+            hint="give a later end, or branch earlier, as in NAME@TOKENS",
+        )
 
 
 def _kept_up_to(stage: dict[str, Any], end: int) -> dict[str, Any]:

@@ -44,14 +44,13 @@ from curriculum.data.manifest import (
 from curriculum.data.overlap import HASHES
 from curriculum.data.provenance import provenance
 from curriculum.data.requests import PrepareRequest
-from curriculum.data.tokenizer import Tokenizer
+from curriculum.data.tokenizer import Tokenizer, check_special_tokens
 from curriculum.errors import Busy, DataError
 from runner.prepare import append, checks, filters, in_place
 from runner.prepare.executor import TaskExecutor, run_all, tokenizer_threads
 from runner.prepare.extract import chinese_docstrings
 from runner.prepare.readers import ColumnFilter, Corpus, Tally, check_columns, is_remote, list_sources, log_to, of_split
 from runner.prepare.shard_writer import RECORD, Meter, ShardWriter
-from runner.prepare.tokenizer import END_OF_TEXT
 
 # A helper's wait for another one that lists the files: a bucket of a hundred thousand takes minutes.
 LISTING_SECONDS = 3600.0
@@ -101,15 +100,9 @@ class _Preparation:
         self.partial = partial
         self.existing = existing
         self.tokenizer = Tokenizer.load(request.tokenizer_file)
-        for required, token, number in (
-            (request.bos, "BOS", self.tokenizer.bos_id),
-            (request.eos, "EOS", self.tokenizer.eos_id),
-        ):
-            if required and number is None:
-                raise DataError(
-                    f"the tokenizer `{request.tokenizer_file}` has no {token} token under a name known here",
-                    hint=f"switch it off for `{request.dataset}`, or use a tokenizer with `{END_OF_TEXT}`",
-                )
+        stated = {"bos": request.bos, "eos": request.eos}
+        name = request.tokenizer_name or request.tokenizer_file
+        check_special_tokens(request.dataset, stated, self.tokenizer.special_tokens, name)
         self.stop = threading.Event()
         self.tasks = request.tasks
         self.dtype = dtype_for(self.tokenizer.vocab_size)

@@ -8,11 +8,11 @@ from pathlib import Path
 from curriculum import fs
 from curriculum.data import sentencepiece
 from curriculum.data.requests import TokenizerRequest
+from curriculum.data.tokenizer import TRAINED_EOS
 from curriculum.errors import DataError
 from runner.prepare.extract import chinese_docstrings
 from runner.prepare.readers import Corpus, Tally, list_sources, log_to, without_text
 
-END_OF_TEXT = "</s>"
 LONGEST_WORD = 1024  # bytes
 
 
@@ -40,7 +40,7 @@ def train_tokenizer(request: TokenizerRequest) -> None:
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=request.vocab_size,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=[TRAINED_EOS],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

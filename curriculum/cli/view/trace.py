@@ -72,7 +72,7 @@ def shard_view(result: Mapping[str, Any]) -> RenderableType:
             )
         touched = stage["checkpoints_touched"]
         if touched:
-            names = ", ".join(name.split()[-1] for name in touched[-3:])
+            names = ", ".join(["…"] * (len(touched) > 3) + [name.split()[-1] for name in touched[-3:]])
             parts.append(Text(f"  in {len(touched)} checkpoint{'s' * (len(touched) > 1)}: {names}"))
         if stage["redo_tokens"]:
             clean = stage["last_clean_checkpoint"] or (

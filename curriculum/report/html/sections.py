@@ -232,8 +232,8 @@ def training(data: ReportData) -> str | None:
     counted = sum(s.training.lines for s in data.stages.values())
     drawn = sum(len(line.raw) for line in lines)
     text = (
-        f"Faint: as measured in each step. Strong: a running mean over {show_count(data.smoothing)} tokens, restarted "
-        "with each stage, over fewer at its start."
+        f"Faint: as measured in each step. Strong: an exponentially weighted mean, in which the weight of a step "
+        f"falls to 1/e after {show_count(data.smoothing)} tokens, and sooner where a stage starts, which restarts it."
     )
     if drawn < counted:
         text += (

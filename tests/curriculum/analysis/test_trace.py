@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -14,10 +15,12 @@ import commands
 import pytest
 import torch
 from projects import BuiltOnce, write_small_project
+from rich.console import Console
 
 from curriculum.__main__ import main
 from curriculum.analysis import batch, shard_impact, trace
 from curriculum.artifacts import job_process, jobs
+from curriculum.cli.view.trace import shard_view
 from curriculum.compiler import prepared_text
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
@@ -234,6 +237,18 @@ def test_the_proposed_file_keeps_the_ramp_and_what_is_left_out_already(trained_c
     assert plans[0].plan.blends == plans[1].plan.blends
     assert plans[0].ramp_sequences == plans[1].ramp_sequences == 48
     assert [entry.shard for entry in plans[1].setting.leave_out] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("number", "listed"), [(3, "in 3 checkpoints: g1, g2, g3"), (4, "in 4 checkpoints: …, g2, g3, g4")]
+)
+def test_a_list_of_checkpoints_that_is_cut_says_so(prepared: Path, number: int, listed: str) -> None:
+    bad = asked(prepared, "variant", "--source", "code", "--shard", "0")
+    bad["stages"][1]["checkpoints_touched"] = [f"variant/continual g{at}" for at in range(1, number + 1)]
+    shown = Console(file=io.StringIO(), width=100)
+    with shown.capture() as text:
+        shown.print(shard_view(bad))
+    assert listed in text.get()
 
 
 def test_a_shard_read_in_few_steps_is_skipped_step_by_step(project: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import lineages
 import pytest
 import torch
 
@@ -150,6 +151,24 @@ def test_a_smaller_plan_lists_what_differs_from_full_size_and_the_full_one_nothi
     assert "lowest learning rate" not in differs("smollm3", "rehearsal")  # 0 at both
     assert differs("v1.1-chinese", "scaled").keys() == {"length"}  # warm-up and ramp are the same share of it
     assert differs("v1.1-math-code", "full") == {}
+    off = "from: v1.1-math-code@1.6T\nstages:\n  - {name: continual, until: 1.9T, mixture: chinese, ramp: 6B}\n"
+    project = project.with_draft("off", off)
+    ramps = [what for what in differs("off", "rehearsal") if what.startswith("ramp")]
+    assert ramps == ["ramp in v1.1-math-code/continual", "ramp in off/continual"]
+
+
+def test_at_full_size_the_rounding_to_steps_is_no_difference() -> None:
+    text = lineages.BASE["stages/root.yaml"].replace("until: 2000 tokens", "until: 2001 tokens")
+    text += "  - {name: second, until: 2105, mixture: other, ramp: 9 tokens}\n"
+    project = lineages.project_of(
+        {"stages/root.yaml": text, "sizes.yaml": "full: {}\nother: {at_least: {ramp: 2 steps}}\n"}
+    )
+    differs = [
+        summary.summarise(project, compile_curriculum(project, "root", size), "m", PAID)["differs"]
+        for size in ("full", "other")
+    ]
+    assert differs[0] == []
+    assert [row["what"] for row in differs[1]] == ["ramp in second"]
 
 
 def keys(value: Any, path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -324,7 +324,9 @@ def test_a_position_is_written_without_losing_a_token(shipped: Project) -> None:
         ("v1.1@1T", "mine", {"mixture": "nosuch"}, PlanError, "unknown mixture"),
         ("v1.1@1T", "mine", {"ramp": "600B"}, PlanError, "longer than its stage"),
         ("v1.1@1T", "mine", {"until": "soon"}, PlanError, "--until"),
-        ("v1.1@1T", "mine", {"until": "0.9T"}, PlanError, "ends at"),
+        ("v1.1@1T", "mine", {"until": "0.9T"}, PlanError, "`--until 0.9T` leaves a branch at `v1.1@1T` no step"),
+        ("v1.1", "mine", {"until": "1.9T"}, PlanError, "`--until 1.9T` leaves a branch at `v1.1` no step"),
+        ("v1.1", "mine", {"until": "2000000001000"}, PlanError, "it starts at 2,000,"),
         ("v1.1@1T", "mine", {"batch": "many"}, ConfigError, "batch"),
     ],
 )

@@ -146,7 +146,7 @@ def test_marks_follow_the_policy_and_a_tokenizer_without_them_is_refused(
     assert (manifest.policy.eos, manifest.splits[TRAIN].filler) == (None, 0)
     tokens = np.fromfile(tmp_path / "bare" / manifest.splits[TRAIN].shards[0].file, "<u2")
     assert 0 not in tokens
-    with pytest.raises(DataError, match="has no BOS token"):
+    with pytest.raises(DataError, match=r"`bos: true` of .* has no BOS token"):
         prepare(request_for(bos=True, held_out=None))
 
 
