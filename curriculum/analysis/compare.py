@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.analysis.bootstrap import Estimate, paired
+from curriculum.analysis.measured_windows import RECORDED, HeldOutWindows, Measured, documents, mismatch, windows_of
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler import compile
@@ -23,10 +24,8 @@ from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage_tree import shared_trunk
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.data.dataset import Dataset
 from curriculum.data.held_out import few_documents
-from curriculum.data.manifest import HELD_OUT
-from curriculum.errors import DataError, Drift, NotFound, did_you_mean
+from curriculum.errors import Drift, NotFound, did_you_mean
 from curriculum.plan.diff import compare as diff_compare
 from curriculum.runs import folders
 from curriculum.runs.drift import PlanDrift, find_drift
@@ -79,13 +78,6 @@ class Row:
         return self.position - min(point.position for point in self.points if point is not None)
 
 
-Measured = Mapping[str, Mapping[str, Any]]
-"""What one evaluation file says: a source to its `loss`, `windows`, `tokens`, `digest` and `per_window`."""
-RECORDED = frozenset({"loss", "windows", "tokens", "digest", "per_window"})
-HeldOutWindows = tuple[str, int, int]
-"""Which windows an evaluation measured: the digest of the prepared text, their number, and the tokens of one."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Some variants side by side; losses in nats a token."""
@@ -127,7 +119,7 @@ class Comparison:
         if first is None or second is None or mismatch(first, second) is not None:
             return None
         windows = np.array(first["per_window"]) - np.array(second["per_window"])
-        documents = self.documents.get(_windows_of(first))
+        documents = self.documents.get(windows_of(first))
         if documents is None:
             return replace(paired(windows), low=None, high=None, documents=None)
         return paired(windows, documents)
@@ -144,7 +136,7 @@ class Comparison:
         entry = next((found for point in points if (found := self.entry(point, source)) is not None), None)
         if entry is None:
             return None
-        documents = self.documents.get(_windows_of(entry))
+        documents = self.documents.get(windows_of(entry))
         return int(entry["windows"]), None if documents is None else len(np.unique(documents))
 
     def measured_on(self, source: str) -> str:
@@ -255,7 +247,7 @@ def compare(texts: Sequence[PreparedText], against: str | None = None) -> Compar
         domains=tuple(tuple(sorted(_reads(compiled) - general)) for compiled in lineages),
         rows=tuple(_rows(lineages, trunk, stages, measured.keys() | _kept(project, lineages), measured)),
         measured=measured,
-        documents=_documents(texts, measured),
+        documents=documents(texts, measured),
         partings=tuple(
             diff_compare.compare(compile.spans(lineages[base].stages), compile.spans(compiled.stages))
             for compiled in lineages
@@ -316,40 +308,6 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             for source in comparison.sources
         },
     }
-
-
-def mismatch(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
-    """Why two evaluations of a source cannot be compared window by window, or None when they can."""
-    if first["digest"] != second["digest"]:
-        return "the prepared text was not the same"
-    if first["windows"] != second["windows"] or len(first["per_window"]) != len(second["per_window"]):
-        return f"{second['windows']:,} windows were measured, {first['windows']:,} there"
-    if _windows_of(first) != _windows_of(second):
-        return f"windows of {_windows_of(second)[2]:,} tokens were measured, of {_windows_of(first)[2]:,} there"
-    return None
-
-
-def _windows_of(entry: Mapping[str, Any]) -> HeldOutWindows:
-    return entry["digest"], int(entry["windows"]), int(entry["tokens"]) // int(entry["windows"])
-
-
-def _documents(
-    texts: Sequence[PreparedText], measured: Mapping[Point, Measured]
-) -> dict[HeldOutWindows, NDArray[np.int64]]:
-    """The document of each window that was measured, where the text lies here as it was then."""
-    texts_of = {source: text for text in texts for source in text.compiled.sources}
-    found: dict[HeldOutWindows, NDArray[np.int64]] = {}
-    for source, entry in ((source, entry) for sets in measured.values() for source, entry in sets.items()):
-        if source not in texts_of or (windows := _windows_of(entry)) in found:
-            continue
-        try:
-            folder = texts_of[source].folder(texts_of[source].compiled.sources[source].dataset)
-            dataset = Dataset.open(folder, split=HELD_OUT, sequence_length=windows[2])
-        except DataError:  # the text is not prepared here, or damaged, which `verify` tells
-            continue
-        if windows[0] == dataset.digest:
-            found[windows] = dataset.document_numbers(dataset.spread(windows[1]))
-    return found
 
 
 def point_at(compiled: Compiled, position: int) -> Point | None:

@@ -59,11 +59,8 @@ def prepare(
         if not run_job(request, job, f"tokenizer {curriculum.tokenizer}", stop):
             return None
         texts = PreparedText(curriculum)
-<<<<<<< HEAD
         check_tokenizer(texts)
-=======
         prepared_text.check_special_tokens(texts)
->>>>>>> 33f32c83298a965a81750ac5093d5db0c72f65cc
         with_tokenizer(texts.compiled)
     chosen = sorted({dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)})
     missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]

@@ -33,6 +33,7 @@ TRAINING_CODE: dict[str, str] = {
     "model initialisation": "runner/model/init.py",
     "forward pass": "runner/model/forward.py",
     "attention": "runner/model/attention.py",
+    "copies to the device": "runner/model/transfer.py",
     "loss": "runner/model/loss.py",
     "model on devices": "runner/parallel/build.py",
     "sharding": "runner/parallel/fsdp.py",
@@ -52,7 +53,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "58de9c64154ad11bb4b9497ef82197ccf40a386275b2bee5f724b8c8d30dc665",
+            "5dd0d7c0907236b0b331ea61fa9e41ba5dd72b64e485e76aa5a59df4e984bc48",
         }
     ),
 )

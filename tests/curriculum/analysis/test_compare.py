@@ -29,6 +29,7 @@ from curriculum.analysis import claims, compare
 from curriculum.analysis.bootstrap import paired
 from curriculum.analysis.claims import Claim
 from curriculum.analysis.compare import Comparison, Row
+from curriculum.analysis.measured_windows import mismatch
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.evaluations import write_sets
 from curriculum.artifacts.stage_folder import StageFolder
@@ -665,8 +666,8 @@ def test_without_the_text_that_was_measured_errors_count_windows_and_nothing_is_
 
 def test_windows_of_another_length_are_not_compared() -> None:
     entry = {"digest": "one", "windows": 8, "tokens": 8 * 32, "per_window": [1.0] * 8}
-    assert compare.mismatch(entry, entry) is None
-    assert "windows of 64 tokens" in (compare.mismatch(entry, {**entry, "tokens": 8 * 64}) or "")
+    assert mismatch(entry, entry) is None
+    assert "windows of 64 tokens" in (mismatch(entry, {**entry, "tokens": 8 * 64}) or "")
 
 
 @pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")

@@ -213,7 +213,7 @@ def test_a_tokenizer_changed_under_a_begun_run_is_refused_before_any_text_is_pre
     attempts = len(list((project / "data/attempts").iterdir()))
     refused = curriculum(project, "run", "variant", *FULL, check=False)
     assert refused.returncode == 2
-    assert "the tokenizer would change from step 0 on" in flat(refused.stderr)
+    assert "is not the one that `trunk/basic` was made with" in flat(refused.stderr)
     assert sorted((project / "data").glob("*/*/manifest.json")) == texts
     assert len(list((project / "data/attempts").iterdir())) == attempts + (0 if trained else 1)
 

@@ -344,7 +344,7 @@ def test_following_what_is_done_ends_at_once_and_a_name_is_asked_for(finished: P
     assert "variant is done, at 12,288 tokens" in curriculum(finished, "status", "variant", "--follow", *FULL).stdout
     refused = curriculum(finished, "status", "--follow", *FULL, check=False)
     assert refused.returncode == 2
-    assert "hint: as in `curriculum status v1.1 --follow`" in refused.stderr
+    assert "hint: as in `curriculum status trunk --follow`" in refused.stderr
 
 
 @pytest.mark.parametrize("columns", [80, 140])
