@@ -25,6 +25,9 @@ COUNT: Final = NUMBER + r"\s?" + SUFFIX
 FRACTION: Final = NUMBER + r"\s?(?P<percent>%?)"
 """Regular expressions of the accepted texts, without surrounding blanks."""
 
+BYTES: Final = NUMBER + r"\s?(?P<suffix>[MGT]i?B)"
+"""The regular expression of an amount of memory."""
+
 _COMMAS: Final = re.compile(r"(?P<number>\d{1,18}(?:,\d{1,18}){1,6})(?P<rest>[kKMBT]?(?:\s+[a-z]+)?)", re.ASCII)
 _ALMOST: Final = re.compile(r"(?P<number>\d+(?:_\d+)*(?:\.\d+)?)\s*(?P<words>[A-Za-z]*(?:\s+[A-Za-z]+)*)", re.ASCII)
 _SPELLED: Final = {
@@ -111,6 +114,15 @@ def parse_rate(value: str, unit: str) -> Fraction:
     if written_unit.strip() != unit:
         raise ValueError(f"`{value}` does not say `{unit}`; write for example `2.5k {unit}`")
     return _quantity(number)
+
+
+def parse_bytes(value: str) -> int:
+    """Whole bytes, rounded down: `80GB` and `1.5 TB` are decimal, `79.1 GiB` is binary."""
+    match = re.fullmatch(BYTES, value.strip(), re.ASCII) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"`{value}` is not an amount of memory; write `80GB` or `79.1 GiB`")
+    power = "MGT".index(match["suffix"][0]) + 2
+    return int(_decimal(match) * (1024 if "i" in match["suffix"] else 1000) ** power)
 
 
 def without_commas(text: str) -> str | None:

@@ -49,10 +49,27 @@ def main() -> int:
         outcome = {"outcome": jobs.FAILED, "message": f"{type(error).__name__}: {error}"}
         if storage is not None:  # a restart would fail in the same way
             outcome = {"outcome": jobs.REFUSED, "message": storage.what, "hint": storage.hint}
+        if isinstance(job, jobs.TrainJob) and (refused := _out_of_memory(job, error)) is not None:
+            outcome = {"outcome": jobs.REFUSED, "message": refused.what, "hint": refused.hint}
         code = 1
-    if _rank() == 0 or code:
-        fs.write_json(Attempt(Path(job.attempt_folder)).outcome, outcome, replace=True)
+    attempt = Attempt(Path(job.attempt_folder))
+    # the ranks that lose a peer to its refusal fail, too: the refusal stays on record
+    refused_by_peer = outcome["outcome"] == jobs.FAILED and isinstance(job, jobs.TrainJob) and _refused(attempt)
+    if (_rank() == 0 or code) and not refused_by_peer:
+        fs.write_json(attempt.outcome, outcome, replace=True)
     return code
+
+
+def _refused(attempt: Attempt) -> bool:
+    return (attempt.read_outcome() or {}).get("outcome") == jobs.REFUSED
+
+
+def _out_of_memory(job: jobs.TrainJob, error: BaseException) -> CurriculumError | None:
+    if "torch" not in sys.modules:
+        return None
+    from runner.out_of_memory import refusal
+
+    return refusal(job, error)
 
 
 def _rank() -> int:

@@ -21,6 +21,7 @@ SEED = 1993
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 _AT_ONCE = 1000
+_DRAWN_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def _resamples(number: int, resamples: int) -> NDArray[np.uint16]:
     """How often each of `number` documents is drawn in each resample, shape `[resamples, number]`."""
     draw = np.random.default_rng(SEED)
     drawn = np.empty((resamples, number), np.uint16)
-    for row in drawn:
-        row[:] = np.bincount(draw.integers(number, size=number), minlength=number)
+    for rows in np.array_split(drawn, -(-resamples * number // _DRAWN_AT_ONCE)):
+        places = draw.integers(number, size=rows.shape) + np.arange(len(rows))[:, None] * number
+        rows[:] = np.bincount(places.reshape(-1), minlength=rows.size).reshape(rows.shape)
     return drawn

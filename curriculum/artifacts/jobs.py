@@ -29,7 +29,7 @@ class Machine:
     """How a training job runs; any of it may change at every restart.
 
     `profile` is `{from_step, steps}`; `peak_flops` what one device can do in a second, for the MFU;
-    `hang_limit` the seconds that a step may take; `grace` those from the request to stop to the kill, where known.
+    `hang_limit` the seconds that a micro-batch may take; `grace` those from the request to stop to the kill, if known.
     """
 
     device: str = "auto"

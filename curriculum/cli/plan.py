@@ -30,6 +30,7 @@ def plan(
     from curriculum.compiler.overlap import with_overlap
     from curriculum.compiler.summary import summarise, summarise_tree
     from curriculum.execution import lm_eval
+    from curriculum.execution.machine import check_memory
     from curriculum.runs import folders
     from curriculum.runs.drift import with_notes
 
@@ -39,6 +40,8 @@ def plan(
         prepared_text.check_folders(text, planned=True)
         prepared_text.check_special_tokens(text)
     lineages = [with_notes(project, with_overlap(text, text.compiled)) for text in texts]
+    for lineage in lineages:
+        check_memory(project, lineage, machine)
     compiled = lineages[0]
     if svg is not None or len(lineages) > 1:
         tree = summarise_tree(project, lineages, machine, project.machine(machine))

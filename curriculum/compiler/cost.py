@@ -50,13 +50,14 @@ def cost(
             else "; what is not prepared has enough windows"
         ),
     ]
-    if machine.throughput is not None and gpus:
+    devices = gpus or machine.nodes * machine.processes
+    if machine.throughput is not None:
         hours = float(compute / machine.throughput / 3600)
         assumptions.append(
-            f"{show_count(int(machine.throughput))} tokens/s on each of {gpus} GPUs, "
+            f"{show_count(int(machine.throughput))} tokens/s on each of {devices} {'GPUs' if gpus else 'processes'}, "
             f"as machine `{machine_name}` declares"
         )
-        if machine.price is not None:
+        if machine.price is not None and gpus:
             money = hours * float(machine.price)
             assumptions.append(f"{float(machine.price):g} USD a GPU-hour, as machine `{machine_name}` declares")
     else:
@@ -71,9 +72,9 @@ def cost(
         "evaluations": evaluations,
         "tokens_evaluated": evaluated,
         "evaluation_share": share,
-        "gpu_hours": hours,
-        "evaluation_seconds": hours * share * 3600 / gpus if hours is not None else None,
-        "days": hours / gpus / 24 if hours is not None and gpus else None,
+        "gpu_hours": hours if gpus else None,
+        "evaluation_seconds": hours * share * 3600 / devices if hours is not None else None,
+        "days": hours / devices / 24 if hours is not None else None,
         "usd": money,
         "checkpoint_bytes": checkpoint_bytes,
         "checkpoints_kept": kept,

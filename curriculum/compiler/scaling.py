@@ -51,7 +51,7 @@ class Scaler:
             return {**setting.imported.model, "max_position_embeddings": self.sequence_length(setting)}
         numbers = setting.model.model_dump(exclude_none=True)
         if self.size.model is not None:
-            own = self.size.model.model_dump(exclude_unset=True, exclude_none=True)
+            own = self.size.model.model_dump(exclude_none=True)
             if own.keys() & {"hidden_size", "num_attention_heads"}:
                 numbers.pop("head_dim", None)  # the full size's; this size's follows from its own numbers
             numbers.update(own)

@@ -122,7 +122,8 @@ def _choose(
             # A size takes its share of the earliest state that holds it: text appended later moves nothing.
             present = PreparedState(info.windows, info.digest)
             state = next((state for state in states if state.windows >= windows), present)
-            digest, out_of, states = state.digest, state.windows, ()
+            digest, states = state.digest, ()
+            out_of = state.windows if state.windows > windows else None
     if windows == 0 and (declared is not None or info is not None):
         raise PlanError(
             f"source `{name}` has less than one window of {sequence_length} tokens at this size",

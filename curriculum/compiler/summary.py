@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from curriculum import config
+from curriculum.compiler import memory
 from curriculum.compiler.cadence import task_positions
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.cost import cost, evaluation_positions
@@ -26,6 +27,7 @@ def summarise(project: Project, compiled: Compiled, machine_name: str, machine: 
     """The plan as JSON values; positions and lengths in tokens at this size. Documented in docs/plan-json.md."""
     stages = [stage_summary(stage) for stage in compiled.stages]
     for stage, row in zip(compiled.stages, stages, strict=True):
+        row["memory"] = memory.summary(stage.plan, machine)
         row["notes"] += _indivisible(stage, machine_name, machine)
     return {
         "format": FORMAT,

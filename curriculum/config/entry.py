@@ -61,6 +61,7 @@ Batch = Annotated[Length, _length("896 sequences", "sequences", "tokens", explic
 BatchScaling = Annotated[BatchScale, fields.batch_scale]
 Throughput = Annotated[Fraction, fields.rate("tokens/s/gpu", "24k tokens/s/gpu"), _as_float]
 Price = Annotated[Fraction, fields.rate("USD/gpu-hour", "2 USD/gpu-hour"), _as_float]
+Memory = Annotated[int, fields.memory]
 Peak = Annotated[Fraction, fields.rate("TFLOP/s", "989 TFLOP/s"), _as_float]
 
 

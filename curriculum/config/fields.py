@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from curriculum.errors import did_you_mean
 from curriculum.units import (
+    BYTES,
     COUNT,
     FRACTION,
     NUMBER,
@@ -25,6 +26,7 @@ from curriculum.units import (
     Length,
     Unit,
     nearest_length,
+    parse_bytes,
     parse_count,
     parse_fraction,
     parse_length,
@@ -313,6 +315,18 @@ def rate(unit: str, example: str) -> Form:
         return parsed
 
     return Form(read, _text_shape(input_pattern(rf"{NUMBER}{SUFFIX}\s+{unit}"), example))
+
+
+@form(type="string", pattern=input_pattern(BYTES, above_zero=True), examples=["80GB"])
+def memory(value: Any) -> int:
+    """Bytes above 0, with their unit."""
+    try:
+        parsed = parse_bytes(value) if not isinstance(value, str) or len(value) <= 60 else 0
+    except ValueError:
+        parsed = 0
+    if not parsed:
+        raise Refusal(f"must be an amount of memory above 0, not {describe(value)}", "as in `80GB`")
+    return parsed
 
 
 @form(type="string", pattern=input_pattern(_SCALING.pattern), examples=["896 -> 16 sequences"])

@@ -8,6 +8,7 @@ from curriculum.config.entry import (
     Entry,
     Flag,
     FlagOrAuto,
+    Memory,
     Name,
     Peak,
     Price,
@@ -63,6 +64,10 @@ class MachineEntry(Entry):
     processes: Size = Field(default=1, description="Processes on each node; else one for each GPU, or one.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one.")
     micro_batch: Size | None = Field(default=None, description="Sequences a process takes at once; else it is chosen.")
+    memory: Memory | None = Field(
+        default=None,
+        description="Of each GPU as it is sold, as in `80GB`: what cannot fit is refused, and `micro_batch` chosen.",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="Of the arithmetic; weights are fp32."
     )
@@ -91,7 +96,8 @@ class MachineEntry(Entry):
     threads: Size | None = Field(default=None, description="CPU threads of each process; else an even share.")
     hang_limit: Size = Field(
         default=600,
-        description="Seconds a micro-batch, or a part of an evaluation, may take; then stacks are saved and the job starts again.",
+        description="Seconds a micro-batch, or a part of an evaluation, may take; then stacks are saved and the job "
+        "starts again.",
     )
     grace: Size | None = Field(
         default=None, description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not started then."
@@ -104,7 +110,8 @@ class MachineEntry(Entry):
         default=(), description="Trackers that get the metrics of metrics.jsonl too; as in `[tensorboard]`."
     )
     throughput: Throughput | None = Field(
-        default=None, description="Tokens that a plan assumes; as in `24k tokens/s/gpu`."
+        default=None,
+        description="Tokens that a plan assumes of each GPU, without GPUs of each process; as in `24k tokens/s/gpu`.",
     )
     price: Price | None = Field(default=None, description="Money that a plan assumes; as in `2 USD/gpu-hour`.")
 
@@ -131,6 +138,8 @@ class MachineEntry(Entry):
             raise Refusal(f"cannot be {self.processes} with launcher process", "`launcher: torchrun` can", "processes")
         if self.device == "cpu" and self.gpus_per_node:
             raise Refusal("is not supported with `device: cpu`", "leave one of the two out", "gpus_per_node")
+        if self.device == "cpu" and self.memory is not None:
+            raise Refusal("is not supported with `device: cpu`", "it is of a GPU: leave it out", "memory")
         if self.gpus_per_node and self.processes > self.gpus_per_node:
             shown = f"of {self.processes} is more than {self.gpus_per_node} GPUs"
             raise Refusal(shown, "a GPU is used by one process", "processes")

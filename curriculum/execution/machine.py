@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from curriculum import config
 from curriculum.artifacts import jobs
+from curriculum.compiler import memory
 from curriculum.compiler.compile import Compiled
+from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
@@ -16,8 +18,19 @@ from curriculum.plan.ranks import share_of_rank
 from curriculum.runs.folders import is_reached, stage_folder
 
 
+def check_memory(project: Project, compiled: Compiled, machine_name: str, processes: int | None = None) -> None:
+    """PlanError when a stage still to be trained needs more memory than the machine's GPUs have."""
+    for stage in compiled.stages:
+        if not is_reached(stage_folder(project, compiled, stage), stage):
+            machine, document = project.machine(machine_name), project.machines_document
+            memory.require_room(stage.name, stage.plan, machine_name, machine, document, processes)
+
+
 def check_machine(request: RunRequest, compiled: Compiled) -> None:
-    """PlanError when a tracker is not installed, or a batch still to be trained cannot be divided among the ranks."""
+    """PlanError when a tracker is not installed, or a stage still to be trained does not fit the machine.
+
+    Its batch may not be divided evenly among the ranks, or its devices have too little memory.
+    """
     machine = request.machine_entry
     document = request.project.machines_document
     if machine.launcher != "slurm":
@@ -40,6 +53,7 @@ def check_machine(request: RunRequest, compiled: Compiled) -> None:
             by_option = request.processes is not None and stage.plan.batch_sequences % request.world
             place = document.place(paths[0]) if paths and not by_option else None
             raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
+    check_memory(request.project, compiled, request.machine, request.processes)
 
 
 def launcher_for(request: RunRequest) -> Launcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from curriculum import fs
@@ -9,6 +10,7 @@ from curriculum.artifacts import checkpoints, jobs
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
+from curriculum.compiler.memory import chosen_micro_batch
 from curriculum.execution.machine import job_machine
 from curriculum.execution.request import RunRequest
 from curriculum.runs.folders import checkpoint_at, stage_folder
@@ -49,6 +51,8 @@ def train_job(
     """The job that trains `stage` to where this lineage leaves it; each launch adds its attempt and its threads."""
     project = request.project
     folder = stage_folder(project, compiled, stage)
+    machine = job_machine(request.machine_entry, None, request.profile)
+    micro_batch = chosen_micro_batch(stage.plan, request.machine_entry, request.processes)
     return jobs.TrainJob(
         plan=str(folder.plan),
         stage_folder=str(folder),
@@ -63,7 +67,7 @@ def train_job(
         checkpoint_every=stage.checkpoint_every,
         evaluate_every=stage.evaluate_every,
         keep=kept_positions(project, stage, compiled.scale),
-        machine=job_machine(request.machine_entry, None, request.profile),
+        machine=replace(machine, micro_batch=micro_batch or machine.micro_batch),
         stop_at=stage.stop if stage.stop < stage.plan.end else None,
         accept_environment=request.accept_environment or request.machine_entry.environment == "any",
         lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),

@@ -52,7 +52,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "3f720e8eef6b3a081aec254f34c69ffb550ebee32a6fbebdefdc36cf5a3a17a1",
+            "b3f3130c4319ec79d4647e810f2a93c58562ecd6d0a8ea27969ff93296758f73",
         }
     ),
 )

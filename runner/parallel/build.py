@@ -13,13 +13,16 @@ from runner.model import attention
 from runner.model.init import initialise
 from runner.model.llama import Llama
 from runner.parallel import fsdp
-from runner.parallel.ranks import Ranks
+from runner.parallel.ranks import Ranks, local_part, rows_of
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of one forward pass, when the machine file states none
 
 
 def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
-    """The model on this rank's device with its initial weights, sharded as the machine file says."""
+    """The model on this rank's device, sharded as the machine file says, its weights neither drawn nor loaded yet.
+
+    It is sharded before it has memory, so that no rank ever holds the whole of it.
+    """
     config = ModelConfig.from_json(plan.model)
     bf16 = uses_bf16(machine, ranks.device)
     request = attention.Request(
@@ -33,9 +36,8 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
         _, attend = attention.choose(machine.attention, request)
     except ValueError as error:
         raise PlanError(str(error), hint="choose another `attention` in machines.yaml, or `auto`") from None
-    model = Llama(config, attend)
-    initialise(model, plan.seed)
-    model.to(ranks.device)
+    with torch.device("meta"):
+        model = Llama(config, attend)
     fsdp.apply(
         model,
         ranks,
@@ -45,7 +47,20 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
         compile_blocks=compiles(machine, ranks.device),
         canonical=machine.exactness == "canonical",
     )
+    model.to_empty(device=ranks.device)
+    if config.tie_word_embeddings:
+        model.head.weight = model.embedding.weight
     return model
+
+
+def draw_weights(model: Llama, seed: int) -> None:
+    """Draw the initial weights of a model as `build` gave it; every rank draws all of them and keeps its rows."""
+
+    def write(parameter: torch.Tensor, value: torch.Tensor) -> None:
+        first, last, _ = rows_of(parameter)
+        local_part(parameter).copy_(value[first:last])
+
+    initialise(model, seed, write)
 
 
 def uses_bf16(machine: Machine, device: torch.device) -> bool:

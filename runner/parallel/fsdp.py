@@ -44,7 +44,6 @@ def apply(
             block.compile(fullgraph=True, dynamic=False)
         model.compiled = True
     if ranks.size == 1 and not bf16:
-        model.to(ranks.device)
         return
     shard = {"none": 1, "full": ranks.size, "hybrid": ranks.local_size, "auto": ranks.local_size}[sharding]
     mesh, replicas = ranks.mesh(shard), None

@@ -54,9 +54,9 @@ def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
         return own
     mesh = gradients[0].device_mesh
     shards = mesh.size(mesh.ndim - 1)
-    norms = own.new_empty(shards)
-    dist.all_gather_into_tensor(norms, own[None], group=mesh.get_group(mesh.ndim - 1))
-    total: torch.Tensor = torch.linalg.vector_norm(norms)
+    norms = [torch.empty_like(own) for _ in range(shards)]
+    dist.all_gather(norms, own, group=mesh.get_group(mesh.ndim - 1))
+    total: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total
 
 

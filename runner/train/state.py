@@ -16,6 +16,7 @@ from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
 from runner.checkpoint import tensors
 from runner.model.llama import Llama
+from runner.parallel.build import draw_weights
 from runner.parallel.ranks import Ranks
 
 
@@ -61,7 +62,7 @@ class State:
 
 
 def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks) -> State:
-    """The state of the stage's newest checkpoint, else of its parent's, else of the initial weights; all are loaded.
+    """The state of the stage's newest checkpoint or else of its parent's, loaded, or of the initial weights, drawn.
 
     CheckpointError when a checkpoint is damaged, PlanError when it has another history than the plan's.
     """
@@ -88,6 +89,7 @@ def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim
                 hint="`curriculum plan` compiles the lineage again; branch under a new name if the trunk was changed",
             )
         return _state(value, plan)
+    draw_weights(model, plan.seed)
     return State(step=plan.first_step, position=plan.start, windows=dict.fromkeys(plan.names, 0))
 
 

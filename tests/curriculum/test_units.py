@@ -14,6 +14,7 @@ from curriculum.units import (
     LARGEST_COUNT,
     Length,
     nearest_length,
+    parse_bytes,
     parse_count,
     parse_fraction,
     parse_length,
@@ -30,6 +31,20 @@ COUNTS = st.integers(0, LARGEST_COUNT)
 
 
 # --- reading ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("80GB", 80 * 10**9), ("1.5 TB", 1_500_000_000_000), ("79.1 GiB", 84_932_978_278), ("512MiB", 512 << 20)],
+)
+def test_an_amount_of_memory_is_read_in_whole_bytes(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["80", "80 B", "80gb", "GB", "-1GB", "8kB", ""])
+def test_an_amount_of_memory_needs_its_unit(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write `80GB` or"):
+        parse_bytes(text)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ FULL = ("--size", "full")
 VERBS: dict[str, tuple[str, ...]] = {
     "help": ("--help",),
     "plan": ("plan", "variant", *FULL),
+    "plan-on-gpu": ("plan", "variant", *FULL, "--machine", "gpu"),
     "plan-of-two": ("plan", "trunk", "variant", *FULL),
     "prepare": ("prepare", "variant", *FULL),
     "run-dry": ("run", "trunk", *FULL, "--dry-run"),

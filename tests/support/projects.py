@@ -48,6 +48,7 @@ sources:
 
 MACHINES = """\
 local: {launcher: process, device: cpu, threads: 1}
+gpu: {launcher: process, gpus_per_node: 1, device: cuda, memory: 24GB}
 """
 
 

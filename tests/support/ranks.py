@@ -15,16 +15,15 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from curriculum.artifacts.jobs import Machine
 from curriculum.plan.learning_rate import LearningRate
-from curriculum.plan.model import ModelConfig
 from curriculum.plan.source import Segment, SourcePlan
 from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 from curriculum.stream.batch import Batch
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.model.forward import losses
-from runner.model.init import initialise
-from runner.model.llama import Llama
 from runner.parallel import fsdp
+from runner.parallel.build import build, draw_weights
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
 from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
 from runner.train.state import State
@@ -109,16 +108,14 @@ def batch(plan: StagePlan, step: int, ranks: Ranks) -> Batch:
 def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """STEPS clipped steps of accumulated micro-batches, then an evaluation: numbers, and whole tensors."""
     plan = small_plan(tied=setting.tied)
-    model = Llama(ModelConfig.from_json(plan.model))
-    initialise(model, plan.seed)
-    fsdp.apply(
-        model,
-        ranks,
+    machine = Machine(
         sharding=setting.sharding,
-        bf16=setting.bf16,
+        precision="bf16" if setting.bf16 else "fp32",
         activation_checkpointing=setting.activation_checkpointing,
-        compile_blocks=False,
+        compile=False,
     )
+    model = build(plan, machine, ranks)
+    draw_weights(model, plan.seed)
     optimizer = adamw(model, plan.optimizer)
     numbers: dict[str, Any] = {"losses": [], "norms": [], "evaluations": []}
     tensors = {}

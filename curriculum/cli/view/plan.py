@@ -47,6 +47,7 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         *_texts(summary, provenance),
         Text(),
         *_differences(summary["differs"]),
+        *_memory(summary["stages"]),
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
@@ -241,6 +242,26 @@ def _differences(rows: Sequence[Mapping[str, str]]) -> list[RenderableType]:
     return [differences, Text()] if rows else []
 
 
+def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """The peak of each stage on each GPU, by kind; nothing where no stage's is known."""
+    known = [(stage["memory"], name) for stage, name in zip(stages, _names(stages), strict=True) if stage["memory"]]
+    if not known:
+        return []
+    most, room = max(memory["bytes"] for memory, _ in known), known[0][0]["device_bytes"]
+    unit, factor = ("GB", 10**9) if most >= 10**9 else ("MB", 10**6)
+    rows = table(
+        f"memory, {unit}", "#micro-batch", "#peak", "#weights", "#moments", "#gradients", "#activations", "#loss"
+    )
+    for memory, name in known:
+        kinds = memory["kinds"]
+        weights = kinds["weights"] + kinds["gathered_weights"]
+        amounts = (memory["bytes"], weights, *(kinds[k] for k in ("moments", "gradients", "activations", "loss")))
+        times = f"{memory['micro_batches']} x {memory['micro_batch']}"
+        rows.add_row(name, times, *(f"{amount / factor:.1f}" for amount in amounts))
+    of = f"of each GPU; the most is {share(most / room)} of its {show_bytes(room)}" if room else "of each GPU"
+    return [rows, Text(of, style="dim"), Text()]
+
+
 def _amounts(cost: Mapping[str, Any]) -> list[str]:
     """Updates, tokens, GPU-hours, money and storage, as far as they are known."""
     amounts = [f"{show_exact(cost['updates'])} updates", f"{show_count(cost['tokens'])} tokens"]
@@ -249,6 +270,8 @@ def _amounts(cost: Mapping[str, Any]) -> list[str]:
     if cost["gpu_hours"] is not None:
         length = f" ({cost['days']:.1f} days on {cost['gpus']})" if "days" in cost else ""
         amounts.append(f"{cost['gpu_hours']:,.1f} GPU-hours{length}")
+    elif cost.get("days") is not None:
+        amounts.append(f"about {show_seconds(cost['days'] * 86400)}")
     if cost["usd"] is not None:
         amounts.append(f"{cost['usd']:,.0f} USD")
     amounts.append(f"{show_bytes(cost['storage_bytes'])} of checkpoints")

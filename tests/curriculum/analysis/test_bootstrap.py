@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum.analysis.bootstrap import paired
 from curriculum.data.held_out import LEAST_DOCUMENTS
@@ -124,6 +124,7 @@ def test_pairing_makes_a_difference_visible_that_is_lost_without_it() -> None:
     assert abs(mine.mean() - other.mean()) < 1.96 * apart
 
 
+@settings(deadline=None)  # the first resamples of a number of documents take longer
 @given(st.lists(st.tuples(st.floats(-20, 20), st.integers(0, 12)), min_size=1, max_size=40))
 def test_the_interval_holds_the_mean_and_turning_the_sign_mirrors_it(values: list[tuple[float, int]]) -> None:
     differences, documents = np.array([d for d, _ in values]), np.array([at for _, at in values])

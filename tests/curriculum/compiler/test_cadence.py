@@ -65,6 +65,14 @@ def test_positions_are_boundaries_in_order_that_miss_no_multiple_by_a_step(token
         assert any(0 <= at - multiple < plan.batch_tokens for at in found)
 
 
+@given(st.integers(1, 30_000))
+def test_a_trainer_is_due_at_exactly_the_boundaries_whose_step_reaches_a_multiple(every: int) -> None:
+    plan = PLANS[0]
+    ends = range(plan.start + plan.batch_tokens, plan.end + 1, plan.batch_tokens)
+    due = [at for at in ends if at // every > (at - plan.batch_tokens) // every]
+    assert list(cadence.boundaries(plan, every)) == due
+
+
 PLANS: list[StagePlan] = []
 ROOTS: list[Path] = []
 
@@ -100,7 +108,9 @@ def test_a_cadence_that_would_fill_the_disk_is_refused(project: Project) -> None
     path.write_text(path.read_text().replace("12288", "1_228_800").replace(PLAIN, ASKED.replace("2k", "1 step")))
     sources = project.root / "sources.yaml"
     sources.write_text(sources.read_text().replace("8192", "819200"))
-    with pytest.raises(PlanError, match=r"would keep 1,1\d\d checkpoints of stage `cooldown`"):
+    with pytest.raises(
+        PlanError, match=r"measuring `quiz` every 1 step would keep 1,1\d\d checkpoints of stage `cooldown`"
+    ):
         compile_curriculum(Project(project.root), "trunk", "full")
 
 
@@ -109,6 +119,8 @@ def test_a_size_s_ceiling_of_evaluations_holds_for_tasks_too(project: Project) -
     found = compiled(project, ASKED).stages[0]
     assert cadence.task_positions(found.plan, found.task_every)["quiz"] == (6144,)
     assert any("`quiz` is measured every 6.144k tokens" in note for note in found.notes)
+    (project.root / "sizes.yaml").write_text("full: {at_most: {evaluations: 4}}\n")
+    assert compiled(project, ASKED).stages[0].task_every == {"quiz": 2000, "riddle": 4096}  # what it does not reach
 
 
 def test_a_ceiling_of_checkpoints_leaves_every_nth_of_those_that_the_stage_asks_for(project: Project) -> None:

@@ -147,6 +147,47 @@ def test_the_length_that_is_named_counts_from_what_the_lineage_has_drawn_before(
         compile_curriculum(stage(tokens - 20), "mine", "full")
 
 
+def test_the_length_that_is_named_counts_on_behind_what_a_skip_throws_away() -> None:
+    def stage(tokens: int, skip: str = "") -> Project:
+        root = lineages.BASE["stages/root.yaml"].replace("until: 2000 tokens", f"until: {tokens}{skip}")
+        mixture = "weights: {a: 50, b: 1}\npasses: {a: 1000, b: 1000}\n"
+        return lineages.project_of({"mixtures/plain.yaml": mixture, "stages/root.yaml": root})
+
+    def named(project: Project) -> int:
+        with pytest.raises(PlanError, match="never drawn") as refused:
+            compile_curriculum(project, "root", "full")
+        found = re.search(r"served by a stage of ([0-9,]+) tokens", str(refused.value.hint))
+        assert found is not None
+        return -(-int(found[1].replace(",", "")) // 20) * 20
+
+    end = named(stage(20))
+    skip = f", skip: [{{from: {end - 20}, to: {end}, why: spike}}]"
+    served = named(stage(end, skip))
+    assert served > end
+    plan = compile_curriculum(stage(served, skip), "root", "full").stages[0].plan
+    assert plan.windows_read(plan.end)["b"] == 1
+    assert named(stage(served - 20, skip)) == served
+
+
+def test_text_of_unknown_amount_is_noted_once_and_the_other_sources_are_checked_all_the_same() -> None:
+    def project(passes: int) -> Project:
+        return lineages.project_of(
+            {
+                "sources.yaml": lineages.BASE["sources.yaml"].replace(", tokens: 412", ""),
+                "mixtures/plain.yaml": f"weights: {{a: 3, b: 1}}\npasses: {{b: {passes}}}\n",
+                "stages/mine.yaml": "from: root\nstages:\n  - {name: a, until: 3000}\n",
+            }
+        )
+
+    stages = compile_curriculum(project(1000), "mine", "full").stages
+    assert [[note for note in stage.notes if "passes of `a` are not checked" in note] != [] for stage in stages] == [
+        True,
+        False,
+    ]
+    with pytest.raises(PlanError, match="source `b` is too small"):
+        compile_curriculum(project(1), "mine", "full")
+
+
 def test_a_limit_that_is_no_whole_number_is_shown_as_a_decimal() -> None:
     project = lineages.project_of({"mixtures/plain.yaml": "weights: {a: 3, b: 1}\npasses: {a: 1.5, b: 1000}\n"})
     with pytest.raises(PlanError, match=r"passes over the lineage; 1\.5 is the limit"):
@@ -172,11 +213,14 @@ def test_a_position_named_through_a_variant_is_kept_in_the_ancestor_s_stage_that
             "stages/mine.yaml": "from: root@1500\nstages:\n  - {name: a, until: 3000, mixture: other}\n",
             "stages/early.yaml": "from: mine@700\nstages:\n  - {name: b, tokens: 400}\n",
             "stages/late.yaml": "from: mine@1800\nstages:\n  - {name: b, tokens: 400}\n",
+            "sizes.yaml": HALF,
         }
     )
     root, own = compile_curriculum(project, "mine", "full").stages
     assert kept_positions(project, root, Fraction(1)) == (700, 1500)
     assert kept_positions(project, own, Fraction(1)) == (1800,)
+    half = compile_curriculum(project, "mine", "half").stages[0]
+    assert kept_positions(project, half, Fraction(1, 2)) == (360, 760)  # step boundaries at or past 350 and 750
     early = compile_curriculum(project, "early", "full").stages
     assert early[0].stop == 700
     assert early[0].name == "root/first"
@@ -214,6 +258,80 @@ def test_a_size_s_half_of_a_model_is_checked_together_with_the_curriculum_s(mode
     assert refused.value.place.file == "sizes.yaml"
 
 
+@pytest.mark.parametrize(
+    ("model", "width"),
+    [("{num_hidden_layers: 1}", 24), ("{hidden_size: 64}", None), ("{num_attention_heads: 2}", None)],
+)
+def test_a_head_keeps_its_width_until_a_size_states_numbers_that_it_follows_from(model: str, width: int | None) -> None:
+    root = lineages.BASE["stages/root.yaml"].replace("vocab_size: 300}", "vocab_size: 300, head_dim: 24}")
+    project = lineages.project_of({"stages/root.yaml": root, "sizes.yaml": f"full: {{}}\nsmall: {{model: {model}}}\n"})
+    assert compile_curriculum(project, "root", "small").stages[0].plan.model.get("head_dim") == width
+
+
+def test_a_size_s_scaling_of_rotations_is_as_complete_as_the_curriculum_s() -> None:
+    scaling = "rope_scaling: {factor: 32, original_max_position_embeddings: 8192}"
+    root = lineages.BASE["stages/root.yaml"].replace("vocab_size: 300}", f"vocab_size: 300, {scaling}}}")
+    size = f"full: {{}}\nsmall: {{model: {{{scaling}}}}}\n"
+    of_curriculum, of_size = (
+        compile_curriculum(lineages.project_of(files), "root", name).stages[0].plan.model
+        for files, name in (({"stages/root.yaml": root}, "full"), ({"sizes.yaml": size}, "small"))
+    )
+    assert of_size == of_curriculum
+
+
+def test_a_curve_that_meets_the_parent_s_at_zero_needs_no_rewarm() -> None:
+    curve = "learning_rate: {shape: linear, max: %s, min: 0, horizon: 2000}"
+    root = re.sub(r"learning_rate: .*", curve % "1e-2", lineages.BASE["stages/root.yaml"])
+    mine = f"from: root\n{curve % '2e-2'}\nstages:\n  - {{name: a, until: 3000}}\n"
+    project = lineages.project_of({"stages/root.yaml": root, "stages/mine.yaml": mine})
+    own = compile_curriculum(project, "mine", "full").stages[1].plan.learning_rate
+    assert (own.at(2000), own.rewarm) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("curve", "noted"),
+    [
+        ("shape: linear, max: 1e-2, min: 1e-3, horizon: 2000", False),  # the stage ends there
+        ("shape: linear, max: 1e-2, min: 1e-3, horizon: 1999 tokens", True),
+        ("shape: constant, max: 1e-2", False),
+    ],
+)
+def test_only_a_stage_that_goes_on_beyond_a_horizon_has_a_note_of_it(curve: str, noted: bool) -> None:
+    root = re.sub(r"learning_rate: .*", f"learning_rate: {{{curve}}}", lineages.BASE["stages/root.yaml"])
+    stage = compile_curriculum(lineages.project_of({"stages/root.yaml": root}), "root", "full").stages[0]
+    assert any("beyond its horizon" in note for note in stage.notes) == noted
+
+
+HALF = "full: {}\nhalf: {tokens: 0.5}\n"
+
+
+def test_a_size_takes_its_share_of_text_whose_amount_is_not_declared() -> None:
+    sources = lineages.BASE["sources.yaml"].replace(", tokens: 412", "")
+    project = lineages.project_of({"sizes.yaml": HALF, "sources.yaml": sources})
+    compiled = compile_curriculum(
+        project, "root", "half", prepared_info=lambda *_: PreparedInfo(windows=90, digest="d")
+    )
+    assert (compiled.sources["a"].windows, compiled.sources["a"].out_of) == (45, 90)
+    assert compiled.sources["a"].declared is None
+    assert compiled.sources["b"].declared == 148
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_text_of_exactly_the_share_that_a_size_takes_is_enough_and_one_window_less_is_not(missing: int) -> None:
+    project = lineages.project_of({"sizes.yaml": HALF})
+    needed = {"a": 412 // 2 // 4, "b": 148 // 2 // 4}
+
+    def facts(name: str, _: int) -> PreparedInfo:
+        return PreparedInfo(windows=needed[name] - missing, digest="d")
+
+    if missing:
+        with pytest.raises(PlanError, match="too little text"):
+            compile_curriculum(project, "root", "half", prepared_info=facts)
+    else:
+        sources = compile_curriculum(project, "root", "half", prepared_info=facts).stages[0].plan.sources
+        assert {name: source.windows for name, source in sources.items()} == needed
+
+
 def test_the_shape_of_a_decay_comes_out_of_the_stage_file() -> None:
     curve = "{shape: wsd, max: 1e-2, min: 1e-3, warmup: 2 steps, horizon: 2000, decay: 400 tokens%s}"
     for said, shape in (("", "linear"), (", decay_shape: sqrt", "sqrt"), (", decay_shape: linear", "linear")):
@@ -249,6 +367,7 @@ def test_windows_of_prepared_text_are_counted_at_each_stage_s_own_length() -> No
     ("until", "note"),
     [
         (1400, None),  # at the end of the stable stage
+        (1600, None),  # where the decay starts
         (1800, "ends at 1.8k tokens, inside the decay from 1.6k to 2k: its last learning rate is 0.0055, not 0.001"),
         (1980, "its last learning rate is 0.00145, not 0.001"),
         (2000, None),

@@ -175,10 +175,11 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
     assert any(window >= 90 for _, window in seen["a"])
 
 
-def test_a_size_that_takes_its_share_of_the_text_is_not_moved_by_what_is_appended() -> None:
+@pytest.mark.parametrize("first", [{"a": 200, "b": 200}, {"a": 51, "b": 18}])  # more than the share, and exactly it
+def test_a_size_that_takes_its_share_of_the_text_is_not_moved_by_what_is_appended(first: dict[str, int]) -> None:
     project = lineages.project_of({"sizes.yaml": "full: {}\nsmall: {tokens: 0.5}\n"})
-    old = compile_curriculum(project, "root", "small", prepared_info=lambda *_: grown_facts([200]))
-    new = compile_curriculum(project, "root", "small", prepared_info=lambda *_: grown_facts([200, 100]))
+    old = compile_curriculum(project, "root", "small", prepared_info=lambda name, _: grown_facts([first[name]]))
+    new = compile_curriculum(project, "root", "small", prepared_info=lambda name, _: grown_facts([first[name], 100]))
     assert old.stages[0].plan.fingerprint == new.stages[0].plan.fingerprint
 
 
@@ -338,3 +339,21 @@ def test_appended_text_is_a_segment_of_its_own_behind_the_pass_in_force() -> Non
     assert (appended.windows, appended.without) == (2, ((10, 1), (13, 2)))
     assert (union.name, union.digest, union.windows) == ("0-1", "d1", 9)
     assert union.without == ((2, 3), (10, 1), (13, 2))
+
+
+def test_a_restart_where_appended_text_would_begin_starts_the_next_pass() -> None:
+    states = states_of([10, 5])
+    grown = extend(first_segments(states[:1], None, ()), states, 7, ())
+    assert boundaries(grown) == [(0, 0), (10, 0), (15, 1)]
+    assert boundaries(next_epoch(grown, 10, states, None, ())) == [(0, 0), (10, 1)]
+
+
+def test_each_appended_part_has_the_digest_of_the_text_that_it_came_with() -> None:
+    segments = first_segments(states_of([10, 5, 3, 2]), None, ())
+    assert [segment.digest for segment in segments] == ["d0", "d1", "d2", "d3", "d3"]
+
+
+def test_a_size_s_share_is_no_more_than_what_left_out_shards_leave() -> None:
+    for left_out, windows in (((0, 5),), 50), (((0, 20),), 40):
+        (segment,) = first_segments([PreparedState(50, "d")], 60, left_out)
+        assert (segment.windows, segment.out_of) == (windows, 60 - left_out[0][1])

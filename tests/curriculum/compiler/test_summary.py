@@ -240,3 +240,18 @@ def test_the_picture_of_a_tree_is_well_formed_and_has_a_band_for_every_stage() -
     edited["v1.1"]["curve"] = [{**row, "lr": row["lr"] / 2} for row in edited["v1.1"]["curve"]]
     text = plan.plan_picture("two rates", edited, whole["tree"])
     assert len(ElementTree.fromstring(text).findall(f"{space}polyline")) == 3
+
+
+def test_a_machine_without_gpus_has_its_time_by_processes_and_no_gpu_hours_or_money(small_project: Path) -> None:
+    machines = small_project / "machines.yaml"
+    machines.write_text(
+        "local: {launcher: process, device: cpu, throughput: 512 tokens/s/gpu, price: 1 USD/gpu-hour}\n"
+    )
+    project = Project(small_project)
+    compiled = compile_curriculum(project, "trunk", "full")
+    cost = summary.summarise(project, compiled, "local", project.machine("local"))["cost"]
+    compute = 12288 / (1 - cost["evaluation_share"])
+    assert cost["days"] == pytest.approx(compute / 512 / 86400)
+    assert cost["evaluation_seconds"] == pytest.approx(cost["evaluation_share"] * compute / 512)
+    assert (cost["gpu_hours"], cost["usd"]) == (None, None)
+    assert any("512 tokens/s on each of 1 processes" in line for line in cost["assumptions"])

@@ -96,7 +96,7 @@ def test_the_paper_s_machine_holds_its_batch() -> None:
     machine = shipped("machines.yaml").root["a100-40g-16x4"]
     assert (machine.nodes, machine.gpus_per_node, machine.processes, machine.micro_batch) == (16, 4, 4, 7)
     assert 896 % (machine.nodes * machine.processes * machine.micro_batch) == 0
-    assert (machine.throughput, machine.price) == (24_000, 2)
+    assert (machine.throughput, machine.price, machine.memory) == (24_000, 2, 40 * 10**9)
 
 
 def test_a_source_says_what_a_preparation_is_asked_for() -> None:

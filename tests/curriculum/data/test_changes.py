@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from curriculum.data.changes import FileChanges, file_changes, file_record
+from curriculum.data.changes import FileChanges, file_changes, file_record, recorded_files
 from curriculum.data.listing import SourceFile
+from curriculum.data.manifest import Manifest, SpecialTokens, Split, TokenizerRecord
+from curriculum.fs import sha256_file
 
 
 def listed(folder: Path) -> list[SourceFile]:
@@ -39,6 +42,43 @@ def test_a_record_without_times_is_compared_by_size_alone(tmp_path: Path) -> Non
     assert file_changes(recorded, listed(tmp_path)) == FileChanges((), (), ())
     (tmp_path / "a").write_text("longer text")
     assert file_changes(recorded, listed(tmp_path)) == FileChanges(("a",), (), ())
+
+
+def test_contents_are_compared_where_their_digest_is_recorded_and_else_size_and_time(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("text")
+        os.utime(tmp_path / name, (5, 5))
+    recorded = {file.name: [*file_record(file), sha256_file(Path(file.path))] for file in listed(tmp_path)}
+    (tmp_path / "a").write_text("TEXT")
+    os.utime(tmp_path / "a", (5, 5))
+    os.utime(tmp_path / "b", (1, 1))
+    (tmp_path / "c").write_text("longer text")
+    now = listed(tmp_path)
+    assert file_changes(recorded, now, contents=True) == FileChanges(("a", "c"), (), (), "contents")
+    assert file_changes(recorded, now) == FileChanges(("b", "c"), (), ())
+    undigested = {name: record[:3] for name, record in recorded.items()}
+    assert file_changes(undigested, now, contents=True) == FileChanges(("b", "c"), (), (), "contents")
+
+
+def test_files_of_every_preparation_are_known_unless_a_record_is_missing(tmp_path: Path) -> None:
+    split = Split(documents=0, tokens=0, text_bytes=0, max_token=-1, filler=0, dropped={}, shards=())
+    once = Manifest(
+        dataset="d",
+        tokenizer=TokenizerRecord(digest="t", name="t", vocab_size=8),
+        policy=SpecialTokens(bos=None, eos=None),
+        dtype="uint16",
+        block_bytes=1,
+        recipe={},
+        recipe_digest="r",
+        provenance={},
+        splits={"train": split},
+    )
+    (tmp_path / "files-0.json").write_text('{"a": [1, null, 5]}')
+    twice = replace(once, earlier=once.states)
+    assert recorded_files(tmp_path, once) == {"a": [1, None, 5]}
+    assert recorded_files(tmp_path, twice) is None
+    (tmp_path / "files-1.json").write_text('{"b": [2, null, 6]}')
+    assert recorded_files(tmp_path, twice) == {"a": [1, None, 5], "b": [2, None, 6]}
 
 
 @pytest.mark.promise(

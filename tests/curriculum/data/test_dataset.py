@@ -137,6 +137,17 @@ def test_windows_may_be_asked_in_any_order_and_again(dataset: Dataset, seed: int
         assert np.array_equal(row, dataset.read(np.array([window]))[0])
 
 
+@given(most=st.integers(1, 3000))
+@settings(deadline=None)
+def test_windows_that_are_spread_begin_with_the_first_and_have_equal_distances_also_to_the_end(
+    dataset: Dataset, most: int
+) -> None:
+    spread = dataset.spread(most)
+    assert (spread.dtype, len(spread), spread[0]) == (np.int64, min(most, dataset.windows), 0)
+    distances = np.diff(spread, append=dataset.windows)
+    assert distances.max() - distances.min() <= 1
+
+
 def test_a_shard_too_short_for_a_window_and_its_tail_are_counted_and_never_read(made: Path) -> None:
     split = Manifest.load(made / "out").splits[TRAIN]
     longest = max(shard.tokens for shard in split.shards)
@@ -201,8 +212,18 @@ def test_documents_are_found_by_ids_of_any_spelling(made: Path, dataset: Dataset
     for split in (dataset, held_out):
         for end in ("/1", "te"):  # ends of ids that are there, the second after an escaped quotation mark
             assert split.find_documents(end) == []
-    with pytest.raises(NotFound, match="has no document 1000 in shard 0"):
-        dataset.document(0, 1000)
+    beyond = len(dataset.mapped[0].ends)
+    with pytest.raises(NotFound, match=f"has no document {beyond} in shard 0"):
+        dataset.document(0, beyond)
+
+
+def test_for_an_id_that_is_not_there_those_with_its_last_part_are_named_and_else_those_like_it(made: Path) -> None:
+    splits = [Dataset.open(made / "out", split=split, sequence_length=LENGTH) for split in (TRAIN, HELD_OUT)]
+    for name in ("a/very/long/folder/ünïcode", "a/very/long/folder/ünïcode:7", "ünicode 文"):
+        assert [like for split in splits for like in split.ids_like(name) if "文" in like] == [NAMES[4]]
+    assert [len(splits[0].ids_like("other/1", most)) for most in (1, 3)] == [1, 3]
+    assert all("1" in like for like in splits[0].ids_like("other/1"))
+    assert [splits[0].ids_like("0/x", most) for most in (1, 2)] == [splits[0].ids_like("0/x")[:most] for most in (1, 2)]
 
 
 # --- damage -------------------------------------------------------------------------------------------------
@@ -411,6 +432,33 @@ def test_the_digest_changes_with_the_text_and_not_with_the_names_around_it(made:
         replace(manifest, dataset="x", tokenizer=replace(manifest.tokenizer, name="y"), provenance={}).digest
         == manifest.digest
     )
+
+
+def test_the_digest_of_the_same_contents_never_changes() -> None:
+    """Else the folders of earlier versions would count as altered, and every plan that names one as another."""
+    shard = data_manifest.Shard(
+        file="train/00000.ds", tokens=9, documents=2, text_bytes=30, **dict.fromkeys(SHARD_DIGESTS, "0" * 64)
+    )
+    split = data_manifest.Split(
+        documents=2, tokens=9, text_bytes=30, max_token=7, filler=2, dropped={"empty": 1}, shards=(shard,)
+    )
+    manifest = Manifest(
+        dataset="d",
+        tokenizer=data_manifest.TokenizerRecord(digest="1" * 64, name="t", vocab_size=8),
+        policy=data_manifest.SpecialTokens(bos=None, eos=2),
+        dtype="uint16",
+        block_bytes=BLOCK,
+        recipe={},
+        recipe_digest="2" * 64,
+        provenance={},
+        splits={TRAIN: split},
+    )
+    assert manifest.digest == "18051805b3cc890174c58c01e9c2624de3394263112a73d778a3f59c19129062"
+    grown = replace(manifest, earlier=manifest.states)
+    assert grown.digest == "5f20074c19492593a4860fe845ed4549249683794516ef63351e94223f34bf0d"
+
+
+SHARD_DIGESTS = ("sha256", "blocks_sha256", "index_sha256", "ids_sha256", "ids_index_sha256")
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(300, "uint16"), (65_536, "uint16"), (65_537, "uint32")])

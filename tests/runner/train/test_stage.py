@@ -23,7 +23,8 @@ from curriculum.artifacts.jobs import TrainJob
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from runner.parallel.ranks import Ranks
-from runner.train import loop, step
+from runner.train import loop, state, step
+from runner.train.setup import set_up
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -188,3 +189,17 @@ def test_a_kill_between_a_checkpoint_and_its_ledger_line_is_put_right_by_going_o
     loop.train(replace(job, attempt_folder=str(tmp_path / "again")), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048, 3072, 4096, 5120, 6144]
     assert json.loads((folder / "DONE").read_bytes()) == done(finished, "trunk", "basic")
+
+
+def test_only_a_stage_without_a_checkpoint_draws_its_weights(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = state.draw_weights
+    monkeypatch.setattr(state, "draw_weights", lambda model, seed: (drawn.append(seed), draw(model, seed)))
+    job = job_of(finished, tmp_path / "basic")
+    set_up(job, ALONE)
+    assert len(drawn) == 1
+    again = stage(finished, "trunk", "basic")
+    set_up(replace(job, stage_folder=str(again)), ALONE)
+    assert len(drawn) == 1, "a checkpoint is loaded without"

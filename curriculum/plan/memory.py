@@ -1,0 +1,173 @@
+"""The peak memory of a device during a step of training, from a closed formula.
+
+The formula counts what the runner's model keeps when it trains in bf16 with compiled blocks, FlashAttention and FSDP2;
+each of its terms was read off traces of that model on fake tensors (`tests/support/memory_trace.py`), and
+`tests/runner/parallel/test_memory.py` holds it to them. With P parameters in s shards, R of them outside the blocks (a
+token's embedding, the output weight and the last norm), N tokens in a micro-batch, L layers and the letters of
+`runner/model/llama.py`, V the vocabulary, in bytes:
+
+    weights         4 P/s, fp32                       moments         8 P/s, fp32
+    gathered        2 P, bf16; with `reshard` 2 R, and the blocks' only while they are used
+    gradients       4 P, fp32, from the second micro-batch on; 4 P/s when every micro-batch is exchanged
+    activations     N L a, where a is the sum of `kept`
+    loss            N D 12 + 4 V D + 14 c V, c the tokens whose logits exist at once
+
+which is the state when the last chunk of logits is computed. Where the backward pass through the output weight, that
+through a recomputed block or the last exchange of gradients needs more, the peak is theirs. CUDA's own context, NCCL's
+buffers, cuBLAS's workspaces and what the allocator cannot fill are not counted: a card sold as 80 GB has 85e9 bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from curriculum.plan.model import ModelConfig
+from curriculum.plan.stage import StagePlan
+from curriculum.units import show_bytes
+
+LOGIT_BYTES = 512 << 20
+"""Of the fp32 logits that the loss computes at a time (`CHUNK_BYTES` of `runner/model/loss.py`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """How a device takes its share of a step: `micro_batches` passes over `micro_batch` sequences.
+
+    `shards` is over how many devices weights, moments and gradients are spread. With `reshard` a block's weights are
+    dropped after its forward pass, with `exchange` gradients are reduced in every micro-batch instead of in the last.
+    """
+
+    sequence_length: int
+    micro_batch: int
+    micro_batches: int
+    shards: int
+    checkpointing: str = "none"
+    reshard: bool = False
+    exchange: bool = False
+
+
+def step_of(
+    plan: StagePlan, *, micro_batch: int, ranks: int, local_ranks: int, sharding: str, checkpointing: str
+) -> Step:
+    """The step of a stage on `ranks` GPUs, `local_ranks` of them in a node, with a machine's words."""
+    return Step(
+        sequence_length=plan.sequence_length,
+        micro_batch=micro_batch,
+        micro_batches=plan.batch_sequences // ranks // micro_batch,
+        shards={"none": 1, "full": ranks}.get(sharding, local_ranks),
+        checkpointing=checkpointing,
+    )
+
+
+def formula_holds(*, precision: str, compile: bool | None, exactness: str) -> bool:
+    """Whether a GPU that trains so, in a machine's words, is one that the formula counts."""
+    return precision != "fp32" and compile is not False and exactness == "native"
+
+
+def sentence(micro_batch: int, kinds: Mapping[str, int]) -> str:
+    """`a micro-batch of 7 sequences needs 32.6 GB of each GPU (weights 1.1 GB, …)`."""
+    parts = ", ".join(f"{kind} {show_bytes(amount)}" for kind, amount in kinds.items() if amount)
+    many = "sequence" if micro_batch == 1 else "sequences"
+    return f"a micro-batch of {micro_batch} {many} needs {show_bytes(sum(kinds.values()))} of each GPU ({parts})"
+
+
+def kept(config: ModelConfig, checkpointing: str = "none") -> dict[str, int]:
+    """Bytes that a block keeps of each token for its backward pass, by kind."""
+    D, F, H, K, d = _letters(config)
+    stream = {"residual stream": 2 * D}
+    if checkpointing == "full":
+        return stream
+    products = stream | {
+        "queries, keys, values": 2 * (H + 2 * K) * d,  # the fused product: the values are a view of it
+        "attention": 2 * H * d + 4 * H + 2 * D,  # its output, its fp32 log-sums, and their projection
+        "feed-forward": 4 * F,
+    }
+    if checkpointing == "selective":
+        return products
+    elementwise = {"norms": 4 * D, "rotated queries and keys": 2 * (H + K) * d, "gated feed-forward": 2 * F}
+    return products | elementwise
+
+
+def peak(config: ModelConfig, step: Step) -> dict[str, int]:
+    """Bytes in use at the peak, by kind; their sum is the peak."""
+    return max(_instants(config, step), key=lambda kinds: sum(kinds.values()))
+
+
+def _instants(config: ModelConfig, step: Step) -> list[dict[str, int]]:
+    """The bytes by kind at each instant of a step that can be its peak."""
+    D, F, *_ = _letters(config)
+    V, L = config.vocab_size, config.num_hidden_layers
+    N = step.sequence_length * step.micro_batch
+    fused = {name: _fused_shape(tensors) for name, tensors in config.fused_tensors().items()}
+    whole = sum(map(math.prod, fused.values()))
+    root = sum(math.prod(shape) for name, shape in fused.items() if not name.startswith("blocks."))
+    block = (whole - root) // L
+    share = sum(-(-rows // step.shards) * math.prod(rest) for rows, *rest in fused.values())
+    accumulated = 0 if step.micro_batches == 1 else 4 * (share if step.exchange else whole)
+    state = {"weights": 4 * share, "moments": 8 * share}
+    gathered = 2 * (root if step.reshard else whole)
+    a_token = sum(kept(config, step.checkpointing).values())
+    chunk = min(N, max(1, LOGIT_BYTES // (4 * V)))
+    following = min(chunk, N - chunk)  # tokens of the second chunk, while the first one's results are alive
+    logits = V * max(8 * chunk, 6 * chunk + 8 * following)
+    in_loss = state | {
+        "gathered weights": gathered,
+        "gradients": accumulated,
+        "activations": N * L * a_token,
+        "loss": 12 * N * D + 4 * V * D + logits,
+    }
+    after_loss = in_loss | {"loss": 14 * N * D + 10 * V * D}
+    after_norm = in_loss | {"loss": 26 * N * D + 2 * V * D}
+    in_block = in_loss | {
+        # with `reshard`, those of the block and the buffer in which the next one's arrive
+        "gathered weights": gathered + (4 * block if step.reshard else 0),
+        "gradients": accumulated + 2 * V * D + 2 * D * F,
+        "activations": N * ((L - 1) * a_token + _of_block_backward(config, step.checkpointing)),
+        "loss": 4 * N * D,
+    }
+    instants = [in_loss, after_loss, after_norm, in_block]
+    often = step.micro_batches > 1
+    if step.exchange or not often:  # a block's gradients are on their way while the block before it is computed
+        instants.append(
+            in_block
+            | {
+                "gathered weights": in_block["gathered weights"] - (0 if step.reshard else 2 * block),
+                "gradients": in_block["gradients"] + 4 * block + 4 * block // step.shards,
+                "activations": in_block["activations"] - N * a_token,
+            }
+        )
+    at_end = state | {
+        "gathered weights": 2 * (whole if often and step.exchange and not step.reshard else root),
+        "gradients": 4 * share + (8 if often and not step.exchange else 6) * root,
+        "activations": 0,
+        "loss": 4 * N * D,
+    }
+    return [*instants, at_end]
+
+
+def _of_block_backward(config: ModelConfig, checkpointing: str) -> int:
+    """Bytes a token of the block that the backward pass is in, recomputed ones included."""
+    own = sum(kept(config, checkpointing).values())
+    if checkpointing == "none":
+        return own + 4 * config.intermediate_size
+    if checkpointing == "selective":
+        return own + 6 * config.intermediate_size
+    D, F, H, K, d = _letters(config)
+    return 10 * F + 4 * D + 2 * (H + 2 * K) * d + 2 * (H + K) * d + 2 * H * d + 4 * H
+
+
+def _letters(config: ModelConfig) -> tuple[int, int, int, int, int]:
+    return (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+    )
+
+
+def _fused_shape(tensors: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    shapes = list(tensors.values())
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])

@@ -1,0 +1,106 @@
+"""The formula for a device's peak memory gives what the product's own model, traced on fake tensors, keeps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from memory_trace import trace
+
+from curriculum.plan import memory
+from curriculum.plan.model import ModelConfig
+from runner.model import loss
+
+LLAMA = {"num_key_value_heads": 32, "num_attention_heads": 32, "max_position_embeddings": 4096}
+TINYLLAMA = ModelConfig(
+    **LLAMA | {"num_key_value_heads": 4},
+    hidden_size=2048,
+    num_hidden_layers=22,
+    intermediate_size=5632,
+    vocab_size=32000,
+)
+SMOLLM2 = ModelConfig(
+    **LLAMA, hidden_size=2048, num_hidden_layers=24, intermediate_size=8192, vocab_size=49152, tie_word_embeddings=True
+)
+SMOLLM3 = ModelConfig(
+    num_attention_heads=16,
+    num_key_value_heads=4,
+    max_position_embeddings=4096,
+    hidden_size=2048,
+    num_hidden_layers=36,
+    intermediate_size=11008,
+    vocab_size=128256,
+    tie_word_embeddings=True,
+)
+LLAMA_2 = ModelConfig(**LLAMA, hidden_size=4096, num_hidden_layers=32, intermediate_size=11008, vocab_size=32000)
+
+
+def shape(sequence_length: int, micro_batch: int, micro_batches: int, shards: int, **options: Any) -> memory.Step:
+    return memory.Step(
+        sequence_length=sequence_length, micro_batch=micro_batch, micro_batches=micro_batches, shards=shards, **options
+    )
+
+
+def traced(config: ModelConfig, step: memory.Step, ranks: int, layers: int) -> dict[str, int]:
+    """The peak of each phase with so many layers."""
+    peaks = trace(
+        replace(config, num_hidden_layers=layers),
+        sequence_length=step.sequence_length,
+        micro_batch=step.micro_batch,
+        micro_batches=step.micro_batches,
+        ranks=ranks,
+        shards=step.shards,
+        checkpointing=step.checkpointing,
+        reshard=step.reshard,
+        exchange=step.exchange,
+    )
+    return {phase: peak.bytes for phase, peak in peaks.items()}
+
+
+def extrapolated(config: ModelConfig, step: memory.Step, ranks: int) -> int:
+    """The peak with all layers, which add equally much each."""
+    few, more = (4, 6) if step.reshard else (2, 4)
+    less, most = traced(config, step, ranks, few), traced(config, step, ranks, more)
+    return max(
+        less[phase] + (most[phase] - less[phase]) * (config.num_hidden_layers - few) // (more - few) for phase in less
+    )
+
+
+@pytest.mark.promise("The peak memory that a plan shows is within 5% of that of the runner's own model")
+@pytest.mark.parametrize(
+    ("config", "ranks", "step"),
+    [
+        pytest.param(TINYLLAMA, 64, shape(2048, 7, 2, 4), id="1.1B on 16 nodes of 4"),
+        pytest.param(TINYLLAMA, 1, shape(2048, 16, 1, 1), id="1.1B on 1"),
+        pytest.param(TINYLLAMA, 8, shape(2048, 16, 2, 8, checkpointing="selective"), id="1.1B on 8, selective"),
+        pytest.param(TINYLLAMA, 64, shape(2048, 14, 1, 4, checkpointing="full"), id="1.1B on 64, full"),
+        pytest.param(TINYLLAMA, 64, shape(256, 1, 2, 64), id="1.1B on 64, few tokens"),
+        pytest.param(SMOLLM2, 8, shape(2048, 16, 2, 8), id="1.7B on 8"),
+        pytest.param(SMOLLM2, 8, shape(2048, 16, 2, 8, checkpointing="full"), id="1.7B on 8, full"),
+        pytest.param(SMOLLM3, 8, shape(4096, 8, 2, 8), id="3B on 8"),
+        pytest.param(SMOLLM3, 8, shape(4096, 4, 2, 8, checkpointing="selective"), id="3B on 8, selective"),
+        pytest.param(LLAMA_2, 4, shape(4096, 1, 2, 4, checkpointing="selective"), id="7B on 4, selective"),
+        pytest.param(LLAMA_2, 1, shape(256, 1, 1, 1), id="7B on 1, few tokens"),
+        pytest.param(LLAMA_2, 8, shape(2048, 16, 2, 8, checkpointing="full"), id="7B on 8, full"),
+        pytest.param(LLAMA_2, 8, shape(4096, 1, 2, 8, reshard=True), id="7B on 8, resharded"),
+        pytest.param(LLAMA_2, 8, shape(4096, 1, 2, 8, exchange=True), id="7B on 8, exchanged"),
+        pytest.param(LLAMA_2, 8, shape(4096, 1, 2, 8, reshard=True, exchange=True), id="7B on 8, both"),
+    ],
+)
+def test_the_peak_is_that_of_the_runners_own_model(config: ModelConfig, ranks: int, step: memory.Step) -> None:
+    assert sum(memory.peak(config, step).values()) == pytest.approx(extrapolated(config, step, ranks), rel=0.02)
+
+
+def test_all_layers_on_64_ranks_are_traced_in_a_minute_and_have_the_extrapolated_peak() -> None:
+    step = shape(2048, 7, 2, 4)
+    start = time.monotonic()
+    whole = max(traced(TINYLLAMA, step, 64, TINYLLAMA.num_hidden_layers).values())
+    assert time.monotonic() - start < 60
+    assert whole == pytest.approx(extrapolated(TINYLLAMA, step, 64), rel=1e-3)
+    assert whole == pytest.approx(32.6e9, rel=0.01)
+
+
+def test_the_formula_knows_the_chunks_of_the_loss() -> None:
+    assert loss.CHUNK_BYTES["cuda"] == memory.LOGIT_BYTES

@@ -1,0 +1,225 @@
+"""The peak memory of a training step on a device, traced with the product's own model and FSDP2 on fake tensors.
+
+Nothing is computed and no GPU is needed: tensors are fake, the process group has as many ranks as asked for and this
+process alone in it, and every storage is counted from the operation that makes it to its end. Blocks go through the
+compiler up to the kernels: what is kept for the backward pass follows its min-cut partition, and the fp32 results of
+elementwise operations inside a block, which its kernels fuse away, are not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from functorch.compile import min_cut_rematerialization_partition
+from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.backends.debugging import boxed_nop
+from torch._inductor import compile_fx
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp._fully_shard import _fsdp_param, _fsdp_param_group
+from torch.distributed.tensor import DTensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from curriculum.plan.model import ModelConfig
+from runner.model import loss
+from runner.model.llama import Llama
+from runner.parallel import fsdp
+from runner.parallel.ranks import Ranks
+from runner.train.optimizer import adamw
+
+OPTIMIZER = {"decay": "all", "weight_decay": 0.1, "betas": (0.9, 0.95), "eps": 1e-8}
+
+
+@dataclass
+class Peak:
+    """The most bytes alive at once, and what they were by the operation and the shape that made them."""
+
+    bytes: int = 0
+    by: Counter[str] = field(default_factory=Counter)
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of the storages that are alive."""
+
+    supports_higher_order_operators = True  # recomputed attention is wrapped in one
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peaks: dict[str, Peak] = {}
+        self.phase = ""
+        self.fused = False
+        self._bytes = 0
+        self._by: Counter[str] = Counter()
+        self._sizes: dict[int, tuple[int, str, Any]] = {}
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if DTensor in types:  # it calls the operations on its local part itself
+            return NotImplemented
+        out = func(*args, **(kwargs or {}))
+        fused = self.fused and ("prims" in str(func) or torch.Tag.pointwise in getattr(func, "tags", ()))
+        for value in tree_iter(out):
+            if isinstance(value, torch.Tensor) and value.untyped_storage()._cdata not in self._sizes:
+                made_by = f"{self.phase} {func} {value.dtype} {list(value.shape)}"
+                self.count(value, made_by, free=fused and value.dtype == torch.float32)
+        return out
+
+    def count(self, tensor: torch.Tensor, by: str, *, free: bool = False) -> None:
+        """Count the tensor's storage at the size that it has now, or as nothing with `free`."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, 0 if free else storage.nbytes()
+        if (known := self._sizes.get(key)) is None:
+            reference = weakref.ref(storage, partial(self._end, key))
+        else:
+            was, by, reference = known
+            self._add(-was, by)
+        self._sizes[key] = (size, by, reference)
+        self._add(size, by)
+
+    def _end(self, key: int, _: Any) -> None:
+        size, by, _ = self._sizes.pop(key)
+        self._add(-size, by)
+
+    def _add(self, size: int, by: str) -> None:
+        self._bytes += size
+        self._by[by] += size
+        if self._bytes > self.peaks.setdefault(self.phase, Peak()).bytes:
+            self.peaks[self.phase] = Peak(self._bytes, Counter(self._by))
+
+    def backend(self, graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        """`aot_eager_decomp_partition` that says while it runs."""
+
+        def compiler(part: torch.fx.GraphModule, values: Any) -> Any:
+            run = boxed_nop(part, values)
+
+            def fused(arguments: Any) -> Any:
+                self.fused = True
+                try:
+                    return run(arguments)
+                finally:
+                    self.fused = False
+
+            fused._boxed_call = True  # type: ignore[attr-defined]
+            return fused
+
+        partition = partial(min_cut_rematerialization_partition, compiler="inductor")
+        return aot_autograd(
+            fw_compiler=compiler,
+            bw_compiler=compiler,
+            decompositions=lambda: compile_fx.select_decomp_table(),
+            partition_fn=partition,
+        )(graph, inputs)
+
+
+class _FakeRanks(Ranks):
+    """Ranks of a fake process group."""
+
+    def mesh(self, shard: int) -> DeviceMesh:
+        with unset_fake_temporarily():  # a mesh reads its own numbers
+            return init_device_mesh("cpu", (self.size // shard, shard), mesh_dim_names=("replicate", "shard"))
+
+
+def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Any = None) -> torch.Tensor:
+    """FlashAttention-2 as torch calls it on a GPU: its operation has shapes on every device."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    out: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True)[0]
+    return out.transpose(1, 2)
+
+
+@contextlib.contextmanager
+def _group(ranks: int) -> Iterator[None]:
+    if dist.is_initialized():  # by a test of one process in bf16, which makes another when it needs one
+        dist.destroy_process_group()
+    dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def trace(
+    config: ModelConfig,
+    *,
+    sequence_length: int,
+    micro_batch: int,
+    micro_batches: int,
+    ranks: int,
+    shards: int,
+    checkpointing: str = "none",
+    reshard: bool = False,
+    exchange: bool = False,
+) -> dict[str, Peak]:
+    """The peak of each phase of a step in bf16, on rank 0 of `ranks` GPUs of which `shards` are in a node; hybrid."""
+    torch._dynamo.reset()
+    live = _Live()
+    compile_block = nn.Module.compile
+
+    def compile_without_kernels(module: nn.Module, **options: Any) -> None:
+        compile_block(module, backend=live.backend, **options)
+
+    def resized(change: Any) -> Any:
+        def changed(tensor: torch.Tensor, *arguments: Any) -> None:
+            change(tensor, *arguments)
+            live.count(tensor, f"alloc_storage {list(tensor.shape)}")
+
+        return changed
+
+    patches = [
+        mock.patch.object(nn.Module, "compile", compile_without_kernels),
+        mock.patch.dict(loss.CHUNK_BYTES, cpu=loss.CHUNK_BYTES["cuda"]),
+        mock.patch.object(_fsdp_param, "free_storage", resized(_fsdp_param.free_storage)),
+        *(
+            mock.patch.object(module, "alloc_storage", resized(module.alloc_storage))
+            for module in (_fsdp_param, _fsdp_param_group)
+        ),
+    ]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_group(ranks))
+        for patch in patches:
+            stack.enter_context(patch)
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(live)
+        live.phase = "build"
+        model = Llama(config, _flash)
+        fsdp.apply(
+            model,
+            _FakeRanks(0, ranks, shards, torch.device("cpu")),
+            sharding="hybrid",
+            bf16=True,
+            activation_checkpointing=checkpointing,
+            compile_blocks=True,
+        )
+        for block in model.blocks:
+            block.set_reshard_after_forward(reshard)
+        optimizer = adamw(model, OPTIMIZER)
+        live.peaks.clear()
+        for _ in range(2):  # the second begins with what the first leaves
+            for number in range(micro_batches):
+                tokens = torch.zeros((micro_batch, sequence_length + 1), dtype=torch.long)
+                with fsdp.micro_batch(model, last=number + 1 == micro_batches, exchange=exchange or None):
+                    if reshard:
+                        model.set_reshard_after_backward(True)
+                    live.phase = "forward"
+                    states = model(tokens[:, :-1])
+                    live.phase = "loss"
+                    total, losses = loss.next_token_loss(states, model.head.weight, tokens[:, 1:])
+                    live.phase = "backward"
+                    torch.autograd.backward(total)
+                    del states, total, losses
+            optimizer.zero_grad()  # the update itself, fused, allocates nothing on a GPU
+    return live.peaks
