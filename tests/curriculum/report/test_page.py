@@ -74,6 +74,12 @@ def test_the_parts_stand_in_the_order_of_the_story(project: Path) -> None:
     assert sections == [*("curriculum", "training", "held-out", "mixture", "lineage", "environment", "reproduce")]
 
 
+def test_the_smoothed_loss_is_called_what_it_is(project: Path) -> None:
+    text = words(tree(page(project)))
+    assert "exponentially weighted mean, in which the weight of a step falls to 1/e after " in text
+    assert "running mean" not in text
+
+
 def test_a_page_has_no_script_and_no_address_but_its_own_parts(project: Path) -> None:
     html = page(project)
     assert "<script" not in html
