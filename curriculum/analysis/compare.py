@@ -212,7 +212,14 @@ def compare(texts: Sequence[PreparedText], against: str | None = None) -> Compar
     project, lineages = texts[0].project, [text.compiled for text in texts]
     names = tuple(compiled.curriculum for compiled in lineages)
     if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise NotFound("`compare` needs two curricula or more, each once", hint="as in `v1.1 v1.1-math-code`")
+        others = [name for name in project.names("stages") if name not in names]
+        several = list(dict.fromkeys((*names, *others)))[: max(2, len(set(names)))]
+        raise NotFound(
+            "`compare` needs two curricula or more, each once",
+            hint=f"as in `curriculum compare {' '.join(several)}{project.options(lineages[0].size_name)}`"
+            if len(several) > 1
+            else f"`{names[0]}` is the only one; `curriculum branch {names[0]} NAME` makes another",
+        )
     if against is not None and against not in names:
         raise NotFound(f"`{against}` is not among those compared", hint=did_you_mean(against, names))
     changed = {d.stage.name: d for compiled in lineages for d in _changed_ahead(project, compiled)}

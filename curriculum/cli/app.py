@@ -16,6 +16,7 @@ from curriculum.cli import (
     batch,
     branch,
     compare,
+    completion,
     diff,
     doctor,
     eval,
@@ -47,7 +48,15 @@ VERBS = tuple(verb for verbs in PANELS.values() for verb in verbs)
 
 
 class _InPanels(TyperGroup):
-    """Lists verbs by panel, each with the first sentence of its help in full."""
+    """Lists verbs by panel, each with the first sentence of its help in full; names the curricula where one lacks."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if error.param is not None and error.param.name in ("name", "names") and not error.message:
+                error.message = f"The curricula here: {', '.join(completion.curricula('')) or 'none'}."
+            raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))

@@ -32,7 +32,8 @@ def status(
         if name is None or as_json:
             raise PlanError(
                 "`--follow` watches one curriculum, as lines or as a panel",
-                hint="as in `curriculum status v1.1 --follow`; `--json` shows how things are now",
+                hint=f"as in `curriculum status {next(iter(project.names('stages')), 'NAME')} --follow`; `--json` shows "
+                "how things are now",
             )
         try:
             Watch(project, name, size, open_console()).follow()

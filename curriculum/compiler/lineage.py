@@ -111,13 +111,11 @@ def parse_address(text: str) -> Address:
     name, at, position = text.partition("@")
     curriculum, slash, stage = name.partition("/")
     if not config.is_name(curriculum) or (slash and not config.is_name(stage)):
-        raise NotFound(
-            f"`{text}` is not an address", hint="an address is NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T"
-        )
+        raise NotFound(f"`{text}` is not an address", hint="an address is NAME[/STAGE][@TOKENS]")
     try:
         tokens = parse_count(position) if at else None
     except ValueError as error:
-        raise NotFound(f"`{text}` is not an address: {error}", hint="as in v1.1@1.2T") from None
+        raise NotFound(f"`{text}` is not an address: {error}", hint=f"as in {name}@1.2T") from None
     return Address(curriculum, stage or None, tokens)
 
 

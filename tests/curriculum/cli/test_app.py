@@ -11,6 +11,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -280,3 +281,19 @@ def test_the_picture_is_well_formed_and_has_a_line_for_every_source() -> None:
     lines = [element for element in root.iter() if element.tag.endswith("polyline")]
     assert len([line for line in lines if line.attrib["class"].startswith("line")]) == 2
     assert "a&b 3.00" in {element.text for element in root.iter()}
+
+
+def test_hints_that_name_curricula_name_those_of_the_project(
+    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    for command, named in (
+        (("plan",), "The curricula here: trunk, variant."),
+        (("verify",), "The curricula here: trunk, variant."),
+        (("compare", "variant"), "`curriculum compare variant trunk`"),
+        (("status", "--follow"), "`curriculum status trunk --follow`"),
+        (("branch", "trunk@end", "other"), "as in trunk@1.2T"),
+    ):
+        assert named in " ".join(curriculum(small_project, *command, check=False).stderr.split()), command
+    (small_project / "stages/variant.yaml").unlink()
+    alone = curriculum(small_project, "compare", "trunk", check=False).stderr
+    assert "hint: `trunk` is the only one; `curriculum branch trunk NAME` makes another" in " ".join(alone.split())
