@@ -43,6 +43,12 @@ class Checkpoint:
         return self.path.name
 
 
+def position_of(path: Path) -> int | None:
+    """The position, in tokens, in the name of a published checkpoint; None for other names."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[2]) if match else None
+
+
 def list_checkpoints(folder: StageFolder) -> list[Checkpoint]:
     """Every published checkpoint of a stage, by (generation, position)."""
     paths = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()

@@ -6,7 +6,7 @@ Keyed by (generation, position); resuming cuts lines past the checkpoint that it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,12 @@ def append(folder: StageFolder, entry: Entry) -> None:
         fs.make_durable(folder.ledger)
         return
     fs.append_json_line(folder.ledger, fs.seal(fs.fields_of(entry)))
+
+
+def write(folder: StageFolder, entries: Iterable[Entry]) -> None:
+    """Replace the ledger by `entries`."""
+    lines = (fs.canonical_json(fs.seal(fs.fields_of(entry))) + b"\n" for entry in entries)
+    fs.write_bytes(folder.ledger, b"".join(lines), replace=True)
 
 
 def check(plan: StagePlan, position: int, counted: Mapping[str, int]) -> None:

@@ -12,16 +12,18 @@ from curriculum.cli.options import Name, Size, open_project
 def verify(name: Name, size: Size = "") -> None:
     """Check all that a curriculum has on disk against its digests.
 
-    Checkpoints, prepared text and ledger are read back.
+    Tokenizer, prepared text, checkpoints and records are read back; every fault is listed, with a way out.
     """
     from curriculum.compiler.prepared_text import PreparedText
     from curriculum.runs import verify as runs_verify
 
     project = open_project()
-    texts = PreparedText.open(project, name, size)
+    texts = PreparedText.open(project, name, size, faults=[])
     findings = runs_verify.verify(project, texts.compiled, texts)
     for line in findings.checked:
         print(f"ok  {line}")
+    for line in findings.absent:
+        print(f"not here  {line}")
     for error in findings.wrong:
         print(error.render(), file=sys.stderr)
     if findings.wrong:

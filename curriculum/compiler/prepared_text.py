@@ -22,7 +22,7 @@ from curriculum.config.project import Project
 from curriculum.data import listing, provenance
 from curriculum.data.changes import FileChanges, file_changes, recorded_files
 from curriculum.data.held_out import few_documents
-from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, windows_in
+from curriculum.data.manifest import HELD_OUT, MANIFEST, TRAIN, Manifest, windows_in
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CurriculumError, DataError, Place
@@ -32,18 +32,33 @@ from curriculum.plan.stage import StagePlan
 class PreparedText:
     """A snapshot of the text and the tokenizer that a curriculum reads, and its plans for them.
 
-    Each dataset is looked up once. Whatever prepares text takes a new snapshot of the same curriculum.
+    Each dataset is looked up once. Whatever prepares text takes a new snapshot of the same curriculum. Given a list of
+    `faults`, what is damaged is told there and counts as not prepared; else it is an error.
     """
 
-    def __init__(self, curriculum: ResolvedCurriculum) -> None:
+    def __init__(self, curriculum: ResolvedCurriculum, *, faults: list[CurriculumError] | None = None) -> None:
         self.curriculum = curriculum
         self.project = curriculum.project
+        self.faults = faults
         self._manifests: dict[str, Manifest | None] = {}
 
     @classmethod
-    def open(cls, project: Project, name: str, size: str, stages: Sequence[LineageStage] | None = None) -> PreparedText:
+    def open(
+        cls,
+        project: Project,
+        name: str,
+        size: str,
+        stages: Sequence[LineageStage] | None = None,
+        *,
+        faults: list[CurriculumError] | None = None,
+    ) -> PreparedText:
         """The text of curriculum `name`, or of the `stages` of a lineage that ends before it does."""
-        return cls(resolve(project, name, size, stages))
+        return cls(resolve(project, name, size, stages), faults=faults)
+
+    @property
+    def prepare_command(self) -> str:
+        """The command that makes what is not prepared."""
+        return f"curriculum prepare {self.curriculum.name}{self.project.options(self.curriculum.size_name)}"
 
     @cached_property
     def compiled(self) -> Compiled:
@@ -62,7 +77,41 @@ class PreparedText:
     def loaded_tokenizer(self) -> Tokenizer | None:
         """The curriculum's tokenizer, None while it has no file."""
         path = tokenizer_file(self.project, self.curriculum.tokenizer)
-        return Tokenizer.load(path) if path.is_file() else None
+        try:
+            return Tokenizer.load(path) if path.is_file() else None
+        except DataError as error:
+            if self.tokenizer_is_made:
+                error.hint = self.tokenizer_way_out
+            self._tell(error)
+            return None
+
+    @property
+    def tokenizer_is_made(self) -> bool:
+        """Whether the tokenizer's file is made by `prepare`, from text or from a SentencePiece model."""
+        return self.project.data in tokenizer_file(self.project, self.curriculum.tokenizer).parents
+
+    @property
+    def tokenizer_place(self) -> Place | None:
+        """The line of sources.yaml that binds the tokenizer to a file."""
+        name = self.curriculum.tokenizer
+        bound = name in self.project.sources.tokenizers and not self.tokenizer_is_made
+        return self.project.sources_document.place(("tokenizers", name, "path")) if bound else None
+
+    @property
+    def tokenizer_way_out(self) -> str:
+        """The hint for a tokenizer whose file is not what it was."""
+        path = tokenizer_file(self.project, self.curriculum.tokenizer)
+        if self.tokenizer_is_made:
+            return (
+                f"put that file back; or remove `{path}`, and `{self.prepare_command}` makes the same again from the "
+                "same text"
+            )
+        return f"put that file back at `{path}`; another tokenizer needs a curriculum of its own, and another name"
+
+    def _tell(self, error: DataError) -> None:
+        if self.faults is None:
+            raise error
+        self.faults.append(error)
 
     @property
     def tokenizer(self) -> Mapping[str, Any] | None:
@@ -79,24 +128,45 @@ class PreparedText:
         """The names of the datasets that the curriculum reads, sorted."""
         return sorted(set(self.curriculum.datasets.values()))
 
-    def folder(self, dataset: str) -> Path:
-        """The folder of the prepared `dataset` for this tokenizer and recipe; DataError without a tokenizer."""
-        loaded = self.loaded_tokenizer
-        if loaded is None:
+    def folder(self, dataset: str, tokenizer_digest: str | None = None) -> Path:
+        """The folder of the prepared `dataset` for this recipe and its tokenizer, or that of another digest.
+
+        DataError without a tokenizer.
+        """
+        if tokenizer_digest is None and self.loaded_tokenizer is not None:
+            tokenizer_digest = self.loaded_tokenizer.digest
+        if tokenizer_digest is None:
             raise DataError(
                 f"the tokenizer `{self.curriculum.tokenizer}` is not there yet",
-                hint=f"`curriculum prepare {self.curriculum.name}` makes it",
+                hint=f"`{self.prepare_command}` makes it",
             )
-        return self.project.data / dataset / self._request(dataset, "").key(loaded.digest)
+        return self.project.data / dataset / self._request(dataset, "").key(tokenizer_digest)
 
     def manifest(self, dataset: str) -> Manifest | None:
         """The manifest of a dataset, None while it is not prepared."""
         if dataset not in self._manifests:
-            manifest = None
-            if self.loaded_tokenizer is not None and (self.folder(dataset) / "manifest.json").is_file():
-                manifest = Manifest.load(self.folder(dataset))
-            self._manifests[dataset] = manifest
+            self._manifests[dataset] = None
+            if self.loaded_tokenizer is not None:
+                try:
+                    self._manifests[dataset] = self.read_manifest(dataset, self.folder(dataset))
+                except DataError as error:
+                    self._tell(error)
         return self._manifests[dataset]
+
+    def read_manifest(self, dataset: str, folder: Path) -> Manifest | None:
+        """The manifest of a dataset's `folder`, None where there is no folder; DataError for a damaged one."""
+        if not folder.is_dir():
+            return None
+        try:
+            if not (folder / MANIFEST).is_file():  # a folder is published with it
+                raise DataError(f"`{folder / MANIFEST}` is missing")
+            return Manifest.load(folder)
+        except DataError as error:
+            error.hint = self._again(folder)
+            raise
+
+    def _again(self, folder: Path) -> str:
+        return f"remove the folder `{folder}`, and `{self.prepare_command}` makes it again"
 
     def prepared_info(self, dataset: str, sequence_length: int) -> PreparedInfo | None:
         """Windows of one pass and digests of a dataset, None while it is not prepared."""
@@ -166,17 +236,18 @@ class PreparedText:
                 files = listing.list_files(read, str(self.project.root))
             except DataError:  # the folder is gone, or all that was in it
                 files = []
-            recorded = recorded_files(self.folder(dataset), manifest)
+            try:
+                recorded = recorded_files(self.folder(dataset), manifest)
+            except DataError as error:
+                error.hint = self._again(self.folder(dataset))
+                raise
             if recorded is not None and (changes := file_changes(recorded, files, contents=contents)):
                 found[dataset] = changes
         return found
 
     def change_lines(self, *, quick: bool = False, contents: bool = False) -> list[str]:
         """What changed of the files of each dataset, that the prepared text stays, and what would take it up."""
-        lines, command = (
-            [],
-            f"curriculum prepare {self.curriculum.name}{self.project.options(self.curriculum.size_name)}",
-        )
+        lines, command = [], self.prepare_command
         for dataset, changes in self.changes(quick=quick, contents=contents).items():
             only_new = not changes.changed and not changes.gone
             way = (

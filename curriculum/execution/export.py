@@ -26,6 +26,7 @@ from curriculum.execution import model_card
 from curriculum.execution.attempts import run_job
 from curriculum.execution.request import RunRequest
 from curriculum.runs import folders
+from curriculum.runs.tokenizer import check_tokenizer
 from curriculum.units import show_count
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "source": None}
@@ -76,8 +77,9 @@ def find(project: Project, address: Address, size: str, command: str = "export {
     if (tokenizer := texts.loaded_tokenizer) is None:
         raise DataError(
             f"the tokenizer `{compiled.tokenizer}` that it was trained with does not exist",
-            hint="put its file back: an export carries it",
+            hint=f"{texts.tokenizer_way_out}; an export carries it",
         )
+    check_tokenizer(texts)
     state = checkpoints.state(checkpoint)
     if state["history"] != history:
         raise Drift(

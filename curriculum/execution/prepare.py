@@ -17,6 +17,7 @@ from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, did_you_mean
 from curriculum.execution.attempts import run_job
 from curriculum.execution.request import RunRequest
+from curriculum.runs.tokenizer import check_tokenizer
 
 
 def prepare(
@@ -33,7 +34,8 @@ def prepare(
 
     Once a tokenizer is trained, `with_tokenizer` may refuse the plans for it before any text is tokenised. With
     `submit`, texts are submitted by it instead of tokenised here. With `append`, prepared text grows by the files
-    that are new. DataError as soon as one source would train on held-out text of another, see `overlap_lines`.
+    that are new. DataError as soon as one source would train on held-out text of another, see `overlap_lines`, and for
+    another tokenizer than what is there was made with, see `check_tokenizer`.
     """
     curriculum = texts.curriculum
     if only is not None and only not in {*curriculum.datasets, *texts.datasets()}:
@@ -41,6 +43,7 @@ def prepare(
             f"`{request.curriculum}` reads no source `{only}` at size `{request.size}`",
             hint=did_you_mean(only, {*curriculum.datasets, *texts.datasets()}),
         )
+    check_tokenizer(texts)
     prepared_text.check_folders(texts)
     prepared_text.check_installed(texts)
     directory = curriculum.stages[0].setting.imported
@@ -54,6 +57,7 @@ def prepare(
         if not run_job(request, job, f"tokenizer {curriculum.tokenizer}", stop):
             return None
         texts = PreparedText(curriculum)
+        check_tokenizer(texts)
         with_tokenizer(texts.compiled)
     chosen = sorted({dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)})
     missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]

@@ -23,12 +23,14 @@ from curriculum.execution.attempts import reached, run_training
 from curriculum.execution.machine import check_machine, launcher_for
 from curriculum.execution.prepare import prepare
 from curriculum.execution.request import RunRequest
+from curriculum.execution.restore import restore_records
 from curriculum.execution.slurm import benchmark, train
 from curriculum.execution.slurm.submission import QueuedJob, placed
 from curriculum.execution.train_job import ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.runs.accept_change import check_started
 from curriculum.runs.folders import branch_point, is_finished, is_reached, stage_folder
+from curriculum.runs.tokenizer import check_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def _check_slurm(request: RunRequest) -> None:
 
 def _run_first_node(request: RunRequest, texts: PreparedText, stop: StopFlag) -> RunResult:
     check = partial(check_started, request.project, accept=request.accept_change, prepared=False)
+    check_tokenizer(texts)
     check(texts.compiled)
     prepared = prepare(request, texts, stop, with_tokenizer=check)
     if prepared is None:
@@ -104,6 +107,7 @@ def _run_stage(
     listener = request.listener
     folder = stage_folder(request.project, compiled, stage)
     if is_finished(folder, stage):
+        restore_records(request.project, compiled, stage)
         listener.stage_skipped(stage)
         return True
     slurm_record.refuse_if_live(folder.path, stage.name)
@@ -113,6 +117,7 @@ def _run_stage(
     lock = fs.Lock(folder.supervised, f"`{stage.name}`")
     lock.acquire(wait_seconds=1.0)  # a killed process may take a moment to end
     with lock:
+        restore_records(request.project, compiled, stage)
         job = train_job(request, compiled, stage, texts, ready(request, compiled, stage))
         listener.stage_started(stage, folder, reached(folder, stage.plan.start))
         outcome = run_training(job, launcher_for(request), stop, note=listener.note, tick=listener.tick)
@@ -125,6 +130,7 @@ def _run_stage(
 def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Iterator[str]:
     """What `run` would write and start now, stage by stage, as lines."""
     check_machine(request, compiled)
+    check_tokenizer(texts)
     check_started(request.project, compiled, accept=request.accept_change, prepared=False)
     folders = {stage.name: stage_folder(request.project, compiled, stage) for stage in compiled.stages}
     done = {stage.name for stage in compiled.stages if is_finished(folders[stage.name], stage)}

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints, jobs
+from curriculum.artifacts import jobs
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.memory import chosen_micro_batch
 from curriculum.execution.machine import job_machine
 from curriculum.execution.request import RunRequest
+from curriculum.execution.restore import pin_parent
 from curriculum.runs.folders import checkpoint_at, stage_folder
 
 
@@ -33,10 +34,7 @@ def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path
             return None
         return imported_models.checkpoint(project, stage.plan.parent.fingerprint)
     parent = stage_folder(project, compiled, stage.parent)
-    if stage.parent.stop < stage.parent.plan.end:
-        fs.make_directory(parent.path)
-        with checkpoints.pinning(parent):  # `folder` exists by now, which keeps the pin from being released
-            checkpoints.pin(parent, stage.parent.stop, stage.setting.curriculum)
+    pin_parent(project, compiled, stage)
     checkpoint = checkpoint_at(parent, stage.parent.stop)
     return checkpoint.path if checkpoint else parent.checkpoint(0, stage.parent.stop)
 

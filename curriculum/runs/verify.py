@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,104 +15,214 @@ from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.compiler import imported_models
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
+from curriculum.compiler.tokenizers import tokenizer_file
 from curriculum.config.project import Project
-from curriculum.data.dataset import Dataset
+from curriculum.data.damage import find_damage
 from curriculum.errors import CheckpointError, CurriculumError, DataError
 from curriculum.plan.stage import StagePlan
 from curriculum.runs import folders
+from curriculum.runs.tokenizer import check_tokenizer, trained_with
+
+Detail = str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was checked, with a detail of each, and the errors of what was found wrong."""
+    """What was checked, with a detail of each; what is not here, and what makes it; the errors of what is wrong."""
 
     checked: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
     wrong: list[CurriculumError] = field(default_factory=list)
 
-    def check(self, what: str, check: Callable[[], str | None], *, again: str) -> None:
-        """Do one check; `again` is the command that recreates what it finds wrong."""
+    def check(self, what: str, check: Callable[[], Detail], way_out: str | None = None) -> None:
+        """Do one check; `way_out` replaces the hint of what it finds wrong, which may name another command."""
         try:
             detail = check()
         except CurriculumError as error:
-            hint = error.hint or ""
-            if again not in hint:
-                error.hint = f"{hint}{'; ' if hint else ''}then `{again}` makes it again"
+            error.hint = way_out or error.hint
             self.wrong.append(error)
         else:
             self.checked.append(what + (f": {detail}" if detail else ""))
 
 
 def verify(project: Project, compiled: Compiled, texts: PreparedText) -> Findings:
-    """Check every file of a lineage that training continues from; nothing is changed.
+    """Check every file of a lineage that training continues from; nothing is changed, and no fault ends it.
 
-    Prepared text, an import, and of every started stage its plans, checkpoints, ledger, evaluations, pins, its end
-    and whether it continues from the checkpoint that its parent has.
+    The tokenizer, prepared text, an import, and of every started stage its plans, checkpoints, ledger, metrics,
+    evaluations, pins, its end and whether it continues from the checkpoint that its parent has. Text that is not here
+    is no fault where the tokenizer is the one that it was made with: preparing gives the same again.
     """
     findings = Findings()
-    run = f"curriculum run {compiled.curriculum}{project.options(compiled.size_name)}"
-    prepare = f"curriculum prepare {compiled.curriculum}{project.options(compiled.size_name)}"
-    for dataset in texts.datasets():
-        findings.check(f"text of {dataset}", partial(_text, texts, dataset), again=prepare)
+    _texts(findings, project, compiled, texts)
     imported: list[Path] = []
     if compiled.stages[0].plan.parent is not None:
-        findings.check("what is imported", lambda: imported.extend(_imported(project, compiled)), again=prepare)
+        findings.check("what is imported", lambda: imported.extend(_imported(project, compiled)))
     for path in imported:
-        findings.check(f"import {path.name}", partial(checkpoints.verify, path), again=prepare)
+        way_out = f"remove the folder `{path}`, and `{texts.prepare_command}` imports it again"
+        findings.check(f"import {path.name}", partial(checkpoints.verify, path), way_out)
     for stage in compiled.stages:
-        folder = folders.stage_folder(project, compiled, stage)
-        if folder.plan.exists():
-            _stage(findings, project, compiled, stage, folder, run)
+        try:
+            folder = folders.stage_folder(project, compiled, stage)
+        except CurriculumError as error:
+            findings.wrong.append(error)
+            continue
+        if folder.plan.exists() or _checkpoint_folders(folder) or folder.ledger.exists():
+            _stage(findings, project, compiled, stage, folder)
     return findings
 
 
-def _text(texts: PreparedText, dataset: str) -> str:
-    manifest = texts.manifest(dataset)
-    size = 0
-    for split in manifest.splits if manifest else ():
-        part = Dataset.open(texts.folder(dataset), split=split, sequence_length=texts.sequence_length)
-        size += sum(read for _, read in part.verify())
-    return f"{size:,} bytes" if manifest else "not prepared"
+def _texts(findings: Findings, project: Project, compiled: Compiled, texts: PreparedText) -> None:
+    """The tokenizer, and all text by the tokenizer that the lineage was trained with, whatever its file is now."""
+    trained = [digest for _, digest in trained_with(texts) if digest is not None]
+    loaded = texts.loaded_tokenizer
+    if loaded is not None:
+        findings.check(f"tokenizer {compiled.tokenizer}", partial(check_tokenizer, texts))
+    elif texts.faults:  # it cannot be read
+        findings.wrong.extend(texts.faults)
+    elif trained and texts.tokenizer_is_made:
+        path = tokenizer_file(project, compiled.tokenizer)
+        what = f"the tokenizer `{path}`, which the started stages were trained with, is not here"
+        findings.wrong.append(DataError(what, hint=f"`{texts.prepare_command}` makes it again from the same text"))
+    digest = trained[0] if trained else loaded.digest if loaded else None
+    read = _digests_read(project, compiled)
+    for dataset in texts.datasets():
+        if digest is None or not texts.folder(dataset, digest).is_dir():
+            findings.absent.append(f"text of {dataset}: `{texts.prepare_command}` makes it")
+            continue
+        faults: list[CurriculumError] = []
+        size = 0
+        for found in _text(texts, dataset, texts.folder(dataset, digest), read.get(dataset, {})):
+            if isinstance(found, int):
+                size += found
+            else:
+                faults.append(found)
+        findings.wrong.extend(faults)
+        if not faults:
+            findings.checked.append(f"text of {dataset}: {size:,} bytes")
 
 
-def _stage(
-    findings: Findings, project: Project, compiled: Compiled, stage: CompiledStage, folder: StageFolder, run: str
-) -> None:
+def _digests_read(project: Project, compiled: Compiled) -> dict[str, dict[str, str]]:
+    """By dataset, the digests of the text that stages with a checkpoint were trained on, each with such a stage."""
+    read: dict[str, dict[str, str]] = {}
+    for stage in compiled.stages:
+        with contextlib.suppress(CurriculumError):
+            folder = folders.stage_folder(project, compiled, stage)
+            if folder.plan.exists() and checkpoints.latest(folder):
+                for source in StagePlan.load(folder.plan).sources.values():
+                    for segment in source.segments:
+                        if segment.digest is not None:
+                            read.setdefault(source.dataset, {}).setdefault(segment.digest, stage.name)
+    return read
+
+
+def _text(texts: PreparedText, dataset: str, folder: Path, read: Mapping[str, str]) -> Iterator[int | CurriculumError]:
+    """The bytes of every sound file, and the errors; `read` are digests of the text that stages were trained on."""
+    try:
+        manifest = texts.read_manifest(dataset, folder)
+    except CurriculumError as error:
+        yield error
+        return
+    assert manifest is not None
+    states = {state.digest for state in manifest.states}
+    for digest, stage in read.items():
+        if digest not in states:
+            yield DataError(
+                f"the text in `{folder}` is not the one that `{stage}` was trained on: that had the digest "
+                f"{digest[:12]}…",
+                hint="put the folder back from a copy; text that was prepared again from changed files is another",
+            )
+    yield from find_damage(folder, manifest, texts.prepare_command)
+
+
+def _stage(findings: Findings, project: Project, compiled: Compiled, stage: CompiledStage, folder: StageFolder) -> None:
     name, check, options = stage.name, findings.check, project.options(compiled.size_name)
+    run = f"curriculum run {compiled.curriculum}{options}"
     plans: list[StagePlan] = []
-    for path in (folder.plan, *folder.replaced_plans()):
-        check(f"{path.stem.replace('-', ' ')} of {name}", partial(_plan, path, plans), again=run)
-    for checkpoint in checkpoints.list_checkpoints(folder):
-        check(f"checkpoint {name} {checkpoint.name}", partial(_checkpoint, checkpoint, plans), again=run)
+    way_out = f"{_away(folder.plan)}`{run}` writes it again, as long as the files describe what was trained"
+    check(f"plan of {name}", partial(_plan, folder.plan, plans), way_out)
+    for path in folder.replaced_plans():
+        way_out = f"put it back from a copy, or remove `{path}`: no training reads it"
+        check(f"{path.stem.replace('-', ' ')} of {name}", partial(_plan, path, plans), way_out)
+    kept = _checkpoint_folders(folder)
+    for path in kept:
+        passed = checkpoints.position_of(path) == stage.stop < stage.plan.end and path != kept[-1]
+        way_out = (
+            f"put `{path}` back from a copy: `{compiled.curriculum}` branches there, and `{name}` was trained past it"
+            if passed
+            else f"move `{path}` away; `{run}` then trains again what is missing after the one before it, if anything"
+        )
+        check(f"checkpoint {name} {path.name}", partial(_checkpoint, path, plans), way_out)
     plan = plans[0] if plans else None
-    check(f"ledger of {name}", lambda: _ledger(folder, stage, plan), again=run)
-    compare = f"curriculum compare {compiled.curriculum}{options}"
+    way_out = f"{_away(folder.ledger)}`{run}` writes the lines of the kept checkpoints again"
+    check(f"ledger of {name}", lambda: _ledger(folder, stage, plan), way_out)
+    for path in (folder.metrics, folder.events):
+        if path.exists():
+            way_out = f"put it back from a copy, or move `{path}` away: it is a log, which no training continues from"
+            check(f"{path.stem} of {name}", partial(_lines, path), way_out)
     for path in folder.evaluation_files():
-        check(f"evaluation of {name} {path.stem}", partial(_evaluation, path), again=compare)
+        way_out = _measured_again(project, compiled, stage, folder, path)
+        check(f"evaluation of {name} {path.stem}", partial(_evaluation, path), way_out)
     for path in sorted(folder.pins.glob("*/*.json")):
-        check(f"pin of {name} by {path.stem}", partial(_pin, path), again=f"curriculum run {path.stem}{options}")
+        way_out = f"`curriculum run {path.stem}{options}` writes `{path}` again, or remove it if nothing branches there"
+        check(f"pin of {name} by {path.stem}", partial(_pin, path), way_out)
     if plan is not None and plan.parent is not None and stage.parent is not None:
-        check(f"lineage of {name}", lambda: _continues(project, compiled, stage, plan), again=run)
+        check(f"lineage of {name}", lambda: _continues(project, compiled, stage, plan))
     if folder.done.exists():
-        check(f"end of {name}", lambda: _done(folder, plan), again=run)
+        way_out = f"remove `{folder.done}`, and `{run}` writes it again"
+        check(f"end of {name}", lambda: _done(folder, plan), way_out)
+
+
+def _measured_again(project: Project, compiled: Compiled, stage: CompiledStage, folder: StageFolder, path: Path) -> str:
+    """The way out for a damaged evaluation: a comparison measures those of kept checkpoints again."""
+    own = compiled.stages[-1].setting.curriculum
+    others = dict.fromkeys(each.setting.curriculum for each in compiled.stages)
+    other = next((name for name in others if name != own), None)
+    is_kept = (folder.checkpoints / path.stem).is_dir()
+    if stage.setting.curriculum == own and other is not None and is_kept:
+        command = f"curriculum compare {own} {other}{project.options(compiled.size_name)}"
+        return f"move `{path}` away, and `{command}` measures it again"
+    return f"put it back from a copy, or move `{path}` away: the losses of that position are then not known any more"
+
+
+def _away(path: Path) -> str:
+    return f"move `{path}` away, and " if path.exists() else ""
+
+
+def _checkpoint_folders(folder: StageFolder) -> list[Path]:
+    """Every folder that a checkpoint was published as, oldest first, also one that lost its manifest since."""
+    paths = folder.checkpoints.iterdir() if folder.checkpoints.is_dir() else ()
+    return sorted(path for path in paths if checkpoints.position_of(path) is not None)
 
 
 def _plan(path: Path, plans: list[StagePlan]) -> None:
     plans.append(StagePlan.load(path))
 
 
-def _checkpoint(checkpoint: checkpoints.Checkpoint, plans: list[StagePlan]) -> None:
+def _checkpoint(path: Path, plans: list[StagePlan]) -> None:
     """Its bytes, and that one of the stage's plans leads to it."""
-    checkpoints.verify(checkpoint.path)
-    state = checkpoints.state(checkpoint.path)
+    checkpoints.verify(path)
+    state, position = checkpoints.state(path), checkpoints.position_of(path)
+    assert position is not None
     histories = set()
     for plan in plans:
         with contextlib.suppress(CurriculumError):  # no step boundary of this plan
-            histories.add(plan.history(checkpoint.position))
-    if state.get("position") != checkpoint.position or (histories and state.get("history") not in histories):
-        raise CheckpointError(
-            f"checkpoint `{checkpoint.name}` is not what this stage's plan leads to",
-            hint=f"move {checkpoint.path} away",
-        )
+            histories.add(plan.history(position))
+    if state.get("position") != position or (histories and state.get("history") not in histories):
+        raise CheckpointError(f"checkpoint `{path.name}` is not what this stage's plan leads to")
+
+
+def _lines(path: Path) -> str:
+    """Every complete line is a JSON object; the last one may be cut short by a kill."""
+    number = 0
+    with fs.open_file(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                sound = not line.endswith(b"\n") or isinstance(fs.parse_json(line), dict)
+            except ValueError:
+                sound = False
+            if not sound:
+                raise DataError(f"`{path}` is damaged in line {number:,}: it is not a JSON object")
+    return f"{number:,} lines"
 
 
 def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -> str:
@@ -125,14 +235,12 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
         if planned != counted:
             raise DataError(
                 f"the ledger of {stage.name} counted {counted} windows at {entry.position:,} tokens, "
-                f"the plan says {planned}",
-                hint="what was trained is not what was planned; branch from an earlier checkpoint",
+                f"the plan says {planned}"
             )
     kept = {checkpoint.name for checkpoint in checkpoints.list_checkpoints(folder)}
     if missing := sorted(kept - {entry.checkpoint for entry in entries}):
         raise DataError(
-            f"the ledger of {stage.name} has no line for checkpoint `{missing[0]}`: `{folder.ledger}` was cut short",
-            hint="a resumed run adds the line of the checkpoint it resumes from",
+            f"the ledger of {stage.name} has no line for checkpoint `{missing[0]}`: `{folder.ledger}` was cut short"
         )
     return f"equal to the plan at {len(entries)} checkpoints"
 
@@ -140,7 +248,7 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
 def _evaluation(path: Path) -> None:
     value = read_evaluation(path)
     if path.stem != checkpoint_name(value["generation"], value["position"]):
-        raise DataError(f"`{path}` has another position than its name says", hint=f"move {path} away")
+        raise DataError(f"`{path}` has another position than its name says")
 
 
 def _pin(path: Path) -> None:
@@ -150,7 +258,7 @@ def _pin(path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         sound = False
     if not sound:
-        raise DataError(f"the pin `{path}` is damaged; the checkpoint is kept all the same", hint=f"move {path} away")
+        raise DataError(f"the pin `{path}` is damaged; the checkpoint is kept all the same")
 
 
 def _continues(project: Project, compiled: Compiled, stage: CompiledStage, plan: StagePlan) -> str:
@@ -163,13 +271,13 @@ def _continues(project: Project, compiled: Compiled, stage: CompiledStage, plan:
         raise CheckpointError(
             f"`{stage.name}` branched from `{stage.parent.name}` at {plan.parent.position:,} tokens, where no "
             "checkpoint is kept any more",
-            hint="this stage continues from its own; bring the parent's back to branch there again",
+            hint=f"put it back from a copy to branch there again; what is trained of `{stage.name}` does not need it",
         )
     if checkpoints.state(checkpoint.path).get("history") != plan.parent.fingerprint:
         raise CheckpointError(
             f"`{stage.name}` branched from another history than checkpoint `{checkpoint.name}` of "
             f"`{stage.parent.name}` now has",
-            hint="one of the two was put there from elsewhere; bring back what belongs together",
+            hint="one of the two was put there from elsewhere: put back from a copy what belongs together",
         )
     return f"branched from {stage.parent.name} at {plan.parent.position:,} tokens"
 
@@ -177,11 +285,14 @@ def _continues(project: Project, compiled: Compiled, stage: CompiledStage, plan:
 def _done(folder: StageFolder, plan: StagePlan | None) -> None:
     try:
         value = fs.unseal(fs.parse_json(fs.read_bytes(folder.done)), ("checkpoint", "position", "weights"))
-        sound = plan is None or value["position"] == plan.end
+        kept = folder.checkpoints / str(value["checkpoint"])
+        sound = value["position"] == checkpoints.position_of(kept) == (plan.end if plan else value["position"])
     except (OSError, ValueError):
         sound = False
     if not sound:
-        raise DataError(f"`{folder.done}` is damaged", hint=f"remove {folder.done}")
+        raise DataError(f"`{folder.done}` is damaged")
+    if not kept.is_dir():
+        raise DataError(f"`{folder.done}` names checkpoint `{kept.name}`, which is not here")
 
 
 def _imported(project: Project, compiled: Compiled) -> list[Path]:

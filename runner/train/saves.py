@@ -86,4 +86,4 @@ class Saves:
         path = self._folder.checkpoint(self._setup.job.generation, self._setup.end)
         digest = checkpoints.tensors_digest(path)
         done = {"checkpoint": path.name, "position": self._setup.end, "weights": digest}
-        fs.write_json(self._folder.done, done)
+        fs.write_json(self._folder.done, fs.seal(done))
