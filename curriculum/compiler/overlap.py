@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
@@ -53,16 +54,24 @@ def overlap_lines(texts: PreparedText, *, preparing: bool = False) -> list[str]:
     uncounted: list[str] = []
     manifests = {dataset: manifest for dataset in texts.datasets() if (manifest := texts.manifest(dataset))}
     hashed = {dataset: HashedDataset(texts.folder(dataset), manifest) for dataset, manifest in manifests.items()}
-    unknown = [f"`{dataset}`" for dataset, side in hashed.items() if not side.known]
+    unknown: dict[str, None] = {}
+    damaged: dict[str, Path] = {}
     quick = QUICK_DOCUMENTS
-    for names in combinations([dataset for dataset, side in hashed.items() if side.known], 2):
+    for names in combinations(hashed, 2):
         first, second = (hashed[name] for name in names)
         path = texts.project.data / "overlaps" / f"{first.manifest.digest[:16]}-{second.manifest.digest[:16]}.json"
         overlap = recorded(path)
         if overlap is None:
+            damaged |= _damaged(hashed, names, contents=False)
+            unknown |= {name: None for name in names if name not in damaged and not hashed[name].known}
+            if {*names} & {*damaged, *unknown}:
+                continue
             quick -= first.documents + second.documents
             if quick < 0 and not preparing:
                 uncounted.append(f"`{names[0]}` and `{names[1]}`")
+                continue
+            if found := _damaged(hashed, names, contents=True):
+                damaged |= found
                 continue
             overlap = count_shared(first, second)
             if preparing:
@@ -81,7 +90,13 @@ def overlap_lines(texts: PreparedText, *, preparing: bool = False) -> list[str]:
             for name, other, documents in zip(names, reversed(names), overlap.held_out, strict=True)
             if documents
         ]
-    begun = _begun(texts) if leaks else set()
+    begun = _begun(texts) if leaks or damaged else set()
+    if preparing and (lost := [name for name in damaged if name not in begun]):
+        raise DataError(
+            f"whether other sources share documents with `{lost[0]}` is not known: `{damaged[lost[0]]}` is missing or "
+            "damaged",
+            hint=f"remove the folder `{hashed[lost[0]].folder}`, and `{texts.prepare_command}` makes it again",
+        )
     allowed = [leak for leak in leaks if texts.project.sources.sources[leak.trained_by].overlap == "allow"]
     refused = [leak for leak in leaks if leak not in allowed and not begun >= {leak.held_out_by, leak.trained_by}]
     if refused:
@@ -89,12 +104,25 @@ def overlap_lines(texts: PreparedText, *, preparing: bool = False) -> list[str]:
     for leak in leaks:
         consent = ", as its `overlap: allow` permits" if leak in allowed else ""
         lines.append(f"overlap: {leak}{consent}; the loss on what was trained on is no held-out loss")
-    if unknown and len(hashed) > 1:
-        lines.append(f"overlap of {', '.join(unknown)} with other sources is not known: prepared by an older version")
+    lines += [
+        f"overlap of `{name}` with other sources is not known: `{file}` is missing or damaged; remove the folder "
+        f"`{hashed[name].folder}`, and `{texts.prepare_command}` makes it again"
+        for name, file in damaged.items()
+    ]
+    if unknown:
+        datasets = ", ".join(f"`{name}`" for name in unknown)
+        lines.append(
+            f"overlap of {datasets} with other sources is not known: prepared by an older version, which recorded "
+            "no digests of its hashes, if it wrote any"
+        )
     if uncounted:
-        command = f"curriculum prepare {texts.curriculum.name}{texts.project.options(texts.curriculum.size_name)}"
-        lines.append(f"overlap of {', '.join(uncounted)} is not counted yet: `{command}` counts it")
+        lines.append(f"overlap of {', '.join(uncounted)} is not counted yet: `{texts.prepare_command}` counts it")
     return lines
+
+
+def _damaged(hashed: Mapping[str, HashedDataset], names: Sequence[str], *, contents: bool) -> dict[str, Path]:
+    """The first damaged file of hashes of each of the datasets `names` that has one."""
+    return {name: file for name in names if (file := hashed[name].damaged(contents=contents))}
 
 
 def _begun(texts: PreparedText) -> set[str]:

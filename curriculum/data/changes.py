@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import Manifest
+from curriculum.errors import DataError
 
 DIGEST = 3
 """Where a file's record holds the SHA-256 of its contents."""
@@ -38,13 +39,26 @@ class FileChanges:
 
 
 def recorded_files(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
-    """What is recorded of each file that was read, by name: size, digest, time; None where a record is missing."""
+    """What is recorded of each file that was read, by name: size, digest, time; None where a record is missing.
+
+    DataError for a record that was lost or altered since it was written.
+    """
     recorded: dict[str, Any] = {}
     for number in range(len(manifest.states)):
         path = folder / f"files-{number}.json"
-        if not path.exists():
+        digest = manifest.sidecars.get(path.name)
+        if not path.exists() and digest is None:
             return None
-        recorded |= json.loads(path.read_bytes())
+        try:
+            data = path.read_bytes()
+            if digest not in (None, hashlib.sha256(data).hexdigest()):
+                raise ValueError("it differs from its digest")
+            recorded |= fs.parse_json(data)
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"`{path}`, the files that `{manifest.dataset}` was read from, is damaged: {error}",
+                hint=f"remove the folder `{folder}` and run `curriculum prepare` again",
+            ) from None
     return recorded
 
 

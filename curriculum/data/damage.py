@@ -24,6 +24,8 @@ def find_damage(folder: Path, manifest: Manifest, again: str) -> Iterator[int | 
             yield _tokens(folder, manifest, shard, elsewhere, remake)
             for file, digest in _companions(shard).items():
                 yield _compared(folder / file, digest, remake)
+    for file, digest in manifest.sidecars.items():
+        yield _compared(folder / file, digest, remake)
 
 
 def _companions(shard: Shard) -> dict[str, str]:

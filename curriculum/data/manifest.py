@@ -142,7 +142,9 @@ class Manifest:
     """The contents of a data folder, its tokenizer, recipe and provenance; the fields are the keys of manifest.json.
 
     `earlier` are the states before shards were appended, oldest first. `elsewhere` maps shards to third-party files;
-    their bytes are identified by digests, so it is not part of the manifest's digest.
+    their bytes are identified by digests, so it is not part of the manifest's digest. Nor is `sidecars`, the SHA-256
+    of the files that say something about the text and are none of it: `.hashes` and `files-N.json`. It is empty in a
+    folder of a version that did not record it.
     """
 
     dataset: str
@@ -156,6 +158,7 @@ class Manifest:
     splits: Mapping[str, Split]
     earlier: tuple[FolderState, ...] = ()
     elsewhere: Mapping[str, TokenLocation] = field(default_factory=dict)
+    sidecars: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

@@ -1,7 +1,7 @@
 """Documents that two datasets of one tokenizer share, by their tokens, whatever the names of sources, files and ids.
 
 Next to each `.ds` lie the hashes of its documents, ascending. They are no part of the dataset's digest: a dataset that
-was prepared without them stays what it is, and nothing is known of its overlap.
+was prepared without them stays what it is, and nothing is known of its overlap. The manifest has their own digests.
 """
 
 from __future__ import annotations
@@ -70,6 +70,18 @@ class HashedDataset:
         except FileNotFoundError:
             return False
 
+    def damaged(self, *, contents: bool) -> Path | None:
+        """The first file of hashes that is not as the manifest records it, by its size or also its `contents`."""
+        for shard in (shard for split in self.manifest.splits.values() for shard in split.shards):
+            path, digest = self._path(shard.file), self.manifest.sidecars.get(f"{shard.file}{HASHES}")
+            if digest is None:
+                continue
+            if not path.is_file() or path.stat().st_size != 8 * shard.documents:
+                return path
+            if contents and fs.sha256_file(path) != digest:
+                return path
+        return None
+
     def between(self, split: SplitName, low: int, high: int) -> NDArray[np.uint64]:
         """The hashes of documents of `split` in [low, high), ascending; those of empty documents are left out."""
         found = [np.zeros(0, np.uint64)]
@@ -110,14 +122,14 @@ def _count_in(hashes: NDArray[np.uint64], documents: NDArray[np.uint64]) -> int:
 def recorded(path: Path) -> Overlap | None:
     """What `record` wrote to `path`, None where there is nothing that can be read."""
     try:
-        return fs.from_json(Overlap, fs.parse_json(fs.read_bytes(path)))
+        return fs.from_json(Overlap, fs.unseal(fs.parse_json(fs.read_bytes(path)), ()))
     except (FileNotFoundError, ValueError):
         return None
 
 
 def record(path: Path, overlap: Overlap) -> None:
     fs.make_directory(path.parent)
-    fs.write_json(path, fs.fields_of(overlap), replace=True)
+    fs.write_json(path, fs.seal(fs.fields_of(overlap)), replace=True)
 
 
 def _ranges(documents: int) -> Iterator[tuple[int, int]]:

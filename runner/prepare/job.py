@@ -20,7 +20,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from curriculum.data.manifest import (
     TokenLocation,
     dtype_for,
 )
+from curriculum.data.overlap import HASHES
 from curriculum.data.provenance import provenance
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
@@ -353,7 +354,14 @@ class _Preparation:
         assert all(
             (data / f"{shard.file}.index").exists() for split in manifest.splits.values() for shard in split.shards
         )
-        fs.write_json(data / f"files-{len(manifest.earlier)}.json", read, replace=True)
+        files = f"files-{len(manifest.earlier)}.json"
+        fs.write_json(data / files, read, replace=True)
+        kept = self.existing.splits if self.existing else {}
+        old = {shard.file for split in kept.values() for shard in split.shards}
+        new = {shard.file for split in manifest.splits.values() for shard in split.shards} - old
+        digests = {name: fs.sha256_file(data / name) for name in (files, *(f"{file}{HASHES}" for file in sorted(new)))}
+        before = self.existing.sidecars if self.existing else {}
+        manifest = replace(manifest, sidecars={**before, **digests})
         # Before this line the appended shards are not part of the folder.
         fs.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:

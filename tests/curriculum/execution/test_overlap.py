@@ -14,6 +14,7 @@ import pytest
 from pretend_runs import pretend
 from projects import write_small_project
 
+from curriculum import fs
 from curriculum.compiler import overlap
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
@@ -154,9 +155,52 @@ def test_text_that_was_prepared_by_an_older_version_is_planned_and_its_overlap_c
     shutil.rmtree(project / "data/overlaps")
     for path in project.glob("data/a/*/*/*.hashes"):
         path.unlink()
+    (manifest,) = project.glob("data/a/*/manifest.json")
+    value = json.loads(manifest.read_bytes())
+    del value["sidecars"], value["sha256"]
+    manifest.write_text(json.dumps(fs.seal(value)))
     for command in ("plan", "prepare"):
         told = words(curriculum(project, command, "trunk", *FULL))
         assert "overlap of `a` with other sources is not known: prepared by an older version" in told
+
+
+@pytest.mark.parametrize("how", ["altered", "cut", "lost"])
+def test_hashes_that_were_damaged_since_are_named_and_protection_does_not_end_unsaid(
+    project: Path, curriculum: Curriculum, how: str
+) -> None:
+    write_sources(
+        project, "a: {read: {folder: texts/prose}, held_out: 40%}", "b: {read: {folder: texts/prose}, held_out: 20%}"
+    )
+    curriculum(project, "prepare", "trunk", *FULL, check=False)
+    shutil.rmtree(project / "data/overlaps")
+    (path,) = project.glob("data/b/*/train/*.hashes")
+    data = path.read_bytes()
+    if how == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if how == "altered" else data[:-8])
+    planned = "".join((curriculum(project, "plan", "trunk", *FULL)).stdout.split())
+    assert f"`{path}`ismissingordamaged" in planned
+    assert "olderversion" not in planned
+    refused = curriculum(project, "prepare", "trunk", *FULL, check=False)
+    assert refused.returncode == 2
+    folder = path.parents[1]
+    hint = f"remove the folder `{folder}`, and `curriculum prepare trunk` makes it again".replace(" ", "")
+    assert f"`{path}`ismissingordamaged" in "".join(refused.stderr.split())
+    assert hint in "".join(refused.stderr.split())
+    shutil.rmtree(folder)
+    assert "documents that `a` holds out" in words(curriculum(project, "prepare", "trunk", *FULL, check=False))
+    assert path.read_bytes() == data
+
+
+def test_a_record_of_overlap_that_was_altered_is_counted_again(project: Path, curriculum: Curriculum) -> None:
+    write_sources(
+        project, "a: {read: {folder: texts/prose}, held_out: 40%}", "b: {read: {folder: texts/prose}, held_out: 20%}"
+    )
+    curriculum(project, "prepare", "trunk", *FULL, check=False)
+    (path,) = (project / "data/overlaps").iterdir()
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "held_out": [0, 0]}))
+    assert "documents that `a` holds out" in words(curriculum(project, "plan", "trunk", *FULL, check=False))
 
 
 def test_a_curriculum_that_has_begun_to_train_is_told_and_not_refused(project: Path, curriculum: Curriculum) -> None:

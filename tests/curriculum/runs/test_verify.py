@@ -166,6 +166,8 @@ KINDS = {
     "their index": "data/prose/*/train/00000.ds.index",
     "block digests": "data/prose/*/held-out/00000.ds.blocks",
     "ids": "data/code/*/train/00000.ids",
+    "hashes of documents": "data/code/*/held-out/00000.ds.hashes",
+    "the files that were read": "data/prose/*/files-0.json",
     "manifest": "data/code/*/manifest.json",
     "plan": f"{COOLDOWN}/plan.json",
     "ledger": f"{COOLDOWN}/ledger.jsonl",
