@@ -285,5 +285,5 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
 def _damaged(folder: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"checkpoint `{folder.name}` cannot be used: {reason}",
-        hint=f"move {folder} away; the same command then continues from the checkpoint before it",
+        hint=f"move {folder} away; training then continues from the checkpoint before it",
     )

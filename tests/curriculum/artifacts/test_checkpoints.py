@@ -109,7 +109,7 @@ def test_a_checkpoint_without_a_readable_manifest_cannot_be_used_and_the_way_out
         (folder / checkpoints.MANIFEST).write_bytes(manifest)
     with pytest.raises(CheckpointError, match="checkpoint `g0-0000000000000064` cannot be used") as refusal:
         checkpoints.verify(folder)
-    assert refusal.value.hint == (f"move {folder} away; the same command then continues from the checkpoint before it")
+    assert refusal.value.hint == (f"move {folder} away; training then continues from the checkpoint before it")
 
 
 def test_the_manifest_lists_every_file_but_itself(tmp_path: Path) -> None:

@@ -198,3 +198,29 @@ def test_what_verify_finds_it_also_says_how_to_mend(project: Path, curriculum: C
     assert refused.stderr.count("error: ") == 1, refused.stderr
     follow(project, curriculum, hint(refused))
     assert curriculum(project, *VERIFY).stderr == ""
+
+
+def test_a_damaged_pin_is_written_again_by_a_run_of_what_is_finished(project: Path, curriculum: Curriculum) -> None:
+    (project / "stages/inner.yaml").write_text(
+        "about: leaves inside a stage\nfrom: trunk@5120\nstages:\n  - {name: rest, until: 6144, mixture: mixed}\n"
+    )
+    curriculum(project, "run", "inner", *FULL)
+    pin = only(project, "runs/full/trunk/basic/pins/*/inner.json")
+    sound = pin.read_bytes()
+    pin.write_text('{"by": "another"}')
+    refused = curriculum(project, "verify", "inner", *FULL, check=False)
+    assert f"the pin `{pin}` is damaged" in words(refused)
+    curriculum(project, *re.findall(r"`curriculum ([^`]+)`", hint(refused))[0].split())
+    assert pin.read_bytes() == sound
+
+
+def test_a_lost_plan_is_not_written_again_from_files_that_describe_another(
+    project: Path, curriculum: Curriculum
+) -> None:
+    (project / COOLDOWN / "plan.json").unlink()
+    stages = project / "stages/variant.yaml"
+    stages.write_text(stages.read_text().replace("batch: 32 sequences", "batch: 16 sequences"))
+    refused = curriculum(project, "run", "variant", *FULL, check=False)
+    assert refused.returncode == 2
+    assert "the plan of `variant/cooldown` is missing, and the files describe another" in words(refused)
+    assert not (project / COOLDOWN / "plan.json").exists()
