@@ -32,13 +32,8 @@ def status(
         if name is None or as_json:
             raise PlanError(
                 "`--follow` watches one curriculum, as lines or as a panel",
-<<<<<<< HEAD
                 hint=f"as in `curriculum status {next(iter(project.names('stages')), 'NAME')} --follow`; `--json` "
                 "shows how things are now",
-=======
-                hint=f"as in `curriculum status {next(iter(project.names('stages')), 'NAME')} --follow`; `--json` shows "
-                "how things are now",
->>>>>>> 89694885dd6bc74ef3c1c4c29f037e69571f5eba
             )
         try:
             Watch(project, name, size, open_console()).follow()

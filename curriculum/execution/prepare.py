@@ -60,10 +60,7 @@ def prepare(
             return None
         texts = PreparedText(curriculum)
         check_tokenizer(texts)
-<<<<<<< HEAD
         prepared_text.check_special_tokens(texts)
-=======
->>>>>>> 89694885dd6bc74ef3c1c4c29f037e69571f5eba
         with_tokenizer(texts.compiled)
     chosen = sorted({dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)})
     missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]
