@@ -115,10 +115,11 @@ class Lineage:
     mixing: Mixing | None = None
     used: dict[str, int] = field(default_factory=dict)
     restarted: dict[str, tuple[int, int]] = field(default_factory=dict)  # source: (item, pass) of the last restart
+    skips: list[tuple[int, int]] = field(default_factory=list)  # of the stage under way, those that are to come
 
     def copy(self) -> Lineage:
         mixing = copied(self.mixing) if self.mixing else None
-        return Lineage(self.step, self.position, mixing, dict(self.used), dict(self.restarted))
+        return Lineage(self.step, self.position, mixing, dict(self.used), dict(self.restarted), list(self.skips))
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ def take(
     """Take the stage's steps one by one: `(step, slots)`; `lineage` moves along and may be copied in between."""
     _enter(lineage, stage, texts, length)
     batch = stage["batch"]
-    skips = sorted(stage.get("skip", ()))
+    lineage.skips = sorted(stage.get("skip", ()))
     while lineage.position < stage["until"]:
-        while skips and lineage.position >= skips[0][0]:
-            begin, end = skips.pop(0)
+        while lineage.skips and lineage.position >= lineage.skips[0][0]:
+            begin, end = lineage.skips.pop(0)
             thrown = 0
             while thrown < end - begin:
                 for _ in range(batch):
@@ -156,6 +157,20 @@ def take(
         lineage.step += 1
         lineage.position += batch * length
         yield step, slots
+
+
+def joined(stage: Mapping[str, Any], left: Mapping[str, Any]) -> dict[str, Any]:
+    """A branch's first stage with what was `left` undone of the stage that it branches in.
+
+    A restart happens all the same; a mixture that the branch states takes the place of a mixture, its ramp and skips.
+    """
+    both = dict(stage)
+    if left.get("restart"):
+        both["restart"] = True
+    if "mixture" not in stage:
+        both |= {key: left[key] for key in ("mixture", "ramp") if key in left}
+        both["skip"] = [*left.get("skip", ()), *stage.get("skip", ())]
+    return both
 
 
 def _enter(lineage: Lineage, stage: Mapping[str, Any], texts: Mapping[str, Text], length: int) -> None:

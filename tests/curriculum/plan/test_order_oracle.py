@@ -68,11 +68,25 @@ def text_of(stages: list[dict[str, Any]], mixtures: list[dict[str, int]]) -> str
     return "\n".join(lines) + "\n"
 
 
-def leave(lineage: oracle.Lineage, children: dict[str, int], at_branch: dict[str, oracle.Lineage]) -> None:
-    """At the first step boundary at or past where a child branches, it takes the state along."""
-    for child in [child for child, at in children.items() if lineage.position >= at]:
-        at_branch[child] = lineage.copy()
-        del children[child]
+def leave(
+    lineage: oracle.Lineage,
+    stage: dict[str, Any],
+    following: dict[str, Any] | None,
+    children: dict[str, int],
+    at_branch: dict[str, tuple[oracle.Lineage, dict[str, Any]]],
+) -> None:
+    """At the first step boundary at or past where a child branches, it takes the state along.
+
+    With it goes what is not done yet of the stage in which it branches: of `following`, where `stage` ends before.
+    """
+    for child, at in list(children.items()):
+        if lineage.position >= at:
+            left: dict[str, Any] = {"skip": lineage.skips}
+            if at > stage["until"] and following is not None:
+                left = following
+            skips = [skip for skip in left.get("skip", ()) if skip[0] < at]
+            at_branch[child] = lineage.copy(), {**left, "skip": skips}
+            del children[child]
 
 
 def drawn(draws: Draws) -> list[oracle.Slot]:
@@ -108,7 +122,8 @@ def check(number: int, folder: Path) -> int:
         stages[name] = draw_stages(draw, at + 8 * LENGTH, mixtures, True)
         files[f"stages/{name}.yaml"] = f"from: {parent}@{at}\nstages:\n" + text_of(stages[name], mixtures)
     project = lineages.project_of(files, folder)
-    agreed, at_branch = 0, {"one": oracle.Lineage()}
+    agreed = 0
+    at_branch: dict[str, tuple[oracle.Lineage, dict[str, Any]]] = {"one": (oracle.Lineage(), {})}
     for name, own in stages.items():
         compiled = compile_curriculum(project, name, "full").stages[-len(own) :]
         texts = {
@@ -116,20 +131,23 @@ def check(number: int, folder: Path) -> int:
             for stage in compiled
             for source, plan in stage.plan.sources.items()
         }
-        lineage = at_branch[name].copy()
+        lineage, left = at_branch[name]
+        own = [oracle.joined(own[0], left), *own[1:]]
         children = {child: at for child, (parent, at) in branches.items() if parent == name}
-        for stage, written in zip(compiled, own, strict=True):
+        before = {"until": lineage.position if name == "one" else branches[name][1]}
+        for stage, written, following in zip(compiled, own, [*own[1:], None], strict=True):
             plan, first = stage.plan, lineage.step
             assert (plan.first_step, plan.start) == (lineage.step, lineage.position)
             texts = {source: texts[source] for source in plan.sources} | texts
             found = drawn(plan.draws_of(plan.first_step, plan.stop_step))
-            leave(lineage, children, at_branch)
+            leave(lineage, before, written, children, at_branch)
             for step, slots in oracle.take(lineage, written, texts, seed=seed, length=LENGTH):
                 here = (step - first) * len(slots)
                 assert found[here : here + len(slots)] == slots, f"example {number}, {name}, step {step}"
                 if step in (first, plan.stop_step - 1):
                     assert drawn(plan.draws(step)) == slots
-                leave(lineage, children, at_branch)
+                leave(lineage, written, following, children, at_branch)
+            before = written
             assert plan.stop_step == lineage.step > first
             used = {source: count for source, count in lineage.used.items() if count}
             planned = {source: count for source, count in plan.items(plan.sequences).items() if count}
