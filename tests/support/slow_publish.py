@@ -17,7 +17,7 @@ from runner.checkpoint import tensors
 from runner.parallel import fsdp, ranks as runner_ranks
 from runner.train.optimizer import adamw
 
-TIMEOUT = 2.0
+TIMEOUT = 1.0
 
 
 def main(folder: Path, sharding: str) -> None:
