@@ -19,8 +19,10 @@ from runner.evaluate import held_out
 LENGTH = 4
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, *, windows: int, of: int, micro_batch: int) -> dict[str, Any]:
-    """The evaluation of a split of `of` windows whose loss is, for each window, its number."""
+def measured(
+    monkeypatch: pytest.MonkeyPatch, *, windows: int, of: int, micro_batch: int, part: float = 1.0
+) -> dict[str, Any]:
+    """The evaluation of a split of `of` windows whose loss is, for each window, that `part` of its number."""
     dataset = SimpleNamespace(
         windows=of, digest="d", read=lambda numbers: np.repeat(numbers[:, None], LENGTH + 1, axis=1)
     )
@@ -31,7 +33,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, windows: int, of: int, micro_ba
 
     def losses(tokens: NDArray[np.int64]) -> torch.Tensor:
         assert tokens.shape == (micro_batch, LENGTH + 1)
-        return torch.from_numpy(tokens[:, 0]).double() * LENGTH
+        return torch.from_numpy(tokens[:, 0]).double() * LENGTH * part
 
     result: dict[str, Any] = sets.measure(losses, ["prose"], small.ALONE, micro_batch)["prose"]
     return result
@@ -49,3 +51,8 @@ def test_the_windows_measured_are_spread_evenly_over_the_whole_split(
 
 def test_a_split_with_fewer_windows_is_measured_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured(monkeypatch, windows=8, of=5, micro_batch=2)["per_window"] == [0, 1, 2, 3, 4]
+
+
+def test_losses_of_windows_are_recorded_to_a_millionth(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = measured(monkeypatch, windows=3, of=3, micro_batch=2, part=1 / 7)
+    assert result["per_window"] == [0, 0.142857, 0.285714]
