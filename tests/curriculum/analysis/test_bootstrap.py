@@ -72,6 +72,7 @@ def cover(draw: np.random.Generator, lengths: np.ndarray, correlation: float, tr
 
 
 @pytest.mark.promise("Errors respect documents, and 95% intervals hold the truth 95% ±2% of the time")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("documents", "windows", "correlation"), [(12, 20, 0.3), (21, 27, 0.2), (40, 6, 0.3), (80, 3, 0.5)]
 )

@@ -15,6 +15,8 @@ from projects import TRUNK, write_small_project
 
 from runner.monitor import hardware
 
+pytestmark = pytest.mark.processes
+
 FULL = ("--size", "full")
 BEGUN = Path(__file__).parents[2] / "fixtures/run-of-64ec017.tar.xz"
 """`runs/` and `data/` of `TRUNK` with a smaller model, stopped by Ctrl-C at 2,048 of 12,288 tokens."""

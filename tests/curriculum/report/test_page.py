@@ -162,6 +162,7 @@ def test_a_trunk_that_variants_share_is_told_once(project: Path) -> None:
     assert html.count('class="raw v0"') == 2  # the trunk's line, once in each of the two widths
 
 
+@pytest.mark.processes
 @pytest.mark.promise("What several curricula share is stated as far as all of them go through it, everywhere")
 def test_a_trunk_that_is_left_inside_a_stage_is_shared_as_far_as_it_is_left(project: Path) -> None:
     (project / "stages/later.yaml").write_text(LATER)

@@ -70,6 +70,7 @@ def extrapolated(config: ModelConfig, step: memory.Step, ranks: int) -> int:
 
 
 @pytest.mark.promise("The peak memory that a plan shows is within 5% of that of the runner's own model")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "ranks", "step"),
     [
@@ -92,6 +93,7 @@ def test_the_peak_is_that_of_the_runners_own_model(config: ModelConfig, ranks: i
     assert sum(memory.peak(config, step).values()) == pytest.approx(extrapolated(config, step, ranks), rel=0.02)
 
 
+@pytest.mark.slow
 def test_all_layers_on_64_ranks_are_traced_in_a_minute_and_have_the_extrapolated_peak() -> None:
     step = shape(2048, 7, 2, 4)
     start = time.monotonic()
@@ -101,6 +103,7 @@ def test_all_layers_on_64_ranks_are_traced_in_a_minute_and_have_the_extrapolated
     assert whole == pytest.approx(32.6e9, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", ["none", "selective"])
 def test_keeping_documents_apart_takes_no_more(checkpointing: str) -> None:
     step = shape(2048, 7, 2, 4, checkpointing=checkpointing)
