@@ -69,8 +69,8 @@ def chosen_micro_batch(plan: StagePlan, machine: config.MachineEntry, processes:
     if machine.micro_batch is not None or machine.memory is None or not _counted(plan, machine):
         return None
     try:
-        room = machine.memory * MARGIN[0] // MARGIN[1]
-        return _largest(plan, machine, room, processes) or 1
+        usable = machine.memory * MARGIN[0] // MARGIN[1]
+        return _largest(plan, machine, usable, processes) or 1
     except PlanError:
         return None
 
@@ -139,9 +139,9 @@ def _counted(plan: StagePlan, machine: config.MachineEntry) -> bool:
     return on_gpu and holds and not dense_mask
 
 
-def _largest(plan: StagePlan, machine: config.MachineEntry, room: int, processes: int | None) -> int | None:
+def _largest(plan: StagePlan, machine: config.MachineEntry, most: int, processes: int | None) -> int | None:
     return next(
-        (n for n in _micro_batches(plan, machine, processes) if _need(plan, machine, n, processes).bytes <= room), None
+        (n for n in _micro_batches(plan, machine, processes) if _need(plan, machine, n, processes).bytes <= most), None
     )
 
 

@@ -1,4 +1,4 @@
-"""The overlap of the sources of a lineage, by content: told, and refused where held-out text would be trained on."""
+"""The overlap of the sources of a lineage, by content: shown, and refused where held-out text would be trained on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def overlap_lines(texts: PreparedText, *, preparing: bool = False) -> list[str]:
     """A line for each pair of prepared datasets of the lineage that share documents, and for what is not compared.
 
     DataError at its line in sources.yaml for a dataset that trains on held-out text of another, unless it says
-    `overlap: allow`, or a curriculum that reads both has begun to train. `preparing` compares every pair and records
+    `overlap: allow`, or a curriculum that reads both has started to train. `preparing` compares every pair and records
     the result in the data folder; otherwise what is not recorded is compared where it is little.
     """
     lines: list[str] = []
@@ -90,15 +90,15 @@ def overlap_lines(texts: PreparedText, *, preparing: bool = False) -> list[str]:
             for name, other, documents in zip(names, reversed(names), overlap.held_out, strict=True)
             if documents
         ]
-    begun = _begun(texts) if leaks or damaged else set()
-    if preparing and (lost := [name for name in damaged if name not in begun]):
+    started = _started(texts) if leaks or damaged else set()
+    if preparing and (lost := [name for name in damaged if name not in started]):
         raise DataError(
             f"whether other sources share documents with `{lost[0]}` is not known: `{damaged[lost[0]]}` is missing or "
             "damaged",
             hint=f"remove the folder `{hashed[lost[0]].folder}`, and `{texts.prepare_command}` makes it again",
         )
     allowed = [leak for leak in leaks if texts.project.sources.sources[leak.trained_by].overlap == "allow"]
-    refused = [leak for leak in leaks if leak not in allowed and not begun >= {leak.held_out_by, leak.trained_by}]
+    refused = [leak for leak in leaks if leak not in allowed and not started >= {leak.held_out_by, leak.trained_by}]
     if refused:
         raise _refusal(texts, refused)
     for leak in leaks:
@@ -125,18 +125,18 @@ def _damaged(hashed: Mapping[str, HashedDataset], names: Sequence[str], *, conte
     return {name: file for name in names if (file := hashed[name].damaged(contents=contents))}
 
 
-def _begun(texts: PreparedText) -> set[str]:
+def _started(texts: PreparedText) -> set[str]:
     """The datasets that the lineage reads up to the last stage of a curriculum of which a stage has a checkpoint."""
     curriculum, project = texts.curriculum, texts.project
     settings = [stage.setting for stage in curriculum.stages]
-    begun = {
+    started = {
         setting.curriculum
         for setting in settings
         if checkpoints.latest(
             StageFolder.open(project.stage_folder(curriculum.size_name, setting.curriculum, setting.stage))
         )
     }
-    stages = max((number for number, setting in enumerate(settings, 1) if setting.curriculum in begun), default=0)
+    stages = max((number for number, setting in enumerate(settings, 1) if setting.curriculum in started), default=0)
     return {curriculum.datasets[name] for stage in curriculum.stages[:stages] for name in stage.mixture.weights}
 
 

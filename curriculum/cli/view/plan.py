@@ -247,7 +247,7 @@ def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     known = [(stage["memory"], name) for stage, name in zip(stages, _names(stages), strict=True) if stage["memory"]]
     if not known:
         return []
-    most, room = max(memory["bytes"] for memory, _ in known), known[0][0]["device_bytes"]
+    most, device = max(memory["bytes"] for memory, _ in known), known[0][0]["device_bytes"]
     unit, factor = ("GB", 10**9) if most >= 10**9 else ("MB", 10**6)
     rows = table(
         f"memory, {unit}", "#micro-batch", "#peak", "#weights", "#moments", "#gradients", "#activations", "#loss"
@@ -258,7 +258,7 @@ def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
         amounts = (memory["bytes"], weights, *(kinds[k] for k in ("moments", "gradients", "activations", "loss")))
         times = f"{memory['micro_batches']} x {memory['micro_batch']}"
         rows.add_row(name, times, *(f"{amount / factor:.1f}" for amount in amounts))
-    of = f"of each GPU; the most is {share(most / room)} of its {show_bytes(room)}" if room else "of each GPU"
+    of = f"of each GPU; the most is {share(most / device)} of its {show_bytes(device)}" if device else "of each GPU"
     return [rows, Text(of, style="dim"), Text()]
 
 
