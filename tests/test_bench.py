@@ -52,3 +52,8 @@ def test_reading_is_measured_beside_peers_and_an_absent_one_is_named(tmp_path: P
         assert by_name[name]["values"], by_name[name]
     absent = by_name["Megatron-core"]
     assert absent["values"] or "not measured: " in said
+
+
+def test_a_model_is_trained_killed_resumed_exported_and_measured_by_transformers(tmp_path: Path) -> None:
+    said, _ = run(tmp_path, "bench.full_size")
+    assert said.count("goal: ") == said.count(": kept") == 3
