@@ -96,6 +96,15 @@ class Compiled:
     def scaled(self) -> bool:
         return self.scale != 1
 
+    @property
+    def about(self) -> str:
+        """The `about` of the last stage's file; empty without one."""
+        return self.stages[-1].setting.document.value.get("about", "")  # type: ignore[no-any-return]
+
+    @property
+    def stop(self) -> int:
+        return self.stages[-1].stop
+
 
 def compile_curriculum(
     project: Project,
