@@ -189,7 +189,7 @@ def _strips(lineage: Compiled, knots: Sequence[Knot], x: Scale, top: float, bott
         shares = share_at(knots, plan.position_after(step))
         share = "\n".join(
             f"{name} {part * 100:.3g} %"
-            for name, part in sorted(shares.items(), key=lambda e: -e[1])[:MOST_SOURCES]
+            for name, part in sorted(shares.items(), key=lambda e: (-e[1], e[0]))[:MOST_SOURCES]
             if part
         )
         title = (
