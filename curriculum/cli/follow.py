@@ -122,7 +122,7 @@ class Watch:
     def _show_waiting(self) -> bool:
         waiting = next(((s, f) for s, f in self.folders if not folders.is_reached(f, s)), None)
         if waiting is None:
-            self._print_once(f"{self.name} is done, at {show_exact(self.compiled.stages[-1].stop)} tokens")
+            self._print_once(f"{self.name} is done, at {show_exact(self.compiled.stop)} tokens")
             return False
         stage, folder = waiting
         saved = checkpoints.latest(folder)

@@ -86,7 +86,6 @@ class Compiled:
 
     curriculum: str
     size_name: str
-    size: config.SizeEntry
     scale: Fraction
     tokenizer: str
     stages: tuple[CompiledStage, ...]
@@ -95,6 +94,15 @@ class Compiled:
     @property
     def scaled(self) -> bool:
         return self.scale != 1
+
+    @property
+    def about(self) -> str:
+        """The `about` of the last stage's file; empty without one."""
+        return self.stages[-1].setting.document.value.get("about", "")  # type: ignore[no-any-return]
+
+    @property
+    def stop(self) -> int:
+        return self.stages[-1].stop
 
 
 def compile_curriculum(
@@ -150,7 +158,6 @@ def compile_resolved(
     return Compiled(
         curriculum=curriculum.name,
         size_name=curriculum.size_name,
-        size=curriculum.size,
         scale=scaler.scale,
         tokenizer=curriculum.tokenizer,
         stages=tuple(compiled),
@@ -201,7 +208,7 @@ def _compile_stage(
         seed=setting.seed,
         model=scaler.model(setting),
         tokenizer=dict(tokenizer),
-        optimizer=_optimizer(setting),
+        optimizer=setting.optimizer.model_dump(),
         learning_rate=learning_rate(project, stage, scaler, parent_plan.learning_rate if parent_plan else None, notes),
         sequence_length=clock.sequence_length,
         batch_sequences=clock.batch_sequences,
@@ -319,18 +326,6 @@ def _model(project: Project, setting: Setting, scaler: Scaler) -> dict[str, Any]
         ) from None
 
 
-def _optimizer(setting: Setting) -> dict[str, Any]:
-    entry = setting.optimizer
-    return {
-        "name": entry.name,
-        "betas": [float(beta) for beta in entry.betas],
-        "eps": float(entry.eps),
-        "weight_decay": float(entry.weight_decay),
-        "decay": entry.decay,
-        "clip_norm": float(entry.clip_norm),
-    }
-
-
 def _labels(setting: Setting, scaler: Scaler) -> dict[str, Any]:
     """What a plan carries for people; its fingerprint does not depend on it."""
     return {
@@ -339,8 +334,8 @@ def _labels(setting: Setting, scaler: Scaler) -> dict[str, Any]:
         "declared_end": setting.until,
         "mixture": setting.mixture,
         "size_scale": str(scaler.scale),
-        "skip": [{"from": e.from_, "to": e.to, "why": e.why} for e in setting.skip],
-        "leave_out": [{"source": e.source, "shard": e.shard, "why": e.why} for e in setting.leave_out],
+        "skip": [entry.model_dump(by_alias=True) for entry in setting.skip],
+        "leave_out": [entry.model_dump() for entry in setting.leave_out],
     }
 
 

@@ -69,9 +69,10 @@ def check_passes(
         last = source.segments[-1]
         most = last.first_item + (allowed - last.pass_number) * last.windows
         if used.get(name, 0) > most:
+            shown = allowed if allowed.denominator == 1 else f"{float(allowed):g}"
             raise PlanError(
                 f"source `{name}` is too small: stage `{stage.setting.name}` would bring it to "
-                f"{source.epochs(used[name]):.3f} passes over the lineage; {_passes(allowed)} is the limit"
+                f"{source.epochs(used[name]):.3f} passes over the lineage; {shown} is the limit"
                 f"{_reason(stage, name, in_order=source.order == 'in-order')}",
                 place=stage.setting.place("positions") if unseen else stage.mixture.document.place(("weights", name)),
                 hint="lower its weight, shorten the stage, or "
@@ -92,7 +93,3 @@ def _reason(stage: ResolvedStage, name: str, *, in_order: bool) -> str:
     if name in stage.mixture.passes:
         return f": `passes` of mixture `{stage.mixture.name}` states it"
     return f" without `passes:` for a source {'that is `order: in-order`' if in_order else 'that is shuffled'}"
-
-
-def _passes(limit: Fraction) -> str:
-    return str(limit) if limit.denominator == 1 else f"{float(limit):g}"

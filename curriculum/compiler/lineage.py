@@ -9,7 +9,7 @@ at full size; `scaling` applies a size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -344,14 +344,8 @@ def _imported(project: Project, text: str, document: Document) -> huggingface.Di
 
 def _imported_model(imported: huggingface.Directory) -> config.ModelNumbers:
     stated = {key: imported.model[key] for key in config.ModelNumbers.model_fields if key in imported.model}
-    return config.ModelNumbers.model_validate(_as_text(stated))
-
-
-def _as_text(value: Any) -> Any:
-    """Floats as text, which keeps a decimal exact."""
-    if isinstance(value, Mapping):
-        return {key: _as_text(inner) for key, inner in value.items()}
-    return str(value) if isinstance(value, float) else value
+    exact = json.loads(json.dumps(stated), parse_float=str)  # text keeps a decimal exact
+    return config.ModelNumbers.model_validate(exact)
 
 
 def _model(stated: str | config.ModelNumbers) -> config.ModelNumbers:

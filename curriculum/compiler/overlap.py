@@ -52,7 +52,7 @@ def overlap_lines(texts: PreparedText, *, preparing: bool = False) -> list[str]:
     lines: list[str] = []
     leaks: list[_Leak] = []
     uncounted: list[str] = []
-    manifests = {dataset: manifest for dataset in texts.datasets() if (manifest := texts.manifest(dataset))}
+    manifests = texts.manifests()
     hashed = {dataset: HashedDataset(texts.folder(dataset), manifest) for dataset, manifest in manifests.items()}
     unknown: dict[str, None] = {}
     damaged: dict[str, Path] = {}

@@ -165,6 +165,11 @@ class PreparedText:
             error.hint = self._again(folder)
             raise
 
+    def manifests(self) -> dict[str, Manifest]:
+        """The manifests of the datasets that are prepared, by name."""
+        found = {dataset: self.manifest(dataset) for dataset in self.datasets()}
+        return {dataset: manifest for dataset, manifest in found.items() if manifest is not None}
+
     def _again(self, folder: Path) -> str:
         return f"remove the folder `{folder}`, and `{self.prepare_command}` makes it again"
 
@@ -186,7 +191,7 @@ class PreparedText:
 
     def started_stage(self, curriculum: str, stage: str) -> StartedStage | None:
         """The stage at its last checkpoint, None before its first; read only where text was appended."""
-        if not any(manifest and manifest.earlier for manifest in map(self.manifest, self.datasets())):
+        if not any(manifest.earlier for manifest in self.manifests().values()):
             return None
         folder = StageFolder.open(self.project.stage_folder(self.curriculum.size_name, curriculum, stage))
         last = checkpoints.latest(folder)
@@ -226,9 +231,9 @@ class PreparedText:
     def changes(self, *, quick: bool = False, contents: bool = False) -> dict[str, FileChanges]:
         """The prepared datasets of local folders whose files changed since; with `quick`, not of very many files."""
         found = {}
-        for dataset in self.datasets():
-            manifest, read = self.manifest(dataset), self.project.sources.sources[dataset].read_options()
-            if manifest is None or "://" in str(read.get("folder", "://")):
+        for dataset, manifest in self.manifests().items():
+            read = self.project.sources.sources[dataset].read_options()
+            if "://" in str(read.get("folder", "://")):
                 continue
             if quick and manifest.provenance["files"] > listing.QUICK_SCAN:
                 continue
@@ -262,9 +267,8 @@ class PreparedText:
     def held_out_lines(self) -> list[str]:
         """A line for each prepared dataset whose held-out set has too few documents to judge differences by."""
         lines = []
-        for dataset in self.datasets():
-            manifest = self.manifest(dataset)
-            if manifest is not None and HELD_OUT in manifest.splits:
+        for dataset, manifest in self.manifests().items():
+            if HELD_OUT in manifest.splits:
                 note = few_documents(manifest.splits[HELD_OUT].documents)
                 lines += [f"{dataset}: {note}; hold out more documents, or cut them where they divide"] if note else []
         return lines
@@ -283,32 +287,24 @@ class PreparedText:
 
     def summaries(self) -> list[dict[str, Any]]:
         """A row for each split of a prepared dataset: documents, tokens, bytes a token, dropped documents by reason."""
-        rows = []
-        for dataset in self.datasets():
-            manifest = self.manifest(dataset)
-            if manifest is None:
-                continue
-            for name in (TRAIN, HELD_OUT):
-                if name not in manifest.splits:
-                    continue
-                split = manifest.splits[name]
-                rows.append(
-                    {
-                        "dataset": dataset,
-                        "split": name,
-                        "documents": split.documents,
-                        "tokens": split.tokens,
-                        # unknown for token files read in place
-                        "bytes_per_token": split.text_bytes / max(1, split.tokens) or None,
-                        "filler": split.filler,
-                        "windows": split.windows(self.sequence_length),
-                        "tail": split.tail(self.sequence_length),
-                        "dropped": dict(split.dropped),
-                        "policy": fs.fields_of(manifest.policy),
-                        "from": provenance.describe(manifest.provenance),
-                    }
-                )
-        return rows
+        return [
+            {
+                "dataset": dataset,
+                "split": name,
+                "documents": split.documents,
+                "tokens": split.tokens,
+                # unknown for token files read in place
+                "bytes_per_token": split.text_bytes / max(1, split.tokens) or None,
+                "filler": split.filler,
+                "windows": split.windows(self.sequence_length),
+                "tail": split.tail(self.sequence_length),
+                "dropped": dict(split.dropped),
+                "policy": fs.fields_of(manifest.policy),
+                "from": provenance.describe(manifest.provenance),
+            }
+            for dataset, manifest in self.manifests().items()
+            for name, split in sorted(manifest.splits.items(), reverse=True)  # `train` first
+        ]
 
 
 def sources_place(project: Project, entry: tuple[str, ...]) -> Place | None:
@@ -328,7 +324,7 @@ def check_folders(texts: PreparedText, *, planned: bool = False) -> None:
     declares its tokens needs no folder here.
     """
     project = texts.project
-    unprepared = {dataset for dataset in texts.datasets() if texts.manifest(dataset) is None}
+    unprepared = set(texts.datasets()) - texts.manifests().keys()
     if texts.loaded_tokenizer is None and texts.curriculum.tokenizer in project.sources.tokenizers:
         unprepared.update(project.sources.tokenizers[texts.curriculum.tokenizer].train or ())
     for dataset in sorted(unprepared):

@@ -55,12 +55,9 @@ class Scaler:
             if own.keys() & {"hidden_size", "num_attention_heads"}:
                 numbers.pop("head_dim", None)  # the full size's; this size's follows from its own numbers
             numbers.update(own)
-            config.heads_fit(
-                config.ModelNumbers.model_construct(**numbers)
-            )  # the stage file's and the size's may not fit together
-        numbers["max_position_embeddings"] = self.sequence_length(setting)
-        plain: dict[str, Any] = _plain(numbers)
-        return plain
+            # the file's and the size's may not fit together
+            config.ModelNumbers.model_construct(**numbers).check_heads()
+        return {**numbers, "max_position_embeddings": self.sequence_length(setting)}
 
     def length(self, setting: Setting, length: Length, key: str) -> int:
         """The length at `key`, in scaled tokens; steps are those of the stage's full-size batch."""
@@ -101,12 +98,6 @@ class Scaler:
             decay_shape=entry.decay_shape,
         )
         return curve, lengthened
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return float(value) if isinstance(value, Fraction) else value
 
 
 def size_place(project: Project, size_name: str, *keys: str) -> Place | None:

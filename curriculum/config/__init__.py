@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     )
     from curriculum.config.machines import MachineEntry as MachineEntry, MachinesFile as MachinesFile
     from curriculum.config.sizes import SizeEntry as SizeEntry, SizesFile as SizesFile
-    from curriculum.config.sources import (
-        HeldOutEntry as HeldOutEntry,
-        ReadEntry as ReadEntry,
-        SourceEntry as SourceEntry,
-        SourcesFile as SourcesFile,
-        TokenizerEntry as TokenizerEntry,
-    )
+    from curriculum.config.sources import SourcesFile as SourcesFile, TokenizerEntry as TokenizerEntry
     from curriculum.config.stages import (
         MODELS as MODELS,
         ROOT_KEYS as ROOT_KEYS,
@@ -38,37 +32,20 @@ if TYPE_CHECKING:
         OptimizerEntry as OptimizerEntry,
         SkipEntry as SkipEntry,
         StageEntry as StageEntry,
-        heads_fit as heads_fit,
     )
 
-_HOME = {
-    "validate": "curriculum.config.entry",
-    "LARGEST_COUNT": "curriculum.config.fields",
-    "BatchScale": "curriculum.config.fields",
-    "Refusal": "curriculum.config.fields",
-    "is_name": "curriculum.config.fields",
-    "MachineEntry": "curriculum.config.machines",
-    "MachinesFile": "curriculum.config.machines",
-    "SizeEntry": "curriculum.config.sizes",
-    "SizesFile": "curriculum.config.sizes",
-    "HeldOutEntry": "curriculum.config.sources",
-    "ReadEntry": "curriculum.config.sources",
-    "SourceEntry": "curriculum.config.sources",
-    "SourcesFile": "curriculum.config.sources",
-    "TokenizerEntry": "curriculum.config.sources",
-    "MODELS": "curriculum.config.stages",
-    "ROOT_KEYS": "curriculum.config.stages",
-    "CurriculumFile": "curriculum.config.stages",
-    "EveryEntry": "curriculum.config.stages",
-    "LearningRateEntry": "curriculum.config.stages",
-    "LeaveOutEntry": "curriculum.config.stages",
-    "MixtureFile": "curriculum.config.stages",
-    "ModelNumbers": "curriculum.config.stages",
-    "OptimizerEntry": "curriculum.config.stages",
-    "SkipEntry": "curriculum.config.stages",
-    "StageEntry": "curriculum.config.stages",
-    "heads_fit": "curriculum.config.stages",
+_EXPORTS = {
+    "entry": ("validate",),
+    "fields": ("LARGEST_COUNT", "BatchScale", "Refusal", "is_name"),
+    "machines": ("MachineEntry", "MachinesFile"),
+    "sizes": ("SizeEntry", "SizesFile"),
+    "sources": ("SourcesFile", "TokenizerEntry"),
+    "stages": (
+        *("MODELS", "ROOT_KEYS", "CurriculumFile", "EveryEntry", "LearningRateEntry", "LeaveOutEntry", "MixtureFile"),
+        *("ModelNumbers", "OptimizerEntry", "SkipEntry", "StageEntry"),
+    ),
 }
+_HOME = {name: f"{__name__}.{module}" for module, names in _EXPORTS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -81,11 +81,7 @@ class Project:
 
     def check_is_new(self, name: str) -> None:
         """An error for a name that a new curriculum cannot have."""
-        if not config.is_name(name):
-            raise NotFound(
-                f"`{name}` cannot be the name of a curriculum",
-                hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
-            )
+        _check_name(name, "curriculum")
         if name in self.names("stages"):
             raise ConfigError(
                 f"`stages/{name}.yaml` exists already; nothing was written", hint="take another name, or edit that file"
@@ -178,11 +174,7 @@ class Project:
         return self.machines.root[name]
 
     def _load(self, folder: str, name: str, noun: str) -> Document:
-        if not config.is_name(name):
-            raise NotFound(
-                f"`{name}` cannot be the name of a {noun}",
-                hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
-            )
+        _check_name(name, noun)
         if folder == "stages" and name in self._stage_files:
             return self._stage_files[name]
         paths = layout.files(self.root, folder, name)
@@ -208,3 +200,11 @@ class Project:
                 hint=f"`curriculum init DIR` shows {shown}",
             )
         return load_yaml(path, root=self.root)
+
+
+def _check_name(name: str, noun: str) -> None:
+    if not config.is_name(name):
+        raise NotFound(
+            f"`{name}` cannot be the name of a {noun}",
+            hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
+        )

@@ -70,27 +70,6 @@ class RopeScaling(Entry):
         return self
 
 
-class ModelNumbers(Entry):
-    """A Llama-architecture model, under Hugging Face's key names."""
-
-    hidden_size: Size = Field(description="Width of the residual stream.")
-    num_hidden_layers: Size = Field(description="Number of blocks.")
-    num_attention_heads: Size = Field(description="Query heads; they divide hidden_size.")
-    num_key_value_heads: Size = Field(description="Key and value heads; they divide the query heads.")
-    head_dim: Size | None = Field(default=None, description="Width of a head; else hidden_size by heads.")
-    intermediate_size: Size = Field(description="Width of the feed-forward layer.")
-    vocab_size: Size = Field(description="Rows of the embedding; no less than the tokenizer has.")
-    rms_norm_eps: Rate = Field(default=Fraction(1, 100000), description="Epsilon of RMSNorm.")
-    rope_theta: Rate = Field(default=Fraction(10000), description="Base of the rotary embedding.")
-    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
-    tie_word_embeddings: Flag = Field(default=False, description="Whether input and output embedding are one.")
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> Self:
-        heads_fit(self)
-        return self
-
-
 class ModelOverride(Entry):
     """What a size changes in the model; the rest stays."""
 
@@ -108,21 +87,36 @@ class ModelOverride(Entry):
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
-        heads_fit(self)
+        self.check_heads()
         return self
 
+    def check_heads(self) -> None:
+        """Refusal for heads that do not divide the width, or key-value heads that do not divide the query heads."""
+        width, heads, groups = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
+        if self.head_dim and self.head_dim % 2:
+            raise Refusal(f"of {self.head_dim} is odd", "rotations turn pairs: take an even one", "head_dim")
+        if width and heads and not self.head_dim and width % (2 * heads):
+            message = f"of {heads} does not cut a width of {width} into heads of even size"
+            raise Refusal(message, f"{_near_divisors(heads, width // 2)} would do", "num_attention_heads")
+        if heads and groups and heads % groups:
+            message = f"of {groups} does not divide {heads} query heads"
+            raise Refusal(message, f"{_near_divisors(groups, heads)} would do", "num_key_value_heads")
 
-def heads_fit(model: ModelNumbers | ModelOverride) -> None:
-    """Refusal for heads that do not divide the width, or key-value heads that do not divide the query heads."""
-    width, heads, groups = model.hidden_size, model.num_attention_heads, model.num_key_value_heads
-    if model.head_dim and model.head_dim % 2:
-        raise Refusal(f"of {model.head_dim} is odd", "rotations turn pairs: take an even one", "head_dim")
-    if width and heads and not model.head_dim and width % (2 * heads):
-        message = f"of {heads} does not cut a width of {width} into heads of even size"
-        raise Refusal(message, f"{_near_divisors(heads, width // 2)} would do", "num_attention_heads")
-    if heads and groups and heads % groups:
-        message = f"of {groups} does not divide {heads} query heads"
-        raise Refusal(message, f"{_near_divisors(groups, heads)} would do", "num_key_value_heads")
+
+class ModelNumbers(ModelOverride):
+    """A Llama-architecture model, under Hugging Face's key names."""
+
+    hidden_size: Size = Field(description="Width of the residual stream.")
+    num_hidden_layers: Size = Field(description="Number of blocks.")
+    num_attention_heads: Size = Field(description="Query heads; they divide hidden_size.")
+    num_key_value_heads: Size = Field(description="Key and value heads; they divide the query heads.")
+    head_dim: Size | None = Field(default=None, description="Width of a head; else hidden_size by heads.")
+    intermediate_size: Size = Field(description="Width of the feed-forward layer.")
+    vocab_size: Size = Field(description="Rows of the embedding; no less than the tokenizer has.")
+    rms_norm_eps: Rate = Field(default=Fraction(1, 100000), description="Epsilon of RMSNorm.")
+    rope_theta: Rate = Field(default=Fraction(10000), description="Base of the rotary embedding.")
+    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
+    tie_word_embeddings: Flag = Field(default=False, description="Whether input and output embedding are one.")
 
 
 def _near_divisors(number: int, dividend: int) -> str:

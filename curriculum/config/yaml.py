@@ -299,12 +299,7 @@ def _bytes(path: Path, file: str) -> bytes:
 
 def _text(data: bytes, file: str) -> str:
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        pass
-    try:
-        data.decode("utf-8")
-        raise AssertionError("the two decoders differ in the byte order mark alone")
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         at = error.start
     before = _LINE_END.split(data[:at].decode("utf-8-sig"))

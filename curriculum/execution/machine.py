@@ -93,20 +93,12 @@ def job_machine(
     entry: config.MachineEntry, threads: int | None, profile: Mapping[str, int] | None = None
 ) -> jobs.Machine:
     """The part of a machines.yaml entry that the runner reads; `profile` replaces the steps that it traces."""
-    return jobs.Machine(
-        device=entry.device,
-        precision=entry.precision,
-        sharding=entry.sharding,
-        micro_batch=entry.micro_batch,
-        attention=entry.attention,
-        compile=entry.compile,
-        activation_checkpointing=entry.activation_checkpointing,
-        deterministic=entry.deterministic,
-        exactness=entry.exactness,
-        threads=threads,
-        trackers=entry.trackers,
-        profile=profile or (entry.profile.model_dump() if entry.profile else None),
-        peak_flops=float(entry.peak) * 1e12 if entry.peak else None,
-        hang_limit=float(entry.hang_limit),
-        grace=float(entry.grace) if entry.grace is not None else None,
-    )
+    both = config.MachineEntry.model_fields.keys() & jobs.Machine.__dataclass_fields__.keys()
+    values = {key: getattr(entry, key) for key in both} | {
+        "threads": threads,
+        "profile": profile or (entry.profile.model_dump() if entry.profile else None),
+        "peak_flops": float(entry.peak) * 1e12 if entry.peak else None,
+        "hang_limit": float(entry.hang_limit),
+        "grace": float(entry.grace) if entry.grace is not None else None,
+    }
+    return jobs.Machine(**values)

@@ -61,8 +61,8 @@ def _heading(compiled: Compiled, identity: Identity) -> Iterator[str]:
     yield f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [{', '.join(tags)}]\n---"
     size = f", size `{compiled.size_name}`" if compiled.scaled else ""
     yield f"# {identity.address} at {show_exact(identity.position)} tokens{size}"
-    if about := compiled.stages[-1].setting.document.value.get("about"):
-        yield _plain(about)
+    if compiled.about:
+        yield _plain(compiled.about)
     if compiled.scaled:
         count = show_count(ModelConfig.from_json(compiled.stages[-1].plan.model).parameters)
         stand_ins = any(choice.stand_in for choice in compiled.sources.values())

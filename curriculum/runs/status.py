@@ -180,7 +180,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         not_started=not_started,
         planned=planned,
         done=sum(min(stage.position, furthest[stage.name].stop) - stage.starts_at for stage in counted),
-        saved=sum(lineage.stages[-1].stop for lineage in lineages) - planned,
+        saved=sum(lineage.stop for lineage in lineages) - planned,
     )
 
 

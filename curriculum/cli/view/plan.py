@@ -74,9 +74,8 @@ def _names(stages: Sequence[Mapping[str, Any]]) -> list[str]:
 def _headline(summary: Mapping[str, Any], compiled: Compiled) -> Text:
     text = Text()
     text.append(summary["curriculum"], style="bold")
-    about = compiled.stages[-1].setting.document.value.get("about")
-    if about:
-        text.append(f"  {about}")
+    if compiled.about:
+        text.append(f"  {compiled.about}")
     start = [summary["imported"]["from"]] if summary["imported"] else []
     text.append(f"\nlineage {' -> '.join([*start, *(stage.name for stage in compiled.stages)])}")
     for stage in compiled.stages:

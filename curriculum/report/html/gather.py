@@ -12,13 +12,14 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.analysis.compare import Comparison, compare
-from curriculum.artifacts import benchmarks, checkpoints, ledger, stage_folder
+from curriculum.artifacts import benchmarks, checkpoints, ledger
 from curriculum.artifacts.anomalies import Anomaly, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage_tree import Trunk, shared_trunk, stage_tree
+from curriculum.compiler.sources import SourceChoice
 from curriculum.config import layout
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, DataError, Drift
@@ -107,20 +108,6 @@ class Stage:
         return self.ran_fingerprint not in (None, self.compiled.plan.fingerprint)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lineage:
-    """A named curriculum from its root: its stages by name, each as far as this lineage goes through it."""
-
-    name: str
-    about: str
-    compiled: Compiled
-    stages: tuple[CompiledStage, ...]
-
-    @property
-    def stop(self) -> int:
-        return self.stages[-1].stop
-
-
 @dataclass(frozen=True, slots=True)
 class ProjectFile:
     """A file of the project as it is now; `left_out` characters are not shown."""
@@ -131,28 +118,16 @@ class ProjectFile:
     left_out: int
 
 
-@dataclass(frozen=True, slots=True)
-class SourceText:
-    """The text of a source at this size, and its origin."""
-
-    source: str
-    dataset: str
-    stand_in: bool
-    windows: int
-    origin: str
-    digest: str | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
     """All data of a report."""
 
     size: str
-    scale: float
-    lineages: tuple[Lineage, ...]
+    lineages: tuple[Compiled, ...]
     stages: Mapping[str, Stage]
     sources: tuple[str, ...]
-    texts: tuple[SourceText, ...]
+    texts: tuple[SourceChoice, ...]
+    origins: Mapping[str, str]
     files: tuple[ProjectFile, ...]
     parameters: int
     smoothing: int
@@ -183,49 +158,32 @@ class ReportData:
 
 def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
     """The data of curricula `names` at `size`; CurriculumError for an unreadable file."""
-    lineages: list[Lineage] = []
-    texts: dict[str, SourceText] = {}
     opened = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
-    for prepared in opened:
-        compiled = prepared.compiled
-        name = compiled.curriculum
-        about = str(project.curriculum(name)[0].about or "")
-        lineages.append(Lineage(name=name, about=about, compiled=compiled, stages=compiled.stages))
-        origins = prepared.provenance_lines()
-        for source, choice in compiled.sources.items():
-            texts[source] = SourceText(
-                source=source,
-                dataset=choice.dataset,
-                stand_in=choice.stand_in,
-                windows=choice.windows,
-                origin=shorten(origins.get(choice.dataset, ""), 300, placeholder=" …"),
-                digest=choice.digest,
-            )
-    tree = stage_tree([prepared.compiled for prepared in opened])
-    furthest = {name: node.stage for name, node in tree.items()}
+    lineages = [prepared.compiled for prepared in opened]
+    texts = {source: choice for lineage in lineages for source, choice in lineage.sources.items()}
+    origins = {dataset: line for prepared in opened for dataset, line in prepared.provenance_lines().items()}
+    furthest = {name: node.stage for name, node in stage_tree(lineages).items()}
     stop = max(lineage.stop for lineage in lineages)
     total = sum(stage.stop - stage.plan.start for stage in furthest.values())
     smoothing = max(1, stop // SMOOTHING)
     stages = {
         name: _stage(project, size, stage, total, smoothing, len(lineages) == 1) for name, stage in furthest.items()
     }
-    tokens: dict[str, int] = {}
+    tokens = dict.fromkeys(texts, 0)
     for stage_record in stages.values():
         for source, entry in stage_record.plan["sources"].items():
             tokens[source] = tokens.get(source, 0) + entry["tokens"]
-    for source in texts:
-        tokens.setdefault(source, 0)
     return ReportData(
         size=size,
-        scale=float(lineages[0].compiled.scale),
         lineages=tuple(lineages),
         stages=stages,
         sources=tuple(sorted(tokens, key=lambda source: (-tokens[source], source))),
         texts=tuple(texts[source] for source in sorted(texts)),
+        origins={dataset: shorten(line, 300, placeholder=" …") for dataset, line in origins.items()},
         files=_files(project, lineages),
         parameters=ModelConfig.from_json(lineages[0].stages[-1].plan.model).parameters,
         smoothing=smoothing,
-        trunk=shared_trunk([prepared.compiled for prepared in opened]),
+        trunk=shared_trunk(lineages),
         **_comparison(opened),
     )
 
@@ -290,10 +248,13 @@ def _attempts(folder: StageFolder, until: int | None) -> tuple[Attempt, ...]:
     attempts: list[Attempt] = []
     reached = False
     for path in attempts_in(folder.attempts):
-        kind = _kind(path)
+        try:
+            kind = str((_json(path.job) or {}).get("kind", UNKNOWN))
+        except ValueError:
+            kind = UNKNOWN
         try:
             outcome, environment = _json(path.outcome), _json(path.environment)
-        except (ValueError, TypeError):
+        except ValueError:
             attempts.append(Attempt(path.name, kind, "unreadable", None, None))
             continue
         word = str((outcome or {}).get("outcome", "no outcome"))
@@ -307,13 +268,6 @@ def _attempts(folder: StageFolder, until: int | None) -> tuple[Attempt, ...]:
     return tuple(attempts)
 
 
-def _kind(attempt: stage_folder.Attempt) -> str:
-    try:
-        return str((_json(attempt.job) or {}).get("kind", UNKNOWN))
-    except (ValueError, TypeError):
-        return UNKNOWN
-
-
 def _json(path: Path) -> dict[str, Any] | None:
     try:
         value = fs.parse_json(path.read_bytes())
@@ -324,16 +278,14 @@ def _json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[ProjectFile, ...]:
+def _files(project: Project, lineages: Sequence[Compiled]) -> tuple[ProjectFile, ...]:
     """The YAML files from which the lineages follow, each once, those of the named curricula first."""
-    stages = dict.fromkeys(lineage.name for lineage in lineages)
-    mixtures: dict[str, None] = {}
-    for lineage in lineages:
-        for stage in lineage.stages:
-            stages[stage.setting.curriculum] = None
-            mixtures[stage.setting.mixture] = None
-    named = [("stages", name) for name in stages] + [("mixtures", name) for name in mixtures]
-    paths = [p.relative_to(project.root).as_posix() for at, n in named for p in layout.files(project.root, at, n)]
+    settings = [stage.setting for lineage in lineages for stage in lineage.stages]
+    named = [("stages", lineage.curriculum) for lineage in lineages]
+    named += [("stages", setting.curriculum) for setting in settings]
+    named += [("mixtures", setting.mixture) for setting in settings]
+    files = (path for folder, name in dict.fromkeys(named) for path in layout.files(project.root, folder, name))
+    paths = [path.relative_to(project.root).as_posix() for path in files]
     shown = []
     remaining = LARGEST_FILES
     for path in [*paths, "sizes.yaml", "sources.yaml", "machines.yaml"]:
@@ -354,16 +306,11 @@ def _files(project: Project, lineages: Sequence[Lineage]) -> tuple[ProjectFile, 
 def share_knots(plan: StagePlan, stop: int) -> list[tuple[int, dict[str, float]]]:
     """(position, shares in force) where the shares of a stage begin, bend or jump; between them they are straight."""
     knots: list[tuple[int, dict[str, float]]] = []
-    end = (stop - plan.start) // plan.sequence_length
-    for at, piece in enumerate(plan.pieces):
-        until = min(plan.pieces[at + 1].first if at + 1 < len(plan.pieces) else plan.sequences, end)
-        if until <= piece.first:
-            continue
-        mixer = plan.blends[piece.blend].mixer
-        for sequence in (piece.first, until):
-            index = piece.index + sequence - piece.first
+    for segment, *bounds in plan.mixture_spans(stop=(stop - plan.start) // plan.sequence_length):
+        mixer = plan.blends[segment.blend].mixer
+        for sequence in bounds:
             if isinstance(mixer, Ramp):
-                shares = mixer.shares(index)
+                shares = mixer.shares(segment.index + sequence - segment.first)
             else:
                 shares = {name: mixer.share(name) for name in mixer.names}
             knots.append((plan.start + sequence * plan.sequence_length, {n: float(s) for n, s in shares.items()}))
@@ -386,17 +333,11 @@ def rate_points(plan: StagePlan, stop: int, count: int) -> list[Point]:
     return [(plan.position_after(step), plan.lr(step)) for step in sorted(steps)]
 
 
-@dataclass(frozen=True, slots=True)
-class Realised:
-    """A stage's source up to `position`: windows planned by arithmetic and windows counted while training."""
+def realised(data: ReportData, stage: Stage) -> tuple[int, dict[str, tuple[int, int]]] | None:
+    """The furthest position in the ledger, and each source's windows planned by arithmetic and counted up to there.
 
-    source: str
-    planned: int
-    trained: int
-
-
-def realised(data: ReportData, stage: Stage) -> tuple[int, tuple[Realised, ...]] | None:
-    """How the trained mixture compares with the planned one, at the furthest ledger entry; None before any."""
+    None before any entry.
+    """
     plan = stage.compiled.plan
     entries = [e for e in stage.ledger if plan.start < e.position <= min(stage.stop, plan.end)]
     if not entries or stage.differs:
@@ -408,16 +349,17 @@ def realised(data: ReportData, stage: Stage) -> tuple[int, tuple[Realised, ...]]
         at_start = [e for e in data.stages[parent.name].ledger if e.position == plan.start]
         before = at_start[-1].windows if at_start else before
     planned = plan.windows_read(last.position)
-    rows = []
-    for source in sorted({*planned, *last.windows}):
-        asked = planned.get(source, 0) - plan.read_before.get(source, 0)
-        got = last.windows.get(source, 0) - before.get(source, 0)
-        if asked or got:
-            rows.append(Realised(source, asked, got))
-    return last.position, tuple(rows)
+    windows = {
+        source: (
+            planned.get(source, 0) - plan.read_before.get(source, 0),
+            last.windows.get(source, 0) - before.get(source, 0),
+        )
+        for source in {*planned, *last.windows}
+    }
+    return last.position, {source: counts for source, counts in windows.items() if any(counts)}
 
 
-def batch_changes(lineage: Lineage) -> list[tuple[int, int, int]]:
+def batch_changes(lineage: Compiled) -> list[tuple[int, int, int]]:
     """(position, sequences before, sequences after) wherever the batch changes along a lineage."""
     return [
         (after.plan.start, before.plan.batch_sequences, after.plan.batch_sequences)
@@ -426,7 +368,7 @@ def batch_changes(lineage: Lineage) -> list[tuple[int, int, int]]:
     ]
 
 
-def bands(lineages: Sequence[Lineage]) -> list[tuple[str, int, int]]:
+def bands(lineages: Sequence[Compiled]) -> list[tuple[str, int, int]]:
     """(stage names, start, end) of the intervals between all the lineages' stage boundaries, in order.
 
     A short band between two ends of stages of one name, which differ by a batch or so, joins the band before it.

@@ -32,7 +32,7 @@ def page(data: ReportData) -> str:
     ]
     body = "\n".join(part for part in parts if part)
     links = "".join(f'<li><a href="#{key}">{words}</a></li>' for key, words in _HEADING.findall(body))
-    title = f"{', '.join(lineage.name for lineage in data.lineages)}: curriculum report"
+    title = f"{', '.join(lineage.curriculum for lineage in data.lineages)}: curriculum report"
     waiting = "" if data.measured else '<p class="note">Nothing has been trained yet: this is the plan alone.</p>'
     return (
         '<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from curriculum.compiler.compile import CompiledStage
+from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.report.html import gather
-from curriculum.report.html.gather import Lineage, Stage
+from curriculum.report.html.gather import Stage
 from curriculum.report.svg import shapes
 from curriculum.report.svg.scale import Scale, apart, text_width, ticks
 from curriculum.units import show_count, show_exact
@@ -37,7 +37,7 @@ def share_layers(knots: Sequence[Knot], style: dict[str, int]) -> dict[int, list
     return layers
 
 
-def _knots(lineage: Lineage) -> list[Knot]:
+def _knots(lineage: Compiled) -> list[Knot]:
     return [knot for stage in lineage.stages for knot in gather.share_knots(stage.plan, stage.stop)]
 
 
@@ -79,7 +79,7 @@ def _end_shares(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale
     ]
 
 
-def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, strips: int = 64) -> str:
+def curriculum(lineage: Compiled, sources: Sequence[str], width: int, key: str, strips: int = 64) -> str:
     """One lineage on its token axis: stages as bands, shares as areas, the learning rate, the batch as steps.
 
     A wide one has tooltips in `strips` columns.
@@ -123,7 +123,7 @@ def curriculum(lineage: Lineage, sources: Sequence[str], width: int, key: str, s
     if not narrow:
         parts += _strips(lineage, knots, x, top, batch_bottom, strips)
     about = "; ".join(_sentence(stage) for stage in lineage.stages)
-    title = f"{lineage.name}: shares of the sources, learning rate and batch along the tokens"
+    title = f"{lineage.curriculum}: shares of the sources, learning rate and batch along the tokens"
     return shapes.drawing(key, title, about, width, batch_bottom + 26, parts, "narrow" if narrow else "wide")
 
 
@@ -144,7 +144,7 @@ def _sentence(stage: CompiledStage) -> str:
     )
 
 
-def _batch(lineage: Lineage, x: Scale, top: float, bottom: float, narrow: bool) -> list[str]:
+def _batch(lineage: Compiled, x: Scale, top: float, bottom: float, narrow: bool) -> list[str]:
     tokens = [stage.plan.batch_tokens for stage in lineage.stages]
     y = Scale(0, max(tokens) * 1.12, bottom, top)
     title = "batch: tokens of each step"
@@ -174,7 +174,7 @@ def _batch(lineage: Lineage, x: Scale, top: float, bottom: float, narrow: bool) 
     return parts
 
 
-def _strips(lineage: Lineage, knots: Sequence[Knot], x: Scale, top: float, bottom: float, count: int) -> list[str]:
+def _strips(lineage: Compiled, knots: Sequence[Knot], x: Scale, top: float, bottom: float, count: int) -> list[str]:
     """Invisible columns whose tooltips are shares, rate and batch of the step that ends in their middle."""
     parts = []
     for n in range(count):
@@ -189,7 +189,7 @@ def _strips(lineage: Lineage, knots: Sequence[Knot], x: Scale, top: float, botto
         shares = share_at(knots, plan.position_after(step))
         share = "\n".join(
             f"{name} {part * 100:.3g} %"
-            for name, part in sorted(shares.items(), key=lambda e: -e[1])[:MOST_SOURCES]
+            for name, part in sorted(shares.items(), key=lambda e: (-e[1], e[0]))[:MOST_SOURCES]
             if part
         )
         title = (
@@ -215,7 +215,7 @@ SMALLEST_RAMP = 0.05
 """A ramp shorter than this part of the picture is drawn once more, enlarged."""
 
 
-def ramps(lineage: Lineage, sources: Sequence[str], key: str) -> list[tuple[str, str]]:
+def ramps(lineage: Compiled, sources: Sequence[str], key: str) -> list[tuple[str, str]]:
     """(caption, picture) of each ramp that is too short to be seen well on the whole axis."""
     style = styles(sources)
     pictures = []
@@ -263,7 +263,7 @@ def share_bar(planned: float, trained: float, style: int) -> str:
 
 
 def tree(
-    lineages: Sequence[Lineage], stages: dict[str, Stage], line_style: dict[str, int], width: int, key: str
+    lineages: Sequence[Compiled], stages: dict[str, Stage], line_style: dict[str, int], width: int, key: str
 ) -> str:
     """The lineages on the token axis, every stage once: what is trained, what is planned, what was kept."""
     narrow = width < 600
@@ -315,9 +315,9 @@ def tree(
             (begins, here + 20, "start"),
             *((x(at) - 8, here + 4, "end") for at in bends if x(at) < begins),  # beyond what passes by
         ]
-        text = f"{lineage.name}: {last.state}"
+        text = f"{lineage.curriculum}: {last.state}"
         parts += space.put(places, text, f"value ink v{line_style[last.name]}", 12)
-    about = "; ".join(f"{lineage.name}: {' → '.join(stage.name for stage in lineage.stages)}" for lineage in lineages)
+    about = "; ".join(f"{line.curriculum}: {' → '.join(stage.name for stage in line.stages)}" for line in lineages)
     parts += dots
     parts += shapes.token_axis(x, bottom, 4 if narrow else 8)
     return shapes.drawing(key, "Lineage", about, width, bottom + 26, parts, "narrow" if narrow else "wide")

@@ -50,10 +50,10 @@ def mixture(data: ReportData) -> str:
         caption += ". Trained: the count kept while training, at its last checkpoint."
     texts = [
         [
-            text.source,
+            text.name,
             text.dataset if text.stand_in else "itself",
             show_exact(text.windows) if text.windows else "unknown",
-            text.origin,
+            data.origins.get(text.dataset, ""),
             markup.code(text.digest[:12]) if text.digest else "not prepared",
         ]
         for text in data.texts[:MOST_SOURCES]
@@ -73,7 +73,7 @@ def mixture(data: ReportData) -> str:
 
 def _mixture_rows(
     stage: Stage,
-    record: tuple[int, tuple[gather.Realised, ...]] | None,
+    record: tuple[int, Mapping[str, tuple[int, int]]] | None,
     style: Mapping[str, int],
     measured: bool,
     most_sources: int,
@@ -89,24 +89,22 @@ def _mixture_rows(
     elif record is not None and record[0] < stage.stop:
         heading += f"; both counts up to {show_exact(record[0])} tokens, the position of its last record"
     rows: list[list[markup.Cell]] = [[heading]]
-    counted = {entry.source: entry for entry in record[1]} if record else {}
-    planned_all = sum(entry.planned for entry in counted.values()) or 1
-    trained_all = sum(entry.trained for entry in counted.values()) or 1
+    counted = record[1] if record else {}
+    planned_all, trained_all = (sum(counts[side] for counts in counted.values()) or 1 for side in (0, 1))
     names = sorted({*entries, *counted}, key=lambda name: (-entries.get(name, {}).get("tokens", 0), name))
     for name in names[:most_sources]:
         entry = entries.get(name, {})
         asked = f"{entry['asked'] * 100:.4g} %" if entry else ""
         tokens = entry.get("tokens", 0)
         middle: list[markup.Cell] = ["", "", ""] if measured else [f"{entry.get('got', 0) * 100:.4g} %"]
-        if real := counted.get(name):
-            tokens = real.planned * length
-            planned, trained = real.planned / planned_all, real.trained / trained_all
-            bar = plan_charts.share_bar(planned, trained, style.get(name, shapes.SOURCE_STYLES - 1))
-            off = real.trained - real.planned
+        if name in counted:
+            planned, trained = counted[name]
+            tokens, share = planned * length, trained / trained_all
+            bar = plan_charts.share_bar(planned / planned_all, share, style.get(name, shapes.SOURCE_STYLES - 1))
             middle = [
-                show_exact(real.trained * length),
-                markup.Raw(f"{bar} {trained * 100:.4g} %"),
-                "exact" if off == 0 else f"{off:+,}",
+                show_exact(trained * length),
+                markup.Raw(f"{bar} {share * 100:.4g} %"),
+                "exact" if trained == planned else f"{trained - planned:+,}",
             ]
         passes = most = ""
         if entry.get("passes_after") is not None:
@@ -183,7 +181,8 @@ def environment(data: ReportData) -> str:
             where = "unknown" if attempt.kind in (gather.TRAINING, gather.UNKNOWN) else ""
             if attempt.environment is not None:
                 spelled = repr(sorted(attempt.environment.items(), key=lambda e: str(e[0])))
-                where = letters.setdefault(spelled, (_letter(len(letters)), attempt.environment))[0]
+                letter = chr(ord("A") + len(letters)) if len(letters) < 26 else f"A{len(letters)}"
+                where = letters.setdefault(spelled, (letter, attempt.environment))[0]
             at = "" if attempt.position is None else show_exact(min(attempt.position, stage.stop))
             if attempt.position is not None and attempt.position > stage.stop:
                 at += ", continued"
@@ -226,23 +225,14 @@ def environment(data: ReportData) -> str:
         parts.append(_environments(list(letters.values())))
     prints: list[list[markup.Cell]] = []
     for stage in data.stages.values():
-        current = stage.compiled.plan.fingerprint
-        ran = (
-            "not started"
-            if stage.ran_fingerprint is None
-            else "the same"
-            if not stage.differs
-            else markup.code(stage.ran_fingerprint)
-        )
-        prints.append([stage.name, markup.code(current), ran])
+        ran: markup.Cell = "not started" if stage.ran_fingerprint is None else "the same"
+        if stage.differs:
+            ran = markup.code(stage.ran_fingerprint)
+        prints.append([stage.name, markup.code(stage.compiled.plan.fingerprint), ran])
     caption = "Fingerprints of the plans: everything that decides what is trained"
     parts.append(markup.table(caption, ("stage", "~of the files", "~of what ran"), prints))
     heading = "How it ran" if speed or attempts else "Fingerprints"
     return markup.section("environment", heading, "", parts)
-
-
-def _letter(number: int) -> str:
-    return chr(ord("A") + number) if number < 26 else f"A{number}"
 
 
 def _environments(environments: list[tuple[str, Mapping[str, Any]]]) -> str:
@@ -304,13 +294,13 @@ def anomalies(data: ReportData) -> str | None:
 def reproduce(data: ReportData) -> str:
     """The commands that reproduce the run, and the files that they read."""
     size = f" --size {data.size}"
-    names = [shlex.quote(lineage.name) for lineage in data.lineages]
+    names = [shlex.quote(lineage.curriculum) for lineage in data.lineages]
     commands = [f"curriculum {verb} {name}{size}" for name in names for verb in ("plan", "run", "verify")]
     commands.append(f"curriculum report {' '.join(names)}{size}")
     seeds = sorted({stage.compiled.plan.seed for stage in data.stages.values()})
     tokenizer = data.lineages[0].stages[0].plan.tokenizer
     digest = tokenizer.get("digest")
-    caption = f"Seed {', '.join(map(str, seeds))}; tokenizer {data.lineages[0].compiled.tokenizer}"
+    caption = f"Seed {', '.join(map(str, seeds))}; tokenizer {data.lineages[0].tokenizer}"
     caption += f" ({str(digest)[:12]})" if digest else " (not prepared yet)"
     caption += ". In a project folder with the files below:"
     parts = [

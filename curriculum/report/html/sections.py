@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from curriculum.analysis.compare import LEGEND
+from curriculum.compiler.compile import Compiled
 from curriculum.report.html import gather, loss_charts, markup, plan_charts
 from curriculum.report.html.gather import ReportData, Stage
 from curriculum.report.html.loss_charts import Line
@@ -31,7 +32,7 @@ def _owners(data: ReportData) -> dict[str, int | None]:
     owners: dict[str, int | None] = {}
     for name, stage in data.stages.items():
         through = _through(data, name)
-        own = [at for at in through if data.lineages[at].name == stage.compiled.setting.curriculum]
+        own = [at for at in through if data.lineages[at].curriculum == stage.compiled.setting.curriculum]
         owners[name] = None if len(through) == len(data.lineages) else (own or through)[0]
     return owners
 
@@ -40,30 +41,40 @@ def _through(data: ReportData, name: str) -> list[int]:
     return [at for at, line in enumerate(data.lineages) if any(stage.name == name for stage in line.stages)]
 
 
-def _last_of(data: ReportData) -> set[str]:
-    """The furthest stage of each lineage that has measured something."""
-    return {
-        measured[-1]
-        for lineage in data.lineages
-        if (measured := [s.name for s in lineage.stages if data.stages[s.name].training.lines])
-    }
+def _lines(
+    data: ReportData, points: Callable[[Stage], Sequence[Point]], raw: Callable[[Stage], Sequence[Point]] | None = None
+) -> list[Line]:
+    """A line for each stage with `points`, from where its parent's stood when it began; `raw` are drawn faintly."""
+    styles = line_styles(data)
+    measured = {name: points(stage) for name, stage in data.stages.items()}
+    in_order = ([stage.name for stage in lineage.stages if measured[stage.name]] for lineage in data.lineages)
+    ends = {names[-1] for names in in_order if names}
+    lines = []
+    for name, stage in data.stages.items():
+        own, parent = measured[name], stage.compiled.parent
+        if own and parent is not None and parent.name in measured and own[0][0] > stage.start:
+            own = (*[point for point in measured[parent.name] if point[0] <= stage.start][-1:], *own)
+        if own:
+            faint = tuple(raw(stage)) if raw else ()
+            lines.append(Line(name=name, style=styles[name], points=tuple(own), raw=faint, ends=name in ends))
+    return lines
 
 
 def head(data: ReportData) -> str:
     """Title, size, state of every stage, key figures."""
-    names = [lineage.name for lineage in data.lineages]
+    names = [lineage.curriculum for lineage in data.lineages]
     title = " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
     parts = [markup.paragraph(f"Curriculum report, size {data.size}", "kind"), f"<h1>{shapes.safe(title)}</h1>"]
     for lineage in data.lineages:
         if lineage.about:
-            prefix = f"{lineage.name}: " if len(names) > 1 else ""
+            prefix = f"{lineage.curriculum}: " if len(names) > 1 else ""
             parts.append(markup.paragraph(prefix + lineage.about, "about"))
         path = (f"{stage.name} ({_state(data.stages[stage.name])})" for stage in lineage.stages)
         parts.append(markup.paragraph(" → ".join(path), "path"))
-    if data.scale != 1:
+    if (scale := data.lineages[0].scale) != 1:
         parts.append(
             markup.paragraph(
-                f"This is not the full-size curriculum. Size {data.size} scales every length by {data.scale:g}: its "
+                f"This is not the full-size curriculum. Size {data.size} scales every length by {float(scale):g}: its "
                 f"model has {show_count(data.parameters)} parameters and reads {show_count(data.stop)} tokens. It "
                 "shows the recipe's shape, not its quality. All positions below are tokens of this size.",
                 "note",
@@ -90,7 +101,8 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
     shared = data.trunk.position if len(data.lineages) > 1 else 0
     seconds = sum(s.training.seconds for s in stages)
     plan = stages[-1].compiled.plan
-    chains = dict.fromkeys(tuple(_batches(lineage)) for lineage in data.lineages)
+    batches = ([(s.plan.batch_sequences, s.plan.batch_tokens) for s in lineage.stages] for lineage in data.lineages)
+    chains = dict.fromkeys(tuple(batch for batch, _ in groupby(chain)) for chain in batches)
     done = sum(s.state in (status.DONE, gather.REACHED) for s in stages)
     figures = [
         (
@@ -118,27 +130,20 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
     return figures
 
 
-def _batches(lineage: gather.Lineage) -> list[tuple[int, int]]:
-    """The batches of a lineage in order, in sequences and tokens, each once until it changes."""
-    batches = ((stage.plan.batch_sequences, stage.plan.batch_tokens) for stage in lineage.stages)
-    return [batch for batch, _ in groupby(batches)]
-
-
 def progress(data: ReportData) -> str:
     """How far each stage is."""
-    rows: list[list[markup.Cell]] = []
-    for stage in data.stages.values():
-        rows.append(
-            [
-                stage.name,
-                _state(stage),
-                show_exact(stage.start),
-                show_exact(stage.stop),
-                f"{show_exact(min(stage.position, stage.stop))} ({_percent(stage)})",
-                show_exact(stage.compiled.steps_run),
-                f"{stage.plan['lr_first']:.3g} → {stage.plan['lr_last']:.3g}",
-            ]
-        )
+    rows = [
+        [
+            stage.name,
+            _state(stage),
+            show_exact(stage.start),
+            show_exact(stage.stop),
+            f"{show_exact(min(stage.position, stage.stop))} ({_percent(stage)})",
+            show_exact(stage.compiled.steps_run),
+            f"{stage.plan['lr_first']:.3g} → {stage.plan['lr_last']:.3g}",
+        ]
+        for stage in data.stages.values()
+    ]
     columns = ("stage", "state", "#starts at", "#ends at", "#trained to", "#steps", "#learning rate")
     return markup.table("How far each stage is; positions in tokens from the root", columns, rows)
 
@@ -158,7 +163,7 @@ def curriculum(data: ReportData) -> str:
     strips = min(64, 192 // len(data.lineages))
     for at, lineage in enumerate(data.lineages):
         if len(data.lineages) > 1:
-            parts.append(f"<h3>{shapes.safe(lineage.name)}</h3>")
+            parts.append(f"<h3>{shapes.safe(lineage.curriculum)}</h3>")
         pictures = [
             plan_charts.curriculum(lineage, data.sources, width, f"plan-{at}-{width}", strips) for width in WIDTHS
         ]
@@ -170,7 +175,7 @@ def curriculum(data: ReportData) -> str:
     return markup.section("curriculum", "The curriculum", lead, parts)
 
 
-def _ramp_words(lineage: gather.Lineage) -> str:
+def _ramp_words(lineage: Compiled) -> str:
     text = [
         f"{stage.setting.stage} moves to its mixture in a straight line over "
         f"{show_count(stage.ramp_sequences * stage.plan.sequence_length)} tokens, "
@@ -187,11 +192,9 @@ def _ramp_words(lineage: gather.Lineage) -> str:
 def source_legend(data: ReportData) -> str:
     own = data.sources[: shapes.SOURCE_STYLES - 1]
     entries = [(markup.area_swatch(at, at > 0), name) for at, name in enumerate(own)]
-    others = len(data.sources) - len(own)
-    if others == 1:
-        entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), data.sources[-1]))
-    elif others:
-        entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), f"{others} other sources together"))
+    if others := len(data.sources) - len(own):
+        text = data.sources[-1] if others == 1 else f"{others} other sources together"
+        entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), text))
     return markup.legend(entries)
 
 
@@ -203,11 +206,11 @@ def line_legend(data: ReportData) -> str:
         stages = [name for name in data.stages if owners[name] == owner]
         if not stages:
             continue
-        text = "shared by all" if owner is None else data.lineages[owner].name
+        text = "shared by all" if owner is None else data.lineages[owner].curriculum
         if len(data.lineages) == 1:
-            text = data.lineages[0].name
+            text = data.lineages[0].curriculum
         for name in stages if owner is not None else ():
-            others = [data.lineages[at].name for at in _through(data, name) if at != owner]
+            others = [data.lineages[at].curriculum for at in _through(data, name) if at != owner]
             if others:
                 text += f" ({data.stages[name].compiled.setting.stage}: also {', '.join(others)})"
         number = styles[stages[0]]
@@ -217,13 +220,7 @@ def line_legend(data: ReportData) -> str:
 
 def training(data: ReportData) -> str | None:
     """Training loss; None while nothing has been trained."""
-    styles = line_styles(data)
-    last = _last_of(data)
-    lines = [
-        Line(name=name, style=styles[name], points=_joined(data, s), raw=s.training.raw, ends=name in last)
-        for name, s in data.stages.items()
-        if s.training.raw
-    ]
+    lines = _lines(data, lambda stage: stage.training.smooth, lambda stage: stage.training.raw)
     if not lines:
         return None
     bands = gather.bands(data.lineages)
@@ -259,25 +256,16 @@ def training(data: ReportData) -> str | None:
     return markup.section("training", "Training loss", "Nats a token, over all the sources of each step.", parts)
 
 
-def _joined(data: ReportData, stage: Stage) -> tuple[Point, ...]:
-    """A stage's smoothed loss from where its parent's stood when it began."""
-    parent = stage.compiled.parent
-    if parent is None or parent.name not in data.stages:
-        return stage.training.smooth
-    before = [point for point in data.stages[parent.name].training.smooth if point[0] <= stage.start]
-    return (*before[-1:], *stage.training.smooth)
-
-
 def held_out(data: ReportData) -> str | None:
     """Held-out curves, a panel a source, variants laid over one another; None before any evaluation."""
-    styles, bands = line_styles(data), gather.bands(data.lineages)
+    bands = gather.bands(data.lineages)
     places = plan_charts.styles(data.sources)
     measured = {source for stage in data.stages.values() for losses in stage.held_out.values() for source in losses}
     every = [s for s in data.sources if s in measured] + sorted(measured - set(data.sources))
     sources = every[:MOST_PANELS]
     if not sources:
         return None
-    lines = {source: _held_out_lines(data, styles, source) for source in sources}
+    lines = {source: held_out_lines(data, source) for source in sources}
     panels = [
         loss_charts.held_out(
             source, lines[source], bands, data.stop, f"held-{at}", places.get(source, shapes.SOURCE_STYLES - 1)
@@ -301,22 +289,9 @@ def held_out(data: ReportData) -> str | None:
     return markup.section("held-out", "Held-out loss", lead, parts)
 
 
-def _held_out_lines(data: ReportData, styles: dict[str, int], source: str) -> list[Line]:
-    ends = {
-        measured[-1]
-        for lineage in data.lineages
-        if (measured := [s.name for s in lineage.stages if data.stages[s.name].losses(source)])
-    }
-    lines = []
-    for name, stage in data.stages.items():
-        points = stage.losses(source)
-        parent = stage.compiled.parent
-        if points and parent is not None and parent.name in data.stages and points[0][0] > stage.start:
-            before = [p for p in data.stages[parent.name].losses(source) if p[0] <= stage.start]
-            points = (*before[-1:], *points)
-        if points:
-            lines.append(Line(name=name, style=styles[name], points=points, ends=name in ends))
-    return lines
+def held_out_lines(data: ReportData, source: str) -> list[Line]:
+    """The held-out losses of a source, a line for each stage that measured it."""
+    return _lines(data, lambda stage: stage.losses(source))
 
 
 def _edges(data: ReportData, sources: list[str]) -> str:

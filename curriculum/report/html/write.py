@@ -8,7 +8,8 @@ from pathlib import Path
 from curriculum import fs
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError
-from curriculum.report.html.page import MARK, MARK_WITHIN
+from curriculum.report.html.gather import gather
+from curriculum.report.html.page import MARK, MARK_WITHIN, page
 
 MOST_CURRICULA = 12
 
@@ -20,9 +21,6 @@ def render(project: Project, names: Sequence[str], size: str) -> str:
             f"a report puts at most {MOST_CURRICULA} curricula side by side, not {len(set(names))}",
             hint="write several reports",
         )
-    from curriculum.report.html.gather import gather
-    from curriculum.report.html.page import page
-
     return page(gather(project, names, size))
 
 

@@ -24,7 +24,7 @@ def overlay(comparison: Comparison, title: str) -> str:
     """The SVG text: one panel a source, variants in the same colours throughout, stages as bands."""
     sources = [s for s in comparison.sources if any(s in sets for sets in comparison.measured.values())]
     trunk = comparison.trunk.position if comparison.trunk else 0
-    end = max(compiled.stages[-1].stop for compiled in comparison.lineages)
+    end = max(compiled.stop for compiled in comparison.lineages)
     begin = max(0, trunk - round(LEAD_IN * (end - trunk)))
     x = Scale(begin, end, LEFT, WIDTH - RIGHT)
     bands = _bands(comparison, begin)

@@ -15,7 +15,7 @@ from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.report.html import loss_charts, plan_charts
-from curriculum.report.html.gather import Lineage, bands, batch_changes, gather, rate_points, share_knots
+from curriculum.report.html.gather import bands, batch_changes, gather, rate_points, share_knots
 from curriculum.report.html.loss_charts import Line
 from curriculum.report.html.sections import line_legend, line_styles
 from curriculum.report.svg import shapes
@@ -29,11 +29,6 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = tmp_path_factory.mktemp("shipped") / "project"
     init(folder)
     return Project(folder)
-
-
-def lineage_of(project: Project, name: str, size: str) -> Lineage:
-    compiled = compile_curriculum(project, name, size)
-    return Lineage(name=name, about="", compiled=compiled, stages=compiled.stages)
 
 
 def points(element: ElementTree.Element) -> list[tuple[float, float]]:
@@ -88,7 +83,7 @@ def test_the_rate_curve_is_the_plan_s_own_at_steps_and_has_its_corners(shipped: 
 
 
 def test_the_picture_places_stages_shares_and_batch_on_one_axis(shipped: Project) -> None:
-    lineage = lineage_of(shipped, "v1.1-math-code", "full")
+    lineage = compile_curriculum(shipped, "v1.1-math-code", "full")
     sources = ["slimpajama", "starcoder-python-jupyter", "proof-pile-2"]
     drawing = plan_charts.curriculum(lineage, sources, plan_charts.WIDE, "k")
     edges = [
@@ -116,11 +111,11 @@ def test_the_picture_places_stages_shares_and_batch_on_one_axis(shipped: Project
 
 def test_a_ramp_too_short_to_be_seen_is_enlarged(shipped: Project) -> None:
     sources = ["slimpajama", "starcoder-python-jupyter", "proof-pile-2"]
-    found = plan_charts.ramps(lineage_of(shipped, "v1.1-math-code", "full"), sources, "k")
+    found = plan_charts.ramps(compile_curriculum(shipped, "v1.1-math-code", "full"), sources, "k")
     assert len(found) == 1
     assert "6B tokens, 3,270 steps, 0.3 % of the axis" in found[0][0]
     assert "1,500,001,599,488 tokens" in found[0][1]
-    assert plan_charts.ramps(lineage_of(shipped, "v1.1", "full"), sources, "k") == []
+    assert plan_charts.ramps(compile_curriculum(shipped, "v1.1", "full"), sources, "k") == []
 
 
 def test_many_sources_share_the_last_colour_and_still_fill_the_picture() -> None:
@@ -132,20 +127,20 @@ def test_many_sources_share_the_last_colour_and_still_fill_the_picture() -> None
 
 
 def test_bands_and_batch_steps_of_several_lineages(shipped: Project) -> None:
-    lineages = [lineage_of(shipped, name, "rehearsal") for name in ("v1.1", "v1.1-math-code")]
+    lineages = [compile_curriculum(shipped, name, "rehearsal") for name in ("v1.1", "v1.1-math-code")]
     assert [band[0] for band in bands(lineages)] == ["basic", "continual", "cooldown"]
     assert {change for line in lineages for change in batch_changes(line)} == {(1_851_392, 16, 64)}
 
 
 def test_ends_of_one_name_that_differ_by_little_are_one_boundary(shipped: Project) -> None:
     names = ["v1.1-math-code", "v1.1-math-code-control"]
-    lineages = [lineage_of(shipped, name, "rehearsal") for name in names]
+    lineages = [compile_curriculum(shipped, name, "rehearsal") for name in names]
     last = [line.stop for line in lineages]
     assert last[0] != last[1]
     assert [band[0] for band in bands(lineages)] == ["basic", "continual", "cooldown"]
     assert bands(lineages)[-1][2] == max(last)
     # ends that lie apart are two
-    early = lineage_of(shipped, "v1.1", "rehearsal")
+    early = compile_curriculum(shipped, "v1.1", "rehearsal")
     shorter = replace(early, stages=(replace(early.stages[0], stop=1_000_960),))
     assert [band[0] for band in bands([shorter, early])] == ["basic", "basic", "continual", "cooldown"]
 
@@ -236,7 +231,7 @@ def test_a_loss_line_has_every_point_and_its_last_value_beside_it() -> None:
 def test_variants_go_on_from_their_trunk_in_the_held_out_panels(tmp_path: Path) -> None:
     from pretend_runs import pretend
 
-    from curriculum.report.html.sections import _held_out_lines
+    from curriculum.report.html.sections import held_out_lines
 
     root = write_small_project(tmp_path / "project")
     pretend(root, "trunk")
@@ -245,7 +240,7 @@ def test_variants_go_on_from_their_trunk_in_the_held_out_panels(tmp_path: Path) 
     folder = root / "runs/full/variant/continual/evaluations"
     sorted(folder.iterdir())[0].unlink()
     story = gather(Project(root), ["trunk", "variant"], "full")
-    lines = {line.name: line for line in _held_out_lines(story, line_styles(story), "prose")}
+    lines = {line.name: line for line in held_out_lines(story, "prose")}
     assert lines["variant/continual"].points[0] == lines["trunk/basic"].points[-1]
     assert {name: line.style for name, line in lines.items()} == {
         "trunk/basic": 0,
