@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,25 @@ def write(folder: Path, name: str, tokens: int, shards: int, seed: int) -> None:
     """Prepared text of `tokens` ids in all, documents of some 600, ended by id 0; skipped when it is there."""
     if (folder / "manifest.json").exists():
         return
-    (folder / "train").mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed)
+    write_ids(folder, name, (_drawn(draw, tokens // shards) for _ in range(shards)), VOCABULARY)
+
+
+def _drawn(draw: np.random.Generator, count: int) -> np.ndarray:
+    lengths = np.maximum(2, draw.lognormal(np.log(600) - 0.5, 1.0, size=count // 300)).astype(np.int64)
+    ends = np.cumsum(lengths)
+    ids = draw.integers(1, VOCABULARY, size=count, dtype=np.uint16)
+    ids[np.append(ends[ends < count], count) - 1] = END
+    return ids
+
+
+def write_ids(folder: Path, name: str, shards: Iterable[np.ndarray], vocabulary: int) -> None:
+    """Prepared text of these ids below `vocabulary`, a file each; id 0 ends a document, and so does a file."""
+    (folder / "train").mkdir(parents=True, exist_ok=True)
     records = []
-    for number in range(shards):
-        count = tokens // shards
-        lengths = np.maximum(2, draw.lognormal(np.log(600) - 0.5, 1.0, size=count // 300)).astype(np.int64)
-        ends = np.cumsum(lengths)
-        ends = np.append(ends[ends < count], count).astype("<u8")
-        ids = draw.integers(1, VOCABULARY, size=count, dtype=np.uint16).astype("<u2")
-        ids[ends.astype(np.int64) - 1] = END
+    for number, shard in enumerate(shards):
+        ids = shard.astype("<u2")
+        ends = np.union1d(np.flatnonzero(ids == END) + 1, len(ids)).astype("<u8")
         raw = ids.tobytes()
         blocks = b"".join(hashlib.sha256(raw[at : at + BLOCK_BYTES]).digest() for at in range(0, len(raw), BLOCK_BYTES))
         lines = [b'"%d/%d"\n' % (number, document) for document in range(len(ends))]
@@ -46,9 +56,9 @@ def write(folder: Path, name: str, tokens: int, shards: int, seed: int) -> None:
         records.append(
             Shard(
                 file=f"train/{number:05d}.ds",
-                tokens=count,
+                tokens=len(ids),
                 documents=len(ends),
-                text_bytes=4 * count,
+                text_bytes=4 * len(ids),
                 sha256=digests[0],
                 index_sha256=digests[1],
                 blocks_sha256=digests[2],
@@ -60,14 +70,14 @@ def write(folder: Path, name: str, tokens: int, shards: int, seed: int) -> None:
         documents=sum(record.documents for record in records),
         tokens=sum(record.tokens for record in records),
         text_bytes=sum(record.text_bytes for record in records),
-        max_token=VOCABULARY - 1,
+        max_token=vocabulary - 1,
         filler=sum(record.documents for record in records),
         dropped={},
         shards=tuple(records),
     )
     manifest = Manifest(
         dataset=name,
-        tokenizer=TokenizerRecord(digest="0" * 64, name="generated", vocab_size=VOCABULARY),
+        tokenizer=TokenizerRecord(digest="0" * 64, name="generated", vocab_size=vocabulary),
         policy=SpecialTokens(bos=None, eos=END),
         dtype="uint16",
         block_bytes=BLOCK_BYTES,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +38,9 @@ def run(
     master_addr: Annotated[
         str | None, typer.Option(help="where node 0 is found: `HOST` or `HOST:PORT`; else `address:`")
     ] = None,
+    render: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="with `launcher: kubernetes`: write the JobSet there, and end")
+    ] = None,
     profile_steps: Annotated[
         str | None, typer.Option(help="trace these steps with torch's profiler, as in `20:23` (23 is not traced)")
     ] = None,
@@ -46,7 +51,7 @@ def run(
     """
     from curriculum.cli.progress import RunDisplay
     from curriculum.compiler import overlap, prepared_text
-    from curriculum.execution import run as execution_run
+    from curriculum.execution import kubernetes, run as execution_run
     from curriculum.execution.request import RunRequest
 
     project, console = open_project(), open_console()
@@ -63,13 +68,20 @@ def run(
         accept_environment=accept_environment,
         listener=RunDisplay(console),
     )
-    if dry_run:
+    if render:
+        kubernetes.require_launcher(request)
+    if dry_run or render:
         texts = prepared_text.PreparedText.open(project, name, size)
         compiled = texts.compiled
         prepared_text.check_folders(texts, planned=True)
         prepared_text.check_special_tokens(texts)
         overlap.overlap_lines(texts)
-        print("\n".join(execution_run.outline(request, compiled, texts)))
+        lines = list(execution_run.outline(request, compiled, texts))
+        if dry_run or not render:
+            print("\n".join(lines))
+        else:
+            kubernetes.write(request, render)
+            print(f"wrote {render}; start it with: kubectl apply -f {shlex.quote(str(render))}")
         return
     result = execution_run.run(request)
     if result.stopped:

@@ -62,6 +62,9 @@ BatchScaling = Annotated[BatchScale, fields.batch_scale]
 Throughput = Annotated[Fraction, fields.rate("tokens/s/gpu", "24k tokens/s/gpu"), _as_float]
 Price = Annotated[Fraction, fields.rate("USD/gpu-hour", "2 USD/gpu-hour"), _as_float]
 Memory = Annotated[int, fields.memory]
+Label = Annotated[str, fields.label()]
+Subdomain = Annotated[str, fields.label(dots=True)]
+Quantity = Annotated[str, fields.quantity]
 Peak = Annotated[Fraction, fields.rate("TFLOP/s", "989 TFLOP/s"), _as_float]
 
 

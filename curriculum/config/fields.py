@@ -36,12 +36,14 @@ from curriculum.units import (
 
 LONGEST_NAME: Final = 64
 LONGEST_TEXT: Final = 2000
+LONGEST_LABEL: Final = 63
 LARGEST_COUNT: Final = 10**18
 LARGEST_SIZE: Final = 2**31 - 1
 """Of a plain count: a vocabulary, a sequence's length, a number of GPUs."""
 
 _NAME = re.compile(r"[a-z][a-z0-9.-]*")
 _HUB = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
+_QUANTITY = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,3})?(?:[kMGTP]i?|m)?")
 _SCALING = re.compile(r"(\d{1,10})\s*->\s*(\d{1,10})(?:\s+sequences?)?|(\d{1,10})\s+sequences?", re.ASCII)
 
 Explicitness: TypeAlias = Literal["number", "scale", "unit"]
@@ -141,6 +143,24 @@ def name(value: Any) -> str:
     if blank and is_name(key):
         hint = f"did you mean `{key}: {shortened(rest)}`? a colon and a space follow a key"
     raise Refusal(f"must be a name, not {describe(value)}", hint)
+
+
+def label(*, dots: bool = False) -> Form:
+    """A name that Kubernetes gives a DNS record: a label of RFC 1123, or with `dots` several."""
+    one = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+    pattern = rf"{one}(?:\.{one})*" if dots else one
+    matches = re.compile(pattern).fullmatch
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or len(value) > LONGEST_LABEL or not matches(value):
+            raise Refusal(
+                f"must be a name that Kubernetes allows, not {describe(value)}",
+                f"a-z, 0-9 and `-`{', with dots between' if dots else ''}, no capital letter, "
+                f"{LONGEST_LABEL} characters at most, as in `my-team`",
+            )
+        return value
+
+    return Form(read, {"type": "string", "maxLength": LONGEST_LABEL, "pattern": f"^{pattern}$"})
 
 
 def one_or_more(one: Form) -> Form:
@@ -315,6 +335,15 @@ def rate(unit: str, example: str) -> Form:
         return parsed
 
     return Form(read, _text_shape(input_pattern(rf"{NUMBER}{SUFFIX}\s+{unit}"), example))
+
+
+@form(anyOf=[{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": f"^{_QUANTITY.pattern}$"}])
+def quantity(value: Any) -> str:
+    """An amount above 0 as Kubernetes writes it."""
+    written = str(value) if isinstance(value, str | int | Decimal) else ""
+    if not _QUANTITY.fullmatch(written) or not re.search("[1-9]", written):
+        raise Refusal(f"must be a quantity of Kubernetes above 0, not {describe(value)}", "as in `96` or `900Gi`")
+    return written
 
 
 @form(type="string", pattern=input_pattern(BYTES, above_zero=True), examples=["80GB"])

@@ -8,12 +8,15 @@ from curriculum.config.entry import (
     Entry,
     Flag,
     FlagOrAuto,
+    Label,
     Memory,
     Name,
     Peak,
     Price,
+    Quantity,
     Size,
     SizeOrZero,
+    Subdomain,
     Text,
     Texts,
     Throughput,
@@ -42,13 +45,31 @@ class SlurmEntry(Entry):
     )
 
 
+class KubernetesEntry(Entry):
+    """The pods of a JobSet, one for each node."""
+
+    image: Text = Field(description="The container image, with `curriculum` on its PATH.")
+    volume: Subdomain = Field(description="The claim (PersistentVolumeClaim) of the volume that holds the project.")
+    folder: Text = Field(default="/project", description="Where in the pods the volume is mounted.")
+    namespace: Label | None = Field(default=None, description="The namespace; else that of `kubectl`.")
+    name: Label | None = Field(default=None, description="The JobSet's name; else made of the curriculum and the size.")
+    gpu: Text = Field(
+        default="nvidia.com/gpu", description="What the cluster calls a GPU; `gpus_per_node` counts them."
+    )
+    resources: dict[Text, Quantity] = Field(
+        default={}, description="What else each pod gets, as in `{cpu: 96, memory: 900Gi}`."
+    )
+    max_restarts: SizeOrZero = Field(default=10, description="How often all pods are started again after one fails.")
+
+
 class MachineEntry(Entry):
     """A machine: where and how; may change at every restart."""
 
     about: Text | None = Field(default=None, description="What it is, for people.")
-    launcher: Literal["process", "torchrun", "slurm"] = Field(
+    launcher: Literal["process", "torchrun", "slurm", "kubernetes"] = Field(
         default="process",
-        description="process: one; torchrun: several, started by hand on each node; slurm: a batch job a stage.",
+        description="process: one; torchrun: several, started by hand on each node; slurm: a batch job a stage; "
+        "kubernetes: a JobSet, which `run --render` writes.",
     )
     nodes: Size = Field(default=1, description="Machines.")
     address: Text | None = Field(
@@ -59,6 +80,10 @@ class MachineEntry(Entry):
     )
     slurm: SlurmEntry | None = Field(
         default=None, description="With `launcher: slurm`, what `sbatch` is told, as in `{partition: gpu}`."
+    )
+    kubernetes: KubernetesEntry | None = Field(
+        default=None,
+        description="With `launcher: kubernetes`, its pods; as in `{image: my/image, volume: my-project}`.",
     )
     gpus_per_node: SizeOrZero = Field(default=0, description="GPUs of each; 0 when none is counted on.")
     processes: Size = Field(default=1, description="Processes on each node; else one for each GPU, or one.")
@@ -100,7 +125,8 @@ class MachineEntry(Entry):
         "starts again.",
     )
     grace: Size | None = Field(
-        default=None, description="Seconds from SIGTERM to SIGKILL; a save that takes longer is not started then."
+        default=None,
+        description="Seconds from SIGTERM to SIGKILL, by Kubernetes 120; a save that takes longer is not started then.",
     )
     environment: Literal["same", "any"] = Field(
         default="same",
@@ -117,20 +143,25 @@ class MachineEntry(Entry):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_process_for_each_gpu(cls, value: Any) -> Any:
-        gpus = value.get("gpus_per_node") if isinstance(value, dict) else None
+    def _defaults_of_launcher(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        gpus = value.get("gpus_per_node")
         if isinstance(gpus, int) and gpus > 0 and value.get("launcher", "process") != "process":
-            return {"processes": gpus, **value}
-        return value
+            value = {"processes": gpus, **value}
+        return {"grace": 120, **value} if value.get("launcher") == "kubernetes" else value
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         if self.launcher == "process" and self.nodes > 1:
-            hint = "`launcher: torchrun` and `launcher: slurm` can"
+            hint = "`launcher: torchrun`, `launcher: slurm` and `launcher: kubernetes` can"
             raise Refusal(f"cannot be {self.nodes} with launcher process", hint, "nodes")
-        if self.slurm is not None and self.launcher != "slurm":
-            hint = "say `launcher: slurm`, or leave this out"
-            raise Refusal(f"is not supported with `launcher: {self.launcher}`", hint, "slurm")
+        for key in ("slurm", "kubernetes"):
+            if getattr(self, key) is not None and self.launcher != key:
+                hint = f"say `launcher: {key}`, or leave this out"
+                raise Refusal(f"is not supported with `launcher: {self.launcher}`", hint, key)
+        if self.launcher == "kubernetes":
+            self._check_pods()
         if self.grace is not None and self.launcher == "slurm":
             hint = "say `slurm: {grace: …}`, the seconds before a job's time limit at which it saves"
             raise Refusal("is not supported with `launcher: slurm`", hint, "grace")
@@ -150,6 +181,25 @@ class MachineEntry(Entry):
                 "exactness",
             )
         return self
+
+    def _check_pods(self) -> None:
+        entry = self.kubernetes
+        if entry is None:
+            hint = "as in `kubernetes: {image: my/image, volume: my-project}`"
+            raise Refusal("is kubernetes, and nothing says what its pods are", hint, "launcher")
+        if self.address is not None:
+            hint = "the pods find the first of them by its name: leave this out"
+            raise Refusal("is not supported with `launcher: kubernetes`", hint, "address")
+        if not entry.folder.startswith("/"):
+            hint = "a path in the pods, from `/`, as in `/project`"
+            raise Refusal(f"must be absolute, not `{entry.folder}`", hint, "kubernetes", "folder")
+        if entry.gpu in entry.resources and entry.resources[entry.gpu] != str(self.gpus_per_node):
+            shown = f"of {entry.resources[entry.gpu]} is not the {self.gpus_per_node} of `gpus_per_node`"
+            raise Refusal(shown, "`gpus_per_node` counts them: leave this out", "kubernetes", "resources", entry.gpu)
+        cpu = entry.resources.get("cpu", "")
+        if self.threads and cpu.isdecimal() and int(cpu) < self.processes * self.threads:
+            shown = f"of {cpu} is less than {self.processes} processes with {self.threads} threads each"
+            raise Refusal(shown, "more of `cpu`, or fewer `threads`", "kubernetes", "resources", "cpu")
 
 
 class MachinesFile(RootModel[Any]):

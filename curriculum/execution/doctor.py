@@ -24,7 +24,7 @@ def examine(project: Project, name: str) -> dict[str, Any]:
     As many processes are started as a job has on one node, so that their rendezvous is tried as well.
     """
     entry = project.machine(name)
-    processes = entry.processes if entry.launcher == "torchrun" else 1
+    processes = entry.processes if entry.launcher in ("torchrun", "kubernetes") else 1
     launcher = ProcessLauncher(processes, default_threads(entry.threads, processes))
     with tempfile.TemporaryDirectory() as folder:
         attempt = Attempt(Path(folder))

@@ -33,9 +33,9 @@ def check_machine(request: RunRequest, compiled: Compiled) -> None:
     """
     machine = request.machine_entry
     document = request.project.machines_document
-    if machine.launcher != "slurm":
+    if machine.launcher != "slurm" and not request.is_rendered:
         launcher_for(request)
-    for number, name in enumerate(machine.trackers):
+    for number, name in enumerate(() if request.is_rendered else machine.trackers):
         if importlib.util.find_spec(name) is None:
             raise PlanError(
                 f"the tracker `{name}` is not installed",

@@ -58,6 +58,11 @@ class RunRequest:
         return self.project.machine(self.machine)
 
     @property
+    def is_rendered(self) -> bool:
+        """Whether it only says what pods are to run; in a pod, which has a `node_rank`, it runs."""
+        return self.machine_entry.launcher == "kubernetes" and self.node_rank is None
+
+    @property
     def world(self) -> int:
         """Processes in all, on all nodes."""
         return self.machine_entry.nodes * (self.processes or self.machine_entry.processes)

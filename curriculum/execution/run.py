@@ -18,7 +18,7 @@ from curriculum.artifacts.stage_folder import next_attempt
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.errors import PlanError
-from curriculum.execution import benchmark as execution_benchmark, join
+from curriculum.execution import benchmark as execution_benchmark, join, kubernetes
 from curriculum.execution.attempts import reached, run_training
 from curriculum.execution.machine import check_machine, launcher_for
 from curriculum.execution.prepare import prepare
@@ -51,7 +51,7 @@ def run(request: RunRequest) -> RunResult:
     """Bring every stage of the lineage to its end, each as a process of its own."""
     # Faulty files, and a machine that does not fit them, are refused before any process starts.
     texts = PreparedText.open(request.project, request.curriculum, request.size)
-    _check_slurm(request)
+    _check_launcher(request)
     check_machine(request, texts.compiled)
     with stop_on_signals() as stop:
         if request.node_rank:
@@ -61,8 +61,10 @@ def run(request: RunRequest) -> RunResult:
             return _run_first_node(request, texts, stop)
 
 
-def _check_slurm(request: RunRequest) -> None:
+def _check_launcher(request: RunRequest) -> None:
     machine = request.machine_entry
+    if request.is_rendered:
+        raise kubernetes.not_started_here(request)
     if machine.launcher == "slurm":
         try:
             slurm.require(machine.slurm.partition if machine.slurm else None)
@@ -138,7 +140,7 @@ def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Ite
         yield from train.outline(request, compiled, texts)
         yield from benchmark.outline(request, compiled, done)
         return
-    launcher = launcher_for(request)
+    launcher = None if request.is_rendered else launcher_for(request)
     for stage in compiled.stages:
         folder = folders[stage.name]
         if stage.name in done:
@@ -146,6 +148,10 @@ def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Ite
             continue
         job = next_attempt(folder.attempts).job
         yield f"{stage.name}: {reached(folder, stage.plan.start):,} -> {stage.stop:,} tokens"
+        if launcher is None:
+            continue
         if not request.node_rank:
             yield f"  writes {folder.plan}\n  writes {job}"
         yield f"  {shlex.join(launcher.command(job))}"
+    if launcher is None:
+        yield from kubernetes.outline(request)

@@ -82,6 +82,11 @@ RATE = "from: b\nstages: [{name: a, until: 2T}]\nlearning_rate: {shape: cosine, 
 EXPRESSIBLE = [
     "batch-in-steps",
     "empty",
+    "kubernetes-name-of-capitals",
+    "kubernetes-namespace-of-capitals",
+    "kubernetes-quantity",
+    "kubernetes-volume-of-capitals",
+    "kubernetes-without-image",
     "length-without-unit",
     "machine-word",
     "name-with-dots",
@@ -250,6 +255,7 @@ def words_in(annotation: Any) -> list[Any]:
 
 LEAST: dict[str, dict[str, Any]] = {
     "ProfileEntry": {"from_step": 20},
+    "KubernetesEntry": {"image": "a", "volume": "a"},
     "RopeScaling": {"factor": 32, "original_max_position_embeddings": 8192},
     # a root's many keys have a test of their own: no model refuses one without them, but the lineage does
     "CurriculumFile": {"from": "v1.1", "stages": [{"name": "a", "until": "2T"}]},
