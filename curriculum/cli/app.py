@@ -27,6 +27,7 @@ from curriculum.cli import (
     plan,
     prepare,
     prune,
+    recipe,
     report,
     run,
     status,
@@ -42,7 +43,7 @@ PANELS: dict[str, tuple[Verb, ...]] = {
     "Look": (status.status, compare.compare, report.report),
     "Ask": (batch.batch, trace.trace, diff.diff),
     "Care": (verify.verify, prune.prune, doctor.doctor, inspect.inspect),
-    "Share": (export.export, import_model.import_, eval.eval_),
+    "Share": (export.export, import_model.import_, recipe.recipe, eval.eval_),
 }
 VERBS = tuple(verb for verbs in PANELS.values() for verb in verbs)
 

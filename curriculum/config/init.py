@@ -37,10 +37,15 @@ def init(folder: Path) -> list[Path]:
 def init_for(folder: Path, texts: Sequence[str]) -> tuple[list[Path], list[starter.Source]]:
     """Write a small project that trains on the folders `texts`; its files, and the sources in those folders."""
     sources = starter.sources(folder, texts)
+    return write_project(folder, starter.files(sources)), sources
+
+
+def write_project(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """Write a project of these YAML files, each with its modeline; ConfigError when one of its files exists."""
     contents = {f"{part}/README.md": (shipped() / part / "README.md").read_bytes() for part in ("stages", "mixtures")}
-    for path, text in starter.files(sources).items():
+    for path, text in files.items():
         contents[path] = f"{json_schema.modeline(path)}\n{text}".encode()
-    return _write(folder, contents), sources
+    return _write(folder, contents)
 
 
 def write_schemas(project: Path) -> list[Path]:

@@ -85,7 +85,7 @@ def sources(project: Path, folders: Sequence[str]) -> list[Source]:
         if not str(folder).isprintable():
             raise ConfigError(f"the name of {argument!r} cannot be written into a file", hint="rename the folder")
         if folder not in by_folder:
-            name = _free_name(folder.name, {source.name for source in by_folder.values()})
+            name = free_name(folder.name, {source.name for source in by_folder.values()})
             path = str(folder) if Path(argument).is_absolute() else os.path.relpath(folder, root)
             by_folder[folder] = _source(name, path, argument, folder)
     return list(by_folder.values())
@@ -98,18 +98,18 @@ def files(sources: Sequence[Source]) -> dict[str, str]:
     cooldown = first = names[0]
     until, end = _lengths(sources[0])
     if len(sources) > 1:
-        cooldown = _free_name("blend", names)
+        cooldown = free_name("blend", names)
         mixtures[cooldown] = _mixture(f"{first} with the other text mixed in", _blend(sources, end - until))
     return {
         "sources.yaml": _sources_file(sources),
-        "sizes.yaml": _SIZES,
-        "machines.yaml": _MACHINES,
+        "sizes.yaml": SIZES,
+        "machines.yaml": MACHINES,
         **{f"mixtures/{name}.yaml": text for name, text in mixtures.items()},
         f"stages/{CURRICULUM}.yaml": _stages_file(sources, until, end, cooldown),
     }
 
 
-def _free_name(folder: str, taken: Collection[str]) -> str:
+def free_name(folder: str, taken: Collection[str]) -> str:
     """The folder's name as a valid name of a source that is not in `taken`."""
     name = re.sub(r"[^a-z0-9.]+", "-", folder.lower()).lstrip("-.0123456789")
     name = re.sub(r"\.{2,}", ".", name)[: LONGEST_NAME - 8].rstrip("-.") or "text"
@@ -246,12 +246,12 @@ stages:
 """
 
 
-_SIZES: Final = """\
+SIZES: Final = """\
 # What is scaled. Lengths are small already, so one size is enough: everything as the stage files say.
 full: {}
 """
 
-_MACHINES: Final = """\
+MACHINES: Final = """\
 # Where and how. May change at every restart: the tokens of each step stay the same.
 local: {launcher: process, precision: auto}
 """

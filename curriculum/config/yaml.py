@@ -83,14 +83,16 @@ def load_yaml(path: Path, *, root: Path) -> Document:
     return parse_yaml(_bytes(path, file), file)
 
 
+def load_text(path: Path, file: str) -> str:
+    """A text file that is no YAML, as large as those may be; `file` is the name that errors show."""
+    data = _bytes(path, file)
+    _check_size(data, file)
+    return _text(data, file)
+
+
 def parse_yaml(data: bytes, file: str) -> Document:
     """Read YAML from bytes; `file` is the name that errors show. Raises only ConfigError."""
-    if len(data) > LARGEST_FILE:
-        raise ConfigError(
-            f"{file} is larger than {LARGEST_FILE >> 20} MiB",
-            place=Place(file, 1),
-            hint="these files are written by hand; text and data are files of their own, named here",
-        )
+    _check_size(data, file)
     text = _text(data, file)
     lines = tuple(_LINE_END.split(text))
     if hidden := _INVISIBLE.search(text):
@@ -295,6 +297,15 @@ def _bytes(path: Path, file: str) -> bytes:
         raise ConfigError(
             f"`{file}` cannot be read: {error.strerror}", hint="look at its name and at who may read it"
         ) from None
+
+
+def _check_size(data: bytes, file: str) -> None:
+    if len(data) > LARGEST_FILE:
+        raise ConfigError(
+            f"{file} is larger than {LARGEST_FILE >> 20} MiB",
+            place=Place(file, 1),
+            hint="these files are written by hand; text and data are files of their own, named here",
+        )
 
 
 def _text(data: bytes, file: str) -> str:

@@ -1,0 +1,453 @@
+"""Megatron-LM's flags and blends: one file of flags for each phase, or one with a blend file for each.
+
+Read as Megatron-LM of 2026 does: a phase ends at each of `--phase-transition-iterations`, at a fixed batch; the batch
+grows at the thresholds of `--step-batch-size-schedule`, in tokens, at the first step at which they are reached
+(`StepBatchsizeNumMicroBatchesCalculator`); the learning rate is that of `OptimizerParamScheduler`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePosixPath
+from typing import Final
+
+from curriculum.config.fields import describe, shortened
+from curriculum.config.recipes.recipe import (
+    Blend,
+    Fact,
+    Recipe,
+    Stage,
+    Stated,
+    Text,
+    blend,
+    curve,
+    exact,
+    fact,
+    flow,
+    spelled,
+)
+from curriculum.config.recipes.shell import Flags
+from curriculum.config.yaml import Document
+from curriculum.errors import ConfigError, Place
+
+BLEND_FLAGS: Final = ("--data-path", "--train-data-path")
+BLEND_FILES: Final = ("--per-split-data-args-path", "--data-args-path")
+_LISTS: Final = ("--phase-transition-iterations", "--step-batch-size-schedule")
+_LENGTH: Final = ("--train-samples", "--train-iters", "--train-iterations")
+_SHAPES: Final = {"linear": "linear", "cosine": "cosine", "constant": "constant", "WSD": "wsd"}
+_SCALES: Final = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_DEFAULTS: Final = {
+    "--seed": "1234",
+    "--weight-decay": "0.01",
+    "--clip-grad": "1.0",
+    "--adam-beta1": "0.9",
+    "--adam-beta2": "0.999",
+    "--adam-eps": "1e-8",
+    "--min-lr": "0",
+    "--lr-decay-style": "linear",
+    "--lr-wsd-decay-style": "exponential",
+}
+"""Of `megatron/training/arguments.py`."""
+_MODEL: Final = {
+    "hidden_size": "--hidden-size",
+    "num_hidden_layers": "--num-layers",
+    "num_attention_heads": "--num-attention-heads",
+    "num_key_value_heads": "--num-query-groups",
+    "head_dim": "--kv-channels",
+    "intermediate_size": "--ffn-hidden-size",
+    "rms_norm_eps": "--norm-epsilon",
+    "rope_theta": "--rotary-base",
+}
+_VOCABULARY: Final = 32000
+_NEEDED: Final = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+
+
+class _Launch:
+    """The flags of all phases, which must agree but for their blends; it notes which were read."""
+
+    def __init__(self, files: Sequence[Flags]) -> None:
+        self.files = files
+        self.read = {*BLEND_FLAGS, *BLEND_FILES}
+
+    def get(self, *names: str) -> Stated | None:
+        """The flag of one of these names, else Megatron's default; ConfigError where two files differ in it."""
+        self.read.update(names)
+        found = [stated for file in self.files if (stated := file.get(*names)) is not None]
+        for stated in found[:-1]:
+            if stated.value != found[-1].value:
+                raise found[-1].refused(
+                    f"is {describe(found[-1].value)} here, but {describe(stated.value)} in {stated.place}",
+                    "phases of one run differ in their blends alone: give the files of one run",
+                )
+        if not found:
+            return Stated(names[0], _DEFAULTS[names[0]], None) if names[0] in _DEFAULTS else None
+        last = found[-1]
+        value = last.value if last.key in _LISTS else last.value.partition(" ")[0]
+        if "$" in value:
+            raise last.refused(
+                f"is `{shortened(value)}`, which this file does not set unconditionally",
+                "write the value in its place in a copy of the file",
+            )
+        return Stated(last.key, value, last.place)
+
+    def known(self, *names: str) -> Stated | None:
+        """The flag of one of these names, if it is given with a value that the file sets."""
+        last = next((stated for file in reversed(self.files) if (stated := file.get(*names)) is not None), None)
+        return None if last is None or "$" in last.value else self.get(*names)
+
+    def given(self, *names: str) -> bool:
+        """Whether a flag is given, whatever its value."""
+        return any(file.get(*names) is not None for file in self.files)
+
+    def need(self, *names: str) -> Stated:
+        stated = self.get(*names)
+        if stated is None:
+            raise ConfigError(
+                f"{self.files[-1].file} gives no {' or '.join(f'`{name}`' for name in names[:2])}",
+                place=Place(self.files[-1].file, 1),
+                hint="add it to a copy of the file, or give the file of arguments that has it, too",
+            )
+        return stated
+
+    def left_out(self) -> list[str]:
+        lines: dict[str, str] = {}
+        for file in self.files:
+            for stated in file.given:
+                if stated.key not in self.read and stated.place is not None:
+                    shown = f"{stated.key} {shortened(stated.value)}".rstrip()
+                    lines[shown] = f"{file.file}:{stated.place.line} {shown}"
+        return list(lines.values())
+
+
+@dataclass(frozen=True, slots=True)
+class BlendFile:
+    """A file that holds one blend: weights and prefixes in turn."""
+
+    file: str
+    whole: Stated
+    words: tuple[Stated, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def blend_of_document(document: Document) -> BlendFile | None:
+    """A JSON file as `--per-split-data-args-path` names it: lists by `train`, `valid` and `test`, or one list."""
+    by_split = isinstance(document.value, dict)
+    words = document.value.get("train") if by_split else document.value
+    if not isinstance(words, list) or not words or any(isinstance(word, dict | list) for word in words):
+        return None
+    path: tuple[str | int, ...] = ("train",) if by_split else ()
+    others = (key for key in document.value if key != "train") if by_split else ()
+    return BlendFile(
+        document.file,
+        Stated("train", words, document.place(path)),
+        tuple(Stated("train", word, document.place((*path, at))) for at, word in enumerate(words)),
+        tuple(f"{document.file}:{document.key_place((key,)).line} {key}" for key in others),
+    )
+
+
+def blend_of_text(text: str, file: str) -> BlendFile | None:
+    """A file of nothing but weights and prefixes, as `--data-args-path` names it; None for any other text."""
+    words = tuple(
+        Stated("blend", match.group(), Place(file, number, match.start() + 1, line))
+        for number, line in enumerate(text.splitlines(), 1)
+        for match in re.finditer(r"\S+", line.partition("#")[0])
+    )
+    if len(words) < 2 or exact(words[0].value) is None or exact(words[1].value) is not None:
+        return None
+    return BlendFile(file, Stated("blend", text, words[0].place), words)
+
+
+def flags_of_document(document: Document) -> Flags | None:
+    """Flags as keys of a YAML file, at the top or in a mapping there, as in `MODEL_ARGS: {--seq-length: 4096}`."""
+    if not isinstance(document.value, dict):
+        return None
+    given = []
+    for path in ((), *((key,) for key in document.value)):
+        inside = document.value[path[0]] if path else document.value
+        for key, value in inside.items() if isinstance(inside, dict) else ():
+            if key.startswith("--") and value is not None and value is not False:
+                words = value if isinstance(value, list) else [] if value is True else [value]
+                given.append(Stated(key, " ".join(map(str, words)), document.place((*path, key))))
+    return Flags(document.file, tuple(given)) if given else None
+
+
+def read(files: Sequence[Flags], blends: Sequence[BlendFile]) -> Recipe:
+    """The recipe of a run's files, in the order of its phases; ConfigError for phases that are not known."""
+    launch = _Launch(files)
+    texts: dict[str, Text] = {}
+    notes: list[str] = []
+    mixed = [
+        *(_of_flag(flag, notes, texts) for file in files if (flag := file.get(*BLEND_FLAGS)) is not None),
+        *(_blend(each.words, each.whole, notes, texts) for each in blends),
+    ]
+    if not files:
+        return Recipe(
+            trainer="Megatron-LM",
+            files=tuple(each.file for each in blends),
+            stages=_unknown_lengths(mixed, blends),
+            texts=texts,
+            root={},
+            notes=notes,
+            left_out=[line for each in blends for line in each.left_out],
+        )
+    length = launch.need("--seq-length")
+    transitions = launch.get("--phase-transition-iterations")
+    ends = _ends(transitions)
+    if len(mixed) != len(ends) + 1:
+        where = transitions or files[-1].get(*BLEND_FLAGS, *BLEND_FILES) or length
+        hint = "give a file of flags for each phase, in order; or one, and the blend file of each phase"
+        raise where.refused(f"makes {len(ends) + 1} phases, but the files give {len(mixed)} blends", hint)
+    stages, samples = _stages(launch, ends, mixed, length.integer(), notes)
+    mask = launch.get("--reset-attention-mask")
+    seed = launch.need("--seed")
+    root = {"seed": fact(str(seed.integer(0)), seed), "sequence_length": fact(str(length.integer()), length)}
+    model = _model(launch, notes)
+    if model is not None:
+        root["model"] = model
+    root["optimizer"] = _optimizer(launch)
+    if launch.given("--lr"):
+        root["learning_rate"] = _learning_rate(launch, samples, length.integer(), notes)
+    interval = launch.get("--save-interval")
+    if interval is not None:
+        root["every"] = fact(flow({"checkpoint": f"{interval.integer()} steps"}), interval)
+    return Recipe(
+        trainer="Megatron-LM",
+        files=(*(file.file for file in files), *(each.file for each in blends)),
+        stages=stages,
+        texts=texts,
+        root=root,
+        tokenizer=launch.known("--tokenizer-model"),
+        mask_documents=None if mask is None else fact("true", mask),
+        notes=notes,
+        left_out=[*launch.left_out(), *(line for each in blends for line in each.left_out)],
+    )
+
+
+def _unknown_lengths(mixed: Sequence[Blend], blends: Sequence[BlendFile]) -> list[Stage]:
+    if len(mixed) > 1:
+        raise ConfigError(
+            f"{len(mixed)} blends are given, but nothing says how long each phase is",
+            place=blends[-1].whole.place,
+            hint="give the file of flags, too, with `--phase-transition-iterations` and `--train-samples`",
+        )
+    return [Stage("main", Fact(""), Fact(""), mixed[0])]
+
+
+# --- blends ------------------------------------------------------------------------------------------------
+
+
+def _of_flag(flag: Stated, notes: list[str], texts: dict[str, Text]) -> Blend:
+    return _blend([Stated(flag.key, word, flag.place) for word in flag.value.split()], flag, notes, texts)
+
+
+def _blend(words: Sequence[Stated], whole: Stated, notes: list[str], texts: dict[str, Text]) -> Blend:
+    """`W P W P …`, or a single prefix."""
+    if len(words) == 1 and exact(words[0].value) is None:
+        words = [Stated(words[0].key, 1, words[0].place), *words]
+    if not words or len(words) % 2 or any(exact(word.value) is not None for word in words[1::2]):
+        raise whole.refused(
+            "must be weights and prefixes in turn, or one prefix alone",
+            "as in `0.7 /data/web_text_document 0.3 /data/code_text_document`; without weights each is read whole, and "
+            "their sizes are not stated: `curriculum inspect FOLDER` counts them",
+        )
+    weighted = []
+    for weight, prefix in zip(words[::2], words[1::2], strict=True):
+        if exact(weight.value) is None:
+            raise weight.refused(
+                f"must be a weight, not {describe(weight.value)}", "as in `0.7 /data/web_text_document`"
+            )
+        weighted.append((_text(prefix), weight))
+    mixed = blend(weighted, notes, texts)
+    total = sum(mixed.shares().values(), Decimal(0))
+    if len(weighted) > 1 and total != 1:
+        notes.append(f"{whole.origin}: weights add up to {spelled(total)}; a share is a weight by that sum, as there")
+    return mixed
+
+
+def _text(prefix: Stated) -> Text:
+    path = PurePosixPath(str(prefix.value))
+    return Text(
+        str(path), {"tokenised": str(path.parent), "files": (f"{path.name}.bin",), "format": "megatron"}, prefix
+    )
+
+
+# --- lengths -----------------------------------------------------------------------------------------------
+
+
+def _ends(transitions: Stated | None) -> list[int]:
+    if transitions is None:
+        return []
+    words = str(transitions.value).replace(",", " ").split()
+    ends = sorted(Stated(transitions.key, word, transitions.place).integer() for word in words)
+    if not ends or len(set(ends)) < len(ends):
+        raise transitions.refused(f"is {describe(transitions.value)}", "iterations, each once, as in `800000,900000`")
+    return ends
+
+
+def _stages(
+    launch: _Launch, ends: list[int], mixed: Sequence[Blend], sequence_length: int, notes: list[str]
+) -> tuple[list[Stage], list[int]]:
+    """The stages, and the samples that have been read at the end of each."""
+    schedule, length = launch.get("--step-batch-size-schedule"), launch.need(*_LENGTH)
+    if launch.given("--rampup-batch-size"):
+        raise launch.need("--rampup-batch-size").refused(
+            "grows the batch by a rule that is not read here", "write it as `--step-batch-size-schedule 0:256 1B:512`"
+        )
+    if schedule is not None:
+        if ends:
+            hint = "Megatron counts phases in iterations of one batch: give one of the two"
+            raise schedule.refused("cannot be given with `--phase-transition-iterations`", hint)
+        return _growing(schedule, length, mixed[0], sequence_length)
+    batch = launch.need("--global-batch-size")
+    last = length.integer()
+    if length.key == "--train-samples":
+        last, left = divmod(last, batch.integer())
+        if left:
+            notes.append(f"{length.origin}: {left:,} samples after the last whole batch are not read, as in Megatron")
+    if ends and ends[-1] >= last:
+        raise (launch.need("--phase-transition-iterations")).refused(
+            f"has a phase begin at iteration {ends[-1]:,}, but training ends at {last:,}",
+            f"`{length.key}` and the phases contradict each other: one of them is of another run",
+        )
+    stages = []
+    stated = launch.get("--phase-transition-iterations")
+    for number, (start, end) in enumerate(zip([0, *ends], [*ends, last], strict=True)):
+        bounds = [stated] if number == 0 and ends else [stated, length] if number == len(ends) else [stated]
+        stages.append(
+            Stage(
+                f"phase-{number + 1}" if ends else "main",
+                fact(f"{end - start:_} steps", *bounds),
+                fact(f"{batch.integer()} sequences", batch),
+                mixed[number],
+            )
+        )
+    return stages, [end * batch.integer() for end in [*ends, last]]
+
+
+def _growing(schedule: Stated, length: Stated, mixed: Blend, sequence_length: int) -> tuple[list[Stage], list[int]]:
+    """A stage for each batch of `0:768 250B:1536`: it grows at the first step at which a threshold is reached."""
+    steps = sorted(_threshold(schedule, entry) for entry in str(schedule.value).replace(",", " ").split())
+    if not steps or steps[0][0] != 0 or len({tokens // sequence_length for tokens, _ in steps}) < len(steps):
+        raise schedule.refused(f"is {describe(schedule.value)}", "it begins at 0 and rises, as in `0:768 250B:1536`")
+    if length.key != "--train-samples":
+        raise length.refused("cannot be given with a batch that grows", "Megatron counts samples then: --train-samples")
+    total, read = length.integer(), 0
+    stages, ends = [], []
+    for number, (_, batch) in enumerate(steps):
+        if number + 1 < len(steps):
+            threshold = steps[number + 1][0] // sequence_length
+            count = math.ceil(Fraction(threshold - read, batch))
+        else:
+            threshold, count = total, (total - read) // batch
+        if threshold > total or count < 1:
+            raise schedule.refused(
+                f"has a batch of {batch:,} that is never used: training ends after {total:,} samples",
+                f"`{length.key}` and the schedule contradict each other: one of them is of another run",
+            )
+        read += count * batch
+        ends.append(read)
+        bounds = [schedule, *([length] if number + 1 == len(steps) else [])]
+        name = f"batch-{batch}" if len(steps) > 1 else "main"
+        stages.append(Stage(name, fact(f"{count:_} steps", *bounds), fact(f"{batch} sequences", schedule), mixed))
+    return stages, ends
+
+
+def _threshold(schedule: Stated, entry: str) -> tuple[int, int]:
+    numbers = []
+    for word in entry.upper().split(":"):
+        number = exact(word[:-1] if word[-1:] in _SCALES else word)
+        numbers.append(-1 if number is None else int(number * _SCALES.get(word[-1:], 1)))
+    if len(numbers) != 2 or numbers[0] < 0 or numbers[1] < 1:
+        raise schedule.refused(f"holds `{shortened(entry)}`", "THRESHOLD:BATCH, as in `0:768 250B:1536`")
+    return numbers[0], numbers[1]
+
+
+# --- model, optimizer, learning rate -----------------------------------------------------------------------
+
+
+def _model(launch: _Launch, notes: list[str]) -> Fact | None:
+    """Llama's numbers as far as flags give them; None where one is missing that has no default."""
+    stated = {key: launch.get(flag) for key, flag in _MODEL.items()}
+    if any(stated[key] is None for key in _NEEDED):
+        launch.read -= set(_MODEL.values())
+        return None
+    if not launch.given("--group-query-attention"):
+        stated["num_key_value_heads"] = None
+    vocabulary = launch.get("--padded-vocab-size", "--vocab-size")
+    if vocabulary is None:
+        notes.append(f"`--vocab-size` is not given; it is {_VOCABULARY} here, to be set to your tokenizer's")
+    launch.read.add("--group-query-attention")
+    entries = {key: spelled(value.number()) for key, value in stated.items() if value is not None}
+    entries.setdefault("num_key_value_heads", entries["num_attention_heads"])
+    untied = launch.get("--untie-embeddings-and-output-weights")
+    entries |= {
+        "vocab_size": str(vocabulary.integer() if vocabulary else _VOCABULARY),
+        "tie_word_embeddings": "true" if untied is None else "false",
+    }
+    if launch.get("--swiglu") is None:
+        notes.append("`--swiglu` is not given; models here are Llama's, with it")
+    return fact(flow(entries), *stated.values(), vocabulary, untied)
+
+
+def _optimizer(launch: _Launch) -> Fact:
+    name = launch.get("--optimizer")
+    if name is not None and name.value != "adam":
+        raise name.refused(f"is {describe(name.value)}", "only adam (as AdamW) is known here: write it in a copy")
+    one, two, eps, decay, clip = (
+        launch.need(flag) for flag in ("--adam-beta1", "--adam-beta2", "--adam-eps", "--weight-decay", "--clip-grad")
+    )
+    entries = {
+        "name": "adamw",
+        "betas": f"[{spelled(one.number())}, {spelled(two.number())}]",
+        "eps": spelled(eps.number()),
+        "weight_decay": spelled(decay.number()),
+        "clip_norm": spelled(clip.number()),
+    }
+    return fact(flow(entries), one, two, eps, decay, clip)
+
+
+def _learning_rate(launch: _Launch, ends: list[int], sequence_length: int, notes: list[str]) -> Fact:
+    """`OptimizerParamScheduler` counts samples; a number of iterations is one of the first batch's."""
+    top, low, style = launch.need("--lr"), launch.need("--min-lr"), launch.need("--lr-decay-style")
+    shape = _SHAPES.get(style.value)
+    if shape is None:
+        raise style.refused(f"is {describe(style.value)}", f"one of {', '.join(_SHAPES)} is known here")
+    batch = launch.get("--global-batch-size")
+    sequences = 0 if batch is None else batch.integer()
+
+    def samples(kind: str) -> tuple[int | None, Stated | None]:
+        stated = launch.get(f"--lr-{kind}-samples", f"--lr-{kind}-iters")
+        if stated is None:
+            return None, None
+        if stated.key.endswith("-iters") and batch is None:
+            raise stated.refused("is in iterations, whose batch grows", f"write `--lr-{kind}-samples`")
+        return stated.integer(0) * (sequences if stated.key.endswith("-iters") else 1), stated
+
+    horizon, horizon_stated = samples("decay")
+    horizon = ends[-1] if horizon is None else horizon
+    warmup, warmup_stated = samples("warmup")
+    share = launch.get("--lr-warmup-fraction")
+    if warmup is None:
+        warmup = 0 if share is None else int(Fraction(share.number()) * horizon)
+    entries = {"shape": shape, "max": spelled(top.number())}
+    decay, decay_stated, fall = None, None, None
+    if shape != "constant":
+        entries["min"] = spelled(low.number())
+    if shape == "wsd":
+        decay, decay_stated = samples("wsd-decay")
+        fall = launch.need("--lr-wsd-decay-style")
+        if decay is None or fall.value not in ("linear", "minus_sqrt"):
+            raise (style if decay is None else fall).refused(
+                "of WSD needs `--lr-wsd-decay-samples`" if decay is None else f"is {describe(fall.value)}",
+                "a fall of WSD is `linear` or `minus_sqrt` here, and has a length",
+            )
+        entries["decay_shape"] = "linear" if fall.value == "linear" else "sqrt"
+    text = curve(
+        top.place, entries, warmup=warmup, horizon=horizon, decay=decay or 0, unit="sequences", tokens=sequence_length
+    )
+    return fact(text, top, low, style, warmup_stated, share, horizon_stated, decay_stated, fall)
