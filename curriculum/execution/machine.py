@@ -101,6 +101,8 @@ def job_machine(
         attention=entry.attention,
         compile=entry.compile,
         activation_checkpointing=entry.activation_checkpointing,
+        reshard=entry.reshard,
+        exchange=entry.exchange,
         deterministic=entry.deterministic,
         exactness=entry.exactness,
         threads=threads,
