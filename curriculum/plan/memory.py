@@ -35,9 +35,9 @@ LOGIT_BYTES = 512 << 20
 class Step:
     """How a device takes its share of a step: `micro_batches` passes over `micro_batch` sequences.
 
-    `shards` is over how many devices weights, moments and gradients are spread, `replicas` how many copies of them there
-    are. With `reshard` a block's weights are dropped after its forward pass, with `exchange` gradients are reduced in
-    every micro-batch instead of in the last.
+    `shards` is over how many devices weights, moments and gradients are spread, in each of the `replicas`. With
+    `reshard` a block's weights are dropped after its forward pass, with `exchange` gradients are reduced in every
+    micro-batch instead of in the last.
     """
 
     sequence_length: int
