@@ -18,7 +18,6 @@ from curriculum.artifacts import jobs
 from curriculum.artifacts.stage_folder import Attempt
 
 pytestmark = pytest.mark.processes
-PROMISE = "A rank that waits longer than the limit, also before the first step, writes its stacks and exits"
 
 
 def free_port() -> int:
@@ -34,7 +33,7 @@ def as_rank(rank: int, port: int) -> dict[str, str]:
     return {**os.environ, **ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
 
 
-@pytest.mark.promise(PROMISE)
+@pytest.mark.promise("A rank that waits longer than the limit, also before the first step, writes its stacks and exits")
 def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_its_stacks_and_ends(
     tmp_path: Path,
 ) -> None:
