@@ -32,6 +32,8 @@ def refusal(job: TrainJob, error: BaseException) -> RunFailed | None:
             local_ranks=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
             sharding=machine.sharding,
             checkpointing=machine.activation_checkpointing,
+            reshard=machine.reshard,
+            exchange=machine.exchange,
         )
         what += (
             f"; by the plan {memory.sentence(step.micro_batch, memory.peak(ModelConfig.from_json(plan.model), step))}"

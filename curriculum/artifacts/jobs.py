@@ -39,6 +39,8 @@ class Machine:
     attention: str = "auto"
     compile: bool | None = None
     activation_checkpointing: str = "none"
+    reshard: str = "never"
+    exchange: str = "last-micro-batch"
     deterministic: bool = False
     exactness: str = "native"
     threads: int | None = None

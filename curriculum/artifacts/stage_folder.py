@@ -63,6 +63,14 @@ class Attempt:
     def all_stacks(self) -> list[Path]:
         return list(self.path.glob("stacks-rank*.txt"))
 
+    def nccl_operations(self, rank: int | str) -> Path:
+        """The last collectives by NCCL of a rank that hung, as torch's `torchfrtrace` reads them."""
+        return self.path / f"flight-nccl-rank{rank}"
+
+    def gloo_operations(self, rank: int) -> Path:
+        """The last collectives by gloo of a rank that hung: torch's own JSON."""
+        return self.path / f"flight-gloo-rank{rank}.json"
+
     def read_outcome(self) -> dict[str, Any] | None:
         """How the job ended; None where that was not written, or only in part."""
         try:

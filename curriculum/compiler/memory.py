@@ -23,12 +23,17 @@ from curriculum.units import show_bytes
 MARGIN: Final = (9, 10)
 """The part of a GPU's memory that a micro-batch which is not stated may fill: fragments and NCCL's buffers grow."""
 
+_LESS_OF_MODEL: Final = {"exchange": "every-micro-batch", "reshard": "after-forward"}
 CHANGES: Final[tuple[Mapping[str, str], ...]] = (
     {"sharding": "hybrid"},
+    {"exchange": "every-micro-batch"},
+    {"reshard": "after-forward"},
     {"activation_checkpointing": "selective"},
+    {"activation_checkpointing": "selective"} | _LESS_OF_MODEL,
     {"activation_checkpointing": "full"},
+    {"activation_checkpointing": "full"} | _LESS_OF_MODEL,
     {"sharding": "full"},
-    {"sharding": "full", "activation_checkpointing": "full"},
+    {"sharding": "full", "activation_checkpointing": "full"} | _LESS_OF_MODEL,
 )
 """What takes less memory, the cheapest in time first."""
 
@@ -114,7 +119,8 @@ def _advice(plan: StagePlan, machine: config.MachineEntry, needed: Need, process
 
 
 def _written(change: Mapping[str, str]) -> str:
-    return " and ".join(f"`{key}: {value}`" for key, value in change.items())
+    *others, last = (f"`{key}: {value}`" for key, value in change.items())
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def summary(plan: StagePlan, machine: config.MachineEntry) -> dict[str, Any] | None:
@@ -161,5 +167,7 @@ def _need(plan: StagePlan, machine: config.MachineEntry, micro_batch: int, proce
         local_ranks=local,
         sharding=machine.sharding,
         checkpointing=machine.activation_checkpointing,
+        reshard=machine.reshard,
+        exchange=machine.exchange,
     )
     return Need(micro_batch, step.micro_batches, memory.peak(ModelConfig.from_json(plan.model), step))

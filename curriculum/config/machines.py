@@ -110,6 +110,13 @@ class MachineEntry(Entry):
     activation_checkpointing: Literal["none", "full", "selective"] = Field(
         default="none", description="full: keep nothing inside a block; selective: keep matrix products and attention."
     )
+    reshard: Literal["never", "after-forward"] = Field(
+        default="never",
+        description="When a block's gathered weights are dropped within a step: kept for the backward pass, or not.",
+    )
+    exchange: Literal["last-micro-batch", "every-micro-batch"] = Field(
+        default="last-micro-batch", description="When gradients are exchanged; until then whole ones are kept."
+    )
     deterministic: Flag = Field(default=False, description="Whether a resumed GPU run must give the same bits.")
     exactness: Literal["native", "canonical"] = Field(
         default="native", description="native: same bits on as many processes; canonical: on any number of them."
@@ -180,6 +187,9 @@ class MachineEntry(Entry):
                 "sums are equal only in equal parts: say `micro_batch:`, the sequences taken at once",
                 "exactness",
             )
+        if self.exactness == "canonical" and self.exchange == "every-micro-batch":
+            hint = "canonical sums are exchanged group by group: leave this out"
+            raise Refusal("is not supported with `exactness: canonical`", hint, "exchange")
         return self
 
     def _check_pods(self) -> None:

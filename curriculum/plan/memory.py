@@ -35,29 +35,43 @@ LOGIT_BYTES = 512 << 20
 class Step:
     """How a device takes its share of a step: `micro_batches` passes over `micro_batch` sequences.
 
-    `shards` is over how many devices weights, moments and gradients are spread. With `reshard` a block's weights are
-    dropped after its forward pass, with `exchange` gradients are reduced in every micro-batch instead of in the last.
+    `shards` is over how many devices weights, moments and gradients are spread, in each of the `replicas`. With
+    `reshard` a block's weights are dropped after its forward pass, with `exchange` gradients are reduced in every
+    micro-batch instead of in the last.
     """
 
     sequence_length: int
     micro_batch: int
     micro_batches: int
     shards: int
+    replicas: int = 1
     checkpointing: str = "none"
     reshard: bool = False
     exchange: bool = False
 
 
 def step_of(
-    plan: StagePlan, *, micro_batch: int, ranks: int, local_ranks: int, sharding: str, checkpointing: str
+    plan: StagePlan,
+    *,
+    micro_batch: int,
+    ranks: int,
+    local_ranks: int,
+    sharding: str,
+    checkpointing: str,
+    reshard: str,
+    exchange: str,
 ) -> Step:
     """The step of a stage on `ranks` GPUs, `local_ranks` of them in a node, with a machine's words."""
+    shards = {"none": 1, "full": ranks}.get(sharding, local_ranks)
     return Step(
         sequence_length=plan.sequence_length,
         micro_batch=micro_batch,
         micro_batches=plan.batch_sequences // ranks // micro_batch,
-        shards={"none": 1, "full": ranks}.get(sharding, local_ranks),
+        shards=shards,
+        replicas=ranks // shards,
         checkpointing=checkpointing,
+        reshard=reshard == "after-forward",
+        exchange=exchange == "every-micro-batch",
     )
 
 
@@ -139,11 +153,17 @@ def _instants(config: ModelConfig, step: Step) -> list[dict[str, int]]:
             }
         )
     at_end = state | {
-        "gathered weights": 2 * (whole if often and step.exchange and not step.reshard else root),
+        "gathered weights": 2 * root,
         "gradients": 4 * share + (8 if often and not step.exchange else 6) * root,
         "activations": 0,
         "loss": 4 * N * D,
     }
+    if step.exchange and often:
+        # what replicas exchange is kept until a backward pass ends; that of the first micro-batch is the gradients
+        exchanged = {"gradients": at_end["gradients"] + (4 * share if step.replicas > 1 else 0)}
+        whole_model = {"gathered weights": at_end["gathered weights"] if step.reshard else 2 * whole}
+        instants.append(at_end | whole_model | (exchanged if step.micro_batches > 2 else {}))
+        at_end |= exchanged
     return [*instants, at_end]
 
 

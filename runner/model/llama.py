@@ -133,7 +133,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.attend = attend
-        self.compiled = False
+        self.compiled = self.reshards = self.exchanges_often = False  # as `parallel/fsdp.py` sets them
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)

@@ -44,6 +44,8 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
         sharding=machine.sharding,
         bf16=bf16,
         activation_checkpointing=machine.activation_checkpointing,
+        reshard=machine.reshard == "after-forward",
+        exchange_often=machine.exchange == "every-micro-batch",
         compile_blocks=compiles(machine, ranks.device),
         canonical=machine.exactness == "canonical",
     )

@@ -26,13 +26,17 @@ def apply(
     bf16: bool,
     activation_checkpointing: str,
     compile_blocks: bool,
+    reshard: bool = False,
+    exchange_often: bool = False,
     canonical: bool = False,
 ) -> None:
     """Change `model` in place: each block is checkpointed, compiled and sharded, then the root; names stay.
 
     `hybrid` shards inside a node and replicates between nodes (v1.1's change), `full` shards over all ranks,
-    `none` replicates. One fp32 process runs without FSDP, which would cost time and change no bit. `canonical`
-    adds gradients as canonical.py does.
+    `none` replicates. One fp32 process runs without FSDP, which would cost time and change no bit. With `reshard` a
+    block's gathered weights are dropped after its forward and after its backward pass, with `exchange_often` every
+    micro-batch's gradients are exchanged: both cost exchanges and save memory. `canonical` adds gradients as
+    canonical.py does.
     """
     if activation_checkpointing != "none":
         # matrix products and attention cost most to recompute
@@ -49,11 +53,15 @@ def apply(
     mesh, replicas = ranks.mesh(shard), None
     if canonical:  # our hooks add the replicas, so FSDP2 gets none
         mesh, replicas = mesh["shard"], mesh["replicate"]
+    elif shard == ranks.size:  # else FSDP2 keeps what it exchanges among replicas until a backward pass ends
+        mesh = mesh["shard"]
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for module in (*model.blocks, model):
-        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)  # the loss reads the output weight
+    model.reshards, model.exchanges_often = reshard, exchange_often
     for module in sharded(model):
         # The loss is divided by the global token count, so gradients are summed, not averaged; a divide
         # factor of 1 by itself makes FSDP2 use PREMUL_SUM, which gloo refuses.
@@ -88,13 +96,13 @@ def sharded(model: nn.Module) -> Iterator[FSDPModule]:
 def micro_batch(model: Llama, *, last: bool, exchange: bool | None = None) -> Iterator[None]:
     """Exchange gradients once, in a step's last micro-batch; until then the weights stay unsharded.
 
-    `exchange` overrides that for sums that are exchanged group by group.
+    `exchange` overrides that for sums that are exchanged group by group, and `apply` what it was told of the model.
     """
     if isinstance(model, FSDPModule):
-        exchange = last if exchange is None else exchange
+        exchange = model.exchanges_often or (last if exchange is None else exchange)
         model.set_requires_gradient_sync(exchange)
         model.set_is_last_backward(exchange)
-        model.set_reshard_after_backward(last)
+        model.set_reshard_after_backward(last or model.reshards)
     yield
 
 

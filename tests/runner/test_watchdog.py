@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from curriculum.artifacts import jobs
 from curriculum.artifacts.stage_folder import Attempt
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.promise(
-        "A rank that waits longer than the limit, also before the first step, writes its stacks and exits"
-    ),
-]
+pytestmark = pytest.mark.processes
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def as_rank(rank: int, port: int) -> dict[str, str]:
+    """The environment of one of two ranks."""
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return {**os.environ, **ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+
+
+@pytest.mark.promise("A rank that waits longer than the limit, also before the first step, writes its stacks and exits")
 def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_its_stacks_and_ends(
     tmp_path: Path,
 ) -> None:
@@ -39,13 +52,9 @@ def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_i
         machine=jobs.Machine(device="cpu", threads=1, hang_limit=2.0),
     )
     jobs.save(job, attempt / "job.json")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     done = subprocess.run(
         [sys.executable, "-m", "runner", str(attempt / "job.json")],
-        env={**os.environ, **ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        env=as_rank(1, free_port()),
         timeout=120,
         capture_output=True,
         check=False,
@@ -55,3 +64,53 @@ def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_i
     assert "Timeout" in said, done.stderr
     assert "in _train" in said
     assert "in main" in said
+
+
+@pytest.fixture(scope="module")
+def hung(tmp_path_factory: pytest.TempPathFactory) -> Attempt:
+    """The attempt of two ranks that ended at their limit: rank 0 waited for rank 1, which did not come."""
+    attempt, port = Attempt(tmp_path_factory.mktemp("0001")), free_port()
+    script = Path(__file__).parents[1] / "support" / "hung_rank.py"
+    ranks = [
+        subprocess.Popen([sys.executable, str(script), str(attempt), "4"], env=as_rank(rank, port)) for rank in range(2)
+    ]
+    try:
+        assert [rank.wait(60) for rank in ranks] == [1, 1]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return attempt
+
+
+@pytest.mark.promise("A rank that hangs leaves its last collectives beside its stacks")
+def test_a_rank_that_hangs_leaves_its_last_collectives_beside_its_stacks(hung: Attempt) -> None:
+    begun = []
+    for rank in range(2):
+        assert "Timeout" in hung.stacks(rank).read_text()
+        recorded = json.loads(hung.gloo_operations(rank).read_text())
+        begun.append([entry["input_sizes"] for entry in recorded["entries"] if "all_reduce" in entry["profiling_name"]])
+    assert begun == [[[[3]], [[7]]], [[[3]]]]
+    assert hung.nccl_operations(0).exists() == dist.is_nccl_available()
+
+
+def test_a_request_for_stacks_writes_the_collectives_too_and_ends_nothing(tmp_path: Path) -> None:
+    attempt, port = Attempt(tmp_path), free_port()
+    script = Path(__file__).parents[1] / "support" / "hung_rank.py"
+    ranks = [
+        subprocess.Popen([sys.executable, str(script), str(attempt), "60"], env=as_rank(rank, port))
+        for rank in range(2)
+    ]
+    try:
+        until = time.monotonic() + 60
+        while not all(attempt.stacks(rank).exists() for rank in range(2)) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(0.5)
+        ranks[0].send_signal(signal.SIGUSR2)
+        while not attempt.gloo_operations(0).exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert attempt.gloo_operations(0).exists()
+        assert attempt.stacks(0).read_text()
+        assert [rank.poll() for rank in ranks] == [None, None]
+    finally:
+        for rank in ranks:
+            rank.kill()

@@ -204,17 +204,15 @@ def trace(
             bf16=True,
             activation_checkpointing=checkpointing,
             compile_blocks=True,
+            reshard=reshard,
+            exchange_often=exchange,
         )
-        for block in model.blocks:
-            block.set_reshard_after_forward(reshard)
         optimizer = adamw(model, OPTIMIZER)
         live.peaks.clear()
         for _ in range(2):  # the second begins with what the first leaves
             for number in range(micro_batches):
                 tokens = torch.zeros((micro_batch, sequence_length + 1), dtype=torch.long)
-                with fsdp.micro_batch(model, last=number + 1 == micro_batches, exchange=exchange or None):
-                    if reshard:
-                        model.set_reshard_after_backward(True)
+                with fsdp.micro_batch(model, last=number + 1 == micro_batches):
                     live.phase = "forward"
                     ends = torch.arange(0, tokens[:, 1:].numel() + 1, 256, dtype=torch.int32) if masked else None
                     documents = attention.Documents(None, ends, sequence_length) if ends is not None else None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from small import Exchanges
 
 from curriculum.artifacts.jobs import Machine
 from curriculum.plan.learning_rate import LearningRate
@@ -80,6 +81,8 @@ class Setting:
     sharding: str
     bf16: bool = False
     activation_checkpointing: str = "none"
+    reshard: str = "never"
+    exchange: str = "last-micro-batch"
     tied: bool = False
     evaluates: bool = False
 
@@ -91,6 +94,9 @@ SETTINGS = {
     "auto": Setting(sharding="auto"),
     "tied weights": Setting(sharding="full", tied=True),
     "activation checkpointing": Setting(sharding="full", activation_checkpointing="full"),
+    "resharded": Setting(sharding="full", reshard="after-forward", evaluates=True),
+    "exchanged": Setting(sharding="full", exchange="every-micro-batch"),
+    "copies, exchanged": Setting(sharding="none", reshard="after-forward", exchange="every-micro-batch"),
     "evaluations between": Setting(sharding="full", evaluates=True),
     "bf16": Setting(sharding="full", bf16=True),
 }
@@ -112,6 +118,8 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
         sharding=setting.sharding,
         precision="bf16" if setting.bf16 else "fp32",
         activation_checkpointing=setting.activation_checkpointing,
+        reshard=setting.reshard,
+        exchange=setting.exchange,
         compile=False,
     )
     model = build(plan, machine, ranks)
@@ -121,7 +129,10 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
     tensors = {}
     for step in range(STEPS):
         read = batch(plan, step, ranks)
-        sums, _ = count(State(0, 0), read, forward_backward(model, read, 2, plan), True, ranks)
+        with Exchanges() as seen:
+            slot_losses = forward_backward(model, read, 2, plan)
+        numbers.setdefault("exchanges", dict(seen.counts))
+        sums, _ = count(State(0, 0), read, slot_losses, True, ranks)
         numbers["losses"].append(sums.tolist())
         if step == 0:
             tensors = {f"gradient of {name}": whole(p.grad) for name, p in model.named_parameters()}

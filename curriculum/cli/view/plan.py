@@ -138,10 +138,10 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
             shared_by + (f" ({'; '.join(leaving)})" if leaving else ""),
         )
     parts += [Text(), stages]
-    shown: set[tuple[str, str]] = set()
+    shown: dict[tuple[str, str], Mapping[str, Any]] = {}
     for name, plan in summary["curricula"].items():
         own = [s for s in plan["stages"] if (s["curriculum"], s["stage"]) not in shown]
-        shown.update((s["curriculum"], s["stage"]) for s in own)
+        shown |= {(s["curriculum"], s["stage"]): s for s in own}
         if own:
             parts += [Text(f"\n{name}", style="bold"), _sources(own)]
             parts += _ramps(own, events=True)
@@ -151,7 +151,7 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
         if shape not in seen:
             seen.append(shape)
             parts += [Text(), Text(name, style="dim"), Curves(plan["curve"])]
-    parts += [Text(), _cost(summary["cost"])]
+    parts += [Text(), *_memory(list(shown.values())), _cost(summary["cost"])]
     shared = _amounts(summary["saved"])
     parts.append(Text("saved by sharing  ", style="bold").append(", ".join(shared), style="not bold"))
     lines = dict.fromkeys(

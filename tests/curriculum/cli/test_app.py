@@ -108,6 +108,12 @@ def test_the_full_size_plan_as_json_has_the_paper_s_numbers() -> None:
     assert plan["stages"][0]["sources"]["slimpajama"]["first_repeat"]["position"] == pytest.approx(659e9, rel=1e-5)
 
 
+def test_the_plan_of_several_curricula_shows_the_memory_of_each_stage_once() -> None:
+    text = on_a_terminal(ROOT, 100, "plan", "v1.1", "v1.1-chinese", "--size", "full", "--machine", "a100-40g-16x4")
+    shown = re.findall(r"^ *(\S+) +\d x 7 +32\.6 ", text, re.MULTILINE)
+    assert shown == ["basic", "v1.1/continual", "v1.1/cooldown", "v1.1-chinese/continual", "v1.1-chinese/cooldown"]
+
+
 @pytest.mark.parametrize("columns", [80, 140])
 def test_a_plan_on_a_terminal_is_not_cut(columns: int) -> None:
     words = ("plan", "v1.1-math-code", "--size", "full", "--machine", "a100-40g-16x4")

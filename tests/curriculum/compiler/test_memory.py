@@ -72,9 +72,14 @@ def test_more_devices_to_share_the_model_take_less_of_each() -> None:
     ("keys", "hint"),
     [
         ({"micro_batch": 14}, "`micro_batch: 7` is the largest that fits; or `activation_checkpointing: selective` "),
-        ({"micro_batch": 14, "memory": "32GB"}, "or `activation_checkpointing: full` makes room for 14"),
-        ({"memory": "9GB"}, "`activation_checkpointing: full` makes room for a micro-batch of up to 1"),
-        ({"memory": "5GB"}, "no micro-batch fits"),
+        (
+            {"micro_batch": 14, "memory": "32GB"},
+            "or `activation_checkpointing: selective`, `exchange: every-micro-batch` and `reshard: after-forward` "
+            "makes room for 14",
+        ),
+        ({"micro_batch": 14, "memory": "31GB"}, "or `activation_checkpointing: full` makes room for 14"),
+        ({"memory": "11GB"}, "`exchange: every-micro-batch` makes room for a micro-batch of up to "),
+        ({"memory": "1GB"}, "no micro-batch fits"),
     ],
 )
 def test_what_is_too_little_is_refused_with_what_would_fit(keys: dict[str, Any], hint: str, tmp_path: Path) -> None:

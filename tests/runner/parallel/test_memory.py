@@ -87,10 +87,22 @@ def extrapolated(config: ModelConfig, step: memory.Step, ranks: int) -> int:
         pytest.param(LLAMA_2, 8, shape(2048, 16, 2, 8, checkpointing="full"), id="7B on 8, full"),
         pytest.param(LLAMA_2, 8, shape(4096, 1, 2, 8, exchange=True), id="7B on 8, exchanged"),
         pytest.param(LLAMA_2, 8, shape(4096, 1, 2, 8, reshard=True, exchange=True), id="7B on 8, both"),
+        pytest.param(TINYLLAMA, 64, shape(2048, 7, 2, 4, reshard=True), id="1.1B on 16 nodes of 4, resharded"),
+        pytest.param(LLAMA_2, 8, shape(2048, 1, 2, 4, checkpointing="full", exchange=True), id="7B on 2 nodes of 4"),
+        pytest.param(LLAMA_2, 8, shape(2048, 1, 3, 4, checkpointing="full", exchange=True), id="7B, 3 micro-batches"),
     ],
 )
 def test_the_peak_is_that_of_the_runners_own_model(config: ModelConfig, ranks: int, step: memory.Step) -> None:
-    assert sum(memory.peak(config, step).values()) == pytest.approx(extrapolated(config, step, ranks), rel=0.02)
+    planned = memory.peak(config, replace(step, replicas=ranks // step.shards))
+    assert sum(planned.values()) == pytest.approx(extrapolated(config, step, ranks), rel=0.02)
+
+
+@pytest.mark.slow
+def test_llama_2_7b_trains_on_four_gpus_of_40_gb() -> None:
+    step = shape(2048, 1, 2, 4, checkpointing="selective", reshard=True, exchange=True)
+    planned, measured = sum(memory.peak(LLAMA_2, step).values()), extrapolated(LLAMA_2, step, 4)
+    assert planned == pytest.approx(measured, rel=0.02)
+    assert max(planned, measured) <= 34 * 2**30
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from runner.train.step import count, forward_backward
 
 pytestmark = pytest.mark.processes
 
+GATHER, REDUCE = "_allgather_base_.default", "_reduce_scatter_base_.default"
 FP32 = [name for name, setting in steps.SETTINGS.items() if not setting.bf16]
 
 
@@ -84,6 +85,22 @@ def test_evaluating_between_steps_changes_no_bit_of_the_training(two: dict[str, 
     (_, undisturbed), (numbers, tensors) = two["full"], two["evaluations between"]
     assert len(set(numbers["evaluations"])) == steps.STEPS, "each evaluation sees the weights of its own step"
     assert [key for key, tensor in undisturbed.items() if not torch.equal(tensor, tensors[key])] == []
+
+
+def test_dropping_gathered_weights_after_use_gathers_them_more_often_and_changes_no_bit(two: dict[str, Any]) -> None:
+    (usual, kept), (often, resharded) = two["full"], two["resharded"]
+    assert [key for key, tensor in kept.items() if not torch.equal(tensor, resharded[key])] == []
+    assert often["losses"] == usual["losses"]
+    blocks, micro_batches = steps.MODEL["num_hidden_layers"], steps.BATCH // 2 // 2
+    gathered = usual["exchanges"][GATHER]
+    assert gathered == blocks + 1, "once a step, by each block and the rest"
+    assert often["exchanges"] == usual["exchanges"] | {GATHER: gathered + (2 * micro_batches - 1) * blocks + 1}
+
+
+def test_exchanging_every_micro_batch_gives_the_first_step_the_same_losses(two: dict[str, Any]) -> None:
+    (usual, _), (often, _) = two["full"], two["exchanged"]
+    assert often["losses"][0] == usual["losses"][0]
+    assert often["exchanges"] == usual["exchanges"] | {REDUCE: 2 * usual["exchanges"][REDUCE]}
 
 
 def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_mean() -> None:
