@@ -53,7 +53,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "5dd0d7c0907236b0b331ea61fa9e41ba5dd72b64e485e76aa5a59df4e984bc48",
+            "907686c80c94029c7266a61b8f6e310009bec45f3067c1678b88608680327099",
         }
     ),
 )
