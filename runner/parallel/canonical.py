@@ -123,8 +123,8 @@ class GroupSums:
 
 
 @torch.no_grad()
-def gradient_norm(model: nn.Module, ranks: Ranks) -> float:
-    """The norm of all gradients, the same bits on any mesh: by rows, in fp64, added up in one fixed order.
+def gradient_norm(model: nn.Module, ranks: Ranks) -> torch.Tensor:
+    """The norm of all gradients, a scalar, the same bits on any mesh: by rows, in fp64, added up in one fixed order.
 
     No row is on two ranks. Every rank puts its rows into a vector of all rows, zeros elsewhere, so that adding the
     vectors rounds nothing.
@@ -142,4 +142,4 @@ def gradient_norm(model: nn.Module, ranks: Ranks) -> float:
         if replica == 0:
             squares[first:last] = part.square().sum(dim=1)
         rows.append(squares)
-    return float(ranks.add(torch.cat(rows)).sum().sqrt())
+    return ranks.add(torch.cat(rows)).sum().sqrt()

@@ -88,7 +88,7 @@ class Trainer:
                 slot_losses = forward_backward(model, batch, setup.micro_batch, plan, setup.groups, self.watchdog.arm)
             with measure("optimizer"):
                 canonical = setup.groups is not None
-                norm = update(model, setup.optimizer, plan, step, ranks, canonical=canonical)
+                norm = float(update(model, setup.optimizer, plan, step, ranks, canonical=canonical))
             with measure("communication"):
                 source_loss, windows = count(state, batch, slot_losses, math.isfinite(norm), ranks)
             self.records.step(slot_losses, source_loss, windows, norm, self.stopwatch.read())

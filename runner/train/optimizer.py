@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +13,23 @@ from torch.distributed.tensor import DTensor
 from runner.parallel.ranks import local_part
 
 
-def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """Torch's AdamW on the local parts of sharded tensors: through DTensor's dispatch a step takes six times as long.
+
+    `found_inf`, a scalar on the device, is 1 where the next step is to change nothing: neither weights nor moments
+    nor the count of steps. (Torch's own name, of gradient scaling.)
+    """
+
+    found_inf: torch.Tensor | None = None
+
+    def _init_group(self, group: dict[str, Any], *tensors: list[torch.Tensor]) -> bool:
+        has_complex: bool = super()._init_group(group, *tensors)  # type: ignore[no-untyped-call]
+        for part in tensors:
+            part[:] = map(local_part, part)
+        return has_complex
+
+
+def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> AdamW:
     """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` leaves out norms.
 
     Moments are allocated here, not at the first step, so that checkpoints of a new and of a used optimizer have
@@ -26,7 +41,7 @@ def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> torch.optim.AdamW:
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": numbers["weight_decay"]}]
     if constant:
         groups.append({"params": constant, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True)
+    optimizer = AdamW(groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True)
     for _, parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -43,12 +58,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 @torch.no_grad()
-def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+def total_norm(model: nn.Module) -> torch.Tensor:
     """The norm of all gradients, a scalar on their device, the same bits on every rank.
 
     The norms of the shards are gathered, and every rank adds them up in the order of the shards. A sum by the network
     may round differently in each node, and replicas that clip by norms of other bits are no replicas any more.
     """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
     own = torch.nn.utils.get_total_norm([local_part(gradient) for gradient in gradients])
     if not isinstance(gradients[0], DTensor):
         return own
@@ -61,17 +77,12 @@ def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def clip_gradients(model: nn.Module, most: float, norm: float | None = None) -> float:
-    """Scale all gradients so that their global norm is at most `most`; returns the norm before.
+def clip_gradients(model: nn.Module, most: float, norm: torch.Tensor) -> None:
+    """Scale all gradients, whose global norm is `norm`, so that it is at most `most`; the CPU waits for no figure.
 
-    `norm` is that norm where the caller has computed it. A norm that is not finite leaves the gradients unchanged,
-    since no step follows.
+    A norm that is not finite leaves them as they are, since no step follows, and one that is small enough multiplies
+    them by 1, which changes no bit.
     """
-    if norm is None:
-        total = total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        norm = float(total)
-    else:
-        total = torch.tensor(norm, device=next(model.parameters()).device)
-    if math.isfinite(norm) and norm > most:
-        torch.nn.utils.clip_grads_with_norm_(list(model.parameters()), most, total)
-    return norm
+    exceeds = (norm.double() > most) & norm.isfinite()
+    factor = (most / (norm.float() + 1e-6)).masked_fill(~exceeds, 1.0)
+    torch._foreach_mul_([local_part(p.grad) for p in model.parameters() if p.grad is not None], factor)

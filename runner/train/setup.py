@@ -6,8 +6,6 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from curriculum.artifacts.jobs import TrainJob
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.data.dataset import Dataset
@@ -21,7 +19,7 @@ from runner.parallel import determinism
 from runner.parallel.build import build, micro_batch
 from runner.parallel.canonical import groups_of
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import adamw
+from runner.train.optimizer import AdamW, adamw
 from runner.train.state import State, restore
 
 
@@ -36,7 +34,7 @@ class Setup:
     ranks: Ranks
     plan: StagePlan
     model: Llama
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     sources: Mapping[str, Dataset]
     held_out: HeldOutSets
     state: State

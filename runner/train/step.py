@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +17,7 @@ from runner.model.transfer import to_device
 from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import clip_gradients, set_learning_rate
+from runner.train.optimizer import AdamW, clip_gradients, set_learning_rate, total_norm
 from runner.train.state import State
 
 
@@ -56,16 +55,18 @@ def forward_backward(
 
 
 def update(
-    model: Llama, optimizer: torch.optim.Optimizer, plan: StagePlan, step: int, ranks: Ranks, *, canonical: bool = False
-) -> float:
-    """Clip and apply the gradient at the step's learning rate; returns the norm it had before clipping.
+    model: Llama, optimizer: AdamW, plan: StagePlan, step: int, ranks: Ranks, *, canonical: bool = False
+) -> torch.Tensor:
+    """Clip and apply the gradient at the step's learning rate; returns the norm it had before clipping, on the device.
 
-    A gradient that is not finite changes nothing. (`canonical` adds the norm in its own order.)
+    A gradient that is not finite changes nothing. The CPU waits for no figure. (`canonical` adds the norm in its own
+    order.)
     """
-    norm = clip_gradients(model, plan.optimizer["clip_norm"], gradient_norm(model, ranks) if canonical else None)
-    if math.isfinite(norm):
-        set_learning_rate(optimizer, plan.lr(step))
-        optimizer.step()
+    norm = gradient_norm(model, ranks) if canonical else total_norm(model)
+    clip_gradients(model, plan.optimizer["clip_norm"], norm)
+    set_learning_rate(optimizer, plan.lr(step))
+    optimizer.found_inf = norm.isfinite().logical_not().float()
+    optimizer.step()
     optimizer.zero_grad()
     return norm
 

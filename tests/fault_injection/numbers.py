@@ -56,10 +56,10 @@ KINDS: dict[str, tuple[str, Callable[..., None], bool]] = {
 @contextlib.contextmanager
 def spoiling(kind: str, at: int, mark: Path, seed: random.Random) -> Iterator[None]:
     """Spoil the `at`-th step that is taken, once over all attempts; with `every gradient`, each from there on."""
-    from runner.train.optimizer import clip_gradients, set_learning_rate
+    from runner.train import step
 
     where, spoil, _ = KINDS[kind]
-    real_clip, real_rate = clip_gradients, set_learning_rate
+    norm_of, set_rate = step.total_norm, step.set_learning_rate
     met = 0
 
     def due() -> bool:
@@ -72,24 +72,24 @@ def spoiling(kind: str, at: int, mark: Path, seed: random.Random) -> Iterator[No
         mark.touch()
         return True
 
-    def clip(model: Any, *rest: Any) -> float:
+    def norm(model: Any) -> Any:
         if where in ("clip", "always") and due():
             spoil(model, seed)
-        norm = real_clip(model, *rest)
+        found = norm_of(model)
         if where == "finite" and due():
             spoil(model, seed)
-        return norm
+        return found
 
     def rate(optimizer: Any, *rest: Any) -> None:
-        real_rate(optimizer, *rest)
+        set_rate(optimizer, *rest)
         if where == "moment" and due():
             spoil(optimizer, seed)
 
-    clip_gradients, set_learning_rate = clip, rate
+    step.total_norm, step.set_learning_rate = norm, rate
     try:
         yield
     finally:
-        clip_gradients, set_learning_rate = real_clip, real_rate
+        step.total_norm, step.set_learning_rate = norm_of, set_rate
 
 
 def bad_checkpoints(root: Path) -> list[str]:

@@ -23,10 +23,10 @@ from runner.checkpoint import tensors
 from runner.model.init import initialise
 from runner.model.llama import Llama
 from runner.parallel import fsdp
-from runner.parallel.canonical import gradient_norm, groups_of
+from runner.parallel.canonical import groups_of
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
-from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
-from runner.train.step import forward_backward
+from runner.train.optimizer import AdamW, adamw
+from runner.train.step import forward_backward, update
 
 BATCH, MICRO, STEPS, SAVED = 16, 2, 3, 1
 MESHES = {1: {"(1, 1)": 1}, 2: {"(1, 2)": 2, "(2, 1)": 1}, 4: {"(1, 4)": 4, "(2, 2)": 2, "(4, 1)": 1}}
@@ -40,7 +40,7 @@ def batch(step: int, ranks: Ranks, groups: int) -> Batch:
     return Batch(step, PLAN.lr(step), tokens[mine], source[mine], PLAN.names)
 
 
-def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, torch.optim.Optimizer]:
+def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, AdamW]:
     model = Llama(ModelConfig.from_json(PLAN.model))
     initialise(model, PLAN.seed)
     fsdp.apply(
@@ -55,14 +55,10 @@ def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, t
     return model, adamw(model, PLAN.optimizer)
 
 
-def take(model: Llama, optimizer: torch.optim.Optimizer, step: int, ranks: Ranks) -> float:
+def take(model: Llama, optimizer: AdamW, step: int, ranks: Ranks) -> float:
     groups = groups_of(PLAN, MICRO, ranks)
     forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
-    norm = clip_gradients(model, 0.5, gradient_norm(model, ranks))
-    set_learning_rate(optimizer, 1e-2)
-    optimizer.step()
-    optimizer.zero_grad()
-    return norm
+    return float(update(model, optimizer, PLAN, step, ranks, canonical=True))
 
 
 def digest(model: Llama, optimizer: torch.optim.Optimizer) -> str:

@@ -26,9 +26,9 @@ from runner.model.forward import losses
 from runner.parallel import fsdp
 from runner.parallel.build import build, draw_weights
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
-from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
+from runner.train.optimizer import adamw
 from runner.train.state import State
-from runner.train.step import count, forward_backward
+from runner.train.step import count, forward_backward, update
 
 LENGTH, BATCH, STEPS = 16, 8, 4
 MODEL: dict[str, Any] = {
@@ -136,10 +136,7 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
         numbers["losses"].append(sums.tolist())
         if step == 0:
             tensors = {f"gradient of {name}": whole(p.grad) for name, p in model.named_parameters()}
-        numbers["norms"].append(clip_gradients(model, plan.optimizer["clip_norm"]))
-        set_learning_rate(optimizer, plan.lr(step))
-        optimizer.step()
-        optimizer.zero_grad()
+        numbers["norms"].append(float(update(model, optimizer, plan, step, ranks)))
         if setting.evaluates:
             with torch.no_grad():
                 numbers["evaluations"].append(float(losses(model, np.arange(34).reshape(2, 17)).sum()))

@@ -28,7 +28,7 @@ from runner.model.llama import Llama
 from runner.model.loss import next_token_loss, next_token_losses
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks, local_part
-from runner.train.optimizer import adamw, clip_gradients, set_learning_rate
+from runner.train.optimizer import adamw, clip_gradients, set_learning_rate, total_norm
 
 CONFIG = ModelConfig(
     hidden_size=32,
@@ -70,11 +70,12 @@ def take(
             total, _ = next_token_loss(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
             torch.autograd.backward(total / (BATCH * LENGTH))
         loss += total.detach().double()
-    norm = clip_gradients(model, CLIP)
+    norm = total_norm(model)
+    clip_gradients(model, CLIP, norm)
     set_learning_rate(optimizer, RATE)
     optimizer.step()
     optimizer.zero_grad()
-    return float(ranks.add(loss)) / (BATCH * LENGTH), norm
+    return float(ranks.add(loss)) / (BATCH * LENGTH), float(norm)
 
 
 def evaluate(model: Llama, step: int = 99) -> float:

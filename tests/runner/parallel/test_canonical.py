@@ -81,10 +81,7 @@ def test_native_sums_do_differ_so_that_canonical_ones_are_worth_their_cost(repor
     for step in range(canonical.STEPS):
         read = canonical.batch(step, small.ALONE, 1)
         canonical.forward_backward(model, read, canonical.MICRO, canonical.PLAN)
-        canonical.clip_gradients(model, 0.5)
-        canonical.set_learning_rate(optimizer, 1e-2)
-        optimizer.step()
-        optimizer.zero_grad()
+        canonical.update(model, optimizer, canonical.PLAN, step, small.ALONE)
     assert canonical.digest(model, optimizer) != reports["(1, 1) fp32"]["digest"]
 
 

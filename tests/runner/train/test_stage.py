@@ -122,12 +122,13 @@ def job_of(finished: Path, folder: Path) -> TrainJob:
 
 
 def gradients_not_finite(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
-    clip, number = step.clip_gradients, iter(range(1000))
+    norm_of, number = step.total_norm, iter(range(1000))
 
-    def broken(model: Any, most: float, norm: float | None = None) -> float:
-        return math.nan if bad(next(number)) else clip(model, most, norm)
+    def broken(model: Any) -> torch.Tensor:
+        norm = norm_of(model)
+        return norm * math.nan if bad(next(number)) else norm
 
-    monkeypatch.setattr(step, "clip_gradients", broken)
+    monkeypatch.setattr(step, "total_norm", broken)
 
 
 @pytest.mark.promise(
