@@ -48,6 +48,11 @@ class Machine:
     hang_limit: float = 600.0
     grace: float | None = None
 
+    @property
+    def slow_limit(self) -> float:
+        """Seconds that a start, a save and whatever waits for one may take."""
+        return self.hang_limit * SLOW_TIMES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:

@@ -41,6 +41,7 @@ TRAINING_CODE: dict[str, str] = {
     "canonical sums": "runner/parallel/canonical.py",
     "determinism": "runner/parallel/determinism.py",
     "checkpoint tensors": "runner/checkpoint/tensors.py",
+    "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",
@@ -53,7 +54,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "5dd0d7c0907236b0b331ea61fa9e41ba5dd72b64e485e76aa5a59df4e984bc48",
+            "a285a14a8c7bafa59c38ae15969fc630dd179db75ea4cbc34f13b485a4dc0f8e",
         }
     ),
 )

@@ -20,7 +20,7 @@ class Saves:
 
     def __init__(self, setup: Setup, grace: Grace) -> None:
         self._setup, self._grace = setup, grace
-        self._saver = tensors.Saver(setup.ranks)
+        self._saver = tensors.Saver(setup.ranks, setup.job.machine.slow_limit)
         self._folder = setup.folder
         self._bytes = BYTES_A_PARAMETER * sum(parameter.numel() for parameter in setup.model.parameters())
 

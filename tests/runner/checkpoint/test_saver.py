@@ -131,7 +131,7 @@ def test_rank_0_hears_of_another_rank_s_failure_through_the_folder(tmp_path: Pat
     missing = tmp_path / "rank-00001.safetensors"
     missing.with_name(missing.name + tensors.FAILED).write_text("OSError: full")
     with pytest.raises(RunFailed, match=r"another process could not write its part.*OSError: full"):
-        tensors._wait_for([missing])
+        tensors._wait_for([missing], 5.0)
 
 
 DIES = """\
