@@ -98,6 +98,7 @@ def job_machine(
         precision=entry.precision,
         sharding=entry.sharding,
         micro_batch=entry.micro_batch,
+        host_memory=entry.host_memory,
         attention=entry.attention,
         compile=entry.compile,
         activation_checkpointing=entry.activation_checkpointing,
