@@ -26,7 +26,7 @@ DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """How a training job runs; any of it may change at every restart.
+    """How a training job runs; any of it may change at every restart. `host_memory` is of each node, in bytes.
 
     `profile` is `{from_step, steps}`; `peak_flops` what one device can do in a second, for the MFU;
     `hang_limit` the seconds that a micro-batch may take; `grace` those from the request to stop to the kill, if known.
@@ -36,6 +36,7 @@ class Machine:
     precision: str = "auto"
     sharding: str = "auto"
     micro_batch: int | None = None
+    host_memory: int | None = None
     attention: str = "auto"
     compile: bool | None = None
     activation_checkpointing: str = "none"
@@ -49,6 +50,11 @@ class Machine:
     peak_flops: float | None = None
     hang_limit: float = 600.0
     grace: float | None = None
+
+    @property
+    def slow_limit(self) -> float:
+        """Seconds that a start, a save and whatever waits for one may take."""
+        return self.hang_limit * SLOW_TIMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

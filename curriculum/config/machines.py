@@ -93,6 +93,11 @@ class MachineEntry(Entry):
         default=None,
         description="Of each GPU as it is sold, as in `80GB`: what cannot fit is refused, and `micro_batch` chosen.",
     )
+    host_memory: Memory | None = Field(
+        default=None,
+        description="Of each node, as in `512GB`; else what it has. Where it is short, saves copy nothing and training "
+        "waits for them.",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="Of the arithmetic; weights are fp32."
     )

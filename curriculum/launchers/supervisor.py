@@ -29,7 +29,7 @@ HUNG_SECONDS = 0.5
 
 def silence(machine: jobs.Machine) -> float:
     """Seconds without a sign of life after which a rank hangs: what a start or a save may take, and five."""
-    return machine.hang_limit * jobs.SLOW_TIMES + 5.0
+    return machine.slow_limit + 5.0
 
 
 def supervise(

@@ -41,6 +41,7 @@ TRAINING_CODE: dict[str, str] = {
     "canonical sums": "runner/parallel/canonical.py",
     "determinism": "runner/parallel/determinism.py",
     "checkpoint tensors": "runner/checkpoint/tensors.py",
+    "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",

@@ -96,7 +96,7 @@ class Trainer:
         state.position = plan.position_after(step)
         state.step += 1
         if state.nonfinite_in_a_row >= NONFINITE_AT_MOST:
-            self.saves.wait()
+            self.wait_for_saves()
             raise RunFailed(
                 f"the gradient was not finite in {state.nonfinite_in_a_row} steps in a row, up to step {step:,}",
                 hint=f"the last good checkpoint is kept; {setup.folder.events} names what was read",
@@ -125,6 +125,11 @@ class Trainer:
         with self.stopwatch.measure("checkpoint"):
             self.saves.begin(self.state)
 
+    def wait_for_saves(self) -> None:
+        """Until no save is being written on any rank."""
+        self.watchdog.arm_slow()
+        self.saves.wait()
+
     def save_or_stop(self, stop: StopFlag) -> dict[str, Any] | None:
         """Save where a stop or a branch requests it; the outcome when the run is to end here."""
         state, ranks = self.state, self.setup.ranks
@@ -142,19 +147,17 @@ class Trainer:
         if not stopping:
             return None
         self.profiler.end()
-        self.saves.wait()
-        ranks.wait()
+        self.wait_for_saves()
         return self._outcome(STOPPED) | ({"unsaved": reason} if reason else {})
 
     def finish(self) -> dict[str, Any]:
         """The outcome, once all is saved."""
         setup = self.setup
         self.profiler.end()
-        self.watchdog.arm_slow()
-        self.saves.wait()
-        if setup.ranks.first and setup.end == setup.plan.end:
-            self.saves.mark_done()
-        setup.ranks.wait()
+        self.wait_for_saves()
+        if setup.end == setup.plan.end:
+            self.watchdog.arm_slow()
+            setup.ranks.first_does(self.saves.mark_done)
         return self._outcome(DONE)
 
     def _outcome(self, outcome: str) -> dict[str, Any]:
