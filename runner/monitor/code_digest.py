@@ -54,6 +54,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
             "5dd0d7c0907236b0b331ea61fa9e41ba5dd72b64e485e76aa5a59df4e984bc48",
+            "902df02faa7978f123427ef6cb60229b9b64a98c6b3d4fa4d6ae06723f36645b",
         }
     ),
 )
