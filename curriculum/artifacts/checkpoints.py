@@ -80,13 +80,13 @@ def retained(positions: Sequence[int], end: int, keep: Collection[int], keep_las
 def seal(folder: Path, digests: Mapping[str, str] | None = None) -> None:
     """Write the manifest of a finished but unpublished checkpoint folder: size and BLAKE3 of every file.
 
-    `digests` are BLAKE3 by file name, of files that the caller has hashed as it wrote them.
+    `digests` are BLAKE3 by name below the folder, of files that the caller has hashed as it wrote them.
     """
     digests = digests or {}
     files = {
         str(path.relative_to(folder)): {
             "bytes": path.stat().st_size,
-            "blake3": digests.get(path.name) or fs.blake3_file(path),
+            "blake3": digests.get(str(path.relative_to(folder))) or fs.blake3_file(path),
         }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
@@ -145,6 +145,30 @@ def state(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
     return value
+
+
+def trainer_of(folder: Path) -> tuple[str, str] | None:
+    """Name and layout of the other trainer that saved a checkpoint; None for our own."""
+    trainer = state(folder).get("trainer")
+    return None if trainer is None else (str(trainer["name"]), str(trainer["layout"]))
+
+
+def hf_folder(folder: Path) -> Path:
+    """Where a checkpoint with `layout: hf` has its Hugging Face model: in `hf/`, or at its top."""
+    return folder / "hf" if (folder / "hf").is_dir() else folder
+
+
+def lacks_of_hf(folder: Path) -> str | None:
+    """The file that a Hugging Face model in a checkpoint lacks; None where it is complete."""
+    model = hf_folder(folder)
+    if not (model / "config.json").is_file():
+        return "`config.json`"
+    return None if any(model.glob("*.safetensors")) else "`*.safetensors`"
+
+
+def size(folder: Path) -> int:
+    """Bytes of a checkpoint's files."""
+    return sum(int(entry["bytes"]) for entry in _manifest(folder).values())
 
 
 def check_room(folder: Path, size: int, free: int | None = None) -> None:
@@ -228,6 +252,13 @@ def discard(checkpoint: Checkpoint) -> bool:
         return False
     fs.remove_tree(doomed)
     return True
+
+
+def content_digest(folder: Path) -> str:
+    """One digest of a checkpoint's tensors or, where another trainer saved it, of all its files but the state."""
+    if (folder / INDEX).is_file():
+        return tensors_digest(folder)
+    return fs.digest({file: entry["sha256"] for file, entry in _manifest(folder).items() if file != STATE})
 
 
 def tensors_digest(folder: Path) -> str:

@@ -54,7 +54,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "ebb6ddfcfd79b641e90546679ad894c66d986ae8e8e609617c24165f1a290888",
+            "a105ac0f69f38ed598c23b16319632791cf8eca121ef41cd39d4961345b99e98",
         }
     ),
 )

@@ -14,9 +14,10 @@ from typing import Any
 
 from curriculum.artifacts import evaluations
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob
+from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob, due
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
+from curriculum.stage.watchdog import Watchdog
 from curriculum.stream.batch import Batch
 from runner.evaluate.held_out import evaluate
 from runner.monitor.metrics import Stopwatch
@@ -28,7 +29,6 @@ from runner.train.records import Records
 from runner.train.saves import Saves
 from runner.train.setup import Setup, set_up
 from runner.train.step import count, forward_backward, update
-from runner.watchdog import Watchdog
 
 NONFINITE_AT_MOST = 8
 """Steps in a row without a finite gradient before the run ends at its last good checkpoint."""
@@ -58,11 +58,6 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
                 if at_end or due(before, state.position, job.checkpoint_every) or state.position in job.keep:
                     trainer.save()
         return trainer.finish()
-
-
-def due(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of `every` tokens is in (before, now]."""
-    return every > 0 and now // every > before // every
 
 
 class Trainer:
