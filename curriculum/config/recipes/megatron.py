@@ -201,7 +201,7 @@ def read(files: Sequence[Flags], blends: Sequence[BlendFile]) -> Recipe:
     if len(mixed) != len(ends) + 1:
         where = transitions or files[-1].get(*BLEND_FLAGS, *BLEND_FILES) or length
         hint = "give a file of flags for each phase, in order; or one, and the blend file of each phase"
-        raise where.refused(f"makes {len(ends) + 1} phases, but the files give {len(mixed)} blends", hint)
+        raise where.refused(f"makes {len(ends) + 1} phases, but the number of blends in the files is {len(mixed)}", hint)
     stages, samples = _stages(launch, ends, mixed, length.integer(), notes)
     mask = launch.get("--reset-attention-mask")
     seed = launch.need("--seed")
