@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Final
 
-from curriculum.config.fields import describe, shortened
+from curriculum.config.fields import describe
 from curriculum.config.recipes.recipe import (
     Blend,
     Fact,
@@ -33,7 +33,7 @@ from curriculum.config.recipes.recipe import (
 )
 from curriculum.config.recipes.shell import Flags
 from curriculum.config.yaml import Document
-from curriculum.errors import ConfigError, Place
+from curriculum.errors import ConfigError, Place, shortened
 
 BLEND_FLAGS: Final = ("--data-path", "--train-data-path")
 BLEND_FILES: Final = ("--per-split-data-args-path", "--data-args-path")
@@ -201,7 +201,9 @@ def read(files: Sequence[Flags], blends: Sequence[BlendFile]) -> Recipe:
     if len(mixed) != len(ends) + 1:
         where = transitions or files[-1].get(*BLEND_FLAGS, *BLEND_FILES) or length
         hint = "give a file of flags for each phase, in order; or one, and the blend file of each phase"
-        raise where.refused(f"makes {len(ends) + 1} phases, but the number of blends in the files is {len(mixed)}", hint)
+        raise where.refused(
+            f"makes {len(ends) + 1} phases, but the number of blends in the files is {len(mixed)}", hint
+        )
     stages, samples = _stages(launch, ends, mixed, length.integer(), notes)
     mask = launch.get("--reset-attention-mask")
     seed = launch.need("--seed")

@@ -55,8 +55,12 @@ def configuration(stages: list[dict[str, Any]], train_steps: int, **others: Any)
         "data_stages": stages,
         "model": {
             "model_config": {
-                **{"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
-                **{"vocab_size": 256, "rope_theta": 10000},
+                "hidden_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 128,
+                "vocab_size": 256,
+                "rope_theta": 10000,
             }
         },
         "optimizer": {
