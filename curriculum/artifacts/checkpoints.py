@@ -258,7 +258,7 @@ def content_digest(folder: Path) -> str:
     """One digest of a checkpoint's tensors or, where another trainer saved it, of all its files but the state."""
     if (folder / INDEX).is_file():
         return tensors_digest(folder)
-    return fs.digest({file: entry["sha256"] for file, entry in _manifest(folder).items() if file != STATE})
+    return fs.digest({file: entry["blake3"] for file, entry in _manifest(folder).items() if file != STATE})
 
 
 def tensors_digest(folder: Path) -> str:

@@ -57,7 +57,7 @@ class PendingCheckpoint:
     def publish(self, digests: Mapping[str, str] | None = None) -> None:
         """Write state and manifest, rename, and delete what is not kept any more.
 
-        `digests` are SHA-256 by file name, of files that the writer has hashed. CheckpointError where the folder does
+        `digests` are BLAKE3 by file name, of files that the writer has hashed. CheckpointError where the folder does
         not hold what the trainer's layout says; nothing is saved then.
         """
         if not self.first:
