@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -113,7 +112,6 @@ class Stage:
         try:
             if error is not None:
                 outcome = jobs.outcome_of(error)
-                traceback.print_exception(error)
             else:
                 outcome = {"outcome": jobs.STOPPED if self._stopped else jobs.DONE}
                 outcome |= {"position": self.position, "step": self.step}
