@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -73,8 +73,13 @@ def host_memory() -> tuple[int, int]:
     """Bytes of memory that this process may use, and those of them that are free: the system's or a control group's."""
     with open("/proc/meminfo") as file:
         amounts = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
-    memory, free = amounts["MemTotal"], amounts["MemAvailable"]
-    for group in _groups():
+    return within((amounts["MemTotal"], amounts["MemAvailable"]), _groups())
+
+
+def within(system: tuple[int, int], groups: Iterable[Path]) -> tuple[int, int]:
+    """What is left of the `system`'s memory and of what is free there, in bytes, inside control groups."""
+    memory, free = system
+    for group in groups:
         limit = _amount(group, "memory.max", "memory.limit_in_bytes")
         if limit is None:
             continue
