@@ -195,6 +195,12 @@ def read(files: Sequence[Flags], blends: Sequence[BlendFile]) -> Recipe:
             notes=notes,
             left_out=[line for each in blends for line in each.left_out],
         )
+    if not mixed:
+        raise ConfigError(
+            f"{files[-1].file} states no blend that is known: no `--data-path` outside of conditions",
+            place=Place(files[-1].file, 1),
+            hint="give the blend file, too; or write `--data-path WEIGHT PREFIX …` into a copy of the file",
+        )
     length = launch.need("--seq-length")
     transitions = launch.get("--phase-transition-iterations")
     ends = _ends(transitions)

@@ -111,6 +111,7 @@ def test_a_batch_grows_at_the_step_at_which_its_threshold_is_reached(batches: li
         ("--data-path /d/web /d/code", "must be weights and prefixes in turn"),
         ("--data-path 0.5 /d/web 0.5", "must be weights and prefixes in turn"),
         ("--data-path 0.5 /d/web x /d/code", "must be weights and prefixes in turn"),
+        ("", "states no blend that is known"),
         ("--data-path $DATA", "holds `\\$DATA`, which this file does not set"),
         ("--data-path /d/web --lr 2e-4", "is given a second time, after `--lr 3e-4` in line 1"),
         ("--data-path /d/web --phase-transition-iterations 300", "makes 2 phases"),
