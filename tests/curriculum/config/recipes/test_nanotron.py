@@ -18,10 +18,11 @@ from curriculum.errors import ConfigError
 from curriculum.plan.model import ModelConfig
 
 SMOLLM3 = ("smollm3-1.yaml", "smollm3-2.yaml", "smollm3-3.yaml")
-CONVERTED = "Recipes of nanotron, Megatron-LM, OLMo-core and TinyLlama become curricula of exactly their steps, tokens and shares"
 
 
-@pytest.mark.promise(CONVERTED)
+@pytest.mark.promise(
+    "Recipes of nanotron, Megatron-LM, OLMo-core and TinyLlama become plans of exactly their steps, tokens and shares"
+)
 @pytest.mark.parametrize("files", [SMOLLM3, SMOLLM3[::-1], SMOLLM3[2:]], ids=["in order", "reversed", "the last alone"])
 def test_smollm3s_released_files_give_the_published_steps_tokens_and_curve(
     files: tuple[str, ...], tmp_path: Path
@@ -90,11 +91,13 @@ def written(folder: Path, config: dict[str, Any]) -> Path:
     return path
 
 
-@pytest.mark.promise(CONVERTED)
-@settings(max_examples=12, deadline=None)
+@pytest.mark.promise(
+    "Recipes of nanotron, Megatron-LM, OLMo-core and TinyLlama become plans of exactly their steps, tokens and shares"
+)
+@settings(max_examples=10, deadline=None)
 @given(
     lengths=st.lists(st.integers(60, 10**6), min_size=1, max_size=4),
-    weights=st.lists(st.lists(st.integers(1, 99999), min_size=5, max_size=5), min_size=4, max_size=4),
+    weights=st.lists(st.lists(st.integers(500, 9999), min_size=5, max_size=5), min_size=4, max_size=4),
     parts=st.tuples(st.integers(4, 9), st.integers(4, 9), st.integers(1, 3)),
     length=st.sampled_from([64, 4096]),
     data=st.data(),
@@ -157,8 +160,7 @@ def test_older_forms_of_a_data_set_are_read(tmp_path: Path) -> None:
     compiled = planned(tmp_path, written(tmp_path, configuration(stages, 200)))
     assert steps(compiled) == [14, 10, 176]
     assert compiled.stages[1].shares == {"a.npy": Fraction(4, 5), "b.npy": Fraction(1, 5)}
-    hub = compiled.stages[0].setting.document.file if False else (tmp_path / "sources.yaml").read_text()
-    assert "hub: HuggingFaceH4/testing_alpaca_small, text: completion" in hub
+    assert "hub: HuggingFaceH4/testing_alpaca_small, text: completion" in (tmp_path / "sources.yaml").read_text()
 
 
 @pytest.mark.parametrize(
