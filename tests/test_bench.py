@@ -52,3 +52,10 @@ def test_reading_is_measured_beside_peers_and_an_absent_one_is_named(tmp_path: P
         assert by_name[name]["values"], by_name[name]
     absent = by_name["Megatron-core"]
     assert absent["values"] or "not measured: " in said
+
+
+def test_the_stream_is_measured_beside_our_trainer_s_reader_and_a_loader_of_as_many_workers(tmp_path: Path) -> None:
+    said, found = run(tmp_path, "bench.stream")
+    assert said.count("goal: ") == 6
+    assert [len(rows) for rows in found.values()] == [3, 3, 5, 1]
+    assert all(row["values"] for rows in found.values() for row in rows)
