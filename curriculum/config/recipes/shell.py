@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from curriculum.config.fields import shortened
 from curriculum.config.recipes.recipe import Stated
-from curriculum.errors import Place
+from curriculum.errors import Place, shortened
 
 _OPENS: Final = frozenset({"if", "for", "while", "until", "case", "{"})
 _CLOSES: Final = frozenset({"fi", "done", "esac", "}"})

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import small
 from projects import job_of
+from runner.watchdog import Watchdog
 from small import ALONE
 
 from curriculum.artifacts import checkpoints, jobs
@@ -18,7 +19,6 @@ from curriculum.execution.notices import AttemptNotices
 from runner.monitor import hardware
 from runner.train import loop, saves
 from runner.train.setup import set_up
-from runner.watchdog import Watchdog
 
 
 @pytest.mark.promise("A save without a second copy of the state, where memory is short, has the bits of one with it")
