@@ -79,7 +79,7 @@ DEFECTS = (
     Defect(
         "digests of a checkpoint's files are not compared",
         "curriculum.artifacts.checkpoints",
-        '    if digest != recorded_digest:\n',
+        "    if digest != recorded_digest:\n",
         "    if False:\n",
         "R3",
     ),
