@@ -1,15 +1,4 @@
-"""The exception hierarchy: each error has a message, a place in a file and a hint.
-
-CurriculumError          everything a user can correct; shown on one screen, exit code 2
-├── ConfigError          a YAML file has an invalid value
-├── NotFound             an unknown name (stage, mixture, source, size, machine, project)
-├── PlanError            valid files that contradict each other
-├── DataError            prepared text is missing, damaged, or made with another tokenizer
-├── CheckpointError      a checkpoint is missing, incomplete or damaged
-├── Drift                the files differ from those of a started run
-├── Busy                 another process holds a lock
-└── RunFailed            a job was started and failed (exit code 1)
-"""
+"""The exceptions: everything that a user can correct, with a message, a place in a file and a hint."""
 
 from __future__ import annotations
 
@@ -79,7 +68,7 @@ class ConfigError(CurriculumError):
 
 
 class NotFound(CurriculumError):
-    """An unknown name."""
+    """An unknown name: of a stage, mixture, source, size, machine or project."""
 
 
 class PlanError(CurriculumError):
