@@ -142,6 +142,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return (f"did you mean `{similar[0]}`? " if similar else "") + f"there are: {shown}"
 
 
+def shortened(text: str, most: int = 40) -> str:
+    """`text` on one line of at most `most` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _wrapped(first: str, then: str, text: str, width: int) -> list[str]:
     lines: list[str] = []
     for line in text.splitlines():
