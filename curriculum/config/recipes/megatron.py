@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Final
 
-from curriculum.config.fields import describe, shortened
+from curriculum.config.fields import describe
 from curriculum.config.recipes.recipe import (
     Blend,
     Fact,
@@ -33,7 +33,7 @@ from curriculum.config.recipes.recipe import (
 )
 from curriculum.config.recipes.shell import Flags
 from curriculum.config.yaml import Document
-from curriculum.errors import ConfigError, Place
+from curriculum.errors import ConfigError, Place, shortened
 
 BLEND_FLAGS: Final = ("--data-path", "--train-data-path")
 BLEND_FILES: Final = ("--per-split-data-args-path", "--data-args-path")
