@@ -99,13 +99,30 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
 
 @pytest.fixture(scope="session")
 def finished(built_once: BuiltOnce) -> Path:
-    """A project whose variant was run once, undisturbed, by processes as a person starts them; read only."""
+    """A project whose variant was run once, undisturbed; read only."""
 
     def build(project: Path) -> None:
         write_small_project(project)
-        commands.run("run", "variant", "--size", "full", folder=project, check=True, fresh=True)
+        commands.run("run", "variant", "--size", "full", folder=project, check=True)
 
     return built_once("finished", build)
+
+
+@pytest.fixture(scope="session")
+def paired(built_once: BuiltOnce, finished: Path) -> Path:
+    """`finished`, its `variant/continual` trained by two processes of torchrun and shown by TensorBoard; read only."""
+
+    def build(project: Path) -> None:
+        shutil.copytree(finished, project)
+        shutil.rmtree(project / "runs/full/variant")
+        variant = project / "stages/variant.yaml"
+        variant.write_text("".join(line for line in variant.open() if "cooldown" not in line))
+        (project / "machines.yaml").write_text(
+            "local: {launcher: torchrun, processes: 2, device: cpu, threads: 1, trackers: [tensorboard]}\n"
+        )
+        commands.run("run", "variant", "--size", "full", folder=project, check=True, fresh=True)
+
+    return built_once("paired", build)
 
 
 @pytest.fixture(scope="session")

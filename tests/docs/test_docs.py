@@ -31,7 +31,6 @@ from curriculum.cli.app import app
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {ROOT / "docs/how-to/notebook.md"}  # docs/test_reference.py runs it as one notebook
 PAGES = sorted({*ROOT.glob("docs/tutorials/*.md"), *ROOT.glob("docs/how-to/*.md")} - ELSEWHERE)
-INTERRUPTED = {ROOT / "docs/how-to/stop-and-resume.md"}  # by signals, which only the installed command gets
 TIMEOUT = 900
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -112,7 +111,7 @@ def test_every_page_goes_on_from_one_that_is_run() -> None:
 def follow(page: Path, folder: Path) -> Path:
     """Do what `page` says, beginning in `folder`; the folder in which it ends."""
     path = [str(Path(sys.executable).parent), os.environ["PATH"]]
-    if page not in INTERRUPTED and commands.can_fork(os.environ):
+    if commands.can_fork(os.environ):
         programs = folder.parent / "programs"
         programs.mkdir()
         commands.put_in(programs, TIMEOUT)
@@ -130,10 +129,13 @@ def follow(page: Path, folder: Path) -> Path:
             assert target.parent.is_dir(), f"{page.name} writes {name[1]}, whose folder is not there"
             target.write_text(body.partition("\n")[2])
         elif kind == "python":
-            done = subprocess.run(
-                [sys.executable, "-c", body], cwd=folder, env=environment, capture_output=True, text=True
-            )
-            assert done.returncode == 0, f"{page.name}:\n{body}\n{done.stderr}"
+            script, said = folder.parent / "block.py", folder.parent / "block.out"
+            script.write_text(body)
+            with said.open("w") as out:
+                code = commands.start_python(
+                    str(script), folder=folder, environment=environment, out=out.fileno(), err=out.fileno()
+                ).wait(TIMEOUT)
+            assert code == 0, f"{page.name}:\n{body}\n{said.read_text()}"
         elif kind == "console":
             for command in shown_commands(info, body):
                 if command.line.startswith("cd "):

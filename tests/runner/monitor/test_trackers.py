@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 
 from curriculum import fs
@@ -45,13 +46,15 @@ def run(project: Path, names: str, *, home: Path, **more: str) -> subprocess.Com
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     home.mkdir(exist_ok=True)
+    return {**without_network(), "HOME": str(home), **more}
+
+
+def without_network() -> dict[str, str]:
     nowhere = "http://127.0.0.1:9"
     return {
         **os.environ,
         **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), nowhere),
         "OMP_NUM_THREADS": "1",
-        "HOME": str(home),
-        **more,
     }
 
 
@@ -157,8 +160,8 @@ def trackio_runs(folder: Path) -> list[tuple[str, str, list[dict[str, Any]]]]:
 READERS: dict[str, Any] = {"tensorboard": tensorboard, "wandb": wandb, "trackio": trackio}
 
 
-def check_curves(project: Path, name: str) -> None:
-    for stage in STAGES:
+def check_curves(project: Path, name: str, *stages: str) -> None:
+    for stage in stages:
         wanted = truth(project, stage)
         shown = READERS[name](stage_folder(project, stage))
         assert wanted.keys() >= TAGS
@@ -177,57 +180,78 @@ def undisturbed(finished: Path) -> list[str]:
 
 @pytest.mark.promise("A failing or slow-starting tracker never stops training; `metrics.jsonl` stays complete")
 def test_all_trackers_together_show_every_figure_once_and_change_no_bit(
-    small_project: Path, tmp_path: Path, undisturbed: list[str]
+    finished: Path, tmp_path: Path, undisturbed: list[str]
 ) -> None:
-    done = run(small_project, "tensorboard, wandb, trackio", home=tmp_path / "home")
+    project = Path(shutil.copytree(finished, tmp_path / "project"))
+    shutil.rmtree(project / "runs/full/variant")
+    trained = STAGES[1:]
+    done = run(project, "tensorboard, wandb, trackio", home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     for name in READERS:
-        check_curves(small_project, name)
-    shared = trackio_runs(small_project / "runs" / "full" / ".trackio")
-    assert [name for name, _, _ in shared] == list(STAGES)  # in one project, where they can be overlaid
-    assert weights(small_project) == undisturbed
+        check_curves(project, name, *trained)
+    shared = trackio_runs(project / "runs" / "full" / ".trackio")
+    assert [name for name, _, _ in shared] == list(trained)  # in one project, where they can be overlaid
+    assert weights(project) == undisturbed
     assert [str(path) for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
-    outside = {path.name for path in small_project.iterdir() if path.name not in ("runs", "data", "texts", "stages")}
+    outside = {path.name for path in project.iterdir() if path.name not in ("runs", "data", "texts", "stages")}
     assert outside == {"mixtures", "sources.yaml", "sizes.yaml", "machines.yaml"}
-    log = (stage_folder(small_project, STAGES[0]) / "attempts/0001/rank0.log").read_text()
+    log = (stage_folder(project, trained[0]) / "attempts/0001/rank0.log").read_text()
     assert "failed and is left out" not in log
 
 
-def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice(
-    small_project: Path, tmp_path: Path, undisturbed: list[str]
-) -> None:
-    (small_project / "machines.yaml").write_text(
-        "local: {launcher: process, device: cpu, threads: 1, trackers: [tensorboard, wandb, trackio]}\n"
-    )
-    command = [sys.executable, "-m", "curriculum", "run", "variant", "--size", "full"]
-    for ending, lines in ((signal.SIGTERM, 4), (signal.SIGKILL, 11)):
-        process = subprocess.Popen(
-            command,
-            cwd=small_project,
-            env=environment(tmp_path / "home"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+class Attempts:
+    """Attempts at `trunk/basic` in a copy of a finished project, each a job that is started here, with trackers."""
+
+    def __init__(self, finished: Path, project: Path, *names: str) -> None:
+        shutil.copytree(finished, project)
+        self.folder = stage_folder(project, STAGES[0])
+        job = read_json(self.folder / "attempts/0001/job.json")
+        self.job = {
+            key: value.replace(str(finished), str(project)) for key, value in job.items() if isinstance(value, str)
+        }
+        self.job = {**job, **self.job, "machine": {**job["machine"], "trackers": names}}
+        for path in self.folder.iterdir():
+            if path.name != "plan.json":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def start(self, number: int, *program: str, output: int) -> commands.Forked | subprocess.Popen[bytes]:
+        """`program JOB`, by default that of every job."""
+        attempt = self.folder / "attempts" / f"{number:04d}"
+        attempt.mkdir(parents=True)
+        fs.write_json(attempt / "job.json", {**self.job, "attempt_folder": str(attempt)})
+        return commands.start_python(
+            *(program or ("-m", "runner")),
+            str(attempt / "job.json"),
+            folder=self.folder.parents[3],
+            environment=without_network(),
+            out=output,
+            err=output,
         )
-        folder = stage_folder(small_project, "trunk/basic")
-        until = time.monotonic() + 240
-        while time.monotonic() < until and not (
-            (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_bytes().splitlines()) >= lines
-        ):
-            time.sleep(0.02)
-        holder = fs.lock_holder(folder / "lock")
-        if holder is not None:
+
+
+def test_a_run_that_was_stopped_and_killed_is_shown_as_one_without_a_point_twice(
+    finished: Path, tmp_path: Path, undisturbed: list[str]
+) -> None:
+    project = tmp_path / "project"
+    attempts = Attempts(finished, project, *READERS)
+    metrics = attempts.folder / "metrics.jsonl"
+    with (tmp_path / "output").open("w+") as output:
+        for number, (ending, lines) in enumerate(((signal.SIGTERM, 4), (signal.SIGKILL, 11)), start=1):
+            process = attempts.start(number, output=output.fileno())
+            until = time.monotonic() + 240
+            while time.monotonic() < until and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= lines):
+                time.sleep(0.002)
+            holder = fs.lock_holder(attempts.folder / "lock")
+            assert holder is not None, "it ended before it could be stopped"
             os.kill(int(holder["pid"]), ending)
-        if ending == signal.SIGKILL:
-            process.kill()
-        process.wait(timeout=120)
-    done = run(small_project, "tensorboard, wandb, trackio", home=tmp_path / "home")
-    assert done.returncode == 0, done.stderr
-    assert weights(small_project) == undisturbed
-    check_curves(small_project, "tensorboard")
-    for stage in STAGES:  # a database may miss what was in flight when the process was killed, never hold it twice
-        for tag, curve in trackio(stage_folder(small_project, stage)).items():
-            positions = [position for position, _ in curve]
-            assert len(positions) == len(set(positions)), (stage, tag)
+            assert process.wait(120) == (0 if ending == signal.SIGTERM else -signal.SIGKILL)
+        assert attempts.start(3, output=output.fileno()).wait(240) == 0, (tmp_path / "output").read_text()
+    assert weights(project)[0] == undisturbed[0]
+    check_curves(project, "tensorboard", STAGES[0])
+    # a database may miss what was in flight when the process was killed, never hold it twice
+    for tag, curve in trackio(attempts.folder).items():
+        positions = [position for position, _ in curve]
+        assert len(positions) == len(set(positions)), tag
 
 
 STARTED = """\
@@ -287,30 +311,15 @@ sys.exit(main())
 def test_a_tracker_that_fails_in_every_method_is_named_once_and_changes_no_bit(
     finished: Path, tmp_path: Path, init: str, undisturbed: list[str]
 ) -> None:
-    project = tmp_path / "project"
-    shutil.copytree(finished, project)
-    folder = stage_folder(project, "trunk/basic")
-    job = read_json(folder / "attempts/0001/job.json")
-    plan = folder / "plan.json"
-    shutil.copytree(folder, tmp_path / "old")
-    shutil.rmtree(folder)
-    (folder / "attempts" / "0001").mkdir(parents=True)
-    shutil.copy(tmp_path / "old" / "plan.json", plan)
-    moved = {
-        **job,
-        **{key: job[key].replace(str(finished), str(project)) for key in ("plan", "stage_folder", "attempt_folder")},
-        "machine": {**job["machine"], "trackers": ["tensorboard"]},
-    }
-    fs.write_json(folder / "attempts/0001/job.json", moved)
-    done = subprocess.run(
-        [sys.executable, "-c", BROKEN.format(init=init), str(folder / "attempts/0001/job.json")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert read_json(folder / "DONE")["weights"] == undisturbed[0]
-    assert len(re.findall("the tracker tensorboard failed", done.stderr)) == 1
+    attempts = Attempts(finished, tmp_path / "project", "tensorboard")
+    program = tmp_path / "broken.py"
+    program.write_text(BROKEN.format(init=init))
+    with (tmp_path / "output").open("w+") as output:
+        code = attempts.start(1, str(program), output=output.fileno()).wait(120)
+    said = (tmp_path / "output").read_text()
+    assert code == 0, said
+    assert read_json(attempts.folder / "DONE")["weights"] == undisturbed[0]
+    assert len(re.findall("the tracker tensorboard failed", said)) == 1
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(
@@ -337,17 +346,6 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(
     trackers.check(())
 
 
-def test_two_processes_log_once(small_project: Path, tmp_path: Path) -> None:
-    (small_project / "machines.yaml").write_text(
-        "local: {launcher: torchrun, processes: 2, device: cpu, threads: 1, trackers: [tensorboard]}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "curriculum", "run", "variant", "--size", "full"],
-        cwd=small_project,
-        capture_output=True,
-        text=True,
-        env=environment(tmp_path / "home"),
-    )
-    assert done.returncode == 0, done.stderr
-    check_curves(small_project, "tensorboard")
-    assert len(list(stage_folder(small_project, STAGES[0]).glob("tensorboard/events.*"))) == 1
+def test_two_processes_log_once(paired: Path) -> None:
+    check_curves(paired, "tensorboard", STAGES[1])
+    assert len(list(stage_folder(paired, STAGES[1]).glob("tensorboard/events.*"))) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def ended_by(project: Path, ready: Callable[[], bool], end: Callable[[subprocess
     try:
         deadline = time.monotonic() + 90
         while not ready() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+            time.sleep(0.005)
         end(process)
         said = process.communicate(timeout=60)[0]
     finally:
@@ -57,8 +58,9 @@ def terminate(process: subprocess.Popen[str]) -> None:
     "A save that the preemption grace would cut off is not started, and the run announces it beforehand"
 )
 def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_before(
-    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+    finished: Path, small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
+    shutil.copytree(finished / "data", small_project / "data")
     (small_project / "stages/trunk.yaml").write_text(LONG)
     (small_project / "mixtures/prose-only.yaml").write_text("weights: {prose: 1}\npasses: {prose: 228}\n")
     (small_project / "machines.yaml").write_text("local: {launcher: process, device: cpu, threads: 1, grace: 60}\n")
