@@ -53,7 +53,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "907686c80c94029c7266a61b8f6e310009bec45f3067c1678b88608680327099",
+            "787d7bfcabd1681232ba3f6f8dd83dfe3c15a853c01208a6034abdf10eb153a6",
         }
     ),
 )

@@ -121,7 +121,7 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
     tensors = {}
     for step in range(STEPS):
         read = batch(plan, step, ranks)
-        sums, _ = count(State(0, 0), read, forward_backward(model, read, 2, plan), True, ranks)
+        sums, _ = count(State(0, 0), read, forward_backward(model, read, 2, plan).numpy(), True, ranks)
         numbers["losses"].append(sums.tolist())
         if step == 0:
             tensors = {f"gradient of {name}": whole(p.grad) for name, p in model.named_parameters()}
