@@ -53,7 +53,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "ebb6ddfcfd79b641e90546679ad894c66d986ae8e8e609617c24165f1a290888",
+            "c5d4d5145b83548f62ce7e1c56808a7052d9a5328b4b346e8a779adce54144d1",
         }
     ),
 )

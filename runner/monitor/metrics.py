@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,30 @@ from curriculum.plan.stage import StagePlan
 from runner.monitor.trackers import Trackers
 
 
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """The time from one step's end to the next one's, in seconds, and what an evaluation took that is left out of it.
+
+    Both are this process's. `memory` is in bytes.
+    """
+
+    seconds: float
+    evaluation: float
+    memory: int
+    _phases: dict[str, float]
+    _events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]]
+
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase; waits for the GPU to end them."""
+        spent = dict(self._phases)
+        for phase, begin, end in self._events:
+            end.synchronize()
+            spent[phase] = spent.get(phase, 0.0) + begin.elapsed_time(end) / 1000
+        return spent
+
+
 class Stopwatch:
-    """Seconds of each phase of a step. On a GPU, phases in `ON_DEVICE` are timed by the GPU's own clock.
+    """Measures laps, one a step, and their phases. On a GPU, those in `ON_DEVICE` are timed by the GPU's own clock.
 
     FSDP2's exchanges during the backward pass belong to that phase; `communication` are the other collectives:
     flags, counts and sums. A profiler's trace shows the rest.
@@ -29,7 +52,10 @@ class Stopwatch:
     ON_DEVICE = ("forward_backward", "optimizer")
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._cuda = device.type == "cuda"
+        self._since = time.monotonic()
+        self._evaluation = 0.0
         self._spent: dict[str, float] = {}
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
@@ -46,14 +72,21 @@ class Stopwatch:
         yield
         self._spent[phase] = self._spent.get(phase, 0.0) + time.monotonic() - start
 
-    def read(self) -> dict[str, float]:
-        """Seconds of each phase since the last reading."""
-        spent, self._spent = self._spent, {}
-        for phase, begin, end in self._events:
-            end.synchronize()
-            spent[phase] = spent.get(phase, 0.0) + begin.elapsed_time(end) / 1000
-        self._events = []
-        return spent
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Leave an evaluation out of the lap that it is in, which states it by itself."""
+        start = time.monotonic()
+        yield
+        spent = time.monotonic() - start
+        self._evaluation += spent
+        self._since += spent
+
+    def lap(self) -> Lap:
+        """End a lap; the GPU's own times are read from it later."""
+        now = time.monotonic()
+        lap = Lap(now - self._since, self._evaluation, memory_bytes(self._device), self._spent, self._events)
+        self._since, self._evaluation, self._spent, self._events = now, 0.0, {}, []
+        return lap
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -78,18 +111,14 @@ class Metrics:
         generation: int,
         resumed_at: int,
         trackers: Trackers,
-        device: torch.device,
         mfu_of_one: float | None = None,
     ) -> None:
         ledger.cut_back(path, resumed_at)
         self.path = path
         self.plan = plan
         self.generation = generation
-        self.device = device
         self.mfu_of_one = mfu_of_one
         self.trackers = trackers
-        self._since = time.monotonic()
-        self._evaluation = 0.0
 
     def step(
         self,
@@ -100,15 +129,10 @@ class Metrics:
         skipped: bool,
         source_loss: NDArray[np.float64],
         source_tokens: NDArray[np.int64],
-        seconds: Mapping[str, float],
+        lap: Lap,
     ) -> None:
-        """Write one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`).
-
-        `seconds` are those of each phase.
-        """
-        now = time.monotonic()
-        elapsed, self._since = now - self._since, now
-        rate = self.plan.batch_tokens / elapsed if elapsed > 0 else 0.0
+        """Write one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`)."""
+        rate = self.plan.batch_tokens / lap.seconds if lap.seconds > 0 else 0.0
         line: dict[str, Any] = {
             "generation": self.generation,
             "step": step,
@@ -118,9 +142,9 @@ class Metrics:
             "grad_norm": grad_norm,
             "batch_sequences": self.plan.batch_sequences,
             "tokens_per_second": rate,
-            "seconds": elapsed,
-            **{f"{phase}_seconds": spent for phase, spent in sorted(seconds.items())},
-            "memory_bytes": memory_bytes(self.device),
+            "seconds": lap.seconds,
+            **{f"{phase}_seconds": spent for phase, spent in sorted(lap.phases().items())},
+            "memory_bytes": lap.memory,
             "sources": {
                 name: {"loss": total / tokens, "tokens": tokens}
                 for name, total, tokens in zip(
@@ -131,14 +155,9 @@ class Metrics:
         }
         if self.mfu_of_one is not None:
             line["mfu"] = rate * self.mfu_of_one
-        if self._evaluation:
-            line["evaluation_seconds"], self._evaluation = self._evaluation, 0.0
+        if lap.evaluation:
+            line["evaluation_seconds"] = lap.evaluation
         if skipped:
             line["skipped"] = True
         fs.append_json_line(self.path, fs.finite_json(line), sync=False)
         self.trackers.trained(line["position"], line)
-
-    def pause(self) -> None:
-        """Count the time until now as an evaluation's: the next line states it and leaves it out of its own seconds."""
-        now = time.monotonic()
-        self._evaluation, self._since = self._evaluation + now - self._since, now

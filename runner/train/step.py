@@ -28,11 +28,11 @@ def forward_backward(
     plan: StagePlan,
     groups: int | None = None,
     before_forward: Callable[[], None] = lambda: None,
-) -> NDArray[np.float64]:
+) -> torch.Tensor:
     """Accumulate the gradient of the mean loss over the global batch; returns this rank's slots' summed losses.
 
-    With `groups`, this rank's share of them is added in pairs (canonical.py). `before_forward` is called before each
-    micro-batch.
+    They are fp64 on the device, shape `[slots]`. With `groups`, this rank's share of them is added in pairs
+    (canonical.py). `before_forward` is called before each micro-batch.
     """
     tokens = to_device(torch.from_numpy(batch.tokens), model.embedding.weight.device)
     group = plan.batch_sequences // groups if groups else len(tokens)
@@ -50,8 +50,7 @@ def forward_backward(
             in_pairs.add()
     if in_pairs:
         in_pairs.restore()
-    slot_losses: NDArray[np.float64] = torch.cat(losses).double().cpu().numpy()
-    return slot_losses
+    return torch.cat(losses).double()
 
 
 def update(

@@ -159,6 +159,38 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
     assert events[0]["skip"] == {"from": 5 * 256, "to": 6 * 256}
 
 
+def test_a_step_s_figures_are_read_once_the_next_one_is_on_the_device(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(job_of(finished, tmp_path / "basic"), stop_at=1024)
+    metrics, written, apply = Path(job.stage_folder) / "metrics.jsonl", [], loop.update
+
+    def watched(*arguments: Any, **options: Any) -> torch.Tensor:
+        norm = apply(*arguments, **options)
+        written.append(len(metrics.read_bytes().splitlines()) if metrics.exists() else 0)
+        return norm
+
+    monkeypatch.setattr(loop, "update", watched)
+    loop.train(job, ALONE, StopFlag())
+    assert written == [0, 0, 1, 2], "after its update, no step's line is there, nor that of the step before"
+    assert len(metrics.read_bytes().splitlines()) == 4
+
+
+def test_the_figures_of_the_step_before_a_save_are_in_its_checkpoint(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients_not_finite(monkeypatch, lambda step: step == 3)
+    job = replace(job_of(finished, tmp_path / "basic"), stop_at=1024)
+    loop.train(job, ALONE, StopFlag())
+    saved = checkpoints.latest(StageFolder(Path(job.stage_folder)))
+    assert saved is not None
+    state = checkpoints.state(saved.path)
+    assert (state["step"], state["nonfinite_in_a_row"], state["adam_step"]) == (4, 1, 3)
+    assert [entry.windows for entry in ledger.read(StageFolder(Path(job.stage_folder)))] == [
+        {name: windows for name, windows in state["windows"].items() if windows}
+    ]
+
+
 @pytest.mark.promise(
     "NaN, Inf and loss spikes are reported with steps and documents, and a non-finite state never becomes a checkpoint"
 )
