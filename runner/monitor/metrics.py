@@ -24,12 +24,12 @@ from runner.monitor.trackers import Trackers
 class Lap:
     """The time from one step's end to the next one's, in seconds, and what an evaluation took that is left out of it.
 
-    Both are this process's. `memory` is in bytes.
+    Both are this process's. `memory` is `peak_memory`.
     """
 
     seconds: float
     evaluation: float
-    memory: int
+    memory: dict[str, int]
     _phases: dict[str, float]
     _events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]]
 
@@ -84,16 +84,17 @@ class Stopwatch:
     def lap(self) -> Lap:
         """End a lap; the GPU's own times are read from it later."""
         now = time.monotonic()
-        lap = Lap(now - self._since, self._evaluation, memory_bytes(self._device), self._spent, self._events)
+        lap = Lap(now - self._since, self._evaluation, peak_memory(self._device), self._spent, self._events)
         self._since, self._evaluation, self._spent, self._events = now, 0.0, {}, []
         return lap
 
 
-def memory_bytes(device: torch.device) -> int:
-    """Peak memory so far: of the GPU, else of this process."""
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak memory so far, in bytes: of the GPU in use and reserved from it, else of this process."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+        reserved = int(torch.cuda.max_memory_reserved(device))
+        return {"memory_bytes": int(torch.cuda.max_memory_allocated(device)), "memory_reserved_bytes": reserved}
+    return {"memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # Linux counts KiB
 
 
 class Metrics:
@@ -144,7 +145,7 @@ class Metrics:
             "tokens_per_second": rate,
             "seconds": lap.seconds,
             **{f"{phase}_seconds": spent for phase, spent in sorted(lap.phases().items())},
-            "memory_bytes": lap.memory,
+            **lap.memory,
             "sources": {
                 name: {"loss": total / tokens, "tokens": tokens}
                 for name, total, tokens in zip(
