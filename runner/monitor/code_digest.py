@@ -42,6 +42,7 @@ TRAINING_CODE: dict[str, str] = {
     "determinism": "runner/parallel/determinism.py",
     "checkpoint tensors": "runner/checkpoint/tensors.py",
     "optimizer": "runner/train/optimizer.py",
+    "outlier steps": "runner/train/outliers.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",
     "train setup": "runner/train/setup.py",
@@ -53,7 +54,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "c5d4d5145b83548f62ce7e1c56808a7052d9a5328b4b346e8a779adce54144d1",
+            "71f385bfb7abf199aec9c8335b027822bd0a011b0844682b72596bb2a440d1f3",
         }
     ),
 )

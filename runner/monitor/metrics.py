@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,12 @@ class Metrics:
         source_loss: NDArray[np.float64],
         source_tokens: NDArray[np.int64],
         lap: Lap,
+        layer_norms: Mapping[str, float],
     ) -> None:
-        """Write one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`)."""
+        """Write one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`).
+
+        `layer_norms` are those of each layer's gradient, where they were measured.
+        """
         rate = self.plan.batch_tokens / lap.seconds if lap.seconds > 0 else 0.0
         line: dict[str, Any] = {
             "generation": self.generation,
@@ -158,6 +162,8 @@ class Metrics:
             line["mfu"] = rate * self.mfu_of_one
         if lap.evaluation:
             line["evaluation_seconds"] = lap.evaluation
+        if layer_norms:
+            line["layer_norms"] = dict(layer_norms)
         if skipped:
             line["skipped"] = True
         fs.append_json_line(self.path, fs.finite_json(line), sync=False)

@@ -23,6 +23,7 @@ from curriculum.errors import RunFailed
 from curriculum.stream.batch import Batch
 from runner.evaluate.held_out import evaluate
 from runner.model.transfer import to_host
+from runner.monitor.layer_norms import layer_norms
 from runner.monitor.metrics import Lap, Stopwatch
 from runner.monitor.profiler import Profiler
 from runner.parallel import replica_check
@@ -71,12 +72,17 @@ def due(before: int, now: int, every: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A step whose figures the CPU has not waited for: its batch, and this rank's slots' losses and the norm."""
+    """A step whose figures the CPU has not waited for.
+
+    Its batch, this rank's slots' losses, the norm, whether it is an outlier, and the layers' norms if measured.
+    """
 
     step: int
     batch: Batch
     slot_losses: Callable[[], torch.Tensor]
     norm: Callable[[], torch.Tensor]
+    outlier: Callable[[], torch.Tensor] | None
+    layer_norms: Callable[[], dict[str, float]]
     lap: Lap
 
 
@@ -99,6 +105,7 @@ class Trainer:
         """One optimizer step of the plan; afterwards the state is the next step's."""
         setup, state, measure = self.setup, self.state, self.stopwatch.measure
         plan, model, ranks, step = setup.plan, setup.model, setup.ranks, state.step
+        every = setup.job.machine.layer_norms
         with self.grace.step():
             self.profiler.before(step)
             with measure("data"):
@@ -107,8 +114,10 @@ class Trainer:
                 slot_losses = forward_backward(model, batch, setup.micro_batch, plan, setup.groups, self.watchdog.arm)
             with measure("optimizer"):
                 canonical = setup.groups is not None
-                norm = update(model, setup.optimizer, plan, step, ranks, canonical=canonical)
-            figures = to_host(slot_losses), to_host(norm)
+                layers = layer_norms(model) if every and step % every == 0 else dict
+                norm = update(model, setup.optimizer, plan, step, ranks, canonical=canonical, outliers=state.outliers)
+            outlier = to_host(state.outliers.latest) if state.outliers is not None else None
+            figures = to_host(slot_losses), to_host(norm), outlier, layers
             self.read()
             self.unread = Unread(step, batch, *figures, self.stopwatch.lap())
             self.profiler.after(step)
@@ -123,9 +132,15 @@ class Trainer:
             return
         taken, self.unread = self.unread, None
         state, slot_losses, norm = self.state, taken.slot_losses().numpy(), float(taken.norm())
+        outlier = taken.outlier is not None and bool(taken.outlier())
         with self.stopwatch.measure("communication"):
-            source_loss, windows = count(state, taken.batch, slot_losses, math.isfinite(norm), self.setup.ranks)
-        self.records.step(taken.step, slot_losses, source_loss, windows, norm, taken.lap)
+            source_loss, windows = count(
+                state, taken.batch, slot_losses, math.isfinite(norm), self.setup.ranks, outlier=outlier
+            )
+        layers = taken.layer_norms()
+        self.records.step(
+            taken.step, slot_losses, source_loss, windows, norm, taken.lap, outlier=outlier, layer_norms=layers
+        )
         if state.nonfinite_in_a_row >= NONFINITE_AT_MOST:
             self.saves.wait()
             raise RunFailed(

@@ -68,10 +68,14 @@ class Records:
         windows: NDArray[np.int64],
         grad_norm: float,
         lap: Lap,
+        *,
+        outlier: bool,
+        layer_norms: Mapping[str, float],
     ) -> None:
         """Record a step: this rank's `slot_losses`, all ranks' `source_loss` and `windows` `[sources]`.
 
-        A loss that jumps, or a gradient that is not finite, is also an event.
+        A loss that jumps, or a gradient that is not finite or an `outlier`, is also an event. `layer_norms`
+        are those of each layer's gradient, where they were measured.
         """
         plan, finite = self._setup.plan, math.isfinite(grad_norm)
         loss = float(source_loss.sum()) / plan.batch_tokens
@@ -80,14 +84,16 @@ class Records:
                 step,
                 loss=loss,
                 grad_norm=grad_norm,
-                skipped=not finite,
+                skipped=outlier or not finite,
                 source_loss=source_loss,
                 source_tokens=windows * plan.sequence_length,
                 lap=lap,
+                layer_norms=layer_norms,
             )
         spike = self._detector.observe(loss)
-        if spike or not finite:
-            self._event(step, anomalies.SPIKE if spike else anomalies.NONFINITE, slot_losses, grad_norm, spike)
+        if spike or outlier or not finite:
+            kind = anomalies.OUTLIER if outlier else anomalies.SPIKE if spike else anomalies.NONFINITE
+            self._event(step, kind, slot_losses, grad_norm, spike)
 
     def _event(
         self, step: int, kind: str, slot_losses: NDArray[np.float64], grad_norm: float, spike: spikes.Spike | None

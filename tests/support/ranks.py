@@ -23,6 +23,7 @@ from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 from curriculum.stream.batch import Batch
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.model.forward import losses
+from runner.monitor.layer_norms import layer_norms
 from runner.parallel import fsdp
 from runner.parallel.build import build, draw_weights
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
@@ -136,6 +137,7 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
         numbers["losses"].append(sums.tolist())
         if step == 0:
             tensors = {f"gradient of {name}": whole(p.grad) for name, p in model.named_parameters()}
+        numbers["layer norms"] = layer_norms(model)()
         numbers["norms"].append(float(update(model, optimizer, plan, step, ranks)))
         if setting.evaluates:
             with torch.no_grad():

@@ -193,7 +193,7 @@ def environment(data: ReportData) -> str:
         t = stage.training
         if t.rate is None or t.lowest_rate is None:
             continue
-        skipped = t.skipped if stage.nonfinite_steps is None else max(t.skipped, stage.nonfinite_steps)
+        skipped = max(t.skipped, stage.skipped_steps)
         waiting = f"{100 * t.data_seconds / t.seconds:.2g} %" if t.seconds else ""
         speed.append(
             [
@@ -216,7 +216,7 @@ def environment(data: ReportData) -> str:
         caption = (
             "Throughput in tokens/s (slowest 5 %: a twentieth of the steps is slower); "
             "the training time holds steps and saves, no evaluations; "
-            "a skipped step is one whose gradient was not finite; "
+            "a skipped step is one whose gradient was not finite, or an outlier; "
             "the memory is the peak of rank 0's GPU, or of its process on a CPU"
         )
         parts.append(markup.table(caption, columns, speed))
