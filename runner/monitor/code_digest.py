@@ -54,7 +54,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "71f385bfb7abf199aec9c8335b027822bd0a011b0844682b72596bb2a440d1f3",
+            "aa0438581c149e84917f644cc6bc344cffd7e3ba4529b674d59a599b536452c8",
         }
     ),
 )

@@ -28,6 +28,7 @@ from runner.monitor.metrics import Lap, Stopwatch
 from runner.monitor.profiler import Profiler
 from runner.parallel import replica_check
 from runner.parallel.ranks import Ranks
+from runner.train.garbage import GarbageCollection
 from runner.train.grace import Grace
 from runner.train.records import Records
 from runner.train.saves import Saves
@@ -50,13 +51,14 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
             trainer.evaluate()
         if state.step < setup.last_step:
             trainer.saves.check_room()
-        with contextlib.closing(setup.batches()) as batches:
+        with contextlib.closing(setup.batches()) as batches, GarbageCollection() as garbage:
             while state.step < setup.last_step:
                 watchdog.arm()
                 if (outcome := trainer.save_or_stop(stop)) is not None:
                     return outcome
                 before = state.position
                 trainer.step(batches)
+                garbage.after(state.step)
                 at_end = state.position == setup.end
                 if at_end or due(before, state.position, job.evaluate_every):
                     trainer.evaluate()
