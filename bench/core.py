@@ -124,7 +124,7 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
     found = {
         "rates": rates[WARM:] or rates,
         "losses": losses,
-        "memory": metrics.memory_bytes(where),
+        "memory": metrics.peak_memory(where)["memory_bytes"],
         "parameters": config.parameters,
     }
     leave_ranks(Ranks(0, 1, 1, where))

@@ -1,4 +1,7 @@
-"""Anomalies of a stage: steps whose gradient was not finite or whose loss jumped, one a line of `events.jsonl`."""
+"""Anomalies of a stage: steps whose gradient was not finite or an outlier, or whose loss jumped.
+
+One a line of `events.jsonl`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts.stage_folder import StageFolder
 
-SPIKE, NONFINITE = "spike", "gradient not finite"
+SPIKE, NONFINITE, OUTLIER = "spike", "gradient not finite", "outlier skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

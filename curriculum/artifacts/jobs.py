@@ -52,6 +52,7 @@ class Machine:
     deterministic: bool = False
     exactness: str = "native"
     threads: int | None = None
+    layer_norms: int | None = None
     trackers: tuple[str, ...] = ()
     profile: Mapping[str, int] | None = None
     peak_flops: float | None = None

@@ -191,7 +191,7 @@ def _compile_stage(
         seed=setting.seed,
         model=scaler.model(setting),
         tokenizer=dict(tokenizer),
-        optimizer=setting.optimizer.model_dump(),
+        optimizer=setting.optimizer.model_dump(exclude_none=True),  # a later version's key is absent unless stated
         learning_rate=learning_rate(project, stage, scaler, parent_plan.learning_rate if parent_plan else None, notes),
         sequence_length=clock.sequence_length,
         batch_sequences=clock.batch_sequences,

@@ -35,6 +35,7 @@ FlagOrAuto = Annotated[bool | None, fields.flag_or_auto]
 
 Size = Annotated[int, _integer(1, LARGEST_SIZE, "2048")]
 SizeOrZero = Annotated[int, _integer(0, LARGEST_SIZE, "4")]
+Window = Annotated[int, _integer(2, 10_000, "128")]
 Seed = Annotated[int, _integer(0, LARGEST_COUNT, "3407")]
 Count = Annotated[int, _integer(1, LARGEST_COUNT, "659B")]
 TokenPosition = Annotated[int, _integer(1, LARGEST_COUNT, "1.2T", unit="token")]

@@ -172,6 +172,9 @@ class MachineEntry(Entry):
         default="same",
         description="any: resume without consent where torch, numpy, processor or training code changed.",
     )
+    layer_norms: Size | None = Field(
+        default=None, description="Steps between records of each layer's gradient norm in metrics.jsonl; else none."
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         default=(), description="Trackers that get the metrics of metrics.jsonl too; as in `[tensorboard]`."
     )

@@ -28,6 +28,7 @@ from curriculum.config.entry import (
     TokenPosition,
     Tokens,
     Weight,
+    Window,
     exactly_one,
     lacks,
 )
@@ -127,6 +128,15 @@ def _near_divisors(number: int, dividend: int) -> str:
     return " or ".join(map(str, below[-1:] + above[:1]))
 
 
+class OutlierEntry(Entry):
+    """Steps whose gradient norm is far above those of the steps before are no update; `{}` takes the defaults."""
+
+    window: Window = Field(default=128, description="How many steps before it are compared.")
+    deviations: Rate = Field(
+        default=Fraction(6), description="Standard deviations above their mean from which a step is skipped."
+    )
+
+
 class OptimizerEntry(Entry):
     """The optimizer; the same for every stage until a stage says `optimizer: reset`."""
 
@@ -138,6 +148,9 @@ class OptimizerEntry(Entry):
         default="all", description="What decays: all parameters, or matrices only."
     )
     clip_norm: Rate = Field(default=Fraction(1), description="Norm that the global gradient is clipped to.")
+    skip_outliers: OutlierEntry | None = Field(
+        default=None, description="Skips steps of outlying gradient norm, as in `{window: 128, deviations: 6}`."
+    )
 
 
 class LearningRateEntry(Entry):

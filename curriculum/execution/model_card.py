@@ -100,9 +100,11 @@ def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> Iterator[s
     yield _table(heads, rows, numbers=range(2, 5))
     optimizer = trained[-1].plan.optimizer
     decay = "all parameters" if optimizer["decay"] == "all" else "matrices only"
+    rule = optimizer.get("skip_outliers")
+    skipped = f", skipped from {rule['deviations']:g} deviations above the last {rule['window']} norms" if rule else ""
     yield (
         f"Optimizer: {optimizer['name']}, betas {optimizer['betas'][0]:g} and {optimizer['betas'][1]:g}, weight "
-        f"decay {optimizer['weight_decay']:g} on {decay}, gradients clipped at {optimizer['clip_norm']:g}. "
+        f"decay {optimizer['weight_decay']:g} on {decay}, gradients clipped at {optimizer['clip_norm']:g}{skipped}. "
         "Positions count tokens from the root; a batch is taken per optimizer step."
     )
 

@@ -111,7 +111,10 @@ def runner_command() -> list[str]:
 
 def environment(threads: int) -> dict[str, str]:
     """The environment of every job process. PYTHONSAFEPATH ignores a `runner.py` in the working directory."""
+    # torch's segments of a GPU's memory grow in place, so that tensors of other sizes leave no gaps
+    stated = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & os.environ.keys()
     return {
+        **({} if stated else {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
         **os.environ,
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",

@@ -48,7 +48,8 @@ class Stage:
 
     `job` is the state of its Slurm job (once it is trained, that of its benchmarks) while unfinished or failed.
     `departed` says how the files differ from what was trained.
-    `anomalies` counts spikes and non-finite steps by kind, `newest_anomalies` are the last NEWEST of them.
+    `anomalies` counts spikes, non-finite steps and skipped outliers by kind, `newest_anomalies` are the last NEWEST of
+    them.
     `unsaved` says why the machine's grace is too short to save in, where that was measured.
     """
 

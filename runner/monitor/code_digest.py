@@ -43,6 +43,7 @@ TRAINING_CODE: dict[str, str] = {
     "checkpoint tensors": "runner/checkpoint/tensors.py",
     "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
+    "outlier steps": "runner/train/outliers.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",
     "train setup": "runner/train/setup.py",

@@ -6,6 +6,7 @@ import contextlib
 import resource
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,30 @@ from curriculum.plan.stage import StagePlan
 from runner.monitor.trackers import Trackers
 
 
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """The time from one step's end to the next one's, in seconds, and what an evaluation took that is left out of it.
+
+    Both are this process's. `memory` is `peak_memory`.
+    """
+
+    seconds: float
+    evaluation: float
+    memory: dict[str, int]
+    _phases: dict[str, float]
+    _events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]]
+
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase; waits for the GPU to end them."""
+        spent = dict(self._phases)
+        for phase, begin, end in self._events:
+            end.synchronize()
+            spent[phase] = spent.get(phase, 0.0) + begin.elapsed_time(end) / 1000
+        return spent
+
+
 class Stopwatch:
-    """Seconds of each phase of a step. On a GPU, phases in `ON_DEVICE` are timed by the GPU's own clock.
+    """Measures laps, one a step, and their phases. On a GPU, those in `ON_DEVICE` are timed by the GPU's own clock.
 
     FSDP2's exchanges during the backward pass belong to that phase; `communication` are the other collectives:
     flags, counts and sums. A profiler's trace shows the rest.
@@ -29,7 +52,10 @@ class Stopwatch:
     ON_DEVICE = ("forward_backward", "optimizer")
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._cuda = device.type == "cuda"
+        self._since = time.monotonic()
+        self._evaluation = 0.0
         self._spent: dict[str, float] = {}
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
@@ -46,21 +72,29 @@ class Stopwatch:
         yield
         self._spent[phase] = self._spent.get(phase, 0.0) + time.monotonic() - start
 
-    def read(self) -> dict[str, float]:
-        """Seconds of each phase since the last reading."""
-        spent, self._spent = self._spent, {}
-        for phase, begin, end in self._events:
-            end.synchronize()
-            spent[phase] = spent.get(phase, 0.0) + begin.elapsed_time(end) / 1000
-        self._events = []
-        return spent
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Leave an evaluation out of the lap that it is in, which states it by itself."""
+        start = time.monotonic()
+        yield
+        spent = time.monotonic() - start
+        self._evaluation += spent
+        self._since += spent
+
+    def lap(self) -> Lap:
+        """End a lap; the GPU's own times are read from it later."""
+        now = time.monotonic()
+        lap = Lap(now - self._since, self._evaluation, peak_memory(self._device), self._spent, self._events)
+        self._since, self._evaluation, self._spent, self._events = now, 0.0, {}, []
+        return lap
 
 
-def memory_bytes(device: torch.device) -> int:
-    """Peak memory so far: of the GPU, else of this process."""
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak memory so far, in bytes: of the GPU in use and reserved from it, else of this process."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+        reserved = int(torch.cuda.max_memory_reserved(device))
+        return {"memory_bytes": int(torch.cuda.max_memory_allocated(device)), "memory_reserved_bytes": reserved}
+    return {"memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # Linux counts KiB
 
 
 class Metrics:
@@ -78,18 +112,14 @@ class Metrics:
         generation: int,
         resumed_at: int,
         trackers: Trackers,
-        device: torch.device,
         mfu_of_one: float | None = None,
     ) -> None:
         ledger.cut_back(path, resumed_at)
         self.path = path
         self.plan = plan
         self.generation = generation
-        self.device = device
         self.mfu_of_one = mfu_of_one
         self.trackers = trackers
-        self._since = time.monotonic()
-        self._evaluation = 0.0
 
     def step(
         self,
@@ -100,15 +130,14 @@ class Metrics:
         skipped: bool,
         source_loss: NDArray[np.float64],
         source_tokens: NDArray[np.int64],
-        seconds: Mapping[str, float],
+        lap: Lap,
+        layer_norms: Mapping[str, float],
     ) -> None:
         """Write one step's figures; `source_loss` sums per source over the global batch (shape `[sources]`).
 
-        `seconds` are those of each phase.
+        `layer_norms` are those of each layer's gradient, where they were measured.
         """
-        now = time.monotonic()
-        elapsed, self._since = now - self._since, now
-        rate = self.plan.batch_tokens / elapsed if elapsed > 0 else 0.0
+        rate = self.plan.batch_tokens / lap.seconds if lap.seconds > 0 else 0.0
         line: dict[str, Any] = {
             "generation": self.generation,
             "step": step,
@@ -118,9 +147,9 @@ class Metrics:
             "grad_norm": grad_norm,
             "batch_sequences": self.plan.batch_sequences,
             "tokens_per_second": rate,
-            "seconds": elapsed,
-            **{f"{phase}_seconds": spent for phase, spent in sorted(seconds.items())},
-            "memory_bytes": memory_bytes(self.device),
+            "seconds": lap.seconds,
+            **{f"{phase}_seconds": spent for phase, spent in sorted(lap.phases().items())},
+            **lap.memory,
             "sources": {
                 name: {"loss": total / tokens, "tokens": tokens}
                 for name, total, tokens in zip(
@@ -131,14 +160,11 @@ class Metrics:
         }
         if self.mfu_of_one is not None:
             line["mfu"] = rate * self.mfu_of_one
-        if self._evaluation:
-            line["evaluation_seconds"], self._evaluation = self._evaluation, 0.0
+        if lap.evaluation:
+            line["evaluation_seconds"] = lap.evaluation
+        if layer_norms:
+            line["layer_norms"] = dict(layer_norms)
         if skipped:
             line["skipped"] = True
         fs.append_json_line(self.path, fs.finite_json(line), sync=False)
         self.trackers.trained(line["position"], line)
-
-    def pause(self) -> None:
-        """Count the time until now as an evaluation's: the next line states it and leaves it out of its own seconds."""
-        now = time.monotonic()
-        self._evaluation, self._since = self._evaluation + now - self._since, now

@@ -1,9 +1,10 @@
 """Experiment trackers (TensorBoard, wandb, trackio) that show a run; training never waits for them.
 
-All get the same names (`train/loss`, `train/loss/SOURCE`, `train/lr`, `train/grad_norm`, `train/tokens_per_second`,
-`eval/loss/SOURCE`) against the position in tokens. A run is called CURRICULUM/STAGE, in the group of its root, which
-all variants share. A tracker writes into the stage's folder, or, where it overlays only the runs of one database,
-into the folder of the size. The libraries are extras; a tracker that fails is named once in the log and closed.
+All get the same names (`train/loss`, `train/loss/SOURCE`, `train/lr`, `train/grad_norm`, `train/grad_norm/LAYER` where
+it is measured, `train/tokens_per_second`, `eval/loss/SOURCE`) against the position in tokens. A run is called
+CURRICULUM/STAGE, in the group of its root, which all variants share. A tracker writes into the stage's folder, or,
+where it overlays only the runs of one database, into the folder of the size. The libraries are extras; a tracker that
+fails is named once in the log and closed.
 """
 
 from __future__ import annotations
@@ -173,6 +174,7 @@ class Trackers:
         """Log a line of metrics.jsonl."""
         values = {f"train/{key}": line[key] for key in ("loss", "lr", "grad_norm", "tokens_per_second")}
         values |= {f"train/loss/{name}": entry["loss"] for name, entry in line["sources"].items()}
+        values |= {f"train/grad_norm/{layer}": norm for layer, norm in line.get("layer_norms", {}).items()}
         self._log(position, values, new=False)
 
     def evaluated(self, position: int, sets: Mapping[str, Any], *, new: bool) -> None:

@@ -13,7 +13,7 @@ from curriculum.artifacts import anomalies, checkpoints, evaluations, ledger
 from curriculum.plan.model import FLOPS_CONVENTION
 from curriculum.stream import reader
 from runner.monitor import environment, hardware, spikes, trackers
-from runner.monitor.metrics import Metrics
+from runner.monitor.metrics import Lap, Metrics
 from runner.train.setup import Setup
 
 
@@ -53,7 +53,6 @@ class Records:
             generation=job.generation,
             resumed_at=position,
             trackers=curves,
-            device=setup.ranks.device,
             mfu_of_one=flops / (peak * setup.ranks.size) if peak else None,
         )
         record |= {"micro_batch": setup.micro_batch, "groups": setup.groups}
@@ -63,33 +62,42 @@ class Records:
 
     def step(
         self,
+        step: int,
         slot_losses: NDArray[np.float64],
         source_loss: NDArray[np.float64],
         windows: NDArray[np.int64],
         grad_norm: float,
-        seconds: Mapping[str, float],
+        lap: Lap,
+        *,
+        outlier: bool,
+        layer_norms: Mapping[str, float],
     ) -> None:
-        """Record the state's step: this rank's `slot_losses`, all ranks' `source_loss` and `windows` `[sources]`.
+        """Record a step: this rank's `slot_losses`, all ranks' `source_loss` and `windows` `[sources]`.
 
-        A loss that jumps, or a gradient that is not finite, is also an event.
+        A loss that jumps, or a gradient that is not finite or an `outlier`, is also an event. `layer_norms`
+        are those of each layer's gradient, where they were measured.
         """
-        plan, step, finite = self._setup.plan, self._setup.state.step, math.isfinite(grad_norm)
+        plan, finite = self._setup.plan, math.isfinite(grad_norm)
         loss = float(source_loss.sum()) / plan.batch_tokens
         if self._metrics:
             self._metrics.step(
                 step,
                 loss=loss,
                 grad_norm=grad_norm,
-                skipped=not finite,
+                skipped=outlier or not finite,
                 source_loss=source_loss,
                 source_tokens=windows * plan.sequence_length,
-                seconds=seconds,
+                lap=lap,
+                layer_norms=layer_norms,
             )
         spike = self._detector.observe(loss)
-        if spike or not finite:
-            self._event(anomalies.SPIKE if spike else anomalies.NONFINITE, slot_losses, grad_norm, spike)
+        if spike or outlier or not finite:
+            kind = anomalies.OUTLIER if outlier else anomalies.SPIKE if spike else anomalies.NONFINITE
+            self._event(step, kind, slot_losses, grad_norm, spike)
 
-    def _event(self, kind: str, slot_losses: NDArray[np.float64], grad_norm: float, spike: spikes.Spike | None) -> None:
+    def _event(
+        self, step: int, kind: str, slot_losses: NDArray[np.float64], grad_norm: float, spike: spikes.Spike | None
+    ) -> None:
         setup, ranks = self._setup, self._setup.ranks
         losses = np.empty(setup.plan.batch_sequences)
         for rank, share in enumerate(ranks.gather(slot_losses.tolist())):
@@ -98,7 +106,7 @@ class Records:
             event = spikes.event(
                 setup.plan,
                 setup.sources,
-                setup.state.step,
+                step,
                 losses / setup.plan.sequence_length,
                 kind=kind,
                 generation=setup.job.generation,
@@ -115,5 +123,3 @@ class Records:
         if new:
             evaluations.write_sets(setup.folder, setup.job.generation, state.position, state.step, sets)
         self._metrics.trackers.evaluated(state.position, sets, new=new)
-        if new:
-            self._metrics.pause()

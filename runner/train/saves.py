@@ -18,6 +18,9 @@ from runner.train.state import State
 
 BYTES_A_PARAMETER = 3 * 4  # weights and both of Adam's moments, fp32
 
+PINS_EVERY = 1.0
+"""Seconds between two readings of the folder of pins, which may be on a slow disk of the network."""
+
 
 class Saves:
     """What every rank calls; a thread of each writes its part."""
@@ -27,6 +30,8 @@ class Saves:
         self._saver = tensors.Saver(setup.ranks, setup.job.machine.slow_limit)
         self._folder = setup.folder
         self._copies: bool | None = None  # known at the first save, when training has taken its memory
+        self._pins: dict[int, tuple[str, ...]] = {}
+        self._pins_at = -PINS_EVERY
         self._bytes = BYTES_A_PARAMETER * sum(parameter.numel() for parameter in setup.model.parameters())
 
     def check_room(self) -> None:
@@ -36,8 +41,12 @@ class Saves:
         checkpoints.check_room(self._folder.path, self._bytes, free)
 
     def pinned(self, state: State) -> bool:
-        """On rank 0, whether a branch starts at the state and has its checkpoint pinned."""
-        return self._setup.ranks.first and state.position in checkpoints.pinned(self._folder)
+        """On rank 0, whether a branch is known to start at the state; it is known `PINS_EVERY` after its pin."""
+        if not self._setup.ranks.first:
+            return False
+        if (now := time.monotonic()) - self._pins_at >= PINS_EVERY:
+            self._pins, self._pins_at = checkpoints.pinned(self._folder), now
+        return state.position in self._pins
 
     def check_state(self, state: State) -> None:
         """RunFailed where the state may not be saved: its counts are not the plan's, or the replicas differ."""

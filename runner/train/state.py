@@ -18,12 +18,14 @@ from runner.checkpoint import tensors
 from runner.model.llama import Llama
 from runner.parallel.build import draw_weights
 from runner.parallel.ranks import Ranks
+from runner.train.outliers import OutlierRule
 
 
 @dataclass(slots=True)
 class State:
     """The state of a run besides its tensors. `windows` are counted since the root.
 
+    `outliers` knows the last gradient norms, where the plan asks for outlier steps to be skipped.
     `saved_at` is the position of this stage's newest checkpoint, published or being written.
     """
 
@@ -32,6 +34,8 @@ class State:
     windows: dict[str, int] = field(default_factory=dict)
     nonfinite_steps: int = 0
     nonfinite_in_a_row: int = 0
+    outlier_steps: int = 0
+    outliers: OutlierRule | None = None
     saved_at: int | None = None
 
     def value(self, plan: StagePlan, job: TrainJob, ranks: Ranks) -> dict[str, Any]:
@@ -47,7 +51,14 @@ class State:
             "nonfinite_steps": self.nonfinite_steps,
             "nonfinite_in_a_row": self.nonfinite_in_a_row,
             "ranks": ranks.size,
+            **self._of_outliers(),
         }
+
+    def _of_outliers(self) -> dict[str, Any]:
+        """Absent where no outlier is skipped, as in the checkpoints of earlier versions."""
+        if self.outliers is None:
+            return {}
+        return {"outlier_steps": self.outlier_steps, "gradient_norms": self.outliers.norms()}
 
     def entry(self, plan: StagePlan, job: TrainJob) -> ledger.Entry:
         """The ledger line of a checkpoint of this state."""
@@ -75,7 +86,7 @@ def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim
                 f"checkpoint `{own.name}` was trained by another plan than this stage's",
                 hint="`curriculum run` shows what changed; put it back, or branch under a new name",
             )
-        return _state(value, plan, saved_at=own.position)
+        return _state(value, plan, ranks, saved_at=own.position)
     if job.parent_checkpoint is not None:
         parent = Path(job.parent_checkpoint)
         ranks.first_does(lambda: checkpoints.verify(parent))
@@ -86,17 +97,21 @@ def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim
                 f"checkpoint `{parent.name}` is not the history that this stage was planned to continue from",
                 hint="`curriculum plan` compiles the lineage again; branch under a new name if the trunk was changed",
             )
-        return _state(value, plan)
+        return _state(value, plan, ranks)
     draw_weights(model, plan.seed)
-    return State(step=plan.first_step, position=plan.start, windows=dict.fromkeys(plan.names, 0))
+    first = {"step": plan.first_step, "position": plan.start, "windows": {}}
+    return _state(first | {"nonfinite_steps": 0, "nonfinite_in_a_row": 0}, plan, ranks)
 
 
-def _state(value: Mapping[str, Any], plan: StagePlan, saved_at: int | None = None) -> State:
+def _state(value: Mapping[str, Any], plan: StagePlan, ranks: Ranks, saved_at: int | None = None) -> State:
+    rule = plan.optimizer.get("skip_outliers")
     return State(
         step=value["step"],
         position=value["position"],
         windows={**dict.fromkeys(plan.names, 0), **value["windows"]},
         nonfinite_steps=value["nonfinite_steps"],
         nonfinite_in_a_row=value["nonfinite_in_a_row"],
+        outlier_steps=value.get("outlier_steps", 0),
+        outliers=OutlierRule(rule, ranks.device, value.get("gradient_norms", ())) if rule else None,
         saved_at=saved_at,
     )

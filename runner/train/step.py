@@ -18,6 +18,7 @@ from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
 from runner.train.optimizer import AdamW, clip_gradients, set_learning_rate, total_norm
+from runner.train.outliers import OutlierRule
 from runner.train.state import State
 
 
@@ -28,11 +29,11 @@ def forward_backward(
     plan: StagePlan,
     groups: int | None = None,
     before_forward: Callable[[], None] = lambda: None,
-) -> NDArray[np.float64]:
+) -> torch.Tensor:
     """Accumulate the gradient of the mean loss over the global batch; returns this rank's slots' summed losses.
 
-    With `groups`, this rank's share of them is added in pairs (canonical.py). `before_forward` is called before each
-    micro-batch.
+    They are fp64 on the device, shape `[slots]`. With `groups`, this rank's share of them is added in pairs
+    (canonical.py). `before_forward` is called before each micro-batch.
     """
     tokens = to_device(torch.from_numpy(batch.tokens), model.embedding.weight.device)
     group = plan.batch_sequences // groups if groups else len(tokens)
@@ -50,31 +51,40 @@ def forward_backward(
             in_pairs.add()
     if in_pairs:
         in_pairs.restore()
-    slot_losses: NDArray[np.float64] = torch.cat(losses).double().cpu().numpy()
-    return slot_losses
+    return torch.cat(losses).double()
 
 
 def update(
-    model: Llama, optimizer: AdamW, plan: StagePlan, step: int, ranks: Ranks, *, canonical: bool = False
+    model: Llama,
+    optimizer: AdamW,
+    plan: StagePlan,
+    step: int,
+    ranks: Ranks,
+    *,
+    canonical: bool = False,
+    outliers: OutlierRule | None = None,
 ) -> torch.Tensor:
     """Clip and apply the gradient at the step's learning rate; returns the norm it had before clipping, on the device.
 
-    A gradient that is not finite changes nothing. The CPU waits for no figure. (`canonical` adds the norm in its own
-    order.)
+    A gradient that is not finite, or one of the `outliers`, changes nothing. The CPU waits for no figure. (`canonical`
+    adds the norm in its own order.)
     """
     norm = gradient_norm(model, ranks) if canonical else total_norm(model)
     clip_gradients(model, plan.optimizer["clip_norm"], norm)
     set_learning_rate(optimizer, plan.lr(step))
-    optimizer.found_inf = norm.isfinite().logical_not().float()
+    skipped = norm.isfinite().logical_not()
+    if outliers is not None:
+        skipped |= outliers.observe(norm)
+    optimizer.found_inf = skipped.float()
     optimizer.step()
     optimizer.zero_grad()
     return norm
 
 
 def count(
-    state: State, batch: Batch, slot_losses: NDArray[np.float64], finite: bool, ranks: Ranks
+    state: State, batch: Batch, slot_losses: NDArray[np.float64], finite: bool, ranks: Ranks, *, outlier: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Count the windows read, for the ledger, and the steps whose gradient was not finite.
+    """Count the windows read, for the ledger, and the steps whose gradient was not finite, or an outlier.
 
     Returns, by source and over all ranks, the sum of the losses and the number of windows, shape `[sources]` each.
     """
@@ -90,4 +100,5 @@ def count(
         state.windows[name] = state.windows.get(name, 0) + int(number)
     state.nonfinite_in_a_row = 0 if finite else state.nonfinite_in_a_row + 1
     state.nonfinite_steps += 0 if finite else 1
+    state.outlier_steps += outlier
     return sums, windows.astype(np.int64)

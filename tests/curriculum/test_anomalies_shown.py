@@ -122,6 +122,13 @@ def test_a_line_of_the_first_step_names_no_skip_and_many_documents_are_counted(p
     assert [anomaly.step for anomaly in anomalies.read_anomalies(folder, 1536)] == [5]
 
 
+def test_a_skipped_outlier_is_named_with_its_gradient_norm(project: Path) -> None:
+    (first, _) = anomalies.read_anomalies(trunk(project), 10_000)
+    line = anomaly_line(replace(first, kind=anomalies.OUTLIER, grad_norm=71.25))
+    assert ": outlier of the gradient norm skipped, loss 4.500, gradient norm 71.2; documents " in line
+    assert anomaly_counts({anomalies.OUTLIER: 2}) == "2 outliers of the gradient norm skipped"
+
+
 def test_a_damaged_line_is_named(project: Path) -> None:
     folder = trunk(project)
     fs.append_json_line(folder.events, {"kind": "spike", "step": 9})

@@ -23,6 +23,7 @@ from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 from curriculum.stream.batch import Batch
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.model.forward import losses
+from runner.monitor.layer_norms import layer_norms
 from runner.parallel import fsdp
 from runner.parallel.build import build, draw_weights
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
@@ -132,10 +133,11 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
         with Exchanges() as seen:
             slot_losses = forward_backward(model, read, 2, plan)
         numbers.setdefault("exchanges", dict(seen.counts))
-        sums, _ = count(State(0, 0), read, slot_losses, True, ranks)
+        sums, _ = count(State(0, 0), read, slot_losses.numpy(), True, ranks)
         numbers["losses"].append(sums.tolist())
         if step == 0:
             tensors = {f"gradient of {name}": whole(p.grad) for name, p in model.named_parameters()}
+        numbers["layer norms"] = layer_norms(model)()
         numbers["norms"].append(float(update(model, optimizer, plan, step, ranks)))
         if setting.evaluates:
             with torch.no_grad():

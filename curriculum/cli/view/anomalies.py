@@ -1,14 +1,18 @@
-"""Anomalies of a stage as lines: loss spikes and gradients that are not finite."""
+"""Anomalies of a stage as lines: loss spikes, gradients that are not finite, and outliers that were skipped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from curriculum.artifacts.anomalies import NONFINITE, SPIKE, Anomaly
+from curriculum.artifacts.anomalies import NONFINITE, OUTLIER, SPIKE, Anomaly
 from curriculum.units import show_exact
 
 MOST_DOCUMENTS = 4
-_NAMES = {SPIKE: ("loss spike", "loss spikes"), NONFINITE: ("gradient not finite", "gradients not finite")}
+_NAMES = {
+    SPIKE: ("loss spike", "loss spikes"),
+    NONFINITE: ("gradient not finite", "gradients not finite"),
+    OUTLIER: ("outlier of the gradient norm skipped", "outliers of the gradient norm skipped"),
+}
 
 
 def anomaly_counts(counts: Mapping[str, int]) -> str:
@@ -23,7 +27,8 @@ def anomaly_line(anomaly: Anomaly) -> str:
     more = len(anomaly.documents) - len(documents)
     parts = [
         f"step {show_exact(anomaly.step)}, up to {show_exact(anomaly.position)} tokens: "
-        f"{_NAMES.get(anomaly.kind, (anomaly.kind,))[0]}, loss {anomaly.loss:.3f}{usual}",
+        f"{_NAMES.get(anomaly.kind, (anomaly.kind,))[0]}, loss {anomaly.loss:.3f}{usual}"
+        + (f", gradient norm {anomaly.grad_norm:.3g}" if anomaly.kind == OUTLIER else ""),
         f"documents {', '.join(documents)}" + (f" and {more} more" if more else ""),
     ]
     if anomaly.skip:

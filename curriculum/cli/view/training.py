@@ -12,7 +12,7 @@ from rich.text import Text
 from curriculum.artifacts.metrics import LiveMetrics, StageActivity
 from curriculum.compiler.compile import CompiledStage
 from curriculum.compiler.cost import evaluation_positions, saved_positions
-from curriculum.units import show_count, show_exact, show_seconds
+from curriculum.units import show_bytes, show_count, show_exact, show_seconds
 
 
 def training_line(training: LiveMetrics, stage: CompiledStage, name: str) -> str:
@@ -68,6 +68,8 @@ def training_panel(training: LiveMetrics, now: StageActivity, stage: CompiledSta
     if now.held_out:
         drawn.add_row("held-out", f"{losses(now.held_out)}  at {show_count(now.held_out_at or 0)}")
     drawn.add_row("saved", _saved(now))
+    if memory := _memory(training):
+        drawn.add_row("memory", memory)
     bar = Table.grid(padding=(0, 2, 0, 0))
     bar.add_row(
         ProgressBar(total=max(1, stop - start), completed=position - start, width=30),
@@ -88,6 +90,8 @@ def training_plain(training: LiveMetrics, now: StageActivity, stage: CompiledSta
     if now.held_out:
         parts.append(f"held-out at {show_count(now.held_out_at or 0)}: {losses(now.held_out)}")
     parts.append(f"saved {_saved(now)}")
+    if memory := _memory(training):
+        parts.append(f"memory {memory}")
     return "  |  ".join(parts)
 
 
@@ -101,6 +105,14 @@ def _saved(now: StageActivity) -> str:
     if now.saved_at is None:
         return "nothing yet"
     return f"at {show_count(now.saved_at)} tokens, {show_seconds(now.saved_age or 0.0)} ago"
+
+
+def _memory(training: LiveMetrics) -> str:
+    """The peak of rank 0's process or GPU; empty where the record has none."""
+    used, reserved = (training.last.get(key) for key in ("memory_bytes", "memory_reserved_bytes"))
+    if used is None:
+        return ""
+    return f"{show_bytes(used)} at most" + (f", {show_bytes(reserved)} reserved" if reserved is not None else "")
 
 
 def _share(position: int, stage: CompiledStage) -> float:

@@ -43,6 +43,8 @@ MINIMUM_BAND = 0.02
 """Ends of stages of one name that differ by less than this part of the axis are one boundary in a picture."""
 REACHED = "reached"
 """The state of a stage that is trained to where the lineages leave it, before its own end."""
+SKIPPED_KEYS = ("nonfinite_steps", "outlier_steps")
+"""Of a checkpoint's state: counts of steps without an update, since the root."""
 TRAINING, UNKNOWN = "train", "unknown"
 """Kinds of attempts: a job that trains, and one whose job file is missing or damaged."""
 
@@ -78,7 +80,7 @@ class Stage:
     ledger: tuple[ledger.Entry, ...]
     attempts: tuple[Attempt, ...]
     anomalies: tuple[Anomaly, ...]
-    nonfinite_steps: int | None
+    skipped_steps: int
     ran_fingerprint: str | None
 
     @property
@@ -212,14 +214,14 @@ def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smo
         }
         entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
         ran = _json(folder.plan)
-        nonfinite = checkpoints.state(saved[-1].path).get("nonfinite_steps") if saved else None
+        saved_state = checkpoints.state(saved[-1].path) if saved else {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"the records of `{compiled.name}` cannot be read: {error}",
             hint=f"look at evaluations/, ledger.jsonl and plan.json in {folder}; move a damaged file away",
         ) from None
     except CheckpointError:
-        nonfinite = None
+        saved_state = {}
     return Stage(
         compiled=compiled,
         label=compiled.setting.stage if alone else compiled.name,
@@ -234,7 +236,7 @@ def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smo
         ledger=entries,
         attempts=_attempts(folder, compiled.stop if compiled.stop < plan.end else None),
         anomalies=read_anomalies(folder, compiled.stop),
-        nonfinite_steps=nonfinite if isinstance(nonfinite, int) else None,
+        skipped_steps=sum(n for n in map(saved_state.get, SKIPPED_KEYS) if isinstance(n, int)),
         ran_fingerprint=str(ran["fingerprint"]) if ran and "fingerprint" in ran else None,
     )
 

@@ -12,7 +12,7 @@ from curriculum.report.html import gather, markup, plan_charts
 from curriculum.report.html.gather import ReportData, Stage
 from curriculum.report.html.sections import WIDTHS, line_legend, line_styles
 from curriculum.report.svg import shapes
-from curriculum.units import show_count, show_exact, show_seconds
+from curriculum.units import show_bytes, show_count, show_exact, show_seconds
 
 KINDS = {"train": "training", "evaluate": "held-out loss", "harness": "tasks", gather.UNKNOWN: ""}
 """Names of the job kinds in a stage's folder."""
@@ -193,7 +193,7 @@ def environment(data: ReportData) -> str:
         t = stage.training
         if t.rate is None or t.lowest_rate is None:
             continue
-        skipped = t.skipped if stage.nonfinite_steps is None else max(t.skipped, stage.nonfinite_steps)
+        skipped = max(t.skipped, stage.skipped_steps)
         waiting = f"{100 * t.data_seconds / t.seconds:.2g} %" if t.seconds else ""
         speed.append(
             [
@@ -204,18 +204,20 @@ def environment(data: ReportData) -> str:
                 waiting,
                 show_exact(stage.restarts),
                 show_exact(skipped),
+                "" if t.memory is None else show_bytes(t.memory),
             ]
         )
     parts = []
     if speed:
         columns = (
             "stage",
-            *("#median", "#slowest 5 %", "#training time", "#waits for data", "#restarts", "#skipped steps"),
+            *("#median", "#slowest 5 %", "#training time", "#waits for data", "#restarts", "#skipped steps", "#memory"),
         )
         caption = (
             "Throughput in tokens/s (slowest 5 %: a twentieth of the steps is slower); "
             "the training time holds steps and saves, no evaluations; "
-            "a skipped step is one whose gradient was not finite"
+            "a skipped step is one whose gradient was not finite, or an outlier; "
+            "the memory is the peak of rank 0's GPU, or of its process on a CPU"
         )
         parts.append(markup.table(caption, columns, speed))
     if attempts:

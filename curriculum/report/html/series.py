@@ -20,7 +20,8 @@ class Training:
     """The totals of a stage's `metrics.jsonl`, and its losses as (position in tokens, nats a token), `thinned`.
 
     `seconds` are those of the steps with the stalls of saves, without evaluations.
-    Rates are in tokens a second: the median, and the lowest but for a twentieth of the steps.
+    Rates are in tokens a second: the median, and the lowest but for a twentieth of the steps. `memory` is the peak in
+    bytes of rank 0's GPU, or of its process on a CPU.
     """
 
     lines: int = 0
@@ -33,6 +34,7 @@ class Training:
     data_seconds: float = 0.0
     rate: float | None = None
     lowest_rate: float | None = None
+    memory: int | None = None
     last: int | None = None
 
 
@@ -63,7 +65,7 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
     lines = skipped = not_finite = 0
     seconds = evaluation_seconds = data_seconds = mean = weight = 0.0
     before = start
-    last = None
+    memory = last = None
     for line in read_metrics(path):
         position = line["position"]
         if position > stop:
@@ -74,6 +76,7 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
         evaluation_seconds += line.get("evaluation_seconds", 0.0)
         data_seconds += line.get("data_seconds", 0.0)
         rates.append(line["tokens_per_second"])
+        memory = max(filter(None, (memory, line.get("memory_bytes"))), default=None)
         loss = line["loss"]
         if not isinstance(loss, int | float) or not math.isfinite(loss):
             not_finite += 1  # written as text: JSON has no NaN
@@ -99,5 +102,6 @@ def training(path: Path, *, start: int, stop: int, buckets: int, window: int) ->
         data_seconds=data_seconds,
         rate=ordered[len(ordered) // 2] if ordered else None,
         lowest_rate=ordered[len(ordered) // 20] if ordered else None,
+        memory=memory,
         last=last,
     )

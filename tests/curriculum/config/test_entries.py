@@ -27,6 +27,7 @@ from curriculum.config import (
     validate,
 )
 from curriculum.config.model_catalogue import CATALOGUE
+from curriculum.config.stages import OptimizerEntry
 from curriculum.config.yaml import Document, load_yaml, parse_yaml
 from curriculum.errors import ConfigError
 from curriculum.units import Length, parse_fraction
@@ -137,6 +138,13 @@ def test_a_held_out_share_comes_back_exactly(digits: int, places: int) -> None:
 )
 def test_a_machine_runs_a_process_for_each_gpu_unless_it_says_otherwise(written: str, processes: int) -> None:
     assert given_yaml(MachinesFile, f"m: {written}").root["m"].processes == processes
+
+
+def test_outliers_are_skipped_on_request_only_and_a_plan_without_it_has_no_key_of_it() -> None:
+    plain = OptimizerEntry.model_validate({"weight_decay": "0.1"})
+    assert "skip_outliers" not in plain.model_dump(exclude_none=True)
+    asked = OptimizerEntry.model_validate({"weight_decay": "0.1", "skip_outliers": {}})
+    assert asked.model_dump(exclude_none=True)["skip_outliers"] == {"window": 128, "deviations": 6.0}
 
 
 def test_compile_is_true_false_or_left_to_the_program() -> None:

@@ -208,6 +208,20 @@ def test_srun_starts_a_process_for_each_rank_and_each_is_told_what_torchrun_woul
     }
 
 
+@pytest.mark.parametrize("stated", [None, "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_gpu_memory_grows_in_place_unless_the_user_configures_torch_s_allocator(
+    stated: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    if stated:
+        monkeypatch.setenv(stated, "max_split_size_mb:64")
+    made = subprocess_launcher.environment(1)
+    expected = {stated: "max_split_size_mb:64"} if stated else {names[0]: "expandable_segments:True"}
+    assert {name: made[name] for name in names if name in made} == expected
+
+
 def test_on_several_nodes_torchrun_meets_at_an_address_and_each_node_says_which_it_is() -> None:
     node = torchrun.TorchrunLauncher(nodes=2, node_rank=1, address="node0:1234", processes=4, threads=1)
     words = node.command(Path("job.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
@@ -103,3 +104,11 @@ def test_a_million_lines_take_seconds_and_few_points(tmp_path: Path) -> None:
     assert found.lines == 1_000_000
     assert len(found.raw) <= 1402
     assert (654_322 * 2048, 1.25) in found.raw
+
+
+def test_the_peak_of_memory_is_the_largest_of_all_attempts_and_none_where_no_line_has_it(tmp_path: Path) -> None:
+    lines = [metrics_line(step, 10 + 10 * step, 5.0) for step in range(3)]
+    assert training(write(tmp_path / "none", lines), start=0, stop=100, buckets=10, window=10).memory is None
+    lines[1] = json.dumps(json.loads(lines[1]) | {"memory_bytes": 7 << 30})
+    lines[2] = json.dumps(json.loads(lines[2]) | {"memory_bytes": 5 << 30})  # an attempt on another machine
+    assert training(write(tmp_path / "some", lines), start=0, stop=100, buckets=10, window=10).memory == 7 << 30

@@ -336,7 +336,16 @@ def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(finished: 
             p.name for p in theirs.iterdir() if p.name != "held-out.svg" or (mine / p.name).exists()
         )
     last = next(row for row in reversed(shown.splitlines()) if row.startswith("variant/cooldown 100.0%"))
-    for figure in ("tok/s", "left 0 s", "step 38", "learning rate", "batch 32 sequences", "held-out at", "saved at"):
+    for figure in (
+        "tok/s",
+        "left 0 s",
+        "step 38",
+        "learning rate",
+        "batch 32 sequences",
+        "held-out at",
+        "saved at",
+        "memory",
+    ):
         assert figure in last, last
 
 
@@ -385,7 +394,7 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
     os.close(leader)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n")
     assert max(map(len, plain.splitlines())) <= columns
-    for words in ("variant/cooldown", "attempt 1", "tok/s", "step", "loss", "held-out", "saved", "100.0%"):
+    for words in ("variant/cooldown", "attempt 1", "tok/s", "step", "loss", "held-out", "saved", "100.0%", "B at most"):
         assert words in plain, plain
     assert "detached; the run continues" in plain
 

@@ -67,6 +67,7 @@ def test_two_ranks_end_with_the_weights_and_moments_of_one_process(
     assert their_numbers["norms"] == pytest.approx(numbers["norms"], rel=1e-6)
     assert their_numbers["evaluations"] == pytest.approx(numbers["evaluations"], rel=1e-6)
     np.testing.assert_allclose(their_numbers["losses"], numbers["losses"], rtol=1e-6)
+    assert their_numbers["layer norms"] == pytest.approx(numbers["layer norms"], rel=1e-6)
     assert mine.keys() == theirs.keys()
     for key, tensor in mine.items():
         torch.testing.assert_close(theirs[key], tensor, rtol=0, atol=2e-6, msg=key)
@@ -110,7 +111,7 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
     step = steps.batch(plan, 0, small.ALONE)
     slots = forward_backward(model, step, 2, plan)
     state = State(0, 0)
-    sums, windows = count(state, step, slots, True, small.ALONE)
+    sums, windows = count(state, step, slots.numpy(), True, small.ALONE)
     gradient = model.norm.weight.grad.clone()
 
     model.zero_grad()

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
+import ranks as steps
 import torch
-from small import NUMBERS, build, take, whole
+from small import ALONE, NUMBERS, build, take, whole
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from curriculum.artifacts.jobs import Machine
+from runner.parallel.build import build as build_model, draw_weights
+from runner.parallel.ranks import leave_ranks
 from runner.train.optimizer import adamw, clip_gradients, set_learning_rate, total_norm
+from runner.train.step import forward_backward, update
 
 
 def with_gradients(*values: float) -> nn.Module:
@@ -90,6 +98,58 @@ def test_a_gradient_that_is_not_finite_is_told_and_left_alone(bad: float) -> Non
     model = with_gradients(bad, 2.0)
     assert not math.isfinite(clipped(model, 1.0))
     assert [float(p.grad.flatten()[0]) for p in model.parameters() if p.grad is not None][1] == 2.0
+
+
+class Reads(TorchDispatchMode):
+    """Collects the operations by which the CPU reads a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "is_nonzero", "equal") or name.startswith("nonzero"):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("canonical", [False, True])
+def test_the_cpu_reads_no_figure_from_the_first_micro_batch_to_the_update(canonical: bool) -> None:
+    plan = steps.small_plan()
+    machine = Machine(precision="bf16", compile=False, exactness="canonical" if canonical else "native")
+    try:
+        model = build_model(plan, machine, ALONE)
+        draw_weights(model, plan.seed)
+        optimizer = adamw(model, plan.optimizer)
+        read = steps.batch(plan, 0, ALONE)
+        with Reads() as reads:
+            losses = forward_backward(model, read, 2, plan, 4 if canonical else None)
+            norm = update(model, optimizer, plan, 0, ALONE, canonical=canonical)
+        assert reads.seen == []
+        with reads:
+            assert math.isfinite(float(norm))
+        assert reads.seen, "a figure that is read would have been seen"
+        assert len(losses) == plan.batch_sequences
+        assert isinstance(next(iter(model.parameters())), DTensor), "of sharded parameters"
+    finally:
+        leave_ranks(ALONE)
+
+
+def test_a_step_that_is_not_finite_changes_neither_weights_nor_moments_nor_the_count_of_steps() -> None:
+    plan, model = steps.small_plan(), build()
+    optimizer = adamw(model, plan.optimizer)
+    take(model, optimizer, 0)
+
+    def everything() -> list[torch.Tensor]:
+        return [t.detach().clone() for p in model.parameters() for t in (p, *optimizer.state[p].values())]
+
+    before = everything()
+    for value, changes in ((math.nan, False), (1.0, True)):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        update(model, optimizer, plan, 1, ALONE)
+        assert all(map(torch.equal, everything(), before)) is not changes
 
 
 def test_a_fresh_optimizer_has_moments_and_has_counted_no_step() -> None:

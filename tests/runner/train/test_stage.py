@@ -21,6 +21,7 @@ from curriculum.artifacts import checkpoints, jobs, ledger
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
+from curriculum.plan.stage import StagePlan
 from runner.parallel.ranks import Ranks
 from runner.train import loop, state, step
 from runner.train.setup import set_up
@@ -108,12 +109,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def gradients_not_finite(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
-    norm_of, number = step.total_norm, iter(range(1000))
+def gradients_not_finite(
+    monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool], factor: float = math.nan, first: int = 0
+) -> None:
+    norm_of, number = step.total_norm, iter(range(first, 1000))
 
     def broken(model: Any) -> torch.Tensor:
         norm = norm_of(model)
-        return norm * math.nan if bad(next(number)) else norm
+        return norm * factor if bad(next(number)) else norm
 
     monkeypatch.setattr(step, "total_norm", broken)
 
@@ -144,6 +147,82 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
     ]
     assert all(sequence["documents"] for event in events for sequence in event["sequences"])
     assert events[0]["skip"] == {"from": 5 * 256, "to": 6 * 256}
+
+
+def test_a_step_s_figures_are_read_once_the_next_one_is_on_the_device(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(job_of(finished, tmp_path / "basic"), stop_at=1024)
+    metrics, written, apply = Path(job.stage_folder) / "metrics.jsonl", [], loop.update
+
+    def watched(*arguments: Any, **options: Any) -> torch.Tensor:
+        norm = apply(*arguments, **options)
+        written.append(len(metrics.read_bytes().splitlines()) if metrics.exists() else 0)
+        return norm
+
+    monkeypatch.setattr(loop, "update", watched)
+    loop.train(job, ALONE, StopFlag())
+    assert written == [0, 0, 1, 2], "after its update, no step's line is there, nor that of the step before"
+    assert len(metrics.read_bytes().splitlines()) == 4
+
+
+def test_the_figures_of_the_step_before_a_save_are_in_its_checkpoint(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients_not_finite(monkeypatch, lambda step: step == 3)
+    job = replace(job_of(finished, tmp_path / "basic"), stop_at=1024)
+    loop.train(job, ALONE, StopFlag())
+    saved = checkpoints.latest(StageFolder(Path(job.stage_folder)))
+    assert saved is not None
+    state = checkpoints.state(saved.path)
+    assert (state["step"], state["nonfinite_in_a_row"], state["adam_step"]) == (4, 1, 3)
+    assert [entry.windows for entry in ledger.read(StageFolder(Path(job.stage_folder)))] == [
+        {name: windows for name, windows in state["windows"].items() if windows}
+    ]
+
+
+@pytest.mark.promise("On request outliers of the gradient norm are skipped, the same ones after a resume")
+def test_an_outlier_of_the_gradient_norm_makes_no_update_also_after_a_resume_in_its_window(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(finished, tmp_path / "basic")
+    plan = StagePlan.load(Path(job.plan))
+    plan = replace(plan, optimizer={**plan.optimizer, "skip_outliers": {"window": 8, "deviations": 6.0}})
+    plan.save(Path(job.plan), replace=True)
+    job = replace(job, checkpoint_every=10 * plan.batch_tokens, keep_last=9)
+    folder = StageFolder(Path(job.stage_folder))
+    digests = []
+    for first in (0, 10):
+        (attempt := tmp_path / f"attempt-{first}").mkdir()
+        job = replace(job, attempt_folder=str(attempt))
+        with monkeypatch.context() as patched:
+            gradients_not_finite(patched, lambda step: step == 12, factor=100.0, first=first)
+            assert loop.train(job, ALONE, StopFlag())["outcome"] == jobs.DONE
+        saved = checkpoints.list_checkpoints(folder)
+        state = checkpoints.state(saved[-1].path)
+        assert (state["outlier_steps"], state["nonfinite_steps"], state["adam_step"]) == (1, 0, 23)
+        events = fs.read_json_lines(folder.events)
+        assert [(event["kind"], event["step"]) for event in events] == [("outlier skipped", 12)]
+        assert events[0]["grad_norm"] > 50
+        assert [line["step"] for line in fs.read_json_lines(folder.metrics) if line.get("skipped")] == [12]
+        digests.append(checkpoints.tensors_digest(saved[-1].path))
+        for checkpoint in saved[1:]:  # the second time, from step 10
+            checkpoints.discard(checkpoint)
+        folder.done.unlink()
+    assert digests[0] == digests[1]
+
+
+def test_the_norms_of_layers_are_recorded_at_the_steps_asked_for_and_their_squares_add_up(
+    finished: Path, tmp_path: Path
+) -> None:
+    job = job_of(finished, tmp_path / "basic")
+    loop.train(replace(job, machine=replace(job.machine, layer_norms=5)), ALONE, StopFlag())
+    lines = fs.read_json_lines(StageFolder(Path(job.stage_folder)).metrics)
+    measured = {line["step"]: line["layer_norms"] for line in lines if "layer_norms" in line}
+    assert list(measured) == [0, 5, 10, 15, 20]
+    for step_number, layers in measured.items():
+        assert {"embedding", "blocks.0", "norm"} < set(layers)
+        assert math.hypot(*layers.values()) == pytest.approx(lines[step_number]["grad_norm"], rel=1e-5)
 
 
 @pytest.mark.promise(
