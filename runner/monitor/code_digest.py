@@ -53,7 +53,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "787d7bfcabd1681232ba3f6f8dd83dfe3c15a853c01208a6034abdf10eb153a6",
+            "829bb12484dcd6d566ded38be7848544ef2fec53c226471f71127aa8fc4ee61d",
         }
     ),
 )
