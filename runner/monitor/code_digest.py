@@ -53,7 +53,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "829bb12484dcd6d566ded38be7848544ef2fec53c226471f71127aa8fc4ee61d",
+            "cfa0fc3cf6e3dd0e4808a80400603b378179875881c0075d461536cc4c6b56b9",
         }
     ),
 )
