@@ -139,7 +139,6 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     from types import SimpleNamespace
 
     import numpy as np
-    import torch
 
     from curriculum.stream.batch import Batch
     from runner.model import attention
@@ -150,9 +149,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     from runner.train.step import forward_backward, update
 
     bf16 = case.bf16 or "bf16" in name
-    request = attention.Request(
-        where.type, torch.bfloat16 if bf16 else torch.float32, config.head_dim, deterministic=False
-    )
+    request = attention.request_of(where, bf16=bf16, head_dim=config.head_dim, deterministic=False)
     wanted = "sdpa-cudnn" if "cudnn" in name else "auto"
     model = Llama(config, attention.choose(wanted, request)[1])
     model.load_state_dict(seed.state_dict())

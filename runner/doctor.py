@@ -53,21 +53,19 @@ def examine(machine: Machine, ranks: Ranks) -> dict[str, Any]:
     """The report on this process's machine; `problems` is empty when `machine` can be served."""
     device, problems = ranks.device, []
     bf16 = uses_bf16(machine, device)
-    kernels = {}
+    kernels, chosen = {}, {}
     for masked in (False, True):
-        request = attention.Request(
-            device=device.type,
-            dtype=torch.bfloat16 if bf16 else torch.float32,
-            head_dim=HEAD_DIM,
-            deterministic=machine.deterministic,
-            masked=masked,
+        request = attention.request_of(
+            device, bf16=bf16, head_dim=HEAD_DIM, deterministic=machine.deterministic, masked=masked
         )
-        kernels["document mask" if masked else "dense"] = attention.explain(request)
-        if not masked:
-            try:
-                chosen = attention.choose(machine.attention, request)[0]
-            except ValueError as error:
-                chosen = None
+        kind = "document mask" if masked else "dense"
+        kernels[kind] = attention.explain(request)
+        try:
+            name = attention.choose(machine.attention, request)[0]
+            why = "asked for by name" if machine.attention != "auto" else attention.preferences(request)[name]
+            chosen[kind] = {"kernel": name, "why": why}
+        except ValueError as error:
+            if not masked:
                 problems.append(_problem(str(error), "choose another `attention`, or `auto`"))
     compiler = why_no_compiler(device)
     if compiles(machine, device) and compiler is not None:

@@ -132,7 +132,7 @@ class MachineEntry(Entry):
     sharding: Literal["auto", "none", "hybrid", "full"] = Field(
         default="auto", description="none: copies; hybrid: inside a node; full: over all."
     )
-    attention: Literal["auto", "flash-attn", "sdpa-flash", "sdpa-cudnn", "varlen", "sdpa"] = Field(
+    attention: Literal["auto", "flash-attn-3", "flash-attn", "sdpa-flash", "sdpa-cudnn", "varlen", "sdpa"] = Field(
         default="auto", description="Which kernels compute attention."
     )
     compile: FlagOrAuto = Field(

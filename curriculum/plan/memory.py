@@ -1,7 +1,7 @@
 """The peak memory of a device during a step of training, from a closed formula.
 
-The formula counts what the runner's model keeps when it trains in bf16 with compiled blocks, FlashAttention and FSDP2;
-each of its terms was read off traces of that model on fake tensors (`tests/support/memory_trace.py`), and
+The formula counts what the runner's model keeps when it trains in bf16 with blocks and loss compiled, FlashAttention
+and FSDP2; each of its terms was read off traces of that model on fake tensors (`tests/support/memory_trace.py`), and
 `tests/runner/parallel/test_memory.py` holds it to them. With P parameters in s shards, R of them outside the blocks (a
 token's embedding, the output weight and the last norm), N tokens in a micro-batch, L layers and the letters of
 `runner/model/llama.py`, V the vocabulary, in bytes:
@@ -10,7 +10,7 @@ token's embedding, the output weight and the last norm), N tokens in a micro-bat
     gathered        2 P, bf16; with `reshard` 2 R, and the blocks' only while they are used
     gradients       4 P, fp32, from the second micro-batch on; 4 P/s when every micro-batch is exchanged
     activations     N L a, where a is the sum of `kept`
-    loss            N D 12 + 4 V D + 14 c V, c the tokens whose logits exist at once
+    loss            N D 12 + 4 V D + V (2 c + 2 max(c, D)), c the tokens whose bf16 logits exist at once
 
 which is the state when the last chunk of logits is computed. Where the backward pass through the output weight, that
 through a recomputed block or the last exchange of gradients needs more, the peak is theirs. CUDA's own context, NCCL's
@@ -27,8 +27,9 @@ from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from curriculum.units import show_bytes
 
-LOGIT_BYTES = 512 << 20
-"""Of the fp32 logits that the loss computes at a time (`CHUNK_BYTES` of `runner/model/loss.py`)."""
+LOGIT_BYTES, LOGIT_ROWS = 512 << 20, 128
+"""Of the logits that the loss computes at a time: bytes in fp32, and the tokens of which they are a multiple
+(`CHUNK_BYTES` and `COMPILED_ROWS` of `runner/model/loss.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +124,8 @@ def _instants(config: ModelConfig, step: Step) -> list[dict[str, int]]:
     state = {"weights": 4 * share, "moments": 8 * share}
     gathered = 2 * (root if step.reshard else whole)
     a_token = sum(kept(config, step.checkpointing).values())
-    chunk = min(N, max(1, LOGIT_BYTES // (4 * V)))
-    following = min(chunk, N - chunk)  # tokens of the second chunk, while the first one's results are alive
-    logits = V * max(8 * chunk, 6 * chunk + 8 * following)
+    chunk = min(N, max(LOGIT_ROWS, LOGIT_BYTES // (4 * V) // LOGIT_ROWS * LOGIT_ROWS))
+    logits = V * (2 * chunk + 2 * max(chunk, D))  # bf16: beside their gradient the logits, then the weights' gradient
     in_loss = state | {
         "gathered weights": gathered,
         "gradients": accumulated,

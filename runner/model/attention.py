@@ -1,8 +1,8 @@
 """Attention kernels behind one small interface; which of them are usable here, and why the others are not.
 
-`auto` takes the first usable one. A kernel requested by name that is not usable is an error, never a silent
-fallback. Layout in and out: `[B, T, heads, head_dim]`; keys and values keep their own, smaller number of
-heads.
+`auto` takes the first usable one, in an order that depends on the GPU (`preferences`). A kernel requested by name that
+is not usable is an error, never a silent fallback. Layout in and out: `[B, T, heads, head_dim]`; keys and values keep
+their own, smaller number of heads.
 """
 
 from __future__ import annotations
@@ -104,15 +104,21 @@ def flash_attn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Doc
     return out.view(q.shape)
 
 
+def flash_attn_3(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+    """FlashAttention-3, which computes torch's own operators once `activate` has put it there."""
+    return sdpa_flash(q, k, v) if documents is None else varlen(q, k, v, documents)
+
+
 NUMBERED: frozenset[Attend] = frozenset({sdpa})
 """The kernels that read `Documents.number_BT`."""
 
 
 def operators(attend: Attend) -> tuple[Any, ...]:
     """The operators by which a kernel computes attention; they cost most to compute again."""
-    if attend is varlen:
+    if attend in (varlen, flash_attn_3):
         importlib.import_module("torch.nn.attention.varlen")  # registers it
-        return (torch.ops.torch_attn._varlen_attn.default,)
+        dense = () if attend is varlen else (torch.ops.aten._scaled_dot_product_flash_attention.default,)
+        return (torch.ops.torch_attn._varlen_attn.default, *dense)
     if attend is flash_attn:
         importlib.import_module("flash_attn")  # registers them
         return (
@@ -136,13 +142,31 @@ def _bounds(q: torch.Tensor, documents: Documents | None) -> tuple[torch.Tensor,
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What attention is needed for; `masked` when no token may attend to another document."""
+    """What attention is needed for; `masked` when no token may attend to another document.
+
+    `capability` is the GPU's compute capability, (9, 0) of Hopper; None where it is not known.
+    """
 
     device: str
     dtype: torch.dtype
     head_dim: int
     deterministic: bool
     masked: bool = False
+    capability: tuple[int, int] | None = None
+
+
+def request_of(
+    device: torch.device, *, bf16: bool, head_dim: int, deterministic: bool, masked: bool = False
+) -> Request:
+    """The request of a model on `device`."""
+    return Request(
+        device.type,
+        torch.bfloat16 if bf16 else torch.float32,
+        head_dim,
+        deterministic,
+        masked,
+        torch.cuda.get_device_capability(device) if device.type == "cuda" and torch.cuda.is_available() else None,
+    )
 
 
 def _needs_cuda_half(request: Request) -> str | None:
@@ -163,6 +187,18 @@ def _flash_attn_refusal(request: Request) -> str | None:
     return _needs_cuda_half(request)
 
 
+def _flash_attn_3_refusal(request: Request) -> str | None:
+    if (reason := _needs_cuda_half(request)) is not None:
+        return reason
+    if request.capability != (9, 0):
+        return "it is written for Hopper, compute capability 9.0"
+    try:
+        importlib.import_module("flash_attn_interface")
+    except Exception as error:
+        return f"the package of FlashAttention-3 does not import: {error}"
+    return None
+
+
 def _dense_refusal(request: Request) -> str | None:
     return "it cannot keep documents apart" if request.masked else _needs_cuda_half(request)
 
@@ -172,13 +208,27 @@ def _cudnn_refusal(request: Request) -> str | None:
 
 
 BACKENDS: dict[str, tuple[Attend, Callable[[Request], str | None]]] = {
+    "flash-attn-3": (flash_attn_3, _flash_attn_3_refusal),
     "flash-attn": (flash_attn, _flash_attn_refusal),
     "sdpa-flash": (sdpa_flash, _dense_refusal),
     "sdpa-cudnn": (sdpa_cudnn, _cudnn_refusal),
     "varlen": (varlen, _needs_cuda_half),
     "sdpa": (sdpa, lambda request: None),
 }
-AUTO = ("flash-attn", "sdpa-flash", "varlen", "sdpa")
+
+
+def preferences(request: Request) -> dict[str, str]:
+    """The kernels in the order in which `auto` tries them, each with the reason for its place."""
+    newest = request.capability is not None and (9, 0) <= request.capability < (12, 0)
+    kernels = {"flash-attn-3": "the fastest on Hopper"}
+    if newest:
+        kernels["sdpa-cudnn"] = "faster than FlashAttention-2 on Hopper and Blackwell"
+    return kernels | {
+        "flash-attn": "FlashAttention-2 by its package",
+        "sdpa-flash": "FlashAttention-2 by torch",
+        "varlen": "FlashAttention-2 by torch, which keeps documents apart",
+        "sdpa": "it serves everywhere",
+    }
 
 
 def explain(request: Request) -> dict[str, str | None]:
@@ -189,10 +239,18 @@ def explain(request: Request) -> dict[str, str | None]:
 def choose(name: str, request: Request) -> tuple[str, Attend]:
     """The backend called `name`, or for `auto` the first usable one; ValueError says why one is not."""
     if name == "auto":
-        name = next(candidate for candidate in AUTO if BACKENDS[candidate][1](request) is None)
+        name = next(candidate for candidate in preferences(request) if BACKENDS[candidate][1](request) is None)
     if name not in BACKENDS:
         raise ValueError(f"there is no attention called `{name}`; there are: auto, {', '.join(BACKENDS)}")
     reason = BACKENDS[name][1](request)
     if reason is not None:
         raise ValueError(f"attention `{name}` cannot serve here: {reason}")
     return name, BACKENDS[name][0]
+
+
+def activate(attend: Attend) -> None:
+    """Prepare this process for a kernel that was chosen: FlashAttention-3 takes the place of torch's own kernels."""
+    if attend is flash_attn_3:
+        from torch.nn.attention import activate_flash_attention_impl
+
+        activate_flash_attention_impl("FA3")

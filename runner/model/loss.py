@@ -5,6 +5,8 @@ The loss is a sum; the caller divides by the global number of tokens, whatever t
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,20 +14,36 @@ import torch.nn.functional as F
 
 # Bytes of logits at a time. On a CPU, logits that stay in its cache cost half of those that do not.
 CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
+COMPILED_ROWS = 128
+"""Where the loss is compiled a chunk is a multiple of so many tokens, by which matrix products on a GPU are tiled."""
+
+Rows = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def next_token_loss(
-    hidden_BTD: torch.Tensor, weight_VD: torch.Tensor, targets_BT: torch.Tensor, *, chunk_tokens: int | None = None
+    hidden_BTD: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_BT: torch.Tensor,
+    *,
+    chunk_tokens: int | None = None,
+    compiled: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """For training: the sum of all losses, in nats, differentiable, and each token's loss `[B, T]`, detached.
 
     Both are fp32. The forward pass computes the gradients too, chunk by chunk while the logits exist, so that no
-    logits are stored or computed twice: three matrix products in all.
+    logits are stored or computed twice: three matrix products in all. With `compiled` everything between the products
+    is one kernel, which reads bf16 logits and writes their gradients, so that no fp32 logits exist.
     """
     tokens = targets_BT.numel()
     chunk = chunk_tokens or _chunk_tokens(weight_VD)
+    if compiled:
+        chunk = max(COMPILED_ROWS, chunk // COMPILED_ROWS * COMPILED_ROWS)
     total, losses = _Loss.apply(  # type: ignore[no-untyped-call]
-        hidden_BTD.reshape(tokens, -1), weight_VD, targets_BT.reshape(tokens), chunk
+        hidden_BTD.reshape(tokens, -1),
+        weight_VD,
+        targets_BT.reshape(tokens),
+        chunk,
+        _compiled_rows() if compiled else _rows,
     )
     return total, losses.view(targets_BT.shape)
 
@@ -48,7 +66,7 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight_VD: torch.Tensor, targets: torch.Tensor, chunk: int
+        ctx: Any, hidden: torch.Tensor, weight_VD: torch.Tensor, targets: torch.Tensor, chunk: int, rows_of: Rows
     ) -> tuple[torch.Tensor, torch.Tensor]:
         wide = _wide(hidden[:0]).dtype
         losses = torch.empty(len(targets), dtype=wide, device=hidden.device)
@@ -56,26 +74,43 @@ class _Loss(torch.autograd.Function):
         weight_gradient = torch.zeros_like(weight_VD, dtype=wide)
         for at in range(0, len(targets), chunk):
             rows = slice(at, at + chunk)
-            target = targets[rows, None]
-            log_p = torch.log_softmax(_wide(hidden[rows] @ weight_VD.T), dim=-1)
-            losses[rows] = -log_p.gather(1, target)[:, 0]
-            # by the logits, the loss has the gradient softmax - one-hot, made in place
-            gradient = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=wide))
-            gradient = gradient.to(hidden.dtype)
+            losses[rows], gradient = rows_of(hidden[rows] @ weight_VD.T, targets[rows, None])
             torch.mm(gradient, weight_VD, out=hidden_gradient[rows])
             if hidden.dtype == wide:
                 weight_gradient.addmm_(gradient.T, hidden[rows])
             else:
                 weight_gradient += gradient.T @ hidden[rows]
+            del gradient  # else it lies beside the next chunk's logits
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
 
     @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         scale = upstream[0]
-        return hidden_gradient * scale, (weight_gradient * scale).to(hidden_gradient.dtype), None, None
+        return hidden_gradient * scale, (weight_gradient * scale).to(hidden_gradient.dtype), None, None, None
+
+
+def _rows(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses `[n]` of logits `[n, V]` by `target` `[n, 1]`, and their gradient by the logits: softmax - one-hot."""
+    log_p = torch.log_softmax(_wide(logits), dim=-1)
+    losses = -log_p.gather(1, target)[:, 0]
+    gradient = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=log_p.dtype))
+    return losses, gradient.to(logits.dtype)
+
+
+def _rows_to_fuse(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_rows` in operations that the compiler fuses: a scatter would be a kernel of its own."""
+    wide = _wide(logits)
+    total = wide.logsumexp(-1, keepdim=True)
+    one_hot = torch.arange(logits.shape[1], device=logits.device) == target
+    return (total - wide.gather(1, target))[:, 0], ((wide - total).exp() - one_hot.to(wide.dtype)).to(logits.dtype)
+
+
+@functools.cache
+def _compiled_rows() -> Rows:
+    return torch.compile(_rows_to_fuse, fullgraph=True, dynamic=False)
 
 
 def _wide(logits: torch.Tensor) -> torch.Tensor:

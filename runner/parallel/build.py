@@ -25,9 +25,9 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
     """
     config = ModelConfig.from_json(plan.model)
     bf16 = uses_bf16(machine, ranks.device)
-    request = attention.Request(
-        device=ranks.device.type,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
+    request = attention.request_of(
+        ranks.device,
+        bf16=bf16,
         head_dim=config.head_dim,
         deterministic=machine.deterministic,
         masked=plan.mask_documents,
@@ -36,6 +36,7 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
         _, attend = attention.choose(machine.attention, request)
     except ValueError as error:
         raise PlanError(str(error), hint="choose another `attention` in machines.yaml, or `auto`") from None
+    attention.activate(attend)
     with torch.device("meta"):
         model = Llama(config, attend)
     fsdp.apply(

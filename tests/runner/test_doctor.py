@@ -30,7 +30,8 @@ def test_every_attention_kernel_is_listed_with_the_reason_it_cannot_serve(tmp_pa
     assert report["attention"]["kernels"]["dense"].keys() == attention.BACKENDS.keys()
     assert report["attention"]["kernels"]["dense"]["sdpa"] is None
     assert report["attention"]["kernels"]["dense"]["sdpa-flash"] == "it runs on CUDA devices only"
-    assert report["attention"]["chosen"] == "sdpa"
+    serves = {"kernel": "sdpa", "why": "it serves everywhere"}
+    assert report["attention"]["chosen"] == {"dense": serves, "document mask": serves}
     assert report["versions"]["torch"] == torch.__version__
     assert report["memory"]["bytes"] > 1 << 28
 

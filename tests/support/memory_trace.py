@@ -1,9 +1,9 @@
 """The peak memory of a training step on a device, traced with the product's own model and FSDP2 on fake tensors.
 
 Nothing is computed and no GPU is needed: tensors are fake, the process group has as many ranks as asked for and this
-process alone in it, and every storage is counted from the operation that makes it to its end. Blocks go through the
-compiler up to the kernels: what is kept for the backward pass follows its min-cut partition, and the fp32 results of
-elementwise operations inside a block, which its kernels fuse away, are not counted.
+process alone in it, and every storage is counted from the operation that makes it to its end. Blocks and loss go
+through the compiler up to the kernels: what is kept for the backward pass follows its min-cut partition, and the fp32
+results and masks of elementwise operations, which its kernels fuse away, are not counted.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Live(TorchDispatchMode):
         for value in tree_iter(out):
             if isinstance(value, torch.Tensor) and value.untyped_storage()._cdata not in self._sizes:
                 made_by = f"{self.phase} {func} {value.dtype} {list(value.shape)}"
-                self.count(value, made_by, free=fused and value.dtype == torch.float32)
+                self.count(value, made_by, free=fused and value.dtype in (torch.float32, torch.bool))
         return out
 
     def count(self, tensor: torch.Tensor, by: str, *, free: bool = False) -> None:
@@ -126,7 +126,7 @@ class _Live(TorchDispatchMode):
         )(graph, inputs)
 
 
-class _FakeRanks(Ranks):
+class FakeRanks(Ranks):
     """Ranks of a fake process group."""
 
     def mesh(self, shard: int) -> DeviceMesh:
@@ -173,6 +173,8 @@ def trace(
     def compile_without_kernels(module: nn.Module, **options: Any) -> None:
         compile_block(module, backend=live.backend, **options)
 
+    rows_without_kernels = torch.compile(loss._rows_to_fuse, fullgraph=True, dynamic=False, backend=live.backend)
+
     def resized(change: Any) -> Any:
         def changed(tensor: torch.Tensor, *arguments: Any) -> None:
             change(tensor, *arguments)
@@ -183,6 +185,7 @@ def trace(
     patches = [
         mock.patch.object(nn.Module, "compile", compile_without_kernels),
         mock.patch.dict(loss.CHUNK_BYTES, cpu=loss.CHUNK_BYTES["cuda"]),
+        mock.patch.object(loss, "_compiled_rows", return_value=rows_without_kernels),
         mock.patch.object(_fsdp_param, "free_storage", resized(_fsdp_param.free_storage)),
         *(
             mock.patch.object(module, "alloc_storage", resized(module.alloc_storage))
@@ -199,7 +202,7 @@ def trace(
         model = Llama(config, attention.varlen if masked else _flash)
         fsdp.apply(
             model,
-            _FakeRanks(0, ranks, shards, torch.device("cpu")),
+            FakeRanks(0, ranks, shards, torch.device("cpu")),
             sharding="hybrid",
             bf16=True,
             activation_checkpointing=checkpointing,
@@ -218,7 +221,7 @@ def trace(
                     documents = attention.Documents(None, ends, sequence_length) if ends is not None else None
                     states = model(tokens[:, :-1], documents)
                     live.phase = "loss"
-                    total, losses = loss.next_token_loss(states, model.head.weight, tokens[:, 1:])
+                    total, losses = loss.next_token_loss(states, model.head.weight, tokens[:, 1:], compiled=True)
                     live.phase = "backward"
                     torch.autograd.backward(total)
                     del states, total, losses

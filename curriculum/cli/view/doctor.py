@@ -47,11 +47,17 @@ def _machine(report: Mapping[str, Any]) -> Iterator[str]:
     precision = report["precision"]
     yield from _topic("precision", f"{precision['chosen']} (asked: {precision['asked']}); bf16: {precision['bf16']}")
     attention = report["attention"]
-    yield from _topic("attention", f"{attention['chosen'] or 'none'} (asked: {attention['asked']})")
+    kinds = {"dense": "", "document mask": "with a document mask "}
+    chosen = [
+        f"{words}{attention['chosen'][kind]['kernel']}: {attention['chosen'][kind]['why']}"
+        for kind, words in kinds.items()
+        if kind in attention["chosen"]
+    ]
+    yield from _topic("attention", f"{'; '.join(chosen) or 'none'} (asked: {attention['asked']})")
     for name, reason in attention["kernels"]["dense"].items():
         masked = attention["kernels"]["document mask"][name]
         text = f"no: {reason}" if reason else "yes" if masked is None else f"yes; with a document mask no: {masked}"
-        yield from _topic("", f"{name:<11} {text}")
+        yield from _topic("", f"{name:<12} {text}")
     compiled = report["compile"]
     asked = str(compiled["asked"]).lower()
     yield from _topic(

@@ -159,6 +159,7 @@ def test_on_a_cpu_only_sdpa_serves_and_the_others_say_why() -> None:
         ("varlen", Request("cuda", torch.bfloat16, 512, False), "it serves head sizes up to 256, not 512"),
         ("varlen", Request("cuda", torch.bfloat16, 20, False), "multiples of 8, not 20"),
         ("sdpa-cudnn", Request("cuda", torch.bfloat16, 64, True), "it is not deterministic"),
+        ("flash-attn-3", Request("cuda", torch.bfloat16, 64, False, capability=(8, 0)), "it is written for Hopper"),
         ("sdpa-cudnn", Request("cuda", torch.bfloat16, 64, False, True), "it cannot keep documents apart"),
         ("sdpa-flash", Request("cuda", torch.bfloat16, 64, False, True), "it cannot keep documents apart"),
     ],
@@ -181,9 +182,59 @@ def test_a_hollow_flash_attn_package_is_refused_with_the_reason_of_the_import(mo
 
 def test_a_kernel_that_nobody_knows_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(
-        ValueError, match="called `flash`; there are: auto, flash-attn, sdpa-flash, sdpa-cudnn, varlen, sdpa"
+        ValueError,
+        match="called `flash`; there are: auto, flash-attn-3, flash-attn, sdpa-flash, sdpa-cudnn, varlen, sdpa",
     ):
         choose("flash", CPU)
+
+
+@pytest.mark.parametrize("fa2", [False, True])
+@pytest.mark.parametrize("fa3", [False, True])
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (10, 0), (12, 0)])
+def test_auto_takes_the_fastest_kernel_of_the_gpu_that_is_installed_and_allowed(
+    capability: tuple[int, int],
+    masked: bool,
+    deterministic: bool,
+    fa3: bool,
+    fa2: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package = types.ModuleType("flash_attn")
+    package.flash_attn_func = sdpa  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package if fa2 else None)
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", types.ModuleType("flash_attn_interface") if fa3 else None)
+    request_ = Request("cuda", torch.bfloat16, 64, deterministic, masked, capability)
+    cudnn = capability in ((9, 0), (10, 0)) and not deterministic and not masked
+    expected = (
+        "flash-attn-3"
+        if fa3 and capability == (9, 0)
+        else "sdpa-cudnn"
+        if cudnn
+        else "flash-attn"
+        if fa2
+        else "varlen"
+        if masked
+        else "sdpa-flash"
+    )
+    name, attend = choose("auto", request_)
+    assert name == expected
+    assert choose(name, request_) == (name, attend), "by its name it is the same"
+    assert attention.preferences(request_)[name]
+
+
+def test_flash_attention_3_computes_torchs_own_operators_once_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    active: list[str] = []
+    monkeypatch.setattr("torch.nn.attention.activate_flash_attention_impl", active.append)
+    for attend in (sdpa, attention.varlen, attention.flash_attn):
+        attention.activate(attend)
+    assert active == []
+    attention.activate(attention.flash_attn_3)
+    assert active == ["FA3"]
+    kept = attention.operators(attention.flash_attn_3)
+    assert {*attention.operators(attention.varlen)} < {*kept}
+    assert torch.ops.aten._scaled_dot_product_flash_attention.default in kept
 
 
 def test_auto_on_a_gpu_takes_torchs_flash_kernel_and_with_documents_the_varlen_one(

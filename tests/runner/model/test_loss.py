@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
+from torch._inductor import metrics
 
 from runner.model import loss
 from runner.model.loss import next_token_loss, next_token_losses
@@ -121,3 +122,18 @@ def test_training_and_evaluation_agree_on_the_same_tokens() -> None:
     _, each = next_token_loss(hidden, weight, targets)
     with torch.no_grad():
         torch.testing.assert_close(next_token_losses(hidden, weight, targets), each, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_compiled_loss_is_that_of_the_other_path_and_reads_its_logits_thrice_at_most() -> None:
+    hidden, weight, targets = case(2, 100, 32, 300, torch.bfloat16, scale=0.5)
+    metrics.reset()
+    found = []
+    for compiled in (False, True):
+        total, each = next_token_loss(hidden, weight, targets, chunk_tokens=130, compiled=compiled)
+        found.append((total, each, *torch.autograd.grad(total, (hidden, weight))))
+    for mine, theirs in zip(*found, strict=True):
+        assert mine.dtype == theirs.dtype
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-2)
+    # chunks of 128 and 72 tokens; logits are read twice for the sum and once for the gradient, which is written
+    assert metrics.num_bytes_accessed <= 200 * 300 * 2 * 4 * 1.1

@@ -112,7 +112,7 @@ def test_all_layers_on_64_ranks_are_traced_in_a_minute_and_have_the_extrapolated
     whole = max(traced(TINYLLAMA, step, 64, TINYLLAMA.num_hidden_layers).values())
     assert time.monotonic() - start < 60
     assert whole == pytest.approx(extrapolated(TINYLLAMA, step, 64), rel=1e-3)
-    assert whole == pytest.approx(32.6e9, rel=0.01)
+    assert whole == pytest.approx(31.3e9, rel=0.01)
 
 
 @pytest.mark.slow
@@ -124,4 +124,4 @@ def test_keeping_documents_apart_takes_no_more(checkpointing: str) -> None:
 
 
 def test_the_formula_knows_the_chunks_of_the_loss() -> None:
-    assert loss.CHUNK_BYTES["cuda"] == memory.LOGIT_BYTES
+    assert (loss.CHUNK_BYTES["cuda"], loss.COMPILED_ROWS) == (memory.LOGIT_BYTES, memory.LOGIT_ROWS)
