@@ -55,7 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "a105ac0f69f38ed598c23b16319632791cf8eca121ef41cd39d4961345b99e98",
+            "65cdf77bfa7f8c91de50d4ef42f2d17287cdf33a84fd269b305429500a5b6f23",
         }
     ),
 )
