@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import small
 from projects import job_of
-from runner.watchdog import Watchdog
+from curriculum.stage.watchdog import Watchdog
 from small import ALONE
 
 from curriculum.artifacts import checkpoints, jobs
