@@ -15,7 +15,7 @@ from curriculum import config
 from curriculum.compiler import cadence, imported_models
 from curriculum.compiler.learning_rate import learning_rate, unfinished_decay
 from curriculum.compiler.limits import check_drawn, check_passes
-from curriculum.compiler.lineage import LineageStage, Setting
+from curriculum.compiler.lineage import Setting
 from curriculum.compiler.mixture_phases import mixture_phases, mixture_state
 from curriculum.compiler.resolve import ResolvedCurriculum, ResolvedStage, resolve
 from curriculum.compiler.scaling import Scaler, size_place
@@ -105,26 +105,9 @@ class Compiled:
         return self.stages[-1].stop
 
 
-def compile_curriculum(
-    project: Project,
-    name: str,
-    size_name: str,
-    *,
-    stages: Sequence[LineageStage] | None = None,
-    prepared_info: PreparedInfoOf = lambda dataset, sequence_length: None,
-    started_stage: StartedStageOf = lambda curriculum, stage: None,
-    tokenizer: Mapping[str, Any] | None = None,
-) -> Compiled:
-    """Resolve curriculum `name` at size `size_name`, or the `stages` of a lineage that ends before it, and compile it.
-
-    Raises ConfigError, NotFound or PlanError; see `compile_resolved`.
-    """
-    return compile_resolved(
-        resolve(project, name, size_name, stages),
-        prepared_info=prepared_info,
-        started_stage=started_stage,
-        tokenizer=tokenizer,
-    )
+def compile_curriculum(project: Project, name: str, size_name: str) -> Compiled:
+    """Curriculum `name` at size `size_name` by declared sizes; ConfigError, NotFound or PlanError."""
+    return compile_resolved(resolve(project, name, size_name))
 
 
 def compile_resolved(

@@ -67,8 +67,6 @@ class PreparedText:
 
     def compile(self, curriculum: ResolvedCurriculum) -> Compiled:
         """`curriculum`, which may be a part of this one's lineage, compiled for this state of the text."""
-        if self.tokenizer is None:
-            return compile_resolved(curriculum)
         return compile_resolved(
             curriculum, prepared_info=self.prepared_info, started_stage=self.started_stage, tokenizer=self.tokenizer
         )
@@ -148,13 +146,13 @@ class PreparedText:
             self._manifests[dataset] = None
             if self.loaded_tokenizer is not None:
                 try:
-                    self._manifests[dataset] = self.read_manifest(dataset, self.folder(dataset))
+                    self._manifests[dataset] = self.read_manifest(self.folder(dataset))
                 except DataError as error:
                     self._tell(error)
         return self._manifests[dataset]
 
-    def read_manifest(self, dataset: str, folder: Path) -> Manifest | None:
-        """The manifest of a dataset's `folder`, None where there is no folder; DataError for a damaged one."""
+    def read_manifest(self, folder: Path) -> Manifest | None:
+        """The manifest of a dataset's folder, None where there is no folder; DataError for a damaged one."""
         if not folder.is_dir():
             return None
         try:

@@ -89,7 +89,7 @@ def _texts(findings: Findings, project: Project, compiled: Compiled, texts: Prep
         if digest is None or not texts.folder(dataset, digest).is_dir():
             findings.absent.append(f"text of {dataset}: `{texts.prepare_command}` makes it")
             continue
-        found = list(_text(texts, dataset, texts.folder(dataset, digest), read.get(dataset, {})))
+        found = list(_text(texts, texts.folder(dataset, digest), read.get(dataset, {})))
         faults = [error for error in found if isinstance(error, CurriculumError)]
         findings.wrong.extend(faults)
         if not faults:
@@ -112,10 +112,10 @@ def _digests_read(project: Project, compiled: Compiled) -> dict[str, dict[str, s
     return read
 
 
-def _text(texts: PreparedText, dataset: str, folder: Path, read: Mapping[str, str]) -> Iterator[int | CurriculumError]:
+def _text(texts: PreparedText, folder: Path, read: Mapping[str, str]) -> Iterator[int | CurriculumError]:
     """The bytes of every sound file, and the errors; `read` are digests of the text that stages were trained on."""
     try:
-        manifest = texts.read_manifest(dataset, folder)
+        manifest = texts.read_manifest(folder)
     except CurriculumError as error:
         yield error
         return

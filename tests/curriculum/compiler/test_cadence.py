@@ -11,9 +11,10 @@ from projects import write_small_project
 
 from curriculum.artifacts.checkpoints import KEEP_LAST
 from curriculum.compiler import cadence
-from curriculum.compiler.compile import Compiled, compile_curriculum
+from curriculum.compiler.compile import Compiled, compile_curriculum, compile_resolved
 from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.lineage import parse_address, stages_to
+from curriculum.compiler.resolve import resolve
 from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
 from curriculum.config.project import Project
@@ -232,8 +233,8 @@ def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp
     shipped = Project(tmp_path / "shipped")
     command = re.search(r"^\$ curriculum branch (\S+@\S+) ", PAGE.read_text(), re.MULTILINE)
     assert command is not None
-    point = compile_curriculum(
-        shipped, "v1.1", "rehearsal", stages=stages_to(shipped, parse_address(command[1]))
+    point = compile_resolved(
+        resolve(shipped, "v1.1", "rehearsal", stages_to(shipped, parse_address(command[1])))
     ).stages[-1]
     plan = point.plan
     every = [

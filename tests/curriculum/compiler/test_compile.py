@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum
+from curriculum.compiler.compile import Compiled, CompiledStage, compile_curriculum, compile_resolved
 from curriculum.compiler.kept_positions import kept_positions
+from curriculum.compiler.resolve import resolve
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
@@ -184,15 +185,17 @@ def test_prepared_text_counts_as_it_is_at_full_size_and_is_cut_to_scale_otherwis
     def facts(_: str, __: int) -> PreparedInfo:
         return PreparedInfo(windows=10**9, digest="d")
 
-    assert compile_curriculum(SHIPPED, "v1.1", "full", prepared_info=facts).sources["slimpajama"].windows == 10**9
-    scaled = compile_curriculum(SHIPPED, "v1.1", "rehearsal", prepared_info=facts)
+    assert (
+        compile_resolved(resolve(SHIPPED, "v1.1", "full"), prepared_info=facts).sources["slimpajama"].windows == 10**9
+    )
+    scaled = compile_resolved(resolve(SHIPPED, "v1.1", "rehearsal"), prepared_info=facts)
     assert scaled.sources["slimpajama"].windows == 659_000 // 128
     assert scaled.stages[0].plan.sources["slimpajama"].segments[0].digest == "d"
 
 
 def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over_it() -> None:
-    compiled = compile_curriculum(
-        SHIPPED, "v1.1", "rehearsal", prepared_info=lambda *_: PreparedInfo(windows=20_000, digest="d")
+    compiled = compile_resolved(
+        resolve(SHIPPED, "v1.1", "rehearsal"), prepared_info=lambda *_: PreparedInfo(windows=20_000, digest="d")
     )
     plan = compiled.stages[0].plan
     source = plan.sources["slimpajama"]
@@ -209,8 +212,8 @@ def test_a_stand_in_that_holds_more_text_than_a_size_takes_is_read_from_all_over
 
 def test_too_little_text_for_a_stand_in_is_refused_where_it_is_bound() -> None:
     with pytest.raises(PlanError, match="too little text to replace `slimpajama`") as refused:
-        compile_curriculum(
-            SHIPPED, "v1.1", "rehearsal", prepared_info=lambda *_: PreparedInfo(windows=5_000, digest="d")
+        compile_resolved(
+            resolve(SHIPPED, "v1.1", "rehearsal"), prepared_info=lambda *_: PreparedInfo(windows=5_000, digest="d")
         )
     assert refused.value.place is not None
     assert refused.value.place.text.strip() == "sotu:"
@@ -218,8 +221,8 @@ def test_too_little_text_for_a_stand_in_is_refused_where_it_is_bound() -> None:
 
 def test_a_tokenizer_larger_than_the_model_s_vocabulary_is_refused() -> None:
     with pytest.raises(PlanError, match="has 32,001 ids, the model's vocabulary only 32,000"):
-        compile_curriculum(SHIPPED, "v1.1", "full", tokenizer={"digest": "d", "vocab_size": 32_001, "eos": 2})
-    compile_curriculum(SHIPPED, "v1.1", "full", tokenizer={"digest": "d", "vocab_size": 32_000, "eos": 2})
+        compile_resolved(resolve(SHIPPED, "v1.1", "full"), tokenizer={"digest": "d", "vocab_size": 32_001, "eos": 2})
+    compile_resolved(resolve(SHIPPED, "v1.1", "full"), tokenizer={"digest": "d", "vocab_size": 32_000, "eos": 2})
 
 
 def test_windows_of_a_source_of_unknown_size_are_refused_and_not_made_up(write: Write) -> None:
@@ -577,10 +580,8 @@ def test_history_does_not_change_with_what_lies_ahead(write: Write) -> None:
 
 def test_the_seed_the_text_and_the_tokenizer_are_part_of_history() -> None:
     def fingerprint(digest: str = "d", tokenizer: str = "t") -> str:
-        compiled = compile_curriculum(
-            SHIPPED,
-            "v1.1",
-            "rehearsal",
+        compiled = compile_resolved(
+            resolve(SHIPPED, "v1.1", "rehearsal"),
             prepared_info=lambda *_: PreparedInfo(windows=10**6, digest=digest),
             tokenizer={"digest": tokenizer, "vocab_size": 4096, "eos": 0},
         )

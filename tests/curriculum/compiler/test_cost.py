@@ -8,8 +8,9 @@ from typing import Any
 import lineages
 import pytest
 
-from curriculum.compiler.compile import Compiled, compile_curriculum
+from curriculum.compiler.compile import Compiled, compile_resolved
 from curriculum.compiler.cost import checkpoints_kept, cost, evaluation_positions, tokens_evaluated
+from curriculum.compiler.resolve import resolve
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 
@@ -24,7 +25,10 @@ def cost_of(project: Project, name: str = "root", unprepared: str | None = None)
         return PreparedInfo(windows=400 // length, digest="d", held_out=5)
 
     return cost(
-        project, [compile_curriculum(project, name, "full", prepared_info=facts)], "local", project.machine("local")
+        project,
+        [compile_resolved(resolve(project, name, "full"), prepared_info=facts)],
+        "local",
+        project.machine("local"),
     )
 
 
@@ -66,7 +70,7 @@ def test_held_out_text_is_said_to_be_assumed_where_any_source_is_not_prepared() 
 def compiled(files: dict[str, str], name: str = "mine") -> tuple[Project, Compiled]:
     project = lineages.project_of(files)
     facts = PreparedInfo(windows=400, digest="d", held_out=5)
-    return project, compile_curriculum(project, name, "full", prepared_info=lambda *_: facts)
+    return project, compile_resolved(resolve(project, name, "full"), prepared_info=lambda *_: facts)
 
 
 def test_held_out_windows_are_counted_at_each_stage_s_own_length() -> None:

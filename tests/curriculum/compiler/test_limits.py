@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.compile import compile_curriculum, compile_resolved
 from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.prepared_text import PreparedText
+from curriculum.compiler.resolve import resolve
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, PlanError
@@ -308,8 +309,8 @@ HALF = "full: {}\nhalf: {tokens: 0.5}\n"
 def test_a_size_takes_its_share_of_text_whose_amount_is_not_declared() -> None:
     sources = lineages.BASE["sources.yaml"].replace(", tokens: 412", "")
     project = lineages.project_of({"sizes.yaml": HALF, "sources.yaml": sources})
-    compiled = compile_curriculum(
-        project, "root", "half", prepared_info=lambda *_: PreparedInfo(windows=90, digest="d")
+    compiled = compile_resolved(
+        resolve(project, "root", "half"), prepared_info=lambda *_: PreparedInfo(windows=90, digest="d")
     )
     assert (compiled.sources["a"].windows, compiled.sources["a"].out_of) == (45, 90)
     assert compiled.sources["a"].declared is None
@@ -326,9 +327,9 @@ def test_text_of_exactly_the_share_that_a_size_takes_is_enough_and_one_window_le
 
     if missing:
         with pytest.raises(PlanError, match="too little text"):
-            compile_curriculum(project, "root", "half", prepared_info=facts)
+            compile_resolved(resolve(project, "root", "half"), prepared_info=facts)
     else:
-        sources = compile_curriculum(project, "root", "half", prepared_info=facts).stages[0].plan.sources
+        sources = compile_resolved(resolve(project, "root", "half"), prepared_info=facts).stages[0].plan.sources
         assert {name: source.windows for name, source in sources.items()} == needed
 
 
@@ -355,7 +356,7 @@ def test_windows_of_prepared_text_are_counted_at_each_stage_s_own_length() -> No
         asked.append(length)
         return PreparedInfo(windows=800 // length, digest="d")
 
-    compiled = compile_curriculum(project, "mine", "full", prepared_info=facts)
+    compiled = compile_resolved(resolve(project, "mine", "full"), prepared_info=facts)
     assert [stage.plan.sources["a"].windows for stage in compiled.stages] == [200, 100]
     assert compiled.sources["a"].windows == 100
     assert set(asked) == {4, 8}

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.compile import compile_curriculum, compile_resolved
+from curriculum.compiler.resolve import resolve
 from curriculum.compiler.segments import ExcludedWindows, PreparedState, extend, first_segments, in_force, next_epoch
 from curriculum.compiler.sources import PreparedInfo, StartedStage
 from curriculum.data.manifest import windows_in
@@ -136,8 +137,8 @@ MINE = "from: root\nstages:\n  - {name: a, until: 3000}\n  - {name: b, until: 50
 
 def test_appended_text_moves_nothing_of_a_lineage_up_to_the_end_of_the_pass_under_way() -> None:
     project = lineages.project_of({"stages/mine.yaml": MINE})
-    old = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([400])).stages
-    new = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([400, 150])).stages
+    old = compile_resolved(resolve(project, "mine", "full"), prepared_info=lambda *_: grown_facts([400])).stages
+    new = compile_resolved(resolve(project, "mine", "full"), prepared_info=lambda *_: grown_facts([400, 150])).stages
     for mine, theirs in zip(old, new, strict=True):
         a, b = (plan.draws_at(np.arange(plan.sequences)) for plan in (mine.plan, theirs.plan))
         same = a.item < 400
@@ -149,7 +150,7 @@ def test_appended_text_moves_nothing_of_a_lineage_up_to_the_end_of_the_pass_unde
 
 def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_stands() -> None:
     project = lineages.project_of({"stages/mine.yaml": MINE})
-    old = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: grown_facts([90])).stages
+    old = compile_resolved(resolve(project, "mine", "full"), prepared_info=lambda *_: grown_facts([90])).stages
     trained = {stage.setting.stage: stage for stage in old[:2]}
 
     def started_at(_: str, stage: str) -> StartedStage | None:
@@ -159,8 +160,8 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
         done = plan.sequences if stage == "first" else plan.sequences // 2
         return StartedStage(plan=plan, items=plan.items(done))
 
-    new = compile_curriculum(
-        project, "mine", "full", prepared_info=lambda *_: grown_facts([90, 30]), started_stage=started_at
+    new = compile_resolved(
+        resolve(project, "mine", "full"), prepared_info=lambda *_: grown_facts([90, 30]), started_stage=started_at
     ).stages
     assert new[0].plan.fingerprint == old[0].plan.fingerprint
     middle = old[1].plan.start + old[1].plan.steps // 2 * old[1].plan.batch_tokens
@@ -179,8 +180,10 @@ def test_text_appended_after_several_passes_comes_in_where_the_last_checkpoint_s
 @pytest.mark.parametrize("first", [{"a": 200, "b": 200}, {"a": 51, "b": 18}])  # more than the share, and exactly it
 def test_a_size_that_takes_its_share_of_the_text_is_not_moved_by_what_is_appended(first: dict[str, int]) -> None:
     project = lineages.project_of({"sizes.yaml": "full: {}\nsmall: {tokens: 0.5}\n"})
-    old = compile_curriculum(project, "root", "small", prepared_info=lambda name, _: grown_facts([first[name]]))
-    new = compile_curriculum(project, "root", "small", prepared_info=lambda name, _: grown_facts([first[name], 100]))
+    old = compile_resolved(resolve(project, "root", "small"), prepared_info=lambda name, _: grown_facts([first[name]]))
+    new = compile_resolved(
+        resolve(project, "root", "small"), prepared_info=lambda name, _: grown_facts([first[name], 100])
+    )
     assert old.stages[0].plan.fingerprint == new.stages[0].plan.fingerprint
 
 
@@ -223,12 +226,10 @@ def test_windows_that_grow_and_shrink_are_each_read_once_a_pass_in_a_branch_and_
     started: dict[str, StartedStage] = {}
     for states, stages_begun in enumerate((*sorted((first_append, second_append)), len(drawn)), 1):
         begun = dict(started)
-        stages = compile_curriculum(
-            project,
-            "mine",
-            "full",
+        stages = compile_resolved(
+            resolve(project, "mine", "full"),
             prepared_info=prepared_to(states),
-            started_stage=lambda _, stage, begun=begun: begun.get(stage),  # type: ignore[misc]
+            started_stage=lambda _, stage, begun=begun: begun.get(stage),
         ).stages
         seen: dict[tuple[str, int], set[int]] = {}
         for stage in stages:
@@ -259,10 +260,10 @@ def test_text_appended_where_longer_windows_begin_is_read_in_their_first_pass() 
     more = "  - {name: three, until: 4000 tokens, mixture: other}\n"
     root = lineages.BASE["stages/root.yaml"].replace("until: 2000", "until: 400").replace("plain", "other")
     project = lineages.project_of({"stages/root.yaml": root + grow + more})
-    old = compile_curriculum(project, "root", "full", prepared_info=prepared_to(1)).stages
+    old = compile_resolved(resolve(project, "root", "full"), prepared_info=prepared_to(1)).stages
     begun = {s.setting.stage: StartedStage(plan=s.plan, items=s.plan.items(s.plan.sequences)) for s in old[:2]}
-    new = compile_curriculum(
-        project, "root", "full", prepared_info=prepared_to(2), started_stage=lambda _, stage: begun.get(stage)
+    new = compile_resolved(
+        resolve(project, "root", "full"), prepared_info=prepared_to(2), started_stage=lambda _, stage: begun.get(stage)
     ).stages
     unread = new[2].plan.sources["c"]  # stage `two` does not read it: its pass of longer windows has not begun
     used = new[2].plan.items(0)["c"]
@@ -284,7 +285,7 @@ stages:
 def test_a_shard_left_out_is_read_no_more_also_after_a_restart() -> None:
     project = lineages.project_of({"stages/mine.yaml": LEFT_OUT})
     facts = PreparedInfo(windows=60, digest="d", shards=(20, 15, 25))
-    stages = compile_curriculum(project, "mine", "full", prepared_info=lambda *_: facts).stages
+    stages = compile_resolved(resolve(project, "mine", "full"), prepared_info=lambda *_: facts).stages
     for stage in stages[1:]:
         draws = stage.plan.draws_at(np.arange(stage.plan.sequences))
         mine = draws.window[draws.source == draws.names.index("a")]
@@ -313,7 +314,7 @@ def test_a_shard_that_cannot_be_left_out_is_refused(entry: str, facts: PreparedI
         {"stages/mine.yaml": f"from: root\nstages:\n  - {{name: a, until: 3000, leave_out: [{entry}]}}\n"}
     )
     with pytest.raises(PlanError, match=says):
-        compile_curriculum(project, "mine", "full", prepared_info=lambda *_: facts)
+        compile_resolved(resolve(project, "mine", "full"), prepared_info=lambda *_: facts)
 
 
 def boundaries(segments: Iterable[Segment]) -> list[tuple[int, int]]:
@@ -367,8 +368,10 @@ def test_an_edit_of_what_a_stage_that_began_reads_is_seen_in_its_plan(edit: str)
     def stages(extra: str, started: dict[str, StartedStage]) -> list[StagePlan]:
         mine = f"from: root\nstages:\n  - {{name: a, until: 3000{extra}}}\n"
         project = lineages.project_of({"stages/mine.yaml": mine})
-        lineage = compile_curriculum(
-            project, "mine", "full", prepared_info=lambda *_: facts, started_stage=lambda _, stage: started.get(stage)
+        lineage = compile_resolved(
+            resolve(project, "mine", "full"),
+            prepared_info=lambda *_: facts,
+            started_stage=lambda _, stage: started.get(stage),
         )
         return [stage.plan for stage in lineage.stages]
 

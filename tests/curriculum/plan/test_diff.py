@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, assume, example, given, settings, strategies
 
 from curriculum.analysis import diff_sides
 from curriculum.compiler import compile
-from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.compile import compile_curriculum, compile_resolved
+from curriculum.compiler.resolve import resolve
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
@@ -102,8 +103,8 @@ def project_of(folder: Path, files: dict[str, str]) -> Project:
 
 
 def lineage_of(project: Project, name: str, windows: int = 7) -> timeline.Lineage:
-    compiled = compile_curriculum(
-        project, name, "full", prepared_info=lambda d, _: PreparedInfo(windows=windows, digest=d)
+    compiled = compile_resolved(
+        resolve(project, name, "full"), prepared_info=lambda d, _: PreparedInfo(windows=windows, digest=d)
     )
     return compile.spans(compiled.stages)
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from curriculum.compiler.compile import Compiled, compile_curriculum
+from curriculum.compiler.compile import Compiled, compile_curriculum, compile_resolved
+from curriculum.compiler.resolve import resolve
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.config.project import Project
 from curriculum.plan import lookup
@@ -128,7 +129,7 @@ def test_the_first_draw_of_an_item_or_a_later_one_is_found(compiled: Compiled) -
 
 def huge() -> StagePlan:
     facts = PreparedInfo(windows=321_000_000, digest="d")
-    return compile_curriculum(Project(ROOT), "v1.1", "full", prepared_info=lambda *_: facts).stages[0].plan
+    return compile_resolved(resolve(Project(ROOT), "v1.1", "full"), prepared_info=lambda *_: facts).stages[0].plan
 
 
 def test_a_shard_of_a_hundred_million_windows_is_answered_in_a_moment_and_says_what_is_an_expectation() -> None:

@@ -16,9 +16,10 @@ from projects import BuiltOnce, write_small_project
 from curriculum.analysis import tables
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
-from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.compile import compile_resolved
 from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.compiler.prepared_text import PreparedText
+from curriculum.compiler.resolve import resolve
 from curriculum.config.project import Project
 from curriculum.errors import Drift
 from curriculum.plan.stage import StagePlan
@@ -103,7 +104,7 @@ def test_the_point_that_a_refusal_proposes_is_the_nearest_checkpoint_before_the_
     nearest = max(found.position for found in kept if found.position <= 7680)
     assert f"branches from the checkpoint at {nearest:,} tokens (`from: variant@7k`)" in said
     legs = stages_to(Project(project), parse_address("variant@7k"))
-    assert compile_curriculum(Project(project), "variant", "full", stages=legs).stages[-1].stop == nearest
+    assert compile_resolved(resolve(Project(project), "variant", "full", legs)).stages[-1].stop == nearest
 
 
 def test_lengthening_a_ramp_that_has_begun_is_refused_even_when_accepted(project: Path, curriculum: Curriculum) -> None:

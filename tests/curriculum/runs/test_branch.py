@@ -21,8 +21,9 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.plan import plan_view
-from curriculum.compiler.compile import compile_curriculum, spans
+from curriculum.compiler.compile import compile_curriculum, compile_resolved, spans
 from curriculum.compiler.lineage import lineage, parse_address, stages_to
+from curriculum.compiler.resolve import resolve
 from curriculum.compiler.sources import PreparedInfo
 from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
@@ -178,7 +179,7 @@ def test_a_branch_around_a_stage_s_edge_that_changes_nothing_trains_as_its_paren
 
     def compiled(project: Project, name: str) -> Lineage:
         text = PreparedInfo(windows=90, digest="d", shards=(30, 30, 30))
-        return spans(compile_curriculum(project, name, size, prepared_info=lambda *_: text).stages)
+        return spans(compile_resolved(resolve(project, name, size), prepared_info=lambda *_: text).stages)
 
     theirs = compiled(project, "root")
     token = {"full": 1, "half": 2, "coarse": 4}[size]
@@ -432,11 +433,11 @@ def test_the_address_of_a_step_boundary_is_short_and_leads_back_to_it(shipped: P
         for position in (plan.start + steps * plan.batch_tokens for steps in taken):
             address = folders.address_at(stage.setting, plan, position, compiled.scale)
             legs = stages_to(shipped, parse_address(str(address)))
-            last = compile_curriculum(shipped, "v1.1-math-code", size, stages=legs).stages[-1]
+            last = compile_resolved(resolve(shipped, "v1.1-math-code", size, legs)).stages[-1]
             assert (last.name, last.stop) == (stage.name, position)
     basic = compiled.stages[0]
     legs = stages_to(shipped, parse_address("v1.1@750B"))
-    boundary = compile_curriculum(shipped, "v1.1", size, stages=legs).stages[-1].stop
+    boundary = compile_resolved(resolve(shipped, "v1.1", size, legs)).stages[-1].stop
     half_way = folders.address_at(basic.setting, basic.plan, boundary, compiled.scale)
     assert str(half_way) == "v1.1@750B"
 
