@@ -178,7 +178,10 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
     origin = checkpoints.state(source.imported)["imported"] if source.imported else None
     stored = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
     if source.imported and origin:
-        texts, copies = _imported_files(source.imported, origin, stored)
+        texts, copies = {}, {path.name: str(path) for path in sorted((source.imported / huggingface.SOURCE).iterdir())}
+        if stored != origin["dtype"]:
+            del copies[huggingface.CONFIG]
+            texts[huggingface.CONFIG] = _json(huggingface.with_dtype(origin["config"], stored))
     else:
         texts, copies = _own_files(project, source, stored)
     compiled = source.compiled
@@ -208,16 +211,6 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
         texts=texts,
         copies=copies,
     )
-
-
-def _imported_files(imported: Path, origin: Mapping[str, Any], dtype: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Texts to write and files to copy, by name, for weights that continue an imported model."""
-    texts: dict[str, str] = {}
-    copies = {path.name: str(path) for path in sorted((imported / huggingface.SOURCE).iterdir())}
-    if dtype != origin["dtype"]:
-        del copies[huggingface.CONFIG]
-        texts[huggingface.CONFIG] = _json(huggingface.with_dtype(origin["config"], dtype))
-    return texts, copies
 
 
 def _own_files(project: Project, source: ExportSource, dtype: str) -> tuple[dict[str, str], dict[str, str]]:
