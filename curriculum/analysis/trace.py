@@ -119,7 +119,7 @@ def trace(
     else:
         assert source is not None
         assert span is not None
-        locations, documents = _window_range(compiled, texts, stages, source, span), []
+        locations, documents = _window_range(texts, stages, source, span), []
     rows = [_stage(shared, texts, locations) for shared in stages]
     return {
         "format": FORMAT,
@@ -258,9 +258,7 @@ def _documents(
     return locations, documents
 
 
-def _window_range(
-    compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[Shared], source: str, span: str
-) -> list[Location]:
+def _window_range(texts: PreparedText, stages: Sequence[Shared], source: str, span: str) -> list[Location]:
     plan = sources_of(stages, source)[source]
     shards = tokens_of_shards(texts, plan, source)
     first, stop, in_tokens = parse_span(span)

@@ -39,7 +39,7 @@ def comparison_view(
     for what in compared.undecided:
         parts.append(Text(f"{what}: other parameters, though no step that was compared differs; not proven equal"))
     if ran:
-        parts += [Text(), *_consequences(compared, ran)]
+        parts += [Text(), *_consequences(ran)]
     return Group(*parts)
 
 
@@ -107,7 +107,7 @@ def _moved(compared: Comparison, old: str, new: str) -> list[RenderableType]:
     return [drawn, Text(ends, style="dim")] if compared.moved else [Text(ends, style="dim")]
 
 
-def _consequences(compared: Comparison, ran: Sequence[StartedStage]) -> list[RenderableType]:
+def _consequences(ran: Sequence[StartedStage]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for stage in ran:
         saved = f"saved up to {show_exact(stage.saved)}" if stage.saved is not None else "nothing saved yet"
