@@ -7,6 +7,7 @@ and patterns: it accepts all that the parser accepts, and little more.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -218,17 +219,13 @@ def integer(least: int, most: int, example: str, unit: str | None = None) -> For
     stated = re.compile(rf"{ending}\s*$", re.ASCII)
 
     def read(value: Any) -> int:
-        try:
+        with contextlib.suppress(ValueError):
             plain = _plain(value)
             number = parse_count(stated.sub("", plain) if isinstance(plain, str) and unit else plain)
-        except ValueError:
-            number = None
-        if number is None or not least <= number <= most:
-            raise Refusal(
-                f"must be a whole number from {least:,} to {end}, not {describe(value)}",
-                _without_commas(value) or f"as in `{example}`",
-            )
-        return number
+            if least <= number <= most:
+                return number
+        hint = _without_commas(value) or f"as in `{example}`"
+        raise Refusal(f"must be a whole number from {least:,} to {end}, not {describe(value)}", hint)
 
     number_shape = {"type": "integer", "minimum": least, "maximum": most}
     return Form(read, _number_or_text_shape(number_shape, input_pattern(COUNT + ending)))
@@ -241,14 +238,12 @@ def number(example: str, *, zero: bool = False, most: str | None = None) -> Form
     largest = None if most is None else parse_fraction(most)
 
     def read(value: Any) -> Fraction:
-        try:
+        with contextlib.suppress(ValueError):
             parsed = parse_fraction(value if isinstance(value, Decimal) else _plain(value))
-        except ValueError:
-            parsed = None
-        if parsed is None or (not zero and parsed == 0) or (largest is not None and parsed > largest):
-            hint = _without_commas(value) or f"as in `{example}`"
-            raise Refusal(f"must be a number {limits}, not {describe(value)}", hint)
-        return parsed
+            if (zero or parsed) and (largest is None or parsed <= largest):
+                return parsed
+        hint = _without_commas(value) or f"as in `{example}`"
+        raise Refusal(f"must be a number {limits}, not {describe(value)}", hint)
 
     number_shape: dict[str, Any] = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0}
     if largest is not None:
@@ -320,13 +315,10 @@ def rate(unit: str, example: str) -> Form:
     """An amount per something, its unit spelled out."""
 
     def read(value: Any) -> Fraction:
-        try:
-            parsed = parse_rate(str(_plain(value)), unit)
-        except ValueError:
-            parsed = Fraction(0)
-        if not parsed:
-            raise Refusal(f"must be in {unit} and above 0, not {describe(value)}", f"as in `{example}`")
-        return parsed
+        with contextlib.suppress(ValueError):
+            if parsed := parse_rate(str(_plain(value)), unit):
+                return parsed
+        raise Refusal(f"must be in {unit} and above 0, not {describe(value)}", f"as in `{example}`")
 
     return Form(read, _text_shape(input_pattern(rf"{NUMBER}{SUFFIX}\s+{unit}"), example))
 
@@ -343,13 +335,10 @@ def quantity(value: Any) -> str:
 @form(type="string", pattern=input_pattern(BYTES, above_zero=True), examples=["80GB"])
 def memory(value: Any) -> int:
     """Bytes above 0, with their unit."""
-    try:
-        parsed = parse_bytes(value) if not isinstance(value, str) or len(value) <= 60 else 0
-    except ValueError:
-        parsed = 0
-    if not parsed:
-        raise Refusal(f"must be an amount of memory above 0, not {describe(value)}", "as in `80GB`")
-    return parsed
+    with contextlib.suppress(ValueError):
+        if len(str(value)) <= 60 and (parsed := parse_bytes(value)):
+            return parsed
+    raise Refusal(f"must be an amount of memory above 0, not {describe(value)}", "as in `80GB`")
 
 
 @form(type="string", pattern=input_pattern(_SCALING.pattern), examples=["896 -> 16 sequences"])
