@@ -213,12 +213,10 @@ def _lines(path: Path) -> str:
     number = 0
     with fs.open_file(path) as file:
         for number, line in enumerate(file, 1):
-            try:
-                sound = not line.endswith(b"\n") or isinstance(fs.parse_json(line), dict)
-            except ValueError:
-                sound = False
-            if not sound:
-                raise DataError(f"`{path}` is damaged in line {number:,}: it is not a JSON object")
+            with contextlib.suppress(ValueError):
+                if not line.endswith(b"\n") or isinstance(fs.parse_json(line), dict):
+                    continue
+            raise DataError(f"`{path}` is damaged in line {number:,}: it is not a JSON object")
     return f"{number:,} lines"
 
 
@@ -249,13 +247,11 @@ def _evaluation(path: Path) -> None:
 
 
 def _pin(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         value = fs.parse_json(fs.read_bytes(path))
-        sound = value["by"] == path.stem and value["position"] == int(path.parent.name)
-    except (OSError, ValueError, KeyError, TypeError):
-        sound = False
-    if not sound:
-        raise DataError(f"the pin `{path}` is damaged; the checkpoint is kept all the same")
+        if value["by"] == path.stem and value["position"] == int(path.parent.name):
+            return
+    raise DataError(f"the pin `{path}` is damaged; the checkpoint is kept all the same")
 
 
 def _continues(project: Project, compiled: Compiled, stage: CompiledStage, plan: StagePlan) -> str:
