@@ -12,7 +12,7 @@ from rich.text import Text
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.anomalies import count_by_kind, read_anomalies
-from curriculum.artifacts.metrics import LiveMetrics, StageActivity, stage_activity
+from curriculum.artifacts.metrics import LiveMetrics, stage_activity
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.cli.view.anomalies import anomaly_counts, anomaly_line
 from curriculum.cli.view.training import training_panel, training_plain
@@ -34,7 +34,6 @@ class _Watched:
     stage: CompiledStage
     folder: StageFolder
     training: LiveMetrics
-    now: StageActivity
     anomalies: int
     attempt: Attempt | None = None
 
@@ -76,27 +75,24 @@ class Watch:
             return before is not None or self._show_waiting()
         stage, folder = running
         if self._watched is None:
-            self._watched = _Watched(
-                stage, folder, LiveMetrics(folder), stage_activity(folder), len(read_anomalies(folder, stage.stop))
-            )
+            self._watched = _Watched(stage, folder, LiveMetrics(folder), len(read_anomalies(folder, stage.stop)))
         watched = self._watched
         watched.training.update()
-        watched.now = stage_activity(folder)
-        if watched.attempt != watched.now.attempt:
+        now = stage_activity(folder)
+        if watched.attempt != now.attempt:
             again = "" if watched.attempt is None else " after another launch"
-            watched.attempt = watched.now.attempt
+            watched.attempt = now.attempt
             number = watched.attempt.number if watched.attempt else 0
             self._print_once(f"{stage.name} runs{again}, attempt {number}")
         anomalies = read_anomalies(folder, stage.stop)
         for anomaly in anomalies[watched.anomalies :]:
             self._print_once(f"{stage.name}: {anomaly_line(anomaly)}")
         watched.anomalies = len(anomalies)
-        shown = (watched.training, watched.now, stage)
         if self._live is not None:
-            self._live.update(training_panel(*shown))
+            self._live.update(training_panel(watched.training, now, stage))
         elif time.monotonic() - self._printed >= LINE_SECONDS:
             self._printed = time.monotonic()
-            self._print_once(training_plain(*shown))
+            self._print_once(training_plain(watched.training, now, stage))
         return True
 
     def _running(self) -> tuple[CompiledStage, StageFolder] | None:
@@ -106,18 +102,12 @@ class Watch:
                 (f, slurm_record.status_of(f.path)) for stage, f in self.folders if not folders.is_reached(f, stage)
             )
             self._submissions = {f: submission for f, submission in submissions if submission is not None}
-        held = [(stage, f) for stage, f in self.folders if self._runs(stage, f)]
-        return held[-1] if held else None
+        return next(((stage, f) for stage, f in reversed(self.folders) if self._runs(stage, f)), None)
 
     def _runs(self, stage: CompiledStage, folder: StageFolder) -> bool:
-        if folder.holder() is not None:
-            return True
         submission = self._submissions.get(folder)
-        return (
-            submission is not None
-            and submission.state == slurm_record.RUNNING
-            and not folders.is_reached(folder, stage)
-        )
+        in_queue = submission is not None and submission.state == slurm_record.RUNNING
+        return folder.holder() is not None or (in_queue and not folders.is_reached(folder, stage))
 
     def _show_waiting(self) -> bool:
         waiting = next(((s, f) for s, f in self.folders if not folders.is_reached(f, s)), None)
@@ -143,16 +133,13 @@ class Watch:
         watched.training.update()
         stage = watched.stage
         if watched.training.position is not None:
-            now = stage_activity(watched.folder)
-            self._print_once(training_plain(watched.training, now, stage))
+            self._print_once(training_plain(watched.training, stage_activity(watched.folder), stage))
         if anomalies := read_anomalies(watched.folder, stage.stop):
-            self._print_once(
-                f"{stage.name}: {anomaly_counts(count_by_kind(anomalies))}; `curriculum status` names them"
-            )
-        if folders.is_reached(watched.folder, stage):
-            self._print_once(f"{stage.name} is done, at {show_exact(stage.stop)} tokens")
-        else:
-            self._print_once(f"{stage.name} has stopped")
+            counts = anomaly_counts(count_by_kind(anomalies))
+            self._print_once(f"{stage.name}: {counts}; `curriculum status` names them")
+        reached = folders.is_reached(watched.folder, stage)
+        end = f"is done, at {show_exact(stage.stop)} tokens" if reached else "has stopped"
+        self._print_once(f"{stage.name} {end}")
         self._watched = None
 
     def _print_once(self, line: str) -> None:

@@ -24,15 +24,18 @@ def prune(
 
     A checkpoint that is branched from always stays.
     """
-    from curriculum.cli.view.runs import pruned_view, unpinned_lines
+    from curriculum.cli.view.runs import pruned_view
     from curriculum.runs import retention
+    from curriculum.units import show_exact
 
     if unpin is not None:
         released = retention.release(open_project(), size, unpin)
         if as_json:
             print_json({"released": released})
         else:
-            print("\n".join(unpinned_lines(released)))
+            for stage, positions in released.items():
+                for position in positions:
+                    print(f"released: {stage} at {show_exact(position)} tokens")
         return
     verdicts = retention.survey(open_project(), size, keep_last=keep_last, only=name)
     deleted = [v for v in verdicts if not v.kept_by] if dry_run else retention.prune(verdicts)

@@ -201,7 +201,5 @@ def _width(columns: list[Column]) -> int:
 
 
 def _table(labels: list[Column], columns: list[Column]) -> RenderableType:
-    drawn = tables.table(labels[0].heading, *(f"#{column.heading}" for column in (*labels[1:], *columns)))
-    for cells in zip(*(column.cells for column in (*labels, *columns)), strict=True):
-        drawn.add_row(*cells)
-    return drawn
+    rows = zip(*(column.cells for column in (*labels, *columns)), strict=True)
+    return tables.table(labels[0].heading, *(f"#{column.heading}" for column in (*labels[1:], *columns)), rows=rows)

@@ -41,18 +41,16 @@ def model_view(summary: Mapping[str, Any]) -> RenderableType:
     if summary["left_out"]:
         count = len(summary["left_out"])
         rows.append(("left out", f"{count} tensor{'s' if count > 1 else ''}, as {summary['left_out'][0]}"))
-    drawn = table("what", "value")
+    drawn = table("what", "value", rows=((Text(name, style="bold"), value) for name, value in rows))
     drawn.show_header = False
-    for name, value in rows:
-        drawn.add_row(Text(name, style="bold"), value)
     return drawn
 
 
 def written_view(to: Path, address: str, dtype: str) -> RenderableType:
     """The files of an export, and how to load it."""
-    drawn = table("file", "#bytes")
-    for path in sorted(to.iterdir()):
-        drawn.add_row(path.name, show_exact(path.stat().st_size))
+    drawn = table(
+        "file", "#bytes", rows=((path.name, show_exact(path.stat().st_size)) for path in sorted(to.iterdir()))
+    )
     return Group(
         Text(f"{address} in {dtype}: {to}"), drawn, Text(f'AutoModelForCausalLM.from_pretrained("{to}")', style="dim")
     )

@@ -23,10 +23,9 @@ NARROWEST_CURVE: Final = 30
 
 def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mapping[str, str]) -> RenderableType:
     """`curriculum plan`: stages, curves, mixtures, costs and notes; fits 80 columns."""
-    stages = table("stage", "#steps", "#batch", "#tokens", "#ends at", "learning rate")
     names = _names(summary["stages"])
-    for stage, name in zip(summary["stages"], names, strict=True):
-        stages.add_row(
+    rows = (
+        (
             name,
             show_exact(stage["steps"]),
             f"{stage['batch_sequences']} seq",
@@ -34,6 +33,9 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
             show_exact(stage["ends_at"]),
             f"{stage['lr_first']:.3g} -> {stage['lr_last']:.3g}",
         )
+        for stage, name in zip(summary["stages"], names, strict=True)
+    )
+    stages = table("stage", "#steps", "#batch", "#tokens", "#ends at", "learning rate", rows=rows)
     parts: list[RenderableType] = [
         _headline(summary, compiled),
         Text(),
@@ -182,16 +184,13 @@ def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[Rendera
 
 def _tasks(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     """What is measured when, by lm-evaluation-harness."""
-    lines: list[RenderableType] = [Text("tasks  measured after the last step, or by `curriculum eval`", style="bold")]
-    for stage, name in zip(stages, _names(stages), strict=True):
-        for task, entry in stage["tasks"].items():
-            lines.append(
-                Text(
-                    f"  {name}: {task} every {show_count(entry['every'])} tokens, at "
-                    f"{entry['times']} {'checkpoints that are' if entry['times'] != 1 else 'checkpoint that is'} kept"
-                )
-            )
-    return lines
+    lines = (
+        f"  {name}: {task} every {show_count(entry['every'])} tokens, at "
+        f"{entry['times']} {'checkpoints that are' if entry['times'] != 1 else 'checkpoint that is'} kept"
+        for stage, name in zip(stages, _names(stages), strict=True)
+        for task, entry in stage["tasks"].items()
+    )
+    return [Text("tasks  measured after the last step, or by `curriculum eval`", style="bold"), *map(Text, lines)]
 
 
 def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
@@ -212,10 +211,7 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
             rows.append(row)
     if len(rows) > MANY_ROWS:
         return Text("\n".join(aligned(columns, rows)), no_wrap=True, overflow="ellipsis")
-    sources = table(*columns)
-    for row in rows:
-        sources.add_row(*(row if len(row) > 1 else (Text(row[0], style="bold"),)))
-    return sources
+    return table(*columns, rows=(row if len(row) > 1 else (Text(row[0], style="bold"),) for row in rows))
 
 
 def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[RenderableType]:
@@ -236,10 +232,8 @@ def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[Re
 
 def _differences(rows: Sequence[Mapping[str, str]]) -> list[RenderableType]:
     """What is not only scaled, next to the full size."""
-    differences = table("differs from full size", "here", "full size")
-    for row in rows:
-        differences.add_row(row["what"], row["here"], row["full_size"])
-    return [differences, Text()] if rows else []
+    cells = ((row["what"], row["here"], row["full_size"]) for row in rows)
+    return [table("differs from full size", "here", "full size", rows=cells), Text()] if rows else []
 
 
 def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:

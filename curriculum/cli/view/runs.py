@@ -19,14 +19,15 @@ def result_view(rows: Sequence[Mapping[str, Any]], sources: list[str]) -> Render
 
     `-` where nothing was measured: a stage that trained on past the position, for another curriculum.
     """
-    drawn = table("at", "#tokens", *(f"#{name}" for name in sources))
-    for row in rows:
-        drawn.add_row(
+    cells = (
+        (
             row["label"],
             show_exact(row["position"]),
             *(f"{row['loss'][name]:.3f}" if name in row["loss"] else "" if row["loss"] else "-" for name in sources),
         )
-    return drawn
+        for row in rows
+    )
+    return table("at", "#tokens", *(f"#{name}" for name in sources), rows=cells)
 
 
 def prepared_view(
@@ -84,12 +85,3 @@ def pruned_view(verdicts: Sequence[Verdict], deleted: Sequence[Verdict], *, dry_
     freed = sum(verdict.bytes for verdict in deleted)
     word = "would be freed" if dry_run else "freed"
     return Group(drawn, Text(f"{len(deleted)} of {len(verdicts)} checkpoints, {show_bytes(freed)} {word}"))
-
-
-def unpinned_lines(released: Mapping[str, Sequence[int]]) -> list[str]:
-    """The pins that `curriculum prune --unpin` released."""
-    return [
-        f"released: {stage} at {show_exact(position)} tokens"
-        for stage, positions in released.items()
-        for position in positions
-    ]

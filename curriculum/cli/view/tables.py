@@ -16,11 +16,13 @@ def share(value: float) -> str:
     return f"{value * 100:.4g}%"
 
 
-def table(*columns: str) -> Table:
+def table(*columns: str, rows: Iterable[Iterable[RenderableType]] = ()) -> Table:
     """A table without lines; a column whose name begins with `#` is aligned to the right."""
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
         drawn.add_column(name.removeprefix("#"), justify="right" if name.startswith("#") else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row)
     return drawn
 
 
