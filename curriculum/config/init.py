@@ -8,9 +8,9 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.config import json_schema, layout, starter
+from curriculum.config.project import ROOT_FILES
 from curriculum.errors import ConfigError, NotFound
 
-ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
 IGNORE = ".gitignore"
 IGNORED = (b"/runs/", b"/data/")
 

@@ -1,7 +1,6 @@
 """sources.yaml: what the names of tokenizers and sources are bound to in this project."""
 
 from decimal import Context, Decimal, Inexact
-from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -217,13 +216,10 @@ class SourceEntry(Entry):
     def held_out_options(self) -> dict[str, str]:
         """`held_out` as plain text: `{"share": "5%"}` or `{"split": "validation"}`."""
         share, split = self.held_out.share, self.held_out.split
-        return {"share": _percent(share)} if share is not None else {"split": split or ""}
-
-
-def _percent(share: Fraction) -> str:
-    """The exact share in percent; one that was written in decimals has finitely many digits."""
-    context = Context(prec=200, traps=[Inexact])
-    return f"{context.divide(Decimal(100 * share.numerator), Decimal(share.denominator)):f}%"
+        if share is None:
+            return {"split": split or ""}
+        exact = Context(prec=200, traps=[Inexact])  # a share that was written in decimals has finitely many digits
+        return {"share": f"{exact.divide(Decimal(100 * share.numerator), Decimal(share.denominator)):f}%"}
 
 
 class SourcesFile(Entry):

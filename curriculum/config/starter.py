@@ -96,7 +96,8 @@ def files(sources: Sequence[Source]) -> dict[str, str]:
     names = [source.name for source in sources]
     mixtures = {name: _mixture(f"{name} alone", {name: 1}) for name in names}
     cooldown = first = names[0]
-    until, end = _lengths(sources[0])
+    end = _rounded(min(LARGEST_RUN, 2 * sources[0].trained_on))  # both stages read the first source about twice
+    until = _rounded(end * 4 // 5)
     if len(sources) > 1:
         cooldown = free_name("blend", names)
         mixtures[cooldown] = _mixture(f"{first} with the other text mixed in", _blend(sources, end - until))
@@ -162,12 +163,6 @@ def _held_out(tokens: int, documents: int | None) -> Fraction:
     share = max(least, min(most, Fraction(5, 100)))
     scale = 100 if share >= Fraction(1, 100) else 10 ** (len(str(int(1 / share))) + 1)
     return min(Fraction(1, 2), Fraction(math.ceil(share * scale), scale))
-
-
-def _lengths(source: Source) -> tuple[int, int]:
-    """The ends of the two stages: together they read the source about twice."""
-    end = _rounded(min(LARGEST_RUN, 2 * source.trained_on))
-    return _rounded(end * 4 // 5), end
 
 
 def _rounded(tokens: int) -> int:
