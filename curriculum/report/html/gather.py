@@ -169,6 +169,11 @@ def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
     stages = {
         name: _stage(project, size, stage, total, smoothing, len(lineages) == 1) for name, stage in furthest.items()
     }
+    comparison = not_compared = None
+    try:
+        comparison = compare(opened) if len(opened) > 1 else None
+    except Drift as error:
+        not_compared = error.what
     tokens = dict.fromkeys(texts, 0)
     for stage_record in stages.values():
         for source, entry in stage_record.plan["sources"].items():
@@ -184,18 +189,9 @@ def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
         parameters=ModelConfig.from_json(lineages[0].stages[-1].plan.model).parameters,
         smoothing=smoothing,
         trunk=shared_trunk(lineages),
-        **_comparison(opened),
+        comparison=comparison,
+        not_compared=not_compared,
     )
-
-
-def _comparison(texts: Sequence[prepared_text.PreparedText]) -> dict[str, Any]:
-    """The comparison of the lineages, and why there is none of several."""
-    if len(texts) < 2:
-        return {"comparison": None, "not_compared": None}
-    try:
-        return {"comparison": compare(texts), "not_compared": None}
-    except Drift as error:
-        return {"comparison": None, "not_compared": error.what}
 
 
 def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smoothing: int, alone: bool) -> Stage:
