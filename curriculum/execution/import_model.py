@@ -86,7 +86,8 @@ def _text(project: Project, directory: huggingface.Directory, name: str, mixture
     positions = int(directory.model["max_position_embeddings"])
     sequence_length = min(SEQUENCE_LENGTH, positions)
     batch = _batch(project, sequence_length, tokens)
-    origin = PREFIX + _address(project, directory.folder)
+    folder = Path(os.path.abspath(directory.folder))  # relative to the project when it is inside
+    origin = f"{PREFIX}{folder.relative_to(project.root) if folder.is_relative_to(project.root) else folder}"
     plain = _PLAIN.fullmatch(origin.replace(":", "", 1))
     sources = len(project.mixture(mixture)[0].weights)
     parts, windows = evaluation_budget((tokens,), sources, sequence_length, (20, 10, 4, 2, 1))
@@ -126,12 +127,6 @@ def _tokens(tokens: int, divisor: int) -> str:
     """`tokens` divided by `divisor`, spelled as a length."""
     text = str(Length(max(1, tokens // divisor), "tokens"))
     return f"{text} tokens" if text[-1].isdigit() else text
-
-
-def _address(project: Project, folder: Path) -> str:
-    """The directory's path in the stage file: relative to the project when it is inside, else absolute."""
-    absolute = Path(os.path.abspath(folder))
-    return str(absolute.relative_to(project.root) if absolute.is_relative_to(project.root) else absolute)
 
 
 def summary(draft: Import) -> dict[str, Any]:
