@@ -71,13 +71,12 @@ class ProjectTables:
     def metrics(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every logged step of the lineage, root first; a column `loss/SOURCE` for every source."""
         project, texts = self._texts(curriculum, size)
-        rows = []
-        for stage in texts.compiled.stages:
-            path = folders.stage_folder(project, texts.compiled, stage).metrics
-            for line in fs.read_json_lines(path) if path.exists() else ():
-                if line["position"] <= stage.stop:
-                    rows.append({"stage": stage.name, **_metrics(line, texts.compiled)})
-        return rows
+        return [
+            {"stage": stage.name, **_metrics(line, texts.compiled)}
+            for stage in texts.compiled.stages
+            for line in fs.read_json_lines(folders.stage_folder(project, texts.compiled, stage).metrics)
+            if line["position"] <= stage.stop
+        ]
 
     def anomalies(self, curriculum: str, size: str | None = None) -> Table:
         """A row for every loss spike and every gradient that was not finite along the lineage.
@@ -270,11 +269,9 @@ class PlanTables:
 def _metrics(line: Row, compiled: Compiled) -> Row:
     """A line of metrics.jsonl, flat: numbers alone, with a column for every source of the lineage."""
     row = {key: value for key, value in line.items() if key != "sources"}
-    for key in ("loss", "grad_norm"):
-        row[key] = float(row[key])  # JSON has no NaN: it is written as text
-    row.setdefault("skipped", False)
-    for key in ("checkpoint_seconds", "evaluation_seconds"):
-        row.setdefault(key, 0.0)
+    row |= {key: float(row[key]) for key in ("loss", "grad_norm")}  # JSON has no NaN: it is written as text
+    for key, default in {"skipped": False, "checkpoint_seconds": 0.0, "evaluation_seconds": 0.0}.items():
+        row.setdefault(key, default)
     for name in sorted(compiled.sources):
         measured = line["sources"].get(name)
         row[f"loss/{name}"] = float(measured["loss"]) if measured else None
