@@ -87,20 +87,13 @@ def run(
     if result.stopped:
         raise stopped(f"curriculum run {name}{project.options(size, machine)}")
     if result.queued:
-        _show_queue(request, result)
+        for line in (*result.queued, *(f"not measured: {line}" for line in result.unmeasured)):
+            print(line)
+        print(f"they run in the background: `curriculum status {name}{project.options(size)}` shows them")
     elif node_rank:
         print(f"node {node_rank}: every stage is done")
     else:
         _show_losses(request, result, console)
-
-
-def _show_queue(request: RunRequest, result: RunResult) -> None:
-    for job in result.queued:
-        print(job)
-    for line in result.unmeasured:
-        print(f"not measured: {line}")
-    options = request.project.options(request.size)
-    print(f"they run in the background: `curriculum status {request.curriculum}{options}` shows them")
 
 
 def _show_losses(request: RunRequest, result: RunResult, console: Console) -> None:
