@@ -41,12 +41,7 @@ def read_recipe(files: Sequence[Path]) -> Recipe:
             flags.append(found)
         else:
             raise _unknown(file, text)
-    known = {
-        "nanotron": bool(documents["nanotron"]),
-        "OLMo-core": bool(documents["OLMo-core"]),
-        "Megatron-LM": bool(flags or blends),
-        "TinyLlama": bool(scripts),
-    }
+    known: dict[str, Sequence[object]] = {**documents, "Megatron-LM": [*flags, *blends], "TinyLlama": scripts}
     trainers = [trainer for trainer, given in known.items() if given]
     if len(trainers) > 1 or len(scripts) > 1:
         shown = " and ".join(trainers) if len(trainers) > 1 else f"{len(scripts)} scripts of TinyLlama"

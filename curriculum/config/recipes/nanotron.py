@@ -7,6 +7,7 @@ Steps are counted from 1 there, so a stage is as long as the next one's `start_t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
@@ -54,9 +55,7 @@ def read(documents: Sequence[Document]) -> Recipe:
     parts = [values.need("tokens", "micro_batch_size"), values.need("parallelism", "dp")]
     accumulation = values.get("tokens", "batch_accumulation_per_replica")
     parts += [accumulation] if accumulation is not None else []
-    batch = 1
-    for part in parts:
-        batch *= part.integer()
+    batch = math.prod(part.integer() for part in parts)
     length = values.need("tokens", "sequence_length")
     stages = []
     for number, (start, (name, first, mixed)) in enumerate(starts.items()):

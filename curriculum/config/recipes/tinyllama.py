@@ -119,31 +119,27 @@ def _assigned(tree: ast.Module, text: str, file: str) -> dict[str, Stated]:
     names: dict[str, Stated] = {}
     of_module = {id(node) for node in tree.body}
     for node in ast.walk(tree):
-        target: ast.expr | None = None
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target = node.targets[0]
-        elif isinstance(node, ast.AnnAssign):
-            target = node.target
-        if isinstance(node, ast.FunctionDef):
-            plain = node.args.args
-            for argument, default in zip(reversed(plain), reversed(node.args.defaults), strict=False):
-                inner = default.args[0] if isinstance(default, ast.Call) and default.args else default
-                if argument.arg == _FOLDER and isinstance(inner, ast.Constant) and _FOLDER not in names:
-                    place = Place(file, inner.lineno, inner.col_offset + 1, lines[inner.lineno - 1])
-                    names[_FOLDER] = Stated(_FOLDER, inner.value, place)
-        if isinstance(target, ast.Name) and (id(node) in of_module or target.id == CONFIG):
-            assert isinstance(node, ast.Assign | ast.AnnAssign)
-            place = Place(file, node.lineno, node.col_offset + 1, lines[node.lineno - 1])
-            try:
-                value = None if node.value is None else _literal(node.value, names, lines, file)
-            except ValueError:
-                if target.id == CONFIG:
-                    raise Stated(CONFIG, None, place).refused(
-                        "is not a list of literals", 'write the numbers in a copy, as in `[("train_slim", 0.69)]`'
-                    ) from None
-                continue
-            if value is not None:
-                names[target.id] = Stated(target.id, value, place)
+        match node:
+            case ast.FunctionDef(args=arguments):
+                for argument, default in zip(reversed(arguments.args), reversed(arguments.defaults), strict=False):
+                    inner = default.args[0] if isinstance(default, ast.Call) and default.args else default
+                    if argument.arg == _FOLDER and isinstance(inner, ast.Constant) and _FOLDER not in names:
+                        names[_FOLDER] = Stated(_FOLDER, inner.value, _place(inner, lines, file))
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as assigned)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as assigned)
+            ) if id(node) in of_module or name == CONFIG:
+                place = _place(node, lines, file)
+                try:
+                    value = _literal(assigned, names, lines, file)
+                except ValueError:
+                    if name == CONFIG:
+                        raise Stated(CONFIG, None, place).refused(
+                            "is not a list of literals", 'write the numbers in a copy, as in `[("train_slim", 0.69)]`'
+                        ) from None
+                    continue
+                if value is not None:
+                    names[name] = Stated(name, value, place)
     return names
 
 
@@ -174,7 +170,7 @@ def _shown(value: Any) -> str:
     return f"a list of {len(value)}" if isinstance(value, list) else shortened(str(value))
 
 
-def _place(node: ast.expr, lines: list[str], file: str) -> Place:
+def _place(node: ast.expr | ast.stmt, lines: list[str], file: str) -> Place:
     return Place(file, node.lineno, node.col_offset + 1, lines[node.lineno - 1])
 
 
