@@ -319,15 +319,15 @@ def _stages(
         last, left = divmod(last, batch.integer())
         if left:
             notes.append(f"{length.origin}: {left:,} samples after the last whole batch are not read, as in Megatron")
-    if ends and ends[-1] >= last:
-        raise (launch.need("--phase-transition-iterations")).refused(
+    stated = launch.get("--phase-transition-iterations")
+    if stated is not None and ends[-1] >= last:
+        raise stated.refused(
             f"has a phase begin at iteration {ends[-1]:,}, but training ends at {last:,}",
             f"`{length.key}` and the phases contradict each other: one of them is of another run",
         )
     stages = []
-    stated = launch.get("--phase-transition-iterations")
     for number, (start, end) in enumerate(zip([0, *ends], [*ends, last], strict=True)):
-        bounds = [stated] if number == 0 and ends else [stated, length] if number == len(ends) else [stated]
+        bounds = [stated, length] if number == len(ends) else [stated]
         stages.append(
             Stage(
                 f"phase-{number + 1}" if ends else "main",

@@ -125,16 +125,13 @@ def _assigned(statement: list[Word]) -> str | None:
 def _assign(statement: list[Word], variables: dict[str, list[Word]]) -> bool:
     """Take over `[export] NAME=value …`, `NAME=(…)` and `NAME+=(…)`; False for any other statement."""
     words = [word for word in statement if word.text not in _BEFORE_ASSIGNMENT]
-    if not words or not _ASSIGNMENT.fullmatch(words[0].text):
-        return False
-    match = _ASSIGNMENT.fullmatch(words[0].text)
-    assert match is not None
-    array = match["value"] == "("
-    if not array and any(not _ASSIGNMENT.fullmatch(word.text) for word in words):
+    first = _ASSIGNMENT.fullmatch(words[0].text) if words else None
+    array = first is not None and first["value"] == "("
+    assigned = words[:1] if array else words
+    matches = [match for word in assigned if (match := _ASSIGNMENT.fullmatch(word.text))]
+    if not words or len(matches) < len(assigned):
         return False  # `NAME=value command --flag`
-    for each in words[:1] if array else words:
-        found = _ASSIGNMENT.fullmatch(each.text)
-        assert found is not None
+    for each, found in zip(assigned, matches, strict=True):
         value = words[1:] if array else [Word(found["value"], each.line, each.column + each.text.index("=") + 1)]
         before = variables.get(found["name"], [])
         if found["more"] and array:
