@@ -254,11 +254,16 @@ def discard(checkpoint: Checkpoint) -> bool:
     return True
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """The digest of each of a checkpoint's files but the state, by name, as its manifest says."""
+    return {file: str(entry["blake3"]) for file, entry in _manifest(folder).items() if file != STATE}
+
+
 def content_digest(folder: Path) -> str:
     """One digest of a checkpoint's tensors or, where another trainer saved it, of all its files but the state."""
     if (folder / INDEX).is_file():
         return tensors_digest(folder)
-    return fs.digest({file: entry["blake3"] for file, entry in _manifest(folder).items() if file != STATE})
+    return fs.digest(file_digests(folder))
 
 
 def tensors_digest(folder: Path) -> str:

@@ -28,6 +28,7 @@ from curriculum.cli import (
     prepare,
     prune,
     recipe,
+    rehearse_trainer,
     report,
     run,
     status,
@@ -42,7 +43,7 @@ PANELS: dict[str, tuple[Verb, ...]] = {
     "Do": (init.init, plan.plan, prepare.prepare, run.run, stop.stop, branch.branch),
     "Look": (status.status, compare.compare, report.report),
     "Ask": (batch.batch, trace.trace, diff.diff),
-    "Care": (verify.verify, prune.prune, doctor.doctor, inspect.inspect),
+    "Care": (verify.verify, prune.prune, doctor.doctor, rehearse_trainer.rehearse_trainer, inspect.inspect),
     "Share": (export.export, import_model.import_, recipe.recipe, eval.eval_),
 }
 VERBS = tuple(verb for verbs in PANELS.values() for verb in verbs)
@@ -73,8 +74,8 @@ class _InPanels(TyperGroup):
 
 
 def word(verb: Verb) -> str:
-    """The word of a verb on the command line: `import` for `import_`."""
-    return verb.__name__.rstrip("_")
+    """The word of a verb on the command line: `import` for `import_`, with `-` for `_`."""
+    return verb.__name__.rstrip("_").replace("_", "-")
 
 
 def app_of(verbs: Iterable[Verb]) -> typer.Typer:

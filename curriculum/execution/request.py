@@ -51,6 +51,7 @@ class RunRequest:
     profile: Mapping[str, int] | None = None
     accept_change: bool = False
     accept_environment: bool = False
+    trainer_folder: Path | None = None  # where another trainer's command is executed; else the project's
     listener: Listener = field(default_factory=Listener, repr=False)
 
     @property

@@ -16,7 +16,11 @@ OURS = "curriculum's own"
 def of(request: RunRequest) -> jobs.Trainer | None:
     """The trainer that the machine of `request` runs; None for our own."""
     entry = request.machine_entry.trainer
-    return None if entry is None else jobs.Trainer(**entry.model_dump(), folder=str(request.project.root))
+    return (
+        None
+        if entry is None
+        else jobs.Trainer(**entry.model_dump(), folder=str(request.trainer_folder or request.project.root))
+    )
 
 
 def started_processes(request: RunRequest) -> int:
