@@ -55,6 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
             "a105ac0f69f38ed598c23b16319632791cf8eca121ef41cd39d4961345b99e98",
+            "d3438f1223827e6dda85acb48cd91dc7562a6e8aa7ee59322e3dc917593e2d9e",
         }
     ),
 )
