@@ -255,8 +255,8 @@ def discard(checkpoint: Checkpoint) -> bool:
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """BLAKE3 of a checkpoint's files but the state, by name, as its manifest says."""
-    return {file: str(entry["blake3"]) for file, entry in _manifest(folder).items() if file != STATE}
+    """The digest of each of a checkpoint's files but the state, by name, as its manifest says."""
+    return {file: _digest(entry)[1] for file, entry in _manifest(folder).items() if file != STATE}
 
 
 def content_digest(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Job files, the input of the runner: where and how one task is done. What is trained is in the plan alone.
 
-A job file is JSON with a `kind`. Paths are absolute. The same job may be launched again at any time: it resumes
-from what is on disk.
+A job file is JSON with a `kind`. Paths are absolute. A training job may be launched again at any time, as
+a new attempt that says what it resumes from.
 """
 
 from __future__ import annotations

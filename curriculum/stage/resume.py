@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints
+from curriculum.artifacts import checkpoints, evaluations, ledger
 from curriculum.artifacts.jobs import Resume, TrainJob
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import PlanError
@@ -39,6 +39,14 @@ def decided(job: TrainJob) -> TrainJob:
         resume = Resume(origin="nothing", folder=None, step=plan.first_step, optimizer=False)
     end = plan.end if job.stop_at is None else job.stop_at
     return replace(job, first_step=plan.first_step, last_step=plan.step_at(end), resume=resume)
+
+
+def cut_back(folder: StageFolder, generation: int, position: int) -> None:
+    """Remove what a stage recorded past `position`, which is read again, and what a killed save left."""
+    checkpoints.sweep(folder)
+    for path in (folder.ledger, folder.metrics, folder.events):
+        ledger.cut_back(path, position)
+    evaluations.cut_back(folder, generation, position)
 
 
 def check_history(resume: Resume, plan: StagePlan, state: Mapping[str, Any]) -> None:

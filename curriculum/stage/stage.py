@@ -20,7 +20,7 @@ from curriculum.artifacts.stage_folder import Attempt, StageFolder, checkpoint_n
 from curriculum.errors import CheckpointError, PlanError, RunFailed
 from curriculum.plan.stage import StagePlan
 from curriculum.stage.held_out import HeldOutSets, Losses
-from curriculum.stage.resume import LOCK_SECONDS, stage_lock, verified_state
+from curriculum.stage.resume import LOCK_SECONDS, cut_back, stage_lock, verified_state
 from curriculum.stage.saves import PendingCheckpoint, mark_done
 from curriculum.stage.watchdog import Watchdog
 from curriculum.stream.batch import Batch
@@ -92,10 +92,7 @@ class Stage:
         checkpoints.refuse_links(folder)
         state = verified_state(self.resume, self.plan)
         self._witnessed = state is None or state.get("counted", WITNESSED) == WITNESSED
-        checkpoints.sweep(folder)
-        ledger.cut_back(folder.ledger, self.position)
-        ledger.cut_back(folder.metrics, self.position)
-        evaluations.cut_back(folder, job.generation, self.position)
+        cut_back(folder, job.generation, self.position)
         if self.resume.origin == "own":  # a kill may have come between a checkpoint and its line
             ledger.append(folder, self._entry(job))
 

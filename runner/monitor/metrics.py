@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from curriculum import fs
-from curriculum.artifacts import ledger
 from curriculum.plan.stage import StagePlan
 from runner.monitor.trackers import Trackers
 
@@ -100,7 +99,7 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 class Metrics:
     """Writes each step's figures; losses in nats a token, times in seconds.
 
-    Lines past the position that a run resumes from are removed first. `mfu_of_one` is the model FLOPs utilisation of
+    `mfu_of_one` is the model FLOPs utilisation of
     one token a second, None where the device's peak is unknown.
     """
 
@@ -110,11 +109,9 @@ class Metrics:
         plan: StagePlan,
         *,
         generation: int,
-        resumed_at: int,
         trackers: Trackers,
         mfu_of_one: float | None = None,
     ) -> None:
-        ledger.cut_back(path, resumed_at)
         self.path = path
         self.plan = plan
         self.generation = generation

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
-from curriculum.artifacts import ledger
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
@@ -125,8 +124,3 @@ def event(
 def record(folder: StageFolder, event: Mapping[str, Any]) -> None:
     """Add an event to the stage's `events.jsonl`."""
     fs.append_json_line(folder.events, fs.finite_json(event))
-
-
-def cut_back(folder: StageFolder, position: int) -> None:
-    """Drop the events past the position that a run resumes from."""
-    ledger.cut_back(folder.events, position)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum.artifacts import anomalies, checkpoints, evaluations, ledger
+from curriculum.artifacts import anomalies, evaluations, ledger
 from curriculum.plan.model import FLOPS_CONVENTION
+from curriculum.stage.resume import cut_back
 from curriculum.stream import reader
 from runner.monitor import environment, hardware, spikes, trackers
 from runner.monitor.metrics import Lap, Metrics
@@ -32,9 +33,7 @@ class Records:
         """On rank 0: cut every record back to the state's position, then open metrics and trackers."""
         setup, job, position = self._setup, self._setup.job, self._setup.state.position
         folder, plan = setup.folder, setup.plan
-        checkpoints.sweep(folder)
-        ledger.cut_back(folder.ledger, position)
-        evaluations.cut_back(folder, job.generation, position)
+        cut_back(folder, job.generation, position)
         curves = trackers.start(
             job.machine.trackers,
             folder=folder,
@@ -42,7 +41,6 @@ class Records:
             resumed_at=position,
             config={"fingerprint": plan.fingerprint, **plan.labels},
         )
-        spikes.cut_back(folder, position)
         if setup.state.saved_at is not None:  # a kill may have come between a checkpoint and its line
             ledger.append(folder, setup.state.entry(plan, job))
         peak = hardware.peak_flops(job.machine, setup.ranks)
@@ -51,7 +49,6 @@ class Records:
             folder.metrics,
             plan,
             generation=job.generation,
-            resumed_at=position,
             trackers=curves,
             mfu_of_one=flops / (peak * setup.ranks.size) if peak else None,
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.plan.host_memory import host_need
+from curriculum.stage import saves
 from curriculum.units import show_bytes
 from runner.checkpoint import tensors
 from runner.monitor import hardware
@@ -66,7 +66,7 @@ class Saves:
             ledger.append(self._folder, entry)
 
         def published() -> None:
-            self._retain()
+            saves.retain(setup.job, setup.plan)
             if entry.position < setup.end:
                 checkpoints.check_room(self._folder.path, self._bytes)
             self._grace.saved(time.monotonic() - start, copied=copies)
@@ -107,20 +107,6 @@ class Saves:
         """Until no save is being written."""
         self._saver.wait()
 
-    def _retain(self) -> None:
-        job, saved = self._setup.job, checkpoints.list_checkpoints(self._folder)
-        positions = [checkpoint.position for checkpoint in saved]
-        retained = checkpoints.retained(positions, self._setup.plan.end, job.keep, job.keep_last)
-        for checkpoint in saved:
-            if checkpoint.position not in retained:
-                checkpoints.discard(checkpoint)
-
     def mark_done(self) -> None:
         """On rank 0, once the stage's end is saved: write `DONE` with the digest of its weights."""
-        if self._folder.done.exists():
-            return
-        self._retain()  # a kill may have come before it
-        path = self._folder.checkpoint(self._setup.job.generation, self._setup.end)
-        digest = checkpoints.tensors_digest(path)
-        done = {"checkpoint": path.name, "position": self._setup.end, "weights": digest}
-        fs.write_json(self._folder.done, fs.seal(done))
+        saves.mark_done(self._setup.job, self._setup.plan)

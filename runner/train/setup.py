@@ -10,9 +10,9 @@ from curriculum.artifacts.jobs import TrainJob
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
+from curriculum.stage.held_out import HeldOutSets
 from curriculum.stream import reader
 from curriculum.stream.batch import Batch
-from runner.evaluate.held_out import HeldOutSets
 from runner.model.llama import Llama
 from runner.monitor import trackers
 from runner.parallel import determinism

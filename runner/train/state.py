@@ -11,9 +11,9 @@ import torch
 
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.jobs import TrainJob
-from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
-from curriculum.errors import PlanError
+from curriculum.artifacts.stage_folder import checkpoint_name
 from curriculum.plan.stage import StagePlan
+from curriculum.stage.resume import check_history
 from runner.checkpoint import tensors
 from runner.model.llama import Llama
 from runner.parallel.build import draw_weights
@@ -73,31 +73,18 @@ class State:
 
 
 def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks) -> State:
-    """The state of the stage's newest checkpoint or else of its parent's, loaded, or of the initial weights, drawn.
+    """The state of the checkpoint that the job resumes from, loaded, or of the initial weights, drawn.
 
     CheckpointError when a checkpoint is damaged, PlanError when it has another history than the plan's.
     """
-    own = ranks.agree(checkpoints.latest(StageFolder(Path(job.stage_folder))))
-    if own is not None:
-        ranks.first_does(lambda: checkpoints.verify(own.path))
-        value = tensors.load(own.path, model, optimizer)
-        if value["history"] != plan.history(own.position):
-            raise PlanError(
-                f"checkpoint `{own.name}` was trained by another plan than this stage's",
-                hint="`curriculum run` shows what changed; put it back, or branch under a new name",
-            )
-        return _state(value, plan, ranks, saved_at=own.position)
-    if job.parent_checkpoint is not None:
-        parent = Path(job.parent_checkpoint)
-        ranks.first_does(lambda: checkpoints.verify(parent))
-        value = tensors.load(parent, model, None if plan.reset_optimizer else optimizer)
-        assert plan.parent is not None
-        if value["history"] != plan.parent.fingerprint:
-            raise PlanError(
-                f"checkpoint `{parent.name}` is not the history that this stage was planned to continue from",
-                hint="`curriculum plan` compiles the lineage again; branch under a new name if the trunk was changed",
-            )
-        return _state(value, plan, ranks)
+    resume = job.resume
+    assert resume is not None
+    if resume.folder is not None:
+        folder, own = Path(resume.folder), resume.origin == "own"
+        ranks.first_does(lambda: checkpoints.verify(folder))
+        value = tensors.load(folder, model, optimizer if resume.optimizer else None)
+        check_history(resume, plan, value)
+        return _state(value, plan, ranks, saved_at=value["position"] if own else None)
     draw_weights(model, plan.seed)
     first = {"step": plan.first_step, "position": plan.start, "windows": {}}
     return _state(first | {"nonfinite_steps": 0, "nonfinite_in_a_row": 0}, plan, ranks)

@@ -260,6 +260,7 @@ LEAST: dict[str, dict[str, Any]] = {
     # a root's many keys have a test of their own: no model refuses one without them, but the lineage does
     "CurriculumFile": {"from": "v1.1", "stages": [{"name": "a", "until": "2T"}]},
     "StageEntry": {"name": "a", "until": "2T"},
+    "TrainerEntry": {"name": "mine", "run": ["python", "train.py"]},
     "SkipEntry": {"from": 1, "to": 2},
     "LeaveOutEntry": {"source": "a", "shard": 0},
     "LearningRateEntry": {"shape": "cosine", "max": 1, "min": 0, "horizon": "2T"},

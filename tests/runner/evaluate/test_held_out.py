@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
 from numpy.typing import NDArray
 
@@ -35,7 +34,7 @@ def measured(
         assert tokens.shape == (micro_batch, LENGTH + 1)
         return torch.from_numpy(tokens[:, 0]).double() * LENGTH * part
 
-    result: dict[str, Any] = sets.measure(losses, ["prose"], small.ALONE, micro_batch)["prose"]
+    result: dict[str, Any] = sets.measure(losses, ["prose"], micro_batch)["prose"]
     return result
 
 

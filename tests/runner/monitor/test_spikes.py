@@ -13,6 +13,7 @@ import pytest
 import ranks as steps
 
 from curriculum import fs
+from curriculum.artifacts import ledger
 from curriculum.artifacts.stage_folder import StageFolder
 from runner.monitor import spikes
 from runner.monitor.spikes import MIN_JUMP, MIN_WINDOW, WINDOW, SpikeDetector
@@ -99,7 +100,7 @@ def test_an_event_names_the_worst_sequences_and_their_documents(tmp_path: Path) 
     assert read["skip"] == {"from": 128, "to": 256}
     assert "`skip: [{from: 128, to: 256}]`" in read["hint"]
     json.dumps(event["sequences"][1:], allow_nan=False)
-    spikes.cut_back(StageFolder(tmp_path), 255)
+    ledger.cut_back(StageFolder(tmp_path).events, 255)
     assert fs.read_json_lines(StageFolder(tmp_path).events) == []
 
 
