@@ -53,7 +53,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "cfa0fc3cf6e3dd0e4808a80400603b378179875881c0075d461536cc4c6b56b9",
+            "f9d5a1df97bb174318419ca6bed0bbab9d599d639e0828e1095434ef0165fb62",
         }
     ),
 )

@@ -28,7 +28,7 @@ def apply(
     compile_blocks: bool,
     canonical: bool = False,
 ) -> None:
-    """Change `model` in place: each block is checkpointed, compiled and sharded, then the root; names stay.
+    """Change `model` in place: each block is checkpointed, compiled and sharded, then the rest; names stay.
 
     `hybrid` shards inside a node and replicates between nodes (v1.1's change), `full` shards over all ranks,
     `none` replicates. One fp32 process runs without FSDP, which would cost time and change no bit. `canonical`
@@ -52,8 +52,14 @@ def apply(
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for module in (*model.blocks, model):
+    # the output weight's gradient is the first that is complete: in a unit of its own nothing waits for its exchange at
+    # the end of the backward pass; tied to the embedding it is the last one, whose unit is the root
+    ends = () if model.config.tie_word_embeddings else (model.embedding, model.head)
+    for module in (*model.blocks, *ends, model):
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    if isinstance(model.embedding, FSDPModule):
+        # else it gathers what came before it, which is the output weight of the micro-batch before
+        model.embedding.set_modules_to_backward_prefetch([model])  # type: ignore[list-item]
     for module in sharded(model):
         # The loss is divided by the global token count, so gradients are summed, not averaged; a divide
         # factor of 1 by itself makes FSDP2 use PREMUL_SUM, which gloo refuses.
