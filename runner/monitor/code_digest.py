@@ -53,7 +53,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "f9d5a1df97bb174318419ca6bed0bbab9d599d639e0828e1095434ef0165fb62",
+            "847a66d1a42e6e0e6d86b47bb04ce83e078ba1e717522a18349a22c586d0f738",
         }
     ),
 )
