@@ -20,7 +20,8 @@ def losses(model: Llama, rows: NDArray[np.int64], eos: int | None = None) -> tor
     """
     bounds = None if eos is None else document_bounds(rows, eos)
     tokens = to_device(torch.from_numpy(rows), model.embedding.weight.device)
-    return next_token_losses(hidden(model, tokens, bounds), model.head.weight, tokens[:, 1:])
+    out: torch.Tensor = model.head(hidden(model, tokens, bounds), tokens[:, 1:], next_token_losses)
+    return out
 
 
 def hidden(model: Llama, tokens: torch.Tensor, bounds: NDArray[np.int32] | None) -> torch.Tensor:

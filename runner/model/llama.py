@@ -8,7 +8,7 @@ products' overhead at small sizes. Hugging Face names and initial numbers are th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -96,6 +96,15 @@ class Block(nn.Module):
         return out
 
 
+class Head(nn.Linear):
+    """The output weight, which a loss applies: its forward pass is that of the loss, as FSDP2 expects of a unit."""
+
+    def forward(  # type: ignore[override]
+        self, hidden_BTD: torch.Tensor, targets_BT: torch.Tensor, loss: Callable[..., Any], **options: Any
+    ) -> Any:
+        return loss(hidden_BTD, self.weight, targets_BT, **options)
+
+
 def rotary_tables(config: ModelConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of every position and channel, fp32 `[length, head_dim]` each (Su et al. 2021)."""
     half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu") / config.head_dim
@@ -127,7 +136,7 @@ def rotate(x_BTHd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> 
 
 
 class Llama(nn.Module):
-    """Embedding, blocks, final norm and output weight; the loss applies the output weight itself."""
+    """Embedding, blocks, final norm and output weight, `head`, which is called with the loss that applies it."""
 
     def __init__(self, config: ModelConfig, attend: Attend = sdpa) -> None:
         super().__init__()
@@ -137,7 +146,7 @@ class Llama(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = Head(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.head.weight = self.embedding.weight
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None

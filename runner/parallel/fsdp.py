@@ -30,7 +30,7 @@ def apply(
     exchange_often: bool = False,
     canonical: bool = False,
 ) -> None:
-    """Change `model` in place: each block is checkpointed, compiled and sharded, then the root; names stay.
+    """Change `model` in place: each block is checkpointed, compiled and sharded, then the rest; names stay.
 
     `hybrid` shards inside a node and replicates between nodes (v1.1's change), `full` shards over all ranks,
     `none` replicates. One fp32 process runs without FSDP, which would cost time and change no bit. With `reshard` a
@@ -60,7 +60,14 @@ def apply(
     )
     for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)  # the loss reads the output weight
+    # the output weight's gradient is the first that is complete: in a unit of its own nothing waits for its exchange at
+    # the end of the backward pass; tied to the embedding it is the last one, whose unit is the root
+    ends = () if model.config.tie_word_embeddings else (model.embedding, model.head)
+    for module in (*ends, model):  # the loss reads the output weight
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    if isinstance(model.embedding, FSDPModule):
+        # else it gathers what came before it, which is the output weight of the micro-batch before
+        model.embedding.set_modules_to_backward_prefetch([model])  # type: ignore[list-item]
     model.reshards, model.exchanges_often = reshard, exchange_often
     for module in sharded(model):
         # The loss is divided by the global token count, so gradients are summed, not averaged; a divide

@@ -22,11 +22,17 @@ class AdamW(torch.optim.AdamW):
 
     found_inf: torch.Tensor | None = None
 
-    def _init_group(self, group: dict[str, Any], *tensors: list[torch.Tensor]) -> bool:
-        has_complex: bool = super()._init_group(group, *tensors)  # type: ignore[no-untyped-call]
-        for part in tensors:
-            part[:] = map(local_part, part)
-        return has_complex
+    def _init_group(self, group: dict[str, Any], *lists: list[torch.Tensor]) -> bool:
+        parameters, gradients, first, second, _, steps = lists
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                state = self.state[parameter]
+                parameters.append(local_part(parameter))
+                gradients.append(local_part(parameter.grad))
+                first.append(local_part(state["exp_avg"]))
+                second.append(local_part(state["exp_avg_sq"]))
+                steps.append(state["step"])
+        return False  # whether any is complex
 
 
 def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> AdamW:

@@ -44,9 +44,8 @@ def forward_backward(
         part, end = tokens[begin : begin + micro], begin + micro
         with fsdp.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
             states = hidden(model, part, batch.cu_seqlens_of(begin, begin + len(part)))
-            total, token_losses = next_token_loss(
-                states, model.head.weight, part[:, 1:], compiled=model.compiled and tokens.device.type == "cuda"
-            )
+            compiled = model.compiled and tokens.device.type == "cuda"
+            total, token_losses = model.head(states, part[:, 1:], next_token_loss, compiled=compiled)
             torch.autograd.backward(total / plan.batch_tokens)
         losses.append(token_losses.sum(dim=1))
         if in_pairs and end % group == 0:

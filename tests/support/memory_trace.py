@@ -142,10 +142,11 @@ def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Any = N
 
 
 @contextlib.contextmanager
-def _group(ranks: int) -> Iterator[None]:
+def group(ranks: int, rank: int = 0) -> Iterator[None]:
+    """A fake process group, in which this process is `rank`."""
     if dist.is_initialized():  # by a test of one process in bf16, which makes another when it needs one
         dist.destroy_process_group()
-    dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
+    dist.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())
     try:
         yield
     finally:
@@ -193,7 +194,7 @@ def trace(
         ),
     ]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_group(ranks))
+        stack.enter_context(group(ranks))
         for patch in patches:
             stack.enter_context(patch)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
@@ -221,7 +222,7 @@ def trace(
                     documents = attention.Documents(None, ends, sequence_length) if ends is not None else None
                     states = model(tokens[:, :-1], documents)
                     live.phase = "loss"
-                    total, losses = loss.next_token_loss(states, model.head.weight, tokens[:, 1:], compiled=True)
+                    total, losses = model.head(states, tokens[:, 1:], loss.next_token_loss, compiled=True)
                     live.phase = "backward"
                     torch.autograd.backward(total)
                     del states, total, losses

@@ -67,7 +67,7 @@ def take(
     for begin in range(0, len(share), micro):
         tokens = share[begin : begin + micro]
         with fsdp.micro_batch(model, last=begin + micro >= len(share)):
-            total, _ = next_token_loss(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
+            total, _ = model.head(model(tokens[:, :-1]), tokens[:, 1:], next_token_loss)
             torch.autograd.backward(total / (BATCH * LENGTH))
         loss += total.detach().double()
     norm = total_norm(model)
@@ -81,7 +81,7 @@ def take(
 def evaluate(model: Llama, step: int = 99) -> float:
     tokens = batch(step, model.config)
     with torch.no_grad():
-        return float(next_token_losses(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:]).mean())
+        return float(model.head(model(tokens[:, :-1]), tokens[:, 1:], next_token_losses).mean())
 
 
 def whole(model: Llama) -> dict[str, torch.Tensor]:

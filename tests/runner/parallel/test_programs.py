@@ -1,0 +1,48 @@
+"""The collectives of a step are the same on every rank of 64, and in an order that hides them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import commands
+import programs as script
+import pytest
+from programs import NODE, Program
+from small import CONFIG
+
+pytestmark = pytest.mark.processes
+SCRIPT = Path(script.__file__)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Program]:
+    """Of each rank, from a process of its own: torch keeps meshes of a process group that has ended."""
+    folder, found = tmp_path_factory.mktemp("programs"), {}
+    for rank in (0, 1, 5, 63):
+        with (folder / str(rank)).open("w+") as out:
+            process = commands.start_python(
+                str(SCRIPT), str(rank), folder=folder, environment=dict(os.environ), out=out.fileno(), err=out.fileno()
+            )
+            assert process.wait(120) == 0, (folder / str(rank)).read_text()
+        found[rank] = json.loads((folder / str(rank)).read_text().splitlines()[-1])
+    return found
+
+
+@pytest.mark.promise("Ranks 0, 1, 5 and 63 of 64 issue the same collectives, in one order, with the same shapes")
+@pytest.mark.parametrize("rank", [1, 5, 63])
+def test_every_rank_issues_the_same_collectives(rank: int, programs: dict[int, Program]) -> None:
+    assert programs[rank] == programs[0]
+
+
+def test_the_gradient_of_the_output_weight_is_reduced_first_and_that_of_the_embedding_last(
+    programs: dict[int, Program],
+) -> None:
+    first = programs[0]
+    reduced = [shapes[1] for name, shapes in first if name == "_reduce_scatter_base_"]
+    rows = -(-CONFIG.vocab_size // NODE) * NODE
+    assert len(reduced) == CONFIG.num_hidden_layers + 3
+    assert reduced[0] == reduced[-1] == [rows * CONFIG.hidden_size]
+    assert reduced[-2] == [CONFIG.hidden_size], "the root is the last norm alone"
+    assert [name for name, _ in first].count("_allgather_base_") == len(reduced), "each unit is gathered once a step"
