@@ -29,14 +29,14 @@ DECLARED = 1_000_000
 Batches = Iterator[Any]
 
 
-def _loader(dataset: Any, **how: Any) -> Batches:
+def _loader(dataset: Any, *, workers: int = 0, **how: Any) -> Batches:
     from torch.utils.data import DataLoader
 
     while True:
-        yield from DataLoader(dataset, num_workers=0, **how)
+        yield from DataLoader(dataset, num_workers=workers, **how)
 
 
-def memmap(root: Path, scratch: Path) -> Batches:
+def memmap(root: Path, scratch: Path, *, workers: int = 0) -> Batches:
     """torch's DataLoader over memory-mapped files: the loader many projects write themselves."""
     import torch
 
@@ -56,7 +56,7 @@ def memmap(root: Path, scratch: Path) -> Batches:
     sources = [Rows(tokens_of(root / name)) for name in NAMES]
     weights = torch.tensor([share / len(s) for s, share in zip(sources, SHARES, strict=True) for _ in range(len(s))])
     sampler = torch.utils.data.WeightedRandomSampler(weights.double(), 100_000, replacement=True)
-    return _loader(torch.utils.data.ConcatDataset(sources), sampler=sampler, batch_size=BATCH)
+    return _loader(torch.utils.data.ConcatDataset(sources), workers=workers, sampler=sampler, batch_size=BATCH)
 
 
 def packed(root: Path, scratch: Path) -> Batches:

@@ -1,15 +1,4 @@
-"""The exception hierarchy: each error has a message, a place in a file and a hint.
-
-CurriculumError          everything a user can correct; shown on one screen, exit code 2
-├── ConfigError          a YAML file has an invalid value
-├── NotFound             an unknown name (stage, mixture, source, size, machine, project)
-├── PlanError            valid files that contradict each other
-├── DataError            prepared text is missing, damaged, or made with another tokenizer
-├── CheckpointError      a checkpoint is missing, incomplete or damaged
-├── Drift                the files differ from those of a started run
-├── Busy                 another process holds a lock
-└── RunFailed            a job was started and failed (exit code 1)
-"""
+"""The exceptions: everything that a user can correct, with a message, a place in a file and a hint."""
 
 from __future__ import annotations
 
@@ -79,7 +68,7 @@ class ConfigError(CurriculumError):
 
 
 class NotFound(CurriculumError):
-    """An unknown name."""
+    """An unknown name: of a stage, mixture, source, size, machine or project."""
 
 
 class PlanError(CurriculumError):
@@ -151,6 +140,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     similar = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return (f"did you mean `{similar[0]}`? " if similar else "") + f"there are: {shown}"
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """`text` on one line of at most `most` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _wrapped(first: str, then: str, text: str, width: int) -> list[str]:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -232,18 +232,6 @@ def show_seconds(seconds: float) -> str:
 
 def _rounded(value: Fraction, digits: int = 4) -> str:
     """`value` rounded (half up) to `digits` significant digits, without an exponent or trailing zeros."""
-    if value == 0:
-        return "0"
-    above, below = abs(value.numerator), value.denominator
-    magnitude = len(str(above)) - len(str(below))  # of the first digit, or one too large
-    if above * 10 ** max(-magnitude, 0) < below * 10 ** max(magnitude, 0):
-        magnitude -= 1
-    places = digits - 1 - magnitude
-    above, below = above * 10 ** max(places, 0), below * 10 ** max(-places, 0)
-    significant = (2 * above + below) // (2 * below)
-    if places <= 0:
-        text = str(significant * 10**-places)
-    else:
-        text = str(significant).zfill(places + 1)
-        text = f"{text[:-places]}.{text[-places:]}".rstrip("0").rstrip(".")
-    return "-" + text if value < 0 else text
+    context = Context(digits, ROUND_HALF_UP)
+    quotient = context.divide(Decimal(value.numerator), Decimal(value.denominator))
+    return f"{quotient.normalize(context):f}"

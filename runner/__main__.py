@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.signals import install_stop_flag
+from curriculum.artifacts.job_process import STOP_SIGNALS, install_stop_flag
 
 STOP = install_stop_flag()  # before torch: a signal that comes while it loads must not be lost
 
-from curriculum import fs  # noqa: E402
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
-from curriculum.artifacts.job_process import STOP_SIGNALS  # noqa: E402
 from curriculum.artifacts.stage_folder import Attempt, StageFolder  # noqa: E402
-from curriculum.errors import CurriculumError, storage_error  # noqa: E402
+from curriculum.errors import CurriculumError  # noqa: E402
 from curriculum.fs import standard_streams  # noqa: E402
-from runner.watchdog import Watchdog  # noqa: E402
+from curriculum.stage.resume import LOCK_SECONDS, stage_lock  # noqa: E402
+from curriculum.stage.watchdog import Watchdog  # noqa: E402
 
 if TYPE_CHECKING:
     from runner.parallel.ranks import Ranks
@@ -36,32 +35,14 @@ def main() -> int:
     try:
         outcome = JOBS[type(job)](job)
         code = 0
-    except CurriculumError as error:
-        traceback.print_exc()
-        place = f" ({error.place})" if error.place else ""
-        outcome = {"outcome": jobs.REFUSED, "message": error.what + place, "hint": error.hint}
-        if error.entry:
-            outcome["entry"] = list(error.entry)
-        code = 2
     except BaseException as error:
         traceback.print_exc()
-        storage = storage_error(error) if isinstance(error, OSError) else None
-        outcome = {"outcome": jobs.FAILED, "message": f"{type(error).__name__}: {error}"}
-        if storage is not None:  # a restart would fail in the same way
-            outcome = {"outcome": jobs.REFUSED, "message": storage.what, "hint": storage.hint}
-        if isinstance(job, jobs.TrainJob) and (refused := _out_of_memory(job, error)) is not None:
-            outcome = {"outcome": jobs.REFUSED, "message": refused.what, "hint": refused.hint}
-        code = 1
-    attempt = Attempt(Path(job.attempt_folder))
-    # the ranks that lose a peer to its refusal fail, too: the refusal stays on record
-    refused_by_peer = outcome["outcome"] == jobs.FAILED and isinstance(job, jobs.TrainJob) and _refused(attempt)
-    if (_rank() == 0 or code) and not refused_by_peer:
-        fs.write_json(attempt.outcome, outcome, replace=True)
+        refused = _out_of_memory(job, error) if isinstance(job, jobs.TrainJob) else None
+        outcome = jobs.outcome_of(refused or error)
+        code = 2 if isinstance(error, CurriculumError) else 1
+    if _rank() == 0 or code:
+        jobs.write_outcome(Attempt(Path(job.attempt_folder)), outcome)
     return code
-
-
-def _refused(attempt: Attempt) -> bool:
-    return (attempt.read_outcome() or {}).get("outcome") == jobs.REFUSED
 
 
 def _out_of_memory(job: jobs.TrainJob, error: BaseException) -> CurriculumError | None:
@@ -90,9 +71,9 @@ def _joined(machine: jobs.Machine) -> Iterator[Ranks]:
 
 def _train(job: jobs.TrainJob) -> Outcome:
     folder = StageFolder(Path(job.stage_folder))
-    lock = fs.Lock(folder.lock, f"the stage folder {folder}")
+    lock = stage_lock(folder)
     if _rank() == 0:
-        lock.acquire(wait_seconds=15.0)  # a process that was just killed may take a moment to release it
+        lock.acquire(wait_seconds=LOCK_SECONDS)
         checkpoints.refuse_links(folder)
     try:
         with contextlib.ExitStack() as stack:

@@ -29,7 +29,9 @@ def run(folder: Path, *words: str) -> tuple[str, dict[str, list[dict[str, object
     return done.stdout, json.loads(out.read_text())
 
 
-@pytest.mark.parametrize(("command", "tables", "goals"), [("bench.plan", 1, 3), ("bench.order", 3, 3)])
+@pytest.mark.parametrize(
+    ("command", "tables", "goals"), [("bench.plan", 1, 3), ("bench.order", 3, 3), ("bench.save", 4, 3)]
+)
 def test_a_figure_is_measured_in_turns_beside_its_limit_with_median_and_spread(
     tmp_path: Path, command: str, tables: int, goals: int
 ) -> None:
@@ -57,3 +59,10 @@ def test_reading_is_measured_beside_peers_and_an_absent_one_is_named(tmp_path: P
 def test_a_model_is_trained_killed_resumed_exported_and_measured_by_transformers(tmp_path: Path) -> None:
     said, _ = run(tmp_path, "bench.full_size")
     assert said.count("goal: ") == said.count(": kept") == 3
+
+
+def test_the_stream_is_measured_beside_our_trainer_s_reader_and_a_loader_of_as_many_workers(tmp_path: Path) -> None:
+    said, found = run(tmp_path, "bench.stream")
+    assert said.count("goal: ") == 6
+    assert [len(rows) for rows in found.values()] == [3, 3, 5, 1]
+    assert all(row["values"] for rows in found.values() for row in rows)

@@ -61,10 +61,12 @@ class Line:
     """A task where variants are compared: each variant's score, None where it was not measured."""
 
     label: str
-    ends: str | None
-    leaves: str | None
-    position: int
+    row: Row
     scores: tuple[Score | None, ...]
+
+    @property
+    def position(self) -> int:
+        return self.row.position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +108,7 @@ def side_by_side(project: Project, comparison: Comparison) -> Table:
     for row in rows:
         here = [scores.get(point, {}) if point is not None else {} for point in row.points]
         lines += [
-            Line(
-                label=label,
-                ends=row.ends,
-                leaves=row.leaves,
-                position=row.position,
-                scores=tuple(named.get(label) for named in here),
-            )
+            Line(label=label, row=row, scores=tuple(named.get(label) for named in here))
             for label in dict.fromkeys(label for named in here for label in named)
         ]
     order = {label: number for number, label in enumerate(dict.fromkeys(line.label for line in lines))}
@@ -135,8 +131,8 @@ def to_json(table: Table) -> list[dict[str, Any]]:
     return [
         {
             "task": line.label,
-            "ends": line.ends,
-            "leaves": line.leaves,
+            "ends": line.row.ends,
+            "leaves": line.row.leaves,
             "position": line.position,
             "variants": {name: cell(line, number) for number, name in enumerate(table.names)},
         }

@@ -244,7 +244,7 @@ def compare(texts: Sequence[PreparedText], against: str | None = None) -> Compar
         trunk=trunk,
         trunk_stages=tuple(stage.name for stage in stages),
         general=tuple(sorted(general)),
-        domains=tuple(tuple(sorted(_reads(compiled) - general)) for compiled in lineages),
+        domains=tuple(tuple(sorted(_read_by(each.stages[-1], each.stop) - general)) for each in lineages),
         rows=tuple(_rows(lineages, trunk, stages, measured.keys() | _kept(project, lineages), measured)),
         measured=measured,
         documents=documents(texts, measured),
@@ -310,11 +310,14 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def point_at(compiled: Compiled, position: int) -> Point | None:
-    """The point of a lineage at `position`, as belongs to the stage that had read up to there."""
+def point_at(compiled: Compiled, position: int, *, at_boundary: bool = False) -> Point | None:
+    """The point of a lineage at `position`, as belongs to the stage that had read up to there; None past its end.
+
+    With `at_boundary`, that at the first step boundary at or past `position`.
+    """
     for stage in compiled.stages:
         if stage.plan.start < position <= stage.stop or position == stage.plan.start == 0:
-            return Point(stage.name, position)
+            return Point(stage.name, boundary(stage.plan, position) if at_boundary else position)
     return None
 
 
@@ -411,7 +414,7 @@ def _rows_between(lineages: Sequence[Compiled], measured: Set[Point]) -> list[Ro
         if not measuring:
             continue
         for number, compiled in enumerate(lineages):
-            near = _boundary_from(compiled, position)
+            near = point_at(compiled, position, at_boundary=True)
             # what two measured at the very same position is compared there
             if here[number] is None and near in left and not any(point_at(o, near.position) in left for o in measuring):
                 here[number] = near
@@ -419,14 +422,6 @@ def _rows_between(lineages: Sequence[Compiled], measured: Set[Point]) -> list[Ro
             rows.append(Row(None, tuple(here)))
             left -= set(here)
     return rows
-
-
-def _boundary_from(compiled: Compiled, position: int) -> Point | None:
-    """The point of a lineage at the first step boundary at or past `position`; None past its end."""
-    for stage in compiled.stages:
-        if stage.plan.start < position <= stage.stop:
-            return Point(stage.name, boundary(stage.plan, position))
-    return None
 
 
 def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
@@ -442,10 +437,6 @@ def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
 
 def _read_by(stage: CompiledStage, position: int) -> set[str]:
     return {name for name, windows in stage.plan.windows_read(position).items() if windows}
-
-
-def _reads(compiled: Compiled) -> set[str]:
-    return _read_by(compiled.stages[-1], compiled.stages[-1].stop)
 
 
 def _changed_ahead(project: Project, compiled: Compiled) -> list[PlanDrift]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from curriculum import config
 from curriculum.analysis import shard_fix
-from curriculum.analysis.trace import FORMAT, Location, Shared, shared_stages, tokens_of_shards, windows_of
+from curriculum.analysis.trace import FORMAT, Location, Shared, shared_stages, sources_of, tokens_of_shards, windows_of
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.errors import NotFound, PlanError, did_you_mean
+from curriculum.errors import NotFound, PlanError
 from curriculum.plan import lookup
 from curriculum.runs import folders
 
@@ -33,10 +33,7 @@ def shard_impact(
     `exact` counts every window; without it counts of very many windows may be expectations.
     """
     stages = shared_stages(project, compiled)
-    plans = {name: shared.stage.plan for shared in stages for name in shared.stage.plan.sources}
-    if source not in plans:
-        raise NotFound(f"no stage here reads a source `{source}`", hint=did_you_mean(source, plans))
-    manifest = texts.manifest(plans[source].sources[source].dataset)
+    manifest = texts.manifest(sources_of(stages, source)[source].sources[source].dataset)
     if manifest is None:
         raise PlanError(
             f"`{source}` is not prepared yet, so it has no shards",
@@ -51,8 +48,9 @@ def shard_impact(
     rows: dict[str, dict[str, Any]] = {}
     for shared in stages:
         parent = shared.stage.parent
+        since = rows[parent.name]["contaminated_from"] if parent is not None else None
         # a stage that continues from contaminated weights is contaminated itself
-        contaminated = parent is not None and _contaminated_before(rows[parent.name], shared.stage.plan.start)
+        contaminated = since is not None and since < shared.stage.plan.start
         rows[shared.stage.name] = _stage(project, compiled[0], shared, texts, source, number, exact, contaminated)
     redo = sum(row["redo_tokens"] for row in rows.values())
     gpus = machine.nodes * machine.gpus_per_node
@@ -93,10 +91,6 @@ def _edit(
                 project, lineage, stage, clean, windows, source, number, started=started, alone=len(shards) == 1
             )
     return None
-
-
-def _contaminated_before(row: dict[str, Any], position: int) -> bool:
-    return row["contaminated_from"] is not None and row["contaminated_from"] < position
 
 
 def _stage(

@@ -6,7 +6,7 @@ several lineages share is one entry.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.lineage_tree import stage_tree
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.data.manifest import HELD_OUT, TRAIN, windows_in
@@ -49,24 +50,19 @@ class Shared:
     """A stage with the positions where lineages leave it (`stops`) and the last checkpoint's (`reached`), in tokens."""
 
     stage: CompiledStage
-    stops: dict[str, int]
+    stops: Mapping[str, int]
     reached: int
-
-    @property
-    def stop(self) -> int:
-        return max(self.stops.values())
 
     @property
     def sequences(self) -> int:
         """Sequences of the stage that some lineage trains on."""
-        plan = self.stage.plan
-        return (self.stop - plan.start) // plan.sequence_length
+        return (self.stage.stop - self.stage.plan.start) // self.stage.plan.sequence_length
 
     @property
     def sequences_read(self) -> int:
         """Sequences that were trained on, up to the last checkpoint."""
         plan = self.stage.plan
-        return max(0, min(self.reached, self.stop) - plan.start) // plan.sequence_length
+        return max(0, min(self.reached, self.stage.stop) - plan.start) // plan.sequence_length
 
     def position_of(self, sequence: int) -> int:
         """Where the step begins that reads the sequence, in tokens."""
@@ -80,15 +76,11 @@ class Shared:
 
 def shared_stages(project: Project, compiled: Sequence[Compiled]) -> list[Shared]:
     """Every stage of the lineages, once, in the order of the first that has it."""
-    stages: dict[str, Shared] = {}
-    for lineage in compiled:
-        for stage in lineage.stages:
-            if stage.name not in stages:
-                folder = folders.stage_folder(project, lineage, stage)
-                last = checkpoints.latest(folder)
-                stages[stage.name] = Shared(stage, {}, last.position if last else stage.plan.start)
-            stages[stage.name].stops[lineage.curriculum] = stage.stop
-    return list(stages.values())
+    stages = []
+    for node in stage_tree(compiled).values():
+        last = checkpoints.latest(folders.stage_folder(project, node.lineage, node.stage))
+        stages.append(Shared(node.stage, node.left_at, last.position if last else node.stage.plan.start))
+    return stages
 
 
 def tokens_of_shards(texts: PreparedText, plan: StagePlan, source: str) -> list[int]:
@@ -155,7 +147,7 @@ def _stage(shared: Shared, texts: PreparedText, locations: Iterable[Location]) -
         "stage": setting.stage,
         "lineages": list(shared.stops),
         "starts_at": plan.start,
-        "ends_at": shared.stop,
+        "ends_at": shared.stage.stop,
         "reached": shared.reached,
     }
     if sum(len(windows) for _, windows in ranges) <= LISTED:
@@ -218,7 +210,7 @@ def _reads(shared: Shared, ranges: Iterable[tuple[str, range]]) -> list[dict[str
 def _documents(
     compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[Shared], name: str, only: str | None
 ) -> tuple[list[Location], list[dict[str, Any]]]:
-    sources = _sources(stages, only)
+    sources = sources_of(stages, only)
     datasets: dict[str, list[str]] = {}
     for source, plan in sources.items():
         datasets.setdefault(plan.sources[source].dataset, []).append(source)
@@ -269,7 +261,7 @@ def _documents(
 def _window_range(
     compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[Shared], source: str, span: str
 ) -> list[Location]:
-    plan = _sources(stages, source)[source]
+    plan = sources_of(stages, source)[source]
     shards = tokens_of_shards(texts, plan, source)
     first, stop, in_tokens = parse_span(span)
     length = plan.sequence_length
@@ -307,8 +299,8 @@ def parse_span(text: str) -> tuple[int, int, bool]:
         ) from None
 
 
-def _sources(stages: Sequence[Shared], only: str | None) -> dict[str, StagePlan]:
-    """The sources of all lineages, each with the last plan that reads it; of `only` that one."""
+def sources_of(stages: Sequence[Shared], only: str | None) -> dict[str, StagePlan]:
+    """The sources of all lineages, each with the last plan that reads it; of `only` that one, NotFound without it."""
     plans = {name: shared.stage.plan for shared in stages for name in shared.stage.plan.sources}
     if only is None:
         return plans

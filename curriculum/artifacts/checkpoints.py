@@ -1,7 +1,7 @@
 """Checkpoint directories: manifest, verification, pins and deletion. Tensors are read and written by the runner.
 
 A checkpoint is complete once it has its final name: it is built as `.tmp-…`, sealed with a manifest of
-every file's size and SHA-256, synced and renamed.
+every file's size and digest, synced and renamed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ TRACKERS = ("tensorboard", "wandb", "trackio")
 MANIFEST = "manifest.json"
 STATE = "state.json"
 INDEX = "tensors.json"
-FORMAT = 1
+FORMAT = 2
+ALGORITHMS: dict[str, Callable[..., str]] = {"sha256": fs.sha256_file, "blake3": fs.blake3_file}
+"""The digests of files that a manifest may hold, by the keys there; those of format 1 are SHA-256."""
+_READ_FORMATS = (1, FORMAT)
 _NAME = re.compile(r"g(\d+)-(\d{16,})")
 _ASIDE = re.compile(rf"{re.escape(fs.ASIDE)}(?P<name>g\d+-(?P<position>\d{{16,}}))-[0-9a-f]+")
 
@@ -75,15 +78,15 @@ def retained(positions: Sequence[int], end: int, keep: Collection[int], keep_las
 
 
 def seal(folder: Path, digests: Mapping[str, str] | None = None) -> None:
-    """Write the manifest of a finished but unpublished checkpoint folder: size and SHA-256 of every file.
+    """Write the manifest of a finished but unpublished checkpoint folder: size and BLAKE3 of every file.
 
-    `digests` are SHA-256 by file name, of files that the caller has hashed since it wrote them.
+    `digests` are BLAKE3 by name below the folder, of files that the caller has hashed as it wrote them.
     """
     digests = digests or {}
     files = {
         str(path.relative_to(folder)): {
             "bytes": path.stat().st_size,
-            "sha256": digests.get(path.name) or fs.sha256_file(path),
+            "blake3": digests.get(str(path.relative_to(folder))) or fs.blake3_file(path),
         }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
@@ -123,11 +126,12 @@ def _verify_file(folder: Path, file: str, recorded: Mapping[str, Any]) -> None:
         raise _damaged(folder, f"`{file}` is missing")
     if path.stat().st_size != recorded["bytes"]:
         raise _damaged(folder, f"`{file}` has {path.stat().st_size:,} bytes instead of {recorded['bytes']:,}")
+    algorithm, recorded_digest = _digest(recorded)
     try:
-        digest = fs.sha256_file(path, follow=False)
+        digest = ALGORITHMS[algorithm](path, follow=False)
     except OSError as error:
         raise _damaged(folder, f"`{file}` cannot be read: {error.strerror}") from None
-    if digest != recorded["sha256"]:
+    if digest != recorded_digest:
         raise _damaged(folder, f"`{file}` holds other bytes than were saved")
 
 
@@ -141,6 +145,30 @@ def state(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"`{STATE}` cannot be read: {error}") from None
     return value
+
+
+def trainer_of(folder: Path) -> tuple[str, str] | None:
+    """Name and layout of the other trainer that saved a checkpoint; None for our own."""
+    trainer = state(folder).get("trainer")
+    return None if trainer is None else (str(trainer["name"]), str(trainer["layout"]))
+
+
+def hf_folder(folder: Path) -> Path:
+    """Where a checkpoint with `layout: hf` has its Hugging Face model: in `hf/`, or at its top."""
+    return folder / "hf" if (folder / "hf").is_dir() else folder
+
+
+def lacks_of_hf(folder: Path) -> str | None:
+    """The file that a Hugging Face model in a checkpoint lacks; None where it is complete."""
+    model = hf_folder(folder)
+    if not (model / "config.json").is_file():
+        return "`config.json`"
+    return None if any(model.glob("*.safetensors")) else "`*.safetensors`"
+
+
+def size(folder: Path) -> int:
+    """Bytes of a checkpoint's files."""
+    return sum(int(entry["bytes"]) for entry in _manifest(folder).values())
 
 
 def check_room(folder: Path, size: int, free: int | None = None) -> None:
@@ -166,7 +194,7 @@ def free_bytes(folder: Path) -> int:
 def weights_digest(folder: Path) -> str:
     """One digest of all tensor files, for comparing two checkpoints' bytes without loading them."""
     files = _manifest(folder).items()
-    return fs.digest({file: entry["sha256"] for file, entry in files if file.endswith(".safetensors")})
+    return fs.digest({file: _digest(entry)[1] for file, entry in files if file.endswith(".safetensors")})
 
 
 def pin(folder: StageFolder, position: int, by: str) -> Path:
@@ -226,6 +254,13 @@ def discard(checkpoint: Checkpoint) -> bool:
     return True
 
 
+def content_digest(folder: Path) -> str:
+    """One digest of a checkpoint's tensors or, where another trainer saved it, of all its files but the state."""
+    if (folder / INDEX).is_file():
+        return tensors_digest(folder)
+    return fs.digest({file: entry["blake3"] for file, entry in _manifest(folder).items() if file != STATE})
+
+
 def tensors_digest(folder: Path) -> str:
     """One digest of all tensors by name, independent of the number of ranks that wrote them."""
     index: dict[str, Any] = json.loads(fs.read_bytes(folder / INDEX))
@@ -267,11 +302,12 @@ def sweep(folder: StageFolder) -> None:
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file, by its name below the folder."""
+    """Size and digest of every file, by its name below the folder."""
     try:
         value = fs.parse_json(fs.read_bytes(folder / MANIFEST))
-        if isinstance(value, dict) and value.get("format") != FORMAT:
-            raise _damaged(folder, f"its format is {value.get('format')!r}, this version reads {FORMAT}")
+        if isinstance(value, dict) and value.get("format") not in _READ_FORMATS:
+            formats = " and ".join(map(str, _READ_FORMATS))
+            raise _damaged(folder, f"its format is {value.get('format')!r}, this version reads {formats}")
         manifest = fs.unseal(value, {"format", "files"})
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"`{MANIFEST}` cannot be read: {error}") from None
@@ -279,7 +315,14 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise _damaged(folder, f"`{MANIFEST}` names `{name}`, which is not inside it")
+        if files[name].keys() - {"bytes"} not in ({algorithm} for algorithm in ALGORITHMS):
+            raise _damaged(folder, f"`{MANIFEST}` has no digest of `{name}` that this version knows")
     return files
+
+
+def _digest(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """The algorithm and the digest that a manifest's entry states."""
+    return next((algorithm, str(entry[algorithm])) for algorithm in ALGORITHMS if algorithm in entry)
 
 
 def _damaged(folder: Path, reason: str) -> CheckpointError:

@@ -78,3 +78,19 @@ def stop_on_signals() -> Iterator[StopFlag]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def install_stop_flag() -> StopFlag:
+    """A flag that STOP_SIGNALS set from now on, and the death of the parent; a second SIGINT exits with 130 at once.
+
+    The kernel reports the death of the parent's thread: a job is started from a thread that outlives it. Call it before
+    torch is imported, so that no signal comes too early.
+    """
+    flag = StopFlag(interrupt=lambda: os._exit(130))
+    for number in STOP_SIGNALS:
+        signal.signal(number, flag.receive)
+    parent = os.getppid()
+    terminate_with_parent()
+    if os.getppid() != parent:  # it died before the kernel was asked, and no signal will come
+        flag.receive(signal.SIGTERM)
+    return flag

@@ -10,23 +10,30 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from curriculum import fs
 from curriculum.artifacts.checkpoints import KEEP_LAST
+from curriculum.artifacts.stage_folder import Attempt
 from curriculum.data.requests import PrepareRequest, TokenizerRequest
-from curriculum.errors import RunFailed
+from curriculum.errors import CurriculumError, RunFailed, storage_error
 
-FORMAT = 1
+FORMAT = 2
+READS = (1, 2)
+"""Of format 1 are the jobs that 0.1.0 queued."""
 
 SLOW_TIMES = 6
 """How many times a step's limit a start or a save may take."""
 DONE, STOPPED, REFUSED, FAILED = "done", "stopped", "refused", "failed"
+TAKEN = "taken"
+"""A trainer whose machine was taken away: launched again, and no failure."""
+TAKEN_CODE = 75
+"""The exit code that says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """How a training job runs; any of it may change at every restart.
+    """How a training job runs; any of it may change at every restart. `host_memory` is of each node, in bytes.
 
     `profile` is `{from_step, steps}`; `peak_flops` what one device can do in a second, for the MFU;
     `hang_limit` the seconds that a micro-batch may take; `grace` those from the request to stop to the kill, if known.
@@ -36,6 +43,7 @@ class Machine:
     precision: str = "auto"
     sharding: str = "auto"
     micro_batch: int | None = None
+    host_memory: int | None = None
     attention: str = "auto"
     compile: bool | None = None
     activation_checkpointing: str = "none"
@@ -51,6 +59,11 @@ class Machine:
     hang_limit: float = 600.0
     grace: float | None = None
 
+    @property
+    def slow_limit(self) -> float:
+        """Seconds that a start, a save and whatever waits for one may take."""
+        return self.hang_limit * SLOW_TIMES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
@@ -61,13 +74,40 @@ class HeldOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """Another program that trains stages: `run` is its command, executed in `folder`; the rest as in machines.yaml."""
+
+    name: str
+    run: tuple[str, ...]
+    folder: str
+    ranks: str = "ours"
+    stop: str = "signal"
+    does: tuple[str, ...] = ("train",)
+    layout: str = "opaque"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """What a launch resumes from: a checkpoint of the stage's `own`, that of its `parent`, or `nothing`.
+
+    `step` is the first to take, counted from the root; `optimizer` whether the optimizer's state is taken along.
+    """
+
+    origin: Literal["own", "parent", "nothing"]
+    folder: str | None
+    step: int
+    optimizer: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
     """Train one stage to its end, from its last checkpoint or, when it has none, from its parent's.
 
     `data` maps each source of the plan to its prepared folder. `checkpoint_every` and `evaluate_every` are in
     tokens on the curriculum's clock; `keep` are positions at which a checkpoint is taken and kept;
     `keep_last` is how many of the cadence's checkpoints are retained. `lineage` names the stages from the root to this
-    one, for trackers. `accept_environment` continues with other versions or another processor.
+    one, for trackers. `accept_environment` continues with other versions or another processor. Each launch adds its
+    attempt, the steps in [first_step, last_step) and what it resumes from. `trainer` is None for our own.
     """
 
     plan: str
@@ -85,11 +125,18 @@ class TrainJob:
     stop_at: int | None = None
     lineage: tuple[str, ...] = ()
     accept_environment: bool = False
+    first_step: int = 0
+    last_step: int = 0
+    resume: Resume | None = None
+    trainer: Trainer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateJob:
-    """Measure the held-out loss of a kept checkpoint on the sets that are not on record."""
+    """Measure the held-out loss of a kept checkpoint on the sets that are not on record.
+
+    With another `trainer`, `resume` is the checkpoint, `data` the prepared text, and no step is taken.
+    """
 
     plan: str
     stage_folder: str
@@ -97,6 +144,11 @@ class EvaluateJob:
     checkpoint: str
     held_out: Mapping[str, HeldOut]
     machine: Machine = field(default_factory=Machine)
+    data: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+    evaluate_every: int = 0
+    resume: Resume | None = None
+    trainer: Trainer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,9 +254,33 @@ def load(path: Path) -> Job:
     """Read a job file; RunFailed when this version does not know its format, its kind or one of its keys."""
     value: dict[str, Any] = json.loads(fs.read_bytes(path))
     cls = _KINDS.get(value.pop("kind"))
-    if value.pop("format") != FORMAT or cls is None:
+    if value.pop("format") not in READS or cls is None:
         raise RunFailed(f"`{path}` is not a job this version knows")
     try:
         return fs.from_json(cls, value)
     except ValueError as error:
         raise RunFailed(f"`{path}` is not a job this version knows: {error}") from None
+
+
+# --- how a job ended ----------------------------------------------------------------------------------------
+
+
+def outcome_of(error: BaseException) -> dict[str, Any]:
+    """What `outcome.json` says of an error: refused where a restart would end in the same way, else failed."""
+    known = storage_error(error) if isinstance(error, OSError) else error
+    if not isinstance(known, CurriculumError):
+        return {"outcome": FAILED, "message": f"{type(error).__name__}: {error}"}
+    place = f" ({known.place})" if known.place else ""
+    outcome: dict[str, Any] = {"outcome": REFUSED, "message": known.what + place, "hint": known.hint}
+    return outcome | ({"entry": list(known.entry)} if known.entry else {})
+
+
+def write_outcome(attempt: Attempt, outcome: Mapping[str, Any]) -> None:
+    """Write `outcome.json`. The ranks that lose a peer to its refusal fail, too: the refusal stays on record."""
+    if outcome["outcome"] != FAILED or (attempt.read_outcome() or {}).get("outcome") != REFUSED:
+        fs.write_json(attempt.outcome, outcome, replace=True)
+
+
+def due(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` tokens is in (before, now]."""
+    return every > 0 and now // every > before // every

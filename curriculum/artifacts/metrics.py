@@ -66,7 +66,8 @@ class MetricsTail:
         self.restarted = False
         try:
             with self.path.open("rb") as file:
-                if not self._is_unchanged(file.fileno()):
+                # the line that was read last is not at its offset any more
+                if os.pread(file.fileno(), len(self._last), self._offset - len(self._last)) != self._last:
                     self._offset, self._last, self.restarted = 0, b"", True
                 file.seek(self._offset)
                 lines = list(_complete_lines(file))
@@ -77,10 +78,6 @@ class MetricsTail:
         self._offset += sum(map(len, lines))
         self._last = lines[-1] if lines else self._last
         return _records(lines)
-
-    def _is_unchanged(self, descriptor: int) -> bool:
-        """Whether the line that was read last is still at its offset."""
-        return os.pread(descriptor, len(self._last), self._offset - len(self._last)) == self._last
 
 
 def _complete_lines(file: IO[bytes]) -> Iterator[bytes]:

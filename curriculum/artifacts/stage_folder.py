@@ -37,6 +37,7 @@ class Attempt:
     timing = _Entry("timing.json")  # seconds of a step and of a save, from the first save on
     outcome = _Entry("outcome.json")  # how the job ended: torchrun hides exit codes
     log = _Entry("rank0.log")
+    stop = _Entry("stop")  # appears when a trainer with `stop: file` is asked to save and end
     announcement = _Entry("nodes.json")  # by the first of several nodes, for the others to join
     processes = _Entry("processes.txt")  # of an attempt that hung: what the system reports of its processes
     doctor_report = _Entry("doctor.json")

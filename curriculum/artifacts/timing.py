@@ -16,13 +16,15 @@ _FORMER_NAME = "pace.json"
 class SaveTiming:
     """The longest of an attempt's last steps and saves, in seconds, a save from its begin to its last fsync.
 
-    `grace` is that of the machine, in seconds; `every` is the tokens from one checkpoint to the next.
+    `grace` is that of the machine, in seconds; `every` is the tokens from one checkpoint to the next. A save that is
+    not `copied` is waited for.
     """
 
     step_seconds: float
     save_seconds: float
     every: int
     grace: float | None = None
+    copied: bool = True
 
     def insufficient_grace(self, grace: float | None) -> str | None:
         """Why a run that is killed `grace` seconds after the request to stop cannot save; None when it can."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from curriculum.config import layout
+
 Complete: TypeAlias = Callable[[str], list[str]]
 
 
@@ -17,8 +19,6 @@ def _completing(names: Callable[[Path, str], Iterable[str]]) -> Complete:
 
     def complete(incomplete: str) -> list[str]:
         try:
-            from curriculum.config import layout
-
             root = layout.root_around(Path.cwd())
             candidates = names(root, incomplete) if root is not None else ()
             return [name for name in candidates if name.startswith(incomplete)]
@@ -28,22 +28,7 @@ def _completing(names: Callable[[Path, str], Iterable[str]]) -> Complete:
     return complete
 
 
-def _files(folder: str) -> Callable[[Path, str], Iterable[str]]:
-    def names(root: Path, incomplete: str) -> list[str]:
-        from curriculum.config import layout
-
-        return layout.names(root, folder)
-
-    return names
-
-
-def _keys(file: str) -> Callable[[Path, str], Iterable[str]]:
-    return lambda root, incomplete: _read(root, file)
-
-
 def _addresses(root: Path, incomplete: str) -> list[str]:
-    from curriculum.config import layout
-
     name, slash, _ = incomplete.partition("/")
     if not slash:
         return layout.names(root, "stages")
@@ -57,10 +42,10 @@ def _read(root: Path, file: str) -> Any:
     return load_yaml(root / file, root=root).value
 
 
-curricula = _completing(_files("stages"))
-mixtures = _completing(_files("mixtures"))
+curricula = _completing(lambda root, incomplete: layout.names(root, "stages"))
+mixtures = _completing(lambda root, incomplete: layout.names(root, "mixtures"))
 addresses = _completing(_addresses)
-sizes = _completing(_keys("sizes.yaml"))
-machines = _completing(_keys("machines.yaml"))
+sizes = _completing(lambda root, incomplete: _read(root, "sizes.yaml"))
+machines = _completing(lambda root, incomplete: _read(root, "machines.yaml"))
 sources = _completing(lambda root, incomplete: _read(root, "sources.yaml")["sources"])
 tokenizers = _completing(lambda root, incomplete: _read(root, "sources.yaml")["tokenizers"])

@@ -15,6 +15,7 @@ from curriculum import config
 from curriculum.config.yaml import Document
 from curriculum.errors import PlanError
 from curriculum.plan import memory
+from curriculum.plan.host_memory import host_need
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.ranks import share_of_rank
 from curriculum.plan.stage import StagePlan
@@ -137,12 +138,33 @@ def summary(plan: StagePlan, machine: config.MachineEntry) -> dict[str, Any] | N
     }
 
 
+def host_summary(plan: StagePlan, machine: config.MachineEntry) -> dict[str, Any]:
+    """What training and a save keep in the memory of each node, as JSON values."""
+    needed = host_need(
+        ModelConfig.from_json(plan.model).parameters,
+        ranks=machine.nodes * machine.processes,
+        local_ranks=machine.processes,
+        sharding=machine.sharding,
+        on_cpu=not _on_gpu(machine),
+    )
+    return {
+        "state_bytes": needed.state,
+        "staging_bytes": needed.staging,
+        "least_bytes": needed.node,
+        "node_bytes": machine.host_memory,
+        "copies": None if machine.host_memory is None else needed.copies(machine.host_memory),
+    }
+
+
+def _on_gpu(machine: config.MachineEntry) -> bool:
+    return machine.memory is not None or machine.gpus_per_node > 0 or machine.device == "cuda"
+
+
 def _counted(plan: StagePlan, machine: config.MachineEntry) -> bool:
     """Whether the formula holds for training the stage on the machine."""
-    on_gpu = machine.memory is not None or machine.gpus_per_node > 0 or machine.device == "cuda"
     holds = memory.formula_holds(precision=machine.precision, compile=machine.compile, exactness=machine.exactness)
     dense_mask = plan.mask_documents and machine.attention == "sdpa"
-    return on_gpu and holds and not dense_mask
+    return _on_gpu(machine) and holds and not dense_mask
 
 
 def _largest(plan: StagePlan, machine: config.MachineEntry, most: int, processes: int | None) -> int | None:

@@ -28,6 +28,7 @@ def summarise(project: Project, compiled: Compiled, machine_name: str, machine: 
     stages = [stage_summary(stage) for stage in compiled.stages]
     for stage, row in zip(compiled.stages, stages, strict=True):
         row["memory"] = memory.summary(stage.plan, machine)
+        row["host_memory"] = memory.host_summary(stage.plan, machine)
         row["notes"] += _indivisible(stage, machine_name, machine)
     return {
         "format": FORMAT,

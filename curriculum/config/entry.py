@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, mo
 from curriculum.config import fields
 from curriculum.config.fields import LARGEST_COUNT, LARGEST_SIZE, BatchScale, Refusal
 from curriculum.config.yaml import Document, KeyPath
-from curriculum.errors import ConfigError, Place, did_you_mean
+from curriculum.errors import ConfigError, Place, did_you_mean, shortened
 from curriculum.units import Length
 
 File = TypeVar("File", bound=BaseModel)
@@ -171,4 +171,4 @@ def _shown(path: KeyPath) -> str:
     if not path:
         return "this file"
     shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return f"`{fields.shortened(shown.removeprefix('.'), 60)}`"
+    return f"`{shortened(shown.removeprefix('.'), 60)}`"

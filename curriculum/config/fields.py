@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from pydantic_core import CoreSchema, core_schema
 
-from curriculum.errors import did_you_mean
+from curriculum.errors import did_you_mean, shortened
 from curriculum.units import (
     BYTES,
     COUNT,
@@ -113,12 +113,6 @@ def describe(value: object) -> str:
     if isinstance(value, str):
         return f"the text `{shortened(value)}`" if value.strip() else "an empty text"
     return "nothing" if value is None else "a list" if isinstance(value, list | tuple) else "a mapping"
-
-
-def shortened(text: str, most: int = 40) -> str:
-    """`text` on one line of at most `most` characters."""
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 # --- text -----------------------------------------------------------------------------------------------

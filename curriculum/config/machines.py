@@ -62,6 +62,34 @@ class KubernetesEntry(Entry):
     max_restarts: SizeOrZero = Field(default=10, description="How often all pods are started again after one fails.")
 
 
+class TrainerEntry(Entry):
+    """Another program that trains stages, by the contract of docs/job-json.md."""
+
+    name: Name = Field(description="Its name, in checkpoints: a stage keeps the trainer that began it.")
+    run: Texts = Field(
+        description="Its command as a list, run in the project's folder; `{job}` is the job file, `python` this Python."
+    )
+    ranks: Literal["ours", "its-own"] = Field(
+        default="ours", description="ours: we start one process a rank; its-own: one a node, it starts its ranks."
+    )
+    stop: Literal["signal", "file"] = Field(
+        default="signal", description="How it is asked to save and end: SIGUSR1, or `stop` in its attempt's folder."
+    )
+    does: tuple[Literal["train", "evaluate", "mask-documents"], ...] = Field(
+        default=("train",),
+        description="Beside training: `evaluate` kept checkpoints; keep documents apart (`mask-documents`).",
+    )
+    layout: Literal["hf", "opaque"] = Field(
+        default="opaque", description="hf: its checkpoints hold a Hugging Face model, at the top or in `hf/`."
+    )
+
+    @model_validator(mode="after")
+    def _is_a_list(self) -> Self:
+        if len(self.run) == 1 and " " in self.run[0]:
+            raise Refusal("is one word with blanks", "as in `[python, train.py]`: no shell reads it", "run")
+        return self
+
+
 class MachineEntry(Entry):
     """A machine: where and how; may change at every restart."""
 
@@ -92,6 +120,11 @@ class MachineEntry(Entry):
     memory: Memory | None = Field(
         default=None,
         description="Of each GPU as it is sold, as in `80GB`: what cannot fit is refused, and `micro_batch` chosen.",
+    )
+    host_memory: Memory | None = Field(
+        default=None,
+        description="Of each node, as in `512GB`; else what it has. Where it is short, saves copy nothing and training "
+        "waits for them.",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="Of the arithmetic; weights are fp32."
@@ -145,6 +178,9 @@ class MachineEntry(Entry):
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         default=(), description="Trackers that get the metrics of metrics.jsonl too; as in `[tensorboard]`."
     )
+    trainer: TrainerEntry | None = Field(
+        default=None, description="Another program that trains stages, as in `{name: mine, run: [python, train.py]}`."
+    )
     throughput: Throughput | None = Field(
         default=None,
         description="Tokens that a plan assumes of each GPU, without GPUs of each process; as in `24k tokens/s/gpu`.",
@@ -184,6 +220,11 @@ class MachineEntry(Entry):
         if self.gpus_per_node and self.processes > self.gpus_per_node:
             shown = f"of {self.processes} is more than {self.gpus_per_node} GPUs"
             raise Refusal(shown, "a GPU is used by one process", "processes")
+        if self.trainer is not None:
+            for key in ("trackers", "profile", "exactness"):
+                if key in self.model_fields_set:
+                    hint = "only curriculum's own trainer reads it: leave it out"
+                    raise Refusal("is not supported with `trainer`", hint, key)
         if self.exactness == "canonical" and self.micro_batch is None:
             raise Refusal(
                 "cannot be canonical without a `micro_batch`",

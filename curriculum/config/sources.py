@@ -1,5 +1,6 @@
 """sources.yaml: what the names of tokenizers and sources are bound to in this project."""
 
+from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -221,11 +222,8 @@ class SourceEntry(Entry):
 
 def _percent(share: Fraction) -> str:
     """The exact share in percent; one that was written in decimals has finitely many digits."""
-    digits = 0
-    while (share * 100 * 10**digits).denominator != 1:
-        digits += 1
-    number = str(int(share * 100 * 10**digits)).rjust(digits + 1, "0")
-    return (f"{number[:-digits]}.{number[-digits:]}" if digits else number) + "%"
+    context = Context(prec=200, traps=[Inexact])
+    return f"{context.divide(Decimal(100 * share.numerator), Decimal(share.denominator)):f}%"
 
 
 class SourcesFile(Entry):

@@ -252,17 +252,7 @@ class StageEntry(Entry):
     """One stage. It keeps, from the stage before it, everything it does not state."""
 
     one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
-    own: ClassVar[tuple[str, ...]] = (
-        "name",
-        "until",
-        "tokens",
-        "ramp",
-        "skip",
-        "leave_out",
-        "positions",
-        "optimizer",
-        "rewarm",
-    )
+    own: ClassVar = ("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "optimizer", "rewarm")
     """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
     name: Name = Field(description="Its name, unique in the file; as in `cooldown`.")

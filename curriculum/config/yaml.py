@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import yaml
 
-from curriculum.errors import ConfigError, Place
+from curriculum.errors import ConfigError, Place, shortened
 from curriculum.units import without_commas
 
 LARGEST_FILE: Final = 1 << 20
@@ -137,7 +137,7 @@ class _Builder:
             self._document(event, spot)
         elif isinstance(event, yaml.AliasEvent):
             self._refuse(
-                f"`*{_short(event.anchor or '')}` is an alias, which is not read here",
+                f"`*{shortened(event.anchor or '')}` is an alias, which is not read here",
                 spot,
                 "write out what it stands for; a text that begins with `*` needs quotes",
             )
@@ -170,13 +170,13 @@ class _Builder:
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._refuse(
-                f"`{_short(tag)}` is a tag, which is not read here",
+                f"`{shortened(tag)}` is a tag, which is not read here",
                 spot,
                 "remove it; a text that begins with `!` needs quotes",
             )
         if event.anchor is not None:
             self._refuse(
-                f"`&{_short(event.anchor)}` is an anchor, which is not read here",
+                f"`&{shortened(event.anchor)}` is an anchor, which is not read here",
                 spot,
                 "remove it and write the value out where it is meant; text that begins with `&` needs quotes",
             )
@@ -192,19 +192,19 @@ class _Builder:
         if plain:
             self._refuse_number_with_comma(event, spot)
         if plain and not isinstance(self._scalar(key, spot), str):
-            kind = "empty" if key == "" else f"`{_short(key)}`, not text"
+            kind = "empty" if key == "" else f"`{shortened(key)}`, not text"
             line = self.lines[spot[0]]
             before, behind = line[: spot[1]].rstrip(), line[spot[1] + len(event.value) :].lstrip()
-            hint = f'put it in quotes: "{_short(key)}"'
+            hint = f'put it in quotes: "{shortened(key)}"'
             if key[:1].isdigit() and before.endswith(",") and not behind.startswith(":"):
                 hint = "a comma ends a value here: a number has none, as in `40000`, `40_000` or `40k`"
             self._refuse(f"a key is {kind}", spot, hint)
         self._quoted(key, spot)
         if key in mapping:
             first = self.keys[*path, key]
-            line = _short(self.lines[first[0]], 80)
+            line = shortened(self.lines[first[0]], 80)
             self._refuse(
-                f"the key `{_short(key)}` is here for the second time\nfirst in line {first[0] + 1}: {line}",
+                f"the key `{shortened(key)}` is here for the second time\nfirst in line {first[0] + 1}: {line}",
                 spot,
                 "keep one of the two",
             )
@@ -369,7 +369,7 @@ def _with_colon(text: str) -> str:
     if match is None:
         return "a key is expected here, followed by a colon and a space, as in `seed: 3407`"
     what = "a space after the colon" if match["between"] == ":" else "a colon and a space after the key"
-    return f"put {what}: `{match['key']}: {_short(match['value'])}`"
+    return f"put {what}: `{match['key']}: {shortened(match['value'])}`"
 
 
 def _place(file: str, lines: tuple[str, ...], spot: Spot) -> Place:
@@ -377,8 +377,3 @@ def _place(file: str, lines: tuple[str, ...], spot: Spot) -> Place:
     if line >= len(lines):  # the end of the file: the end of its last line
         line, column = len(lines) - 1, len(lines[-1])
     return Place(file, line + 1, column + 1, lines[line])
-
-
-def _short(text: str, most: int = 40) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"

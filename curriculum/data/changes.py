@@ -35,7 +35,8 @@ class FileChanges:
 
     def __str__(self) -> str:
         parts = ((f"with other {self.compared}", self.changed), ("no longer there", self.gone), ("new", self.new))
-        return "; ".join(f"{len(names):,} {what} ({_some(names)})" for what, names in parts if names)
+        shown = ((len(names), what, ", ".join(names[:3]) + ", …" * (len(names) > 3)) for what, names in parts if names)
+        return "; ".join(f"{number:,} {what} ({some})" for number, what, some in shown)
 
 
 def recorded_files(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
@@ -95,7 +96,3 @@ def _other_contents(recorded: Sequence[Any], file: SourceFile) -> bool:
     if len(recorded) <= DIGEST:
         return _other_size_or_time(recorded, file)
     return bool(recorded[0] != file.bytes or recorded[DIGEST] != fs.sha256_file(Path(file.path)))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -68,17 +68,10 @@ def kind_of(read: Mapping[str, Any]) -> str:
 def list_files(read: Mapping[str, Any], root: str = ".") -> list[SourceFile]:
     """The files of any read but a remote one, in order of name; DataError when there are none."""
     kind = kind_of(read)
-    if kind == "installed":
-        files = _installed_files(read)
-    elif kind == "stdlib":
-        files = _stdlib_files(read)
-    elif kind == "folder":
-        files = _folder_files(read, root)
-    elif kind == "tokenised":
-        files = _token_files(read, root)
-    else:
+    if kind == "hub":
         raise ValueError(f"the files of a {kind} are not listed locally")
-    return sort_files(files, read)
+    lists = {"installed": _installed_files, "stdlib": _stdlib_files, "folder": _folder_files, "tokenised": _token_files}
+    return sort_files(lists[kind](read, root), read)
 
 
 def sort_files(files: Iterable[SourceFile], read: Mapping[str, Any]) -> list[SourceFile]:
@@ -150,7 +143,7 @@ def name_filter(read: Mapping[str, Any], *, default: Iterable[str]) -> Callable[
     return lambda name: files.fullmatch(name) is not None and exclude.fullmatch(name) is None
 
 
-def _installed_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
+def _installed_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
     is_chosen = name_filter(read, default=TEXT_FILES)
     for name, package in distributions(read):
         record = package.files
@@ -173,7 +166,7 @@ def _record_sha256(entry: metadata.PackagePath) -> str | None:
     return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
 
 
-def _stdlib_files(read: Mapping[str, Any]) -> Iterable[SourceFile]:
+def _stdlib_files(read: Mapping[str, Any], root: str) -> Iterable[SourceFile]:
     exclude = matcher(read.get("exclude", []))
     library = Path(sysconfig.get_path("stdlib"))
     for name, path in _walk(library, skip=_NOT_LIBRARY):

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from curriculum.errors import DataError
 
@@ -31,16 +30,10 @@ PROBES = (
 )
 
 
-@dataclass(slots=True)
-class _Model:
-    pieces: list[tuple[str, float, int]] = field(default_factory=list)
-    type: int = 1
-    byte_fallback: bool = False
-    suffix: bool = False
-    charsmap: bytes = b""
-    prefix: bool = True
-    extra_blanks_go: bool = True
-    escape: bool = True
+class _Model(NamedTuple):
+    pieces: list[tuple[str, float, int]]
+    byte_fallback: bool
+    prefix: bool
 
 
 def convert(path: Path) -> bytes:
@@ -90,39 +83,34 @@ def first_difference(path: Path, other: Path) -> str | None:
 
 
 def _read(path: Path) -> _Model:
-    model = _Model()
+    pieces: list[tuple[str, float, int]] = []
+    specs: dict[int, dict[int, Any]] = {2: {}, 3: {}}
     try:
         for number, value in _fields(path.read_bytes()):
             if number == 1:
-                model.pieces.append(_piece(value))
-            elif number == 2:
-                spec = dict(_fields(value))
-                model.type = spec.get(3, 1)
-                model.byte_fallback, model.suffix = bool(spec.get(35)), bool(spec.get(24))
-            elif number == 3:
-                spec = dict(_fields(value))
-                model.charsmap = spec.get(2, b"")
-                model.prefix, model.extra_blanks_go = bool(spec.get(3, 1)), bool(spec.get(4, 1))
-                model.escape = bool(spec.get(5, 1))
+                pieces.append(_piece(value))
+            elif number in specs:
+                specs[number] = dict(_fields(value))
     except OSError as reason:
         raise DataError(f"`{path}` cannot be read: {reason.strerror}", hint="see `tokenizers:`") from None
     except (ValueError, TypeError, IndexError, struct.error):
-        model.pieces = []
-    if not model.pieces:
+        pieces = []
+    if not pieces:
         raise DataError(
             f"`{path}` is no SentencePiece model",
             hint="give a complete `tokenizer.model`, or a `tokenizer.json`; was the download complete?",
         )
+    trainer, normalizer = specs[2], specs[3]
     for wrong, what in (
-        (model.type != _BPE, "it is no BPE"),
-        (bool(model.charsmap), "it rewrites characters (NFKC)"),
-        (model.extra_blanks_go, "it removes blanks"),
-        (model.suffix or not model.escape, "it treats blanks differently"),
-        (any(kind == _USER_DEFINED for _, _, kind in model.pieces), "it has words of a user"),
+        (trainer.get(3, 1) != _BPE, "it is no BPE"),
+        (normalizer.get(2), "it rewrites characters (NFKC)"),
+        (normalizer.get(4, 1), "it removes blanks"),
+        (trainer.get(24) or not normalizer.get(5, 1), "it treats blanks differently"),
+        (any(kind == _USER_DEFINED for _, _, kind in pieces), "it has words of a user"),
     ):
         if wrong:
             raise _other_kind(path, what)
-    return model
+    return _Model(pieces, byte_fallback=bool(trainer.get(35)), prefix=bool(normalizer.get(3, 1)))
 
 
 def _other_kind(path: Path, what: str) -> DataError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from curriculum.execution.notices import AttemptNotices
 from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
 from curriculum.launchers.supervisor import silence, supervise
+from curriculum.plan.stage import StagePlan
+from curriculum.stage import resume
+from curriculum.stage.resume import LOCK_SECONDS, stage_lock
+from curriculum.stage.saves import mark_done
 
 PATIENCE_SECONDS = 1.5
 """What a job that trains nothing may take to end once it is stopped: it loses nothing when it is killed."""
@@ -31,7 +36,8 @@ def run_job(
     attempt = Attempt(Path(job.attempt_folder))
     jobs.save(job, attempt.job)
     request.listener.job_started(title, progress)
-    launcher = ProcessLauncher(processes, default_threads(None, processes))
+    trainer = job.trainer if isinstance(job, jobs.EvaluateJob) else None
+    launcher = ProcessLauncher(processes, default_threads(None, processes), trainer)
     try:
         outcome = supervise(launcher, lambda: attempt, stop=stop, tick=request.listener.tick, patience=PATIENCE_SECONDS)
     except RunFailed as error:
@@ -60,9 +66,13 @@ def run_training(
     notices = AttemptNotices(folder, job.machine.grace, note)
 
     def start_attempt() -> Attempt:
+        lock = stage_lock(folder)
+        lock.acquire(wait_seconds=LOCK_SECONDS)  # a trainer whose supervisor was killed may still save
+        with lock:
+            decided = resume.decided(job)
         attempt = new_attempt(folder.attempts)
         machine = replace(job.machine, threads=launcher.threads)
-        jobs.save(replace(job, attempt_folder=str(attempt), machine=machine), attempt.job)
+        jobs.save(replace(decided, attempt_folder=str(attempt), machine=machine), attempt.job)
         notices.attempt = attempt
         launched(attempt)
         return attempt
@@ -78,7 +88,30 @@ def run_training(
         progress=lambda: reached(folder, 0),
         tick=check,
         silence=silence(job.machine),
+        unsaid=partial(_unsaid, job),
     )
+
+
+def _unsaid(job: jobs.TrainJob, code: int) -> dict[str, Any]:
+    """How another trainer ended that did not say so itself, by its exit code and what it saved."""
+    if code == jobs.TAKEN_CODE:
+        return {"outcome": jobs.TAKEN}
+    if code != 0 or job.trainer is None:
+        return {"outcome": jobs.FAILED}
+    plan = StagePlan.load(Path(job.plan))
+    end = plan.end if job.stop_at is None else job.stop_at
+    position = reached(StageFolder(Path(job.stage_folder)), plan.start)
+    if position != end:
+        return {
+            "outcome": jobs.REFUSED,
+            "message": f"trainer `{job.trainer.name}` ended without reaching the end or saying why: it is at "
+            f"{position:,} of {end:,} tokens",
+            "hint": "its log says what it did; a trainer that uses `curriculum.stage.join()` says how it ends, and "
+            "exit code 75 that its machine is taken away; the same command resumes from what is saved",
+        }
+    if end == plan.end:
+        mark_done(job, plan)
+    return {"outcome": jobs.DONE, "position": end}
 
 
 def reached(folder: StageFolder, start: int) -> int:

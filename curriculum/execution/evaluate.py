@@ -13,6 +13,7 @@ from curriculum.artifacts.stage_folder import new_attempt
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, DataError
+from curriculum.execution import trainers
 from curriculum.execution.attempts import run_job
 from curriculum.execution.fill import FillResult, fill_gaps
 from curriculum.execution.machine import job_machine
@@ -40,6 +41,7 @@ def fill(request: RunRequest, comparison: Comparison, texts: Sequence[PreparedTe
         if not held_out:
             raise DataError("no held-out text is prepared for its tokenizer and sequence length")
         machine = request.machine_entry
+        trainer = trainers.evaluator(request, gap.checkpoint)
         folder = stage_folder(request.project, gap.compiled, gap.stage)
         job = jobs.EvaluateJob(
             plan=str(folder.plan),
@@ -48,7 +50,14 @@ def fill(request: RunRequest, comparison: Comparison, texts: Sequence[PreparedTe
             checkpoint=str(gap.checkpoint.path),
             held_out=held_out,
             machine=job_machine(machine, default_threads(machine.threads, 1)),
+            trainer=trainer,
         )
+        if trainer is not None:
+            step = gap.stage.plan.step_at(gap.position)
+            checkpoint = jobs.Resume(origin="own", folder=job.checkpoint, step=step, optimizer=False)
+            text = texts[comparison.lineages.index(gap.compiled)]
+            data = {name: str(text.folder(source.dataset)) for name, source in gap.stage.plan.sources.items()}
+            job = replace(job, resume=checkpoint, generation=gap.checkpoint.generation, data=data)
         return run_job(request, job, f"the held-out loss of {gap}", stop)
 
     gaps = missing_losses(request.project, comparison)

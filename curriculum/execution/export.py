@@ -22,7 +22,7 @@ from curriculum.compiler.resolve import resolve
 from curriculum.config.project import Project
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import CheckpointError, ConfigError, DataError, Drift, NotFound
-from curriculum.execution import model_card
+from curriculum.execution import model_card, trainers
 from curriculum.execution.attempts import run_job
 from curriculum.execution.request import RunRequest
 from curriculum.runs import folders
@@ -174,6 +174,7 @@ def check_free(to: Path) -> None:
 
 def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> jobs.ExportJob:
     """The job that writes the directory; an import's own files are copied unchanged."""
+    trainers.require_weights(source.checkpoint, f"the export of `{source.address}`")
     origin = checkpoints.state(source.imported)["imported"] if source.imported else None
     stored = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
     if source.imported and origin:

@@ -58,12 +58,12 @@ def _join_attempt(attempt: Attempt, request: RunRequest, launcher: Launcher, sto
     folder = StageFolder(attempt.path.parents[1])
     log = attempt.node_log(request.node_rank)
     request.listener.note(f"joins attempt {attempt.number} of {folder.stage}; its log: {log}")
-    job = process.begin(launcher.command(attempt.job), threads=launcher.threads, log=log)
+    job = launcher.start(attempt, log)
     stopping = False
     try:
         while job.poll() is None:
             if stop and not stopping:
-                process.stop(job)
+                launcher.stop(job, attempt, urgent=stop.urgent)
                 stopping = True
             if not stopping and not attempt.outcome.exists() and _open_attempt(request, folder) != attempt:
                 process.kill(job)  # the first node is gone, or has restarted

@@ -11,6 +11,7 @@ from curriculum.compiler import memory
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
+from curriculum.execution import trainers
 from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
 from curriculum.launchers.torchrun import TorchrunLauncher
@@ -20,6 +21,8 @@ from curriculum.runs.folders import is_reached, stage_folder
 
 def check_memory(project: Project, compiled: Compiled, machine_name: str, processes: int | None = None) -> None:
     """PlanError when a stage still to be trained needs more memory than the machine's GPUs have."""
+    if project.machine(machine_name).trainer is not None:
+        return  # the formula is of our own trainer's memory
     for stage in compiled.stages:
         if not is_reached(stage_folder(project, compiled, stage), stage):
             machine, document = project.machine(machine_name), project.machines_document
@@ -54,13 +57,15 @@ def check_machine(request: RunRequest, compiled: Compiled) -> None:
             place = document.place(paths[0]) if paths and not by_option else None
             raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
     check_memory(request.project, compiled, request.machine, request.processes)
+    trainers.check(request, compiled)
 
 
 def launcher_for(request: RunRequest) -> Launcher:
     """The launcher of jobs on this machine; PlanError when it is one of several nodes and its number is not given."""
     entry = request.machine_entry
     document = request.project.machines_document
-    processes = request.processes or entry.processes
+    trainer = trainers.of(request)
+    processes = trainers.started_processes(request)
     threads = default_threads(entry.threads, processes)
     if entry.nodes == 1:
         if request.node_rank:
@@ -69,7 +74,7 @@ def launcher_for(request: RunRequest) -> Launcher:
                 place=document.place((request.machine,)),
                 hint="`nodes:` is the number of nodes",
             )
-        return ProcessLauncher(processes, threads)
+        return ProcessLauncher(processes, threads, trainer)
     address = request.address or entry.address
     if request.node_rank is None or address is None:
         missing = "the number of this one" if request.node_rank is None else "the address of the first"
@@ -85,6 +90,7 @@ def launcher_for(request: RunRequest) -> Launcher:
         address=address,
         processes=processes,
         threads=threads,
+        trainer=trainer,
         join_limit=entry.join_limit,
     )
 

@@ -1,4 +1,4 @@
-"""Notices on a running attempt, each given once: a changed environment, a grace too short to save in."""
+"""Notices on a running attempt, each given once: another environment, too short a grace, saves that are waited for."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class AttemptNotices:
         self._stage = folder.name
         self._note = note
         self._grace = grace
-        self._environment_reported = self._shortfall_reported = False
-        self._check_grace(timing.measured(folder))
+        self._environment_reported = self._shortfall_reported = self._waiting_reported = False
+        self._check_timing(timing.measured(folder))
 
     def check(self) -> None:
         """Give the notices that are due by now."""
@@ -33,10 +33,18 @@ class AttemptNotices:
             if changed := fs.parse_json(fs.read_bytes(self.attempt.environment)).get("changed", {}):
                 description = describe_changes(changed)
                 self._note(f"{self._stage}: environment changed since the previous attempt: {description}")
-        if not self._shortfall_reported and self.attempt.timing.exists():
-            self._check_grace(timing.of_attempt(self.attempt))
+        if not (self._shortfall_reported and self._waiting_reported) and self.attempt.timing.exists():
+            self._check_timing(timing.of_attempt(self.attempt))
 
-    def _check_grace(self, measured: timing.SaveTiming | None) -> None:
-        if measured is not None and (shortfall := measured.insufficient_grace(self._grace)) is not None:
+    def _check_timing(self, measured: timing.SaveTiming | None) -> None:
+        if measured is None:
+            return
+        if not self._shortfall_reported and (shortfall := measured.insufficient_grace(self._grace)) is not None:
             self._shortfall_reported = True
             self._note(f"{self._stage}: {shortfall}")
+        if not self._waiting_reported and not measured.copied:
+            self._waiting_reported = True
+            seconds = f"{measured.save_seconds:.1f} s"
+            self._note(
+                f"{self._stage}: memory is too short for a copy of the state: training waits {seconds} for a save"
+            )

@@ -11,6 +11,7 @@ from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.memory import chosen_micro_batch
+from curriculum.execution import trainers
 from curriculum.execution.machine import job_machine
 from curriculum.execution.request import RunRequest
 from curriculum.execution.restore import pin_parent
@@ -50,7 +51,8 @@ def train_job(
     project = request.project
     folder = stage_folder(project, compiled, stage)
     machine = job_machine(request.machine_entry, None, request.profile)
-    micro_batch = chosen_micro_batch(stage.plan, request.machine_entry, request.processes)
+    entry = request.machine_entry
+    micro_batch = None if entry.trainer else chosen_micro_batch(stage.plan, entry, request.processes)
     return jobs.TrainJob(
         plan=str(folder.plan),
         stage_folder=str(folder),
@@ -68,5 +70,6 @@ def train_job(
         machine=replace(machine, micro_batch=micro_batch or machine.micro_batch),
         stop_at=stage.stop if stage.stop < stage.plan.end else None,
         accept_environment=request.accept_environment or request.machine_entry.environment == "any",
+        trainer=trainers.of(request),
         lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),
     )

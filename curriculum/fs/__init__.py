@@ -10,7 +10,10 @@ from curriculum.fs.digests import (
     unseal as unseal,
 )
 from curriculum.fs.files import (
+    BLOCK_BYTES as BLOCK_BYTES,
     append_json_line as append_json_line,
+    blake3_file as blake3_file,
+    blake3_hasher as blake3_hasher,
     check_writable as check_writable,
     fsync as fsync,
     line_error as line_error,
@@ -24,6 +27,7 @@ from curriculum.fs.files import (
     remove as remove,
     sha256_file as sha256_file,
     sync_tree as sync_tree,
+    write_blocks as write_blocks,
     write_bytes as write_bytes,
     write_json as write_json,
 )

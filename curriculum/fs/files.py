@@ -10,25 +10,57 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from curriculum.errors import DataError
 from curriculum.fs.digests import canonical_json, parse_json
 from curriculum.fs.records import fields_of
 
+if TYPE_CHECKING:
+    from blake3 import blake3
+
+BLOCK_BYTES = 16 << 20
+"""Of what is hashed by several threads or written at a time."""
 _CHUNK = 1 << 20
+_HASH_THREADS = 4
 
 
 def sha256_file(path: Path, *, follow: bool = True) -> str:
     """SHA-256 (hexadecimal) of a file's bytes; without `follow` a symbolic link is an OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
-    with open(descriptor, "rb") as file:
+    with _opened(path, follow) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def blake3_file(path: Path, *, follow: bool = True) -> str:
+    """BLAKE3 (hexadecimal) of a file's bytes; without `follow` a symbolic link is an OSError.
+
+    The file is read and not mapped into memory, where a failing disk would be a SIGBUS and no OSError.
+    """
+    with _opened(path, follow) as file:
+        size = os.fstat(file.fileno()).st_size
+        block = memoryview(bytearray(min(size + 1, BLOCK_BYTES)))
+        hasher = blake3_hasher(_HASH_THREADS if size > BLOCK_BYTES else 1)
+        while count := file.readinto(block):
+            hasher.update(block[:count])
+        return hasher.hexdigest()
+
+
+def blake3_hasher(threads: int = _HASH_THREADS) -> blake3:
+    """A hasher with threads of its own: the pool that all hashers can share hangs in a process forked from its user."""
+    from blake3 import blake3
+
+    return blake3(max_threads=min(threads, len(os.sched_getaffinity(0))))
+
+
+def _opened(path: Path, follow: bool) -> io.FileIO:
+    return io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)))
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -107,6 +139,25 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = False) -> None:
     fsync(path.parent)
 
 
+def write_blocks(path: Path, blocks: Iterable[memoryview]) -> str:
+    """Write a new file of the blocks, sync it and return its BLAKE3 (hexadecimal), which is computed meanwhile.
+
+    A block is not read any more once the next one is asked for. The file's name is not synced.
+    """
+    hasher = blake3_hasher()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            for block in blocks:
+                hashed = pool.submit(hasher.update, block)
+                _write_all(descriptor, block)
+                hashed.result()
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return hasher.hexdigest()
+
+
 def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     """`write_bytes` of readable JSON (sorted keys, two spaces, a final newline)."""
     text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False, default=fields_of)
@@ -137,7 +188,7 @@ def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:
         fsync(path.parent)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

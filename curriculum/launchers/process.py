@@ -11,33 +11,49 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts.job_process import processors, terminate_with_parent
+from curriculum.artifacts.jobs import Trainer
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """Starts and ends the processes of a job: `processes` on each node, each with `threads` threads."""
+    """Starts and ends the processes of a job: `processes` on each node, each with `threads` threads.
+
+    They are `trainer`'s, or our own.
+    """
 
     processes: int
     threads: int
+    trainer: Trainer | None = None
 
     def command(self, job: Path) -> list[str]:
         """The command line that runs the job file `job` to its end, or to the next save once it is stopped."""
         raise NotImplementedError
 
-    def start(self, attempt: Attempt) -> subprocess.Popen[bytes]:
-        """Start the job of `attempt`, its output in the attempt's log."""
-        return begin(self.command(attempt.job), threads=self.threads, log=attempt.log)
+    def start(self, attempt: Attempt, log: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start the job of `attempt`, its output in the attempt's log or in another."""
+        more: dict[str, Any] = {}
+        if self.trainer is not None:
+            more = {"folder": Path(self.trainer.folder), "variables": contract_variables(attempt)}
+        return begin(self.command(attempt.job), threads=self.threads, log=log or attempt.log, **more)
 
-    def stop(self, process: subprocess.Popen[bytes], *, urgent: bool) -> None:
+    def stop(self, process: subprocess.Popen[bytes], attempt: Attempt, *, urgent: bool) -> None:
         """Ask the job to save and end; `urgent` when it may be killed after the machine's grace."""
+        if self.trainer is not None and self.trainer.stop == "file":
+            fs.write_bytes(attempt.stop, b"", replace=True)
+        else:
+            self.signal_to_stop(process, urgent=urgent)
+
+    def signal_to_stop(self, process: subprocess.Popen[bytes], *, urgent: bool) -> None:
+        """The same by a signal to every rank."""
         stop(process, urgent=urgent)
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
@@ -55,11 +71,30 @@ class ProcessLauncher(Launcher):
     """One process, or torchrun with several, on this machine alone."""
 
     def command(self, job: Path) -> list[str]:
-        python = runner_command()
         if self.processes == 1:
-            return [*python, str(job)]
+            return trainer_command(self.trainer, job)
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
-        return [sys.executable, *torchrun, *python[1:], str(job)]
+        return [sys.executable, *torchrun, *torchrun_words(self.trainer, job)]
+
+
+def trainer_command(trainer: Trainer | None, job: Path) -> list[str]:
+    """The command of one rank: `trainer`'s or, without one, the runner's."""
+    if trainer is None:
+        return [*runner_command(), str(job)]
+    words = [word.replace("{job}", str(job)) for word in trainer.run]
+    return [sys.executable, *words[1:]] if words[0] == "python" else words
+
+
+def torchrun_words(trainer: Trainer | None, job: Path) -> list[str]:
+    """The same as torchrun's last arguments."""
+    command = trainer_command(trainer, job)
+    return command[1:] if trainer is None else ["--no-python", *command]
+
+
+def contract_variables(attempt: Attempt) -> dict[str, str]:
+    """What the processes of another trainer find in their environment."""
+    stage = attempt.path.parents[1]
+    return {"CURRICULUM_JOB": str(attempt.job), "CURRICULUM_STAGE": str(stage), "CURRICULUM_ATTEMPT": str(attempt)}
 
 
 def runner_command() -> list[str]:
@@ -91,9 +126,17 @@ def environment(threads: int) -> dict[str, str]:
     }
 
 
-def begin(command: Sequence[str], *, threads: int, log: Path) -> subprocess.Popen[bytes]:
+def begin(
+    command: Sequence[str],
+    *,
+    threads: int,
+    log: Path,
+    folder: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start `command` in a process group of its own, its output appended to `log`.
 
+    `folder` and `variables` are those of another trainer, whose own modules Python has to find.
     In a group of its own Ctrl-C reaches it once and through us. When we are killed the kernel sends it SIGTERM, so
     no orphaned trainer continues.
     """
@@ -103,10 +146,17 @@ def begin(command: Sequence[str], *, threads: int, log: Path) -> subprocess.Pope
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(threads),
+            env=environment(threads) if variables is None else _of_another_trainer(environment(threads), variables),
+            cwd=folder,
             start_new_session=True,
             preexec_fn=terminate_with_parent,
         )
+
+
+def _of_another_trainer(ours: dict[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    if "PYTHONSAFEPATH" not in os.environ:
+        del ours["PYTHONSAFEPATH"]
+    return {**ours, **variables}
 
 
 def stop(process: subprocess.Popen[bytes], *, urgent: bool = False) -> None:

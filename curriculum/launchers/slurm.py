@@ -253,7 +253,7 @@ class SrunLauncher(Launcher):
         host, _, port = (self.address or socket.gethostname()).partition(":")
         return host, port or str(10_000 + int(self.environment["SLURM_JOB_ID"]) % 20_000)
 
-    def stop(self, process: subprocess.Popen[bytes], *, urgent: bool) -> None:
+    def signal_to_stop(self, process: subprocess.Popen[bytes], *, urgent: bool) -> None:
         """srun forwards SIGUSR1 to every rank; SIGTERM would end srun itself before they have saved."""
         if process.poll() is None:
             process.send_signal(signal.SIGUSR1)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
-from curriculum.launchers.process import runner_command
+from curriculum.artifacts import jobs
+from curriculum.launchers.process import trainer_command
 
 
 def as_torchrun(host: str, port: str, processes: str, task: Mapping[str, str]) -> dict[str, str]:
@@ -26,8 +28,9 @@ def as_torchrun(host: str, port: str, processes: str, task: Mapping[str, str]) -
 
 def main() -> None:
     host, port, processes, job = sys.argv[1:]
-    command = [*runner_command(), job]
-    os.execve(command[0], command, {**os.environ, **as_torchrun(host, port, processes, os.environ)})  # noqa: S606
+    loaded = jobs.load(Path(job))
+    command = trainer_command(loaded.trainer if isinstance(loaded, jobs.TrainJob) else None, Path(job))
+    os.execvpe(command[0], command, {**os.environ, **as_torchrun(host, port, processes, os.environ)})  # noqa: S606
 
 
 if __name__ == "__main__":

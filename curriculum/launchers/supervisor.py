@@ -29,7 +29,7 @@ HUNG_SECONDS = 0.5
 
 def silence(machine: jobs.Machine) -> float:
     """Seconds without a sign of life after which a rank hangs: what a start or a save may take, and five."""
-    return machine.hang_limit * jobs.SLOW_TIMES + 5.0
+    return machine.slow_limit + 5.0
 
 
 def supervise(
@@ -41,13 +41,15 @@ def supervise(
     tick: Callable[[], None] = lambda: None,
     silence: float = math.inf,
     patience: float = math.inf,
+    unsaid: Callable[[int], dict[str, Any]] = lambda code: {"outcome": jobs.FAILED},
 ) -> dict[str, Any]:
     """Run the job to its end and return its outcome (`{"outcome": "done"|"stopped", …}`).
 
     Every launch runs the job of an attempt made by `next_attempt`. `progress` is a number that grows with saved work.
     A job hangs when a rank has written its stacks, or has given no sign of life for `silence` seconds: its processes
-    are recorded and killed. One that has not ended `patience` seconds after a stop is killed. Raises RunFailed with
-    the end of the log when the job refuses, or crashes `RESTARTS_WITHOUT_PROGRESS` times without saving anything new.
+    are recorded and killed. One that has not ended `patience` seconds after a stop is killed. `unsaid` says by its exit
+    code how one ended that wrote no outcome. Raises RunFailed with the end of the log when the job refuses, or crashes
+    `RESTARTS_WITHOUT_PROGRESS` times without saving anything new.
     """
     fruitless, restarts = 0, 0
     saved = progress()
@@ -56,7 +58,7 @@ def supervise(
         launcher.announce(attempt)
         process = launcher.start(attempt)
         _watch(launcher, process, attempt, started, stop=stop, tick=tick, silence=silence, patience=patience)
-        outcome = attempt.read_outcome() or {"outcome": jobs.FAILED}
+        outcome = attempt.read_outcome() or unsaid(process.returncode)
         if outcome["outcome"] in (jobs.DONE, jobs.STOPPED):
             return outcome
         if outcome["outcome"] == jobs.REFUSED:
@@ -65,7 +67,7 @@ def supervise(
         if stop:
             return {"outcome": jobs.STOPPED}
         before, saved = saved, progress()
-        fruitless = 0 if saved > before else fruitless + 1
+        fruitless = 0 if saved > before else fruitless + (outcome["outcome"] != jobs.TAKEN)
         if fruitless >= RESTARTS_WITHOUT_PROGRESS:
             raise RunFailed(
                 f"the job failed {fruitless} times in a row without saving anything new; "
@@ -93,7 +95,7 @@ def _watch(
     try:
         while process.poll() is None:
             if stop and stopped_at == math.inf:
-                launcher.stop(process, urgent=stop.urgent)
+                launcher.stop(process, attempt, urgent=stop.urgent)
                 stopped_at = time.monotonic()
             if time.monotonic() - stopped_at > patience:
                 launcher.kill(process)

@@ -13,7 +13,7 @@ from pathlib import Path
 from curriculum import fs
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import PlanError, RunFailed
-from curriculum.launchers.process import Launcher, runner_command
+from curriculum.launchers.process import Launcher, torchrun_words
 
 PORT = 29_500
 TORCHRUN_WAITS_LONGER = 120
@@ -49,8 +49,7 @@ class TorchrunLauncher(Launcher):
             # longer than our own limit, whose message says more
             f"--rdzv-conf=timeout={self.join_limit + TORCHRUN_WAITS_LONGER}",
             "--max-restarts=0",
-            *runner_command()[1:],
-            str(job),
+            *torchrun_words(self.trainer, job),
         ]
 
     def announce(self, attempt: Attempt) -> None:

@@ -144,10 +144,8 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
             where = str(error.place) if error.place else None
             refused.append(Refused(name=curriculum, why=error.what, where=where))
     tree = stage_tree(list(compiled.values()))
-    drifts: dict[str, str] = {}
-    for lineage in compiled.values():
-        for name_of, drift in saved_drift(project, lineage)[0].items():
-            drifts.setdefault(name_of, drift.words())
+    found = [saved_drift(project, lineage)[0] for lineage in compiled.values()]
+    drifts = {stage: drift.words() for drifted in reversed(found) for stage, drift in drifted.items()}
     furthest = {stage: node.stage for stage, node in tree.items()}
     requested = set(furthest) if name is None else {stage.name for stage in compiled[name].stages}
     if name is not None:  # one lineage counts its stages only as far as it goes through them

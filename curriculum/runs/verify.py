@@ -89,16 +89,13 @@ def _texts(findings: Findings, project: Project, compiled: Compiled, texts: Prep
         if digest is None or not texts.folder(dataset, digest).is_dir():
             findings.absent.append(f"text of {dataset}: `{texts.prepare_command}` makes it")
             continue
-        faults: list[CurriculumError] = []
-        size = 0
-        for found in _text(texts, dataset, texts.folder(dataset, digest), read.get(dataset, {})):
-            if isinstance(found, int):
-                size += found
-            else:
-                faults.append(found)
+        found = list(_text(texts, dataset, texts.folder(dataset, digest), read.get(dataset, {})))
+        faults = [error for error in found if isinstance(error, CurriculumError)]
         findings.wrong.extend(faults)
         if not faults:
-            findings.checked.append(f"text of {dataset}: {size:,} bytes")
+            findings.checked.append(
+                f"text of {dataset}: {sum(size for size in found if isinstance(size, int)):,} bytes"
+            )
 
 
 def _digests_read(project: Project, compiled: Compiled) -> dict[str, dict[str, str]]:

@@ -196,18 +196,27 @@ class Stream:
             )
             with contextlib.closing(read):
                 for batch in read:
-                    yield from batch.micro_batches(micro_batch)
+                    if len(batch.tokens) == micro_batch:
+                        yield batch
+                    else:
+                        yield from batch.micro_batches(micro_batch)
 
     def samples(self, numbers: ArrayLike) -> NDArray[np.int64]:
         """The tokens of numbered samples, in any order: `[n, sequence_length + 1]`; many at once cost far less each."""
         number = np.asarray(numbers, np.int64).reshape(-1)
+        stages = self._stage_of_samples(number)
+        if number.size and stages.min() == stages.max():  # as almost always: read in place, not copied together
+            return self._read_samples(self.stages[int(stages[0])], number)
         tokens = np.empty((len(number), self.sequence_length + 1), np.int64)
-        for at, rows in positions_by_value(self._stage_of_samples(number)):
-            stage = self.stages[at]
-            step, slot = np.divmod(number[rows] - stage.first_sample, stage.batch_size)
-            draws = stage.plan.draws_at(stage.plan.sequences_in(step + stage.first_step, slot))
-            tokens[rows] = reader.read_windows(stage.datasets, draws)
+        for at, rows in positions_by_value(stages):
+            tokens[rows] = self._read_samples(self.stages[at], number[rows])
         return tokens
+
+    def _read_samples(self, stage: StreamStage, number: NDArray[np.int64]) -> NDArray[np.int64]:
+        step, slot = np.divmod(number - stage.first_sample, stage.batch_size)
+        return reader.read_windows(
+            stage.datasets, stage.plan.draws_at(stage.plan.sequences_in(step + stage.first_step, slot))
+        )
 
     def witness(self, step: int) -> int:
         """The digest of the inputs of `step`, whatever their order: see `curriculum.stream.witness`."""

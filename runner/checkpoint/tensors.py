@@ -3,7 +3,7 @@
     rank-00000.safetensors …   the rows that each rank held of `model.<name>` and Adam's moments of it
     tensors.json               for every tensor its shape and which file holds which rows
     state.json                 position, step, counters, Adam's step
-    manifest.json              written last: size and SHA-256 of the others
+    manifest.json              written last: size and BLAKE3 of the others
 
 A rank reads only the rows that it will hold. (torch.distributed.checkpoint takes a second to import
 at every start, and writes neither digests nor a commit record.)
@@ -17,26 +17,23 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.jobs import Machine
 from curriculum.errors import CheckpointError, RunFailed
+from runner.checkpoint import rank_file
 from runner.parallel.fsdp import reshard
-from runner.parallel.ranks import Ranks, local_part, rows_of
+from runner.parallel.ranks import POLL_SECONDS, Ranks, local_part, rows_of
 
 INDEX = checkpoints.INDEX
-FAILED = ".failed"
-PATIENCE_SECONDS = 3600.0  # for the slowest rank's file on a shared file system
-POLL_SECONDS = 0.05
+FAILED, DIGEST = ".failed", ".blake3"  # what a rank leaves for rank 0 beside its file
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -51,16 +48,16 @@ def save(
 
 
 class Saver:
-    """Saves during training: the tensors are copied, and a thread writes the copy, one save at a time.
+    """Saves during training: a thread writes a copy of the tensors, or the tensors themselves, one save at a time.
 
     The threads of several ranks communicate through the checkpoint's unpublished folder only. (A thread that uses a
     process group while training uses it too breaks the connections of both.) Rank 0 publishes once every rank's file
-    exists; the next call here raises the error of a thread.
+    exists, for which it waits `patience` seconds; the next call here raises the error of a thread.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
-        self._copies: dict[str, torch.Tensor] = {}
+    def __init__(self, ranks: Ranks, patience: float = Machine().slow_limit) -> None:
+        self._ranks, self._patience = ranks, patience
+        self._staging = rank_file.Staging()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -72,17 +69,21 @@ class Saver:
         state: Mapping[str, Any],
         published: Callable[[], None] = lambda: None,
         sealed: Callable[[], None] = lambda: None,
+        *,
+        copy: bool = True,
     ) -> None:
-        """Copy what is to be saved and return; every rank calls it.
+        """Copy what is to be saved and return, or without `copy`, which all ranks say alike, once it is published.
 
-        On rank 0 `sealed` runs before the checkpoint is published, `published` once it is durable.
+        Every rank calls it. On rank 0 `sealed` runs before the checkpoint is published, `published` once it is durable.
         """
         self.wait()
         ranks, temporary = self._ranks, folder.parent / f".tmp-{folder.name}"
-        if ranks.first:
+
+        def clear() -> None:
             fs.remove(temporary)  # of a killed save, perhaps of more ranks
             fs.make_directory(temporary)
-        ranks.wait()
+
+        ranks.first_does(clear)
         reshard(model)
         tensors = dict(_tensors(model, optimizer))
         writes = rows_of(next(iter(tensors.values())))[2] == 0  # otherwise a lower replica writes the same rows
@@ -100,17 +101,18 @@ class Saver:
             for key, tensor in tensors.items()
         }
         files = [temporary / _file(rank) for rank, part in enumerate(gathered) if part]
-        if writes:
-            self._copy(tensors)
+        parts = {key: local_part(tensor).detach() for key, tensor in tensors.items()} if writes else {}
+        parts = {key: part for key, part in parts.items() if part.numel()}
+        written = self._staging.copy(parts) if copy else parts
         value = {**state, "adam_step": adam_step(optimizer)}
 
         def write() -> None:
             try:
-                digests = {}
                 if writes:
-                    digests[_file(ranks.rank)] = self._write(temporary / _file(ranks.rank))
+                    _write(temporary / _file(ranks.rank), written)
                 if ranks.first:
-                    _wait_for(files)
+                    _wait_for(files, self._patience)
+                    digests = {path.name: _digest(path) for path in files}
                     fs.write_json(temporary / INDEX, index)
                     fs.write_json(temporary / checkpoints.STATE, value)
                     checkpoints.seal(temporary, digests)
@@ -124,6 +126,8 @@ class Saver:
 
         self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
         self._thread.start()
+        if not copy:
+            self.wait()
 
     def check(self) -> None:
         """Raise the error of a thread that failed."""
@@ -132,59 +136,43 @@ class Saver:
             raise failure
 
     def wait(self) -> None:
-        """Until every rank has written its file and rank 0 has published the checkpoint; every rank calls it.
-
-        The ranks ask each other again and again: a collective that waits for a slow disk would pass its timeout.
-        """
-        while self._ranks.any(self._thread is not None and self._thread.is_alive()):
-            if self._thread is not None:
-                self._thread.join(POLL_SECONDS)
-            if self._ranks.size > 1:
-                time.sleep(POLL_SECONDS)
+        """Until every rank has written its file and rank 0 has published the checkpoint; every rank calls it."""
+        self._ranks.wait_until(self._is_idle)
         self._thread = None
         self.check()
 
-    def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Copy into memory that is reused by every save, pinned where a GPU copies to it."""
-        cuda = False
-        for key, tensor in tensors.items():
-            part = local_part(tensor).detach()
-            if not part.numel():
-                continue
-            cuda = cuda or part.is_cuda
-            if key not in self._copies:
-                self._copies[key] = torch.empty(part.shape, dtype=part.dtype, pin_memory=part.is_cuda)
-            self._copies[key].copy_(part, non_blocking=part.is_cuda)
-        if cuda:
-            torch.cuda.current_stream().synchronize()
-
-    def _write(self, path: Path) -> str:
-        """Write, make durable and return the digest of this rank's file."""
-        for key, tensor in self._copies.items():
-            if not np.isfinite(tensor.numpy()).all():
-                raise RunFailed(
-                    f"`{key}` is not finite any more: nothing is saved of this state",
-                    hint="the last good checkpoint is kept; the same command continues from it",
-                )
-        unfinished = path.with_name(f".{path.name}")
-        save_file(self._copies, unfinished)
-        with ThreadPoolExecutor(1) as pool:  # digest and write to the disk at the same time
-            digest = pool.submit(fs.sha256_file, unfinished)
-            fs.fsync(unfinished)
-        os.rename(unfinished, path)
-        return digest.result()
+    def _is_idle(self) -> bool:
+        if self._thread is not None:
+            self._thread.join(POLL_SECONDS)
+        return self._thread is None or not self._thread.is_alive()
 
 
-def _wait_for(files: Sequence[Path]) -> None:
-    """Until every file exists; RunFailed once a rank reports a failure, or after PATIENCE_SECONDS."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write this rank's file, which appears when it is durable and its digest lies beside it."""
+    unfinished = path.with_name(f".{path.name}")
+    digest = rank_file.write(unfinished, tensors)
+    path.with_name(f"{path.name}{DIGEST}").write_text(digest)
+    os.rename(unfinished, path)
+
+
+def _digest(path: Path) -> str:
+    """The digest that a rank computed of its file; taken away from beside it."""
+    beside = path.with_name(f"{path.name}{DIGEST}")
+    digest = beside.read_text()
+    beside.unlink()
+    return digest
+
+
+def _wait_for(files: Sequence[Path], patience: float) -> None:
+    """Until every file exists; RunFailed once a rank reports a failure, or after `patience` seconds."""
+    deadline = time.monotonic() + patience
     for path in files:
         failed = path.with_name(f"{path.name}{FAILED}")
         while not path.exists():
             if failed.exists():
                 raise RunFailed(f"another process could not write its part, {path.name}: {failed.read_text()}")
             if time.monotonic() > deadline:
-                raise RunFailed(f"another process has not written its part, {path.name}, for a long time")
+                raise RunFailed(f"another process has not written its part, {path.name}, in {patience:g} seconds")
             time.sleep(0.02)
 
 

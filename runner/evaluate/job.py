@@ -27,8 +27,7 @@ def evaluate_checkpoint(job: EvaluateJob, ranks: Ranks, stop: StopFlag) -> dict[
     plan = StagePlan.load(Path(job.plan))
     determinism.apply(job.machine, ranks)
     folder = Path(job.checkpoint)
-    if ranks.first:
-        checkpoints.verify(folder)
+    ranks.first_does(lambda: checkpoints.verify(folder))
     model = build(plan, job.machine, ranks)
     state = tensors.load(folder, model, None)
     if state["history"] != plan.history(state["position"]):

@@ -41,6 +41,7 @@ TRAINING_CODE: dict[str, str] = {
     "canonical sums": "runner/parallel/canonical.py",
     "determinism": "runner/parallel/determinism.py",
     "checkpoint tensors": "runner/checkpoint/tensors.py",
+    "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
     "outlier steps": "runner/train/outliers.py",
     "train state": "runner/train/state.py",
@@ -54,7 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "aa0438581c149e84917f644cc6bc344cffd7e3ba4529b674d59a599b536452c8",
+            "f9731189460f3b162e76bb95da26a701ea093808513c2f9ec809d7cd37cad27e",
         }
     ),
 )

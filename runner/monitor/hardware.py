@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 
@@ -64,6 +67,45 @@ def processor() -> tuple[str, frozenset[str]]:
     except OSError:
         return name, flags
     return name, flags
+
+
+def host_memory() -> tuple[int, int]:
+    """Bytes of memory that this process may use, and those of them that are free: the system's or a control group's."""
+    with open("/proc/meminfo") as file:
+        amounts = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
+    return within((amounts["MemTotal"], amounts["MemAvailable"]), _groups())
+
+
+def within(system: tuple[int, int], groups: Iterable[Path]) -> tuple[int, int]:
+    """What is left of the `system`'s memory and of what is free there, in bytes, inside control groups."""
+    memory, free = system
+    for group in groups:
+        limit = _amount(group, "memory.max", "memory.limit_in_bytes")
+        if limit is None:
+            continue
+        used = _amount(group, "memory.current", "memory.usage_in_bytes") or 0
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+        memory, free = min(memory, limit), min(free, limit - used + cached)
+    return memory, max(0, free)
+
+
+def _groups(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[Path]:
+    """The control groups that may limit this process's memory, of either version, from the inner to the outer."""
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        number, controllers, path = line.split(":", 2)
+        if number == "0" or "memory" in controllers.split(","):
+            top = root if number == "0" else root / "memory"
+            group = top / path.lstrip("/")
+            yield from (folder for folder in (group, *group.parents) if folder == top or top in folder.parents)
+
+
+def _amount(group: Path, *names: str) -> int | None:
+    """The number in the first of the files that there is; None for `max` and where there is none."""
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            return int((group / name).read_text())
+    return None
 
 
 def computes_bf16(device: torch.device) -> str | None:

@@ -36,8 +36,11 @@ class Grace:
         yield
         self._steps.append(time.monotonic() - start)
 
-    def saved(self, seconds: float) -> None:
-        """On rank 0, take in that a save became durable `seconds` after it began, and write the attempt's times."""
+    def saved(self, seconds: float, *, copied: bool) -> None:
+        """On rank 0, take in that a save became durable `seconds` after it began, and write the attempt's times.
+
+        Training waited for one that was not `copied`.
+        """
         self._saves.append(seconds)
         if self._steps:
             times = timing.SaveTiming(
@@ -45,6 +48,7 @@ class Grace:
                 save_seconds=round(max(self._saves), 3),
                 every=self._job.checkpoint_every,
                 grace=self._job.machine.grace,
+                copied=copied,
             )
             timing.write(Attempt(Path(self._job.attempt_folder)), times)
 

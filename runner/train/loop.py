@@ -17,9 +17,10 @@ import torch
 
 from curriculum.artifacts import evaluations
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob
+from curriculum.artifacts.jobs import DONE, STOPPED, TrainJob, due
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
+from curriculum.stage.watchdog import Watchdog
 from curriculum.stream.batch import Batch
 from runner.evaluate.held_out import evaluate
 from runner.model.transfer import to_host
@@ -34,7 +35,6 @@ from runner.train.records import Records
 from runner.train.saves import Saves
 from runner.train.setup import Setup, set_up
 from runner.train.step import count, forward_backward, update
-from runner.watchdog import Watchdog
 
 NONFINITE_AT_MOST = 8
 """Steps in a row without a finite gradient before the run ends at its last good checkpoint."""
@@ -65,11 +65,6 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
                 if at_end or due(before, state.position, job.checkpoint_every) or state.position in job.keep:
                     trainer.save()
         return trainer.finish()
-
-
-def due(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of `every` tokens is in (before, now]."""
-    return every > 0 and now // every > before // every
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +139,7 @@ class Trainer:
             taken.step, slot_losses, source_loss, windows, norm, taken.lap, outlier=outlier, layer_norms=layers
         )
         if state.nonfinite_in_a_row >= NONFINITE_AT_MOST:
-            self.saves.wait()
+            self.wait_for_saves()
             raise RunFailed(
                 f"the gradient was not finite in {state.nonfinite_in_a_row} steps in a row, up to step {taken.step:,}",
                 hint=f"the last good checkpoint is kept; {self.setup.folder.events} names what was read",
@@ -174,6 +169,11 @@ class Trainer:
         with self.stopwatch.measure("checkpoint"):
             self.saves.begin(self.state)
 
+    def wait_for_saves(self) -> None:
+        """Until no save is being written on any rank."""
+        self.watchdog.arm_slow()
+        self.saves.wait()
+
     def save_or_stop(self, stop: StopFlag) -> dict[str, Any] | None:
         """Save where a stop or a branch requests it; the outcome when the run is to end here."""
         state, ranks = self.state, self.setup.ranks
@@ -192,19 +192,17 @@ class Trainer:
         if not stopping:
             return None
         self.profiler.end()
-        self.saves.wait()
-        ranks.wait()
+        self.wait_for_saves()
         return self._outcome(STOPPED) | ({"unsaved": reason} if reason else {})
 
     def finish(self) -> dict[str, Any]:
         """The outcome, once all is saved."""
         setup = self.setup
         self.profiler.end()
-        self.watchdog.arm_slow()
-        self.saves.wait()
-        if setup.ranks.first and setup.end == setup.plan.end:
-            self.saves.mark_done()
-        setup.ranks.wait()
+        self.wait_for_saves()
+        if setup.end == setup.plan.end:
+            self.watchdog.arm_slow()
+            setup.ranks.first_does(self.saves.mark_done)
         return self._outcome(DONE)
 
     def _outcome(self, outcome: str) -> dict[str, Any]:

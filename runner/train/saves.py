@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
+from curriculum.plan.host_memory import host_need
+from curriculum.units import show_bytes
 from runner.checkpoint import tensors
+from runner.monitor import hardware
 from runner.parallel import replica_check
 from runner.train.grace import Grace
 from runner.train.setup import Setup
@@ -23,10 +27,11 @@ class Saves:
 
     def __init__(self, setup: Setup, grace: Grace) -> None:
         self._setup, self._grace = setup, grace
-        self._saver = tensors.Saver(setup.ranks)
+        self._saver = tensors.Saver(setup.ranks, setup.job.machine.slow_limit)
         self._folder = setup.folder
         self._pins: dict[int, tuple[str, ...]] = {}
         self._pins_at = -PINS_EVERY
+        self._copies: bool | None = None  # known at the first save, when training has taken its memory
         self._bytes = BYTES_A_PARAMETER * sum(parameter.numel() for parameter in setup.model.parameters())
 
     def check_room(self) -> None:
@@ -50,8 +55,9 @@ class Saves:
         replica_check.check(setup.model, setup.optimizer, setup.ranks, state.step)
 
     def begin(self, state: State) -> None:
-        """Copy what is to be saved, and write it while training continues."""
+        """Copy what is to be saved, and write it while training continues; without room for a copy, write it first."""
         setup = self._setup
+        copies = self._copies = self._room_for_copies() if self._copies is None else self._copies
         entry = state.entry(setup.plan, setup.job)
 
         def sealed() -> None:
@@ -63,13 +69,35 @@ class Saves:
             self._retain()
             if entry.position < setup.end:
                 checkpoints.check_room(self._folder.path, self._bytes)
-            self._grace.saved(time.monotonic() - start)
+            self._grace.saved(time.monotonic() - start, copied=copies)
 
         start = time.monotonic()
         path = self._folder.checkpoint(entry.generation, entry.position)
         value = state.value(setup.plan, setup.job, setup.ranks)
-        self._saver.begin(path, setup.model, setup.optimizer, value, published, sealed)
+        self._saver.begin(path, setup.model, setup.optimizer, value, published, sealed, copy=copies)
         state.saved_at = state.position
+
+    def _room_for_copies(self) -> bool:
+        """Whether every node has the memory for a second copy of what is saved; where not, the log says so."""
+        setup, ranks = self._setup, self._setup.ranks
+        needed = host_need(
+            setup.model.config.parameters,
+            ranks=ranks.size,
+            local_ranks=ranks.local_size,
+            sharding=setup.job.machine.sharding,
+            on_cpu=ranks.device.type == "cpu",
+        )
+        memory, free = hardware.host_memory()
+        stated = setup.job.machine.host_memory
+        short = ranks.any(not needed.copies(memory if stated is None else min(memory, stated), free))
+        if short and ranks.first:
+            print(
+                f"a save would copy {show_bytes(needed.staging)} into memory; of {show_bytes(stated or memory)}, "
+                f"{show_bytes(free)} free, that is too much: saves copy nothing, and training waits for them",
+                file=sys.stderr,
+                flush=True,
+            )
+        return not short
 
     def check(self) -> None:
         """Raise the error of a save that failed."""

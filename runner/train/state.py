@@ -79,8 +79,7 @@ def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim
     """
     own = ranks.agree(checkpoints.latest(StageFolder(Path(job.stage_folder))))
     if own is not None:
-        if ranks.first:
-            checkpoints.verify(own.path)
+        ranks.first_does(lambda: checkpoints.verify(own.path))
         value = tensors.load(own.path, model, optimizer)
         if value["history"] != plan.history(own.position):
             raise PlanError(
@@ -90,8 +89,7 @@ def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim
         return _state(value, plan, ranks, saved_at=own.position)
     if job.parent_checkpoint is not None:
         parent = Path(job.parent_checkpoint)
-        if ranks.first:
-            checkpoints.verify(parent)
+        ranks.first_does(lambda: checkpoints.verify(parent))
         value = tensors.load(parent, model, None if plan.reset_optimizer else optimizer)
         assert plan.parent is not None
         if value["history"] != plan.parent.fingerprint:

@@ -14,7 +14,7 @@ import pytest
 import curriculum
 from curriculum import fs
 from curriculum.analysis import batch
-from curriculum.api import PlanTables, ProjectTables
+from curriculum.analysis.tables import PlanTables, ProjectTables
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound

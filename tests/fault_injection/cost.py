@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.fault_injection.figures import ROOT, Case, Tally, figure
@@ -43,13 +44,14 @@ def _saved(folder: Path, model: Any, optimizer: Any, *, bare: bool) -> tuple[flo
 
     from curriculum import fs
     from curriculum.artifacts import checkpoints
+    from curriculum.fs import files
     from runner.checkpoint import tensors
     from runner.parallel.ranks import Ranks
 
-    kept = checkpoints.seal, fs.sha256_file
+    kept = checkpoints.seal, files.blake3_hasher
     if bare:
         checkpoints.seal = lambda folder, known: fs.write_json(folder / checkpoints.MANIFEST, {})
-        fs.sha256_file = lambda path: ""
+        files.blake3_hasher = lambda: SimpleNamespace(update=lambda block: None, hexdigest=lambda: "")
     try:
         saver = tensors.Saver(Ranks(0, 1, 1, torch.device("cpu")))
         began = time.monotonic()
@@ -58,7 +60,7 @@ def _saved(folder: Path, model: Any, optimizer: Any, *, bare: bool) -> tuple[flo
         saver.wait()
         return stood, time.monotonic() - began
     finally:
-        checkpoints.seal, fs.sha256_file = kept
+        checkpoints.seal, files.blake3_hasher = kept
         fs.remove(folder)
 
 

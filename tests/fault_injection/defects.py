@@ -79,7 +79,7 @@ DEFECTS = (
     Defect(
         "digests of a checkpoint's files are not compared",
         "curriculum.artifacts.checkpoints",
-        '    if digest != recorded["sha256"]:\n',
+        "    if digest != recorded_digest:\n",
         "    if False:\n",
         "R3",
     ),
@@ -92,8 +92,8 @@ DEFECTS = (
     ),
     Defect(
         "NaN and Inf are saved",
-        "runner.checkpoint.tensors",
-        "            if not np.isfinite(tensor.numpy()).all():\n",
+        "runner.checkpoint.rank_file",
+        "            if not np.isfinite(numbers).all():\n",
         "            if False:\n",
         "R15",
     ),

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.processes
 
 WAITS = """\
 import sys, time
-from runner.signals import install_stop_flag
+from curriculum.artifacts.job_process import install_stop_flag
 flag = install_stop_flag()
 assert "torch" not in sys.modules
 print("ready", flush=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from curriculum.artifacts.stage_folder import Attempt
+from curriculum.stage.watchdog import Watchdog
 from runner.parallel.ranks import join_ranks
-from runner.watchdog import Watchdog
 
 attempt, limit = Attempt(Path(sys.argv[1])), float(sys.argv[2])
 ranks = join_ranks("cpu", 1)

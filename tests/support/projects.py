@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     pass
 
+from curriculum.artifacts import jobs
+from curriculum.artifacts.jobs import TrainJob
 
 TRUNK = """\
 about: a trunk of three stages
@@ -80,3 +84,16 @@ def write_small_project(root: Path, *, texts: bool = True) -> Path:
 
 
 BuiltOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+def job_of(finished: Path, folder: Path) -> TrainJob:
+    """The finished trunk's first stage, to be trained again in `folder`."""
+    old = finished / "runs/full/trunk/basic"
+    job = jobs.load(old / "attempts/0001/job.json")
+    assert isinstance(job, TrainJob)
+    folder.mkdir()
+    (folder / "attempt").mkdir()
+    shutil.copy(old / "plan.json", folder)
+    return replace(
+        job, plan=str(folder / "plan.json"), stage_folder=str(folder), attempt_folder=str(folder / "attempt")
+    )

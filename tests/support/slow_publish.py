@@ -1,6 +1,8 @@
-"""Saves that are published long after every collective's timeout: one rank, as a script.
+"""A stage of which nothing that waits for a save ends within gloo's timeout or `hang_limit`: one rank, as a script.
 
-python slow_publish.py FOLDER SHARDING      under torchrun's environment variables
+python slow_publish.py FOLDER      under torchrun's environment variables; FOLDER/job.json is the job
+
+It trains to the job's position `stop_at`, then in a second job, whose saves copy nothing, on to the stage's end.
 """
 
 from __future__ import annotations
@@ -8,37 +10,45 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from small import NUMBERS, build, take
+from curriculum import fs
+from curriculum.artifacts import checkpoints, jobs
+from curriculum.artifacts.job_process import StopFlag
+from runner.parallel import ranks as runner_ranks
+from runner.train.loop import train
 
-from runner.checkpoint import tensors
-from runner.parallel import fsdp, ranks as runner_ranks
-from runner.train.optimizer import adamw
-
-TIMEOUT = 1.0
+TIMEOUT, LIMIT, SLOW = 1.5, 2.0, 2.5  # seconds: gloo's, `hang_limit`, and whatever a save is waited for
 
 
-def main(folder: Path, sharding: str) -> None:
+def slowed(call: Callable[..., Any]) -> Callable[..., Any]:
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(SLOW)
+        return call(*arguments, **options)
+
+    return slow
+
+
+def main(folder: Path) -> None:
     runner_ranks.TIMEOUT = timedelta(seconds=TIMEOUT)
+    fs.publish = slowed(fs.publish)
+    for name in ("verify", "tensors_digest"):
+        setattr(checkpoints, name, slowed(getattr(checkpoints, name)))
+    job = jobs.load(folder / "job.json")
+    assert isinstance(job, jobs.TrainJob)
+    job = replace(job, machine=replace(job.machine, hang_limit=LIMIT))
     ranks = runner_ranks.join_ranks("cpu", threads=1)
-    model = build()
-    fsdp.apply(model, ranks, sharding=sharding, bf16=False, activation_checkpointing="none", compile_blocks=False)
-    optimizer = adamw(model, NUMBERS)
-    saver = tensors.Saver(ranks)
-    start = time.monotonic()
-    for step in range(2):
-        take(model, optimizer, step, ranks)
-        slow = lambda: time.sleep(2.5 * TIMEOUT)  # noqa: E731
-        saver.begin(folder / str(step), model, optimizer, {"step": step}, slow)
-    saver.wait()
-    ranks.wait()
+    further = replace(job, stop_at=None, attempt_folder=str(folder / "second"))
+    further = replace(further, machine=replace(job.machine, host_memory=1 << 20))
+    outcomes = [train(each, ranks, StopFlag()) for each in (job, further)]
     if ranks.first:
-        report = {"saved": sorted(path.parent.name for path in folder.glob("*/manifest.json"))}
-        (folder / "report.json").write_text(json.dumps(report | {"seconds": time.monotonic() - start}))
+        (folder / "report.json").write_text(json.dumps(outcomes))
     runner_ranks.leave_ranks(ranks)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]))

@@ -112,7 +112,7 @@ def _block(comparison: Comparison, source: str, width: int) -> list[RenderableTy
         comparison.names,
         comparison.against,
         rows,
-        lambda row, variant: _loss_cell(comparison.loss(row.points[variant], source)),
+        lambda row, variant: Text("-" if (x := comparison.loss(row.points[variant], source)) is None else f"{x:.4f}"),
         lambda row, variant: marked(comparison.shown_difference(row, variant, source)),
     )
     return [title, *tables_that_fit(labels, columns, width)]
@@ -125,10 +125,6 @@ def _role(comparison: Comparison, source: str) -> str:
         return f"general, the trunk reads it{stands_in}"
     readers = [name for name, domain in zip(comparison.names, comparison.domains, strict=True) if source in domain]
     return f"{'domain' if comparison.trunk else 'read'} of {', '.join(readers) or 'none'}{stands_in}"
-
-
-def _loss_cell(loss: float | None) -> Text:
-    return Text("-" if loss is None else f"{loss:.4f}")
 
 
 def marked(difference: str) -> Text:

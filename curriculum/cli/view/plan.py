@@ -48,6 +48,7 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         Text(),
         *_differences(summary["differs"]),
         *_memory(summary["stages"]),
+        *_saves(summary["stages"]),
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
@@ -259,6 +260,23 @@ def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
         rows.add_row(name, times, *(f"{amount / factor:.1f}" for amount in amounts))
     of = f"of each GPU; the most is {share(most / device)} of its {show_bytes(device)}" if device else "of each GPU"
     return [rows, Text(of, style="dim"), Text()]
+
+
+def _saves(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """How saves use the memory of a node; nothing where it is not stated and a save copies less than a gigabyte."""
+    most = max((stage["host_memory"] for stage in stages), key=lambda host: host["least_bytes"])
+    if most["node_bytes"] is None and most["staging_bytes"] < 10**9:
+        return []
+    copied, least = show_bytes(most["staging_bytes"]), show_bytes(most["least_bytes"])
+    beside = f" beside the {show_bytes(most['state_bytes'])} of training" if most["state_bytes"] else ""
+    without = "are written without a copy, and training waits for them"
+    if most["node_bytes"] is None:
+        said = f"saves copy {copied} into the memory of each node{beside}; with less than {least} of it they {without}"
+    elif most["copies"]:
+        said = f"saves copy {copied} into the {show_bytes(most['node_bytes'])} of each node{beside}"
+    else:
+        said = f"saves {without}: a copy of {copied}{beside} takes a node of {least}"
+    return [Text(said), Text()]
 
 
 def _amounts(cost: Mapping[str, Any]) -> list[str]:

@@ -103,7 +103,9 @@ def _stage(stage: Stage) -> Text:
             line.append(f"\n  {anomaly_line(anomaly)}", style="yellow")
     if stage.checkpoints:
         kept = ", ".join(
-            _kept(c.position, c.address) + (f" (pinned by {', '.join(c.pinned_by)})" if c.pinned_by else "")
+            show_count(c.position)
+            + (f" as @{c.address.partition('@')[2]}" if c.address and "@" in c.address else "")  # at a scaled size
+            + (f" (pinned by {', '.join(c.pinned_by)})" if c.pinned_by else "")
             for c in stage.checkpoints
         )
         line.append(f"\nkept at {kept}", style="dim")
@@ -113,12 +115,6 @@ def _stage(stage: Stage) -> Text:
         else:
             line.append(f"\npinned at {show_exact(position)}, where no checkpoint is", style="red")
     return line
-
-
-def _kept(position: int, address: str | None) -> str:
-    """The position of a checkpoint; at a scaled size also its address for `branch` and `export`."""
-    at = (address or "").partition("@")[2]
-    return show_count(position) + (f" as @{at}" if at else "")
 
 
 def _percent(part: int, whole: int) -> str:

@@ -74,7 +74,7 @@ def _flags(document: Document | None, text: str, file: str) -> Flags | None:
         else megatron.flags_of_document(document)
     )
     wanted = (*megatron.BLEND_FLAGS, *megatron.BLEND_FILES, "--seq-length")
-    return found if found is not None and found.get(*wanted) is not None else None
+    return found if found is not None and found.first(*wanted) is not None else None
 
 
 def _unknown(file: str, text: str) -> ConfigError:

@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Final
 
-from curriculum.config.fields import describe, shortened
+from curriculum.config.fields import describe
 from curriculum.config.recipes.recipe import (
     Blend,
     Fact,
@@ -31,9 +31,9 @@ from curriculum.config.recipes.recipe import (
     flow,
     spelled,
 )
-from curriculum.config.recipes.shell import Flags
+from curriculum.config.recipes.shell import Flags, is_reference
 from curriculum.config.yaml import Document
-from curriculum.errors import ConfigError, Place
+from curriculum.errors import ConfigError, Place, shortened
 
 BLEND_FLAGS: Final = ("--data-path", "--train-data-path")
 BLEND_FILES: Final = ("--per-split-data-args-path", "--data-args-path")
@@ -64,6 +64,7 @@ _MODEL: Final = {
     "rope_theta": "--rotary-base",
 }
 _VOCABULARY: Final = 32000
+_UNSET: Final = "which this file does not set unconditionally"
 _NEEDED: Final = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
@@ -90,8 +91,7 @@ class _Launch:
         value = last.value if last.key in _LISTS else last.value.partition(" ")[0]
         if "$" in value:
             raise last.refused(
-                f"is `{shortened(value)}`, which this file does not set unconditionally",
-                "write the value in its place in a copy of the file",
+                f"is `{shortened(value)}`, {_UNSET}", "write the value in its place in a copy of the file"
             )
         return Stated(last.key, value, last.place)
 
@@ -195,13 +195,21 @@ def read(files: Sequence[Flags], blends: Sequence[BlendFile]) -> Recipe:
             notes=notes,
             left_out=[line for each in blends for line in each.left_out],
         )
+    if not mixed:
+        raise ConfigError(
+            f"{files[-1].file} states no blend that is known: no `--data-path` outside of conditions",
+            place=Place(files[-1].file, 1),
+            hint="give the blend file, too; or write `--data-path WEIGHT PREFIX …` into a copy of the file",
+        )
     length = launch.need("--seq-length")
     transitions = launch.get("--phase-transition-iterations")
     ends = _ends(transitions)
     if len(mixed) != len(ends) + 1:
-        where = transitions or files[-1].get(*BLEND_FLAGS, *BLEND_FILES) or length
+        where = transitions or files[-1].first(*BLEND_FLAGS, *BLEND_FILES) or length
         hint = "give a file of flags for each phase, in order; or one, and the blend file of each phase"
-        raise where.refused(f"makes {len(ends) + 1} phases, but the files give {len(mixed)} blends", hint)
+        raise where.refused(
+            f"makes {len(ends) + 1} phases, but the number of blends in the files is {len(mixed)}", hint
+        )
     stages, samples = _stages(launch, ends, mixed, length.integer(), notes)
     mask = launch.get("--reset-attention-mask")
     seed = launch.need("--seed")
@@ -247,21 +255,23 @@ def _of_flag(flag: Stated, notes: list[str], texts: dict[str, Text]) -> Blend:
 
 def _blend(words: Sequence[Stated], whole: Stated, notes: list[str], texts: dict[str, Text]) -> Blend:
     """`W P W P …`, or a single prefix."""
+    for word in words:
+        if isinstance(word.value, str) and is_reference(word.value):
+            raise word.refused(f"holds `{word.value}`, {_UNSET}", "write its value in its place in a copy of the file")
     if len(words) == 1 and exact(words[0].value) is None:
         words = [Stated(words[0].key, 1, words[0].place), *words]
-    if not words or len(words) % 2 or any(exact(word.value) is not None for word in words[1::2]):
+    weights, prefixes = words[::2], words[1::2]
+    alternate = len(weights) == len(prefixes) and not any(exact(prefix.value) is not None for prefix in prefixes)
+    if not words or not alternate or any(exact(weight.value) is None for weight in weights):
         raise whole.refused(
             "must be weights and prefixes in turn, or one prefix alone",
             "as in `0.7 /data/web_text_document 0.3 /data/code_text_document`; without weights each is read whole, and "
             "their sizes are not stated: `curriculum inspect FOLDER` counts them",
         )
-    weighted = []
-    for weight, prefix in zip(words[::2], words[1::2], strict=True):
-        if exact(weight.value) is None:
-            raise weight.refused(
-                f"must be a weight, not {describe(weight.value)}", "as in `0.7 /data/web_text_document`"
-            )
-        weighted.append((_text(prefix), weight))
+    for prefix in prefixes:
+        if "$" in prefix.value:
+            notes.append(f"{prefix.origin}: `{prefix.value}` names a folder outside; set it in sources.yaml")
+    weighted = [(_text(prefix), weight) for weight, prefix in zip(weights, prefixes, strict=True)]
     mixed = blend(weighted, notes, texts)
     total = sum(mixed.shares().values(), Decimal(0))
     if len(weighted) > 1 and total != 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from curriculum.config.recipes.recipe import Stated
-from curriculum.errors import Place
+from curriculum.errors import Place, shortened
 
 _OPENS: Final = frozenset({"if", "for", "while", "until", "case", "{"})
 _CLOSES: Final = frozenset({"fi", "done", "esac", "}"})
@@ -56,9 +56,26 @@ class Flags:
     file: str
     given: tuple[Stated, ...]
 
+    def first(self, *names: str) -> Stated | None:
+        """The first flag of one of these names."""
+        return next((stated for stated in self.given if stated.key in names), None)
+
     def get(self, *names: str) -> Stated | None:
-        """The last of the flags of one of these names, as the parser of the trainer would take it."""
-        return next((stated for stated in reversed(self.given) if stated.key in names), None)
+        """The flag of one of these names; ConfigError where the file gives it twice with different values."""
+        found = [stated for stated in self.given if stated.key in names]
+        for stated in found[1:]:
+            if (stated.key, stated.value) != (found[0].key, found[0].value):
+                line = found[0].place.line if found[0].place else 1
+                raise stated.refused(
+                    f"is given a second time, after `{found[0].key} {shortened(found[0].value)}` in line {line}",
+                    "which of the two holds is not known: leave one of them in a copy of the file",
+                )
+        return found[0] if found else None
+
+
+def is_reference(word: str) -> bool:
+    """Whether a word is nothing but a variable that is not known."""
+    return _REFERENCE.fullmatch(word) is not None
 
 
 def read_flags(text: str, file: str, many: Callable[[str], bool] = lambda flag: False) -> Flags:
@@ -73,7 +90,15 @@ def read_flags(text: str, file: str, many: Callable[[str], bool] = lambda flag: 
     depth = 0
     for statement in _statements(text):
         depth += sum(word.text in _OPENS for word in statement) - sum(word.text in _CLOSES for word in statement)
-        if _assign(statement, variables, conditional=depth > 0):
+        if depth > 0 and (variable := _assigned(statement)) is not None:
+            first = statement[0]
+            given.append(Stated(f"{variable}=", "", Place(file, first.line, first.column, lines[first.line - 1])))
+            if statement[-1] is first or not first.text.endswith("("):
+                variables.pop(
+                    variable, None
+                )  # what it is set to depends on a condition; of an array, only more words do
+            continue
+        if _assign(statement, variables):
             continue
         name: Word | None = None
         values: list[str] = []
@@ -91,7 +116,13 @@ def read_flags(text: str, file: str, many: Callable[[str], bool] = lambda flag: 
     return Flags(file, tuple(given))
 
 
-def _assign(statement: list[Word], variables: dict[str, list[Word]], *, conditional: bool) -> bool:
+def _assigned(statement: list[Word]) -> str | None:
+    """The variable that a statement sets, if that is all it does."""
+    match = next((_ASSIGNMENT.fullmatch(word.text) for word in statement if word.text not in _BEFORE_ASSIGNMENT), None)
+    return match["name"] if match is not None else None
+
+
+def _assign(statement: list[Word], variables: dict[str, list[Word]]) -> bool:
     """Take over `[export] NAME=value …`, `NAME=(…)` and `NAME+=(…)`; False for any other statement."""
     words = [word for word in statement if word.text not in _BEFORE_ASSIGNMENT]
     if not words or not _ASSIGNMENT.fullmatch(words[0].text):
@@ -106,9 +137,7 @@ def _assign(statement: list[Word], variables: dict[str, list[Word]], *, conditio
         assert found is not None
         value = words[1:] if array else [Word(found["value"], each.line, each.column + each.text.index("=") + 1)]
         before = variables.get(found["name"], [])
-        if conditional and not found["more"]:
-            variables.pop(found["name"], None)
-        elif found["more"] and array:
+        if found["more"] and array:
             variables[found["name"]] = [*before, *value]
         elif found["more"]:
             variables[found["name"]] = _joined(before, value[0])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from curriculum.config.fields import describe, shortened
+from curriculum.config.fields import describe
 from curriculum.config.recipes.recipe import (
     SEQUENCE_LENGTH,
     Fact,
@@ -22,7 +22,7 @@ from curriculum.config.recipes.recipe import (
     flow,
     spelled,
 )
-from curriculum.errors import ConfigError, Place
+from curriculum.errors import ConfigError, Place, shortened
 from curriculum.units import parse_length
 
 CONFIG: Final = "train_data_config"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from curriculum.config.fields import describe, shortened
+from curriculum.config.fields import describe
 from curriculum.config.recipes.recipe import Stated
 from curriculum.config.yaml import Document, Key, KeyPath
-from curriculum.errors import ConfigError
+from curriculum.errors import ConfigError, shortened
 
 
 class Values:

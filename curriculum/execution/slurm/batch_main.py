@@ -39,7 +39,7 @@ def _train(submission: Attempt) -> dict[str, Any]:
     assert isinstance(job, jobs.TrainJob)
     allocation = fs.parse_json(fs.read_bytes(submission.path / ALLOCATION))
     threads = allocation["threads"] or _threads(allocation["processes"])
-    launcher = SrunLauncher(**{**allocation, "threads": threads})
+    launcher = SrunLauncher(**{**allocation, "threads": threads}, trainer=job.trainer)
     say = partial(print, flush=True)
 
     def launched(attempt: Attempt) -> None:

@@ -17,6 +17,7 @@ from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.errors import Busy
+from curriculum.execution import trainers
 from curriculum.execution.attempts import reached
 from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.batch_main import ALLOCATION
@@ -116,7 +117,7 @@ class TrainSubmission(Submission):
         entry = request.machine_entry
         allocation = {
             "nodes": entry.nodes,
-            "processes": request.processes or entry.processes,
+            "processes": trainers.started_processes(request),
             "threads": entry.threads,
             "address": entry.address,
         }
@@ -129,7 +130,7 @@ class TrainSubmission(Submission):
             command=(sys.executable, "-m", "curriculum.execution.slurm.batch_main", str(attempt)),
             log=attempt.path / "%j.log",
             nodes=entry.nodes,
-            processes=self.request.processes or entry.processes,
+            processes=trainers.started_processes(self.request),
             gpus_per_node=entry.gpus_per_node,
             threads=entry.threads,
         )

@@ -8,6 +8,7 @@ first difference from above.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -131,13 +132,8 @@ def _common_items(old: SourcePlan, new: SourcePlan) -> int:
 def _first_above(side: _Side, name: str, items: int, count: int) -> int | None:
     """The first of `count` sequences that draws item number `items` of `name` or a later one, by bisection."""
     start = max(items, side.items(0)[name])
-    if side.items(count)[name] <= start:
-        return None
-    low, high = 0, count  # items(low) <= start < items(high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if side.items(middle)[name] > start else (middle, high)
-    return low
+    after = bisect.bisect_right(range(count + 1), start, key=lambda sequences: side.items(sequences)[name])
+    return None if after > count else after - 1
 
 
 def _search(old: _Side, new: _Side, begin: int, start: int, end: int) -> SearchResult | None:

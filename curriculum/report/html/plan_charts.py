@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.report.html import gather
@@ -57,15 +57,10 @@ def _areas(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale) -> 
 def _runs(edges: Sequence[Edge]) -> list[list[Edge]]:
     """The ranges of a layer in which it has any height."""
     runs: list[list[Edge]] = []
-    open_run: list[Edge] = []
-    for before, after in pairwise(edges):
-        if before[2] > before[1] or after[2] > after[1]:
-            open_run = open_run or [before]
-            open_run.append(after)
-        elif open_run:
-            runs.append(open_run)
-            open_run = []
-    return [*runs, open_run] if open_run else runs
+    for has_height, pairs in groupby(pairwise(edges), lambda pair: any(above > below for _, below, above in pair)):
+        before, after = zip(*pairs, strict=True)
+        runs += [[before[0], *after]] if has_height else []
+    return runs
 
 
 def _end_shares(knots: Sequence[Knot], style: dict[str, int], x: Scale, y: Scale) -> list[str]:

@@ -14,42 +14,32 @@ LINES_LIGHT: Final = ("#4b5563", "#1965ce", "#a9470f", "#0a4d22", "#612982", "#7
 LINES_DARK: Final = ("#aab4c2", "#7ba0f2", "#fa9840", "#a3f2b9", "#e3c2ff", "#e27a9e")
 PAPER_LIGHT: Final = "#ffffff"
 PAPER_DARK: Final = "#12161c"
-INK_LIGHT: Final = {"ink": "#171b21", "soft": "#4a5462", "faint": "#5d6877"}
-INK_DARK: Final = {"ink": "#e8ebef", "soft": "#b3bcc8", "faint": "#98a3b1"}
-QUIET_LIGHT: Final = {
-    "wash": "#f6f7f9",
-    "band": "#f4f6f8",
-    "odd": "#e9edf2",
-    "hair": "#dfe3e9",
-    "edge": "#b4bdc9",
-    "link": "#0b5cad",
-    "note": "#fff6e0",
-    "note-edge": "#d9a21b",
+OTHERS: Final = {
+    "paper": (PAPER_LIGHT, PAPER_DARK),
+    "ink": ("#171b21", "#e8ebef"),
+    "soft": ("#4a5462", "#b3bcc8"),
+    "faint": ("#5d6877", "#98a3b1"),
+    "wash": ("#f6f7f9", "#1a1f27"),
+    "band": ("#f4f6f8", "#181d24"),
+    "odd": ("#e9edf2", "#20262f"),
+    "hair": ("#dfe3e9", "#2c343f"),
+    "edge": ("#b4bdc9", "#4c5766"),
+    "link": ("#0b5cad", "#8cc0ff"),
+    "note": ("#fff6e0", "#2a2412"),
+    "note-edge": ("#d9a21b", "#b98a1e"),
 }
-QUIET_DARK: Final = {
-    "wash": "#1a1f27",
-    "band": "#181d24",
-    "odd": "#20262f",
-    "hair": "#2c343f",
-    "edge": "#4c5766",
-    "link": "#8cc0ff",
-    "note": "#2a2412",
-    "note-edge": "#b98a1e",
-}
+"""On light and on dark, by the name of the CSS variable."""
 DASHES: Final = ("", "", "7 3", "2 3", "9 3 2 3", "4 2")
 
 
-def _variables(
-    paper: str, ink: dict[str, str], quiet: dict[str, str], sources: tuple[str, ...], lines: tuple[str, ...]
-) -> str:
-    named = {"paper": paper, **ink, **quiet}
+def _variables(ground: int, sources: tuple[str, ...], lines: tuple[str, ...]) -> str:
+    named = {name: colours[ground] for name, colours in OTHERS.items()}
     named |= {f"s{n}": colour for n, colour in enumerate(sources)}
     named |= {f"v{n}": colour for n, colour in enumerate(lines)}
     return ";".join(f"--{name}:{value}" for name, value in named.items())
 
 
-_LIGHT = _variables(PAPER_LIGHT, INK_LIGHT, QUIET_LIGHT, SOURCES_LIGHT, LINES_LIGHT)
-_DARK = _variables(PAPER_DARK, INK_DARK, QUIET_DARK, SOURCES_DARK, LINES_DARK)
+_LIGHT, _DARK = _variables(0, SOURCES_LIGHT, LINES_LIGHT), _variables(1, SOURCES_DARK, LINES_DARK)
 _STYLES = "\n".join(
     [f".s{n}{{--c:var(--s{n})}}" for n in range(len(SOURCES_LIGHT))]
     + [f".v{n}{{--c:var(--v{n})" + (f";stroke-dasharray:{dash}" if dash else "") + "}" for n, dash in enumerate(DASHES)]
@@ -66,7 +56,7 @@ PAGE: Final = (
 
 def standalone() -> str:
     """Rules of a picture in a file of its own, light, its colours literal: converters may know no CSS variables."""
-    colours = {**INK_LIGHT, **QUIET_LIGHT, "paper": PAPER_LIGHT}
+    colours = {name: light for name, (light, _) in OTHERS.items()}
     rules = [f".v{n}{{stroke-dasharray:{dash}}}" for n, dash in enumerate(DASHES) if dash]
     for selectors, body in re.findall(r"([^{}/]+)\{([^{}]*)\}", _RULES):
         literal = re.sub(r"var\(--([a-z-]+)\)", lambda name: colours.get(name[1], name[0]), body)

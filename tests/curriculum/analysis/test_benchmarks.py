@@ -173,7 +173,7 @@ def texts(project: Project) -> list[PreparedText]:
 def test_compare_shows_variants_side_by_side_on_every_task_with_the_noise_of_the_difference(project: Project) -> None:
     comparison = compare(texts(project))
     table = benchmarks.side_by_side(project, comparison)
-    assert [(line.label, line.ends, line.position) for line in table.lines] == [
+    assert [(line.label, line.row.ends, line.position) for line in table.lines] == [
         ("quiz", "basic", 6144),
         ("quiz", "cooldown", 12288),
     ]

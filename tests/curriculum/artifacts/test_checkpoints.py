@@ -117,6 +117,34 @@ def test_the_manifest_lists_every_file_but_itself(tmp_path: Path) -> None:
     assert sorted(manifest["files"]) == sorted(FILES)
 
 
+@pytest.mark.promise("Checkpoints of earlier formats are verified and read")
+def test_a_checkpoint_with_sha_256_digests_is_verified_and_its_weights_keep_their_digest(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    sums = {name: fs.sha256_file(folder / name) for name in FILES}
+    entries = {name: {"bytes": (folder / name).stat().st_size, "sha256": sums[name]} for name in FILES}
+    fs.write_json(folder / checkpoints.MANIFEST, fs.seal({"format": 1, "files": entries}), replace=True)
+    checkpoints.verify(folder)
+    assert checkpoints.state(folder) == {"position": 64}
+    weights = {name: sums[name] for name in FILES if name.endswith(".safetensors")}
+    assert checkpoints.weights_digest(folder) == fs.digest(weights)
+    file = folder / next(iter(weights))
+    file.write_bytes(file.read_bytes()[::-1])
+    with pytest.raises(CheckpointError, match="other bytes"):
+        checkpoints.verify(folder)
+
+
+@pytest.mark.parametrize(
+    "digests", [{}, {"crc32": "ab"}, {"blake3": "ab", "crc32": "ab"}], ids=["none", "other", "two"]
+)
+def test_a_manifest_whose_digests_are_of_no_known_algorithm_is_refused(tmp_path: Path, digests: dict[str, str]) -> None:
+    folder = make(tmp_path)
+    entries = {name: {"bytes": (folder / name).stat().st_size, **digests} for name in FILES}
+    value = fs.seal({"format": checkpoints.FORMAT, "files": entries})
+    fs.write_json(folder / checkpoints.MANIFEST, value, replace=True)
+    with pytest.raises(CheckpointError, match=r"has no digest of `.*` that this version knows"):
+        checkpoints.verify(folder)
+
+
 def test_the_state_comes_back_and_an_unreadable_one_is_refused(tmp_path: Path) -> None:
     folder = make(tmp_path)
     assert checkpoints.state(folder) == {"position": 64}

@@ -20,7 +20,7 @@ import pytest
 from terminal import on_a_terminal
 from typer.testing import CliRunner
 
-from curriculum import api
+from curriculum.analysis import tables
 from curriculum.cli.app import PANELS, VERBS, app, word
 from curriculum.compiler.compile import compile_curriculum, spans
 from curriculum.config.init import init
@@ -184,7 +184,7 @@ def test_where_a_project_has_one_size_no_command_names_it(tmp_path: Path) -> Non
     assert alone.default_size == "full"
     assert alone.options("full") == ""
     assert json.loads(ask("plan", "v1.1", "--json", cwd=project.root))["size"] == "full"
-    rows = api.ProjectTables(project.root).plan("v1.1").stages
+    rows = tables.ProjectTables(project.root).plan("v1.1").stages
     assert [row["ends_at"] for row in rows][-1] == 2_000_000_909_312
 
 

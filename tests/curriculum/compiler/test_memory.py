@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pretend_runs import pretend
 
+from curriculum.cli.view.plan import _saves as saves_of
 from curriculum.compiler import memory
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.prepared_text import PreparedText
@@ -122,3 +123,18 @@ def with_machine(root: Path, entry: MachineEntry) -> Project:
     stated = entry.model_dump(exclude_unset=True) | {"memory": f"{entry.memory // 10**6}MB" if entry.memory else None}
     (root / "machines.yaml").write_text("tested: {" + ", ".join(f"{k}: {v}" for k, v in stated.items()) + "}\n")
     return Project(root)
+
+
+@pytest.mark.parametrize(
+    ("host", "copies", "said"),
+    [
+        (None, None, "saves copy 13.2 GB into the memory of each node; with less than 17.6 GB of it they are written"),
+        ("512GB", True, "saves copy 13.2 GB into the 512 GB of each node"),
+        ("16GB", False, "saves are written without a copy, and training waits for them: a copy of 13.2 GB takes"),
+    ],
+)
+def test_a_plan_says_whether_training_waits_for_saves(host: str | None, copies: bool | None, said: str) -> None:
+    entry = machine(**({"host_memory": host} if host else {}))
+    row = {"host_memory": memory.host_summary(STAGE.plan, entry)}
+    assert row["host_memory"]["copies"] is copies
+    assert said in str(saves_of([row])[0])

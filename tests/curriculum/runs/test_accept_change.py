@@ -13,7 +13,7 @@ import commands
 import pytest
 from projects import BuiltOnce, write_small_project
 
-from curriculum import api
+from curriculum.analysis import tables
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import compile_curriculum
@@ -286,9 +286,9 @@ def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files
     ]
     assert trained[0]["readings_done"] > 0
     assert trained[0] == trained[1]
-    tables = api.ProjectTables(project)
+    shown = tables.ProjectTables(project)
     with pytest.warns(UserWarning, match="Shown is what was trained"):
-        rows = tables.plan("variant").batch(30)
+        rows = shown.plan("variant").batch(30)
     assert [row["window"] for row in rows] == [slot["window"] for slot in json.loads(batch)["slots"]]
 
 

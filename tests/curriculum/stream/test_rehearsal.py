@@ -1,22 +1,22 @@
 """Every token of the shipped curriculum's rehearsal, pinned for several numbers of ranks through both views.
 
 The text is made by a formula, as large as the rehearsal's plan declares its sources: the package text that a rehearsal
-prepares differs from one Python to the next. `python -m bench.stream` reads that one, with digests of its own.
+prepares differs from one Python to the next. `python -m bench.stream --rehearsal` reads that text, with digests of its
+own.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.stream import views
 from bench.text import write_ids
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
-from curriculum.stream import Stream, StreamStage, reader
+from curriculum.stream import Stream, StreamStage
 
 PINNED = {
     1: "6b6b51da9b317cee5226ef3967fa7aab86b3517438e068d4fc3b393c7b1e89b9",
@@ -48,35 +48,9 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Stream:
     )
 
 
-def digest(parts: Iterable[np.ndarray]) -> str:
-    found = hashlib.sha256()
-    for tokens in parts:
-        found.update(np.ascontiguousarray(tokens, "<i4"))
-    return found.hexdigest()
-
-
 @pytest.mark.promise("Any training loop reads a plan's tokens as steps or as numbered samples, on any number of ranks")
 @pytest.mark.parametrize("ranks", PINNED)
-def test_all_steps_of_the_rehearsal_are_the_pinned_tokens_through_both_views(rehearsal: Stream, ranks: int) -> None:
-    steps, numbers = [], []
-    for rank in range(ranks):
-        steps += [batch.tokens for batch in rehearsal.batches(rank=rank, world_size=ranks, read_ahead=False)]
-        for step in range(rehearsal.first_step, rehearsal.last_step):
-            share = rehearsal.batch_size(step) // ranks
-            numbers.append(np.arange(share) + rehearsal.sample(step) + rank * share)
-    assert digest(steps) == PINNED[ranks]
-    assert digest([rehearsal.samples(np.concatenate(numbers))]) == PINNED[ranks]
-
-
-@pytest.mark.parametrize("ranks", PINNED)
-def test_the_trainer_s_ranks_read_the_pinned_tokens_of_the_rehearsal(rehearsal: Stream, ranks: int) -> None:
-    """As `runner/train/setup.py` reads them, stage by stage and with the thread that reads ahead."""
-    read: list[list[np.ndarray]] = [[] for _ in range(ranks)]
-    for stage in rehearsal.stages:
-        sources = reader.open_sources(stage.plan, stage.folders)
-        for rank, tokens in enumerate(read):
-            theirs = reader.batches(
-                stage.plan, sources, first_step=stage.first_step, last_step=stage.last_step, rank=rank, ranks=ranks
-            )
-            tokens += [batch.tokens for batch in theirs]
-    assert digest(tokens for rank in read for tokens in rank) == PINNED[ranks]
+def test_steps_samples_and_the_trainer_s_ranks_read_the_pinned_tokens_of_the_rehearsal(
+    rehearsal: Stream, ranks: int
+) -> None:
+    assert views(rehearsal, ranks) == dict.fromkeys(("batches", "samples", "trainer"), PINNED[ranks])

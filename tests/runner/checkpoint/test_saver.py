@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from blake3 import blake3
+from safetensors.torch import save_file
 from small import ALONE, NUMBERS, build, take, whole
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
-from runner.checkpoint import tensors
+from runner.checkpoint import rank_file, tensors
 from runner.checkpoint.tensors import Saver
 from runner.model.llama import Llama
 from runner.train.optimizer import adamw
@@ -131,15 +133,54 @@ def test_rank_0_hears_of_another_rank_s_failure_through_the_folder(tmp_path: Pat
     missing = tmp_path / "rank-00001.safetensors"
     missing.with_name(missing.name + tensors.FAILED).write_text("OSError: full")
     with pytest.raises(RunFailed, match=r"another process could not write its part.*OSError: full"):
-        tensors._wait_for([missing])
+        tensors._wait_for([missing], 5.0)
+
+
+def test_a_save_that_copies_nothing_is_published_when_it_returns_and_writes_the_same_bytes(tmp_path: Path) -> None:
+    model, optimizer = fresh()
+    take(model, optimizer, 0)
+    saver = Saver(ALONE)
+    saver.begin(tmp_path / "copied", model, optimizer, {"step": 1})
+    saver.wait()
+    staging = saver._staging._buffer
+    saver.begin(tmp_path / "not", model, optimizer, {"step": 1}, copy=False)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "copied").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "not").iterdir()} == files
+    assert saver._staging._buffer is staging
+    saver = Saver(ALONE)
+    saver.begin(tmp_path / "again", model, optimizer, {"step": 1}, copy=False)
+    assert not len(saver._staging._buffer), "no memory is taken for a copy"
+
+
+def test_the_copy_is_one_buffer_of_the_state_s_size_that_every_save_uses_again(tmp_path: Path) -> None:
+    model, optimizer = fresh()
+    saver = Saver(ALONE)
+    saver.begin(tmp_path / "one", model, optimizer, {})
+    buffer = saver._staging._buffer
+    assert len(buffer) == 12 * sum(parameter.numel() for parameter in model.parameters())
+    saver.begin(tmp_path / "two", model, optimizer, {})
+    saver.wait()
+    assert saver._staging._buffer is buffer
+
+
+def test_a_rank_s_file_is_what_safetensors_would_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fs, "BLOCK_BYTES", 1 << 12)  # several blocks a tensor
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"b.weight": (37, 61), "a": (3,), "exp_avg.z": (2, 0x400)}
+    state = {key: torch.randn(shape, generator=draw) for key, shape in shapes.items()}
+    digest = rank_file.write(tmp_path / "ours", state)
+    save_file(state, tmp_path / "theirs")
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert digest == fs.blake3_file(tmp_path / "theirs") == blake3((tmp_path / "theirs").read_bytes()).hexdigest()
 
 
 DIES = """\
-import os, signal, sys, time
+import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from small import ALONE, NUMBERS, build, take
 from curriculum.artifacts import checkpoints
+from runner.checkpoint import rank_file
 from runner.checkpoint.tensors import Saver
 from runner.train.optimizer import adamw
 folder = Path(sys.argv[1])
@@ -149,19 +190,28 @@ saver = Saver(ALONE)
 take(model, optimizer, 0)
 saver.begin(folder / "g0-0000000000000128", model, optimizer, {"step": 1})
 saver.wait()
-checkpoints.seal = lambda *_: time.sleep(60)
+def dies(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+def dies_between(blocks):
+    for number, block in enumerate(blocks):
+        yield dies() if number == 5 else block
+if sys.argv[3] == "writing":
+    blocks = rank_file._blocks
+    rank_file._blocks = lambda tensors: dies_between(blocks(tensors))
+else:
+    checkpoints.seal = dies
 take(model, optimizer, 1)
-saver.begin(folder / "g0-0000000000000256", model, optimizer, {"step": 2})
-while not list(folder.glob(".tmp-*/rank-00000.safetensors")):
-    time.sleep(0.01)
-os.kill(os.getpid(), signal.SIGKILL)
+saver.begin(folder / "g0-0000000000000256", model, optimizer, {"step": 2}, copy=sys.argv[4] == "copied")
+saver.wait()
 """
 
 
 @pytest.mark.processes
-def test_a_kill_while_writing_leaves_the_last_complete_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("when", "how"), [("writing", "copied"), ("writing", "in place"), ("sealing", "in place")])
+def test_a_kill_while_writing_leaves_the_last_complete_checkpoint(tmp_path: Path, when: str, how: str) -> None:
+    support = str(Path(__file__).parents[2] / "support")
     done = subprocess.run(
-        [sys.executable, "-c", DIES, str(tmp_path / "checkpoints"), str(Path(__file__).parents[2] / "support")],
+        [sys.executable, "-c", DIES, str(tmp_path / "checkpoints"), support, when, how],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
         timeout=120,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import ALONE, CONFIG, NUMBERS, build, launch, take, whole
+from small import ALONE, CONFIG, NUMBERS, build, take, whole
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
@@ -165,11 +165,3 @@ def test_a_tied_model_is_saved_once_and_comes_back(tmp_path: Path) -> None:
     tensors.load(tmp_path / "here", other, adamw(other, NUMBERS))
     assert same(whole(other), whole(model))
     assert other.head.weight is other.embedding.weight
-
-
-@pytest.mark.processes
-def test_a_checkpoint_that_is_published_after_every_timeout_is_no_failure(tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "support" / "slow_publish.py"
-    report = launch(tmp_path, "none", script=script)
-    assert report["saved"] == ["0", "1"]
-    assert report["seconds"] > 4

@@ -14,12 +14,11 @@ from typing import Any
 import commands
 import pytest
 import torch
-from projects import BuiltOnce, write_small_project
+from projects import BuiltOnce, job_of, write_small_project
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs, ledger
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.artifacts.jobs import TrainJob
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from curriculum.plan.stage import StagePlan
@@ -107,19 +106,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def job_of(finished: Path, folder: Path) -> TrainJob:
-    """The finished trunk's first stage, to be trained again in `folder`."""
-    old = stage(finished, "trunk", "basic")
-    job = jobs.load(old / "attempts/0001/job.json")
-    assert isinstance(job, TrainJob)
-    folder.mkdir()
-    (folder / "attempt").mkdir()
-    shutil.copy(old / "plan.json", folder)
-    return replace(
-        job, plan=str(folder / "plan.json"), stage_folder=str(folder), attempt_folder=str(folder / "attempt")
-    )
 
 
 def gradients_not_finite(

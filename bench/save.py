@@ -1,0 +1,117 @@
+"""What a checkpoint costs: how long the training thread is held up, the digests' share, and the memory of a copy.
+
+    python -m bench.save            # 50M parameters, a save of 600 MB
+
+Each save is a process of its own, in turns: with a copy of the state, in place, and with a copy but without digests.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from bench import measure
+
+NAMES = ("copied", "in place", "limit: copied, no digests")
+TICK_SECONDS = 1e-3
+
+
+def worker(how: str, folder: Path, million: float) -> None:
+    """Save once to have the buffer, and measure a second save while this thread does nothing but look at a clock."""
+    import torch
+
+    from curriculum.fs import files
+    from runner.checkpoint import tensors
+    from runner.parallel.ranks import Ranks
+
+    torch.set_num_threads(1)
+    rows = round(million * 1e6 / 1024 / 16)
+    model = torch.nn.ModuleDict({f"block{n}": torch.nn.Linear(1024, rows, bias=False) for n in range(16)})
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    if how == "limit: copied, no digests":
+        files.blake3_hasher = lambda threads=1: SimpleNamespace(update=lambda block: None, hexdigest=lambda: "0")
+    state = measure.peak()
+    saver, copy = tensors.Saver(Ranks(0, 1, 1, torch.device("cpu"))), how != "in place"
+    saver.begin(folder / "first", model, optimizer, {}, copy=copy)
+    saver.wait()
+    done, began = threading.Event(), time.perf_counter()
+
+    def save() -> None:
+        saver.begin(folder / "second", model, optimizer, {}, copy=copy)
+        saver.wait()
+        done.set()
+
+    if copy:  # the copy is made by the training thread; what it waits for afterwards is the interpreter alone
+        saver.begin(folder / "second", model, optimizer, {}, published=done.set)
+        held = time.perf_counter() - began
+    else:
+        threading.Thread(target=save).start()
+        held = 0.0
+    longest, last = 0.0, time.perf_counter()
+    while not done.is_set():
+        time.sleep(TICK_SECONDS)
+        longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+    seconds = time.perf_counter() - began
+    size = sum(path.stat().st_size for path in (folder / "second").iterdir())
+    more = measure.peak() - state
+    print(json.dumps({"seconds": seconds, "copy": held, "block": longest, "memory": more, "bytes": size}))
+
+
+def idle(seconds: float) -> float:
+    """The longest wait of a thread that nothing of ours holds up: what the machine itself adds to a block."""
+    longest, last = 0.0, time.perf_counter()
+    until = last + seconds
+    while last < until:
+        time.sleep(TICK_SECONDS)
+        longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+    return longest
+
+
+def main() -> None:
+    words = measure.arguments("What a checkpoint costs.", folder={"type": Path, "default": Path.cwd()})
+    million = 0.5 if words.toy else 50.0
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
+
+    def save(name: str) -> float:
+        with tempfile.TemporaryDirectory(prefix=".bench-", dir=words.folder) as folder:
+            said = measure.process(__file__, name, folder, str(million)).said
+        found[name].append(json.loads(said.splitlines()[-1]))
+        return found[name][-1]["seconds"]
+
+    measure.machine("torch", "safetensors", "blake3")
+    seconds = measure.in_turns({name: lambda name=name: save(name) for name in NAMES}, words.turns)
+    size = found["copied"][0]["bytes"]
+    tables = {f"a save of {measure.show(size)}B until it is durable": list(seconds.values())}
+    for title, key in (
+        ("longest block of the training thread while it is written", "block"),
+        ("the training thread stands still for the copy", "copy"),
+        ("peak memory above the state", "memory"),
+    ):
+        rows = [measure.Row(name, [one[key] for one in found[name]]) for name in NAMES]
+        if key == "block":
+            rows.append(measure.Row("limit: a thread alone", [idle(1.0) for _ in range(words.turns)]))
+        tables[title] = rows
+    for title, rows in tables.items():
+        measure.table(title, rows, "B" if "memory" in title else "s")
+    whole, bare = (min(seconds[name].values) for name in ("copied", "limit: copied, no digests"))
+    measure.goal("digests' share of a save", max(0.0, 1 - bare / whole), 0.05, at_most=True)
+    blocks = max(one["block"] for one in found["copied"])
+    measure.goal("longest block while a copy is written", blocks, 0.05, at_most=True, unit="s")
+    over = max(one["memory"] for one in found["in place"]) / size
+    measure.goal("memory of a save in place, of its size", over, 0.25, at_most=True)
+    measure.save(words.json, tables)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 4 and sys.argv[1] in NAMES:
+        worker(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))
+    else:
+        main()

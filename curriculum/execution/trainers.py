@@ -1,0 +1,126 @@
+"""Other trainers of stages: which one a machine runs, and what is refused because it cannot do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curriculum.artifacts import checkpoints, jobs
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.errors import CheckpointError, PlanError
+from curriculum.execution.request import RunRequest
+from curriculum.runs.folders import checkpoint_at, is_reached, stage_folder
+
+OURS = "curriculum's own"
+
+
+def of(request: RunRequest) -> jobs.Trainer | None:
+    """The trainer that the machine of `request` runs; None for our own."""
+    entry = request.machine_entry.trainer
+    return None if entry is None else jobs.Trainer(**entry.model_dump(), folder=str(request.project.root))
+
+
+def started_processes(request: RunRequest) -> int:
+    """Processes that are started on each node: one for each rank, or one for a trainer that starts its ranks."""
+    trainer = request.machine_entry.trainer
+    if trainer is not None and trainer.ranks == "its-own":
+        return 1
+    return request.processes or request.machine_entry.processes
+
+
+def check(request: RunRequest, compiled: Compiled) -> None:
+    """PlanError when a stage still to be trained needs what the machine's trainer does not do.
+
+    It may keep documents apart, have been begun by another trainer, or continue from a checkpoint of another.
+    """
+    for stage in compiled.stages:
+        if is_reached(stage_folder(request.project, compiled, stage), stage):
+            continue
+        _check_documents(request, stage)
+        _check_begun(request, compiled, stage)
+        _check_parent(request, compiled, stage)
+
+
+def _check_documents(request: RunRequest, stage: CompiledStage) -> None:
+    trainer = request.machine_entry.trainer
+    if stage.plan.mask_documents and trainer is not None and "mask-documents" not in trainer.does:
+        raise _refused(
+            request,
+            f"stage `{stage.name}` keeps documents apart (`mask_documents`), and trainer `{trainer.name}` does not",
+            "if it reads `batch.cu_seqlens` or `batch.position_ids`, say `does: [train, mask-documents]`",
+        )
+
+
+def _check_begun(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> None:
+    newest = checkpoints.latest(stage_folder(request.project, compiled, stage))
+    if newest is None:
+        return
+    begun, here = _name(checkpoints.trainer_of(newest.path)), _trainer_name(request)
+    if begun != here:
+        raise _refused(
+            request,
+            f"stage `{stage.name}` was begun by trainer `{begun}`, and machine `{request.machine}` runs `{here}`",
+            "a stage keeps its trainer: take a machine that runs it, or branch under a new name",
+        )
+
+
+def _check_parent(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> None:
+    if stage.parent is None:
+        if stage.plan.parent is not None and request.machine_entry.trainer is not None:
+            raise _refused(
+                request,
+                f"stage `{stage.name}` starts from an import, which trainer `{_trainer_name(request)}` cannot read",
+                "train it on a machine without `trainer`",
+            )
+        return
+    parent = checkpoint_at(stage_folder(request.project, compiled, stage.parent), stage.parent.stop)
+    if parent is None:
+        return
+    saved, here = _name(checkpoints.trainer_of(parent.path)), _trainer_name(request)
+    if saved != here:
+        raise _refused(
+            request,
+            f"stage `{stage.name}` continues from a checkpoint of trainer `{saved}`, which `{here}` cannot read",
+            f"train it on a machine that runs `{saved}`",
+        )
+
+
+def evaluator(request: RunRequest, checkpoint: checkpoints.Checkpoint) -> jobs.Trainer | None:
+    """Who measures the held-out loss of a checkpoint: the trainer that saved it, None for our own.
+
+    CheckpointError when that is another one, which the machine does not run or which does not evaluate.
+    """
+    saved, trainer = checkpoints.trainer_of(checkpoint.path), of(request)
+    if saved is None:
+        return None
+    if trainer is None or trainer.name != saved[0]:
+        raise CheckpointError(
+            f"trainer `{saved[0]}` saved the checkpoint, and machine `{request.machine}` does not run it"
+        )
+    if "evaluate" not in trainer.does:
+        raise CheckpointError(f"trainer `{saved[0]}` does not say `does: [train, evaluate]` in machines.yaml")
+    return trainer
+
+
+def require_weights(checkpoint: Path, what: str) -> None:
+    """CheckpointError for a checkpoint of another trainer, whose weights we do not read; `what` needs them."""
+    saved = checkpoints.trainer_of(checkpoint)
+    if saved is not None:
+        raise CheckpointError(
+            f"{what} needs weights: `{checkpoint.name}` is of trainer `{saved[0]}` with `layout: {saved[1]}`",
+            hint="only that trainer opens the files of its checkpoints; lineage, order, losses and branches need none",
+        )
+
+
+def _trainer_name(request: RunRequest) -> str:
+    trainer = request.machine_entry.trainer
+    return OURS if trainer is None else trainer.name
+
+
+def _name(trainer: tuple[str, str] | None) -> str:
+    return OURS if trainer is None else trainer[0]
+
+
+def _refused(request: RunRequest, what: str, hint: str) -> PlanError:
+    document = request.project.machines_document
+    keys = (request.machine, "trainer") if request.machine_entry.trainer is not None else (request.machine,)
+    return PlanError(what, place=document.place(keys), hint=hint)

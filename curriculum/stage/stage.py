@@ -1,0 +1,393 @@
+"""One process of a stage's trainer: what it reads, what it reports, when it saves, and how it ends.
+
+Read this to have another training loop train a stage; docs/job-json.md has the same as files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from curriculum import fs
+from curriculum.artifacts import checkpoints, evaluations, jobs, ledger
+from curriculum.artifacts.job_process import StopFlag, install_stop_flag
+from curriculum.artifacts.stage_folder import Attempt, StageFolder, checkpoint_name
+from curriculum.errors import CheckpointError, PlanError, RunFailed
+from curriculum.plan.stage import StagePlan
+from curriculum.stage.held_out import HeldOutSets, Losses
+from curriculum.stage.resume import LOCK_SECONDS, stage_lock, verified_state
+from curriculum.stage.saves import PendingCheckpoint, mark_done
+from curriculum.stage.watchdog import Watchdog
+from curriculum.stream.batch import Batch
+from curriculum.stream.stream import load
+
+WITNESSED, PLANNED = "witnessed", "planned"
+
+
+class Stage:
+    """A stage as its trainer sees it; a context manager that holds the stage's lock and says how the trainer ended.
+
+    `resume` is what it continues from, `step` the first step not yet taken, `last_step` the first that it does not
+    take. Files are touched by rank 0 alone. Every rank calls the same methods in the same order: `agree` makes their
+    answers one.
+    """
+
+    def __init__(
+        self,
+        job: jobs.TrainJob | jobs.EvaluateJob,
+        stop: StopFlag,
+        *,
+        agree: Callable[[bool], bool],
+        rank: int,
+        world_size: int,
+    ) -> None:
+        assert job.resume is not None
+        self.job, self.resume, self.rank, self.world_size = job, job.resume, rank, world_size
+        self.training = isinstance(job, jobs.TrainJob)
+        self.folder, self.attempt = StageFolder(Path(job.stage_folder)), Attempt(Path(job.attempt_folder))
+        self.plan = StagePlan.load(Path(job.plan))
+        self.stream = load(job.plan, job.data)
+        self.step = job.resume.step
+        self.last_step = job.last_step if isinstance(job, jobs.TrainJob) else self.step
+        self._agree, self._stop, self._stopping = agree, stop, False
+        self._lock = stage_lock(self.folder)
+        self._watchdog = Watchdog(self.attempt, rank, job.machine.hang_limit)
+        self._saved = job.resume.step if job.resume.origin == "own" else None
+        self._witnessed = True
+        self._asked_to_save = self._asked_to_evaluate = self.position
+        self._since, self._spent = time.monotonic(), dict[str, float]()
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def position(self) -> int:
+        """Tokens since the root before `step`."""
+        return self.plan.position_after(self.step - 1)
+
+    # --- begin and end -----------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._watchdog.__enter__()
+        try:
+            if self.first and isinstance(self.job, jobs.TrainJob):
+                self._lock.acquire(wait_seconds=LOCK_SECONDS)
+                self._open(self.job)
+        except BaseException as error:
+            self._close(error)
+            raise
+        self._agree(False)  # no rank reads what rank 0 has not verified
+        self._since = time.monotonic()
+        return self
+
+    def _open(self, job: jobs.TrainJob) -> None:
+        """On rank 0: verify what the stage resumes from, and cut its records back to there."""
+        folder = self.folder
+        checkpoints.refuse_links(folder)
+        state = verified_state(self.resume, self.plan)
+        self._witnessed = state is None or state.get("counted", WITNESSED) == WITNESSED
+        checkpoints.sweep(folder)
+        ledger.cut_back(folder.ledger, self.position)
+        ledger.cut_back(folder.metrics, self.position)
+        evaluations.cut_back(folder, job.generation, self.position)
+        if self.resume.origin == "own":  # a kill may have come between a checkpoint and its line
+            ledger.append(folder, self._entry(job))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended_well = error is None or (isinstance(error, SystemExit) and not error.code)
+        early = self._unfinished() if ended_well else error
+        self._close(early)
+        if early is not None and early is not error:
+            raise early
+
+    def _close(self, error: BaseException | None) -> None:
+        try:
+            if error is not None:
+                outcome = jobs.outcome_of(error)
+            else:
+                outcome = {"outcome": jobs.STOPPED if self._stopped else jobs.DONE}
+                outcome |= {"position": self.position, "step": self.step}
+                if self._stopped and self._saved != self.step:
+                    outcome["unsaved"] = "its trainer did not save when it was asked to stop"
+                if self.first and isinstance(self.job, jobs.TrainJob) and self.position == self.plan.end:
+                    mark_done(self.job, self.plan)
+            if self.first or error is not None:
+                jobs.write_outcome(self.attempt, outcome)
+        finally:
+            self._watchdog.__exit__(None, None, None)
+            self._lock.release()
+
+    @property
+    def _stopped(self) -> bool:
+        return self._stopping and self.step < self.last_step
+
+    def _unfinished(self) -> RunFailed | None:
+        """Why the trainer may not end here; None where it may."""
+        name = self.job.trainer.name if self.job.trainer else "curriculum"
+        if self.step < self.last_step and not self._stopping:
+            return RunFailed(
+                f"trainer `{name}` ended before step {self.step:,} of {self.last_step:,}, and nobody asked it to",
+                hint="it has to take every step of `stage.batches()` and report each by `stage.took()`; what was saved "
+                "is intact, and the same command resumes",
+            )
+        if self.training and self.step == self.last_step and self._saved != self.step:
+            return RunFailed(
+                f"trainer `{name}` took the last step, {self.step - 1:,}, and saved no checkpoint of it",
+                hint="save by `stage.checkpoint()` wherever `stage.should_save()` is true; what was saved before is "
+                "intact, and the same command resumes",
+            )
+        return None
+
+    # --- steps -------------------------------------------------------------------------------------------
+
+    def batches(
+        self, *, rank: int | None = None, world_size: int | None = None, micro_batch: int | None = None
+    ) -> Iterator[Batch]:
+        """This rank's micro-batches from `step` on; they end early, between two steps, once a stop was answered.
+
+        PlanError where a step's batch does not divide among ranks and micro-batches, or a step was not reported.
+        """
+        if self.should_stop():
+            return
+        rank, world_size = self.rank if rank is None else rank, self.world_size if world_size is None else world_size
+        read = self.stream.batches(self.step, self.last_step, rank=rank, world_size=world_size, micro_batch=micro_batch)
+        for batch in read:
+            if batch.micro == 0 and self._stopping:
+                return
+            if batch.step != self.step:
+                raise PlanError(
+                    f"step {self.step:,} was read and not reported",
+                    hint="call `stage.took(step, loss=…)` after each update, that is once a step (`batch.last`)",
+                )
+            self._watchdog.arm()
+            yield batch
+
+    def took(
+        self,
+        step: int,
+        *,
+        loss: float,
+        grad_norm: float | None = None,
+        source_loss: Mapping[str, float] | None = None,
+        witness: int | None = None,
+        **more: float,
+    ) -> None:
+        """Report that the update of `step` was made: losses are in nats a token, over all ranks.
+
+        `witness` is that of all inputs of the step, the sum modulo 2**64 over ranks and micro-batches
+        (`curriculum.stream.witness`); RunFailed where it is not the plan's. `more` goes into metrics.jsonl as it is.
+        """
+        if step != self.step or step >= self.last_step:
+            raise PlanError(
+                f"step {step:,} was reported, and the next one is {self.step:,} of {self.last_step:,}",
+                hint="every update is reported once, in order; steps are counted from the root, as `batch.step` is",
+            )
+        if witness is None:
+            self._witnessed = False
+        elif self.first and witness != self.stream.witness(step):
+            raise RunFailed(
+                f"the witness of step {step:,} is {witness:016x}, the plan's is {self.stream.witness(step):016x}: the "
+                "trainer read other tokens than it was offered",
+                hint="the witnesses of all ranks and micro-batches are added modulo 2**64; if they are, something "
+                "between the stream and the model reorders, repeats or drops; nothing of this step was saved",
+            )
+        if self.first:
+            fs.append_json_line(self.folder.metrics, self._line(loss, grad_norm, source_loss, more), sync=False)
+        self.step += 1
+        self._watchdog.arm()
+
+    def _line(
+        self, loss: float, grad_norm: float | None, source_loss: Mapping[str, float] | None, more: Mapping[str, float]
+    ) -> dict[str, Any]:
+        plan, step = self.plan, self.step
+        now = time.monotonic()
+        elapsed = max(now - self._since - self._spent.get("evaluation_seconds", 0.0), 1e-9)
+        after, before = plan.windows_read(plan.position_after(step)), plan.windows_read(self.position)
+        tokens = {name: (count - before.get(name, 0)) * plan.sequence_length for name, count in after.items()}
+        line = {
+            **more,
+            **self._spent,
+            "generation": self.job.generation,
+            "step": step,
+            "position": plan.position_after(step),
+            "loss": float(loss),
+            "lr": plan.lr(step),
+            "batch_sequences": plan.batch_sequences,
+            "tokens_per_second": plan.batch_tokens / elapsed,
+            "seconds": elapsed,
+            "sources": {
+                name: {"loss": float(source_loss[name]), "tokens": count}
+                for name, count in tokens.items()
+                if count and source_loss and name in source_loss
+            },
+        }
+        if grad_norm is not None:
+            line["grad_norm"] = float(grad_norm)
+        self._since, self._spent = now, {}
+        return dict(fs.finite_json(line))
+
+    def should_stop(self) -> bool:
+        """Whether the trainer is asked to save and end, the same on every rank; once true it stays so."""
+        asked = bool(self._stop) or (self.first and self.attempt.stop.exists())
+        self._stopping = self._agree(self._stopping or asked)
+        return self._stopping
+
+    # --- checkpoints -------------------------------------------------------------------------------------
+
+    def should_save(self) -> bool:
+        """Whether to save now: at the cadence, where a branch starts, where one is kept, when stopped, at the end."""
+        job, before, position = self.job, self._asked_to_save, self.position
+        if not isinstance(job, jobs.TrainJob):
+            return False
+        pinned = self.first and position in checkpoints.pinned(self.folder)
+        stopping, pinned = self.should_stop(), self._agree(pinned)
+        self._asked_to_save = position
+        if self._saved == self.step:
+            return False
+        due = jobs.due(before, position, job.checkpoint_every)
+        return stopping or pinned or due or position in job.keep or self.step == self.last_step
+
+    @contextlib.contextmanager
+    def checkpoint(self) -> Iterator[Path]:
+        """An empty folder, the same for every rank, to write a checkpoint of the present state into.
+
+        When the block ends well it is sealed and appears; when it fails on any rank, or is killed, nothing is there.
+        """
+        start = time.monotonic()
+        pending = self.begin_checkpoint()
+        try:
+            yield pending.folder
+        except BaseException:
+            pending.abandon()
+            raise
+        self._agree(False)  # every rank has written
+        pending.publish()
+        self._agree(False)
+        self._spend("checkpoint_seconds", start)
+
+    def begin_checkpoint(self) -> PendingCheckpoint:
+        """The same for a saver that goes on in the background: write into its `folder`, then `publish()` it."""
+        job = self.job
+        if not isinstance(job, jobs.TrainJob) or self._saved == self.step:
+            raise CheckpointError(
+                f"there is a checkpoint at step {self.step:,} already",
+                hint="save where `stage.should_save()` is true, once",
+            )
+        self._watchdog.arm_slow()
+        folder, step, entry = self.folder, self.step, self._entry(job)
+        temporary = folder.checkpoints / f".tmp-{entry.checkpoint}"
+        if self.first:
+            last = checkpoints.latest(folder)
+            checkpoints.check_room(folder.path, checkpoints.size(last.path) if last else 0)
+            fs.remove(temporary)  # of a killed save
+            fs.make_directory(temporary)
+
+        def published() -> None:
+            if self._saved is None or self._saved < step:
+                self._saved = step
+
+        if not self.first:
+            published()
+        self._agree(False)  # no rank writes before the folder is there
+        assert job.trainer is not None
+        state = {
+            "generation": job.generation,
+            "step": self.step,
+            "position": self.position,
+            "fingerprint": self.plan.fingerprint,
+            "history": self.plan.history(self.position),
+            "tokenizer": self.plan.tokenizer.get("digest"),
+            "windows": self.plan.windows_read(self.position),
+            "counted": WITNESSED if self._witnessed else PLANNED,
+            "ranks": self.world_size,
+            "trainer": {"name": job.trainer.name, "layout": job.trainer.layout},
+        }
+        return PendingCheckpoint(
+            folder=temporary, first=self.first, job=job, plan=self.plan, state=state, entry=entry, published=published
+        )
+
+    def _entry(self, job: jobs.TrainJob) -> ledger.Entry:
+        windows = self.plan.windows_read(self.position)
+        return ledger.Entry(
+            generation=job.generation,
+            position=self.position,
+            step=self.step,
+            checkpoint=checkpoint_name(job.generation, self.position),
+            fingerprint=self.plan.fingerprint,
+            windows={name: count for name, count in windows.items() if count},
+        )
+
+    # --- held-out losses ---------------------------------------------------------------------------------
+
+    def should_evaluate(self) -> bool:
+        """Whether to measure the held-out losses now: at the stage's start, at the cadence and at its end."""
+        before, position = self._asked_to_evaluate, self.position
+        self._asked_to_evaluate = position
+        edge = self.step in (self.plan.first_step, self.last_step)
+        return edge or jobs.due(before, position, self.job.evaluate_every)
+
+    def evaluate(self, losses: Losses, *, micro_batch: int = 8) -> dict[str, float]:
+        """Measure, with the weights as they are, each held-out set that has no loss here yet; nats a token by source.
+
+        `losses(tokens)` gives the summed loss of each window of `tokens` `[n, L + 1]` in nats, `[n]`, `n` at most
+        `micro_batch`. Every rank calls it for all windows; what rank 0 measures is recorded.
+        """
+        start = time.monotonic()
+        sets = HeldOutSets(self.plan, self.job.held_out)
+        measured = evaluations.read_sets(self.folder, self.job.generation, self.position)
+        names = [name for name in sets.datasets if name not in measured]
+
+        def watched(tokens: Any) -> Any:
+            self._watchdog.arm()
+            return losses(tokens)
+
+        self._agree(False)  # no rank looks for what is measured once rank 0 has written it
+        new = sets.measure(watched, names, micro_batch)
+        if self.first and new:
+            evaluations.write_sets(self.folder, self.job.generation, self.position, self.step, new)
+        self._spend("evaluation_seconds", start)
+        return {name: float(entry["loss"]) for name, entry in {**measured, **new}.items()}
+
+    def _spend(self, what: str, start: float) -> None:
+        self._spent[what] = self._spent.get(what, 0.0) + time.monotonic() - start
+
+
+def join(
+    job: Path | str | None = None,
+    *,
+    agree: Callable[[bool], bool] = bool,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Stage:
+    """The stage that this process was started to train: `with join() as stage:`.
+
+    `job` is the job file, else the one that `CURRICULUM_JOB` names; `rank` and `world_size` are those of torchrun's
+    environment. With several ranks `agree` must answer whether any of them says yes
+    (`curriculum.integrations.torch.any_rank`). Call it before a slow start: from here on a signal to stop is noticed.
+    """
+    stop = install_stop_flag()
+    path = job or os.environ.get("CURRICULUM_JOB")
+    if path is None:
+        raise PlanError(
+            "no job file is given: `CURRICULUM_JOB` is not set",
+            hint="`curriculum run NAME --machine M` starts the trainer of machine M in machines.yaml",
+        )
+    loaded = jobs.load(Path(path))
+    if not isinstance(loaded, jobs.TrainJob | jobs.EvaluateJob) or loaded.resume is None or loaded.trainer is None:
+        raise PlanError(f"`{path}` is not a job for another trainer", hint="`trainer:` in machines.yaml names one")
+    rank = int(os.environ.get("RANK", "0")) if rank is None else rank
+    world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
+    if world_size > 1 and agree is bool:
+        raise PlanError(
+            f"{world_size} ranks cannot act as one without `agree`",
+            hint="`join(agree=any_rank)` of `curriculum.integrations.torch`, once torch.distributed is initialised",
+        )
+    return Stage(loaded, stop, agree=agree, rank=rank, world_size=world_size)

@@ -1,0 +1,6 @@
+# A trainer that reads on without reporting its update.
+from curriculum.stage import join
+
+with join() as stage:
+    for _batch in stage.batches():
+        pass
