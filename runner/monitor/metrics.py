@@ -104,13 +104,7 @@ class Metrics:
     """
 
     def __init__(
-        self,
-        path: Path,
-        plan: StagePlan,
-        *,
-        generation: int,
-        trackers: Trackers,
-        mfu_of_one: float | None = None,
+        self, path: Path, plan: StagePlan, *, generation: int, trackers: Trackers, mfu_of_one: float | None = None
     ) -> None:
         self.path = path
         self.plan = plan
