@@ -55,7 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "65cdf77bfa7f8c91de50d4ef42f2d17287cdf33a84fd269b305429500a5b6f23",
+            "585f67aee92068a336713b5f15bdbce47fd8b075852b705f510b024f1414d182",
         }
     ),
 )
