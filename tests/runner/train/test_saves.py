@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import small
 from projects import job_of
-from runner.watchdog import Watchdog
 from small import ALONE
 
 from curriculum.artifacts import checkpoints, jobs
@@ -16,6 +15,7 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.artifacts.timing import of_attempt
 from curriculum.execution.notices import AttemptNotices
+from curriculum.stage.watchdog import Watchdog
 from runner.monitor import hardware
 from runner.train import loop, saves
 from runner.train.setup import set_up
