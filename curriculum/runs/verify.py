@@ -237,7 +237,10 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
         raise DataError(
             f"the ledger of {stage.name} has no line for checkpoint `{missing[0]}`: `{folder.ledger}` was cut short"
         )
-    return f"equal to the plan at {len(entries)} checkpoints"
+    newest = checkpoints.latest(folder)
+    planned = newest is not None and checkpoints.state(newest.path).get("counted") == "planned"
+    unseen = "; its trainer reported no witness of what it read" if planned else ""
+    return f"equal to the plan at {len(entries)} checkpoints{unseen}"
 
 
 def _evaluation(path: Path) -> None:
