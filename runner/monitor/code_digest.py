@@ -55,7 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "f9731189460f3b162e76bb95da26a701ea093808513c2f9ec809d7cd37cad27e",
+            "481f04cf0d56aa2e7a73e0689fa1e791b27b31ae450d4fab0ef5ee98030b0e0a",
         }
     ),
 )
