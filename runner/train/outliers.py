@@ -41,7 +41,7 @@ class OutlierRule:
         deviation = ((self._norms - mean).square().nansum() / (number - 1)).sqrt()
         enough = number >= len(self._norms) // 2
         self._norms = torch.cat((self._norms[1:], norm.masked_fill(~norm.isfinite(), math.nan)[None]))
-        self.latest = enough & (norm > mean + self._deviations * deviation)
+        self.latest = enough & norm.isfinite() & (norm > mean + self._deviations * deviation)
         return self.latest
 
     def norms(self) -> list[float | None]:
