@@ -55,7 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "585f67aee92068a336713b5f15bdbce47fd8b075852b705f510b024f1414d182",
+            "feece3b63428626bd83be340ff7b61b3be78e7c16818f2ba908abc75d5b0d266",
         }
     ),
 )
