@@ -238,8 +238,8 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
             f"the ledger of {stage.name} has no line for checkpoint `{missing[0]}`: `{folder.ledger}` was cut short"
         )
     newest = checkpoints.latest(folder)
-    planned = newest is not None and checkpoints.state(newest.path).get("counted") == "planned"
-    unseen = "; its trainer reported no witness of what it read" if planned else ""
+    reported = newest is None or checkpoints.state(newest.path).get("counted") != "planned"
+    unseen = "" if reported else "; its trainer reported no witness of what it read"
     return f"equal to the plan at {len(entries)} checkpoints{unseen}"
 
 
