@@ -104,6 +104,10 @@ class Head(nn.Linear):
     ) -> Any:
         return loss(hidden_BTD, self.weight, targets_BT, **options)
 
+    def logits(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        """The logits `[B, T, vocabulary]`, where the output weight is not sharded: no loss computes all of them."""
+        return F.linear(hidden_BTD, self.weight)
+
 
 def rotary_tables(config: ModelConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of every position and channel, fp32 `[length, head_dim]` each (Su et al. 2021)."""

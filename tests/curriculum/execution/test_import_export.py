@@ -173,7 +173,7 @@ def test_an_export_of_what_was_trained_computes_our_logits_in_transformers(finis
     assert theirs.dtype == torch.float32
     ours = model_at_end(finished / STAGE)
     with torch.no_grad():
-        mine = ours.head(ours(llamas.tokens()))
+        mine = ours.head.logits(ours(llamas.tokens()))
     assert mine.std() > 0.5
     torch.testing.assert_close(llamas.logits(theirs), mine, rtol=0, atol=1e-4)
     start = llamas.logits(AutoModelForCausalLM.from_pretrained(finished / "tiny"))
@@ -314,7 +314,7 @@ def test_a_branch_of_an_import_goes_on_from_it_and_is_exported_with_its_files(co
     assert config == theirs
     ours = model_at_end(stage)
     with torch.no_grad():
-        mine = ours.head(ours(llamas.tokens()))
+        mine = ours.head.logits(ours(llamas.tokens()))
     other = llamas.logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
     torch.testing.assert_close(other, mine, rtol=0, atol=1e-4)
     assert "| mine/continued | prose-only |" in (tmp_path / "out/README.md").read_text()

@@ -107,7 +107,7 @@ def test_our_model_computes_the_imported_model_s_logits(kind: dict[str, object],
     expected = llamas.logits(LlamaForCausalLM.from_pretrained(source))
     assert expected.std() > 0.5
     with torch.no_grad():
-        torch.testing.assert_close(ours.head(ours(llamas.tokens())), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(ours.head.logits(ours(llamas.tokens())), expected, rtol=0, atol=1e-4)
 
 
 def test_a_directory_of_several_dtypes_keeps_each(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_transformers_computes_our_logits_from_an_export(trained: tuple[Path, Ll
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     read = torch.randint(CONFIG.vocab_size, (3, 24), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        torch.testing.assert_close(theirs(read).logits, model.head(model(read)), rtol=0, atol=1e-4)
+        torch.testing.assert_close(theirs(read).logits, model.head.logits(model(read)), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("limit", [9_000, 20_000])
