@@ -71,6 +71,11 @@ class Stage:
         """Tokens since the root before `step`."""
         return self.plan.position_after(self.step - 1)
 
+    @property
+    def hf_folder(self) -> Path | None:
+        """The Hugging Face model of what it resumes from, for a trainer with `layout: hf`; None for `nothing`."""
+        return None if self.resume.folder is None else checkpoints.hf_folder(Path(self.resume.folder))
+
     # --- begin and end -----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -230,6 +235,10 @@ class Stage:
             line["grad_norm"] = float(grad_norm)
         self._since, self._spent = now, {}
         return dict(fs.finite_json(line))
+
+    def heartbeat(self) -> None:
+        """Give the sign of life that `batches` and `took` give: for loops that do not take `batches`, a micro-batch."""
+        self._watchdog.arm()
 
     def should_stop(self) -> bool:
         """Whether the trainer is asked to save and end, the same on every rank; once true it stays so."""

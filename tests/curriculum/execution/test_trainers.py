@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import commands
 import pytest
+from killed_runs import run_killed
 
 import curriculum as package
 from curriculum.artifacts import checkpoints, ledger
@@ -72,32 +69,7 @@ def test_another_trainer_trains_the_lineage_and_every_step_read_what_the_plan_sa
 
 def test_what_a_killed_trainer_saved_is_resumed_to_the_same_bytes(project: Path, trained: Path) -> None:
     """SIGKILL of the command and its trainer, twice; then to the end."""
-    kills = 0
-    while not stage(project, "plain/basic").done.exists():
-        folder = stage(project, "plain/basic")
-        before = checkpoints.latest(folder)
-        with (project / "log").open("a") as log:
-            running = subprocess.Popen(
-                [sys.executable, "-m", "curriculum", "run", "plain", *PLAIN],
-                cwd=project,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 120
-        while kills < 2 and running.poll() is None and time.monotonic() < deadline:
-            now = checkpoints.latest(folder)
-            if now is not None and now != before and not folder.done.exists():
-                pid = json.loads(folder.lock.read_text() or "{}").get("pid")
-                if pid is not None:
-                    os.kill(running.pid, signal.SIGKILL)
-                    os.kill(int(pid), signal.SIGKILL)
-                    kills += 1
-                    break
-            time.sleep(0.005)
-        running.wait(120)
-    assert kills == 2, (project / "log").read_text()
+    run_killed(project, stage(project, "plain/basic"), "plain", *PLAIN, kills=2)
     for name in ("plain/basic", "plain/continual"):
         assert json.loads(stage(project, name).done.read_text()) == json.loads(stage(trained, name).done.read_text())
 
