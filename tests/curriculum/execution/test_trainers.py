@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,33 +70,27 @@ def test_another_trainer_trains_the_lineage_and_every_step_read_what_the_plan_sa
 
 
 def test_what_a_killed_trainer_saved_is_resumed_to_the_same_bytes(project: Path, trained: Path) -> None:
-    """SIGKILL of the command and its trainer, twice; then to the end."""
-    kills = 0
-    while not stage(project, "plain/basic").done.exists():
-        folder = stage(project, "plain/basic")
+    """SIGKILL of the command and its trainer, started as a person does and then forked; then to the end."""
+    folder = stage(project, "plain/basic")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for number in range(3):
         before = checkpoints.latest(folder)
         with (project / "log").open("a") as log:
-            running = subprocess.Popen(
-                [sys.executable, "-m", "curriculum", "run", "plain", *PLAIN],
-                cwd=project,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                start_new_session=True,
+            streams = {"out": log.fileno(), "err": log.fileno()}
+            running = commands.start(
+                "run", "plain", *PLAIN, folder=project, environment=environment, fresh=number == 0, **streams
             )
         deadline = time.monotonic() + 120
-        while kills < 2 and running.poll() is None and time.monotonic() < deadline:
+        while number < 2:
             now = checkpoints.latest(folder)
-            if now is not None and now != before and not folder.done.exists():
-                pid = json.loads(folder.lock.read_text() or "{}").get("pid")
-                if pid is not None:
-                    os.kill(running.pid, signal.SIGKILL)
-                    os.kill(int(pid), signal.SIGKILL)
-                    kills += 1
-                    break
+            if now is not None and now != before and (pid := json.loads(folder.lock.read_text() or "{}").get("pid")):
+                running.kill()
+                os.kill(int(pid), signal.SIGKILL)
+                break
+            assert time.monotonic() < deadline, (project / "log").read_text()
             time.sleep(0.005)
         running.wait(120)
-    assert kills == 2, (project / "log").read_text()
+        assert folder.done.exists() == (number == 2), (project / "log").read_text()
     for name in ("plain/basic", "plain/continual"):
         assert json.loads(stage(project, name).done.read_text()) == json.loads(stage(trained, name).done.read_text())
 
