@@ -144,7 +144,7 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
         forked = (
             isinstance(args, list)
             and args[0] == sys.executable
-            and (args[1].endswith(".py") or args[1] == "-m" and args[2].partition(".")[0] in FORKED_PACKAGES)
+            and (args[1].endswith(".py") or (args[1] == "-m" and args[2].partition(".")[0] in FORKED_PACKAGES))
             and executable is None
             and close_fds
             and not pass_fds
