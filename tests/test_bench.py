@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 pytestmark = [pytest.mark.processes, pytest.mark.promise("The command of every published figure still runs")]
@@ -16,17 +15,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(folder: Path, *words: str) -> tuple[str, dict[str, list[dict[str, object]]]]:
-    out = folder / "out.json"
-    done = subprocess.run(
-        [sys.executable, "-m", *words, "--toy", "--json", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, json.loads(out.read_text())
+    """What `python -m WORDS` prints and writes; it and what it starts are forked."""
+    out, printed = folder / "out.json", folder / "printed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with printed.open("w") as file:
+        streams = {"out": file.fileno(), "err": file.fileno()}
+        started = commands.start_python(
+            "-m", *words, "--toy", "--json", str(out), folder=ROOT, environment=environment, **streams
+        )
+        code = started.wait(300)
+    said = printed.read_text()
+    assert code == 0, said
+    return said, json.loads(out.read_text())
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,7 @@ def test_a_figure_is_measured_in_turns_beside_its_limit_with_median_and_spread(
         assert len({len(row["values"]) for row in rows}) == 1, "all took as many turns"  # type: ignore[arg-type]
         for row in rows:
             assert str(row["name"]) in said
-        peers = ("limit", "RandomSampler", "torch's")
-        assert any(peer in str(row["name"]) for row in rows for peer in peers)
+        assert any(word in str(row["name"]) for row in rows for word in ("limit", "RandomSampler", "torch's"))
 
 
 def test_reading_is_measured_beside_peers_and_an_absent_one_is_named(tmp_path: Path) -> None:

@@ -124,10 +124,13 @@ class Forked:
             raise RuntimeError("the process from which tests fork others has ended; see above")
         return int(status)
 
-    def kill(self) -> None:
+    def send_signal(self, number: int) -> None:
         """Also once it has ended, when nothing happens: its process is meant, whichever process has its number now."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.process, signal.SIGKILL)
+            signal.pidfd_send_signal(self.process, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
     def __del__(self) -> None:
         self.connection.close()

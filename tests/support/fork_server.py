@@ -35,8 +35,8 @@ from typing import Any, NoReturn
 
 PACKAGES = ("curriculum", "runner")
 LARGEST_REQUEST = 1 << 17
-FORKED_MODULES = {"curriculum", "runner"}
-"""What `python -m` may name for a child to be forked; anything else is started as always."""
+FORKED_PACKAGES = {"curriculum", "runner", "bench"}
+"""Whose modules `python -m` may name for a child to be forked, as it is for a script; anything else is started."""
 
 SEARCHED = list(sys.path[1:])
 """Where modules are looked for, without the folder of this file."""
@@ -126,8 +126,8 @@ def _stream(descriptor: int, errors: str, *, line_buffering: bool, write_through
 class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
     """A Popen that forks the process which has imported a job's modules already, instead of starting another.
 
-    Only a job of one process, and only from a process without further threads: a lock that one of them holds would
-    stay held in the child for ever. Anything else is started as always.
+    Only a job or another trainer of one process, and only from a process without further threads: a lock that one of
+    them holds would stay held in the child for ever. Anything else is started as always.
     """
 
     def _execute_child(
@@ -143,8 +143,8 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
     ) -> None:
         forked = (
             isinstance(args, list)
-            and args[:2] == [sys.executable, "-m"]
-            and args[2] in FORKED_MODULES
+            and args[0] == sys.executable
+            and (args[1].endswith(".py") or (args[1] == "-m" and args[2].partition(".")[0] in FORKED_PACKAGES))
             and executable is None
             and close_fds
             and not pass_fds
@@ -179,7 +179,8 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
                 os.setsid()
             if preexec_fn is not None:
                 preexec_fn()
-            subprocess.Popen = started_by_interpreter  # type: ignore[misc]
+            if args[1:3] != ["-m", "curriculum"]:  # what a job starts is its own
+                subprocess.Popen = started_by_interpreter  # type: ignore[misc]
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             run_python(args[1:], env)
         finally:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+import commands
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
@@ -20,13 +20,13 @@ def run_killed(project: Path, folder: StageFolder, *words: str, kills: int) -> N
     while not folder.done.exists():
         before = checkpoints.latest(folder)
         with (project / "log").open("a") as log:
-            running = subprocess.Popen(
-                [sys.executable, "-m", "curriculum", "run", *words],
-                cwd=project,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                start_new_session=True,
+            running = commands.start(
+                *("run", *words),
+                folder=project,
+                environment={**os.environ, "OMP_NUM_THREADS": "1"},
+                out=log.fileno(),
+                err=log.fileno(),
+                fresh=not killed,  # the first as a person starts it, the others forked
             )
         deadline = time.monotonic() + 300
         while killed < kills and running.poll() is None and time.monotonic() < deadline:
@@ -34,7 +34,7 @@ def run_killed(project: Path, folder: StageFolder, *words: str, kills: int) -> N
             if now is not None and now != before and not folder.done.exists():
                 pid = json.loads(folder.lock.read_text() or "{}").get("pid")
                 if pid is not None:
-                    os.kill(running.pid, signal.SIGKILL)
+                    running.kill()
                     os.kill(int(pid), signal.SIGKILL)
                     killed += 1
                     break

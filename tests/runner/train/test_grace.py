@@ -7,11 +7,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import pytest
 from projects import TRUNK
 
@@ -19,6 +19,8 @@ from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 
 pytestmark = pytest.mark.processes
+
+Started = commands.Forked | subprocess.Popen[bytes]
 
 LONG = (
     TRUNK.partition("stages:")[0] + "stages:\n  - {name: on, until: 4194304, mixture: prose-only, batch: 8 sequences}\n"
@@ -30,27 +32,24 @@ def steps(stage: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def ended_by(project: Path, ready: Callable[[], bool], end: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", "run", "trunk", "--size", "full"],
-        cwd=project,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while not ready() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        end(process)
-        said = process.communicate(timeout=60)[0]
-    finally:
-        process.kill()
-    return process.returncode, " ".join(said.split())
+def ended_by(project: Path, ready: Callable[[], bool], end: Callable[[Started], None]) -> tuple[int, str]:
+    """The exit status of a run that `end` ends once it is `ready`, and what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (project / "printed").open("w+") as out:
+        streams = {"out": out.fileno(), "err": out.fileno()}
+        process = commands.start("run", "trunk", "--size", "full", folder=project, environment=environment, **streams)
+        try:
+            deadline = time.monotonic() + 90
+            while not ready() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            end(process)
+            code = process.wait(60)
+        finally:
+            process.kill()
+        return code, " ".join((project / "printed").read_text().split())
 
 
-def terminate(process: subprocess.Popen[str]) -> None:
+def terminate(process: Started) -> None:
     process.send_signal(signal.SIGTERM)
 
 
@@ -93,7 +92,7 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     assert "and a save takes 500.0 s; it resumes from its last checkpoint" in said
     assert checkpoints.latest(StageFolder(stage)) == last
 
-    def ask(_: subprocess.Popen[str]) -> None:  # no kill follows, so there is time
+    def ask(_: Started) -> None:  # no kill follows, so there is time
         curriculum(small_project, "stop", "trunk", "--size", "full")
 
     environment = stage / "attempts/0003/environment.json"
