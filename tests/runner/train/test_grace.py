@@ -132,7 +132,7 @@ def test_the_longest_of_the_last_saves_is_what_the_next_one_takes_also_in_the_ne
     grace.saved(7.0, copied=True)
     assert timing.measured(StageFolder(tmp_path)) is None, "no step was taken, and a save without one says too little"
     with grace.step():
-        clock[0] += 2.5
+        clock[0] += 2.5004
     for seconds in (50.25, 41.0, 40.125):
         grace.saved(seconds, copied=False)
     written = timing.SaveTiming(step_seconds=2.5, save_seconds=50.25, every=1024, grace=60.0, copied=False)

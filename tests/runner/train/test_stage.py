@@ -147,6 +147,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
         ("gradient not finite", 6),
     ]
     assert all(sequence["documents"] for event in events for sequence in event["sequences"])
+    assert [event["loss"] for event in events] == pytest.approx([line["loss"] for line in lines[5:7]])
     assert events[0]["skip"] == {"from": 5 * 256, "to": 6 * 256}
 
 
