@@ -14,11 +14,12 @@ from pathlib import Path
 import commands
 import pytest
 from projects import TRUNK
+from small import ALONE
 
-from curriculum.artifacts import checkpoints
-from curriculum.artifacts.stage_folder import StageFolder
-
-pytestmark = pytest.mark.processes
+from curriculum.artifacts import checkpoints, jobs, timing
+from curriculum.artifacts.job_process import StopFlag
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
+from runner.train.grace import Grace
 
 Started = commands.Forked | subprocess.Popen[bytes]
 
@@ -53,6 +54,7 @@ def terminate(process: Started) -> None:
     process.send_signal(signal.SIGTERM)
 
 
+@pytest.mark.processes
 @pytest.mark.promise(
     "A save that the preemption grace would cut off is not started, and the run announces it beforehand"
 )
@@ -101,3 +103,48 @@ def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_be
     newest = checkpoints.latest(StageFolder(stage))
     assert newest is not None
     assert newest.position > last.position
+
+
+def grace_of(stage: Path, attempt: str, seconds: float | None) -> Grace:
+    (folder := stage / "attempts" / attempt).mkdir(parents=True)
+    job = jobs.TrainJob(
+        plan="none",
+        stage_folder=str(stage),
+        attempt_folder=str(folder),
+        data={},
+        held_out={},
+        parent_checkpoint=None,
+        generation=0,
+        checkpoint_every=1024,
+        evaluate_every=0,
+        machine=jobs.Machine(grace=seconds),
+    )
+    return Grace(job, ALONE)
+
+
+def test_the_longest_of_the_last_saves_is_what_the_next_one_takes_also_in_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    grace, stop = grace_of(tmp_path, "0001", 60.0), StopFlag()
+    grace.saved(7.0, copied=True)
+    assert timing.measured(StageFolder(tmp_path)) is None, "no step was taken, and a save without one says too little"
+    with grace.step():
+        clock[0] += 2.5004
+    for seconds in (50.25, 41.0, 40.125):
+        grace.saved(seconds, copied=False)
+    written = timing.SaveTiming(step_seconds=2.5, save_seconds=50.25, every=1024, grace=60.0, copied=False)
+    assert timing.of_attempt(Attempt(tmp_path / "attempts/0001")) == written
+
+    again = grace_of(tmp_path, "0002", 60.0)
+    assert again.insufficient(stop) is None, "nobody kills"
+    stop.receive(signal.SIGTERM)
+    for name, limit in (("without", None), ("exact", 50.25)):
+        assert grace_of(tmp_path, name, limit).insufficient(stop) is None
+    clock[0] += 20.0
+    assert again.insufficient(stop) == "of 60 s of grace 40.0 were left, and a save takes 50.2 s"
+    grace.saved(40.0, copied=False)  # three later than the longest
+    assert grace.insufficient(stop) == "of 60 s of grace 40.0 were left, and a save takes 41.0 s"
+    clock[0] += 50.0
+    assert again.insufficient(stop) == "of 60 s of grace 0.0 were left, and a save takes 50.2 s"

@@ -94,8 +94,9 @@ def test_dropping_gathered_weights_after_use_gathers_them_more_often_and_changes
     assert often["losses"] == usual["losses"]
     blocks, micro_batches = steps.MODEL["num_hidden_layers"], steps.BATCH // 2 // 2
     gathered = usual["exchanges"][GATHER]
-    assert gathered == blocks + 1, "once a step, by each block and the rest"
-    assert often["exchanges"] == usual["exchanges"] | {GATHER: gathered + (2 * micro_batches - 1) * blocks + 1}
+    rest = 3  # the embedding, the output weight and the last norm
+    assert gathered == blocks + rest, "once a step, by each unit"
+    assert often["exchanges"] == usual["exchanges"] | {GATHER: 2 * micro_batches * blocks + micro_batches * rest}
 
 
 def test_exchanging_every_micro_batch_gives_the_first_step_the_same_losses(two: dict[str, Any]) -> None:

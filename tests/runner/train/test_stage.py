@@ -22,6 +22,7 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from curriculum.plan.stage import StagePlan
+from curriculum.stage.resume import decided
 from runner.parallel.ranks import Ranks
 from runner.train import loop, state, step
 from runner.train.setup import set_up
@@ -146,6 +147,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
         ("gradient not finite", 6),
     ]
     assert all(sequence["documents"] for event in events for sequence in event["sequences"])
+    assert [event["loss"] for event in events] == pytest.approx([line["loss"] for line in lines[5:7]])
     assert events[0]["skip"] == {"from": 5 * 256, "to": 6 * 256}
 
 
@@ -194,7 +196,7 @@ def test_an_outlier_of_the_gradient_norm_makes_no_update_also_after_a_resume_in_
     digests = []
     for first in (0, 10):
         (attempt := tmp_path / f"attempt-{first}").mkdir()
-        job = replace(job, attempt_folder=str(attempt))
+        job = decided(replace(job, attempt_folder=str(attempt)))
         with monkeypatch.context() as patched:
             gradients_not_finite(patched, lambda step: step == 12, factor=100.0, first=first)
             assert loop.train(job, ALONE, StopFlag())["outcome"] == jobs.DONE
@@ -253,7 +255,7 @@ def test_a_kill_between_a_checkpoint_and_its_ledger_line_is_put_right_by_going_o
     assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048]
     (StageFolder(folder).ledger).write_bytes((StageFolder(folder).ledger).read_bytes().splitlines(keepends=True)[0])
     (tmp_path / "again").mkdir()
-    loop.train(replace(job, attempt_folder=str(tmp_path / "again")), ALONE, StopFlag())
+    loop.train(decided(replace(job, attempt_folder=str(tmp_path / "again"))), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048, 3072, 4096, 5120, 6144]
     assert json.loads((folder / "DONE").read_bytes()) == done(finished, "trunk", "basic")
 
@@ -268,5 +270,5 @@ def test_only_a_stage_without_a_checkpoint_draws_its_weights(
     set_up(job, ALONE)
     assert len(drawn) == 1
     again = stage(finished, "trunk", "basic")
-    set_up(replace(job, stage_folder=str(again)), ALONE)
+    set_up(decided(replace(job, stage_folder=str(again))), ALONE)
     assert len(drawn) == 1, "a checkpoint is loaded without"
