@@ -189,11 +189,25 @@ class ImportJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertJob:
+    """Write the weights of `checkpoint`, another trainer's with `layout: hf`, as our checkpoint `output`.
+
+    It has the given `state` and no moments, and appears complete or not at all.
+    """
+
+    attempt_folder: str
+    checkpoint: str
+    output: str
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportJob:
     """Write the weights of `checkpoint` as the Hugging Face directory `output`, which appears complete or not at all.
 
     `dtype` holds for every tensor but those in `dtypes` (Hugging Face's names). `texts` are files to write
-    (name to content), `copies` files to copy (name to path).
+    (name to content), `copies` files to copy (name to path). No weights are converted where `copies` has them, which
+    an empty `model` says. With `sealed` the directory is a checkpoint: it gets a manifest.
     """
 
     attempt_folder: str
@@ -205,6 +219,7 @@ class ExportJob:
     texts: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     shard_bytes: int = 5_000_000_000
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +244,7 @@ class HarnessJob:
     confirm_run_unsafe_code: bool = False
 
 
-Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ExportJob | DoctorJob | HarnessJob
+Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ConvertJob | ExportJob | DoctorJob | HarnessJob
 
 _KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
@@ -237,6 +252,7 @@ _KINDS: dict[str, type[Job]] = {
     "prepare": PrepareJob,
     "tokenizer": TokenizerJob,
     "import": ImportJob,
+    "convert": ConvertJob,
     "export": ExportJob,
     "doctor": DoctorJob,
     "harness": HarnessJob,

@@ -120,6 +120,7 @@ class StageFolder:
     checkpoints = _Entry("checkpoints")
     evaluations = _Entry("evaluations")  # held-out losses
     benchmarks = _Entry("benchmarks")  # records of lm-evaluation-harness
+    parent = _Entry("parent")  # the checkpoint that it starts from, in the form that its trainer reads
     pins = _Entry("pins")
     attempts = _Entry("attempts")
     measuring = _Entry("measuring")  # Slurm's record of the stage's benchmarks; that of its training is here

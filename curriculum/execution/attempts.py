@@ -14,6 +14,7 @@ from curriculum.artifacts.stage_folder import Attempt, StageFolder, new_attempt
 from curriculum.compiler.prepared_text import sources_place
 from curriculum.errors import RunFailed
 from curriculum.execution.notices import AttemptNotices
+from curriculum.execution.parent import drop_converted, with_readable_parent
 from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
 from curriculum.launchers.supervisor import silence, supervise
@@ -60,16 +61,21 @@ def run_training(
 ) -> dict[str, Any]:
     """Train a stage to the job's end, each launch in a new attempt of the stage; the outcome.
 
+    A parent of another trainer is converted first.
+
     `note` gets a line for what an attempt reports of its environment and of a grace too short to save in.
     """
     folder = StageFolder(Path(job.stage_folder))
+    ready = with_readable_parent(job, stop, note)
+    if ready is None:
+        return {"outcome": jobs.STOPPED}
     notices = AttemptNotices(folder, job.machine.grace, note)
 
     def start_attempt() -> Attempt:
         lock = stage_lock(folder)
         lock.acquire(wait_seconds=LOCK_SECONDS)  # a trainer whose supervisor was killed may still save
         with lock:
-            decided = resume.decided(job)
+            decided = resume.decided(ready)
         attempt = new_attempt(folder.attempts)
         machine = replace(job.machine, threads=launcher.threads)
         jobs.save(replace(decided, attempt_folder=str(attempt), machine=machine), attempt.job)
@@ -81,7 +87,7 @@ def run_training(
         tick()
         notices.check()
 
-    return supervise(
+    outcome = supervise(
         launcher,
         start_attempt,
         stop=stop,
@@ -90,6 +96,8 @@ def run_training(
         silence=silence(job.machine),
         unsaid=partial(_unsaid, job),
     )
+    drop_converted(folder)
+    return outcome
 
 
 def _unsaid(job: jobs.TrainJob, code: int) -> dict[str, Any]:

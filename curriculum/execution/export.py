@@ -177,7 +177,11 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
     trainers.require_weights(source.checkpoint, f"the export of `{source.address}`")
     origin = checkpoints.state(source.imported)["imported"] if source.imported else None
     stored = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
-    if source.imported and origin:
+    by_other = checkpoints.trainer_of(source.checkpoint)
+    architecture = "LlamaForCausalLM"
+    if by_other is not None:
+        stored, architecture, texts, copies = _other_files(project, source, dtype)
+    elif source.imported and origin:
         texts, copies = _imported_files(source.imported, origin, stored)
     else:
         texts, copies = _own_files(project, source, stored)
@@ -189,6 +193,8 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
         command=shlex.join(command + (["--dtype", dtype] if dtype != "source" else [])),
         version=metadata.version("curriculum"),
         dtype=stored,
+        trainer=None if by_other is None else by_other[0],
+        architecture=architecture,
         position=source.position,
         checkpoint=source.checkpoint.name,
         weights=checkpoints.weights_digest(source.checkpoint),
@@ -202,12 +208,32 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
         attempt_folder=str(new_attempt(project.data / "attempts")),
         checkpoint=str(source.checkpoint),
         output=str(to.absolute()),
-        model=compiled.stages[-1].plan.model,
+        model={} if by_other is not None else compiled.stages[-1].plan.model,
         dtype=stored,
         dtypes=origin["dtypes"] if origin and dtype == "source" else {},
         texts=texts,
         copies=copies,
     )
+
+
+def _other_files(project: Project, source: ExportSource, dtype: str) -> tuple[str, str, dict[str, str], dict[str, str]]:
+    """The dtype, architecture, texts to write and files to copy of another trainer's Hugging Face model.
+
+    The project's tokenizer joins them where the trainer saved none. ConfigError where weights would be converted.
+    """
+    folder = checkpoints.hf_folder(source.checkpoint)
+    config = huggingface.read_json(folder, huggingface.CONFIG)
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    if DTYPES[dtype] not in (None, stored):
+        raise ConfigError(
+            f"`{source.address}` was saved by another trainer: its weights are copied as they are, in `{stored}`",
+            hint="leave `--dtype` out",
+        )
+    architecture = str(next(iter(config.get("architectures") or ()), config.get("model_type")))
+    copies = {path.name: str(path) for path in sorted(folder.iterdir()) if huggingface.is_carried(path.name)}
+    texts, ours = ({}, {}) if huggingface.TOKENIZER in copies else _own_files(project, source, stored)
+    texts = {name: text for name, text in texts.items() if name not in copies}
+    return stored, architecture, texts, {**ours, **copies}
 
 
 def _imported_files(imported: Path, origin: Mapping[str, Any], dtype: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -30,6 +30,8 @@ class Identity:
     weights: str
     history: str
     tokenizer: str
+    trainer: str | None = None  # of another trainer's checkpoint, its name
+    architecture: str = "LlamaForCausalLM"
     imported: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,7 +73,12 @@ def _heading(compiled: Compiled, identity: Identity) -> Iterator[str]:
             f"{float(compiled.scale):g}{', other text stood in for its corpora' if stand_ins else ''}, and the model "
             f"has {count} parameters. It shows that the recipe runs; it is of no use as a language model."
         )
-    yield f"A base model in `{identity.dtype}`, as `LlamaForCausalLM`; not tuned to follow instructions."
+    yield f"A base model in `{identity.dtype}`, as `{identity.architecture}`; not tuned to follow instructions."
+    if identity.trainer is not None:
+        yield (
+            f"Saved by the trainer `{identity.trainer}`, which was given the order and the learning rates below; "
+            "model, optimizer and precision are told here as they were planned."
+        )
 
 
 def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.errors import CheckpointError, PlanError
+from curriculum.execution.parent import check_model
 from curriculum.execution.request import RunRequest
 from curriculum.runs.folders import checkpoint_at, is_reached, stage_folder
 
@@ -64,24 +65,39 @@ def _check_begun(request: RunRequest, compiled: Compiled, stage: CompiledStage) 
 
 
 def _check_parent(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> None:
+    trainer, here = of(request), _trainer_name(request)
     if stage.parent is None:
-        if stage.plan.parent is not None and request.machine_entry.trainer is not None:
+        if stage.plan.parent is not None and trainer is not None and trainer.layout != "hf":
             raise _refused(
                 request,
-                f"stage `{stage.name}` starts from an import, which trainer `{_trainer_name(request)}` cannot read",
-                "train it on a machine without `trainer`",
+                f"stage `{stage.name}` starts from an import, which trainer `{here}` cannot read",
+                "train it on a machine without `trainer`, or by a trainer with `layout: hf`",
             )
         return
+    folder = stage_folder(request.project, compiled, stage)
     parent = checkpoint_at(stage_folder(request.project, compiled, stage.parent), stage.parent.stop)
-    if parent is None:
+    if parent is None or checkpoints.latest(folder) is not None:
         return
-    saved, here = _name(checkpoints.trainer_of(parent.path)), _trainer_name(request)
-    if saved != here:
+    saved = checkpoints.trainer_of(parent.path)
+    if _name(saved) == here:
+        return
+    layouts = {saved[1] if saved else "hf", trainer.layout if trainer else "hf"}
+    if layouts != {"hf"}:
         raise _refused(
             request,
-            f"stage `{stage.name}` continues from a checkpoint of trainer `{saved}`, which `{here}` cannot read",
-            f"train it on a machine that runs `{saved}`",
+            f"stage `{stage.name}` continues from a checkpoint of trainer `{_name(saved)}`, which `{here}` cannot read",
+            f"train it on a machine that runs `{_name(saved)}`; weights go from one trainer to another by "
+            "`layout: hf` alone",
         )
+    if not stage.plan.reset_optimizer:
+        raise PlanError(
+            f"stage `{stage.name}` continues from a checkpoint of trainer `{_name(saved)}`, and `{here}` can take its "
+            "weights alone, not the optimizer's state",
+            place=stage.setting.place("name"),
+            hint=f"say `optimizer: reset` at the stage, or train it on a machine that runs `{_name(saved)}`",
+        )
+    if trainer is None:
+        check_model(parent.path, stage.plan)
 
 
 def evaluator(request: RunRequest, checkpoint: checkpoints.Checkpoint) -> jobs.Trainer | None:
@@ -102,9 +118,9 @@ def evaluator(request: RunRequest, checkpoint: checkpoints.Checkpoint) -> jobs.T
 
 
 def require_weights(checkpoint: Path, what: str) -> None:
-    """CheckpointError for a checkpoint of another trainer, whose weights we do not read; `what` needs them."""
+    """CheckpointError for a checkpoint of another trainer, without `layout: hf`; `what` needs its weights."""
     saved = checkpoints.trainer_of(checkpoint)
-    if saved is not None:
+    if saved is not None and saved[1] != "hf":
         raise CheckpointError(
             f"{what} needs weights: `{checkpoint.name}` is of trainer `{saved[0]}` with `layout: {saved[1]}`",
             hint="only that trainer opens the files of its checkpoints; lineage, order, losses and branches need none",

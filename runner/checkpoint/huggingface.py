@@ -1,4 +1,4 @@
-"""Between our checkpoints and Hugging Face directories: the `import` and `export` jobs.
+"""Between our checkpoints and Hugging Face directories: the `import`, `convert` and `export` jobs.
 
 Tensors are converted one after another, so that no more than one file of them is in memory. The job gives other
 files (configuration, tokenizer, model card) as text or as paths to copy.
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.artifacts.jobs import DONE, STOPPED, ExportJob, ImportJob
+from curriculum.artifacts.jobs import DONE, STOPPED, ConvertJob, ExportJob, ImportJob
 from curriculum.errors import CheckpointError, ConfigError, DataError
 from curriculum.plan.model import ModelConfig
 from runner.checkpoint import tensors
@@ -68,10 +68,57 @@ def _stamps(directory: huggingface.Directory) -> dict[str, str]:
     return {name: huggingface.stamp(directory.folder / name) for name in directory.identity_files}
 
 
+def convert(job: ConvertJob, stop: StopFlag | None = None, file_bytes: int = FILE_BYTES) -> dict[str, Any]:
+    """Write our checkpoint of the weights, published when everything in it is on disk."""
+    source = Path(job.checkpoint)
+    checkpoints.verify(source)
+    directory = huggingface.read(checkpoints.hf_folder(source), with_tokenizer=False)
+    try:
+        with fs.build_directory(Path(job.output)) as folder:
+            _write_tensors(directory, folder, stop, file_bytes)
+            fs.write_json(folder / checkpoints.STATE, job.state)
+            checkpoints.seal(folder)
+    except Stopped:
+        return {"outcome": STOPPED}
+    return {"outcome": DONE}
+
+
 def _convert(
     directory: huggingface.Directory, digest: str, folder: Path, stop: StopFlag | None, file_bytes: int
 ) -> None:
-    """Write a checkpoint at position 0 into the empty `folder`: fp32 weights, no moments."""
+    """Write a checkpoint at position 0 into the empty `folder`, with the files that go through to an export."""
+    _write_tensors(directory, folder, stop, file_bytes)
+    fs.make_directory(folder / huggingface.SOURCE)
+    for name in directory.carried:
+        shutil.copyfile(directory.folder / name, folder / huggingface.SOURCE / name)
+    fs.write_json(
+        folder / checkpoints.STATE,
+        {
+            "generation": 0,
+            "step": 0,
+            "position": 0,
+            "fingerprint": digest,
+            "history": digest,
+            "windows": {},
+            "nonfinite_steps": 0,
+            "nonfinite_in_a_row": 0,
+            "ranks": 1,
+            "imported": {
+                "name": directory.folder.resolve().name,
+                "digest": digest,
+                "dtype": directory.dtype,
+                "dtypes": directory.dtypes,
+                "config": dict(directory.config),
+                "model": dict(directory.model),
+                "left_out": list(directory.left_out),
+            },
+        },
+    )
+    checkpoints.seal(folder)
+
+
+def _write_tensors(directory: huggingface.Directory, folder: Path, stop: StopFlag | None, file_bytes: int) -> None:
+    """Write the weights in fp32 with their index, without moments, into `folder`."""
     config = ModelConfig.from_json(directory.model)
     index: dict[str, Any] = {}
     file: dict[str, torch.Tensor] = {}
@@ -110,34 +157,7 @@ def _convert(
                 "parts": [{"file": _file(number), "rows": [0, tensor.shape[0]]}],
             }
         write()
-    fs.make_directory(folder / huggingface.SOURCE)
-    for name in directory.carried:
-        shutil.copyfile(directory.folder / name, folder / huggingface.SOURCE / name)
     fs.write_json(folder / tensors.INDEX, index)
-    fs.write_json(
-        folder / checkpoints.STATE,
-        {
-            "generation": 0,
-            "step": 0,
-            "position": 0,
-            "fingerprint": digest,
-            "history": digest,
-            "windows": {},
-            "nonfinite_steps": 0,
-            "nonfinite_in_a_row": 0,
-            "ranks": 1,
-            "imported": {
-                "name": directory.folder.resolve().name,
-                "digest": digest,
-                "dtype": directory.dtype,
-                "dtypes": directory.dtypes,
-                "config": dict(directory.config),
-                "model": dict(directory.model),
-                "left_out": list(directory.left_out),
-            },
-        },
-    )
-    checkpoints.seal(folder)
 
 
 def _check_tied(directory: huggingface.Directory) -> None:
@@ -176,14 +196,16 @@ def export(job: ExportJob, stop: StopFlag | None = None) -> dict[str, Any]:
     if output.exists():
         raise ConfigError(f"`{output}` exists already; nothing was written", hint="name a new directory")
     checkpoints.verify(source)
-    config = ModelConfig.from_json(job.model)
     try:
         with fs.build_directory(output) as folder:
-            _write_weights(job, config, folder, stop)
+            if job.model:
+                _write_weights(job, ModelConfig.from_json(job.model), folder, stop)
             for name, text in job.texts.items():
                 (folder / name).write_text(text)
             for name, path in job.copies.items():
                 shutil.copyfile(path, folder / name)
+            if job.sealed:
+                checkpoints.seal(folder)
     except Stopped:
         return {"outcome": STOPPED}
     return {"outcome": DONE}

@@ -18,4 +18,6 @@ from curriculum.artifacts.huggingface.files import (
     SOURCE as SOURCE,
     TOKENIZER as TOKENIZER,
     WEIGHTS as WEIGHTS,
+    is_carried as is_carried,
+    read_json as read_json,
 )

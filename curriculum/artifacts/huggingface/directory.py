@@ -55,7 +55,7 @@ class Directory:
     @property
     def identity_files(self) -> tuple[str, ...]:
         """The files whose bytes decide what is imported."""
-        return (CONFIG, TOKENIZER, *self.weight_files)
+        return (CONFIG, *(name for name in self.carried if name == TOKENIZER), *self.weight_files)
 
     @property
     def parameters(self) -> int:
@@ -79,7 +79,7 @@ class Directory:
         return {name: t.dtype for name, t in sorted(self.tensors.items()) if t.dtype != self.dtype}
 
 
-def read(folder: Path) -> Directory:
+def read(folder: Path, *, with_tokenizer: bool = True) -> Directory:
     """Check the directory and say what it holds; DataError names the first thing that keeps it from being used."""
     if not folder.is_dir():
         raise DataError(
@@ -97,7 +97,7 @@ def read(folder: Path) -> Directory:
         inside(folder, name)
     config = read_json(folder, CONFIG)
     model = _numbers(folder, config)
-    if TOKENIZER not in carried:
+    if with_tokenizer and TOKENIZER not in carried:
         raise refused(
             folder,
             f"it has no `{TOKENIZER}`",

@@ -36,6 +36,11 @@ class Tensor:
     shape: tuple[int, ...]
 
 
+def is_carried(name: str) -> bool:
+    """Whether a file of this name in a directory belongs to its model: weights, configuration, tokenizer, licence."""
+    return name in CARRIED or name.startswith(LICENCES) or name.endswith((".safetensors", INDEX))
+
+
 def refused(folder: Path, reason: str, hint: str) -> DataError:
     return DataError(f"`{folder}` cannot be imported: {reason}", hint=hint)
 
