@@ -36,8 +36,8 @@ def check_model(checkpoint: Path, plan: StagePlan) -> None:
 def with_readable_parent(job: jobs.TrainJob, stop: StopFlag, note: Callable[[str], None]) -> jobs.TrainJob | None:
     """The job with a parent that its trainer reads, in `parent/` of the stage's folder if it has to be converted.
 
-    None when it was stopped. `note` gets a line where the parent is another trainer's. DataError where the parent's
-    model is not the plan's.
+    None when it was stopped. `note` gets a line where another trainer than the parent's goes on. DataError where
+    the parent's model is not the plan's.
     """
     folder = StageFolder(Path(job.stage_folder))
     if job.parent_checkpoint is None or checkpoints.latest(folder) is not None:
@@ -46,7 +46,7 @@ def with_readable_parent(job: jobs.TrainJob, stop: StopFlag, note: Callable[[str
     saved = checkpoints.trainer_of(parent)
     if (saved and saved[0]) == (job.trainer and job.trainer.name):
         return job
-    note(f"checkpoint `{parent.name}` is another trainer's: its weights are taken, the optimizer's state begins anew")
+    note(f"of checkpoint `{parent.name}` the weights alone are taken: another trainer goes on with new optimizer state")
     if saved and job.trainer:  # both of `layout: hf`
         return job
     digest = fs.digest([checkpoints.weights_digest(parent), checkpoints.state(parent)])
