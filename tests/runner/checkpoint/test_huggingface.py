@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -372,18 +370,21 @@ def test_killed_while_exporting_the_directory_is_absent_or_complete_and_the_next
 
 def _killed(folder: Path, moment: Callable[[Path], bool], temporary: Path) -> bool:
     """Start the job and kill it as soon as `moment` has come; false when it ended before."""
-    process = subprocess.Popen([sys.executable, "-m", "runner", str(folder / "job.json")])
+    arguments = ("-m", "runner", str(folder / "job.json"))
+    process = commands.start_python(*arguments, folder=folder, environment=os.environ, out=1, err=2)
     try:
-        while process.poll() is None:
-            if moment(temporary) and process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                assert process.wait() in (-signal.SIGKILL, 0)
-                return True
-            time.sleep(0.0005)
-        return moment(temporary)
+        while True:
+            seen = moment(temporary)
+            try:
+                assert process.wait(0.0005) == 0
+                return seen or moment(temporary)
+            except subprocess.TimeoutExpired:
+                if seen:
+                    process.kill()
+                    assert process.wait(60) in (-signal.SIGKILL, 0)
+                    return True
     finally:
         process.kill()
-        process.wait()
 
 
 @pytest.mark.promise("After a kill an export or import is absent or complete, and the next one removes the remains")
