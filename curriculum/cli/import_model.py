@@ -21,7 +21,7 @@ def import_(
     tokens: Annotated[str, typer.Option(help="how long it trains, as in 10B")] = "10B",
     as_json: AsJson = False,
 ) -> None:
-    """Write a curriculum that starts from a Hugging Face directory.
+    """Write a curriculum that starts from Hugging Face weights.
 
     The file is for you to edit.
     """

@@ -23,7 +23,7 @@ def inspect(
     samples: Annotated[int, typer.Option(min=1, max=50, help="pieces to show")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a token file is: format, width, tokens, documents.
+    """Show a token file's format, width, tokens and documents.
 
     With a tokenizer, also some of its text.
     """

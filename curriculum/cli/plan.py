@@ -21,7 +21,7 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what will happen, and what it costs, before it happens.
+    """Show what will happen, and its cost, before it happens.
 
     In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
     """

@@ -12,9 +12,10 @@ from curriculum.cli.options import open_project
 def rehearse_trainer(
     machine: Annotated[str, typer.Argument(help="an entry of machines.yaml with `trainer:`", show_default=False)],
 ) -> None:
-    """Show whether a trainer resumes to the same bits and reads what it is offered.
+    """Prove or refute that a trainer resumes to the same bits.
 
-    It trains two short stages of generated text, and again with each killed once. Exit code 1 unless it is shown.
+    And that it reads what it is offered: it trains two short stages of generated text, and again with each killed
+    once. Exit code 1 unless both are shown.
     """
     from curriculum.execution.rehearse_trainer import NAME, SIZE, rehearse
     from curriculum.execution.request import RunRequest

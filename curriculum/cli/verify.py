@@ -10,7 +10,7 @@ from curriculum.cli.options import Name, Size, open_project
 
 
 def verify(name: Name, size: Size = "") -> None:
-    """Check all that a curriculum has on disk against its digests.
+    """Check a curriculum's files on disk against their digests.
 
     Tokenizer, prepared text, checkpoints and records are read back; every fault is listed, with a way out.
     """

@@ -237,8 +237,10 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
         raise DataError(
             f"the ledger of {stage.name} has no line for checkpoint `{missing[0]}`: `{folder.ledger}` was cut short"
         )
-    newest = checkpoints.latest(folder)
-    reported = newest is None or checkpoints.state(newest.path).get("counted") != "planned"
+    reported = True
+    with contextlib.suppress(CheckpointError):  # a damaged one has its own line
+        newest = checkpoints.latest(folder)
+        reported = newest is None or checkpoints.state(newest.path).get("counted") != "planned"
     unseen = "" if reported else "; its trainer reported no witness of what it read"
     return f"equal to the plan at {len(entries)} checkpoints{unseen}"
 

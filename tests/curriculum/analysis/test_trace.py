@@ -354,8 +354,8 @@ def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
     assert isinstance(job, jobs.TrainJob)
     honest = loop.count
 
-    def forgetful(state: State, *rest: Any) -> Any:
-        counted = honest(state, *rest)
+    def forgetful(state: State, *rest: Any, **more: Any) -> Any:
+        counted = honest(state, *rest, **more)
         state.windows["prose"] -= state.step == 3
         return counted
 

@@ -78,7 +78,7 @@ def test_more_devices_to_share_the_model_take_less_of_each() -> None:
             "or `activation_checkpointing: selective`, `exchange: every-micro-batch` and `reshard: after-forward` "
             "makes room for 14",
         ),
-        ({"micro_batch": 14, "memory": "31GB"}, "or `activation_checkpointing: full` makes room for 14"),
+        ({"micro_batch": 14, "memory": "30GB"}, "or `activation_checkpointing: full` makes room for 14"),
         ({"memory": "11GB"}, "`exchange: every-micro-batch` makes room for a micro-batch of up to "),
         ({"memory": "1GB"}, "no micro-batch fits"),
     ],
