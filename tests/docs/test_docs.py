@@ -167,12 +167,10 @@ def test_every_link_between_pages_leads_somewhere() -> None:
 
 def test_every_verb_is_shown_in_some_page_that_is_run() -> None:
     """So that no verb is left without an example that is known to work."""
-    from curriculum.cli.app import VERBS
+    from curriculum.cli.app import VERBS, word
 
     text = "".join(body for page in PAGES for info, body in blocks(page) if info.startswith("console"))
-    missing = {verb.__name__.rstrip("_") for verb in VERBS} - set(
-        re.findall(r"^(?:\$| ) +curriculum ([a-z]+)", text, re.MULTILINE)
-    )
+    missing = {word(verb) for verb in VERBS} - set(re.findall(r"^(?:\$| ) +curriculum ([a-z-]+)", text, re.MULTILINE))
     assert not missing
 
 
@@ -194,7 +192,7 @@ def test_every_command_shown_anywhere_has_words_that_exist() -> None:
     verbs = typer.main.get_command(app).commands
     wrong = []
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")):
-        for line in re.findall(r"(?:`|\$ |^)curriculum ([a-z]+ [^`\n]*|[a-z]+)", page.read_text(), re.MULTILINE):
+        for line in re.findall(r"(?:`|\$ |^)curriculum ([a-z][a-z-]* [^`\n]*|[a-z][a-z-]*)", page.read_text(), re.MULTILINE):
             verb, *words = line.split()
             stated = [word.strip("[]()") for word in words if word.lstrip("[(").startswith("--")]
             known = verbs.get(verb)
