@@ -10,20 +10,23 @@ fails is named once in the log and closed.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from curriculum import fs
+from curriculum.artifacts.evaluations import read_evaluation
 from curriculum.artifacts.stage_folder import StageFolder
-from curriculum.errors import PlanError
+from curriculum.errors import DataError, PlanError
 
 Values = Mapping[str, float]
 
@@ -41,6 +44,8 @@ class About:
     """The last position that an earlier attempt has logged, at or past `resumed_at`."""
     resumed: bool
     """Whether an earlier attempt has measured anything."""
+    evaluated: Set[tuple[int, str]] = frozenset()
+    """Positions past `resumed_at` and sets there that an earlier attempt has measured, and so logged."""
 
     @property
     def id(self) -> str:
@@ -160,6 +165,7 @@ class Trackers:
 
     def __init__(self, names: tuple[str, ...], about: About) -> None:
         self._open: dict[str, Tracker] = {}
+        self._evaluated = about.evaluated
         signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for name in names:
             self._guarded(name, partial(self._start, name, about))
@@ -175,16 +181,27 @@ class Trackers:
         values = {f"train/{key}": line[key] for key in ("loss", "lr", "grad_norm", "tokens_per_second")}
         values |= {f"train/loss/{name}": entry["loss"] for name, entry in line["sources"].items()}
         values |= {f"train/grad_norm/{layer}": norm for layer, norm in line.get("layer_norms", {}).items()}
-        self._log(position, values, new=False)
+        self._log(position, values)
 
     def evaluated(self, position: int, sets: Mapping[str, Any], *, new: bool) -> None:
-        """Log the held-out losses at a position; `new` when they were measured just now."""
-        self._log(position, {f"eval/loss/{name}": entry["loss"] for name, entry in sets.items()}, new=new)
+        """Log the held-out losses at a position; `new` when they were measured just now.
 
-    def _log(self, position: int, values: Values, *, new: bool) -> None:
+        A kill after an evaluation and before its checkpoint has it measured again: once is enough for a tracker that
+        cannot remove a point.
+        """
+        losses = {name: entry["loss"] for name, entry in sets.items()}
+        unseen = {name: loss for name, loss in losses.items() if new and (position, name) not in self._evaluated}
+        self._log(
+            position,
+            {f"eval/loss/{name}": loss for name, loss in losses.items()},
+            {f"eval/loss/{name}": loss for name, loss in unseen.items()},
+        )
+
+    def _log(self, position: int, values: Values, unseen: Values = MappingProxyType({})) -> None:
+        """Log `values` to what has logged nothing as far as `position`, and to the others `unseen`."""
         for name, tracker in list(self._open.items()):
-            if new or position > tracker.done:
-                self._guarded(name, partial(tracker.log, position, values))
+            if shown := values if position > tracker.done else unseen:
+                self._guarded(name, partial(tracker.log, position, shown))
 
     def close(self) -> None:
         """Flush and close the trackers."""
@@ -203,9 +220,15 @@ class Trackers:
 
 
 def start(
-    names: tuple[str, ...], *, folder: StageFolder, lineage: tuple[str, ...], resumed_at: int, config: Mapping[str, Any]
+    names: tuple[str, ...],
+    *,
+    folder: StageFolder,
+    generation: int,
+    lineage: tuple[str, ...],
+    resumed_at: int,
+    config: Mapping[str, Any],
 ) -> Trackers:
-    """Open the trackers of a stage's run; call it before lines past `resumed_at` are cut from its metrics."""
+    """Open the trackers of a stage's run; call it before what lies past `resumed_at` is cut from its records."""
     logged = fs.read_json_lines(folder.metrics) if names and folder.metrics.exists() else []
     return Trackers(
         names,
@@ -217,5 +240,16 @@ def start(
             resumed_at=resumed_at,
             reached=max(resumed_at, logged[-1]["position"] if logged else 0),
             resumed=bool(logged) or bool(folder.evaluation_files()),
+            evaluated=_evaluated(folder, generation, resumed_at) if names else frozenset(),
         ),
     )
+
+
+def _evaluated(folder: StageFolder, generation: int, resumed_at: int) -> Set[tuple[int, str]]:
+    found: set[tuple[int, str]] = set()
+    for path in folder.evaluation_files(generation):
+        with contextlib.suppress(DataError):  # a damaged one is measured again
+            evaluation = read_evaluation(path)
+            if evaluation["position"] > resumed_at:
+                found.update((evaluation["position"], name) for name in evaluation["sets"])
+    return found

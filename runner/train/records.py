@@ -33,14 +33,15 @@ class Records:
         """On rank 0: cut every record back to the state's position, then open metrics and trackers."""
         setup, job, position = self._setup, self._setup.job, self._setup.state.position
         folder, plan = setup.folder, setup.plan
-        cut_back(folder, job.generation, position)
         curves = trackers.start(
             job.machine.trackers,
             folder=folder,
+            generation=job.generation,
             lineage=job.lineage,
             resumed_at=position,
             config={"fingerprint": plan.fingerprint, **plan.labels},
         )
+        cut_back(folder, job.generation, position)
         if setup.state.saved_at is not None:  # a kill may have come between a checkpoint and its line
             ledger.append(folder, setup.state.entry(plan, job))
         peak = hardware.peak_flops(job.machine, setup.ranks)

@@ -192,7 +192,9 @@ def test_every_command_shown_anywhere_has_words_that_exist() -> None:
     verbs = typer.main.get_command(app).commands
     wrong = []
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")):
-        for line in re.findall(r"(?:`|\$ |^)curriculum ([a-z][a-z-]* [^`\n]*|[a-z][a-z-]*)", page.read_text(), re.MULTILINE):
+        for line in re.findall(
+            r"(?:`|\$ |^)curriculum ([a-z][a-z-]* [^`\n]*|[a-z][a-z-]*)", page.read_text(), re.MULTILINE
+        ):
             verb, *words = line.split()
             stated = [word.strip("[]()") for word in words if word.lstrip("[(").startswith("--")]
             known = verbs.get(verb)

@@ -19,7 +19,9 @@ import commands
 import pytest
 
 from curriculum import fs
+from curriculum.artifacts import jobs
 from curriculum.errors import PlanError
+from curriculum.stage.resume import decided
 from runner.monitor import trackers
 
 pytestmark = pytest.mark.processes
@@ -218,7 +220,10 @@ class Attempts:
         """`program JOB`, by default that of every job."""
         attempt = self.folder / "attempts" / f"{number:04d}"
         attempt.mkdir(parents=True)
-        fs.write_json(attempt / "job.json", {**self.job, "attempt_folder": str(attempt)})
+        fs.write_json(attempt / "undecided.json", {**self.job, "attempt_folder": str(attempt)})
+        job = jobs.load(attempt / "undecided.json")
+        assert isinstance(job, jobs.TrainJob)
+        jobs.save(decided(job), attempt / "job.json")  # as whoever launches does
         return commands.start_python(
             *(program or ("-m", "runner")),
             str(attempt / "job.json"),
@@ -261,7 +266,7 @@ from curriculum.artifacts.stage_folder import StageFolder
 from runner.monitor import trackers
 
 folder, at = StageFolder(Path(sys.argv[1])), int(sys.argv[2])
-started = trackers.start(("trackio",), folder=folder, lineage=("trunk/basic",), resumed_at=at, config={})
+started = trackers.start(("trackio",), folder=folder, generation=0, lineage=("trunk/basic",), resumed_at=at, config={})
 started.evaluated(at, {"prose": {"loss": 3.0}}, new=True)
 started.close()
 """
