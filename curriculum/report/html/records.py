@@ -209,13 +209,10 @@ def environment(data: ReportData) -> str:
         )
     parts = []
     if speed:
-        columns = (
-            "stage",
-            *("#median", "#slowest 5 %", "#training time", "#waits for data", "#restarts", "#skipped steps", "#memory"),
-        )
+        columns = ("stage", *("#median", "#slowest 5 %", "#training time", "#data", "#restarts", "#skipped", "#memory"))
         caption = (
             "Throughput in tokens/s (slowest 5 %: a twentieth of the steps is slower); "
-            "the training time holds steps and saves, no evaluations; "
+            "the training time holds steps and saves, no evaluations; data is its share that waits for tokens; "
             "a skipped step is one whose gradient was not finite, or an outlier; "
             "the memory is the peak of rank 0's GPU, or of its process on a CPU"
         )
