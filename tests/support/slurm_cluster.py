@@ -142,7 +142,14 @@ def begin_again(job: str) -> None:
     # A node compares whole seconds: started in the very second in which its last credential was revoked,
     # the job is refused ("Job credential revoked") and fails for good.
     time.sleep(2)
+    # What is left of a step on a lost node kills by the step's number, which is that of the next one too.
+    wait_for(f"the steps of job {job} to end", lambda: not is_stepping(job))
     ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def is_stepping(job: str) -> bool:
+    """Whether a process of Slurm still manages a step of the job on a node."""
+    return subprocess.run(["pgrep", "-f", rf"^slurmstepd: \[{job}\."], capture_output=True, check=False).returncode == 0
 
 
 def both_idle() -> bool:
