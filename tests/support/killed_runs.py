@@ -16,8 +16,7 @@ from curriculum.artifacts.stage_folder import StageFolder
 
 def run_killed(project: Path, folder: StageFolder, *words: str, kills: int) -> None:
     """`curriculum run WORDS` until the stage of `folder` is done, killed `kills` times inside it."""
-    killed = 0
-    while not folder.done.exists():
+    for number in range(kills + 1):
         before = checkpoints.latest(folder)
         with (project / "log").open("a") as log:
             running = commands.start(
@@ -26,18 +25,16 @@ def run_killed(project: Path, folder: StageFolder, *words: str, kills: int) -> N
                 environment={**os.environ, "OMP_NUM_THREADS": "1"},
                 out=log.fileno(),
                 err=log.fileno(),
-                fresh=not killed,  # the first as a person starts it, the others forked
+                fresh=number == 0,  # the first as a person starts it, the others forked
             )
-        deadline = time.monotonic() + 300
-        while killed < kills and running.poll() is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + 120
+        while number < kills:
             now = checkpoints.latest(folder)
-            if now is not None and now != before and not folder.done.exists():
-                pid = json.loads(folder.lock.read_text() or "{}").get("pid")
-                if pid is not None:
-                    running.kill()
-                    os.kill(int(pid), signal.SIGKILL)
-                    killed += 1
-                    break
+            if now is not None and now != before and (pid := json.loads(folder.lock.read_text() or "{}").get("pid")):
+                running.kill()
+                os.kill(int(pid), signal.SIGKILL)
+                break
+            assert time.monotonic() < deadline, (project / "log").read_text()
             time.sleep(0.005)
         running.wait(300)
-    assert killed == kills, (project / "log").read_text()
+        assert folder.done.exists() == (number == kills), (project / "log").read_text()
