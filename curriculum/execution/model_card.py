@@ -77,7 +77,7 @@ def _heading(compiled: Compiled, identity: Identity) -> Iterator[str]:
     if identity.trainer is not None:
         yield (
             f"Saved by the trainer `{identity.trainer}`, which was given the order and the learning rates below; "
-            "model, optimizer and precision are told here as they were planned."
+            "model, optimizer and precision are stated here as they were planned."
         )
 
 

@@ -35,13 +35,13 @@ def started_processes(request: RunRequest) -> int:
 def check(request: RunRequest, compiled: Compiled) -> None:
     """PlanError when a stage still to be trained needs what the machine's trainer does not do.
 
-    It may keep documents apart, have been begun by another trainer, or continue from a checkpoint of another.
+    It may keep documents apart, have been started by another trainer, or continue from a checkpoint of another.
     """
     for stage in compiled.stages:
         if is_reached(stage_folder(request.project, compiled, stage), stage):
             continue
         _check_documents(request, stage)
-        _check_begun(request, compiled, stage)
+        _check_started(request, compiled, stage)
         _check_parent(request, compiled, stage)
 
 
@@ -55,15 +55,15 @@ def _check_documents(request: RunRequest, stage: CompiledStage) -> None:
         )
 
 
-def _check_begun(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> None:
+def _check_started(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> None:
     newest = checkpoints.latest(stage_folder(request.project, compiled, stage))
     if newest is None:
         return
-    begun, here = _name(checkpoints.trainer_of(newest.path)), _trainer_name(request)
-    if begun != here:
+    starter, here = _name(checkpoints.trainer_of(newest.path)), _trainer_name(request)
+    if starter != here:
         raise _refused(
             request,
-            f"stage `{stage.name}` was begun by trainer `{begun}`, and machine `{request.machine}` runs `{here}`",
+            f"stage `{stage.name}` was started by trainer `{starter}`, and machine `{request.machine}` runs `{here}`",
             "a stage keeps its trainer: take a machine that runs it, or branch under a new name",
         )
 

@@ -187,7 +187,7 @@ class StageTrainer(PlannedTrainer):
             self._save_rng_state(str(folder))
             if self.stage.first:
                 (folder / TRAINING_ARGS_NAME).unlink()  # it holds the paths of this launch
-                # what begins anew with a launch is left out
+                # what starts again with a launch is left out
                 state = dataclasses.replace(self.state, epoch=0.0, num_train_epochs=1, log_history=[])
                 state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
