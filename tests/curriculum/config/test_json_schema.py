@@ -306,6 +306,7 @@ def values_of(model: type[BaseModel], key: str, annotation: Any) -> list[st.Sear
     least = LEAST.get(model.__name__, {})
     others = {k: v for k, v in least.items() if k not in getattr(model, "one_of", ())}
     pool = [*WRITTEN, *NUMBERS, *words_in(annotation), True, ["a", "b-2"], ["0.5", 0], {"a": 1}, {"a": ["b", 2]}]
+    pool += [["6B", "7B"], [True, False], ["kept", "x0.5"], ["1 sequence", "2 sequences"]]
     taken = [v for v in pool if accepts(model, {**least, key: v}) or accepts(model, {**others, key: v})]
     names = st.sampled_from(["a", "sotu", "v1.1", "b-2"])
     values = [VALUES] + [st.sampled_from(taken)] * 4 * bool(taken)
