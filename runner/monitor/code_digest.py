@@ -55,7 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "773888ed2ecf6fec006c5ef2e6aa7e5f184b45b7f0be64bbef4bd0607d8da206",
+            "8efe59fdce046dc17d99d6a669b5d645d1a9d29046ad741ca3a4838b5666ced6",
         }
     ),
 )
