@@ -6,10 +6,15 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import count, repeat
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
+
+LATER: Final = MappingProxyType({"later": True})
+"""Metadata of a field that a later version added: it is written only where it differs from its default, which must not
+be a factory's. So the digests of records without it stay what they were."""
+
 _Reader = Callable[[Any], Any]
 
 _SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
@@ -24,11 +29,23 @@ _SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 def fields_of(record: Any) -> dict[str, Any]:
     """The fields of a dataclass by name, not copied (`dataclasses.asdict` copies every value below them).
 
+    A field that is `LATER` is left out where it has its default.
+
     Nested dataclasses stay what they are; `json.dumps(..., default=fields_of)` writes them. TypeError for other types.
     """
     if not is_dataclass(record):
         raise TypeError(f"{type(record).__name__} is not written as JSON")
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+    value = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    for name, default in _later(record.__class__):
+        if value[name] == default:
+            del value[name]
+    return value
+
+
+@functools.cache
+def _later(cls: Any) -> tuple[tuple[str, Any], ...]:
+    """Name and default of the fields of a dataclass that a later version added."""
+    return tuple((field.name, field.default) for field in fields(cls) if field.metadata.get("later"))
 
 
 def from_json(cls: type[Record], value: Any, *, ignore_unknown: bool = False) -> Record:
