@@ -18,6 +18,7 @@ TRAINING_CODE: dict[str, str] = {
     "permutation": "curriculum/plan/permutation.py",
     "source order": "curriculum/plan/source.py",
     "learning rate": "curriculum/plan/learning_rate.py",
+    "learning rate forms": "curriculum/plan/rate_forms.py",
     "stage plan": "curriculum/plan/stage.py",
     "model shapes": "curriculum/plan/model.py",
     "integer arrays": "curriculum/plan/arrays.py",
@@ -55,7 +56,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "8efe59fdce046dc17d99d6a669b5d645d1a9d29046ad741ca3a4838b5666ced6",
+            "730170431ffe20a62607a1a8ec22e5a6bd61447f416b455c5682dc3233f5ebd8",
         }
     ),
 )
