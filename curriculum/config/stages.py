@@ -13,6 +13,7 @@ from curriculum.config.entry import (
     Batch,
     Betas,
     Entry,
+    Evidence,
     Flag,
     Name,
     Passes,
@@ -328,6 +329,10 @@ class MixtureFile(Entry):
     passes: dict[Name, Passes] = Field(
         default={},
         description="Source to the passes allowed over the lineage, else 4, or 1 if `in-order`; as in `{code: 8}`.",
+    )
+    evidence: Evidence | None = Field(
+        default=None,
+        description="The decision of a study that the weights rest on, which `plan` checks; as in `domains@0001`.",
     )
 
     @model_validator(mode="after")
