@@ -29,7 +29,7 @@ TRAINING_CODE: dict[str, str] = {
     "token files": "curriculum/data/token_files.py",
     "dataloader": "curriculum/stream/reader.py",
     "batch": "curriculum/stream/batch.py",
-    "model": "runner/model/llama.py",
+    "model": "runner/model/transformer.py",
     "model initialisation": "runner/model/init.py",
     "forward pass": "runner/model/forward.py",
     "attention": "runner/model/attention.py",
@@ -55,7 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "86a420b02a2ca27be8f84ad8214ce6d09d73ac6efe5c50262e27ebda92355f4c",
+            "047f3dc065504f14427be2f85741237bcfb1d0c66585351402422dc0ea810ef7",
         }
     ),
 )

@@ -25,7 +25,7 @@ from curriculum.errors import Busy, CheckpointError, ConfigError, DataError
 from curriculum.plan.model import ModelConfig
 from runner.checkpoint import huggingface as checkpoint_huggingface, tensors as checkpoint_tensors
 from runner.checkpoint.huggingface import to_hugging_face
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.train.optimizer import adamw
 
 KINDS = {
@@ -99,7 +99,7 @@ def test_our_model_computes_the_imported_model_s_logits(kind: dict[str, object],
     folder = imported(source, tmp_path / "data", file_bytes=20_000)
     assert len(list(folder.glob("rank-*.safetensors"))) > 1
     checkpoints.verify(folder)
-    ours = Llama(ModelConfig.from_json(huggingface.read(source).model))
+    ours = Transformer(ModelConfig.from_json(huggingface.read(source).model))
     state = checkpoint_tensors.load(folder, ours, None)
     assert (state["position"], state["step"], state["windows"]) == (0, 0, {})
     expected = llamas.logits(LlamaForCausalLM.from_pretrained(source))
@@ -177,7 +177,7 @@ def test_an_output_weight_beside_tied_embeddings_is_left_out_if_it_is_them_and_r
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> tuple[Path, Llama]:
+def trained(tmp_path: Path) -> tuple[Path, Transformer]:
     """A checkpoint with moments, after two steps, and its model."""
     model = build()
     optimizer = adamw(model, NUMBERS)
@@ -203,7 +203,7 @@ def job(saved: Path, output: Path, **more: object) -> ExportJob:
     )
 
 
-def test_transformers_computes_our_logits_from_an_export(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_transformers_computes_our_logits_from_an_export(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     saved, model = trained
     checkpoint_huggingface.export(job(saved, tmp_path / "out"))
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -214,7 +214,7 @@ def test_transformers_computes_our_logits_from_an_export(trained: tuple[Path, Ll
 
 @pytest.mark.parametrize("limit", [9_000, 20_000])
 def test_a_large_export_is_several_files_with_an_index_that_transformers_follows(
-    limit: int, trained: tuple[Path, Llama], tmp_path: Path
+    limit: int, trained: tuple[Path, Transformer], tmp_path: Path
 ) -> None:
     saved, model = trained
     checkpoint_huggingface.export(job(saved, tmp_path / "out", shard_bytes=limit))
@@ -235,7 +235,7 @@ def test_a_large_export_is_several_files_with_an_index_that_transformers_follows
     assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
 
 
-def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     saved, model = trained
     two = tmp_path / "two"
     two.mkdir()
@@ -270,14 +270,14 @@ def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Lla
     assert not (tmp_path / "other").exists()
 
 
-def test_bf16_weights_are_the_nearest_to_those_trained(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_bf16_weights_are_the_nearest_to_those_trained(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     saved, model = trained
     checkpoint_huggingface.export(job(saved, tmp_path / "out", dtype="bfloat16"))
     for name, tensor in to_hugging_face(CONFIG, model.state_dict().__getitem__):
         assert torch.equal(tensors(tmp_path / "out")[name], tensor.bfloat16())
 
 
-def test_a_checkpoint_with_one_flipped_bit_is_not_exported(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_a_checkpoint_with_one_flipped_bit_is_not_exported(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     saved, _ = trained
     path = saved / "rank-00000.safetensors"
     raw = bytearray(path.read_bytes())
@@ -288,14 +288,14 @@ def test_a_checkpoint_with_one_flipped_bit_is_not_exported(trained: tuple[Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 
-def test_a_directory_that_is_there_is_left_alone(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_a_directory_that_is_there_is_left_alone(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
         checkpoint_huggingface.export(job(trained[0], tmp_path / "out"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         checkpoint_huggingface.export(
             job(trained[0], tmp_path / "out", copies={"tokenizer.json": str(tmp_path / "none")})
@@ -303,7 +303,7 @@ def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Llama], tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 
-def test_two_exports_to_one_directory_do_not_meet(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_two_exports_to_one_directory_do_not_meet(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     with checkpoint_huggingface.fs.build_directory(tmp_path / "out") as folder:
         (folder / "mine").write_text("the first")
         with pytest.raises(Busy, match="is being written by another process"):
@@ -413,7 +413,7 @@ def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_
     checkpoints.verify(final)
 
 
-def test_asked_to_stop_an_export_leaves_nothing(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_asked_to_stop_an_export_leaves_nothing(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     from curriculum.artifacts.job_process import StopFlag
 
     stop = StopFlag()

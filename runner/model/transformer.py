@@ -1,4 +1,4 @@
-"""The Llama architecture as plain single-device code; sharding is applied from outside, in `parallel/fsdp.py`.
+"""A decoder-only transformer as plain single-device code; sharding is applied from outside, in `parallel/fsdp.py`.
 
 Shapes: B sequences, T tokens, D hidden size, H heads, K key/value heads, d head size, F feed-forward size.
 Weights with the same input are fused (queries, keys and values; gate and up), which saves a third of the matrix
@@ -139,7 +139,7 @@ def rotate(x_BTHd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> 
     return (x_BTHd * cos_Td[:, None, :] + rotated * sin_Td[:, None, :]).to(x_BTHd.dtype)
 
 
-class Llama(nn.Module):
+class Transformer(nn.Module):
     """Embedding, blocks, final norm and output weight, `head`, which is called with the loss that applies it."""
 
     def __init__(self, config: ModelConfig, attend: Attend = sdpa) -> None:

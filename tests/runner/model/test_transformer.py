@@ -17,8 +17,8 @@ from curriculum.plan.model import ModelConfig
 from runner.checkpoint.huggingface import to_hugging_face
 from runner.model import attention
 from runner.model.init import initialise
-from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
+from runner.model.transformer import Transformer
 from runner.train.optimizer import adamw, set_learning_rate
 
 TINYLLAMA = ModelConfig(
@@ -48,7 +48,7 @@ KINDS = {
 }
 
 
-def theirs(config: ModelConfig, ours: Llama) -> LlamaForCausalLM:
+def theirs(config: ModelConfig, ours: Transformer) -> LlamaForCausalLM:
     numbers = asdict(config)
     rope = {"rope_theta": numbers.pop("rope_theta"), **(numbers.pop("rope_scaling") or {"rope_type": "default"})}
     model = LlamaForCausalLM(
@@ -62,7 +62,7 @@ def theirs(config: ModelConfig, ours: Llama) -> LlamaForCausalLM:
     return model
 
 
-def lively(config: ModelConfig) -> Llama:
+def lively(config: ModelConfig) -> Transformer:
     """A model whose norms are not all 1 and whose attention is not flat."""
     model = build(config)
     draw = torch.Generator().manual_seed(0)
@@ -212,7 +212,7 @@ def test_weights_go_to_hugging_face_names_and_back_unchanged() -> None:
 
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_the_table_of_tensors_names_every_parameter_with_its_shape(config: ModelConfig) -> None:
-    shapes = {name: tuple(p.shape) for name, p in Llama(config).named_parameters()}
+    shapes = {name: tuple(p.shape) for name, p in Transformer(config).named_parameters()}
     fused = {
         name: (sum(shape[0] for shape in tensors.values()), *next(iter(tensors.values()))[1:])
         for name, tensors in config.fused_tensors().items()
