@@ -30,6 +30,7 @@ TRAINING_CODE: dict[str, str] = {
     "dataloader": "curriculum/stream/reader.py",
     "batch": "curriculum/stream/batch.py",
     "model": "runner/model/transformer.py",
+    "rotary positions": "runner/model/rotary.py",
     "model initialisation": "runner/model/init.py",
     "forward pass": "runner/model/forward.py",
     "attention": "runner/model/attention.py",
@@ -55,7 +56,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "047f3dc065504f14427be2f85741237bcfb1d0c66585351402422dc0ea810ef7",
+            "6f94845954dced5dd06cbca5f787041f691e96a5ebb994bbcc1131ac36f4c2d1",
         }
     ),
 )

@@ -31,6 +31,7 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Transformer:
         head_dim=config.head_dim,
         deterministic=machine.deterministic,
         masked=plan.mask_documents,
+        windowed=bool(config.sliding_window),
     )
     try:
         _, attend = attention.choose(machine.attention, request)

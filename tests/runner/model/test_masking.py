@@ -247,7 +247,11 @@ def test_a_kernel_that_reads_bounds_gets_no_numbers_of_documents(model: Transfor
     asked: list[attention.Documents | None] = []
 
     def attend(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: attention.Documents | None
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        documents: attention.Documents | None = None,
+        window: int | None = None,
     ) -> torch.Tensor:
         asked.append(documents)
         return q

@@ -49,11 +49,10 @@ KINDS = {
 
 
 def theirs(config: ModelConfig, ours: Transformer) -> LlamaForCausalLM:
-    numbers = asdict(config)
-    rope = {"rope_theta": numbers.pop("rope_theta"), **(numbers.pop("rope_scaling") or {"rope_type": "default"})}
-    model = LlamaForCausalLM(
-        LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False, attn_implementation="sdpa")
-    )
+    numbers = {key: value for key, value in asdict(config).items() if key in LlamaConfig().to_dict()}
+    rope = {"rope_theta": config.rope_theta, **(config.rope_scaling or {"rope_type": "default"})}
+    numbers |= {"rope_parameters": rope, "attention_bias": False, "attn_implementation": "sdpa"}
+    model = LlamaForCausalLM(LlamaConfig(**numbers))
     state = dict(to_hugging_face(config, ours.state_dict().__getitem__))
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert missing == (["lm_head.weight"] if config.tie_word_embeddings else [])
@@ -249,8 +248,8 @@ def test_a_sequence_longer_than_the_positions_is_refused() -> None:
 
 
 def test_unknown_ways_to_scale_positions_are_refused() -> None:
-    model = build(replace(CONFIG, rope_scaling={"rope_type": "yarn", "factor": 4.0}))
-    with pytest.raises(ValueError, match="only known scaling of rotary positions is `llama3`"):
+    model = build(replace(CONFIG, rope_scaling={"rope_type": "dynamic", "factor": 4.0}))
+    with pytest.raises(ValueError, match="rotary positions are scaled by linear, llama3, yarn, not"):
         model(tokens(CONFIG, 4))
 
 
