@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from curriculum.plan.stage import StagePlan
 from curriculum.stream.batch import Batch
 from runner.model.forward import hidden
-from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
 from runner.model.transfer import to_device
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
@@ -23,7 +23,7 @@ from runner.train.state import State
 
 
 def forward_backward(
-    model: Llama,
+    model: Transformer,
     batch: Batch,
     micro: int,
     plan: StagePlan,
@@ -56,7 +56,7 @@ def forward_backward(
 
 
 def update(
-    model: Llama,
+    model: Transformer,
     optimizer: AdamW,
     plan: StagePlan,
     step: int,

@@ -14,7 +14,7 @@ from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 if TYPE_CHECKING:
     import torch
 
-    from runner.model.llama import Llama
+    from runner.model.transformer import Transformer
 
 MODEL: dict[str, Any] = {
     "hidden_size": 8,
@@ -55,17 +55,17 @@ def plan(mixture: tuple[int, int] = (3, 1), **more: Any) -> StagePlan:
 
 
 @functools.cache
-def _trained() -> tuple[Llama, torch.optim.Optimizer]:
+def _trained() -> tuple[Transformer, torch.optim.Optimizer]:
     import torch
 
     from curriculum.plan.model import ModelConfig
     from runner.model import attention
     from runner.model.init import initialise
-    from runner.model.llama import Llama
+    from runner.model.transformer import Transformer
     from runner.train.optimizer import adamw
 
     torch.set_num_threads(1)
-    model = Llama(ModelConfig.from_json(MODEL), attention.sdpa)
+    model = Transformer(ModelConfig.from_json(MODEL), attention.sdpa)
     initialise(model, 1)
     return model, adamw(model, NUMBERS)
 
