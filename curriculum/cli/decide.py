@@ -68,11 +68,12 @@ def decide(
                 "a mixture rests on the record of a study, and options leave none",
                 hint="write studies/NAME.yaml with `table:` and the same goal, then `curriculum decide NAME --write`",
             )
+        weights, limits = _weights(lower), _limits(keep or [])
         runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
-        asked = question(losses.stem, runs, _weights(lower), _limits(keep or []), {})
+        asked = question(losses.stem, runs, weights, limits, {})
     else:
         if any(value is not None for value in (*table, lower, keep)):
-            raise ConfigError(f"the study `{name}` says where its runs are and what is wanted", hint="leave out either")
+            raise ConfigError(f"the study `{name}` says where its runs are and what is wanted", hint="leave out the name, or the options")
         project = open_project()
         file, document = project.study(name)
         if file.table is None:
