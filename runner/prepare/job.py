@@ -200,7 +200,13 @@ class _Preparation:
         )
         self._assemble(manifest, output, read)
         skipped = listing.other_endings(request.read, request.root)
-        meter.finish(splits.values(), sum(record["bytes"] for record in records), checks.unread(records), skipped)
+        meter.finish(
+            splits.values(),
+            sum(record["bytes"] for record in records),
+            unread=checks.unread(records),
+            other_endings=skipped,
+            fast_encoder_refused=origin.get("fast_encoder_refused", ""),
+        )
 
     def help(self) -> None:
         begin = fs.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
