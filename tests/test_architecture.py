@@ -15,6 +15,9 @@ RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
 # the package of the runner that may also import what prepares text
 PREPARATION = "prepare"
 PREPARATION_LIBRARIES = {
+    "gigatoken",
+    "awkward",
+    "loguru",
     "datatrove",
     "datasets",
     "tokenizers",
