@@ -12,6 +12,12 @@ from torch.distributed.tensor import DTensor
 
 from runner.parallel.ranks import local_part
 
+LANES = 16
+"""The most fp32 numbers that a CPU computes at once."""
+
+NARROW = (".bias", "q_norm.weight", "k_norm.weight")
+"""The ends of the names of `AdamW.narrow`; the norms of Llama's layers stay as they always were updated."""
+
 
 class AdamW(torch.optim.AdamW):
     """Torch's AdamW on the local parts of sharded tensors: through DTensor's dispatch a step takes six times as long.
@@ -21,18 +27,37 @@ class AdamW(torch.optim.AdamW):
     """
 
     found_inf: torch.Tensor | None = None
+    narrow: frozenset[nn.Parameter] = frozenset()
+    """Vectors so short that a rank's part of them may not fill the lanes of a CPU. Torch's kernel rounds the elements
+    beyond the last full lanes differently, by which their bits would depend on the sharding: padded copies are updated.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._padded: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def _init_group(self, group: dict[str, Any], *lists: list[torch.Tensor]) -> bool:
         parameters, gradients, first, second, _, steps = lists
         for parameter in group["params"]:
             if parameter.grad is not None:
                 state = self.state[parameter]
-                parameters.append(local_part(parameter))
-                gradients.append(local_part(parameter.grad))
-                first.append(local_part(state["exp_avg"]))
-                second.append(local_part(state["exp_avg_sq"]))
+                parts = [local_part(t) for t in (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])]
+                if parameter in self.narrow and parts[0].device.type == "cpu" and len(parts[0]) % LANES:
+                    padded = [nn.functional.pad(part, (0, -len(part) % LANES)) for part in parts]
+                    self._padded += zip(parts, padded, strict=True)
+                    parts = padded
+                for found, part in zip((parameters, gradients, first, second), parts, strict=True):
+                    found.append(part)
                 steps.append(state["step"])
         return False  # whether any is complex
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for part, padded in self._padded:
+            part.copy_(padded[: len(part)])
+        self._padded.clear()
+        return loss
 
 
 def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> AdamW:
@@ -48,6 +73,9 @@ def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> AdamW:
     if constant:
         groups.append({"params": constant, "weight_decay": 0.0})
     optimizer = AdamW(groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True)
+    optimizer.narrow = frozenset(
+        p for name, p in parameters if name.endswith((".bias", "q_norm.weight", "k_norm.weight"))
+    )
     for _, parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
