@@ -31,6 +31,11 @@ Names = Annotated[tuple[str, ...], fields.one_or_more(fields.name)]
 Hub = Annotated[str, fields.hub]
 Values = Annotated[tuple[str | int | bool, ...], fields.one_or_more(fields.column_value)]
 Flag = Annotated[bool, fields.flag]
+Layers = Annotated[
+    int | tuple[int, ...],
+    fields.layers,
+    PlainSerializer(lambda some: some if isinstance(some, int) else list(some), return_type=Any),
+]
 FlagOrAuto = Annotated[bool | None, fields.flag_or_auto]
 
 Size = Annotated[int, _integer(1, LARGEST_SIZE, "2048")]

@@ -56,7 +56,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "d0362809e45562b6137348a7017e5c62effb96bb64ed7ec788479c2e238661e9",
+            "43eb33e2afbfd67ce65c7ea0c62557edbb43bfd102d93d9bba70db4fafeaceba",
         }
     ),
 )

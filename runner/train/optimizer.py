@@ -61,14 +61,17 @@ class AdamW(torch.optim.AdamW):
 
 
 def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> AdamW:
-    """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` leaves out norms.
+    """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` leaves out norms and
+    biases, and `decay_embeddings: false` the embedding, whichever decay.
 
     Moments are allocated here, not at the first step, so that checkpoints of a new and of a used optimizer have
     the same tensors.
     """
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in parameters if numbers["decay"] == "all" or p.dim() > 1]
-    constant = [p for _, p in parameters if not (numbers["decay"] == "all" or p.dim() > 1)]
+    spared = () if numbers.get("decay_embeddings", True) else ("embedding.weight",)
+    decays = {name: name not in spared and (numbers["decay"] == "all" or p.dim() > 1) for name, p in parameters}
+    decayed = [p for name, p in parameters if decays[name]]
+    constant = [p for name, p in parameters if not decays[name]]
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": numbers["weight_decay"]}]
     if constant:
         groups.append({"params": constant, "weight_decay": 0.0})
