@@ -57,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "baf54e6af09a8da88b8a75c4e9d89b5f2ead62ae2b665d6f32a58981cb67d918",
+            "f7149a454013b89baefa24a6cc8ee682991a305972690acc5c7908e1b00b8ae9",
         }
     ),
 )
