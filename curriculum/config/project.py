@@ -16,6 +16,10 @@ from curriculum.errors import ConfigError, NotFound, did_you_mean
 ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
 REHEARSAL = "rehearsal"
 LONGEST_NAME = 100  # characters of curricula in a file name; most file systems take 255 bytes in all
+_ROOT_VALUES: Final = (
+    *("sources_document", "sources", "sizes_document", "sizes", "machines_document", "machines", "default_size"),
+)
+"""Properties of a project that hold the values of its root files."""
 _NO_TEXTS: Final[Mapping[str, str]] = MappingProxyType({})
 LOCAL = "local"  # the default machine
 
@@ -65,6 +69,10 @@ class Project:
         """A project of the same files, of which `drafts` are replaced; what else was read is not read again."""
         project = Project(self.root)
         project._drafts = {**self._drafts, **drafts}
+        project._curricula = {name: one for name, one in self._curricula.items() if ("stages", name) not in drafts}
+        project._mixtures = {name: one for name, one in self._mixtures.items() if ("mixtures", name) not in drafts}
+        project._studies = dict(self._studies)
+        project.__dict__.update({key: self.__dict__[key] for key in _ROOT_VALUES if key in self.__dict__})
         return project
 
     @property

@@ -6,7 +6,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from curriculum.config import fields
 from curriculum.config.entry import (
@@ -16,6 +16,7 @@ from curriculum.config.entry import (
     Evidence,
     Flag,
     Name,
+    Names,
     Passes,
     Position,
     Positions,
@@ -253,7 +254,9 @@ class StageEntry(Entry):
     """One stage. It keeps, from the stage before it, everything it does not state."""
 
     one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
-    own: ClassVar = ("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "optimizer", "rewarm")
+    own: ClassVar = (
+        *("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "optimizer", "rewarm", "measure"),
+    )
     """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
     name: Name = Field(description="Its name, unique in the file; as in `cooldown`.")
@@ -279,6 +282,10 @@ class StageEntry(Entry):
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     keep: Positions | None = Field(default=None, description=_KEEP)
     held_out_windows: Size | None = Field(default=None, description=_HELD_OUT_WINDOWS)
+    measure: Names | None = Field(
+        default=None,
+        description="Sources whose held-out text is measured besides those of its mixtures; as in `[code]`.",
+    )
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -380,6 +387,10 @@ class MixtureFile(Entry):
         default={},
         description="Source to the passes allowed over the lineage, else 4, or 1 if `in-order`; as in `{code: 8}`.",
     )
+    take: dict[Name, Annotated[Fraction, fields.number("20%", most="1"), PlainSerializer(float)]] = Field(
+        default={},
+        description="Source to the part of its text that is read, if no earlier stage reads it; as in `{code: 20%}`.",
+    )
     evidence: Evidence | None = Field(
         default=None,
         description="The decision of a study that the weights rest on, which `plan` checks; as in `domains@0001`.",
@@ -389,8 +400,9 @@ class MixtureFile(Entry):
     def _something_to_draw(self) -> Self:
         if not any(self.weights.values()):
             raise Refusal("gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights")
-        for name in self.passes:
-            if name not in self.weights:
-                hint = did_you_mean(name, self.weights)
-                raise Refusal(f"limits `{name}`, which has no weight here", hint, "passes", name, on_key=True)
+        for key, names in (("passes", self.passes), ("take", self.take)):
+            for name in names:
+                if name not in self.weights:
+                    hint = did_you_mean(name, self.weights)
+                    raise Refusal(f"limits `{name}`, which has no weight here", hint, key, name, on_key=True)
         return self
