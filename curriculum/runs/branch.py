@@ -110,7 +110,7 @@ def draft(
             f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
-    entries = _entries(project, remaining, cut=before[-1].cut) or [(0, {"name": "continued"})]
+    entries = stage_entries(project, remaining, cut=before[-1].cut) or [(0, {"name": "continued"})]
     stages, ends = [entry for _, entry in entries], [end for end, _ in entries]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
@@ -134,7 +134,7 @@ def draft(
         json_schema.modeline(f"stages/{name}.yaml"),
         f"# Branches from {address}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
         "# optimizer state, learning rate, batch, mixture, and the position of every source.",
-        f"about: {_scalar(about)}",
+        f"about: {scalar(about)}",
         f"from: {address}",
         f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
     ]
@@ -177,7 +177,9 @@ def _end(stage: LineageStage) -> int:
     return stage.cut if stage.cut is not None else stage.setting.until
 
 
-def _entries(project: Project, stages: Sequence[LineageStage], *, cut: int | None) -> list[tuple[int, dict[str, Any]]]:
+def stage_entries(
+    project: Project, stages: Sequence[LineageStage], *, cut: int | None
+) -> list[tuple[int, dict[str, Any]]]:
     """Stages as their files state them, with their ends; of a first one that is `cut`, the end and the later skips."""
     entries: list[tuple[int, dict[str, Any]]] = []
     names: set[str] = set()
@@ -231,10 +233,10 @@ def flow(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {flow(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(flow(entry) for entry in value) + "]"
-    return _scalar(value)
+    return scalar(value)
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
     """A YAML scalar in flow style; text is quoted only where it must be."""
     if isinstance(value, bool):
         return "true" if value else "false"
