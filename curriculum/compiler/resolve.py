@@ -164,6 +164,8 @@ class _Ahead:
             "reset_optimizer": after.reset_optimizer or before.reset_optimizer,
             "left_out": before.left_out,
             "leave_out": (*before.leave_out, *after.leave_out),
+            "earlier_data_seeds": before.earlier_data_seeds,
+            "data_seeds": (*before.data_seeds, *after.data_seeds),
         }
         if not after.own_mixture and after.ramp is None:
             changes |= {"ramp": before.ramp, "own_mixture": before.own_mixture}

@@ -255,7 +255,8 @@ class StageEntry(Entry):
 
     one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
     own: ClassVar = (
-        *("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "optimizer", "rewarm", "measure"),
+        *("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "data_seed", "optimizer", "rewarm"),
+        "measure",
     )
     """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
@@ -274,6 +275,9 @@ class StageEntry(Entry):
     )
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
+    )
+    data_seed: Seed | None = Field(
+        default=None, description="Reads the rest of every pass, and later ones, in another order; as in `2`."
     )
     optimizer: Literal["reset"] | None = Field(default=None, description="reset: begin with fresh optimizer state.")
     learning_rate: LearningRateEntry | None = Field(default=None, description="Another curve, on the root's clock.")

@@ -55,7 +55,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "86a420b02a2ca27be8f84ad8214ce6d09d73ac6efe5c50262e27ebda92355f4c",
+            "2472a94e090755e765326c11e9b5f15663a686c23e43184ce1101521f78c6f28",
         }
     ),
 )
