@@ -347,11 +347,12 @@ class _Drafting:
                 place=study.place("learning_rate", "to"),
                 hint="anneal to a lower rate, as in `{to: 0}`",
             )
+        start = int(stage.plan.start / compiled.scale)  # a branch leaves at a step, which is at or past its position
         return {
             "shape": "wsd",
             "max": Decimal(f"{float(rate):.12g}"),
             "min": Decimal(mixtures.exact(anneal.to)),
-            "horizon": str(Length(study.start + tokens, "tokens")),
+            "horizon": str(Length(start + tokens, "tokens")),
             "decay": str(Length(tokens, "tokens")),
         }
 

@@ -33,7 +33,7 @@ class Block:
         shares = dict(zip(self.centre, row, strict=True))
         rest = shares.pop(self.REST, Fraction(0))
         shares |= {name: ratio * rest for name, ratio in self.rest.items()}
-        return {name: share * 100 for name, share in sorted(shares.items())}
+        return {name: share * 100 for name, share in sorted(shares.items()) if share}
 
     def narrow(self, shares: Mapping[str, Fraction]) -> tuple[Fraction, ...] | None:
         """The point of the swarm at which a mixture is; None where the ratios of the others are not the swarm's."""

@@ -13,6 +13,8 @@ from curriculum.studies.block import Block
 from curriculum.studies.study import Study
 from curriculum.units import show_share
 
+PARTS = 100
+"""Caps are whole numbers of this many parts: text and lengths that a size rounds give the same ones."""
 SLACK = Fraction(99, 100)
 """Of a cap: a stage reads whole windows, and a little more or less than it asks for."""
 
@@ -49,7 +51,8 @@ class SourceLimits:
             most = last.first_item + (allowed - last.pass_number) * last.windows
         else:
             most = allowed * choice.windows
-        return min(Fraction(1), max(Fraction(0), (most - self.items.get(source, 0)) / self.sequences * SLACK))
+        share = max(Fraction(0), (most - self.items.get(source, 0)) / self.sequences * SLACK)
+        return min(Fraction(1), Fraction(int(share * PARTS), PARTS))
 
     def exceeded(self, shares: Mapping[str, Fraction]) -> str:
         """Why a mixture is not trained: the source that it would read too often; empty where it may."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 
 from curriculum.config.project import Project
 from curriculum.errors import PlanError, did_you_mean
 from curriculum.studies.study import Study
+
+_DIGITS = 10**15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +34,13 @@ class ArmMixture:
 
     def text(self, about: str) -> str:
         """The mixture as the file that a person would write."""
-        lines = [f"about: {about}", f"weights: {{{_flow(self.weights)}}}"]
+        weights = {name: weight for name, weight in self.weights.items() if weight}
+        if any(_DIGITS * weight % 1 for weight in weights.values()):  # no decimals state it: parts of a whole do
+            parts = lcm(*(weight.denominator for weight in weights.values()))
+            weights = {name: weight * parts for name, weight in weights.items()}
+        lines = [f"about: {about}", f"weights: {{{_flow(weights)}}}"]
         for key, values in (("passes", self.passes), ("take", self.take)):
-            if stated := {name: value for name, value in values.items() if name in self.weights}:
+            if stated := {name: value for name, value in values.items() if name in weights}:
                 lines.append(f"{key}: {{{_flow(stated)}}}")
         return "\n".join(lines) + "\n"
 
@@ -46,7 +53,7 @@ def exact(value: Fraction) -> str:
     """The number as YAML states it, exactly where it has at most 15 decimals, else rounded to 15 significant digits."""
     if value.denominator == 1:
         return str(value.numerator)
-    scaled = value * 10**15
+    scaled = value * _DIGITS
     if scaled.denominator == 1:
         digits = f"{scaled.numerator:016d}"
         return f"{digits[:-15]}.{digits[-15:]}".rstrip("0")

@@ -35,6 +35,7 @@ Role: TypeAlias = Literal["swarm", "control", "proposal"]
 
 OF_MIXTURES: Final = ("mixture", "share", "list")
 """Questions to which natural and uniform proportions are controls."""
+_SHORT: Final = {"learning_rate": "rate", "mask_documents": "mask", "list": "mixture"}
 _REWARM: Final = "1 step"
 """How long the rate moves to a curve that is varied, where the study does not say."""
 
@@ -132,6 +133,8 @@ def _control(study: Study, limits: SourceLimits, name: str, *, of_mixtures: bool
         dropped = {"mixture", "ramp"} if _reads(study) else set()
         dropped |= {key for key in GRID if getattr(study.vary, key, None) is not None}
         entry = {key: value for key, value in entry.items() if key not in dropped}
+        if study.vary.batch is not None and study.parent is not None:
+            entry["batch"] = str(study.parent.batch)  # stated, so that it is one with that point of the grid
         if "mixture" in entry:
             mixture = mixtures.from_file(study.project, entry["mixture"])
         return Point(name=name, role="control", mixture=mixture, entry=entry, settings={})
@@ -307,7 +310,7 @@ def _grid(study: Study) -> Iterator[Point]:
             else:
                 entry[key] = value if isinstance(value, bool) else str(value)
         yield Point(
-            name="-".join(_word(f"{key.replace('_', '-')}-{_value(value)}") for key, value in settings.items()),
+            name="-".join(_word(f"{_SHORT.get(key, key)}-{_value(value)}") for key, value in settings.items()),
             role="swarm",
             mixture=mixture,
             entry=entry,
