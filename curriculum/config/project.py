@@ -146,7 +146,7 @@ class Project:
         """`studies/<name>.yaml`, validated; a curriculum of the same name is an error."""
         if name not in self._studies:
             document = self._load("studies", name, "study")
-            if name in self.names("stages"):
+            if name in layout.names(self.root, "stages"):
                 raise ConfigError(
                     f"`studies/{name}.yaml` and `stages/{name}.yaml` have one name",
                     hint="studies and curricula are addressed by their names alone, and share runs/: rename one",

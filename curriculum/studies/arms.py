@@ -36,7 +36,8 @@ _REPLICATE = re.compile(r"(?P<point>.+)\.(?P<number>[1-9][0-9]{0,3})")
 class Arm:
     """One run of a point: replicate `replicate`, counted from 1, on trunk `seed`, counted from 1.
 
-    `project` has the drafts of its files; its curriculum is the study's name, its stage the arm's.
+    `project` has the drafts of its files; its curriculum is the study's name, its stage the arm's, with the keys
+    `entry`.
     """
 
     study: str
@@ -44,6 +45,7 @@ class Arm:
     replicate: int
     seed: int
     tokens: int
+    entry: Mapping[str, Any] = field(repr=False)
     draft: drafts.Draft = field(repr=False)
     texts: PreparedText = field(repr=False)
 
@@ -316,6 +318,7 @@ class _Drafting:
             replicate=replicate,
             seed=1 if not study.before else seed,
             tokens=tokens,
+            entry=entry,
             draft=draft,
             texts=texts,
         )
@@ -323,7 +326,7 @@ class _Drafting:
     def _mixture(self, point: Point, tokens: int) -> tuple[ArmMixture, bool]:
         """What an arm reads, and whether no file has it: a shorter arm takes a part of a source new to the lineage."""
         mixture, full = point.mixture, self.study.stage_tokens
-        if full is not None and tokens < full and self.study.file.repetition == "matched" and self.study.before:
+        if full is not None and tokens < full and self.study.file.repetition == "matched":
             used = self.reference.compiled.stages[-1].plan.items(0)
             part = Fraction(tokens, full)
             new = {name: mixture.take.get(name, Fraction(1)) * part for name in mixture.weights if not used.get(name)}
@@ -367,11 +370,6 @@ class _Drafting:
 
 
 # --- addresses --------------------------------------------------------------------------------------------
-
-
-def is_study(project: Project, name: str) -> bool:
-    """Whether an address names a study or one of its arms."""
-    return name.partition("/")[0] in project.names("studies")
 
 
 def find_arm(project: Project, address: str, size: str, proposal: Mapping[str, Fraction] | None = None) -> Arm:

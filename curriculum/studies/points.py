@@ -137,14 +137,18 @@ def _control(study: Study, limits: SourceLimits, name: str, *, of_mixtures: bool
             entry["batch"] = str(study.parent.batch)  # stated, so that it is one with that point of the grid
         if "mixture" in entry:
             mixture = mixtures.from_file(study.project, entry["mixture"])
-        return Point(name=name, role="control", mixture=mixture, entry=entry, settings={})
+        return Point(
+            name=name, role="control", mixture=mixture, entry=entry, settings=_grid_settings(study, entry, mixture)
+        )
     if name == "stated":
         stated = mixtures.stated(study)
         if stated is None:
             return None
         if study.stage is None:
             entry["mixture"] = stated.file
-        return Point(name=name, role="control", mixture=stated, entry=entry, settings={})
+        return Point(
+            name=name, role="control", mixture=stated, entry=entry, settings=_grid_settings(study, entry, stated)
+        )
     if not of_mixtures:
         return None
     base = mixtures.base(study)
@@ -155,6 +159,18 @@ def _control(study: Study, limits: SourceLimits, name: str, *, of_mixtures: bool
         if not all(weights.values()):
             return None
     return Point(name=name, role="control", mixture=_of(base, weights), entry=_drafted(entry), settings={})
+
+
+def _grid_settings(study: Study, entry: Mapping[str, Any], mixture: ArmMixture) -> dict[str, Any]:
+    """Where a control is in the grid of what is varied: the values of the keys that it has."""
+    known: dict[str, Any] = {
+        "list": mixture.file,
+        "batch": entry.get("batch") or (study.parent.batch if study.parent is not None else None),
+        "learning_rate": Fraction(1),
+        **{key: entry.get(key) for key in ("ramp", "rewarm", "mask_documents")},
+    }
+    varied = [key for key in GRID if getattr(study.vary, key) is not None]
+    return {key: known[key] for key in varied if known.get(key) is not None}
 
 
 def _added(study: Study) -> list[str]:
