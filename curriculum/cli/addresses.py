@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def study_in(project: Project, names: Sequence[str]) -> str | None:
     """The study among `names`; None without one. PlanError for a study or an arm next to anything else."""
-    studies = set(project.names("studies")) - set(project.names("stages"))
+    studies = project.names("studies")
     found = [name for name in names if name.partition("/")[0] in studies]
     if not found:
         return None
@@ -48,4 +48,4 @@ def arm_or_address(project: Project, name: str, size: str) -> tuple[Project, str
 def is_arm(project: Project, name: str) -> bool:
     """Whether `name` is the address of an arm, which is read as one also where the study has no such arm."""
     study, slash, _ = name.partition("/")
-    return bool(slash) and study in project.names("studies") and study not in project.names("stages")
+    return bool(slash) and study in project.names("studies")

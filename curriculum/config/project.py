@@ -149,6 +149,7 @@ class Project:
             if name in layout.names(self.root, "stages"):
                 raise ConfigError(
                     f"`studies/{name}.yaml` and `stages/{name}.yaml` have one name",
+                    place=document.place(()),
                     hint="studies and curricula are addressed by their names alone, and share runs/: rename one",
                 )
             self._studies[name] = (config.validate(config.StudyFile, document), document)
@@ -219,7 +220,7 @@ class Project:
         if not paths:
             raise NotFound(
                 f"unknown {noun} `{name}`: there is no {folder}/{name}.yaml",
-                hint=did_you_mean(name, self.names(folder)),
+                hint=did_you_mean(name, [*self.names(folder), *(self.names("studies") if folder == "stages" else ())]),
             )
         if len(paths) > 1:
             both = " and ".join(path.relative_to(self.root).as_posix() for path in paths)

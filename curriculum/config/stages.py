@@ -404,9 +404,9 @@ class MixtureFile(Entry):
     def _something_to_draw(self) -> Self:
         if not any(self.weights.values()):
             raise Refusal("gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights")
-        for key, names in (("passes", self.passes), ("take", self.take)):
+        for key, verb, names in (("passes", "limits", self.passes), ("take", "takes a part of", self.take)):
             for name in names:
                 if name not in self.weights:
                     hint = did_you_mean(name, self.weights)
-                    raise Refusal(f"limits `{name}`, which has no weight here", hint, key, name, on_key=True)
+                    raise Refusal(f"{verb} `{name}`, which has no weight here", hint, key, name, on_key=True)
         return self
