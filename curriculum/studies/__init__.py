@@ -1,1 +1,1 @@
-"""Studies: which curriculum to run, decided from arms that were trained, with evidence. Prints nothing, trains nothing."""
+"""Studies: which curriculum to run, decided with evidence from trained arms. Prints nothing, trains nothing."""
