@@ -6,7 +6,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from curriculum.config import fields
 from curriculum.config.entry import (
@@ -17,6 +17,7 @@ from curriculum.config.entry import (
     Flag,
     Layers,
     Name,
+    Names,
     Passes,
     Position,
     Positions,
@@ -266,6 +267,7 @@ class StageEntry(Entry):
     one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
     own: ClassVar = (
         *("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "data_seed", "optimizer", "rewarm"),
+        "measure",
     )
     """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
@@ -295,6 +297,10 @@ class StageEntry(Entry):
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     keep: Positions | None = Field(default=None, description=_KEEP)
     held_out_windows: Size | None = Field(default=None, description=_HELD_OUT_WINDOWS)
+    measure: Names | None = Field(
+        default=None,
+        description="Sources whose held-out text is measured besides those of its mixtures; as in `[code]`.",
+    )
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -402,6 +408,10 @@ class MixtureFile(Entry):
         default={},
         description="Source to the passes allowed over the lineage, else 4, or 1 if `in-order`; as in `{code: 8}`.",
     )
+    take: dict[Name, Annotated[Fraction, fields.number("20%", most="1"), PlainSerializer(float)]] = Field(
+        default={},
+        description="Source to the part of its text that is read, if no earlier stage reads it; as in `{code: 20%}`.",
+    )
     evidence: Evidence | None = Field(
         default=None,
         description="The decision of a study that the weights rest on, which `plan` checks; as in `domains@0001`.",
@@ -411,8 +421,9 @@ class MixtureFile(Entry):
     def _something_to_draw(self) -> Self:
         if not any(self.weights.values()):
             raise Refusal("gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights")
-        for name in self.passes:
-            if name not in self.weights:
-                hint = did_you_mean(name, self.weights)
-                raise Refusal(f"limits `{name}`, which has no weight here", hint, "passes", name, on_key=True)
+        for key, verb, names in (("passes", "limits", self.passes), ("take", "takes a part of", self.take)):
+            for name in names:
+                if name not in self.weights:
+                    hint = did_you_mean(name, self.weights)
+                    raise Refusal(f"{verb} `{name}`, which has no weight here", hint, key, name, on_key=True)
         return self
