@@ -342,7 +342,7 @@ class _Drafting:
         stage, scaler = compiled.stages[-1], self.reference.curriculum.scaler
         rate = Fraction(stage.plan.learning_rate.at(stage.plan.start))
         own, root = scaler.size.learning_rate if study.root.imported is None else None, study.root.learning_rate
-        if own is not None and own.max is not None:
+        if own is not None and own.max is not None and root.max is not None:
             rate = rate * root.max / own.max
         if float(rate) <= float(anneal.to):
             raise PlanError(
