@@ -209,7 +209,7 @@ def test_an_unknown_key_is_shown_with_the_one_that_was_meant() -> None:
         "  f.yaml:2:1\n"
         "  2 │ weigths: {a: 1}\n"
         "    │ ^\n"
-        "hint: did you mean `weights`? there are: about, passes, weights"
+        "hint: did you mean `weights`? there are: about, evidence, passes, take, weights"
     )
 
 
