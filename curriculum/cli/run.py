@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from curriculum.execution.request import RunRequest
     from curriculum.execution.run import RunResult
+    from curriculum.execution.slurm.submission import QueuedJob
 
 
 def run(
@@ -101,13 +102,17 @@ def run(
     if result.stopped:
         raise stopped(f"curriculum run {name}{project.options(size, machine)}")
     if result.queued:
-        for line in (*result.queued, *(f"not measured: {line}" for line in result.unmeasured)):
-            print(line)
-        print(f"they run in the background: `curriculum status {name}{project.options(size)}` shows them")
+        _show_queued(result.queued, result.unmeasured, f"curriculum status {name}{project.options(size)}")
     elif node_rank:
         print(f"node {node_rank}: every stage is done")
     else:
         _show_losses(request, result, console)
+
+
+def _show_queued(queued: Iterable[QueuedJob], unmeasured: Iterable[str], status: str) -> None:
+    for line in (*queued, *(f"not measured: {line}" for line in unmeasured)):
+        print(line)
+    print(f"they run in the background: `{status}` shows them")
 
 
 def _run_many(requests: Sequence[RunRequest], single: Mapping[str, object], *, dry_run: bool) -> None:
@@ -129,7 +134,18 @@ def _run_many(requests: Sequence[RunRequest], single: Mapping[str, object], *, d
         return
     project, console = first.project, open_console()
     display = PoolDisplay(console)
-    results = pool.run_many([replace(request, listener=display) for request in requests])
+    requests = [replace(request, listener=display) for request in requests]
+    options, command = project.options(first.size), f"{' '.join(names)}{project.options(first.size, first.machine)}"
+    if first.machine_entry.launcher == "slurm":
+        submitted = pool.submit_many(requests)
+        if submitted is None:
+            raise stopped(f"curriculum run {command}")
+        if submitted == ([], []):
+            print(f"every stage of {', '.join(names)} is done")
+            return
+        _show_queued(*submitted, f"curriculum status{options}")
+        return
+    results = pool.run_many(requests)
     losses = {
         result.name: {source: line[-1][1] for source, line in held_out.curves(project, result.compiled).items()}
         for result in results
@@ -137,16 +153,15 @@ def _run_many(requests: Sequence[RunRequest], single: Mapping[str, object], *, d
     sources = sorted({source for measured in losses.values() for source in measured})
     console.print("\nlast held-out loss (nats a token)", style="bold")
     console.print(pool_view(results, losses, sources))
-    command = f"curriculum run {' '.join(names)}{project.options(first.size, first.machine)}"
     for result in results:
         for line in result.unmeasured:
             console.print(f"{result.name}: not measured: {line}")
         if result.error is not None:
             print(f"\n{result.name} was set aside:\n{result.error.render()}", file=sys.stderr)
     if any(result.state == pool.STOPPED for result in results):
-        raise stopped(command)
+        raise stopped(f"curriculum run {command}")
     if any(result.state == pool.FAILED for result in results):
-        print(f"the others are done; once that is mended, the same command goes on: {command}")
+        print(f"the others are done; once that is mended, the same command goes on: curriculum run {command}")
         raise typer.Exit(1)
 
 

@@ -28,6 +28,8 @@ from curriculum.execution.attempts import reached, run_each
 from curriculum.execution.machine import launcher_for
 from curriculum.execution.request import Listener, RunRequest
 from curriculum.execution.run import checked, prepared, prepared_job, run_stage, supervising
+from curriculum.execution.slurm import array, benchmark as slurm_benchmark
+from curriculum.execution.slurm.submission import QueuedJob
 from curriculum.execution.workers import Worker, workers
 from curriculum.launchers.process import ProcessLauncher
 from curriculum.runs.folders import is_finished, is_reached, stage_folder
@@ -65,8 +67,8 @@ def run_many(requests: Sequence[RunRequest]) -> tuple[LineageResult, ...]:
 
     Any fault of the files is raised before a process starts. What fails in training is in the results.
     """
-    before = [checked(request).compiled for request in requests]
     machine = workers(requests[0])
+    before = [checked(request).compiled for request in requests]
     with stop_on_signals() as stop:
         lineages: list[_Lineage] = []
         for request in requests:
@@ -79,10 +81,39 @@ def run_many(requests: Sequence[RunRequest]) -> tuple[LineageResult, ...]:
         return tuple(_measured(lineage, stop) for lineage in lineages)
 
 
+def submit_many(requests: Sequence[RunRequest]) -> tuple[list[QueuedJob], list[str]] | None:
+    """Submit every lineage of `requests` to Slurm; the jobs of all, and a line for each task that is not measured.
+
+    None when it was stopped while text was prepared, and no jobs where every stage is done.
+    """
+    for request in requests:
+        checked(request)
+    lineages: list[array.LineageToQueue] = []
+    with stop_on_signals() as stop:
+        for request in requests:
+            texts = prepared(request, PreparedText.open(request.project, request.curriculum, request.size), stop)
+            if texts is None:
+                return None
+            lineages.append(array.LineageToQueue(request, texts.compiled, texts))
+    queued = array.submit(lineages)
+    jobs_by_stage = {job.label: job for of_lineage in queued.values() for job in of_lineage}
+    lines: list[str] = []
+    for lineage in lineages:
+        training = tuple(queued[lineage.compiled.curriculum])
+        measuring, unmeasured = slurm_benchmark.submit(lineage.request, lineage.compiled, training)
+        jobs_by_stage |= {job.label: job for job in measuring}
+        lines += [line for line in unmeasured if line not in lines]
+    return list(jobs_by_stage.values()), lines
+
+
 def outline(requests: Sequence[RunRequest]) -> Iterator[str]:
-    """What `run_many` would train now, as lines."""
-    lineages = {request.curriculum: (request, checked(request).compiled) for request in requests}
+    """What `run_many` or `submit_many` would do now, as lines."""
+    if requests[0].machine_entry.launcher == "slurm":
+        texts = [PreparedText.open(request.project, request.curriculum, request.size) for request in requests]
+        yield from array.outline([array.LineageToQueue(r, t.compiled, t) for r, t in zip(requests, texts, strict=True)])
+        return
     machine = workers(requests[0])
+    lineages = {request.curriculum: (request, checked(request).compiled) for request in requests}
     shared: set[str] = set()
     for node in stage_tree([compiled for _, compiled in lineages.values()]).values():
         if len(node.left_at) > 1:
