@@ -29,6 +29,11 @@ def branch(
     ramp: Annotated[str | None, typer.Option(help="over how long shares move to it, as in 6B")] = None,
     until: Annotated[str | None, typer.Option(help="where it ends, counted from the root, as in 2T")] = None,
     batch: Annotated[str | None, typer.Option(help="another batch, as in '1792 sequences'")] = None,
+    decay: Annotated[str | None, typer.Option(help="one stage in which the rate falls, as in 100B")] = None,
+    to: Annotated[str | None, typer.Option(help="with --decay: the last rate; 0 unless given")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="with --decay: linear, sqrt, cosine or exponential", metavar="SHAPE")
+    ] = None,
     reset_optimizer: Annotated[
         bool, typer.Option("--reset-optimizer", help="start with fresh optimizer state")
     ] = False,
@@ -50,7 +55,16 @@ def branch(
     from curriculum.runs import branch as runs_branch
 
     project = open_project()
-    change = runs_branch.Change(mixture=mixture, ramp=ramp, until=until, batch=batch, reset_optimizer=reset_optimizer)
+    change = runs_branch.Change(
+        mixture=mixture,
+        ramp=ramp,
+        until=until,
+        batch=batch,
+        reset_optimizer=reset_optimizer,
+        decay=decay,
+        to=to,
+        shape=shape,
+    )
     if addresses.is_arm(project, point):
         made = _branch_arm(project, point, name, change, size)
     else:

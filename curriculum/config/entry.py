@@ -57,6 +57,9 @@ Positions = Annotated[
     fields.one_or_more(_length("1.2T", "tokens", explicit="number")),
     PlainSerializer(lambda positions: [str(position) for position in positions], return_type=list[str]),
 ]
+PositionOrZero = Annotated[
+    Length, _length("1.6T", "tokens", "steps", "sequences", explicit="number", zero=True), _as_text
+]
 Tokens = Annotated[Length, _length("350B", "tokens", "steps", "sequences", explicit="number"), _as_text]
 Span = Annotated[Length, _length("2000 steps", "steps", "tokens", "sequences", explicit="scale"), _as_text]
 Batch = Annotated[Length, _length("896 sequences", "sequences", "tokens", explicit="unit"), _as_text]

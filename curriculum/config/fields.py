@@ -283,8 +283,8 @@ def pair(one: Form) -> Form:
     return Form(read_both, {"type": "array", "items": one.shape, "minItems": 2, "maxItems": 2})
 
 
-def length(example: str, *units: Unit, explicit: Explicitness) -> Form:
-    """A length above 0 in one of `units`.
+def length(example: str, *units: Unit, explicit: Explicitness, zero: bool = False) -> Form:
+    """A length above 0, or from 0 with `zero`, in one of `units`.
 
     `explicit` is the least that must be stated, since a number alone is easily mistaken: the number, a scale such as
     `6B` (then it is tokens), or the unit.
@@ -316,7 +316,7 @@ def length(example: str, *units: Unit, explicit: Explicitness) -> Form:
             raise Refusal(f"does not say its unit: {describe(value)}", f"write {choices}")
         if parsed.unit not in units:
             raise Refusal(f"must be in {' or '.join(units)}, not in {parsed.unit}", listed)
-        if parsed.amount == 0:
+        if parsed.amount == 0 and not zero:
             raise Refusal("must be more than 0", f"as in `{example}`; or leave the key out")
         return parsed
 
@@ -327,8 +327,9 @@ def length(example: str, *units: Unit, explicit: Explicitness) -> Form:
     if explicit == "scale":
         with_scale = NUMBER + SUFFIX.replace("?)", ")")
         return Form(read, _text_shape(input_pattern(with_unit, with_scale, above_zero=True), example))
-    number_shape = {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT}
-    return Form(read, _number_or_text_shape(number_shape, input_pattern(with_unit, NUMBER + SUFFIX, above_zero=True)))
+    number_shape = {"type": "integer", "minimum": 0 if zero else 1, "maximum": LARGEST_COUNT}
+    pattern = input_pattern(with_unit, NUMBER + SUFFIX, above_zero=not zero)
+    return Form(read, _number_or_text_shape(number_shape, pattern))
 
 
 def rate(unit: str, example: str) -> Form:

@@ -32,18 +32,12 @@ from curriculum.config.entry import (
     Weight,
     Window,
     exactly_one,
-    lacks,
 )
 from curriculum.config.fields import Refusal
 from curriculum.config.layout import PREFIX
+from curriculum.config.learning_rate import LearningRateEntry
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.errors import did_you_mean
-from curriculum.units import Length
-
-
-def _stated(key: str, **shape: Any) -> dict[str, Any]:
-    """The JSON schema of a mapping in which `key` is stated, and of that shape."""
-    return {"required": [key], "properties": {key: shape}}
 
 
 @fields.form(enum=sorted(CATALOGUE))
@@ -153,61 +147,6 @@ class OptimizerEntry(Entry):
     skip_outliers: OutlierEntry | None = Field(
         default=None, description="Skips steps of outlying gradient norm, as in `{window: 128, deviations: 6}`."
     )
-
-
-class LearningRateEntry(Entry):
-    """One curve over the curriculum, on the token clock."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                {
-                    "if": _stated("shape", const="constant"),
-                    "then": {"properties": {"min": False, "horizon": False}},
-                    "else": {"required": ["min", "horizon"]},
-                },
-                {
-                    "if": _stated("shape", const="wsd"),
-                    "then": {"required": ["decay"]},
-                    "else": {"properties": {"decay": False, "decay_shape": False}},
-                },
-            ]
-        }
-    )
-    """What `_consistent_shape` refuses, for editors."""
-
-    shape: Literal["cosine", "wsd", "linear", "constant"] = Field(description="cosine, wsd, linear or constant.")
-    max: Rate = Field(description="The highest value, reached at the end of the warm-up; as in `4e-4`.")
-    min: RateOrZero = Field(default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`.")
-    warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `2000 steps`.")
-    horizon: Position = Field(default=Length(0, "tokens"), description="Where the fall ends; as in `2T`.")
-    decay: Span | None = Field(default=None, description="How long wsd's fall is; it ends at the horizon.")
-    decay_shape: Literal["linear", "sqrt"] = Field(
-        default="linear", description="wsd's fall: a straight line, or 1 - √ of the part gone."
-    )
-
-    @model_validator(mode="after")
-    def _consistent_shape(self) -> Self:
-        constant, stated = self.shape == "constant", self.model_fields_set
-        for key in ("min", "horizon"):
-            if constant and key in stated:
-                raise Refusal("is not supported with `shape: constant`", "leave it out, or take another shape", key)
-            if not constant and key not in stated:
-                raise lacks(key, type(self).model_fields[key].description)
-        if (self.shape == "wsd") != ("decay" in stated):
-            if self.shape == "wsd":
-                raise Refusal("lacks `decay`", "wsd falls at its end, as in `decay: 200B`")
-            raise Refusal(f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay")
-        if self.shape != "wsd" and "decay_shape" in stated:
-            raise Refusal(f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay_shape")
-        min_below_max(self.min, self.max)
-        return self
-
-
-def min_below_max(low: Fraction | None, high: Fraction | None) -> None:
-    if low is not None and high is not None and low >= high:
-        shown = f"of {float(low):g} is not below `max`, {float(high):g}"
-        raise Refusal(shown, "a rate that stays is `shape: constant`; else one of the two is mistyped", "min")
 
 
 class EveryEntry(Entry):
@@ -366,6 +305,12 @@ class CurriculumFile(Entry):
             if imported and getattr(self, key) is not None:
                 hint = f"leave it out: the directory's own {key} is kept"
                 raise Refusal(f"cannot be stated with `from: {PREFIX}…`", hint, key)
+        first = self.stages[0].learning_rate
+        for key, curve in (("stages", first), ("learning_rate", self.learning_rate)):
+            if curve is not None and curve.shape == "decay" and (self.from_ is None or imported):
+                path = (key, 0, "learning_rate", "shape") if key == "stages" else (key, "shape")
+                hint = "`decay` falls from the rate that the stage before left; a root says `shape: wsd` or another"
+                raise Refusal("has no rate to fall from: the first stage is the root", hint, *path)
         for key in ("ramp", "positions", "optimizer", "rewarm"):
             if (self.from_ is None or imported) and getattr(self.stages[0], key) is not None:
                 hint = "remove it; or say with `from:` what the curriculum branches from"

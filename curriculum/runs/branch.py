@@ -15,7 +15,7 @@ from typing import Any, Final
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.lineage import Address, LineageStage, lineage, stages_to
+from curriculum.compiler.lineage import Address, LineageStage, Setting, length_in_tokens, lineage, stages_to
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import json_schema
 from curriculum.config.project import Project
@@ -28,13 +28,19 @@ _NO_MIXTURES: Final[Mapping[str, str]] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a branch does differently from its parent; None keeps the parent's. Lengths are full-size."""
+    """What a branch does differently from its parent; None keeps the parent's. Lengths are full-size.
+
+    With `decay` it is one stage over which the learning rate falls `to` a value (0) in a `shape` (linear).
+    """
 
     mixture: str | None = None
     ramp: str | None = None
     until: str | None = None
     batch: str | None = None
     reset_optimizer: bool = False
+    decay: str | None = None
+    to: str | None = None
+    shape: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,17 +135,25 @@ def draft(
     remaining = lineage(project, address.curriculum)[len(before) - cut :]
     base = before[-1].setting
     until = _position(change.until) if change.until is not None else None
-    if not remaining and until is None:
+    if change.decay is None and (change.to is not None or change.shape is not None):
+        option = "--to" if change.to is not None else "--shape"
+        raise PlanError(
+            f"`{option}` says how a rate falls, and without `--decay` none does", hint="as in `--decay 100B`"
+        )
+    if not remaining and until is None and change.decay is None:
         raise PlanError(
             f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
     entries = stage_entries(project, remaining, cut=before[-1].cut) or [(0, {"name": "continued"})]
+    if change.decay is not None:
+        entries = [_decay(base, before[-1].left_at, change, entries[0][1] if cut else {})]
     stages, ends = [entry for _, entry in entries], [end for end, _ in entries]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
         stages = [_kept_up_to(stage, until.amount) for stage in stages[:count]]
         stages[-1]["until"] = str(until)
+        stages[-1].pop("tokens", None)
     replaced = []
     if change.mixture is not None:
         for stage in stages:
@@ -153,7 +167,8 @@ def draft(
         stages[0]["optimizer"] = "reset"
     for key, more in (added or {}).items():
         stages[0][key] = [*stages[0].get(key, ()), *more]
-    about = f"{address}, {'then ' + change.mixture if change.mixture else 'continued'}"
+    then = f"then {change.mixture}" if change.mixture else "decayed" if change.decay else "continued"
+    about = f"{address}, {then}"
     lines = [
         json_schema.modeline(f"stages/{name}.yaml"),
         f"# Branches from {address}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
@@ -168,6 +183,24 @@ def draft(
         "# every, skip. `curriculum plan` shows what comes of it before anything runs.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _decay(base: Setting, start: int, change: Change, rest: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The end and the entry of one stage over which the rate falls from where it is, after full-size token `start`.
+
+    `rest` is what a stage that the branch cuts has left: of it the ranges are skipped that the new stage reaches.
+    """
+    assert change.decay is not None
+    try:
+        length = parse_length(change.decay)
+    except ValueError as error:
+        raise PlanError(f"`--decay`: {error}", hint="as in `--decay 100B` or `--decay '5000 steps'`") from None
+    end = start + length_in_tokens(base, length, "batch")
+    fall = {"shape": "decay", "min": change.to or "0", "decay": change.decay}
+    fall |= {"decay_shape": change.shape} if change.shape is not None else {}
+    entry: dict[str, Any] = {"name": "decay", "tokens": change.decay, "learning_rate": fall}
+    skip = [stated for stated in rest.get("skip", ()) if parse_length(stated["from"]).amount < end]
+    return end, entry | ({"skip": skip} if skip else {})
 
 
 def _position(text: str) -> Length:

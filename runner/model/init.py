@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import torch
 
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 
 
 def _write_whole(parameter: torch.Tensor, value: torch.Tensor) -> None:
@@ -16,7 +16,9 @@ def _write_whole(parameter: torch.Tensor, value: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def initialise(model: Llama, seed: int, write: Callable[[torch.Tensor, torch.Tensor], object] = _write_whole) -> None:
+def initialise(
+    model: Transformer, seed: int, write: Callable[[torch.Tensor, torch.Tensor], object] = _write_whole
+) -> None:
     """Draw TinyLlama's initial weights (its `lit_gpt/model.py` since 2023-11-09), one parameter at a time.
 
     Embedding, output and linear weights are normal with std sqrt(2 / (5·D)); the attention's output and the

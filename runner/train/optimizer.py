@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,27 +12,43 @@ from torch.distributed.tensor import DTensor
 
 from runner.parallel.ranks import local_part
 
+STATE = ("exp_avg", "exp_avg_sq", "step")
+
 
 class AdamW(torch.optim.AdamW):
     """Torch's AdamW on the local parts of sharded tensors: through DTensor's dispatch a step takes six times as long.
 
     `found_inf`, a scalar on the device, is 1 where the next step is to change nothing: neither weights nor moments
-    nor the count of steps. (Torch's own name, of gradient scaling.)
+    nor the count of steps. (Torch's own name, of gradient scaling.) `parameters` are in the model's order.
     """
 
     found_inf: torch.Tensor | None = None
+    parameters: Sequence[nn.Parameter] = ()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._known: dict[torch.Tensor, tuple[dict[str, torch.Tensor], tuple[torch.Tensor, ...]]] = {}
 
     def _init_group(self, group: dict[str, Any], *lists: list[torch.Tensor]) -> bool:
         parameters, gradients, first, second, _, steps = lists
         for parameter in group["params"]:
             if parameter.grad is not None:
-                state = self.state[parameter]
-                parameters.append(local_part(parameter))
                 gradients.append(local_part(parameter.grad))
-                first.append(local_part(state["exp_avg"]))
-                second.append(local_part(state["exp_avg_sq"]))
-                steps.append(state["step"])
+                values = self._local_values(parameter)
+                parameters.append(values[0])
+                first.append(values[1])
+                second.append(values[2])
+                steps.append(values[3])
         return False  # whether any is complex
+
+    def _local_values(self, parameter: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The local parts of a parameter and its moments, and its count of steps; found once for each state."""
+        state = self.state[parameter]
+        known = self._known.get(parameter)
+        if known is None or known[0] is not state:
+            known = state, (local_part(parameter), *(local_part(state[name]) for name in STATE))
+            self._known[parameter] = known
+        return known[1]
 
 
 def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> AdamW:
@@ -48,6 +64,7 @@ def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> AdamW:
     if constant:
         groups.append({"params": constant, "weight_decay": 0.0})
     optimizer = AdamW(groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True)
+    optimizer.parameters = [parameter for _, parameter in parameters]
     for _, parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -63,15 +80,21 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def gradients_of(parameters: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """The gradients that there are, in the order of the parameters, which is the model's."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
 @torch.no_grad()
-def total_norm(model: nn.Module) -> torch.Tensor:
+def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     """The norm of all gradients, a scalar on their device, the same bits on every rank.
 
     The norms of the shards are gathered, and every rank adds them up in the order of the shards. A sum by the network
     may round differently in each node, and replicas that clip by norms of other bits are no replicas any more.
     """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    own = torch.nn.utils.get_total_norm([local_part(gradient) for gradient in gradients])
+    own: torch.Tensor = torch.linalg.vector_norm(
+        torch.stack(torch._foreach_norm([local_part(gradient) for gradient in gradients]))
+    )
     if not isinstance(gradients[0], DTensor):
         return own
     mesh = gradients[0].device_mesh
@@ -83,7 +106,7 @@ def total_norm(model: nn.Module) -> torch.Tensor:
 
 
 @torch.no_grad()
-def clip_gradients(model: nn.Module, most: float, norm: torch.Tensor) -> None:
+def clip_gradients(gradients: Sequence[torch.Tensor], most: float, norm: torch.Tensor) -> None:
     """Scale all gradients, whose global norm is `norm`, so that it is at most `most`; the CPU waits for no figure.
 
     A norm that is not finite leaves them as they are, since no step follows, and one that is small enough multiplies
@@ -91,4 +114,4 @@ def clip_gradients(model: nn.Module, most: float, norm: torch.Tensor) -> None:
     """
     exceeds = (norm.double() > most) & norm.isfinite()
     factor = (most / (norm.float() + 1e-6)).masked_fill(~exceeds, 1.0)
-    torch._foreach_mul_([local_part(p.grad) for p in model.parameters() if p.grad is not None], factor)
+    torch._foreach_mul_([local_part(gradient) for gradient in gradients], factor)

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from curriculum.plan.stage import StagePlan
 from curriculum.stream.batch import Batch
 from runner.model.forward import hidden
-from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
 from runner.model.transfer import to_device
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import AdamW, clip_gradients, set_learning_rate, total_norm
+from runner.train.optimizer import AdamW, clip_gradients, gradients_of, set_learning_rate, total_norm
 from runner.train.outliers import OutlierRule
 from runner.train.state import State
 
 
 def forward_backward(
-    model: Llama,
+    model: Transformer,
     batch: Batch,
     micro: int,
     plan: StagePlan,
@@ -56,7 +56,7 @@ def forward_backward(
 
 
 def update(
-    model: Llama,
+    model: Transformer,
     optimizer: AdamW,
     plan: StagePlan,
     step: int,
@@ -70,8 +70,9 @@ def update(
     A gradient that is not finite, or one of the `outliers`, changes nothing. The CPU waits for no figure. (`canonical`
     adds the norm in its own order.)
     """
-    norm = gradient_norm(model, ranks) if canonical else total_norm(model)
-    clip_gradients(model, plan.optimizer["clip_norm"], norm)
+    gradients = gradients_of(optimizer.parameters)
+    norm = gradient_norm(model, ranks) if canonical else total_norm(gradients)
+    clip_gradients(gradients, plan.optimizer["clip_norm"], norm)
     set_learning_rate(optimizer, plan.lr(step))
     skipped = norm.isfinite().logical_not()
     if outliers is not None:

@@ -21,7 +21,7 @@ from curriculum.stream import reader
 from curriculum.stream.batch import Batch
 from runner.checkpoint import tensors
 from runner.model.init import initialise
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.canonical import groups_of
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks
@@ -40,8 +40,8 @@ def batch(step: int, ranks: Ranks, groups: int) -> Batch:
     return Batch(step, PLAN.lr(step), tokens[mine], source[mine], PLAN.names)
 
 
-def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, AdamW]:
-    model = Llama(ModelConfig.from_json(PLAN.model))
+def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Transformer, AdamW]:
+    model = Transformer(ModelConfig.from_json(PLAN.model))
     initialise(model, PLAN.seed)
     fsdp.apply(
         model,
@@ -55,13 +55,13 @@ def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, A
     return model, adamw(model, PLAN.optimizer)
 
 
-def take(model: Llama, optimizer: AdamW, step: int, ranks: Ranks) -> float:
+def take(model: Transformer, optimizer: AdamW, step: int, ranks: Ranks) -> float:
     groups = groups_of(PLAN, MICRO, ranks)
     forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
     return float(update(model, optimizer, PLAN, step, ranks, canonical=True))
 
 
-def digest(model: Llama, optimizer: torch.optim.Optimizer) -> str:
+def digest(model: Transformer, optimizer: torch.optim.Optimizer) -> str:
     """Of all weights and moments, whole."""
     fsdp.reshard(model)
     found = hashlib.sha256()

@@ -267,6 +267,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "SkipEntry": {"from": 1, "to": 2},
     "LeaveOutEntry": {"source": "a", "shard": 0},
     "LearningRateEntry": {"shape": "cosine", "max": 1, "min": 0, "horizon": "2T"},
+    "PointEntry": {"at": "1B", "rate": 1},
     "OptimizerEntry": {"weight_decay": 0},
     "ModelNumbers": {
         **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1),
@@ -290,6 +291,22 @@ LEAST: dict[str, dict[str, Any]] = {
     "MachinesFile": {"a": {}},
 }
 """The least that must be written of what cannot be empty."""
+
+_RATES: dict[str, Any] = {"max": 1, "min": Decimal("0.1"), "horizon": "2T"}
+SHAPES: dict[str, list[dict[str, Any]]] = {
+    "LearningRateEntry": [
+        {"shape": "cosine", **_RATES},
+        {"shape": "constant", "max": 1},
+        {"shape": "wsd", "decay": "6B", **_RATES},
+        {"shape": "wsd", "decay": "6B", "max": 1, "horizon": "2T", "decay_shape": "exponential", "half_life": "1B"},
+        {"shape": "exponential", **_RATES},
+        {"shape": "power", "max": 1, "warmup": "2000 steps", "horizon": "2T", "decay": "6B"},
+        {"shape": "wsd-s", "max": 1, "min": Decimal("0.1"), "cycles": ["50B", "2T"], "decay": "6B"},
+        {"shape": "points", "points": [{"at": "2000 steps", "rate": 1}, {"at": "1T", "rate": 0}]},
+        {"shape": "decay", "min": 0, "decay": "6B"},
+    ]
+}
+"""Several ways to write the least, where one key decides which others there are."""
 
 
 def accepts(model: type[BaseModel], value: Any) -> bool:
@@ -320,6 +337,8 @@ def values_of(model: type[BaseModel], key: str, annotation: Any) -> list[st.Sear
 def entries(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
     """An entry that `model` accepts: the least there can be, and of freely drawn keys those that it lets through."""
     entry = dict(LEAST.get(model.__name__, {}))
+    if model.__name__ in SHAPES:
+        entry = dict(draw(st.sampled_from(SHAPES[model.__name__])))
     if issubclass(model, RootModel):
         (inner,) = entries_in(model.model_fields["root"].annotation)
         return {draw(st.sampled_from(["a", "v1.1"])): draw(entries(inner))}

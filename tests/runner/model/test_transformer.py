@@ -17,8 +17,8 @@ from curriculum.plan.model import ModelConfig
 from runner.checkpoint.huggingface import to_hugging_face
 from runner.model import attention
 from runner.model.init import initialise
-from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
+from runner.model.transformer import Transformer
 from runner.train.optimizer import adamw, set_learning_rate
 
 TINYLLAMA = ModelConfig(
@@ -48,12 +48,11 @@ KINDS = {
 }
 
 
-def theirs(config: ModelConfig, ours: Llama) -> LlamaForCausalLM:
-    numbers = asdict(config)
-    rope = {"rope_theta": numbers.pop("rope_theta"), **(numbers.pop("rope_scaling") or {"rope_type": "default"})}
-    model = LlamaForCausalLM(
-        LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False, attn_implementation="sdpa")
-    )
+def theirs(config: ModelConfig, ours: Transformer) -> LlamaForCausalLM:
+    numbers = {key: value for key, value in asdict(config).items() if key in LlamaConfig().to_dict()}
+    rope = {"rope_theta": config.rope_theta, **(config.rope_scaling or {"rope_type": "default"})}
+    numbers |= {"rope_parameters": rope, "attention_bias": False, "attn_implementation": "sdpa"}
+    model = LlamaForCausalLM(LlamaConfig(**numbers))
     state = dict(to_hugging_face(config, ours.state_dict().__getitem__))
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert missing == (["lm_head.weight"] if config.tie_word_embeddings else [])
@@ -62,7 +61,7 @@ def theirs(config: ModelConfig, ours: Llama) -> LlamaForCausalLM:
     return model
 
 
-def lively(config: ModelConfig) -> Llama:
+def lively(config: ModelConfig) -> Transformer:
     """A model whose norms are not all 1 and whose attention is not flat."""
     model = build(config)
     draw = torch.Generator().manual_seed(0)
@@ -212,7 +211,7 @@ def test_weights_go_to_hugging_face_names_and_back_unchanged() -> None:
 
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_the_table_of_tensors_names_every_parameter_with_its_shape(config: ModelConfig) -> None:
-    shapes = {name: tuple(p.shape) for name, p in Llama(config).named_parameters()}
+    shapes = {name: tuple(p.shape) for name, p in Transformer(config).named_parameters()}
     fused = {
         name: (sum(shape[0] for shape in tensors.values()), *next(iter(tensors.values()))[1:])
         for name, tensors in config.fused_tensors().items()
@@ -249,8 +248,8 @@ def test_a_sequence_longer_than_the_positions_is_refused() -> None:
 
 
 def test_unknown_ways_to_scale_positions_are_refused() -> None:
-    model = build(replace(CONFIG, rope_scaling={"rope_type": "yarn", "factor": 4.0}))
-    with pytest.raises(ValueError, match="only known scaling of rotary positions is `llama3`"):
+    model = build(replace(CONFIG, rope_scaling={"rope_type": "dynamic", "factor": 4.0}))
+    with pytest.raises(ValueError, match="rotary positions are scaled by linear, llama3, yarn, not"):
         model(tokens(CONFIG, 4))
 
 
