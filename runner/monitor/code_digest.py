@@ -57,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "f7149a454013b89baefa24a6cc8ee682991a305972690acc5c7908e1b00b8ae9",
+            "30fce7dfea9bf0dfc338fd71c884bbde994a4ddba5bec26d42d0f8233adce7bc",
         }
     ),
 )
