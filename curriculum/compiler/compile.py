@@ -199,7 +199,14 @@ def _compile_stage(
         model=scaler.model(setting),
         tokenizer=dict(tokenizer),
         optimizer=setting.optimizer.model_dump(exclude_none=True),  # a later version's key is absent unless stated
-        learning_rate=learning_rate(project, stage, scaler, parent_plan.learning_rate if parent_plan else None, notes),
+        learning_rate=learning_rate(
+            project,
+            stage,
+            scaler,
+            parent_plan.learning_rate if parent_plan else None,
+            parent.left_at if parent else 0,
+            notes,
+        ),
         sequence_length=clock.sequence_length,
         batch_sequences=clock.batch_sequences,
         first_step=parent.plan.step_at(parent.stop) if parent else 0,

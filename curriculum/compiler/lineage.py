@@ -60,6 +60,7 @@ class Setting:
     reset_optimizer: bool = False
     own_learning_rate: bool = False
     rewarm: Length | None = None
+    measure: tuple[str, ...] = ()
     imported: huggingface.Directory | None = None
     document: Document = field(repr=False)
     path: tuple[str | int, ...] = ()
@@ -272,6 +273,7 @@ def _setting(
         reset_optimizer=stage.optimizer == "reset",
         own_learning_rate=own_learning_rate and before is not None,
         rewarm=stage.rewarm,
+        measure=stage.measure or (),
         imported=imported,
         document=document,
         path=("stages", number),
