@@ -10,11 +10,6 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
-
-LATER: Final = MappingProxyType({"later": True})
-"""Metadata of a field that a later version added: it is written only where it differs from its default, which must not
-be a factory's. So the digests of records without it stay what they were."""
-
 _Reader = Callable[[Any], Any]
 
 _SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
@@ -26,26 +21,29 @@ _SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 }
 
 
+ADDED_LATER: Final[Mapping[str, Any]] = MappingProxyType({"added later": True})
+"""The `metadata` of a field that a version after 0.1.0 added: `fields_of` leaves its default out, so that the digests
+of records without it stay what they were."""
+
+
 def fields_of(record: Any) -> dict[str, Any]:
     """The fields of a dataclass by name, not copied (`dataclasses.asdict` copies every value below them).
-
-    A field that is `LATER` is left out where it has its default.
 
     Nested dataclasses stay what they are; `json.dumps(..., default=fields_of)` writes them. TypeError for other types.
     """
     if not is_dataclass(record):
         raise TypeError(f"{type(record).__name__} is not written as JSON")
-    value = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    for name, default in _later(record.__class__):
-        if value[name] == default:
-            del value[name]
-    return value
+    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    for name, default in _added_later(record.__class__):
+        if values[name] == default:
+            del values[name]
+    return values
 
 
 @functools.cache
-def _later(cls: Any) -> tuple[tuple[str, Any], ...]:
+def _added_later(cls: Any) -> tuple[tuple[str, Any], ...]:
     """Name and default of the fields of a dataclass that a later version added."""
-    return tuple((field.name, field.default) for field in fields(cls) if field.metadata.get("later"))
+    return tuple((field.name, field.default) for field in fields(cls) if field.metadata == ADDED_LATER)
 
 
 def from_json(cls: type[Record], value: Any, *, ignore_unknown: bool = False) -> Record:

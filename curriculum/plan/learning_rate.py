@@ -63,7 +63,7 @@ class LearningRate:
     decay: int = 0
     decay_shape: DecayShape = "linear"
     rewarm: Rewarm | None = None
-    points: tuple[Point, ...] = field(default=(), metadata=fs.LATER)
+    points: tuple[Point, ...] = field(default=(), metadata=fs.ADDED_LATER)
 
     @staticmethod
     def through(points: Sequence[Point]) -> LearningRate:

@@ -56,7 +56,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "be723f80fbf96677f643fae7d168e140dfc8e4870bf875e232fad81bca257c72",
+            "6b99c2e0e553a8c95b149a059623532285c983f3bddeb3ff5b7b843d8fdcafb5",
         }
     ),
 )

@@ -56,7 +56,7 @@ def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Llama, A
 
 
 def take(model: Llama, optimizer: AdamW, step: int, ranks: Ranks) -> float:
-    groups = groups_of(PLAN, MICRO, ranks)
+    groups = groups_of(BATCH, MICRO, ranks)
     forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
     return float(update(model, optimizer, PLAN, step, ranks, canonical=True))
 
