@@ -36,7 +36,7 @@ class Scaler:
         if self.size.batch is None:
             return full
         becomes = self.size.batch.to
-        base = self.size.batch.from_ or batch_sequences(self.root, self.root.batch)
+        base = self.size.batch.from_ or batch_sequences(self.root)
         scaled = Fraction(full * becomes, base)
         if scaled.denominator == 1:
             return int(scaled)

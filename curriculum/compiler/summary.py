@@ -128,6 +128,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "sources": sources,
         "skip": list(plan.labels["skip"]),
         "leave_out": list(plan.labels["leave_out"]),
+        "data_seed": stage.setting.data_seeds[-1] if stage.setting.data_seeds else None,
         "events": list(stage.events),
         "fingerprint": plan.fingerprint,
         "notes": list(stage.notes),

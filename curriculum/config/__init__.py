@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SkipEntry as SkipEntry,
         StageEntry as StageEntry,
     )
+    from curriculum.config.studies import StudyFile as StudyFile
 
 _EXPORTS = {
     "batch": ("BatchEntry",),
@@ -47,6 +48,7 @@ _EXPORTS = {
         *("MODELS", "ROOT_KEYS", "CurriculumFile", "EveryEntry", "LeaveOutEntry", "MixtureFile"),
         *("ModelNumbers", "OptimizerEntry", "SkipEntry", "StageEntry"),
     ),
+    "studies": ("StudyFile",),
 }
 _HOME = {name: f"{__name__}.{module}" for module, names in _EXPORTS.items() for name in names}
 

@@ -93,6 +93,14 @@ class BatchClock:
         steps: Integers = first + (sequences - np.array(self._sequences, np.int64)[at]) // batch
         return steps
 
+    def sequences_before_each(self, steps: Integers) -> Integers:
+        """`sequences_before` of each step; the shape stays."""
+        if not self.grows:
+            return steps * self.changes[0].sequences
+        at = np.maximum(np.searchsorted(np.array(self._steps), steps, side="right") - 1, 0)
+        inside = (steps - np.array(self._steps, np.int64)[at]) * self.batches(steps)
+        return np.array(self._sequences, np.int64)[at] + inside
+
     def batches(self, steps: Integers) -> Integers:
         """The batch of each step; the shape stays."""
         at = np.maximum(np.searchsorted(np.array(self._steps), steps, side="right") - 1, 0)

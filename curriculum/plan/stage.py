@@ -237,14 +237,8 @@ class StagePlan:
         numbers = step.reshape(-1).tolist()
         turn = {number: rotation(self.seed, number, self.batch_of(number)) for number in set(numbers)}
         turns = np.array([turn[number] for number in numbers], np.int64).reshape(step.shape)
-        if not self.batch_changes:
-            batch: int | Integers = self.batch_sequences
-            first = (step - self.first_step) * batch
-        else:
-            batch = self.clock.batches(step - self.first_step)
-            before = {number: self.clock.sequences_before(number - self.first_step) for number in set(numbers)}
-            first = np.array([before[number] for number in numbers], np.int64).reshape(step.shape)
-        return first + (slot + turns) % batch
+        batch = self.clock.batches(step - self.first_step) if self.batch_changes else self.batch_sequences
+        return self.clock.sequences_before_each(step - self.first_step) + (slot + turns) % batch
 
     def draws_at(self, sequence: Integers) -> Draws:
         """The draws of the stage's sequences numbered `sequence` (shape `[n]`)."""
@@ -320,7 +314,9 @@ class StagePlan:
         items = self.items(sequences)
         sources = {
             name: replace(
-                source, segments=tuple(s for s in source.segments if s.first_item < max(items.get(name, 0), 1))
+                source,
+                segments=tuple(s for s in source.segments if s.first_item < max(items.get(name, 0), 1)),
+                reseeds=tuple(r for r in source.reseeds if r.first_item < items.get(name, 0)),
             )
             for name, source in self.sources.items()
             if name in names
@@ -344,7 +340,7 @@ class StagePlan:
     def with_text_of(self, stored: StagePlan) -> StagePlan:
         """This plan with the digests of unprepared text and tokenizer taken from a stored plan of the same stage."""
         sources = {
-            name: stored.sources[name]
+            name: replace(stored.sources[name], reseeds=source.reseeds)
             if name in stored.sources and any(segment.digest is None for segment in source.segments)
             else source
             for name, source in self.sources.items()

@@ -30,7 +30,8 @@ TRAINING_CODE: dict[str, str] = {
     "token files": "curriculum/data/token_files.py",
     "dataloader": "curriculum/stream/reader.py",
     "batch": "curriculum/stream/batch.py",
-    "model": "runner/model/llama.py",
+    "model": "runner/model/transformer.py",
+    "rotary positions": "runner/model/rotary.py",
     "model initialisation": "runner/model/init.py",
     "forward pass": "runner/model/forward.py",
     "attention": "runner/model/attention.py",
@@ -56,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "6b99c2e0e553a8c95b149a059623532285c983f3bddeb3ff5b7b843d8fdcafb5",
+            "190d84d4cdefdfc9f47b98d9b950f38aba681387f0cc8798bf9b99057f2ce5b2",
         }
     ),
 )
