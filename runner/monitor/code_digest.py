@@ -57,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "30fce7dfea9bf0dfc338fd71c884bbde994a4ddba5bec26d42d0f8233adce7bc",
+            "be212c67dd6bc314c0bb529fa257d4e1b5ddf477e5248171c669b5ac1c96f154",
         }
     ),
 )
