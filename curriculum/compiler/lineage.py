@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 from curriculum import config
@@ -29,6 +30,7 @@ LARGEST_UNTIL = 10**18
 class Setting:
     """One stage with every setting stated. `until` is its declared end: full-size tokens from the root.
 
+    `rope_theta` and `rope_scaling` are those that stages state in place of the model's, if any.
     `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps;
     `held_out_windows` is 0 where no file states it; `keep` may name positions outside the stage, for other stages.
     """
@@ -43,6 +45,8 @@ class Setting:
     keep: tuple[Length, ...] = ()
     held_out_windows: int = 0
     sequence_length: int
+    rope_theta: Fraction | None = None
+    rope_scaling: config.AnyScaling | None = None
     learning_rate: config.LearningRateEntry
     mixture: str
     own_mixture: bool = True
@@ -253,10 +257,12 @@ def _setting(
         keep=stated("keep", ()),
         held_out_windows=stated("held_out_windows", 0),
         sequence_length=stated("sequence_length"),
+        rope_theta=stage.rope_theta or (before.rope_theta if before else None),
+        rope_scaling=stage.rope_scaling or (before.rope_scaling if before else None),
         learning_rate=stated("learning_rate"),
         mixture=stated("mixture"),
         own_mixture=stage.mixture is not None,
-        batch=stated("batch"),
+        batch=_batch(stated("batch"), stage, before, stated("sequence_length")),
         mask_documents=bool(stated("mask_documents", False)),
         until=0,
         ramp=stage.ramp,
@@ -290,6 +296,13 @@ def _setting(
     return replace(setting, until=until)
 
 
+def _batch(stated: Length, stage: config.StageEntry, before: Setting | None, sequence_length: int) -> Length:
+    """The batch of a stage; one that is inherited keeps its tokens where windows take another length."""
+    if stage.batch is not None or before is None or before.sequence_length == sequence_length:
+        return stated
+    return stated if stated.unit == "tokens" else Length(stated.amount * before.sequence_length, "tokens")
+
+
 def _check_root_keys(name: str, file: config.CurriculumFile, document: Document, before: Setting) -> None:
     """PlanError when a variant states another seed, model or tokenizer than the curriculum it branches from."""
     model = None if file.model is None else _model(file.model)
@@ -298,7 +311,8 @@ def _check_root_keys(name: str, file: config.CurriculumFile, document: Document,
             raise PlanError(
                 f"`{name}` states another `{key}` than the curriculum it branches from",
                 place=document.place((key,)),
-                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own",
+                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own"
+                + (", other rotations `rope_theta` or `rope_scaling` in a stage" if key == "model" else ""),
             )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from curriculum.config.stages import (
         MODELS as MODELS,
         ROOT_KEYS as ROOT_KEYS,
+        AnyScaling as AnyScaling,
         CurriculumFile as CurriculumFile,
         EveryEntry as EveryEntry,
         LearningRateEntry as LearningRateEntry,
@@ -41,7 +42,16 @@ _EXPORTS = {
     "sizes": ("SizeEntry", "SizesFile"),
     "sources": ("SourcesFile", "TokenizerEntry"),
     "stages": (
-        *("MODELS", "ROOT_KEYS", "CurriculumFile", "EveryEntry", "LearningRateEntry", "LeaveOutEntry", "MixtureFile"),
+        *(
+            "MODELS",
+            "ROOT_KEYS",
+            "AnyScaling",
+            "CurriculumFile",
+            "EveryEntry",
+            "LearningRateEntry",
+            "LeaveOutEntry",
+            "MixtureFile",
+        ),
         *("ModelNumbers", "OptimizerEntry", "SkipEntry", "StageEntry"),
     ),
 }
