@@ -18,15 +18,16 @@ from curriculum.plan.model import ModelConfig
 from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import AdamW, adamw, clip_gradients, total_norm
+from runner.train.optimizer import AdamW, adamw, clip_gradients, gradients_of, total_norm
 
 NODE, GOAL = 4, 2e-3
 NUMBERS = {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "decay": "all"}
 
 
 def ours(model: Transformer, optimizer: AdamW) -> None:
-    norm = total_norm(model)
-    clip_gradients(model, 1.0, norm)
+    gradients = gradients_of(optimizer.parameters)
+    norm = total_norm(gradients)
+    clip_gradients(gradients, 1.0, norm)
     optimizer.found_inf = norm.isfinite().logical_not().float()
     optimizer.step()
 

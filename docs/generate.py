@@ -34,6 +34,7 @@ PLAN_WIDTH = 112
 YAML_FILES = {
     "stages": "stages/NAME.yaml",
     "mixtures": "mixtures/NAME.yaml",
+    "studies": "studies/NAME.yaml",
     "sources": "sources.yaml",
     "sizes": "sizes.yaml",
     "machines": "machines.yaml",

@@ -6,16 +6,18 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from curriculum.config import fields
 from curriculum.config.entry import (
     Batch,
     Betas,
     Entry,
+    Evidence,
     Flag,
     Layers,
     Name,
+    Names,
     Passes,
     Position,
     Positions,
@@ -31,18 +33,12 @@ from curriculum.config.entry import (
     Weight,
     Window,
     exactly_one,
-    lacks,
 )
 from curriculum.config.fields import Refusal
 from curriculum.config.layout import PREFIX
+from curriculum.config.learning_rate import LearningRateEntry
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.errors import did_you_mean
-from curriculum.units import Length
-
-
-def _stated(key: str, **shape: Any) -> dict[str, Any]:
-    """The JSON schema of a mapping in which `key` is stated, and of that shape."""
-    return {"required": [key], "properties": {key: shape}}
 
 
 @fields.form(enum=sorted(CATALOGUE))
@@ -231,61 +227,6 @@ class OptimizerEntry(Entry):
     )
 
 
-class LearningRateEntry(Entry):
-    """One curve over the curriculum, on the token clock."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                {
-                    "if": _stated("shape", const="constant"),
-                    "then": {"properties": {"min": False, "horizon": False}},
-                    "else": {"required": ["min", "horizon"]},
-                },
-                {
-                    "if": _stated("shape", const="wsd"),
-                    "then": {"required": ["decay"]},
-                    "else": {"properties": {"decay": False, "decay_shape": False}},
-                },
-            ]
-        }
-    )
-    """What `_consistent_shape` refuses, for editors."""
-
-    shape: Literal["cosine", "wsd", "linear", "constant"] = Field(description="cosine, wsd, linear or constant.")
-    max: Rate = Field(description="The highest value, reached at the end of the warm-up; as in `4e-4`.")
-    min: RateOrZero = Field(default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`.")
-    warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `2000 steps`.")
-    horizon: Position = Field(default=Length(0, "tokens"), description="Where the fall ends; as in `2T`.")
-    decay: Span | None = Field(default=None, description="How long wsd's fall is; it ends at the horizon.")
-    decay_shape: Literal["linear", "sqrt"] = Field(
-        default="linear", description="wsd's fall: a straight line, or 1 - √ of the part gone."
-    )
-
-    @model_validator(mode="after")
-    def _consistent_shape(self) -> Self:
-        constant, stated = self.shape == "constant", self.model_fields_set
-        for key in ("min", "horizon"):
-            if constant and key in stated:
-                raise Refusal("is not supported with `shape: constant`", "leave it out, or take another shape", key)
-            if not constant and key not in stated:
-                raise lacks(key, type(self).model_fields[key].description)
-        if (self.shape == "wsd") != ("decay" in stated):
-            if self.shape == "wsd":
-                raise Refusal("lacks `decay`", "wsd falls at its end, as in `decay: 200B`")
-            raise Refusal(f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay")
-        if self.shape != "wsd" and "decay_shape" in stated:
-            raise Refusal(f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay_shape")
-        min_below_max(self.min, self.max)
-        return self
-
-
-def min_below_max(low: Fraction | None, high: Fraction | None) -> None:
-    if low is not None and high is not None and low >= high:
-        shown = f"of {float(low):g} is not below `max`, {float(high):g}"
-        raise Refusal(shown, "a rate that stays is `shape: constant`; else one of the two is mistyped", "min")
-
-
 class EveryEntry(Entry):
     """Cadences on the token clock."""
 
@@ -330,7 +271,10 @@ class StageEntry(Entry):
     """One stage. It keeps, from the stage before it, everything it does not state."""
 
     one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
-    own: ClassVar = ("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "optimizer", "rewarm")
+    own: ClassVar = (
+        *("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "data_seed", "optimizer", "rewarm"),
+        "measure",
+    )
     """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
     name: Name = Field(description="Its name, unique in the file; as in `cooldown`.")
@@ -351,6 +295,9 @@ class StageEntry(Entry):
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
     )
+    data_seed: Seed | None = Field(
+        default=None, description="Reads the rest of every pass, and later ones, in another order; as in `2`."
+    )
     optimizer: Literal["reset"] | None = Field(default=None, description="reset: begin with fresh optimizer state.")
     learning_rate: LearningRateEntry | None = Field(default=None, description="Another curve, on the root's clock.")
     rewarm: Span | None = Field(default=None, description="How long the rate moves to the stage's own curve.")
@@ -358,6 +305,10 @@ class StageEntry(Entry):
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     keep: Positions | None = Field(default=None, description=_KEEP)
     held_out_windows: Size | None = Field(default=None, description=_HELD_OUT_WINDOWS)
+    measure: Names | None = Field(
+        default=None,
+        description="Sources whose held-out text is measured besides those of its mixtures; as in `[code]`.",
+    )
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -434,6 +385,12 @@ class CurriculumFile(Entry):
             if imported and getattr(self, key) is not None:
                 hint = f"leave it out: the directory's own {key} is kept"
                 raise Refusal(f"cannot be stated with `from: {PREFIX}…`", hint, key)
+        first = self.stages[0].learning_rate
+        for key, curve in (("stages", first), ("learning_rate", self.learning_rate)):
+            if curve is not None and curve.shape == "decay" and (self.from_ is None or imported):
+                path = (key, 0, "learning_rate", "shape") if key == "stages" else (key, "shape")
+                hint = "`decay` falls from the rate that the stage before left; a root says `shape: wsd` or another"
+                raise Refusal("has no rate to fall from: the first stage is the root", hint, *path)
         for key in ("ramp", "positions", "optimizer", "rewarm"):
             if (self.from_ is None or imported) and getattr(self.stages[0], key) is not None:
                 hint = "remove it; or say with `from:` what the curriculum branches from"
@@ -459,13 +416,22 @@ class MixtureFile(Entry):
         default={},
         description="Source to the passes allowed over the lineage, else 4, or 1 if `in-order`; as in `{code: 8}`.",
     )
+    take: dict[Name, Annotated[Fraction, fields.number("20%", most="1"), PlainSerializer(float)]] = Field(
+        default={},
+        description="Source to the part of its text that is read, if no earlier stage reads it; as in `{code: 20%}`.",
+    )
+    evidence: Evidence | None = Field(
+        default=None,
+        description="The decision of a study that the weights rest on, which `plan` checks; as in `domains@0001`.",
+    )
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> Self:
         if not any(self.weights.values()):
             raise Refusal("gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights")
-        for name in self.passes:
-            if name not in self.weights:
-                hint = did_you_mean(name, self.weights)
-                raise Refusal(f"limits `{name}`, which has no weight here", hint, "passes", name, on_key=True)
+        for key, verb, names in (("passes", "limits", self.passes), ("take", "takes a part of", self.take)):
+            for name in names:
+                if name not in self.weights:
+                    hint = did_you_mean(name, self.weights)
+                    raise Refusal(f"{verb} `{name}`, which has no weight here", hint, key, name, on_key=True)
         return self

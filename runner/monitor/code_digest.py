@@ -18,6 +18,7 @@ TRAINING_CODE: dict[str, str] = {
     "permutation": "curriculum/plan/permutation.py",
     "source order": "curriculum/plan/source.py",
     "learning rate": "curriculum/plan/learning_rate.py",
+    "learning rate forms": "curriculum/plan/rate_forms.py",
     "stage plan": "curriculum/plan/stage.py",
     "model shapes": "curriculum/plan/model.py",
     "integer arrays": "curriculum/plan/arrays.py",
@@ -56,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "43eb33e2afbfd67ce65c7ea0c62557edbb43bfd102d93d9bba70db4fafeaceba",
+            "f7149a454013b89baefa24a6cc8ee682991a305972690acc5c7908e1b00b8ae9",
         }
     ),
 )

@@ -17,7 +17,7 @@ from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import AdamW, clip_gradients, set_learning_rate, total_norm
+from runner.train.optimizer import AdamW, clip_gradients, gradients_of, set_learning_rate, total_norm
 from runner.train.outliers import OutlierRule
 from runner.train.state import State
 
@@ -71,8 +71,9 @@ def update(
     A gradient that is not finite, or one of the `outliers`, changes nothing. The CPU waits for no figure. (`canonical`
     adds the norm in its own order.)
     """
-    norm = gradient_norm(model, ranks) if canonical else total_norm(model)
-    clip_gradients(model, plan.optimizer["clip_norm"], norm)
+    gradients = gradients_of(optimizer.parameters)
+    norm = gradient_norm(model, ranks) if canonical else total_norm(gradients)
+    clip_gradients(gradients, plan.optimizer["clip_norm"], norm)
     set_learning_rate(optimizer, plan.lr(step))
     skipped = norm.isfinite().logical_not()
     if outliers is not None:

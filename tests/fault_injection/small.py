@@ -88,13 +88,13 @@ def warmed() -> None:
     import torch
 
     from runner.model.loss import next_token_loss
-    from runner.train.optimizer import clip_gradients, total_norm
+    from runner.train.optimizer import clip_gradients, gradients_of, total_norm
 
     model, optimizer = _trained()
     tokens = torch.zeros((1, 9), dtype=torch.int64)
     total, _ = next_token_loss(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
     torch.autograd.backward(total)
-    clip_gradients(model, 1.0, total_norm(model))
+    clip_gradients(gradients_of(model.parameters()), 1.0, total_norm(gradients_of(model.parameters())))
     optimizer.zero_grad()
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder, "warm"), 64)

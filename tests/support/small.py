@@ -28,7 +28,7 @@ from runner.model.loss import next_token_loss, next_token_losses
 from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks, local_part
-from runner.train.optimizer import adamw, clip_gradients, set_learning_rate, total_norm
+from runner.train.optimizer import adamw, clip_gradients, gradients_of, set_learning_rate, total_norm
 
 CONFIG = ModelConfig(
     hidden_size=32,
@@ -70,8 +70,8 @@ def take(
             total, _ = model.head(model(tokens[:, :-1]), tokens[:, 1:], next_token_loss)
             torch.autograd.backward(total / (BATCH * LENGTH))
         loss += total.detach().double()
-    norm = total_norm(model)
-    clip_gradients(model, CLIP, norm)
+    norm = total_norm(gradients_of(model.parameters()))
+    clip_gradients(gradients_of(model.parameters()), CLIP, norm)
     set_learning_rate(optimizer, RATE)
     optimizer.step()
     optimizer.zero_grad()

@@ -209,7 +209,7 @@ def test_an_unknown_key_is_shown_with_the_one_that_was_meant() -> None:
         "  f.yaml:2:1\n"
         "  2 │ weigths: {a: 1}\n"
         "    │ ^\n"
-        "hint: did you mean `weights`? there are: about, passes, weights"
+        "hint: did you mean `weights`? there are: about, evidence, passes, take, weights"
     )
 
 
@@ -226,7 +226,7 @@ def test_a_missing_key_is_shown_at_its_mapping_with_what_belongs_there() -> None
         "  f.yaml:6:16\n"
         "  6 │ learning_rate: {max: 4e-4, min: 4e-5, warmup: 2000 steps, horizon: 2T}\n"
         "    │                ^\n"
-        "hint: add `shape:`, cosine, wsd, linear or constant."
+        "hint: add `shape:`, how the rate moves after the warm-up; as in `cosine`."
     )
 
 
@@ -314,7 +314,7 @@ FAULTS: list[tuple[type[BaseModel], str, str, str]] = [
     (CurriculumFile, HEAD.replace("max: 4e-4", "max: «-1»") + STAGES, "must be a number above 0", "4e-4"),
     (CurriculumFile, HEAD.replace("min: 4e-5", "min: «5e-4»") + STAGES, "is not below `max`", "constant"),
     (CurriculumFile, HEAD.replace("cosine", "«cosin»") + STAGES, "cannot be the text `cosin`", "`cosine`"),
-    (CurriculumFile, HEAD.replace("cosine", "«[1]»") + STAGES, "cannot be a list", "cosine, linear, wsd"),
+    (CurriculumFile, HEAD.replace("cosine", "«[1]»") + STAGES, "cannot be a list", "constant, cosine, decay"),
     (CurriculumFile, HEAD.replace(", horizon: 2T", "").replace("{shape", "«{»shape") + STAGES, "`horizon`", "2T"),
     (CurriculumFile, HEAD.replace("cosine", "constant").replace("4e-5", "«4e-5»") + STAGES, "not supported", "leave"),
     (CurriculumFile, HEAD.replace("{shape: cosine", "«{»shape: wsd") + STAGES, "lacks `decay`", "200B"),

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from curriculum.artifacts.jobs import Machine
 from runner.parallel.build import build as build_model, draw_weights
 from runner.parallel.ranks import leave_ranks
-from runner.train.optimizer import adamw, clip_gradients, set_learning_rate, total_norm
+from runner.train.optimizer import adamw, clip_gradients, gradients_of, set_learning_rate, total_norm
 from runner.train.step import forward_backward, update
 
 
@@ -32,8 +32,8 @@ def with_gradients(*values: float) -> nn.Module:
 
 def clipped(model: nn.Module, most: float) -> float:
     """Clip the model's gradients; their norm before."""
-    norm = total_norm(model)
-    clip_gradients(model, most, norm)
+    norm = total_norm(gradients_of(model.parameters()))
+    clip_gradients(gradients_of(model.parameters()), most, norm)
     return float(norm)
 
 
