@@ -23,7 +23,6 @@ PREPARATION_LIBRARIES = {
     "tokenizers",
     "orjson",
     "pyarrow",
-    "loguru",
     "fsspec",
     "huggingface_hub",
 }

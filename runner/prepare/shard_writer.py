@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
-from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for, text_hash
-from curriculum.data.overlap import HASHES as DOCUMENT_HASHES, token_hash
+from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for
+from curriculum.data.overlap import HASHES as DOCUMENT_HASHES
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
 from runner.prepare.encoder import Encoder
@@ -138,7 +138,7 @@ class ShardWriter:
         for document in np.flatnonzero(lengths == 0).tolist():
             self.tally.drop(json.loads(batch.lines[document]), NO_TOKENS, batch.split)
         kept = np.flatnonzero(lengths)
-        numbers = np.fromiter((text_hash(batch.texts[document]) for document in kept.tolist()), np.uint64, len(kept))
+        numbers = batch.texts.hashes(kept)
         held_out = np.zeros(len(kept), bool)
         if self.request.held_out_split is not None:
             held_out[:] = batch.split == HELD_OUT
@@ -181,9 +181,7 @@ class _Part:
         self._ids.write(b"".join(lines))
         self.ends.append(ends + self.tokens)
         self.id_ends.append(bounds_of(lines)[1:] + self.id_bytes)
-        self.hashes.append(
-            np.fromiter((token_hash(tokens[document]) for document in chosen.tolist()), np.uint64, len(chosen))
-        )
+        self.hashes.append(tokens.hashes(chosen))
         self.documents += len(chosen)
         self.tokens += len(marked)
         self.id_bytes = int(self.id_ends[-1][-1])
