@@ -94,7 +94,7 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
 
     from curriculum.plan.model import ModelConfig
     from runner.model.init import initialise
-    from runner.model.llama import Llama
+    from runner.model.transformer import Transformer
     from runner.monitor import metrics
     from runner.parallel.ranks import Ranks, keep_freed_memory, leave_ranks
 
@@ -104,7 +104,7 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
     numbers = {**case.model, "max_position_embeddings": case.length}
     numbers["rms_norm_eps"] = float(numbers.get("rms_norm_eps", 1e-5))
     config = ModelConfig.from_json(numbers)
-    seed = Llama(config)
+    seed = Transformer(config)
     initialise(seed, 1)
     draw = torch.Generator().manual_seed(0)
     text = torch.randint(config.vocab_size, (CHECKED, case.batch, case.length + 1), generator=draw)
@@ -142,7 +142,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
 
     from curriculum.stream.batch import Batch
     from runner.model import attention
-    from runner.model.llama import Llama
+    from runner.model.transformer import Transformer
     from runner.parallel import fsdp
     from runner.parallel.ranks import Ranks
     from runner.train.optimizer import adamw
@@ -151,7 +151,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     bf16 = case.bf16 or "bf16" in name
     request = attention.request_of(where, bf16=bf16, head_dim=config.head_dim, deterministic=False)
     wanted = "sdpa-cudnn" if "cudnn" in name else "auto"
-    model = Llama(config, attention.choose(wanted, request)[1])
+    model = Transformer(config, attention.choose(wanted, request)[1])
     model.load_state_dict(seed.state_dict())
     model.to(where)
     compiles = "compiled" in name if where.type == "cpu" else "uncompiled" not in name

@@ -15,23 +15,24 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from bench import measure
 from curriculum.plan.model import ModelConfig
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import AdamW, adamw, clip_gradients, total_norm
+from runner.train.optimizer import AdamW, adamw, clip_gradients, gradients_of, total_norm
 
 NODE, GOAL = 4, 2e-3
 NUMBERS = {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "decay": "all"}
 
 
-def ours(model: Llama, optimizer: AdamW) -> None:
-    norm = total_norm(model)
-    clip_gradients(model, 1.0, norm)
+def ours(model: Transformer, optimizer: AdamW) -> None:
+    gradients = gradients_of(optimizer.parameters)
+    norm = total_norm(gradients)
+    clip_gradients(gradients, 1.0, norm)
     optimizer.found_inf = norm.isfinite().logical_not().float()
     optimizer.step()
 
 
-def torchs(model: Llama, optimizer: torch.optim.AdamW) -> None:
+def torchs(model: Transformer, optimizer: torch.optim.AdamW) -> None:
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
 
@@ -41,7 +42,7 @@ def main() -> None:
     measure.machine("torch")
     torch.set_num_threads(1)
     dist.init_process_group("fake", rank=0, world_size=NODE, store=FakeStore())
-    model = Llama(
+    model = Transformer(
         ModelConfig(
             hidden_size=16,
             num_hidden_layers=2 if given.toy else 22,

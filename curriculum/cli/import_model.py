@@ -13,7 +13,7 @@ from curriculum.cli.options import AsJson, open_console, open_project, print_jso
 
 
 def import_(
-    directory: Annotated[Path, typer.Argument(help="a Llama model as transformers saves it, with safetensors")],
+    directory: Annotated[Path, typer.Argument(help="a model as transformers saves it, with safetensors")],
     name: Annotated[str, typer.Argument(help="the new curriculum's name")],
     mixture: Annotated[
         str | None, typer.Option(help="a file of mixtures/ that it trains on", autocompletion=completion.mixtures)

@@ -64,7 +64,10 @@ class CompiledStage:
 
     @property
     def events(self) -> tuple[str, ...]:
-        """A line for each range that the stage skips and each shard that it excludes; positions full-size."""
+        """A line for each range that the stage skips, each shard that it excludes, and its data seed.
+
+        Positions are full-size.
+        """
         skips = [
             f"skips the data of {show_count(e.from_)} to {show_count(e.to)}{f': {e.why}' if e.why else ''}"
             for e in self.setting.skip
@@ -72,7 +75,8 @@ class CompiledStage:
         shards = [
             f"leaves out shard {e.shard} of {e.source}{f': {e.why}' if e.why else ''}" for e in self.setting.leave_out
         ]
-        return (*skips, *shards)
+        seeds = [f"reads the rest of every pass in another order: data seed {n}" for n in self.setting.data_seeds]
+        return (*skips, *shards, *seeds)
 
     @property
     def steps_run(self) -> int:
@@ -180,6 +184,9 @@ def _compile_stage(
     sources = source_plans(
         stage, parent_plan, state.items, choices, started, _same_length_since(stage, parent, state.items)
     )
+    if setting.data_seeds:
+        in_order = [name for name in mixture.weights if sources[name].order == "in-order"]
+        notes += [f"`{name}` is read in order, which `data_seed` does not change" for name in in_order]
     notes += [
         f"shard {entry.shard} of `{entry.source}` is left out once the source is prepared"
         for entry in (*setting.left_out, *setting.leave_out)
@@ -192,7 +199,14 @@ def _compile_stage(
         model=scaler.model(setting),
         tokenizer=dict(tokenizer),
         optimizer=setting.optimizer.model_dump(exclude_none=True),  # a later version's key is absent unless stated
-        learning_rate=learning_rate(project, stage, scaler, parent_plan.learning_rate if parent_plan else None, notes),
+        learning_rate=learning_rate(
+            project,
+            stage,
+            scaler,
+            parent_plan.learning_rate if parent_plan else None,
+            parent.left_at if parent else 0,
+            notes,
+        ),
         sequence_length=clock.sequence_length,
         batch_sequences=clock.batch_sequences,
         first_step=parent.plan.step_at(parent.stop) if parent else 0,

@@ -1,7 +1,7 @@
 """The lineage of a curriculum: the stages before its branch point, then its own, each with every setting resolved.
 
 A stage keeps what it does not change: every unstated key comes from the stage before it, through branch points
-up to the root. Never inherited are `ramp`, `skip`, `positions`, `rewarm` and `optimizer: reset`, which are
+up to the root. Never inherited are `ramp`, `skip`, `positions`, `data_seed`, `rewarm` and `optimizer: reset`, which are
 events, not settings; an unfinished ramp is followed to its end all the same, and the events of a stage that is left
 before its first step happen in the next one (`resolve`). Excluded shards (`leave_out`) stay excluded. Every length is
 at full size; `scaling` applies a size.
@@ -30,7 +30,8 @@ class Setting:
     """One stage with every setting stated. `until` is its declared end: full-size tokens from the root.
 
     `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps;
-    `held_out_windows` is 0 where no file states it; `keep` may name positions outside the stage, for other stages.
+    `held_out_windows` is 0 where no file states it; `keep` may name positions outside the stage, for other stages;
+    `data_seeds` are its own, several where it also does what a stage without a step left undone.
     """
 
     curriculum: str
@@ -53,10 +54,13 @@ class Setting:
     skip: tuple[config.SkipEntry, ...] = ()
     leave_out: tuple[config.LeaveOutEntry, ...] = ()
     left_out: tuple[config.LeaveOutEntry, ...] = ()
+    data_seeds: tuple[int, ...] = ()
+    earlier_data_seeds: tuple[int, ...] = ()
     positions: str | None = None
     reset_optimizer: bool = False
     own_learning_rate: bool = False
     rewarm: Length | None = None
+    measure: tuple[str, ...] = ()
     imported: huggingface.Directory | None = None
     document: Document = field(repr=False)
     path: tuple[str | int, ...] = ()
@@ -263,10 +267,13 @@ def _setting(
         skip=tuple(stage.skip or ()),
         leave_out=tuple(stage.leave_out or ()),
         left_out=(*before.left_out, *before.leave_out) if before else (),
+        data_seeds=() if stage.data_seed is None else (stage.data_seed,),
+        earlier_data_seeds=(*before.earlier_data_seeds, *before.data_seeds) if before else (),
         positions=stage.positions,
         reset_optimizer=stage.optimizer == "reset",
         own_learning_rate=own_learning_rate and before is not None,
         rewarm=stage.rewarm,
+        measure=stage.measure or (),
         imported=imported,
         document=document,
         path=("stages", number),

@@ -23,7 +23,7 @@ from curriculum.units import Length, show_count
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """A mixture file: the weights of its sources as integers, and the limits of passes that it states.
+    """A mixture file: the weights of its sources as integers, the limits of passes and the parts of texts it states.
 
     `rounded` is whether the proportions of the file are finer than integers up to 2^31.
     """
@@ -32,6 +32,7 @@ class Mixture:
     weights: Mapping[str, int]
     rounded: bool
     passes: Mapping[str, Fraction]
+    take: Mapping[str, Fraction]
     document: Document = field(repr=False)
 
 
@@ -73,8 +74,8 @@ class ResolvedCurriculum:
 
     @property
     def datasets(self) -> dict[str, str]:
-        """Every source that the lineage draws from to the dataset that it reads at this size."""
-        names = sorted({name for stage in self.stages for name in stage.mixture.weights})
+        """Every source that the lineage draws from or measures to the dataset that it reads at this size."""
+        names = sorted({name for stage in self.stages for name in (*stage.mixture.weights, *stage.setting.measure)})
         return {name: self.size.stand_ins.get(name, name) for name in names}
 
 
@@ -113,6 +114,13 @@ def resolve(
             if stage.cut is None:
                 omitted = f"`{stage.name}` has no step: what comes before it ends at {show_count(start)} tokens"
             continue
+        for source in setting.measure:
+            if source not in project.sources.sources:
+                raise PlanError(
+                    f"unknown source `{source}` in `measure` of stage `{setting.stage}`",
+                    place=setting.place("measure"),
+                    hint=did_you_mean(source, project.sources.sources),
+                )
         if setting.mixture not in mixtures:
             mixtures[setting.mixture] = _mixture(project, setting)
         clock = stage_clock(stage, scaler, start)
@@ -156,6 +164,8 @@ class _Ahead:
             "reset_optimizer": after.reset_optimizer or before.reset_optimizer,
             "left_out": before.left_out,
             "leave_out": (*before.leave_out, *after.leave_out),
+            "earlier_data_seeds": before.earlier_data_seeds,
+            "data_seeds": (*before.data_seeds, *after.data_seeds),
         }
         if not after.own_mixture and after.ramp is None:
             changes |= {"ramp": before.ramp, "own_mixture": before.own_mixture}
@@ -224,5 +234,6 @@ def _mixture(project: Project, setting: Setting) -> Mixture:
         weights=weights,
         rounded=any(file.weights[source] * parts != weight * total for source, weight in weights.items()),
         passes=file.passes,
+        take=file.take,
         document=document,
     )

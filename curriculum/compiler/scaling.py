@@ -8,6 +8,7 @@ from typing import Any
 
 from curriculum import config
 from curriculum.compiler.lineage import Setting, batch_sequences, length_in_tokens
+from curriculum.compiler.schedules import RateStart, ScaledRates, curve, highest, warmup_of
 from curriculum.config.project import Project
 from curriculum.errors import Place, PlanError
 from curriculum.plan.learning_rate import LearningRate
@@ -67,37 +68,37 @@ class Scaler:
         """A length that the size itself states, in tokens; steps and sequences are this size's."""
         return length.tokens(sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting))
 
-    def learning_rate(self, setting: Setting) -> tuple[LearningRate, int | None]:
-        """The setting's curve at this size; and, where a floor lengthened its warm-up, the scaled warm-up in tokens."""
+    def learning_rate(self, setting: Setting, start: RateStart | None = None) -> tuple[LearningRate, int | None]:
+        """The setting's curve at this size; and, where a floor lengthened its warm-up, the scaled warm-up in tokens.
+
+        A curve of the shape `decay` falls from `start`.
+        """
         entry = setting.learning_rate
         own = self.size.learning_rate if setting.imported is None else None
-        low, high, warmup = entry.min, entry.max, None
+        low, ratio, warmup, rise = entry.min, Fraction(1), None, warmup_of(entry)
         if own is not None:
             # The size states the top of the root's curve; the rest of it, and any other curve, keeps its ratio to that.
             root = self.root.learning_rate
             if own.max is not None:
-                high, low = (rate * own.max / root.max for rate in (high, low))
-            if own.min is not None:
+                ratio = own.max / highest(root)
+                low *= ratio
+            if own.min is not None and entry.shape != "decay":
                 low = entry.min * own.min / root.min if root.min else own.min
-            if own.warmup is not None and entry.warmup == root.warmup:
+            if own.warmup is not None and rise == warmup_of(root):
                 warmup = self.small(self.root, own.warmup)
         if warmup is None:
-            warmup = self.length(self.root, entry.warmup, "learning_rate") if entry.warmup else 0
+            warmup = self.length(self.root, rise, "learning_rate") if rise else 0
         floor = self.size.at_least.warmup if self.size.at_least else None
         lengthened = None
         if floor is not None and 0 < warmup < self.small(self.root, floor):
             lengthened, warmup = warmup, self.small(self.root, floor)
-        decay = self.length(self.root, entry.decay, "learning_rate") if entry.decay else 0
-        curve = LearningRate(
-            shape=entry.shape,
-            max=float(high),
-            min=float(low),
+        scaled = ScaledRates(
+            rate=lambda rate: float(rate * ratio),
+            length=lambda length: self.length(self.root, length, "learning_rate"),
+            low=float(low),
             warmup=warmup,
-            horizon=self.length(self.root, entry.horizon, "learning_rate"),
-            decay=decay,
-            decay_shape=entry.decay_shape,
         )
-        return curve, lengthened
+        return curve(entry, scaled, start), lengthened
 
 
 def size_place(project: Project, size_name: str, *keys: str) -> Place | None:

@@ -127,6 +127,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "sources": sources,
         "skip": list(plan.labels["skip"]),
         "leave_out": list(plan.labels["leave_out"]),
+        "data_seed": stage.setting.data_seeds[-1] if stage.setting.data_seeds else None,
         "events": list(stage.events),
         "fingerprint": plan.fingerprint,
         "notes": list(stage.notes),
@@ -155,9 +156,9 @@ def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, 
         plan = stage.plan
         share = max(2, round(points * stage.steps_run * plan.batch_tokens / last))
         steps = {plan.first_step + stage.steps_run * n // share for n in range(share)}
-        warm = plan.learning_rate.warmup
-        if plan.start < warm < stage.stop:
-            steps.add(plan.first_step + -(-(warm - plan.start) // plan.batch_tokens) - 1)
+        for corner in (plan.learning_rate.warmup, *(point.at for point in plan.learning_rate.points)):
+            if plan.start < corner < stage.stop:
+                steps.add(plan.first_step + -(-(corner - plan.start) // plan.batch_tokens) - 1)
         steps.add(plan.first_step + stage.steps_run - 1)
         rows += [
             {"position": plan.position_after(step), "lr": plan.lr(step), "batch_tokens": plan.batch_tokens}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Refusal as Refusal,
         is_name as is_name,
     )
+    from curriculum.config.learning_rate import LearningRateEntry as LearningRateEntry, PointEntry as PointEntry
     from curriculum.config.machines import MachineEntry as MachineEntry, MachinesFile as MachinesFile
     from curriculum.config.sizes import SizeEntry as SizeEntry, SizesFile as SizesFile
     from curriculum.config.sources import SourcesFile as SourcesFile, TokenizerEntry as TokenizerEntry
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
         ROOT_KEYS as ROOT_KEYS,
         CurriculumFile as CurriculumFile,
         EveryEntry as EveryEntry,
-        LearningRateEntry as LearningRateEntry,
         LeaveOutEntry as LeaveOutEntry,
         MixtureFile as MixtureFile,
         ModelNumbers as ModelNumbers,
@@ -33,17 +33,20 @@ if TYPE_CHECKING:
         SkipEntry as SkipEntry,
         StageEntry as StageEntry,
     )
+    from curriculum.config.studies import StudyFile as StudyFile
 
 _EXPORTS = {
     "entry": ("validate",),
     "fields": ("LARGEST_COUNT", "BatchScale", "Refusal", "is_name"),
+    "learning_rate": ("LearningRateEntry", "PointEntry"),
     "machines": ("MachineEntry", "MachinesFile"),
     "sizes": ("SizeEntry", "SizesFile"),
     "sources": ("SourcesFile", "TokenizerEntry"),
     "stages": (
-        *("MODELS", "ROOT_KEYS", "CurriculumFile", "EveryEntry", "LearningRateEntry", "LeaveOutEntry", "MixtureFile"),
+        *("MODELS", "ROOT_KEYS", "CurriculumFile", "EveryEntry", "LeaveOutEntry", "MixtureFile"),
         *("ModelNumbers", "OptimizerEntry", "SkipEntry", "StageEntry"),
     ),
+    "studies": ("StudyFile",),
 }
 _HOME = {name: f"{__name__}.{module}" for module, names in _EXPORTS.items() for name in names}
 

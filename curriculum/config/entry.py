@@ -28,9 +28,15 @@ Text = Annotated[str, fields.text]
 Texts = Annotated[tuple[str, ...], fields.one_or_more(fields.text)]
 Name = Annotated[str, fields.name]
 Names = Annotated[tuple[str, ...], fields.one_or_more(fields.name)]
+Evidence = Annotated[fields.Evidence, fields.evidence, PlainSerializer(str, return_type=str)]
 Hub = Annotated[str, fields.hub]
 Values = Annotated[tuple[str | int | bool, ...], fields.one_or_more(fields.column_value)]
 Flag = Annotated[bool, fields.flag]
+Layers = Annotated[
+    int | tuple[int, ...],
+    fields.layers,
+    PlainSerializer(lambda some: some if isinstance(some, int) else list(some), return_type=Any),
+]
 FlagOrAuto = Annotated[bool | None, fields.flag_or_auto]
 
 Size = Annotated[int, _integer(1, LARGEST_SIZE, "2048")]
@@ -55,6 +61,9 @@ Positions = Annotated[
     tuple[Length, ...],
     fields.one_or_more(_length("1.2T", "tokens", explicit="number")),
     PlainSerializer(lambda positions: [str(position) for position in positions], return_type=list[str]),
+]
+PositionOrZero = Annotated[
+    Length, _length("1.6T", "tokens", "steps", "sequences", explicit="number", zero=True), _as_text
 ]
 Tokens = Annotated[Length, _length("350B", "tokens", "steps", "sequences", explicit="number"), _as_text]
 Span = Annotated[Length, _length("2000 steps", "steps", "tokens", "sequences", explicit="scale"), _as_text]
@@ -107,7 +116,8 @@ def lacks(key: str, description: str | None) -> Refusal:
 def exactly_one(entry: Entry, hint: str) -> str:
     """The one of its `one_of` that the entry states; a Refusal for none and for several."""
     keys = entry.one_of
-    stated = [key for key in keys if key in entry.model_fields_set]
+    set_keys = {type(entry).model_fields[name].alias or name for name in entry.model_fields_set}
+    stated = [key for key in keys if key in set_keys]
     if not stated:
         raise Refusal(f"lacks one of {', '.join(f'`{key}`' for key in keys)}", hint)
     if len(stated) > 1:

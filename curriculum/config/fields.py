@@ -44,6 +44,7 @@ LARGEST_SIZE: Final = 2**31 - 1
 
 _NAME = re.compile(r"[a-z][a-z0-9.-]*")
 _HUB = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
+_EVIDENCE = re.compile(rf"({_NAME.pattern})@([0-9]{{4,8}})", re.ASCII)
 _QUANTITY = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,3})?(?:[kMGTP]i?|m)?")
 _SCALING = re.compile(r"(\d{1,10})\s*->\s*(\d{1,10})(?:\s+sequences?)?|(\d{1,10})\s+sequences?", re.ASCII)
 
@@ -100,6 +101,16 @@ class BatchScale(NamedTuple):
     to: int
 
 
+class Evidence(NamedTuple):
+    """The record of a study's decision that a mixture rests on."""
+
+    study: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.study}@{self.number:04}"
+
+
 def is_name(text: object) -> bool:
     """Whether `text` may name a curriculum, stage, mixture, source, tokenizer, size or machine."""
     return isinstance(text, str) and len(text) <= LONGEST_NAME and bool(_NAME.fullmatch(text)) and ".." not in text
@@ -140,6 +151,15 @@ def name(value: Any) -> str:
     raise Refusal(f"must be a name, not {describe(value)}", hint)
 
 
+@form(type="string", pattern=f"^{_EVIDENCE.pattern}$", examples=["domains@0001"])
+def evidence(value: Any) -> Evidence:
+    match = _EVIDENCE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or not is_name(match[1]):
+        hint = "as in `domains@0001`, for runs/SIZE/domains/decisions/0001.json"
+        raise Refusal(f"must be the record of a study, not {describe(value)}", hint)
+    return Evidence(match[1], int(match[2]))
+
+
 def label(*, dots: bool = False) -> Form:
     """A name that Kubernetes gives a DNS record: a label of RFC 1123, or with `dots` several."""
     one = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
@@ -176,6 +196,29 @@ def one_or_more(one: Form) -> Form:
         return tuple(items)
 
     return Form(read_all, {"anyOf": [one.shape, {"type": "array", "items": one.shape, "minItems": 1}]})
+
+
+_EVERY = r"every\s+(?P<n>[1-9]\d{0,3})(?:st|nd|rd|th)\s*"
+_EVERY_INPUT = r"every\s+[1-9]\d{0,3}(?:st|nd|rd|th)"
+
+
+@form(
+    anyOf=[
+        {"type": "string", "pattern": input_pattern(_EVERY_INPUT), "examples": ["every 4th"]},
+        {"type": "integer", "minimum": 1, "maximum": 9999},
+        {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9999}, "minItems": 1},
+    ]
+)
+def layers(value: Any) -> int | tuple[int, ...]:
+    """Some layers: n for `every n-th` of them, or their numbers, counted from 0."""
+    every = re.fullmatch(_EVERY, value.strip(), re.ASCII) if isinstance(value, str) else None
+    if every is not None:
+        return int(every["n"])
+    if type(value) is int and 1 <= value <= 9999:
+        return value
+    if isinstance(value, list | tuple) and value and all(type(n) is int and 0 <= n <= 9999 for n in value):
+        return tuple(sorted(set(value)))
+    raise Refusal(f"must name layers, not {describe(value)}", "as in `every 4th`, or `[3, 7]`, counted from 0")
 
 
 @form(type=["string", "integer", "boolean"])
@@ -263,8 +306,8 @@ def pair(one: Form) -> Form:
     return Form(read_both, {"type": "array", "items": one.shape, "minItems": 2, "maxItems": 2})
 
 
-def length(example: str, *units: Unit, explicit: Explicitness) -> Form:
-    """A length above 0 in one of `units`.
+def length(example: str, *units: Unit, explicit: Explicitness, zero: bool = False) -> Form:
+    """A length above 0, or from 0 with `zero`, in one of `units`.
 
     `explicit` is the least that must be stated, since a number alone is easily mistaken: the number, a scale such as
     `6B` (then it is tokens), or the unit.
@@ -296,7 +339,7 @@ def length(example: str, *units: Unit, explicit: Explicitness) -> Form:
             raise Refusal(f"does not say its unit: {describe(value)}", f"write {choices}")
         if parsed.unit not in units:
             raise Refusal(f"must be in {' or '.join(units)}, not in {parsed.unit}", listed)
-        if parsed.amount == 0:
+        if parsed.amount == 0 and not zero:
             raise Refusal("must be more than 0", f"as in `{example}`; or leave the key out")
         return parsed
 
@@ -307,8 +350,9 @@ def length(example: str, *units: Unit, explicit: Explicitness) -> Form:
     if explicit == "scale":
         with_scale = NUMBER + SUFFIX.replace("?)", ")")
         return Form(read, _text_shape(input_pattern(with_unit, with_scale, above_zero=True), example))
-    number_shape = {"type": "integer", "minimum": 1, "maximum": LARGEST_COUNT}
-    return Form(read, _number_or_text_shape(number_shape, input_pattern(with_unit, NUMBER + SUFFIX, above_zero=True)))
+    number_shape = {"type": "integer", "minimum": 0 if zero else 1, "maximum": LARGEST_COUNT}
+    pattern = input_pattern(with_unit, NUMBER + SUFFIX, above_zero=not zero)
+    return Form(read, _number_or_text_shape(number_shape, pattern))
 
 
 def rate(unit: str, example: str) -> Form:

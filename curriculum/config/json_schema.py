@@ -19,12 +19,14 @@ from curriculum.config.machines import MachinesFile
 from curriculum.config.sizes import SizesFile
 from curriculum.config.sources import SourcesFile
 from curriculum.config.stages import CurriculumFile, MixtureFile
+from curriculum.config.studies import StudyFile
 from curriculum.units import Length
 
 FOLDER: Final = ".schema"
 FILES: Final[dict[str, type[BaseModel]]] = {
     "stages": CurriculumFile,
     "mixtures": MixtureFile,
+    "studies": StudyFile,
     "sources": SourcesFile,
     "sizes": SizesFile,
     "machines": MachinesFile,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from curriculum import config
 from curriculum.config import layout
@@ -14,6 +16,11 @@ from curriculum.errors import ConfigError, NotFound, did_you_mean
 ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
 REHEARSAL = "rehearsal"
 LONGEST_NAME = 100  # characters of curricula in a file name; most file systems take 255 bytes in all
+_ROOT_VALUES: Final = (
+    *("sources_document", "sources", "sizes_document", "sizes", "machines_document", "machines", "default_size"),
+)
+"""Properties of a project that hold the values of its root files."""
+_NO_TEXTS: Final[Mapping[str, str]] = MappingProxyType({})
 LOCAL = "local"  # the default machine
 
 
@@ -24,7 +31,8 @@ class Project:
         self.root = root.resolve()
         self._curricula: dict[str, tuple[config.CurriculumFile, Document]] = {}
         self._mixtures: dict[str, tuple[config.MixtureFile, Document]] = {}
-        self._stage_files: dict[str, Document] = {}
+        self._studies: dict[str, tuple[config.StudyFile, Document]] = {}
+        self._drafts: dict[tuple[str, str], Document] = {}
 
     @staticmethod
     def find(start: Path | None = None) -> Project:
@@ -45,14 +53,27 @@ class Project:
 
     def with_stage_file(self, name: str, document: Document) -> Project:
         """The project with `document` in place of `stages/<name>.yaml`; nothing is written."""
-        project = Project(self.root)
-        project._stage_files = {**self._stage_files, name: document}
-        return project
+        return self._with_drafts({("stages", name): document})
 
-    def with_draft(self, name: str, text: str) -> Project:
-        """The same with the text of a stage file that is not written yet."""
-        file = f"in the file that would be written, stages/{name}.yaml"
-        return self.with_stage_file(name, parse_yaml(text.encode(), file))
+    def with_draft(self, name: str, text: str, mixtures: Mapping[str, str] = _NO_TEXTS) -> Project:
+        """The same with the text of a stage file that is not written yet, and of `mixtures` that it names."""
+        texts = {("stages", name): text, **{("mixtures", mixture): mixtures[mixture] for mixture in mixtures}}
+        return self._with_drafts(
+            {
+                (folder, name): parse_yaml(text.encode(), f"in the file that would be written, {folder}/{name}.yaml")
+                for (folder, name), text in texts.items()
+            }
+        )
+
+    def _with_drafts(self, drafts: Mapping[tuple[str, str], Document]) -> Project:
+        """A project of the same files, of which `drafts` are replaced; what else was read is not read again."""
+        project = Project(self.root)
+        project._drafts = {**self._drafts, **drafts}
+        project._curricula = {name: one for name, one in self._curricula.items() if ("stages", name) not in drafts}
+        project._mixtures = {name: one for name, one in self._mixtures.items() if ("mixtures", name) not in drafts}
+        project._studies = dict(self._studies)
+        project.__dict__.update({key: self.__dict__[key] for key in _ROOT_VALUES if key in self.__dict__})
+        return project
 
     @property
     def runs(self) -> Path:
@@ -75,9 +96,9 @@ class Project:
         return self.runs / size / f"{kind}-{label}{suffix}"
 
     def names(self, folder: str) -> list[str]:
-        """The names of the YAML files in `stages` or `mixtures`."""
-        replaced = self._stage_files if folder == "stages" else {}
-        return sorted({*layout.names(self.root, folder), *replaced})
+        """The names of the YAML files in `stages`, `mixtures` or `studies`."""
+        drafts = {name for of, name in self._drafts if of == folder}
+        return sorted({*layout.names(self.root, folder), *drafts})
 
     def check_is_new(self, name: str) -> None:
         """An error for a name that a new curriculum cannot have."""
@@ -85,6 +106,11 @@ class Project:
         if name in self.names("stages"):
             raise ConfigError(
                 f"`stages/{name}.yaml` exists already; nothing was written", hint="take another name, or edit that file"
+            )
+        if name in self.names("studies"):
+            raise ConfigError(
+                f"`{name}` is the name of a study, `studies/{name}.yaml`; nothing was written",
+                hint="studies and curricula are addressed by their names alone: take another name",
             )
         if folders := self.runs_of(name):
             raise ConfigError(
@@ -115,6 +141,19 @@ class Project:
             document = self._load("mixtures", name, "mixture")
             self._mixtures[name] = (config.validate(config.MixtureFile, document), document)
         return self._mixtures[name]
+
+    def study(self, name: str) -> tuple[config.StudyFile, Document]:
+        """`studies/<name>.yaml`, validated; a curriculum of the same name is an error."""
+        if name not in self._studies:
+            document = self._load("studies", name, "study")
+            if name in layout.names(self.root, "stages"):
+                raise ConfigError(
+                    f"`studies/{name}.yaml` and `stages/{name}.yaml` have one name",
+                    place=document.place(()),
+                    hint="studies and curricula are addressed by their names alone, and share runs/: rename one",
+                )
+            self._studies[name] = (config.validate(config.StudyFile, document), document)
+        return self._studies[name]
 
     @cached_property
     def sources_document(self) -> Document:
@@ -175,13 +214,13 @@ class Project:
 
     def _load(self, folder: str, name: str, noun: str) -> Document:
         _check_name(name, noun)
-        if folder == "stages" and name in self._stage_files:
-            return self._stage_files[name]
+        if (folder, name) in self._drafts:
+            return self._drafts[folder, name]
         paths = layout.files(self.root, folder, name)
         if not paths:
             raise NotFound(
                 f"unknown {noun} `{name}`: there is no {folder}/{name}.yaml",
-                hint=did_you_mean(name, self.names(folder)),
+                hint=did_you_mean(name, [*self.names(folder), *(self.names("studies") if folder == "stages" else ())]),
             )
         if len(paths) > 1:
             both = " and ".join(path.relative_to(self.root).as_posix() for path in paths)

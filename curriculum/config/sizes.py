@@ -5,7 +5,8 @@ from typing import Any, Self
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
 from curriculum.config.entry import BatchScaling, Entry, Name, Rate, RateOrZero, Scale, Size, Span, Text
-from curriculum.config.stages import ModelOverride, min_below_max
+from curriculum.config.learning_rate import min_below_max
+from curriculum.config.stages import ModelOverride
 
 
 class SizeRates(Entry):

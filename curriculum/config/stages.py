@@ -6,15 +6,18 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from curriculum.config import fields
 from curriculum.config.entry import (
     Batch,
     Betas,
     Entry,
+    Evidence,
     Flag,
+    Layers,
     Name,
+    Names,
     Passes,
     Position,
     Positions,
@@ -30,18 +33,12 @@ from curriculum.config.entry import (
     Weight,
     Window,
     exactly_one,
-    lacks,
 )
 from curriculum.config.fields import Refusal
 from curriculum.config.layout import PREFIX
+from curriculum.config.learning_rate import LearningRateEntry
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.errors import did_you_mean
-from curriculum.units import Length
-
-
-def _stated(key: str, **shape: Any) -> dict[str, Any]:
-    """The JSON schema of a mapping in which `key` is stated, and of that shape."""
-    return {"required": [key], "properties": {key: shape}}
 
 
 @fields.form(enum=sorted(CATALOGUE))
@@ -58,7 +55,9 @@ ModelName = Annotated[str, _known_model]
 class RopeScaling(Entry):
     """Llama 3's way to a longer context: slow rotations are divided by `factor`, fast ones stay."""
 
-    rope_type: Literal["llama3"] = Field(default="llama3", description="Only `llama3`.")
+    rope_type: Literal["llama3", "yarn", "linear"] = Field(
+        default="llama3", description="`llama3` here; the others have keys of their own."
+    )
     factor: Rate = Field(description="What slow rotations are divided by, as in `factor: 32`.")
     low_freq_factor: Rate = Field(default=Fraction(1), description="Turns below which a rotation is slow.")
     high_freq_factor: Rate = Field(default=Fraction(4), description="Turns above which a rotation is fast.")
@@ -69,6 +68,40 @@ class RopeScaling(Entry):
         if self.low_freq_factor >= self.high_freq_factor:
             raise Refusal("must be below `high_freq_factor`", "as in `1` and `4`", "low_freq_factor")
         return self
+
+
+class YarnScaling(Entry):
+    """YaRN: rotations of many turns stay, those of few are divided by `factor`, and attention is sharpened."""
+
+    rope_type: Literal["yarn"] = Field(description="`yarn`.")
+    factor: Rate = Field(description="What slow rotations are divided by, as in `factor: 4`.")
+    original_max_position_embeddings: Size = Field(description="The context that turns are counted over.")
+    beta_fast: Rate | None = Field(default=None, description="Turns above which a rotation is fast; else 32.")
+    beta_slow: Rate | None = Field(default=None, description="Turns below which a rotation is slow; else 1.")
+    attention_factor: Rate | None = Field(
+        default=None, description="What queries and keys are multiplied by; else 0.1 ln(factor) + 1."
+    )
+    truncate: Flag | None = Field(default=None, description="Whether its bounds are whole channels; else they are.")
+
+
+class LinearScaling(Entry):
+    """Position interpolation: every rotation is divided by `factor`."""
+
+    rope_type: Literal["linear"] = Field(description="`linear`.")
+    factor: Rate = Field(description="What all rotations are divided by, as in `factor: 4`.")
+
+
+def _scaling_kind(value: Any) -> str:
+    kind = value.get("rope_type") if isinstance(value, dict) else getattr(value, "rope_type", None)
+    return kind if kind in ("yarn", "linear") else "llama3"
+
+
+AnyScaling = Annotated[
+    Annotated[RopeScaling, Tag("llama3")]
+    | Annotated[YarnScaling, Tag("yarn")]
+    | Annotated[LinearScaling, Tag("linear")],
+    Discriminator(_scaling_kind),
+]
 
 
 class ModelOverride(Entry):
@@ -83,8 +116,26 @@ class ModelOverride(Entry):
     vocab_size: Size | None = Field(default=None, description="Rows of the embedding.")
     rms_norm_eps: Rate | None = Field(default=None, description="Epsilon of RMSNorm.")
     rope_theta: Rate | None = Field(default=None, description="Base of the rotary embedding.")
-    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched.")
+    rope_scaling: AnyScaling | None = Field(default=None, description="How rotations are stretched.")
     tie_word_embeddings: Flag | None = Field(default=None, description="Whether both embeddings are one.")
+    attention_bias: Literal["none", "qkv", "all"] | None = Field(
+        default=None, description="Biases of attention: none, qkv (as Qwen2) or all."
+    )
+    mlp_bias: Flag | None = Field(default=None, description="Whether the feed-forward layer has biases.")
+    qk_norm: Literal["none", "head", "all"] | None = Field(
+        default=None, description="Norm of queries and keys: by head (Qwen3), or over all heads (OLMo 2)."
+    )
+    norm: Literal["before", "after"] | None = Field(
+        default=None, description="Norms before attention and feed-forward layer, or after them (OLMo 2)."
+    )
+    no_rope: Layers | None = Field(default=None, description="Layers without rotations; as in `every 4th`.")
+    sliding_window: Size | None = Field(default=None, description="Tokens that a token attends to; as in `4096`.")
+    full_attention: Layers | None = Field(
+        default=None, description="Layers that no sliding window limits; as in `every 4th`."
+    )
+    init: Literal["tinyllama", "llama", "olmo"] | None = Field(
+        default=None, description="How first weights are drawn: tinyllama, llama or olmo."
+    )
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -99,13 +150,17 @@ class ModelOverride(Entry):
         if width and heads and not self.head_dim and width % (2 * heads):
             message = f"of {heads} does not cut a width of {width} into heads of even size"
             raise Refusal(message, f"{_near_divisors(heads, width // 2)} would do", "num_attention_heads")
+        if self.full_attention is not None and self.sliding_window is None and isinstance(self, ModelNumbers):
+            raise Refusal(
+                "has no meaning without `sliding_window`", "add `sliding_window:`, or remove it", "full_attention"
+            )
         if heads and groups and heads % groups:
             message = f"of {groups} does not divide {heads} query heads"
             raise Refusal(message, f"{_near_divisors(groups, heads)} would do", "num_key_value_heads")
 
 
 class ModelNumbers(ModelOverride):
-    """A Llama-architecture model, under Hugging Face's key names."""
+    """A model under Hugging Face's key names; without the switches from `attention_bias` on it is a Llama."""
 
     hidden_size: Size = Field(description="Width of the residual stream.")
     num_hidden_layers: Size = Field(description="Number of blocks.")
@@ -116,8 +171,15 @@ class ModelNumbers(ModelOverride):
     vocab_size: Size = Field(description="Rows of the embedding; no less than the tokenizer has.")
     rms_norm_eps: Rate = Field(default=Fraction(1, 100000), description="Epsilon of RMSNorm.")
     rope_theta: Rate = Field(default=Fraction(10000), description="Base of the rotary embedding.")
-    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
+    rope_scaling: AnyScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
     tie_word_embeddings: Flag = Field(default=False, description="Whether input and output embedding are one.")
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Self:
+        if self.full_attention is not None and self.sliding_window is None:
+            hint = "add `sliding_window: 4096`, which limits the other layers, or remove it"
+            raise Refusal("has no meaning without `sliding_window`", hint, "full_attention")
+        return self
 
 
 def _near_divisors(number: int, dividend: int) -> str:
@@ -147,65 +209,16 @@ class OptimizerEntry(Entry):
     decay: Literal["all", "matrices"] = Field(
         default="all", description="What decays: all parameters, or matrices only."
     )
+    decay_embeddings: Flag | None = Field(
+        default=None, description="Whether the embedding decays; `false` spares it, and a tied output weight."
+    )
+    z_loss: Rate | None = Field(
+        default=None, description="Weight of the squared log-partition, which it keeps near 0; as in `1e-5`."
+    )
     clip_norm: Rate = Field(default=Fraction(1), description="Norm that the global gradient is clipped to.")
     skip_outliers: OutlierEntry | None = Field(
         default=None, description="Skips steps of outlying gradient norm, as in `{window: 128, deviations: 6}`."
     )
-
-
-class LearningRateEntry(Entry):
-    """One curve over the curriculum, on the token clock."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                {
-                    "if": _stated("shape", const="constant"),
-                    "then": {"properties": {"min": False, "horizon": False}},
-                    "else": {"required": ["min", "horizon"]},
-                },
-                {
-                    "if": _stated("shape", const="wsd"),
-                    "then": {"required": ["decay"]},
-                    "else": {"properties": {"decay": False, "decay_shape": False}},
-                },
-            ]
-        }
-    )
-    """What `_consistent_shape` refuses, for editors."""
-
-    shape: Literal["cosine", "wsd", "linear", "constant"] = Field(description="cosine, wsd, linear or constant.")
-    max: Rate = Field(description="The highest value, reached at the end of the warm-up; as in `4e-4`.")
-    min: RateOrZero = Field(default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`.")
-    warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `2000 steps`.")
-    horizon: Position = Field(default=Length(0, "tokens"), description="Where the fall ends; as in `2T`.")
-    decay: Span | None = Field(default=None, description="How long wsd's fall is; it ends at the horizon.")
-    decay_shape: Literal["linear", "sqrt"] = Field(
-        default="linear", description="wsd's fall: a straight line, or 1 - √ of the part gone."
-    )
-
-    @model_validator(mode="after")
-    def _consistent_shape(self) -> Self:
-        constant, stated = self.shape == "constant", self.model_fields_set
-        for key in ("min", "horizon"):
-            if constant and key in stated:
-                raise Refusal("is not supported with `shape: constant`", "leave it out, or take another shape", key)
-            if not constant and key not in stated:
-                raise lacks(key, type(self).model_fields[key].description)
-        if (self.shape == "wsd") != ("decay" in stated):
-            if self.shape == "wsd":
-                raise Refusal("lacks `decay`", "wsd falls at its end, as in `decay: 200B`")
-            raise Refusal(f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay")
-        if self.shape != "wsd" and "decay_shape" in stated:
-            raise Refusal(f"is not supported with `shape: {self.shape}`", "it belongs to the shape wsd", "decay_shape")
-        min_below_max(self.min, self.max)
-        return self
-
-
-def min_below_max(low: Fraction | None, high: Fraction | None) -> None:
-    if low is not None and high is not None and low >= high:
-        shown = f"of {float(low):g} is not below `max`, {float(high):g}"
-        raise Refusal(shown, "a rate that stays is `shape: constant`; else one of the two is mistyped", "min")
 
 
 class EveryEntry(Entry):
@@ -252,7 +265,10 @@ class StageEntry(Entry):
     """One stage. It keeps, from the stage before it, everything it does not state."""
 
     one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
-    own: ClassVar = ("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "optimizer", "rewarm")
+    own: ClassVar = (
+        *("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "data_seed", "optimizer", "rewarm"),
+        "measure",
+    )
     """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
     name: Name = Field(description="Its name, unique in the file; as in `cooldown`.")
@@ -271,6 +287,9 @@ class StageEntry(Entry):
     positions: Literal["restart", "unseen"] | None = Field(
         default=None, description="restart: sources begin their next pass; unseen: fail rather than repeat."
     )
+    data_seed: Seed | None = Field(
+        default=None, description="Reads the rest of every pass, and later ones, in another order; as in `2`."
+    )
     optimizer: Literal["reset"] | None = Field(default=None, description="reset: begin with fresh optimizer state.")
     learning_rate: LearningRateEntry | None = Field(default=None, description="Another curve, on the root's clock.")
     rewarm: Span | None = Field(default=None, description="How long the rate moves to the stage's own curve.")
@@ -278,6 +297,10 @@ class StageEntry(Entry):
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     keep: Positions | None = Field(default=None, description=_KEEP)
     held_out_windows: Size | None = Field(default=None, description=_HELD_OUT_WINDOWS)
+    measure: Names | None = Field(
+        default=None,
+        description="Sources whose held-out text is measured besides those of its mixtures; as in `[code]`.",
+    )
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -354,6 +377,12 @@ class CurriculumFile(Entry):
             if imported and getattr(self, key) is not None:
                 hint = f"leave it out: the directory's own {key} is kept"
                 raise Refusal(f"cannot be stated with `from: {PREFIX}…`", hint, key)
+        first = self.stages[0].learning_rate
+        for key, curve in (("stages", first), ("learning_rate", self.learning_rate)):
+            if curve is not None and curve.shape == "decay" and (self.from_ is None or imported):
+                path = (key, 0, "learning_rate", "shape") if key == "stages" else (key, "shape")
+                hint = "`decay` falls from the rate that the stage before left; a root says `shape: wsd` or another"
+                raise Refusal("has no rate to fall from: the first stage is the root", hint, *path)
         for key in ("ramp", "positions", "optimizer", "rewarm"):
             if (self.from_ is None or imported) and getattr(self.stages[0], key) is not None:
                 hint = "remove it; or say with `from:` what the curriculum branches from"
@@ -379,13 +408,22 @@ class MixtureFile(Entry):
         default={},
         description="Source to the passes allowed over the lineage, else 4, or 1 if `in-order`; as in `{code: 8}`.",
     )
+    take: dict[Name, Annotated[Fraction, fields.number("20%", most="1"), PlainSerializer(float)]] = Field(
+        default={},
+        description="Source to the part of its text that is read, if no earlier stage reads it; as in `{code: 20%}`.",
+    )
+    evidence: Evidence | None = Field(
+        default=None,
+        description="The decision of a study that the weights rest on, which `plan` checks; as in `domains@0001`.",
+    )
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> Self:
         if not any(self.weights.values()):
             raise Refusal("gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights")
-        for name in self.passes:
-            if name not in self.weights:
-                hint = did_you_mean(name, self.weights)
-                raise Refusal(f"limits `{name}`, which has no weight here", hint, "passes", name, on_key=True)
+        for key, verb, names in (("passes", "limits", self.passes), ("take", "takes a part of", self.take)):
+            for name in names:
+                if name not in self.weights:
+                    hint = did_you_mean(name, self.weights)
+                    raise Refusal(f"{verb} `{name}`, which has no weight here", hint, key, name, on_key=True)
         return self

@@ -178,13 +178,14 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
     origin = checkpoints.state(source.imported)["imported"] if source.imported else None
     stored = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
     by_other = checkpoints.trainer_of(source.checkpoint)
-    architecture = "LlamaForCausalLM"
     if by_other is not None:
         stored, architecture, texts, copies = _other_files(project, source, dtype)
     elif source.imported and origin:
         texts, copies = _imported_files(source.imported, origin, stored)
+        architecture = huggingface.families.FAMILIES[origin["config"]["model_type"]].architecture
     else:
         texts, copies = _own_files(project, source, stored)
+        architecture = str(json.loads(texts[huggingface.CONFIG])["architectures"][0])
     compiled = source.compiled
     command = ["curriculum", "export", str(source.address), "--size", compiled.size_name, "--to", to.name]
     folder = folders.stage_folder(project, compiled, compiled.stages[-1])

@@ -136,6 +136,7 @@ def summary(draft: Import) -> dict[str, Any]:
     return {
         "directory": str(directory.folder),
         "parameters": directory.parameters,
+        "family": huggingface.families.FAMILIES[str(directory.config["model_type"])].title,
         "model": dict(model),
         "rotary": f"base {model['rope_theta']:g}" + (f", {scaling['rope_type']}" if scaling else ""),
         "dtype": directory.dtype,

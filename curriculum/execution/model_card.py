@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from curriculum.artifacts import huggingface
 from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
@@ -59,7 +60,10 @@ def environment(folder: StageFolder) -> dict[str, Any]:
 
 
 def _heading(compiled: Compiled, identity: Identity) -> Iterator[str]:
-    tags = ["llama", "curriculum", *(["continued-pretraining"] if identity.imported else [])]
+    family = huggingface.config.family_of(compiled.stages[-1].plan.model)
+    if identity.imported is not None:
+        family = str(identity.imported["config"]["model_type"])
+    tags = [*([family] if family else []), "curriculum", *(["continued-pretraining"] if identity.imported else [])]
     yield f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [{', '.join(tags)}]\n---"
     size = f", size `{compiled.size_name}`" if compiled.scaled else ""
     yield f"# {identity.address} at {show_exact(identity.position)} tokens{size}"

@@ -40,4 +40,4 @@ from curriculum.fs.publish import (
     remove_tree as remove_tree,
     set_aside as set_aside,
 )
-from curriculum.fs.records import fields_of as fields_of, from_json as from_json
+from curriculum.fs.records import ADDED_LATER as ADDED_LATER, fields_of as fields_of, from_json as from_json

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import count, repeat
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
 _Reader = Callable[[Any], Any]
@@ -21,6 +21,11 @@ _SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 }
 
 
+ADDED_LATER: Final[Mapping[str, Any]] = MappingProxyType({"added later": True})
+"""The `metadata` of a field that a version after 0.1.0 added: `fields_of` leaves its default out, so that the digests
+of records without it stay what they were."""
+
+
 def fields_of(record: Any) -> dict[str, Any]:
     """The fields of a dataclass by name, not copied (`dataclasses.asdict` copies every value below them).
 
@@ -28,7 +33,17 @@ def fields_of(record: Any) -> dict[str, Any]:
     """
     if not is_dataclass(record):
         raise TypeError(f"{type(record).__name__} is not written as JSON")
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    for name, default in _added_later(record.__class__):
+        if values[name] == default:
+            del values[name]
+    return values
+
+
+@functools.cache
+def _added_later(cls: Any) -> tuple[tuple[str, Any], ...]:
+    """Name and default of the fields of a dataclass that a later version added."""
+    return tuple((field.name, field.default) for field in fields(cls) if field.metadata == ADDED_LATER)
 
 
 def from_json(cls: type[Record], value: Any, *, ignore_unknown: bool = False) -> Record:

@@ -4,7 +4,7 @@ The formula counts what the runner's model keeps when it trains in bf16 with blo
 and FSDP2; each of its terms was read off traces of that model on fake tensors (`tests/support/memory_trace.py`), and
 `tests/runner/parallel/test_memory.py` holds it to them. With P parameters in s shards, R of them outside the blocks (a
 token's embedding, the output weight and the last norm), N tokens in a micro-batch, L layers and the letters of
-`runner/model/llama.py`, V the vocabulary, in bytes:
+`runner/model/transformer.py`, V the vocabulary, in bytes:
 
     weights         4 P/s, fp32                       moments         8 P/s, fp32
     gathered        2 P, bf16; with `reshard` 2 R, and the blocks' only while they are used

@@ -54,7 +54,8 @@ class Permutation:
 
     `p(k)` is the k-th window read, `p.inverse(w)` the position at which window w is read; both take an int or an
     integer array of any shape and return the same kind, int64. The order depends on the seed, the source's name, the
-    epoch (`pass_number`), the segment's name and the size, on nothing else.
+    epoch (`pass_number`), the segment's name and the size, on nothing else; or also on `further` numbers, which key an
+    order that is not the epoch's own.
 
     Raises ValueError for a size out of range and for positions outside 0 … size - 1.
     """
@@ -64,6 +65,7 @@ class Permutation:
     source: str = field(kw_only=True)
     pass_number: int = field(kw_only=True)
     segment: str = field(kw_only=True)
+    further: tuple[int, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= LARGEST_SIZE:
@@ -82,7 +84,7 @@ class Permutation:
         columns = math.isqrt(self.size - 1) + 1  # ⌈√size⌉
         rows = -(-self.size // columns)
         rounds = ROUNDS_ON_SMALL_GRIDS if columns <= SMALL_GRID else ROUNDS
-        keys = _round_keys(int(self.seed), self.source, int(self.pass_number), self.segment, rounds)
+        keys = _round_keys(int(self.seed), self.source, int(self.pass_number), self.segment, rounds, self.further)
         size = np.uint64(self.size)
         cell = _feistel(starts.reshape(-1).astype(np.uint64), rows, columns, keys, inverse)
         outside = np.flatnonzero(cell >= size)
@@ -142,11 +144,14 @@ def _keyed_value(value: UInt64, key: UInt64, side: np.uint64) -> UInt64:
 
 
 @lru_cache(maxsize=4096)
-def _round_keys(seed: int, source: str, pass_number: int, segment: str, rounds: int) -> UInt64:
+def _round_keys(
+    seed: int, source: str, pass_number: int, segment: str, rounds: int, further: tuple[int, ...]
+) -> UInt64:
     names = (ORDER_VERSION, seed, source, pass_number, segment)
-    key = _hash(b"curriculum/order", *names).digest()
+    purpose = b"curriculum/rest" if further else b"curriculum/order"
+    key = _hash(purpose, *names, *further).digest()
     for more in range(1, -(-rounds // 8)):
-        key += _hash(b"curriculum/order", *names, more).digest()
+        key += _hash(purpose, *names, *further, more).digest()
     keys = np.frombuffer(key, dtype="<u8").astype(np.uint64)[:rounds]
     keys.flags.writeable = False
     return keys

@@ -1,14 +1,20 @@
-"""The map from a source's items to windows: epoch after epoch, each with its own permutation, over its segments."""
+"""The map from a source's items to windows: epoch after epoch, each with its own permutation, over its segments.
+
+A *reseed* has the rest of the epoch under way, and every later epoch, read in another order. Where `u` of an epoch's
+`n` windows are read, position k >= u becomes u + q(k - u), q a permutation of n - u keyed by the reseed too, before the
+epoch's own permutation is applied: closed-form and invertible, and no window is read twice before all were read once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from curriculum.errors import PlanError
-from curriculum.plan.arrays import Integers, positions_by_value
+from curriculum.fs import ADDED_LATER
+from curriculum.plan.arrays import Index, Integers, exact_indices, positions_by_value, same_kind
 from curriculum.plan.permutation import Permutation
 
 
@@ -74,12 +80,49 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reseed:
+    """From item `first_item` on, counted over the lineage, what is unread of every epoch has another order."""
+
+    first_item: int
+    data_seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReseededOrder:
+    """The order of an epoch that reseeds change: `epoch` is its own, `rests` the first position and the order of each.
+
+    Called and inverted as a `Permutation` is, which raises what it raises.
+    """
+
+    epoch: Permutation
+    rests: tuple[tuple[int, Permutation], ...]
+
+    def __call__(self, k: Index) -> Index:
+        """The `k`-th window read."""
+        position = exact_indices(k, self.epoch.size - 1, "a place in the order")
+        for begin, rest in reversed(self.rests):
+            position = np.where(position < begin, position, begin + rest(np.maximum(position - begin, 0)))
+        return same_kind(k, self.epoch(position))
+
+    def inverse(self, window: Index) -> Index:
+        """The position at which `window` is read."""
+        position = self.epoch.inverse(exact_indices(window, self.epoch.size - 1, "a place in the order"))
+        for begin, rest in self.rests:
+            position = np.where(position < begin, position, begin + rest.inverse(np.maximum(position - begin, 0)))
+        return same_kind(window, position)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePlan:
-    """The segments of a source and the order of its windows. `dataset` names the prepared text it reads."""
+    """The segments of a source and the order of its windows. `dataset` names the prepared text it reads.
+
+    `reseeds` ascend by their items; a source that is read in order has none.
+    """
 
     dataset: str
     segments: tuple[Segment, ...]
     order: Literal["shuffled", "in-order"] = "shuffled"
+    reseeds: tuple[Reseed, ...] = field(default=(), metadata=ADDED_LATER)
 
     @property
     def windows(self) -> int:
@@ -99,11 +142,20 @@ class SourcePlan:
                 hint=f"`curriculum prepare` counts it; or declare `tokens:` for `{source}` in sources.yaml",
             )
 
-    def permutation(self, segment: Segment, pass_number: int, *, seed: int, source: str) -> Permutation | None:
+    def permutation(
+        self, segment: Segment, pass_number: int, *, seed: int, source: str
+    ) -> Permutation | ReseededOrder | None:
         """The order of one epoch over one of its segments; None where windows are read in order."""
         if self.order == "in-order":
             return None
-        return Permutation(segment.windows, seed=seed, source=source, pass_number=pass_number, segment=segment.name)
+        epoch = Permutation(segment.windows, seed=seed, source=source, pass_number=pass_number, segment=segment.name)
+        first_item = segment.first_item + (pass_number - segment.pass_number) * segment.windows
+        rests = tuple(
+            (read, replace(epoch, size=segment.windows - read, further=(reseed.data_seed, reseed.first_item)))
+            for reseed in self.reseeds
+            if (read := max(0, reseed.first_item - first_item)) < segment.windows
+        )
+        return ReseededOrder(epoch, rests) if rests else epoch
 
     def locate(self, item: Integers, *, seed: int, source: str) -> tuple[Integers, Integers]:
         """`(epoch, window)` of each item (shape `[n]`, counted over the lineage)."""

@@ -268,7 +268,9 @@ class StagePlan:
         items = self.items(sequences)
         sources = {
             name: replace(
-                source, segments=tuple(s for s in source.segments if s.first_item < max(items.get(name, 0), 1))
+                source,
+                segments=tuple(s for s in source.segments if s.first_item < max(items.get(name, 0), 1)),
+                reseeds=tuple(r for r in source.reseeds if r.first_item < items.get(name, 0)),
             )
             for name, source in self.sources.items()
             if name in names
@@ -288,7 +290,7 @@ class StagePlan:
     def with_text_of(self, stored: StagePlan) -> StagePlan:
         """This plan with the digests of unprepared text and tokenizer taken from a stored plan of the same stage."""
         sources = {
-            name: stored.sources[name]
+            name: replace(stored.sources[name], reseeds=source.reseeds)
             if name in stored.sources and any(segment.digest is None for segment in source.segments)
             else source
             for name, source in self.sources.items()

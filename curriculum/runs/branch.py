@@ -9,40 +9,51 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.lineage import Address, LineageStage, lineage, stages_to
+from curriculum.compiler.lineage import Address, LineageStage, Setting, length_in_tokens, lineage, stages_to
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import json_schema
 from curriculum.config.project import Project
-from curriculum.errors import PlanError
+from curriculum.errors import ConfigError, PlanError
 from curriculum.runs import drift, folders
 from curriculum.units import Length, parse_length, show_exact
+
+_NO_MIXTURES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a branch does differently from its parent; None keeps the parent's. Lengths are full-size."""
+    """What a branch does differently from its parent; None keeps the parent's. Lengths are full-size.
+
+    With `decay` it is one stage over which the learning rate falls `to` a value (0) in a `shape` (linear).
+    """
 
     mixture: str | None = None
     ramp: str | None = None
     until: str | None = None
     batch: str | None = None
     reset_optimizer: bool = False
+    decay: str | None = None
+    to: str | None = None
+    shape: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
     """A variant as written: its compiled lineage and its parent's, with the stored plans of what was trained.
 
-    `departed` has a line for each stage of the parent whose files changed since.
+    `mixtures` are the mixture files that were written with it, by name; `departed` has a line for each stage of the
+    parent whose files changed since.
     """
 
     name: str
     text: str
+    mixtures: Mapping[str, str]
     compiled: Compiled
     provenance: Mapping[str, str]
     parent: Compiled
@@ -60,8 +71,24 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     project.check_is_new(name)
     if change.until is not None:
         _check_until(project, address, change.until, size)
-    text = draft(project, address, name, change)
-    texts = PreparedText.open(project.with_draft(name, text), name, size)
+    return write_branch(project, address, name, draft(project, address, name, change), size)
+
+
+def write_branch(
+    project: Project, address: Address, name: str, text: str, size: str, mixtures: Mapping[str, str] = _NO_MIXTURES
+) -> Branch:
+    """Write `text` as `stages/<name>.yaml`, and new `mixtures` by name; otherwise as `branch` does.
+
+    ConfigError for a mixture whose name is taken.
+    """
+    project.check_is_new(name)
+    for mixture in mixtures:
+        if mixture in project.names("mixtures"):
+            raise ConfigError(
+                f"`mixtures/{mixture}.yaml` exists already; nothing was written",
+                hint="take another name for the curriculum: its mixture has the same",
+            )
+    texts = PreparedText.open(project.with_draft(name, text, mixtures), name, size)
     compiled = texts.compiled
     parent, departed = drift.as_trained(project, PreparedText.open(project, address.curriculum, size).compiled)
     own = next(stage for stage in compiled.stages if stage.setting.curriculum == name)
@@ -75,6 +102,8 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
         pin = checkpoints.pin(folder, leaves.stop, name) if folder.path.is_dir() else None
         try:
             checkpoint = folders.branch_point(project, compiled, leaves)
+            for mixture, content in mixtures.items():
+                fs.write_bytes(project.root / "mixtures" / f"{mixture}.yaml", content.encode())
             fs.write_bytes(path, text.encode())
         except BaseException:
             if pin is not None and not path.exists():
@@ -84,6 +113,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     return Branch(
         name=name,
         text=text,
+        mixtures=mixtures,
         compiled=compiled,
         provenance=texts.provenance_lines(),
         parent=parent,
@@ -105,17 +135,25 @@ def draft(
     remaining = lineage(project, address.curriculum)[len(before) - cut :]
     base = before[-1].setting
     until = _position(change.until) if change.until is not None else None
-    if not remaining and until is None:
+    if change.decay is None and (change.to is not None or change.shape is not None):
+        option = "--to" if change.to is not None else "--shape"
+        raise PlanError(
+            f"`{option}` says how a rate falls, and without `--decay` none does", hint="as in `--decay 100B`"
+        )
+    if not remaining and until is None and change.decay is None:
         raise PlanError(
             f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
-    entries = _entries(project, remaining, cut=before[-1].cut) or [(0, {"name": "continued"})]
+    entries = stage_entries(project, remaining, cut=before[-1].cut) or [(0, {"name": "continued"})]
+    if change.decay is not None:
+        entries = [_decay(base, before[-1].left_at, change, entries[0][1] if cut else {})]
     stages, ends = [entry for _, entry in entries], [end for end, _ in entries]
     if until is not None:
         count = next((at + 1 for at, end in enumerate(ends) if end >= until.amount), len(ends))
         stages = [_kept_up_to(stage, until.amount) for stage in stages[:count]]
         stages[-1]["until"] = str(until)
+        stages[-1].pop("tokens", None)
     replaced = []
     if change.mixture is not None:
         for stage in stages:
@@ -129,12 +167,13 @@ def draft(
         stages[0]["optimizer"] = "reset"
     for key, more in (added or {}).items():
         stages[0][key] = [*stages[0].get(key, ()), *more]
-    about = f"{address}, {'then ' + change.mixture if change.mixture else 'continued'}"
+    then = f"then {change.mixture}" if change.mixture else "decayed" if change.decay else "continued"
+    about = f"{address}, {then}"
     lines = [
         json_schema.modeline(f"stages/{name}.yaml"),
         f"# Branches from {address}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
         "# optimizer state, learning rate, batch, mixture, and the position of every source.",
-        f"about: {_scalar(about)}",
+        f"about: {scalar(about)}",
         f"from: {address}",
         f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
     ]
@@ -144,6 +183,24 @@ def draft(
         "# every, skip. `curriculum plan` shows what comes of it before anything runs.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _decay(base: Setting, start: int, change: Change, rest: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The end and the entry of one stage over which the rate falls from where it is, after full-size token `start`.
+
+    `rest` is what a stage that the branch cuts has left: of it the ranges are skipped that the new stage reaches.
+    """
+    assert change.decay is not None
+    try:
+        length = parse_length(change.decay)
+    except ValueError as error:
+        raise PlanError(f"`--decay`: {error}", hint="as in `--decay 100B` or `--decay '5000 steps'`") from None
+    end = start + length_in_tokens(base, length, "batch")
+    fall = {"shape": "decay", "min": change.to or "0", "decay": change.decay}
+    fall |= {"decay_shape": change.shape} if change.shape is not None else {}
+    entry: dict[str, Any] = {"name": "decay", "tokens": change.decay, "learning_rate": fall}
+    skip = [stated for stated in rest.get("skip", ()) if parse_length(stated["from"]).amount < end]
+    return end, entry | ({"skip": skip} if skip else {})
 
 
 def _position(text: str) -> Length:
@@ -177,7 +234,9 @@ def _end(stage: LineageStage) -> int:
     return stage.cut if stage.cut is not None else stage.setting.until
 
 
-def _entries(project: Project, stages: Sequence[LineageStage], *, cut: int | None) -> list[tuple[int, dict[str, Any]]]:
+def stage_entries(
+    project: Project, stages: Sequence[LineageStage], *, cut: int | None
+) -> list[tuple[int, dict[str, Any]]]:
     """Stages as their files state them, with their ends; of a first one that is `cut`, the end and the later skips."""
     entries: list[tuple[int, dict[str, Any]]] = []
     names: set[str] = set()
@@ -231,10 +290,10 @@ def flow(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {flow(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(flow(entry) for entry in value) + "]"
-    return _scalar(value)
+    return scalar(value)
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
     """A YAML scalar in flow style; text is quoted only where it must be."""
     if isinstance(value, bool):
         return "true" if value else "false"

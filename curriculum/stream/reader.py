@@ -25,6 +25,7 @@ from curriculum.plan.stage import Draws, StagePlan
 from curriculum.stream.batch import Batch, document_bounds, document_end
 
 Integers = NDArray[np.int64]
+Located = tuple[list[MappedShard], Integers, Integers]
 
 AHEAD = 2
 PAUSE = 0.005
@@ -103,19 +104,14 @@ def read_steps(
         end = min(begin + drawn, last)
         draws = plan.draws_of(begin, end, slots)
         rows = read_at_once * len(slots)
-        for at, tokens in enumerate(gather(*_locate(datasets, draws), rows)):
+        for at, tokens in enumerate(gather(*locate(datasets, draws), rows)):
             step = begin + at * read_at_once
             steps = range(step, min(step + read_at_once, end))
             yield _batches(plan, steps, tokens, draws.source[at * rows : (at + 1) * rows])
         begin, drawn = end, min(2 * drawn, drawn_at_once)
 
 
-def read_windows(datasets: Mapping[str, Dataset], draws: Draws) -> Integers:
-    """The tokens of the draws, shape `[slots, sequence_length + 1]`."""
-    return next(gather(*_locate(datasets, draws), len(draws.window)))
-
-
-def _locate(datasets: Mapping[str, Dataset], draws: Draws) -> tuple[list[MappedShard], Integers, Integers]:
+def locate(datasets: Mapping[str, Dataset], draws: Draws) -> Located:
     """The shards of the draws, and for every slot the number of its shard and its window in that shard."""
     shards: list[MappedShard] = []
     shard, window = np.empty_like(draws.window), np.empty_like(draws.window)

@@ -26,6 +26,7 @@ from curriculum.plan.ranks import require_rank, share_of_rank
 from curriculum.plan.stage import StagePlan
 from curriculum.stream import reader
 from curriculum.stream.batch import Batch, witness
+from curriculum.stream.samples import SampleReader
 from curriculum.units import show_exact
 
 
@@ -62,6 +63,10 @@ class StreamStage:
     def datasets(self) -> dict[str, Dataset]:
         """The opened sources; DataError where the text is not the one that the plan was made for."""
         return reader.open_sources(self.plan, self.folders)
+
+    @cached_property
+    def sample_reader(self) -> SampleReader:
+        return SampleReader(self.plan, self.datasets)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: vars(self)[name] for name in ("name", "plan", "last_step", "folders")}
@@ -213,10 +218,7 @@ class Stream:
         return tokens
 
     def _read_samples(self, stage: StreamStage, number: NDArray[np.int64]) -> NDArray[np.int64]:
-        step, slot = np.divmod(number - stage.first_sample, stage.batch_size)
-        return reader.read_windows(
-            stage.datasets, stage.plan.draws_at(stage.plan.sequences_in(step + stage.first_step, slot))
-        )
+        return stage.sample_reader(number - stage.first_sample)
 
     def witness(self, step: int) -> int:
         """The digest of the inputs of `step`, whatever their order: see `curriculum.stream.witness`."""

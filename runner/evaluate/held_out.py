@@ -17,13 +17,13 @@ from curriculum.plan.stage import StagePlan
 from curriculum.stage.held_out import HeldOutSets
 from curriculum.stream.batch import document_end
 from runner.model.forward import losses
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
 
 
 def evaluate(
-    model: Llama,
+    model: Transformer,
     plan: StagePlan,
     held_out: HeldOutSets,
     names: Sequence[str],

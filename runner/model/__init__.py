@@ -1,1 +1,1 @@
-"""The model on a single device: Llama, attention, loss, initialisation."""
+"""The model on a single device: transformer, attention, loss, initialisation."""

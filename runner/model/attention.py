@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,22 @@ class Documents(NamedTuple):
         return Documents(number_BT, to_device(self.bounds, device), self.longest)
 
 
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Documents | None], torch.Tensor]
+class Attend(Protocol):
+    """A kernel: queries, keys and values, `[B, T, heads, head_dim]` each, to what each query reads, `[B, T, …]`.
+
+    With `documents` no token attends to another document; with a `window` it attends to so many tokens, itself
+    included.
+    """
+
+    def __call__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        documents: Documents | None = None,
+        window: int | None = None,
+        /,
+    ) -> torch.Tensor: ...
 
 
 def documents(bounds: NDArray[np.int32], B: int, T: int, *, numbered: bool = True) -> Documents:
@@ -53,60 +68,77 @@ def documents(bounds: NDArray[np.int32], B: int, T: int, *, numbered: bool = Tru
     return Documents(begins.view(B, T).cumsum(dim=1, dtype=torch.int32) - 1, starts, T)
 
 
-def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+def sdpa(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None, window: int | None = None
+) -> torch.Tensor:
     """Causal attention by torch's scaled_dot_product_attention, with the kernel that torch selects."""
-    mask = None
+    mask, length = None, q.shape[1]
+    if window is not None and window < length:
+        mask = torch.ones((length, length), dtype=torch.bool, device=q.device).tril().triu(1 - window)
     if documents is not None:
-        number, length = documents.number_BT, q.shape[1]
+        number = documents.number_BT
         assert number is not None
         same = number[:, None, :, None] == number[:, None, None, :]
-        mask = same & torch.ones((length, length), dtype=torch.bool, device=q.device).tril()
+        if mask is None:
+            mask = torch.ones((length, length), dtype=torch.bool, device=q.device).tril()
+        mask = same & mask
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
     return out.transpose(1, 2)
 
 
-def sdpa_flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+def sdpa_flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None, window: int | None = None
+) -> torch.Tensor:
     """torch's own FlashAttention-2 only: torch prefers cuDNN on Hopper otherwise."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return sdpa(q, k, v, documents)
+        return sdpa(q, k, v, documents, window)
 
 
-def sdpa_cudnn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+def sdpa_cudnn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None, window: int | None = None
+) -> torch.Tensor:
     """cuDNN's attention only."""
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        return sdpa(q, k, v, documents)
+        return sdpa(q, k, v, documents, window)
 
 
-def varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+def varlen(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None, window: int | None = None
+) -> torch.Tensor:
     """torch's FlashAttention-2 over concatenated documents; without documents, over sequences."""
     from torch.nn.attention.varlen import varlen_attn  # imports the compiler, a second of every start
 
     bounds, longest = _bounds(q, documents)
     flat = [x.flatten(0, 1) for x in (q, k, v)]
     kernel = cast(Callable[..., torch.Tensor], varlen_attn)
-    out = kernel(*flat, bounds, bounds, longest, longest, window_size=(-1, 0), **_SHARED_HEADS)
+    out = kernel(*flat, bounds, bounds, longest, longest, window_size=_left(window), **_SHARED_HEADS)
     return out.view(q.shape)
 
 
-def flash_attn(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+def flash_attn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None, window: int | None = None
+) -> torch.Tensor:
     """The flash-attn package's FlashAttention-2."""
     from flash_attn import flash_attn_func, flash_attn_varlen_func
 
     strict = torch.are_deterministic_algorithms_enabled()
+    near = {} if window is None else {"window_size": _left(window)}
     out: torch.Tensor
     if documents is None:
-        out = flash_attn_func(q, k, v, causal=True, deterministic=strict)
+        out = flash_attn_func(q, k, v, causal=True, deterministic=strict, **near)
         return out
     bounds, longest = _bounds(q, documents)
     flat = (x.flatten(0, 1) for x in (q, k, v))
-    out = flash_attn_varlen_func(*flat, bounds, bounds, longest, longest, causal=True, deterministic=strict)
+    out = flash_attn_varlen_func(*flat, bounds, bounds, longest, longest, causal=True, deterministic=strict, **near)
     return out.view(q.shape)
 
 
-def flash_attn_3(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
+def flash_attn_3(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None, window: int | None = None
+) -> torch.Tensor:
     """FlashAttention-3, which computes torch's own operators once `activate` has put it there."""
-    return sdpa_flash(q, k, v) if documents is None else varlen(q, k, v, documents)
+    return sdpa_flash(q, k, v) if documents is None and window is None else varlen(q, k, v, documents, window)
 
 
 NUMBERED: frozenset[Attend] = frozenset({sdpa})
@@ -133,6 +165,11 @@ def operators(attend: Attend) -> tuple[Any, ...]:
     )
 
 
+def _left(window: int | None) -> tuple[int, int]:
+    """How many tokens before and after itself a token attends to, as FlashAttention counts them; -1 is all."""
+    return (-1, 0) if window is None else (window - 1, 0)
+
+
 def _bounds(q: torch.Tensor, documents: Documents | None) -> tuple[torch.Tensor, int]:
     if documents is not None:
         return documents.bounds, documents.longest
@@ -142,7 +179,8 @@ def _bounds(q: torch.Tensor, documents: Documents | None) -> tuple[torch.Tensor,
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What attention is needed for; `masked` when no token may attend to another document.
+    """What attention is needed for; `masked` when no token may attend to another document, `windowed` when some layers
+    attend to a sliding window.
 
     `capability` is the GPU's compute capability, (9, 0) of Hopper; None where it is not known.
     """
@@ -153,10 +191,17 @@ class Request:
     deterministic: bool
     masked: bool = False
     capability: tuple[int, int] | None = None
+    windowed: bool = False
 
 
 def request_of(
-    device: torch.device, *, bf16: bool, head_dim: int, deterministic: bool, masked: bool = False
+    device: torch.device,
+    *,
+    bf16: bool,
+    head_dim: int,
+    deterministic: bool,
+    masked: bool = False,
+    windowed: bool = False,
 ) -> Request:
     """The request of a model on `device`."""
     return Request(
@@ -166,6 +211,7 @@ def request_of(
         deterministic,
         masked,
         torch.cuda.get_device_capability(device) if device.type == "cuda" and torch.cuda.is_available() else None,
+        windowed,
     )
 
 
@@ -200,7 +246,9 @@ def _flash_attn_3_refusal(request: Request) -> str | None:
 
 
 def _dense_refusal(request: Request) -> str | None:
-    return "it cannot keep documents apart" if request.masked else _needs_cuda_half(request)
+    if request.masked:
+        return "it cannot keep documents apart"
+    return "it has no sliding windows" if request.windowed else _needs_cuda_half(request)
 
 
 def _cudnn_refusal(request: Request) -> str | None:

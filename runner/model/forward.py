@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from curriculum.stream.batch import document_bounds
 from runner.model import attention
-from runner.model.llama import Llama
 from runner.model.loss import next_token_losses
 from runner.model.transfer import to_device
+from runner.model.transformer import Transformer
 
 
-def losses(model: Llama, rows: NDArray[np.int64], eos: int | None = None) -> torch.Tensor:
+def losses(model: Transformer, rows: NDArray[np.int64], eos: int | None = None) -> torch.Tensor:
     """Loss of every target of `rows` `[n, sequence_length + 1]`, in nats, shape `[n, sequence_length]`, on the device.
 
     With `eos`, which ends a document, no token attends to another document.
@@ -24,7 +24,7 @@ def losses(model: Llama, rows: NDArray[np.int64], eos: int | None = None) -> tor
     return out
 
 
-def hidden(model: Llama, tokens: torch.Tensor, bounds: NDArray[np.int32] | None) -> torch.Tensor:
+def hidden(model: Transformer, tokens: torch.Tensor, bounds: NDArray[np.int32] | None) -> torch.Tensor:
     """The hidden states at the inputs of `tokens`; with `bounds` no token attends to another document."""
     inputs = tokens[:, :-1]
     if bounds is None:

@@ -18,6 +18,7 @@ TRAINING_CODE: dict[str, str] = {
     "permutation": "curriculum/plan/permutation.py",
     "source order": "curriculum/plan/source.py",
     "learning rate": "curriculum/plan/learning_rate.py",
+    "learning rate forms": "curriculum/plan/rate_forms.py",
     "stage plan": "curriculum/plan/stage.py",
     "model shapes": "curriculum/plan/model.py",
     "integer arrays": "curriculum/plan/arrays.py",
@@ -29,7 +30,8 @@ TRAINING_CODE: dict[str, str] = {
     "token files": "curriculum/data/token_files.py",
     "dataloader": "curriculum/stream/reader.py",
     "batch": "curriculum/stream/batch.py",
-    "model": "runner/model/llama.py",
+    "model": "runner/model/transformer.py",
+    "rotary positions": "runner/model/rotary.py",
     "model initialisation": "runner/model/init.py",
     "forward pass": "runner/model/forward.py",
     "attention": "runner/model/attention.py",
@@ -55,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "86a420b02a2ca27be8f84ad8214ce6d09d73ac6efe5c50262e27ebda92355f4c",
+            "f7149a454013b89baefa24a6cc8ee682991a305972690acc5c7908e1b00b8ae9",
         }
     ),
 )

@@ -11,14 +11,14 @@ from curriculum.plan.ranks import share_of_rank
 from curriculum.plan.stage import StagePlan
 from runner.model import attention
 from runner.model.init import initialise
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks, local_part, rows_of
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of one forward pass, when the machine file states none
 
 
-def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
+def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Transformer:
     """The model on this rank's device, sharded as the machine file says, its weights neither drawn nor loaded yet.
 
     It is sharded before it has memory, so that no rank ever holds the whole of it.
@@ -31,6 +31,7 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
         head_dim=config.head_dim,
         deterministic=machine.deterministic,
         masked=plan.mask_documents,
+        windowed=bool(config.sliding_window),
     )
     try:
         _, attend = attention.choose(machine.attention, request)
@@ -38,7 +39,7 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
         raise PlanError(str(error), hint="choose another `attention` in machines.yaml, or `auto`") from None
     attention.activate(attend)
     with torch.device("meta"):
-        model = Llama(config, attend)
+        model = Transformer(config, attend)
     fsdp.apply(
         model,
         ranks,
@@ -56,7 +57,7 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Llama:
     return model
 
 
-def draw_weights(model: Llama, seed: int) -> None:
+def draw_weights(model: Transformer, seed: int) -> None:
     """Draw the initial weights of a model as `build` gave it; every rank draws all of them and keeps its rows."""
 
     def write(parameter: torch.Tensor, value: torch.Tensor) -> None:

@@ -13,13 +13,13 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from runner.model.attention import operators
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel.canonical import add_in_pairs
 from runner.parallel.ranks import Ranks
 
 
 def apply(
-    model: Llama,
+    model: Transformer,
     ranks: Ranks,
     *,
     sharding: str,
@@ -100,7 +100,7 @@ def sharded(model: nn.Module) -> Iterator[FSDPModule]:
 
 
 @contextlib.contextmanager
-def micro_batch(model: Llama, *, last: bool, exchange: bool | None = None) -> Iterator[None]:
+def micro_batch(model: Transformer, *, last: bool, exchange: bool | None = None) -> Iterator[None]:
     """Exchange gradients once, in a step's last micro-batch; until then the weights stay unsharded.
 
     `exchange` overrides that for sums that are exchanged group by group, and `apply` what it was told of the model.

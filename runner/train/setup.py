@@ -13,7 +13,7 @@ from curriculum.plan.stage import StagePlan
 from curriculum.stage.held_out import HeldOutSets
 from curriculum.stream import reader
 from curriculum.stream.batch import Batch
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.monitor import trackers
 from runner.parallel import determinism
 from runner.parallel.build import build, micro_batch
@@ -33,7 +33,7 @@ class Setup:
     job: TrainJob
     ranks: Ranks
     plan: StagePlan
-    model: Llama
+    model: Transformer
     optimizer: AdamW
     sources: Mapping[str, Dataset]
     held_out: HeldOutSets

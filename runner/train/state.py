@@ -15,7 +15,7 @@ from curriculum.artifacts.stage_folder import checkpoint_name
 from curriculum.plan.stage import StagePlan
 from curriculum.stage.resume import check_history
 from runner.checkpoint import tensors
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel.build import draw_weights
 from runner.parallel.ranks import Ranks
 from runner.train.outliers import OutlierRule
@@ -72,7 +72,9 @@ class State:
         )
 
 
-def restore(plan: StagePlan, job: TrainJob, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks) -> State:
+def restore(
+    plan: StagePlan, job: TrainJob, model: Transformer, optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> State:
     """The state of the checkpoint that the job resumes from, loaded, or of the initial weights, drawn.
 
     CheckpointError when a checkpoint is damaged, PlanError when it has another history than the plan's.

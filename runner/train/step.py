@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from curriculum.plan.stage import StagePlan
 from curriculum.stream.batch import Batch
 from runner.model.forward import hidden
-from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
 from runner.model.transfer import to_device
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import AdamW, clip_gradients, set_learning_rate, total_norm
+from runner.train.optimizer import AdamW, clip_gradients, gradients_of, set_learning_rate, total_norm
 from runner.train.outliers import OutlierRule
 from runner.train.state import State
 
 
 def forward_backward(
-    model: Llama,
+    model: Transformer,
     batch: Batch,
     micro: int,
     plan: StagePlan,
@@ -36,6 +36,7 @@ def forward_backward(
     (canonical.py). `before_forward` is called before each micro-batch.
     """
     tokens = to_device(torch.from_numpy(batch.tokens), model.embedding.weight.device)
+    z_loss = plan.optimizer.get("z_loss", 0.0)
     group = plan.batch_sequences // groups if groups else len(tokens)
     in_pairs = GroupSums(model) if groups else None
     losses = []
@@ -45,7 +46,7 @@ def forward_backward(
         with fsdp.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
             states = hidden(model, part, batch.cu_seqlens_of(begin, begin + len(part)))
             compiled = model.compiled and tokens.device.type == "cuda"
-            total, token_losses = model.head(states, part[:, 1:], next_token_loss, compiled=compiled)
+            total, token_losses = model.head(states, part[:, 1:], next_token_loss, compiled=compiled, z_loss=z_loss)
             torch.autograd.backward(total / plan.batch_tokens)
         losses.append(token_losses.sum(dim=1))
         if in_pairs and end % group == 0:
@@ -56,7 +57,7 @@ def forward_backward(
 
 
 def update(
-    model: Llama,
+    model: Transformer,
     optimizer: AdamW,
     plan: StagePlan,
     step: int,
@@ -70,8 +71,9 @@ def update(
     A gradient that is not finite, or one of the `outliers`, changes nothing. The CPU waits for no figure. (`canonical`
     adds the norm in its own order.)
     """
-    norm = gradient_norm(model, ranks) if canonical else total_norm(model)
-    clip_gradients(model, plan.optimizer["clip_norm"], norm)
+    gradients = gradients_of(optimizer.parameters)
+    norm = gradient_norm(model, ranks) if canonical else total_norm(gradients)
+    clip_gradients(gradients, plan.optimizer["clip_norm"], norm)
     set_learning_rate(optimizer, plan.lr(step))
     skipped = norm.isfinite().logical_not()
     if outliers is not None:

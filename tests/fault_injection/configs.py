@@ -15,9 +15,9 @@ from typing import Any
 
 from curriculum.config.yaml import parse_yaml
 from curriculum.errors import LINES_AT_MOST, ConfigError
-from tests.conftest import write_small_project
 from tests.fault_injection import world
 from tests.fault_injection.figures import Case, Tally, figure
+from tests.support.projects import write_small_project
 
 FILES = ("stages/trunk.yaml", "stages/variant.yaml", "mixtures/mixed.yaml", "sources.yaml", "machines.yaml")
 PLACE = re.compile(r"^  \S+:\d+:\d+$", re.MULTILINE)

@@ -18,7 +18,7 @@ def _trained(hidden: int, layers: int) -> tuple[Any, Any, dict[str, Any]]:
     from curriculum.plan.model import ModelConfig
     from runner.model import attention
     from runner.model.init import initialise
-    from runner.model.llama import Llama
+    from runner.model.transformer import Transformer
     from runner.train.optimizer import adamw
     from tests.fault_injection import small
 
@@ -33,7 +33,7 @@ def _trained(hidden: int, layers: int) -> tuple[Any, Any, dict[str, Any]]:
         "vocab_size": 4096,
         "max_position_embeddings": 128,
     }
-    model = Llama(ModelConfig.from_json(numbers), attention.sdpa)
+    model = Transformer(ModelConfig.from_json(numbers), attention.sdpa)
     initialise(model, 1)
     return model, adamw(model, small.NUMBERS), numbers
 

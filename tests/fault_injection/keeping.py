@@ -15,10 +15,10 @@ from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name, stag
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 from curriculum.runs import retention
-from tests.conftest import write_small_project
 from tests.fault_injection import protocols, small, world
 from tests.fault_injection.disk import Disk, Killed, NthKills
 from tests.fault_injection.figures import Case, Tally, figure
+from tests.support.projects import write_small_project
 
 EVERY = 1024
 END = 12288

@@ -18,20 +18,20 @@ from tests.fault_injection.figures import Case, Tally, figure
 BAD = (float("nan"), float("inf"), float("-inf"))
 
 
-def _gradient(model: Any, draw: random.Random) -> None:
-    parameter = draw.choice(list(model.parameters()))
-    parameter.grad.view(-1)[draw.randrange(parameter.numel())] = draw.choice(BAD)
+def _gradient(gradients: Any, draw: random.Random) -> None:
+    gradient = draw.choice(gradients)
+    gradient.view(-1)[draw.randrange(gradient.numel())] = draw.choice(BAD)
 
 
-def _jump(model: Any, draw: random.Random) -> None:
-    for parameter in model.parameters():
-        parameter.grad.mul_(1e4)
+def _jump(gradients: Any, draw: random.Random) -> None:
+    for gradient in gradients:
+        gradient.mul_(1e4)
 
 
-def _weight(model: Any, draw: random.Random) -> None:
+def _weight(optimizer: Any, draw: random.Random) -> None:
     import torch
 
-    parameter = draw.choice(list(model.parameters()))
+    parameter = draw.choice(list(optimizer.state))
     with torch.no_grad():
         parameter.view(-1)[draw.randrange(parameter.numel())] = draw.choice(BAD)
 
@@ -45,11 +45,11 @@ def _moment(optimizer: Any, draw: random.Random) -> None:
 # What is spoilt, at which call of the loop, and whether the run must end in an undisturbed run's bits once the
 # cause is gone. (After a skipped step, or a clipped one, it goes on with other weights, as it should.)
 KINDS: dict[str, tuple[str, Callable[..., None], bool]] = {
-    "a gradient": ("clip", _gradient, False),
-    "a gradient ten thousand times as large": ("clip", _jump, False),
-    "a weight": ("finite", _weight, True),
-    "a moment": ("moment", _moment, True),
-    "every gradient": ("always", _gradient, False),
+    "a gradient": ("gradient", _gradient, False),
+    "a gradient ten thousand times as large": ("gradient", _jump, False),
+    "a weight": ("state", _weight, True),
+    "a moment": ("state", _moment, True),
+    "every gradient": ("gradient", _gradient, False),
 }
 
 
@@ -65,24 +65,21 @@ def spoiling(kind: str, at: int, mark: Path, seed: random.Random) -> Iterator[No
     def due() -> bool:
         nonlocal met
         met += 1
-        if where == "always":
+        if kind == "every gradient":
             return met >= at
         if met != at or mark.exists():
             return False
         mark.touch()
         return True
 
-    def norm(model: Any) -> Any:
-        if where in ("clip", "always") and due():
-            spoil(model, seed)
-        found = norm_of(model)
-        if where == "finite" and due():
-            spoil(model, seed)
-        return found
+    def norm(gradients: Any) -> Any:
+        if where == "gradient" and due():
+            spoil(gradients, seed)
+        return norm_of(gradients)
 
     def rate(optimizer: Any, *rest: Any) -> None:
         set_rate(optimizer, *rest)
-        if where == "moment" and due():
+        if where == "state" and due():
             spoil(optimizer, seed)
 
     step.total_norm, step.set_learning_rate = norm, rate

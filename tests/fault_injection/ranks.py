@@ -195,13 +195,13 @@ def _perturbed(rank: int, port: int, seed: int, trials: int, report: Path) -> in
     from curriculum.plan.model import ModelConfig
     from runner.model import attention
     from runner.model.init import initialise
-    from runner.model.llama import Llama
+    from runner.model.transformer import Transformer
     from runner.parallel import fsdp, replica_check
     from runner.parallel.ranks import join_ranks, leave_ranks, local_part
     from runner.train.optimizer import adamw
 
     ranks = join_ranks("cpu", 1)
-    model = Llama(ModelConfig.from_json(small.MODEL), attention.sdpa)
+    model = Transformer(ModelConfig.from_json(small.MODEL), attention.sdpa)
     initialise(model, 1)
     fsdp.apply(model, ranks, sharding="none", bf16=False, activation_checkpointing="none", compile_blocks=False)
     optimizer = adamw(model, small.NUMBERS)

@@ -14,7 +14,7 @@ from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 if TYPE_CHECKING:
     import torch
 
-    from runner.model.llama import Llama
+    from runner.model.transformer import Transformer
 
 MODEL: dict[str, Any] = {
     "hidden_size": 8,
@@ -55,17 +55,17 @@ def plan(mixture: tuple[int, int] = (3, 1), **more: Any) -> StagePlan:
 
 
 @functools.cache
-def _trained() -> tuple[Llama, torch.optim.Optimizer]:
+def _trained() -> tuple[Transformer, torch.optim.Optimizer]:
     import torch
 
     from curriculum.plan.model import ModelConfig
     from runner.model import attention
     from runner.model.init import initialise
-    from runner.model.llama import Llama
+    from runner.model.transformer import Transformer
     from runner.train.optimizer import adamw
 
     torch.set_num_threads(1)
-    model = Llama(ModelConfig.from_json(MODEL), attention.sdpa)
+    model = Transformer(ModelConfig.from_json(MODEL), attention.sdpa)
     initialise(model, 1)
     return model, adamw(model, NUMBERS)
 
@@ -88,13 +88,13 @@ def warmed() -> None:
     import torch
 
     from runner.model.loss import next_token_loss
-    from runner.train.optimizer import clip_gradients, total_norm
+    from runner.train.optimizer import clip_gradients, gradients_of, total_norm
 
     model, optimizer = _trained()
     tokens = torch.zeros((1, 9), dtype=torch.int64)
     total, _ = next_token_loss(model(tokens[:, :-1]), model.head.weight, tokens[:, 1:])
     torch.autograd.backward(total)
-    clip_gradients(model, 1.0, total_norm(model))
+    clip_gradients(gradients_of(model.parameters()), 1.0, total_norm(gradients_of(model.parameters())))
     optimizer.zero_grad()
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder, "warm"), 64)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.fault_injection import collection
@@ -28,3 +32,11 @@ def test_nothing_is_lost_and_nothing_silently_wrong(name: str) -> None:
 
 def test_every_figure_stands_beside_the_same_test_on_others() -> None:
     assert FIGURES.keys() <= PEERS.keys()
+
+
+@pytest.mark.processes
+def test_the_command_loads_every_figure_without_what_pytest_adds_to_the_path() -> None:
+    command = [sys.executable, "-m", "tests.fault_injection", "--only", "R0"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env={}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"there are {', '.join(FIGURES)}" in done.stderr

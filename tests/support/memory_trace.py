@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_iter
 
 from curriculum.plan.model import ModelConfig
 from runner.model import attention, loss
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
 from runner.train.optimizer import adamw
@@ -200,7 +200,7 @@ def trace(
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(live)
         live.phase = "build"
-        model = Llama(config, attention.varlen if masked else _flash)
+        model = Transformer(config, attention.varlen if masked else _flash)
         fsdp.apply(
             model,
             FakeRanks(0, ranks, shards, torch.device("cpu")),

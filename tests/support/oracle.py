@@ -115,11 +115,13 @@ class Lineage:
     mixing: Mixing | None = None
     used: dict[str, int] = field(default_factory=dict)
     restarted: dict[str, tuple[int, int]] = field(default_factory=dict)  # source: (item, pass) of the last restart
+    reseeds: list[tuple[dict[str, int], int]] = field(default_factory=list)  # what was used then, and the data seed
     skips: list[tuple[int, int]] = field(default_factory=list)  # of the stage under way, those that are to come
 
     def copy(self) -> Lineage:
         mixing = copied(self.mixing) if self.mixing else None
-        return Lineage(self.step, self.position, mixing, dict(self.used), dict(self.restarted), list(self.skips))
+        used, restarted = dict(self.used), dict(self.restarted)
+        return Lineage(self.step, self.position, mixing, used, restarted, list(self.reseeds), list(self.skips))
 
 
 @dataclass(frozen=True)
@@ -162,11 +164,13 @@ def take(
 def joined(stage: Mapping[str, Any], left: Mapping[str, Any]) -> dict[str, Any]:
     """A branch's first stage with what was `left` undone of the stage that it branches in.
 
-    A restart happens all the same; a mixture that the branch states takes the place of a mixture, its ramp and skips.
+    A restart and a data seed happen all the same; a mixture that the branch states takes the place of a mixture, its
+    ramp and skips.
     """
     both = dict(stage)
     if left.get("restart"):
         both["restart"] = True
+    both["data_seeds"] = [*left.get("data_seeds", ()), *stage.get("data_seeds", ())]
     if "mixture" not in stage:
         both |= {key: left[key] for key in ("mixture", "ramp") if key in left}
         both["skip"] = [*left.get("skip", ()), *stage.get("skip", ())]
@@ -182,6 +186,7 @@ def _enter(lineage: Lineage, stage: Mapping[str, Any], texts: Mapping[str, Text]
             while item < used:  # whole passes, also one that was broken off
                 item, number = item + texts[name].windows, number + 1
             lineage.restarted[name] = (used, number)
+    lineage.reseeds += [(dict(lineage.used), data_seed) for data_seed in stage.get("data_seeds", ())]
     if "mixture" not in stage:
         return  # nothing is said of it: it goes on as it was, also along a ramp
     shares = shares_of(stage["mixture"])
@@ -205,10 +210,17 @@ def _item(lineage: Lineage) -> tuple[str, int]:
 
 def _window(lineage: Lineage, text: Text, name: str, item: int, seed: int) -> tuple[int, int]:
     begin, number = lineage.restarted.get(name, (0, 0))
-    item -= begin
-    while item >= text.windows:
-        item, number = item - text.windows, number + 1
-    return number, item if text.in_order else order(seed, name, number, text.windows)[item]
+    while item >= begin + text.windows:
+        begin, number = begin + text.windows, number + 1
+    if text.in_order:
+        return number, item - begin
+    windows = order(seed, name, number, text.windows)
+    for used, data_seed in lineage.reseeds:
+        read = max(0, used.get(name, 0) - begin)  # of this pass; what is left of it is put in another order
+        rest = windows[read:]
+        again = order(seed, name, number, len(rest), data_seed, used.get(name, 0)) if rest else []
+        windows = [*windows[:read], *(rest[place] for place in again)]
+    return number, windows[item - begin]
 
 
 # --- keyed arithmetic, in whole numbers ---------------------------------------------------------------------
@@ -226,10 +238,14 @@ def _turn(seed: int, step: int, batch: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def order(seed: int, source: str, number: int, size: int) -> list[int]:
-    """A pass over a source of at most 256 windows: twenty-four rounds on the smallest grid that is nearly square."""
-    parts: list[int | str] = [1, seed, source, number, "0"]
-    stream = b"".join(_hashed(b"curriculum/order", [*parts, *more]) for more in ([], [1], [2]))
+def order(seed: int, source: str, number: int, size: int, *further: int) -> list[int]:
+    """A pass over a source of at most 256 windows: twenty-four rounds on the smallest grid that is nearly square.
+
+    `further` is a data seed, and the item from which on it holds.
+    """
+    parts: list[int | str] = [1, seed, source, number, "0", *further]
+    purpose = b"curriculum/rest" if further else b"curriculum/order"
+    stream = b"".join(_hashed(purpose, [*parts, *more]) for more in ([], [1], [2]))
     keys = [int.from_bytes(stream[at : at + 8], "little") for at in range(0, 192, 8)]
     columns = next(b for b in range(1, 20) if b * b >= size)
     rows = -(-size // columns)

@@ -16,10 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
-from runner.train.optimizer import adamw, clip_gradients, total_norm
+from runner.train.optimizer import adamw, clip_gradients, gradients_of, total_norm
 
 RANKS, NODE = 64, 4
 Program = list[tuple[str, list[list[int]]]]
@@ -42,7 +42,7 @@ class Collectives(TorchDispatchMode):
 def program(rank: int, micro_batches: int = 2) -> Program:
     """The collectives of a step of `rank`, with the norm of the update."""
     with group(RANKS, rank), FakeTensorMode(allow_non_fake_inputs=True), Collectives() as collectives:
-        model = Llama(CONFIG)
+        model = Transformer(CONFIG)
         ranks = FakeRanks(rank, RANKS, NODE, torch.device("cpu"))
         fsdp.apply(model, ranks, sharding="hybrid", bf16=True, activation_checkpointing="none", compile_blocks=False)
         adamw(model, OPTIMIZER)
@@ -51,7 +51,7 @@ def program(rank: int, micro_batches: int = 2) -> Program:
             with fsdp.micro_batch(model, last=number + 1 == micro_batches):
                 total, _ = model.head(model(tokens[:, :-1]), tokens[:, 1:], next_token_loss)
                 torch.autograd.backward(total)
-        clip_gradients(model, 1.0, total_norm(model))
+        clip_gradients(gradients_of(model.parameters()), 1.0, total_norm(gradients_of(model.parameters())))
     return collectives.seen
 
 

@@ -24,11 +24,11 @@ from curriculum.plan.model import ModelConfig
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.model import attention
 from runner.model.init import initialise
-from runner.model.llama import Llama
 from runner.model.loss import next_token_loss, next_token_losses
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks, join_ranks, leave_ranks, local_part
-from runner.train.optimizer import adamw, clip_gradients, set_learning_rate, total_norm
+from runner.train.optimizer import adamw, clip_gradients, gradients_of, set_learning_rate, total_norm
 
 CONFIG = ModelConfig(
     hidden_size=32,
@@ -44,8 +44,8 @@ ALONE = Ranks(0, 1, 1, torch.device("cpu"))
 BATCH, LENGTH, RATE, CLIP = 8, 16, 1e-2, 0.5
 
 
-def build(config: ModelConfig = CONFIG, seed: int = 1) -> Llama:
-    model = Llama(config, attention.sdpa)
+def build(config: ModelConfig = CONFIG, seed: int = 1) -> Transformer:
+    model = Transformer(config, attention.sdpa)
     initialise(model, seed)
     return model
 
@@ -59,7 +59,7 @@ def batch(step: int, config: ModelConfig = CONFIG) -> torch.Tensor:
 
 
 def take(
-    model: Llama, optimizer: torch.optim.Optimizer, step: int, ranks: Ranks = ALONE, micro: int = 2
+    model: Transformer, optimizer: torch.optim.Optimizer, step: int, ranks: Ranks = ALONE, micro: int = 2
 ) -> tuple[float, float]:
     """One update on this rank's share of a batch; returns the global mean loss and the gradient's norm."""
     share = batch(step, model.config).chunk(ranks.size)[ranks.rank]
@@ -70,21 +70,21 @@ def take(
             total, _ = model.head(model(tokens[:, :-1]), tokens[:, 1:], next_token_loss)
             torch.autograd.backward(total / (BATCH * LENGTH))
         loss += total.detach().double()
-    norm = total_norm(model)
-    clip_gradients(model, CLIP, norm)
+    norm = total_norm(gradients_of(model.parameters()))
+    clip_gradients(gradients_of(model.parameters()), CLIP, norm)
     set_learning_rate(optimizer, RATE)
     optimizer.step()
     optimizer.zero_grad()
     return float(ranks.add(loss)) / (BATCH * LENGTH), float(norm)
 
 
-def evaluate(model: Llama, step: int = 99) -> float:
+def evaluate(model: Transformer, step: int = 99) -> float:
     tokens = batch(step, model.config)
     with torch.no_grad():
         return float(model.head(model(tokens[:, :-1]), tokens[:, 1:], next_token_losses).mean())
 
 
-def whole(model: Llama) -> dict[str, torch.Tensor]:
+def whole(model: Transformer) -> dict[str, torch.Tensor]:
     """Every parameter, gathered from all ranks."""
     fsdp.reshard(model)
     return {
@@ -106,14 +106,14 @@ class Exchanges(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def exchanges(model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks, micro: int) -> dict[str, int]:
+def exchanges(model: Transformer, optimizer: torch.optim.Optimizer, ranks: Ranks, micro: int) -> dict[str, int]:
     """How often a step's weights are gathered and its gradients reduced."""
     with Exchanges() as seen:
         take(model, optimizer, 5, ranks, micro)
     return dict(seen.counts)
 
 
-def goes_on_while_saving(folder: Path, model: Llama, optimizer: torch.optim.Optimizer, ranks: Ranks) -> list[str]:
+def goes_on_while_saving(folder: Path, model: Transformer, optimizer: torch.optim.Optimizer, ranks: Ranks) -> list[str]:
     """Steps while the checkpoint `meanwhile` of the state before them is written; which threads spoke to peers."""
     threads = set()
 

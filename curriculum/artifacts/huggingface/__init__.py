@@ -1,7 +1,8 @@
-"""Hugging Face directories of Llama models: what one holds, which bytes it is, the words of one that we write."""
+"""Hugging Face directories: what one holds, which bytes it is, the words of one that we write."""
 
 from __future__ import annotations
 
+from curriculum.artifacts.huggingface import families as families
 from curriculum.artifacts.huggingface.config import config_of as config_of, with_dtype as with_dtype
 from curriculum.artifacts.huggingface.digests import (
     digest as digest,

@@ -19,7 +19,11 @@ def model_view(summary: Mapping[str, Any]) -> RenderableType:
     tied = ", tied embeddings" if model["tie_word_embeddings"] else ""
     others = f", {len(summary['dtypes'])} tensors of another" if summary["dtypes"] else ""
     rows = [
-        ("model", f"Llama, {show_exact(summary['parameters'])} parameters ({show_count(summary['parameters'])}){tied}"),
+        (
+            "model",
+            f"{summary['family']}, {show_exact(summary['parameters'])} parameters "
+            f"({show_count(summary['parameters'])}){tied}",
+        ),
         (
             "",
             f"{model['num_hidden_layers']} layers, width {show_exact(model['hidden_size'])}, "

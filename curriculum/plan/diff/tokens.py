@@ -11,8 +11,8 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import pairwise, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ def text_differences(overlap: Overlap) -> dict[str, int]:
             same = name not in new_sources or _text(old_sources[name]) == _text(new_sources[name])
             if same or name in positions or name not in new.phase.mixer.names:
                 continue
-            at = _first_above(old, name, _common_items(old_sources[name], new_sources[name]), count)
+            at = _first_above(old, name, _common_text(old_sources[name], new_sources[name]), count)
             if at is not None:
                 positions[name] = begin + at * overlap.old.plan.sequence_length
     return positions
@@ -119,7 +119,17 @@ def _first_possible(old: _Side, new: _Side, count: int) -> int | None:
 
 
 def _common_items(old: SourcePlan, new: SourcePlan) -> int:
-    """How many items at the start of a source are certainly the same windows in both."""
+    """How many items at the start of a source are certainly the same windows in both, which differ somewhere."""
+    items = [] if replace(old, reseeds=new.reseeds) == new else [_common_text(old, new)]
+    for pair in zip_longest(old.reseeds, new.reseeds):
+        if pair[0] != pair[1]:
+            items.append(min(reseed.first_item for reseed in pair if reseed is not None))
+            break
+    return min(items)
+
+
+def _common_text(old: SourcePlan, new: SourcePlan) -> int:
+    """How many items at the start of a source are of the same text in both, whose texts differ somewhere."""
     if (old.dataset, old.order) != (new.dataset, new.order):
         return 0
     for old_segment, new_segment in zip(old.segments, new.segments, strict=False):

@@ -320,10 +320,7 @@ def rate_points(plan: StagePlan, stop: int, count: int) -> list[Point]:
     first, last = plan.first_step, plan.first_step + (stop - plan.start) // plan.batch_tokens - 1
     if last < first:
         return []
-    curve = plan.learning_rate
-    corners = [curve.warmup, curve.horizon - curve.decay, curve.horizon]
-    if curve.rewarm is not None:
-        corners += [curve.rewarm.start, curve.rewarm.start + curve.rewarm.tokens]
+    corners = plan.learning_rate.breaks()
     steps = {first + (last - first) * i // max(1, count - 1) for i in range(count)} | {first, last}
     for corner in corners:
         near = plan.first_step + (corner - plan.start) // plan.batch_tokens

@@ -184,6 +184,7 @@ def _ramp_words(lineage: Compiled) -> str:
         if stage.ramp_sequences
     ]
     shapes = {"cosine": "falls along a cosine", "linear": "falls in a straight line", "constant": "stays"}
+    shapes["points"] = "moves from point to point of its schedule"
     shape = shapes.get(lineage.stages[-1].plan.learning_rate.shape, "warms up, stays and falls")
     shape = f"The learning rate {shape}, on the clock of tokens from the root: no change of batch moves it."
     return " ".join([*text, shape])

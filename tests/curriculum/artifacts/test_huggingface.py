@@ -88,6 +88,7 @@ def test_heads_wider_than_an_even_share_are_read(tmp_path: Path) -> None:
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
 
 
 @pytest.mark.promise(
@@ -96,16 +97,20 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"model_type": "mistral"}, '`model_type: "mistral"`'),
+        ({"model_type": "gemma3_text"}, '`model_type: "gemma3_text"`'),
+        ({"model_type": "granite"}, '`model_type: "granite"`'),
         ({"model_type": ...}, "`model_type: null`"),
         ({"architectures": ["LlamaForSequenceClassification"]}, '`architectures: ["LlamaForSequenceClass'),
-        ({"attention_bias": True}, "`attention_bias: true`"),
-        ({"mlp_bias": True}, "`mlp_bias: true`"),
+        ({"attention_bias": True}, "the tensor `model.layers.0.self_attn.q_proj.bias` is missing"),
+        ({"mlp_bias": "yes"}, '`mlp_bias: "yes"`'),
+        ({"layer_types": ["sliding_attention"] * 2}, "`layer_types: ["),
         ({"hidden_act": "gelu"}, '`hidden_act: "gelu"`'),
         ({"pretraining_tp": 2}, "`pretraining_tp: 2`"),
         ({"head_dim": 15}, "`head_dim: 15`"),
-        ({"rope_parameters": YARN}, "`rope_parameters: {rope_type: yarn}`"),
-        ({"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 2}}, "{rope_type: linear}`"),
+        ({"rope_parameters": DYNAMIC}, "`rope_parameters: {rope_type: dynamic}`"),
+        ({"rope_parameters": ..., "rope_scaling": {"type": "longrope", "factor": 2}}, "{rope_type: longrope}`"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "`rope_scaling` in its `config.json` is not supported"),
+        ({"rope_parameters": {**YARN, "mscale": 2.0}}, "`rope_parameters: {mscale: …}`"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "{partial_rotary_f"),
         ({"rope_parameters": {**llamas.LLAMA_3, "factor": None}}, "`factor` in its `config.json` is null"),
         ({"quantization_config": {"quant_method": "gptq"}}, "`quantization_config:"),
@@ -114,7 +119,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
         ({"num_attention_heads": 3, "head_dim": ...}, "`num_attention_heads: 3`"),
         ({"num_key_value_heads": 3}, "`num_key_value_heads: 3`"),
         ({"vocab_size": 301}, r"has shape [300, 32], its `config.json` says [301, 32]"),
-        ({"num_hidden_layers": 1}, "a tensor that Llama does not have, `model.layers.1."),
+        ({"num_hidden_layers": 1}, "a tensor that its configuration does not make, `model.layers.1."),
         ({"num_hidden_layers": 3}, "the tensor `model.layers.2."),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "`auto_map` in its `config.json`"),
     ],

@@ -20,7 +20,7 @@ from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.config.project import Project
 from curriculum.plan.model import ModelConfig
 from curriculum.report.svg import plan
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 
 SMALL = {
     "hidden_size": 48,
@@ -41,7 +41,7 @@ def test_the_parameters_counted_by_arithmetic_are_those_of_the_built_model(model
     numbers = {**model, "rms_norm_eps": float(model.get("rms_norm_eps", 1e-5)), "max_position_embeddings": 8}
     config = ModelConfig.from_json(numbers)
     with torch.device("meta"):
-        assert config.parameters == sum(parameter.numel() for parameter in Llama(config).parameters())
+        assert config.parameters == sum(parameter.numel() for parameter in Transformer(config).parameters())
 
 
 @pytest.mark.parametrize(

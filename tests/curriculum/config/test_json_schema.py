@@ -27,7 +27,9 @@ from curriculum.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[3]
 MESSAGES = ROOT / "tests" / "messages"
 SHIPPED = sorted(
-    str(path.relative_to(ROOT)) for folder in (".", "stages", "mixtures") for path in (ROOT / folder).glob("*.yaml")
+    str(path.relative_to(ROOT))
+    for folder in (".", "stages", "mixtures", "studies")
+    for path in (ROOT / folder).glob("*.yaml")
 )
 VALIDATORS = {name: Draft7Validator(json_schema.schema_of(model)) for name, model in json_schema.FILES.items()}
 
@@ -225,6 +227,7 @@ WRITTEN = (
     *("a", "sotu", "v1.1", "no", "a text", "owner/name", "x" * 64, "reset", "restart", "auto", "tinyllama-1.1b"),
     *("1.5T", "6B", "6 B", " 24k ", "10_000", "1e9", "7", "2.0", "0.5", "4e-4", "5%", "5 %", "1e-6", "50%"),
     *("6B tokens", "2000 steps", "1 step", "896 sequences", "1.5k  sequence", "1_0e1 tokens", "896 -> 16"),
+    *("kept", "x0.5", "train_*", "before + 0.02", "control", "20%..40%", "12T tokens", "domains@0001", "a from 0"),
     *("896->128 sequences", "24k tokens/s/gpu", "2 USD/gpu-hour", "0.5  USD/gpu-hour"),
 )
 NUMBERS = (Decimal("1e9"), Decimal("4e-4"), Decimal("2.0"), Decimal("1e-40"), 1, 2, 8, 300)
@@ -257,6 +260,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "ProfileEntry": {"from_step": 20},
     "KubernetesEntry": {"image": "a", "volume": "a"},
     "RopeScaling": {"factor": 32, "original_max_position_embeddings": 8192},
+    "YarnScaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 8192},
+    "LinearScaling": {"rope_type": "linear", "factor": 4},
     # a root's many keys have a test of their own: no model refuses one without them, but the lineage does
     "CurriculumFile": {"from": "v1.1", "stages": [{"name": "a", "until": "2T"}]},
     "StageEntry": {"name": "a", "until": "2T"},
@@ -264,12 +269,21 @@ LEAST: dict[str, dict[str, Any]] = {
     "SkipEntry": {"from": 1, "to": 2},
     "LeaveOutEntry": {"source": "a", "shard": 0},
     "LearningRateEntry": {"shape": "cosine", "max": 1, "min": 0, "horizon": "2T"},
+    "PointEntry": {"at": "1B", "rate": 1},
     "OptimizerEntry": {"weight_decay": 0},
     "ModelNumbers": {
         **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1),
         **dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), 8),
     },
     "MixtureFile": {"weights": {"a": 1}},
+    "StudyFile": {"for": "a/b", "vary": {"list": ["a", "b"]}, "goal": {"lower": {"b": 1}}},
+    "GoalEntry": {"lower": {"b": 1}},
+    "SwarmEntry": {"around": "a"},
+    "ShareEntry": {"of": "a", "at": "5%"},
+    "AddEntry": {"sources": "a", "share": "5%"},
+    "AnnealEntry": {"to": 0},
+    "ForecastEntry": {"shape": "cosine", "horizon": "2T"},
+    "TableEntry": {"shares": "a.csv", "losses": "b.csv"},
     "SourcesFile": {"sources": {"a": {"read": {"folder": "a"}, "held_out": "5%"}}},
     "SourceEntry": {"read": {"folder": "a"}, "held_out": "5%"},
     "TokenizerEntry": {"path": "a", "vocab_size": 300},
@@ -279,6 +293,22 @@ LEAST: dict[str, dict[str, Any]] = {
     "MachinesFile": {"a": {}},
 }
 """The least that must be written of what cannot be empty."""
+
+_RATES: dict[str, Any] = {"max": 1, "min": Decimal("0.1"), "horizon": "2T"}
+SHAPES: dict[str, list[dict[str, Any]]] = {
+    "LearningRateEntry": [
+        {"shape": "cosine", **_RATES},
+        {"shape": "constant", "max": 1},
+        {"shape": "wsd", "decay": "6B", **_RATES},
+        {"shape": "wsd", "decay": "6B", "max": 1, "horizon": "2T", "decay_shape": "exponential", "half_life": "1B"},
+        {"shape": "exponential", **_RATES},
+        {"shape": "power", "max": 1, "warmup": "2000 steps", "horizon": "2T", "decay": "6B"},
+        {"shape": "wsd-s", "max": 1, "min": Decimal("0.1"), "cycles": ["50B", "2T"], "decay": "6B"},
+        {"shape": "points", "points": [{"at": "2000 steps", "rate": 1}, {"at": "1T", "rate": 0}]},
+        {"shape": "decay", "min": 0, "decay": "6B"},
+    ]
+}
+"""Several ways to write the least, where one key decides which others there are."""
 
 
 def accepts(model: type[BaseModel], value: Any) -> bool:
@@ -295,6 +325,7 @@ def values_of(model: type[BaseModel], key: str, annotation: Any) -> list[st.Sear
     least = LEAST.get(model.__name__, {})
     others = {k: v for k, v in least.items() if k not in getattr(model, "one_of", ())}
     pool = [*WRITTEN, *NUMBERS, *words_in(annotation), True, ["a", "b-2"], ["0.5", 0], {"a": 1}, {"a": ["b", 2]}]
+    pool += [["6B", "7B"], [True, False], ["kept", "x0.5"], ["1 sequence", "2 sequences"]]
     taken = [v for v in pool if accepts(model, {**least, key: v}) or accepts(model, {**others, key: v})]
     names = st.sampled_from(["a", "sotu", "v1.1", "b-2"])
     values = [VALUES] + [st.sampled_from(taken)] * 4 * bool(taken)
@@ -308,6 +339,8 @@ def values_of(model: type[BaseModel], key: str, annotation: Any) -> list[st.Sear
 def entries(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
     """An entry that `model` accepts: the least there can be, and of freely drawn keys those that it lets through."""
     entry = dict(LEAST.get(model.__name__, {}))
+    if model.__name__ in SHAPES:
+        entry = dict(draw(st.sampled_from(SHAPES[model.__name__])))
     if issubclass(model, RootModel):
         (inner,) = entries_in(model.model_fields["root"].annotation)
         return {draw(st.sampled_from(["a", "v1.1"])): draw(entries(inner))}

@@ -34,7 +34,7 @@ from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from runner.checkpoint import tensors as checkpoint_tensors
 from runner.checkpoint.huggingface import to_hugging_face
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 
 ROOT = Path(__file__).resolve().parents[3]
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -87,9 +87,9 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def model_at_end(stage: Path) -> Llama:
+def model_at_end(stage: Path) -> Transformer:
     plan = StagePlan.load(stage / "plan.json")
-    model = Llama(ModelConfig.from_json(plan.model))
+    model = Transformer(ModelConfig.from_json(plan.model))
     last = checkpoints.latest(StageFolder(stage))
     assert last is not None
     assert last.position == plan.end

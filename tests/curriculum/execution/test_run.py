@@ -30,7 +30,7 @@ from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from curriculum.stream import reader
 from runner.checkpoint import tensors
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -304,7 +304,7 @@ def test_an_export_is_a_hugging_face_directory_with_our_logits_and_our_tokens(
     curriculum(finished, "export", "variant/continual", "--to", str(tmp_path / "out"), *FULL)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     folder = stage(finished, "variant", "continual")
-    ours = Llama(ModelConfig.from_json(StagePlan.load(folder / "plan.json").model))
+    ours = Transformer(ModelConfig.from_json(StagePlan.load(folder / "plan.json").model))
     last = checkpoints.latest(StageFolder(folder))
     assert last is not None
     tensors.load(last.path, ours, None)

@@ -55,6 +55,7 @@ class Row:
     mixture: str
     ramp: int = 0
     skip: tuple[int, int] | None = None
+    data_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Small:
             extra = f", ramp: {row.ramp * LENGTH} tokens" if row.ramp else ""
             if row.skip:
                 extra += f", skip: [{{from: {begin + row.skip[0] * LENGTH}, to: {begin + row.skip[1] * LENGTH}}}]"
+            if row.data_seed is not None:
+                extra += f", data_seed: {row.data_seed}"
             lines.append(
                 f"  - {{name: s{number}, until: {at}, mixture: {row.mixture}, batch: {row.batch} sequences{extra}}}"
             )
@@ -185,6 +188,9 @@ smalls = st.builds(Small, rows=st.lists(row, min_size=1, max_size=3).map(tuple),
 )
 
 
+EDITS = ("cut", "mixture", "batch", "length", "ramp", "curve", "seed", "skip", "data seed")
+
+
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Small, Small]:
     old = draw(smalls)
@@ -192,11 +198,14 @@ def pairs(draw: st.DrawFn) -> tuple[Small, Small]:
     new = old
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(rows) - 1))
-        edit = draw(st.sampled_from(["cut", "mixture", "batch", "length", "ramp", "curve", "seed", "skip"]))
+        edit = draw(st.sampled_from(EDITS))
         if edit == "cut" and rows[at].sequences % (2 * rows[at].batch) == 0 and rows[at].skip is None:
             half = rows[at].sequences // 2
             if rows[at].ramp <= half:
-                rows[at : at + 1] = [replace(rows[at], sequences=half), replace(rows[at], sequences=half, ramp=0)]
+                rows[at : at + 1] = [
+                    replace(rows[at], sequences=half),
+                    replace(rows[at], sequences=half, ramp=0, data_seed=None),
+                ]
         elif edit == "mixture":
             rows[at] = replace(rows[at], mixture=draw(st.sampled_from(sorted(MIXTURES))))
         elif edit == "batch":
@@ -208,6 +217,8 @@ def pairs(draw: st.DrawFn) -> tuple[Small, Small]:
         elif edit == "skip":
             begin = draw(st.integers(1, rows[at].sequences - 2))
             rows[at] = replace(rows[at], skip=(begin, draw(st.integers(begin + 1, rows[at].sequences - 1))))
+        elif edit == "data seed":
+            rows[at] = replace(rows[at], data_seed=draw(st.integers(0, 2)))
         elif edit == "curve":
             new = replace(new, curve=draw(st.sampled_from(CURVES)))
         elif edit == "seed":

@@ -70,11 +70,33 @@ GOLDEN: dict[str, dict[str, str]] = {
     },
 }
 
+RESEEDED = """\
+from: v1.1/basic
+stages:
+  - {name: continual, until: 1.85T, mixture: math-code, ramp: 6B, data_seed: 2}
+  - {name: cooldown, until: 2T, batch: 3584 sequences, data_seed: 3}
+"""
 
-def digests(curriculum: str, size: str) -> dict[str, str]:
+GOLDEN_RESEEDED: dict[str, dict[str, str]] = {
+    "full": {
+        "reseeded/continual first 817436": "c70a5d8469f6e7a0",
+        "reseeded/continual last 1008169": "dc6aaa329420c6dc",
+        "reseeded/cooldown first 1008170": "74d1196de095f2f3",
+        "reseeded/cooldown last 1028605": "f87ef85511369903",
+    },
+    "rehearsal": {
+        "reseeded/continual first 733": "9645107df0ea83f5",
+        "reseeded/continual last 903": "ade69143bc30cf9c",
+        "reseeded/cooldown first 904": "a32ce9ac99e3e138",
+        "reseeded/cooldown last 922": "419524403def3d50",
+    },
+}
+
+
+def digests(curriculum: str, size: str, project: Project = PROJECT) -> dict[str, str]:
     """`stage first|last` to a digest of the slots' sources, items, passes and windows, in slot order."""
     found = {}
-    for stage in compile_curriculum(PROJECT, curriculum, size).stages:
+    for stage in compile_curriculum(project, curriculum, size).stages:
         plan = stage.plan
         for which, step in (("first", plan.first_step), ("last", plan.stop_step - 1)):
             draws = plan.draws(step)
@@ -92,6 +114,14 @@ def test_the_first_and_last_steps_of_the_shipped_curricula_are_what_they_always_
     curriculum: str, size: str
 ) -> None:
     assert digests(curriculum, size) == GOLDEN[f"{curriculum} {size}"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_steps_of_a_data_seed_are_what_they_always_were(size: str) -> None:
+    found = digests("reseeded", size, PROJECT.with_draft("reseeded", RESEEDED))
+    trunk = {name: digest for name, digest in found.items() if name.startswith("v1.1/")}
+    assert trunk.items() <= GOLDEN[f"v1.1 {size}"].items()
+    assert {name: digest for name, digest in found.items() if name not in trunk} == GOLDEN_RESEEDED[size]
 
 
 def test_a_digest_sees_a_single_slot(monkeypatch: pytest.MonkeyPatch) -> None:

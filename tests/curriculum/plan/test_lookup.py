@@ -33,6 +33,8 @@ EVENTS = st.sampled_from(
         ", skip: [{from: %d, to: %d, why: a spike}]",
         ", ramp: 90 sequences, skip: [{from: %d, to: %d}]",
         ", positions: restart, sequence_length: 2, batch: 9 sequences",
+        ", data_seed: 2",
+        ", data_seed: 3, ramp: 37 sequences",
     ]
 )
 

@@ -46,6 +46,9 @@ def draw_stages(draw: random.Random, start: int, mixtures: list[dict[str, int]],
             begins = sorted(draw.sample(range(start + 33, until), 2))
             apart = begins[1] - begins[0] >= batch * LENGTH
             stage["skip"] = [(at, draw.randint(at + 1, until)) for at in begins[: 1 + apart]]
+        reseeds = random.Random(f"{until} {batch}")  # the other draws stay what they were without data seeds
+        if reseeds.random() < 0.3:
+            stage["data_seeds"] = [reseeds.randint(0, 3)]
         stages.append(stage)
         start = until
     return stages
@@ -61,6 +64,8 @@ def text_of(stages: list[dict[str, Any]], mixtures: list[dict[str, int]]) -> str
             words.append(f"ramp: {stage['ramp']} tokens")
         if "restart" in stage:
             words.append("positions: restart")
+        if "data_seeds" in stage:
+            words.append(f"data_seed: {stage['data_seeds'][0]}")
         if "skip" in stage:
             skips = ", ".join(f"{{from: {max(a, 1)}, to: {b}, why: x}}" for a, b in stage["skip"])
             words.append(f"skip: [{skips}]")
@@ -335,6 +340,15 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     ),
     "one multiplication": (check, PERMUTATION, "x ^= x >> shift", "x ^= x >> np.uint64(1)"),
     "walking on once at most": (check, PERMUTATION, "outside = outside[moved >= size]", "outside = outside[:0]"),
+    "data seed not in the key": (check, PASSES, "further=(reseed.data_seed,", "further=(0,"),
+    "a data seed also moves what was read": (check, PASSES, "max(0, reseed.first_item - first_item)", "0"),
+    "the first data seed is applied first": (check, PASSES, "in reversed(self.rests)", "in (*self.rests,)"),
+    "a source forgets the data seeds from before it": (
+        check,
+        "curriculum.compiler.sources",
+        "for data_seed in setting.earlier_data_seeds)",
+        "for data_seed in ())",
+    ),
     "an in-order source is shuffled": (check, PASSES, 'self.order == "in-order"', 'self.order == "never"'),
     "a skip's length floored": (
         check,

@@ -84,6 +84,21 @@ def test_samples_in_any_order_are_those_of_their_steps(variant: Stream, data: st
         assert np.array_equal(row, variant.batch(step).tokens[number - variant.sample(step)])
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(-3, 9), st.integers(1, 12), st.integers(1, 3)), min_size=1, max_size=30))
+def test_samples_asked_for_in_succession_are_those_asked_for_alone(
+    variant: Stream, requests: list[tuple[int, int, int]]
+) -> None:
+    fresh: Stream = pickle.loads(pickle.dumps(variant))
+    at = fresh.first_sample
+    for gap, count, stride in requests:
+        first = min(max(fresh.first_sample, at + gap), fresh.last_sample - 1)
+        numbers = range(first, fresh.last_sample, stride)[:count]
+        alone = pickle.loads(pickle.dumps(variant)).samples(numbers)
+        assert np.array_equal(fresh.samples(numbers), alone)
+        at = numbers[-1] + 1
+
+
 def test_a_run_resumed_at_any_step_reads_what_was_left(variant: Stream) -> None:
     everything = tokens_of(variant)
     for start in (0, 1, variant.stages[1].first_step - 1, variant.stages[2].first_step, variant.last_step):

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import commands
+import family_models
 import llamas
 import pytest
 import torch
@@ -25,7 +26,7 @@ from curriculum.errors import Busy, CheckpointError, ConfigError, DataError
 from curriculum.plan.model import ModelConfig
 from runner.checkpoint import huggingface as checkpoint_huggingface, tensors as checkpoint_tensors
 from runner.checkpoint.huggingface import to_hugging_face
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.train.optimizer import adamw
 
 KINDS = {
@@ -92,6 +93,36 @@ def test_an_import_exported_again_is_bitwise_the_directory(kind: dict[str, objec
     assert torch.equal(llamas.logits(one), llamas.logits(other))
 
 
+FAMILIES = ("Llama with biases", "Mistral, windows", "Qwen2", "Qwen3", "SmolLM3", "OLMo 2", "OLMo 3, YaRN")
+
+
+@pytest.mark.promise("An import of any family exported again is bitwise the directory, and generates the same text")
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_an_import_of_any_family_exported_again_is_bitwise_the_directory_and_generates_the_same(
+    kind: str, tmp_path: Path
+) -> None:
+    source = llamas.save(tmp_path / "theirs", family_models.model(kind, dtype=torch.bfloat16))
+    checkpoint = imported(source, tmp_path / "data")
+    out = back(checkpoint, tmp_path / "ours")
+    theirs, mine = tensors(source), tensors(out)
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name].dtype == t.dtype and torch.equal(mine[name], t) for name, t in theirs.items())
+    assert (out / "config.json").read_bytes() == (source / "config.json").read_bytes()
+    one, other = (AutoModelForCausalLM.from_pretrained(folder).float().eval() for folder in (source, out))
+    assert type(one) is type(other)
+    read = llamas.tokens()
+    expected = one.generate(read, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert torch.equal(
+        other.generate(read, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0), expected
+    )
+    ours = Transformer(ModelConfig.from_json(huggingface.read(source).model))
+    checkpoint_tensors.load(checkpoint, ours, None)
+    with torch.no_grad():
+        for _ in range(8):
+            read = torch.cat((read, ours.head.logits(ours(read))[:, -1:].argmax(-1)), dim=1)
+    assert torch.equal(read, expected)
+
+
 @pytest.mark.promise("An import's model is the directory's, wider heads and scaled rotary positions included")
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_our_model_computes_the_imported_model_s_logits(kind: dict[str, object], tmp_path: Path) -> None:
@@ -99,7 +130,7 @@ def test_our_model_computes_the_imported_model_s_logits(kind: dict[str, object],
     folder = imported(source, tmp_path / "data", file_bytes=20_000)
     assert len(list(folder.glob("rank-*.safetensors"))) > 1
     checkpoints.verify(folder)
-    ours = Llama(ModelConfig.from_json(huggingface.read(source).model))
+    ours = Transformer(ModelConfig.from_json(huggingface.read(source).model))
     state = checkpoint_tensors.load(folder, ours, None)
     assert (state["position"], state["step"], state["windows"]) == (0, 0, {})
     expected = llamas.logits(LlamaForCausalLM.from_pretrained(source))
@@ -177,7 +208,7 @@ def test_an_output_weight_beside_tied_embeddings_is_left_out_if_it_is_them_and_r
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> tuple[Path, Llama]:
+def trained(tmp_path: Path) -> tuple[Path, Transformer]:
     """A checkpoint with moments, after two steps, and its model."""
     model = build()
     optimizer = adamw(model, NUMBERS)
@@ -203,7 +234,7 @@ def job(saved: Path, output: Path, **more: object) -> ExportJob:
     )
 
 
-def test_transformers_computes_our_logits_from_an_export(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_transformers_computes_our_logits_from_an_export(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     saved, model = trained
     checkpoint_huggingface.export(job(saved, tmp_path / "out"))
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -214,7 +245,7 @@ def test_transformers_computes_our_logits_from_an_export(trained: tuple[Path, Ll
 
 @pytest.mark.parametrize("limit", [9_000, 20_000])
 def test_a_large_export_is_several_files_with_an_index_that_transformers_follows(
-    limit: int, trained: tuple[Path, Llama], tmp_path: Path
+    limit: int, trained: tuple[Path, Transformer], tmp_path: Path
 ) -> None:
     saved, model = trained
     checkpoint_huggingface.export(job(saved, tmp_path / "out", shard_bytes=limit))
@@ -235,7 +266,7 @@ def test_a_large_export_is_several_files_with_an_index_that_transformers_follows
     assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
 
 
-def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     saved, model = trained
     two = tmp_path / "two"
     two.mkdir()
@@ -270,14 +301,14 @@ def test_rows_that_several_ranks_wrote_are_put_together(trained: tuple[Path, Lla
     assert not (tmp_path / "other").exists()
 
 
-def test_bf16_weights_are_the_nearest_to_those_trained(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_bf16_weights_are_the_nearest_to_those_trained(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     saved, model = trained
     checkpoint_huggingface.export(job(saved, tmp_path / "out", dtype="bfloat16"))
     for name, tensor in to_hugging_face(CONFIG, model.state_dict().__getitem__):
         assert torch.equal(tensors(tmp_path / "out")[name], tensor.bfloat16())
 
 
-def test_a_checkpoint_with_one_flipped_bit_is_not_exported(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_a_checkpoint_with_one_flipped_bit_is_not_exported(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     saved, _ = trained
     path = saved / "rank-00000.safetensors"
     raw = bytearray(path.read_bytes())
@@ -288,14 +319,14 @@ def test_a_checkpoint_with_one_flipped_bit_is_not_exported(trained: tuple[Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 
-def test_a_directory_that_is_there_is_left_alone(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_a_directory_that_is_there_is_left_alone(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ConfigError, match="exists already"):
         checkpoint_huggingface.export(job(trained[0], tmp_path / "out"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         checkpoint_huggingface.export(
             job(trained[0], tmp_path / "out", copies={"tokenizer.json": str(tmp_path / "none")})
@@ -303,7 +334,7 @@ def test_an_export_that_fails_leaves_nothing(trained: tuple[Path, Llama], tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 
-def test_two_exports_to_one_directory_do_not_meet(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_two_exports_to_one_directory_do_not_meet(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     with checkpoint_huggingface.fs.build_directory(tmp_path / "out") as folder:
         (folder / "mine").write_text("the first")
         with pytest.raises(Busy, match="is being written by another process"):
@@ -413,7 +444,7 @@ def test_killed_while_importing_nothing_is_taken_for_an_import_and_the_next_one_
     checkpoints.verify(final)
 
 
-def test_asked_to_stop_an_export_leaves_nothing(trained: tuple[Path, Llama], tmp_path: Path) -> None:
+def test_asked_to_stop_an_export_leaves_nothing(trained: tuple[Path, Transformer], tmp_path: Path) -> None:
     from curriculum.artifacts.job_process import StopFlag
 
     stop = StopFlag()

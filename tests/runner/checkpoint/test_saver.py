@@ -22,11 +22,11 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from runner.checkpoint import rank_file, tensors
 from runner.checkpoint.tensors import Saver
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.train.optimizer import adamw
 
 
-def fresh(seed: int = 1) -> tuple[Llama, torch.optim.Optimizer]:
+def fresh(seed: int = 1) -> tuple[Transformer, torch.optim.Optimizer]:
     model = build(seed=seed)
     return model, adamw(model, NUMBERS)
 

@@ -14,11 +14,11 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.errors import CheckpointError
 from runner.checkpoint import tensors
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.train.optimizer import adamw
 
 
-def fresh(seed: int = 1) -> tuple[Llama, torch.optim.Optimizer]:
+def fresh(seed: int = 1) -> tuple[Transformer, torch.optim.Optimizer]:
     model = build(seed=seed)
     return model, adamw(model, NUMBERS)
 

@@ -20,14 +20,17 @@ GPU = Request("cuda", torch.bfloat16, 64, deterministic=False)
 END = 3
 
 
-def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, number: torch.Tensor | None = None) -> torch.Tensor:
+def reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, number: torch.Tensor | None = None, window: int | None = None
+) -> torch.Tensor:
     """Softmax attention spelled out, one query head at a time."""
     B, T, heads, size = q.shape
     out = torch.empty_like(q)
     for head in range(heads):
         shared = head * k.shape[2] // heads
         scores = q[:, :, head] @ k[:, :, shared].transpose(1, 2) / math.sqrt(size)
-        seen = torch.ones((T, T), dtype=torch.bool).tril().expand(B, T, T)
+        ago = torch.arange(T)[:, None] - torch.arange(T)
+        seen = ((ago >= 0) & (ago < (T if window is None else window))).expand(B, T, T)
         if number is not None:
             seen = seen & (number[:, :, None] == number[:, None, :])
         out[:, :, head] = scores.masked_fill(~seen, -math.inf).softmax(-1) @ v[:, :, shared]
@@ -50,13 +53,15 @@ def documents(read: torch.Tensor, last_token: int) -> Documents:
     return attention.documents(document_bounds(rows, last_token), *read.shape)
 
 
-def compare(attend: attention.Attend, qkv: list[torch.Tensor], docs: Documents | None) -> None:
+def compare(
+    attend: attention.Attend, qkv: list[torch.Tensor], docs: Documents | None, window: int | None = None
+) -> None:
     """`attend` in fp32 against the reference in fp64: outputs and all three gradients."""
-    expected = reference(*qkv, None if docs is None else docs.number_BT)
+    expected = reference(*qkv, None if docs is None else docs.number_BT, window)
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = torch.autograd.grad(expected, qkv, weight)
     small = [x.detach().float().requires_grad_() for x in qkv]
-    out = attend(*small, docs)
+    out = attend(*small, docs, window)
     assert out.shape == expected.shape
     torch.testing.assert_close(out.double(), expected, rtol=0, atol=5e-6)
     for mine, theirs in zip(torch.autograd.grad(out, small, weight.float()), gradients, strict=True):
@@ -71,6 +76,31 @@ def test_sdpa_is_causal_attention_with_shared_key_heads(heads: int, groups: int)
 @pytest.mark.parametrize("seed", range(3))
 def test_sdpa_with_documents_lets_no_token_see_another_document(seed: int) -> None:
     compare(sdpa, vectors(3, 21, 4, 2, 16), documents(text(3, 21, seed), END))
+
+
+@pytest.mark.parametrize("window", [1, 4, 20, 21, 100])
+@pytest.mark.parametrize("masked", [False, True])
+def test_sdpa_with_a_window_lets_a_token_see_itself_and_those_just_before(window: int, masked: bool) -> None:
+    docs = documents(text(3, 21, 0), END) if masked else None
+    compare(sdpa, vectors(3, 21, 4, 2, 16), docs, window)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_window_is_handed_to_kernels_as_they_count_it(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def kernel(*arguments: torch.Tensor, **options: object) -> torch.Tensor:
+        asked.append(options["window_size"])
+        return arguments[0]
+
+    package = types.ModuleType("flash_attn")
+    package.flash_attn_func = package.flash_attn_varlen_func = kernel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    docs = documents(text(3, 21, 0), END) if masked else None
+    for attend in (attention.flash_attn, attention.varlen, attention.flash_attn_3):
+        attend(*vectors(3, 21, 4, 2, 16), docs, 5)
+    assert asked == [(4, 0)] * 3, "tokens before it, and none after it"
 
 
 def flat_reference(
@@ -162,6 +192,8 @@ def test_on_a_cpu_only_sdpa_serves_and_the_others_say_why() -> None:
         ("flash-attn-3", Request("cuda", torch.bfloat16, 64, False, capability=(8, 0)), "it is written for Hopper"),
         ("sdpa-cudnn", Request("cuda", torch.bfloat16, 64, False, True), "it cannot keep documents apart"),
         ("sdpa-flash", Request("cuda", torch.bfloat16, 64, False, True), "it cannot keep documents apart"),
+        ("sdpa-flash", Request("cuda", torch.bfloat16, 64, False, windowed=True), "it has no sliding windows"),
+        ("sdpa-cudnn", Request("cuda", torch.bfloat16, 64, False, windowed=True), "it has no sliding windows"),
     ],
 )
 def test_a_kernel_asked_for_by_name_that_cannot_serve_is_refused_with_its_reason(

@@ -33,7 +33,7 @@ from curriculum.stream.batch import Batch, document_bounds, document_end
 from runner.model import attention
 from runner.model.forward import hidden, losses
 from runner.model.init import initialise
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.train.step import forward_backward
 
@@ -61,9 +61,9 @@ def batch_of(tokens: NDArray[np.int64]) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def model() -> Llama:
+def model() -> Transformer:
     plan = masked_plan()
-    model = Llama(ModelConfig.from_json(plan.model))
+    model = Transformer(ModelConfig.from_json(plan.model))
     initialise(model, plan.seed)
     return model
 
@@ -86,7 +86,7 @@ def test_bounds_are_match_a_reference_oracle(count: int, length: int, seed: int)
             assert part.tolist() == document_bounds(tokens[begin:end], END).tolist()
 
 
-def test_a_masked_batch_gives_each_document_the_states_that_it_has_on_its_own(model: Llama) -> None:
+def test_a_masked_batch_gives_each_document_the_states_that_it_has_on_its_own(model: Transformer) -> None:
     tokens = rows(6, 1)
     bounds = document_bounds(tokens, END)
     assert len(bounds) > 12
@@ -103,7 +103,7 @@ def test_a_masked_batch_gives_each_document_the_states_that_it_has_on_its_own(mo
 
 
 @pytest.mark.parametrize("micro", [1, 2, 8])
-def test_the_gradient_of_a_masked_step_is_that_of_its_documents_one_by_one(model: Llama, micro: int) -> None:
+def test_the_gradient_of_a_masked_step_is_that_of_its_documents_one_by_one(model: Transformer, micro: int) -> None:
     plan, tokens = masked_plan(), rows(8, 2)
     model.zero_grad()
     forward_backward(model, batch_of(tokens), micro, plan)
@@ -119,7 +119,7 @@ def test_the_gradient_of_a_masked_step_is_that_of_its_documents_one_by_one(model
         torch.testing.assert_close(found[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_held_out_losses_are_masked_as_the_training_is(model: Llama) -> None:
+def test_held_out_losses_are_masked_as_the_training_is(model: Transformer) -> None:
     read = rows(4, 3)
     tokens = torch.from_numpy(read)
     with torch.no_grad():
@@ -191,10 +191,10 @@ def ended(project: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def varlen_model() -> Llama:
+def varlen_model() -> Transformer:
     import varlen_on_cpu  # noqa: F401  # registers the kernels
 
-    made = Llama(ModelConfig.from_json(steps.small_plan().model), attention.varlen)
+    made = Transformer(ModelConfig.from_json(steps.small_plan().model), attention.varlen)
     initialise(made, 1)
     return made
 
@@ -243,18 +243,22 @@ def test_selective_checkpointing_keeps_what_variable_length_attention_computed()
     assert counts == {"none": len(model.blocks), "selective": len(model.blocks), "full": 2 * len(model.blocks)}
 
 
-def test_a_kernel_that_reads_bounds_gets_no_numbers_of_documents(model: Llama) -> None:
+def test_a_kernel_that_reads_bounds_gets_no_numbers_of_documents(model: Transformer) -> None:
     asked: list[attention.Documents | None] = []
 
     def attend(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: attention.Documents | None
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        documents: attention.Documents | None = None,
+        window: int | None = None,
     ) -> torch.Tensor:
         asked.append(documents)
         return q
 
     read = rows(2, 6)
     with torch.no_grad():
-        hidden(Llama(model.config, attend), torch.from_numpy(read), document_bounds(read, END))
+        hidden(Transformer(model.config, attend), torch.from_numpy(read), document_bounds(read, END))
     assert asked[0] is not None
     assert asked[0].number_BT is None
     assert asked[0].bounds.tolist() == document_bounds(read, END).tolist()

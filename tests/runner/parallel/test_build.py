@@ -10,7 +10,7 @@ from small import ALONE
 from curriculum.artifacts.jobs import Machine
 from curriculum.plan.model import ModelConfig
 from runner.model.init import initialise
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.build import build, draw_weights
 
@@ -26,14 +26,14 @@ def test_a_model_has_no_memory_before_it_is_sharded_and_then_the_weights_of_the_
     seen: list[bool] = []
     apply = fsdp.apply
 
-    def spied(model: Llama, *arguments: object, **options: object) -> None:
+    def spied(model: Transformer, *arguments: object, **options: object) -> None:
         seen.append(all(parameter.is_meta for parameter in model.parameters()))
         apply(model, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fsdp, "apply", spied)
     model = build(plan, MACHINE, ALONE)
     draw_weights(model, plan.seed)
-    expected = Llama(ModelConfig.from_json(plan.model))
+    expected = Transformer(ModelConfig.from_json(plan.model))
     initialise(expected, plan.seed)
     assert seen == [True]
     assert (model.head.weight is model.embedding.weight) is tied

@@ -16,7 +16,7 @@ from curriculum.errors import PlanError
 from curriculum.plan.model import ModelConfig
 from runner.model.forward import losses
 from runner.model.init import initialise
-from runner.model.llama import Llama
+from runner.model.transformer import Transformer
 from runner.parallel import build
 from runner.parallel.ranks import Ranks, leave_ranks
 from runner.train import loop
@@ -107,7 +107,7 @@ def test_exchanging_every_micro_batch_gives_the_first_step_the_same_losses(two: 
 
 def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_mean() -> None:
     plan = steps.small_plan()
-    model = Llama(ModelConfig.from_json(plan.model))
+    model = Transformer(ModelConfig.from_json(plan.model))
     initialise(model, plan.seed)
     step = steps.batch(plan, 0, small.ALONE)
     slots = forward_backward(model, step, 2, plan)

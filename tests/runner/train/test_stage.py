@@ -115,8 +115,8 @@ def gradients_not_finite(
 ) -> None:
     norm_of, number = step.total_norm, iter(range(first, 1000))
 
-    def broken(model: Any) -> torch.Tensor:
-        norm = norm_of(model)
+    def broken(gradients: list[torch.Tensor]) -> torch.Tensor:
+        norm = norm_of(gradients)
         return norm * factor if bad(next(number)) else norm
 
     monkeypatch.setattr(step, "total_norm", broken)

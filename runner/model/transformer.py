@@ -1,4 +1,4 @@
-"""The Llama architecture as plain single-device code; sharding is applied from outside, in `parallel/fsdp.py`.
+"""A decoder-only transformer as plain single-device code; sharding is applied from outside, in `parallel/fsdp.py`.
 
 Shapes: B sequences, T tokens, D hidden size, H heads, K key/value heads, d head size, F feed-forward size.
 Weights with the same input are fused (queries, keys and values; gate and up), which saves a third of the matrix
@@ -7,8 +7,8 @@ products' overhead at small sizes. Hugging Face names and initial numbers are th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from curriculum.plan.model import ModelConfig
 from runner.model.attention import Attend, Documents, sdpa
+from runner.model.rotary import Tables, rotary_tables
 
 
 class RMSNorm(nn.Module):
@@ -31,17 +32,31 @@ class RMSNorm(nn.Module):
         out: torch.Tensor = F.rms_norm(x_BTD, x_BTD.shape[-1:], self.weight, self.eps)
         return out
 
+    def of_parts(self, x_BTHd: torch.Tensor) -> torch.Tensor:
+        """The norm of queries or keys: over each head where the weight is a head's, else over all heads together."""
+        if len(self.weight) == x_BTHd.shape[-1]:
+            return self(x_BTHd)  # type: ignore[no-any-return]
+        return self(x_BTHd.flatten(2)).view(x_BTHd.shape)  # type: ignore[no-any-return]
+
 
 class Attention(nn.Module):
-    """Causal grouped-query attention with rotary positions."""
+    """Causal grouped-query attention with rotary positions; biases, QK-norm and window as the configuration says."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
         self.groups = config.num_key_value_heads
         self.head_dim = config.head_dim
-        self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.groups) * self.head_dim, bias=False)
-        self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        wide, biases = (self.heads + 2 * self.groups) * self.head_dim, config.attention_bias
+        self.qkv = nn.Linear(config.hidden_size, wide, bias=biases != "none")
+        self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=biases == "all")
+        self.rotates = config.rotates(layer)
+        self.window = config.window(layer)
+        self.normalised = config.qk_norm != "none"
+        if self.normalised:
+            q, k = (1, 1) if config.qk_norm == "head" else (self.heads, self.groups)
+            self.q_norm = RMSNorm(q * self.head_dim, config.rms_norm_eps)
+            self.k_norm = RMSNorm(k * self.head_dim, config.rms_norm_eps)
 
     def forward(
         self,
@@ -53,9 +68,16 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         B, T, _ = x_BTD.shape
         qkv = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.groups, self.head_dim)
-        qk, v = torch.split(qkv, [self.heads + self.groups, self.groups], dim=2)
-        q, k = torch.split(rotate(qk, cos_Td, sin_Td), [self.heads, self.groups], dim=2)
-        out: torch.Tensor = self.out(attend(q, k, v, documents).reshape(B, T, self.heads * self.head_dim))
+        if self.normalised:
+            q, k, v = torch.split(qkv, [self.heads, self.groups, self.groups], dim=2)
+            q, k = self.q_norm.of_parts(q), self.k_norm.of_parts(k)
+            if self.rotates:
+                q, k = rotate(q, cos_Td, sin_Td), rotate(k, cos_Td, sin_Td)
+        else:
+            qk, v = torch.split(qkv, [self.heads + self.groups, self.groups], dim=2)
+            q, k = torch.split(rotate(qk, cos_Td, sin_Td) if self.rotates else qk, [self.heads, self.groups], dim=2)
+        seen = attend(q, k, v, documents, self.window)
+        out: torch.Tensor = self.out(seen.reshape(B, T, self.heads * self.head_dim))
         return out
 
 
@@ -64,8 +86,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
@@ -74,12 +96,13 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer layer."""
+    """One transformer layer, its norms before attention and feed-forward or after them."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.norms_after = config.norm == "after"
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.attention = Attention(config)
+        self.attention = Attention(config, layer)
         self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.feed_forward = FeedForward(config)
 
@@ -91,6 +114,10 @@ class Block(nn.Module):
         attend: Attend,
         documents: Documents | None,
     ) -> torch.Tensor:
+        if self.norms_after:
+            x_BTD = x_BTD + self.attention_norm(self.attention(x_BTD, cos_Td, sin_Td, attend, documents))
+            after: torch.Tensor = x_BTD + self.feed_forward_norm(self.feed_forward(x_BTD))
+            return after
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_Td, sin_Td, attend, documents)
         out: torch.Tensor = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
         return out
@@ -109,29 +136,6 @@ class Head(nn.Linear):
         return F.linear(hidden_BTD, self.weight)
 
 
-def rotary_tables(config: ModelConfig, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of every position and channel, fp32 `[length, head_dim]` each (Su et al. 2021)."""
-    half = torch.arange(0, config.head_dim, 2, dtype=torch.float64, device="cpu") / config.head_dim
-    frequency = config.rope_theta**-half
-    if config.rope_scaling is not None:
-        frequency = _scale_frequencies(frequency, config.rope_scaling)
-    angles = torch.arange(length, dtype=torch.float64, device="cpu")[:, None] * frequency
-    both = torch.cat((angles, angles), dim=-1)
-    return both.cos().float().to(device), both.sin().float().to(device)
-
-
-def _scale_frequencies(frequency: torch.Tensor, scaling: Mapping[str, Any]) -> torch.Tensor:
-    """Llama 3's scaling of the rotary frequencies: slow ones are divided by `factor`, fast ones stay, with a
-    linear transition between (as in Llama 3.1's published configuration)."""
-    if scaling.get("rope_type", scaling.get("type")) != "llama3":
-        raise ValueError(f"the only known scaling of rotary positions is `llama3`, not {dict(scaling)}")
-    turns = scaling["original_max_position_embeddings"] * frequency / (2 * math.pi)
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    share = ((turns - low) / (high - low)).clamp(0, 1)
-    scaled: torch.Tensor = frequency * (share + (1 - share) / scaling["factor"])
-    return scaled
-
-
 def rotate(x_BTHd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> torch.Tensor:
     """Rotate channel pairs (i, i + d/2), the layout of Hugging Face's weights."""
     first, second = x_BTHd.chunk(2, dim=-1)
@@ -139,7 +143,7 @@ def rotate(x_BTHd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> 
     return (x_BTHd * cos_Td[:, None, :] + rotated * sin_Td[:, None, :]).to(x_BTHd.dtype)
 
 
-class Llama(nn.Module):
+class Transformer(nn.Module):
     """Embedding, blocks, final norm and output weight, `head`, which is called with the loss that applies it."""
 
     def __init__(self, config: ModelConfig, attend: Attend = sdpa) -> None:
@@ -148,12 +152,13 @@ class Llama(nn.Module):
         self.attend = attend
         self.compiled = self.reshards = self.exchanges_often = False  # as `parallel/fsdp.py` sets them
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = Head(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.head.weight = self.embedding.weight
-        self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._windows = [config.window(layer) for layer in range(config.num_hidden_layers)]
+        self._tables: tuple[Tables, Tables] | None = None  # of layers with full attention, and of those with windows
 
     def forward(self, tokens_BT: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
         """Token ids `[B, T]` to the normalised hidden states `[B, T, D]` that the output weight reads.
@@ -164,10 +169,13 @@ class Llama(nn.Module):
         length, most = tokens_BT.shape[1], self.config.max_position_embeddings
         if length > most:
             raise ValueError(f"a sequence of {length} tokens is longer than the model's {most} positions")
-        if self._tables is None or self._tables[0].device != tokens_BT.device:
-            self._tables = rotary_tables(self.config, most, tokens_BT.device)
-        cos_Td, sin_Td = (table[:length] for table in self._tables)
+        if self._tables is None or self._tables[0][0].device != tokens_BT.device:
+            full = rotary_tables(self.config, most, tokens_BT.device)
+            inside = rotary_tables(replace(self.config, rope_scaling=None), most, tokens_BT.device)
+            self._tables = full, inside if self.config.sliding_window else full
+        of_all, of_windows = ([table[:length] for table in tables] for tables in self._tables)
         x_BTD = self.embedding(tokens_BT)
-        for block in self.blocks:
+        for block, window in zip(self.blocks, self._windows, strict=True):
+            cos_Td, sin_Td = of_all if window is None else of_windows
             x_BTD = block(x_BTD, cos_Td, sin_Td, self.attend, documents)
         return self.norm(x_BTD)  # type: ignore[no-any-return]

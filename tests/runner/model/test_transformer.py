@@ -17,8 +17,8 @@ from curriculum.plan.model import ModelConfig
 from runner.checkpoint.huggingface import to_hugging_face
 from runner.model import attention
 from runner.model.init import initialise
-from runner.model.llama import Llama
 from runner.model.loss import next_token_loss
+from runner.model.transformer import Transformer
 from runner.train.optimizer import adamw, set_learning_rate
 
 TINYLLAMA = ModelConfig(
@@ -48,12 +48,11 @@ KINDS = {
 }
 
 
-def theirs(config: ModelConfig, ours: Llama) -> LlamaForCausalLM:
-    numbers = asdict(config)
-    rope = {"rope_theta": numbers.pop("rope_theta"), **(numbers.pop("rope_scaling") or {"rope_type": "default"})}
-    model = LlamaForCausalLM(
-        LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False, attn_implementation="sdpa")
-    )
+def theirs(config: ModelConfig, ours: Transformer) -> LlamaForCausalLM:
+    numbers = {key: value for key, value in asdict(config).items() if key in LlamaConfig().to_dict()}
+    rope = {"rope_theta": config.rope_theta, **(config.rope_scaling or {"rope_type": "default"})}
+    numbers |= {"rope_parameters": rope, "attention_bias": False, "attn_implementation": "sdpa"}
+    model = LlamaForCausalLM(LlamaConfig(**numbers))
     state = dict(to_hugging_face(config, ours.state_dict().__getitem__))
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert missing == (["lm_head.weight"] if config.tie_word_embeddings else [])
@@ -62,7 +61,7 @@ def theirs(config: ModelConfig, ours: Llama) -> LlamaForCausalLM:
     return model
 
 
-def lively(config: ModelConfig) -> Llama:
+def lively(config: ModelConfig) -> Transformer:
     """A model whose norms are not all 1 and whose attention is not flat."""
     model = build(config)
     draw = torch.Generator().manual_seed(0)
@@ -188,6 +187,36 @@ def test_initial_weights_have_tinyllamas_spread() -> None:
     assert len(starts) == len(matrices), "no two parameters are drawn alike"
 
 
+@pytest.mark.promise("Initialisations are chosen by name: TinyLlama's, Llama's or OLMo's")
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("init", ["llama", "olmo"])
+def test_initial_weights_by_name_have_the_spread_of_their_source(init: str, tied: bool) -> None:
+    config = replace(
+        CONFIG,
+        hidden_size=256,
+        head_dim=64,
+        num_hidden_layers=3,
+        intermediate_size=512,
+        vocab_size=500,
+        init=init,
+        tie_word_embeddings=tied,
+        attention_bias="all",
+        qk_norm="head",
+    )
+    drawn = dict(to_hugging_face(config, build(config).state_dict().__getitem__))
+    for name, tensor in drawn.items():
+        if name.endswith(("norm.weight", ".bias")):
+            assert torch.equal(tensor, torch.full_like(tensor, "norm" in name)), name
+            continue
+        expected, cut = 0.02, init == "olmo"
+        if init == "llama" and name.endswith(("o_proj.weight", "up_proj.weight", "down_proj.weight")):
+            expected /= math.sqrt(2 * (int(name.split(".")[2]) + 1))
+        if init == "llama" and ("embed" in name or "lm_head" in name):
+            expected, cut = (1.0, False) if "embed" in name and not tied else (1 / 16, True)
+        assert float(tensor.std()) == pytest.approx(expected, rel=0.03), name
+        assert (float(tensor.abs().max()) <= 3 * expected) == cut, name
+
+
 def test_another_seed_draws_other_weights_and_the_same_seed_the_same() -> None:
     one, again, other = (build(seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(tensor, again[name]) for name, tensor in one.items())
@@ -212,7 +241,7 @@ def test_weights_go_to_hugging_face_names_and_back_unchanged() -> None:
 
 @pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_the_table_of_tensors_names_every_parameter_with_its_shape(config: ModelConfig) -> None:
-    shapes = {name: tuple(p.shape) for name, p in Llama(config).named_parameters()}
+    shapes = {name: tuple(p.shape) for name, p in Transformer(config).named_parameters()}
     fused = {
         name: (sum(shape[0] for shape in tensors.values()), *next(iter(tensors.values()))[1:])
         for name, tensors in config.fused_tensors().items()
@@ -249,8 +278,8 @@ def test_a_sequence_longer_than_the_positions_is_refused() -> None:
 
 
 def test_unknown_ways_to_scale_positions_are_refused() -> None:
-    model = build(replace(CONFIG, rope_scaling={"rope_type": "yarn", "factor": 4.0}))
-    with pytest.raises(ValueError, match="only known scaling of rotary positions is `llama3`"):
+    model = build(replace(CONFIG, rope_scaling={"rope_type": "dynamic", "factor": 4.0}))
+    with pytest.raises(ValueError, match="rotary positions are scaled by linear, llama3, yarn, not"):
         model(tokens(CONFIG, 4))
 
 

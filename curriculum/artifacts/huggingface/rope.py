@@ -1,0 +1,109 @@
+"""Rotary positions in a `config.json`: their base and how they are scaled, in the keys of transformers 4 and 5."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curriculum.artifacts.huggingface.files import CONFIG, refused
+from curriculum.errors import DataError
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
+"""The numbers of each way to scale; `_OPTIONAL` may be absent."""
+_OPTIONAL: Mapping[str, tuple[str, ...]] = {"yarn": ("attention_factor", "beta_fast", "beta_slow")}
+_HINT = f"of the ways to scale rotary positions {', '.join(f'`{kind}`' for kind in _NUMBERS)} are computed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """The base of the rotary positions and how they are scaled; None where they are not."""
+
+    theta: float
+    scaling: Mapping[str, Any] | None
+
+
+def read_rope(folder: Path, config: Mapping[str, Any], *, theta: float, positions: int, nested: bool) -> Rope:
+    """The base, which is `theta` where it is not stated, and scaling of a model with so many `positions`.
+
+    `nested` is a class that has them by the kind of attention, of which only that of full attention may be scaled.
+    """
+    new, old = (_mapping(folder, config, key) for key in ("rope_parameters", "rope_scaling"))
+    outside = None if nested else config.get("original_max_position_embeddings")
+    whole = {"stated": outside is not None, "value": positions if outside is None else outside}
+    if not nested:
+        found = [_flat(folder, config, key, rope, theta, whole) for key, rope in (("rope_scaling", old),) if rope]
+        found += [_flat(folder, config, "rope_parameters", new, theta, whole)] if new or not found else []
+        if found[0] != found[-1]:
+            raise _refused(folder, "rope_scaling", "it disagrees with `rope_parameters`; one of the two is stale")
+        return found[0]
+    if new and not {FULL, SLIDING} & new.keys():
+        raise _refused(folder, "rope_parameters", f"its class has them under `{FULL}` and `{SLIDING}`")
+    parts = {kind: dict(_mapping(folder, new, kind)) for kind in (FULL, SLIDING)}
+    full = _flat(folder, config, "rope_parameters", {**parts[FULL], **old}, theta, whole)
+    # the class takes a base outside the mapping for full attention alone
+    sliding = _flat(folder, config, "rope_parameters", {"rope_theta": theta, **parts[SLIDING]}, theta, whole)
+    if sliding != Rope(full.theta, None):
+        raise _refused(
+            folder, "rope_parameters", f"`{SLIDING}` may not be scaled, and has to have the base of `{FULL}`"
+        )
+    if full.scaling and parts[FULL].get("truncate", old.get("truncate", True)) is not True:
+        raise _refused(folder, "rope_parameters: {truncate: …}", "its class does not read it")
+    return full
+
+
+def _flat(
+    folder: Path,
+    config: Mapping[str, Any],
+    key: str,
+    rope: Mapping[str, Any],
+    theta: float,
+    original: Mapping[str, Any],
+) -> Rope:
+    base = rope.get("rope_theta", config.get("rope_theta"))
+    base = theta if base is None else base
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if not isinstance(kind, str) or kind not in _NUMBERS:
+        raise _refused(folder, f"{key}: {{rope_type: {kind}}}", _HINT)
+    if rope.get("rope_type", kind) != rope.get("type", kind):
+        raise _refused(folder, f"{key}: {{type: …}}", "it disagrees with `rope_type`")
+    known = {"rope_type", "type", "rope_theta", "original_max_position_embeddings", *_NUMBERS[kind]}
+    known |= {*_OPTIONAL.get(kind, ()), *({"truncate"} if kind == "yarn" else ())}
+    ignored = {name for names in (*_NUMBERS.values(), *_OPTIONAL.values()) for name in names}
+    if rope.get("partial_rotary_factor") == 1:
+        ignored.add("partial_rotary_factor")
+    strange = sorted(name for name in rope.keys() - known - ignored if rope[name] is not None)
+    if strange:
+        raise _refused(folder, f"{key}: {{{strange[0]}: …}}", _HINT)
+    values = {name: rope.get(name) for name in _NUMBERS[kind]}
+    if "original_max_position_embeddings" in values and (
+        original["stated"] or "original_max_position_embeddings" not in rope
+    ):
+        values["original_max_position_embeddings"] = original["value"]
+    values |= {name: rope[name] for name in _OPTIONAL.get(kind, ()) if rope.get(name) is not None}
+    for name, value in {"rope_theta": base, **values}.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise refused(folder, f"`{name}` in its `{CONFIG}` is {json.dumps(value)}", "a number above 0 is wanted")
+    if kind == "yarn" and rope.get("truncate", True) is not True:
+        values["truncate"] = False
+    return Rope(float(base), {"rope_type": kind, **values} if values else None)
+
+
+def _mapping(folder: Path, config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    rope = config.get(key)
+    if rope is not None and not isinstance(rope, dict):
+        raise refused(folder, f"`{key}` in its `{CONFIG}` is no mapping", "as transformers writes it")
+    return rope or {}
+
+
+def _refused(folder: Path, what: str, hint: str) -> DataError:
+    return refused(folder, f"`{what}` in its `{CONFIG}` is not supported", hint)

@@ -1,0 +1,1 @@
+"""Studies: which curriculum to run, decided with evidence from trained arms. Prints nothing, trains nothing."""

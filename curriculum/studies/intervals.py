@@ -1,0 +1,44 @@
+"""Intervals around what a law predicts: resampled fits, and split-conformal prediction.
+
+Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 9; Lei et al., *Distribution-Free Predictive
+Inference for Regression* (arXiv 1604.04173), section 2.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curriculum.studies.laws.huber import Array
+
+RESAMPLES = 200
+LEAST_CALIBRATION = 40
+"""Arms that can be held back of a fit, below which no conformal interval is given."""
+SEED = 1993
+
+
+def resampled(arms: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[NDArray[np.int64]]:
+    """Indices of as many arms as there are, drawn with replacement, for each resample."""
+    draw = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield draw.integers(arms, size=arms)
+
+
+def percentile_interval(values: Array, level: float = 0.95) -> tuple[float, float]:
+    """The middle share `level` of `values`, shape `[resamples]`."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def conformal_half_width(residuals: Array, level: float = 0.9) -> float:
+    """The half width that covers a new arm with a probability of at least `level`.
+
+    `residuals`, shape `[n]`, are of arms that were held back of the fit. Infinite where they are too few for `level`.
+    """
+    rank = math.ceil((len(residuals) + 1) * level)
+    if rank > len(residuals):
+        return math.inf
+    return float(np.sort(np.abs(residuals))[rank - 1])
