@@ -57,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "be212c67dd6bc314c0bb529fa257d4e1b5ddf477e5248171c669b5ac1c96f154",
+            "6dbbfb31ce2de4d4fb986b6493d7099d84c48f0b0316bcffee4622f48fe72b22",
         }
     ),
 )
