@@ -1,25 +1,29 @@
-"""The verb `run`: train a curriculum to its end, from wherever it stands."""
+"""The verb `run`: train one curriculum, or several, to the end, from wherever they stand."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curriculum.cli.options import MachineName, Name, Size, open_console, open_project, stopped
+from curriculum.cli.options import MachineName, Names, Size, open_console, open_project, stopped
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from curriculum.execution.request import RunRequest
     from curriculum.execution.run import RunResult
+    from curriculum.execution.slurm.submission import QueuedJob
 
 
 def run(
-    name: Name,
+    names: Names,
     size: Size = "",
     machine: MachineName = "local",
     nproc_per_node: Annotated[
@@ -45,9 +49,10 @@ def run(
         str | None, typer.Option(help="trace these steps with torch's profiler, as in `20:23` (23 is not traced)")
     ] = None,
 ) -> None:
-    """Train a curriculum to its end, from wherever it stands.
+    """Train curricula to their ends, from wherever they stand.
 
-    A stopped run resumes from its last checkpoint; what is done is left as it is.
+    A stopped run resumes from its last checkpoint; what is done is left as it is. Of several, the stages that they
+    share are trained first, each once.
     """
     from curriculum.cli.progress import RunDisplay
     from curriculum.compiler import overlap, prepared_text
@@ -55,6 +60,7 @@ def run(
     from curriculum.execution.request import RunRequest
 
     project, console = open_project(), open_console()
+    name, *others = dict.fromkeys(names)
     request = RunRequest(
         project=project,
         curriculum=name,
@@ -68,6 +74,15 @@ def run(
         accept_environment=accept_environment,
         listener=RunDisplay(console),
     )
+    if others:
+        single = {
+            "--node-rank": node_rank,
+            "--master-addr": master_addr,
+            "--render": render,
+            "--profile-steps": profile_steps,
+        }
+        _run_many([request, *(replace(request, curriculum=other) for other in others)], single, dry_run=dry_run)
+        return
     if render:
         kubernetes.require_launcher(request)
     if dry_run or render:
@@ -87,13 +102,67 @@ def run(
     if result.stopped:
         raise stopped(f"curriculum run {name}{project.options(size, machine)}")
     if result.queued:
-        for line in (*result.queued, *(f"not measured: {line}" for line in result.unmeasured)):
-            print(line)
-        print(f"they run in the background: `curriculum status {name}{project.options(size)}` shows them")
+        _show_queued(result.queued, result.unmeasured, f"curriculum status {name}{project.options(size)}")
     elif node_rank:
         print(f"node {node_rank}: every stage is done")
     else:
         _show_losses(request, result, console)
+
+
+def _show_queued(queued: Iterable[QueuedJob], unmeasured: Iterable[str], status: str) -> None:
+    for line in (*queued, *(f"not measured: {line}" for line in unmeasured)):
+        print(line)
+    print(f"they run in the background: `{status}` shows them")
+
+
+def _run_many(requests: Sequence[RunRequest], single: Mapping[str, object], *, dry_run: bool) -> None:
+    """Train several curricula; `single` are the options given that are of one curriculum alone."""
+    from curriculum.cli.pool_progress import PoolDisplay
+    from curriculum.cli.view.pool import pool_view
+    from curriculum.errors import PlanError
+    from curriculum.execution import pool
+    from curriculum.runs import held_out
+
+    first, names = requests[0], [request.curriculum for request in requests]
+    if given := [option for option, value in single.items() if value is not None]:
+        raise PlanError(
+            f"`{given[0]}` is of one curriculum, and {len(names)} are named",
+            hint=f"as in `curriculum run {names[0]} {given[0]} …`",
+        )
+    if dry_run:
+        print("\n".join(pool.outline(requests)))
+        return
+    project, console = first.project, open_console()
+    display = PoolDisplay(console)
+    requests = [replace(request, listener=display) for request in requests]
+    options, command = project.options(first.size), f"{' '.join(names)}{project.options(first.size, first.machine)}"
+    if first.machine_entry.launcher == "slurm":
+        submitted = pool.submit_many(requests)
+        if submitted is None:
+            raise stopped(f"curriculum run {command}")
+        if submitted == ([], []):
+            print(f"every stage of {', '.join(names)} is done")
+            return
+        _show_queued(*submitted, f"curriculum status{options}")
+        return
+    results = pool.run_many(requests)
+    losses = {
+        result.name: {source: line[-1][1] for source, line in held_out.curves(project, result.compiled).items()}
+        for result in results
+    }
+    sources = sorted({source for measured in losses.values() for source in measured})
+    console.print("\nlast held-out loss (nats a token)", style="bold")
+    console.print(pool_view(results, losses, sources))
+    for result in results:
+        for line in result.unmeasured:
+            console.print(f"{result.name}: not measured: {line}")
+        if result.error is not None:
+            print(f"\n{result.name} was set aside:\n{result.error.render()}", file=sys.stderr)
+    if any(result.state == pool.STOPPED for result in results):
+        raise stopped(f"curriculum run {command}")
+    if any(result.state == pool.FAILED for result in results):
+        print(f"the others are done; once that is mended, the same command goes on: curriculum run {command}")
+        raise typer.Exit(1)
 
 
 def _show_losses(request: RunRequest, result: RunResult, console: Console) -> None:

@@ -66,7 +66,7 @@ def launcher_for(request: RunRequest) -> Launcher:
     document = request.project.machines_document
     trainer = trainers.of(request)
     processes = trainers.started_processes(request)
-    threads = default_threads(entry.threads, processes)
+    threads = default_threads(request.threads or entry.threads, processes)
     if entry.nodes == 1:
         if request.node_rank:
             raise PlanError(
@@ -74,7 +74,7 @@ def launcher_for(request: RunRequest) -> Launcher:
                 place=document.place((request.machine,)),
                 hint="`nodes:` is the number of nodes",
             )
-        return ProcessLauncher(processes, threads, trainer)
+        return ProcessLauncher(processes, threads, trainer, request.devices)
     address = request.address or entry.address
     if request.node_rank is None or address is None:
         missing = "the number of this one" if request.node_rank is None else "the address of the first"

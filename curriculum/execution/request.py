@@ -46,6 +46,8 @@ class RunRequest:
     size: str
     machine: str = "local"
     processes: int | None = None  # on each node; else as the machine file says
+    threads: int | None = None  # of each process; else as the machine file says
+    devices: str | None = None  # the GPUs that its processes see, as in CUDA_VISIBLE_DEVICES; else all
     node_rank: int | None = None
     address: str | None = None
     profile: Mapping[str, int] | None = None
