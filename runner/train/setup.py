@@ -19,7 +19,8 @@ from runner.parallel import determinism
 from runner.parallel.build import build, micro_batch
 from runner.parallel.canonical import groups_of
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import AdamW, adamw
+from runner.train.muon import optimizer_of
+from runner.train.optimizer import AdamW
 from runner.train.state import State, restore
 
 
@@ -73,7 +74,7 @@ def set_up(job: TrainJob, ranks: Ranks) -> Setup:
     micro = micro_batch(plan, job.machine.micro_batch, ranks)
     groups = groups_of(plan, micro, ranks) if job.machine.exactness == "canonical" else None
     model = build(plan, job.machine, ranks)
-    optimizer = adamw(model, plan.optimizer)
+    optimizer = optimizer_of(model, plan.optimizer)
     return Setup(
         job=job,
         ranks=ranks,
