@@ -58,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "1f8b2183e95c8fc5866252746a2ce898c9c2e66af6c8aadde725279e31572449",
+            "1fa7e76e9a2b2f784d25dc237bde36ba88076f15030560bda0ca7e91d0585f54",
         }
     ),
 )

@@ -55,9 +55,7 @@ def test_three_steps_are_those_of_torch_s_muon_and_adamw(adjust: str) -> None:
     others = [{"params": tables}, {"params": vectors, "weight_decay": 0.0}]
     reference = [
         torch.optim.Muon(matrices, weight_decay=0.1, momentum=0.9, adjust_lr_fn=adjust),
-        torch.optim.AdamW(
-            [{"params": tables}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95), weight_decay=0.1
-        ),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.1),
     ]
     for step in range(3):
         set_gradients(ours, step)
