@@ -262,6 +262,12 @@ def _setting(
     own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
     # A stage's `optimizer: reset` is an event; the setting is the file's, or inherited.
     optimizer = file.optimizer if first else None
+    if before and optimizer and optimizer.name != before.optimizer.name and stage.optimizer != "reset":
+        raise PlanError(
+            f"`{name}` goes on with `{optimizer.name}` from the state of `{before.optimizer.name}`",
+            place=document.place(("optimizer",)),
+            hint="say `optimizer: reset` in its first stage: another optimizer begins with fresh state",
+        )
     setting = Setting(
         curriculum=name,
         stage=stage.name,

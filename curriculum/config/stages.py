@@ -209,7 +209,13 @@ class OutlierEntry(Entry):
 class OptimizerEntry(Entry):
     """The optimizer; the same for every stage until a stage says `optimizer: reset`."""
 
-    name: Literal["adamw"] = Field(default="adamw", description="Only `adamw`.")
+    name: Literal["adamw", "muon"] = Field(
+        default="adamw", description="adamw; or muon for the blocks' matrices, AdamW for the rest."
+    )
+    momentum: Rate | None = Field(default=None, description="Muon's momentum; else 0.95.")
+    adjust_rate: Literal["match_rms_adamw", "original"] | None = Field(
+        default=None, description="How muon scales the rate by a matrix's shape; else match_rms_adamw."
+    )
     betas: Betas = Field(default=(Fraction(9, 10), Fraction(95, 100)), description="Adam's two decay rates.")
     eps: Rate = Field(default=Fraction(1, 10**8), description="Adam's epsilon.")
     weight_decay: RateOrZero = Field(description="Decoupled weight decay; as in `0.1`.")
@@ -226,6 +232,15 @@ class OptimizerEntry(Entry):
     skip_outliers: OutlierEntry | None = Field(
         default=None, description="Skips steps of outlying gradient norm, as in `{window: 128, deviations: 6}`."
     )
+
+    @model_validator(mode="after")
+    def _of_muon(self) -> Self:
+        for key in ("momentum", "adjust_rate"):
+            if self.name != "muon" and getattr(self, key) is not None:
+                raise Refusal("belongs to muon", "say `name: muon`, or remove it", key)
+        if self.momentum is not None and self.momentum >= 1:
+            raise Refusal("must be below 1", "as in `0.95`", "momentum")
+        return self
 
 
 class EveryEntry(Entry):

@@ -35,6 +35,7 @@ from runner.parallel.ranks import POLL_SECONDS, Ranks, local_part, rows_of
 INDEX = checkpoints.INDEX
 FAILED, DIGEST = ".failed", ".blake3"  # what a rank leaves for rank 0 beside its file
 MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's moments; Muon's matrices have a `momentum_buffer` in their place."""
 
 
 def save(
@@ -233,8 +234,9 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Itera
     for name, parameter in model.named_parameters():
         yield f"model.{name}", parameter
         if optimizer is not None:
-            for moment in MOMENTS:
-                yield f"{moment}.{name}", optimizer.state[parameter][moment]
+            for moment, tensor in optimizer.state[parameter].items():
+                if moment != "step":
+                    yield f"{moment}.{name}", tensor
 
 
 def _misfit(folder: Path, reason: str) -> CheckpointError:

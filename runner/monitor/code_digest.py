@@ -45,6 +45,7 @@ TRAINING_CODE: dict[str, str] = {
     "checkpoint tensors": "runner/checkpoint/tensors.py",
     "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
+    "Muon": "runner/train/muon.py",
     "outlier steps": "runner/train/outliers.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",
