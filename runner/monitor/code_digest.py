@@ -58,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "6dbbfb31ce2de4d4fb986b6493d7099d84c48f0b0316bcffee4622f48fe72b22",
+            "f3f0e912dcf689232e538eadfcff2f0417c39435e8cbc5f498c22241c1ae52f0",
         }
     ),
 )
