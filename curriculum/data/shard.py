@@ -68,6 +68,13 @@ class MappedShard:
             tokens, (self.windows, self.length + 1), (self.length * step, step), writeable=False
         )
 
+    @property
+    def all_tokens(self) -> NDArray[np.uint16]:
+        """Every token of the shard, mapped; its blocks are not compared with their digests."""
+        if not self.record.tokens:
+            return np.empty(0, self.dtype)
+        return np.frombuffer(map_file(self.tokens), self.dtype, self.record.tokens, self.offset)
+
     def check(self, windows: Integers) -> bool:
         """Verify the blocks of `windows` that are not verified yet; returns whether all of the shard's blocks are."""
         if not self.checked:

@@ -58,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "f3f0e912dcf689232e538eadfcff2f0417c39435e8cbc5f498c22241c1ae52f0",
+            "c16648ecd1d0332d153b1823dd6757fc95cf56fb4ae760dfeefb9494251164bd",
         }
     ),
 )
