@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from curriculum.cli import addresses
 from curriculum.cli.options import MachineName, Names, Size, open_console, open_project, stopped
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ def run(
 ) -> None:
     """Train curricula to their ends, from wherever they stand.
 
-    A stopped run resumes from its last checkpoint; what is done is left as it is. Of several, the stages that they
-    share are trained first, each once.
+    A stopped run resumes from its last checkpoint; what is done is left as it is. Of several, and of the arms of a
+    study, the stages that they share are trained first, each once.
     """
     from curriculum.cli.progress import RunDisplay
     from curriculum.compiler import overlap, prepared_text
+    from curriculum.errors import PlanError
     from curriculum.execution import kubernetes, run as execution_run
     from curriculum.execution.request import RunRequest
 
@@ -74,15 +76,30 @@ def run(
         accept_environment=accept_environment,
         listener=RunDisplay(console),
     )
-    if others:
+    study = addresses.study_in(project, names)
+    if others or study:
         single = {
             "--node-rank": node_rank,
             "--master-addr": master_addr,
             "--render": render,
             "--profile-steps": profile_steps,
         }
-        _run_many([request, *(replace(request, curriculum=other) for other in others)], single, dry_run=dry_run)
+        if given := [option for option, value in single.items() if value is not None]:
+            raise PlanError(
+                f"`{given[0]}` is of one curriculum, and {'several' if others else 'a study'} would be trained",
+                hint=f"as in `curriculum run {name}{'/kept' if study else ''} {given[0]} …`",
+            )
+        if study is not None:
+            from curriculum.execution.study import arm_requests
+            from curriculum.studies.arms import compile_study
+
+            requests = arm_requests(request, compile_study(project, study, size))
+        else:
+            requests = [request, *(replace(request, curriculum=other) for other in others)]
+        _run_many(requests, study or " ".join([name, *others]), dry_run=dry_run)
         return
+    arm, (project, name) = name, addresses.arm_or_curriculum(project, name, size)
+    request = replace(request, project=project, curriculum=name)
     if render:
         kubernetes.require_launcher(request)
     if dry_run or render:
@@ -100,9 +117,9 @@ def run(
         return
     result = execution_run.run(request)
     if result.stopped:
-        raise stopped(f"curriculum run {name}{project.options(size, machine)}")
+        raise stopped(f"curriculum run {arm}{project.options(size, machine)}")
     if result.queued:
-        _show_queued(result.queued, result.unmeasured, f"curriculum status {name}{project.options(size)}")
+        _show_queued(result.queued, result.unmeasured, f"curriculum status {arm}{project.options(size)}")
     elif node_rank:
         print(f"node {node_rank}: every stage is done")
     else:
@@ -115,39 +132,33 @@ def _show_queued(queued: Iterable[QueuedJob], unmeasured: Iterable[str], status:
     print(f"they run in the background: `{status}` shows them")
 
 
-def _run_many(requests: Sequence[RunRequest], single: Mapping[str, object], *, dry_run: bool) -> None:
-    """Train several curricula; `single` are the options given that are of one curriculum alone."""
+def _run_many(requests: Sequence[RunRequest], named: str, *, dry_run: bool) -> None:
+    """Train several curricula, or the arms of a study, which the command line has `named`."""
     from curriculum.cli.pool_progress import PoolDisplay
     from curriculum.cli.view.pool import pool_view
-    from curriculum.errors import PlanError
     from curriculum.execution import pool
     from curriculum.runs import held_out
 
-    first, names = requests[0], [request.curriculum for request in requests]
-    if given := [option for option, value in single.items() if value is not None]:
-        raise PlanError(
-            f"`{given[0]}` is of one curriculum, and {len(names)} are named",
-            hint=f"as in `curriculum run {names[0]} {given[0]} …`",
-        )
+    first = requests[0]
     if dry_run:
         print("\n".join(pool.outline(requests)))
         return
     project, console = first.project, open_console()
     display = PoolDisplay(console)
     requests = [replace(request, listener=display) for request in requests]
-    options, command = project.options(first.size), f"{' '.join(names)}{project.options(first.size, first.machine)}"
+    options, command = project.options(first.size), f"{named}{project.options(first.size, first.machine)}"
     if first.machine_entry.launcher == "slurm":
         submitted = pool.submit_many(requests)
         if submitted is None:
             raise stopped(f"curriculum run {command}")
         if submitted == ([], []):
-            print(f"every stage of {', '.join(names)} is done")
+            print(f"every stage of {named} is done")
             return
         _show_queued(*submitted, f"curriculum status{options}")
         return
     results = pool.run_many(requests)
     losses = {
-        result.name: {source: line[-1][1] for source, line in held_out.curves(project, result.compiled).items()}
+        result.name: {source: line[-1][1] for source, line in held_out.curves(project, result.compiled).items() if line}
         for result in results
     }
     sources = sorted({source for measured in losses.values() for source in measured})
