@@ -18,6 +18,7 @@ from curriculum.cli.options import MachineName, Names, Size, open_console, open_
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from curriculum.execution.pool import LineageResult
     from curriculum.execution.request import RunRequest
     from curriculum.execution.run import RunResult
     from curriculum.execution.slurm.submission import QueuedJob
@@ -90,13 +91,9 @@ def run(
                 hint=f"as in `curriculum run {name}{'/kept' if study else ''} {given[0]} …`",
             )
         if study is not None:
-            from curriculum.execution.study import arm_requests
-            from curriculum.studies.arms import compile_study
-
-            requests = arm_requests(request, compile_study(project, study, size))
+            _run_study(request, study, dry_run=dry_run)
         else:
-            requests = [request, *(replace(request, curriculum=other) for other in others)]
-        _run_many(requests, study or " ".join([name, *others]), dry_run=dry_run)
+            _run_many([request, *(replace(request, curriculum=other) for other in others)], dry_run=dry_run)
         return
     arm, (project, name) = name, addresses.arm_or_curriculum(project, name, size)
     request = replace(request, project=project, curriculum=name)
@@ -132,31 +129,58 @@ def _show_queued(queued: Iterable[QueuedJob], unmeasured: Iterable[str], status:
     print(f"they run in the background: `{status}` shows them")
 
 
-def _run_many(requests: Sequence[RunRequest], named: str, *, dry_run: bool) -> None:
-    """Train several curricula, or the arms of a study, which the command line has `named`."""
+def _run_many(requests: Sequence[RunRequest], *, dry_run: bool) -> None:
+    """Train several curricula."""
     from curriculum.cli.pool_progress import PoolDisplay
+    from curriculum.execution import pool
+
+    display = PoolDisplay(open_console())
+    requests = [replace(request, listener=display) for request in requests]
+    named = " ".join(request.curriculum for request in requests)
+    if dry_run:
+        print("\n".join(pool.outline(requests)))
+    elif requests[0].machine_entry.launcher == "slurm":
+        _show_submitted(requests[0], named, pool.submit_many(requests))
+    else:
+        _show_results(requests[0], named, pool.run_many(requests))
+
+
+def _run_study(request: RunRequest, name: str, *, dry_run: bool) -> None:
+    """Train the arms of a study."""
+    from curriculum.cli.pool_progress import PoolDisplay
+    from curriculum.execution import pool, study as execution_study
+    from curriculum.studies.proposal import with_stored_proposal
+
+    study = with_stored_proposal(request.project, name, request.size)
+    request = replace(request, listener=PoolDisplay(open_console()))
+    if dry_run:
+        print("\n".join(pool.outline(execution_study.arm_requests(request, study))))
+    elif request.machine_entry.launcher == "slurm":
+        _show_submitted(request, name, execution_study.submit_study(request, study))
+    else:
+        _show_results(request, name, execution_study.run_study(request, study))
+
+
+def _show_submitted(
+    request: RunRequest, named: str, submitted: tuple[Sequence[QueuedJob], Sequence[str]] | None
+) -> None:
+    project = request.project
+    if submitted is None:
+        raise stopped(f"curriculum run {named}{project.options(request.size, request.machine)}")
+    queued, unmeasured = submitted
+    if not queued:
+        print(f"every stage of {named} is done")
+    else:
+        _show_queued(queued, unmeasured, f"curriculum status{project.options(request.size)}")
+
+
+def _show_results(request: RunRequest, named: str, results: Sequence[LineageResult]) -> None:
+    """A table of how each of several ended; typer.Exit with 1 where one was set aside, with 130 where one stopped."""
     from curriculum.cli.view.pool import pool_view
     from curriculum.execution import pool
     from curriculum.runs import held_out
 
-    first = requests[0]
-    if dry_run:
-        print("\n".join(pool.outline(requests)))
-        return
-    project, console = first.project, open_console()
-    display = PoolDisplay(console)
-    requests = [replace(request, listener=display) for request in requests]
-    options, command = project.options(first.size), f"{named}{project.options(first.size, first.machine)}"
-    if first.machine_entry.launcher == "slurm":
-        submitted = pool.submit_many(requests)
-        if submitted is None:
-            raise stopped(f"curriculum run {command}")
-        if submitted == ([], []):
-            print(f"every stage of {named} is done")
-            return
-        _show_queued(*submitted, f"curriculum status{options}")
-        return
-    results = pool.run_many(requests)
+    project, console = request.project, open_console()
     losses = {
         result.name: {source: line[-1][1] for source, line in held_out.curves(project, result.compiled).items() if line}
         for result in results
@@ -164,15 +188,16 @@ def _run_many(requests: Sequence[RunRequest], named: str, *, dry_run: bool) -> N
     sources = sorted({source for measured in losses.values() for source in measured})
     console.print("\nlast held-out loss (nats a token)", style="bold")
     console.print(pool_view(results, losses, sources))
+    command = f"curriculum run {named}{project.options(request.size, request.machine)}"
     for result in results:
         for line in result.unmeasured:
             console.print(f"{result.name}: not measured: {line}")
         if result.error is not None:
             print(f"\n{result.name} was set aside:\n{result.error.render()}", file=sys.stderr)
     if any(result.state == pool.STOPPED for result in results):
-        raise stopped(f"curriculum run {command}")
+        raise stopped(command)
     if any(result.state == pool.FAILED for result in results):
-        print(f"the others are done; once that is mended, the same command goes on: curriculum run {command}")
+        print(f"the others are done; once that is mended, the same command goes on: {command}")
         raise typer.Exit(1)
 
 

@@ -239,12 +239,12 @@ class _Pool:
             raise
 
     def _take(self) -> list[_Lineage]:
-        """The next lineages for a worker: as many as keep it busy for `BUSY_SECONDS`, and no more than its share."""
+        """The next lineages for a worker: as many as keep it busy for `BUSY_SECONDS`, and at most half of its share."""
         with self.taking:
             if not self.waiting:
                 return []
             first = self.waiting.popleft()
-            share = -(-len(self.waiting) // self.workers)
+            share = -(-len(self.waiting) // (2 * self.workers))
             seconds = _seconds(first, self._own(first))
             count = min(share, math.ceil(BUSY_SECONDS / seconds) - 1) if seconds else 0
             return [first, *(self.waiting.popleft() for _ in range(count))]
