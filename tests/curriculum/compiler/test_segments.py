@@ -256,7 +256,8 @@ def test_windows_that_grow_and_shrink_are_each_read_once_a_pass_in_a_branch_and_
 
 
 def test_text_appended_where_longer_windows_begin_is_read_in_their_first_pass() -> None:
-    grow = "  - {name: two, until: 900 tokens, mixture: plain, sequence_length: 8, batch: 5 sequences, positions: restart}\n"
+    longer = "sequence_length: 8, batch: 5 sequences, positions: restart"
+    grow = f"  - {{name: two, until: 900 tokens, mixture: plain, {longer}}}\n"
     more = "  - {name: three, until: 4000 tokens, mixture: other}\n"
     root = lineages.BASE["stages/root.yaml"].replace("until: 2000", "until: 400").replace("plain", "other")
     project = lineages.project_of({"stages/root.yaml": root + grow + more})
