@@ -24,6 +24,7 @@ from curriculum.studies import drafts, mixtures, points
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.points import LeftOut, Point
+from curriculum.studies.proposal import read as read_proposal
 from curriculum.studies.study import Study, open_study
 from curriculum.units import Length, show_count
 
@@ -132,7 +133,7 @@ class CompiledStudy:
 def compile_study(
     project: Project, name: str, size: str, proposal: Mapping[str, Fraction] | None = None
 ) -> CompiledStudy:
-    """The study `name` with every arm compiled; `proposal` are the weights that a law proposes, by source.
+    """The study `name` with every arm compiled; `proposal` are the weights of its proposal, else those that are fixed.
 
     Raises ConfigError, NotFound or PlanError for what cannot be asked or planned.
     """
@@ -150,6 +151,7 @@ def compile_study(
         for replicate in range(1, study.file.replicates + 1)
     ]
     swarm = [drafting.arm(point, 1, 1 + at % seeds) for at, point in enumerate(p for p in found if p.role == "swarm")]
+    proposal = proposal or read_proposal(project, name, size)
     if proposal is not None:
         point = points.proposal(study, proposal)
         arms += [drafting.arm(point, r, 1 + (r - 1) % seeds) for r in range(1, study.file.replicates + 1)]
