@@ -20,7 +20,7 @@ from curriculum.compiler.schedules import highest
 from curriculum.config.project import Project
 from curriculum.config.stages import EveryEntry
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
-from curriculum.studies import drafts, mixtures, points
+from curriculum.studies import design, drafts, mixtures, points
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.points import LeftOut, Point
@@ -160,6 +160,18 @@ def compile_study(
     )
     _check_budget(compiled)
     return compiled
+
+
+def fix_design(compiled: CompiledStudy) -> None:
+    """Keep the mixtures that the study drafted, before its first arm is trained; all its text should be prepared."""
+    drafted = {
+        arm.point.name: arm.point.mixture.weights
+        for arm in compiled.arms
+        if arm.role != "proposal" and (arm.point.name in points.DRAFTED or "mixture" in arm.point.settings)
+    }
+    for arm in compiled.arms:
+        drafted |= {name: arm.point.mixture.weights for name in arm.point.same_as if name in points.DRAFTED}
+    design.write(compiled.study, drafted)
 
 
 def _check_always(study: Study, sources: Sequence[str]) -> None:
