@@ -54,6 +54,8 @@ class RunDisplay(Listener):
             if progress.other_endings:
                 others = describe_unread(progress.other_endings)
                 self._say(f"  {title}: not read, as `files` does not name them: {others}")
+            if progress.fast_encoder_refused:
+                self._say(f"  {title}: encoded by tokenizers, many times slower: {progress.fast_encoder_refused}")
         self._job = None
 
     def plan_compiled(self, compiled: Compiled) -> None:

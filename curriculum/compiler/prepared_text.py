@@ -236,6 +236,7 @@ class PreparedText:
             eos=entry.eos,
             tasks=entry.tasks,
             workers=processors(),
+            proofs=str(self.project.data / "encoders"),
         )
 
     def changes(self, *, quick: bool = False, contents: bool = False) -> dict[str, FileChanges]:

@@ -15,6 +15,7 @@ from curriculum.config.entry import (
     Entry,
     Evidence,
     Flag,
+    Layers,
     Name,
     Names,
     Passes,
@@ -54,7 +55,9 @@ ModelName = Annotated[str, _known_model]
 class RopeScaling(Entry):
     """Llama 3's way to a longer context: slow rotations are divided by `factor`, fast ones stay."""
 
-    rope_type: Literal["llama3"] = Field(default="llama3", description="Only `llama3`.")
+    rope_type: Literal["llama3", "yarn", "linear"] = Field(
+        default="llama3", description="`llama3` here; the others have keys of their own."
+    )
     factor: Rate = Field(description="What slow rotations are divided by, as in `factor: 32`.")
     low_freq_factor: Rate = Field(default=Fraction(1), description="Turns below which a rotation is slow.")
     high_freq_factor: Rate = Field(default=Fraction(4), description="Turns above which a rotation is fast.")
@@ -65,6 +68,40 @@ class RopeScaling(Entry):
         if self.low_freq_factor >= self.high_freq_factor:
             raise Refusal("must be below `high_freq_factor`", "as in `1` and `4`", "low_freq_factor")
         return self
+
+
+class YarnScaling(Entry):
+    """YaRN: rotations of many turns stay, those of few are divided by `factor`, and attention is sharpened."""
+
+    rope_type: Literal["yarn"] = Field(description="`yarn`.")
+    factor: Rate = Field(description="What slow rotations are divided by, as in `factor: 4`.")
+    original_max_position_embeddings: Size = Field(description="The context that turns are counted over.")
+    beta_fast: Rate | None = Field(default=None, description="Turns above which a rotation is fast; else 32.")
+    beta_slow: Rate | None = Field(default=None, description="Turns below which a rotation is slow; else 1.")
+    attention_factor: Rate | None = Field(
+        default=None, description="What queries and keys are multiplied by; else 0.1 ln(factor) + 1."
+    )
+    truncate: Flag | None = Field(default=None, description="Whether its bounds are whole channels; else they are.")
+
+
+class LinearScaling(Entry):
+    """Position interpolation: every rotation is divided by `factor`."""
+
+    rope_type: Literal["linear"] = Field(description="`linear`.")
+    factor: Rate = Field(description="What all rotations are divided by, as in `factor: 4`.")
+
+
+def _scaling_kind(value: Any) -> str:
+    kind = value.get("rope_type") if isinstance(value, dict) else getattr(value, "rope_type", None)
+    return kind if kind in ("yarn", "linear") else "llama3"
+
+
+AnyScaling = Annotated[
+    Annotated[RopeScaling, Tag("llama3")]
+    | Annotated[YarnScaling, Tag("yarn")]
+    | Annotated[LinearScaling, Tag("linear")],
+    Discriminator(_scaling_kind),
+]
 
 
 class ModelOverride(Entry):
@@ -79,8 +116,26 @@ class ModelOverride(Entry):
     vocab_size: Size | None = Field(default=None, description="Rows of the embedding.")
     rms_norm_eps: Rate | None = Field(default=None, description="Epsilon of RMSNorm.")
     rope_theta: Rate | None = Field(default=None, description="Base of the rotary embedding.")
-    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched.")
+    rope_scaling: AnyScaling | None = Field(default=None, description="How rotations are stretched.")
     tie_word_embeddings: Flag | None = Field(default=None, description="Whether both embeddings are one.")
+    attention_bias: Literal["none", "qkv", "all"] | None = Field(
+        default=None, description="Biases of attention: none, qkv (as Qwen2) or all."
+    )
+    mlp_bias: Flag | None = Field(default=None, description="Whether the feed-forward layer has biases.")
+    qk_norm: Literal["none", "head", "all"] | None = Field(
+        default=None, description="Norm of queries and keys: by head (Qwen3), or over all heads (OLMo 2)."
+    )
+    norm: Literal["before", "after"] | None = Field(
+        default=None, description="Norms before attention and feed-forward layer, or after them (OLMo 2)."
+    )
+    no_rope: Layers | None = Field(default=None, description="Layers without rotations; as in `every 4th`.")
+    sliding_window: Size | None = Field(default=None, description="Tokens that a token attends to; as in `4096`.")
+    full_attention: Layers | None = Field(
+        default=None, description="Layers that no sliding window limits; as in `every 4th`."
+    )
+    init: Literal["tinyllama", "llama", "olmo"] | None = Field(
+        default=None, description="How first weights are drawn: tinyllama, llama or olmo."
+    )
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -95,13 +150,17 @@ class ModelOverride(Entry):
         if width and heads and not self.head_dim and width % (2 * heads):
             message = f"of {heads} does not cut a width of {width} into heads of even size"
             raise Refusal(message, f"{_near_divisors(heads, width // 2)} would do", "num_attention_heads")
+        if self.full_attention is not None and self.sliding_window is None and isinstance(self, ModelNumbers):
+            raise Refusal(
+                "has no meaning without `sliding_window`", "add `sliding_window:`, or remove it", "full_attention"
+            )
         if heads and groups and heads % groups:
             message = f"of {groups} does not divide {heads} query heads"
             raise Refusal(message, f"{_near_divisors(groups, heads)} would do", "num_key_value_heads")
 
 
 class ModelNumbers(ModelOverride):
-    """A Llama-architecture model, under Hugging Face's key names."""
+    """A model under Hugging Face's key names; without the switches from `attention_bias` on it is a Llama."""
 
     hidden_size: Size = Field(description="Width of the residual stream.")
     num_hidden_layers: Size = Field(description="Number of blocks.")
@@ -112,8 +171,15 @@ class ModelNumbers(ModelOverride):
     vocab_size: Size = Field(description="Rows of the embedding; no less than the tokenizer has.")
     rms_norm_eps: Rate = Field(default=Fraction(1, 100000), description="Epsilon of RMSNorm.")
     rope_theta: Rate = Field(default=Fraction(10000), description="Base of the rotary embedding.")
-    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
+    rope_scaling: AnyScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
     tie_word_embeddings: Flag = Field(default=False, description="Whether input and output embedding are one.")
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Self:
+        if self.full_attention is not None and self.sliding_window is None:
+            hint = "add `sliding_window: 4096`, which limits the other layers, or remove it"
+            raise Refusal("has no meaning without `sliding_window`", hint, "full_attention")
+        return self
 
 
 def _near_divisors(number: int, dividend: int) -> str:
@@ -142,6 +208,12 @@ class OptimizerEntry(Entry):
     weight_decay: RateOrZero = Field(description="Decoupled weight decay; as in `0.1`.")
     decay: Literal["all", "matrices"] = Field(
         default="all", description="What decays: all parameters, or matrices only."
+    )
+    decay_embeddings: Flag | None = Field(
+        default=None, description="Whether the embedding decays; `false` spares it, and a tied output weight."
+    )
+    z_loss: Rate | None = Field(
+        default=None, description="Weight of the squared log-partition, which it keeps near 0; as in `1e-5`."
     )
     clip_norm: Rate = Field(default=Fraction(1), description="Norm that the global gradient is clipped to.")
     skip_outliers: OutlierEntry | None = Field(

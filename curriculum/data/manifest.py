@@ -56,7 +56,7 @@ def windows_in(tokens: int, sequence_length: int) -> int:
     return max(0, (tokens - 1) // sequence_length)
 
 
-def text_hash(text: bytes) -> int:
+def text_hash(text: bytes | memoryview) -> int:
     """BLAKE2b-64 of a document's UTF-8 as a little-endian integer in [0, 2^64)."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 

@@ -57,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "3c466720ed59989da3fba1208d15efb67b8d626c7f64da1feb3e31b963e61bbd",
+            "f7149a454013b89baefa24a6cc8ee682991a305972690acc5c7908e1b00b8ae9",
         }
     ),
 )

@@ -14,7 +14,6 @@ import json
 import os
 import shlex
 import threading
-from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -203,11 +202,11 @@ class _InPlaceIndex:
             smallest = int(numbers.min())
             if smallest < 0 or largest >= self.tokenizer.vocab_size:
                 raise self._out_of_range(smallest if smallest < 0 else largest)
-        id_ends = array("Q")
+        id_ends = np.empty(len(inside), np.int64)
         with base.with_suffix(".ids").open("wb") as ids:
             for at in range(len(inside)):
                 ids.write(id_line(f"{self.name}:{number_before + at + 1}"))
-                id_ends.append(ids.tell())
+                id_ends[at] = ids.tell()
         base.with_suffix(".ds.index").write_bytes((inside - first).astype("<u8").tobytes())
         shard = finished_shard(
             base,
@@ -228,17 +227,17 @@ class _InPlaceIndex:
             shards=(shard,),
         )
 
-    def _hashes(self, first: int, ends: NDArray[np.int64]) -> array[int]:
+    def _hashes(self, first: int, ends: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The hash of each document, of which the first begins at token `first`, without its BOS and EOS."""
         file = self.file
         tokens: NDArray[Any] = np.memmap(file.path, file.numbers, "r", file.offset, (file.tokens,)).view(np.ndarray)
-        hashes = array("Q")
-        for stop in ends.tolist():
+        hashes = np.empty(len(ends), np.uint64)
+        for number, stop in enumerate(ends.tolist()):
             begin, end = first, stop
             begin += int(tokens[begin] == self.tokenizer.bos_id)
             end -= int(end > begin and tokens[end - 1] == self.tokenizer.eos_id)
             cuts = range(begin, end, BLOCK_BYTES)  # a file without separators is one document of any length
-            hashes.append(token_hash(*(tokens[cut : min(cut + BLOCK_BYTES, end)] for cut in cuts)))
+            hashes[number] = token_hash(*(tokens[cut : min(cut + BLOCK_BYTES, end)] for cut in cuts))
             first = stop
         return hashes
 

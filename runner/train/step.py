@@ -36,6 +36,7 @@ def forward_backward(
     (canonical.py). `before_forward` is called before each micro-batch.
     """
     tokens = to_device(torch.from_numpy(batch.tokens), model.embedding.weight.device)
+    z_loss = plan.optimizer.get("z_loss", 0.0)
     group = plan.batch_sequences // groups if groups else len(tokens)
     in_pairs = GroupSums(model) if groups else None
     losses = []
@@ -45,7 +46,7 @@ def forward_backward(
         with fsdp.micro_batch(model, last=end >= len(tokens), exchange=end % group == 0):
             states = hidden(model, part, batch.cu_seqlens_of(begin, begin + len(part)))
             compiled = model.compiled and tokens.device.type == "cuda"
-            total, token_losses = model.head(states, part[:, 1:], next_token_loss, compiled=compiled)
+            total, token_losses = model.head(states, part[:, 1:], next_token_loss, compiled=compiled, z_loss=z_loss)
             torch.autograd.backward(total / plan.batch_tokens)
         losses.append(token_losses.sum(dim=1))
         if in_pairs and end % group == 0:

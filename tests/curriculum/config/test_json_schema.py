@@ -260,6 +260,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "ProfileEntry": {"from_step": 20},
     "KubernetesEntry": {"image": "a", "volume": "a"},
     "RopeScaling": {"factor": 32, "original_max_position_embeddings": 8192},
+    "YarnScaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 8192},
+    "LinearScaling": {"rope_type": "linear", "factor": 4},
     # a root's many keys have a test of their own: no model refuses one without them, but the lineage does
     "CurriculumFile": {"from": "v1.1", "stages": [{"name": "a", "until": "2T"}]},
     "StageEntry": {"name": "a", "until": "2T"},

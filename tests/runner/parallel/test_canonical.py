@@ -53,7 +53,7 @@ MESHES = [mesh for meshes in canonical.MESHES.values() for mesh in meshes]
 
 
 @pytest.mark.promise("Canonical exactness: the same bits on 1, 2 and 4 ranks and any mesh")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", *canonical.SWITCHES])
 @pytest.mark.parametrize("mesh", MESHES[1:])
 def test_weights_moments_and_norms_have_the_same_bits_on_every_mesh(
     reports: dict[str, Any], mesh: str, precision: str
