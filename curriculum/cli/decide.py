@@ -49,9 +49,10 @@ def decide(
     """
     from curriculum.cli.view.decision import decision_json, decision_view
     from curriculum.studies import mixture_file, record
-    from curriculum.studies.asked import Asked, ask, fix_proposal
+    from curriculum.studies.asked import Asked, ask
     from curriculum.studies.decide import decide as answer
     from curriculum.studies.decision import Undecidable
+    from curriculum.studies.propose import fix_proposal
     from curriculum.studies.table import TableFiles, read
     from curriculum.studies.table_question import question
 
@@ -93,7 +94,8 @@ def decide(
             mixture_file.check_may_be_written(project, write, decision, although_not_shown=although_not_shown)
         made = record.content(name, text, asked.question, asked.evidence, decision, asked.files)
         kept = record.write(project.runs / size / name, made)
-        to_run = fix_proposal(asked, decision)
+        if asked.compiled is not None and asked.measured is not None:
+            to_run = fix_proposal(asked.compiled, asked.measured, decision)
     written = None
     if write is not None and project is not None and kept is not None:
         written = mixture_file.write(project, write, decision, kept)

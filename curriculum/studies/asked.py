@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
-from curriculum.studies import proposal, table_question
+from curriculum.studies import table_question
 from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decision import Decision, Question
 from curriculum.studies.evidence import Evidence
@@ -83,15 +83,3 @@ def ask(project: Project, name: str, size: str) -> Asked:
         compiled=compiled,
         measured=measured,
     )
-
-
-def fix_proposal(asked: Asked, decision: Decision) -> bool:
-    """Fix the mixture that a decision proposes, once all other arms have ended; whether there is a new one to run."""
-    compiled, measured = asked.compiled, asked.measured
-    if compiled is None or measured is None or not compiled.has_proposal or compiled.of_role("proposal"):
-        return False
-    if not measured.complete or decision.proposal is None or not decision.proposal.shares:
-        return False
-    study = compiled.study
-    proposal.write(study.project, study.name, study.size, decision.proposal.shares)
-    return True

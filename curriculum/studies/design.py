@@ -27,6 +27,11 @@ def path_of(study: Study) -> Path:
     return study.project.runs / study.size / study.name / FILE
 
 
+def is_kept(study: Study) -> bool:
+    """Whether the study has started with the same question."""
+    return read(study) is not None
+
+
 def read(study: Study) -> Weights | None:
     """The drafted mixtures, where the study has started with the same question; DataError for an edited file."""
     path = path_of(study)
