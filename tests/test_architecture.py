@@ -15,12 +15,14 @@ RUNNER_LIBRARIES = {"torch", "numpy", "safetensors", "runner", "curriculum"}
 # the package of the runner that may also import what prepares text
 PREPARATION = "prepare"
 PREPARATION_LIBRARIES = {
+    "gigatoken",
+    "awkward",
+    "loguru",
     "datatrove",
     "datasets",
     "tokenizers",
     "orjson",
     "pyarrow",
-    "loguru",
     "fsspec",
     "huggingface_hub",
 }

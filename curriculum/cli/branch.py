@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curriculum.cli import completion
+from curriculum.cli import addresses, completion
 from curriculum.cli.options import AsJson, MachineName, Size, open_console, open_project, print_json
+
+if TYPE_CHECKING:
+    from curriculum.config.project import Project
+    from curriculum.runs.branch import Branch, Change
 
 
 def branch(
     point: Annotated[
         str,
         typer.Argument(
-            help="where it leaves: NAME[/STAGE][@TOKENS], as in v1.1/basic or v1.1@1.2T",
-            autocompletion=completion.addresses,
+            help="NAME[/STAGE][@TOKENS] that it leaves, or a study's arm", autocompletion=completion.addresses
         ),
     ],
     name: Annotated[str, typer.Argument(help="the new curriculum's name")],
@@ -62,7 +65,10 @@ def branch(
         to=to,
         shape=shape,
     )
-    made = runs_branch.branch(project, parse_address(point), name, change, size)
+    if addresses.is_arm(project, point):
+        made = _branch_arm(project, point, name, change, size)
+    else:
+        made = runs_branch.branch(project, parse_address(point), name, change, size)
     summary = summarise(project, made.compiled, machine, project.machine(machine))
     compared = compare(spans(made.parent.stages), spans(made.compiled.stages))
     other = f"{made.parent.curriculum} from there on"
@@ -71,6 +77,7 @@ def branch(
             {
                 "file": f"stages/{name}.yaml",
                 "text": made.text,
+                "mixtures": {f"mixtures/{mixture}.yaml": text for mixture, text in made.mixtures.items()},
                 "leaves": {"stage": made.leaves.name, "position": made.leaves.stop},
                 "checkpoint": made.checkpoint.name if made.checkpoint else None,
                 "comparison": comparison_json(compared, other, name, size),
@@ -86,3 +93,19 @@ def branch(
     for line in made.departed:
         console.print(f"note: {line}")
     console.print(branched_view(made, project.options(size, machine)))
+
+
+def _branch_arm(project: Project, point: str, name: str, change: Change, size: str) -> Branch:
+    from curriculum.errors import PlanError
+    from curriculum.runs.branch import Change
+    from curriculum.studies.arms import compile_study
+    from curriculum.studies.branch import branch_arm
+
+    if change != Change():
+        raise PlanError(
+            f"`{point}` is an arm of a study, which is written as it is",
+            hint="leave the other options out, and edit the files that are written",
+        )
+    study, _, arm = point.partition("/")
+    compiled = compile_study(project, study, size)
+    return branch_arm(compiled.study, compiled.arm(arm), name)

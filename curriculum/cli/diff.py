@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from curriculum.cli import completion
+from curriculum.cli.addresses import arm_or_address, arm_or_curriculum
 from curriculum.cli.options import AsJson, Size, open_console, open_project, print_json
 
 
@@ -39,7 +40,8 @@ def diff(
     project = open_project()
     ran: tuple[diff_sides.StartedStage, ...] = ()
     if new is None:
-        sides = diff_sides.against_what_ran(project, old, size)
+        project, curriculum = arm_or_curriculum(project, old, size)
+        sides = diff_sides.against_what_ran(project, curriculum, size)
         if sides is None:
             if as_json:
                 print_json({"format": FORMAT, "old": old, "size": size, "started": False})
@@ -48,7 +50,7 @@ def diff(
             return
         first, second, ran = sides
     else:
-        first, second = (diff_sides.side(project, name, size) for name in (old, new))
+        first, second = (diff_sides.side(*arm_or_address(project, name, size), size) for name in (old, new))
     compared = compare(first.lineage, second.lineage)
     if as_json:
         print_json(comparison_json(compared, first.label, second.label, size, ran))

@@ -53,10 +53,15 @@ def open_project() -> Project:
 
 
 def trained_with_texts(project: Project, name: str, size: str) -> tuple[Compiled, PreparedText]:
-    """The curriculum with the plans that trained its stages, and its text; stderr has a note where files differ now."""
+    """A curriculum, or an arm of a study, with the plans that trained its stages, and its text.
+
+    stderr has a note where files differ now.
+    """
+    from curriculum.cli.addresses import arm_or_curriculum
     from curriculum.compiler.prepared_text import PreparedText
     from curriculum.runs.drift import as_trained
 
+    project, name = arm_or_curriculum(project, name, size)
     texts = PreparedText.open(project, name, size)
     compiled, lines = as_trained(project, texts.compiled)
     for line in lines:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from curriculum.cli import addresses
 from curriculum.cli.options import AsJson, MachineName, Names, Size, open_console, open_project, print_json
+
+if TYPE_CHECKING:
+    from curriculum.config.project import Project
 
 
 def plan(
@@ -24,6 +28,7 @@ def plan(
     """Show what will happen, and its cost, before it happens.
 
     In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
+    Of a study: its arms, and what they cost together.
     """
     from curriculum.cli.view.plan import plan_view, tree_view
     from curriculum.compiler import prepared_text
@@ -33,8 +38,15 @@ def plan(
     from curriculum.execution.machine import check_memory
     from curriculum.runs import folders
     from curriculum.runs.drift import with_notes
+    from curriculum.studies.mixture_evidence import evidence_lines
 
     project = open_project()
+    if (study := addresses.study_in(project, names)) is not None:
+        _plan_study(project, study, size, machine, svg, as_json=as_json)
+        return
+    if len(set(names)) == 1:
+        project, name = addresses.arm_or_curriculum(project, names[0], size)
+        names = [name]
     texts = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
     for text in texts:
         prepared_text.check_folders(text, planned=True)
@@ -63,8 +75,29 @@ def plan(
     summary["cost"]["unsaved"] = folders.insufficient_grace(project, compiled, project.machine(machine))
     summary["held_out_notes"] = texts[0].held_out_lines()
     summary["texts_changed"] = texts[0].change_lines(quick=not check, contents=check)
+    summary["evidence"] = evidence_lines(texts[0], compiled)
     origins = texts[0].provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})
         return
     open_console().print(plan_view(summary, compiled, origins))
+
+
+def _plan_study(project: Project, name: str, size: str, machine: str, svg: Path | None, *, as_json: bool) -> None:
+    from curriculum.cli.view.study import study_view
+    from curriculum.compiler import prepared_text
+    from curriculum.errors import PlanError
+    from curriculum.studies.arms import compile_study
+    from curriculum.studies.summary import summarise
+
+    if svg is not None:
+        raise PlanError(
+            f"`{name}` is a study, of which there is no picture", hint=f"as in `curriculum plan {name}/kept --svg FILE`"
+        )
+    study = compile_study(project, name, size)
+    prepared_text.check_folders(study.arms[0].texts, planned=True)
+    summary = summarise(study, machine, project.machine(machine))
+    if as_json:
+        print_json(summary)
+    else:
+        open_console().print(study_view(summary))

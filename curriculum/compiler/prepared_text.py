@@ -51,9 +51,21 @@ class PreparedText:
         stages: Sequence[LineageStage] | None = None,
         *,
         faults: list[CurriculumError] | None = None,
+        like: PreparedText | None = None,
     ) -> PreparedText:
-        """The text of curriculum `name`, or of the `stages` of a lineage that ends before it does."""
-        return cls(resolve(project, name, size, stages), faults=faults)
+        """The text of curriculum `name`, or of the `stages` of a lineage that ends before it does.
+
+        `like` is a snapshot that looked up the same tokenizer and datasets, whose state of them is taken over.
+        """
+        texts = cls(resolve(project, name, size, stages), faults=faults)
+        if (
+            like is not None
+            and like.curriculum.tokenizer == texts.curriculum.tokenizer
+            and like.sequence_length == texts.sequence_length
+        ):
+            texts._manifests = like._manifests
+            texts.__dict__["loaded_tokenizer"] = like.loaded_tokenizer
+        return texts
 
     @property
     def prepare_command(self) -> str:
@@ -224,6 +236,7 @@ class PreparedText:
             eos=entry.eos,
             tasks=entry.tasks,
             workers=processors(),
+            proofs=str(self.project.data / "encoders"),
         )
 
     def changes(self, *, quick: bool = False, contents: bool = False) -> dict[str, FileChanges]:

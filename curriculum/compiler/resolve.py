@@ -23,7 +23,7 @@ from curriculum.units import Length, show_count
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """A mixture file: the weights of its sources as integers, and the limits of passes that it states.
+    """A mixture file: the weights of its sources as integers, the limits of passes and the parts of texts it states.
 
     `rounded` is whether the proportions of the file are finer than integers up to 2^31.
     """
@@ -32,6 +32,7 @@ class Mixture:
     weights: Mapping[str, int]
     rounded: bool
     passes: Mapping[str, Fraction]
+    take: Mapping[str, Fraction]
     document: Document = field(repr=False)
 
 
@@ -73,8 +74,8 @@ class ResolvedCurriculum:
 
     @property
     def datasets(self) -> dict[str, str]:
-        """Every source that the lineage draws from to the dataset that it reads at this size."""
-        names = sorted({name for stage in self.stages for name in stage.mixture.weights})
+        """Every source that the lineage draws from or measures to the dataset that it reads at this size."""
+        names = sorted({name for stage in self.stages for name in (*stage.mixture.weights, *stage.setting.measure)})
         return {name: self.size.stand_ins.get(name, name) for name in names}
 
 
@@ -113,6 +114,13 @@ def resolve(
             if stage.cut is None:
                 omitted = f"`{stage.name}` has no step: what comes before it ends at {show_count(start)} tokens"
             continue
+        for source in setting.measure:
+            if source not in project.sources.sources:
+                raise PlanError(
+                    f"unknown source `{source}` in `measure` of stage `{setting.stage}`",
+                    place=setting.place("measure"),
+                    hint=did_you_mean(source, project.sources.sources),
+                )
         if setting.mixture not in mixtures:
             mixtures[setting.mixture] = _mixture(project, setting)
         clock = stage_clock(stage, scaler, start)
@@ -178,7 +186,7 @@ def _due_at_end(stage: LineageStage, clock: StageClock, scaler: Scaler) -> tuple
     """The skips of a cut stage that begin before the branch position, and at the step at which the stage is left."""
 
     def begins(entry: config.SkipEntry) -> int:
-        return clock.start - (clock.start - scaler.tokens(entry.from_)) // clock.batch_tokens * clock.batch_tokens
+        return clock.batches.position(clock.batches.step_from(scaler.tokens(entry.from_)))
 
     return tuple(entry for entry in stage.setting.skip if entry.from_ < stage.left_at and begins(entry) >= clock.stop)
 
@@ -226,5 +234,6 @@ def _mixture(project: Project, setting: Setting) -> Mixture:
         weights=weights,
         rounded=any(file.weights[source] * parts != weight * total for source, weight in weights.items()),
         passes=file.passes,
+        take=file.take,
         document=document,
     )

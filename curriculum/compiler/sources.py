@@ -82,7 +82,7 @@ def choose_sources(curriculum: ResolvedCurriculum, prepared_info: PreparedInfoOf
     choices: dict[int, dict[str, SourceChoice]] = {}
     for stage in curriculum.stages:
         length = stage.clock.sequence_length
-        names.update(dict.fromkeys(stage.mixture.weights))
+        names.update(dict.fromkeys((*stage.mixture.weights, *stage.setting.measure)))
         of_length = choices.setdefault(length, {})
         for name in names:
             if name not in of_length:
@@ -186,7 +186,8 @@ def source_plans(
         ):
             segments = extend(stored.segments, states, started.items.get(name, 0), excluded, since.get(name, 0))
         elif old is None:
-            segments = first_segments(states, choice.out_of, excluded)
+            states, out_of = _taken(stage, name, choice)
+            segments = first_segments(states, out_of, excluded)
         elif setting.positions == "restart" or any(e.source == name for e in setting.leave_out):
             segments = next_epoch(old.segments, used, states, choice.out_of, excluded)
         else:
@@ -194,6 +195,21 @@ def source_plans(
         reseeds = () if choice.order == "in-order" else _reseeds(setting, old, used)
         plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order, reseeds=reseeds)
     return plans
+
+
+def _taken(stage: ResolvedStage, name: str, choice: SourceChoice) -> tuple[tuple[PreparedState, ...], int | None]:
+    """The states of a source that is new to the lineage, and out of how many windows; a mixture may take a part."""
+    part = stage.mixture.take.get(name, Fraction(1))
+    if part == 1 or not choice.windows:
+        return choice.states, choice.out_of
+    windows = int(choice.windows * part)
+    if windows == 0:
+        raise PlanError(
+            f"`take` leaves less than one window of `{name}` at this size",
+            place=stage.mixture.document.place(("take", name)),
+            hint="take more of it, or a larger size",
+        )
+    return (PreparedState(windows, choice.states[-1].digest),), choice.out_of or choice.windows
 
 
 def _reseeds(setting: Setting, old: SourcePlan | None, used: int) -> tuple[Reseed, ...]:

@@ -32,6 +32,11 @@ Evidence = Annotated[fields.Evidence, fields.evidence, PlainSerializer(str, retu
 Hub = Annotated[str, fields.hub]
 Values = Annotated[tuple[str | int | bool, ...], fields.one_or_more(fields.column_value)]
 Flag = Annotated[bool, fields.flag]
+Layers = Annotated[
+    int | tuple[int, ...],
+    fields.layers,
+    PlainSerializer(lambda some: some if isinstance(some, int) else list(some), return_type=Any),
+]
 FlagOrAuto = Annotated[bool | None, fields.flag_or_auto]
 
 Size = Annotated[int, _integer(1, LARGEST_SIZE, "2048")]

@@ -198,6 +198,29 @@ def one_or_more(one: Form) -> Form:
     return Form(read_all, {"anyOf": [one.shape, {"type": "array", "items": one.shape, "minItems": 1}]})
 
 
+_EVERY = r"every\s+(?P<n>[1-9]\d{0,3})(?:st|nd|rd|th)\s*"
+_EVERY_INPUT = r"every\s+[1-9]\d{0,3}(?:st|nd|rd|th)"
+
+
+@form(
+    anyOf=[
+        {"type": "string", "pattern": input_pattern(_EVERY_INPUT), "examples": ["every 4th"]},
+        {"type": "integer", "minimum": 1, "maximum": 9999},
+        {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9999}, "minItems": 1},
+    ]
+)
+def layers(value: Any) -> int | tuple[int, ...]:
+    """Some layers: n for `every n-th` of them, or their numbers, counted from 0."""
+    every = re.fullmatch(_EVERY, value.strip(), re.ASCII) if isinstance(value, str) else None
+    if every is not None:
+        return int(every["n"])
+    if type(value) is int and 1 <= value <= 9999:
+        return value
+    if isinstance(value, list | tuple) and value and all(type(n) is int and 0 <= n <= 9999 for n in value):
+        return tuple(sorted(set(value)))
+    raise Refusal(f"must name layers, not {describe(value)}", "as in `every 4th`, or `[3, 7]`, counted from 0")
+
+
 @form(type=["string", "integer", "boolean"])
 def column_value(value: Any) -> str | int | bool:
     if not isinstance(value, str | int | bool):

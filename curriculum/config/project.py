@@ -16,6 +16,10 @@ from curriculum.errors import ConfigError, NotFound, did_you_mean
 ROOT_FILES = ("sources.yaml", "sizes.yaml", "machines.yaml")
 REHEARSAL = "rehearsal"
 LONGEST_NAME = 100  # characters of curricula in a file name; most file systems take 255 bytes in all
+_ROOT_VALUES: Final = (
+    *("sources_document", "sources", "sizes_document", "sizes", "machines_document", "machines", "default_size"),
+)
+"""Properties of a project that hold the values of its root files."""
 _NO_TEXTS: Final[Mapping[str, str]] = MappingProxyType({})
 LOCAL = "local"  # the default machine
 
@@ -65,6 +69,10 @@ class Project:
         """A project of the same files, of which `drafts` are replaced; what else was read is not read again."""
         project = Project(self.root)
         project._drafts = {**self._drafts, **drafts}
+        project._curricula = {name: one for name, one in self._curricula.items() if ("stages", name) not in drafts}
+        project._mixtures = {name: one for name, one in self._mixtures.items() if ("mixtures", name) not in drafts}
+        project._studies = dict(self._studies)
+        project.__dict__.update({key: self.__dict__[key] for key in _ROOT_VALUES if key in self.__dict__})
         return project
 
     @property
@@ -138,9 +146,10 @@ class Project:
         """`studies/<name>.yaml`, validated; a curriculum of the same name is an error."""
         if name not in self._studies:
             document = self._load("studies", name, "study")
-            if name in self.names("stages"):
+            if name in layout.names(self.root, "stages"):
                 raise ConfigError(
                     f"`studies/{name}.yaml` and `stages/{name}.yaml` have one name",
+                    place=document.place(()),
                     hint="studies and curricula are addressed by their names alone, and share runs/: rename one",
                 )
             self._studies[name] = (config.validate(config.StudyFile, document), document)
@@ -211,7 +220,7 @@ class Project:
         if not paths:
             raise NotFound(
                 f"unknown {noun} `{name}`: there is no {folder}/{name}.yaml",
-                hint=did_you_mean(name, self.names(folder)),
+                hint=did_you_mean(name, [*self.names(folder), *(self.names("studies") if folder == "stages" else ())]),
             )
         if len(paths) > 1:
             both = " and ".join(path.relative_to(self.root).as_posix() for path in paths)

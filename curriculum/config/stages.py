@@ -6,16 +6,19 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from curriculum.config import fields
+from curriculum.config.batch import BatchEntry
 from curriculum.config.entry import (
     Batch,
     Betas,
     Entry,
     Evidence,
     Flag,
+    Layers,
     Name,
+    Names,
     Passes,
     Position,
     Positions,
@@ -53,17 +56,59 @@ ModelName = Annotated[str, _known_model]
 class RopeScaling(Entry):
     """Llama 3's way to a longer context: slow rotations are divided by `factor`, fast ones stay."""
 
-    rope_type: Literal["llama3"] = Field(default="llama3", description="Only `llama3`.")
+    rope_type: Literal["llama3"] = Field(default="llama3", description="`llama3`, which may be left out.")
     factor: Rate = Field(description="What slow rotations are divided by, as in `factor: 32`.")
     low_freq_factor: Rate = Field(default=Fraction(1), description="Turns below which a rotation is slow.")
     high_freq_factor: Rate = Field(default=Fraction(4), description="Turns above which a rotation is fast.")
     original_max_position_embeddings: Size = Field(description="The context that turns are counted over.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_kind(cls, value: Any) -> Any:
+        kind = value.get("rope_type", "llama3") if isinstance(value, dict) else "llama3"
+        if kind != "llama3":
+            raise Refusal(f"cannot be {fields.describe(kind)}", "there are: llama3, yarn, linear", "rope_type")
+        return value
 
     @model_validator(mode="after")
     def _low_below_high(self) -> Self:
         if self.low_freq_factor >= self.high_freq_factor:
             raise Refusal("must be below `high_freq_factor`", "as in `1` and `4`", "low_freq_factor")
         return self
+
+
+class YarnScaling(Entry):
+    """YaRN: rotations of many turns stay, those of few are divided by `factor`, and attention is sharpened."""
+
+    rope_type: Literal["yarn"] = Field(description="`yarn`.")
+    factor: Rate = Field(description="What slow rotations are divided by, as in `factor: 4`.")
+    original_max_position_embeddings: Size = Field(description="The context that turns are counted over.")
+    beta_fast: Rate | None = Field(default=None, description="Turns above which a rotation is fast; else 32.")
+    beta_slow: Rate | None = Field(default=None, description="Turns below which a rotation is slow; else 1.")
+    attention_factor: Rate | None = Field(
+        default=None, description="What queries and keys are multiplied by; else 0.1 ln(factor) + 1."
+    )
+    truncate: Flag | None = Field(default=None, description="Whether its bounds are whole channels; else they are.")
+
+
+class LinearScaling(Entry):
+    """Position interpolation: every rotation is divided by `factor`."""
+
+    rope_type: Literal["linear"] = Field(description="`linear`.")
+    factor: Rate = Field(description="What all rotations are divided by, as in `factor: 4`.")
+
+
+def _scaling_kind(value: Any) -> str:
+    kind = value.get("rope_type") if isinstance(value, dict) else getattr(value, "rope_type", None)
+    return kind if kind in ("yarn", "linear") else "llama3"
+
+
+AnyScaling = Annotated[
+    Annotated[RopeScaling, Tag("llama3")]
+    | Annotated[YarnScaling, Tag("yarn")]
+    | Annotated[LinearScaling, Tag("linear")],
+    Discriminator(_scaling_kind),
+]
 
 
 class ModelOverride(Entry):
@@ -78,8 +123,26 @@ class ModelOverride(Entry):
     vocab_size: Size | None = Field(default=None, description="Rows of the embedding.")
     rms_norm_eps: Rate | None = Field(default=None, description="Epsilon of RMSNorm.")
     rope_theta: Rate | None = Field(default=None, description="Base of the rotary embedding.")
-    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched.")
+    rope_scaling: AnyScaling | None = Field(default=None, description="How rotations are stretched.")
     tie_word_embeddings: Flag | None = Field(default=None, description="Whether both embeddings are one.")
+    attention_bias: Literal["none", "qkv", "all"] | None = Field(
+        default=None, description="Biases of attention: none, qkv (as Qwen2) or all."
+    )
+    mlp_bias: Flag | None = Field(default=None, description="Whether the feed-forward layer has biases.")
+    qk_norm: Literal["none", "head", "all"] | None = Field(
+        default=None, description="Norm of queries and keys: by head (Qwen3), or over all heads (OLMo 2)."
+    )
+    norm: Literal["before", "after"] | None = Field(
+        default=None, description="Norms before attention and feed-forward layer, or after them (OLMo 2)."
+    )
+    no_rope: Layers | None = Field(default=None, description="Layers without rotations; as in `every 4th`.")
+    sliding_window: Size | None = Field(default=None, description="Tokens that a token attends to; as in `4096`.")
+    full_attention: Layers | None = Field(
+        default=None, description="Layers that no sliding window limits; as in `every 4th`."
+    )
+    init: Literal["tinyllama", "llama", "olmo"] | None = Field(
+        default=None, description="How first weights are drawn: tinyllama, llama or olmo."
+    )
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -94,13 +157,17 @@ class ModelOverride(Entry):
         if width and heads and not self.head_dim and width % (2 * heads):
             message = f"of {heads} does not cut a width of {width} into heads of even size"
             raise Refusal(message, f"{_near_divisors(heads, width // 2)} would do", "num_attention_heads")
+        for key in ("no_rope", "full_attention"):
+            named, number = getattr(self, key), self.num_hidden_layers
+            if number and isinstance(named, tuple) and named[-1] >= number:
+                raise Refusal(f"names layer {named[-1]} of {number}", f"they count from 0 to {number - 1}", key)
         if heads and groups and heads % groups:
             message = f"of {groups} does not divide {heads} query heads"
             raise Refusal(message, f"{_near_divisors(groups, heads)} would do", "num_key_value_heads")
 
 
 class ModelNumbers(ModelOverride):
-    """A Llama-architecture model, under Hugging Face's key names."""
+    """A model under Hugging Face's key names; without the switches from `attention_bias` on it is a Llama."""
 
     hidden_size: Size = Field(description="Width of the residual stream.")
     num_hidden_layers: Size = Field(description="Number of blocks.")
@@ -111,8 +178,15 @@ class ModelNumbers(ModelOverride):
     vocab_size: Size = Field(description="Rows of the embedding; no less than the tokenizer has.")
     rms_norm_eps: Rate = Field(default=Fraction(1, 100000), description="Epsilon of RMSNorm.")
     rope_theta: Rate = Field(default=Fraction(10000), description="Base of the rotary embedding.")
-    rope_scaling: RopeScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
+    rope_scaling: AnyScaling | None = Field(default=None, description="How rotations are stretched, if at all.")
     tie_word_embeddings: Flag = Field(default=False, description="Whether input and output embedding are one.")
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Self:
+        if self.full_attention is not None and self.sliding_window is None:
+            hint = "add `sliding_window: 4096`, which limits the other layers, or remove it"
+            raise Refusal("has no meaning without `sliding_window`", hint, "full_attention")
+        return self
 
 
 def _near_divisors(number: int, dividend: int) -> str:
@@ -135,17 +209,38 @@ class OutlierEntry(Entry):
 class OptimizerEntry(Entry):
     """The optimizer; the same for every stage until a stage says `optimizer: reset`."""
 
-    name: Literal["adamw"] = Field(default="adamw", description="Only `adamw`.")
+    name: Literal["adamw", "muon"] = Field(
+        default="adamw", description="adamw; or muon for the blocks' matrices, AdamW for the rest."
+    )
+    momentum: Rate | None = Field(default=None, description="Muon's momentum; else 0.95.")
+    adjust_rate: Literal["match_rms_adamw", "original"] | None = Field(
+        default=None, description="How muon scales the rate by a matrix's shape; else match_rms_adamw."
+    )
     betas: Betas = Field(default=(Fraction(9, 10), Fraction(95, 100)), description="Adam's two decay rates.")
     eps: Rate = Field(default=Fraction(1, 10**8), description="Adam's epsilon.")
     weight_decay: RateOrZero = Field(description="Decoupled weight decay; as in `0.1`.")
     decay: Literal["all", "matrices"] = Field(
         default="all", description="What decays: all parameters, or matrices only."
     )
+    decay_embeddings: Flag | None = Field(
+        default=None, description="Whether the embedding decays; `false` spares it, and a tied output weight."
+    )
+    z_loss: Rate | None = Field(
+        default=None, description="Weight of the squared log-partition, which it keeps near 0; as in `1e-5`."
+    )
     clip_norm: Rate = Field(default=Fraction(1), description="Norm that the global gradient is clipped to.")
     skip_outliers: OutlierEntry | None = Field(
         default=None, description="Skips steps of outlying gradient norm, as in `{window: 128, deviations: 6}`."
     )
+
+    @model_validator(mode="after")
+    def _of_muon(self) -> Self:
+        for key in ("momentum", "adjust_rate"):
+            if self.name != "muon" and getattr(self, key) is not None:
+                raise Refusal("belongs to muon", "say `name: muon`, or remove it", key)
+        if self.momentum is not None and self.momentum >= 1:
+            raise Refusal("must be below 1", "as in `0.95`", "momentum")
+        return self
 
 
 class EveryEntry(Entry):
@@ -194,6 +289,7 @@ class StageEntry(Entry):
     one_of: ClassVar[tuple[str, ...]] = ("until", "tokens")
     own: ClassVar = (
         *("name", "until", "tokens", "ramp", "skip", "leave_out", "positions", "data_seed", "optimizer", "rewarm"),
+        "measure",
     )
     """Keys that hold for their stage alone; the others are inherited by the stages after it."""
 
@@ -201,8 +297,16 @@ class StageEntry(Entry):
     until: Position | None = Field(default=None, description="Position at which it ends, from the root; as in `2T`.")
     tokens: Tokens | None = Field(default=None, description="Its own length instead; as in `150B`.")
     mixture: Name | None = Field(default=None, description="A file of mixtures/, without `.yaml`; as in `math-code`.")
-    batch: Batch | None = Field(default=None, description="Sequences or tokens of a step; as in `896 sequences`.")
+    batch: (
+        Annotated[
+            Annotated[Batch, Tag("one")] | Annotated[BatchEntry, Tag("changing")],
+            Discriminator(lambda value: "changing" if isinstance(value, dict | BatchEntry) else "one"),
+        ]
+        | None
+    ) = Field(default=None, description="Sequences or tokens of a step, or how it changes; as in `896 sequences`.")
     sequence_length: Size | None = Field(default=None, description="Tokens of a window; needs `positions: restart`.")
+    rope_theta: Rate | None = Field(default=None, description="Another base of the rotations; as in `5e6`.")
+    rope_scaling: AnyScaling | None = Field(default=None, description="Another way to stretch the rotations.")
     ramp: Span | None = Field(default=None, description="How long shares move to the mixture's; as in `6B`.")
     skip: tuple[SkipEntry, ...] | None = Field(
         default=None, description="Ranges of data to leave out; as in `[{from: 1.2T, to: 1.201T}]`."
@@ -223,6 +327,10 @@ class StageEntry(Entry):
     every: EveryEntry | None = Field(default=None, description="Cadence of evaluations and checkpoints.")
     keep: Positions | None = Field(default=None, description=_KEEP)
     held_out_windows: Size | None = Field(default=None, description=_HELD_OUT_WINDOWS)
+    measure: Names | None = Field(
+        default=None,
+        description="Sources whose held-out text is measured besides those of its mixtures; as in `[code]`.",
+    )
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -330,6 +438,10 @@ class MixtureFile(Entry):
         default={},
         description="Source to the passes allowed over the lineage, else 4, or 1 if `in-order`; as in `{code: 8}`.",
     )
+    take: dict[Name, Annotated[Fraction, fields.number("20%", most="1"), PlainSerializer(float)]] = Field(
+        default={},
+        description="Source to the part of its text that is read, if no earlier stage reads it; as in `{code: 20%}`.",
+    )
     evidence: Evidence | None = Field(
         default=None,
         description="The decision of a study that the weights rest on, which `plan` checks; as in `domains@0001`.",
@@ -339,8 +451,9 @@ class MixtureFile(Entry):
     def _something_to_draw(self) -> Self:
         if not any(self.weights.values()):
             raise Refusal("gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights")
-        for name in self.passes:
-            if name not in self.weights:
-                hint = did_you_mean(name, self.weights)
-                raise Refusal(f"limits `{name}`, which has no weight here", hint, "passes", name, on_key=True)
+        for key, verb, names in (("passes", "limits", self.passes), ("take", "takes a part of", self.take)):
+            for name in names:
+                if name not in self.weights:
+                    hint = did_you_mean(name, self.weights)
+                    raise Refusal(f"{verb} `{name}`, which has no weight here", hint, key, name, on_key=True)
         return self

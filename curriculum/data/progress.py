@@ -15,7 +15,7 @@ class Progress:
     """The progress of a preparation. `bytes` counts text read; `total_bytes` is None while unknown.
 
     Once it is done, by reason with the number and the first: `unread` are documents that are not text, `other_endings`
-    files of text that were not read.
+    files of text that were not read. `fast_encoder_refused` is why the ids were made by `tokenizers`, if they were.
     """
 
     documents: int
@@ -25,13 +25,14 @@ class Progress:
     done: bool
     unread: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     other_endings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    fast_encoder_refused: str = ""
 
 
 def read_progress(path: Path) -> Progress:
     """The sum of every task's newest line in a progress file; zero without a file.
 
     A line is `{"task", "documents", "tokens", "bytes", "total_bytes", "done"}`, cumulative for its task. The last line
-    has task null and is the total; it alone may have `unread` and `other_endings`.
+    has task null and is the total; it alone may have `unread`, `other_endings` and `fast_encoder_refused`.
     """
     newest: dict[int | None, Mapping[str, Any]] = {}
     for line in fs.read_json_lines(path):
@@ -47,6 +48,7 @@ def read_progress(path: Path) -> Progress:
         done=None in newest,
         unread={reason: (count, name) for reason, (count, name) in last.get("unread", {}).items()},
         other_endings={reason: (count, name) for reason, (count, name) in last.get("other_endings", {}).items()},
+        fast_encoder_refused=str(last.get("fast_encoder_refused", "")),
     )
 
 

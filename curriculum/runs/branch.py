@@ -9,7 +9,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
@@ -18,9 +19,11 @@ from curriculum.compiler.lineage import Address, LineageStage, Setting, length_i
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import json_schema
 from curriculum.config.project import Project
-from curriculum.errors import PlanError
+from curriculum.errors import ConfigError, PlanError
 from curriculum.runs import drift, folders
 from curriculum.units import Length, parse_length, show_exact
+
+_NO_MIXTURES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,13 @@ class Change:
 class Branch:
     """A variant as written: its compiled lineage and its parent's, with the stored plans of what was trained.
 
-    `departed` has a line for each stage of the parent whose files changed since.
+    `mixtures` are the mixture files that were written with it, by name; `departed` has a line for each stage of the
+    parent whose files changed since.
     """
 
     name: str
     text: str
+    mixtures: Mapping[str, str]
     compiled: Compiled
     provenance: Mapping[str, str]
     parent: Compiled
@@ -66,8 +71,24 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     project.check_is_new(name)
     if change.until is not None:
         _check_until(project, address, change.until, size)
-    text = draft(project, address, name, change)
-    texts = PreparedText.open(project.with_draft(name, text), name, size)
+    return write_branch(project, address, name, draft(project, address, name, change), size)
+
+
+def write_branch(
+    project: Project, address: Address, name: str, text: str, size: str, mixtures: Mapping[str, str] = _NO_MIXTURES
+) -> Branch:
+    """Write `text` as `stages/<name>.yaml`, and new `mixtures` by name; otherwise as `branch` does.
+
+    ConfigError for a mixture whose name is taken.
+    """
+    project.check_is_new(name)
+    for mixture in mixtures:
+        if mixture in project.names("mixtures"):
+            raise ConfigError(
+                f"`mixtures/{mixture}.yaml` exists already; nothing was written",
+                hint="take another name for the curriculum: its mixture has the same",
+            )
+    texts = PreparedText.open(project.with_draft(name, text, mixtures), name, size)
     compiled = texts.compiled
     parent, departed = drift.as_trained(project, PreparedText.open(project, address.curriculum, size).compiled)
     own = next(stage for stage in compiled.stages if stage.setting.curriculum == name)
@@ -81,6 +102,8 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
         pin = checkpoints.pin(folder, leaves.stop, name) if folder.path.is_dir() else None
         try:
             checkpoint = folders.branch_point(project, compiled, leaves)
+            for mixture, content in mixtures.items():
+                fs.write_bytes(project.root / "mixtures" / f"{mixture}.yaml", content.encode())
             fs.write_bytes(path, text.encode())
         except BaseException:
             if pin is not None and not path.exists():
@@ -90,6 +113,7 @@ def branch(project: Project, address: Address, name: str, change: Change, size: 
     return Branch(
         name=name,
         text=text,
+        mixtures=mixtures,
         compiled=compiled,
         provenance=texts.provenance_lines(),
         parent=parent,
@@ -121,7 +145,7 @@ def draft(
             f"`{address}` is the end of its curriculum: a branch there has no stage left",
             hint="say how far it goes, as in `--until 2.5T`, or branch earlier",
         )
-    entries = _entries(project, remaining, cut=before[-1].cut) or [(0, {"name": "continued"})]
+    entries = stage_entries(project, remaining, cut=before[-1].cut) or [(0, {"name": "continued"})]
     if change.decay is not None:
         entries = [_decay(base, before[-1].left_at, change, entries[0][1] if cut else {})]
     stages, ends = [entry for _, entry in entries], [end for end, _ in entries]
@@ -149,7 +173,7 @@ def draft(
         json_schema.modeline(f"stages/{name}.yaml"),
         f"# Branches from {address}, in stage `{base.stage}`. All that is unsaid comes from that point: weights,",
         "# optimizer state, learning rate, batch, mixture, and the position of every source.",
-        f"about: {_scalar(about)}",
+        f"about: {scalar(about)}",
         f"from: {address}",
         f"stages:{' ' * 31}# the parent's own, from there on; `until` counts tokens from the root",
     ]
@@ -210,7 +234,9 @@ def _end(stage: LineageStage) -> int:
     return stage.cut if stage.cut is not None else stage.setting.until
 
 
-def _entries(project: Project, stages: Sequence[LineageStage], *, cut: int | None) -> list[tuple[int, dict[str, Any]]]:
+def stage_entries(
+    project: Project, stages: Sequence[LineageStage], *, cut: int | None
+) -> list[tuple[int, dict[str, Any]]]:
     """Stages as their files state them, with their ends; of a first one that is `cut`, the end and the later skips."""
     entries: list[tuple[int, dict[str, Any]]] = []
     names: set[str] = set()
@@ -264,10 +290,10 @@ def flow(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {flow(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(flow(entry) for entry in value) + "]"
-    return _scalar(value)
+    return scalar(value)
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
     """A YAML scalar in flow style; text is quoted only where it must be."""
     if isinstance(value, bool):
         return "true" if value else "false"

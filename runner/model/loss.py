@@ -27,12 +27,14 @@ def next_token_loss(
     *,
     chunk_tokens: int | None = None,
     compiled: bool = False,
+    z_loss: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """For training: the sum of all losses, in nats, differentiable, and each token's loss `[B, T]`, detached.
 
     Both are fp32. The forward pass computes the gradients too, chunk by chunk while the logits exist, so that no
     logits are stored or computed twice: three matrix products in all. With `compiled` everything between the products
-    is one kernel, which reads bf16 logits and writes their gradients, so that no fp32 logits exist.
+    is one kernel, which reads bf16 logits and writes their gradients, so that no fp32 logits exist. `z_loss` times the
+    square of each token's log-partition joins the sum, not the losses (Chowdhery et al. 2022, PaLM, section 5).
     """
     tokens = targets_BT.numel()
     chunk = chunk_tokens or _chunk_tokens(weight_VD)
@@ -44,6 +46,7 @@ def next_token_loss(
         targets_BT.reshape(tokens),
         chunk,
         _compiled_rows() if compiled else _rows,
+        z_loss,
     )
     return total, losses.view(targets_BT.shape)
 
@@ -66,15 +69,28 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight_VD: torch.Tensor, targets: torch.Tensor, chunk: int, rows_of: Rows
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight_VD: torch.Tensor,
+        targets: torch.Tensor,
+        chunk: int,
+        rows_of: Rows,
+        z_loss: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         wide = _wide(hidden[:0]).dtype
         losses = torch.empty(len(targets), dtype=wide, device=hidden.device)
+        squares = torch.zeros((), dtype=wide, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight_VD, dtype=wide)
         for at in range(0, len(targets), chunk):
             rows = slice(at, at + chunk)
-            losses[rows], gradient = rows_of(hidden[rows] @ weight_VD.T, targets[rows, None])
+            logits = hidden[rows] @ weight_VD.T
+            if z_loss:
+                losses[rows], gradient, more = _rows_with_z(logits, targets[rows, None], z_loss)
+                squares += more
+            else:
+                losses[rows], gradient = rows_of(logits, targets[rows, None])
+            del logits
             torch.mm(gradient, weight_VD, out=hidden_gradient[rows])
             if hidden.dtype == wide:
                 weight_gradient.addmm_(gradient.T, hidden[rows])
@@ -83,13 +99,13 @@ class _Loss(torch.autograd.Function):
             del gradient  # else it lies beside the next chunk's logits
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.mark_non_differentiable(losses)
-        return losses.sum(), losses
+        return losses.sum() + z_loss * squares if z_loss else losses.sum(), losses
 
     @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         scale = upstream[0]
-        return hidden_gradient * scale, (weight_gradient * scale).to(hidden_gradient.dtype), None, None, None
+        return hidden_gradient * scale, (weight_gradient * scale).to(hidden_gradient.dtype), None, None, None, None
 
 
 def _rows(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,6 +114,18 @@ def _rows(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, tor
     losses = -log_p.gather(1, target)[:, 0]
     gradient = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=log_p.dtype))
     return losses, gradient.to(logits.dtype)
+
+
+def _rows_with_z(
+    logits: torch.Tensor, target: torch.Tensor, z_loss: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `_rows`, the gradient with that of `z_loss` times the squared log-partitions, whose sum comes third."""
+    wide = _wide(logits)
+    partition = wide.logsumexp(-1, keepdim=True)
+    losses = (partition - wide.gather(1, target))[:, 0]
+    gradient = (wide - partition).exp_() * (1 + 2 * z_loss * partition)
+    gradient.scatter_add_(1, target, torch.full_like(target, -1, dtype=gradient.dtype))
+    return losses, gradient.to(logits.dtype), partition.square().sum()
 
 
 def _rows_to_fuse(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,8 +15,9 @@ from curriculum.data.manifest import HELD_OUT, LEAST_HELD_OUT_WINDOWS, TRAIN, Sp
 from curriculum.data.progress import describe_unread
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import DataError
-from runner.prepare.readers import LeftOut, columns_shown, way_out, without_text
+from runner.prepare.readers import columns_shown, way_out, without_text
 from runner.prepare.shard_writer import HASHES
+from runner.prepare.tally import LeftOut
 
 MAX_HELD_OUT = Fraction(1, 2)  # as in sources.yaml
 

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
-
-from datatrove.executor.base import PipelineExecutor
+from typing import TypeVar
 
 from curriculum import fs
 from runner.prepare.shard_writer import Stopped
@@ -18,31 +16,29 @@ from runner.prepare.shard_writer import Stopped
 Result = TypeVar("Result")
 
 
-class TaskExecutor(PipelineExecutor):  # type: ignore[misc]
-    """datatrove's executor for one task in this thread: its completion marks, nothing on the terminal."""
+class Task:
+    """One task of a preparation, run by one process at a time; its mark in `folder` says that it is finished."""
 
-    def __init__(self, pipeline: list[Any], *, rank: int, tasks: int, folder: Path) -> None:
-        super().__init__(pipeline, str(folder))
+    def __init__(self, run: Callable[[], None], *, rank: int, folder: Path) -> None:
         self.rank = rank
-        self.tasks = tasks
-        self.lock = folder / "locks" / f"{rank:05d}"
-        fs.make_directory(self.lock.parent)
+        self._run = run
+        self._lock = folder / "locks" / f"{rank:05d}"
+        self._mark = folder / "completions" / f"{rank:05d}"
+        fs.make_directory(self._lock.parent)
 
     @property
-    def world_size(self) -> int:
-        return self.tasks
-
-    def get_distributed_env(self, node_rank: int = -1) -> dict[str, str]:
-        return {}
+    def finished(self) -> bool:
+        return self._mark.exists()
 
     def run(self) -> None:
-        with fs.Lock(self.lock, f"task {self.rank} of this preparation"):
-            if self.is_rank_completed(self.rank):
-                return
-            documents: Any = None
-            for step in self.pipeline:
-                documents = step(documents, self.rank, self.tasks)
-            self.mark_rank_as_completed(self.rank)
+        with fs.Lock(self._lock, f"task {self.rank} of this preparation"):
+            if not self.finished:
+                self._run()
+                fs.make_directory(self._mark.parent)
+                self._mark.touch()
+
+    def unmark(self) -> None:
+        self._mark.unlink(missing_ok=True)
 
 
 def run_all(functions: Sequence[Callable[[], Result]], workers: int, stop: threading.Event) -> list[Result]:

@@ -21,11 +21,10 @@ from typing import Any
 
 import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
-from datatrove.io import get_fs_with_filepath
-from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from curriculum.data.listing import COMPRESSED, JSON_ENDINGS, TEXT_BYTES, SourceFile, uncompressed
 from curriculum.errors import DataError
+from runner.prepare.remote import storage_of
 
 READ_ERRORS = (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, pa.ArrowException)
 """What reading a damaged file raises."""
@@ -66,9 +65,12 @@ def open_file(file: SourceFile) -> Iterator[io.BufferedReader]:
                 )
             raw = io.BytesIO(data)
         else:
-            # fsspec reads `::` in a path as a chain of file systems
-            system, path = get_fs_with_filepath(file.path) if "://" in file.path else (LocalFileSystem(), file.path)
-            raw = stack.enter_context(system.open(path, "rb"))
+            # not by fsspec for a local file: it reads `::` in a path as a chain of file systems
+            if "://" in file.path:
+                system, path = storage_of(file.path)
+                raw = stack.enter_context(system.open(path, "rb"))
+            else:
+                raw = stack.enter_context(Path(file.path).open("rb", buffering=0))
         stream = io.BufferedReader(raw, HEAD_BYTES)
         head = stream.peek()
         decompress = next((opener for magic, opener in _DECOMPRESSORS if magic.match(head)), None)

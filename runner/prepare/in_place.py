@@ -14,7 +14,6 @@ import json
 import os
 import shlex
 import threading
-from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
+from curriculum.data import document_lookup
 from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Split, SplitName, TokenLocation
 from curriculum.data.overlap import token_hash
@@ -35,6 +35,7 @@ from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
 from runner.prepare.executor import run_all
 from runner.prepare.shard_writer import RECORD, Meter, Stopped, finished_shard
+from runner.prepare.texts import bounds_of
 
 # The minimum of a held-out range, unless it is a whole file or the rest of the share: windows must fit into it.
 RANGE_TOKENS = 1 << 17
@@ -203,16 +204,15 @@ class _InPlaceIndex:
             smallest = int(numbers.min())
             if smallest < 0 or largest >= self.tokenizer.vocab_size:
                 raise self._out_of_range(smallest if smallest < 0 else largest)
-        id_ends = array("Q")
-        with base.with_suffix(".ids").open("wb") as ids:
-            for at in range(len(inside)):
-                ids.write(id_line(f"{self.name}:{number_before + at + 1}"))
-                id_ends.append(ids.tell())
+        prefix = id_line(f"{self.name}:")[: -len(b'"\n')]
+        lines = [b'%b%d"\n' % (prefix, number_before + at + 1) for at in range(len(inside))]
+        base.with_suffix(".ids").write_bytes(b"".join(lines))
         base.with_suffix(".ds.index").write_bytes((inside - first).astype("<u8").tobytes())
         shard = finished_shard(
             base,
             tokens=stop - first,
-            id_ends=id_ends,
+            id_ends=bounds_of(lines)[1:],
+            id_hashes=document_lookup.line_hashes(lines),
             hashes=self._hashes(first, inside),
             text_bytes=0,
             sha256=digest.hexdigest(),
@@ -228,17 +228,17 @@ class _InPlaceIndex:
             shards=(shard,),
         )
 
-    def _hashes(self, first: int, ends: NDArray[np.int64]) -> array[int]:
+    def _hashes(self, first: int, ends: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The hash of each document, of which the first begins at token `first`, without its BOS and EOS."""
         file = self.file
         tokens: NDArray[Any] = np.memmap(file.path, file.numbers, "r", file.offset, (file.tokens,)).view(np.ndarray)
-        hashes = array("Q")
-        for stop in ends.tolist():
+        hashes = np.empty(len(ends), np.uint64)
+        for number, stop in enumerate(ends.tolist()):
             begin, end = first, stop
             begin += int(tokens[begin] == self.tokenizer.bos_id)
             end -= int(end > begin and tokens[end - 1] == self.tokenizer.eos_id)
             cuts = range(begin, end, BLOCK_BYTES)  # a file without separators is one document of any length
-            hashes.append(token_hash(*(tokens[cut : min(cut + BLOCK_BYTES, end)] for cut in cuts)))
+            hashes[number] = token_hash(*(tokens[cut : min(cut + BLOCK_BYTES, end)] for cut in cuts))
             first = stop
         return hashes
 

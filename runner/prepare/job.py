@@ -1,11 +1,12 @@
 """Tokenising a dataset into shards, and training a tokenizer: the `prepare` and `tokenizer` jobs.
 
-    files ── Corpus ──> documents ── ColumnFilter ──> documents ── ShardWriter ──> one task's shards
+    files ── Corpus ──> batches of documents ── datatrove's blocks ──> batches ── ShardWriter ──> one task's shards
 
-Each task is one datatrove pipeline and makes one shard a split. Everything is made in `<output>.partial/`:
+Each task makes one shard a split. Everything is made in `<output>.partial/`:
 
     work.json                 what is being prepared; tasks of anything else are deleted
-    completions/00000         datatrove's mark: this task is finished and never run again
+    encoder.json              which encoder makes the ids, the same for all tasks
+    completions/00000         the mark that this task is finished; it is never run again
     tasks/00000/              its files and task.json; without its mark a task starts again
     data/                     all of it together, manifest last; renamed to `<output>` in one step
 
@@ -14,6 +15,7 @@ so a job killed at any moment resumes where it was, and ends in the same bytes.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.data import listing
+from curriculum.data import document_lookup, listing
 from curriculum.data.changes import file_record
 from curriculum.data.listing import SourceFile, kind_of
 from curriculum.data.manifest import (
@@ -46,11 +48,15 @@ from curriculum.data.provenance import provenance
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer, check_special_tokens
 from curriculum.errors import Busy, DataError
-from runner.prepare import append, checks, filters, in_place
-from runner.prepare.executor import TaskExecutor, run_all, tokenizer_threads
+from runner.prepare import append, checks, in_place
+from runner.prepare.corpus import Corpus
+from runner.prepare.encoder import EncoderDiffers
+from runner.prepare.encoder_choice import EncoderChoice, SourceEncoder
+from runner.prepare.executor import Task, run_all, tokenizer_threads
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import ColumnFilter, Corpus, Tally, check_columns, is_remote, list_sources, log_to, of_split
+from runner.prepare.readers import check_columns, is_remote, list_sources, of_split
 from runner.prepare.shard_writer import RECORD, Meter, ShardWriter
+from runner.prepare.tally import Tally, log_to
 
 # A helper's wait for another one that lists the files: a bucket of a hundred thousand takes minutes.
 LISTING_SECONDS = 3600.0
@@ -64,6 +70,7 @@ def prepare(request: PrepareRequest) -> None:
     """
     output = Path(request.output)
     partial = output.with_name(f"{output.name}.partial")
+    _load_blocks(request)
     if (output / MANIFEST).exists():
         fs.make_durable(output)
     if request.append or not (output / MANIFEST).exists():
@@ -86,10 +93,19 @@ def help_to_prepare(request: PrepareRequest) -> None:
     """
     output = Path(request.output)
     partial = output.with_name(f"{output.name}.partial")
+    _load_blocks(request)
     if not (output / MANIFEST).exists():
         fs.make_directory(partial)
         with log_to(Path(request.progress).with_name(f"datatrove-{socket.gethostname()}-{os.getpid()}.log")):
             _Preparation(request, partial).help()
+
+
+def _load_blocks(request: PrepareRequest) -> None:
+    """Import datatrove where its blocks are used, before the log is opened: its import resets the log."""
+    if request.blocks:
+        from runner.prepare import filters
+
+        filters.build_blocks(request.blocks, Tally())
 
 
 class _Preparation:
@@ -104,9 +120,17 @@ class _Preparation:
         name = request.tokenizer_name or request.tokenizer_file
         check_special_tokens(request.dataset, stated, self.tokenizer.special_tokens, name)
         self.stop = threading.Event()
+        self.threads = False
         self.tasks = request.tasks
         self.dtype = dtype_for(self.tokenizer.vocab_size)
         self.in_place = kind_of(request.read) == "tokenised"
+        self.encoder = SourceEncoder(
+            Path(request.tokenizer_file),
+            self.tokenizer,
+            partial,
+            Path(request.proofs) if request.proofs else None,
+            existing.provenance if existing else None,
+        )
 
     def run(self, output: Path) -> None:
         request = self.request
@@ -126,10 +150,12 @@ class _Preparation:
         # The last line of an earlier preparation would report this one as done.
         Path(request.progress).unlink(missing_ok=True)
         meter = Meter(Path(request.progress), _total_bytes([*train, *held_out]))
-        records = self._index_in_place(train, held_out, meter) if self.in_place else []
-        if not self.in_place:
-            self._run_tasks(train, held_out, meter)
+        if self.in_place:
+            records = self._index_in_place(train, held_out, meter)
+        else:
+            choice = self._run_tasks(train, held_out, meter)
             records = [self._record(rank) for rank in range(self.tasks)]
+            origin |= choice.record()
         for record in records:
             for name, digest in record.get("sums", {}).items():
                 read[name].append(digest)
@@ -174,7 +200,13 @@ class _Preparation:
         )
         self._assemble(manifest, output, read)
         skipped = listing.other_endings(request.read, request.root)
-        meter.finish(splits.values(), sum(record["bytes"] for record in records), checks.unread(records), skipped)
+        meter.finish(
+            splits.values(),
+            sum(record["bytes"] for record in records),
+            unread=checks.unread(records),
+            other_endings=skipped,
+            fast_encoder_refused=origin.get("fast_encoder_refused", ""),
+        )
 
     def help(self) -> None:
         begin = fs.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
@@ -183,18 +215,25 @@ class _Preparation:
             files, _ = self._list()
             train, held_out = self._by_split(files)
             meter = Meter(Path(self.request.progress), _total_bytes([*train, *held_out]))
-            pending = self._pending(train, held_out, meter)
-        with tokenizer_threads(self.request.workers, inside=self.request.workers > 1):
-            failures: list[DataError] = []
+            choice = self.encoder.choice()
+            pending = self._pending(train, held_out, meter, choice)
+        failures: list[DataError] = []
+        self.threads = self.request.workers > 1
+        with tokenizer_threads(self.request.workers, inside=self.threads):
             for task in pending:
                 try:
                     task.run()
                 except Busy:
                     continue
+                except EncoderDiffers as difference:  # `prepare` runs all tasks again that the fast encoder did
+                    self.encoder.fall_back(str(difference))
+                    break
                 except DataError as error:  # the other tasks run first
                     failures.append(error)
         if failures:
             raise failures[0]
+        if self.encoder.choice() != choice:
+            self.help()
 
     def _by_split(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
         """The files to train on, and those of the corpus's own held-out split."""
@@ -262,60 +301,90 @@ class _Preparation:
             fs.write_bytes(path, b"".join(fs.canonical_json(row) + b"\n" for row in rows))
         return SourceFile("extracted.jsonl", str(path), path.stat().st_size, fs.sha256_file(path))
 
-    def _pending(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> list[TaskExecutor]:
+    def _pending(
+        self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter, choice: EncoderChoice
+    ) -> list[Task]:
         """The tasks not marked as finished."""
         request = self.request
         step = 1 if request.extract is not None else request.tasks
         inputs = [
             _listing([*train[rank % step :: step], *held_out[rank % step :: step]]) for rank in range(request.tasks)
         ]
-        tasks = [self._executor(rank, train, held_out, meter, inputs[rank]) for rank in range(request.tasks)]
-        self._unmark_stale(tasks, inputs)
-        pending = [task for task in tasks if not task.is_rank_completed(task.rank)]
+
+        def run(rank: int) -> None:
+            tally = Tally()
+            corpus = self._corpus(train, held_out, tally)
+            batches = corpus.batches(rank, request.tasks)
+            if request.blocks:
+                from runner.prepare.filters import through_blocks  # datatrove: only where it is used
+
+                batches = through_blocks(request.blocks, batches, rank, request.tasks, tally)
+            encoder = self.encoder.for_task(choice, threads=self.threads)
+            writer = ShardWriter(
+                request,
+                self.tokenizer,
+                encoder,
+                self._task(rank),
+                inputs[rank],
+                tally=tally,
+                meter=meter,
+                stop=self.stop,
+            )
+            writer.write(batches, rank)
+
+        tasks = [Task(functools.partial(run, rank), rank=rank, folder=self.partial) for rank in range(request.tasks)]
+        self._unmark_stale(tasks, inputs, choice)
+        pending = [task for task in tasks if not task.finished]
         for task in tasks:
             if task not in pending:
                 meter.task_done(task.rank, self._record(task.rank))
         return pending
 
-    def _run_tasks(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> None:
-        """Run every task not marked as finished, `workers` at a time."""
-        pending, workers = self._pending(train, held_out, meter), self.request.workers
-        if not pending:
-            return
-        with tokenizer_threads(workers, inside=len(pending) < workers):
-            run_all([task.run for task in pending], workers, self.stop)
+    def _run_tasks(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter) -> EncoderChoice:
+        """Run every task not marked as finished, `workers` at a time, all with the same encoder."""
+        workers = self.request.workers
+        while True:
+            choice = self.encoder.choice()
+            pending = self._pending(train, held_out, meter, choice)
+            self.threads = len(pending) < workers
+            if not pending:
+                return choice
+            try:
+                with tokenizer_threads(workers, inside=self.threads):
+                    run_all([task.run for task in pending], workers, self.stop)
+            except EncoderDiffers as difference:
+                self.encoder.fall_back(str(difference))
+                self.stop = threading.Event()
 
-    def _unmark_stale(self, tasks: Sequence[TaskExecutor], inputs: Sequence[str]) -> None:
-        """Unmark the finished tasks whose files are no longer the ones they read."""
-        done = [task.rank for task in tasks if task.is_rank_completed(task.rank)]
-        stale = [rank for rank in done if self._record(rank)["inputs"] != inputs[rank]]
+    def _unmark_stale(self, tasks: Sequence[Task], inputs: Sequence[str], choice: EncoderChoice) -> None:
+        """Unmark the finished tasks whose files are no longer the ones they read, or that another encoder did."""
+        current = {task.rank: (inputs[task.rank], choice.encoder) for task in tasks if task.finished}
+        stale = [
+            rank
+            for rank, identity in current.items()
+            if (self._record(rank)["inputs"], self._record(rank).get("encoder")) != identity
+        ]
         if stale and (self.partial / "data").exists():
             self._discard_tasks()  # their shards are already moved together
         for rank in stale:
-            (self.partial / "completions" / f"{rank:05d}").unlink(missing_ok=True)
+            tasks[rank].unmark()
 
-    def _executor(
-        self, rank: int, train: Sequence[SourceFile], held_out: Sequence[SourceFile], meter: Meter, inputs: str
-    ) -> TaskExecutor:
-        request, tally = self.request, Tally()
+    def _corpus(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], tally: Tally) -> Corpus:
+        request = self.request
         extracted = request.extract is not None
-        pipeline: list[Any] = [
-            Corpus(
-                train,
-                held_out,
-                format=request.read.get("format"),
-                text="text" if extracted else request.text_column,
-                id="id" if extracted else request.id,
-                columns=[*request.drop, *request.keep, *(["url"] if request.blocks else [])],
-                by_rows=extracted,
-                tally=tally,
-            )
-        ]
-        if request.drop or request.keep:
-            pipeline.append(ColumnFilter(request.drop, request.keep, tally))
-        pipeline += filters.build_blocks(request.blocks, tally)
-        pipeline.append(ShardWriter(request, self._task(rank), inputs, tally=tally, meter=meter, stop=self.stop))
-        return TaskExecutor(pipeline, rank=rank, tasks=request.tasks, folder=self.partial)
+        columns = [*([request.id] if request.id else []), *request.drop, *request.keep, "url"] if request.blocks else []
+        return Corpus(
+            train,
+            held_out,
+            format=request.read.get("format"),
+            text="text" if extracted else request.text_column,
+            id="id" if extracted else request.id,
+            drop=request.drop,
+            keep=request.keep,
+            columns=columns,
+            by_rows=extracted,
+            tally=tally,
+        )
 
     def _task(self, rank: int) -> Path:
         return self.partial / "tasks" / f"{rank:05d}"
@@ -347,18 +416,38 @@ class _Preparation:
         assert all(
             (data / f"{shard.file}.index").exists() for split in manifest.splits.values() for shard in split.shards
         )
+        lookups = self._merge_lookups(manifest, data)
         files = f"files-{len(manifest.earlier)}.json"
         fs.write_json(data / files, read, replace=True)
         kept = self.existing.splits if self.existing else {}
         old = {shard.file for split in kept.values() for shard in split.shards}
         new = {shard.file for split in manifest.splits.values() for shard in split.shards} - old
-        digests = {name: fs.sha256_file(data / name) for name in (files, *(f"{file}{HASHES}" for file in sorted(new)))}
+        digests = {
+            name: fs.sha256_file(data / name)
+            for name in (files, *lookups, *(f"{file}{HASHES}" for file in sorted(new)))
+        }
         before = self.existing.sidecars if self.existing else {}
         manifest = replace(manifest, sidecars={**before, **digests})
         # Before this line the appended shards are not part of the folder.
         fs.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:
             fs.publish(data, output)
+
+    def _merge_lookups(self, manifest: Manifest, data: Path) -> list[str]:
+        """Merge the new shards' records into an index of documents for each split; its file's names."""
+        names = []
+        for split, record in manifest.splits.items():
+            known = sum(state.shards.get(split, 0) for state in manifest.earlier[-1:])
+            shards = record.shards[known:]
+            name = document_lookup.name_of(split, len(manifest.earlier))
+            parts = [(data / shard.file).with_suffix(f".ids{document_lookup.SHARD_LOOKUP}") for shard in shards]
+            if all(part.exists() for part in parts):  # else an interrupted call has merged them
+                document_lookup.merge(parts, [shard.documents for shard in shards], data / name)
+            for part in parts:
+                part.unlink(missing_ok=True)
+            if (data / name).exists():  # not of tasks that an earlier version finished
+                names.append(name)
+        return names
 
 
 def _listing(files: Sequence[SourceFile]) -> str:

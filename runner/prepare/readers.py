@@ -1,93 +1,28 @@
-"""Documents out of files: text, JSON and Parquet in packages, folders and hub datasets.
-
-datatrove's own disk readers silently stop at a damaged line and number only the rows that they keep. These, on its
-base class, count what they drop, name rows by their position in the file, and refuse a truncated file.
-"""
+"""The files that a source reads, in packages, folders and hub datasets, and the refusals of what has no text."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
-from datatrove.data import Document
-from datatrove.io import get_fs_with_filepath
-from datatrove.pipeline.filters.base_filter import BaseFilter
-from datatrove.pipeline.readers.base import BaseReader
-from datatrove.utils.logging import logger
-
-from curriculum import fs
 from curriculum.data.listing import TEXT_FILES, SourceFile, kind_of, list_files, name_filter, sort_files
-from curriculum.data.manifest import HELD_OUT, TRAIN
 from curriculum.data.progress import describe_unread
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import DataError
 from runner.prepare import remote
-from runner.prepare.formats import (
-    READ_ERRORS,
-    begins_with_rows,
-    decode,
-    describe_value,
-    detect_format,
-    json_rows,
-    open_file,
-    parse_json,
-)
-
-# Documents that are no text, by reason: their number and the first of them.
-LeftOut: TypeAlias = Mapping[str, tuple[int, str]]
+from runner.prepare.formats import detect_format, open_file
+from runner.prepare.remote import storage_of
+from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, LeftOut
 
 # Columns that other corpora keep their text in.
 USUAL_COLUMNS = ("text", "content", "raw_content", "body", "document", "article", "markdown", "code")
-
-# Why a document is dropped; filters add their own reasons.
-EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = ("empty", "no text column", "not UTF-8", "not JSON", "no tokens")
-BINARY, SURROGATE, NOT_TEXT = ("binary", "with half a surrogate pair", "instead of text")
 
 _WAYS_OUT = {
     NOT_UTF8: "convert them, as in `iconv -f latin1 -t utf-8`, or leave them out with `exclude`",
     NOT_JSON: "write one JSON object a line, or one array of them; `format: text` reads a file as one document",
     BINARY: "they are no text: leave them out with `files` and `exclude`, or unpack and convert them",
 }
-
-
-@dataclass
-class Tally:
-    """What one task has read: bytes of input, documents dropped by (split, reason), columns.
-
-    `firsts` are the first documents that could not be read as text, by reason, without those dropped by a filter.
-    `sums` are the SHA-256 of the local files that were read to their end, by name.
-    """
-
-    bytes: int = 0
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
-    columns: set[str] = field(default_factory=set)
-    firsts: dict[str, str] = field(default_factory=dict)
-    sums: dict[str, str] = field(default_factory=dict)
-
-    def drop(self, name: str, reason: str, split: str = TRAIN) -> None:
-        self.dropped[split, reason] += 1
-        self.firsts.setdefault(reason, name)
-        logger.warning(f"left out {name}: {reason}")
-
-    def filter_out(self, document: Document, reason: str) -> tuple[bool, str]:
-        """Count a document that a filter drops; the filter's result."""
-        self.dropped[document.metadata.get("split", TRAIN), reason] += 1
-        return False, reason
-
-    @property
-    def unread(self) -> LeftOut:
-        counts: Counter[str] = Counter()
-        for (_, reason), count in self.dropped.items():
-            counts[reason] += count
-        return {reason: (counts[reason], name) for reason, name in sorted(self.firsts.items())}
 
 
 def is_remote(read: Mapping[str, Any]) -> bool:
@@ -107,7 +42,7 @@ def list_sources(read: Mapping[str, Any], root: str = ".") -> tuple[list[SourceF
 
             details["revision"] = HfApi().dataset_info(str(read["hub"]), revision=read.get("revision")).sha
             where = f"{where}@{details['revision']}"
-        system, base = get_fs_with_filepath(where.rstrip("/"))
+        system, base = storage_of(where.rstrip("/"))
         entries = system.find(base, detail=True)
         if not entries:
             raise FileNotFoundError(where)
@@ -191,232 +126,3 @@ def way_out(unread: LeftOut, column: str, columns: Set[str]) -> str:
         return f"files whose rows have another column are a source of their own, with `files` and `text: {other}`"
     whole = "" if usual else "; `format: text` reads each file whole, as one document"
     return f"name the one that holds the text under `read:`, as in `text: {other}`{whole}"
-
-
-class Corpus(BaseReader):  # type: ignore[misc]
-    """A datatrove reader over listed files. Task `rank` of `world_size` reads every `world_size`-th of them.
-
-    With `by_rows` every task opens every file and takes every `world_size`-th row. A document's
-    metadata holds the columns in `columns`, and `split` when its file belongs to a split of the corpus's own.
-    """
-
-    name = "📚 Corpus"
-
-    def __init__(
-        self,
-        train: Sequence[SourceFile],
-        held_out: Sequence[SourceFile] = (),
-        *,
-        format: str | None = None,
-        text: str = "text",
-        id: str | None = None,
-        columns: Iterable[str] = (),
-        by_rows: bool = False,
-        tally: Tally | None = None,
-    ) -> None:
-        super().__init__(text_key=text, id_key=id or "id")
-        self.format = format
-        self.files = [(file, TRAIN) for file in train], [(file, HELD_OUT) for file in held_out]
-        self.id_column = id
-        self.columns = {name.split(".")[0] for name in [text, *([id] if id else []), *columns]}
-        self.own_split = bool(held_out)
-        self.by_rows = by_rows
-        self.tally = tally or Tally()
-
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        if data:
-            yield from data
-        step, first = (1, 0) if self.by_rows else (world_size, rank)
-        self._turn, self._turns = (rank, world_size) if self.by_rows else (0, 1)
-        for part in self.files:
-            for file, split in part[first::step]:
-                logger.info(f"reading {file.name}")
-                for document in self._read(file, split):
-                    self.update_doc_stats(document)
-                    yield document
-                if not self.by_rows and "://" not in file.path:
-                    self.tally.sums[file.name] = fs.sha256_file(Path(file.path))
-
-    def _read(self, file: SourceFile, split: str) -> Iterator[Document]:
-        try:
-            with open_file(file) as stream:
-                head = stream.peek()
-                format = self.format or detect_format(head, file.name)
-                if format == "parquet":
-                    yield from self._parquet(file, split, stream)
-                elif format == "json" and begins_with_rows(head, 1):
-                    yield from self._json_lines(file, split, stream)
-                elif format == "binary":
-                    self.tally.drop(file.name, BINARY, split)
-                else:
-                    yield from self._whole(file, split, stream.read(), format)
-        except Exception as reason:  # every storage has its own errors
-            explanation = remote.explain(file.path, reason) if "://" in file.path else None
-            if explanation is None and not isinstance(reason, READ_ERRORS):
-                raise
-            raise explanation or DataError(
-                f"`{file.path}` cannot be read to its end: {reason}",
-                hint="fetch or write it again, or leave it out with `exclude`; finished tasks are kept",
-            ) from None
-
-    def _is_mine(self, row: int) -> bool:
-        return row % self._turns == (self._turn + 1) % self._turns
-
-    def _whole(self, file: SourceFile, split: str, data: bytes, format: str) -> Iterator[Document]:
-        """A file of text, or of JSON values that are not one a line."""
-        rows = None if self.format == "text" else json_rows(data)
-        if rows is None and format == "json":
-            yield from self._json_lines(file, split, io.BytesIO(data))
-            return
-        self.tally.bytes += len(data)
-        text = decode(data)
-        if rows is not None:
-            for number, value in enumerate(rows, start=1):
-                if self._is_mine(number):
-                    yield from self._row(f"{file.name}:{number}", value, split)
-        elif text is None:
-            self.tally.drop(file.name, NOT_UTF8, split)
-        else:
-            yield from self._document(file.name, text, split, {})
-
-    def _json_lines(self, file: SourceFile, split: str, stream: IO[bytes]) -> Iterator[Document]:
-        for row, line in enumerate(stream, start=1):
-            if not self._is_mine(row):
-                continue
-            self.tally.bytes += len(line)
-            if not line.strip():
-                continue
-            name = f"{file.name}:{row}"
-            try:
-                value = parse_json(line)
-            except ValueError as error:
-                self.tally.drop(name, NOT_UTF8 if isinstance(error, UnicodeError) else NOT_JSON, split)
-                continue
-            yield from self._row(name, value, split)
-
-    def _row(self, name: str, value: Any, split: str) -> Iterator[Document]:
-        if not isinstance(value, dict):
-            self.tally.drop(name, f"with {describe_value(value)} instead of an object", split)
-            return
-        self.tally.columns.update(map(_word, value))
-        yield from self._document(name, look_up(value, self.text_key), split, value)
-
-    def _parquet(self, file: SourceFile, split: str, stream: IO[bytes]) -> Iterator[Document]:
-        with pq.ParquetFile(stream) as table:
-            names = table.schema_arrow.names
-            self.tally.columns.update(names)
-            row = 0
-            for batch in table.iter_batches(batch_size=1000, columns=[n for n in names if n in self.columns]):
-                columns = {name: _values(batch.column(name)) for name in batch.schema.names}
-                for at in range(batch.num_rows):
-                    row += 1
-                    if not self._is_mine(row):
-                        continue
-                    name = f"{file.name}:{row}"
-                    value = {column: values[at] for column, values in columns.items()}
-                    text = look_up(value, self.text_key)
-                    if isinstance(text, bytes):
-                        self.tally.bytes += len(text)
-                        text = decode(text)
-                        if text is None:
-                            self.tally.drop(name, NOT_UTF8, split)
-                            continue
-                    yield from self._document(name, text, split, value)
-
-    def _document(self, name: str, text: Any, split: str, row: Mapping[str, Any]) -> Iterator[Document]:
-        if not isinstance(text, str):
-            self.tally.drop(name, NO_TEXT if text is None else f"with {describe_value(text)} {NOT_TEXT}", split)
-            return
-        text = text.removeprefix("\ufeff")  # a byte-order mark
-        if not text.strip() or not _is_unicode(text):
-            self.tally.drop(name, SURROGATE if text.strip() else EMPTY, split)
-            return
-        own = look_up(row, self.id_column) if self.id_column else None
-        metadata = {key: row[key] for key in self.columns if key in row and key != self.text_key}
-        if self.own_split:
-            metadata["split"] = split
-        yield Document(text=text, id=name if own is None else _word(own), metadata=metadata)
-
-
-class ColumnFilter(BaseFilter):  # type: ignore[misc]
-    """A datatrove filter on columns: drops what matches `drop`, and what does not match `keep`.
-
-    Both map a dotted column (`meta.redpajama_set_name`) to a value or a list of values; compared as text.
-    """
-
-    name = "🔍 Columns"
-
-    def __init__(self, drop: Mapping[str, Any], keep: Mapping[str, Any], tally: Tally) -> None:
-        super().__init__()
-        self.drop = {column: _words(value) for column, value in drop.items()}
-        self.keep = {column: _words(value) for column, value in keep.items()}
-        self.tally = tally
-
-    def filter(self, document: Document) -> bool | tuple[bool, str]:
-        for column, values in self.drop.items():
-            value = _word(look_up(document.metadata, column))
-            if value in values:
-                return self.tally.filter_out(document, f"{column} is {value}")
-        for column, values in self.keep.items():
-            if _word(look_up(document.metadata, column)) not in values:
-                return self.tally.filter_out(document, f"{column} is not {' or '.join(sorted(values))}")
-        return True
-
-
-def look_up(row: Mapping[str, Any], column: str) -> Any:
-    """The value at a dotted column, through nested objects and objects written as JSON text, or None."""
-    if column in row:
-        return row[column]
-    value: Any = row
-    for key in column.split("."):
-        if isinstance(value, str | bytes):
-            try:
-                value = parse_json(value)
-            except ValueError:
-                return None
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(key)
-    return value
-
-
-@contextlib.contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """Write datatrove's log, with the dropped documents, to `path` instead of the terminal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logger.remove()
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as log:  # loguru would format its path
-        sink = logger.add(log, level="INFO", colorize=False)
-        try:
-            yield
-        finally:
-            logger.remove(sink)
-
-
-def _values(column: Any) -> list[Any]:
-    """A Parquet column as Python values; text stays bytes, so that what is not UTF-8 can be counted."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary())
-    values: list[Any] = column.to_pylist()
-    return values
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return str(value).encode(errors="replace").decode()
-
-
-def _words(value: Any) -> set[str]:
-    return {_word(entry) for entry in value} if isinstance(value, list | tuple) else {_word(value)}

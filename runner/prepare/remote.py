@@ -5,6 +5,8 @@ Each storage has its own library with its own errors, none of which must be inst
 
 from __future__ import annotations
 
+from typing import Any
+
 from curriculum.errors import DataError, chain_of
 
 _LOGIN = {
@@ -39,6 +41,14 @@ _UNREACHABLE = {
     "LocalEntryNotFoundError",
     "OfflineModeIsEnabled",
 }
+
+
+def storage_of(address: str) -> tuple[Any, str]:
+    """The file system of an address with a scheme, and the path in it."""
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+    system, path = url_to_fs(address)
+    return system, str(path)
 
 
 def explain(where: str, error: BaseException) -> DataError | None:

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import threading
 import time
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datatrove.data import Document
-from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.tokens.tokenizer import TokenizedFile
+from numpy.typing import NDArray
 
 from curriculum import fs
-from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for, text_hash
-from curriculum.data.overlap import HASHES as DOCUMENT_HASHES, token_hash
+from curriculum.data import document_lookup
+from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for
+from curriculum.data.overlap import HASHES as DOCUMENT_HASHES
 from curriculum.data.requests import PrepareRequest
-from curriculum.data.shard import id_line
 from curriculum.data.tokenizer import Tokenizer
-from runner.prepare.readers import NO_TOKENS, LeftOut, Tally
+from runner.prepare.encoder import Encoder
+from runner.prepare.tally import NO_TOKENS, LeftOut, Tally
+from runner.prepare.texts import Documents, Tokens, bounds_of
 
-# Documents are tokenised this many characters at a time: enough to divide among threads, little memory.
-BATCH_CHARACTERS = 1 << 21
 REPORT_SECONDS = 0.5
 
 RECORD = "task.json"
@@ -47,17 +45,9 @@ class Meter:
         fs.make_directory(path.parent)
 
     def report(
-        self,
-        task: int | None,
-        documents: int,
-        tokens: int,
-        count: int,
-        *,
-        done: bool = False,
-        unread: LeftOut | None = None,
-        other_endings: LeftOut | None = None,
+        self, task: int | None, documents: int, tokens: int, count: int, *, done: bool = False, **found: LeftOut | str
     ) -> None:
-        """One task's progress so far; task None is the dataset's, the last line."""
+        """One task's progress so far; task None is the dataset's, the last line, with what was `found` on the way."""
         now = time.monotonic()
         if task is not None:
             if not done and now - self._last.get(task, -REPORT_SECONDS) < REPORT_SECONDS:
@@ -65,7 +55,7 @@ class Meter:
             self._last[task] = now
         line: dict[str, Any] = {"task": task, "documents": documents, "tokens": tokens, "bytes": count}
         line |= {"total_bytes": self.total_bytes, "done": done}
-        line |= {key: value for key, value in (("unread", unread), ("other_endings", other_endings)) if value}
+        line |= {key: value for key, value in found.items() if value}
         fs.append_json_line(self.path, line, sync=False)
 
     def task_done(self, task: int, record: Mapping[str, Any]) -> None:
@@ -74,29 +64,37 @@ class Meter:
         documents, tokens = (sum(split[key] for split in splits) for key in ("documents", "tokens"))
         self.report(task, documents, tokens, record["bytes"], done=True)
 
-    def finish(self, splits: Iterable[Split], count: int, unread: LeftOut, other_endings: LeftOut) -> None:
+    def finish(self, splits: Iterable[Split], count: int, **found: LeftOut | str) -> None:
+        """The dataset's line; `found` are further keys of it, see `curriculum.data.progress.Progress`."""
         splits = list(splits)
         documents, tokens = sum(s.documents for s in splits), sum(s.tokens for s in splits)
-        self.report(None, documents, tokens, count, done=True, unread=unread, other_endings=other_endings)
+        self.report(None, documents, tokens, count, done=True, **found)
 
 
-class ShardWriter(PipelineStep):  # type: ignore[misc]
+class ShardWriter:
     """Tokenise documents in order into `folder/train/<rank>.ds` and `folder/held-out/<rank>.ds`.
 
     A document is held out when its text's hash is below the share, so its split depends on its text alone.
     `folder/task.json`, with the digest `inputs` of the files read, is written when all is on the disk. Files of
-    an earlier attempt are removed first.
+    an earlier attempt are removed first. EncoderDiffers where the fast encoder is wrong on the task's own text.
     """
 
-    name = "✒️ Shards"
-    type = "💾 - WRITER"
-
     def __init__(
-        self, request: PrepareRequest, folder: Path, inputs: str, *, tally: Tally, meter: Meter, stop: threading.Event
+        self,
+        request: PrepareRequest,
+        tokenizer: Tokenizer,
+        encoder: Encoder,
+        folder: Path,
+        inputs: str,
+        *,
+        tally: Tally,
+        meter: Meter,
+        stop: threading.Event,
     ) -> None:
-        super().__init__()
         share = request.held_out_share
         self.request = request
+        self.tokenizer = tokenizer
+        self.encoder = encoder
         self.folder = folder
         self.inputs = inputs
         self.tally = tally
@@ -104,24 +102,19 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
         self.stop = stop
         self.below = 0 if share is None else share.numerator * 2**64 // share.denominator
 
-    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> None:
+    def write(self, batches: Iterable[Documents], rank: int) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         fs.make_directory(self.folder)
-        # One tokenizer for every task: threads that share one wait for each other's cache.
-        self._tokenizer = Tokenizer.load(self.request.tokenizer_file)
-        self._hashes = array("Q")
-        self._parts = {
-            split: _Part(self.folder, split, rank, self._tokenizer.vocab_size) for split in (TRAIN, HELD_OUT)
-        }
-        for batch in _batches(data):
+        self._hashes: list[NDArray[np.uint64]] = []
+        self._parts = {split: _Part(self.folder, split, rank, self.tokenizer.vocab_size) for split in (TRAIN, HELD_OUT)}
+        for batch in batches:
             if self.stop.is_set():
                 raise Stopped
-            with self.track_time(unit="batch"):
-                self._write(batch)
-            documents = sum(len(part.ends) for part in self._parts.values())
+            self._write(batch)
+            documents = sum(part.documents for part in self._parts.values())
             tokens = sum(part.tokens for part in self._parts.values())
             self.meter.report(rank, documents, tokens, self.tally.bytes)
-        (self.folder / HASHES).write_bytes(self._hashes.tobytes())
+        (self.folder / HASHES).write_bytes(b"".join(hashes.tobytes() for hashes in self._hashes))
         splits = {}
         for name, part in self._parts.items():
             dropped = {why: n for (split, why), n in sorted(self.tally.dropped.items()) if split == name}
@@ -130,6 +123,7 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
         columns = sorted(self.tally.columns)
         record = {
             "inputs": self.inputs,
+            "encoder": self.encoder.name,
             "splits": splits,
             "bytes": self.tally.bytes,
             "columns": columns,
@@ -139,23 +133,25 @@ class ShardWriter(PipelineStep):  # type: ignore[misc]
         fs.write_json(self.folder / RECORD, record)
         self.meter.task_done(rank, record)
 
-    def _write(self, batch: list[Document]) -> None:
-        request = self.request
-        bos, eos = self._tokenizer.bos_id, self._tokenizer.eos_id
-        before = [bos] if request.bos and bos is not None else []
-        after = [eos] if request.eos and eos is not None else []
-        for document, ids in zip(batch, self._tokenizer.encode_batch([d.text for d in batch]), strict=True):
-            own = document.metadata.get("split", TRAIN)
-            if not ids:
-                self.tally.drop(document.id, NO_TOKENS, own)
-                continue
-            text = document.text.encode()
-            number = text_hash(text)
-            split = own if request.held_out_split is not None or number >= self.below else HELD_OUT
-            if split == TRAIN:
-                self._hashes.append(number)
-            self._parts[split].add(document.id, before, ids, after, len(text))
-            self.stat_update("tokens", value=len(ids))
+    def _write(self, batch: Documents) -> None:
+        tokens = self.encoder.encode(batch.texts)
+        lengths = tokens.lengths
+        for document in np.flatnonzero(lengths == 0).tolist():
+            self.tally.drop(json.loads(batch.lines[document]), NO_TOKENS, batch.split)
+        kept = np.flatnonzero(lengths)
+        numbers = batch.texts.hashes(kept)
+        held_out = np.zeros(len(kept), bool)
+        if self.request.held_out_split is not None:
+            held_out[:] = batch.split == HELD_OUT
+        elif self.below:
+            held_out = numbers < np.uint64(self.below)
+        self._hashes.append(numbers[~held_out])
+        policy = self.request
+        before = self.tokenizer.bos_id if policy.bos else None
+        after = self.tokenizer.eos_id if policy.eos else None
+        for split, chosen in ((TRAIN, kept[~held_out]), (HELD_OUT, kept[held_out])):
+            if len(chosen):
+                self._parts[split].add(batch, tokens, chosen, before, after)
 
 
 class _Part:
@@ -165,49 +161,58 @@ class _Part:
         self.folder = folder / split
         self.path = self.folder / f"{rank:05d}.ds"
         self.dtype = np.dtype(dtype_for(vocab_size)).newbyteorder("<")
-        self.ends = array("Q")
-        self.id_ends = array("Q")
-        self.hashes = array("Q")
-        self.tokens = self.text_bytes = self.filler = 0
+        self.ends: list[NDArray[np.int64]] = []
+        self.id_ends: list[NDArray[np.int64]] = []
+        self.id_hashes: list[NDArray[np.uint64]] = []
+        self.hashes: list[NDArray[np.uint64]] = []
+        self.documents = self.tokens = self.text_bytes = self.filler = self.id_bytes = 0
         self.max_token = -1
-        self._out: TokenizedFile | None = None
+        self._out: _TokenFile | None = None
 
-    def add(self, name: str, before: list[int], ids: list[int], after: list[int], text_bytes: int) -> None:
-        """Write a document: the tokens `ids` of its text, between the marks `before` and `after`."""
+    def add(
+        self, batch: Documents, tokens: Tokens, chosen: NDArray[np.int64], before: int | None, after: int | None
+    ) -> None:
+        """Write the documents `chosen` of a batch: the tokens of each text, between the marks `before` and `after`."""
         if self._out is None:
             self.folder.mkdir()
-            self._out = TokenizedFile(str(self.folder), self.path.name, token_size=self.dtype.itemsize)
+            self._out = _TokenFile(self.path)
             self._ids = self.path.with_suffix(".ids").open("wb")
-        tokens = np.array([*before, *ids, *after], self.dtype)
-        self._out.write_bytes(tokens.tobytes())
-        self._ids.write(id_line(name))
-        self.tokens += len(tokens)
-        self.ends.append(self.tokens)
-        self.id_ends.append(self._ids.tell())
-        self.hashes.append(token_hash(tokens[len(before) : len(before) + len(ids)]))
-        self.text_bytes += text_bytes
-        self.filler += len(before) + len(after)
-        self.max_token = max(self.max_token, int(tokens.max()))
+        marked, ends = _between_marks(tokens, chosen, before, after, self.dtype)
+        self._out.write(marked)
+        lines = [batch.lines[document] for document in chosen.tolist()]
+        self._ids.write(b"".join(lines))
+        self.ends.append(ends + self.tokens)
+        self.id_ends.append(bounds_of(lines)[1:] + self.id_bytes)
+        self.id_hashes.append(document_lookup.line_hashes(lines))
+        self.hashes.append(tokens.hashes(chosen))
+        self.documents += len(chosen)
+        self.tokens += len(marked)
+        self.id_bytes = int(self.id_ends[-1][-1])
+        self.text_bytes += int((batch.texts.bounds[chosen + 1] - batch.texts.bounds[chosen]).sum())
+        self.filler += len(chosen) * ((before is not None) + (after is not None))
+        self.max_token = max(self.max_token, int(marked.max()))
 
     def close(self, dropped: Mapping[str, int]) -> Split:
         """Write the indexes and digests; the split of this task, with one shard or none."""
         shards: tuple[Shard, ...] = ()
         if self._out is not None:
-            self._out.close()
+            sha256, blocks = self._out.close()
             self._ids.close()
+            self.path.with_suffix(".ds.index").write_bytes(np.concatenate(self.ends).astype("<u8").tobytes())
             shards = (
                 finished_shard(
                     self.path,
                     tokens=self.tokens,
-                    id_ends=self.id_ends,
-                    hashes=self.hashes,
+                    id_ends=np.concatenate(self.id_ends),
+                    id_hashes=np.concatenate(self.id_hashes),
+                    hashes=np.concatenate(self.hashes),
                     text_bytes=self.text_bytes,
-                    sha256=fs.sha256_file(self.path),
-                    blocks=[hashlib.sha256(b).digest() for b in fs.read_blocks(self.path, BLOCK_BYTES)],
+                    sha256=sha256,
+                    blocks=blocks,
                 ),
             )
         return Split(
-            documents=len(self.ends),
+            documents=self.documents,
             tokens=self.tokens,
             text_bytes=self.text_bytes,
             max_token=self.max_token,
@@ -217,21 +222,81 @@ class _Part:
         )
 
 
+def _between_marks(
+    tokens: Tokens, chosen: NDArray[np.int64], before: int | None, after: int | None, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The tokens of the chosen documents, each between its marks, as `dtype`; and where each ends, exclusive."""
+    lengths = tokens.lengths[chosen]
+    marks = (before is not None) + (after is not None)
+    ends = np.cumsum(lengths + marks)
+    ids = tokens.ids
+    if int(lengths.sum()) != len(ids):
+        is_chosen = np.zeros(len(tokens.lengths), bool)
+        is_chosen[chosen] = True
+        ids = ids[np.repeat(is_chosen, tokens.lengths)]
+    if not marks:
+        return ids.astype(dtype), ends
+    marked = np.empty(int(ends[-1]), dtype)
+    is_text = np.ones(len(marked), bool)
+    for mark, places in ((before, ends - lengths - marks), (after, ends - 1)):
+        if mark is not None:
+            marked[places] = mark
+            is_text[places] = False
+    marked[is_text] = ids
+    return marked, ends
+
+
+class _TokenFile:
+    """A new `.ds`, digested as it is written: as a whole, and in blocks of BLOCK_BYTES."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+        self._digest = hashlib.sha256()
+        self._blocks: list[bytes] = []
+        self._rest = bytearray()
+
+    def write(self, tokens: NDArray[Any]) -> None:
+        data = tokens.view(np.uint8).data
+        self._file.write(data)
+        self._digest.update(data)
+        first = 0
+        if self._rest:
+            first = BLOCK_BYTES - len(self._rest)
+            self._rest += data[:first]
+            if len(self._rest) < BLOCK_BYTES:
+                return
+            self._blocks.append(hashlib.sha256(self._rest).digest())
+            self._rest.clear()
+        while first + BLOCK_BYTES <= len(data):
+            self._blocks.append(hashlib.sha256(data[first : first + BLOCK_BYTES]).digest())
+            first += BLOCK_BYTES
+        self._rest += data[first:]
+
+    def close(self) -> tuple[str, list[bytes]]:
+        """The digest of the file, and those of its blocks."""
+        if self._rest:
+            self._blocks.append(hashlib.sha256(self._rest).digest())
+        self._file.close()
+        return self._digest.hexdigest(), self._blocks
+
+
 def finished_shard(
     path: Path,
     *,
     tokens: int,
-    id_ends: array[int],
-    hashes: array[int],
+    id_ends: NDArray[Any],
+    id_hashes: NDArray[np.uint64],
+    hashes: NDArray[np.uint64],
     text_bytes: int,
     sha256: str,
     blocks: Sequence[bytes],
 ) -> Shard:
-    """Write the index of ids, the digests of the blocks and the hashes of the documents beside the other files of
-    `<split>/<number>.ds`."""
+    """Write the index of ids, their hashes for the index of documents, the digests of the blocks and the hashes of the
+    documents beside the other files of `<split>/<number>.ds`."""
     ids, ids_index = path.with_suffix(".ids"), path.with_suffix(".ids.index")
-    ids_index.write_bytes(np.array(id_ends, "<u8").tobytes())
-    path.with_name(path.name + DOCUMENT_HASHES).write_bytes(np.sort(np.array(hashes, "<u8")).tobytes())
+    ids_index.write_bytes(id_ends.astype("<u8").tobytes())
+    path.with_name(path.name + DOCUMENT_HASHES).write_bytes(np.sort(hashes.astype("<u8")).tobytes())
+    document_lookup.write_shard(ids.with_name(ids.name + document_lookup.SHARD_LOOKUP), id_hashes)
     digests = b"".join(blocks)
     path.with_suffix(".ds.blocks").write_bytes(digests)
     return Shard(
@@ -245,16 +310,3 @@ def finished_shard(
         ids_sha256=fs.sha256_file(ids),
         ids_index_sha256=fs.sha256_file(ids_index),
     )
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch

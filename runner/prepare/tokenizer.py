@@ -10,8 +10,10 @@ from curriculum.data import sentencepiece
 from curriculum.data.requests import TokenizerRequest
 from curriculum.data.tokenizer import TRAINED_EOS
 from curriculum.errors import DataError
+from runner.prepare.corpus import Corpus
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import Corpus, Tally, list_sources, log_to, without_text
+from runner.prepare.readers import list_sources, without_text
+from runner.prepare.tally import Tally, log_to
 
 LONGEST_WORD = 1024  # bytes
 
@@ -91,8 +93,8 @@ def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
     if read.get("extract"):
         texts = (text for _, text in chinese_docstrings(spread))
     else:
-        corpus = Corpus(spread, format=read.get("format"), text=column, tally=tally)
-        texts = (document.text[: request.sample_bytes] for document in corpus.run())
+        corpus = Corpus(spread, format=read.get("format"), text=column, batch_bytes=1, tally=tally)
+        texts = (text[: request.sample_bytes] for batch in corpus.batches() for text in batch.texts.strings())
     for text in texts:
         yield text
         remaining -= len(text.encode())

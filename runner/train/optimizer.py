@@ -12,7 +12,13 @@ from torch.distributed.tensor import DTensor
 
 from runner.parallel.ranks import local_part
 
-STATE = ("exp_avg", "exp_avg_sq", "step")
+LANES = 16
+"""The most fp32 numbers that a CPU computes at once."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+NARROW = (".bias", "q_norm.weight", "k_norm.weight")
+"""The ends of the names of `AdamW.narrow`; the norms of Llama's layers stay as they always were updated."""
 
 
 class AdamW(torch.optim.AdamW):
@@ -24,47 +30,67 @@ class AdamW(torch.optim.AdamW):
 
     found_inf: torch.Tensor | None = None
     parameters: Sequence[nn.Parameter] = ()
+    narrow: frozenset[nn.Parameter] = frozenset()
+    """Vectors so short that a rank's part of them may not fill the lanes of a CPU. Torch's kernel rounds the elements
+    beyond the last full lanes differently, by which their bits would depend on the sharding: padded copies are updated.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._known: dict[torch.Tensor, tuple[dict[str, torch.Tensor], tuple[torch.Tensor, ...]]] = {}
+        self._padded: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._known: dict[torch.Tensor, tuple[dict[str, torch.Tensor], list[torch.Tensor]]] = {}
 
     def _init_group(self, group: dict[str, Any], *lists: list[torch.Tensor]) -> bool:
         parameters, gradients, first, second, _, steps = lists
         for parameter in group["params"]:
             if parameter.grad is not None:
-                gradients.append(local_part(parameter.grad))
-                values = self._local_values(parameter)
-                parameters.append(values[0])
-                first.append(values[1])
-                second.append(values[2])
-                steps.append(values[3])
+                (weights, *moments), steps_taken = self._local(parameter)
+                parts = [weights, local_part(parameter.grad), *moments]
+                if parameter in self.narrow and parts[0].device.type == "cpu" and len(parts[0]) % LANES:
+                    padded = [nn.functional.pad(part, (0, -len(part) % LANES)) for part in parts]
+                    self._padded += zip(parts, padded, strict=True)
+                    parts = padded
+                for found, part in zip((parameters, gradients, first, second), parts, strict=True):
+                    found.append(part)
+                steps.append(steps_taken)
         return False  # whether any is complex
 
-    def _local_values(self, parameter: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The local parts of a parameter and its moments, and its count of steps; found once for each state."""
+    def _local(self, parameter: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The local parts of a parameter and its moments, found once for each state, and the count of steps."""
         state = self.state[parameter]
         known = self._known.get(parameter)
         if known is None or known[0] is not state:
-            known = state, (local_part(parameter), *(local_part(state[name]) for name in STATE))
+            known = state, [local_part(parameter), *(local_part(state[name]) for name in MOMENTS)]
             self._known[parameter] = known
-        return known[1]
+        return known[1], state["step"]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for part, padded in self._padded:
+            part.copy_(padded[: len(part)])
+        self._padded.clear()
+        return loss
 
 
 def adamw(model: nn.Module, numbers: Mapping[str, Any]) -> AdamW:
-    """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` leaves out norms.
+    """AdamW with the plan's numbers; `decay: all` is every parameter (as TinyLlama), `matrices` leaves out norms and
+    biases, and `decay_embeddings: false` the embedding, whichever decay.
 
     Moments are allocated here, not at the first step, so that checkpoints of a new and of a used optimizer have
     the same tensors.
     """
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in parameters if numbers["decay"] == "all" or p.dim() > 1]
-    constant = [p for _, p in parameters if not (numbers["decay"] == "all" or p.dim() > 1)]
+    spared = () if numbers.get("decay_embeddings", True) else ("embedding.weight",)
+    decays = {name: name not in spared and (numbers["decay"] == "all" or p.dim() > 1) for name, p in parameters}
+    decayed = [p for name, p in parameters if decays[name]]
+    constant = [p for name, p in parameters if not decays[name]]
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": numbers["weight_decay"]}]
     if constant:
         groups.append({"params": constant, "weight_decay": 0.0})
     optimizer = AdamW(groups, lr=0.0, betas=tuple(numbers["betas"]), eps=numbers["eps"], fused=True)
     optimizer.parameters = [parameter for _, parameter in parameters]
+    optimizer.narrow = frozenset(p for name, p in parameters if name.endswith(NARROW))
     for _, parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),

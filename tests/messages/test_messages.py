@@ -67,6 +67,7 @@ def project(tmp_path: Path) -> Path:
 
 def put(case: Case, project: Path) -> None:
     if case.replaces is not None:
+        (project / case.replaces).parent.mkdir(exist_ok=True)
         (project / case.replaces).write_bytes(case.data)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,17 @@ from runner.train.step import forward_backward, update
 BATCH, MICRO, STEPS, SAVED = 16, 2, 3, 1
 MESHES = {1: {"(1, 1)": 1}, 2: {"(1, 2)": 2, "(2, 1)": 1}, 4: {"(1, 4)": 4, "(2, 2)": 2, "(4, 1)": 1}}
 PLAN = steps.small_plan(batch=BATCH)
+SWITCHES: dict[str, dict[str, Any]] = {
+    "Qwen3's": {
+        "attention_bias": "all",
+        "mlp_bias": True,
+        "qk_norm": "head",
+        "no_rope": 2,
+        "tie_word_embeddings": True,
+    },
+    "OLMo 3's": {"norm": "after", "qk_norm": "all", "sliding_window": 3, "full_attention": 2},
+}
+"""Switches of other families, all of which train in fp32 on every mesh too."""
 
 
 def batch(step: int, ranks: Ranks, groups: int) -> Batch:
@@ -40,8 +53,10 @@ def batch(step: int, ranks: Ranks, groups: int) -> Batch:
     return Batch(step, PLAN.lr(step), tokens[mine], source[mine], PLAN.names)
 
 
-def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Transformer, AdamW]:
-    model = Transformer(ModelConfig.from_json(PLAN.model))
+def build(
+    ranks: Ranks, *, bf16: bool, canonical: bool = True, switches: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Transformer, AdamW]:
+    model = Transformer(ModelConfig.from_json({**PLAN.model, **switches}))
     initialise(model, PLAN.seed)
     fsdp.apply(
         model,
@@ -56,7 +71,7 @@ def build(ranks: Ranks, *, bf16: bool, canonical: bool = True) -> tuple[Transfor
 
 
 def take(model: Transformer, optimizer: AdamW, step: int, ranks: Ranks) -> float:
-    groups = groups_of(PLAN, MICRO, ranks)
+    groups = groups_of(BATCH, MICRO, ranks)
     forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
     return float(update(model, optimizer, PLAN, step, ranks, canonical=True))
 
@@ -85,6 +100,10 @@ def run(ranks: Ranks, folder: Path, other: Path | None) -> dict[str, Any]:
                     tensors.save(folder / mesh, model, optimizer, {"step": step}, here)
                 norms.append(take(model, optimizer, step, here))
             report[name] = {"digest": digest(model, optimizer), "norms": norms}
+        for name, switches in SWITCHES.items():
+            model, optimizer = build(here, bf16=False, switches=switches)
+            norms = [take(model, optimizer, step, here) for step in range(STEPS)]
+            report[f"{mesh} {name}"] = {"digest": digest(model, optimizer), "norms": norms}
         if other is not None:
             model, optimizer = build(here, bf16=False)
             begin = tensors.load(other, model, optimizer)["step"]

@@ -51,6 +51,8 @@ def import_everything() -> None:
             if found.name.rpartition(".")[2] != "__main__":
                 importlib.import_module(found.name)
     importlib.import_module("torch._dynamo")  # by the first optimizer
+    importlib.import_module("awkward")  # by the first preparation of text
+    importlib.import_module("gigatoken.gigatoken_rs")
     importlib.import_module("runner.monitor.code_digest").training_code()
 
 

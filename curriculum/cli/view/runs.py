@@ -63,9 +63,15 @@ def branched_view(made: Branch, options: str) -> RenderableType:
         if made.checkpoint
         else f"{point} is not reached yet: `{command}` trains to there first"
     )
+    mixtures = [
+        part
+        for name, text in made.mixtures.items()
+        for part in (Text(f"\nwritten: mixtures/{name}.yaml", style="bold"), Text(text.rstrip(), style="dim"))
+    ]
     return Group(
         Text(f"\nwritten: stages/{made.name}.yaml", style="bold"),
         Text(made.text.rstrip(), style="dim"),
+        *mixtures,
         Text(f"\n{kept}\nedit the file, or start it: {command}"),
     )
 

@@ -90,6 +90,36 @@ def test_a_model_is_a_name_of_the_catalogue_or_its_numbers() -> None:
     assert (model.hidden_size, model.rms_norm_eps, model.rope_theta) == (64, Fraction(1, 10**5), 10_000)
 
 
+def test_a_model_s_switches_are_in_its_dump_where_they_are_stated_alone() -> None:
+    switches = "attention_bias: qkv, qk_norm: head, no_rope: every 4th, full_attention: [1, 0], sliding_window: 8"
+    numbers = NUMBERS.removesuffix("}") + f", num_hidden_layers: 4, {switches}}}"
+    numbers = numbers.replace("num_hidden_layers: 2, ", "")
+    model = given_yaml(CurriculumFile, HEAD.replace("tinyllama-1.1b", numbers) + STAGES).model
+    dump = json.loads(json.dumps(model.model_dump(exclude_none=True)))
+    assert (dump["no_rope"], dump["full_attention"], dump["attention_bias"]) == (4, [0, 1], "qkv")
+    plain = given_yaml(CurriculumFile, HEAD.replace("tinyllama-1.1b", NUMBERS) + STAGES).model
+    assert plain.model_dump(exclude_none=True).keys() == {
+        *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size"),
+        *("vocab_size", "rms_norm_eps", "rope_theta", "tie_word_embeddings"),
+    }, "a plan without switches has the fingerprint that it always had"
+
+
+@pytest.mark.parametrize(
+    ("scaling", "keys"),
+    [
+        ("{factor: 8, original_max_position_embeddings: 16}", {"low_freq_factor", "high_freq_factor"}),
+        ("{rope_type: yarn, factor: 8, original_max_position_embeddings: 16}", set()),
+        ("{rope_type: yarn, factor: 8, original_max_position_embeddings: 16, beta_fast: 16}", {"beta_fast"}),
+        ("{rope_type: linear, factor: 8}", set()),
+    ],
+)
+def test_each_way_to_stretch_rotations_has_its_own_keys(scaling: str, keys: set[str]) -> None:
+    numbers = NUMBERS.removesuffix("}") + f", rope_scaling: {scaling}}}"
+    model = given_yaml(CurriculumFile, HEAD.replace("tinyllama-1.1b", numbers) + STAGES).model
+    stated = model.model_dump(exclude_none=True)["rope_scaling"].keys()
+    assert stated - {"rope_type", "factor", "original_max_position_embeddings"} == keys
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [("tinyllama-1.1b", 1_100_048_384), ("smollm2-135m", 134_515_008), ("llama-2-7b", 6_738_415_616)],
@@ -179,7 +209,7 @@ def test_an_unknown_key_is_shown_with_the_one_that_was_meant() -> None:
         "  f.yaml:2:1\n"
         "  2 │ weigths: {a: 1}\n"
         "    │ ^\n"
-        "hint: did you mean `weights`? there are: about, passes, weights"
+        "hint: did you mean `weights`? there are: about, evidence, passes, take, weights"
     )
 
 

@@ -49,6 +49,20 @@ def test_loss_and_gradients_are_exact_for_every_size_of_chunk(
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 30])
+def test_z_loss_joins_the_sum_and_the_gradients_and_not_the_losses(chunk: int) -> None:
+    hidden, weight, targets = case()
+    each = whole(hidden, weight, targets)
+    partition = (hidden @ weight.T).logsumexp(-1)
+    expected = each.sum() + 0.3 * partition.square().sum()
+    gradients = torch.autograd.grad(expected * -2.0, (hidden, weight))
+    total, losses = next_token_loss(hidden, weight, targets, chunk_tokens=chunk, z_loss=0.3)
+    torch.testing.assert_close(losses, each.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(torch.autograd.grad(total * -2.0, (hidden, weight)), gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
 def test_fp32_is_within_rounding_of_fp64() -> None:
     hidden, weight, targets = case(4, 64, 32, 300, torch.float32)
     expected = whole(hidden, weight, targets)

@@ -187,6 +187,36 @@ def test_initial_weights_have_tinyllamas_spread() -> None:
     assert len(starts) == len(matrices), "no two parameters are drawn alike"
 
 
+@pytest.mark.promise("Initialisations are chosen by name: TinyLlama's, Llama's or OLMo's")
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("init", ["llama", "olmo"])
+def test_initial_weights_by_name_have_the_spread_of_their_source(init: str, tied: bool) -> None:
+    config = replace(
+        CONFIG,
+        hidden_size=256,
+        head_dim=64,
+        num_hidden_layers=3,
+        intermediate_size=512,
+        vocab_size=500,
+        init=init,
+        tie_word_embeddings=tied,
+        attention_bias="all",
+        qk_norm="head",
+    )
+    drawn = dict(to_hugging_face(config, build(config).state_dict().__getitem__))
+    for name, tensor in drawn.items():
+        if name.endswith(("norm.weight", ".bias")):
+            assert torch.equal(tensor, torch.full_like(tensor, "norm" in name)), name
+            continue
+        expected, cut = 0.02, init == "olmo"
+        if init == "llama" and name.endswith(("o_proj.weight", "up_proj.weight", "down_proj.weight")):
+            expected /= math.sqrt(2 * (int(name.split(".")[2]) + 1))
+        if init == "llama" and ("embed" in name or "lm_head" in name):
+            expected, cut = (1.0, False) if "embed" in name and not tied else (1 / 16, True)
+        assert float(tensor.std()) == pytest.approx(expected, rel=0.03), name
+        assert (float(tensor.abs().max()) <= 3 * expected) == cut, name
+
+
 def test_another_seed_draws_other_weights_and_the_same_seed_the_same() -> None:
     one, again, other = (build(seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(tensor, again[name]) for name, tensor in one.items())

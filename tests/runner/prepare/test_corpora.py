@@ -175,11 +175,9 @@ def test_a_hub_id_is_read_as_its_files_from_the_commit_that_was_listed(
         assert inside != where
         return fsspec.filesystem("file"), str(tmp_path / "hub")
 
-    real = runner.prepare.readers.get_fs_with_filepath
+    real = runner.prepare.readers.storage_of
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    monkeypatch.setattr(
-        runner.prepare.readers, "get_fs_with_filepath", lambda w: local(w) if w.startswith("hf://") else real(w)
-    )
+    monkeypatch.setattr(runner.prepare.readers, "storage_of", lambda w: local(w) if w.startswith("hf://") else real(w))
     request = request_of("slimpajama", tmp_path, tmp_path, tokenizer_file)
     read = {**request.read, "hub": "cerebras/SlimPajama-627B"}
     del read["folder"]

@@ -23,8 +23,9 @@ from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.progress import read_progress
 from curriculum.errors import DataError
+from runner.prepare.corpus import Corpus
 from runner.prepare.job import prepare
-from runner.prepare.readers import Corpus, Tally
+from runner.prepare.tally import Tally
 
 TEXTS = ["first: a document", "second\r\nof two lines", "dritter, äöü"]
 ROWS: list[Any] = [{"text": text, "url": f"u{n}"} for n, text in enumerate(TEXTS)]
@@ -43,9 +44,12 @@ def read(folder: Path, name: str, data: bytes, format: str | None = None) -> tup
     path = folder / name
     path.write_bytes(data)
     tally = Tally()
-    documents = list(Corpus([SourceFile(name, str(path))], format=format, tally=tally).run())
-    assert len({document.id for document in documents}) == len(documents)
-    return [document.text for document in documents], {reason: n for (_, reason), n in tally.dropped.items()}
+    batches = list(Corpus([SourceFile(name, str(path))], format=format, tally=tally).batches())
+    ids = [line for batch in batches for line in batch.lines]
+    assert len(set(ids)) == len(ids)
+    return [text for batch in batches for text in batch.texts.strings()], {
+        reason: n for (_, reason), n in tally.dropped.items()
+    }
 
 
 def parquet(rows: list[Any]) -> bytes:
@@ -166,11 +170,13 @@ def test_every_row_that_json_dumps_writes_is_a_document_or_counted(
     data = "".join(json.dumps(row, ensure_ascii=ascii) + "\n" for row in rows).encode(errors="surrogatepass")
     (folder / "rows.jsonl").write_bytes(data)
     tally = Tally()
-    documents = list(Corpus([SourceFile("rows.jsonl", str(folder / "rows.jsonl"))], id="id", tally=tally).run())
-    assert len(documents) + sum(tally.dropped.values()) == len(rows)
-    for one in documents:
-        assert one.text.strip()
-        (one.text + one.id + "".join(tally.columns)).encode()
+    batches = list(Corpus([SourceFile("rows.jsonl", str(folder / "rows.jsonl"))], id="id", tally=tally).batches())
+    texts = [text for batch in batches for text in batch.texts.strings()]
+    ids = [json.loads(line) for batch in batches for line in batch.lines]
+    assert len(texts) + sum(tally.dropped.values()) == len(rows)
+    for text, name in zip(texts, ids, strict=True):
+        assert text.strip()
+        (text + name + "".join(tally.columns)).encode()
 
 
 def test_columns_with_something_else_than_text_are_counted_by_what_they_hold(tmp_path: Path) -> None:

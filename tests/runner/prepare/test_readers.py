@@ -18,8 +18,11 @@ import pytest
 import runner.prepare.readers
 from curriculum.data.listing import SourceFile
 from curriculum.errors import DataError
+from runner.prepare.columns import look_up
+from runner.prepare.corpus import Corpus
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import ColumnFilter, Corpus, Tally, list_sources, look_up, of_split
+from runner.prepare.readers import list_sources, of_split
+from runner.prepare.tally import Tally
 
 ROWS = [{"text": f"document {n}", "name": f"own-{n}", "meta": {"set": "ab"[n % 2]}} for n in range(5)]
 
@@ -28,12 +31,21 @@ def lines(rows: list[Any]) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
+def documents(corpus: Corpus, rank: int = 0, tasks: int = 1) -> list[tuple[str, str]]:
+    """`(id, text)` of every document of a task."""
+    return [
+        (json.loads(line), text)
+        for batch in corpus.batches(rank, tasks)
+        for line, text in zip(batch.lines, batch.texts.strings(), strict=True)
+    ]
+
+
 def read(folder: Path, **options: Any) -> tuple[list[tuple[str, str]], Tally]:
     """`(id, text)` of every document below `folder`, and the tally."""
     tally = Tally()
     files, _ = list_sources({"folder": str(folder)})
     corpus = Corpus(files, tally=tally, **options)
-    return [(one.id, one.text) for one in corpus.run()], tally
+    return documents(corpus), tally
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
@@ -78,8 +90,8 @@ def test_what_is_left_out_is_counted_by_reason_and_does_not_move_the_numbers_of_
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*content, good]) + b"\n")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "void.txt").write_bytes(b"")
-    documents, tally = read(tmp_path)
-    assert documents == [("rows.jsonl:9", "kept")]
+    found, tally = read(tmp_path)
+    assert found == [("rows.jsonl:9", "kept")]
     reasons = {reason: count for (_, reason), count in tally.dropped.items()}
     assert reasons == {
         "empty": 3,
@@ -95,15 +107,15 @@ def test_parquet_text_that_is_not_utf8_is_counted_and_the_rest_is_read(tmp_path:
     raw = pa.array([b"one", b"\xff\xfe", None, b"four"], pa.binary())
     column = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
     pq.write_table(pa.table({"text": column, "other": [1, 2, 3, 4]}), tmp_path / "t.parquet")
-    documents, tally = read(tmp_path)
-    assert documents == [("t.parquet:1", "one"), ("t.parquet:4", "four")]
+    found, tally = read(tmp_path)
+    assert found == [("t.parquet:1", "one"), ("t.parquet:4", "four")]
     assert {why: n for (_, why), n in tally.dropped.items()} == {"not UTF-8": 1, "no text column": 1}
 
 
 def test_a_missing_text_column_leaves_every_row_out_and_the_columns_are_remembered(tmp_path: Path) -> None:
     pq.write_table(pa.table({"content": ["a", "b"], "path": ["x", "y"]}), tmp_path / "t.parquet")
-    documents, tally = read(tmp_path)
-    assert documents == []
+    found, tally = read(tmp_path)
+    assert found == []
     assert sum(tally.dropped.values()) == 2
     assert tally.columns == {"content", "path"}
 
@@ -127,9 +139,9 @@ def test_tasks_share_the_files_or_the_rows_without_loss_or_overlap(tmp_path: Pat
     for n in range(7):
         (tmp_path / f"{n}.jsonl").write_bytes(lines(ROWS))
     files, _ = list_sources({"folder": str(tmp_path)})
-    whole = [one.id for one in Corpus(files).run()]
+    whole = [name for name, _ in documents(Corpus(files))]
     for by_rows in (False, True):
-        parts = [[one.id for one in Corpus(files, by_rows=by_rows).run(None, rank, 3)] for rank in range(3)]
+        parts = [[name for name, _ in documents(Corpus(files, by_rows=by_rows), rank, 3)] for rank in range(3)]
         assert sorted(name for part in parts for name in part) == sorted(whole)
         assert all(parts)
 
@@ -154,9 +166,8 @@ def test_filters_look_into_nested_columns(
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
     tally = Tally()
     files, _ = list_sources({"folder": str(tmp_path)})
-    documents = Corpus(files, id="name", columns=[*drop, *keep], tally=tally).run()
-    kept = [one.id for one in ColumnFilter(drop, keep, tally).run(documents)]
-    assert kept == [f"own-{n}" for n in left]
+    corpus = Corpus(files, id="name", drop=drop, keep=keep, tally=tally)
+    assert [name for name, _ in documents(corpus)] == [f"own-{n}" for n in left]
     assert dict(tally.dropped) == ({("train", reason): 5 - len(left)} if reason else {})
 
 
@@ -182,7 +193,7 @@ def test_a_folder_on_another_file_system_is_listed_and_read() -> None:
     memory.pipe("/far/corpus/skip.bin", b"no")
     files, _ = list_sources({"folder": "memory://far/corpus"})
     assert [(file.name, file.bytes) for file in files] == [("a/a.jsonl", len(lines(ROWS[:1]))), ("b.txt", 6)]
-    assert [one.text for one in Corpus(files).run()] == ["document 0", "second"]
+    assert [text for _, text in documents(Corpus(files))] == ["document 0", "second"]
 
 
 def test_a_hub_dataset_is_pinned_to_the_commit_that_was_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,16 +206,14 @@ def test_a_hub_dataset_is_pinned_to_the_commit_that_was_listed(monkeypatch: pyte
         asked.append((name, revision))
         return types.SimpleNamespace(sha="abc")
 
-    original = runner.prepare.readers.get_fs_with_filepath
+    original = runner.prepare.readers.storage_of
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
-    monkeypatch.setattr(
-        runner.prepare.readers, "get_fs_with_filepath", lambda path: original(path.replace("hf://", "memory://"))
-    )
+    monkeypatch.setattr(runner.prepare.readers, "storage_of", lambda path: original(path.replace("hf://", "memory://")))
     files, learnt = list_sources({"hub": "org/set", "files": "train/*.jsonl", "revision": "main"})
     assert learnt == {"revision": "abc"}
     assert asked == [("org/set", "main")]
     assert [file.name for file in files] == ["train/0.jsonl"]
-    assert len(list(Corpus(files).run())) == 5
+    assert len(documents(Corpus(files))) == 5
     chosen, _ = list_sources({"hub": "org/set", "files": "*.jsonl", "subsets": ["test"]})
     assert [file.name for file in chosen] == ["test/0.jsonl"]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import ranks as steps
 import torch
-from small import ALONE, NUMBERS, build, take, whole
+from small import ALONE, CONFIG, NUMBERS, build, take, whole
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -176,3 +177,17 @@ def test_moments_made_beforehand_change_no_bit_of_what_torch_does() -> None:
             take(model, optimizer, step)
         results.append(whole(model))
     assert all(torch.equal(tensor, results[1][name]) for name, tensor in results[0].items())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("decay", ["all", "matrices"])
+def test_an_embedding_that_does_not_decay_is_spared_whatever_else_decays(decay: str, tied: bool) -> None:
+    model = build(replace(CONFIG, tie_word_embeddings=tied, qk_norm="head", attention_bias="qkv"))
+    optimizer = adamw(model, {**NUMBERS, "decay": decay, "decay_embeddings": False})
+    of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    decays = {name: of[id(p)] > 0 for name, p in model.named_parameters()}
+    assert not decays["embedding.weight"]
+    assert decays.get("head.weight", True)
+    for name in ("blocks.0.attention.qkv.bias", "blocks.0.attention.q_norm.weight", "norm.weight"):
+        assert decays[name] == (decay == "all")
+    assert decays["blocks.0.attention.qkv.weight"]

@@ -1,0 +1,51 @@
+"""Names of studies and of their arms on the command line: the project and the curriculum that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from curriculum.config.project import Project
+
+
+def study_in(project: Project, names: Sequence[str]) -> str | None:
+    """The study among `names`; None without one. PlanError for a study or an arm next to anything else."""
+    studies = project.names("studies")
+    found = [name for name in names if name.partition("/")[0] in studies]
+    if not found:
+        return None
+    if len(set(names)) > 1:
+        from curriculum.errors import PlanError
+
+        raise PlanError(
+            f"`{found[0]}` is {'an arm of ' if '/' in found[0] else ''}a study, which is shown alone",
+            hint="name curricula together, and a study or an arm by itself",
+        )
+    return found[0] if "/" not in found[0] else None
+
+
+def arm_or_curriculum(project: Project, name: str, size: str) -> tuple[Project, str]:
+    """The project that has `name`, an arm's address or a curriculum, and the name of its curriculum there."""
+    if not is_arm(project, name):
+        return project, name
+    from curriculum.studies.arms import find_arm
+
+    arm = find_arm(project, name, size)
+    return arm.project, arm.study
+
+
+def arm_or_address(project: Project, name: str, size: str) -> tuple[Project, str]:
+    """The project that has `name`, an arm's address or anything else, and the address of the stage there."""
+    if not is_arm(project, name):
+        return project, name
+    from curriculum.studies.arms import find_arm
+
+    arm = find_arm(project, name, size)
+    return arm.project, arm.address
+
+
+def is_arm(project: Project, name: str) -> bool:
+    """Whether `name` is the address of an arm, which is read as one also where the study has no such arm."""
+    study, slash, _ = name.partition("/")
+    return bool(slash) and study in project.names("studies")

@@ -1,0 +1,397 @@
+"""A study compiled: every arm as the curriculum that a person would have written, with its plans.
+
+An arm is a stage of the study, `STUDY/ARM` or `STUDY/ARM.REPLICATE`, that leaves the branch point: a project with a
+draft of its stage file and mixture, which everything that plans, trains, resumes or compares a stage takes as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, Final
+
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
+from curriculum.compiler.schedules import highest
+from curriculum.config.project import Project
+from curriculum.config.stages import EveryEntry
+from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
+from curriculum.studies import design, drafts, mixtures, points, proposal as fixed
+from curriculum.studies.bounds import SourceLimits
+from curriculum.studies.mixtures import ArmMixture
+from curriculum.studies.points import LeftOut, Point
+from curriculum.studies.study import Study, open_study
+from curriculum.units import Length, show_count
+
+SECOND_TRUNK: Final = Fraction(1, 4)
+"""Of the tokens of all arms: a second trunk that costs less is trained where the study does not say."""
+FULL: Final = "full"
+_REPLICATE = re.compile(r"(?P<point>.+)\.(?P<number>[1-9][0-9]{0,3})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One run of a point: replicate `replicate`, counted from 1, on trunk `seed`, counted from 1.
+
+    `project` has the drafts of its files; its curriculum is the study's name, its stage the arm's, with the keys
+    `entry`.
+    """
+
+    study: str
+    point: Point
+    replicate: int
+    seed: int
+    tokens: int
+    entry: Mapping[str, Any] = field(repr=False)
+    draft: drafts.Draft = field(repr=False)
+    texts: PreparedText = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The stage's name: the first replicate has no number."""
+        return arm_name(self.point.name, self.replicate)
+
+    @property
+    def address(self) -> str:
+        return f"{self.study}/{self.name}"
+
+    @property
+    def project(self) -> Project:
+        return self.texts.project
+
+    @property
+    def role(self) -> points.Role:
+        return self.point.role
+
+    @property
+    def compiled(self) -> Compiled:
+        return self.texts.compiled
+
+    @property
+    def stage(self) -> CompiledStage:
+        """The arm itself, the last stage of its lineage."""
+        return self.compiled.stages[-1]
+
+
+def arm_name(point: str, replicate: int) -> str:
+    return point if replicate == 1 else f"{point}.{replicate}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledStudy:
+    """A study with its arms: the swarm, the controls in replicates, and a proposal's where one is known.
+
+    `sources` are measured in every arm; `seeds` is the number of trunks; `left_out` are the controls that are not
+    trained; `limits` what sources may have.
+    """
+
+    study: Study
+    arms: tuple[Arm, ...]
+    sources: tuple[str, ...]
+    seeds: int
+    left_out: tuple[LeftOut, ...]
+    limits: SourceLimits = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.study.name
+
+    @property
+    def replicates(self) -> int:
+        return self.study.file.replicates
+
+    def of_role(self, role: points.Role) -> tuple[Arm, ...]:
+        return tuple(arm for arm in self.arms if arm.role == role)
+
+    @cached_property
+    def has_proposal(self) -> bool:
+        """Whether a law proposes a point, which is trained in replicates after the others."""
+        return self.study.vary.mixture is not None or self.study.vary.share is not None
+
+    @property
+    def plans(self) -> dict[str, str]:
+        """The fingerprint of the plan of every arm that a law is fitted to, by address."""
+        return {arm.address: arm.stage.plan.fingerprint for arm in self.arms if arm.role != "proposal"}
+
+    def arm(self, name: str) -> Arm:
+        """The arm `name`, as in `kept`, `kept.1` or `kept.2`; NotFound with the nearest."""
+        match = _REPLICATE.fullmatch(name)
+        if match is not None and match["number"] == "1":
+            name = match["point"]
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        known = [arm.name for arm in self.arms]
+        if name == "proposal" and self.has_proposal:
+            raise NotFound(
+                f"study `{self.name}` has no proposal yet",
+                hint=f"`curriculum decide {self.name}` makes it when its arms have ended",
+            )
+        raise NotFound(f"study `{self.name}` has no arm `{name}`", hint=did_you_mean(name, known))
+
+
+def compile_study(
+    project: Project, name: str, size: str, proposal: Mapping[str, Fraction] | None = None
+) -> CompiledStudy:
+    """The study `name` with every arm compiled; `proposal` are the weights of its proposal, else those that are fixed.
+
+    Raises ConfigError, NotFound or PlanError for what cannot be asked or planned.
+    """
+    study = open_study(project, name, size)
+    sources = mixtures.all_sources(study)
+    _check_always(study, sources)
+    drafting = _Drafting(study, tuple(sources))
+    limits = drafting.limits()
+    found, left_out = points.points(study, limits)
+    seeds = _seeds(study, drafting, found)
+    arms = [
+        drafting.arm(point, replicate, 1 + (replicate - 1) % seeds)
+        for point in found
+        if point.role == "control"
+        for replicate in range(1, study.file.replicates + 1)
+    ]
+    swarm = [drafting.arm(point, 1, 1 + at % seeds) for at, point in enumerate(p for p in found if p.role == "swarm")]
+    compiled = CompiledStudy(
+        study=study, arms=(*swarm, *arms), sources=tuple(sources), seeds=seeds, left_out=left_out, limits=limits
+    )
+    if proposal is None and compiled.has_proposal and fixed.is_fixed(project, name, size):
+        proposal = fixed.read(project, name, size, compiled.plans)
+    if proposal is not None:
+        point = points.proposal(study, proposal)
+        runs = [drafting.arm(point, r, 1 + (r - 1) % seeds) for r in range(1, study.file.replicates + 1)]
+        compiled = replace(compiled, arms=(*compiled.arms, *runs))
+    _check_budget(compiled)
+    return compiled
+
+
+def fix_design(compiled: CompiledStudy) -> None:
+    """Keep the mixtures that the study drafted, before its first arm is trained; all its text should be prepared."""
+    drafted = {
+        arm.point.name: arm.point.mixture.weights
+        for arm in compiled.arms
+        if arm.role != "proposal" and (arm.point.name in points.DRAFTED or "mixture" in arm.point.settings)
+    }
+    for arm in compiled.arms:
+        drafted |= {name: arm.point.mixture.weights for name in arm.point.same_as if name in points.DRAFTED}
+    design.write(compiled.study, drafted)
+
+
+def _check_always(study: Study, sources: Sequence[str]) -> None:
+    for name in study.file.always:
+        if name not in sources:
+            raise PlanError(
+                f"`always` names `{name}`, which no arm reads",
+                place=study.document.key_place(("always", name)),
+                hint=did_you_mean(name, sources),
+            )
+
+
+def _seeds(study: Study, drafting: _Drafting, found: Iterable[Point]) -> int:
+    """How many trunks are trained."""
+    stated = study.file.seeds
+    imported = study.root.imported is not None
+    if not study.before or imported:
+        if stated is not None and stated > 1:
+            raise PlanError(
+                f"study `{study.name}` has no trunk that could be trained again under another seed",
+                place=study.place("seeds"),
+                hint="leave `seeds` out: the weights that the arms start from are given"
+                if imported
+                else "leave `seeds` out: each replicate draws its own initial weights",
+            )
+        return 1
+    if stated is not None:
+        return min(stated, study.file.replicates) if study.file.replicates > 1 else stated
+    if study.project.size(study.size).tokens in (None, 1):
+        return 1
+    tokens = sum(drafting.tokens(point) * (1 if point.role == "swarm" else study.file.replicates) for point in found)
+    return 2 if study.file.replicates > 1 and study.start < SECOND_TRUNK * tokens else 1
+
+
+def _check_budget(compiled: CompiledStudy) -> None:
+    """PlanError when the runs of a study, those of a proposal counted, take more tokens than its budget."""
+    study = compiled.study
+    budget = study.file.budget
+    if budget is None or budget.unit != "tokens":
+        return
+    expected = expected_tokens(compiled)
+    runs = sum(expected.values())
+    total = sum(length * number for length, number in expected.items())
+    if total <= budget.amount:
+        return
+    longest = max(expected)
+    fewer, shorter = int(budget.amount // longest), int(budget.amount // runs)
+    ways = [f"`tokens: {_round_down(shorter)}` for each arm"]
+    if fewer > 0:
+        ways.append(f"{fewer} runs of {show_count(longest)}")
+    raise PlanError(
+        f"{runs} runs are {show_count(total)} tokens, {show_count(int(budget.amount))} allowed",
+        place=study.place("budget"),
+        hint=f"{' or '.join(ways)} would fit; lengths and budget are full-size at every size",
+    )
+
+
+def expected_tokens(compiled: CompiledStudy) -> dict[int, int]:
+    """The full-size lengths of all runs, those of a proposal that is not decided yet counted, to how many have it."""
+    lengths: dict[int, int] = {}
+    for arm in compiled.arms:
+        lengths[arm.tokens] = lengths.get(arm.tokens, 0) + 1
+    if compiled.has_proposal and not compiled.of_role("proposal"):
+        longest = max(lengths)
+        lengths[longest] += compiled.replicates
+    return lengths
+
+
+def _round_down(tokens: int) -> str:
+    digits = max(0, len(str(tokens)) - 2)
+    return str(Length(tokens // 10**digits * 10**digits, "tokens"))
+
+
+class _Drafting:
+    """Drafts and compiles the arms of a study; what they share is looked up once."""
+
+    def __init__(self, study: Study, sources: tuple[str, ...]) -> None:
+        self.study = study
+        self.sources = sources
+        self._texts: dict[tuple[str, int], PreparedText] = {}
+
+    @cached_property
+    def reference(self) -> PreparedText:
+        """The text of an arm that goes on as its parent does: it knows the branch point and every text."""
+        study = self.study
+        mixture = mixtures.kept(study) or mixtures.stated(study)
+        assert mixture is not None
+        entry = {key: value for key, value in study.entry.items() if key in ("batch", "sequence_length", "positions")}
+        if not study.before:
+            entry = {key: value for key, value in study.entry.items() if key not in ("until", "tokens")}
+        entry |= {"name": "kept", **self._length(self._tokens(None)), "measure": list(self.sources)}
+        text = drafts.stage_file(study, study.name, study.name, [{**entry, "mixture": mixture.file}], 1)
+        project = study.project.with_draft(study.name, text)
+        return PreparedText.open(project, study.name, study.size)
+
+    def _tokens(self, point: Point | None) -> int:
+        study = self.study
+        if point is not None and point.tokens is not None:
+            return point.tokens
+        if study.file.tokens is not None:
+            return study.tokens(study.file.tokens, "tokens")
+        if study.stage_tokens is not None:
+            return study.stage_tokens
+        lengths = study.vary.tokens
+        assert lengths is not None  # the file's schema
+        return max(study.tokens(length, "vary", "tokens") for length in lengths)
+
+    def tokens(self, point: Point) -> int:
+        """The length of an arm at full size."""
+        return self._tokens(point)
+
+    def _length(self, tokens: int) -> dict[str, Any]:
+        """The keys that end an arm: as the stage in question does, or after `tokens`."""
+        if self.study.stage is not None and tokens == self.study.stage_tokens:
+            return {key: value for key, value in self.study.entry.items() if key in ("until", "tokens")}
+        return {"tokens": str(Length(tokens, "tokens"))}
+
+    def limits(self) -> SourceLimits:
+        compiled, study = self.reference.compiled, self.study
+        stage = compiled.stages[-1]
+        base = mixtures.base(study)
+        length = study.stage_tokens if study.stage_tokens is not None else self._tokens(None)
+        return SourceLimits(
+            choices=compiled.sources,
+            plan=stage.plan,
+            items=stage.plan.items(0),
+            passes=base.passes,
+            sequences=max(1, int(length * compiled.scale) // stage.plan.sequence_length),
+        )
+
+    def arm(self, point: Point, replicate: int, seed: int) -> Arm:
+        """The arm, compiled."""
+        study, name = self.study, arm_name(point.name, replicate)
+        tokens = self._tokens(point)
+        entry: dict[str, Any] = {"name": name, **self._length(tokens), **point.entry}
+        mixture, drafted = self._mixture(point, tokens)
+        mixture_name = f"{study.name}.{point.name}"
+        if drafted:
+            entry["mixture"] = mixture_name
+        if "learning_rate" not in entry and study.file.learning_rate is not None:
+            entry["learning_rate"] = self._annealed(tokens)
+        if measured := [source for source in self.sources if source not in mixture.weights]:
+            entry["measure"] = measured
+        entry["every"] = self._every(tokens)
+        if not study.before:
+            seed = replicate
+        elif replicate > 1:
+            entry["data_seed"] = replicate
+        about = f"arm {name} of study {study.name}"
+        draft = drafts.Draft(
+            stage_file=drafts.stage_file(study, study.name, about, [entry], seed),
+            mixtures={mixture_name: mixture.text(f"arm {point.name} of study {study.name}")} if drafted else {},
+        )
+        project = study.project.with_draft(study.name, draft.stage_file, draft.mixtures)
+        texts = PreparedText.open(project, study.name, study.size, like=self.reference)
+        return Arm(
+            study=study.name,
+            point=point,
+            replicate=replicate,
+            seed=1 if not study.before else seed,
+            tokens=tokens,
+            entry=entry,
+            draft=draft,
+            texts=texts,
+        )
+
+    def _mixture(self, point: Point, tokens: int) -> tuple[ArmMixture, bool]:
+        """What an arm reads, and whether no file has it: a shorter arm takes a part of a source new to the lineage."""
+        mixture, full = point.mixture, self.study.stage_tokens
+        if full is not None and tokens < full and self.study.file.repetition == "matched":
+            used = self.reference.compiled.stages[-1].plan.items(0)
+            part = Fraction(tokens, full)
+            new = {name: mixture.take.get(name, Fraction(1)) * part for name in mixture.weights if not used.get(name)}
+            if new:
+                return replace(mixture, take={**mixture.take, **new}, file=None), True
+        return mixture, "mixture" in point.entry and point.entry["mixture"] is None
+
+    def _annealed(self, tokens: int) -> dict[str, Any]:
+        """A fall in a straight line from the rate at the branch point, as a file would state it at full size."""
+        study, anneal = self.study, self.study.file.learning_rate
+        assert anneal is not None
+        stage, scaler = self.reference.compiled.stages[-1], self.reference.curriculum.scaler
+        rate = Fraction(stage.plan.learning_rate.at(stage.plan.start))
+        own = scaler.size.learning_rate if study.root.imported is None else None
+        if own is not None and own.max is not None:
+            rate = rate * highest(study.root.learning_rate) / own.max
+        if rate <= anneal.to:
+            raise PlanError(
+                f"the rate at the branch point is {float(rate):.3g}, no higher than {float(anneal.to):g}",
+                place=study.place("learning_rate", "to"),
+                hint="anneal to a lower rate, as in `{to: 0}`",
+            )
+        length = str(Length(tokens, "tokens"))
+        return {"shape": "decay", "min": Decimal(mixtures.exact(anneal.to)), "decay": length}
+
+    def _every(self, tokens: int) -> dict[str, Any]:
+        """The cadence of an arm: the study's, else an evaluation in the middle where a loss is kept, and its end."""
+        stated: EveryEntry | None = self.study.file.every
+        if stated is not None:
+            return dict(self.study.document.value["every"])
+        if self.study.vary.share is not None and tokens > 1:
+            return {"evaluate": f"{-(-tokens // 2)} tokens"}
+        return {}
+
+
+# --- addresses --------------------------------------------------------------------------------------------
+
+
+def find_arm(project: Project, address: str, size: str, proposal: Mapping[str, Fraction] | None = None) -> Arm:
+    """The arm at `STUDY/ARM` or `STUDY/ARM.REPLICATE`; NotFound for an address that names none."""
+    name, slash, arm = address.partition("/")
+    if not slash or not arm:
+        raise ConfigError(
+            f"`{address}` is a study: name one of its arms",
+            hint=f"as in `{name}/kept`; `curriculum plan {name}` lists them",
+        )
+    return compile_study(project, name, size, proposal).arm(arm)

@@ -1,0 +1,227 @@
+"""The plan of a study as JSON values: its arms, passes, what they share, and what all runs cost together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Final
+
+from curriculum import config
+from curriculum.artifacts.metrics import last_record
+from curriculum.compiler.compile import CompiledStage
+from curriculum.compiler.cost import cost, tokens_evaluated
+from curriculum.compiler.lineage_tree import stage_tree
+from curriculum.config.evaluation_budget import EVALUATED
+from curriculum.errors import PlanError
+from curriculum.runs.folders import is_finished, stage_folder
+from curriculum.studies.arms import Arm, CompiledStudy
+from curriculum.units import show_count
+
+FORMAT = 1
+HELD: Final = ("control", "proposal")
+"""Roles whose weights stay once a decision is written."""
+
+
+def summarise(compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
+    """The plan of a study; positions and lengths in tokens at its size. Documented in docs/plan-json.md."""
+    study, arms = compiled.study, compiled.arms
+    rows = [arm_row(compiled, arm) for arm in arms]
+    lineages = [arm.compiled for arm in arms]
+    summary = {
+        "format": FORMAT,
+        "study": compiled.name,
+        "about": study.file.about or "",
+        "asks": study.asked.name if study.stage is not None else None,
+        "branch_point": study.point,
+        "size": study.size,
+        "scale": float(lineages[0].scale),
+        "seed": study.root.seed,
+        "trunks": compiled.seeds,
+        "replicates": compiled.replicates,
+        "sources": list(compiled.sources),
+        "goal": {
+            "lower": {name: float(weight) for name, weight in study.file.goal.lower.items()},
+            "keep": {name: str(limit) for name, limit in study.file.goal.keep.items()},
+        },
+        "arms": rows,
+        "left_out": [{"name": entry.name, "reason": entry.reason} for entry in compiled.left_out],
+        "proposal": _proposal(compiled),
+        "caps": {
+            source: {"share": float(cap), "passes": float(compiled.limits.allowed_passes(source))}
+            for source, cap in compiled.limits.binding().items()
+        },
+        "trunk": _trunk(compiled),
+        "cost": _cost(compiled, machine_name, machine),
+    }
+    return summary
+
+
+def arm_row(compiled: CompiledStudy, arm: Arm) -> dict[str, Any]:
+    """One arm: what it reads and how often, and what was varied."""
+    stage = arm.stage
+    plan = stage.plan
+    used = plan.items((stage.stop - plan.start) // plan.sequence_length)
+    passes = {
+        source: plan.sources[source].epochs(used[source])
+        for source in arm.point.mixture.shares
+        if plan.sources[source].windows and source in used
+    }
+    return {
+        "name": arm.name,
+        "address": arm.address,
+        "point": arm.point.name,
+        "role": arm.role,
+        "replicate": arm.replicate,
+        "trunk": arm.seed,
+        "same_as": list(arm.point.same_as),
+        "mixture": stage.setting.mixture,
+        "shares": {source: float(share) for source, share in arm.point.mixture.shares.items()},
+        "settings": _settings(arm),
+        "tokens": stage.stop - plan.start,
+        "tokens_full_size": arm.tokens,
+        "steps": stage.steps_run,
+        "batch_sequences": plan.batch_sequences,
+        "lr_first": plan.lr(plan.first_step),
+        "lr_last": plan.lr(plan.first_step + stage.steps_run - 1),
+        "passes": passes,
+        "passes_stood_for": _stood_for(compiled, arm, stage),
+        "take": {source: float(part) for source, part in _taken(arm).items()},
+        "fingerprint": plan.fingerprint,
+        "notes": list(stage.notes),
+    }
+
+
+def _settings(arm: Arm) -> dict[str, Any]:
+    """What was varied but the mixture itself, as text or a number."""
+    return {
+        key: float(value) if isinstance(value, Fraction) else value if isinstance(value, bool) else str(value)
+        for key, value in arm.point.settings.items()
+        if key != "mixture"
+    }
+
+
+def _taken(arm: Arm) -> dict[str, Fraction]:
+    """The part of each source's text that the arm reads, where it is less than all."""
+    name = arm.stage.setting.mixture
+    file, _ = arm.project.mixture(name)
+    return {source: part for source, part in file.take.items() if part < 1}
+
+
+def _stood_for(compiled: CompiledStudy, arm: Arm, stage: CompiledStage) -> dict[str, float]:
+    """The passes of each source at the end of the stage in question, if that read what the arm reads.
+
+    Empty where the arm is as long as the stage.
+    """
+    limits, passes = compiled.limits, dict[str, float]()
+    if arm.tokens == (compiled.study.stage_tokens or arm.tokens):
+        return passes
+    ramp, parent = stage.ramp_sequences, stage.parent
+    for source, share in arm.point.mixture.shares.items():
+        windows, before = limits.choices[source].windows, limits.items.get(source, 0)
+        if not windows:
+            continue
+        earlier = parent.shares.get(source, Fraction(0)) if parent is not None else share
+        items = before + int(share * limits.sequences + (earlier - share) * ramp / 2)
+        passes[source] = limits.plan.sources[source].epochs(items) if before else items / windows
+    return passes
+
+
+def _proposal(compiled: CompiledStudy) -> dict[str, Any] | None:
+    """The runs of a proposal that is not decided yet; None where none follows, or where it is among the arms."""
+    if not compiled.has_proposal or compiled.of_role("proposal"):
+        return None
+    return {"runs": compiled.replicates, "after": len(compiled.arms)}
+
+
+def _trunk(compiled: CompiledStudy) -> dict[str, Any] | None:
+    """How far the stages before the branch point are trained, on the first trunk."""
+    arm = compiled.arms[0]
+    before = arm.compiled.stages[:-1]
+    if not before:
+        return None
+    folder = stage_folder(arm.project, arm.compiled, before[-1])
+    return {"stage": before[-1].name, "position": before[-1].stop, "trained": is_finished(folder, before[-1])}
+
+
+def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
+    """Of all runs, those of a proposal counted, and of the trunks that are trained for the study alone."""
+    arms = compiled.arms
+    lineages = [arm.compiled for arm in arms]
+    expected = compiled.replicates if _proposal(compiled) else 0
+    # a proposal is as long as the longest arm, and its weights are kept as a control's are
+    longest = max(lineages, key=lambda lineage: lineage.stop - lineage.stages[-1].plan.start).stages[-1]
+    own = {node.stage.name: node for node in stage_tree(lineages).values() if _is_own(compiled, node.stage)}
+    stages = [node.stage for node in own.values()] + [longest] * expected
+    tokens = sum(stage.stop - stage.plan.start for stage in stages)
+    evaluated = sum(tokens_evaluated(node.stage, node.lineage) for node in own.values())
+    trunk = lineages[0].stages[-1].plan.start
+    runs = len(arms) + expected
+    whole = cost(compiled.study.project, lineages[:1], machine_name, machine)
+    held = [arm for arm in arms if arm.role in HELD]
+    kept = len(held) + expected + compiled.seeds
+    seconds, assumption = _seconds(compiled, machine_name, machine, tokens + int(evaluated * EVALUATED))
+    hours = whole["gpus"] * seconds / 3600 if seconds is not None and whole["gpus"] else None
+    usd = hours * float(machine.price) if hours is not None and machine.price is not None else None
+    _check_budget(compiled, hours, usd)
+    return {
+        "machine": machine_name,
+        "runs": runs,
+        "trunks": compiled.seeds - 1,
+        "updates": sum(stage.steps_run for stage in stages),
+        "tokens": tokens,
+        "tokens_evaluated": evaluated,
+        "saved_tokens": trunk * (runs - compiled.seeds),
+        "gpu_hours": hours,
+        "usd": usd,
+        "seconds": seconds,
+        "storage_bytes": whole["checkpoint_bytes"] * kept,
+        "assumptions": [assumption],
+    }
+
+
+def _is_own(compiled: CompiledStudy, stage: CompiledStage) -> bool:
+    """Whether the stage is trained for the study alone: an arm, or a stage of another trunk."""
+    return stage.setting.curriculum == compiled.name
+
+
+def _seconds(
+    compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry, tokens: int
+) -> tuple[float | None, str]:
+    """How long `tokens` take on all devices of the machine, and where that is from."""
+    devices = machine.nodes * (machine.gpus_per_node or machine.processes)
+    if (rate := _measured_rate(compiled.arms)) is not None:
+        return tokens / rate, f"{show_count(int(rate))} tokens/s, measured on the stages that ran; one arm at a time"
+    if machine.throughput is not None:
+        rate = float(machine.throughput) * devices
+        what = "GPUs" if machine.gpus_per_node else "processes"
+        declared = show_count(int(machine.throughput))
+        return tokens / rate, f"{declared} tokens/s on each of {devices} {what}, as machine `{machine_name}` declares"
+    return None, f"machine `{machine_name}` declares no throughput, and nothing ran yet: no time is estimated"
+
+
+def _measured_rate(arms: Sequence[Arm]) -> float | None:
+    """Tokens a second at the last step of the newest stage that ran: an arm, or what the arms leave."""
+    for arm in arms:
+        for stage in reversed(arm.compiled.stages):
+            record = last_record(stage_folder(arm.project, arm.compiled, stage).metrics)
+            if record is not None and record.get("tokens_per_second"):
+                return float(record["tokens_per_second"])
+        if arm is arms[0] and len(arm.compiled.stages) > 1:
+            break
+    return None
+
+
+def _check_budget(compiled: CompiledStudy, hours: float | None, usd: float | None) -> None:
+    """PlanError when all runs take more GPU-hours or money than the study's budget."""
+    budget = compiled.study.file.budget
+    if budget is None or budget.unit == "tokens":
+        return
+    taken = hours if budget.unit == "gpu-hours" else usd
+    if taken is None or taken <= budget.amount:
+        return
+    unit = "GPU-hours" if budget.unit == "gpu-hours" else "USD"
+    raise PlanError(
+        f"all runs take {taken:,.0f} {unit} at this size, {float(budget.amount):,.0f} allowed",
+        place=compiled.study.place("budget"),
+        hint="fewer `runs:`, a shorter `tokens:`, or a smaller `--size`",
+    )

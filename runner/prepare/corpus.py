@@ -1,0 +1,356 @@
+"""Documents out of files, in batches: text, JSON and Parquet.
+
+What is left out is counted by its reason, rows are named by their position in the file, and a truncated file is
+refused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from loguru import logger
+from numpy.typing import NDArray
+
+from curriculum import fs
+from curriculum.data.listing import SourceFile
+from curriculum.data.manifest import HELD_OUT, TRAIN, SplitName
+from curriculum.data.shard import id_line
+from curriculum.errors import DataError
+from runner.prepare import remote
+from runner.prepare.columns import (
+    ColumnFilter,
+    Mask,
+    binary_column,
+    is_utf8,
+    look_up,
+    python_values,
+    texts_of,
+    values_of,
+    word,
+)
+from runner.prepare.formats import (
+    READ_ERRORS,
+    begins_with_rows,
+    decode,
+    describe_value,
+    detect_format,
+    json_rows,
+    open_file,
+    parse_json,
+)
+from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, SURROGATE, Tally
+from runner.prepare.texts import Documents, Texts
+
+BATCH_BYTES = 1 << 22
+"""Text of a batch, unless one document is longer."""
+BATCH_ROWS = 1 << 16
+"""Rows of a batch at most."""
+
+_MARK = "\ufeff"
+_MARK_BYTES = _MARK.encode()
+
+
+class Corpus:
+    """The documents of listed files, of which task `rank` of `tasks` reads every `tasks`-th.
+
+    `text` and `id` are columns, dotted where they are nested. With `by_rows` every task opens every file and takes
+    every `tasks`-th row. `columns` are the further columns that each document's metadata keeps, for datatrove's
+    blocks. Files of `held_out` belong to that split of the corpus's own.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[SourceFile],
+        held_out: Sequence[SourceFile] = (),
+        *,
+        format: str | None = None,
+        text: str = "text",
+        id: str | None = None,
+        drop: Mapping[str, Any] | None = None,
+        keep: Mapping[str, Any] | None = None,
+        columns: Iterable[str] = (),
+        by_rows: bool = False,
+        batch_bytes: int = BATCH_BYTES,
+        tally: Tally | None = None,
+    ) -> None:
+        self.format = format
+        self.files: tuple[list[tuple[SourceFile, SplitName]], ...] = (
+            [(file, TRAIN) for file in train],
+            [(file, HELD_OUT) for file in held_out],
+        )
+        self.text_column = text
+        self.id_column = id
+        self.filter = ColumnFilter(drop or {}, keep or {})
+        self.columns = {name.split(".")[0] for name in columns}
+        self.used = self.columns | {
+            name.split(".")[0] for name in (text, *([id] if id else []), *self.filter.drop, *self.filter.keep)
+        }
+        self.by_rows = by_rows
+        self.batch_bytes = batch_bytes
+        self.tally = tally or Tally()
+        self._texts: list[bytes] = []
+        self._lines: list[bytes] = []
+        self._metadata: list[Mapping[str, Any]] = []
+        self._size = 0
+
+    def batches(self, rank: int = 0, tasks: int = 1) -> Iterator[Documents]:
+        """The documents of one task in order; DataError for a file that cannot be read to its end."""
+        step, first = (1, 0) if self.by_rows else (tasks, rank)
+        self._turn, self._turns = (rank, tasks) if self.by_rows else (0, 1)
+        for part in self.files:
+            for file, split in part[first::step]:
+                logger.info(f"reading {file.name}")
+                yield from self._read(file, split)
+                if not self.by_rows and "://" not in file.path:
+                    self.tally.sums[file.name] = file.sha256 or fs.sha256_file(Path(file.path))
+            yield from self._flush(part[0][1] if part else TRAIN)
+
+    def _read(self, file: SourceFile, split: SplitName) -> Iterator[Documents]:
+        try:
+            with open_file(file) as stream:
+                head = stream.peek()
+                format = self.format or detect_format(head, file.name)
+                if format == "parquet":
+                    yield from self._flush(split)
+                    yield from self._parquet(file, split, stream)
+                elif format == "json" and begins_with_rows(head, 1):
+                    yield from self._json_lines(file, split, stream)
+                elif format == "binary":
+                    self.tally.drop(file.name, BINARY, split)
+                else:
+                    yield from self._whole(file, split, stream.read(), format)
+        except Exception as reason:  # every storage has its own errors
+            explanation = remote.explain(file.path, reason) if "://" in file.path else None
+            if explanation is None and not isinstance(reason, READ_ERRORS):
+                raise
+            raise explanation or DataError(
+                f"`{file.path}` cannot be read to its end: {reason}",
+                hint="fetch or write it again, or leave it out with `exclude`; finished tasks are kept",
+            ) from None
+
+    def _is_mine(self, row: int) -> bool:
+        return row % self._turns == (self._turn + 1) % self._turns
+
+    # --- documents one by one: text and JSON ---
+
+    def _whole(self, file: SourceFile, split: SplitName, data: bytes, format: str) -> Iterator[Documents]:
+        """A file of text, or of JSON values that are not one a line."""
+        rows = None if self.format == "text" else json_rows(data)
+        if rows is None and format == "json":
+            yield from self._json_lines(file, split, io.BytesIO(data))
+            return
+        self.tally.bytes += len(data)
+        if rows is not None:
+            prefix = _row_prefix(file.name)
+            for number, value in enumerate(rows, start=1):
+                if self._is_mine(number):
+                    self._row(prefix, number, value, split)
+                    if self._size >= self.batch_bytes:
+                        yield from self._flush(split)
+            return
+        if (text := decode(data)) is None:
+            self.tally.drop(file.name, NOT_UTF8, split)
+            return
+        if data and not self.filter and not text.startswith(_MARK) and not text.isspace():
+            self._add(data, id_line(file.name), {})  # the file's own bytes need not be encoded again
+        else:
+            self._text(text, id_line(file.name), split, {})
+        if self._size >= self.batch_bytes:
+            yield from self._flush(split)
+
+    def _json_lines(self, file: SourceFile, split: SplitName, stream: IO[bytes]) -> Iterator[Documents]:
+        prefix, all_mine, tally = _row_prefix(file.name), self._turns == 1, self.tally
+        for row, line in enumerate(stream, start=1):
+            if not all_mine and not self._is_mine(row):
+                continue
+            tally.bytes += len(line)
+            try:
+                value = parse_json(line)
+            except ValueError as error:
+                if line.strip():
+                    tally.drop(_name(prefix, row), NOT_UTF8 if isinstance(error, UnicodeError) else NOT_JSON, split)
+                continue
+            self._row(prefix, row, value, split)
+            if self._size >= self.batch_bytes or len(self._lines) >= BATCH_ROWS:
+                yield from self._flush(split)
+
+    def _row(self, prefix: bytes, number: int, value: Any, split: SplitName) -> None:
+        if not isinstance(value, dict):
+            name = _name(prefix, number)
+            self.tally.drop(name, f"with {describe_value(value)} instead of an object", split)
+            return
+        if not value.keys() <= self.tally.columns:
+            self.tally.columns.update(map(word, value))
+        self._text(look_up(value, self.text_column), b'%b%d"\n' % (prefix, number), split, value)
+
+    def _text(self, text: Any, line: bytes, split: SplitName, row: Mapping[str, Any]) -> None:
+        if not isinstance(text, str):
+            reason = NO_TEXT if text is None else f"with {describe_value(text)} {NOT_TEXT}"
+            self.tally.drop(json.loads(line), reason, split)
+            return
+        text = text.removeprefix(_MARK)
+        if not text or text.isspace():
+            self.tally.drop(json.loads(line), EMPTY, split)
+            return
+        try:
+            data = text.encode()
+        except UnicodeEncodeError:
+            self.tally.drop(json.loads(line), SURROGATE, split)
+            return
+        if self.filter and (filtered := self.filter.reason(row)) is not None:
+            self.tally.filter_out(filtered, split)
+            return
+        own = look_up(row, self.id_column) if self.id_column else None
+        self._add(data, line if own is None else id_line(word(own)), row)
+
+    def _add(self, data: bytes, line: bytes, row: Mapping[str, Any]) -> None:
+        self._texts.append(data)
+        self._lines.append(line)
+        self._size += len(data)
+        if self.columns:
+            self._metadata.append({key: row[key] for key in self.columns if key in row})
+
+    def _flush(self, split: SplitName) -> Iterator[Documents]:
+        if self._texts:
+            yield Documents(Texts.join(self._texts), self._lines, split, self._metadata)
+            self._texts, self._lines, self._metadata, self._size = [], [], [], 0
+
+    # --- documents by columns: Arrow ---
+
+    def _parquet(self, file: SourceFile, split: SplitName, stream: IO[bytes]) -> Iterator[Documents]:
+        with pq.ParquetFile(stream) as table:
+            names = table.schema_arrow.names
+            self.tally.columns.update(names)
+            used = [name for name in names if name in self.used]
+            row = 1
+            for batch in table.iter_batches(
+                batch_size=_rows_together(table.metadata, self.text_column, self.batch_bytes), columns=used
+            ):
+                yield from self._arrow(_row_prefix(file.name), row, batch, split)
+                row += batch.num_rows
+
+    def _arrow(self, prefix: bytes, first: int, batch: pa.RecordBatch, split: SplitName) -> Iterator[Documents]:
+        """The documents of Arrow rows, of which the first has the number `first`."""
+        values = values_of(batch, self.text_column)
+        column = binary_column(values) if isinstance(values, pa.Array) else None
+        rows = np.arange(first, first + batch.num_rows)
+        mine = rows % self._turns == (self._turn + 1) % self._turns
+        if column is None:
+            # The text is within JSON text, or is none at all.
+            texts = python_values(values) if isinstance(values, pa.Array) else values
+            yield from self._arrow_rows(prefix, first, np.flatnonzero(mine).tolist(), texts, batch, split)
+            return
+        stay, replaced = self._with_text(prefix, rows, column, mine, split)
+        reasons = None
+        if self.filter:
+            stay, reasons = self.filter.rows(batch, stay)
+            for reason, count in reasons.items():
+                self.tally.filter_out(reason, split, count)
+        kept = np.flatnonzero(stay)
+        if not len(kept):
+            return
+        lines = [b'%b%d"\n' % (prefix, row) for row in rows[kept].tolist()]
+        if self.id_column:
+            own = values_of(batch, self.id_column)
+            own = python_values(own) if isinstance(own, pa.Array) else own
+            lines = [
+                line if own[at] is None else id_line(word(own[at]))
+                for line, at in zip(lines, kept.tolist(), strict=True)
+            ]
+        metadata: list[Mapping[str, Any]] = []
+        if self.columns:
+            within = {name: python_values(batch.column(name)) for name in batch.schema.names if name in self.columns}
+            metadata = [{name: found[at] for name, found in within.items()} for at in kept.tolist()]
+        if replaced:
+            texts = texts_of(column)
+            data = Texts.join([replaced.get(at, bytes(texts[at])) for at in kept.tolist()])
+        else:
+            data = texts_of(column if len(kept) == len(column) else column.take(pa.array(kept)))
+        yield Documents(data, lines, split, metadata)
+
+    def _with_text(
+        self, prefix: bytes, rows: NDArray[np.int64], column: pa.Array, mine: Mask, split: SplitName
+    ) -> tuple[Mask, dict[int, bytes]]:
+        """The rows that have text, and the texts that lose their byte-order mark, by row of the batch."""
+        present = np.ones(len(column), bool)
+        if column.null_count:
+            present = column.is_valid().to_numpy(zero_copy_only=False)
+            column = column.fill_null(b"")
+        stay, replaced = mine & present, dict[int, bytes]()
+        for at in np.flatnonzero(mine & ~present).tolist():
+            self.tally.drop(_name(prefix, int(rows[at])), NO_TEXT, split)
+        texts = texts_of(column)
+        lengths = np.diff(texts.bounds)
+        self.tally.bytes += int(lengths[stay].sum())
+        first = np.zeros(len(column), np.uint8)
+        first[lengths > 0] = texts.data[texts.bounds[:-1][lengths > 0]]
+        # A text that begins with a printable ASCII character is neither blank nor marked.
+        plain = (first > 0x20) & (first < 0x7F)
+        valid = is_utf8(column)
+        for at in np.flatnonzero(stay & ~plain if valid else stay).tolist():
+            data = bytes(texts[at])
+            if not valid or not data[:4].decode(errors="ignore")[:1].strip() or data.startswith(_MARK_BYTES):
+                text = decode(data)
+                if text is None:
+                    stay[at] = False
+                    self.tally.drop(_name(prefix, int(rows[at])), NOT_UTF8, split)
+                elif not text.removeprefix(_MARK).strip():
+                    stay[at] = False
+                    self.tally.drop(_name(prefix, int(rows[at])), EMPTY, split)
+                elif text.startswith(_MARK):
+                    replaced[at] = data.removeprefix(_MARK_BYTES)
+        return stay, replaced
+
+    def _arrow_rows(
+        self,
+        prefix: bytes,
+        first: int,
+        mine: Iterable[int],
+        texts: Sequence[Any],
+        batch: pa.RecordBatch,
+        split: SplitName,
+    ) -> Iterator[Documents]:
+        columns = {name: python_values(batch.column(name)) for name in batch.schema.names if name in self.used}
+        for at in mine:
+            row = first + at
+            text: Any = texts[at]
+            if isinstance(text, bytes):
+                self.tally.bytes += len(text)
+                text = decode(text)
+                if text is None:
+                    self.tally.drop(_name(prefix, row), NOT_UTF8, split)
+                    continue
+            values = {name: found[at] for name, found in columns.items()}
+            self._text(text, b'%b%d"\n' % (prefix, row), split, values)
+        yield from self._flush(split)
+
+
+def _row_prefix(name: str) -> bytes:
+    """The line of a row's id, `FILE:ROW`, up to the row."""
+    return id_line(f"{name}:")[: -len(b'"\n')]
+
+
+def _name(prefix: bytes, row: int) -> str:
+    name: str = json.loads(b'%b%d"' % (prefix, row))
+    return name
+
+
+def _rows_together(metadata: Any, column: str, batch_bytes: int) -> int:
+    """Rows of about `batch_bytes` of text, by what a Parquet file says of its first row groups."""
+    size = rows = 0
+    for number in range(min(4, metadata.num_row_groups)):
+        group = metadata.row_group(number)
+        rows += group.num_rows
+        size += sum(
+            group.column(at).total_uncompressed_size
+            for at in range(group.num_columns)
+            if group.column(at).path_in_schema.split(".")[0] == column.split(".")[0]
+        )
+    return int(min(BATCH_ROWS, max(16, batch_bytes * rows // max(1, size))))
