@@ -72,15 +72,14 @@ def decide(
             )
         weights, limits = _weights(lower), _limits(keep or [])
         runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
-<<<<<<< HEAD
-        asked = question(losses.stem, runs, weights, limits, {})
-=======
-        wanted = question(losses.stem, runs, _weights(lower), _limits(keep or []), {})
+        wanted = question(losses.stem, runs, weights, limits, {})
         asked = Asked(question=wanted, evidence=runs.evidence, files={})
->>>>>>> 0f7936e897fecf6baf53be467ca748daee1c7903
     else:
         if any(value is not None for value in (*table, lower, keep)):
-            raise ConfigError(f"the study `{name}` says where its runs are and what is wanted", hint="leave out the name, or the options")
+            raise ConfigError(
+                f"the study `{name}` says where its runs are and what is wanted",
+                hint="leave out the name, or the options",
+            )
         project = open_project()
         size = size or project.default_size
         file, document = project.study(name)
