@@ -72,9 +72,6 @@ def verify_study(study: CompiledStudy) -> Findings:
     found = Findings()
     checked: set[str] = set()
     for arm in study.arms:
-        of_arm = verify(arm.project, arm.compiled, arm.texts, skip=checked)
-        found.checked.extend(of_arm.checked)
-        found.absent.extend(of_arm.absent)
-        found.wrong.extend(of_arm.wrong)
+        found.add(verify(arm.project, arm.compiled, arm.texts, skip=checked))
         checked |= {stage.name for stage in arm.compiled.stages}
     return found

@@ -34,6 +34,12 @@ class Findings:
     absent: list[str] = field(default_factory=list)
     wrong: list[CurriculumError] = field(default_factory=list)
 
+    def add(self, other: Findings) -> None:
+        """What `other` found, after what was found here."""
+        self.checked.extend(other.checked)
+        self.absent.extend(other.absent)
+        self.wrong.extend(other.wrong)
+
     def check(self, what: str, check: Callable[[], Detail], way_out: str | None = None) -> None:
         """Do one check; `way_out` replaces the hint of what it finds wrong, which may name another command."""
         try:

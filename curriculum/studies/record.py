@@ -72,8 +72,13 @@ def write(folder: Path, record: Mapping[str, Any]) -> Record:
 
 def newest(folder: Path) -> Record | None:
     """The record with the highest number, None where there is none. Raises DataError for a damaged one."""
-    numbers = [int(match[1]) for match in map(_NAME.fullmatch, _names(folder / DECISIONS)) if match]
-    return read(folder, max(numbers)) if numbers else None
+    known = numbers(folder)
+    return read(folder, known[-1]) if known else None
+
+
+def numbers(folder: Path) -> list[int]:
+    """The numbers of the records in `folder`/decisions, in order."""
+    return sorted(int(match[1]) for match in map(_NAME.fullmatch, _names(folder / DECISIONS)) if match)
 
 
 def read(folder: Path, number: int) -> Record:
