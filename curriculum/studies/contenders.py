@@ -21,6 +21,9 @@ from curriculum.studies.evidence import Evidence
 from curriculum.studies.laws.huber import Array
 from curriculum.studies.verdicts import Verdict, difference, judge
 
+MOST_SINGLE_RUNS = 8
+"""Arms whose windows show the noise of documents where no arm ran more than once."""
+
 
 def with_limits(question: Question, evidence: Evidence) -> Evidence:
     """The evidence with an arm for each limit that is stated as a loss."""
@@ -108,7 +111,7 @@ def noise(question: Question, evidence: Evidence) -> tuple[Noise, ...]:
         each = [
             difference(evidence, arm, reference, {source: 1.0})
             for reference in references[:1]
-            for arm in evidence.arms("swarm", "control", "proposal")
+            for arm in evidence.repeated or evidence.arms("swarm", "control", "proposal")[:MOST_SINGLE_RUNS]
             if arm != reference
         ]
         known = [one for one in each if one is not None]

@@ -87,6 +87,11 @@ class Evidence:
     def runs(self, arm: str) -> tuple[Run, ...]:
         return tuple(self._by_arm.get(arm, {}))
 
+    @cached_property
+    def repeated(self) -> tuple[str, ...]:
+        """The arms that ran more than once, the branch point left out."""
+        return tuple(arm for arm in self.arms("swarm", "control", "proposal") if len(self.runs(arm)) > 1)
+
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of all trunks, in the order of the rows."""

@@ -177,8 +177,8 @@ def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]
 def _others(
     evidence: Evidence, reference: str, weights: Mapping[str, float]
 ) -> list[tuple[tuple[tuple[int, int], float], ...]]:
-    """The paired differences to `reference` of every arm but the branch point."""
-    arms = [arm for arm in evidence.arms("swarm", "control", "proposal") if arm != reference]
+    """The paired differences to `reference` of every arm that ran more than once; others tell nothing of the spread."""
+    arms = [arm for arm in evidence.repeated if arm != reference]
     return [evidence.differences(arm, reference, weights) for arm in arms]
 
 
