@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.execution import pool, stop
+from curriculum.execution.prepare import prepare
 from curriculum.execution.request import RunRequest
-from curriculum.execution.run import checked, prepared
+from curriculum.execution.run import checked
 from curriculum.execution.slurm.submission import QueuedJob
 from curriculum.runs.verify import Findings, verify
 from curriculum.studies import design
@@ -47,7 +48,7 @@ def _settled(request: RunRequest, study: CompiledStudy) -> CompiledStudy | None:
     if not design.is_kept(study.study):
         first = arm_requests(request, study)[0]
         with stop_on_signals() as stop:
-            if prepared(first, checked(first), stop) is None:
+            if prepare(first, checked(first), stop) is None:
                 return None
         study = compile_study(study.study.project, study.name, study.study.size)
         fix_design(study)
