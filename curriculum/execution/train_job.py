@@ -73,3 +73,8 @@ def train_job(
         trainer=trainers.of(request),
         lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),
     )
+
+
+def is_ended_arm(request: RunRequest, compiled: Compiled) -> bool:
+    """Whether the request is of an arm of a study that ended: nothing of it is trained again, also without weights."""
+    return request.arm is not None and stage_folder(request.project, compiled, compiled.stages[-1]).done.exists()

@@ -132,6 +132,9 @@ def test_once_it_is_decided_the_weights_of_arms_may_go_and_no_arm_is_trained_aga
     assert "3 of 3 checkpoints" in curriculum(project, "prune", "new", *FULL).stdout
     assert checkpoints.latest(arm(project, "kept")) is None
     attempts = sorted(project.rglob("attempts/*"))
-    curriculum(project, "run", "new", *FULL)
+    again = curriculum(project, "run", "new", *FULL, "--dry-run").stdout
+    said = curriculum(project, "run", "new", *FULL).stdout
     assert sorted(project.rglob("attempts/*")) == attempts
+    assert all(f"new/{name} is done at 7,168 tokens" in again for name in ARMS)
+    assert said.count("7,168  7,168") == 3
     assert "3 of 3 arms are done" in curriculum(project, "status", "new", *FULL).stdout
