@@ -282,9 +282,12 @@ class _Pool:
             launcher = launcher_for(lineages[0][1])
             assert isinstance(launcher, ProcessLauncher)
             with _set_aside([lineage for lineage, *_ in begun], listener):
-                outcomes = run_each([job for *_, job in begun], launcher, self.stop, tick=listener.tick)
+                try:
+                    outcomes = run_each([job for *_, job in begun], launcher, self.stop, tick=listener.tick)
+                finally:
+                    for _, _, stage, _ in begun:
+                        listener.stage_ended(stage)
                 for (lineage, _, stage, _), outcome in zip(begun, outcomes, strict=True):
-                    listener.stage_ended(stage)
                     stopped = outcome is not None and outcome["outcome"] == jobs.STOPPED
                     if stopped and not is_reached(lineage.folder(stage), stage):
                         lineage.ended(STOPPED)
