@@ -45,7 +45,7 @@ AS_IN = re.compile(r"; as in (`.*`)\.$")
 def files() -> dict[str, str]:
     """The content of every generated file, by its path in the repository."""
     made = dict(json_schema.texts())
-    for name in ("stages", "mixtures"):
+    for name in ("stages", "mixtures", "studies"):
         made[f"{name}/README.md"] = filled(f"{name}/README.md", "keys", f"{MADE}\n\n{tables(name)}")
     files_of_a_project = "\n\n".join(f"## {path}\n\n{tables(name)}" for name, path in YAML_FILES.items())
     made["docs/reference/yaml.md"] = f"# The YAML files of a project\n\n{MADE}\n\n{files_of_a_project}\n"

@@ -1,4 +1,7 @@
-"""`python -m runner JOB`: reads a job file, does the job, and writes how it ended as `outcome.json`."""
+"""`python -m runner JOB`: reads a job file, does the job, and writes how it ended as `outcome.json`.
+
+`python -m runner --each JOBS` trains the jobs of a file with a path a line, one after the other in this process.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ STOP = install_stop_flag()  # before torch: a signal that comes while it loads m
 
 from curriculum.artifacts import checkpoints, jobs  # noqa: E402
 from curriculum.artifacts.stage_folder import Attempt, StageFolder  # noqa: E402
-from curriculum.errors import CurriculumError  # noqa: E402
+from curriculum.errors import CurriculumError, RunFailed  # noqa: E402
 from curriculum.fs import standard_streams  # noqa: E402
 from curriculum.stage.resume import LOCK_SECONDS, stage_lock  # noqa: E402
 from curriculum.stage.watchdog import Watchdog  # noqa: E402
@@ -30,7 +33,55 @@ Outcome = dict[str, Any]
 
 def main() -> int:
     """Exit code 0 done or stopped on request, 1 failed, 2 refused; `outcome.json` tells them apart."""
-    job = jobs.load(Path(sys.argv[1]))
+    if sys.argv[1] == "--each":
+        return _each([Path(line) for line in Path(sys.argv[2]).read_text().splitlines()])
+    return _do(jobs.load(Path(sys.argv[1])))
+
+
+def _each(paths: Sequence[Path]) -> int:
+    """Train one job after the other, with the bits that each has in a process of its own; the worst exit code.
+
+    An error ends its job alone. Once a stop is requested no other job starts. Each writes into its attempt's log.
+    """
+    code = 0
+    streams = sys.stdout.fileno(), sys.stderr.fileno()
+    before = [os.dup(stream) for stream in streams]
+    for path in paths:
+        if STOP:
+            break
+        job = jobs.load(path)
+        if not isinstance(job, jobs.TrainJob):
+            raise RunFailed(f"`{path}` trains nothing, and `--each` takes a list of trainings")
+        with Attempt(Path(job.attempt_folder)).log.open("ab") as log:
+            for stream in streams:
+                os.dup2(log.fileno(), stream)
+        code = max(code, _do(job))
+        _forget_training()
+        for stream, kept in zip(streams, before, strict=True):
+            os.dup2(kept, stream)
+    return code
+
+
+def _forget_training() -> None:
+    """Free what a training held, and what compiled code remembers of it: the next one's shapes are not variations."""
+    import gc
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():  # an error left it
+        torch.distributed.destroy_process_group()
+
+
+def _do(job: jobs.Job) -> int:
     outcome: Outcome
     try:
         outcome = JOBS[type(job)](job)

@@ -71,14 +71,7 @@ class RunDisplay(Listener):
 
     def stage_started(self, stage: CompiledStage, folder: StageFolder, start: int) -> None:
         self._stage, self._training = stage, LiveMetrics(folder, resumed_at=start)
-        plan = stage.plan
-        how = "resumes" if start > plan.start else "starts"
-        first = plan.step_at(start)
-        last = plan.first_step + stage.steps_run
-        self.console.print(
-            f"{stage.name}  {how} at {show_exact(start)} tokens: {show_exact(last - first)} steps of "
-            f"{plan.batch_sequences} sequences, learning rate {plan.lr(first):.3g} -> {plan.lr(last - 1):.3g}"
-        )
+        self.console.print(self._begins(stage, start))
         self._open()
 
     def tick(self) -> None:
@@ -101,6 +94,17 @@ class RunDisplay(Listener):
         self._stage = None
 
     # --- inside ---
+
+    def _begins(self, stage: CompiledStage, start: int) -> str:
+        plan = stage.plan
+        how = "resumes" if start > plan.start else "starts"
+        first = plan.step_at(start)
+        last = plan.first_step + stage.steps_run
+        batches = " -> ".join(str(batch) for batch in dict.fromkeys((plan.batch_of(first), plan.batch_of(last - 1))))
+        return (
+            f"{stage.name}  {how} at {show_exact(start)} tokens: {show_exact(last - first)} steps of "
+            f"{batches} sequences, learning rate {plan.lr(first):.3g} -> {plan.lr(last - 1):.3g}"
+        )
 
     def _say(self, line: str) -> None:
         """Print a line that stays, once."""

@@ -79,9 +79,15 @@ class CompiledStage:
         return (*skips, *shards, *seeds)
 
     @property
+    def batches(self) -> tuple[tuple[int, int], ...]:
+        """(position, sequences) of the stage's start and of each change of its batch, as far as the lineage goes."""
+        clock = self.plan.clock
+        return tuple((clock.position(c.step), c.sequences) for c in clock.changes if c.step < max(1, self.steps_run))
+
+    @property
     def steps_run(self) -> int:
         """Steps this lineage takes of the stage: all of them, or those up to the branch point."""
-        return (self.stop - self.plan.start) // self.plan.batch_tokens
+        return self.plan.clock.step_of(self.stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +214,9 @@ def _compile_stage(
             notes,
         ),
         sequence_length=clock.sequence_length,
-        batch_sequences=clock.batch_sequences,
+        batch_sequences=clock.batches.changes[0].sequences,
+        batch_changes=clock.batches.changes[1:],
+        **_rate_scaling(setting, scaler, parent_plan),
         first_step=parent.plan.step_at(parent.stop) if parent else 0,
         steps=clock.steps,
         start=clock.start,
@@ -246,6 +254,18 @@ def _compile_stage(
         limits=limits,
         notes=tuple(notes),
     )
+
+
+def _rate_scaling(setting: Setting, scaler: Scaler, parent: StagePlan | None) -> dict[str, Any]:
+    """The batch for which the curve's rates hold, and the exponent for others: the stage's own, or its parent's.
+
+    A stage with a learning rate of its own states the rates that it trains at.
+    """
+    if setting.own_rate_exponent:
+        return {"rate_batch": scaler.batch(setting, setting.batch), "rate_exponent": setting.own_rate_exponent}
+    if parent is None or setting.own_learning_rate:
+        return {}
+    return {"rate_batch": parent.rate_batch, "rate_exponent": parent.rate_exponent}
 
 
 def _origin(

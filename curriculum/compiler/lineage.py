@@ -20,10 +20,19 @@ from curriculum.config.layout import PREFIX, directory_of
 from curriculum.config.project import Project
 from curriculum.config.yaml import Document
 from curriculum.errors import ConfigError, DataError, NotFound, Place, PlanError, did_you_mean
+from curriculum.plan.ranks import nearest_divisors
 from curriculum.units import Length, parse_count, show_count
 
 LARGEST_UNTIL = 10**18
 """In tokens; with it every position of a plan fits a signed 64-bit integer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLevel:
+    """From the first step boundary at or past the full-size `position` on, the batch in sequences."""
+
+    position: int
+    batch: Length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +41,7 @@ class Setting:
 
     `rope_theta` and `rope_scaling` are those that stages state in place of the model's, if any.
     `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps;
+    `batch` is that of its first step and `batch_levels` what follows on the clock, also beyond its end.
     `held_out_windows` is 0 where no file states it; `keep` may name positions outside the stage, for other stages;
     `data_seeds` are its own, several where it also does what a stage without a step left undone.
     """
@@ -52,6 +62,8 @@ class Setting:
     mixture: str
     own_mixture: bool = True
     batch: Length
+    batch_levels: tuple[BatchLevel, ...] = ()
+    own_rate_exponent: float | None = None
     mask_documents: bool
     until: int
     ramp: Length | None = None
@@ -290,6 +302,7 @@ def _setting(
         document=document,
         path=("stages", number),
     )
+    setting = _with_batch_levels(setting, stage.batch, before, end)
     key, length = ("until", stage.until) if stage.until is not None else ("tokens", stage.tokens)
     assert length is not None
     until = length_in_tokens(setting, length, key) + (end if key == "tokens" else 0)
@@ -309,11 +322,78 @@ def _setting(
     return replace(setting, until=until)
 
 
-def _batch(stated: Length, stage: config.StageEntry, before: Setting | None, sequence_length: int) -> Length:
-    """The batch of a stage; one that is inherited keeps its tokens where windows take another length."""
-    if stage.batch is not None or before is None or before.sequence_length == sequence_length:
-        return stated
-    return stated if stated.unit == "tokens" else Length(stated.amount * before.sequence_length, "tokens")
+def _batch(
+    stated: Length | config.BatchEntry, stage: config.StageEntry, before: Setting | None, sequence_length: int
+) -> Length:
+    """The batch of a stage's first step."""
+    if isinstance(stated, config.BatchEntry):
+        return stated.from_
+    return stated if stage.batch is not None or before is None else _kept_tokens(stated, before, sequence_length)
+
+
+def _kept_tokens(batch: Length, before: Setting, sequence_length: int) -> Length:
+    """A batch that is inherited: in its tokens where windows take another length."""
+    if before.sequence_length == sequence_length or batch.unit == "tokens":
+        return batch
+    return Length(batch.amount * before.sequence_length, "tokens")
+
+
+def _with_batch_levels(
+    setting: Setting, stated: Length | config.BatchEntry | None, before: Setting | None, start: int
+) -> Setting:
+    """The setting with the batch that is in force at its `start` (full-size tokens), and those that follow."""
+    if stated is None and before is not None:
+        due = [level for level in before.batch_levels if level.position <= start]
+        ahead = tuple(level for level in before.batch_levels if level.position > start)
+        batch = _kept_tokens(due[-1].batch if due else before.batch, before, setting.sequence_length)
+        ahead = tuple(
+            replace(level, batch=_kept_tokens(level.batch, before, setting.sequence_length)) for level in ahead
+        )
+        return replace(setting, batch=batch, batch_levels=ahead)
+    if not isinstance(stated, config.BatchEntry):
+        return setting
+    exponent = float(stated.rate_exponent) if stated.rate_exponent is not None else None
+    levels = _even_levels(setting, stated, start) if stated.to is not None else _stated_levels(setting, stated, start)
+    return replace(setting, batch_levels=levels, own_rate_exponent=exponent)
+
+
+def _even_levels(setting: Setting, stated: config.BatchEntry, start: int) -> tuple[BatchLevel, ...]:
+    assert stated.to is not None
+    assert stated.over is not None
+    assert stated.in_ is not None
+    first, last, number = batch_sequences(setting, stated.from_), batch_sequences(setting, stated.to), stated.in_
+    place = setting.document.place((*setting.path, "batch", "in"))
+    if last <= first:
+        raise PlanError(
+            f"the batch is to grow from {first:,} to {last:,} sequences",
+            place=setting.document.place((*setting.path, "batch", "to")),
+            hint="`to` is above `from`; a batch that shrinks is written with `at: {POSITION: BATCH}`",
+        )
+    if (last - first) % number:
+        raise PlanError(
+            f"from {first:,} to {last:,} sequences are not {number} equal steps: {last - first:,} are to be added",
+            place=place,
+            hint=f"the nearest that fit: `in: {nearest_divisors(last - first, number)}`",
+        )
+    over = length_in_tokens(setting, stated.over, "batch")
+    return tuple(
+        BatchLevel(start - (-over * k // number), Length(first + (last - first) // number * k, "sequences"))
+        for k in range(1, number + 1)
+    )
+
+
+def _stated_levels(setting: Setting, stated: config.BatchEntry, start: int) -> tuple[BatchLevel, ...]:
+    assert stated.at is not None
+    levels = [BatchLevel(at, Length(batch_sequences(setting, batch), "sequences")) for at, batch in stated.at.items()]
+    levels.sort(key=lambda level: level.position)
+    if levels[0].position <= start:
+        raise PlanError(
+            f"the batch is to change at {show_count(levels[0].position)} tokens, where stage `{setting.stage}` has "
+            f"not started: it does at {show_count(start)}",
+            place=setting.document.place((*setting.path, "batch", "at")),
+            hint="positions count from the root; what holds at the stage's start is `from`",
+        )
+    return tuple(levels)
 
 
 def _check_root_keys(name: str, file: config.CurriculumFile, document: Document, before: Setting) -> None:
@@ -332,14 +412,16 @@ def _check_root_keys(name: str, file: config.CurriculumFile, document: Document,
 def length_in_tokens(setting: Setting, length: Length, key: str) -> int:
     """A full-size length in tokens, steps being those of the stage's own batch; `key` is where it is written."""
     try:
-        return length.tokens(sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting))
+        return length.tokens(
+            sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting, setting.batch)
+        )
     except ValueError as error:
         raise PlanError(str(error), place=setting.place(key), hint="shorten it") from None
 
 
-def batch_sequences(setting: Setting) -> int:
-    """The full-size batch in sequences; PlanError naming the nearest when it is not a whole number of them."""
-    batch = setting.batch
+def batch_sequences(setting: Setting, batch: Length | None = None) -> int:
+    """A full-size batch, else the stage's first, in sequences; PlanError naming the nearest whole number of them."""
+    batch = setting.batch if batch is None else batch
     if batch.unit == "sequences":
         return batch.amount
     if batch.unit == "tokens":

@@ -41,8 +41,9 @@ class Scaler:
             hint="take a multiple of the root's, or a size whose `sequence_length` it divides",
         )
 
-    def batch(self, setting: Setting) -> int:
-        full = batch_sequences(setting)
+    def batch(self, setting: Setting, batch: Length) -> int:
+        """A batch that the setting states, in sequences at this size; PlanError where it does not scale."""
+        full = batch_sequences(setting, batch)
         if self.size.batch is None:
             return full
         becomes = self.size.batch.to
@@ -91,7 +92,9 @@ class Scaler:
 
     def small(self, setting: Setting, length: Length) -> int:
         """A length that the size itself states, in tokens; steps and sequences are this size's."""
-        return length.tokens(sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting))
+        return length.tokens(
+            sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting, setting.batch)
+        )
 
     def learning_rate(self, setting: Setting, start: RateStart | None = None) -> tuple[LearningRate, int | None]:
         """The setting's curve at this size; and, where a floor lengthened its warm-up, the scaled warm-up in tokens.

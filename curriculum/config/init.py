@@ -29,7 +29,7 @@ def init(folder: Path) -> list[Path]:
     """Write the shipped project into `folder`; ConfigError when one of its files exists."""
     source = shipped()
     files = [source / name for name in ROOT_FILES]
-    for part in ("stages", "mixtures", "tasks"):
+    for part in ("stages", "mixtures", "studies", "tasks"):
         files += [*sorted((source / part).rglob("*.yaml")), source / part / "README.md"]
     return _write(folder, {path.relative_to(source).as_posix(): path.read_bytes() for path in files})
 

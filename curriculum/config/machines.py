@@ -115,6 +115,9 @@ class MachineEntry(Entry):
     )
     gpus_per_node: SizeOrZero = Field(default=0, description="GPUs of each; 0 when none is counted on.")
     processes: Size = Field(default=1, description="Processes on each node; else one for each GPU, or one.")
+    workers: Size | None = Field(
+        default=None, description="Curricula that `run A B C` trains beside each other; else one a GPU, or one a core."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one.")
     micro_batch: Size | None = Field(default=None, description="Sequences a process takes at once; else it is chosen.")
     memory: Memory | None = Field(
@@ -241,6 +244,9 @@ class MachineEntry(Entry):
         if entry is None:
             hint = "as in `kubernetes: {image: my/image, volume: my-project}`"
             raise Refusal("is kubernetes, and nothing says what its pods are", hint, "launcher")
+        if self.workers is not None:
+            hint = "a JobSet trains one curriculum: leave this out"
+            raise Refusal("is not supported with `launcher: kubernetes`", hint, "workers")
         if self.address is not None:
             hint = "the pods find the first of them by its name: leave this out"
             raise Refusal("is not supported with `launcher: kubernetes`", hint, "address")

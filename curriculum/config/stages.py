@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from curriculum.config import fields
+from curriculum.config.batch import BatchEntry
 from curriculum.config.entry import (
     Batch,
     Betas,
@@ -296,7 +297,13 @@ class StageEntry(Entry):
     until: Position | None = Field(default=None, description="Position at which it ends, from the root; as in `2T`.")
     tokens: Tokens | None = Field(default=None, description="Its own length instead; as in `150B`.")
     mixture: Name | None = Field(default=None, description="A file of mixtures/, without `.yaml`; as in `math-code`.")
-    batch: Batch | None = Field(default=None, description="Sequences or tokens of a step; as in `896 sequences`.")
+    batch: (
+        Annotated[
+            Annotated[Batch, Tag("one")] | Annotated[BatchEntry, Tag("changing")],
+            Discriminator(lambda value: "changing" if isinstance(value, dict | BatchEntry) else "one"),
+        ]
+        | None
+    ) = Field(default=None, description="Sequences or tokens of a step, or how it changes; as in `896 sequences`.")
     sequence_length: Size | None = Field(default=None, description="Tokens of a window; needs `positions: restart`.")
     rope_theta: Rate | None = Field(default=None, description="Another base of the rotations; as in `5e6`.")
     rope_scaling: AnyScaling | None = Field(default=None, description="Another way to stretch the rotations.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from curriculum.execution.notices import AttemptNotices
 from curriculum.execution.parent import drop_converted, with_readable_parent
 from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
-from curriculum.launchers.supervisor import silence, supervise
+from curriculum.launchers.supervisor import silence, supervise, supervise_each
 from curriculum.plan.stage import StagePlan
 from curriculum.stage import resume
 from curriculum.stage.resume import LOCK_SECONDS, stage_lock
@@ -72,11 +72,7 @@ def run_training(
     notices = AttemptNotices(folder, job.machine.grace, note)
 
     def start_attempt() -> Attempt:
-        lock = stage_lock(folder)
-        lock.acquire(wait_seconds=LOCK_SECONDS)  # a trainer whose supervisor was killed may still save
-        with lock:
-            decided = resume.decided(ready)
-        attempt = new_attempt(folder.attempts)
+        attempt, decided = _launchable(ready)
         machine = replace(job.machine, threads=launcher.threads)
         jobs.save(replace(decided, attempt_folder=str(attempt), machine=machine), attempt.job)
         notices.attempt = attempt
@@ -98,6 +94,33 @@ def run_training(
     )
     drop_converted(folder)
     return outcome
+
+
+def run_each(
+    trainings: Sequence[jobs.TrainJob], launcher: ProcessLauncher, stop: StopFlag, *, tick: Callable[[], None]
+) -> list[dict[str, Any] | None]:
+    """Launch the trainings of several stages once, one after the other in one process of our own trainer.
+
+    Their outcomes; None for one that did not start or ended with the process. `run_training` restarts what is not done.
+    """
+    attempts = []
+    for job in trainings:
+        attempt, decided = _launchable(job)
+        machine = replace(job.machine, threads=launcher.threads)
+        jobs.save(replace(decided, attempt_folder=str(attempt), machine=machine), attempt.job)
+        attempts.append(attempt)
+    supervise_each(launcher, attempts, stop=stop, tick=tick, silence=max(silence(job.machine) for job in trainings))
+    return [attempt.read_outcome() for attempt in attempts]
+
+
+def _launchable(job: jobs.TrainJob) -> tuple[Attempt, jobs.TrainJob]:
+    """A new attempt of the job's stage, and the job with what that resumes from."""
+    folder = StageFolder(Path(job.stage_folder))
+    lock = stage_lock(folder)
+    lock.acquire(wait_seconds=LOCK_SECONDS)  # a trainer whose supervisor was killed may still save
+    with lock:
+        decided = resume.decided(job)
+    return new_attempt(folder.attempts), decided
 
 
 def _unsaid(job: jobs.TrainJob, code: int) -> dict[str, Any]:

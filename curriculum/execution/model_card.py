@@ -102,7 +102,8 @@ def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> Iterator[s
             show_exact(summary["steps"]),
             show_exact(summary["tokens"]),
             show_exact(summary["ends_at"]),
-            f"{show_exact(summary['batch_sequences'])} x {show_exact(stage.plan.sequence_length)}",
+            f"{' -> '.join(show_exact(n) for n in sorted({b for _, b in stage.batches}))} x "
+            f"{show_exact(stage.plan.sequence_length)}",
             f"{summary['lr_first']:.3g} -> {summary['lr_last']:.3g}",
         )
         for stage, summary in zip(trained, map(stage_summary, trained), strict=True)

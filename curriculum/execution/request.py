@@ -46,13 +46,21 @@ class RunRequest:
     size: str
     machine: str = "local"
     processes: int | None = None  # on each node; else as the machine file says
+    threads: int | None = None  # of each process; else as the machine file says
+    devices: str | None = None  # the GPUs that its processes see, as in CUDA_VISIBLE_DEVICES; else all
     node_rank: int | None = None
     address: str | None = None
     profile: Mapping[str, int] | None = None
     accept_change: bool = False
     accept_environment: bool = False
     trainer_folder: Path | None = None  # where another trainer's command is executed; else the project's
+    arm: str | None = None  # the address of the arm of a study that this is: its stage is done without its weights too
     listener: Listener = field(default_factory=Listener, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What it is called among several."""
+        return self.arm or self.curriculum
 
     @property
     def machine_entry(self) -> config.MachineEntry:

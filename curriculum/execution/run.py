@@ -6,6 +6,7 @@ and supervises their processes, or submits them to Slurm.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import partial
 from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag, stop_on_signals
-from curriculum.artifacts.stage_folder import next_attempt
+from curriculum.artifacts.stage_folder import StageFolder, next_attempt
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.errors import PlanError
@@ -50,15 +51,21 @@ class RunResult:
 def run(request: RunRequest) -> RunResult:
     """Bring every stage of the lineage to its end, each as a process of its own."""
     # Faulty files, and a machine that does not fit them, are refused before any process starts.
-    texts = PreparedText.open(request.project, request.curriculum, request.size)
-    _check_launcher(request)
-    check_machine(request, texts.compiled)
+    texts = checked(request)
     with stop_on_signals() as stop:
         if request.node_rank:
             done = join.join(request, texts.compiled, launcher_for(request), stop)
             return RunResult(texts.compiled, stopped=not done)
         with join.leading(request):
             return _run_first_node(request, texts, stop)
+
+
+def checked(request: RunRequest) -> PreparedText:
+    """The lineage of a request whose machine can train it; whatever the error, it starts no process."""
+    texts = PreparedText.open(request.project, request.curriculum, request.size)
+    _check_launcher(request)
+    check_machine(request, texts.compiled)
+    return texts
 
 
 def _check_launcher(request: RunRequest) -> None:
@@ -72,21 +79,28 @@ def _check_launcher(request: RunRequest) -> None:
             raise placed(error, request) from None
 
 
-def _run_first_node(request: RunRequest, texts: PreparedText, stop: StopFlag) -> RunResult:
+def prepared(request: RunRequest, texts: PreparedText, stop: StopFlag) -> PreparedText | None:
+    """Prepare what the lineage lacks, and refuse what does not fit a started stage; None when it was stopped."""
     check = partial(check_started, request.project, accept=request.accept_change, prepared=False)
     check_tokenizer(texts)
     check(texts.compiled)
-    prepared = prepare(request, texts, stop, with_tokenizer=check)
-    if prepared is None:
-        return RunResult(texts.compiled, stopped=True)
-    compiled = prepared.compiled
-    _check_prepared(request, compiled)
+    ready_texts = prepare(request, texts, stop, with_tokenizer=check)
+    if ready_texts is not None:
+        _check_prepared(request, ready_texts.compiled)
+    return ready_texts
+
+
+def _run_first_node(request: RunRequest, unprepared: PreparedText, stop: StopFlag) -> RunResult:
+    texts = prepared(request, unprepared, stop)
+    if texts is None:
+        return RunResult(unprepared.compiled, stopped=True)
+    compiled = texts.compiled
     if request.machine_entry.launcher == "slurm":
-        training = train.submit(request, compiled, prepared)
+        training = train.submit(request, compiled, texts)
         benchmarks, unmeasured = benchmark.submit(request, compiled, training)
         return RunResult(compiled, unmeasured=tuple(unmeasured), queued=training + benchmarks)
     for stage in compiled.stages:
-        if not _run_stage(request, compiled, stage, prepared, stop):
+        if not run_stage(request, compiled, stage, texts, stop):
             return RunResult(compiled, stopped=True)
     # After the last step: training waits for no benchmark, and a missing harness stops no training.
     result = execution_benchmark.catch_up(request, compiled, stop)
@@ -102,7 +116,7 @@ def _check_prepared(request: RunRequest, compiled: Compiled) -> None:
         branch_point(request.project, compiled, stage)  # CheckpointError when training passed it without one
 
 
-def _run_stage(
+def run_stage(
     request: RunRequest, compiled: Compiled, stage: CompiledStage, texts: PreparedText, stop: StopFlag
 ) -> bool:
     """Train the stage to where the lineage leaves it; false when it was stopped before."""
@@ -112,6 +126,19 @@ def _run_stage(
         restore_records(request.project, compiled, stage)
         listener.stage_skipped(stage)
         return True
+    with supervising(folder, stage):
+        job = prepared_job(request, compiled, stage, texts)
+        listener.stage_started(stage, folder, reached(folder, stage.plan.start))
+        outcome = run_training(job, launcher_for(request), stop, note=listener.note, tick=listener.tick)
+        if outcome.get("unsaved"):
+            listener.note(f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint")
+    listener.stage_ended(stage)
+    return outcome["outcome"] != jobs.STOPPED or is_reached(folder, stage)
+
+
+@contextlib.contextmanager
+def supervising(folder: StageFolder, stage: CompiledStage) -> Iterator[None]:
+    """Hold the stage while its trainer is supervised; Busy when another process does, or Slurm has it."""
     slurm_record.refuse_if_live(folder.path, stage.name)
     fs.make_directory(folder.path)
     # The trainer's own lock waits a while for a trainer that was killed or orphaned. This one reports another
@@ -119,14 +146,13 @@ def _run_stage(
     lock = fs.Lock(folder.supervised, f"`{stage.name}`")
     lock.acquire(wait_seconds=1.0)  # a killed process may take a moment to end
     with lock:
-        restore_records(request.project, compiled, stage)
-        job = train_job(request, compiled, stage, texts, ready(request, compiled, stage))
-        listener.stage_started(stage, folder, reached(folder, stage.plan.start))
-        outcome = run_training(job, launcher_for(request), stop, note=listener.note, tick=listener.tick)
-        if outcome.get("unsaved"):
-            listener.note(f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint")
-    listener.stage_ended(stage)
-    return outcome["outcome"] != jobs.STOPPED or is_reached(folder, stage)
+        yield
+
+
+def prepared_job(request: RunRequest, compiled: Compiled, stage: CompiledStage, texts: PreparedText) -> jobs.TrainJob:
+    """The job of a stage whose plan is written, its records whole and the checkpoint that it starts from pinned."""
+    restore_records(request.project, compiled, stage)
+    return train_job(request, compiled, stage, texts, ready(request, compiled, stage))
 
 
 def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Iterator[str]:

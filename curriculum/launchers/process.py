@@ -27,12 +27,13 @@ from curriculum.errors import RunFailed
 class Launcher:
     """Starts and ends the processes of a job: `processes` on each node, each with `threads` threads.
 
-    They are `trainer`'s, or our own.
+    They are `trainer`'s, or our own. Of this machine's GPUs they see `devices` (CUDA_VISIBLE_DEVICES), or all.
     """
 
     processes: int
     threads: int
     trainer: Trainer | None = None
+    devices: str | None = None
 
     def command(self, job: Path) -> list[str]:
         """The command line that runs the job file `job` to its end, or to the next save once it is stopped."""
@@ -43,7 +44,11 @@ class Launcher:
         more: dict[str, Any] = {}
         if self.trainer is not None:
             more = {"folder": Path(self.trainer.folder), "variables": contract_variables(attempt)}
-        return begin(self.command(attempt.job), threads=self.threads, log=log or attempt.log, **more)
+        return self.begin(self.command(attempt.job), log or attempt.log, **more)
+
+    def begin(self, command: Sequence[str], log: Path, **more: Any) -> subprocess.Popen[bytes]:
+        """Start `command` with this launcher's threads and devices; `more` are options of the function `begin`."""
+        return begin(command, threads=self.threads, devices=self.devices, log=log, **more)
 
     def stop(self, process: subprocess.Popen[bytes], attempt: Attempt, *, urgent: bool) -> None:
         """Ask the job to save and end; `urgent` when it may be killed after the machine's grace."""
@@ -75,6 +80,10 @@ class ProcessLauncher(Launcher):
             return trainer_command(self.trainer, job)
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
         return [sys.executable, *torchrun, *torchrun_words(self.trainer, job)]
+
+    def start_each(self, listed: Path, log: Path) -> subprocess.Popen[bytes]:
+        """Start one process that trains the jobs of the file `listed`, a path a line, one after the other."""
+        return self.begin([*runner_command(), "--each", str(listed)], log)
 
 
 def trainer_command(trainer: Trainer | None, job: Path) -> list[str]:
@@ -109,8 +118,11 @@ def runner_command() -> list[str]:
     return [sys.executable, "-m", "runner"]
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment of every job process. PYTHONSAFEPATH ignores a `runner.py` in the working directory."""
+def environment(threads: int, devices: str | None = None) -> dict[str, str]:
+    """The environment of every job process, which sees the GPUs `devices`, or all.
+
+    PYTHONSAFEPATH ignores a `runner.py` in the working directory.
+    """
     # torch's segments of a GPU's memory grow in place, so that tensors of other sizes leave no gaps
     stated = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & os.environ.keys()
     return {
@@ -123,6 +135,7 @@ def environment(threads: int) -> dict[str, str]:
         # rehearsal with two other busy processes on two cores was measured several times slower without this.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        **({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}),
     }
 
 
@@ -131,6 +144,7 @@ def begin(
     *,
     threads: int,
     log: Path,
+    devices: str | None = None,
     folder: Path | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
@@ -140,13 +154,14 @@ def begin(
     In a group of its own Ctrl-C reaches it once and through us. When we are killed the kernel sends it SIGTERM, so
     no orphaned trainer continues.
     """
+    ours = environment(threads, devices)
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(threads) if variables is None else _of_another_trainer(environment(threads), variables),
+            env=ours if variables is None else _of_another_trainer(ours, variables),
             cwd=folder,
             start_new_session=True,
             preexec_fn=terminate_with_parent,

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
-from curriculum.launchers.process import Launcher, examine
+from curriculum.launchers.process import Launcher, ProcessLauncher, examine
 
 RESTARTS_WITHOUT_PROGRESS = 2
 BACKOFF_SECONDS = (0.0, 2.0, 10.0, 30.0, 60.0)
@@ -57,7 +58,7 @@ def supervise(
         attempt, started = next_attempt(), time.monotonic()
         launcher.announce(attempt)
         process = launcher.start(attempt)
-        _watch(launcher, process, attempt, started, stop=stop, tick=tick, silence=silence, patience=patience)
+        _watch(launcher, process, [attempt], started, stop=stop, tick=tick, silence=silence, patience=patience)
         outcome = attempt.read_outcome() or unsaid(process.returncode)
         if outcome["outcome"] in (jobs.DONE, jobs.STOPPED):
             return outcome
@@ -79,10 +80,23 @@ def supervise(
             return {"outcome": jobs.STOPPED}
 
 
+def supervise_each(
+    launcher: ProcessLauncher, attempts: Sequence[Attempt], *, stop: StopFlag, tick: Callable[[], None], silence: float
+) -> None:
+    """Run the jobs of several attempts one after the other in one process, once: each attempt has its own outcome.
+
+    Those without one did not start, or ended with the process.
+    """
+    listed = attempts[0].path / "each.txt"
+    fs.write_bytes(listed, "".join(f"{attempt.job}\n" for attempt in attempts).encode())
+    process = launcher.start_each(listed, attempts[0].path / "each.log")
+    _watch(launcher, process, attempts, time.monotonic(), stop=stop, tick=tick, silence=silence, patience=math.inf)
+
+
 def _watch(
     launcher: Launcher,
     process: subprocess.Popen[bytes],
-    attempt: Attempt,
+    attempts: Sequence[Attempt],
     started: float,
     *,
     stop: StopFlag,
@@ -91,19 +105,19 @@ def _watch(
     patience: float,
 ) -> None:
     """Return once the process has ended: by itself, after a stop, or killed because it hangs."""
-    heartbeat, stopped_at = Heartbeat(attempt, silence), math.inf
+    heartbeat, stopped_at = Heartbeat(attempts, silence), math.inf
     try:
         while process.poll() is None:
             if stop and stopped_at == math.inf:
-                launcher.stop(process, attempt, urgent=stop.urgent)
+                launcher.stop(process, heartbeat.attempt, urgent=stop.urgent)
                 stopped_at = time.monotonic()
             if time.monotonic() - stopped_at > patience:
                 launcher.kill(process)
             tick()
-            launcher.check(attempt, time.monotonic() - started)
+            launcher.check(heartbeat.attempt, time.monotonic() - started)
             time.sleep(TICK_SECONDS)
             if heartbeat.lost():
-                examine(process, attempt)
+                examine(process, heartbeat.attempt)
                 time.sleep(HUNG_SECONDS)  # for the other ranks' stacks
                 launcher.kill(process)
                 process.wait()
@@ -125,18 +139,27 @@ def _waited(seconds: float, stop: StopFlag) -> bool:
 class Heartbeat:
     """The signs of life of an attempt's ranks: the files for stacks, which each rank touches every second.
 
+    Of several attempts of one process the first counts that has no outcome.
+
     Only a change of the file's time counts, not the time itself: clocks may jump.
     """
 
-    def __init__(self, attempt: Attempt, silence: float) -> None:
-        self._attempt = attempt
+    def __init__(self, attempts: Sequence[Attempt], silence: float) -> None:
+        self._attempts = attempts
         self._silence = silence
         self._last: dict[Path, tuple[int, float]] = {}
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt whose job is under way."""
+        if len(self._attempts) == 1:
+            return self._attempts[0]
+        return next((attempt for attempt in self._attempts if not attempt.outcome.exists()), self._attempts[-1])
 
     def lost(self) -> bool:
         """Whether a rank has written its stacks, or has been silent for too long."""
         now = time.monotonic()
-        for path in self._attempt.all_stacks():
+        for path in self.attempt.all_stacks():
             status = path.stat()
             if status.st_size:
                 return True

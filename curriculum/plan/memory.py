@@ -67,7 +67,7 @@ def step_of(
     return Step(
         sequence_length=plan.sequence_length,
         micro_batch=micro_batch,
-        micro_batches=plan.batch_sequences // ranks // micro_batch,
+        micro_batches=max(plan.batches) // ranks // micro_batch,
         shards=shards,
         replicas=ranks // shards,
         checkpointing=checkpointing,

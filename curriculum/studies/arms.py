@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
+from curriculum.compiler.schedules import highest
 from curriculum.config.project import Project
 from curriculum.config.stages import EveryEntry
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
@@ -338,26 +339,19 @@ class _Drafting:
         """A fall in a straight line from the rate at the branch point, as a file would state it at full size."""
         study, anneal = self.study, self.study.file.learning_rate
         assert anneal is not None
-        compiled = self.reference.compiled
-        stage, scaler = compiled.stages[-1], self.reference.curriculum.scaler
+        stage, scaler = self.reference.compiled.stages[-1], self.reference.curriculum.scaler
         rate = Fraction(stage.plan.learning_rate.at(stage.plan.start))
-        own, root = scaler.size.learning_rate if study.root.imported is None else None, study.root.learning_rate
-        if own is not None and own.max is not None and root.max is not None:
-            rate = rate * root.max / own.max
-        if float(rate) <= float(anneal.to):
+        own = scaler.size.learning_rate if study.root.imported is None else None
+        if own is not None and own.max is not None:
+            rate = rate * highest(study.root.learning_rate) / own.max
+        if rate <= anneal.to:
             raise PlanError(
                 f"the rate at the branch point is {float(rate):.3g}, no higher than {float(anneal.to):g}",
                 place=study.place("learning_rate", "to"),
                 hint="anneal to a lower rate, as in `{to: 0}`",
             )
-        start = int(stage.plan.start / compiled.scale)  # a branch leaves at a step, which is at or past its position
-        return {
-            "shape": "wsd",
-            "max": Decimal(f"{float(rate):.12g}"),
-            "min": Decimal(mixtures.exact(anneal.to)),
-            "horizon": str(Length(start + tokens, "tokens")),
-            "decay": str(Length(tokens, "tokens")),
-        }
+        length = str(Length(tokens, "tokens"))
+        return {"shape": "decay", "min": Decimal(mixtures.exact(anneal.to)), "decay": length}
 
     def _every(self, tokens: int) -> dict[str, Any]:
         """The cadence of an arm: the study's, else an evaluation in the middle where a loss is kept, and its end."""

@@ -6,10 +6,12 @@ any machine.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
+from functools import reduce
 from itertools import product
 from typing import Any, Final, Literal, TypeAlias
 
@@ -29,7 +31,7 @@ from curriculum.studies.block import block_of
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.study import Study
-from curriculum.units import show_share
+from curriculum.units import parse_fraction, show_share
 
 Role: TypeAlias = Literal["swarm", "control", "proposal"]
 
@@ -336,11 +338,39 @@ def _grid(study: Study) -> Iterator[Point]:
 
 
 def scaled_rate(study: Study, factor: Fraction) -> dict[str, Any]:
-    """The curve of the stage in question, multiplied."""
-    rate = study.asked.setting.learning_rate
-    stated = rate.model_dump(exclude_unset=True)
-    stated |= {key: Decimal(mixtures.exact(getattr(rate, key) * factor)) for key in ("max", "min") if key in stated}
-    return stated
+    """The curve of the stage in question, multiplied; PlanError for one that begins where its branch point is."""
+    setting = study.asked.setting
+    rate = setting.learning_rate
+    if rate.shape == "decay":
+        raise PlanError(
+            f"the rate of `{setting.name}` falls from where its branch point is, which no factor changes",
+            place=study.place("vary", "learning_rate"),
+            hint="vary another key; or ask about a stage whose curve has a `max`",
+        )
+    written = _written_rate(study)
+
+    def scaled(key: str, value: Any) -> Any:
+        if key in ("max", "min", "rate"):
+            return Decimal(mixtures.exact(parse_fraction(value) * factor))
+        if key == "points":
+            return [{name: scaled(name, part) for name, part in point.items()} for point in value]
+        return value
+
+    return {key: scaled(key, value) for key, value in written.items()}
+
+
+def _written_rate(study: Study) -> Mapping[str, Any]:
+    """The curve of the stage in question, as the nearest file of its lineage states it."""
+    lineage = [*study.before, study.stage] if study.stage is not None else list(study.before)
+    for stage in reversed(lineage):
+        document, path = stage.setting.document.value, stage.setting.path
+        entry = reduce(operator.getitem, path, document)
+        above = document if path == ("stages", 0) else {}
+        for owner in (entry, above):
+            if "learning_rate" in owner:
+                written: Mapping[str, Any] = owner["learning_rate"]
+                return written
+    raise AssertionError("a root states its curve")
 
 
 def _value(value: Any) -> str:

@@ -58,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "1fa7e76e9a2b2f784d25dc237bde36ba88076f15030560bda0ca7e91d0585f54",
+            "c16648ecd1d0332d153b1823dd6757fc95cf56fb4ae760dfeefb9494251164bd",
         }
     ),
 )

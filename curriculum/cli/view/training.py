@@ -21,8 +21,8 @@ def training_line(training: LiveMetrics, stage: CompiledStage, name: str) -> str
     if position is None:
         return f"{name}  evaluating" if is_evaluating(training, stage) else ""
     return (
-        f"{name} {_share(position, stage):5.1f}%  {show_count(position)} of {show_count(stage.stop)} "
-        f"tokens  {_speed(training, stage)}  {losses(training.losses)}"
+        f"{name} {share_of(position, stage):5.1f}%  {show_count(position)} of {show_count(stage.stop)} "
+        f"tokens  {speed(training, stage)}  {losses(training.losses)}"
     )
 
 
@@ -34,7 +34,7 @@ def is_evaluating(training: LiveMetrics, stage: CompiledStage) -> bool:
     return running and at in evaluation_positions(stage) and not training.is_evaluated(at)
 
 
-def _speed(training: LiveMetrics, stage: CompiledStage) -> str:
+def speed(training: LiveMetrics, stage: CompiledStage) -> str:
     """The rate, and the time left with the evaluations and saves that are due; or that it evaluates."""
     position = training.position or stage.plan.start
     evaluating = is_evaluating(training, stage)
@@ -62,7 +62,7 @@ def training_panel(training: LiveMetrics, now: StageActivity, stage: CompiledSta
     drawn = Table.grid(padding=(0, 2, 0, 0))
     drawn.add_column(no_wrap=True, style="dim")
     drawn.add_column()
-    drawn.add_row("speed", _speed(training, stage))
+    drawn.add_row("speed", speed(training, stage))
     drawn.add_row("step", f"{show_exact(training.last['step'])}{_settings(training)}")
     drawn.add_row("loss", losses(training.losses))
     if now.held_out:
@@ -73,7 +73,7 @@ def training_panel(training: LiveMetrics, now: StageActivity, stage: CompiledSta
     bar = Table.grid(padding=(0, 2, 0, 0))
     bar.add_row(
         ProgressBar(total=max(1, stop - start), completed=position - start, width=30),
-        f"{_share(position, stage):.1f}%",
+        f"{share_of(position, stage):.1f}%",
         f"{show_exact(position)} of {show_exact(stop)} tokens",
     )
     return Group(head, bar, drawn)
@@ -115,5 +115,5 @@ def _memory(training: LiveMetrics) -> str:
     return f"{show_bytes(used)} at most" + (f", {show_bytes(reserved)} reserved" if reserved is not None else "")
 
 
-def _share(position: int, stage: CompiledStage) -> float:
+def share_of(position: int, stage: CompiledStage) -> float:
     return 100 * (position - stage.plan.start) / (stage.stop - stage.plan.start)

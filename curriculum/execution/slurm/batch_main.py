@@ -31,10 +31,11 @@ ALLOCATION = "allocation.json"
 def main() -> int:
     """The exit code: see `finish`."""
     submission = Attempt(Path(sys.argv[1]))
-    return finish(submission, lambda: _train(submission))
+    return finish(submission, lambda: train(submission))
 
 
-def _train(submission: Attempt) -> dict[str, Any]:
+def train(submission: Attempt) -> dict[str, Any]:
+    """Train the stage that was submitted in the folder `submission`, inside its allocation; the outcome."""
     job = jobs.load(submission.job)
     assert isinstance(job, jobs.TrainJob)
     allocation = fs.parse_json(fs.read_bytes(submission.path / ALLOCATION))

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,7 @@ class Submission(ABC):
             status = slurm_record.live_job(self.folder)
             if status is not None and self.serves(status):
                 return QueuedJob(self.label, status.record.job, status.message, fresh=False)
-            if self.lock and (holder := fs.lock_holder(self.lock)) is not None:
-                raise Busy(
-                    f"{self.label} is in work already: pid {holder.get('pid')} on {holder.get('host')}",
-                    hint="wait for it to end, or stop it first",
-                )
+            self.refuse_if_held()
             attempt = new_attempt(self.folder / slurm_record.FOLDER)
             self.write(attempt)
             job, message = self._queue(attempt)
@@ -106,6 +102,14 @@ class Submission(ABC):
             )
             slurm_record.write(self.folder, record)
         return QueuedJob(self.label, job, message, fresh=True)
+
+    def refuse_if_held(self) -> None:
+        """Busy when a process holds `lock`."""
+        if self.lock and (holder := fs.lock_holder(self.lock)) is not None:
+            raise Busy(
+                f"{self.label} is in work already: pid {holder.get('pid')} on {holder.get('host')}",
+                hint="wait for it to end, or stop it first",
+            )
 
     def _queue(self, attempt: Attempt) -> tuple[str, str]:
         """The number of the last batch job, and a message with what it waits for."""
@@ -155,11 +159,14 @@ def placed(error: PlanError, request: RunRequest) -> PlanError:
     return PlanError(error.what, place=place, hint=error.hint)
 
 
-def finish(submission: Attempt, work: Callable[[], dict[str, Any]]) -> int:
+def finish(
+    submission: Attempt, work: Callable[[], dict[str, Any]], *, job: str | None = None, beside: Sequence[Attempt] = ()
+) -> int:
     """Do the `work` of the batch job that was submitted from the folder `submission`, which gets its outcome.
 
     The exit code: 0 done, 3 saved before the end, 1 or 2 failed or refused. A job that Slurm stopped, not
-    `curriculum stop`, is queued again.
+    `curriculum stop`, is queued again; that may have named any of the submissions `beside` it in the same job. `job`
+    is this job's number, where it is an element of an array.
     """
     try:
         outcome = work()
@@ -170,9 +177,9 @@ def finish(submission: Attempt, work: Callable[[], dict[str, Any]]) -> int:
         fs.write_json(submission.outcome, outcome, replace=True)
         return error.exit_code
     if outcome["outcome"] == jobs.STOPPED:
-        record = slurm_record.read(submission.path.parent.parent)
-        if record is None or not record.stopping:
-            queue_again(os.environ["SLURM_JOB_ID"])
+        records = [slurm_record.read(each.path.parent.parent) for each in (submission, *beside)]
+        if not any(record is not None and record.stopping for record in records):
+            queue_again(job or os.environ["SLURM_JOB_ID"])
             return NOT_DONE
         print("saved, and ended as asked", flush=True)
     fs.write_json(submission.outcome, outcome, replace=True)

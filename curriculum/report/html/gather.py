@@ -320,13 +320,13 @@ def share_knots(plan: StagePlan, stop: int) -> list[tuple[int, dict[str, float]]
 
 def rate_points(plan: StagePlan, stop: int, count: int) -> list[Point]:
     """(position where a step ends, its learning rate), at about `count` steps and at every corner of the curve."""
-    first, last = plan.first_step, plan.first_step + (stop - plan.start) // plan.batch_tokens - 1
+    first, last = plan.first_step, plan.first_step + plan.clock.step_of(stop) - 1
     if last < first:
         return []
     corners = plan.learning_rate.breaks()
     steps = {first + (last - first) * i // max(1, count - 1) for i in range(count)} | {first, last}
     for corner in corners:
-        near = plan.first_step + (corner - plan.start) // plan.batch_tokens
+        near = plan.step_of(corner)
         steps |= {step for step in (near - 1, near) if first <= step <= last}
     return [(plan.position_after(step), plan.lr(step)) for step in sorted(steps)]
 
@@ -359,11 +359,8 @@ def realised(data: ReportData, stage: Stage) -> tuple[int, dict[str, tuple[int, 
 
 def batch_changes(lineage: Compiled) -> list[tuple[int, int, int]]:
     """(position, sequences before, sequences after) wherever the batch changes along a lineage."""
-    return [
-        (after.plan.start, before.plan.batch_sequences, after.plan.batch_sequences)
-        for before, after in pairwise(lineage.stages)
-        if before.plan.batch_sequences != after.plan.batch_sequences
-    ]
+    levels = [level for stage in lineage.stages for level in stage.batches]
+    return [(position, old, new) for (_, old), (position, new) in pairwise(levels) if old != new]
 
 
 def bands(lineages: Sequence[Compiled]) -> list[tuple[str, int, int]]:

@@ -101,7 +101,9 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
     shared = data.trunk.position if len(data.lineages) > 1 else 0
     seconds = sum(s.training.seconds for s in stages)
     plan = stages[-1].compiled.plan
-    batches = ([(s.plan.batch_sequences, s.plan.batch_tokens) for s in lineage.stages] for lineage in data.lineages)
+    batches = (
+        [(n, n * s.plan.sequence_length) for s in lineage.stages for _, n in s.batches] for lineage in data.lineages
+    )
     chains = dict.fromkeys(tuple(batch for batch, _ in groupby(chain)) for chain in batches)
     done = sum(s.state in (status.DONE, gather.REACHED) for s in stages)
     figures = [
@@ -179,7 +181,7 @@ def _ramp_words(lineage: Compiled) -> str:
     text = [
         f"{stage.setting.stage} moves to its mixture in a straight line over "
         f"{show_count(stage.ramp_sequences * stage.plan.sequence_length)} tokens, "
-        f"{show_exact(-(-stage.ramp_sequences // stage.plan.batch_sequences))} steps."
+        f"{show_exact(stage.plan.clock.step_of_sequence(stage.ramp_sequences - 1) + 1)} steps."
         for stage in lineage.stages
         if stage.ramp_sequences
     ]

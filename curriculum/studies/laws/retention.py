@@ -96,7 +96,8 @@ def fit(shares: Array, losses: Array, form: Form) -> RetentionLaw:
 def choose(shares: Array, losses: Array) -> tuple[RetentionLaw, ...]:
     """The laws that can be fitted, that of the smallest left-out error first."""
     different = len(np.unique(shares))
-    laws = [fit(shares, losses, form) for form in FORMS if different >= least_arms(form)]
+    forms = [form for form in FORMS if form != "power" or shares.min() > 0]
+    laws = [fit(shares, losses, form) for form in forms if different >= least_arms(form)]
     return tuple(sorted(laws, key=lambda law: math.inf if law.left_out_error is None else law.left_out_error))
 
 

@@ -174,7 +174,7 @@ def test_a_process_that_was_stopped_whole_is_noticed_accounted_for_and_writes_it
 def test_a_rank_that_goes_on_is_never_silent_whatever_the_clock_says(tmp_path: Path) -> None:
     path = tmp_path / "stacks-rank0.txt"
     path.touch()
-    heartbeat = supervisor.Heartbeat(Attempt(tmp_path), 0.3)
+    heartbeat = supervisor.Heartbeat([Attempt(tmp_path)], 0.3)
     for jump in (0, -(10**9), 10**9, 0):
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime + jump + 1))
         assert not heartbeat.lost()

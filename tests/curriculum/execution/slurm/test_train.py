@@ -10,21 +10,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from projects import TRUNK
 from slurm_cluster import ask, begin_again, both_idle, queue, wait_for
+from slurm_runs import HEAD, Here, done
 
-from curriculum.config.project import Project
-from curriculum.runs.status import project_status
-
-HEAD = TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 286720")
 STAGES = {
     "trunk": HEAD
     + "every: {evaluate: 61440 tokens, checkpoint: 5120 tokens}\n"
@@ -49,90 +41,10 @@ nowhere: {launcher: slurm, device: cpu, threads: 1, slurm: {partition: gpu}}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Here:
-    """A project and the command line in it."""
-
-    root: Path
-
-    def say(self, *words: str, refused: bool = False) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "curriculum", *words],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=300,
-            check=False,
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode != 0) == refused, f"curriculum {' '.join(words)}\n{output}{self.logs()}"
-        return output
-
-    def begin(self, *words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "curriculum", *words],
-            cwd=self.root,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-
-    def run(self, name: str, machine: str, **more: Any) -> str:
-        return self.say("run", name, "--size", "full", "--machine", machine, **more)
-
-    def stage(self, name: str) -> Path:
-        return self.root / "runs" / "full" / name
-
-    def weights(self, name: str) -> str:
-        value = json.loads((self.stage(name) / "DONE").read_bytes())
-        assert isinstance(value["weights"], str)
-        return value["weights"]
-
-    def job(self, name: str) -> str:
-        return str(json.loads((self.stage(name) / "slurm.json").read_bytes())["job"])
-
-    def saved(self, name: str) -> int:
-        return len(list((self.stage(name) / "checkpoints").glob("g0-*/manifest.json")))
-
-    def attempts(self, name: str) -> int:
-        return len(list((self.stage(name) / "attempts").glob("*/job.json")))
-
-    def at(self, name: str) -> int:
-        """The position of the newest line of metrics."""
-        path = self.stage(name) / "metrics.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return int(json.loads(lines[-1])["position"]) if lines else 0
-
-    def newest(self, name: str) -> int:
-        names = [path.parent.name for path in (self.stage(name) / "checkpoints").glob("g0-*/manifest.json")]
-        return max((int(each.partition("-")[2]) for each in names), default=0)
-
-    def state(self, name: str) -> tuple[str, str]:
-        curriculum, _, _ = name.partition("/")
-        state = project_status(Project(self.root), "full", curriculum)
-        stages = {stage.name: stage for branch in state.branches for stage in branch.stages}
-        return stages[name].state, stages[name].job or ""
-
-    def logs(self) -> str:
-        found = [*self.root.glob("runs/full/*/*/slurm/*/*.log"), *self.root.glob("runs/full/*/*/attempts/*/*.log")]
-        return "".join(f"\n--- {path}\n{path.read_text(errors='replace')[-1500:]}" for path in found)
-
-
 def bring_back(*nodes: str) -> None:
     """Nodes that were taken away serve again; one whose slurmd spoke meanwhile does already."""
     for node in nodes:
         subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], capture_output=True, check=False)
-
-
-def done(here: Here, name: str) -> None:
-    """Return once the stage is done; AssertionError with all logs once it gets no further for two minutes."""
-    seen, since = -1, time.monotonic()
-    while not (here.stage(name) / "DONE").exists():
-        if (position := here.at(name)) != seen:
-            seen, since = position, time.monotonic()
-        stands = f"{name} stands at {seen}\n{ask('squeue', '--states=all')}" if time.monotonic() - since > 120 else ""
-        assert not stands, f"{stands}{here.logs()}"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,173 @@
+"""What is compared in a decision of any kind: limits, verdicts, the table of contenders, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from curriculum.studies.decision import (
+    Contender,
+    Decision,
+    Keep,
+    KeptShareReport,
+    LawReport,
+    Noise,
+    Proposal,
+    Question,
+    Undecidable,
+)
+from curriculum.studies.evidence import Evidence
+from curriculum.studies.laws.huber import Array
+from curriculum.studies.verdicts import Verdict, difference, judge
+
+
+def with_limits(question: Question, evidence: Evidence) -> Evidence:
+    """The evidence with an arm for each limit that is stated as a loss."""
+    for source, keep in question.keep.items():
+        if keep.reference is None:
+            evidence = evidence.with_limit(limit_name(keep.slack), source, keep.slack)
+    return evidence
+
+
+def limit_name(loss: float) -> str:
+    return f"{loss:g}"
+
+
+def against(keep: Keep) -> tuple[str, float]:
+    """The arm that a limit refers to, and the slack above it."""
+    return (limit_name(keep.slack), 0.0) if keep.reference is None else (keep.reference, keep.slack)
+
+
+def limit_of(evidence: Evidence, source: str, keep: Keep) -> float:
+    """A limit in nats. Raises Undecidable where the arm that it refers to was not measured."""
+    if keep.reference is None:
+        return keep.slack
+    loss = evidence.mean(keep.reference, {source: 1.0})
+    if loss is None:
+        raise Undecidable(
+            f"`{source}` is to be kept against `{keep.reference}`, which was not measured", "run that arm first"
+        )
+    return loss + keep.slack
+
+
+def controls(evidence: Evidence) -> tuple[str, ...]:
+    return evidence.arms("control")
+
+
+def verdicts(
+    question: Question,
+    evidence: Evidence,
+    arm: str | None,
+    predicted: Mapping[str, float] | None,
+    references: Mapping[str, Mapping[str, float]],
+) -> tuple[Verdict, ...]:
+    """The verdicts on `arm`: of `lower` against each control, of `keep` against its reference.
+
+    `predicted` are losses that laws give the proposal, `references` those that they give each control or, where there
+    is no control, each mixture that it is compared with.
+    """
+    found = []
+    for name, losses in references.items():
+        gain = None if predicted is None else weighted(predicted, question.lower) - weighted(losses, question.lower)
+        found.append(judge(evidence, arm, name, question.lower, predicted=gain))
+    for source, keep in question.keep.items():
+        reference, slack = against(keep)
+        loss = None if predicted is None else predicted[source] - (limit_of(evidence, source, keep) - slack)
+        found.append(judge(evidence, arm, reference, {source: 1.0}, keep=source, slack=slack, predicted=loss))
+    return tuple(found)
+
+
+def weighted(losses: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    return sum(weight * losses[source] for source, weight in weights.items()) / sum(weights.values())
+
+
+def contender(
+    question: Question, evidence: Evidence, name: str, arm: str | None, predicted: Mapping[str, float]
+) -> Contender:
+    """A row of the table of contenders: what was measured of `arm`, or what is `predicted` where it is None."""
+    goals = (*question.lower, *question.keep)
+    losses = dict(predicted)
+    if arm is not None:
+        measured = {source: evidence.mean(arm, {source: 1.0}) for source in goals}
+        losses = {source: loss for source, loss in measured.items() if loss is not None}
+    breaks = {}
+    for source, keep in question.keep.items():
+        excess = losses[source] - limit_of(evidence, source, keep) if source in losses else 0.0
+        if excess > 5e-5:
+            breaks[source] = excess
+    complete = all(source in losses for source in question.lower)
+    return Contender(name, arm is not None, losses, weighted(losses, question.lower) if complete else None, breaks)
+
+
+def noise(question: Question, evidence: Evidence) -> tuple[Noise, ...]:
+    """The noise of each source of the goal, by the controls, else by whatever arms ran more than once."""
+    references = controls(evidence) or evidence.arms("before")
+    found = []
+    for source in (*question.lower, *question.keep):
+        each = [
+            difference(evidence, arm, reference, {source: 1.0})
+            for reference in references[:1]
+            for arm in evidence.arms("swarm", "control", "proposal")
+            if arm != reference
+        ]
+        known = [one for one in each if one is not None]
+        spreads = [one for one in known if one.spread is not None and one.runs > 1]
+        runs = max((one.runs for one in spreads), default=0)
+        tells = [one.half for one in spreads if one.runs == runs and one.half is not None]
+        found.append(
+            Noise(
+                source,
+                max((one.window_error for one in known), default=0.0) or None,
+                max((one.spread for one in spreads if one.spread is not None), default=None),
+                float(np.median(tells)) if tells else None,
+                runs,
+            )
+        )
+    return tuple(found)
+
+
+def rank(predicted: Array, observed: Array) -> float | None:
+    """Spearman's rank correlation; None where one of the two does not vary."""
+    from scipy.stats import rankdata
+
+    first, second = rankdata(predicted), rankdata(observed)
+    if len(first) < 3 or not np.ptp(first) or not np.ptp(second):
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def finish(
+    question: Question,
+    evidence: Evidence,
+    *,
+    proposal: Proposal | None,
+    laws: tuple[LawReport, ...] = (),
+    contenders: tuple[Contender, ...] = (),
+    judged: tuple[Verdict, ...] = (),
+    notes: Sequence[str] = (),
+    kept_shares: tuple[KeptShareReport, ...] = (),
+) -> Decision:
+    """The decision with what is counted in the evidence, and notes that hold for every kind of question."""
+    arms = evidence.arms("swarm", "control", "proposal")
+    trunks = len({run.seed for arm in arms for run in evidence.runs(arm)})
+    lines = list(notes)
+    single = [v for v in judged if v.difference is not None and v.difference.runs < 2]
+    if single:
+        lines.append("one run of the proposal suggests at most: its replicates decide")
+    if question.all_trunks and trunks < 2 and any(verdict.shown for verdict in judged):
+        lines.append("one trunk: what is shown holds on this trunk")
+    return Decision(
+        name=question.name,
+        kind=question.kind,
+        runs=sum(len(evidence.runs(arm)) for arm in arms),
+        arms=len(arms),
+        trunks=trunks,
+        proposal=proposal,
+        laws=laws,
+        noise=noise(question, evidence),
+        contenders=contenders,
+        verdicts=judged,
+        notes=tuple(lines),
+        kept_shares=kept_shares,
+    )

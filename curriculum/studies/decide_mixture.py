@@ -1,0 +1,263 @@
+"""The decision on a mixture: a law for each held-out source, the convex programme, resamples, and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from curriculum.studies import contenders as shared, designs, intervals, programme
+from curriculum.studies.decision import Contender, Decision, LawReport, Proposal, Question, Undecidable
+from curriculum.studies.evidence import Evidence
+from curriculum.studies.laws import mixture
+from curriculum.studies.laws.huber import Array
+from curriculum.studies.laws.mixture import MixtureLaw
+from curriculum.studies.programme import Infeasible, NotSolved, Programme
+
+FEW_A_SOURCE = 3
+"""Arms for each source below which a note says that the law is unsure."""
+
+
+def decide(question: Question, evidence: Evidence) -> Decision:
+    """The decision on the mixture of `question.sources`. Raises Undecidable."""
+    sources = question.sources
+    tables = {source: evidence.table(source, sources) for source in (*question.lower, *question.keep)}
+    fewest = min(tables.values(), key=lambda table: len(table[0]))
+    check_enough(len(fewest[0]), len(sources))
+    laws, reports = {}, []
+    for source, (_, shares, losses) in tables.items():
+        own = sources.index(source) if source in sources else None
+        chosen, *others = mixture.choose(shares, losses, own)
+        laws[source] = chosen
+        reports.append(_report(source, chosen, others, shares, losses, own))
+    asked = _programme(question, evidence, laws, fewest[1])
+    optimum = _solve(question, evidence, asked)
+    resampled, values = _resample(question, asked, laws, tables, optimum.shares)
+    spans = {name: intervals.percentile_interval(resampled[:, at]) for at, name in enumerate(sources) if len(resampled)}
+    shares, notes = _at_round_numbers(question, asked, optimum.shares, spans, reports)
+
+    arm = (evidence.arms("proposal") or (None,))[-1]
+    if arm is not None:
+        shares = np.array([float(evidence.settings(arm).get(name, 0.0)) for name in sources])
+    low, high = asked.bounds
+    at_bound = tuple(
+        f"{name} {'at its least' if shares[at] <= low[at] + 1e-6 else 'at its most'}"
+        for at, name in enumerate(sources)
+        if (shares[at] <= low[at] + 1e-6 and low[at] > 0) or (shares[at] >= high[at] - 1e-6 and high[at] < 1)
+    )
+    proposal = Proposal(
+        arm, dict(zip(sources, shares.tolist(), strict=True)), spans, at_bound, optimum.residual, len(resampled)
+    )
+    predicted = _predict(laws, shares)
+    limited = shared.with_limits(question, evidence)
+    references, contenders = _compared(question, evidence, laws, asked, shares, arm)
+    judged = shared.verdicts(question, limited, arm, predicted, references)
+    arms = len(fewest[0])
+    if arms < FEW_A_SOURCE * len(sources):
+        notes.append(f"{arms} arms for {len(sources)} sources: below {FEW_A_SOURCE} a source the law is unsure")
+    if len(values) and not references.keys() & set(shared.controls(evidence)):
+        span = intervals.percentile_interval(values)
+        notes.append(
+            f"by the law alone the gain over `{next(iter(references))}` is {span[0]:+.3f} to {span[1]:+.3f} (95%)"
+        )
+    if question.resamples and len(resampled) < question.resamples:
+        notes.append(f"{question.resamples - len(resampled)} of {question.resamples} resamples had no optimum")
+    return shared.finish(
+        question, evidence, proposal=proposal, laws=tuple(reports), contenders=contenders, judged=judged, notes=notes
+    )
+
+
+def check_enough(arms: int, sources: int) -> None:
+    """Raises Undecidable with fewer arms than a law of so many sources is fitted to."""
+    least = designs.least_runs(sources)
+    if arms < least:
+        raise Undecidable(
+            f"{arms} runs cannot fit {sources + 2} numbers",
+            f"{least} is the least, {designs.RUNS_A_SOURCE * sources} the rule (five a source)",
+        )
+
+
+def _predict(laws: Mapping[str, MixtureLaw], shares: Array) -> dict[str, float]:
+    return {source: float(law.predict(shares[None])[0]) for source, law in laws.items()}
+
+
+def _report(
+    source: str, chosen: MixtureLaw, others: list[MixtureLaw], shares: Array, losses: Array, own: int | None
+) -> LawReport:
+    left_out = mixture.left_out(shares, losses, chosen)
+    half = None
+    held_back = max(intervals.LEAST_CALIBRATION, len(losses) // 3)
+    if len(losses) - held_back >= FEW_A_SOURCE * shares.shape[1]:
+        calibration = np.zeros(len(losses), bool)
+        calibration[np.linspace(0, len(losses) - 1, held_back).round().astype(int)] = True
+        fitted = mixture.fit(shares[~calibration], losses[~calibration], chosen.own, like=chosen)
+        half = intervals.conformal_half_width(fitted.predict(shares[calibration]) - losses[calibration])
+    return LawReport(
+        source=source,
+        name=chosen.name,
+        terms=chosen.terms,
+        arms=len(losses),
+        objective=chosen.objective,
+        left_out_error=chosen.left_out_error,
+        other_error=others[0].left_out_error if others else None,
+        rank=shared.rank(left_out, losses),
+        own_share_rank=None if own is None else shared.rank(-shares[:, own], losses),
+        half_width=half,
+    )
+
+
+def _programme(question: Question, evidence: Evidence, laws: Mapping[str, MixtureLaw], measured: Array) -> Programme:
+    sources = question.sources
+    around = measured.mean(axis=0)
+    if question.around is not None:
+        around = np.array([question.around.get(name, 0.0) for name in sources])
+    low, high = question.low or {}, question.high or {}
+    total = sum(question.lower.values())
+    return Programme(
+        lower=tuple((laws[source], weight / total) for source, weight in question.lower.items() if weight),
+        around=around / around.sum(),
+        low=np.array([low.get(name, 0.0) for name in sources]),
+        high=np.array([high.get(name, 1.0) for name in sources]),
+        keep=tuple((laws[source], shared.limit_of(evidence, source, keep)) for source, keep in question.keep.items()),
+        pull=question.pull,
+    )
+
+
+def _solve(question: Question, evidence: Evidence, asked: Programme) -> programme.Optimum:
+    try:
+        return programme.solve(asked)
+    except NotSolved as error:
+        raise Undecidable(
+            f"the proposal was not found: {error}",
+            "a stronger pull to the mixture it is around makes the optimum definite",
+        ) from None
+    except Infeasible as error:
+        if not error.lowest:
+            raise Undecidable(
+                "no mixture is within the bounds of the shares", "widen `always`, or allow more passes of a source"
+            ) from None
+        reached = [
+            f"the lowest `{source}` reaches under the caps is {lowest:.4f}, its limit {limit:.4f}"
+            for source, lowest, (_, limit) in zip(question.keep, error.lowest, asked.keep, strict=True)
+        ]
+        missed = [
+            line for line, lowest, (_, limit) in zip(reached, error.lowest, asked.keep, strict=True) if lowest > limit
+        ]
+        what = "; ".join(missed or reached)
+        if not missed:
+            what += f"; together they are missed by {error.excess:.4f}"
+        raise Undecidable(f"nothing satisfies `keep`: {what}", "raise the limit, or widen the caps") from None
+
+
+def _resample(
+    question: Question,
+    asked: Programme,
+    laws: Mapping[str, MixtureLaw],
+    tables: Mapping[str, tuple[tuple[str, ...], Array, Array]],
+    start: Array,
+) -> tuple[Array, Array]:
+    """Optima of whole fits to resampled arms, shape `[solved, sources]`, and their predicted gains over `around`."""
+    arms = list(dict.fromkeys(arm for table in tables.values() for arm in table[0]))
+    rows = {source: np.array([arms.index(arm) for arm in table[0]]) for source, table in tables.items()}
+    optima, gains = [], []
+    for drawn in intervals.resampled(len(arms), question.resamples):
+        counts = np.bincount(drawn, minlength=len(arms))
+        refitted = {}
+        for source, (_, shares, losses) in tables.items():
+            chosen = np.repeat(np.arange(len(losses)), counts[rows[source]])
+            refitted[source] = mixture.fit(shares[chosen], losses[chosen], laws[source].own, like=laws[source])
+        again = replace(
+            asked,
+            lower=tuple((_same(law, laws, refitted), weight) for law, weight in asked.lower),
+            keep=tuple((_same(law, laws, refitted), limit) for law, limit in asked.keep),
+        )
+        try:
+            optimum = programme.solve(again, start=start)
+        except (Infeasible, NotSolved):
+            continue
+        optima.append(optimum.shares)
+        free = replace(again, pull=0.0)
+        gains.append(free.objective(optimum.shares)[0] - free.objective(asked.around)[0])
+    return np.array(optima).reshape(-1, len(asked.around)), np.array(gains)
+
+
+def _same(law: MixtureLaw, laws: Mapping[str, MixtureLaw], refitted: Mapping[str, MixtureLaw]) -> MixtureLaw:
+    return next(refitted[source] for source, whole in laws.items() if whole is law)
+
+
+def _at_round_numbers(
+    question: Question,
+    asked: Programme,
+    optimum: Array,
+    spans: Mapping[str, tuple[float, float]],
+    reports: list[LawReport],
+) -> tuple[Array, list[str]]:
+    """The optimum in whole thousandths; shares that may as well be those of `around` are set to them.
+
+    A share is set to that of `around` where its interval contains it, if all these together change the predicted mean
+    of `lower` by less than its left-out error.
+    """
+    low, high = asked.bounds
+    parts = designs.PARTS
+    least, most = np.ceil(low * parts - 1e-6).astype(np.int64), np.floor(high * parts + 1e-6).astype(np.int64)
+    notes: list[str] = []
+    shares = optimum
+    same = [
+        at
+        for at, name in enumerate(question.sources)
+        if name in spans and spans[name][0] <= asked.around[at] <= spans[name][1] and asked.around[at] > 0
+    ]
+    if question.around is not None and same and len(same) < len(optimum):
+        fixed_low, fixed_high = low.copy(), high.copy()
+        fixed_low[same] = fixed_high[same] = asked.around[same]
+        error = sum(
+            (report.left_out_error or 0.0) * question.lower.get(report.source, 0.0) for report in reports
+        ) / sum(question.lower.values())
+        try:
+            fixed = programme.solve(replace(asked, low=fixed_low, high=fixed_high))
+        except (Infeasible, NotSolved):
+            fixed = None
+        if fixed is not None and fixed.value - asked.objective(optimum)[0] < error:
+            shares = fixed.shares
+            names = ", ".join(question.sources[at] for at in same)
+            notes.append(f"as in the mixture it is around, from which the law does not tell it apart: {names}")
+    try:
+        whole = designs.rounded(shares, least, most)
+    except ValueError:
+        return shares, notes
+    return whole / parts, notes
+
+
+def _compared(
+    question: Question,
+    evidence: Evidence,
+    laws: Mapping[str, MixtureLaw],
+    asked: Programme,
+    shares: Array,
+    arm: str | None,
+) -> tuple[dict[str, dict[str, float]], tuple[Contender, ...]]:
+    """What the proposal is compared with, by predicted losses, and the rows of the table of contenders."""
+    found: list[Contender] = []
+    for before in evidence.arms("before"):
+        found.append(shared.contender(question, evidence, before, before, {}))
+    references = {}
+    for control in shared.controls(evidence):
+        settings = evidence.settings(control)
+        point = np.array([float(settings.get(name, 0.0)) for name in question.sources])
+        references[control] = _predict(laws, point)
+        found.append(shared.contender(question, evidence, control, control, references[control]))
+    if not references:
+        name = "the mean of the runs" if question.around is None else "the mixture it is around"
+        references[name] = _predict(laws, asked.around)
+        found.append(shared.contender(question, evidence, name, None, references[name]))
+        uniform = _predict(laws, np.full(len(question.sources), 1 / len(question.sources)))
+        found.append(shared.contender(question, evidence, "uniform", None, uniform))
+        means = {one: evidence.mean(one, question.lower) for one in evidence.arms("swarm")}
+        best = min((one for one in means if means[one] is not None), key=lambda one: means[one] or 0.0, default=None)
+        if best is not None:
+            found.append(shared.contender(question, evidence, f"the best run, {best}", best, {}))
+    found.append(shared.contender(question, evidence, "proposal, predicted", None, _predict(laws, shares)))
+    if arm is not None:
+        found.append(shared.contender(question, evidence, "proposal, measured", arm, {}))
+    return references, tuple(found)

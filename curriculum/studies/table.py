@@ -1,0 +1,260 @@
+"""Runs that others trained, as evidence: a CSV file of shares and one of losses, joined by a column."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from curriculum.errors import DataError, Place, did_you_mean, shortened
+from curriculum.studies.evidence import ROLES, Evidence, Role, Row
+
+ROUNDING = 0.02
+"""How far the shares of a row may be from 100%: those of a published table are rounded to three digits."""
+RESERVED = ("seed", "replicate", "role")
+"""Columns that say something of a run; none of them needs to be there."""
+MOST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """Where the runs are. A pattern of columns has one `*`, a source's name; `join` names the run in both files."""
+
+    shares: Path
+    losses: Path
+    join: str = "index"
+    share_columns: str = "*"
+    loss_columns: str = "*"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Evidence of a table. `sources` are those that have shares, in the order of the columns; `files` the two files."""
+
+    sources: tuple[str, ...]
+    losses: tuple[str, ...]
+    evidence: Evidence
+    files: TableFiles
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A row of a file, with its place."""
+
+    file: str
+    number: int
+    text: str
+    cells: dict[str, str]
+    columns: tuple[str, ...]
+
+    def place(self, column: str | None = None) -> Place:
+        return _place(self.file, self.number, self.text, self.columns.index(column) if column else 0)
+
+
+def read(files: TableFiles) -> Runs:
+    """The runs of `files`: rows of equal shares are replicates of one arm, named by the first of them.
+
+    Shares are divided by their sum, which may be 1 or 100 within `ROUNDING`. Raises DataError, with the place.
+    """
+    shares, losses = _rows(files.shares, files.join), _rows(files.losses, files.join)
+    share_columns = _named(files.share_columns, files.shares, shares, files.join, "--share-columns")
+    loss_columns = _named(files.loss_columns, files.losses, losses, files.join, "--loss-columns")
+    for first, second, file in ((shares, losses, files.losses), (losses, shares, files.shares)):
+        for name, line in first.items():
+            if name not in second:
+                raise DataError(
+                    f"the run `{shortened(name)}` has no row in `{file}`",
+                    place=line.place(files.join),
+                    hint="both files need a row for each run: add it, or leave this one out; "
+                    f"{len(first)} runs are here, {len(second)} there",
+                )
+    rows: list[Row] = []
+    arms: dict[tuple[Role, tuple[float, ...]], str] = {}
+    counts: dict[tuple[str, int], int] = {}
+    for name, line in shares.items():
+        mixture = _mixture(line, share_columns)
+        role = _role(line, losses[name])
+        seed = _whole("seed", line, losses[name], 1)
+        arm = arms.setdefault((role, tuple(round(share, 9) for share in mixture)), name)
+        counts[arm, seed] = counts.get((arm, seed), 0) + 1
+        replicate = _whole("replicate", line, losses[name], counts[arm, seed])
+        settings = dict(zip(share_columns, mixture, strict=True))
+        rows += [
+            Row(arm, replicate, seed, role, settings, source, _number(losses[name], column))
+            for source, column in loss_columns.items()
+        ]
+    try:
+        evidence = Evidence(tuple(rows))
+    except ValueError as error:
+        raise DataError(
+            str(error), hint="number the runs of equal shares in a column `replicate`, or leave it out"
+        ) from None
+    return Runs(tuple(share_columns), tuple(loss_columns), evidence, files)
+
+
+def _rows(file: Path, join: str) -> dict[str, _Line]:
+    """The rows of a CSV file by the value of the column `join`."""
+    lines = _lines(file)
+    found: dict[str, _Line] = {}
+    for line in lines:
+        if join not in line.columns:
+            raise DataError(
+                f"`{file}` has no column `{join}`, which names the run",
+                place=_place(str(file), 1, lines[0].text, 0),
+                hint=f"--join names another column; {did_you_mean(join, line.columns)}",
+            )
+        if line.number == 1:
+            continue
+        name = line.cells[join].strip()
+        if name in found:
+            raise DataError(
+                f"the run `{shortened(name)}` has two rows",
+                place=line.place(join),
+                hint=f"the first is line {found[name].number}: give each run a name of its own",
+            )
+        found[name] = line
+    if not found:
+        raise DataError(
+            f"`{file}` has no run: no row follows its header", hint="a row for each run, separated by commas"
+        )
+    return found
+
+
+def _lines(file: Path) -> list[_Line]:
+    """The header, as a line of its own names, and the rows; empty lines are skipped."""
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise DataError(f"`{file}` is too large for a table of runs", hint=f"{MOST_BYTES >> 20} MiB at most")
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"`{file}` cannot be read: {error.strerror}", hint="a CSV file with a header is needed"
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"`{file}` is no text: it is not UTF-8", hint="a CSV file with a header is needed") from None
+    texts = text.splitlines()
+    found: list[_Line] = []
+    columns: tuple[str, ...] = ()
+    for number, cells in _parsed(texts, file):
+        if not any(cell.strip() for cell in cells):
+            continue
+        line = texts[number - 1]
+        if not columns:
+            columns = tuple(cell.strip() for cell in cells)
+            twice = next((name for at, name in enumerate(columns) if name in columns[:at]), None)
+            if twice is not None:
+                raise DataError(f"the column `{twice}` is there twice", place=_place(str(file), number, line, 0))
+            found.append(_Line(str(file), 1, line, dict.fromkeys(columns, ""), columns))
+            continue
+        if len(cells) != len(columns):
+            raise DataError(
+                f"the row has {len(cells)} values, the header {len(columns)} names",
+                place=_place(str(file), number, line, 0),
+                hint="values are separated by commas; a text with a comma in it is quoted",
+            )
+        found.append(_Line(str(file), number, line, dict(zip(columns, cells, strict=True)), columns))
+    if not found:
+        raise DataError(f"`{file}` is empty", hint="a CSV file with a header is needed")
+    return found
+
+
+def _parsed(texts: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(texts, strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        number = max(reader.line_num, 1)
+        raise DataError(
+            f"`{file}` is no CSV file: {error}", place=_place(str(file), number, texts[number - 1], 0)
+        ) from None
+
+
+def _place(file: str, number: int, text: str, column: int) -> Place:
+    """The place of the cell with the index `column`; of the line's begin where a quoted cell hides it."""
+    parts = text.split(",")
+    start = sum(len(part) + 1 for part in parts[:column]) + 1 if column < len(parts) and '"' not in text else 1
+    return Place(file, number, start, text)
+
+
+def _named(pattern: str, file: Path, rows: dict[str, _Line], join: str, option: str) -> dict[str, str]:
+    """The columns that `pattern` names, by source."""
+    before, star, after = pattern.partition("*")
+    header = next(iter(rows.values())).columns
+    if not star or "*" in after:
+        raise DataError(f"`{pattern}` is no pattern of columns", hint=f"one `*` for the source: {option} 'train_*'")
+    found = {
+        column[len(before) : len(column) - len(after)]: column
+        for column in header
+        if column.startswith(before)
+        and column.endswith(after)
+        and len(column) > len(before) + len(after)
+        and column != join
+        and column not in RESERVED
+    }
+    if not found:
+        names = ", ".join(f"`{shortened(name)}`" for name in header[:6])
+        raise DataError(
+            f"no column of `{file}` is `{pattern}`", hint=f"{option} has one `*` for the source; there are: {names}"
+        )
+    return found
+
+
+def _number(line: _Line, column: str) -> float:
+    text = line.cells[column].strip()
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f"`{column}` of the run is {f'`{shortened(text)}`' if text else 'empty'}, which is no finite number",
+            place=line.place(column),
+            hint="leave out the runs that diverged or did not end, in both files",
+        )
+    return value
+
+
+def _mixture(line: _Line, columns: dict[str, str]) -> tuple[float, ...]:
+    shares = []
+    for column in columns.values():
+        share = _number(line, column)
+        if share < 0:
+            raise DataError(f"the share `{column}` is {share:g}, below 0", place=line.place(column))
+        shares.append(share)
+    total = sum(shares)
+    whole = 100.0 if total > 10 else 1.0
+    if abs(total - whole) > ROUNDING * whole:
+        raise DataError(
+            f"the shares of the run sum to {total:.4g}, not to 1 or 100",
+            place=line.place(),
+            hint="each row needs the share of every source; other columns are left out by --share-columns 'NAME_*'",
+        )
+    return tuple(share / total for share in shares)
+
+
+def _role(*lines: _Line) -> Role:
+    for line in lines:
+        text = line.cells.get("role", "").strip()
+        if text and text not in ROLES[1:]:
+            raise DataError(
+                f"`{shortened(text)}` is no role of a run",
+                place=line.place("role"),
+                hint="swarm, control or proposal; without one a run belongs to the swarm",
+            )
+        for role in ROLES[1:]:
+            if text == role:
+                return role
+    return "swarm"
+
+
+def _whole(column: str, first: _Line, second: _Line, default: int) -> int:
+    for line in (first, second):
+        if column in line.cells:
+            value = _number(line, column)
+            if value != int(value):
+                raise DataError(f"`{column}` of the run is {value:g}, no whole number", place=line.place(column))
+            return int(value)
+    return default

@@ -1,0 +1,53 @@
+"""An arm that is trained: the bits of the curriculum that it is, and the held-out sets of its study."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from curriculum.artifacts.evaluations import read_evaluations
+from curriculum.config.project import Project
+from curriculum.execution.request import RunRequest
+from curriculum.execution.run import run
+from curriculum.runs.folders import stage_folder
+from curriculum.studies.arms import compile_study
+from curriculum.studies.branch import branch_arm
+
+pytestmark = pytest.mark.processes
+
+STUDY = """\
+from: trunk/basic
+tokens: 1024
+vary: {add: {sources: [code], share: 30%}}
+goal: {lower: {code: 1}, keep: {prose: before + 1}}
+replicates: 2
+"""
+
+
+@pytest.mark.promise("An arm of a study equals the curriculum that a person would have written, bit for bit")
+def test_an_arm_trains_with_the_bits_of_the_curriculum_written_from_it(finished: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(finished, tmp_path / "project"))
+    (root / "studies").mkdir()
+    (root / "studies/new.yaml").write_text(STUDY)
+    study = compile_study(Project(root), "new", "full")
+    losses = {}
+    for arm in (study.arm("add-code"), study.arm("kept.2")):
+        ended = run(RunRequest(project=arm.project, curriculum=arm.study, size="full"))
+        folder = stage_folder(arm.project, ended.compiled, ended.compiled.stages[-1])
+        assert folder.path == root / "runs/full/new" / arm.name
+        losses[arm.name] = [json.loads(line)["loss"] for line in folder.metrics.read_text().splitlines()]
+        end = read_evaluations(folder)[ended.compiled.stop]
+        assert set(end) == {"code", "prose"}  # also of the arm that reads no code
+    branch_arm(study.study, study.arm("add-code"), "mine")
+    ended = run(RunRequest(project=Project(root), curriculum="mine", size="full"))
+    folder = stage_folder(Project(root), ended.compiled, ended.compiled.stages[-1])
+    again = [json.loads(line)["loss"] for line in folder.metrics.read_text().splitlines()]
+    assert again == losses["add-code"] != losses["kept.2"]
+    arm = study.arm("add-code")
+    trained = stage_folder(arm.project, arm.compiled, arm.stage)
+    assert (
+        read_evaluations(folder)[ended.compiled.stop]["code"] == read_evaluations(trained)[ended.compiled.stop]["code"]
+    )

@@ -1,0 +1,277 @@
+"""The arms of a study: the curricula that a person would have written, and what their plans share."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from curriculum.compiler.compile import compile_curriculum
+from curriculum.config.project import Project
+from curriculum.errors import CurriculumError, NotFound
+from curriculum.studies.arms import CompiledStudy, compile_study, expected_tokens
+from curriculum.studies.branch import branch_arm
+from curriculum.studies.summary import summarise
+
+ROOT = Path(__file__).resolve().parents[3]
+QUESTIONS = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
+SIZES = ("rehearsal", "full")
+CODE, MATH, WEB = "starcoder-python-jupyter", "proof-pile-2", "slimpajama"
+
+
+@cache
+def compiled(name: str, size: str = "rehearsal") -> CompiledStudy:
+    return compile_study(Project(ROOT), name, size)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the shipped project, to write into."""
+    for name in ("sources.yaml", "sizes.yaml", "machines.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("stages", "mixtures", "studies"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def asked(project: Path, text: str, size: str = "rehearsal") -> CompiledStudy:
+    """The study of this text, compiled."""
+    (project / "studies/mine.yaml").write_text(text)
+    return compile_study(Project(project), "mine", size)
+
+
+FOR = "for: v1.1-math-code/continual\n"
+GOAL = f"goal: {{lower: {{{CODE}: 1}}}}\n"
+
+
+# --- an arm is a curriculum ----------------------------------------------------------------------------------
+
+
+@pytest.mark.promise("An arm of a study equals the curriculum that a person would have written, bit for bit")
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_an_arm_written_as_files_has_the_plan_of_the_arm(name: str, project: Path) -> None:
+    study = compile_study(Project(project), name, "rehearsal")
+    written = 0
+    for number, arm in enumerate(arm for arm in study.arms if arm.seed == 1):
+        if number % 4:
+            continue
+        branch_arm(study.study, arm, f"mine-{number}")
+        again = compile_curriculum(Project(project), f"mine-{number}", "rehearsal")
+        # Nothing is prepared here, so both are compiled by declared sizes.
+        assert [stage.plan.fingerprint for stage in again.stages] == [
+            stage.plan.fingerprint for stage in arm.compiled.stages
+        ]
+        written += 1
+    assert written > 1
+
+
+@pytest.mark.promise("An arm of a study equals the curriculum that a person would have written, bit for bit")
+@pytest.mark.parametrize("size", SIZES)
+def test_the_stated_control_is_the_stage_in_question_and_the_kept_one_its_parent_continued(size: str) -> None:
+    study = compiled("domains", size)
+    stage = compile_curriculum(Project(ROOT), "v1.1-math-code", size).stages[1]
+    assert study.arm("stated").stage.plan.fingerprint == stage.plan.fingerprint
+    trunk = compile_curriculum(Project(ROOT), "v1.1", size).stages[1]
+    assert study.arm("kept").stage.plan.fingerprint == trunk.plan.fingerprint
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_no_two_arms_are_the_same_and_their_files_depend_on_nothing_but_the_study(name: str) -> None:
+    study = compiled(name)
+    plans = [arm.stage.plan.fingerprint for arm in study.arms]
+    assert len(set(plans)) == len(plans)
+    again = compile_study(Project(ROOT), name, "rehearsal")
+    assert [arm.draft for arm in again.arms] == [arm.draft for arm in study.arms]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_arm_measures_the_union_of_the_sources(name: str) -> None:
+    study = compiled(name)
+    assert study.sources
+    for arm in study.arms:
+        assert set(arm.compiled.sources) == set(study.sources)
+        # what is measured is no part of what is learnt
+        assert set(arm.stage.plan.blends[-1].weights) == set(arm.point.mixture.shares)
+
+
+def test_a_probe_that_no_mixture_reads_is_measured_in_every_arm(project: Path) -> None:
+    study = asked(project, FOR + "vary: {share: {of: slimpajama, at: [10%, 50%]}}\ngoal: {lower: {skypile: 1}}\n")
+    for arm in study.arms:
+        assert "skypile" in arm.compiled.sources
+        assert "skypile" not in arm.stage.plan.sources
+
+
+# --- replicates, trunks --------------------------------------------------------------------------------------
+
+
+def test_replicates_of_a_point_read_the_same_amounts_in_other_orders() -> None:
+    study = compiled("how-much-old")
+    first, second, third = (study.arm(name).stage.plan for name in ("stated", "stated.2", "stated.3"))
+    count = first.sequences
+    assert first.items(count) == second.items(count) == third.items(count)
+    assert len({first.fingerprint, second.fingerprint, third.fingerprint}) == 3
+    assert study.arm("stated").stage.parent.plan.fingerprint == study.arm("stated.3").stage.parent.plan.fingerprint  # type: ignore[union-attr]
+
+
+def test_arms_alternate_between_two_trunks_where_the_second_costs_less_than_a_quarter() -> None:
+    study = compiled("domains")
+    assert study.seeds == 2
+    assert [arm.seed for arm in study.of_role("swarm")] == [1 + at % 2 for at in range(15)]
+    assert [arm.seed for arm in study.of_role("control")] == [1, 2, 1] * 4
+    first, second = (study.arm(name).compiled.stages for name in ("kept", "kept.2"))
+    assert [stage.name for stage in second] == ["domains/seed-2.basic", "domains/kept.2"]
+    assert second[0].plan.seed == first[0].plan.seed + 1
+    assert (second[0].plan.start, second[0].stop) == (first[0].plan.start, first[0].stop)
+    assert compiled("new-sources").seeds == 1  # its arms are short
+    assert compiled("domains", "full").seeds == 1  # the trunk is the one that goes on
+
+
+def test_without_a_branch_point_a_replicate_draws_other_initial_weights(project: Path) -> None:
+    study = asked(project, "for: v1.1/basic\ntokens: 100B\nvary: {list: [slimpajama, math-code]}\n" + GOAL)
+    seeds = [study.arm(name).stage.plan.seed for name in ("stated", "stated.2", "stated.3")]
+    assert seeds == [3407, 3408, 3409]
+    assert all(arm.compiled.stages[0] is arm.stage for arm in study.arms)
+
+
+# --- repetition ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.promise("An arm shorter than its stage repeats a source new to the lineage as the stage would")
+@pytest.mark.parametrize("size", SIZES)
+def test_a_shorter_arm_repeats_a_new_source_as_its_stage_would(project: Path, size: str) -> None:
+    text = FOR + "vary: {mixture: {around: math-code}}\n" + GOAL
+    shorter = asked(project, text + "tokens: 70B\n", size)
+    for row in summarise(shorter, "local", shorter.study.project.machine("local"))["arms"]:
+        if row["role"] == "control" and row["replicate"] == 1 and row["name"] != "kept":
+            assert row["take"] == {CODE: pytest.approx(0.2), MATH: pytest.approx(0.2)}
+            stood_for = row["passes_stood_for"]
+            assert row["passes"][MATH] == pytest.approx(stood_for[MATH], rel=0.05 if size == "full" else 0.5)
+    free = asked(project, text + "tokens: 70B\nrepetition: free\n", size)
+    used, cut = (one.arm("stated").stage.plan.sources[MATH].windows for one in (free, shorter))
+    assert cut == used // 5
+    # what the branch point has read stays whole
+    assert len({one.arm("stated").stage.plan.sources[WEB].windows for one in (free, shorter)}) == 1
+
+
+def test_an_arm_as_long_as_its_stage_takes_whole_texts() -> None:
+    for arm in compiled("domains").arms:
+        assert "take:" not in "".join(arm.draft.mixtures.values())
+
+
+# --- points --------------------------------------------------------------------------------------------------
+
+
+def test_controls_that_are_the_same_are_one(project: Path) -> None:
+    assert compiled("how-much-old").arm("stated").point.same_as == ("uniform",)
+    names = {arm.point.name for arm in compiled("cooldown").arms}
+    assert {"kept", "stated"} <= names
+    assert not names & {"batch-896-rate-kept", "batch-3584-rate-kept"}  # they are the two controls
+    fewer = asked(project, FOR + "vary: {mixture: {around: math-code}}\ncontrols: [kept, stated]\n" + GOAL)
+    assert {arm.point.name for arm in fewer.of_role("control")} == {"kept", "stated"}
+    assert {entry.name for entry in fewer.left_out} == {"natural", "uniform"}
+
+
+def test_a_swarm_stays_within_the_passes_of_its_sources_and_every_arm_can_be_planned() -> None:
+    study = compiled("domains", "full")
+    caps = study.limits.binding()
+    assert set(caps) == {CODE, MATH}
+    for arm in study.of_role("swarm"):
+        assert arm.compiled.stop
+        for source, cap in caps.items():
+            assert arm.point.mixture.shares.get(source, 0) <= cap
+
+
+def test_caps_are_where_the_planner_begins_to_refuse(project: Path) -> None:
+    cap = compiled("domains", "full").limits.cap(MATH)
+    for share, allowed in ((cap, True), (cap + Fraction(1, 25), False)):
+        weights = f"{WEB}: {float(1 - share)}, {MATH}: {float(share)}"
+        (project / "mixtures/edge.yaml").write_text(f"weights: {{{weights}}}\n")
+        (project / "stages/edge.yaml").write_text(
+            "from: v1.1/basic\nstages:\n  - {name: continual, until: 1.85T, mixture: edge, ramp: 6B}\n"
+        )
+        if allowed:
+            compile_curriculum(Project(project), "edge", "full")
+        else:
+            with pytest.raises(CurriculumError, match="too small"):
+                compile_curriculum(Project(project), "edge", "full")
+
+
+def test_a_line_keeps_the_proportions_of_the_others(project: Path) -> None:
+    study = asked(project, FOR + "vary: {share: {of: slimpajama, at: [20%, 60%]}}\n" + GOAL)
+    for arm in study.of_role("swarm"):
+        shares = arm.point.mixture.shares
+        assert shares[CODE] / shares[MATH] == Fraction(3, 2)
+        assert sum(shares.values()) == 1
+    assert [arm.point.settings["share"] for arm in study.of_role("swarm")] == [Fraction(1, 5), Fraction(3, 5)]
+
+
+def test_sources_that_are_not_asked_about_keep_their_ratios(project: Path) -> None:
+    study = asked(project, FOR + f"vary: {{mixture: {{around: math-code, only: [{CODE}, skypile from 0]}}}}\n" + GOAL)
+    swarm = study.of_role("swarm")
+    assert len(swarm) == 15
+    assert any("skypile" in arm.point.mixture.shares for arm in swarm)
+    for arm in swarm:
+        shares = arm.point.mixture.shares
+        assert shares[MATH] / shares[WEB] == Fraction(10, 75)
+        # the file that is drafted says the same, exactly
+        weights = re.findall(r"([a-z0-9-]+): (\d+)", next(iter(arm.draft.mixtures.values())).split("\n")[1])
+        total = sum(int(weight) for _, weight in weights)
+        assert {name: Fraction(int(weight), total) for name, weight in weights} == shares
+
+
+def test_annealed_arms_leave_at_the_rate_of_the_branch_point_and_end_at_zero() -> None:
+    for size in SIZES:
+        study = compiled("new-sources", size)
+        for arm in study.arms:
+            stage = arm.stage
+            assert stage.parent is not None
+            before = stage.parent.plan.learning_rate.at(stage.plan.start)
+            assert stage.plan.learning_rate.at(stage.plan.start) == pytest.approx(before, rel=1e-6)
+            assert stage.plan.learning_rate.at(stage.stop) == pytest.approx(0, abs=1e-3 * before)
+
+
+def test_a_factor_multiplies_the_whole_curve_of_an_arm() -> None:
+    study = compiled("cooldown")
+    kept, halved = (study.arm(name).stage.plan for name in ("kept", "batch-896-rate-x0-5"))
+    for position in (kept.start + 2048 * 5, kept.start + 2048 * 60):
+        assert halved.learning_rate.at(position) == pytest.approx(kept.learning_rate.at(position) / 2)
+
+
+# --- addresses, budget, speed --------------------------------------------------------------------------------
+
+
+def test_the_first_replicate_goes_by_both_its_names_and_an_unknown_arm_by_none() -> None:
+    study = compiled("domains")
+    assert study.arm("kept.1") is study.arm("kept")
+    assert study.arm("kept.3").address == "domains/kept.3"
+    with pytest.raises(NotFound, match=r"no arm `kept\.4`"):
+        study.arm("kept.4")
+    with pytest.raises(NotFound, match="no proposal yet"):
+        study.arm("proposal")
+
+
+def test_a_proposal_is_trained_in_replicates_like_a_control() -> None:
+    study = compile_study(
+        Project(ROOT), "domains", "rehearsal", {WEB: Fraction(635), CODE: Fraction(175), MATH: Fraction(190)}
+    )
+    arms = study.of_role("proposal")
+    assert [arm.name for arm in arms] == ["proposal", "proposal.2", "proposal.3"]
+    assert arms[0].point.mixture.shares == {MATH: Fraction(19, 100), WEB: Fraction(127, 200), CODE: Fraction(7, 40)}
+    assert expected_tokens(study) == expected_tokens(compiled("domains"))
+
+
+@pytest.mark.promise("`plan` of a 40-arm study at 2T tokens takes 2 seconds")
+def test_a_study_of_forty_arms_at_full_size_is_planned_in_two_seconds_of_computing(project: Path) -> None:
+    text = FOR + "vary: {mixture: {around: math-code, runs: 25}}\n" + GOAL
+    asked(project, text, "full")  # what is imported once is not counted
+    start = time.process_time()
+    study = asked(project, text, "full")
+    summary = summarise(study, "local", study.study.project.machine("local"))
+    seconds = time.process_time() - start
+    assert len(summary["arms"]) + summary["proposal"]["runs"] == 40
+    assert seconds < 2
