@@ -49,10 +49,12 @@ def decide(
     """
     from curriculum.cli.view.decision import decision_json, decision_view
     from curriculum.studies import mixture_file, record
+    from curriculum.studies.asked import Asked, ask
     from curriculum.studies.decide import decide as answer
     from curriculum.studies.decision import Undecidable
+    from curriculum.studies.propose import fix_proposal
     from curriculum.studies.table import TableFiles, read
-    from curriculum.studies.table_question import digests, of_study, question
+    from curriculum.studies.table_question import question
 
     table = shares, losses
     project: Project | None = None
@@ -69,27 +71,31 @@ def decide(
                 hint="write studies/NAME.yaml with `table:` and the same goal, then `curriculum decide NAME --write`",
             )
         runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
-        asked = question(losses.stem, runs, _weights(lower), _limits(keep or []), {})
+        wanted = question(losses.stem, runs, _weights(lower), _limits(keep or []), {})
+        asked = Asked(question=wanted, evidence=runs.evidence, files={})
     else:
         if any(value is not None for value in (*table, lower, keep)):
             raise ConfigError(f"the study `{name}` says where its runs are and what is wanted", hint="leave out either")
         project = open_project()
+        size = size or project.default_size
         file, document = project.study(name)
-        if file.table is None:
-            raise PlanError(f"the study `{name}` is not asked of a table", hint="`table:` names runs of others")
         about, text = file.about, "\n".join(document.lines)
-        asked, runs = of_study(project, name, file)
+        asked = ask(project, name, size)
     try:
-        decision = answer(asked, runs.evidence)
+        decision = answer(asked.question, asked.evidence, asked.earlier)
     except Undecidable as error:
-        raise PlanError(error.what, hint=error.hint) from None
+        missing = f"; {asked.incomplete[0]}" if asked.incomplete else ""
+        raise PlanError(f"{error.what}{missing}", hint=error.hint) from None
+    decision = asked.so_far(decision)
     kept: record.Record | None = None
+    to_run = False
     if project is not None and name is not None:
         if write is not None:
             mixture_file.check_may_be_written(project, write, decision, although_not_shown=although_not_shown)
-        files = digests(runs.files, project.root)
-        made = record.content(name, text, asked, runs.evidence, decision, files)
-        kept = record.write(project.runs / (size or project.default_size) / name, made)
+        made = record.content(name, text, asked.question, asked.evidence, decision, asked.files)
+        kept = record.write(project.runs / size / name, made)
+        if asked.compiled is not None and asked.measured is not None:
+            to_run = fix_proposal(asked.compiled, asked.measured, decision)
     written = None
     if write is not None and project is not None and kept is not None:
         written = mixture_file.write(project, write, decision, kept)
@@ -103,7 +109,7 @@ def decide(
         )
         return
     console = open_console()
-    console.print(decision_view(decision, about, asked.cost))
+    console.print(decision_view(decision, about, asked.question.cost))
     if kept is not None and project is not None:
         console.print(f"\nrecord   {kept.path.relative_to(project.root)}")
     if written is not None and project is not None:
@@ -112,6 +118,10 @@ def decide(
         console.print(f"write it with: curriculum decide {name} --write NAME")
     elif kept is not None:
         console.print("so       nothing is written")
+    if to_run and project is not None:
+        console.print(
+            f"next     curriculum run {name}{project.options(size)} trains the proposal: its own runs judge it"
+        )
 
 
 def _weights(texts: list[str]) -> dict[str, float]:

@@ -149,9 +149,9 @@ def _run_study(request: RunRequest, name: str, *, dry_run: bool) -> None:
     """Train the arms of a study."""
     from curriculum.cli.pool_progress import PoolDisplay
     from curriculum.execution import pool, study as execution_study
-    from curriculum.studies.proposal import with_stored_proposal
+    from curriculum.studies.arms import compile_study
 
-    study = with_stored_proposal(request.project, name, request.size)
+    study = compile_study(request.project, name, request.size)
     request = replace(request, listener=PoolDisplay(open_console()))
     if dry_run:
         print("\n".join(pool.outline(execution_study.arm_requests(request, study))))

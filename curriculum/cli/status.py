@@ -65,10 +65,10 @@ def _study(project: Project, name: str, size: str, *, follow: bool, as_json: boo
 
     from curriculum.cli.follow_study import follow_study
     from curriculum.cli.view.arms import arms_view
-    from curriculum.studies.proposal import with_stored_proposal
+    from curriculum.studies.arms import compile_study
     from curriculum.studies.status import FORMAT, arm_statuses
 
-    study = with_stored_proposal(project, name, size)
+    study = compile_study(project, name, size)
     if as_json:
         print_json({"format": FORMAT, "study": name, "size": size, "arms": list(map(asdict, arm_statuses(study)))})
     elif follow:

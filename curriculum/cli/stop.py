@@ -11,9 +11,9 @@ def stop(name: Name, size: Size = "") -> None:
     project = open_project()
     if (study := addresses.study_in(project, [name])) is not None:
         from curriculum.execution.study import stop_study
-        from curriculum.studies.proposal import with_stored_proposal
+        from curriculum.studies.arms import compile_study
 
-        lines = stop_study(with_stored_proposal(project, study, size))
+        lines = stop_study(compile_study(project, study, size))
     elif addresses.is_arm(project, name):
         from curriculum.execution.stop import stop_lineage
         from curriculum.studies.arms import find_arm

@@ -21,9 +21,9 @@ def verify(name: Name, size: Size = "") -> None:
     project = open_project()
     if (study := addresses.study_in(project, [name])) is not None:
         from curriculum.execution.study import verify_study
-        from curriculum.studies.proposal import with_stored_proposal
+        from curriculum.studies.arms import compile_study
 
-        findings = verify_study(with_stored_proposal(project, study, size))
+        findings = verify_study(compile_study(project, study, size))
     else:
         project, name = addresses.arm_or_curriculum(project, name, size)
         texts = PreparedText.open(project, name, size, faults=[])

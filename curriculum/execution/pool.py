@@ -89,6 +89,11 @@ def run_many(requests: Sequence[RunRequest]) -> tuple[LineageResult, ...]:
         return tuple(_measured(lineage, stop) for lineage in lineages)
 
 
+def not_started(requests: Sequence[RunRequest]) -> tuple[LineageResult, ...]:
+    """What `run_many` returns where it was stopped before any text was there."""
+    return tuple(_result(request, checked(request).compiled, STOPPED) for request in requests)
+
+
 def submit_many(requests: Sequence[RunRequest]) -> tuple[list[QueuedJob], list[str]] | None:
     """Submit every lineage of `requests` to Slurm; the jobs of all, and a line for each task that is not measured.
 

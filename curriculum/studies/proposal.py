@@ -1,7 +1,7 @@
-"""What the law of a study proposes, kept from when its arms ended until its own runs did: `proposal.json`.
+"""The proposal of a study: the mixture that its law preferred once its other arms had ended, fixed before it runs.
 
-It is computed once. It holds as long as the arms that it rests on are those of the files: a study that is killed
-between its arms and its proposal's runs goes on with the same one.
+It stands in `runs/<size>/<study>/proposal.json`, sealed, and stays as long as the arms that it rests on are those of
+the files: its runs judge the law that made it, and a law that has seen them proposes something else.
 """
 
 from __future__ import annotations
@@ -9,83 +9,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
 
 from curriculum import fs
 from curriculum.config.project import Project
 from curriculum.errors import DataError
-from curriculum.studies.arms import CompiledStudy, compile_study
-from curriculum.studies.decide import decide
-from curriculum.studies.decision import Undecidable
-from curriculum.studies.measured import measure
-from curriculum.studies.question import question_of
 
-FORMAT: Final = 1
-PARTS: Final = 10_000
-"""Shares are written in so many parts, a hundredth of a percent each."""
+FILE = "proposal.json"
+PARTS = 1000
+"""Weights are whole numbers that sum to this: people like round numbers."""
 
 
-def with_stored_proposal(project: Project, name: str, size: str) -> CompiledStudy:
-    """The study with the runs of its proposal, where one is stored and rests on the arms that the files describe.
+def path_of(project: Project, study: str, size: str) -> Path:
+    return project.runs / size / study / FILE
 
-    DataError for a stored proposal that was changed.
+
+def is_fixed(project: Project, study: str, size: str) -> bool:
+    """Whether there is a proposal, of these arms or of others."""
+    return path_of(project, study, size).exists()
+
+
+def read(project: Project, study: str, size: str, plans: Mapping[str, str]) -> dict[str, Fraction] | None:
+    """The weights by source; None before there is a proposal, and where it rests on other arms than `plans`.
+
+    `plans` has the fingerprint of each arm's plan by its address. DataError for a file that was changed.
     """
-    study = compile_study(project, name, size)
-    weights = _stored(study)
-    return study if weights is None else compile_study(project, name, size, weights)
-
-
-def propose(study: CompiledStudy) -> CompiledStudy:
-    """The study with the runs of its proposal, which is stored; the same where none follows.
-
-    None follows while an arm is missing, where the evidence does not suffice, and where an arm has what is proposed.
-    """
-    if not study.has_proposal or study.of_role("proposal"):
-        return study
-    measured = measure(study)
-    if not measured.complete:
-        return study
-    try:
-        decision = decide(question_of(study), measured.evidence, measured.earlier)
-    except Undecidable:
-        return study
-    if decision.proposal is None or decision.proposal.arm is not None or not decision.proposal.shares:
-        return study
-    weights = {
-        source: Fraction(round(share * PARTS) * 100, PARTS)
-        for source, share in sorted(decision.proposal.shares.items())
-        if round(share * PARTS)
-    }
-    path = _path(study)
-    fs.make_directory(path.parent)
-    value = {
-        "format": FORMAT,
-        "weights": {name: str(weight) for name, weight in weights.items()},
-        "plans": _plans(study),
-    }
-    fs.write_json(path, fs.seal(value), replace=True)
-    return compile_study(study.study.project, study.name, study.study.size, weights)
-
-
-def _stored(study: CompiledStudy) -> Mapping[str, Fraction] | None:
-    path = _path(study)
-    if not study.has_proposal or not path.exists():
+    path = path_of(project, study, size)
+    if not path.exists():
         return None
     try:
-        value: dict[str, Any] = fs.unseal(fs.parse_json(fs.read_bytes(path)), ())
-        weights = {name: Fraction(weight) for name, weight in value["weights"].items()}
-    except (ValueError, KeyError) as error:
+        value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("weights", "plans"))
+        weights = {source: Fraction(int(weight)) for source, weight in value["weights"].items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"`{path}` is no proposal: {error}",
-            hint="remove it: `curriculum run` makes it again from the arms that ended",
+            hint="put the file back; or move it away with the runs of the proposal, and `curriculum run` makes one",
         ) from None
-    return weights if value["plans"] == _plans(study) else None
+    return weights if value["plans"] == dict(plans) else None
 
 
-def _plans(study: CompiledStudy) -> dict[str, str]:
-    """The plans of the arms that a law is fitted to, by address."""
-    return {arm.address: arm.stage.plan.fingerprint for arm in study.arms if arm.role != "proposal"}
+def write(project: Project, study: str, size: str, shares: Mapping[str, float], plans: Mapping[str, str]) -> None:
+    """Fix the proposal at these shares, in whole parts; what is fixed for the same arms stays."""
+    if read(project, study, size, plans) is not None:
+        return
+    path = path_of(project, study, size)
+    fs.make_directory(path.parent)
+    fs.write_json(path, fs.seal({"weights": rounded(shares), "plans": dict(plans)}), replace=True)
 
 
-def _path(study: CompiledStudy) -> Path:
-    return study.study.project.runs / study.study.size / study.name / "proposal.json"
+def rounded(shares: Mapping[str, float]) -> dict[str, int]:
+    """Shares as whole numbers that sum to `PARTS`, by largest remainders; without those that come to none."""
+    total = sum(shares.values())
+    exact = {source: share / total * PARTS for source, share in sorted(shares.items())}
+    whole = {source: int(value + 1e-9) for source, value in exact.items()}
+    missing = PARTS - sum(whole.values())
+    for source in sorted(exact, key=lambda name: (whole[name] - exact[name], name))[:missing]:
+        whole[source] += 1
+    return {source: weight for source, weight in whole.items() if weight}

@@ -12,10 +12,10 @@ from projects import write_small_project
 
 from curriculum.config.project import Project
 from curriculum.errors import DataError
-from curriculum.studies import proposal
+from curriculum.studies import propose as proposing
 from curriculum.studies.arms import compile_study
 from curriculum.studies.decision import Undecidable
-from curriculum.studies.proposal import propose, with_stored_proposal
+from curriculum.studies.propose import propose
 
 STUDY = """\
 from: trunk/basic
@@ -40,19 +40,19 @@ def evidence_says(monkeypatch: pytest.MonkeyPatch, *, complete: bool = True, arm
     """A law that proposes two thirds of code, of arms that ended."""
     proposed = SimpleNamespace(arm=arm, shares={"code": 0.66671, "prose": 0.33329})
     measured = SimpleNamespace(complete=complete, evidence=None, earlier=())
-    monkeypatch.setattr(proposal, "measure", lambda study: measured)
-    monkeypatch.setattr(proposal, "question_of", lambda study: None)
-    monkeypatch.setattr(proposal, "decide", lambda *_: SimpleNamespace(proposal=proposed))
+    monkeypatch.setattr(proposing, "measure", lambda study: measured)
+    monkeypatch.setattr(proposing, "question_of", lambda study: None)
+    monkeypatch.setattr(proposing, "decide", lambda *_: SimpleNamespace(proposal=proposed))
 
 
 def test_a_proposal_is_trained_in_replicates_and_found_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evidence_says(monkeypatch)
     proposed = propose(compile_study(Project(project), "mix", "full"))
-    again = with_stored_proposal(Project(project), "mix", "full")
+    again = compile_study(Project(project), "mix", "full")
     for study in (proposed, again):
         assert [arm.name for arm in study.of_role("proposal")] == ["proposal", "proposal.2"]
         shares = study.arm("proposal").point.mixture.shares
-        assert shares == {"code": Fraction(6667, 10000), "prose": Fraction(3333, 10000)}
+        assert shares == {"code": Fraction(667, 1000), "prose": Fraction(333, 1000)}
     assert propose(again) is again
 
 
@@ -60,9 +60,9 @@ def test_a_proposal_ends_with_the_arms_that_it_rests_on(project: Path, monkeypat
     evidence_says(monkeypatch)
     propose(compile_study(Project(project), "mix", "full"))
     (project / "studies/mix.yaml").write_text(STUDY.replace("tokens: 4096", "tokens: 5120"))
-    assert not with_stored_proposal(Project(project), "mix", "full").of_role("proposal")
+    assert not compile_study(Project(project), "mix", "full").of_role("proposal")
     (project / "studies/mix.yaml").write_text(STUDY)
-    assert with_stored_proposal(Project(project), "mix", "full").of_role("proposal")
+    assert compile_study(Project(project), "mix", "full").of_role("proposal")
 
 
 def _cannot(*_: Any) -> None:
@@ -78,7 +78,7 @@ def test_nothing_follows_of_arms_that_are_missing_or_of_what_was_run_already(
     evidence_says(monkeypatch, arm="natural")
     assert propose(study) is study
     evidence_says(monkeypatch)
-    monkeypatch.setattr(proposal, "decide", _cannot)
+    monkeypatch.setattr(proposing, "decide", _cannot)
     assert propose(study) is study
 
 
@@ -86,6 +86,6 @@ def test_a_proposal_that_was_edited_is_refused(project: Path, monkeypatch: pytes
     evidence_says(monkeypatch)
     propose(compile_study(Project(project), "mix", "full"))
     path = project / "runs/full/mix/proposal.json"
-    path.write_text(path.read_text().replace("6667/100", "5000/100"))
+    path.write_text(path.read_text().replace("667", "500"))
     with pytest.raises(DataError, match=r"proposal\.json` is no proposal: it was changed after it was written"):
-        with_stored_proposal(Project(project), "mix", "full")
+        compile_study(Project(project), "mix", "full")
