@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from curriculum import config
 from curriculum.compiler.cadence import boundary, task_positions
 from curriculum.compiler.compile import CompiledStage
-from curriculum.compiler.lineage import parse_address, stages_to
+from curriculum.compiler.lineage import AVERAGE, LineageStage, lineage, parse_address, stages_to
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError
 
@@ -24,17 +25,28 @@ def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -
     for curriculum in project.names("stages"):
         try:
             file, _ = project.curriculum(curriculum)
-            address = parse_address(file.from_) if file.from_ else None
-            if address is None or address.position is None:
-                continue
-            lineage = stages_to(project, address)
+            points = _branch_points(project, curriculum, file)
         except CurriculumError:  # an error in another stage file does not concern this run
             continue
-        stage = next((stage for stage in lineage if stage.name == name), None)
-        if stage is None or (stage.cut is not None and stage.cut < address.position):
-            continue  # the lineage does not contain this stage, or leaves it before P
-        # The step boundary at or past P may be the end of a stage whose declared end lies before P.
-        position = boundary(plan, math.ceil(address.position * scale))
-        if plan.start < position <= plan.end:
-            positions.add(position)
+        for branch_point, stages in points:
+            stage = next((stage for stage in stages if stage.name == name), None)
+            if stage is None or (stage.cut is not None and stage.cut < branch_point):
+                continue  # the lineage does not contain this stage, or leaves it before P
+            # The step boundary at or past P may be the end of a stage whose declared end lies before P.
+            position = boundary(plan, math.ceil(branch_point * scale))
+            if plan.start < position <= plan.end:
+                positions.add(position)
     return tuple(sorted(positions))
+
+
+def _branch_points(
+    project: Project, name: str, file: config.CurriculumFile
+) -> list[tuple[int, tuple[LineageStage, ...]]]:
+    """The full-size positions that a file starts from, those of an average's checkpoints, with their lineages."""
+    if file.from_ is None:
+        return []
+    if isinstance(file.from_, str):
+        address = parse_address(file.from_)
+        return [] if address.position is None else [(address.position, stages_to(project, address))]
+    average = next(stage.setting.average for stage in lineage(project, name) if stage.name == f"{name}/{AVERAGE}")
+    return [(m.address.position, m.stages) for m in average if m.address.position is not None]

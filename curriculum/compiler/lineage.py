@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 from curriculum import config
 from curriculum.artifacts import huggingface
+from curriculum.compiler.address import Address as Address, parse_address as parse_address
 from curriculum.config.layout import PREFIX, directory_of
 from curriculum.config.project import Project
 from curriculum.config.yaml import Document
 from curriculum.errors import ConfigError, DataError, NotFound, Place, PlanError, did_you_mean
 from curriculum.plan.ranks import nearest_divisors
-from curriculum.units import Length, parse_count, show_count
+from curriculum.units import Length, show_count
+
+AVERAGE = "average"
+"""The name of the stage that an average is."""
 
 LARGEST_UNTIL = 10**18
 """In tokens; with it every position of a plan fits a signed 64-bit integer."""
@@ -32,6 +37,15 @@ class BatchLevel:
 
     position: int
     batch: Length
+
+
+@dataclass(frozen=True, slots=True)
+class AverageMember:
+    """A checkpoint of an average: its address, the stages that lead to it, and how much it counts."""
+
+    address: Address
+    stages: tuple[LineageStage, ...]
+    weight: Fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +88,7 @@ class Setting:
     rewarm: Length | None = None
     measure: tuple[str, ...] = ()
     imported: huggingface.Directory | None = None
+    average: tuple[AverageMember, ...] = ()
     document: Document = field(repr=False)
     path: tuple[str | int, ...] = ()
 
@@ -108,34 +123,6 @@ class LineageStage:
         return self.setting.until if self.cut is None else self.cut
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """`NAME[/STAGE][@TOKENS]`, as given on a command line or in `from:`."""
-
-    curriculum: str
-    stage: str | None = None
-    position: int | None = None
-
-    def __str__(self) -> str:
-        """The address as it is written, with the exact position."""
-        stage = f"/{self.stage}" if self.stage else ""
-        position = f"@{Length(self.position, 'tokens')}" if self.position is not None else ""
-        return f"{self.curriculum}{stage}{position}"
-
-
-def parse_address(text: str) -> Address:
-    """Read `NAME[/STAGE][@TOKENS]`; NotFound when it is not of that form."""
-    name, at, position = text.partition("@")
-    curriculum, slash, stage = name.partition("/")
-    if not config.is_name(curriculum) or (slash and not config.is_name(stage)):
-        raise NotFound(f"`{text}` is not an address", hint="an address is NAME[/STAGE][@TOKENS]")
-    try:
-        tokens = parse_count(position) if at else None
-    except ValueError as error:
-        raise NotFound(f"`{text}` is not an address: {error}", hint=f"as in {name}@1.2T") from None
-    return Address(curriculum, stage or None, tokens)
-
-
 def lineage(project: Project, name: str) -> tuple[LineageStage, ...]:
     """Every stage from the root to the last stage of curriculum `name`, each with every setting stated."""
     return _stages(project, name, ())
@@ -149,29 +136,16 @@ def stages_to(project: Project, address: Address) -> tuple[LineageStage, ...]:
 def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[LineageStage, ...]:
     file, document = project.curriculum(name)
     imported = None
-    if file.from_ is None or file.from_.startswith(PREFIX):
+    if file.from_ is None or (isinstance(file.from_, str) and file.from_.startswith(PREFIX)):
         stages: tuple[LineageStage, ...] = ()
         if file.from_ is not None:
             imported = _imported(project, file.from_, document)
     else:
-        place = document.place(("from",))
-        try:
-            address = parse_address(file.from_)
-        except NotFound as error:
-            raise ConfigError(error.what, place=place, hint=error.hint) from None
         chain = (*below, name)
-        if address.curriculum in chain:
-            circle = " -> ".join((*chain[chain.index(address.curriculum) :], address.curriculum))
-            raise PlanError(
-                f"`from:` is circular: {circle}", place=place, hint="one of them must be a root, without `from:`"
-            )
-        if address.curriculum not in project.names("stages"):
-            raise NotFound(
-                f"`{name}` branches from `{address.curriculum}`, which does not exist",
-                place=place,
-                hint=did_you_mean(address.curriculum, project.names("stages")),
-            )
-        stages = _cut(_stages(project, address.curriculum, chain), address, place)
+        if isinstance(file.from_, str):
+            _, stages = _stages_from(project, file.from_, chain, document.place(("from",)))
+        else:
+            stages = _averaged(project, file.from_, chain, document)
     for number, stage in enumerate(file.stages):
         before = stages[-1] if stages else None
         stages = (*stages, LineageStage(_setting(name, file, document, number, stage, before, imported)))
@@ -179,8 +153,97 @@ def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[Lineag
     return stages
 
 
+def _stages_from(
+    project: Project, text: str, chain: tuple[str, ...], place: Place
+) -> tuple[Address, tuple[LineageStage, ...]]:
+    """An address that `from:` of the last of `chain` names, and the lineage up to there."""
+    try:
+        address = parse_address(text)
+    except NotFound as error:
+        raise ConfigError(error.what, place=place, hint=error.hint) from None
+    if address.curriculum in chain:
+        circle = " -> ".join((*chain[chain.index(address.curriculum) :], address.curriculum))
+        raise PlanError(
+            f"`from:` is circular: {circle}", place=place, hint="one of them must be a root, without `from:`"
+        )
+    if address.curriculum not in project.names("stages"):
+        raise NotFound(
+            f"`{chain[-1]}` branches from `{address.curriculum}`, which does not exist",
+            place=place,
+            hint=did_you_mean(address.curriculum, project.names("stages")),
+        )
+    return address, _cut(_stages(project, address.curriculum, chain), address, place)
+
+
+def _averaged(
+    project: Project, stated: config.AverageEntry, chain: tuple[str, ...], document: Document
+) -> tuple[LineageStage, ...]:
+    """The lineage of the first of the averaged checkpoints, and after it the average, a stage without a step."""
+    name, average = chain[-1], stated.average
+    members: list[tuple[Address, tuple[LineageStage, ...]]] = []
+    if isinstance(average, config.LastEntry):
+        place = document.place(("from", "average", "of"))
+        address, stages = _stages_from(project, average.of, chain, place)
+        for position in _last_positions(stages, average.last, place):
+            one = replace(address, position=position)
+            members.append((one, _cut(stages, one, place)))
+    else:
+        for number, text in enumerate(average):
+            path = ("from", "average", number)
+            place = document.place(path if path in document else ("from", "average"))
+            members.append(_stages_from(project, text, chain, place))
+    weights = stated.weights or (Fraction(1),) * len(members)
+    stages = members[0][1]
+    before, end = stages[-1].setting, stages[-1].left_at
+    due = [level for level in before.batch_levels if level.position <= end]
+    setting = replace(
+        before,
+        curriculum=name,
+        stage=AVERAGE,
+        until=end,
+        keep=(),
+        own_mixture=False,
+        batch=due[-1].batch if due else before.batch,
+        batch_levels=tuple(level for level in before.batch_levels if level.position > end),
+        ramp=None,
+        skip=(),
+        data_seeds=(),
+        leave_out=(),
+        left_out=(*before.left_out, *before.leave_out),
+        positions=None,
+        reset_optimizer=True,
+        own_learning_rate=False,
+        rewarm=None,
+        average=tuple(
+            AverageMember(address, lineage, weight) for (address, lineage), weight in zip(members, weights, strict=True)
+        ),
+        document=document,
+        path=("from",),
+    )
+    return (*stages, LineageStage(setting))
+
+
+def _last_positions(stages: tuple[LineageStage, ...], number: int, place: Place) -> list[int]:
+    """The full-size positions of a stage's last checkpoints, the newest first; PlanError where it has fewer."""
+    setting, end = stages[-1].setting, stages[-1].left_at
+    start = stages[-2].left_at if len(stages) > 1 else 0
+    every = setting.every.checkpoint
+    cadence = length_in_tokens(setting, every, "every") if every is not None else end
+    positions = [end, *range((end - 1) // cadence * cadence, start, -cadence)][:number]
+    if len(positions) < number:
+        raise PlanError(
+            f"stage `{setting.name}` has {len(positions)} checkpoints up to there, not {number}: one every "
+            f"{every or 'stage'}",
+            place=place,
+            hint="average fewer, or take checkpoints more often, as in `every: {checkpoint: 10B}`",
+        )
+    return positions
+
+
 def _check_keep(file: config.CurriculumFile, document: Document, stages: tuple[LineageStage, ...]) -> None:
     """PlanError for a position that `keep:` names outside the stages that it holds for."""
+    if not file.stages:
+        return
     end = stages[-1].left_at
     starts = [0, *(stage.left_at for stage in stages)][-len(file.stages) - 1 : -1]
     stated = [(("stages", number, "keep"), stage.keep, starts[number]) for number, stage in enumerate(file.stages)]

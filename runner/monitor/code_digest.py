@@ -57,7 +57,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "190d84d4cdefdfc9f47b98d9b950f38aba681387f0cc8798bf9b99057f2ce5b2",
+            "2b339b8e1e3c83f049bfbd8fb95d2cc062c7ebc1bd4a4aa8b872139354896d73",
         }
     ),
 )
