@@ -316,7 +316,7 @@ def _origin(
 ) -> Parent | None:
     """The weights that the stage starts from: its parent's, an import's, or none for a root with drawn weights."""
     imported, start = stage.setting.imported, stage.clock.start
-    if imported is not None:
+    if imported is not None and stage.setting.rope_theta is None and stage.setting.rope_scaling is None:
         _check_positions(curriculum, stage, imported.model["max_position_embeddings"])
     if parent is not None:
         return Parent(fingerprint=parent.plan.history(parent.stop), position=start)
@@ -334,7 +334,7 @@ def _check_positions(curriculum: ResolvedCurriculum, stage: ResolvedStage, most:
             f"a `sequence_length` of {sequence_length:,} is more than the {most:,} positions of the imported model",
             place=size_place(curriculum.project, curriculum.size_name, "sequence_length")
             or stage.setting.place("sequence_length"),
-            hint=f"`max_position_embeddings` in its config.json says so; {most} or less fits",
+            hint=f"{most} or less fits, as its config.json says; or state `rope_theta:` or `rope_scaling:` there",
         )
 
 

@@ -52,6 +52,7 @@ class AverageMember:
 class Setting:
     """One stage with every setting stated. `until` is its declared end: full-size tokens from the root.
 
+    `rope_theta` and `rope_scaling` are those that stages state in place of the model's, if any.
     `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps;
     `batch` is that of its first step and `batch_levels` what follows on the clock, also beyond its end.
     `held_out_windows` is 0 where no file states it; `keep` may name positions outside the stage, for other stages;
@@ -68,6 +69,8 @@ class Setting:
     keep: tuple[Length, ...] = ()
     held_out_windows: int = 0
     sequence_length: int
+    rope_theta: Fraction | None = None
+    rope_scaling: config.AnyScaling | None = None
     learning_rate: config.LearningRateEntry
     mixture: str
     own_mixture: bool = True
@@ -321,6 +324,12 @@ def _setting(
     own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
     # A stage's `optimizer: reset` is an event; the setting is the file's, or inherited.
     optimizer = file.optimizer if first else None
+    if before and optimizer and optimizer.name != before.optimizer.name and stage.optimizer != "reset":
+        raise PlanError(
+            f"`{name}` goes on with `{optimizer.name}` from the state of `{before.optimizer.name}`",
+            place=document.place(("optimizer",)),
+            hint="say `optimizer: reset` in its first stage: another optimizer begins with fresh state",
+        )
     setting = Setting(
         curriculum=name,
         stage=stage.name,
@@ -332,10 +341,12 @@ def _setting(
         keep=stated("keep", ()),
         held_out_windows=stated("held_out_windows", 0),
         sequence_length=stated("sequence_length"),
+        rope_theta=stage.rope_theta or (before.rope_theta if before else None),
+        rope_scaling=stage.rope_scaling or (before.rope_scaling if before else None),
         learning_rate=stated("learning_rate"),
         mixture=stated("mixture"),
         own_mixture=stage.mixture is not None,
-        batch=stated("batch").from_ if isinstance(stage.batch, config.BatchEntry) else stated("batch"),
+        batch=_batch(stated("batch"), stage, before, stated("sequence_length")),
         mask_documents=bool(stated("mask_documents", False)),
         until=0,
         ramp=stage.ramp,
@@ -373,6 +384,22 @@ def _setting(
     return replace(setting, until=until)
 
 
+def _batch(
+    stated: Length | config.BatchEntry, stage: config.StageEntry, before: Setting | None, sequence_length: int
+) -> Length:
+    """The batch of a stage's first step."""
+    if isinstance(stated, config.BatchEntry):
+        return stated.from_
+    return stated if stage.batch is not None or before is None else _kept_tokens(stated, before, sequence_length)
+
+
+def _kept_tokens(batch: Length, before: Setting, sequence_length: int) -> Length:
+    """A batch that is inherited: in its tokens where windows take another length."""
+    if before.sequence_length == sequence_length or batch.unit == "tokens":
+        return batch
+    return Length(batch.amount * before.sequence_length, "tokens")
+
+
 def _with_batch_levels(
     setting: Setting, stated: Length | config.BatchEntry | None, before: Setting | None, start: int
 ) -> Setting:
@@ -380,7 +407,11 @@ def _with_batch_levels(
     if stated is None and before is not None:
         due = [level for level in before.batch_levels if level.position <= start]
         ahead = tuple(level for level in before.batch_levels if level.position > start)
-        return replace(setting, batch=due[-1].batch if due else before.batch, batch_levels=ahead)
+        batch = _kept_tokens(due[-1].batch if due else before.batch, before, setting.sequence_length)
+        ahead = tuple(
+            replace(level, batch=_kept_tokens(level.batch, before, setting.sequence_length)) for level in ahead
+        )
+        return replace(setting, batch=batch, batch_levels=ahead)
     if not isinstance(stated, config.BatchEntry):
         return setting
     exponent = float(stated.rate_exponent) if stated.rate_exponent is not None else None
@@ -435,7 +466,8 @@ def _check_root_keys(name: str, file: config.CurriculumFile, document: Document,
             raise PlanError(
                 f"`{name}` states another `{key}` than the curriculum it branches from",
                 place=document.place((key,)),
-                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own",
+                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own"
+                + (", other rotations `rope_theta` or `rope_scaling` in a stage" if key == "model" else ""),
             )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from curriculum.config.stages import (
         MODELS as MODELS,
         ROOT_KEYS as ROOT_KEYS,
+        AnyScaling as AnyScaling,
         CurriculumFile as CurriculumFile,
         EveryEntry as EveryEntry,
         LeaveOutEntry as LeaveOutEntry,
@@ -47,7 +48,7 @@ _EXPORTS = {
     "sizes": ("SizeEntry", "SizesFile"),
     "sources": ("SourcesFile", "TokenizerEntry"),
     "stages": (
-        *("MODELS", "ROOT_KEYS", "CurriculumFile", "EveryEntry", "LeaveOutEntry", "MixtureFile"),
+        *("MODELS", "ROOT_KEYS", "AnyScaling", "CurriculumFile", "EveryEntry", "LeaveOutEntry", "MixtureFile"),
         *("ModelNumbers", "OptimizerEntry", "SkipEntry", "StageEntry"),
     ),
     "studies": ("StudyFile",),

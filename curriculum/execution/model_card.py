@@ -171,7 +171,8 @@ def _model(compiled: Compiled, identity: Identity) -> Iterator[str]:
     model = compiled.stages[-1].plan.model
     numbers = {key: value for key, value in model.items() if value is not None}
     if identity.imported is not None:
-        numbers["max_position_embeddings"] = identity.imported["model"]["max_position_embeddings"]
+        positions = identity.imported["model"]["max_position_embeddings"]
+        numbers["max_position_embeddings"] = max(positions, numbers["max_position_embeddings"])
     rows = [(f"`{key}`", f"`{json.dumps(value, sort_keys=True)}`") for key, value in numbers.items()]
     yield "## Model"
     yield f"{show_exact(ModelConfig.from_json(model).parameters)} parameters."

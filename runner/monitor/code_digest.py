@@ -45,6 +45,7 @@ TRAINING_CODE: dict[str, str] = {
     "checkpoint tensors": "runner/checkpoint/tensors.py",
     "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
+    "Muon": "runner/train/muon.py",
     "outlier steps": "runner/train/outliers.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",
@@ -57,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "2b339b8e1e3c83f049bfbd8fb95d2cc062c7ebc1bd4a4aa8b872139354896d73",
+            "eb4f4ae2b8890be5b1bc17c8f0c0e531997a81fb68645a0fb66d5cbde050ce04",
         }
     ),
 )

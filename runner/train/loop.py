@@ -114,6 +114,7 @@ class Trainer:
                 slot_losses = forward_backward(model, batch, setup.micro_batch, plan, groups, self.watchdog.arm)
             with measure("optimizer"):
                 canonical = groups is not None
+                self.saves.wait_for_copy()
                 layers = layer_norms(model) if every and step % every == 0 else dict
                 norm = update(model, setup.optimizer, plan, step, ranks, canonical=canonical, outliers=state.outliers)
             outlier = to_host(state.outliers.latest) if state.outliers is not None else None

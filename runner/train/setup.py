@@ -19,7 +19,8 @@ from runner.parallel import determinism
 from runner.parallel.build import build, micro_batch
 from runner.parallel.canonical import groups_of
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import AdamW, adamw
+from runner.train.muon import optimizer_of
+from runner.train.optimizer import AdamW
 from runner.train.state import State, restore
 
 
@@ -74,7 +75,7 @@ def set_up(job: TrainJob, ranks: Ranks) -> Setup:
     canonical = job.machine.exactness == "canonical"
     groups = {batch: groups_of(batch, micro, ranks) for batch in plan.batches} if canonical else None
     model = build(plan, job.machine, ranks)
-    optimizer = adamw(model, plan.optimizer)
+    optimizer = optimizer_of(model, plan.optimizer)
     return Setup(
         job=job,
         ranks=ranks,

@@ -54,7 +54,7 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
-    lines += [*summary.get("held_out_notes", []), *summary.get("texts_changed", [])]
+    lines += [line for key in ("evidence", "held_out_notes", "texts_changed") for line in summary.get(key, [])]
     if any(stage["tasks"] for stage in summary["stages"]):
         parts += [Text(), *_tasks(summary["stages"])]
         if not summary["harness_installed"]:

@@ -76,6 +76,7 @@ class Stage:
     pinned: Mapping[int, tuple[str, ...]]
     training: Training
     held_out: Mapping[int, Mapping[str, float]]
+    quarters: Mapping[int, Mapping[str, tuple[float, ...]]]
     scores: Mapping[int, Mapping[str, benchmarks.Score]]
     ledger: tuple[ledger.Entry, ...]
     attempts: tuple[Attempt, ...]
@@ -207,10 +208,11 @@ def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smo
     if state != status.DONE and compiled.stop < plan.end and saved and saved[-1].position == compiled.stop:
         state = REACHED
     try:
-        held_out = {
-            at: {source: float(entry["loss"]) for source, entry in sets.items()}
-            for at, sets in sorted(read_evaluations(folder).items())
-            if at <= compiled.stop
+        evaluations = {at: sets for at, sets in sorted(read_evaluations(folder).items()) if at <= compiled.stop}
+        held_out = {at: {source: float(s["loss"]) for source, s in sets.items()} for at, sets in evaluations.items()}
+        quarters = {
+            at: {source: tuple(map(float, s["by_quarter"])) for source, s in sets.items() if "by_quarter" in s}
+            for at, sets in evaluations.items()
         }
         entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
         ran = _json(folder.plan)
@@ -232,6 +234,7 @@ def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smo
         pinned=checkpoints.pinned(folder),
         training=measured,
         held_out=held_out,
+        quarters=quarters,
         scores={at: scores for at, scores in benchmarks.read_scores(folder).items() if at <= compiled.stop},
         ledger=entries,
         attempts=_attempts(folder, compiled.stop if compiled.stop < plan.end else None),

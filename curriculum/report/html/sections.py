@@ -286,6 +286,7 @@ def held_out(data: ReportData) -> str | None:
         markup.paragraph(text, "lead"),
         _edges(data, sources),
         *_differences(data, sources),
+        *_quarters(data, sources),
         markup.details("Every evaluation as numbers", _evaluations(data, sources)),
     ]
     lead = "Loss in nats a token on text that is never trained on, one panel a source."
@@ -310,6 +311,32 @@ def _edges(data: ReportData, sources: list[str]) -> str:
     columns = ("", "#tokens", *(f"#{source}" for source in sources))
     caption = "Held-out loss (nats a token) at the edges of the stages"
     return markup.table(caption, columns, rows) if rows else ""
+
+
+def _quarters(data: ReportData, sources: list[str]) -> list[str]:
+    """Held-out loss in the first and last quarter of the windows, at each stage's last evaluation, and what it gains.
+
+    A model that uses its context knows more of a text in the last quarter than in the first.
+    """
+    rows: list[list[markup.Cell]] = []
+    for name, stage in data.stages.items():
+        position = max((at for at, measured in stage.quarters.items() if measured), default=None)
+        if position is None:
+            continue
+        length = stage.compiled.plan.sequence_length
+        measured = stage.quarters[position]
+        cells = [
+            f"{measured[s][0]:.3f} → {measured[s][-1]:.3f} ({measured[s][-1] - measured[s][0]:+.3f})"
+            if s in measured
+            else ""
+            for s in sources
+        ]
+        rows.append([name, show_exact(position), show_exact(length), *cells])
+    if not rows:
+        return []
+    columns = ("stage", "#tokens", "#window", *(f"#{source}" for source in sources))
+    caption = "Held-out loss (nats a token) in the first and the last quarter of the window"
+    return [markup.details("Loss by position in the window", markup.table(caption, columns, rows))]
 
 
 def _differences(data: ReportData, sources: Sequence[str]) -> list[str]:
