@@ -113,10 +113,10 @@ def test_no_text_of_the_project_breaks_a_table(project: Project) -> None:
 
 
 def test_imported_weights_that_nobody_trained_are_called_that(project: Project) -> None:
-    imported = {"name": "tiny", "digest": "d" * 64, "model": {"max_position_embeddings": 77}}
+    imported = {"name": "tiny", "digest": "d" * 64, "model": {"max_position_embeddings": 7777}}
     imported["config"] = {"model_type": "qwen3"}
     text = written(project, position=0, imported=imported)
     assert "Starts from the weights of `tiny`" in text
     assert "No step was trained" in text
     assert "## What it read" not in text
-    assert "| `max_position_embeddings` | `77` |" in text
+    assert "| `max_position_embeddings` | `7777` |" in text
