@@ -40,7 +40,7 @@ def planned(project: Project, name: str, size: str = "full") -> Compiled:
 
 def test_a_new_project_has_the_recipes_and_their_mixtures(shipped: Project) -> None:
     olmo = [f"olmo2-{size}{end}" for size in ("1b", "7b") for end in OLMO]
-    others = ["continued", "deepseek-llm", "llama3-405b", "minicpm", "smollm3", "tinyllama-v1.0"]
+    others = ["continued", "deepseek-llm", "llama3-405b", "minicpm", "smollm3", "smollm3-long", "tinyllama-v1.0"]
     assert sorted(RECIPES) == sorted([*others, *olmo])
     assert {*RECIPES, *SHIPPED} == set(shipped.names("stages"))
     assert (shipped.root / "tasks/tinyllama-chinese.yaml").is_file()
@@ -58,6 +58,16 @@ def test_smollm3_has_its_released_configurations_steps_and_curve(shipped: Projec
     assert rate.at(stages[2].plan.start + 261_000 * 2_359_296) == pytest.approx(1e-4)
     assert rate.at(stages[-1].plan.end) == 0
     assert [stage.shares["web"] for stage in stages] == [Fraction(n, 100) for n in (85, 75, 63)]
+
+
+@pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
+def test_smollm3_grows_its_windows_twice_with_the_tokens_of_a_batch_kept(shipped: Project) -> None:
+    *_, before, first, second = planned(shipped, "smollm3-long").stages
+    assert [stage.plan.sequence_length for stage in (before, first, second)] == [4096, 32768, 65536]
+    assert {stage.plan.batch_tokens for stage in (before, first, second)} == {2_359_296}
+    assert [float(stage.plan.model["rope_theta"]) for stage in (before, first, second)] == [5e4, 1.5e6, 5e6]
+    assert second.plan.end - before.plan.end == pytest.approx(10**11, abs=2 * 2_359_296)
+    assert "no_rope" in second.plan.model
 
 
 @pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
@@ -182,7 +192,7 @@ def test_a_size_that_states_the_end_of_the_curve_too_is_read_as_before(shipped: 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_planned_for_a_laptop(shipped: Project, name: str) -> None:
     compiled = planned(shipped, name, "rehearsal")
-    assert {stage.plan.batch_sequences for stage in compiled.stages} == {16}
+    assert compiled.stages[0].plan.batch_sequences == 16
     assert all(stage.steps_run > 20 or stage.members or stage.name == "llama3-405b/short" for stage in compiled.stages)
     assert all(choice.stand_in for choice in compiled.sources.values())
 
