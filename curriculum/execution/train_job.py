@@ -43,18 +43,30 @@ def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path
     return checkpoint.path if checkpoint else parent.checkpoint(0, stage.parent.stop)
 
 
-def member_checkpoints(project: Project, stage: CompiledStage) -> list[checkpoints.Checkpoint]:
-    """The checkpoints that an average is of, in its order; CheckpointError for one that is missing or was pruned."""
+def member_checkpoints(project: Project, compiled: Compiled, stage: CompiledStage) -> list[Path]:
+    """The checkpoints that an average is of, in its order; those of its own lineage may be still to be saved.
+
+    CheckpointError for another that is not trained yet or was pruned, or that another trainer saved.
+    """
     found = []
+    own = {(before.name, before.stop) for before in compiled.stages}
     for member in stage.members:
         checkpoint = branch_point(project, member.compiled, member.stage)
+        if checkpoint is None and (member.stage.name, member.stage.stop) in own:
+            found.append(stage_folder(project, compiled, member.stage).checkpoint(0, member.stage.stop))
+            continue
         if checkpoint is None:
             options = project.options(member.compiled.size_name)
             raise CheckpointError(
                 f"`{stage.name}` averages `{member.stage.name}` at {member.stage.stop:,} tokens, not trained yet",
                 hint=f"train it first: `curriculum run {member.compiled.curriculum}{options}`",
             )
-        found.append(checkpoint)
+        if (saved := checkpoints.trainer_of(checkpoint.path)) is not None:
+            raise CheckpointError(
+                f"`{stage.name}` averages `{member.stage.name}`, whose checkpoint trainer `{saved[0]}` saved",
+                hint="only checkpoints of our own trainer are averaged",
+            )
+        found.append(checkpoint.path)
     return found
 
 
@@ -82,7 +94,7 @@ def train_job(
             for name, choice in compiled.sources.items()
         },
         parent_checkpoint=str(parent_checkpoint) if parent_checkpoint else None,
-        averages=tuple(str(checkpoint.path) for checkpoint in member_checkpoints(project, stage)),
+        averages=tuple(map(str, member_checkpoints(project, compiled, stage))),
         generation=0,
         checkpoint_every=stage.checkpoint_every,
         evaluate_every=stage.evaluate_every,

@@ -41,6 +41,7 @@ def check(request: RunRequest, compiled: Compiled) -> None:
         if is_reached(stage_folder(request.project, compiled, stage), stage):
             continue
         _check_documents(request, stage)
+        _check_average(request, stage)
         _check_started(request, compiled, stage)
         _check_parent(request, compiled, stage)
 
@@ -52,6 +53,16 @@ def _check_documents(request: RunRequest, stage: CompiledStage) -> None:
             request,
             f"stage `{stage.name}` keeps documents apart (`mask_documents`), and trainer `{trainer.name}` does not",
             "if it reads `batch.cu_seqlens` or `batch.position_ids`, say `does: [train, mask-documents]`",
+        )
+
+
+def _check_average(request: RunRequest, stage: CompiledStage) -> None:
+    trainer = request.machine_entry.trainer
+    if stage.members and trainer is not None:
+        raise _refused(
+            request,
+            f"stage `{stage.name}` averages checkpoints, which trainer `{trainer.name}` does not",
+            "run it on a machine without `trainer`; averages are of checkpoints of our own trainer",
         )
 
 

@@ -20,6 +20,7 @@ TRAINING_CODE: dict[str, str] = {
     "learning rate": "curriculum/plan/learning_rate.py",
     "learning rate forms": "curriculum/plan/rate_forms.py",
     "stage plan": "curriculum/plan/stage.py",
+    "batch clock": "curriculum/plan/batch_clock.py",
     "model shapes": "curriculum/plan/model.py",
     "integer arrays": "curriculum/plan/arrays.py",
     "slots of a rank": "curriculum/plan/ranks.py",
@@ -58,7 +59,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "eb4f4ae2b8890be5b1bc17c8f0c0e531997a81fb68645a0fb66d5cbde050ce04",
+            "70902c548309ef863eaaaf0e29a95386143ba3482761692ad3734bbe898c136b",
         }
     ),
 )

@@ -38,7 +38,7 @@ def clocks(draw: st.DrawFn) -> tuple[BatchClock, int]:
     return batch_clock(start, length, batch, levels, start + draw(st.integers(1, 9000)))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100, deadline=None)
 @given(clocks())
 def test_a_clock_agrees_with_counting_step_by_step(found: tuple[BatchClock, int]) -> None:
     clock, steps = found
@@ -58,7 +58,7 @@ def test_a_clock_agrees_with_counting_step_by_step(found: tuple[BatchClock, int]
     assert [batch for begin, end, batch in parts for _ in range(begin, end)] == [clock.batch(n) for n in range(steps)]
 
 
-@settings(max_examples=200)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_batch_is_that_of_the_last_level_at_or_before_its_step(data: st.DataObject) -> None:
     start, length, batch = data.draw(st.integers(0, 999)), data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))

@@ -310,6 +310,11 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"shape": "points", "points": [{"at": "2000 steps", "rate": 1}, {"at": "1T", "rate": 0}]},
         {"shape": "decay", "min": 0, "decay": "6B"},
     ],
+    "AverageEntry": [
+        {"average": ["a", "b-2"]},
+        {"average": ["a", "b-2"], "weights": [1, 2]},
+        {"average": {"last": 5, "of": "a"}},
+    ],
     "BatchEntry": [
         {"from": "8 sequences", "at": {"1B": "16 sequences"}},
         {"from": "8 sequences", "to": "16 sequences", "over": "1B", "in": 8},

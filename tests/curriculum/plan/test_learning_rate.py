@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from curriculum import fs
 from curriculum.plan.learning_rate import LARGEST_POSITION, LearningRate, Rewarm
@@ -301,6 +301,7 @@ def replayed(points: list[Point], position: int) -> float:
 
 
 @pytest.mark.promise("A learning rate goes through any points, and diff proves two of its spellings equal")
+@settings(deadline=None)
 @given(point_lists(), st.lists(st.floats(0, 1.3), min_size=3, max_size=20))
 def test_a_curve_through_points_is_the_one_that_a_replay_of_them_draws(points: list[Point], parts: list[float]) -> None:
     curve = LearningRate.through(points)

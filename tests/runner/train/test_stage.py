@@ -117,7 +117,7 @@ def test_a_batch_that_grows_in_a_stage_trains_as_a_row_of_stages_on_one_process_
 
 
 SOUP = """\
-from: {average: [trunk, trunk/continual, trunk/basic], weights: [1, 2, 4]}
+from: {average: [trunk, trunk/continual, side], weights: [1, 2, 4]}
 stages:
   - {name: more, until: 13312}
 """
@@ -141,9 +141,11 @@ def test_an_average_is_the_weighted_mean_in_double_precision_on_one_process_and_
     project = tmp_path / "project"
     shutil.copytree(canonical, project)
     (project / "stages/soup.yaml").write_text(SOUP)
-    curriculum(project, "run", "soup", *FULL)
+    (project / "stages/side.yaml").write_text("from: trunk/basic\nstages:\n  - {name: own, until: 7168}\n")
+    curriculum(project, "run", "soup", *FULL)  # which trains `side` first
     soup = weights_of(project, "soup", "average")
-    members = [weights_of(project, "trunk", name) for name in ("cooldown", "continual", "basic")]
+    members = [weights_of(project, "trunk", name) for name in ("cooldown", "continual")]
+    members.append(weights_of(project, "side", "own"))
     for key, value in soup.items():
         if key.startswith("model."):
             mean = sum(w * member[key].double() for w, member in zip((1, 2, 4), members, strict=True)) / 7
