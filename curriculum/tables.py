@@ -234,7 +234,7 @@ class PlanTables:
                     "step": step,
                     "position": plan.position_after(step),
                     "lr": plan.lr(step),
-                    "batch_tokens": plan.batch_tokens,
+                    "batch_tokens": plan.tokens_of(step),
                 }
                 for step in steps
                 if plan.first_step <= step < plan.first_step + stage.steps_run

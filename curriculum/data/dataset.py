@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curriculum.data import document_lookup
 from curriculum.data.manifest import TRAIN, Manifest
 from curriculum.data.shard import Integers, MappedShard, id_line
 from curriculum.errors import DataError, NotFound
@@ -38,6 +39,10 @@ class DocumentSpan:
     first_token: int
     tokens: int
     offset: int = 0
+
+
+DIGESTED_DOCUMENTS = 1 << 20
+"""Documents up to which the ids and ends of a shard are compared with their digests to find one."""
 
 
 class Dataset:
@@ -165,11 +170,45 @@ class Dataset:
         return spans
 
     def find_documents(self, name: str) -> list[DocumentSpan]:
-        """Every document whose id is `name`; ids need not be unique."""
+        """Every document whose id is `name`; ids need not be unique.
+
+        Where there is an index of ids it is searched. What it does not know is looked for in the `.ids` files too
+        unless these are large, and so is what was prepared before there were indexes, or whose index is cut off.
+        """
         line = id_line(name)
-        return [
-            self.document(number, document) for number, shard in enumerate(self.mapped) for document in shard.find(line)
-        ]
+        spans: list[DocumentSpan] = []
+        first = 0
+        for number, state in enumerate(self.manifest.states):
+            stop = state.shards.get(self.split, 0)
+            found = self._look_up(name, line, number, range(first, stop))
+            for shard in range(first, stop) if found is None else ():
+                spans += [self.document(shard, document) for document in self.mapped[shard].find(line)]
+            spans += found or []
+            first = stop
+        return spans
+
+    def _look_up(self, name: str, line: bytes, preparation: int, shards: range) -> list[DocumentSpan] | None:
+        """The documents of one preparation by its index; None where the `.ids` files have to be searched."""
+        documents = [self.mapped[shard].record.documents for shard in shards]
+        path = self.folder / document_lookup.name_of(self.split, preparation)
+        lookup = document_lookup.DocumentLookup(path, sum(documents))
+        if not lookup.whole:
+            return None
+        ends = np.cumsum(documents)
+        spans = []
+        for number in lookup.find(line):
+            at = int(np.searchsorted(ends, number, side="right"))
+            if at == len(documents):
+                return None
+            shard, document = self.mapped[shards[at]], number - int(ends[at]) + documents[at]
+            if not shard.is_at(document, line):
+                continue
+            if documents[at] <= DIGESTED_DOCUMENTS:
+                spans.append(self.document(shards[at], document))
+            else:
+                begin, end = shard.extent_alone(document)
+                spans.append(DocumentSpan(name, shards[at], document, begin, end - begin))
+        return spans if spans or sum(documents) > DIGESTED_DOCUMENTS else None
 
     def ids_like(self, name: str, most: int = 5) -> list[str]:
         """At most `most` ids that contain the last component of `name`, or, among few documents, are similar to it."""

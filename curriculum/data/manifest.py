@@ -8,7 +8,8 @@
       train/00000.ds.hashes     uint64 per document, ascending: the hash of its tokens, see `curriculum.data.overlap`
       train/00000.ids           one JSON string a line: the document's id
       train/00000.ids.index     uint64 per document: the byte of `.ids` at which its line ends (exclusive)
-      held-out/00000.ds …       the same six files
+      train/documents-0.lookup  the index of the documents' ids, see `curriculum.data.document_lookup`
+      held-out/00000.ds …       the same seven files
       files-0.json              the files that were read, by name; `files-1.json` those that were appended then
 
 Third-party tokens (`read: {tokenised: …}`) are read in place: the manifest's `elsewhere` has the file of each `.ds`,
@@ -143,8 +144,8 @@ class Manifest:
 
     `earlier` are the states before shards were appended, oldest first. `elsewhere` maps shards to third-party files;
     their bytes are identified by digests, so it is not part of the manifest's digest. Nor is `sidecars`, the SHA-256
-    of the files that say something about the text and are none of it: `.hashes` and `files-N.json`. It is empty in a
-    folder of a version that did not record it.
+    of the files that say something about the text and are none of it: `.hashes`, `.lookup` and `files-N.json`. It is
+    empty in a folder of a version that did not record it.
     """
 
     dataset: str

@@ -62,11 +62,18 @@ class MappedShard:
     @cached_property
     def view(self) -> NDArray[np.uint16]:
         """The tokens of every window, `[windows, length + 1]`, as a view of the mapped file; call `check` first."""
-        tokens = np.frombuffer(_map(self.tokens), self.dtype, self.record.tokens, self.offset)
+        tokens = np.frombuffer(map_file(self.tokens), self.dtype, self.record.tokens, self.offset)
         step = self.dtype.itemsize
         return np.lib.stride_tricks.as_strided(
             tokens, (self.windows, self.length + 1), (self.length * step, step), writeable=False
         )
+
+    @property
+    def all_tokens(self) -> NDArray[np.uint16]:
+        """Every token of the shard, mapped; its blocks are not compared with their digests."""
+        if not self.record.tokens:
+            return np.empty(0, self.dtype)
+        return np.frombuffer(map_file(self.tokens), self.dtype, self.record.tokens, self.offset)
 
     def check(self, windows: Integers) -> bool:
         """Verify the blocks of `windows` that are not verified yet; returns whether all of the shard's blocks are."""
@@ -89,6 +96,28 @@ class MappedShard:
         first = int(ends[document - 1]) if document else 0
         name: str = json.loads(ids[first : int(ends[document])])
         return name
+
+    def is_at(self, document: int, line: bytes) -> bool:
+        """Whether the document has this line in `.ids`, which is read without the rest of the file."""
+        base = self.path.with_suffix(".ids")
+        begin, end = self._bounds(base.with_suffix(".ids.index"), document)
+        with base.open("rb") as file:
+            file.seek(begin)
+            return end - begin == len(line) and file.read(len(line)) == line
+
+    def extent_alone(self, document: int) -> tuple[int, int]:
+        """`extent`, read without the rest of the index and so without its digest; DataError where it cannot be."""
+        begin, end = self._bounds(self._companion(".index"), document)
+        if not begin <= end <= self.record.tokens:
+            raise self._damaged(self._companion(".index"), f"says that document {document} ends at token {end:,}")
+        return begin, end
+
+    def _bounds(self, path: Path, document: int) -> tuple[int, int]:
+        """Of a file with an end a document, that of the one before and its own."""
+        with path.open("rb") as file:
+            file.seek(8 * max(0, document - 1))
+            ends = np.frombuffer(file.read(16 if document else 8), "<u8")
+        return (int(ends[0]) if document else 0), int(ends[-1])
 
     def find(self, line: bytes) -> list[int]:
         """The documents that have exactly this line in `.ids`, by one search through the mapped file."""
@@ -151,7 +180,7 @@ class MappedShard:
         base = self.path.with_suffix(".ids")
         ends = self._read_array(base.with_suffix(".ids.index"), self.record.ids_index_sha256, "<u8")
         self._check_digest(base, self.record.ids_sha256)
-        return _map(base), ends
+        return map_file(base), ends
 
     def _companion(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
@@ -159,7 +188,7 @@ class MappedShard:
     def _read_array(self, path: Path, digest: str, dtype: str) -> NDArray[Any]:
         """A companion file as one array, after its digest was verified."""
         self._check_digest(path, digest)
-        return np.frombuffer(_map(path), dtype)
+        return np.frombuffer(map_file(path), dtype)
 
     def _check_digest(self, path: Path, digest: str) -> None:
         try:
@@ -190,7 +219,7 @@ class MappedShard:
         )
 
 
-def _map(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> mmap.mmap:
     """A read-only memory map. It keeps a descriptor open, so the soft limit of open files is raised when reached."""
     try:
         with path.open("rb") as file:
@@ -200,4 +229,4 @@ def _map(path: Path) -> mmap.mmap:
         if reason.errno != errno.EMFILE or soft == hard:
             raise
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return _map(path)
+        return map_file(path)

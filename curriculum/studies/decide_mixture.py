@@ -34,7 +34,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     asked = _programme(question, evidence, laws, fewest[1])
     optimum = _solve(question, evidence, asked)
     resampled, values = _resample(question, asked, laws, tables, optimum.shares)
-    spans = {name: intervals.percentile_interval(resampled[:, at]) for at, name in enumerate(sources) if len(resampled)}
+    spans = _spans(sources, asked, optimum.shares, resampled, len(fewest[0]))
     shares, notes = _at_round_numbers(question, asked, optimum.shares, spans, reports)
 
     arm = (evidence.arms("proposal") or (None,))[-1]
@@ -66,6 +66,19 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     return shared.finish(
         question, evidence, proposal=proposal, laws=tuple(reports), contenders=contenders, judged=judged, notes=notes
     )
+
+
+def _spans(
+    sources: tuple[str, ...], asked: Programme, optimum: Array, resampled: Array, arms: int
+) -> dict[str, tuple[float, float]]:
+    """The 95% interval of each share, within its bounds; empty without resamples."""
+    low, high = asked.bounds
+    spans = {}
+    for at, name in enumerate(sources if len(resampled) else ()):
+        middle = intervals.percentile_interval(resampled[:, at])
+        wide = intervals.widened(middle, float(optimum[at]), arms, len(sources) + 2)
+        spans[name] = (max(wide[0], float(low[at])), min(wide[1], float(high[at])))
+    return spans
 
 
 def check_enough(arms: int, sources: int) -> None:
@@ -256,7 +269,7 @@ def _compared(
         means = {one: evidence.mean(one, question.lower) for one in evidence.arms("swarm")}
         best = min((one for one in means if means[one] is not None), key=lambda one: means[one] or 0.0, default=None)
         if best is not None:
-            found.append(shared.contender(question, evidence, f"the best run, {best}", best, {}))
+            found.append(shared.contender(question, evidence, f"the best, {best}", best, {}))
     found.append(shared.contender(question, evidence, "proposal, predicted", None, _predict(laws, shares)))
     if arm is not None:
         found.append(shared.contender(question, evidence, "proposal, measured", arm, {}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from typing import Any, Protocol
 
@@ -23,11 +24,11 @@ RENEWAL_BYTES = 1 << 26
 """Text after which a fast encoder is made again. Its cache of words has no limit of its own: of random words, the
 worst, 64 MB of text cost 0.5 GB of memory, and making it again 0.1 to 0.5 s."""
 
-SAMPLE_FIRST = 1 << 16
+SAMPLE_FIRST = 1 << 14
 """Bytes at the start of a task that are compared."""
-SAMPLE_EVERY = 1 << 26
-"""Bytes of text of which one part is compared from then on."""
-SAMPLE_PART = 1 << 14
+SAMPLE_EVERY = 1 << 24
+"""Bytes of text of which as many are compared from then on."""
+SAMPLE_PART = 1 << 12
 """Bytes of one document that are compared at most."""
 
 
@@ -52,6 +53,7 @@ class EncoderDiffers(Exception):
     """The fast encoder gave other ids than `tokenizers`; the text says on what."""
 
 
+@cache
 def version_of(library: str) -> str:
     """The name and the version of an installed library, as in `tokenizers 0.23.3`."""
     return f"{library} {metadata.version(library)}"
@@ -113,7 +115,7 @@ class FastEncoder:
 class CheckedEncoder:
     """A fast encoder whose ids are compared with the reference's on a sample of the texts; EncoderDiffers on another.
 
-    The sample is the first SAMPLE_FIRST bytes, and of the rest a part every SAMPLE_EVERY bytes, of a document at most
+    The sample is the first SAMPLE_FIRST bytes, and as many of every further SAMPLE_EVERY bytes, of a document at most
     SAMPLE_PART bytes.
     """
 

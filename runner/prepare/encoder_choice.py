@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ class SourceEncoder:
         self.file = partial / FILE
         self.proofs = proofs
         self.appended_to = appended_to
+        self._local = threading.local()
+        self._made: list[FastEncoder] = []
 
     def choice(self) -> EncoderChoice:
         """What was chosen, by this process or another; else it is chosen now."""
@@ -76,9 +79,18 @@ class SourceEncoder:
         return self._keep(self._choose())
 
     def for_task(self, choice: EncoderChoice, *, threads: bool) -> Encoder:
-        """An encoder of its own for a task: a shared one would make its threads wait for each other."""
+        """An encoder for a task, checked anew; tasks that one thread runs share what it has learnt.
+
+        Threads do not share one: they would wait for each other.
+        """
         reference = ReferenceEncoder(self.tokenizer)
-        return CheckedEncoder(FastEncoder(self.data, threads=threads), reference) if choice.fast else reference
+        if not choice.fast:
+            return reference
+        fast: FastEncoder | None = getattr(self._local, "fast", None)
+        if fast is None:
+            fast = self._local.fast = self._made.pop() if self._made else FastEncoder(self.data)
+        fast.threads = threads
+        return CheckedEncoder(fast, reference)
 
     def fall_back(self, why: str) -> None:
         """Choose `tokenizers` for the whole source; DataError where text is there that the fast encoder made."""
@@ -101,6 +113,7 @@ class SourceEncoder:
             if earlier is not None:
                 self.fall_back(str(reason))
             return EncoderChoice(encoder=version_of(REFERENCE), refused=str(reason))
+        self._made.append(fast)
         return EncoderChoice(encoder=fast.name)
 
     def _keep(self, choice: EncoderChoice) -> EncoderChoice:

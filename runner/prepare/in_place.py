@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
+from curriculum.data import document_lookup
 from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Split, SplitName, TokenLocation
 from curriculum.data.overlap import token_hash
@@ -34,6 +35,7 @@ from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
 from runner.prepare.executor import run_all
 from runner.prepare.shard_writer import RECORD, Meter, Stopped, finished_shard
+from runner.prepare.texts import bounds_of
 
 # The minimum of a held-out range, unless it is a whole file or the rest of the share: windows must fit into it.
 RANGE_TOKENS = 1 << 17
@@ -202,16 +204,15 @@ class _InPlaceIndex:
             smallest = int(numbers.min())
             if smallest < 0 or largest >= self.tokenizer.vocab_size:
                 raise self._out_of_range(smallest if smallest < 0 else largest)
-        id_ends = np.empty(len(inside), np.int64)
-        with base.with_suffix(".ids").open("wb") as ids:
-            for at in range(len(inside)):
-                ids.write(id_line(f"{self.name}:{number_before + at + 1}"))
-                id_ends[at] = ids.tell()
+        prefix = id_line(f"{self.name}:")[: -len(b'"\n')]
+        lines = [b'%b%d"\n' % (prefix, number_before + at + 1) for at in range(len(inside))]
+        base.with_suffix(".ids").write_bytes(b"".join(lines))
         base.with_suffix(".ds.index").write_bytes((inside - first).astype("<u8").tobytes())
         shard = finished_shard(
             base,
             tokens=stop - first,
-            id_ends=id_ends,
+            id_ends=bounds_of(lines)[1:],
+            id_hashes=document_lookup.line_hashes(lines),
             hashes=self._hashes(first, inside),
             text_bytes=0,
             sha256=digest.hexdigest(),

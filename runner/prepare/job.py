@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.data import listing
+from curriculum.data import document_lookup, listing
 from curriculum.data.changes import file_record
 from curriculum.data.listing import SourceFile, kind_of
 from curriculum.data.manifest import (
@@ -416,18 +416,38 @@ class _Preparation:
         assert all(
             (data / f"{shard.file}.index").exists() for split in manifest.splits.values() for shard in split.shards
         )
+        lookups = self._merge_lookups(manifest, data)
         files = f"files-{len(manifest.earlier)}.json"
         fs.write_json(data / files, read, replace=True)
         kept = self.existing.splits if self.existing else {}
         old = {shard.file for split in kept.values() for shard in split.shards}
         new = {shard.file for split in manifest.splits.values() for shard in split.shards} - old
-        digests = {name: fs.sha256_file(data / name) for name in (files, *(f"{file}{HASHES}" for file in sorted(new)))}
+        digests = {
+            name: fs.sha256_file(data / name)
+            for name in (files, *lookups, *(f"{file}{HASHES}" for file in sorted(new)))
+        }
         before = self.existing.sidecars if self.existing else {}
         manifest = replace(manifest, sidecars={**before, **digests})
         # Before this line the appended shards are not part of the folder.
         fs.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:
             fs.publish(data, output)
+
+    def _merge_lookups(self, manifest: Manifest, data: Path) -> list[str]:
+        """Merge the new shards' records into an index of documents for each split; its file's names."""
+        names = []
+        for split, record in manifest.splits.items():
+            known = sum(state.shards.get(split, 0) for state in manifest.earlier[-1:])
+            shards = record.shards[known:]
+            name = document_lookup.name_of(split, len(manifest.earlier))
+            parts = [(data / shard.file).with_suffix(f".ids{document_lookup.SHARD_LOOKUP}") for shard in shards]
+            if all(part.exists() for part in parts):  # else an interrupted call has merged them
+                document_lookup.merge(parts, [shard.documents for shard in shards], data / name)
+            for part in parts:
+                part.unlink(missing_ok=True)
+            if (data / name).exists():  # not of tasks that an earlier version finished
+                names.append(name)
+        return names
 
 
 def _listing(files: Sequence[SourceFile]) -> str:

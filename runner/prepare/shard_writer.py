@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
-from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for, text_hash
-from curriculum.data.overlap import HASHES as DOCUMENT_HASHES, token_hash
+from curriculum.data import document_lookup
+from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for
+from curriculum.data.overlap import HASHES as DOCUMENT_HASHES
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
 from runner.prepare.encoder import Encoder
@@ -138,7 +139,7 @@ class ShardWriter:
         for document in np.flatnonzero(lengths == 0).tolist():
             self.tally.drop(json.loads(batch.lines[document]), NO_TOKENS, batch.split)
         kept = np.flatnonzero(lengths)
-        numbers = np.fromiter((text_hash(batch.texts[document]) for document in kept.tolist()), np.uint64, len(kept))
+        numbers = batch.texts.hashes(kept)
         held_out = np.zeros(len(kept), bool)
         if self.request.held_out_split is not None:
             held_out[:] = batch.split == HELD_OUT
@@ -162,6 +163,7 @@ class _Part:
         self.dtype = np.dtype(dtype_for(vocab_size)).newbyteorder("<")
         self.ends: list[NDArray[np.int64]] = []
         self.id_ends: list[NDArray[np.int64]] = []
+        self.id_hashes: list[NDArray[np.uint64]] = []
         self.hashes: list[NDArray[np.uint64]] = []
         self.documents = self.tokens = self.text_bytes = self.filler = self.id_bytes = 0
         self.max_token = -1
@@ -181,9 +183,8 @@ class _Part:
         self._ids.write(b"".join(lines))
         self.ends.append(ends + self.tokens)
         self.id_ends.append(bounds_of(lines)[1:] + self.id_bytes)
-        self.hashes.append(
-            np.fromiter((token_hash(tokens[document]) for document in chosen.tolist()), np.uint64, len(chosen))
-        )
+        self.id_hashes.append(document_lookup.line_hashes(lines))
+        self.hashes.append(tokens.hashes(chosen))
         self.documents += len(chosen)
         self.tokens += len(marked)
         self.id_bytes = int(self.id_ends[-1][-1])
@@ -203,6 +204,7 @@ class _Part:
                     self.path,
                     tokens=self.tokens,
                     id_ends=np.concatenate(self.id_ends),
+                    id_hashes=np.concatenate(self.id_hashes),
                     hashes=np.concatenate(self.hashes),
                     text_bytes=self.text_bytes,
                     sha256=sha256,
@@ -283,16 +285,18 @@ def finished_shard(
     *,
     tokens: int,
     id_ends: NDArray[Any],
+    id_hashes: NDArray[np.uint64],
     hashes: NDArray[np.uint64],
     text_bytes: int,
     sha256: str,
     blocks: Sequence[bytes],
 ) -> Shard:
-    """Write the index of ids, the digests of the blocks and the hashes of the documents beside the other files of
-    `<split>/<number>.ds`."""
+    """Write the index of ids, their hashes for the index of documents, the digests of the blocks and the hashes of the
+    documents beside the other files of `<split>/<number>.ds`."""
     ids, ids_index = path.with_suffix(".ids"), path.with_suffix(".ids.index")
     ids_index.write_bytes(id_ends.astype("<u8").tobytes())
     path.with_name(path.name + DOCUMENT_HASHES).write_bytes(np.sort(hashes.astype("<u8")).tobytes())
+    document_lookup.write_shard(ids.with_name(ids.name + document_lookup.SHARD_LOOKUP), id_hashes)
     digests = b"".join(blocks)
     path.with_suffix(".ds.blocks").write_bytes(digests)
     return Shard(

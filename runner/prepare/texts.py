@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,10 @@ class Texts:
     def __getitem__(self, document: int) -> memoryview:
         return self.data.data[self.bounds[document] : self.bounds[document + 1]]
 
+    def hashes(self, documents: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """`text_hash` of each of these documents."""
+        return _hashes(self.data.data, self.bounds[documents], self.bounds[documents + 1])
+
     def strings(self) -> list[str]:
         bounds, data = self.bounds.tolist(), self.data.data
         return [str(data[begin:end], "utf-8") for begin, end in pairwise(bounds)]
@@ -51,15 +56,27 @@ class Tokens:
     @classmethod
     def join(cls, documents: Sequence[Sequence[int]]) -> Tokens:
         bounds = bounds_of(documents)
-        ids = np.fromiter((token for ids in documents for token in ids), np.uint32, int(bounds[-1]))
-        return cls(ids, bounds)
+        return cls(np.fromiter(chain.from_iterable(documents), np.uint32, int(bounds[-1])), bounds)
 
     def __getitem__(self, document: int) -> NDArray[np.uint32]:
         return self.ids[self.bounds[document] : self.bounds[document + 1]]
 
+    def hashes(self, documents: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """`token_hash` of each of these documents."""
+        data = self.ids.astype("<u4", copy=False).view(np.uint8).data
+        return _hashes(data, 4 * self.bounds[documents], 4 * self.bounds[documents + 1])
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.bounds)
+
+
+def _hashes(data: memoryview, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """BLAKE2b-64 of the parts of `data`, as little-endian integers."""
+    blake2b = hashlib.blake2b
+    parts = zip(begins.tolist(), ends.tolist(), strict=True)
+    digests = [blake2b(data[begin:end], digest_size=8).digest() for begin, end in parts]
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64, copy=False)
 
 
 def bounds_of(parts: Sequence[Sequence[int]]) -> NDArray[np.int64]:

@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "batch-text": ("batch", "variant", *FULL, "--step", "30", "--text"),
     "trace-windows": ("trace", "variant", *FULL, "--source", "code", "--range", "3:6"),
     "trace-shard": ("trace", "variant", *FULL, "--source", "prose", "--shard", "0"),
+    "overlap": ("overlap", "variant", *FULL),
     "diff": ("diff", "trunk", "variant", *FULL),
     "verify": ("verify", "variant", *FULL),
     "prune": ("prune", *FULL, "--dry-run"),

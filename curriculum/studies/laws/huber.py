@@ -20,15 +20,11 @@ _SCALE = 100.0
 """L-BFGS-B's first step and its tolerances suit objectives near 1; a mean Huber loss is near 0.001."""
 
 
-def mean_huber(residuals: Array, delta: float = DELTA) -> float:
-    """The mean Huber loss of `residuals` (shape `[n]`, nats)."""
-    size = np.abs(residuals)
-    return float(np.where(size < delta, 0.5 * size * size, delta * (size - 0.5 * delta)).mean())
-
-
-def huber_slope(residuals: Array, delta: float = DELTA) -> Array:
-    """The derivative of `mean_huber` by each residual, shape `[n]`."""
-    return np.clip(residuals, -delta, delta) / len(residuals)
+def huber(residuals: Array, delta: float = DELTA) -> tuple[float, Array]:
+    """The mean Huber loss of `residuals` (shape `[n]`, nats), and its derivative by each of them."""
+    clipped = np.minimum(np.maximum(residuals, -delta), delta)
+    number = len(residuals)
+    return float(clipped @ (residuals - 0.5 * clipped)) / number, clipped / number
 
 
 @dataclass(frozen=True, slots=True)

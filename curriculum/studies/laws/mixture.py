@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curriculum.studies.laws.huber import DELTA, Array, descend, huber_slope, mean_huber
+from curriculum.studies.laws.huber import DELTA, Array, descend, huber
 
 SHIFTS = (0.001, 0.003, 0.01)
 RIDGE = 1e-3 * DELTA
@@ -130,10 +130,10 @@ def _fit_shifted(
 
     def objective(numbers: Array) -> tuple[float, Array]:
         above = np.exp(np.minimum(features @ numbers[1:], _LARGEST_EXPONENT))
-        residuals = numbers[0] + above - losses
-        slope = huber_slope(residuals)
-        gradient = np.append(slope.sum(), (slope * above) @ features)
-        value = mean_huber(residuals)
+        value, slope = huber(numbers[0] + above - losses)
+        gradient = np.empty(len(numbers))
+        gradient[0] = slope.sum()
+        gradient[1:] = (slope * above) @ features
         if ridge:
             slopes = numbers[1 : 1 + sources]
             pull = slopes - slopes.mean()
@@ -151,7 +151,7 @@ def _fit_shifted(
         shift=shift,
         objective=0.0,
     )
-    return replace(law, objective=mean_huber(law.predict(shares) - losses)), end.objective
+    return replace(law, objective=huber(law.predict(shares) - losses)[0]), end.objective
 
 
 def _starts(features: Array, losses: Array, own: int | None, like: MixtureLaw | None) -> Iterable[Array]:

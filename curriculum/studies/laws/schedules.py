@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum.studies.laws.huber import Array, descend, huber_slope, mean_huber
+from curriculum.studies.laws.huber import Array, descend, huber
 
 MEMORIES = (0.99, 0.995, 0.998, 0.999, 0.9995)
 LOG_DELTA = 0.001
@@ -120,10 +120,10 @@ def _fit_with_memory(total: Array, annealed: Array, observed: Array, memory: flo
         floor, scale, power, gain = numbers
         falling = np.exp(-power * logarithm)
         predicted = np.maximum(floor + scale * falling - gain * annealed, 1e-3)
-        residuals = np.log(predicted) - observed
-        slope = huber_slope(residuals, LOG_DELTA) / predicted
+        value, slope = huber(np.log(predicted) - observed, LOG_DELTA)
+        slope = slope / predicted
         gradient = [slope.sum(), slope @ falling, -scale * (slope * falling) @ logarithm, -slope @ annealed]
-        return mean_huber(residuals, LOG_DELTA), np.array(gradient)
+        return value, np.array(gradient)
 
     starts = []
     for power in (0.3, 0.5, 0.7):
