@@ -220,8 +220,8 @@ class Project:
         if not paths and folder == "stages" and name in self.names("studies"):
             raise NotFound(
                 f"`{name}` is a study, not a curriculum",
-                hint=f"`curriculum plan {name}` shows its arms; `curriculum branch {name}/ARM NAME` makes one of them a "
-                "curriculum, which every verb takes",
+                hint=f"`curriculum plan {name}` shows its arms; `curriculum branch {name}/ARM NAME` makes one of them "
+                "a curriculum, which every verb takes",
             )
         if not paths:
             raise NotFound(

@@ -129,10 +129,12 @@ def run_stage(
     with supervising(folder, stage):
         job = prepared_job(request, compiled, stage, texts)
         listener.stage_started(stage, folder, reached(folder, stage.plan.start))
-        outcome = run_training(job, launcher_for(request), stop, note=listener.note, tick=listener.tick)
-        if outcome.get("unsaved"):
-            listener.note(f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint")
-    listener.stage_ended(stage)
+        try:
+            outcome = run_training(job, launcher_for(request), stop, note=listener.note, tick=listener.tick)
+            if outcome.get("unsaved"):
+                listener.note(f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint")
+        finally:
+            listener.stage_ended(stage)
     return outcome["outcome"] != jobs.STOPPED or is_reached(folder, stage)
 
 

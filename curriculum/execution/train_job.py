@@ -77,6 +77,11 @@ def train_job(
     )
 
 
+def is_ended_arm(request: RunRequest, compiled: Compiled) -> bool:
+    """Whether the request is of an arm of a study that ended: nothing of it is trained again, also without weights."""
+    return request.arm is not None and stage_folder(request.project, compiled, compiled.stages[-1]).done.exists()
+
+
 def _carry_losses(
     request: RunRequest, compiled: Compiled, stage: CompiledStage, texts: prepared_text.PreparedText
 ) -> None:

@@ -194,7 +194,7 @@ def test_init_schema_writes_the_schemas_of_a_project_anew_and_nothing_else(tmp_p
     (project / ".schema" / "sizes.json").unlink()
     (project / "stages" / "v1.1.yaml").write_text("mine\n")
     kept = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
-    assert "5 schemas" in ask("init", ".", "--schema", cwd=project)
+    assert "6 schemas" in ask("init", ".", "--schema", cwd=project)
     for path in {*kept, project / ".schema" / "sizes.json"}:
         if path.parent.name == ".schema":
             assert path.read_bytes() == (ROOT / ".schema" / path.name).read_bytes()
