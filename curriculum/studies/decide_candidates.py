@@ -32,7 +32,9 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     laws: tuple[LawReport, ...] = ()
     notes: list[str] = []
     if question.kind == "cooldown":
-        laws, notes = _law(question, evidence, candidates)
+        # controls are points of the grid, too
+        grid = [arm for arm in references if evidence.mean(arm, question.lower) is not None]
+        laws, notes = _law(question, evidence, [*candidates, *grid])
     best = (
         _cheapest(question, evidence, candidates, notes)
         if question.kind == "cooldown"
