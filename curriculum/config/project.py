@@ -217,6 +217,12 @@ class Project:
         if (folder, name) in self._drafts:
             return self._drafts[folder, name]
         paths = layout.files(self.root, folder, name)
+        if not paths and folder == "stages" and name in self.names("studies"):
+            raise NotFound(
+                f"`{name}` is a study, not a curriculum",
+                hint=f"`curriculum plan {name}` shows its arms; `curriculum branch {name}/ARM NAME` makes one of them "
+                "a curriculum, which every verb takes",
+            )
         if not paths:
             raise NotFound(
                 f"unknown {noun} `{name}`: there is no {folder}/{name}.yaml",

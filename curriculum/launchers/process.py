@@ -128,6 +128,7 @@ def environment(threads: int, devices: str | None = None) -> dict[str, str]:
     return {
         **({} if stated else {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
         **os.environ,
+        "OPENBLAS_NUM_THREADS": str(threads),  # this process may have set it for itself
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),

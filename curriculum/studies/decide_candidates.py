@@ -32,7 +32,11 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     laws: tuple[LawReport, ...] = ()
     notes: list[str] = []
     if question.kind == "cooldown":
-        laws, notes = _law(question, evidence, candidates)
+        # a control that states what is varied is a point of the grid, too
+        varied = evidence.settings(candidates[0]).keys()
+        measured = [arm for arm in references if evidence.mean(arm, question.lower) is not None]
+        grid = [arm for arm in measured if varied <= evidence.settings(arm).keys()]
+        laws, notes = _law(question, evidence, [*candidates, *grid])
     best = (
         _cheapest(question, evidence, candidates, notes)
         if question.kind == "cooldown"

@@ -312,3 +312,8 @@ def test_a_design_that_was_edited_by_hand_is_refused(project: Path) -> None:
     path.write_text(path.read_text().replace("swarm-03", "swarm-33"))
     with pytest.raises(DataError, match="cannot be used"):
         compile_study(Project(project), "domains", "rehearsal")
+
+
+def test_a_verb_that_takes_no_study_says_what_does(project: Path) -> None:
+    with pytest.raises(NotFound, match="`domains` is a study, not a curriculum"):
+        compile_curriculum(Project(project), "domains", "rehearsal")

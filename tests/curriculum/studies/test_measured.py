@@ -143,3 +143,18 @@ def test_earlier_evaluations_of_a_line_tell_whether_its_share_settled(project: P
     (kept,) = decision.kept_shares
     assert kept.source == WEB
     assert kept.share == pytest.approx((-math.log(0.07) - 1.5) / 4, abs=0.02)
+
+
+def test_a_cooldown_measures_the_exponent_of_the_batch_from_its_grid_and_its_controls(project: Path) -> None:
+    study = compile_study(Project(project), "cooldown", "rehearsal")
+
+    def grid(arm: Arm, source: str) -> float:
+        batch, rate = arm.stage.plan.batch_sequences / 16, float(arm.point.settings["learning_rate"])
+        return 4 + 0.3 * (rate / batch**0.5) ** 0.7 + random.Random(arm.name).gauss(0, 0.002)
+
+    pretend(study, grid, {WEB: 4.5})
+    question = question_of(study)
+    assert question.kind == "cooldown"
+    decision = decide(question, measure(study).evidence)
+    (law,) = decision.laws
+    assert law.terms["exponent"] == pytest.approx(0.5, abs=0.1)

@@ -69,6 +69,7 @@ def test_an_array_behind_the_shared_job_survives_a_requeue_and_a_stop_and_gives_
     said = far.say(*command)
     assert far.job("three/continual").partition("_")[0] != array
     done(far, "three/continual")
+    wait_for("its job to leave the queue", lambda: queue(far.job("three/continual")) in ("COMPLETED", ""), 30)
     assert "every stage of one, two, three is done" in far.say(*command)
 
     near.say("run", *NAMES, "--size", "full")
