@@ -114,6 +114,9 @@ def _check_prepared(request: RunRequest, compiled: Compiled) -> None:
     check_started(request.project, compiled, accept=request.accept_change)
     for stage in compiled.stages:
         branch_point(request.project, compiled, stage)  # CheckpointError when training passed it without one
+        if stage.members and not is_finished(stage_folder(request.project, compiled, stage), stage):
+            for member in stage.members:
+                branch_point(request.project, member.compiled, member.stage)
 
 
 def run_stage(

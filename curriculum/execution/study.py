@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.config.project import Project
-from curriculum.errors import CurriculumError, Drift
+from curriculum.errors import CurriculumError
 from curriculum.execution import pool, stop
+from curriculum.execution.prepare import prepare
 from curriculum.execution.request import RunRequest
-from curriculum.execution.run import checked, prepared
+from curriculum.execution.run import checked
 from curriculum.execution.slurm.submission import QueuedJob
 from curriculum.runs.verify import Findings, verify
 from curriculum.studies import design
@@ -51,9 +51,8 @@ def _settled(request: RunRequest, study: CompiledStudy) -> CompiledStudy | None:
     """The study with the mixtures that it keeps, which are drafted from prepared text; None when it was stopped."""
     if not design.is_kept(study.study):
         first = arm_requests(request, study)[0]
-        # an arm that was trained by another plan has its text, and is set aside by name later
-        with stop_on_signals() as stop, contextlib.suppress(Drift):
-            if prepared(first, checked(first), stop) is None:
+        with stop_on_signals() as stop:
+            if prepare(first, checked(first), stop) is None:
                 return None
         study = compile_study(study.study.project, study.name, study.study.size)
         fix_design(study)

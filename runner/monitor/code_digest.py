@@ -58,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "c16648ecd1d0332d153b1823dd6757fc95cf56fb4ae760dfeefb9494251164bd",
+            "eb4f4ae2b8890be5b1bc17c8f0c0e531997a81fb68645a0fb66d5cbde050ce04",
         }
     ),
 )
