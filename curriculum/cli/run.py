@@ -169,7 +169,7 @@ def _show_submitted(
         raise stopped(f"curriculum run {named}{project.options(request.size, request.machine)}")
     queued, unmeasured = submitted
     if not queued:
-        print(f"every stage of {named} is done")
+        print(f"every stage of {', '.join(named.split())} is done")
     else:
         _show_queued(queued, unmeasured, f"curriculum status{project.options(request.size)}")
 
