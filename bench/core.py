@@ -159,8 +159,8 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     fsdp.apply(model, ranks, sharding="auto", bf16=bf16, activation_checkpointing="none", compile_blocks=compiles)
     optimizer = adamw(model, {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "decay": "all"})
     plan: Any = SimpleNamespace(
-        batch_tokens=case.batch * case.length,
-        batch_sequences=case.batch,
+        batch_of=lambda step: case.batch,
+        tokens_of=lambda step: case.batch * case.length,
         optimizer={"clip_norm": 1.0},
         lr=lambda step: 1e-3,
     )
@@ -169,7 +169,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
         read = Batch(0, 0.0, tokens.cpu().numpy(), np.zeros(case.batch, np.int32), ("text",))
         losses = forward_backward(model, read, case.micro, plan)
         update(model, optimizer, plan, 0, ranks)
-        return float(losses.sum()) / plan.batch_tokens
+        return float(losses.sum()) / (case.batch * case.length)
 
     return step
 

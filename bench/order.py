@@ -85,7 +85,7 @@ def rates(root: Path, toy: bool, turns: int) -> list[Row]:
         turns = max(1, (1 << (12 if toy else 16)) // (steps * slots))
         started = time.thread_time()
         for turn in range(turns):
-            plan.draws_of(first + turn * steps, first + (turn + 1) * steps, mine)
+            plan.draws_of(first + turn * steps, first + (turn + 1) * steps, lambda batch: mine)
         return turns * steps * slots / (time.thread_time() - started)
 
     def shuffled() -> float:

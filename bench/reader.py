@@ -82,7 +82,7 @@ def ours(root: Path, *, thread: bool, masked: bool = False) -> Iterator[np.ndarr
     if thread:
         batches: Iterator[Batch] = reader.batches(plan, datasets, first_step=0, last_step=10**9)
         return (batch.tokens[:, : text.LENGTH] for batch in batches)
-    together = reader.read_steps(plan, datasets, 0, 10**9, np.arange(text.BATCH))
+    together = reader.read_steps(plan, datasets, 0, 10**9, np.arange)
     return (batch.tokens[:, : text.LENGTH] for several in together for batch in several)
 
 

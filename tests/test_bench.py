@@ -31,7 +31,7 @@ def run(folder: Path, *words: str) -> tuple[str, dict[str, list[dict[str, object
 
 @pytest.mark.parametrize(
     ("command", "tables", "goals"),
-    [("bench.plan", 1, 3), ("bench.order", 3, 3), ("bench.save", 5, 3), ("bench.update", 1, 1)],
+    [("bench.plan", 1, 3), ("bench.order", 3, 3), ("bench.save", 5, 4), ("bench.update", 1, 1)],
 )
 def test_a_figure_is_measured_in_turns_beside_its_limit_with_median_and_spread(
     tmp_path: Path, command: str, tables: int, goals: int

@@ -48,7 +48,7 @@ def batch(
     if rank is not None:
         count = ranks or rank + 1
         draws = draws.rank(rank, count)
-        first = rank * plan.batch_sequences // count
+        first = rank * plan.batch_of(step) // count
     datasets = {name: _open(plan, texts, name) for name in {draws.names[s] for s in draws.source}}
     slots = []
     for at in range(len(draws.window)):
@@ -76,10 +76,10 @@ def batch(
         "curriculum": stage.setting.curriculum,
         "stage": stage.setting.stage,
         "step": step,
-        "position": plan.position_after(step) - plan.batch_tokens,
+        "position": plan.position_before(step),
         "lr": plan.lr(step),
         "sequence_length": plan.sequence_length,
-        "batch_sequences": plan.batch_sequences,
+        "batch_sequences": plan.batch_of(step),
         "prepared": all(dataset is not None for dataset in datasets.values()),
         "slots": slots,
     }

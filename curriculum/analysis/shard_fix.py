@@ -65,11 +65,11 @@ def _skips(
 ) -> list[tuple[int, int]]:
     """Full-size positions to skip so that no later step reads the windows; empty where there would be too many.
 
-    Only where no later stage reads the source: a skip moves the data of all steps after it.
+    Only where no later stage reads the source and the batch stays: a skip moves the data of all steps after it.
     """
     plan = stage.plan
     later = compiled.stages[compiled.stages.index(stage) + 1 :]
-    if len(shard_windows) > lookup.ONE_BY_ONE or stage.setting.skip:
+    if len(shard_windows) > lookup.ONE_BY_ONE or stage.setting.skip or plan.batch_changes:
         return []
     if any(source in blend.mixer.names for following in later for blend in following.plan.blends):
         return []
@@ -79,7 +79,7 @@ def _skips(
     while True:  # a step that moves up at the stage's end may be bad as well
         longer = replace(plan, steps=plan.steps + len(bad))
         reads = lookup.occurrences(longer, source, windows, first=first, stop=longer.sequences)
-        steps = sorted(set((reads.sequence // plan.batch_sequences).tolist()))
+        steps = sorted(set(plan.clock.steps_of_sequences(reads.sequence).tolist()))
         if len(steps) > MOST_SKIPS:
             return []
         if len(steps) == len(bad):
@@ -87,9 +87,9 @@ def _skips(
         bad = steps
     # a skip moves the steps after it up: bad steps next to each other are one skip
     skips = Counter(step - number for number, step in enumerate(bad))
-    start, tokens, scale = plan.start, plan.batch_tokens, compiled.scale
+    position, scale = plan.clock.position, compiled.scale
     return [
-        (_full_size(start + clock * tokens, scale), _full_size(start + (clock + count) * tokens, scale))
+        (_full_size(position(clock), scale), _full_size(position(clock + count), scale))
         for clock, count in skips.items()
         if clock < plan.steps
     ]

@@ -67,7 +67,7 @@ class Shared:
     def position_of(self, sequence: int) -> int:
         """Where the step begins that reads the sequence, in tokens."""
         plan = self.stage.plan
-        return plan.start + sequence // plan.batch_sequences * plan.batch_tokens
+        return plan.clock.position(plan.clock.step_of_sequence(sequence))
 
     def lineages(self, position: int) -> list[str]:
         """The lineages that take the step that begins at `position`."""
@@ -188,7 +188,7 @@ def _reads(shared: Shared, ranges: Iterable[tuple[str, range]]) -> list[dict[str
         at = lookup.occurrences(plan, source, np.array(sorted(numbers), np.int64), stop=shared.sequences)
         columns = (at.steps(plan), at.slots(plan), at.pass_number, at.window)
         for step, slot, number, window in zip(*(column.tolist() for column in columns), strict=True):
-            position = plan.position_after(step) - plan.batch_tokens
+            position = plan.position_before(step)
             reads.append(
                 {
                     "step": step,

@@ -15,6 +15,8 @@ from curriculum.errors import DataError
 def read_evaluations(folder: StageFolder) -> dict[int, Mapping[str, Any]]:
     """What a stage measured by position (tokens): a set to its `loss`, `windows`, `digest` and `per_window`.
 
+    `by_quarter` is there where the trainer measured it: the loss in each quarter of the windows, from their beginning.
+
     The newest generation wins.
     """
     newest: dict[int, Mapping[str, Any]] = {}

@@ -17,6 +17,7 @@ from curriculum.cli import (
     branch,
     compare,
     completion,
+    decide,
     diff,
     doctor,
     eval,
@@ -43,7 +44,7 @@ Verb = Callable[..., Any]
 PANELS: dict[str, tuple[Verb, ...]] = {
     "Do": (init.init, plan.plan, prepare.prepare, run.run, stop.stop, branch.branch),
     "Look": (status.status, compare.compare, report.report),
-    "Ask": (batch.batch, trace.trace, overlap.overlap, diff.diff),
+    "Ask": (decide.decide, batch.batch, trace.trace, overlap.overlap, diff.diff),
     "Care": (verify.verify, prune.prune, doctor.doctor, rehearse_trainer.rehearse_trainer, inspect.inspect),
     "Share": (export.export, import_model.import_, recipe.recipe, eval.eval_),
 }

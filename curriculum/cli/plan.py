@@ -38,6 +38,7 @@ def plan(
     from curriculum.execution.machine import check_memory
     from curriculum.runs import folders
     from curriculum.runs.drift import with_notes
+    from curriculum.studies.mixture_evidence import evidence_lines
 
     project = open_project()
     if (study := addresses.study_in(project, names)) is not None:
@@ -74,6 +75,7 @@ def plan(
     summary["cost"]["unsaved"] = folders.insufficient_grace(project, compiled, project.machine(machine))
     summary["held_out_notes"] = texts[0].held_out_lines()
     summary["texts_changed"] = texts[0].change_lines(quick=not check, contents=check)
+    summary["evidence"] = evidence_lines(texts[0], compiled)
     origins = texts[0].provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})

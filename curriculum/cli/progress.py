@@ -100,9 +100,10 @@ class RunDisplay(Listener):
         how = "resumes" if start > plan.start else "starts"
         first = plan.step_at(start)
         last = plan.first_step + stage.steps_run
+        batches = " -> ".join(str(batch) for batch in dict.fromkeys((plan.batch_of(first), plan.batch_of(last - 1))))
         return (
             f"{stage.name}  {how} at {show_exact(start)} tokens: {show_exact(last - first)} steps of "
-            f"{plan.batch_sequences} sequences, learning rate {plan.lr(first):.3g} -> {plan.lr(last - 1):.3g}"
+            f"{batches} sequences, learning rate {plan.lr(first):.3g} -> {plan.lr(last - 1):.3g}"
         )
 
     def _say(self, line: str) -> None:

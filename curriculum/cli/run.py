@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from curriculum.cli import addresses
 from curriculum.cli.options import MachineName, Names, Size, open_console, open_project, stopped
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from curriculum.execution.pool import LineageResult
     from curriculum.execution.request import RunRequest
     from curriculum.execution.run import RunResult
     from curriculum.execution.slurm.submission import QueuedJob
@@ -51,11 +53,12 @@ def run(
 ) -> None:
     """Train curricula to their ends, from wherever they stand.
 
-    A stopped run resumes from its last checkpoint; what is done is left as it is. Of several, the stages that they
-    share are trained first, each once.
+    A stopped run resumes from its last checkpoint; what is done is left as it is. Of several, and of the arms of a
+    study, the stages that they share are trained first, each once.
     """
     from curriculum.cli.progress import RunDisplay
     from curriculum.compiler import overlap, prepared_text
+    from curriculum.errors import PlanError
     from curriculum.execution import kubernetes, run as execution_run
     from curriculum.execution.request import RunRequest
 
@@ -74,15 +77,26 @@ def run(
         accept_environment=accept_environment,
         listener=RunDisplay(console),
     )
-    if others:
+    study = addresses.study_in(project, names)
+    if others or study:
         single = {
             "--node-rank": node_rank,
             "--master-addr": master_addr,
             "--render": render,
             "--profile-steps": profile_steps,
         }
-        _run_many([request, *(replace(request, curriculum=other) for other in others)], single, dry_run=dry_run)
+        if given := [option for option, value in single.items() if value is not None]:
+            raise PlanError(
+                f"`{given[0]}` is of one curriculum, and {'several' if others else 'a study'} would be trained",
+                hint=f"as in `curriculum run {name}{'/kept' if study else ''} {given[0]} …`",
+            )
+        if study is not None:
+            _run_study(request, study, dry_run=dry_run)
+        else:
+            _run_many([request, *(replace(request, curriculum=other) for other in others)], dry_run=dry_run)
         return
+    arm, (project, name) = name, addresses.arm_or_curriculum(project, name, size)
+    request = replace(request, project=project, curriculum=name)
     if render:
         kubernetes.require_launcher(request)
     if dry_run or render:
@@ -100,9 +114,9 @@ def run(
         return
     result = execution_run.run(request)
     if result.stopped:
-        raise stopped(f"curriculum run {name}{project.options(size, machine)}")
+        raise stopped(f"curriculum run {arm}{project.options(size, machine)}")
     if result.queued:
-        _show_queued(result.queued, result.unmeasured, f"curriculum status {name}{project.options(size)}")
+        _show_queued(result.queued, result.unmeasured, f"curriculum status {arm}{project.options(size)}")
     elif node_rank:
         print(f"node {node_rank}: every stage is done")
     else:
@@ -115,53 +129,75 @@ def _show_queued(queued: Iterable[QueuedJob], unmeasured: Iterable[str], status:
     print(f"they run in the background: `{status}` shows them")
 
 
-def _run_many(requests: Sequence[RunRequest], single: Mapping[str, object], *, dry_run: bool) -> None:
-    """Train several curricula; `single` are the options given that are of one curriculum alone."""
+def _run_many(requests: Sequence[RunRequest], *, dry_run: bool) -> None:
+    """Train several curricula."""
     from curriculum.cli.pool_progress import PoolDisplay
+    from curriculum.execution import pool
+
+    display = PoolDisplay(open_console())
+    requests = [replace(request, listener=display) for request in requests]
+    named = " ".join(request.curriculum for request in requests)
+    if dry_run:
+        print("\n".join(pool.outline(requests)))
+    elif requests[0].machine_entry.launcher == "slurm":
+        _show_submitted(requests[0], named, pool.submit_many(requests))
+    else:
+        _show_results(requests[0], named, pool.run_many(requests))
+
+
+def _run_study(request: RunRequest, name: str, *, dry_run: bool) -> None:
+    """Train the arms of a study."""
+    from curriculum.cli.pool_progress import PoolDisplay
+    from curriculum.execution import pool, study as execution_study
+    from curriculum.studies.arms import compile_study
+
+    study = compile_study(request.project, name, request.size)
+    request = replace(request, listener=PoolDisplay(open_console()))
+    if dry_run:
+        print("\n".join(pool.outline(execution_study.arm_requests(request, study))))
+    elif request.machine_entry.launcher == "slurm":
+        _show_submitted(request, name, execution_study.submit_study(request, study))
+    else:
+        _show_results(request, name, execution_study.run_study(request, study))
+
+
+def _show_submitted(
+    request: RunRequest, named: str, submitted: tuple[Sequence[QueuedJob], Sequence[str]] | None
+) -> None:
+    project = request.project
+    if submitted is None:
+        raise stopped(f"curriculum run {named}{project.options(request.size, request.machine)}")
+    queued, unmeasured = submitted
+    if not queued:
+        print(f"every stage of {named} is done")
+    else:
+        _show_queued(queued, unmeasured, f"curriculum status{project.options(request.size)}")
+
+
+def _show_results(request: RunRequest, named: str, results: Sequence[LineageResult]) -> None:
+    """A table of how each of several ended; typer.Exit with 1 where one was set aside, with 130 where one stopped."""
     from curriculum.cli.view.pool import pool_view
-    from curriculum.errors import PlanError
     from curriculum.execution import pool
     from curriculum.runs import held_out
 
-    first, names = requests[0], [request.curriculum for request in requests]
-    if given := [option for option, value in single.items() if value is not None]:
-        raise PlanError(
-            f"`{given[0]}` is of one curriculum, and {len(names)} are named",
-            hint=f"as in `curriculum run {names[0]} {given[0]} …`",
-        )
-    if dry_run:
-        print("\n".join(pool.outline(requests)))
-        return
-    project, console = first.project, open_console()
-    display = PoolDisplay(console)
-    requests = [replace(request, listener=display) for request in requests]
-    options, command = project.options(first.size), f"{' '.join(names)}{project.options(first.size, first.machine)}"
-    if first.machine_entry.launcher == "slurm":
-        submitted = pool.submit_many(requests)
-        if submitted is None:
-            raise stopped(f"curriculum run {command}")
-        if submitted == ([], []):
-            print(f"every stage of {', '.join(names)} is done")
-            return
-        _show_queued(*submitted, f"curriculum status{options}")
-        return
-    results = pool.run_many(requests)
+    project, console = request.project, open_console()
     losses = {
-        result.name: {source: line[-1][1] for source, line in held_out.curves(project, result.compiled).items()}
+        result.name: {source: line[-1][1] for source, line in held_out.curves(project, result.compiled).items() if line}
         for result in results
     }
     sources = sorted({source for measured in losses.values() for source in measured})
     console.print("\nlast held-out loss (nats a token)", style="bold")
     console.print(pool_view(results, losses, sources))
+    command = f"curriculum run {named}{project.options(request.size, request.machine)}"
     for result in results:
         for line in result.unmeasured:
             console.print(f"{result.name}: not measured: {line}")
         if result.error is not None:
             print(f"\n{result.name} was set aside:\n{result.error.render()}", file=sys.stderr)
     if any(result.state == pool.STOPPED for result in results):
-        raise stopped(f"curriculum run {command}")
+        raise stopped(command)
     if any(result.state == pool.FAILED for result in results):
-        print(f"the others are done; once that is mended, the same command goes on: curriculum run {command}")
+        print(f"the others are done; once that is mended, the same command goes on: {command}")
         raise typer.Exit(1)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from curriculum.cli import addresses
 from curriculum.cli.options import AsJson, NameOrAll, Size, open_console, open_project, print_json
+
+if TYPE_CHECKING:
+    from curriculum.config.project import Project
 
 
 def status(
@@ -26,6 +30,11 @@ def status(
     from curriculum.errors import PlanError
 
     project = open_project()
+    if name is not None and (study := addresses.study_in(project, [name])) is not None:
+        _study(project, study, size, follow=follow, as_json=as_json)
+        return
+    if name is not None:
+        project, name = addresses.arm_or_curriculum(project, name, size)
     if follow:
         from curriculum.cli.follow import Watch
 
@@ -48,3 +57,24 @@ def status(
         print_json({"format": FORMAT, **asdict(now)})
     else:
         open_console().print(status_view(now))
+
+
+def _study(project: Project, name: str, size: str, *, follow: bool, as_json: bool) -> None:
+    """The arms of a study as a table or as rows; with `follow` again and again until all are done."""
+    from dataclasses import asdict
+
+    from curriculum.cli.follow_study import follow_study
+    from curriculum.cli.view.arms import arms_view
+    from curriculum.studies.arms import compile_study
+    from curriculum.studies.status import FORMAT, arm_statuses
+
+    study = compile_study(project, name, size)
+    if as_json:
+        print_json({"format": FORMAT, "study": name, "size": size, "arms": list(map(asdict, arm_statuses(study)))})
+    elif follow:
+        try:
+            follow_study(study, open_console())
+        except KeyboardInterrupt:
+            print("detached; the run continues")
+    else:
+        open_console().print(arms_view(study.name, arm_statuses(study)))

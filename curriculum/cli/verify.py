@@ -1,4 +1,4 @@
-"""The verb `verify`: check all that a curriculum has on disk against its digests."""
+"""The verb `verify`: check all that a curriculum or a study has on disk against its digests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from curriculum.cli import addresses
 from curriculum.cli.options import Name, Size, open_project
 
 
@@ -18,8 +19,15 @@ def verify(name: Name, size: Size = "") -> None:
     from curriculum.runs import verify as runs_verify
 
     project = open_project()
-    texts = PreparedText.open(project, name, size, faults=[])
-    findings = runs_verify.verify(project, texts.compiled, texts)
+    if (study := addresses.study_in(project, [name])) is not None:
+        from curriculum.execution.study import verify_study
+        from curriculum.studies.arms import compile_study
+
+        findings = verify_study(compile_study(project, study, size))
+    else:
+        project, name = addresses.arm_or_curriculum(project, name, size)
+        texts = PreparedText.open(project, name, size, faults=[])
+        findings = runs_verify.verify(project, texts.compiled, texts)
     for line in findings.checked:
         print(f"ok  {line}")
     for line in findings.absent:

@@ -105,12 +105,14 @@ def task_positions(plan: StagePlan, every: Mapping[str, int]) -> dict[str, tuple
 
 def boundary(plan: StagePlan, position: int) -> int:
     """The first step boundary of the stage's clock at or past `position` (tokens)."""
-    return plan.start - (plan.start - position) // plan.batch_tokens * plan.batch_tokens
+    return plan.clock.position(plan.clock.step_from(position))
 
 
 def boundaries(plan: StagePlan, every: int) -> Sequence[int]:
     """Where a trainer is due: the step boundaries after the start that are at or past a multiple of `every` tokens."""
-    if every <= plan.batch_tokens:
-        return range(plan.start + plan.batch_tokens, plan.end + 1, plan.batch_tokens)
+    if not plan.batch_changes and every <= (tokens := plan.tokens_of(plan.first_step)):
+        return range(plan.start + tokens, plan.end + 1, tokens)
+    if every <= min(plan.batches) * plan.sequence_length:
+        return [plan.clock.position(step) for step in range(1, plan.steps + 1)]
     multiples = range((plan.start // every + 1) * every, plan.end + 1, every)
-    return [boundary(plan, multiple) for multiple in multiples]
+    return sorted({boundary(plan, multiple) for multiple in multiples})

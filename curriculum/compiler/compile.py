@@ -79,9 +79,15 @@ class CompiledStage:
         return (*skips, *shards, *seeds)
 
     @property
+    def batches(self) -> tuple[tuple[int, int], ...]:
+        """(position, sequences) of the stage's start and of each change of its batch, as far as the lineage goes."""
+        clock = self.plan.clock
+        return tuple((clock.position(c.step), c.sequences) for c in clock.changes if c.step < max(1, self.steps_run))
+
+    @property
     def steps_run(self) -> int:
         """Steps this lineage takes of the stage: all of them, or those up to the branch point."""
-        return (self.stop - self.plan.start) // self.plan.batch_tokens
+        return self.plan.clock.step_of(self.stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +214,9 @@ def _compile_stage(
             notes,
         ),
         sequence_length=clock.sequence_length,
-        batch_sequences=clock.batch_sequences,
+        batch_sequences=clock.batches.changes[0].sequences,
+        batch_changes=clock.batches.changes[1:],
+        **_rate_scaling(setting, scaler, parent_plan),
         first_step=parent.plan.step_at(parent.stop) if parent else 0,
         steps=clock.steps,
         start=clock.start,
@@ -248,12 +256,24 @@ def _compile_stage(
     )
 
 
+def _rate_scaling(setting: Setting, scaler: Scaler, parent: StagePlan | None) -> dict[str, Any]:
+    """The batch for which the curve's rates hold, and the exponent for others: the stage's own, or its parent's.
+
+    A stage with a learning rate of its own states the rates that it trains at.
+    """
+    if setting.own_rate_exponent:
+        return {"rate_batch": scaler.batch(setting, setting.batch), "rate_exponent": setting.own_rate_exponent}
+    if parent is None or setting.own_learning_rate:
+        return {}
+    return {"rate_batch": parent.rate_batch, "rate_exponent": parent.rate_exponent}
+
+
 def _origin(
     curriculum: ResolvedCurriculum, stage: ResolvedStage, parent: CompiledStage | None, notes: list[str]
 ) -> Parent | None:
     """The weights that the stage starts from: its parent's, an import's, or none for a root with drawn weights."""
     imported, start = stage.setting.imported, stage.clock.start
-    if imported is not None:
+    if imported is not None and stage.setting.rope_theta is None and stage.setting.rope_scaling is None:
         _check_positions(curriculum, stage, imported.model["max_position_embeddings"])
     if parent is not None:
         return Parent(fingerprint=parent.plan.history(parent.stop), position=start)
@@ -271,7 +291,7 @@ def _check_positions(curriculum: ResolvedCurriculum, stage: ResolvedStage, most:
             f"a `sequence_length` of {sequence_length:,} is more than the {most:,} positions of the imported model",
             place=size_place(curriculum.project, curriculum.size_name, "sequence_length")
             or stage.setting.place("sequence_length"),
-            hint=f"`max_position_embeddings` in its config.json says so; {most} or less fits",
+            hint=f"{most} or less fits, as its config.json says; or state `rope_theta:` or `rope_scaling:` there",
         )
 
 

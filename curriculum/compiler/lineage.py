@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 from curriculum import config
@@ -19,17 +20,28 @@ from curriculum.config.layout import PREFIX, directory_of
 from curriculum.config.project import Project
 from curriculum.config.yaml import Document
 from curriculum.errors import ConfigError, DataError, NotFound, Place, PlanError, did_you_mean
+from curriculum.plan.ranks import nearest_divisors
 from curriculum.units import Length, parse_count, show_count
 
 LARGEST_UNTIL = 10**18
 """In tokens; with it every position of a plan fits a signed 64-bit integer."""
 
 
+@dataclass(frozen=True, slots=True)
+class BatchLevel:
+    """From the first step boundary at or past the full-size `position` on, the batch in sequences."""
+
+    position: int
+    batch: Length
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """One stage with every setting stated. `until` is its declared end: full-size tokens from the root.
 
+    `rope_theta` and `rope_scaling` are those that stages state in place of the model's, if any.
     `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps;
+    `batch` is that of its first step and `batch_levels` what follows on the clock, also beyond its end.
     `held_out_windows` is 0 where no file states it; `keep` may name positions outside the stage, for other stages;
     `data_seeds` are its own, several where it also does what a stage without a step left undone.
     """
@@ -44,10 +56,14 @@ class Setting:
     keep: tuple[Length, ...] = ()
     held_out_windows: int = 0
     sequence_length: int
+    rope_theta: Fraction | None = None
+    rope_scaling: config.AnyScaling | None = None
     learning_rate: config.LearningRateEntry
     mixture: str
     own_mixture: bool = True
     batch: Length
+    batch_levels: tuple[BatchLevel, ...] = ()
+    own_rate_exponent: float | None = None
     mask_documents: bool
     until: int
     ramp: Length | None = None
@@ -246,6 +262,12 @@ def _setting(
     own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
     # A stage's `optimizer: reset` is an event; the setting is the file's, or inherited.
     optimizer = file.optimizer if first else None
+    if before and optimizer and optimizer.name != before.optimizer.name and stage.optimizer != "reset":
+        raise PlanError(
+            f"`{name}` goes on with `{optimizer.name}` from the state of `{before.optimizer.name}`",
+            place=document.place(("optimizer",)),
+            hint="say `optimizer: reset` in its first stage: another optimizer begins with fresh state",
+        )
     setting = Setting(
         curriculum=name,
         stage=stage.name,
@@ -257,10 +279,12 @@ def _setting(
         keep=stated("keep", ()),
         held_out_windows=stated("held_out_windows", 0),
         sequence_length=stated("sequence_length"),
+        rope_theta=stage.rope_theta or (before.rope_theta if before else None),
+        rope_scaling=stage.rope_scaling or (before.rope_scaling if before else None),
         learning_rate=stated("learning_rate"),
         mixture=stated("mixture"),
         own_mixture=stage.mixture is not None,
-        batch=stated("batch"),
+        batch=_batch(stated("batch"), stage, before, stated("sequence_length")),
         mask_documents=bool(stated("mask_documents", False)),
         until=0,
         ramp=stage.ramp,
@@ -278,6 +302,7 @@ def _setting(
         document=document,
         path=("stages", number),
     )
+    setting = _with_batch_levels(setting, stage.batch, before, end)
     key, length = ("until", stage.until) if stage.until is not None else ("tokens", stage.tokens)
     assert length is not None
     until = length_in_tokens(setting, length, key) + (end if key == "tokens" else 0)
@@ -297,6 +322,80 @@ def _setting(
     return replace(setting, until=until)
 
 
+def _batch(
+    stated: Length | config.BatchEntry, stage: config.StageEntry, before: Setting | None, sequence_length: int
+) -> Length:
+    """The batch of a stage's first step."""
+    if isinstance(stated, config.BatchEntry):
+        return stated.from_
+    return stated if stage.batch is not None or before is None else _kept_tokens(stated, before, sequence_length)
+
+
+def _kept_tokens(batch: Length, before: Setting, sequence_length: int) -> Length:
+    """A batch that is inherited: in its tokens where windows take another length."""
+    if before.sequence_length == sequence_length or batch.unit == "tokens":
+        return batch
+    return Length(batch.amount * before.sequence_length, "tokens")
+
+
+def _with_batch_levels(
+    setting: Setting, stated: Length | config.BatchEntry | None, before: Setting | None, start: int
+) -> Setting:
+    """The setting with the batch that is in force at its `start` (full-size tokens), and those that follow."""
+    if stated is None and before is not None:
+        due = [level for level in before.batch_levels if level.position <= start]
+        ahead = tuple(level for level in before.batch_levels if level.position > start)
+        batch = _kept_tokens(due[-1].batch if due else before.batch, before, setting.sequence_length)
+        ahead = tuple(
+            replace(level, batch=_kept_tokens(level.batch, before, setting.sequence_length)) for level in ahead
+        )
+        return replace(setting, batch=batch, batch_levels=ahead)
+    if not isinstance(stated, config.BatchEntry):
+        return setting
+    exponent = float(stated.rate_exponent) if stated.rate_exponent is not None else None
+    levels = _even_levels(setting, stated, start) if stated.to is not None else _stated_levels(setting, stated, start)
+    return replace(setting, batch_levels=levels, own_rate_exponent=exponent)
+
+
+def _even_levels(setting: Setting, stated: config.BatchEntry, start: int) -> tuple[BatchLevel, ...]:
+    assert stated.to is not None
+    assert stated.over is not None
+    assert stated.in_ is not None
+    first, last, number = batch_sequences(setting, stated.from_), batch_sequences(setting, stated.to), stated.in_
+    place = setting.document.place((*setting.path, "batch", "in"))
+    if last <= first:
+        raise PlanError(
+            f"the batch is to grow from {first:,} to {last:,} sequences",
+            place=setting.document.place((*setting.path, "batch", "to")),
+            hint="`to` is above `from`; a batch that shrinks is written with `at: {POSITION: BATCH}`",
+        )
+    if (last - first) % number:
+        raise PlanError(
+            f"from {first:,} to {last:,} sequences are not {number} equal steps: {last - first:,} are to be added",
+            place=place,
+            hint=f"the nearest that fit: `in: {nearest_divisors(last - first, number)}`",
+        )
+    over = length_in_tokens(setting, stated.over, "batch")
+    return tuple(
+        BatchLevel(start - (-over * k // number), Length(first + (last - first) // number * k, "sequences"))
+        for k in range(1, number + 1)
+    )
+
+
+def _stated_levels(setting: Setting, stated: config.BatchEntry, start: int) -> tuple[BatchLevel, ...]:
+    assert stated.at is not None
+    levels = [BatchLevel(at, Length(batch_sequences(setting, batch), "sequences")) for at, batch in stated.at.items()]
+    levels.sort(key=lambda level: level.position)
+    if levels[0].position <= start:
+        raise PlanError(
+            f"the batch is to change at {show_count(levels[0].position)} tokens, where stage `{setting.stage}` has "
+            f"not started: it does at {show_count(start)}",
+            place=setting.document.place((*setting.path, "batch", "at")),
+            hint="positions count from the root; what holds at the stage's start is `from`",
+        )
+    return tuple(levels)
+
+
 def _check_root_keys(name: str, file: config.CurriculumFile, document: Document, before: Setting) -> None:
     """PlanError when a variant states another seed, model or tokenizer than the curriculum it branches from."""
     model = None if file.model is None else _model(file.model)
@@ -305,21 +404,24 @@ def _check_root_keys(name: str, file: config.CurriculumFile, document: Document,
             raise PlanError(
                 f"`{name}` states another `{key}` than the curriculum it branches from",
                 place=document.place((key,)),
-                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own",
+                hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own"
+                + (", other rotations `rope_theta` or `rope_scaling` in a stage" if key == "model" else ""),
             )
 
 
 def length_in_tokens(setting: Setting, length: Length, key: str) -> int:
     """A full-size length in tokens, steps being those of the stage's own batch; `key` is where it is written."""
     try:
-        return length.tokens(sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting))
+        return length.tokens(
+            sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting, setting.batch)
+        )
     except ValueError as error:
         raise PlanError(str(error), place=setting.place(key), hint="shorten it") from None
 
 
-def batch_sequences(setting: Setting) -> int:
-    """The full-size batch in sequences; PlanError naming the nearest when it is not a whole number of them."""
-    batch = setting.batch
+def batch_sequences(setting: Setting, batch: Length | None = None) -> int:
+    """A full-size batch, else the stage's first, in sequences; PlanError naming the nearest whole number of them."""
+    batch = setting.batch if batch is None else batch
     if batch.unit == "sequences":
         return batch.amount
     if batch.unit == "tokens":

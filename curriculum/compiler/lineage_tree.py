@@ -13,7 +13,7 @@ class TreeStage:
     """A stage as the lineage compiled it that goes furthest in it.
 
     `left_at` is the position (tokens from the root) at which each lineage that goes through the stage leaves it, by
-    curriculum.
+    the lineage's name.
     """
 
     stage: CompiledStage
@@ -33,13 +33,13 @@ class Trunk:
     position: int
 
 
-def stage_tree(lineages: Sequence[Compiled]) -> dict[str, TreeStage]:
-    """Every stage of some lineages once, by name, parents first."""
+def stage_tree(lineages: Sequence[Compiled], names: Sequence[str] | None = None) -> dict[str, TreeStage]:
+    """Every stage of some lineages once, by name, parents first; `names` are those of the lineages, else curricula."""
     furthest: dict[str, tuple[CompiledStage, Compiled]] = {}
     left_at: dict[str, dict[str, int]] = {}
-    for lineage in lineages:
+    for lineage, called in zip(lineages, names or [one.curriculum for one in lineages], strict=True):
         for stage in lineage.stages:
-            left_at.setdefault(stage.name, {})[lineage.curriculum] = stage.stop
+            left_at.setdefault(stage.name, {})[called] = stage.stop
             if stage.name not in furthest or stage.stop > furthest[stage.name][0].stop:
                 furthest[stage.name] = (stage, lineage)
     return {name: TreeStage(*furthest[name], left_at[name]) for name in furthest}

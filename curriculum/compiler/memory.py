@@ -17,7 +17,7 @@ from curriculum.errors import PlanError
 from curriculum.plan import memory
 from curriculum.plan.host_memory import host_need
 from curriculum.plan.model import ModelConfig
-from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.ranks import shares_of_rank
 from curriculum.plan.stage import StagePlan
 from curriculum.units import show_bytes
 
@@ -61,7 +61,7 @@ def need(plan: StagePlan, machine: config.MachineEntry, processes: int | None = 
     if size is None or not _counted(plan, machine):
         return None
     try:
-        share_of_rank(plan.batch_sequences, machine.nodes * (processes or machine.processes), size)
+        shares_of_rank(plan.batches, machine.nodes * (processes or machine.processes), size)
     except PlanError:
         return None
     return _need(plan, machine, size, processes)
@@ -175,7 +175,7 @@ def _largest(plan: StagePlan, machine: config.MachineEntry, most: int, processes
 
 def _micro_batches(plan: StagePlan, machine: config.MachineEntry, processes: int | None) -> Iterator[int]:
     """The sizes that divide a process's share of the batch, largest first; PlanError where there is no such share."""
-    share = share_of_rank(plan.batch_sequences, machine.nodes * (processes or machine.processes))
+    share = shares_of_rank(plan.batches, machine.nodes * (processes or machine.processes))
     small = [n for n in range(1, math.isqrt(share) + 1) if share % n == 0]
     return iter(sorted({*small, *(share // n for n in small)}, reverse=True))
 

@@ -153,7 +153,6 @@ def _without_skips(
     the stage's end stay, the data moves up.
     """
     setting, clock = stage.setting, stage.clock
-    batch, batch_tokens = clock.batch_sequences, clock.batch_tokens
     entries: dict[int, config.SkipEntry] = {}
     for entry in sorted((*stage.due, *setting.skip), key=lambda entry: (entry.from_, entry.to)):
         begin, end = scaler.tokens(entry.from_), scaler.tokens(entry.to)
@@ -165,7 +164,8 @@ def _without_skips(
                 hint="give positions from the root, inside the stage, `from` before `to`",
             )
         # At the declared start, the step that passes it still belongs to the parent.
-        first = max(0, -((clock.start - begin) // batch_tokens)) * batch
+        step = max(0, clock.batches.step_from(begin))
+        first, batch = clock.batches.sequences_before(step), clock.batches.batch(step)
         if first in entries:
             raise PlanError(
                 f"two entries of `skip` begin at the same step: from {show_count(entries[first].from_)} and from "
@@ -174,6 +174,7 @@ def _without_skips(
                 hint="make one entry of the two",
             )
         entries[first] = entry
+        batch_tokens = batch * clock.sequence_length
         length = -(-(end - begin) // batch_tokens) * batch
         moved: list[MixtureSegment] = []
         for at, segment in enumerate(segments):

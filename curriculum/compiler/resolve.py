@@ -186,7 +186,7 @@ def _due_at_end(stage: LineageStage, clock: StageClock, scaler: Scaler) -> tuple
     """The skips of a cut stage that begin before the branch position, and at the step at which the stage is left."""
 
     def begins(entry: config.SkipEntry) -> int:
-        return clock.start - (clock.start - scaler.tokens(entry.from_)) // clock.batch_tokens * clock.batch_tokens
+        return clock.batches.position(clock.batches.step_from(scaler.tokens(entry.from_)))
 
     return tuple(entry for entry in stage.setting.skip if entry.from_ < stage.left_at and begins(entry) >= clock.stop)
 

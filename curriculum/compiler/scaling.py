@@ -28,10 +28,22 @@ class Scaler:
         return math.ceil(full * self.scale)
 
     def sequence_length(self, setting: Setting) -> int:
-        return self.size.sequence_length or setting.sequence_length
+        """The tokens of a window; a size states the root's, and others keep their ratio to it."""
+        if self.size.sequence_length is None:
+            return setting.sequence_length
+        scaled = Fraction(self.size.sequence_length * setting.sequence_length, self.root.sequence_length)
+        if scaled.denominator == 1:
+            return int(scaled)
+        raise PlanError(
+            f"a `sequence_length` of {setting.sequence_length} is {float(scaled):.2f} tokens at this size "
+            f"({self.root.sequence_length} become {self.size.sequence_length})",
+            place=setting.place("sequence_length"),
+            hint="take a multiple of the root's, or a size whose `sequence_length` it divides",
+        )
 
-    def batch(self, setting: Setting) -> int:
-        full = batch_sequences(setting)
+    def batch(self, setting: Setting, batch: Length) -> int:
+        """A batch that the setting states, in sequences at this size; PlanError where it does not scale."""
+        full = batch_sequences(setting, batch)
         if self.size.batch is None:
             return full
         becomes = self.size.batch.to
@@ -49,7 +61,8 @@ class Scaler:
 
     def model(self, setting: Setting) -> dict[str, Any]:
         if setting.imported is not None:
-            return {**setting.imported.model, "max_position_embeddings": self.sequence_length(setting)}
+            numbers = {**setting.imported.model, **self._rotations(setting)}
+            return {**numbers, "max_position_embeddings": self.sequence_length(setting)}
         numbers = setting.model.model_dump(exclude_none=True)
         if self.size.model is not None:
             own = self.size.model.model_dump(exclude_none=True)
@@ -58,7 +71,20 @@ class Scaler:
             numbers.update(own)
             # the file's and the size's may not fit together
             config.ModelNumbers.model_construct(**numbers).check_heads()
-        return {**numbers, "max_position_embeddings": self.sequence_length(setting)}
+        return {**numbers, **self._rotations(setting), "max_position_embeddings": self.sequence_length(setting)}
+
+    def _rotations(self, setting: Setting) -> dict[str, Any]:
+        """What stages state of the rotations; where a size scales the model, their context is scaled as windows."""
+        stated: dict[str, Any] = {}
+        if setting.rope_theta is not None:
+            stated["rope_theta"] = float(setting.rope_theta)
+        if setting.rope_scaling is not None:
+            stated["rope_scaling"] = scaling = setting.rope_scaling.model_dump(exclude_none=True)
+            context = scaling.get("original_max_position_embeddings")
+            if context is not None and self.size.sequence_length is not None and setting.imported is None:
+                ratio = Fraction(self.size.sequence_length, self.root.sequence_length)
+                scaling["original_max_position_embeddings"] = max(1, round(context * ratio))
+        return stated
 
     def length(self, setting: Setting, length: Length, key: str) -> int:
         """The length at `key`, in scaled tokens; steps are those of the stage's full-size batch."""
@@ -66,7 +92,9 @@ class Scaler:
 
     def small(self, setting: Setting, length: Length) -> int:
         """A length that the size itself states, in tokens; steps and sequences are this size's."""
-        return length.tokens(sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting))
+        return length.tokens(
+            sequence_length=self.sequence_length(setting), batch_sequences=self.batch(setting, setting.batch)
+        )
 
     def learning_rate(self, setting: Setting, start: RateStart | None = None) -> tuple[LearningRate, int | None]:
         """The setting's curve at this size; and, where a floor lengthened its warm-up, the scaled warm-up in tokens.

@@ -33,7 +33,7 @@ def size_differences(compiled: Compiled) -> list[SizeDifference]:
     rows = [
         ("length", f"{show_count(last.stop)} tokens", f"{show_count(last.left_at)} tokens"),
         ("window", f"{show_exact(plan.sequence_length)} tokens", f"{show_exact(setting.sequence_length)} tokens"),
-        ("batch", f"{plan.batch_sequences} sequences", f"{full.batch(setting)} sequences"),
+        ("batch", f"{plan.batch_sequences} sequences", f"{full.batch(setting, setting.batch)} sequences"),
         ("model", _parameters(plan.model), _parameters(full.model(setting))),
         ("tokenizer", compiled.tokenizer, setting.tokenizer),
         ("highest learning rate", f"{curve.max:.3g}", f"{full_curve.max:.3g}"),

@@ -17,7 +17,7 @@ from curriculum.compiler.size_differences import size_differences
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan import lookup
-from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.ranks import shares_of_rank
 from curriculum.plan.stage import OPEN
 
 FORMAT = 1
@@ -59,7 +59,7 @@ def summarise(project: Project, compiled: Compiled, machine_name: str, machine: 
 def _indivisible(stage: CompiledStage, name: str, machine: config.MachineEntry) -> list[str]:
     """A note when the batch of the stage cannot be divided among the machine's processes."""
     try:
-        share_of_rank(stage.plan.batch_sequences, machine.nodes * machine.processes, machine.micro_batch)
+        shares_of_rank(stage.plan.batches, machine.nodes * machine.processes, machine.micro_batch)
     except PlanError as error:
         return [f"not on machine `{name}`: {error.what}; {error.hint}"]
     return []
@@ -78,7 +78,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
     """One stage of the plan, as far as the lineage goes through it."""
     plan = stage.plan
     read = plan.windows_read(stage.stop)
-    sequences = stage.steps_run * plan.batch_sequences
+    sequences = plan.clock.sequences_before(stage.steps_run)
     used_before, used_after = plan.items(0), plan.items((stage.stop - plan.start) // plan.sequence_length)
     sources = {}
     for name in sorted(set(stage.shares) | {n for n in used_after if used_after[n] > used_before.get(n, 0)}):
@@ -102,7 +102,8 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "first_step": plan.first_step,
         "steps": stage.steps_run,
         "batch_sequences": plan.batch_sequences,
-        "batch_tokens": plan.batch_tokens,
+        "batch_tokens": plan.batch_sequences * plan.sequence_length,
+        "batch_changes": batch_changes(stage),
         "starts_at": plan.start,
         "ends_at": stage.stop,
         "tokens": stage.stop - plan.start,
@@ -112,7 +113,7 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "ramp": {
             "sequences": stage.ramp_sequences,
             "tokens": stage.ramp_sequences * plan.sequence_length,
-            "steps": -(-stage.ramp_sequences // plan.batch_sequences),
+            "steps": plan.clock.step_of_sequence(stage.ramp_sequences - 1) + 1,
         }
         if stage.ramp_sequences
         else None,
@@ -134,18 +135,27 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
     }
 
 
+def batch_changes(stage: CompiledStage) -> list[dict[str, int]]:
+    """The changes of the batch inside the stage, as far as the lineage goes through it; steps count from the root."""
+    plan = stage.plan
+    return [
+        {"step": plan.step_of(position), "position": position, "batch_sequences": sequences}
+        for position, sequences in stage.batches[1:]
+    ]
+
+
 def _first_repeat(stage: CompiledStage, name: str, used: int) -> dict[str, int] | None:
     """The step of this stage that first reads a window of `name` a second time; `used` items came before the stage."""
     plan = stage.plan
     begin = plan.sources[name].epoch_start(1)
-    end = stage.steps_run * plan.batch_sequences
+    end = plan.clock.sequences_before(stage.steps_run)
     if begin is None or used > begin:
         return None
     sequence = lookup.sequence_of(plan, name, begin, stop=end)
     if sequence is None:
         return None
-    step = plan.first_step + sequence // plan.batch_sequences
-    return {"step": step, "position": plan.position_after(step) - plan.batch_tokens}
+    step = plan.first_step + plan.clock.step_of_sequence(sequence)
+    return {"step": step, "position": plan.position_before(step)}
 
 
 def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, Any]]:
@@ -154,14 +164,16 @@ def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, 
     rows = []
     for stage in stages:
         plan = stage.plan
-        share = max(2, round(points * stage.steps_run * plan.batch_tokens / last))
+        share = max(2, round(points * (stage.stop - plan.start) / last))
         steps = {plan.first_step + stage.steps_run * n // share for n in range(share)}
         for corner in (plan.learning_rate.warmup, *(point.at for point in plan.learning_rate.points)):
             if plan.start < corner < stage.stop:
-                steps.add(plan.first_step + -(-(corner - plan.start) // plan.batch_tokens) - 1)
+                steps.add(plan.first_step + plan.clock.step_from(corner) - 1)
+        for position, _ in stage.batches[1:]:
+            steps |= {plan.step_of(position) - 1, plan.step_of(position)}
         steps.add(plan.first_step + stage.steps_run - 1)
         rows += [
-            {"position": plan.position_after(step), "lr": plan.lr(step), "batch_tokens": plan.batch_tokens}
+            {"position": plan.position_after(step), "lr": plan.lr(step), "batch_tokens": plan.tokens_of(step)}
             for step in sorted(steps)
         ]
     return rows

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curriculum.config.batch import BatchEntry as BatchEntry
     from curriculum.config.entry import validate as validate
     from curriculum.config.fields import (
         LARGEST_COUNT as LARGEST_COUNT,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from curriculum.config.stages import (
         MODELS as MODELS,
         ROOT_KEYS as ROOT_KEYS,
+        AnyScaling as AnyScaling,
         CurriculumFile as CurriculumFile,
         EveryEntry as EveryEntry,
         LeaveOutEntry as LeaveOutEntry,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from curriculum.config.studies import StudyFile as StudyFile
 
 _EXPORTS = {
+    "batch": ("BatchEntry",),
     "entry": ("validate",),
     "fields": ("LARGEST_COUNT", "BatchScale", "Refusal", "is_name"),
     "learning_rate": ("LearningRateEntry", "PointEntry"),
@@ -43,7 +46,7 @@ _EXPORTS = {
     "sizes": ("SizeEntry", "SizesFile"),
     "sources": ("SourcesFile", "TokenizerEntry"),
     "stages": (
-        *("MODELS", "ROOT_KEYS", "CurriculumFile", "EveryEntry", "LeaveOutEntry", "MixtureFile"),
+        *("MODELS", "ROOT_KEYS", "AnyScaling", "CurriculumFile", "EveryEntry", "LeaveOutEntry", "MixtureFile"),
         *("ModelNumbers", "OptimizerEntry", "SkipEntry", "StageEntry"),
     ),
     "studies": ("StudyFile",),

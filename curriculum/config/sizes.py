@@ -49,7 +49,9 @@ class SizeEntry(Entry):
     batch: BatchScaling | None = Field(
         default=None, description="What the root's batch becomes, others keep their ratio to it; as in `16 sequences`."
     )
-    sequence_length: Size | None = Field(default=None, description="Tokens of a window.")
+    sequence_length: Size | None = Field(
+        default=None, description="Tokens of the root's windows; others keep their ratio."
+    )
     tokenizer: Name | None = Field(default=None, description="A tokenizer of sources.yaml.")
     model: ModelOverride | None = Field(default=None, description="The model's numbers that change.")
     learning_rate: SizeRates | None = Field(default=None, description="The curve's numbers that change.")

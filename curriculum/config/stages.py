@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from curriculum.config import fields
+from curriculum.config.batch import BatchEntry
 from curriculum.config.entry import (
     Batch,
     Betas,
@@ -55,13 +56,19 @@ ModelName = Annotated[str, _known_model]
 class RopeScaling(Entry):
     """Llama 3's way to a longer context: slow rotations are divided by `factor`, fast ones stay."""
 
-    rope_type: Literal["llama3", "yarn", "linear"] = Field(
-        default="llama3", description="`llama3` here; the others have keys of their own."
-    )
+    rope_type: Literal["llama3"] = Field(default="llama3", description="`llama3`, which may be left out.")
     factor: Rate = Field(description="What slow rotations are divided by, as in `factor: 32`.")
     low_freq_factor: Rate = Field(default=Fraction(1), description="Turns below which a rotation is slow.")
     high_freq_factor: Rate = Field(default=Fraction(4), description="Turns above which a rotation is fast.")
     original_max_position_embeddings: Size = Field(description="The context that turns are counted over.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_kind(cls, value: Any) -> Any:
+        kind = value.get("rope_type", "llama3") if isinstance(value, dict) else "llama3"
+        if kind != "llama3":
+            raise Refusal(f"cannot be {fields.describe(kind)}", "there are: llama3, yarn, linear", "rope_type")
+        return value
 
     @model_validator(mode="after")
     def _low_below_high(self) -> Self:
@@ -150,10 +157,10 @@ class ModelOverride(Entry):
         if width and heads and not self.head_dim and width % (2 * heads):
             message = f"of {heads} does not cut a width of {width} into heads of even size"
             raise Refusal(message, f"{_near_divisors(heads, width // 2)} would do", "num_attention_heads")
-        if self.full_attention is not None and self.sliding_window is None and isinstance(self, ModelNumbers):
-            raise Refusal(
-                "has no meaning without `sliding_window`", "add `sliding_window:`, or remove it", "full_attention"
-            )
+        for key in ("no_rope", "full_attention"):
+            named, number = getattr(self, key), self.num_hidden_layers
+            if number and isinstance(named, tuple) and named[-1] >= number:
+                raise Refusal(f"names layer {named[-1]} of {number}", f"they count from 0 to {number - 1}", key)
         if heads and groups and heads % groups:
             message = f"of {groups} does not divide {heads} query heads"
             raise Refusal(message, f"{_near_divisors(groups, heads)} would do", "num_key_value_heads")
@@ -202,7 +209,13 @@ class OutlierEntry(Entry):
 class OptimizerEntry(Entry):
     """The optimizer; the same for every stage until a stage says `optimizer: reset`."""
 
-    name: Literal["adamw"] = Field(default="adamw", description="Only `adamw`.")
+    name: Literal["adamw", "muon"] = Field(
+        default="adamw", description="adamw; or muon for the blocks' matrices, AdamW for the rest."
+    )
+    momentum: Rate | None = Field(default=None, description="Muon's momentum; else 0.95.")
+    adjust_rate: Literal["match_rms_adamw", "original"] | None = Field(
+        default=None, description="How muon scales the rate by a matrix's shape; else match_rms_adamw."
+    )
     betas: Betas = Field(default=(Fraction(9, 10), Fraction(95, 100)), description="Adam's two decay rates.")
     eps: Rate = Field(default=Fraction(1, 10**8), description="Adam's epsilon.")
     weight_decay: RateOrZero = Field(description="Decoupled weight decay; as in `0.1`.")
@@ -219,6 +232,15 @@ class OptimizerEntry(Entry):
     skip_outliers: OutlierEntry | None = Field(
         default=None, description="Skips steps of outlying gradient norm, as in `{window: 128, deviations: 6}`."
     )
+
+    @model_validator(mode="after")
+    def _of_muon(self) -> Self:
+        for key in ("momentum", "adjust_rate"):
+            if self.name != "muon" and getattr(self, key) is not None:
+                raise Refusal("belongs to muon", "say `name: muon`, or remove it", key)
+        if self.momentum is not None and self.momentum >= 1:
+            raise Refusal("must be below 1", "as in `0.95`", "momentum")
+        return self
 
 
 class EveryEntry(Entry):
@@ -275,8 +297,16 @@ class StageEntry(Entry):
     until: Position | None = Field(default=None, description="Position at which it ends, from the root; as in `2T`.")
     tokens: Tokens | None = Field(default=None, description="Its own length instead; as in `150B`.")
     mixture: Name | None = Field(default=None, description="A file of mixtures/, without `.yaml`; as in `math-code`.")
-    batch: Batch | None = Field(default=None, description="Sequences or tokens of a step; as in `896 sequences`.")
+    batch: (
+        Annotated[
+            Annotated[Batch, Tag("one")] | Annotated[BatchEntry, Tag("changing")],
+            Discriminator(lambda value: "changing" if isinstance(value, dict | BatchEntry) else "one"),
+        ]
+        | None
+    ) = Field(default=None, description="Sequences or tokens of a step, or how it changes; as in `896 sequences`.")
     sequence_length: Size | None = Field(default=None, description="Tokens of a window; needs `positions: restart`.")
+    rope_theta: Rate | None = Field(default=None, description="Another base of the rotations; as in `5e6`.")
+    rope_scaling: AnyScaling | None = Field(default=None, description="Another way to stretch the rotations.")
     ramp: Span | None = Field(default=None, description="How long shares move to the mixture's; as in `6B`.")
     skip: tuple[SkipEntry, ...] | None = Field(
         default=None, description="Ranges of data to leave out; as in `[{from: 1.2T, to: 1.201T}]`."

@@ -181,7 +181,7 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
     if by_other is not None:
         stored, architecture, texts, copies = _other_files(project, source, dtype)
     elif source.imported and origin:
-        texts, copies = _imported_files(source.imported, origin, stored)
+        texts, copies = _imported_files(source, origin, stored)
         architecture = huggingface.families.FAMILIES[origin["config"]["model_type"]].architecture
     else:
         texts, copies = _own_files(project, source, stored)
@@ -237,13 +237,22 @@ def _other_files(project: Project, source: ExportSource, dtype: str) -> tuple[st
     return stored, architecture, texts, {**ours, **copies}
 
 
-def _imported_files(imported: Path, origin: Mapping[str, Any], dtype: str) -> tuple[dict[str, str], dict[str, str]]:
+def _imported_files(
+    source: ExportSource, origin: Mapping[str, Any], dtype: str
+) -> tuple[dict[str, str], dict[str, str]]:
     """Texts to write and files to copy, by name, for weights that continue an imported model."""
+    assert source.imported is not None
     texts: dict[str, str] = {}
-    copies = {path.name: str(path) for path in sorted((imported / huggingface.SOURCE).iterdir())}
-    if dtype != origin["dtype"]:
+    copies = {path.name: str(path) for path in sorted((source.imported / huggingface.SOURCE).iterdir())}
+    before, model = origin["model"], source.compiled.stages[-1].plan.model
+    config = huggingface.with_dtype(origin["config"], dtype) if dtype != origin["dtype"] else origin["config"]
+    positions = max(before["max_position_embeddings"], model["max_position_embeddings"])
+    now = {**model, "max_position_embeddings": positions}
+    if any(now.get(key) != before.get(key) for key in ("rope_theta", "rope_scaling", "max_position_embeddings")):
+        config = huggingface.config.with_context(config, now)
+    if config is not origin["config"]:
         del copies[huggingface.CONFIG]
-        texts[huggingface.CONFIG] = _json(huggingface.with_dtype(origin["config"], dtype))
+        texts[huggingface.CONFIG] = _json(config)
     return texts, copies
 
 

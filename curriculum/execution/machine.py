@@ -15,7 +15,7 @@ from curriculum.execution import trainers
 from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
 from curriculum.launchers.torchrun import TorchrunLauncher
-from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.ranks import shares_of_rank
 from curriculum.runs.folders import is_reached, stage_folder
 
 
@@ -49,11 +49,11 @@ def check_machine(request: RunRequest, compiled: Compiled) -> None:
         if is_reached(stage_folder(request.project, compiled, stage), stage):
             continue
         try:
-            share_of_rank(stage.plan.batch_sequences, request.world, machine.micro_batch)
+            shares_of_rank(stage.plan.batches, request.world, machine.micro_batch)
         except PlanError as error:
             keys = ("micro_batch", "processes", "gpus_per_node", "nodes")
             paths = [(request.machine, key) for key in keys if (request.machine, key) in document]
-            by_option = request.processes is not None and stage.plan.batch_sequences % request.world
+            by_option = request.processes is not None and any(batch % request.world for batch in stage.plan.batches)
             place = document.place(paths[0]) if paths and not by_option else None
             raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
     check_memory(request.project, compiled, request.machine, request.processes)

@@ -102,7 +102,8 @@ def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> Iterator[s
             show_exact(summary["steps"]),
             show_exact(summary["tokens"]),
             show_exact(summary["ends_at"]),
-            f"{show_exact(summary['batch_sequences'])} x {show_exact(stage.plan.sequence_length)}",
+            f"{' -> '.join(show_exact(n) for n in sorted({b for _, b in stage.batches}))} x "
+            f"{show_exact(stage.plan.sequence_length)}",
             f"{summary['lr_first']:.3g} -> {summary['lr_last']:.3g}",
         )
         for stage, summary in zip(trained, map(stage_summary, trained), strict=True)
@@ -170,7 +171,8 @@ def _model(compiled: Compiled, identity: Identity) -> Iterator[str]:
     model = compiled.stages[-1].plan.model
     numbers = {key: value for key, value in model.items() if value is not None}
     if identity.imported is not None:
-        numbers["max_position_embeddings"] = identity.imported["model"]["max_position_embeddings"]
+        positions = identity.imported["model"]["max_position_embeddings"]
+        numbers["max_position_embeddings"] = max(positions, numbers["max_position_embeddings"])
     rows = [(f"`{key}`", f"`{json.dumps(value, sort_keys=True)}`") for key, value in numbers.items()]
     yield "## Model"
     yield f"{show_exact(ModelConfig.from_json(model).parameters)} parameters."

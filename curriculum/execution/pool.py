@@ -22,7 +22,7 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage_tree import TreeStage, stage_tree
 from curriculum.compiler.prepared_text import PreparedText
-from curriculum.errors import CurriculumError, RunFailed, storage_error
+from curriculum.errors import CurriculumError, Drift, RunFailed, storage_error
 from curriculum.execution import benchmark
 from curriculum.execution.attempts import reached, run_each
 from curriculum.execution.machine import launcher_for
@@ -35,6 +35,8 @@ from curriculum.launchers.process import ProcessLauncher
 from curriculum.runs.folders import is_finished, is_reached, stage_folder
 
 REFRESH_SECONDS: Final = 0.2
+NAMED: Final = 6
+"""Of more lineages than these that share a stage, the first are named."""
 BUSY_SECONDS: Final = 60.0
 """Stages that take less at the rate of the stage before are trained in one process, together as long as this."""
 
@@ -51,15 +53,12 @@ class LineageResult:
     `unmeasured` is as in `RunResult`.
     """
 
+    name: str
     compiled: Compiled
     state: State
     position: int
     error: CurriculumError | None = None
     unmeasured: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.compiled.curriculum
 
 
 def run_many(requests: Sequence[RunRequest]) -> tuple[LineageResult, ...]:
@@ -73,12 +72,26 @@ def run_many(requests: Sequence[RunRequest]) -> tuple[LineageResult, ...]:
         lineages: list[_Lineage] = []
         for request in requests:
             # opened again: what was prepared for one lineage is there for the next
-            ready = prepared(request, PreparedText.open(request.project, request.curriculum, request.size), stop)
+            texts = PreparedText.open(request.project, request.curriculum, request.size)
+            try:
+                ready = prepared(request, texts, stop)
+            except Drift as error:  # of this lineage alone: it was trained by another plan
+                if request.arm is None:
+                    raise
+                lineages.append(_Lineage(request, texts, FAILED, error))
+                continue
             if ready is None:
                 return tuple(_result(each, compiled, STOPPED) for each, compiled in zip(requests, before, strict=True))
             lineages.append(_Lineage(request, ready))
+        if all(lineage.error is not None for lineage in lineages) and lineages[0].error is not None:
+            raise lineages[0].error
         _Pool(lineages, stop).run(machine)
         return tuple(_measured(lineage, stop) for lineage in lineages)
+
+
+def not_started(requests: Sequence[RunRequest]) -> tuple[LineageResult, ...]:
+    """What `run_many` returns where it was stopped before any text was there."""
+    return tuple(_result(request, checked(request).compiled, STOPPED) for request in requests)
 
 
 def submit_many(requests: Sequence[RunRequest]) -> tuple[list[QueuedJob], list[str]] | None:
@@ -99,7 +112,7 @@ def submit_many(requests: Sequence[RunRequest]) -> tuple[list[QueuedJob], list[s
     jobs_by_stage = {job.label: job for of_lineage in queued.values() for job in of_lineage}
     lines: list[str] = []
     for lineage in lineages:
-        training = tuple(queued[lineage.compiled.curriculum])
+        training = tuple(queued[lineage.request.name])
         measuring, unmeasured = slurm_benchmark.submit(lineage.request, lineage.compiled, training)
         jobs_by_stage |= {job.label: job for job in measuring}
         lines += [line for line in unmeasured if line not in lines]
@@ -113,13 +126,13 @@ def outline(requests: Sequence[RunRequest]) -> Iterator[str]:
         yield from array.outline([array.LineageToQueue(r, t.compiled, t) for r, t in zip(requests, texts, strict=True)])
         return
     machine = workers(requests[0])
-    lineages = {request.curriculum: (request, checked(request).compiled) for request in requests}
+    lineages = {request.name: (request, checked(request).compiled) for request in requests}
     shared: set[str] = set()
-    for node in stage_tree([compiled for _, compiled in lineages.values()]).values():
+    for node in stage_tree([compiled for _, compiled in lineages.values()], list(lineages)).values():
         if len(node.left_at) > 1:
             shared.add(node.stage.name)
-            request = lineages[node.lineage.curriculum][0]
-            yield f"{_remaining(request, node.lineage, node.stage)}, once for {', '.join(node.left_at)}"
+            through = node.left_at if len(node.left_at) <= NAMED else [*[*node.left_at][: NAMED - 1], "…"]
+            yield f"{_remaining(requests[0], node.lineage, node.stage)}, once for {', '.join(through)}"
     threads = f"{machine[0].threads} thread{'' if machine[0].threads == 1 else 's'}"
     yield f"then {len(machine)} at a time, each with {threads}" + (" and a GPU" if machine[0].devices else "") + ":"
     for name, (request, compiled) in lineages.items():
@@ -150,6 +163,12 @@ class _Lineage:
     def folder(self, stage: CompiledStage) -> StageFolder:
         return stage_folder(self.request.project, self.compiled, stage)
 
+    def has_finished(self, stage: CompiledStage) -> bool:
+        """Whether the stage needs no training; an arm's own is done once it ended, though its weights may be pruned."""
+        folder = self.folder(stage)
+        is_own = self.request.arm is not None and stage is self.compiled.stages[-1]
+        return is_finished(folder, stage) or (is_own and folder.done.exists())
+
     def ended(self, state: State, error: CurriculumError | None = None) -> None:
         self.state, self.error = state, error
 
@@ -158,14 +177,14 @@ class _Pool:
     """`stop` asks every training to save and end; `abandoned` ends them at once."""
 
     def __init__(self, lineages: Sequence[_Lineage], stop: StopFlag) -> None:
-        self.lineages = {lineage.compiled.curriculum: lineage for lineage in lineages}
+        self.lineages = {lineage.request.name: lineage for lineage in lineages}
         self.stop = stop
         self.abandoned = threading.Event()
         self.listener = lineages[0].request.listener
         self.shown, self.taking = threading.Lock(), threading.Lock()
         self.waiting: deque[_Lineage] = deque()
         self.workers = 1
-        tree = stage_tree([lineage.compiled for lineage in lineages]).values()
+        tree = stage_tree([lineage.compiled for lineage in lineages], list(self.lineages)).values()
         self.shared = [node for node in tree if len(node.left_at) > 1]
 
     def run(self, machine: Sequence[Worker]) -> None:
@@ -193,12 +212,15 @@ class _Pool:
             raise
 
     def _train_shared(self, node: TreeStage) -> None:
-        through = [self.lineages[name] for name in node.left_at]
-        if any(lineage.state is not None for lineage in through):  # an earlier stage, which these share too, failed
+        # those that were set aside, here or by an earlier stage that failed, need it no more
+        through = [one for one in map(self.lineages.__getitem__, node.left_at) if one.state is None]
+        if not through or all(lineage.request.arm and not self._own(lineage) for lineage in through):
             return
-        lineage = self.lineages[node.lineage.curriculum]
-        with _set_aside(through, lineage.request.listener):
-            if not run_stage(lineage.request, lineage.compiled, node.stage, lineage.texts, self.stop):
+        stages = {id(one): next(s for s in one.compiled.stages if s.name == node.stage.name) for one in through}
+        furthest = max(through, key=lambda one: stages[id(one)].stop)
+        with _set_aside(through, furthest.request.listener):
+            stage = stages[id(furthest)]
+            if not run_stage(furthest.request, furthest.compiled, stage, furthest.texts, self.stop):
                 for each in through:
                     each.ended(STOPPED)
 
@@ -222,12 +244,12 @@ class _Pool:
             raise
 
     def _take(self) -> list[_Lineage]:
-        """The next lineages for a worker: as many as keep it busy for `BUSY_SECONDS`, and no more than its share."""
+        """The next lineages for a worker: as many as keep it busy for `BUSY_SECONDS`, and at most half of its share."""
         with self.taking:
             if not self.waiting:
                 return []
             first = self.waiting.popleft()
-            share = -(-len(self.waiting) // self.workers)
+            share = -(-len(self.waiting) // (2 * self.workers))
             seconds = _seconds(first, self._own(first))
             count = min(share, math.ceil(BUSY_SECONDS / seconds) - 1) if seconds else 0
             return [first, *(self.waiting.popleft() for _ in range(count))]
@@ -236,7 +258,7 @@ class _Pool:
         """The stages that no other lineage goes through and that are not finished."""
         shared = {node.stage.name for node in self.shared}
         own = (stage for stage in lineage.compiled.stages if stage.name not in shared)
-        return [stage for stage in own if not is_finished(lineage.folder(stage), stage)]
+        return [stage for stage in own if not lineage.has_finished(stage)]
 
     def _train_together(self, lineages: Sequence[tuple[_Lineage, RunRequest]]) -> list[tuple[_Lineage, RunRequest]]:
         """Train the next stage of each in one process; those whose stage is finished.
@@ -300,7 +322,7 @@ def _set_aside(lineages: Sequence[_Lineage], listener: Listener) -> Iterator[Non
         known = storage_error(error) or RunFailed(str(error)) if isinstance(error, OSError) else error
         for lineage in lineages:
             lineage.ended(FAILED, known)
-            listener.note(f"{lineage.compiled.curriculum}: set aside, the others go on: {known.what}")
+            listener.note(f"{lineage.request.name}: set aside, the others go on: {known.what}")
 
 
 @dataclass(frozen=True)
@@ -347,4 +369,4 @@ def _result(
     position = compiled.stages[0].plan.start
     for stage in compiled.stages:
         position = max(position, min(stage.stop, reached(stage_folder(request.project, compiled, stage), position)))
-    return LineageResult(compiled, state, position, error)
+    return LineageResult(request.name, compiled, state, position, error)

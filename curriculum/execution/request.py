@@ -54,7 +54,13 @@ class RunRequest:
     accept_change: bool = False
     accept_environment: bool = False
     trainer_folder: Path | None = None  # where another trainer's command is executed; else the project's
+    arm: str | None = None  # the address of the arm of a study that this is: its stage is done without its weights too
     listener: Listener = field(default_factory=Listener, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What it is called among several."""
+        return self.arm or self.curriculum
 
     @property
     def machine_entry(self) -> config.MachineEntry:

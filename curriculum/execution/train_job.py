@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.artifacts import jobs
+from curriculum.artifacts import evaluations, jobs
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.memory import chosen_micro_batch
+from curriculum.data.manifest import HELD_OUT
 from curriculum.execution import trainers
 from curriculum.execution.machine import job_machine
 from curriculum.execution.request import RunRequest
@@ -50,6 +51,7 @@ def train_job(
     """The job that trains `stage` to where this lineage leaves it; each launch adds its attempt and its threads."""
     project = request.project
     folder = stage_folder(project, compiled, stage)
+    _carry_losses(request, compiled, stage, texts)
     machine = job_machine(request.machine_entry, None, request.profile)
     entry = request.machine_entry
     micro_batch = None if entry.trainer else chosen_micro_batch(stage.plan, entry, request.processes)
@@ -73,3 +75,29 @@ def train_job(
         trainer=trainers.of(request),
         lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),
     )
+
+
+def _carry_losses(
+    request: RunRequest, compiled: Compiled, stage: CompiledStage, texts: prepared_text.PreparedText
+) -> None:
+    """Record, where a stage starts, what its parent measured there: the weights are the same, and are measured once.
+
+    Only what was measured on the windows that this stage measures; the trainer measures the others.
+    """
+    folder = stage_folder(request.project, compiled, stage)
+    parent = stage.parent
+    if parent is None or parent.plan.sequence_length != stage.plan.sequence_length or folder.evaluation_files():
+        return
+    measured = evaluations.read_evaluations(stage_folder(request.project, compiled, parent)).get(parent.stop, {})
+    carried = {}
+    for name, choice in compiled.sources.items():
+        manifest, entry = texts.manifest(choice.dataset), measured.get(name)
+        if manifest is None or entry is None or entry["digest"] != manifest.digest:
+            continue
+        length = stage.plan.sequence_length
+        if HELD_OUT in manifest.splits:
+            windows = min(stage.held_out_windows, manifest.splits[HELD_OUT].windows(length))
+            if (entry["windows"], entry["tokens"]) == (windows, windows * length):
+                carried[name] = entry
+    if carried:
+        evaluations.write_sets(folder, 0, stage.plan.start, stage.plan.first_step, carried)

@@ -116,8 +116,8 @@ class MicroBatches:
         require_rank(rank, self.world_size)
         self._require_only_rank()
         for stage in stream.stages:
-            if stage.first_step < self.last_step and self.first_step < stage.last_step:
-                share_of_rank(stage.batch_size, self.world_size, micro_batch)
+            for _, batch in stage.batch_parts(self.first_step, self.last_step):
+                share_of_rank(batch, self.world_size, micro_batch)
 
     def _require_only_rank(self) -> None:
         if self.is_only_rank and (ranks := ranks_here()) > 1:
@@ -129,9 +129,9 @@ class MicroBatches:
     def __len__(self) -> int:
         count = 0
         for stage in self.stream.stages:
-            steps = min(self.last_step, stage.last_step) - max(self.first_step, stage.first_step)
-            share = stage.batch_size // self.world_size
-            count += max(0, steps) * (share // (self.micro_batch or share))
+            for steps, batch in stage.batch_parts(self.first_step, self.last_step):
+                share = batch // self.world_size
+                count += steps * (share // (self.micro_batch or share))
         return count
 
     def __iter__(self) -> Iterator[tuple[range, int]]:

@@ -27,6 +27,7 @@ from curriculum.integrations.torch import Integers, PlannedLR, Samples, causal_l
 from curriculum.plan.ranks import share_of_rank
 from curriculum.stage import Stage
 from curriculum.stream import Stream, witness
+from curriculum.stream.stream import StreamStage
 
 
 def planned_arguments(stream: Stream, *, micro_batch: int, world_size: int = 1) -> dict[str, Any]:
@@ -205,10 +206,20 @@ def collate(rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _batch(stream: Stream) -> int:
-    sizes = {stage.batch_size for stage in stream.stages}
+    grows = [stage.name for stage in stream.stages if len(set(_batches(stage))) > 1]
+    if grows:
+        raise PlanError(
+            f"the batch changes inside stage `{grows[0]}`, and one Trainer has one",
+            hint="write a stage for each batch, or train the stage by a loop over `stage.batches()`",
+        )
+    sizes = {batch for stage in stream.stages for batch in _batches(stage)}
     if len(sizes) > 1:
         raise PlanError(
             f"the stages have batches of {' and '.join(map(str, sorted(sizes)))} sequences, and one Trainer has one",
             hint="one Trainer a stage: `stream.stage(NAME)`",
         )
     return sizes.pop()
+
+
+def _batches(stage: StreamStage) -> list[int]:
+    return [batch for _, batch in stage.batch_parts(stage.first_step, stage.last_step)]

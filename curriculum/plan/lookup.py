@@ -42,14 +42,18 @@ class Occurrences:
 
     def steps(self, plan: StagePlan) -> Integers:
         """The step of each occurrence."""
-        return plan.first_step + self.sequence // plan.batch_sequences
+        return plan.first_step + plan.clock.steps_of_sequences(self.sequence)
 
     def slots(self, plan: StagePlan) -> Integers:
         """The slot of each occurrence in its step."""
-        batch = plan.batch_sequences
         steps, at = np.unique(self.steps(plan), return_inverse=True)
-        turns = np.array([rotation(plan.seed, step, batch) for step in steps.tolist()], np.int64)
-        slots: Integers = (self.sequence - turns[at]) % batch if len(turns) else self.sequence
+        if not len(steps):
+            return self.sequence
+        batches = [plan.batch_of(step) for step in steps.tolist()]
+        turns = [rotation(plan.seed, step, batch) for step, batch in zip(steps.tolist(), batches, strict=True)]
+        firsts = [plan.clock.sequences_before(step - plan.first_step) for step in steps.tolist()]
+        turn, batch, first = (np.array(column, np.int64)[at] for column in (turns, batches, firsts))
+        slots: Integers = (self.sequence - first - turn) % batch
         return slots
 
 

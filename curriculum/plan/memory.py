@@ -67,7 +67,7 @@ def step_of(
     return Step(
         sequence_length=plan.sequence_length,
         micro_batch=micro_batch,
-        micro_batches=plan.batch_sequences // ranks // micro_batch,
+        micro_batches=max(plan.batches) // ranks // micro_batch,
         shards=shards,
         replicas=ranks // shards,
         checkpointing=checkpointing,
@@ -97,12 +97,14 @@ def kept(config: ModelConfig, checkpointing: str = "none") -> dict[str, int]:
     products = stream | {
         "queries, keys, values": 2 * (H + 2 * K) * d,  # the fused product: the values are a view of it
         "attention": 2 * H * d + 4 * H + 2 * D,  # its output, its fp32 log-sums, and their projection
-        "feed-forward": 4 * F,
+        "feed-forward": 4 * F + (2 * D if config.norm == "after" else 0),  # a norm after it reads its output
     }
     if checkpointing == "selective":
         return products
-    elementwise = {"norms": 4 * D, "rotated queries and keys": 2 * (H + K) * d, "gated feed-forward": 2 * F}
-    return products | elementwise
+    L = config.num_hidden_layers
+    rotated = 2 * (H + K) * d * (L - len(config.no_rope)) // L  # a layer without rotations reads the product itself
+    norms = 2 * D if config.norm == "after" else 4 * D
+    return products | {"norms": norms, "rotated queries and keys": rotated, "gated feed-forward": 2 * F}
 
 
 def peak(config: ModelConfig, step: Step) -> dict[str, int]:

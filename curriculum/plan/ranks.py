@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from curriculum.errors import PlanError
 
 
@@ -23,6 +26,31 @@ def share_of_rank(batch: int, ranks: int, micro_batch: int | None = None) -> int
             hint=f"the nearest that fit: {nearest_divisors(share, micro_batch)}",
         )
     return share
+
+
+def shares_of_rank(batches: Sequence[int], ranks: int, micro_batch: int | None = None) -> int:
+    """What `share_of_rank` gives for each of a stage's `batches`, as far as they have it in common.
+
+    PlanError with the nearest sizes that fit all of them.
+    """
+    if len(batches) == 1:
+        return share_of_rank(batches[0], ranks, micro_batch)
+    common = math.gcd(*batches)
+    if common % ranks:
+        first = next(batch for batch in batches if batch % ranks)
+        raise PlanError(
+            f"the batch grows from {batches[0]:,} to {batches[-1]:,} sequences, and one of {first:,} cannot be divided "
+            f"evenly among {ranks:,} processes",
+            hint=f"the nearest numbers of processes that divide every batch: {nearest_divisors(common, ranks)}; or "
+            "grow by other sizes",
+        )
+    if micro_batch is not None and (common // ranks) % micro_batch:
+        raise PlanError(
+            f"`micro_batch: {micro_batch}` does not divide every batch that a process takes, as the batch grows from "
+            f"{batches[0]:,} to {batches[-1]:,} sequences",
+            hint=f"the nearest that fit: {nearest_divisors(common // ranks, micro_batch)}",
+        )
+    return common // ranks
 
 
 def require_rank(rank: int, ranks: int) -> None:

@@ -15,7 +15,7 @@ The order has three layers (docs/decisions/0003-closed-form-order.md):
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from curriculum import fs
 from curriculum.errors import PlanError
 from curriculum.plan.arrays import Integers, positions_by_value
+from curriculum.plan.batch_clock import BatchChange, BatchClock
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.mixing import Ramp, Tree
 from curriculum.plan.permutation import ORDER_VERSION, rotation
@@ -108,6 +109,9 @@ class Parent:
 class StagePlan:
     """One compiled stage. Lengths in tokens unless the name says steps or sequences.
 
+    `batch_sequences` is the batch of the first step, and `batch_changes` are those inside the stage. With a
+    `rate_exponent` the curve's rate holds for a batch of `rate_batch`, and that of another is multiplied by their ratio
+    to that power.
     The fields are the keys of plan.json, hence `blends` for its mixture phases and `pieces` for its mixture segments.
     """
 
@@ -128,43 +132,80 @@ class StagePlan:
     parent: Parent | None = None
     reset_optimizer: bool = False
     mask_documents: bool = False
+    batch_changes: tuple[BatchChange, ...] = field(default=(), metadata=fs.ADDED_LATER)
+    rate_batch: int | None = field(default=None, metadata=fs.ADDED_LATER)
+    rate_exponent: float | None = field(default=None, metadata=fs.ADDED_LATER)
     order_version: int = ORDER_VERSION
     labels: Mapping[str, Any] = field(default_factory=dict)
 
     # --- the clock ---------------------------------------------------------------------------------------
 
+    @cached_property
+    def clock(self) -> BatchClock:
+        """The stage's clock, whose steps count from the stage's first."""
+        changes = (BatchChange(0, self.batch_sequences), *self.batch_changes)
+        return BatchClock(self.start, self.sequence_length, changes)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The sequences of a step, each number once, in the order of the steps that take them."""
+        return tuple(dict.fromkeys(change.sequences for change in self.clock.changes))
+
     @property
     def batch_tokens(self) -> int:
+        """Tokens of the stage's first step, and of every step where the batch does not change inside the stage."""
         return self.batch_sequences * self.sequence_length
 
     @property
     def sequences(self) -> int:
-        return self.steps * self.batch_sequences
+        return self.clock.sequences_before(self.steps)
 
     @property
     def end(self) -> int:
         """Position of the stage's last step boundary, which is the next stage's start."""
-        return self.start + self.steps * self.batch_tokens
+        return self.clock.position(self.steps)
 
     @property
     def stop_step(self) -> int:
         """The end of the stage's range of steps, exclusive."""
         return self.first_step + self.steps
 
+    def batch_of(self, step: int) -> int:
+        """Sequences of `step`."""
+        return self.clock.batch(step - self.first_step)
+
+    def tokens_of(self, step: int) -> int:
+        """Tokens of `step`."""
+        return self.batch_of(step) * self.sequence_length
+
+    def position_before(self, step: int) -> int:
+        """Tokens from the root where `step` begins."""
+        return self.clock.position(step - self.first_step)
+
     def position_after(self, step: int) -> int:
         """Tokens from the root once `step` has been taken."""
-        return self.start + (step - self.first_step + 1) * self.batch_tokens
+        return self.clock.position(step - self.first_step + 1)
+
+    def step_of(self, position: int) -> int:
+        """The step that reads the token at `position`."""
+        return self.first_step + self.clock.step_of(position)
 
     def step_at(self, position: int) -> int:
         """The step that begins at `position`; PlanError unless that is one of this stage's step boundaries."""
-        steps, rest = divmod(position - self.start, self.batch_tokens)
-        if rest or not 0 <= steps <= self.steps:
+        step = self.clock.step_of(position)
+        if self.clock.position(step) != position or not 0 <= step <= self.steps:
             raise PlanError(f"{position:,} tokens is not a step boundary of this stage")
-        return self.first_step + steps
+        return self.first_step + step
 
     def lr(self, step: int) -> float:
-        """The learning rate of `step`: the curve's value at the position where the step ends."""
-        return self.learning_rate.at(self.position_after(step))
+        """The learning rate of `step`: the curve's value at the position where the step ends, scaled by the batch."""
+        return self.learning_rate.at(self.position_after(step)) * self.rate_factor(step)
+
+    def rate_factor(self, step: int) -> float:
+        """What the curve's rate is multiplied by for the batch of `step`: 1 without an exponent."""
+        if self.rate_exponent is None or self.rate_batch is None:
+            return 1.0
+        return float((self.batch_of(step) / self.rate_batch) ** self.rate_exponent)
 
     # --- the order ---------------------------------------------------------------------------------------
 
@@ -176,23 +217,28 @@ class StagePlan:
         """The draws of the slots of `step`; they do not depend on ranks or machine."""
         return self.draws_of(step, step + 1)
 
-    def draws_of(self, first: int, last: int, slots: Integers | None = None) -> Draws:
-        """The concatenated draws of steps `first` up to, not including, `last`; only of `slots` if given.
+    def draws_of(self, first: int, last: int, slots: Callable[[int], Integers] | None = None) -> Draws:
+        """The concatenated draws of steps `first` up to, not including, `last`; only of a batch's `slots` if given.
 
         Many steps at once cost little more than one: for a small batch most of the time is numpy's call overhead.
         """
         for step in (first, last - 1):
             if not self.first_step <= step < self.stop_step:
                 raise PlanError(f"step {step:,} is not in this stage ({self.first_step:,} to {self.stop_step - 1:,})")
-        batch = self.batch_sequences
-        slot = np.arange(batch, dtype=np.int64) if slots is None else slots
-        return self.draws_at(self.sequences_in(np.arange(first, last, dtype=np.int64)[:, None], slot).reshape(-1))
+        parts = []
+        for begin, end, batch in self.clock.parts(first - self.first_step, last - self.first_step):
+            steps = np.arange(begin, end, dtype=np.int64)[:, None] + self.first_step
+            slot = np.arange(batch, dtype=np.int64) if slots is None else slots(batch)
+            parts.append(self.sequences_in(steps, slot).reshape(-1))
+        return self.draws_at(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
     def sequences_in(self, step: Integers, slot: Integers) -> Integers:
         """The number in the stage of the sequence that each `slot` of each `step` reads; the shapes broadcast."""
-        turn = {number: rotation(self.seed, number, self.batch_sequences) for number in set(step.reshape(-1).tolist())}
-        turns = np.array([turn[number] for number in step.reshape(-1).tolist()], np.int64).reshape(step.shape)
-        return (step - self.first_step) * self.batch_sequences + (slot + turns) % self.batch_sequences
+        numbers = step.reshape(-1).tolist()
+        turn = {number: rotation(self.seed, number, self.batch_of(number)) for number in set(numbers)}
+        turns = np.array([turn[number] for number in numbers], np.int64).reshape(step.shape)
+        batch = self.clock.batches(step - self.first_step) if self.batch_changes else self.batch_sequences
+        return self.clock.sequences_before_each(step - self.first_step) + (slot + turns) % batch
 
     def draws_at(self, sequence: Integers) -> Draws:
         """The draws of the stage's sequences numbered `sequence` (shape `[n]`)."""
@@ -261,7 +307,7 @@ class StagePlan:
         A change strictly ahead of `position` leaves it as it is.
         """
         steps = self.step_at(position) - self.first_step
-        sequences = steps * self.batch_sequences
+        sequences = self.clock.sequences_before(steps)
         segments = [segment for segment in self.pieces if segment.first < max(sequences, 1)]
         phases = [self.blends[segment.blend] for segment in segments]
         names = {name for phase in phases for name in (*phase.weights, *(phase.before or ()))}
@@ -285,6 +331,10 @@ class StagePlan:
             "sources": sources,
         }
         del value["labels"]
+        if self.batch_changes:
+            value["batch_changes"] = [change for change in self.batch_changes if change.step < steps]
+            if not value["batch_changes"]:
+                del value["batch_changes"]
         return fs.digest(value)
 
     def with_text_of(self, stored: StagePlan) -> StagePlan:

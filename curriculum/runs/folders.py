@@ -127,7 +127,7 @@ def address_at(setting: Setting, plan: StagePlan, position: int, scale: Fraction
     """
     if position == plan.end:
         return Address(setting.curriculum, setting.stage)
-    most, beyond = int(position / scale), (position - plan.batch_tokens) / scale
+    most, beyond = int(position / scale), (plan.position_before(plan.step_of(position - 1))) / scale
     rounded = (most - most % 10**digits for digits in range(len(str(most)), -1, -1))
     return Address(setting.curriculum, position=next(value for value in rounded if value > beyond))
 

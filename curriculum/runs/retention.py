@@ -8,6 +8,7 @@ tasks to measure.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, stage_folders
@@ -18,6 +19,9 @@ from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, CurriculumError, NotFound, PlanError, did_you_mean
 from curriculum.plan.stage import StagePlan
 from curriculum.runs.measurements import due_benchmarks
+
+DECISIONS: Final = "decisions"
+"""In a study's folder of runs, the records of what was decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,8 @@ class Verdict:
 def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None = None) -> list[Verdict]:
     """Judge every checkpoint at `size` (of curriculum `only`), oldest first within its stage.
 
-    PlanError when a stage file cannot be read: its branch points are unknown then.
+    Of a study that is asked for by name and decided, an arm's end is needed no more. PlanError when a stage file cannot
+    be read: its branch points are unknown then.
     """
     if only is not None and not _is_alive(project, only):
         runs = (folder.name for folder in project.runs.glob("*/*") if folder.is_dir())
@@ -52,12 +57,13 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
         pins = checkpoints.pinned(folder)
         plan = StagePlan.load(folder.plan) if folder.plan.exists() else None
         left_at = points.get((curriculum, stage), {})
+        ended = curriculum == only and folder.done.exists() and is_decided(project, size, curriculum)
         gone = {by for names in pins.values() for by in names if not _is_alive(project, by)}
         for checkpoint in kept:
             reasons = []
-            if plan is None or checkpoint.position == plan.end:
+            if plan is None or (checkpoint.position == plan.end and not ended):
                 reasons.append("its stage's end" if plan else "its stage has no plan")
-            if checkpoint in kept[-keep_last:]:
+            if checkpoint in kept[-keep_last:] and not ended:
                 reasons.append("among the newest of its stage")
             if {checkpoint.position, None} & stated.get((curriculum, stage), set()):
                 reasons.append("kept by its stage file")
@@ -91,6 +97,11 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
                 )
             )
     return verdicts
+
+
+def is_decided(project: Project, size: str, study: str) -> bool:
+    """Whether `study` is a study with a record of a decision at `size`."""
+    return study in project.names("studies") and any((project.runs / size / study / DECISIONS).glob("*.json"))
 
 
 def prune(verdicts: list[Verdict]) -> list[Verdict]:
@@ -130,7 +141,7 @@ def release(project: Project, size: str, name: str) -> dict[str, list[int]]:
 
 def _is_alive(project: Project, name: str) -> bool:
     """Whether a curriculum has a stage file or a run folder."""
-    return name in project.names("stages") or bool(project.runs_of(name))
+    return name in (*project.names("stages"), *project.names("studies")) or bool(project.runs_of(name))
 
 
 def _stages(project: Project, size: str) -> list[StageFolder]:

@@ -245,8 +245,9 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, node: Tre
 
 def _orphaned_runs(project: Project, size: str, defined: set[str], refused: set[str]) -> tuple[OrphanedRun, ...]:
     orphaned = []
+    known = refused | set(project.names("studies"))
     for folder in stage_folders(project.runs / size):
-        if not folder.plan.exists() or folder.name in defined or folder.curriculum in refused:
+        if not folder.plan.exists() or folder.name in defined or folder.curriculum in known:
             continue
         last = checkpoints.latest(folder)
         end = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,22 +45,27 @@ class Findings:
             self.checked.append(what + (f": {detail}" if detail else ""))
 
 
-def verify(project: Project, compiled: Compiled, texts: PreparedText) -> Findings:
+def verify(project: Project, compiled: Compiled, texts: PreparedText, skip: Collection[str] = ()) -> Findings:
     """Check every file of a lineage that training continues from; nothing is changed, and no fault ends it.
+
+    With `skip`, stages that were checked with another lineage, text and import were checked with it too.
 
     The tokenizer, prepared text, an import, and of every started stage its plans, checkpoints, ledger, metrics,
     evaluations, pins, its end and whether it continues from the checkpoint that its parent has. Text that is not here
     is no fault where the tokenizer is the one that it was made with: preparing gives the same again.
     """
     findings = Findings()
-    _texts(findings, project, compiled, texts)
     imported: list[Path] = []
-    if compiled.stages[0].plan.parent is not None:
+    if not skip:
+        _texts(findings, project, compiled, texts)
+    if not skip and compiled.stages[0].plan.parent is not None:
         findings.check("what is imported", lambda: imported.extend(_imported(project, compiled)))
     for path in imported:
         way_out = f"remove the folder `{path}`, and `{texts.prepare_command}` imports it again"
         findings.check(f"import {path.name}", partial(checkpoints.verify, path), way_out)
     for stage in compiled.stages:
+        if stage.name in skip:
+            continue
         try:
             folder = folders.stage_folder(project, compiled, stage)
         except CurriculumError as error:

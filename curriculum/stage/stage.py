@@ -222,8 +222,8 @@ class Stage:
             "position": plan.position_after(step),
             "loss": float(loss),
             "lr": plan.lr(step),
-            "batch_sequences": plan.batch_sequences,
-            "tokens_per_second": plan.batch_tokens / elapsed,
+            "batch_sequences": plan.batch_of(step),
+            "tokens_per_second": plan.tokens_of(step) / elapsed,
             "seconds": elapsed,
             "sources": {
                 name: {"loss": float(source_loss[name]), "tokens": count}

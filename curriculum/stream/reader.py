@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ from curriculum.plan.stage import Draws, StagePlan
 from curriculum.stream.batch import Batch, document_bounds, document_end
 
 Integers = NDArray[np.int64]
+SlotsOf = Callable[[int], Integers]
+"""The slots that a rank takes, in its order, of a step of so many sequences."""
 Located = tuple[list[MappedShard], Integers, Integers]
 
 AHEAD = 2
@@ -41,6 +43,11 @@ def slots_of(batch: int, rank: int, ranks: int, groups: int | None = None) -> ND
     share_of_rank(batch, ranks)
     require_rank(rank, ranks)
     return np.arange(batch, dtype=np.int64).reshape(groups or ranks, -1)[rank::ranks].reshape(-1)
+
+
+def slots_by_batch(rank: int, ranks: int, groups: Mapping[int, int] | None = None) -> SlotsOf:
+    """`slots_of` for the batch of a step; `groups` are those of each batch."""
+    return lambda batch: slots_of(batch, rank, ranks, groups[batch] if groups is not None else None)
 
 
 def open_dataset(plan: StagePlan, folder: str, split: str) -> Dataset:
@@ -83,32 +90,40 @@ def open_sources(plan: StagePlan, folders: Mapping[str, str]) -> dict[str, Datas
 
 
 def read(
-    plan: StagePlan, datasets: Mapping[str, Dataset], step: int, rank: int, ranks: int, groups: int | None = None
+    plan: StagePlan,
+    datasets: Mapping[str, Dataset],
+    step: int,
+    rank: int,
+    ranks: int,
+    groups: Mapping[int, int] | None = None,
 ) -> Batch:
     """The batch of `step` for `rank` of `ranks`; together the ranks' slots are the step's, whatever `ranks` is."""
-    slots = slots_of(plan.batch_sequences, rank, ranks, groups)
-    return next(read_steps(plan, datasets, step, step + 1, slots))[0]
+    return next(read_steps(plan, datasets, step, step + 1, slots_by_batch(rank, ranks, groups)))[0]
 
 
 def read_steps(
-    plan: StagePlan, datasets: Mapping[str, Dataset], first: int, last: int, slots: Integers
+    plan: StagePlan, datasets: Mapping[str, Dataset], first: int, last: int, slots: SlotsOf
 ) -> Iterator[list[Batch]]:
     """The `slots` of the steps in [first, last), several steps together if small.
 
     The first comes alone, so that it is ready at once; the number drawn together then doubles.
     """
-    drawn_at_once = max(1, SEQUENCES_DRAWN // len(slots))
-    read_at_once = max(1, TOKENS_READ // (len(slots) * plan.sequence_length))
-    begin, drawn = first, 1
-    while begin < last:
-        end = min(begin + drawn, last)
-        draws = plan.draws_of(begin, end, slots)
-        rows = read_at_once * len(slots)
-        for at, tokens in enumerate(gather(*locate(datasets, draws), rows)):
-            step = begin + at * read_at_once
-            steps = range(step, min(step + read_at_once, end))
-            yield _batches(plan, steps, tokens, draws.source[at * rows : (at + 1) * rows])
-        begin, drawn = end, min(2 * drawn, drawn_at_once)
+    drawn = 1
+    for start, stop, batch in plan.clock.parts(first - plan.first_step, last - plan.first_step):
+        share = len(slots(batch))
+        drawn_at_once = max(1, SEQUENCES_DRAWN // share)
+        read_at_once = max(1, TOKENS_READ // (share * plan.sequence_length))
+        begin, end_of_part = start + plan.first_step, stop + plan.first_step
+        drawn = min(drawn, drawn_at_once)
+        while begin < end_of_part:
+            end = min(begin + drawn, end_of_part)
+            draws = plan.draws_of(begin, end, slots)
+            rows = read_at_once * share
+            for at, tokens in enumerate(gather(*locate(datasets, draws), rows)):
+                step = begin + at * read_at_once
+                steps = range(step, min(step + read_at_once, end))
+                yield _batches(plan, steps, tokens, draws.source[at * rows : (at + 1) * rows])
+            begin, drawn = end, min(2 * drawn, drawn_at_once)
 
 
 def locate(datasets: Mapping[str, Dataset], draws: Draws) -> Located:
@@ -142,7 +157,7 @@ def batches(
     last_step: int,
     rank: int = 0,
     ranks: int = 1,
-    groups: int | None = None,
+    groups: Mapping[int, int] | None = None,
     read_ahead: bool = True,
 ) -> Generator[Batch, None, None]:
     """Batches of the steps in [first_step, last_step), in order; a read error is raised when its batch is due.
@@ -151,7 +166,7 @@ def batches(
     ready, or sooner than `PAUSE` after the last, reads itself: so the thread never costs more than it saves. Closing
     the generator ends the thread.
     """
-    source = read_steps(plan, datasets, first_step, last_step, slots_of(plan.batch_sequences, rank, ranks, groups))
+    source = read_steps(plan, datasets, first_step, last_step, slots_by_batch(rank, ranks, groups))
     if not read_ahead:
         yield from itertools.chain.from_iterable(source)
         return

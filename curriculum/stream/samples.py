@@ -49,5 +49,7 @@ class SampleReader:
         return shards, shard[rows], window[rows]
 
     def _locate(self, number: Integers) -> Located:
-        step, slot = np.divmod(number, self._plan.batch_sequences)
-        return locate(self._datasets, self._plan.draws_at(self._plan.sequences_in(step + self._plan.first_step, slot)))
+        plan = self._plan
+        step = plan.clock.steps_of_sequences(number)
+        slot = number - plan.clock.sequences_before_each(step)
+        return locate(self._datasets, plan.draws_at(plan.sequences_in(step + plan.first_step, slot)))

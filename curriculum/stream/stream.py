@@ -46,10 +46,6 @@ class StreamStage:
     def first_step(self) -> int:
         return self.plan.first_step
 
-    @property
-    def batch_size(self) -> int:
-        return self.plan.batch_sequences
-
     @cached_property
     def first_sample(self) -> int:
         """Sequences read since the root before the stage."""
@@ -57,7 +53,17 @@ class StreamStage:
 
     @property
     def last_sample(self) -> int:
-        return self.first_sample + (self.last_step - self.first_step) * self.batch_size
+        return self.sample(self.last_step)
+
+    def batch_parts(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """`(steps, batch)` of each part of the stage's steps in [first, last) that has one batch."""
+        first, last = max(first, self.first_step), min(last, self.last_step)
+        for begin, end, batch in self.plan.clock.parts(first - self.first_step, last - self.first_step):
+            yield end - begin, batch
+
+    def sample(self, step: int) -> int:
+        """The number of the first sample of `step`, counted from the root."""
+        return self.first_sample + self.plan.clock.sequences_before(step - self.first_step)
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
@@ -122,7 +128,7 @@ class Stream:
 
     def batch_size(self, step: int) -> int:
         """Sequences of `step` over all ranks."""
-        return self._of_step(step).batch_size
+        return self._of_step(step).plan.batch_of(step)
 
     def lr(self, step: int) -> float:
         return self._of_step(step).plan.lr(step)
@@ -144,20 +150,19 @@ class Stream:
     def sample(self, step: int) -> int:
         """The number of the first sample of `step`, which may be `last_step`."""
         stage = self._of_step(step, end=True)
-        return stage.first_sample + (step - stage.first_step) * stage.batch_size
+        return stage.sample(step)
 
     def step_of(self, sample: int) -> int:
         """The step that reads sample number `sample`."""
         stage = self.stages[int(self._stage_of_samples(np.array([sample], np.int64))[0])]
-        return stage.first_step + (int(sample) - stage.first_sample) // stage.batch_size
+        return stage.first_step + stage.plan.clock.step_of_sequence(int(sample) - stage.first_sample)
 
     # --- the tokens --------------------------------------------------------------------------------------
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
         """What `rank` of `world_size` data-parallel ranks reads in `step`: a contiguous part of its slots."""
         stage = self._of_step(step)
-        slots = reader.slots_of(stage.batch_size, rank, world_size)
-        return next(reader.read_steps(stage.plan, stage.datasets, step, step + 1, slots))[0]
+        return reader.read(stage.plan, stage.datasets, step, rank, world_size)
 
     def batches(
         self,
@@ -182,12 +187,13 @@ class Stream:
         for stage in self.stages:
             first, last = max(start, stage.first_step), min(stop, stage.last_step)
             if first < last:
-                share = share_of_rank(stage.batch_size, world_size, micro_batch)
-                parts.append((stage, first, last, micro_batch or share))
+                for _, batch in stage.batch_parts(first, last):
+                    share_of_rank(batch, world_size, micro_batch)
+                parts.append((stage, first, last, micro_batch))
         return self._batches(parts, rank, world_size, read_ahead)
 
     def _batches(
-        self, parts: list[tuple[StreamStage, int, int, int]], rank: int, world_size: int, read_ahead: bool
+        self, parts: list[tuple[StreamStage, int, int, int | None]], rank: int, world_size: int, read_ahead: bool
     ) -> Iterator[Batch]:
         for stage, first, last, micro_batch in parts:
             read = reader.batches(
@@ -201,7 +207,7 @@ class Stream:
             )
             with contextlib.closing(read):
                 for batch in read:
-                    if len(batch.tokens) == micro_batch:
+                    if micro_batch is None or len(batch.tokens) == micro_batch:
                         yield batch
                     else:
                         yield from batch.micro_batches(micro_batch)

@@ -20,7 +20,7 @@ from curriculum.compiler.schedules import highest
 from curriculum.config.project import Project
 from curriculum.config.stages import EveryEntry
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
-from curriculum.studies import drafts, mixtures, points
+from curriculum.studies import design, drafts, mixtures, points, proposal as fixed
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.points import LeftOut, Point
@@ -112,6 +112,11 @@ class CompiledStudy:
         """Whether a law proposes a point, which is trained in replicates after the others."""
         return self.study.vary.mixture is not None or self.study.vary.share is not None
 
+    @property
+    def plans(self) -> dict[str, str]:
+        """The fingerprint of the plan of every arm that a law is fitted to, by address."""
+        return {arm.address: arm.stage.plan.fingerprint for arm in self.arms if arm.role != "proposal"}
+
     def arm(self, name: str) -> Arm:
         """The arm `name`, as in `kept`, `kept.1` or `kept.2`; NotFound with the nearest."""
         match = _REPLICATE.fullmatch(name)
@@ -132,7 +137,7 @@ class CompiledStudy:
 def compile_study(
     project: Project, name: str, size: str, proposal: Mapping[str, Fraction] | None = None
 ) -> CompiledStudy:
-    """The study `name` with every arm compiled; `proposal` are the weights that a law proposes, by source.
+    """The study `name` with every arm compiled; `proposal` are the weights of its proposal, else those that are fixed.
 
     Raises ConfigError, NotFound or PlanError for what cannot be asked or planned.
     """
@@ -150,14 +155,29 @@ def compile_study(
         for replicate in range(1, study.file.replicates + 1)
     ]
     swarm = [drafting.arm(point, 1, 1 + at % seeds) for at, point in enumerate(p for p in found if p.role == "swarm")]
-    if proposal is not None:
-        point = points.proposal(study, proposal)
-        arms += [drafting.arm(point, r, 1 + (r - 1) % seeds) for r in range(1, study.file.replicates + 1)]
     compiled = CompiledStudy(
         study=study, arms=(*swarm, *arms), sources=tuple(sources), seeds=seeds, left_out=left_out, limits=limits
     )
+    if proposal is None and compiled.has_proposal and fixed.is_fixed(project, name, size):
+        proposal = fixed.read(project, name, size, compiled.plans)
+    if proposal is not None:
+        point = points.proposal(study, proposal)
+        runs = [drafting.arm(point, r, 1 + (r - 1) % seeds) for r in range(1, study.file.replicates + 1)]
+        compiled = replace(compiled, arms=(*compiled.arms, *runs))
     _check_budget(compiled)
     return compiled
+
+
+def fix_design(compiled: CompiledStudy) -> None:
+    """Keep the mixtures that the study drafted, before its first arm is trained; all its text should be prepared."""
+    drafted = {
+        arm.point.name: arm.point.mixture.weights
+        for arm in compiled.arms
+        if arm.role != "proposal" and (arm.point.name in points.DRAFTED or "mixture" in arm.point.settings)
+    }
+    for arm in compiled.arms:
+        drafted |= {name: arm.point.mixture.weights for name in arm.point.same_as if name in points.DRAFTED}
+    design.write(compiled.study, drafted)
 
 
 def _check_always(study: Study, sources: Sequence[str]) -> None:

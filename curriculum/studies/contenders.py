@@ -26,17 +26,17 @@ def with_limits(question: Question, evidence: Evidence) -> Evidence:
     """The evidence with an arm for each limit that is stated as a loss."""
     for source, keep in question.keep.items():
         if keep.reference is None:
-            evidence = evidence.with_limit(limit_name(source), source, keep.slack)
+            evidence = evidence.with_limit(limit_name(keep.slack), source, keep.slack)
     return evidence
 
 
-def limit_name(source: str) -> str:
-    return f"the limit of {source}"
+def limit_name(loss: float) -> str:
+    return f"{loss:g}"
 
 
-def against(source: str, keep: Keep) -> tuple[str, float]:
+def against(keep: Keep) -> tuple[str, float]:
     """The arm that a limit refers to, and the slack above it."""
-    return (limit_name(source), 0.0) if keep.reference is None else (keep.reference, keep.slack)
+    return (limit_name(keep.slack), 0.0) if keep.reference is None else (keep.reference, keep.slack)
 
 
 def limit_of(evidence: Evidence, source: str, keep: Keep) -> float:
@@ -72,7 +72,7 @@ def verdicts(
         gain = None if predicted is None else weighted(predicted, question.lower) - weighted(losses, question.lower)
         found.append(judge(evidence, arm, name, question.lower, predicted=gain))
     for source, keep in question.keep.items():
-        reference, slack = against(source, keep)
+        reference, slack = against(keep)
         loss = None if predicted is None else predicted[source] - (limit_of(evidence, source, keep) - slack)
         found.append(judge(evidence, arm, reference, {source: 1.0}, keep=source, slack=slack, predicted=loss))
     return tuple(found)

@@ -33,8 +33,8 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         reports.append(_report(source, chosen, others, shares, losses, own))
     asked = _programme(question, evidence, laws, fewest[1])
     optimum = _solve(question, evidence, asked)
-    resampled, values = _resample(question, asked, laws, tables)
-    spans = {name: intervals.percentile_interval(resampled[:, at]) for at, name in enumerate(sources) if len(resampled)}
+    resampled, values = _resample(question, asked, laws, tables, optimum.shares)
+    spans = _spans(sources, asked, optimum.shares, resampled, len(fewest[0]))
     shares, notes = _at_round_numbers(question, asked, optimum.shares, spans, reports)
 
     arm = (evidence.arms("proposal") or (None,))[-1]
@@ -51,7 +51,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     )
     predicted = _predict(laws, shares)
     limited = shared.with_limits(question, evidence)
-    references, contenders = _compared(question, limited, laws, asked, shares, arm)
+    references, contenders = _compared(question, evidence, laws, asked, shares, arm)
     judged = shared.verdicts(question, limited, arm, predicted, references)
     arms = len(fewest[0])
     if arms < FEW_A_SOURCE * len(sources):
@@ -66,6 +66,19 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     return shared.finish(
         question, evidence, proposal=proposal, laws=tuple(reports), contenders=contenders, judged=judged, notes=notes
     )
+
+
+def _spans(
+    sources: tuple[str, ...], asked: Programme, optimum: Array, resampled: Array, arms: int
+) -> dict[str, tuple[float, float]]:
+    """The 95% interval of each share, within its bounds; empty without resamples."""
+    low, high = asked.bounds
+    spans = {}
+    for at, name in enumerate(sources if len(resampled) else ()):
+        middle = intervals.percentile_interval(resampled[:, at])
+        wide = intervals.widened(middle, float(optimum[at]), arms, len(sources) + 2)
+        spans[name] = (max(wide[0], float(low[at])), min(wide[1], float(high[at])))
+    return spans
 
 
 def check_enough(arms: int, sources: int) -> None:
@@ -155,6 +168,7 @@ def _resample(
     asked: Programme,
     laws: Mapping[str, MixtureLaw],
     tables: Mapping[str, tuple[tuple[str, ...], Array, Array]],
+    start: Array,
 ) -> tuple[Array, Array]:
     """Optima of whole fits to resampled arms, shape `[solved, sources]`, and their predicted gains over `around`."""
     arms = list(dict.fromkeys(arm for table in tables.values() for arm in table[0]))
@@ -172,7 +186,7 @@ def _resample(
             keep=tuple((_same(law, laws, refitted), limit) for law, limit in asked.keep),
         )
         try:
-            optimum = programme.solve(again)
+            optimum = programme.solve(again, start=start)
         except (Infeasible, NotSolved):
             continue
         optima.append(optimum.shares)
@@ -239,8 +253,7 @@ def _compared(
     """What the proposal is compared with, by predicted losses, and the rows of the table of contenders."""
     found: list[Contender] = []
     for before in evidence.arms("before"):
-        if not before.startswith("the limit of "):
-            found.append(shared.contender(question, evidence, before, before, {}))
+        found.append(shared.contender(question, evidence, before, before, {}))
     references = {}
     for control in shared.controls(evidence):
         settings = evidence.settings(control)

@@ -29,8 +29,25 @@ def resampled(arms: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterat
 
 def percentile_interval(values: Array, level: float = 0.95) -> tuple[float, float]:
     """The middle share `level` of `values`, shape `[resamples]`."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="weibull")  # at few resamples the ends
     return float(low), float(high)
+
+
+def widened(
+    interval: tuple[float, float], estimate: float, observations: int, numbers: int, level: float = 0.95
+) -> tuple[float, float]:
+    """A percentile interval around `estimate`, as wide as one that allows for the `numbers` that were fitted.
+
+    Resamples of few arms vary too little, by the root of what share of the arms is left to judge the fit, and normal
+    quantiles are too small for so few degrees of freedom: Efron and Tibshirani, section 12.5.
+    """
+    from scipy.stats import norm, t
+
+    freedom = max(observations - numbers, 1)
+    quantile = (1 + level) / 2
+    factor = math.sqrt(observations / freedom) * float(t.ppf(quantile, freedom) / norm.ppf(quantile))
+    low, high = interval
+    return min(estimate + factor * (low - estimate), estimate), max(estimate + factor * (high - estimate), estimate)
 
 
 def conformal_half_width(residuals: Array, level: float = 0.9) -> float:

@@ -21,6 +21,7 @@ from curriculum.runs.folders import stage_folder
 from curriculum.runs.measurements import Point, by_point
 from curriculum.studies.arms import Arm, CompiledStudy
 from curriculum.studies.evidence import Evidence, Row, Settings
+from curriculum.studies.mixture_evidence import text_key
 from curriculum.units import Length
 
 BEFORE = "before"
@@ -235,3 +236,11 @@ def _earlier(
     for position in sorted(set.intersection(*inside)):
         rows = [row for one in ended for row in _rows(compiled, one, one.sets[position], numbers)]
         yield position, Evidence((*before, *rows))
+
+
+def read_digests(compiled: CompiledStudy, measured: Measured) -> dict[str, str]:
+    """What a decision rests on, for its record: the plan that trained each arm, and the text that each source is."""
+    runs = f"runs/{compiled.study.size}"
+    plans = {f"{runs}/{address}/plan.json": fingerprint for address, fingerprint in sorted(measured.plans.items())}
+    texts = {text_key(source): windows[0] for source, windows in sorted(measured.windows.items())}
+    return plans | texts

@@ -26,8 +26,8 @@ from curriculum.config.studies import (
     SwarmEntry,
 )
 from curriculum.errors import PlanError, did_you_mean
-from curriculum.studies import mixtures
-from curriculum.studies.block import block_of
+from curriculum.studies import design, mixtures
+from curriculum.studies.block import Block, block_of
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.study import Study
@@ -37,6 +37,8 @@ Role: TypeAlias = Literal["swarm", "control", "proposal"]
 
 OF_MIXTURES: Final = ("mixture", "share", "list")
 """Questions to which natural and uniform proportions are controls."""
+DRAFTED: Final = ("natural", "uniform")
+"""Controls whose mixture depends on the text that there is."""
 _SHORT: Final = {"learning_rate": "rate", "mask_documents": "mask", "list": "mixture"}
 _REWARM: Final = "1 step"
 """How long the rate moves to a curve that is varied, where the study does not say."""
@@ -75,10 +77,11 @@ class LeftOut:
 
 def points(study: Study, limits: SourceLimits) -> tuple[tuple[Point, ...], tuple[LeftOut, ...]]:
     """The points of the study, varied ones first, and the controls that it leaves out."""
-    controls, left_out = _controls(study, limits)
+    started = design.read(study)
+    controls, left_out = _controls(study, limits, started)
     found = _distinct(controls)
     identities = {point.identity for point in found}
-    own = [point for point in _varied(study, limits, found) if point.identity not in identities]
+    own = [point for point in _varied(study, limits, found, started) if point.identity not in identities]
     _check_distinct(study, own)
     return (*own, *found), tuple(left_out)
 
@@ -107,7 +110,7 @@ def _check_distinct(study: Study, own: list[Point]) -> None:
 # --- controls ---------------------------------------------------------------------------------------------
 
 
-def _controls(study: Study, limits: SourceLimits) -> tuple[list[Point], list[LeftOut]]:
+def _controls(study: Study, limits: SourceLimits, started: design.Weights | None) -> tuple[list[Point], list[LeftOut]]:
     file, vary = study.file, study.vary
     asked = file.controls or CONTROLS
     of_mixtures = any(getattr(vary, key) is not None for key in OF_MIXTURES)
@@ -119,7 +122,12 @@ def _controls(study: Study, limits: SourceLimits) -> tuple[list[Point], list[Lef
         point = _control(study, limits, name, of_mixtures=of_mixtures)
         if point is None:
             continue
-        if name in ("natural", "uniform") and (reason := limits.exceeded(point.mixture.shares)):
+        if started is not None and name in DRAFTED:
+            if name in started:
+                found.append(replace(point, mixture=replace(point.mixture, weights=started[name])))
+            else:
+                left_out.append(LeftOut(name=name, reason="it was none when the study started"))
+        elif name in DRAFTED and (reason := limits.exceeded(point.mixture.shares)):
             left_out.append(LeftOut(name=name, reason=reason))
         else:
             found.append(point)
@@ -200,10 +208,12 @@ def _of(base: ArmMixture, weights: Mapping[str, Fraction]) -> ArmMixture:
 # --- what is varied ---------------------------------------------------------------------------------------
 
 
-def _varied(study: Study, limits: SourceLimits, controls: list[Point]) -> Iterator[Point]:
+def _varied(
+    study: Study, limits: SourceLimits, controls: list[Point], started: design.Weights | None
+) -> Iterator[Point]:
     vary = study.vary
     if vary.mixture is not None:
-        yield from _swarm(study, vary.mixture, limits, controls)
+        yield from _swarm(study, vary.mixture, limits, controls, started)
     elif vary.share is not None:
         yield from _line(study, vary.share)
     elif vary.add is not None:
@@ -212,13 +222,12 @@ def _varied(study: Study, limits: SourceLimits, controls: list[Point]) -> Iterat
         yield from _grid(study)
 
 
-def _swarm(study: Study, vary: SwarmEntry, limits: SourceLimits, controls: list[Point]) -> Iterator[Point]:
-    from curriculum.studies import designs
-
+def _swarm(
+    study: Study, vary: SwarmEntry, limits: SourceLimits, controls: list[Point], started: design.Weights | None
+) -> Iterator[Point]:
     base = mixtures.base(study)
     block = block_of(study, vary, base)
-    centre, runs = list(block.centre.values()), vary.runs
-    numbers = len(centre)
+    runs, numbers = vary.runs, len(block.centre)
     if numbers < 2:
         raise PlanError(
             f"a swarm around `{vary.around}` over one source: nothing can vary",
@@ -232,34 +241,44 @@ def _swarm(study: Study, vary: SwarmEntry, limits: SourceLimits, controls: list[
             place=study.place("vary", "mixture", "runs"),
             hint=f"{least} is the least, {rule} the rule: {RUNS_A_SOURCE} a source",
         )
+    kept = {name: weights for name, weights in (started or {}).items() if name not in DRAFTED}
+    drawn = kept or _draw(study, limits, block, runs or rule, controls)
+    for name, weights in drawn.items():
+        yield Point(
+            name=name,
+            role="swarm",
+            mixture=_of(base, weights),
+            entry=_drafted(_base_entry(study)),
+            settings={"mixture": weights},
+        )
+
+
+def _draw(
+    study: Study, limits: SourceLimits, block: Block, runs: int, controls: list[Point]
+) -> dict[str, dict[str, Fraction]]:
+    """The weights of a swarm of `runs` by the names of its points; PlanError where the limits leave too few."""
+    from curriculum.studies import designs
+
     low, high = limits.of_block(study, block)
     trained = [block.narrow(point.mixture.shares) for point in controls]
     try:
         found = designs.swarm(
-            centre,
+            list(block.centre.values()),
             low,
             high,
-            runs or rule,
+            runs,
             name=study.name,
             seed=study.root.seed,
             controls=[row for row in trained if row is not None],
         )
     except ValueError as error:
         raise PlanError(
-            f"the limits leave no swarm of {runs or rule} runs: {error}",
+            f"the limits leave no swarm of {runs} runs: {error}",
             place=study.place("vary", "mixture"),
             hint="fewer runs, wider `always:`, or more `passes:` in the mixture",
         ) from None
-    width = len(str(runs or rule))
-    for number, row in enumerate(found, start=1):
-        weights = block.widen(row)
-        yield Point(
-            name=f"swarm-{number:0{max(2, width)}}",
-            role="swarm",
-            mixture=_of(base, weights),
-            entry=_drafted(_base_entry(study)),
-            settings={"mixture": weights},
-        )
+    width = max(2, len(str(runs)))
+    return {f"swarm-{number:0{width}}": block.widen(row) for number, row in enumerate(found, start=1)}
 
 
 def _line(study: Study, line: ShareEntry) -> Iterator[Point]:

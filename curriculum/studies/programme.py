@@ -4,9 +4,9 @@
     with      sum x = 1, low <= x <= high, loss_k(x) <= limit_k
 
 The laws are convex in the shares, so a point that meets the Karush-Kuhn-Tucker conditions is the optimum (Boyd and
-Vandenberghe, *Convex Optimization*, 2004, section 5.5.3). SLSQP finds it from two starts; it is accepted by those
-conditions, not by what the solver says of itself. Without a pull the optimum is flat: weights differ by percents where
-the value does not.
+Vandenberghe, *Convex Optimization*, 2004, section 5.5.3). SLSQP finds it; it is accepted by those
+conditions, not by what the solver says of itself, and another start follows where they are missed. Without a pull the
+optimum is flat: weights differ by percents where the value does not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from curriculum.studies.laws.huber import Array
 from curriculum.studies.laws.mixture import MixtureLaw
@@ -95,25 +96,27 @@ class NotSolved(Exception):
         self.residual = residual
 
 
-def solve(programme: Programme, *, accepted: float = ACCEPTED) -> Optimum:
-    """The optimum of `programme`. Raises Infeasible, and NotSolved where the residual is above `accepted`."""
+def solve(programme: Programme, *, accepted: float = ACCEPTED, start: Array | None = None) -> Optimum:
+    """The optimum of `programme`, sought from `start` first, `around` and the uniform mixture.
+
+    The first point that meets the optimality conditions is it. Raises Infeasible, and NotSolved where the residual of
+    each is above `accepted`.
+    """
     low, high = programme.bounds
     if low.sum() > 1 + 1e-9 or high.sum() < 1 - 1e-9 or (low > high + 1e-12).any():
         raise Infeasible((), 0.0)
-    starts = [within(programme.around, low, high), within(np.full(len(low), 1 / len(low)), low, high)]
-    if programme.keep:
-        starts.insert(0, _feasible_start(programme, starts[0]))
-    best: Optimum | None = None
-    for start in starts:
-        shares = _slsqp(programme.objective, start, low, high, programme.keep)
+    given = [] if start is None else [start]
+    residuals = []
+    for point in (*given, programme.around, np.full(len(low), 1 / len(low))):
+        first = within(point, low, high)
+        if any(law.at(first)[0] > limit for law, limit in programme.keep):
+            first = _feasible_start(programme, first)
+        shares = _smallest_settled(programme, _slsqp(programme.objective, first, low, high, programme.keep))
         residual, multipliers = _residual(programme, shares)
-        found = Optimum(shares, programme.objective(shares)[0], residual, multipliers)
-        if best is None or (found.residual > accepted, found.value) < (best.residual > accepted, best.value):
-            best = found
-    assert best is not None
-    if best.residual > accepted:
-        raise NotSolved(best.residual)
-    return best
+        if residual <= accepted:
+            return Optimum(shares, programme.objective(shares)[0], residual, multipliers)
+        residuals.append(residual)
+    raise NotSolved(min(residuals))
 
 
 def within(shares: Array, low: Array, high: Array) -> Array:
@@ -208,28 +211,56 @@ def _feasible_start(programme: Programme, start: Array) -> Array:
     return shares
 
 
+def _smallest_settled(programme: Programme, shares: Array) -> Array:
+    """`shares` with those near 0 where the pull puts them: its slope is too steep there for the solver's steps."""
+    low, _ = programme.bounds
+    small = (shares < _AT_BOUND) & (low <= 0) & (programme.around > 0)
+    if not programme.pull or not small.any():
+        return shares
+    for _ in range(3):
+        slope, _ = _lagrangian(programme, shares)
+        free = _free(programme, shares)
+        if not free.any():
+            break
+        shares = shares.copy()
+        factor = np.exp(np.clip((slope[free].mean() - slope[small]) / programme.pull, -50.0, 50.0))
+        shares[small] = np.clip(np.maximum(shares[small], _SMALLEST) * factor, 0.0, _AT_BOUND)
+    return shares
+
+
+def _free(programme: Programme, shares: Array) -> NDArray[np.bool_]:
+    """Which shares are at neither bound; 1 is no bound, as the sum is 1."""
+    low, high = programme.bounds
+    return (shares > low + _AT_BOUND) & ((shares < high - _AT_BOUND) | (high >= 1))
+
+
+def _lagrangian(programme: Programme, shares: Array) -> tuple[Array, Array]:
+    """The slope of the Lagrangian, shape `[sources]`, and the multipliers of the limits that make it most even."""
+    from scipy.optimize import nnls
+
+    _, slope = programme.objective(shares)
+    multipliers = np.zeros(len(programme.keep))
+    active = [number for number, (law, limit) in enumerate(programme.keep) if limit - law.at(shares)[0] < 1e-6]
+    columns = np.array([programme.keep[number][0].at(shares)[1] for number in active])
+    free = _free(programme, shares)
+    if active and free.sum() > 1:
+        centred = columns[:, free] - columns[:, free].mean(axis=1, keepdims=True)
+        multipliers[active] = nnls(centred.T, -(slope[free] - slope[free].mean()))[0]
+        slope = slope + multipliers[active] @ columns
+    return slope, multipliers
+
+
 def _residual(programme: Programme, shares: Array) -> tuple[float, tuple[float, ...]]:
     """How far `shares` miss the optimality conditions, in nats, and the multiplier of each limit.
 
     With the multipliers that fit best, the slope of the Lagrangian must be equal over the free weights, not lower at a
     lower bound and not higher at an upper one; no limit may be exceeded, and the sum must be 1.
     """
-    from scipy.optimize import nnls
-
     low, high = programme.bounds
-    _, slope = programme.objective(shares)
-    slacks = [limit - law.at(shares)[0] for law, limit in programme.keep]
-    active = [number for number, slack in enumerate(slacks) if slack < 1e-6]
-    at_low, at_high = shares <= low + _AT_BOUND, shares >= high - _AT_BOUND
-    free = ~(at_low | at_high)
-    multipliers = np.zeros(len(slacks))
-    columns = [programme.keep[number][0].at(shares)[1] for number in active]
-    if active and free.sum() > 1:
-        centred = np.array([column[free] - column[free].mean() for column in columns]).T
-        multipliers[active] = nnls(centred, -(slope[free] - slope[free].mean()))[0]
-    for number, column in zip(active, columns, strict=True):
-        slope = slope + multipliers[number] * column
-    missed = [abs(shares.sum() - 1.0), *(-slack for slack in slacks)]
+    slope, multipliers = _lagrangian(programme, shares)
+    free = _free(programme, shares)
+    at_low, at_high = shares <= low + _AT_BOUND, (shares >= high - _AT_BOUND) & (high < 1)
+    missed = [abs(shares.sum() - 1.0), *(law.at(shares)[0] - limit for law, limit in programme.keep)]
     if free.any():
         level = float(slope[free].mean())
         missed.append(float(np.ptp(slope[free])))

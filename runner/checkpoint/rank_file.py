@@ -7,7 +7,7 @@ The bytes are those that it writes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,12 @@ class Staging:
     def __init__(self) -> None:
         self._buffer = torch.empty(0, dtype=torch.uint8)
 
-    def copy(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Copies of the tensors, by name, that hold until the next call; returns once they are complete."""
+    def copy(self, tensors: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, torch.Tensor]]:
+        """What waits for copies of the tensors, by name, and returns them; they hold until the next call.
+
+        A GPU copies in the order of its stream, so that what this thread issues afterwards may change the tensors. A
+        CPU copies when what is returned is called, in any thread, and until then nothing may.
+        """
         sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
         on_gpu = any(tensor.is_cuda for tensor in tensors.values())
         if len(self._buffer) < sum(sizes):
@@ -36,10 +40,19 @@ class Staging:
         copies = {}
         for (key, tensor), part in zip(tensors.items(), torch.split(self._buffer[: sum(sizes)], sizes), strict=True):
             copies[key] = part.view(tensor.dtype).view(tensor.shape)
-            copies[key].copy_(tensor, non_blocking=on_gpu)
-        if on_gpu:
-            torch.cuda.current_stream().synchronize()
-        return copies
+            if on_gpu:
+                copies[key].copy_(tensor, non_blocking=True)
+        issued = torch.cuda.current_stream().record_event() if on_gpu else None
+
+        def copied() -> dict[str, torch.Tensor]:
+            if issued is not None:
+                issued.synchronize()
+            else:
+                for key, tensor in tensors.items():
+                    np.copyto(copies[key].numpy(), tensor.numpy())  # torch's copy would take the training's threads
+            return copies
+
+        return copied
 
 
 def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:

@@ -35,6 +35,7 @@ from runner.parallel.ranks import POLL_SECONDS, Ranks, local_part, rows_of
 INDEX = checkpoints.INDEX
 FAILED, DIGEST = ".failed", ".blake3"  # what a rank leaves for rank 0 beside its file
 MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's moments; Muon's matrices have a `momentum_buffer` in their place."""
 
 
 def save(
@@ -53,6 +54,9 @@ class Saver:
     The threads of several ranks communicate through the checkpoint's unpublished folder only. (A thread that uses a
     process group while training uses it too breaks the connections of both.) Rank 0 publishes once every rank's file
     exists, for which it waits `patience` seconds; the next call here raises the error of a thread.
+
+    A CPU's thread makes the copy too, while the next step's gradients are computed: `wait_for_copy` comes before
+    anything changes the tensors.
     """
 
     def __init__(self, ranks: Ranks, patience: float = Machine().slow_limit) -> None:
@@ -60,6 +64,8 @@ class Saver:
         self._staging = rank_file.Staging()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._is_copied = threading.Event()
+        self._is_copied.set()
 
     def begin(
         self,
@@ -72,7 +78,7 @@ class Saver:
         *,
         copy: bool = True,
     ) -> None:
-        """Copy what is to be saved and return, or without `copy`, which all ranks say alike, once it is published.
+        """Begin to copy what is to be saved, or without `copy`, which all ranks say alike, return once it is published.
 
         Every rank calls it. On rank 0 `sealed` runs before the checkpoint is published, `published` once it is durable.
         """
@@ -103,11 +109,13 @@ class Saver:
         files = [temporary / _file(rank) for rank, part in enumerate(gathered) if part]
         parts = {key: local_part(tensor).detach() for key, tensor in tensors.items()} if writes else {}
         parts = {key: part for key, part in parts.items() if part.numel()}
-        written = self._staging.copy(parts) if copy else parts
+        copied = self._staging.copy(parts) if copy else lambda: parts
         value = {**state, "adam_step": adam_step(optimizer)}
 
         def write() -> None:
             try:
+                written = copied()
+                self._is_copied.set()
                 if writes:
                     _write(temporary / _file(ranks.rank), written)
                 if ranks.first:
@@ -121,13 +129,20 @@ class Saver:
                     published()
             except BaseException as error:
                 self._failure = error
+                self._is_copied.set()
                 with contextlib.suppress(OSError):
                     (temporary / f"{_file(ranks.rank)}{FAILED}").write_text(f"{type(error).__name__}: {error}")
 
+        if copy and next(iter(tensors.values())).device.type == "cpu":
+            self._is_copied.clear()
         self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
         self._thread.start()
         if not copy:
             self.wait()
+
+    def wait_for_copy(self) -> None:
+        """Until the tensors may be changed."""
+        self._is_copied.wait()
 
     def check(self) -> None:
         """Raise the error of a thread that failed."""
@@ -219,8 +234,9 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Itera
     for name, parameter in model.named_parameters():
         yield f"model.{name}", parameter
         if optimizer is not None:
-            for moment in MOMENTS:
-                yield f"{moment}.{name}", optimizer.state[parameter][moment]
+            for moment, tensor in optimizer.state[parameter].items():
+                if moment != "step":
+                    yield f"{moment}.{name}", tensor
 
 
 def _misfit(folder: Path, reason: str) -> CheckpointError:

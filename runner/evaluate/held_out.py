@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from curriculum.plan.stage import StagePlan
-from curriculum.stage.held_out import HeldOutSets
+from curriculum.stage.held_out import HeldOutSets, quarter_ends
 from curriculum.stream.batch import document_end
 from runner.model.forward import losses
 from runner.model.transformer import Transformer
@@ -36,7 +36,10 @@ def evaluate(
 
     def sequence_losses(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
         before_forward()
-        summed: NDArray[np.float64] = losses(model, tokens, eos).sum(dim=1).double().cpu().numpy()
+        each = losses(model, tokens, eos)
+        ends = quarter_ends(each.shape[1])
+        parts = torch.stack([part.sum(dim=1) for part in each.tensor_split(ends[:-1], dim=1)], dim=1)
+        summed: NDArray[np.float64] = torch.cat((each.sum(dim=1, keepdim=True), parts), dim=1).double().cpu().numpy()
         return summed
 
     def add(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -45,6 +45,7 @@ TRAINING_CODE: dict[str, str] = {
     "checkpoint tensors": "runner/checkpoint/tensors.py",
     "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
+    "Muon": "runner/train/muon.py",
     "outlier steps": "runner/train/outliers.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",
@@ -57,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "f7149a454013b89baefa24a6cc8ee682991a305972690acc5c7908e1b00b8ae9",
+            "c16648ecd1d0332d153b1823dd6757fc95cf56fb4ae760dfeefb9494251164bd",
         }
     ),
 )

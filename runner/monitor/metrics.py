@@ -128,7 +128,7 @@ class Metrics:
 
         `layer_norms` are those of each layer's gradient, where they were measured.
         """
-        rate = self.plan.batch_tokens / lap.seconds if lap.seconds > 0 else 0.0
+        rate = self.plan.tokens_of(step) / lap.seconds if lap.seconds > 0 else 0.0
         line: dict[str, Any] = {
             "generation": self.generation,
             "step": step,
@@ -136,7 +136,7 @@ class Metrics:
             "loss": loss,
             "lr": self.plan.lr(step),
             "grad_norm": grad_norm,
-            "batch_sequences": self.plan.batch_sequences,
+            "batch_sequences": self.plan.batch_of(step),
             "tokens_per_second": rate,
             "seconds": lap.seconds,
             **{f"{phase}_seconds": spent for phase, spent in sorted(lap.phases().items())},

@@ -69,7 +69,7 @@ def skip_of(plan: StagePlan, step: int) -> dict[str, int] | None:
     """The `skip:` entry that leaves out the data of `step`, in full-size tokens; None for step 0."""
     scale = Fraction(plan.labels.get("size_scale", "1"))
     last = plan.position_after(step)
-    begin, end = (math.floor(position / scale) for position in (last - plan.batch_tokens, last))
+    begin, end = (math.floor(position / scale) for position in (plan.position_before(step), last))
     return {"from": begin, "to": end} if begin else None
 
 

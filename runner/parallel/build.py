@@ -7,7 +7,7 @@ import torch
 from curriculum.artifacts.jobs import Machine
 from curriculum.errors import PlanError
 from curriculum.plan.model import ModelConfig
-from curriculum.plan.ranks import share_of_rank
+from curriculum.plan.ranks import shares_of_rank
 from curriculum.plan.stage import StagePlan
 from runner.model import attention
 from runner.model.init import initialise
@@ -77,7 +77,7 @@ def compiles(machine: Machine, device: torch.device) -> bool:
 
 def micro_batch(plan: StagePlan, stated: int | None, ranks: Ranks) -> int:
     """Sequences of one forward pass on this rank; PlanError, with those that fit, when the batch does not divide."""
-    share = share_of_rank(plan.batch_sequences, ranks.size, stated)
+    share = shares_of_rank(plan.batches, ranks.size, stated)
     if stated is not None:
         return stated
     fitting = [n for n in range(1, share + 1) if share % n == 0]

@@ -22,23 +22,22 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 
 from curriculum.errors import PlanError
-from curriculum.plan.stage import StagePlan
 from runner.parallel.ranks import Ranks, local_part, rows_of
 
 GROUPS_AT_MOST = 64
 """Also the largest number of ranks, since one rank adds up a group by itself."""
 
 
-def groups_of(plan: StagePlan, micro_batch: int, ranks: Ranks) -> int:
-    """The number of groups of a step, from its batch and the micro-batch, never from the ranks.
+def groups_of(batch: int, micro_batch: int, ranks: Ranks) -> int:
+    """The number of groups of a step, from its batch in sequences and the micro-batch, never from the ranks.
 
     PlanError when the groups do not divide among the ranks.
     """
-    parts, rest = divmod(plan.batch_sequences, micro_batch)
+    parts, rest = divmod(batch, micro_batch)
     groups = min(parts & -parts, GROUPS_AT_MOST) if not rest else 0
     if not groups or groups % ranks.size:
         raise PlanError(
-            f"`exactness: canonical` cannot divide a batch of {plan.batch_sequences:,} sequences in micro-batches of "
+            f"`exactness: canonical` cannot divide a batch of {batch:,} sequences in micro-batches of "
             f"{micro_batch:,} among {ranks.size:,} processes",
             hint=f"take a power of two of processes, {groups} at most; or `exactness: native`"
             if groups

@@ -40,7 +40,7 @@ def apply(
     """
     if activation_checkpointing != "none":
         # matrix products and attention cost most to recompute
-        costly = (torch.ops.aten.mm.default, *operators(model.attend))
+        costly = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, *operators(model.attend))
         for block in model.blocks:
             block.forward = _recomputed(block.forward, costly if activation_checkpointing == "selective" else ())
     if compile_blocks:

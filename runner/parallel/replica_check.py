@@ -24,7 +24,7 @@ def fingerprint(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
     sums = {}
     for name, parameter in model.named_parameters():
         state: dict[str, Any] = optimizer.state[parameter]
-        for kind, tensor in (("weights", parameter), *((key, state[key]) for key in ("exp_avg", "exp_avg_sq"))):
+        for kind, tensor in (("weights", parameter), *((key, state[key]) for key in state if key != "step")):
             words = local_part(tensor).detach().contiguous().view(torch.int32)
             sums[f"{kind} of `{name}`"] = words.sum(dtype=torch.int64)
     stacked = torch.stack(list(sums.values())).cpu().tolist() if sums else []

@@ -45,7 +45,7 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
     with Watchdog(Attempt(Path(job.attempt_folder)), ranks.rank, job.machine.hang_limit) as watchdog:
         setup = set_up(job, ranks)
         trainer, state = Trainer(setup, watchdog), setup.state
-        before = state.position - setup.plan.batch_tokens
+        before = setup.plan.position_before(setup.plan.step_of(state.position - 1))
         # where a run was stopped nothing is due; where it was killed between an evaluation and its save, something is
         if state.position in (setup.plan.start, setup.end) or due(before, state.position, job.evaluate_every):
             trainer.evaluate()
@@ -103,14 +103,16 @@ class Trainer:
         setup, state, measure = self.setup, self.state, self.stopwatch.measure
         plan, model, ranks, step = setup.plan, setup.model, setup.ranks, state.step
         every = setup.job.machine.layer_norms
+        groups = setup.groups[plan.batch_of(step)] if setup.groups is not None else None
         with self.grace.step():
             self.profiler.before(step)
             with measure("data"):
                 batch = next(batches)
             with measure("forward_backward"):
-                slot_losses = forward_backward(model, batch, setup.micro_batch, plan, setup.groups, self.watchdog.arm)
+                slot_losses = forward_backward(model, batch, setup.micro_batch, plan, groups, self.watchdog.arm)
             with measure("optimizer"):
-                canonical = setup.groups is not None
+                canonical = groups is not None
+                self.saves.wait_for_copy()
                 layers = layer_norms(model) if every and step % every == 0 else dict
                 norm = update(model, setup.optimizer, plan, step, ranks, canonical=canonical, outliers=state.outliers)
             outlier = to_host(state.outliers.latest) if state.outliers is not None else None

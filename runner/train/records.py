@@ -53,7 +53,7 @@ class Records:
             trackers=curves,
             mfu_of_one=flops / (peak * setup.ranks.size) if peak else None,
         )
-        record |= {"micro_batch": setup.micro_batch, "groups": setup.groups}
+        record |= {"micro_batch": setup.micro_batch, "groups": _groups(setup)}
         record |= {"flops_per_token": flops, "peak_flops": peak, "flops_convention": FLOPS_CONVENTION}
         environment.write(setup.attempt, record)
         return metrics
@@ -76,7 +76,7 @@ class Records:
         are those of each layer's gradient, where they were measured.
         """
         plan, finite = self._setup.plan, math.isfinite(grad_norm)
-        loss = float(source_loss.sum()) / plan.batch_tokens
+        loss = float(source_loss.sum()) / plan.tokens_of(step)
         if self._metrics:
             self._metrics.step(
                 step,
@@ -97,9 +97,10 @@ class Records:
         self, step: int, kind: str, slot_losses: NDArray[np.float64], grad_norm: float, spike: spikes.Spike | None
     ) -> None:
         setup, ranks = self._setup, self._setup.ranks
-        losses = np.empty(setup.plan.batch_sequences)
+        batch = setup.plan.batch_of(step)
+        losses, groups = np.empty(batch), setup.groups[batch] if setup.groups is not None else None
         for rank, share in enumerate(ranks.gather(slot_losses.tolist())):
-            losses[reader.slots_of(len(losses), rank, ranks.size, setup.groups)] = share
+            losses[reader.slots_of(len(losses), rank, ranks.size, groups)] = share
         if ranks.first:
             event = spikes.event(
                 setup.plan,
@@ -121,3 +122,11 @@ class Records:
         if new:
             evaluations.write_sets(setup.folder, setup.job.generation, state.position, state.step, sets)
         self._metrics.trackers.evaluated(state.position, sets, new=new)
+
+
+def _groups(setup: Setup) -> int | list[int] | None:
+    """The groups of a step as they are recorded: a list where the batch changes inside the stage."""
+    if setup.groups is None:
+        return None
+    numbers = list(setup.groups.values())
+    return numbers[0] if len(numbers) == 1 else numbers

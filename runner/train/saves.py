@@ -99,6 +99,10 @@ class Saves:
             )
         return not short
 
+    def wait_for_copy(self) -> None:
+        """Until the weights and the optimizer's state may be changed."""
+        self._saver.wait_for_copy()
+
     def check(self) -> None:
         """Raise the error of a save that failed."""
         self._saver.check()

@@ -19,13 +19,14 @@ from runner.parallel import determinism
 from runner.parallel.build import build, micro_batch
 from runner.parallel.canonical import groups_of
 from runner.parallel.ranks import Ranks
-from runner.train.optimizer import AdamW, adamw
+from runner.train.muon import optimizer_of
+from runner.train.optimizer import AdamW
 from runner.train.state import State, restore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """One stage on this rank. `micro_batch` is in sequences; `groups` is None unless sums are canonical.
+    """One stage on this rank. `micro_batch` is in sequences; `groups` are each batch's, None unless sums are canonical.
 
     `end` is the position (tokens) that this job trains to, and `last_step` the step that begins there.
     """
@@ -39,7 +40,7 @@ class Setup:
     held_out: HeldOutSets
     state: State
     micro_batch: int
-    groups: int | None
+    groups: Mapping[int, int] | None
     end: int
     last_step: int
 
@@ -71,9 +72,10 @@ def set_up(job: TrainJob, ranks: Ranks) -> Setup:
     trackers.check(job.machine.trackers)
     determinism.apply(job.machine, ranks)
     micro = micro_batch(plan, job.machine.micro_batch, ranks)
-    groups = groups_of(plan, micro, ranks) if job.machine.exactness == "canonical" else None
+    canonical = job.machine.exactness == "canonical"
+    groups = {batch: groups_of(batch, micro, ranks) for batch in plan.batches} if canonical else None
     model = build(plan, job.machine, ranks)
-    optimizer = adamw(model, plan.optimizer)
+    optimizer = optimizer_of(model, plan.optimizer)
     return Setup(
         job=job,
         ranks=ranks,

@@ -37,8 +37,8 @@ def forward_backward(
     """
     tokens = to_device(torch.from_numpy(batch.tokens), model.embedding.weight.device)
     z_loss = plan.optimizer.get("z_loss", 0.0)
-    group = plan.batch_sequences // groups if groups else len(tokens)
-    in_pairs = GroupSums(model) if groups else None
+    group = plan.batch_of(batch.step) // groups if groups else len(tokens)
+    in_pairs, all_tokens = GroupSums(model) if groups else None, plan.tokens_of(batch.step)
     losses = []
     for begin in range(0, len(tokens), micro):
         before_forward()
@@ -47,7 +47,7 @@ def forward_backward(
             states = hidden(model, part, batch.cu_seqlens_of(begin, begin + len(part)))
             compiled = model.compiled and tokens.device.type == "cuda"
             total, token_losses = model.head(states, part[:, 1:], next_token_loss, compiled=compiled, z_loss=z_loss)
-            torch.autograd.backward(total / plan.batch_tokens)
+            torch.autograd.backward(total / all_tokens)
         losses.append(token_losses.sum(dim=1))
         if in_pairs and end % group == 0:
             in_pairs.add()

@@ -14,10 +14,10 @@ import pytest
 import curriculum
 from curriculum import fs
 from curriculum.analysis import batch
-from curriculum.analysis.tables import PlanTables, ProjectTables
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
+from curriculum.tables import PlanTables, ProjectTables
 
 FLAT = (str, int, float, bool, type(None))
 

@@ -95,6 +95,10 @@ def test_the_notebook_page_runs_as_it_is_shown(small_project: Path) -> None:
         (project / "stages" / f"{new}.yaml").write_text(text)
         (project / "stages" / f"{old}.yaml").unlink()
     (project / "sizes.yaml").write_text("rehearsal: {}\n")
+    (project / "studies").mkdir()
+    (project / "studies/domains.yaml").write_text(
+        "for: v1.1-math-code/continual\nvary: {list: [mixed, prose-only]}\ngoal: {lower: {code: 1}}\n"
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     commands.run("run", "v1.1-math-code", folder=project, check=True)
     code = blocks("docs/how-to/notebook.md")

@@ -71,7 +71,7 @@ def build(
 
 
 def take(model: Transformer, optimizer: AdamW, step: int, ranks: Ranks) -> float:
-    groups = groups_of(PLAN, MICRO, ranks)
+    groups = groups_of(BATCH, MICRO, ranks)
     forward_backward(model, batch(step, ranks, groups), MICRO, PLAN, groups)
     return float(update(model, optimizer, PLAN, step, ranks, canonical=True))
 

@@ -134,7 +134,9 @@ class FakeRanks(Ranks):
             return init_device_mesh("cpu", (self.size // shard, shard), mesh_dim_names=("replicate", "shard"))
 
 
-def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Any = None) -> torch.Tensor:
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Any = None, window: int | None = None
+) -> torch.Tensor:
     """FlashAttention-2 as torch calls it on a GPU: its operation has shapes on every device."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     out: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True)[0]

@@ -141,9 +141,10 @@ def take(
 ) -> Iterator[tuple[int, list[Slot]]]:
     """Take the stage's steps one by one: `(step, slots)`; `lineage` moves along and may be copied in between."""
     _enter(lineage, stage, texts, length)
-    batch = stage["batch"]
+    levels = sorted(stage.get("levels", ()))  # (position, batch) of what is not the stage's first batch
     lineage.skips = sorted(stage.get("skip", ()))
     while lineage.position < stage["until"]:
+        batch = [stage["batch"], *(batch for position, batch in levels if position <= lineage.position)][-1]
         while lineage.skips and lineage.position >= lineage.skips[0][0]:
             begin, end = lineage.skips.pop(0)
             thrown = 0

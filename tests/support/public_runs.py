@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from curriculum.studies.evidence import Evidence, Role, Row
 from curriculum.studies.laws.schedules import Curve
 
 STUDIES = Path(__file__).resolve().parents[1] / "fixtures/studies"
@@ -84,3 +85,22 @@ def trial() -> list[dict[str, str]]:
     """The rows of our miniature study."""
     with (STUDIES / "trial/arms.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+TRIAL_SOURCES = ("slimpajama", "starcoder-python-jupyter", "proof-pile-2")
+ROLES: dict[str, Role] = {"c": "control", "g": "proposal"}
+
+
+def trial_evidence(seeds: tuple[int, ...] = (3407, 2)) -> Evidence:
+    """The trial's arms on these trunks, without the run on later windows."""
+    rows: dict[tuple[str, int, str], Row] = {}
+    for line in trial():
+        arm, seed = line["arm"].split("-")[1], int(line["trunk_seed"])
+        if seed not in seeds or line["order"] != "plain":
+            continue
+        shares = {name: float(line[f"weight_{name}"]) / 100 for name in TRIAL_SOURCES}
+        for name in TRIAL_SOURCES:
+            loss, before = float(line[f"loss_{name}"]), float(line[f"before_{name}"])
+            rows[arm, seed, name] = Row(arm, 1, seed, ROLES.get(arm, "swarm"), shares, name, loss)
+            rows["before", seed, name] = Row("before", 1, seed, "before", {}, name, before)
+    return Evidence(tuple(rows.values()))

@@ -130,6 +130,7 @@ def goes_on_while_saving(folder: Path, model: Transformer, optimizer: torch.opti
         setattr(torch.distributed, name, watched(exchange))
     saver = checkpoint_tensors.Saver(ranks)
     saver.begin(folder / "meanwhile", model, optimizer, {"step": 4})
+    saver.wait_for_copy()
     for step in range(4, 8):
         take(model, optimizer, step, ranks)
     saver.wait()

@@ -28,7 +28,7 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         (
             name,
             show_exact(stage["steps"]),
-            f"{stage['batch_sequences']} seq",
+            f"{_batch_range(stage)} seq",
             show_count(stage["batch_tokens"]),
             show_exact(stage["ends_at"]),
             f"{stage['lr_first']:.3g} -> {stage['lr_last']:.3g}",
@@ -54,7 +54,7 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
-    lines += [*summary.get("held_out_notes", []), *summary.get("texts_changed", [])]
+    lines += [line for key in ("evidence", "held_out_notes", "texts_changed") for line in summary.get(key, [])]
     if any(stage["tasks"] for stage in summary["stages"]):
         parts += [Text(), *_tasks(summary["stages"])]
         if not summary["harness_installed"]:
@@ -310,3 +310,9 @@ def _cost(cost: Mapping[str, Any]) -> Group:
         lines.append(Text(f"  more than {float(LARGEST_SHARE):.0%} of the compute: {advice}", style="yellow"))
     lines += [Text(f"  assumed: {line}", style="dim") for line in cost["assumptions"]]
     return Group(*lines)
+
+
+def _batch_range(stage: Mapping[str, Any]) -> str:
+    """The batch of a stage's first step, and of its last where it grows inside the stage."""
+    first, changes = stage["batch_sequences"], stage["batch_changes"]
+    return f"{first} -> {changes[-1]['batch_sequences']}" if changes else str(first)

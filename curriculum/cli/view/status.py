@@ -12,7 +12,7 @@ from curriculum.runs import status
 from curriculum.runs.status import Branch, ProjectStatus, Stage
 from curriculum.units import show_count, show_exact
 
-_STYLES = {
+STYLES = {
     status.DONE: "green",
     status.RUNNING: "bold cyan",
     status.STARTED: "yellow",
@@ -71,7 +71,7 @@ def _tree(branch: Branch, project: ProjectStatus, names: set[str]) -> Tree:
 
 def _stage(stage: Stage) -> Text:
     line = Text(stage.name.partition("/")[2])
-    line.append(f"  {stage.state}", style=_STYLES[stage.state])
+    line.append(f"  {stage.state}", style=STYLES[stage.state])
     if stage.state == status.PLANNED:
         line.append(f"  {show_count(stage.starts_at)} to {show_exact(stage.ends_at)}", style="dim")
     elif stage.state == status.DONE:

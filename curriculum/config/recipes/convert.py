@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from curriculum.config.recipes import megatron, nanotron, olmo_core, tinyllama
+from curriculum.config.recipes import megatron, megatron_blend, nanotron, olmo_core, tinyllama
 from curriculum.config.recipes.recipe import Recipe
 from curriculum.config.recipes.shell import Flags, read_flags
 from curriculum.config.yaml import Document, load_text, parse_yaml
@@ -23,7 +23,7 @@ def read_recipe(files: Sequence[Path]) -> Recipe:
     """The recipe of one run's files; ConfigError for one that is not known, and for files of several trainers."""
     documents: dict[str, list[Document]] = {"nanotron": [], "OLMo-core": []}
     flags: list[Flags] = []
-    blends: list[megatron.BlendFile] = []
+    blends: list[megatron_blend.BlendFile] = []
     scripts: list[Recipe] = []
     for path in files:
         file = str(path)
@@ -57,8 +57,8 @@ def read_recipe(files: Sequence[Path]) -> Recipe:
     return scripts[0] if scripts else megatron.read(flags, blends)
 
 
-def _blend(document: Document | None, text: str, file: str) -> megatron.BlendFile | None:
-    return megatron.blend_of_text(text, file) if document is None else megatron.blend_of_document(document)
+def _blend(document: Document | None, text: str, file: str) -> megatron_blend.BlendFile | None:
+    return megatron_blend.of_text(text, file) if document is None else megatron_blend.of_document(document)
 
 
 def _flags(document: Document | None, text: str, file: str) -> Flags | None:

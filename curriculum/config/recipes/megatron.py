@@ -8,15 +8,14 @@ grows at the thresholds of `--step-batch-size-schedule`, in tokens, at the first
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePosixPath
 from typing import Final
 
 from curriculum.config.fields import describe
+from curriculum.config.recipes.megatron_blend import BlendFile
 from curriculum.config.recipes.recipe import (
     Blend,
     Fact,
@@ -34,12 +33,16 @@ from curriculum.config.recipes.recipe import (
 from curriculum.config.recipes.shell import Flags, is_reference
 from curriculum.config.yaml import Document
 from curriculum.errors import ConfigError, Place, shortened
+from curriculum.plan.batch_clock import batch_clock
 
 BLEND_FLAGS: Final = ("--data-path", "--train-data-path")
 BLEND_FILES: Final = ("--per-split-data-args-path", "--data-args-path")
-_LISTS: Final = ("--phase-transition-iterations", "--step-batch-size-schedule")
+_LISTS: Final = ("--phase-transition-iterations", "--step-batch-size-schedule", "--rampup-batch-size")
 _LENGTH: Final = ("--train-samples", "--train-iters", "--train-iterations")
-_SHAPES: Final = {"linear": "linear", "cosine": "cosine", "constant": "constant", "WSD": "wsd"}
+_SHAPES: Final = {"linear": "linear", "cosine": "cosine", "constant": "constant", "WSD": "wsd"} | {
+    "inverse-square-root": "power"
+}
+_FALLS: Final = {"linear": "linear", "minus_sqrt": "sqrt", "cosine": "cosine"}
 _SCALES: Final = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _DEFAULTS: Final = {
     "--seed": "1234",
@@ -122,44 +125,6 @@ class _Launch:
                     shown = f"{stated.key} {shortened(stated.value)}".rstrip()
                     lines[shown] = f"{file.file}:{stated.place.line} {shown}"
         return list(lines.values())
-
-
-@dataclass(frozen=True, slots=True)
-class BlendFile:
-    """A file that holds one blend: weights and prefixes in turn."""
-
-    file: str
-    whole: Stated
-    words: tuple[Stated, ...]
-    left_out: tuple[str, ...] = ()
-
-
-def blend_of_document(document: Document) -> BlendFile | None:
-    """A JSON file as `--per-split-data-args-path` names it: lists by `train`, `valid` and `test`, or one list."""
-    by_split = isinstance(document.value, dict)
-    words = document.value.get("train") if by_split else document.value
-    if not isinstance(words, list) or not words or any(isinstance(word, dict | list) for word in words):
-        return None
-    path: tuple[str | int, ...] = ("train",) if by_split else ()
-    others = (key for key in document.value if key != "train") if by_split else ()
-    return BlendFile(
-        document.file,
-        Stated("train", words, document.place(path)),
-        tuple(Stated("train", word, document.place((*path, at))) for at, word in enumerate(words)),
-        tuple(f"{document.file}:{document.key_place((key,)).line} {key}" for key in others),
-    )
-
-
-def blend_of_text(text: str, file: str) -> BlendFile | None:
-    """A file of nothing but weights and prefixes, as `--data-args-path` names it; None for any other text."""
-    words = tuple(
-        Stated("blend", match.group(), Place(file, number, match.start() + 1, line))
-        for number, line in enumerate(text.splitlines(), 1)
-        for match in re.finditer(r"\S+", line.partition("#")[0])
-    )
-    if len(words) < 2 or exact(words[0].value) is None or exact(words[1].value) is not None:
-        return None
-    return BlendFile(file, Stated("blend", text, words[0].place), words)
 
 
 def flags_of_document(document: Document) -> Flags | None:
@@ -305,9 +270,7 @@ def _stages(
     """The stages, and the samples that have been read at the end of each."""
     schedule, length = launch.get("--step-batch-size-schedule"), launch.need(*_LENGTH)
     if launch.given("--rampup-batch-size"):
-        raise launch.need("--rampup-batch-size").refused(
-            "grows the batch by a rule that is not read here", "write it as `--step-batch-size-schedule 0:256 1B:512`"
-        )
+        return _ramping(launch, ends, mixed[0])
     if schedule is not None:
         if ends:
             hint = "Megatron counts phases in iterations of one batch: give one of the two"
@@ -337,6 +300,35 @@ def _stages(
             )
         )
     return stages, [end * batch.integer() for end in [*ends, last]]
+
+
+def _ramping(launch: _Launch, ends: list[int], mixed: Blend) -> tuple[list[Stage], list[int]]:
+    """One stage whose batch grows by `--rampup-batch-size START INCREMENT SAMPLES` up to the global batch.
+
+    Each size holds for an equal part of the samples and changes at the first step at which the part is read, as in
+    Megatron's `RampupBatchsizeNumMicroBatchesCalculator`.
+    """
+    ramp, batch, length = launch.need("--rampup-batch-size"), launch.need("--global-batch-size"), launch.need(*_LENGTH)
+    if ends or launch.given("--step-batch-size-schedule"):
+        hint = "Megatron counts phases in iterations of one batch: give one of the two"
+        raise ramp.refused("cannot be given with phases or another schedule", hint)
+    words = str(ramp.value).replace(",", " ").split()
+    if len(words) != 3:
+        raise ramp.refused(f"has {len(words)} numbers", "it is START INCREMENT SAMPLES, as in `256 64 2000000`")
+    if length.key != "--train-samples":
+        raise length.refused("cannot be given with a batch that grows", "Megatron counts samples then: --train-samples")
+    start, increment, samples = (Stated(ramp.key, word, ramp.place).integer() for word in words)
+    number, rest = divmod(batch.integer() - start, increment)
+    if rest or number < 1:
+        raise ramp.refused(
+            f"by {increment:,} does not lead from {start:,} to {batch.integer():,} sequences",
+            "the global batch is START and a number of INCREMENTs",
+        )
+    levels = [(-(-samples * k // number), start + increment * k) for k in range(1, number + 1)]
+    clock, steps = batch_clock(0, 1, start, levels, length.integer())
+    read = clock.position(steps) if clock.position(steps) == length.integer() else clock.position(steps - 1)
+    text = f"{{from: {start} sequences, to: {batch.integer()} sequences, over: {samples} sequences, in: {number}}}"
+    return [Stage("main", fact(f"{read:_} sequences", length), fact(text, ramp, batch), mixed)], [read]
 
 
 def _growing(schedule: Stated, length: Stated, mixed: Blend, sequence_length: int) -> tuple[list[Stage], list[int]]:
@@ -434,7 +426,7 @@ def _learning_rate(launch: _Launch, ends: list[int], sequence_length: int, notes
         stated = launch.get(f"--lr-{kind}-samples", f"--lr-{kind}-iters")
         if stated is None:
             return None, None
-        if stated.key.endswith("-iters") and batch is None:
+        if stated.key.endswith("-iters") and (batch is None or launch.given("--rampup-batch-size")):
             raise stated.refused("is in iterations, whose batch grows", f"write `--lr-{kind}-samples`")
         return stated.integer(0) * (sequences if stated.key.endswith("-iters") else 1), stated
 
@@ -451,12 +443,22 @@ def _learning_rate(launch: _Launch, ends: list[int], sequence_length: int, notes
     if shape == "wsd":
         decay, decay_stated = samples("wsd-decay")
         fall = launch.need("--lr-wsd-decay-style")
-        if decay is None or fall.value not in ("linear", "minus_sqrt"):
-            raise (style if decay is None else fall).refused(
+        if decay is None or fall.value not in _FALLS:
+            raise (style if decay is None or fall.place is None else fall).refused(
                 "of WSD needs `--lr-wsd-decay-samples`" if decay is None else f"is {describe(fall.value)}",
-                "a fall of WSD is `linear` or `minus_sqrt` here, and has a length",
+                f"a fall of WSD is {', '.join(f'`{name}`' for name in _FALLS)} here, and has a length",
             )
-        entries["decay_shape"] = "linear" if fall.value == "linear" else "sqrt"
+        entries["decay_shape"] = _FALLS[fall.value]
+    if shape == "power":
+        del entries["min"]
+        floor = Fraction(low.number()) / Fraction(top.number())
+        if not warmup or floor**2 * horizon > warmup:
+            raise (style if not warmup else low).refused(
+                "needs a warm-up"
+                if not warmup
+                else f"of {spelled(low.number())} ends the fall before {horizon:,} samples",
+                "the inverse square root falls from the end of the warm-up, and has no lowest rate here",
+            )
     text = curve(
         top.place, entries, warmup=warmup, horizon=horizon, decay=decay or 0, unit="sequences", tokens=sequence_length
     )

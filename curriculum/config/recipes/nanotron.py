@@ -37,7 +37,7 @@ _MODEL: Final = (
 )
 _OPTIONAL: Final = ("num_key_value_heads", "rms_norm_eps", "rope_theta")
 _FOLDERS: Final = ("dataset_folder", "dataset_path", "hf_dataset_or_datasets")
-_DECAYS: Final = {"linear": "linear", "1-sqrt": "sqrt"}
+_DECAYS: Final = {"linear": "linear", "cosine": "cosine", "1-sqrt": "sqrt"}
 
 
 def is_nanotron(document: Document) -> bool:
@@ -256,11 +256,6 @@ def _learning_rate(values: Values, steps: int, starts: Sequence[int], tokens: in
         raise (style or top).refused(f"is {describe(shape)}", "`linear`, `cosine` and `1-sqrt` are known here")
     if held == warmup and shape != "1-sqrt":
         entries, length = {"shape": shape, **entries}, 0
-    elif shape == "cosine":
-        raise (style or top).refused(
-            f"of cosine begins at step {held:,}, after {held - warmup:,} steps at the highest rate",
-            "such a fall is `linear` or `1-sqrt` here: write one of them in a copy, then edit the rate",
-        )
     else:
         entries, length = {"shape": "wsd", **entries, "decay_shape": _DECAYS[shape]}, decay
     text = curve((fall or top).place, entries, warmup=warmup, horizon=held + decay, decay=length, tokens=tokens)

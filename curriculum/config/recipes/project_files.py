@@ -217,6 +217,8 @@ def _tokens(length: Length) -> str:
 
 
 def _in_tokens(length: str, batch: str, sequence_length: int) -> int:
+    if batch.startswith("{"):  # it grows, and the length is not in steps
+        return parse_length(length).tokens(sequence_length=sequence_length, batch_sequences=0)
     each = parse_length(batch).tokens(sequence_length=sequence_length, batch_sequences=0)
     return parse_length(length).tokens(sequence_length=sequence_length, batch_sequences=max(1, each // sequence_length))
 

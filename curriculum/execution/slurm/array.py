@@ -60,7 +60,7 @@ def submit(lineages: Sequence[LineageToQueue]) -> dict[str, list[QueuedJob]]:
         for job in _queue(chains, after):
             queued[job.label] = job
     return {
-        lineage.compiled.curriculum: [queued[s.name] for s in lineage.compiled.stages if s.name in queued]
+        lineage.request.name: [queued[s.name] for s in lineage.compiled.stages if s.name in queued]
         for lineage in lineages
     }
 
@@ -70,9 +70,10 @@ def _shared(lineages: Sequence[LineageToQueue], queued: Mapping[str, QueuedJob])
 
     The caller puts the job of each into `queued` before it takes the next.
     """
-    by_name = {lineage.compiled.curriculum: lineage for lineage in lineages}
-    for node in stage_tree([lineage.compiled for lineage in lineages]).values():
-        lineage, parent = by_name[node.lineage.curriculum], node.stage.parent
+    names = [lineage.request.name for lineage in lineages]
+    for node in stage_tree([lineage.compiled for lineage in lineages], names).values():
+        lineage = next(lineage for lineage in lineages if lineage.compiled is node.lineage)
+        parent = node.stage.parent
         job = queued.get(parent.name) if parent else None
         submission = _submission(lineage, node.stage.name, job.job if job else None)
         if len(node.left_at) > 1 and not is_finished(submission.stage_folder, node.stage):
@@ -97,9 +98,15 @@ def _remaining(lineage: LineageToQueue, queued: dict[str, QueuedJob]) -> tuple[s
         elif not chain and (status := slurm_record.live_job(submission.folder)) and submission.serves(status):
             queued[stage.name] = QueuedJob(submission.label, status.record.job, status.message, fresh=False)
             after = status.record.job
-        elif not is_finished(submission.stage_folder, stage):
+        elif not (is_finished(submission.stage_folder, stage) or _is_ended_arm(lineage, submission)):
             chain.append(submission)
     return after, chain
+
+
+def _is_ended_arm(lineage: LineageToQueue, submission: TrainSubmission) -> bool:
+    """Whether it is an arm of a study that ended, whose weights may be pruned since."""
+    is_own = lineage.request.arm is not None and submission.stage is lineage.compiled.stages[-1]
+    return is_own and submission.stage_folder.done.exists()
 
 
 def _queue(chains: Sequence[Chain], after: str | None) -> Iterator[QueuedJob]:

@@ -19,7 +19,6 @@ TOKENS, RATE, BATCH, END = "the tokens read", "the learning rate", "the batch", 
 START, HISTORY, RESET = "the start", "the history before", "the optimizer's reset"
 WEIGHTS = "the weights it starts from"
 SETTINGS: tuple[tuple[str, Callable[[StagePlan], Any]], ...] = (
-    (BATCH, lambda plan: plan.batch_sequences),
     ("the sequence length", lambda plan: plan.sequence_length),
     ("the seed", lambda plan: plan.seed),
     ("the model", lambda plan: dict(plan.model)),
@@ -130,6 +129,8 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
     for overlap in aligned:
         old_plan, new_plan = overlap.old.plan, overlap.new.plan
         at_begin = SearchResult(overlap.begin, overlap.begin, True)
+        if (changed := _first_batch_difference(overlap)) is not None:
+            add(BATCH, overlap, SearchResult(changed, changed, True))
         for what, setting in SETTINGS:
             if setting(old_plan) != setting(new_plan):
                 add(what, overlap, at_begin)
@@ -161,6 +162,16 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
         old_stage=_stage_at(old, same_until) if parts else None,
         new_stage=_stage_at(new, same_until) if parts else None,
     )
+
+
+def _first_batch_difference(overlap: Overlap) -> int | None:
+    """The first position of the overlap at which the two take steps of different sizes."""
+    changes = {at for span in (overlap.old, overlap.new) for at in span.batch_changes()}
+    for position in sorted({overlap.begin, *(at for at in changes if overlap.begin < at < overlap.end)}):
+        old, new = (span.plan.batch_of(span.step(position)) for span in (overlap.old, overlap.new))
+        if old != new:
+            return position
+    return None
 
 
 def _same_history(old: Lineage, new: Lineage, begin: int) -> bool:

@@ -19,18 +19,20 @@ VALUES_COMPARED = 1 << 14
 
 def first_rate_difference(overlap: Overlap) -> SearchResult | None:
     """The last token before the first step's end of either lineage at which the two rates differ, or None."""
-    old, new = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
-    breaks = {b for curve in (old, new) for b in curve.breaks() if overlap.begin < b <= overlap.end}
+    old, new = overlap.old, overlap.new
+    breaks = {b for span in (old, new) for b in span.rate_breaks() if overlap.begin < b <= overlap.end}
     bounds = [overlap.begin + 1, *sorted(breaks - {overlap.begin + 1}), overlap.end + 1]
-    return first_result(_search(overlap, low, high) for low, high in pairwise(bounds) if old.form(low) != new.form(low))
+    return first_result(
+        _search(overlap, low, high) for low, high in pairwise(bounds) if old.rate_form(low) != new.rate_form(low)
+    )
 
 
 def _search(overlap: Overlap, low: int, high: int) -> SearchResult | None:
     """The first end of a step from `low` on, before `high`, at which the rates differ."""
-    old, new = overlap.old.plan.learning_rate, overlap.new.plan.learning_rate
+    old, new = overlap.old, overlap.new
     same_until = overlap.common(low - 1)
     for number, end in enumerate(_ends(overlap, low, high)):
-        if old.at(end) != new.at(end):
+        if old.rate(end) != new.rate(end):
             return SearchResult(end - 1, same_until, True)
         if number >= VALUES_COMPARED:
             break
@@ -43,15 +45,21 @@ def _search(overlap: Overlap, low: int, high: int) -> SearchResult | None:
         return max(same_until, overlap.old.boundary(position))
 
     def apart(position: int) -> bool:
-        return old.at(position) != new.at(position)
+        return old.rate(position) != new.rate(position)
 
     left, right = same_until, same_until
     while not apart(right):
         if right == nearest(high - 1):
             return SearchResult(None, same_until, False)
         left = right
-        right = nearest(min(high - 1, same_until + 2 * max(right - same_until, overlap.old.plan.batch_tokens)))
-    while right - left > overlap.old.plan.batch_tokens:
+        right = nearest(
+            min(
+                high - 1,
+                same_until
+                + 2 * max(right - same_until, max(overlap.old.plan.batches) * overlap.old.plan.sequence_length),
+            )
+        )
+    while right - left > overlap.old.plan.tokens_of(overlap.old.plan.step_of(left)):
         middle = nearest((left + right) // 2)
         left, right = (left, middle) if apart(middle) else (middle, right)
     return SearchResult(right - 1, same_until, False)
@@ -68,4 +76,4 @@ def _ends(overlap: Overlap, low: int, high: int) -> Iterator[int]:
 
 
 def _next_end(span: Span, position: int) -> int:
-    return span.boundary(position) + span.plan.batch_tokens
+    return span.plan.position_after(span.plan.step_of(position))

@@ -18,11 +18,28 @@ class Span:
 
     def step(self, position: int) -> int:
         """The step that reads the token at `position`; at the end of the span, the step that would be next."""
-        return self.plan.first_step + (position - self.plan.start) // self.plan.batch_tokens
+        return self.plan.step_of(position)
 
     def boundary(self, position: int) -> int:
         """The position at which the step that reads the token at `position` begins."""
-        return position - (position - self.plan.start) % self.plan.batch_tokens
+        return self.plan.position_before(self.plan.step_of(position))
+
+    def rate(self, end: int) -> float:
+        """The learning rate at `end`, for the batch of the step that reads the token before it."""
+        return self.plan.learning_rate.at(end) * self.plan.rate_factor(self.plan.step_of(end - 1))
+
+    def rate_form(self, end: int) -> tuple[object, ...]:
+        """The formula of `rate` at `end`; constant up to the next of `rate_breaks`."""
+        return self.plan.learning_rate.form(end), self.plan.rate_factor(self.plan.step_of(end - 1))
+
+    def rate_breaks(self) -> list[int]:
+        """Every position at which the formula of the rate may change."""
+        return [*self.plan.learning_rate.breaks(), *(at + 1 for at in self.batch_changes())]
+
+    def batch_changes(self) -> list[int]:
+        """The positions at which the batch changes inside the span."""
+        changes = [self.plan.clock.position(change.step) for change in self.plan.batch_changes]
+        return [position for position in changes if position < self.stop]
 
     def tokens(self, begin: int, end: int) -> dict[str, int]:
         """Tokens of every source read between two positions of the span (complete windows)."""

@@ -76,6 +76,7 @@ class Stage:
     pinned: Mapping[int, tuple[str, ...]]
     training: Training
     held_out: Mapping[int, Mapping[str, float]]
+    quarters: Mapping[int, Mapping[str, tuple[float, ...]]]
     scores: Mapping[int, Mapping[str, benchmarks.Score]]
     ledger: tuple[ledger.Entry, ...]
     attempts: tuple[Attempt, ...]
@@ -207,10 +208,11 @@ def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smo
     if state != status.DONE and compiled.stop < plan.end and saved and saved[-1].position == compiled.stop:
         state = REACHED
     try:
-        held_out = {
-            at: {source: float(entry["loss"]) for source, entry in sets.items()}
-            for at, sets in sorted(read_evaluations(folder).items())
-            if at <= compiled.stop
+        evaluations = {at: sets for at, sets in sorted(read_evaluations(folder).items()) if at <= compiled.stop}
+        held_out = {at: {source: float(s["loss"]) for source, s in sets.items()} for at, sets in evaluations.items()}
+        quarters = {
+            at: {source: tuple(map(float, s["by_quarter"])) for source, s in sets.items() if "by_quarter" in s}
+            for at, sets in evaluations.items()
         }
         entries = tuple(entry for entry in ledger.read(folder) if entry.position <= compiled.stop)
         ran = _json(folder.plan)
@@ -232,6 +234,7 @@ def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smo
         pinned=checkpoints.pinned(folder),
         training=measured,
         held_out=held_out,
+        quarters=quarters,
         scores={at: scores for at, scores in benchmarks.read_scores(folder).items() if at <= compiled.stop},
         ledger=entries,
         attempts=_attempts(folder, compiled.stop if compiled.stop < plan.end else None),
@@ -317,13 +320,13 @@ def share_knots(plan: StagePlan, stop: int) -> list[tuple[int, dict[str, float]]
 
 def rate_points(plan: StagePlan, stop: int, count: int) -> list[Point]:
     """(position where a step ends, its learning rate), at about `count` steps and at every corner of the curve."""
-    first, last = plan.first_step, plan.first_step + (stop - plan.start) // plan.batch_tokens - 1
+    first, last = plan.first_step, plan.first_step + plan.clock.step_of(stop) - 1
     if last < first:
         return []
     corners = plan.learning_rate.breaks()
     steps = {first + (last - first) * i // max(1, count - 1) for i in range(count)} | {first, last}
     for corner in corners:
-        near = plan.first_step + (corner - plan.start) // plan.batch_tokens
+        near = plan.step_of(corner)
         steps |= {step for step in (near - 1, near) if first <= step <= last}
     return [(plan.position_after(step), plan.lr(step)) for step in sorted(steps)]
 
@@ -356,11 +359,8 @@ def realised(data: ReportData, stage: Stage) -> tuple[int, dict[str, tuple[int, 
 
 def batch_changes(lineage: Compiled) -> list[tuple[int, int, int]]:
     """(position, sequences before, sequences after) wherever the batch changes along a lineage."""
-    return [
-        (after.plan.start, before.plan.batch_sequences, after.plan.batch_sequences)
-        for before, after in pairwise(lineage.stages)
-        if before.plan.batch_sequences != after.plan.batch_sequences
-    ]
+    levels = [level for stage in lineage.stages for level in stage.batches]
+    return [(position, old, new) for (_, old), (position, new) in pairwise(levels) if old != new]
 
 
 def bands(lineages: Sequence[Compiled]) -> list[tuple[str, int, int]]:

@@ -135,19 +135,26 @@ def _sentence(stage: CompiledStage) -> str:
     )
     return (
         f"{stage.setting.stage} from {show_count(plan.start)} to {show_count(stage.stop)} tokens: {shares}{ramp}, "
-        f"{show_exact(plan.batch_sequences)} sequences a step"
+        f"{' to '.join(show_exact(n) for _, n in (stage.batches[:1] + stage.batches[1:][-1:]))} sequences a step"
     )
 
 
 def _batch(lineage: Compiled, x: Scale, top: float, bottom: float, narrow: bool) -> list[str]:
-    tokens = [stage.plan.batch_tokens for stage in lineage.stages]
+    levels = [
+        (stage, begin, stop, sequences)
+        for stage in lineage.stages
+        for (begin, sequences), stop in zip(
+            stage.batches, [*(begin for begin, _ in stage.batches[1:]), stage.stop], strict=True
+        )
+    ]
+    tokens = [sequences * stage.plan.sequence_length for stage, _, _, sequences in levels]
     y = Scale(0, max(tokens) * 1.12, bottom, top)
     title = "batch: tokens of each step"
     parts = [shapes.label(x.start, top - 8, title, "row")]
     parts.append(shapes.label(x.start - 8, y(0) + 4, "0", "tick", "end"))
     path: list[tuple[float, float]] = []
-    for stage, size in zip(lineage.stages, tokens, strict=True):
-        path += [(x(stage.plan.start), y(size)), (x(stage.stop), y(size))]
+    for (_, begin, stop, _), size in zip(levels, tokens, strict=True):
+        path += [(x(begin), y(size)), (x(stop), y(size))]
     parts.append(shapes.polygon([(x.start, y(0)), *path, (x(lineage.stop), y(0))], "batch"))
     parts.append(shapes.polyline(path, "line ink"))
     space = shapes.LabelSpace(x.start, x.end + 40)
@@ -155,15 +162,15 @@ def _batch(lineage: Compiled, x: Scale, top: float, bottom: float, narrow: bool)
     for (left, one), (right, other) in pairwise(path):
         space.take(left - 1, min(one, other) - 1, right + 1, max(one, other) + 1)
     before: int | None = None
-    for stage, size in zip(lineage.stages, tokens, strict=True):
+    for (stage, begin, _, sequences), size in zip(levels, tokens, strict=True):
         if size == before:
             continue
         before = size
         text = f"{show_count(size)} tokens"
         if not narrow:
-            text += f" = {show_exact(stage.plan.batch_sequences)} × {show_exact(stage.plan.sequence_length)}"
-        at = x(stage.plan.start)
-        first = [(at - 7, y(size) + 5, "end")] if stage is not lineage.stages[0] else []
+            text += f" = {show_exact(sequences)} × {show_exact(stage.plan.sequence_length)}"
+        at = x(begin)
+        first = [(at - 7, y(size) + 5, "end")] if begin else []
         places = [*first, (at + 6, y(size) - 6, "start"), (at + 6, y(size) + 15, "start")]
         parts += space.put(places, text, "value")
     return parts
@@ -177,10 +184,7 @@ def _strips(lineage: Compiled, knots: Sequence[Knot], x: Scale, top: float, bott
         middle = (left + right) // 2
         stage = next(s for s in lineage.stages if middle < s.stop or s is lineage.stages[-1])
         plan = stage.plan
-        step = min(
-            plan.first_step + stage.steps_run - 1,
-            max(plan.first_step, plan.first_step + (middle - plan.start) // plan.batch_tokens),
-        )
+        step = min(plan.first_step + stage.steps_run - 1, max(plan.first_step, plan.step_of(middle)))
         shares = share_at(knots, plan.position_after(step))
         share = "\n".join(
             f"{name} {part * 100:.3g} %"
@@ -189,7 +193,7 @@ def _strips(lineage: Compiled, knots: Sequence[Knot], x: Scale, top: float, bott
         )
         title = (
             f"{stage.setting.stage}, step {show_exact(step)}, {show_exact(plan.position_after(step))} tokens\n{share}\n"
-            f"learning rate {plan.lr(step):.4g}\nbatch {show_exact(plan.batch_sequences)} sequences"
+            f"learning rate {plan.lr(step):.4g}\nbatch {show_exact(plan.batch_of(step))} sequences"
         )
         parts.append(shapes.rect(x(left), top, x(right) - x(left), bottom - top, "hit", title))
     return parts
@@ -235,7 +239,7 @@ def ramps(lineage: Compiled, sources: Sequence[str], key: str) -> list[tuple[str
                 parts.append(shapes.rule(x(edge), 8, x(edge), 120, "edge"))
                 parts.append(shapes.label(x(edge), 133, f"{show_exact(edge)} tokens", "tick", "middle"))
         parts.append(shapes.rule(x.start, 116, x.end, 116, "axis"))
-        steps = -(-stage.ramp_sequences // plan.batch_sequences)
+        steps = plan.clock.step_of_sequence(stage.ramp_sequences - 1) + 1
         caption = (
             f"The ramp at the start of {stage.name}, enlarged: {show_count(length)} tokens, "
             f"{show_exact(steps)} steps, {length / lineage.stop * 100:.2g} % of the axis above."

@@ -101,7 +101,9 @@ def _figures(data: ReportData) -> list[tuple[str, str, str, str]]:
     shared = data.trunk.position if len(data.lineages) > 1 else 0
     seconds = sum(s.training.seconds for s in stages)
     plan = stages[-1].compiled.plan
-    batches = ([(s.plan.batch_sequences, s.plan.batch_tokens) for s in lineage.stages] for lineage in data.lineages)
+    batches = (
+        [(n, n * s.plan.sequence_length) for s in lineage.stages for _, n in s.batches] for lineage in data.lineages
+    )
     chains = dict.fromkeys(tuple(batch for batch, _ in groupby(chain)) for chain in batches)
     done = sum(s.state in (status.DONE, gather.REACHED) for s in stages)
     figures = [
@@ -179,7 +181,7 @@ def _ramp_words(lineage: Compiled) -> str:
     text = [
         f"{stage.setting.stage} moves to its mixture in a straight line over "
         f"{show_count(stage.ramp_sequences * stage.plan.sequence_length)} tokens, "
-        f"{show_exact(-(-stage.ramp_sequences // stage.plan.batch_sequences))} steps."
+        f"{show_exact(stage.plan.clock.step_of_sequence(stage.ramp_sequences - 1) + 1)} steps."
         for stage in lineage.stages
         if stage.ramp_sequences
     ]
@@ -284,6 +286,7 @@ def held_out(data: ReportData) -> str | None:
         markup.paragraph(text, "lead"),
         _edges(data, sources),
         *_differences(data, sources),
+        *_quarters(data, sources),
         markup.details("Every evaluation as numbers", _evaluations(data, sources)),
     ]
     lead = "Loss in nats a token on text that is never trained on, one panel a source."
@@ -308,6 +311,32 @@ def _edges(data: ReportData, sources: list[str]) -> str:
     columns = ("", "#tokens", *(f"#{source}" for source in sources))
     caption = "Held-out loss (nats a token) at the edges of the stages"
     return markup.table(caption, columns, rows) if rows else ""
+
+
+def _quarters(data: ReportData, sources: list[str]) -> list[str]:
+    """Held-out loss in the first and last quarter of the windows, at each stage's last evaluation, and what it gains.
+
+    A model that uses its context knows more of a text in the last quarter than in the first.
+    """
+    rows: list[list[markup.Cell]] = []
+    for name, stage in data.stages.items():
+        position = max((at for at, measured in stage.quarters.items() if measured), default=None)
+        if position is None:
+            continue
+        length = stage.compiled.plan.sequence_length
+        measured = stage.quarters[position]
+        cells = [
+            f"{measured[s][0]:.3f} → {measured[s][-1]:.3f} ({measured[s][-1] - measured[s][0]:+.3f})"
+            if s in measured
+            else ""
+            for s in sources
+        ]
+        rows.append([name, show_exact(position), show_exact(length), *cells])
+    if not rows:
+        return []
+    columns = ("stage", "#tokens", "#window", *(f"#{source}" for source in sources))
+    caption = "Held-out loss (nats a token) in the first and the last quarter of the window"
+    return [markup.details("Loss by position in the window", markup.table(caption, columns, rows))]
 
 
 def _differences(data: ReportData, sources: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ import pytest
 from terminal import on_a_terminal
 from typer.testing import CliRunner
 
-from curriculum.analysis import tables
+from curriculum import tables
 from curriculum.cli.app import PANELS, VERBS, app, word
 from curriculum.compiler.compile import compile_curriculum, spans
 from curriculum.config.init import init

@@ -104,6 +104,8 @@ SAID = {
     "every": "{evaluate: 3B}",
     "keep": "[1.55T, 1.65T]",
     "held_out_windows": "64",
+    "rope_theta": "5e6",
+    "rope_scaling": "{rope_type: yarn, factor: 4, original_max_position_embeddings: 2048}",
 }
 
 

@@ -218,7 +218,7 @@ def test_windows_that_grow_and_shrink_are_each_read_once_a_pass_in_a_branch_and_
     lines, until, length = [], 400, 4
     for number, (own, mixture, tokens) in enumerate(drawn):
         until += tokens + own * 5
-        restart = f", sequence_length: {own}, positions: restart" if own != length else ""
+        restart = f", sequence_length: {own}, batch: 5 sequences, positions: restart" if own != length else ""
         lines.append(f"  - {{name: s{number}, until: {until} tokens, mixture: {mixture}{restart}}}")
         length = own
     at = 20 + branch * 3  # in the middle of the root's first stage
@@ -256,7 +256,8 @@ def test_windows_that_grow_and_shrink_are_each_read_once_a_pass_in_a_branch_and_
 
 
 def test_text_appended_where_longer_windows_begin_is_read_in_their_first_pass() -> None:
-    grow = "  - {name: two, until: 900 tokens, mixture: plain, sequence_length: 8, positions: restart}\n"
+    longer = "sequence_length: 8, batch: 5 sequences, positions: restart"
+    grow = f"  - {{name: two, until: 900 tokens, mixture: plain, {longer}}}\n"
     more = "  - {name: three, until: 4000 tokens, mixture: other}\n"
     root = lineages.BASE["stages/root.yaml"].replace("until: 2000", "until: 400").replace("plain", "other")
     project = lineages.project_of({"stages/root.yaml": root + grow + more})

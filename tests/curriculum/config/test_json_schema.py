@@ -269,6 +269,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "SkipEntry": {"from": 1, "to": 2},
     "LeaveOutEntry": {"source": "a", "shard": 0},
     "LearningRateEntry": {"shape": "cosine", "max": 1, "min": 0, "horizon": "2T"},
+    "BatchEntry": {"from": "8 sequences", "at": {"1B": "16 sequences"}},
     "PointEntry": {"at": "1B", "rate": 1},
     "OptimizerEntry": {"weight_decay": 0},
     "ModelNumbers": {
@@ -306,7 +307,11 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"shape": "wsd-s", "max": 1, "min": Decimal("0.1"), "cycles": ["50B", "2T"], "decay": "6B"},
         {"shape": "points", "points": [{"at": "2000 steps", "rate": 1}, {"at": "1T", "rate": 0}]},
         {"shape": "decay", "min": 0, "decay": "6B"},
-    ]
+    ],
+    "BatchEntry": [
+        {"from": "8 sequences", "at": {"1B": "16 sequences"}},
+        {"from": "8 sequences", "to": "16 sequences", "over": "1B", "in": 8},
+    ],
 }
 """Several ways to write the least, where one key decides which others there are."""
 

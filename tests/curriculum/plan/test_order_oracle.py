@@ -311,8 +311,8 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
         'np.searchsorted(starts, item, side="right")',
         'np.searchsorted(starts, item - 1, side="right")',
     ),
-    "rotation left out": (check, PLAN, "(slot + turns) % self", "(slot + 0 * turns) % self"),
-    "rotation the other way": (check, PLAN, "(slot + turns) % self", "(slot - turns) % self"),
+    "rotation left out": (check, PLAN, "(slot + turns) % batch", "(slot + 0 * turns) % batch"),
+    "rotation the other way": (check, PLAN, "(slot + turns) % batch", "(slot - turns) % batch"),
     "rotation not keyed by the step": (check, PERMUTATION, "_add(digest, int(step))", "_add(digest, 0)"),
     "pass not in the key": (
         check,
@@ -359,20 +359,20 @@ MUTATIONS: dict[str, tuple[Check, str, str, str]] = {
     "a skip begins a step early": (
         check,
         ORDER,
-        "first = max(0, -((clock.start - begin) // batch_tokens)) * batch",
-        "first = max(0, (begin - clock.start) // batch_tokens) * batch",
+        "step = max(0, clock.batches.step_from(begin))",
+        "step = max(0, clock.batches.step_from(begin) - 1)",
     ),
     "a stage ends before its end": (
         check,
-        PLANNER,
-        "steps = -((start - declared_end) // batch_tokens)",
-        "steps = max(1, (declared_end - start) // batch_tokens)",
+        "curriculum.plan.batch_clock",
+        "return clock, clock.step_from(declared_end)",
+        "return clock, max(1, clock.step_from(declared_end) - 1)",
     ),
     "a branch leaves a step early": (
         check,
         PLANNER,
-        "cut_steps = -((start - scaler.tokens(stage.cut)) // batch_tokens)",
-        "cut_steps = (scaler.tokens(stage.cut) - start) // batch_tokens",
+        "cut_steps = batches.step_from(scaler.tokens(stage.cut))",
+        "cut_steps = batches.step_from(scaler.tokens(stage.cut)) - 1",
     ),
     "a restart goes on with the pass": (
         check,

@@ -13,7 +13,7 @@ import commands
 import pytest
 from projects import BuiltOnce, write_small_project
 
-from curriculum.analysis import tables
+from curriculum import tables
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import compile_resolved

@@ -126,7 +126,7 @@ def test_steps_that_are_drawn_and_read_together_are_those_read_alone(
 ) -> None:
     monkeypatch.setattr(reader, "SEQUENCES_DRAWN", drawn)
     monkeypatch.setattr(reader, "TOKENS_READ", read)
-    pieces = list(reader.read_steps(plan, texts(), 1, 12, reader.slots_of(16, ranks - 1, ranks)))
+    pieces = list(reader.read_steps(plan, texts(), 1, 12, reader.slots_by_batch(ranks - 1, ranks)))
     assert len(pieces[0]) == 1, "the first is not kept waiting"
     most = max(1, read // (16 // ranks * steps.LENGTH))
     assert max(map(len, pieces)) <= most

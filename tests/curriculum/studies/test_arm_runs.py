@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from curriculum.artifacts.evaluations import read_evaluations
+from curriculum.artifacts.evaluations import read_evaluations, write_sets
 from curriculum.config.project import Project
 from curriculum.execution.request import RunRequest
 from curriculum.execution.run import run
 from curriculum.runs.folders import stage_folder
-from curriculum.studies.arms import compile_study
+from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.branch import branch_arm
 
 pytestmark = pytest.mark.processes
@@ -26,6 +26,18 @@ goal: {lower: {code: 1}, keep: {prose: before + 1}}
 replicates: 2
 """
 
+MARK = 99.0
+
+
+def _mark_branch_point(study: CompiledStudy) -> None:
+    """Give the trunk's end a loss that no model has, to be recognised where arms start."""
+    arm = study.arms[0]
+    parent = arm.stage.parent
+    assert parent is not None
+    folder = stage_folder(arm.project, arm.compiled, parent)
+    code = dict(read_evaluations(folder)[parent.stop]["code"]) | {"loss": MARK}
+    write_sets(folder, 0, parent.stop, arm.stage.plan.first_step, {"code": code})
+
 
 @pytest.mark.promise("An arm of a study equals the curriculum that a person would have written, bit for bit")
 def test_an_arm_trains_with_the_bits_of_the_curriculum_written_from_it(finished: Path, tmp_path: Path) -> None:
@@ -33,6 +45,7 @@ def test_an_arm_trains_with_the_bits_of_the_curriculum_written_from_it(finished:
     (root / "studies").mkdir()
     (root / "studies/new.yaml").write_text(STUDY)
     study = compile_study(Project(root), "new", "full")
+    _mark_branch_point(study)
     losses = {}
     for arm in (study.arm("add-code"), study.arm("kept.2")):
         ended = run(RunRequest(project=arm.project, curriculum=arm.study, size="full"))
@@ -41,6 +54,8 @@ def test_an_arm_trains_with_the_bits_of_the_curriculum_written_from_it(finished:
         losses[arm.name] = [json.loads(line)["loss"] for line in folder.metrics.read_text().splitlines()]
         end = read_evaluations(folder)[ended.compiled.stop]
         assert set(end) == {"code", "prose"}  # also of the arm that reads no code
+        # the branch point was measured by the trunk, and not again by its arms
+        assert read_evaluations(folder)[arm.stage.plan.start]["code"]["loss"] == MARK
     branch_arm(study.study, study.arm("add-code"), "mine")
     ended = run(RunRequest(project=Project(root), curriculum="mine", size="full"))
     folder = stage_folder(Project(root), ended.compiled, ended.compiled.stages[-1])

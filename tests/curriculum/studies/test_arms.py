@@ -13,8 +13,9 @@ import pytest
 
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
-from curriculum.errors import CurriculumError, NotFound
-from curriculum.studies.arms import CompiledStudy, compile_study, expected_tokens
+from curriculum.errors import CurriculumError, DataError, NotFound
+from curriculum.studies import design
+from curriculum.studies.arms import CompiledStudy, compile_study, expected_tokens, fix_design
 from curriculum.studies.branch import branch_arm
 from curriculum.studies.summary import summarise
 
@@ -275,3 +276,39 @@ def test_a_study_of_forty_arms_at_full_size_is_planned_in_two_seconds_of_computi
     seconds = time.process_time() - start
     assert len(summary["arms"]) + summary["proposal"]["runs"] == 40
     assert seconds < 2
+
+
+# --- a study that has started --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["domains", "how-much-old"])
+def test_text_that_grows_moves_no_arm_of_a_study_that_has_started(project: Path, name: str) -> None:
+    before = compile_study(Project(project), name, "rehearsal")
+    fix_design(before)
+    sources = project / "sources.yaml"
+    sources.write_text(sources.read_text().replace("tokens: 55B", "tokens: 80B").replace("tokens: 150B", "tokens: 90B"))
+    after = compile_study(Project(project), name, "rehearsal")
+    assert [arm.draft for arm in after.arms] == [arm.draft for arm in before.arms]
+    design.path_of(before.study).unlink()
+    again = compile_study(Project(project), name, "rehearsal")
+    assert [arm.draft for arm in again.arms] != [arm.draft for arm in before.arms]
+
+
+def test_a_question_that_was_edited_is_drafted_again(project: Path) -> None:
+    before = compile_study(Project(project), "domains", "rehearsal")
+    fix_design(before)
+    study = project / "studies/domains.yaml"
+    study.write_text(study.read_text().replace("runs: 15", "runs: 12"))
+    after = compile_study(Project(project), "domains", "rehearsal")
+    assert len(after.of_role("swarm")) == 12
+    fix_design(after)  # the newer question takes its place
+    assert len(compile_study(Project(project), "domains", "rehearsal").of_role("swarm")) == 12
+
+
+def test_a_design_that_was_edited_by_hand_is_refused(project: Path) -> None:
+    study = compile_study(Project(project), "domains", "rehearsal")
+    fix_design(study)
+    path = design.path_of(study.study)
+    path.write_text(path.read_text().replace("swarm-03", "swarm-33"))
+    with pytest.raises(DataError, match="cannot be used"):
+        compile_study(Project(project), "domains", "rehearsal")

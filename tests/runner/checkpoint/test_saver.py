@@ -60,6 +60,7 @@ def test_steps_taken_while_a_checkpoint_is_written_are_not_in_it(
     saver = Saver(ALONE)
     said: list[str] = []
     saver.begin(tmp_path / "here", model, optimizer, {"step": 1}, lambda: said.append("published"))
+    saver.wait_for_copy()
     assert gate.reached.wait(30)
     take(model, optimizer, 1)  # begin() has returned: training goes on
     assert not (tmp_path / "here").exists()

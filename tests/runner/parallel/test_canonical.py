@@ -9,7 +9,6 @@ from typing import Any
 import canonical
 import numpy as np
 import pytest
-import ranks as steps
 import small
 import torch
 from hypothesis import given, settings, strategies as st
@@ -113,14 +112,13 @@ def test_ranks_take_every_slot_once_and_whole_groups_wherever_the_tree_is_cut(po
 
 
 def test_groups_follow_from_batch_and_micro_batch_and_never_from_the_ranks() -> None:
-    plan = steps.small_plan(batch=24)
-    assert [groups_of(plan, 1, of(size)) for size in (1, 2, 4, 8)] == [8] * 4
-    assert groups_of(plan, 6, of(4)) == 4
-    assert groups_of(steps.small_plan(batch=3584), 7, of(8)) == GROUPS_AT_MOST
+    assert [groups_of(24, 1, of(size)) for size in (1, 2, 4, 8)] == [8] * 4
+    assert groups_of(24, 6, of(4)) == 4
+    assert groups_of(3584, 7, of(8)) == GROUPS_AT_MOST
 
 
 @pytest.mark.parametrize(("batch", "micro", "size"), [(24, 1, 3), (24, 6, 8), (24, 5, 1), (24, 24, 2)])
 def test_ranks_that_cannot_be_dealt_whole_groups_are_refused(batch: int, micro: int, size: int) -> None:
     with pytest.raises(PlanError, match=r"`exactness: canonical` cannot divide a batch of 24") as refused:
-        groups_of(steps.small_plan(batch=batch), micro, of(size))
+        groups_of(batch, micro, of(size))
     assert refused.value.hint

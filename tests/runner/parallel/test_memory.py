@@ -34,6 +34,13 @@ SMOLLM3 = ModelConfig(
     vocab_size=128256,
     tie_word_embeddings=True,
 )
+QWEN3 = {"hidden_size": 2048, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8}
+QWEN3 |= {"intermediate_size": 6144, "vocab_size": 151936, "max_position_embeddings": 4096, "head_dim": 128}
+FAMILIES = {
+    "Qwen3": ModelConfig(**QWEN3, qk_norm="head", tie_word_embeddings=True),
+    "Qwen2": ModelConfig(**QWEN3, attention_bias="qkv"),
+    "OLMo 2": ModelConfig(**(QWEN3 | {"num_key_value_heads": 16}), qk_norm="all", norm="after"),
+}
 LLAMA_2 = ModelConfig(**LLAMA, hidden_size=4096, num_hidden_layers=32, intermediate_size=11008, vocab_size=32000)
 
 
@@ -90,6 +97,9 @@ def extrapolated(config: ModelConfig, step: memory.Step, ranks: int) -> int:
         pytest.param(TINYLLAMA, 64, shape(2048, 7, 2, 4, reshard=True), id="1.1B on 16 nodes of 4, resharded"),
         pytest.param(LLAMA_2, 8, shape(2048, 1, 2, 4, checkpointing="full", exchange=True), id="7B on 2 nodes of 4"),
         pytest.param(LLAMA_2, 8, shape(2048, 1, 3, 4, checkpointing="full", exchange=True), id="7B, 3 micro-batches"),
+        pytest.param(FAMILIES["Qwen3"], 8, shape(4096, 4, 2, 8), id="Qwen3"),
+        pytest.param(FAMILIES["Qwen2"], 8, shape(4096, 4, 2, 8, checkpointing="selective"), id="Qwen2, selective"),
+        pytest.param(FAMILIES["OLMo 2"], 8, shape(4096, 4, 2, 8, checkpointing="selective"), id="OLMo 2, selective"),
     ],
 )
 def test_the_peak_is_that_of_the_runners_own_model(config: ModelConfig, ranks: int, step: memory.Step) -> None:

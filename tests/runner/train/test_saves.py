@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small
+import torch
 from projects import job_of
 from small import ALONE
 
@@ -16,6 +20,7 @@ from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.artifacts.timing import of_attempt
 from curriculum.execution.notices import AttemptNotices
 from curriculum.stage.watchdog import Watchdog
+from runner.checkpoint.rank_file import Staging
 from runner.monitor import hardware
 from runner.train import loop, saves
 from runner.train.setup import set_up
@@ -40,6 +45,47 @@ def test_a_stage_in_short_memory_waits_for_its_saves_says_so_and_ends_in_the_sam
     timing = of_attempt(notices.attempt)
     assert timing is not None
     assert not timing.copied
+
+
+@pytest.mark.promise(
+    "A checkpoint written asynchronously has the bits of the step it names; a failing write stops the run"
+)
+def test_the_copy_of_a_save_is_made_beside_the_next_step_and_complete_before_its_update(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(job_of(finished, tmp_path / "at-once"), checkpoint_every=256, stop_at=1024)
+    loop.train(job, ALONE, StopFlag())
+    late = replace(
+        job, stage_folder=str(tmp_path / "late"), attempt_folder=str(tmp_path / "late/attempt"), generation=0
+    )
+    (tmp_path / "late/attempt").mkdir(parents=True)
+    copy, forward_backward, events = Staging.copy, loop.forward_backward, []
+
+    def slow(staging: Staging, tensors: dict[str, torch.Tensor]) -> Callable[[], dict[str, torch.Tensor]]:
+        copied = copy(staging, tensors)
+
+        def later() -> dict[str, torch.Tensor]:
+            time.sleep(0.1)
+            events.append("copied")
+            return copied()
+
+        return later
+
+    def watched(*arguments: Any, **options: Any) -> torch.Tensor:
+        losses = forward_backward(*arguments, **options)
+        events.append("gradients")
+        return losses
+
+    monkeypatch.setattr(Staging, "copy", slow)
+    monkeypatch.setattr(loop, "forward_backward", watched)
+    loop.train(late, ALONE, StopFlag())
+    assert events[:5] == ["gradients", "gradients", "copied", "gradients", "copied"], "training went on meanwhile"
+    saved = sorted(
+        path.relative_to(tmp_path / "late") for path in (tmp_path / "late").glob("checkpoints/*/*.safetensors")
+    )
+    assert saved
+    for path in saved:
+        assert (tmp_path / "late" / path).read_bytes() == (tmp_path / "at-once" / path).read_bytes()
 
 
 @pytest.mark.parametrize(

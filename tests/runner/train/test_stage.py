@@ -72,6 +72,49 @@ def test_a_canonical_run_has_the_same_weights_on_one_process_and_on_two(
     assert files == {2}, "two ranks held the parameters between them"
 
 
+GROWN = """\
+from: trunk/basic
+stages:
+  - {name: grown, until: 9216, batch: {from: 8 sequences, to: 32 sequences, over: 2048 tokens, in: 2}}
+"""
+ROW = """\
+from: trunk/basic
+stages:
+  - {name: one, until: 7168, batch: 8 sequences}
+  - {name: two, until: 8192, batch: 20 sequences}
+  - {name: three, until: 9216, batch: 32 sequences}
+"""
+
+
+@pytest.mark.promise("A batch grows inside a stage, at exact positions; every slot equals a brute-force replay's")
+@pytest.mark.promise("Canonical exactness: the same bits on 1, 2 and 4 ranks and any mesh")
+def test_a_batch_that_grows_in_a_stage_trains_as_a_row_of_stages_on_one_process_on_two_and_after_a_stop(
+    canonical: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(canonical, project)
+    (project / "stages/grown.yaml").write_text(GROWN)
+    (project / "stages/row.yaml").write_text(ROW)
+    curriculum(project, "run", "grown", *FULL)
+    curriculum(project, "run", "row", *FULL)
+    grown, row = stage(project, "grown", "grown"), stage(project, "row", "three")
+    last, same = (checkpoints.latest(StageFolder(folder)) for folder in (grown, row))
+    assert last is not None
+    assert same is not None
+    assert last.position == same.position
+    assert checkpoints.tensors_digest(last.path) == checkpoints.tensors_digest(same.path)
+    lines = fs.read_json_lines(StageFolder(grown).metrics)
+    assert list(dict.fromkeys(line["batch_sequences"] for line in lines)) == [8, 20, 32]
+    assert [line["position"] for line in lines if line["step"] == lines[-1]["step"]] == [last.position]
+    before = done(project, "grown", "grown")
+    saved = checkpoints.list_checkpoints(StageFolder(grown))
+    assert len(saved) > 1
+    checkpoints.discard(saved[-1])
+    (grown / "DONE").unlink()
+    curriculum(project, "run", "grown", *FULL, "--machine", "two")
+    assert done(project, "grown", "grown") == before
+
+
 def test_a_line_of_metrics_says_where_a_step_s_time_went(canonical: Path) -> None:
     folder = stage(canonical, "trunk", "basic")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -106,6 +106,34 @@ def test_a_batch_grows_at_the_step_at_which_its_threshold_is_reached(batches: li
 
 
 @pytest.mark.parametrize(
+    ("start", "increment", "ramp", "total"), [(4, 4, 1000, 5000), (8, 2, 333, 2000), (2, 7, 90, 999)]
+)
+def test_a_ramp_of_the_batch_is_one_stage_that_grows_at_megatron_s_steps(
+    start: int, increment: int, ramp: int, total: int, tmp_path: Path
+) -> None:
+    flags = f"--rampup-batch-size {start} {increment} {ramp} --global-batch-size 16 --seq-length 64 --lr 3e-4"
+    compiled = planned(tmp_path, written(tmp_path, f"{flags} --train-samples {total} --data-path /d/web"))
+    (plan,) = [stage.plan for stage in compiled.stages]
+    number, read, step = (16 - start) // increment, 0, 0
+    while True:  # as RampupBatchsizeNumMicroBatchesCalculator updates
+        current = 16 if read > ramp else start + int(read / (ramp / number)) * increment
+        if read + current > total:
+            break
+        assert plan.batch_of(step) == current
+        read, step = read + current, step + 1
+    assert (plan.steps, plan.sequences) == (step, read)
+
+
+def test_an_inverse_square_root_and_a_cosine_at_the_end_are_read(tmp_path: Path) -> None:
+    power = f"{FLAGS} --data-path /d/web --lr-decay-style inverse-square-root --lr-warmup-iters 10"
+    rate = planned(tmp_path / "a", written(tmp_path, power)).stages[0].plan.learning_rate
+    assert rate.at(90 * 16 * 64) == pytest.approx(3e-4 / 3)
+    fall = f"{FLAGS} --data-path /d/web --lr-decay-style WSD --lr-wsd-decay-style cosine --lr-wsd-decay-iters 100"
+    rate = planned(tmp_path / "b", written(tmp_path, fall, "b.sh")).stages[0].plan.learning_rate
+    assert (rate.decay_shape, rate.at(250 * 16 * 64)) == ("cosine", pytest.approx(1.5e-4))
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--data-path /d/web /d/code", "must be weights and prefixes in turn"),
@@ -115,8 +143,10 @@ def test_a_batch_grows_at_the_step_at_which_its_threshold_is_reached(batches: li
         ("--data-path $DATA", "holds `\\$DATA`, which this file does not set"),
         ("--data-path /d/web --lr 2e-4", "is given a second time, after `--lr 3e-4` in line 1"),
         ("--data-path /d/web --phase-transition-iterations 300", "makes 2 phases"),
-        ("--data-path /d/web --rampup-batch-size 4 4 1000", "a rule that is not read here"),
-        ("--data-path /d/web --lr-decay-style inverse-square-root", "is the text `inverse-square-root`"),
+        ("--data-path /d/web --rampup-batch-size 4 4", "has 2 numbers"),
+        ("--data-path /d/web --rampup-batch-size 4 4 1000", "Megatron counts samples then"),
+        ("--data-path /d/web --lr-decay-style inverse-square-root", "needs a warm-up"),
+        ("--data-path /d/web --lr-decay-style WSD --lr-wsd-decay-iters 9", "of WSD|is the text `exponential`"),
         ("--data-path /d/web --lr-decay-style WSD", "of WSD needs"),
         ("--data-path /d/web --optimizer sgd", "is the text `sgd`"),
         ("--data-path /d/web --min-lr $LOW", "is `\\$LOW`, which this file does not set"),

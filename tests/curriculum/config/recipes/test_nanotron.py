@@ -135,6 +135,7 @@ def test_any_stages_become_a_plan_of_their_steps_tokens_and_shares(
         ({"lr_decay_style": "cosine", "lr_decay_steps": 198}, ("cosine", 200, None)),
         ({"lr_decay_style": "linear", "lr_decay_steps": None}, ("linear", 200, None)),
         ({"lr_decay_style": "linear", "lr_decay_starting_step": 150, "lr_decay_steps": 50}, ("wsd", 200, "linear")),
+        ({"lr_decay_style": "cosine", "lr_decay_starting_step": 150, "lr_decay_steps": 50}, ("wsd", 200, "cosine")),
         ({"lr_decay_style": "1-sqrt", "lr_decay_starting_step": 101, "lr_decay_steps": 100}, ("wsd", 200, "sqrt")),
         ({"lr_decay_steps": 0}, ("constant", 0, None)),
     ],
@@ -148,7 +149,7 @@ def test_the_learning_rate_rises_holds_and_falls_as_in_nanotron(
     curve = rate.learning_rate
     assert (curve.shape, curve.horizon) == (shape, horizon * 8 * 64)
     assert curve.warmup == 2 * 8 * 64
-    assert fall is None or (curve.decay_shape, curve.falls_from) == (fall, (150 if fall == "linear" else 100) * 8 * 64)
+    assert fall is None or (curve.decay_shape, curve.falls_from) == (fall, (100 if fall == "sqrt" else 150) * 8 * 64)
 
 
 def test_older_forms_of_a_data_set_are_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from curriculum import fs
 from curriculum.analysis import batch, diff_sides, trace
@@ -26,6 +26,9 @@ from curriculum.runs import drift, folders, held_out
 from curriculum.runs.status import project_status
 from curriculum.stream.stream import Stream, StreamStage
 
+if TYPE_CHECKING:
+    from curriculum.studies.tables import StudyTables
+
 Row: TypeAlias = dict[str, Any]
 Table: TypeAlias = list[Row]
 
@@ -38,6 +41,11 @@ class ProjectTables:
 
     def __repr__(self) -> str:
         return f"curriculum.open({str(self.root)!r}): {', '.join(self.curricula)}"
+
+    @property
+    def studies(self) -> list[str]:
+        """The names of the files in studies/."""
+        return self._project.names("studies")
 
     @property
     def curricula(self) -> list[str]:
@@ -174,6 +182,14 @@ class ProjectTables:
         compared = self._compared(old, new, size)
         return [{**asdict(moved), "difference": moved.difference} for moved in compared.moved]
 
+    def study(self, name: str, size: str | None = None) -> StudyTables:
+        """A study with its arms: their state, what they measured, laws, and the newest decision."""
+        from curriculum.studies.arms import compile_study
+        from curriculum.studies.tables import StudyTables
+
+        project = self._project
+        return StudyTables(compile_study(project, name, size or project.default_size))
+
     def _compared(self, old: str, new: str, size: str | None) -> Comparison:
         project = self._project
         sides = (diff_sides.side(project, name, size or project.default_size) for name in (old, new))
@@ -253,7 +269,7 @@ class PlanTables:
                     "step": step,
                     "position": plan.position_after(step),
                     "lr": plan.lr(step),
-                    "batch_tokens": plan.batch_tokens,
+                    "batch_tokens": plan.tokens_of(step),
                 }
                 for step in steps
                 if plan.first_step <= step < plan.first_step + stage.steps_run

@@ -1,0 +1,169 @@
+"""What `curriculum decide` prints: noise, laws, the proposal beside others, verdicts and what would settle them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from curriculum.cli.view.tables import notes, share, table
+from curriculum.studies.decision import Contender, Decision, LawReport, Noise, Proposal, RunCost
+from curriculum.studies.verdicts import Verdict
+from curriculum.units import show_count, show_seconds
+
+_STYLES = {"shown": "green", "contrary": "red"}
+_MOST_LOSSES = 6
+"""Columns of losses that fit a screen; the mean is shown in any case."""
+
+
+def decision_view(decision: Decision, about: str | None, cost: RunCost) -> RenderableType:
+    """The whole answer for a console."""
+    parts: list[RenderableType] = [_headline(decision, about)]
+    if any(noise.windows is not None or noise.runs is not None for noise in decision.noise):
+        parts += [Text(), _noise(decision.noise)]
+    if decision.laws:
+        parts += [Text(), _laws(decision.laws)]
+    if decision.contenders:
+        parts += [Text(), _contenders(decision)]
+    if decision.proposal is not None:
+        parts += [Text(), *_proposal(decision.proposal)]
+    parts += [Text(), *_verdicts(decision, cost)]
+    return Group(*parts, *notes(decision.notes))
+
+
+def _headline(decision: Decision, about: str | None) -> Text:
+    text = Text(decision.name, style="bold")
+    trunks = f" over {decision.trunks} trunks" if decision.trunks > 1 else ""
+    text.append(f"  {about or ''}\n{decision.runs} runs of {decision.arms} arms{trunks}", style="not bold")
+    return text
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _noise(noise: tuple[Noise, ...]) -> RenderableType:
+    rows = (
+        (one.source, _number(one.windows), _number(one.runs), _number(one.tells, 3), str(one.runs_each or "-"))
+        for one in noise
+    )
+    return table("noise, nats", "#windows", "#between runs", "#told apart", "#by runs", rows=rows)
+
+
+def _laws(laws: tuple[LawReport, ...]) -> RenderableType:
+    better = {None: "-", True: "yes", False: "no"}
+    rows = (
+        (
+            law.source,
+            law.name,
+            _number(law.left_out_error),
+            _number(law.rank, 2),
+            better[law.better_than_own_share],
+            "-" if law.half_width is None else f"±{law.half_width:.3f}",
+        )
+        for law in laws
+    )
+    return table("law of", "form", "#left-out error", "#rank", "better than own share", "#90% of new arms", rows=rows)
+
+
+def _contenders(decision: Decision) -> RenderableType:
+    sources = list(dict.fromkeys(name for one in decision.contenders for name in one.losses))[:_MOST_LOSSES]
+    words = any(one.word for one in decision.contenders)
+    columns = ["", *(f"#{name}" for name in sources), "#mean of lower", ""]
+    rows = [
+        [one.name, *(_number(one.losses.get(name)) for name in sources), _number(one.lower), _remark(one, words=words)]
+        for one in decision.contenders
+    ]
+    return table(*columns, rows=rows)
+
+
+def _remark(one: Contender, *, words: bool) -> str:
+    parts = [f"breaks `{name}` by {excess:.3f}" for name, excess in one.breaks.items()]
+    if words and one.word:
+        parts.insert(0, one.word)
+    return ", ".join(parts)
+
+
+def _proposal(proposal: Proposal) -> list[RenderableType]:
+    if proposal.shares:
+        rows = [
+            (name, share(value), _interval(proposal.intervals.get(name)))
+            for name, value in sorted(proposal.shares.items(), key=lambda pair: -pair[1])
+            if value > 0
+        ]
+        parts: list[RenderableType] = [table("proposal", "#share", "#95% of resamples", rows=rows)]
+    else:
+        settings = ", ".join(f"{key} {value}" for key, value in (proposal.settings or {}).items())
+        parts = [Text(f"proposal  {proposal.arm}: {settings}")]
+    if proposal.at_bound:
+        parts.append(Text(f"bounded: {', '.join(proposal.at_bound)}", style="dim"))
+    return parts
+
+
+def _interval(span: tuple[float, float] | None) -> str:
+    return "-" if span is None else f"{100 * span[0]:.1f}..{100 * span[1]:.1f}%"
+
+
+def _verdicts(decision: Decision, cost: RunCost) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for verdict in decision.verdicts:
+        text = Text("verdict  ", style="bold")
+        text.append(f"{_goal(verdict)}: ", style="not bold")
+        word = verdict.word.upper() if verdict.word == "not distinguishable" else verdict.word
+        text.append(word, style=_STYLES.get(verdict.word, "yellow"))
+        text.append(f", {_figures(verdict)}", style="not bold")
+        parts.append(text)
+        settles = _settles(verdict, cost)
+        if settles:
+            parts.append(Text(f"         what would decide it: {settles}"))
+    for kept in decision.kept_shares:
+        spread = (
+            "" if kept.spread is None else f", leaving out any arm {share(kept.spread[0])}..{share(kept.spread[1])}"
+        )
+        trunks = (
+            "" if kept.of_trunks is None else f", over trunks {share(kept.of_trunks[0])}..{share(kept.of_trunks[1])}"
+        )
+        found = "none" if kept.share is None else share(kept.share)
+        parts.append(Text(f"also     share that keeps `{kept.source}`: {found}{spread}{trunks}"))
+    return parts
+
+
+def _goal(verdict: Verdict) -> str:
+    if verdict.goal == "lower":
+        return "lower"
+    slack = f" + {verdict.slack:g}" if verdict.slack else ""
+    return f"keep {verdict.source} <= {verdict.against}{slack}"
+
+
+def _figures(verdict: Verdict) -> str:
+    against = f" against {verdict.against}" if verdict.goal == "lower" else ""
+    found = verdict.difference
+    if found is None:
+        return "no run" if verdict.predicted is None else f"{verdict.predicted:+.3f}{against}, by the law alone"
+    interval = "" if found.low is None or found.high is None else f" (95% {found.low:+.3f} to {found.high:+.3f})"
+    return f"{found.mean:+.3f}{against}{interval}, {found.runs} runs"
+
+
+def _settles(verdict: Verdict, cost: RunCost) -> str:
+    parts = []
+    if verdict.difference is None and verdict.word in ("suggested", "not distinguishable", "not measured"):
+        parts.append("runs of the proposal, at least two, in rows of role `proposal`")
+    if verdict.more_runs is not None:
+        price = []
+        if cost.tokens is not None:
+            price.append(f"{show_count(cost.tokens * verdict.more_runs)} tokens")
+        if cost.seconds is not None:
+            price.append(show_seconds(cost.seconds * verdict.more_runs))
+        runs = "run" if verdict.more_runs == 1 else "runs"
+        parts.append(f"about {verdict.more_runs} more {runs}" + (f" ({', '.join(price)})" if price else ""))
+    if verdict.shown_with_slack is not None:
+        parts.append(f"or `keep: {verdict.against} + {verdict.shown_with_slack:g}`, where it is shown")
+    return ", ".join(parts)
+
+
+def decision_json(decision: Decision) -> Mapping[str, object]:
+    """The decision as `--json` prints it, with the word of the whole."""
+    from curriculum.studies.record import plain
+
+    return {**plain(decision), "word": decision.word, "shown": decision.shown}

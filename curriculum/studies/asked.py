@@ -1,0 +1,85 @@
+"""A study as a decision takes it: its question, its evidence, and what both were read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from curriculum.config.project import Project
+from curriculum.errors import PlanError
+from curriculum.studies import table_question
+from curriculum.studies.arms import CompiledStudy, compile_study
+from curriculum.studies.decision import Decision, Question
+from curriculum.studies.evidence import Evidence
+from curriculum.studies.measured import Measured, measure, read_digests
+from curriculum.studies.question import question_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """`earlier` is the evidence at positions before the arms' end, `files` the digests of what was read, by name.
+
+    `compiled` and `measured` are None of a table of runs that others trained.
+    """
+
+    question: Question
+    evidence: Evidence
+    earlier: tuple[tuple[int, Evidence], ...] = ()
+    files: Mapping[str, str]
+    compiled: CompiledStudy | None = field(default=None, repr=False)
+    measured: Measured | None = field(default=None, repr=False)
+
+    @property
+    def incomplete(self) -> list[str]:
+        """A line for the arms that are missing, and one for each that is set aside."""
+        if self.measured is None or self.compiled is None:
+            return []
+        lines = []
+        if missing := self.measured.missing:
+            shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
+            lines.append(
+                f"{len(missing)} of {len(self.compiled.arms)} arms have not ended: {shown}; until then every verdict "
+                "is `suggested` at most"
+            )
+        lines += [f"{entry.arm} is set aside: {entry.reason}" for entry in self.measured.set_aside]
+        return lines
+
+    def so_far(self, decision: Decision) -> Decision:
+        """The decision as far as the arms that ended allow: while some are missing, nothing is shown."""
+        lines = self.incomplete
+        if not lines:
+            return decision
+        verdicts = tuple(
+            replace(verdict, word="suggested") if verdict.word == "shown" else verdict for verdict in decision.verdicts
+        )
+        return replace(decision, verdicts=verdicts, notes=(*lines, *decision.notes))
+
+
+def ask(project: Project, name: str, size: str) -> Asked:
+    """The question of study `name` and its evidence; PlanError where nothing was measured yet."""
+    file, document = project.study(name)
+    if file.table is not None:
+        question, runs = table_question.of_study(project, name, file)
+        return Asked(question=question, evidence=runs.evidence, files=table_question.digests(runs.files, project.root))
+    if file.subject == "arms":
+        raise PlanError(
+            f"study `{name}` asks of schedules that ran, which is not answered yet",
+            place=document.place(("arms",)),
+            hint="`curriculum compare` shows what was measured of them",
+        )
+    compiled = compile_study(project, name, size)
+    measured = measure(compiled)
+    if not measured.plans:
+        aside = f"; {measured.set_aside[0].arm}: {measured.set_aside[0].reason}" if measured.set_aside else ""
+        raise PlanError(
+            f"no arm of study `{name}` has ended at size {size}{aside}",
+            hint=f"`curriculum run {name}{project.options(size)}` trains its {len(compiled.arms)} arms",
+        )
+    return Asked(
+        question=question_of(compiled),
+        evidence=measured.evidence,
+        earlier=measured.earlier,
+        files=read_digests(compiled, measured),
+        compiled=compiled,
+        measured=measured,
+    )

@@ -1,0 +1,107 @@
+"""Whether the weights of a mixture still rest on the decision that its file names, and why they no longer do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
+from curriculum.config.fields import Evidence
+from curriculum.config.studies import StudyFile
+from curriculum.errors import CurriculumError, DataError
+from curriculum.studies import record
+from curriculum.studies.study import open_study
+from curriculum.units import show_count
+
+ROUNDING = 6e-5
+"""A share in a mixture file is written in percent with two decimals."""
+
+
+def evidence_lines(texts: PreparedText, compiled: Compiled) -> list[str]:
+    """A line for every mixture of a lineage whose file names a decision; of a mixture that two stages name, one."""
+    lines = []
+    for stage in compiled.stages:
+        file, _ = texts.project.mixture(stage.setting.mixture)
+        if file.evidence is not None and stage.setting.own_mixture:
+            lines.append(_line(texts, compiled, stage, file.evidence))
+    return list(dict.fromkeys(lines))
+
+
+def _line(texts: PreparedText, compiled: Compiled, stage: CompiledStage, evidence: Evidence) -> str:
+    subject = f"weights of `{stage.setting.mixture}`"
+    folder = _folder(texts, compiled.size_name, evidence)
+    if folder is None:
+        return f"{subject}: the record of {evidence} is not here, and was not compared"
+    try:
+        found = record.read(folder, evidence.number)
+    except DataError as error:
+        return f"{subject}: {error.what}"
+    if not {"study", "question", "files", "decision"} <= found.content.keys():
+        return f"{subject}: `{found.path}` is no record of a decision"
+    reasons = list(_reasons(texts, compiled, stage, found, folder.parent.name))
+    decision = found.content["decision"]
+    runs, word = decision.get("runs"), decision["word"]
+    if reasons:
+        return f"{subject} no longer rest on {evidence}: {'; '.join(reasons)}"
+    return f"{subject} rest on {evidence}: {runs} runs at {folder.parent.name}, {word}"
+
+
+def _folder(texts: PreparedText, size: str, evidence: Evidence) -> Path | None:
+    """The folder of the study that has the record, at this size or at another."""
+    runs = texts.project.runs
+    sizes = [size, *(path.name for path in sorted(runs.glob("*")) if path.is_dir() and path.name != size)]
+    folders = (runs / name / evidence.study for name in sizes)
+    return next((path for path in folders if (path / record.DECISIONS / f"{evidence.number:04}.json").exists()), None)
+
+
+def _reasons(
+    texts: PreparedText, compiled: Compiled, stage: CompiledStage, found: record.Record, size: str
+) -> Iterator[str]:
+    content: dict[str, Any] = dict(found.content)
+    proposed = (content["decision"].get("proposal") or {}).get("shares") or {}
+    shares = {source: float(share) for source, share in stage.shares.items() if share}
+    seen = set(content["question"].get("sources") or proposed)
+    for source in sorted(shares.keys() - seen):
+        yield f"the study never saw `{source}`"
+    edited = [name for name in {*shares, *proposed} if abs(shares.get(name, 0) - proposed.get(name, 0)) > ROUNDING]
+    if edited and not shares.keys() - seen:
+        yield f"the weight of `{min(edited)}` was edited since"
+    if size == compiled.size_name:
+        for source in sorted(shares):
+            measured = content["files"].get(text_key(source))
+            choice = compiled.sources.get(source)
+            if measured is not None and choice is not None and choice.digest not in (None, measured):
+                yield f"`{source}` is another text than the study measured"
+    point = _branch_point(texts, content)
+    if point is not None and stage.parent is not None and _left(stage.parent) != point:
+        asked, own = (f"{show_count(at)} tokens, after {name}" for name, at in (point, _left(stage.parent)))
+        yield f"it was asked at {asked}, and this stage begins at {own}"
+
+
+def text_key(source: str) -> str:
+    """Under which a record keeps the digest of a source's prepared text."""
+    return f"text of {source}"
+
+
+def _left(stage: CompiledStage) -> tuple[str, int]:
+    return stage.name, stage.left_at
+
+
+def _branch_point(texts: PreparedText, content: dict[str, Any]) -> tuple[str, int] | None:
+    """The stage that the study's arms left and where (full-size tokens), by the present file of the study.
+
+    None of a table, and where the study is gone.
+    """
+    name = content["study"]
+    if name not in texts.project.names("studies"):
+        return None
+    try:
+        file: StudyFile = texts.project.study(name)[0]
+        if file.subject not in ("for", "from"):
+            return None
+        study = open_study(texts.project, name, texts.curriculum.size_name)
+    except CurriculumError:  # `plan` of the study tells it
+        return None
+    return (study.before[-1].name, study.start) if study.before else None

@@ -1,0 +1,125 @@
+"""The record of a decision: a sealed file with the question, the evidence and the answer, which can be recomputed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from curriculum import fs
+from curriculum.errors import DataError
+from curriculum.studies.decision import Decision, Question
+from curriculum.studies.evidence import Evidence
+
+FORMAT = 1
+DECISIONS = "decisions"
+_NAME = re.compile(r"(\d{4})\.json")
+_SAME = ("format", "study", "text", "question", "evidence", "files", "decision")
+"""Keys that must agree for a decision to be the one that is on disk already."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A decision on disk; `content` is what the file holds without its seal."""
+
+    number: int
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def address(self) -> str:
+        """How a mixture names it: `domains@0001`."""
+        return f"{self.content['study']}@{self.number:04}"
+
+
+def content(
+    study: str, text: str | None, question: Question, evidence: Evidence, decision: Decision, files: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a record holds. `text` is the study's file as it was, `files` the digests of what was read, by path."""
+    return {
+        "format": FORMAT,
+        "study": study,
+        "text": text,
+        "question": plain(question),
+        "evidence": {"digest": digest(evidence), "arms": _arms(evidence)},
+        "files": dict(files),
+        "decision": {**plain(decision), "word": decision.word},
+        "versions": {name: metadata.version(name) for name in ("numpy", "scipy")},
+    }
+
+
+def digest(evidence: Evidence) -> str:
+    """SHA-256 of all rows, those of windows included."""
+    return fs.digest(evidence.rows)
+
+
+def write(folder: Path, record: Mapping[str, Any]) -> Record:
+    """The record in `folder`/decisions, under the next number; the newest one where it says the same already."""
+    known = newest(folder)
+    if known is not None and all(known.content.get(key) == record[key] for key in _SAME):
+        return known
+    directory = folder / DECISIONS
+    fs.make_directory(directory)
+    number = known.number + 1 if known else 1
+    path = directory / f"{number:04}.json"
+    sealed = fs.seal(record)
+    fs.write_json(path, sealed)
+    return Record(number, path, {key: value for key, value in sealed.items() if key != fs.SEAL})
+
+
+def newest(folder: Path) -> Record | None:
+    """The record with the highest number, None where there is none. Raises DataError for a damaged one."""
+    numbers = [int(match[1]) for match in map(_NAME.fullmatch, _names(folder / DECISIONS)) if match]
+    return read(folder, max(numbers)) if numbers else None
+
+
+def read(folder: Path, number: int) -> Record:
+    """A record by its number. Raises DataError where it is missing or was changed after it was written."""
+    path = folder / DECISIONS / f"{number:04}.json"
+    try:
+        value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the record `{path}` cannot be used: {error}", hint="`curriculum decide` writes the next one"
+        ) from None
+    return Record(number, path, value)
+
+
+def differences(record: Record, again: Mapping[str, Any]) -> list[str]:
+    """The keys in which a record differs from what was computed again; empty where all agree."""
+    plain = fs.unseal(fs.seal(again), ())
+    return [key for key in _SAME if record.content.get(key) != plain.get(key)]
+
+
+def _names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()] if directory.is_dir() else []
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as JSON reads it, infinities as texts."""
+    return fs.finite_json(fs.unseal(fs.seal(fs.finite_json(_mapping(value))), ()))
+
+
+def _mapping(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _mapping(entry) for name, entry in fs.fields_of(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): _mapping(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapping(entry) for entry in value]
+    return value
+
+
+def _arms(evidence: Evidence) -> dict[str, Any]:
+    """Each arm with its role, settings, and losses by run."""
+    arms = {}
+    for arm in evidence.arms():
+        runs: dict[str, dict[str, float]] = {}
+        for row in evidence.rows:
+            if row.arm == arm:
+                runs.setdefault(f"seed {row.seed}, replicate {row.replicate}", {})[row.source] = row.loss
+        arms[arm] = {"role": evidence.role(arm), "settings": dict(evidence.settings(arm)), "runs": runs}
+    return arms

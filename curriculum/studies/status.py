@@ -1,0 +1,68 @@
+"""How far the arms of a study are: a row for each, read from its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from curriculum.artifacts import checkpoints
+from curriculum.artifacts.evaluations import read_evaluations
+from curriculum.artifacts.metrics import last_record
+from curriculum.runs.folders import stage_folder
+from curriculum.runs.status import DONE, RUNNING, state_of
+from curriculum.studies.arms import Arm, CompiledStudy
+
+FORMAT: Final = 1
+"""Of the JSON object of `status STUDY`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmStatus:
+    """An arm, and the stages before it that are trained for the study alone; positions in tokens at this size.
+
+    `losses` are the held-out losses (nats a token) at its end, by source; empty before. `job` is of Slurm.
+    """
+
+    address: str
+    role: str
+    replicate: int
+    trunk: int
+    state: str
+    starts_at: int
+    position: int
+    ends_at: int
+    losses: Mapping[str, float]
+    job: str | None = None
+
+    @property
+    def share(self) -> float:
+        return (self.position - self.starts_at) / max(1, self.ends_at - self.starts_at)
+
+
+def arm_statuses(study: CompiledStudy) -> tuple[ArmStatus, ...]:
+    """Every arm of a study, in its order."""
+    return tuple(map(_status, study.arms))
+
+
+def _status(arm: Arm) -> ArmStatus:
+    stage = arm.stage
+    folder = stage_folder(arm.project, arm.compiled, stage)
+    state, job = state_of(folder)
+    kept = checkpoints.latest(folder)
+    position = stage.stop if state == DONE else kept.position if kept else stage.plan.start
+    if state == RUNNING and (record := last_record(folder.metrics)) is not None:
+        position = max(position, record["position"])
+    ended = read_evaluations(folder).get(stage.stop, {})
+    return ArmStatus(
+        address=arm.address,
+        role=arm.role,
+        replicate=arm.replicate,
+        trunk=arm.seed,
+        state=state,
+        starts_at=stage.plan.start,
+        position=position,
+        ends_at=stage.stop,
+        losses={name: entry["loss"] for name, entry in ended.items()},
+        job=job.message if job else None,
+    )

@@ -1,0 +1,137 @@
+"""A study by the verbs of curricula: its arms are run, watched, stopped, verified and pruned by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import commands
+import pytest
+from projects import BuiltOnce
+
+from curriculum.artifacts import checkpoints
+from curriculum.artifacts.stage_folder import StageFolder
+
+FULL = ("--size", "full")
+STUDY = """\
+from: trunk/basic
+tokens: 1024
+vary: {add: {sources: [code], share: 30%}}
+goal: {lower: {code: 1}, keep: {prose: before + 1}}
+replicates: 2
+"""
+ARMS = ("add-code", "kept", "kept.2")
+Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
+
+pytestmark = pytest.mark.promise("A study is run, watched, stopped, verified and pruned by its name and its arms'")
+
+
+def with_study(finished: Path, project: Path) -> Path:
+    shutil.copytree(finished, project)
+    (project / "studies").mkdir()
+    (project / "studies/new.yaml").write_text(STUDY)
+    machines = project / "machines.yaml"
+    machines.write_text(machines.read_text().replace("threads: 1}", "threads: 1, workers: 2}"))
+    return project
+
+
+@pytest.fixture(scope="session")
+def studied(built_once: BuiltOnce, finished: Path) -> Path:
+    """`finished` with a study that was run once, undisturbed; read only."""
+
+    def build(project: Path) -> None:
+        with_study(finished, project)
+        commands.run("run", "new", *FULL, folder=project, check=True)
+
+    return built_once("studied", build)
+
+
+def arm(project: Path, name: str) -> StageFolder:
+    return StageFolder(project / "runs/full/new" / name)
+
+
+def ended(project: Path) -> dict[str, object]:
+    """What each arm ended with: its end with the weights' digest, and its held-out losses by window."""
+    return {
+        name: (
+            json.loads(arm(project, name).done.read_bytes()),
+            [json.loads(path.read_bytes())["sets"] for path in arm(project, name).evaluation_files()],
+        )
+        for name in ARMS
+    }
+
+
+@pytest.mark.promise("A study that was killed at random ten times ends as one that was not")
+def test_a_study_that_was_killed_at_random_ten_times_ends_in_the_same_state(
+    studied: Path, finished: Path, tmp_path: Path
+) -> None:
+    project, draw = with_study(finished, tmp_path / "project"), random.Random(16)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "said.txt").open("w") as said:
+        for _ in range(10):
+            process = commands.start(
+                "run", "new", *FULL, folder=project, environment=environment, out=said.fileno(), err=said.fileno()
+            )
+            time.sleep(draw.uniform(0.2, 4.0))
+            process.kill()
+            process.wait(timeout=60)
+    commands.run("run", "new", *FULL, folder=project, check=True)
+    assert ended(project) == ended(studied)
+
+
+def test_every_arm_has_a_row_and_none_is_an_orphan(studied: Path, curriculum: Curriculum) -> None:
+    rows = json.loads(curriculum(studied, "status", "new", *FULL, "--json").stdout)["arms"]
+    assert [(row["address"], row["state"], row["position"]) for row in rows] == [
+        (f"new/{name}", "done", 7168) for name in ARMS
+    ]
+    assert all(set(row["losses"]) == {"code", "prose"} for row in rows)
+    table = curriculum(studied, "status", "new", *FULL).stdout
+    assert "3 of 3 arms are done" in table
+    assert curriculum(studied, "status", "new", *FULL, "--follow").stdout.split()[:2] == ["new/add-code", "done"]
+    assert "kept.2  done  at 7,168" in curriculum(studied, "status", "new/kept.2", *FULL).stdout
+    assert "no stage file names it" not in curriculum(studied, "status", *FULL).stdout
+
+
+def test_all_files_of_all_arms_are_verified_and_what_they_share_once(studied: Path, curriculum: Curriculum) -> None:
+    lines = curriculum(studied, "verify", "new", *FULL).stdout.splitlines()
+    assert sum(line.startswith("ok  end of trunk/basic") for line in lines) == 1
+    for name in ARMS:
+        assert sum(line == f"ok  end of new/{name}" for line in lines) == 1
+
+
+def test_what_does_not_run_is_not_stopped(studied: Path, curriculum: Curriculum) -> None:
+    assert "`new` is not running" in curriculum(studied, "stop", "new", *FULL).stdout
+    assert "`new/kept` is not running" in curriculum(studied, "stop", "new/kept", *FULL).stdout
+
+
+def test_an_arm_whose_plan_changed_is_set_aside_and_the_others_stay(
+    studied: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = Path(shutil.copytree(studied, tmp_path / "project"))
+    (project / "studies/new.yaml").write_text(STUDY.replace("30%", "40%"))
+    again = curriculum(project, "run", "new", *FULL, check=False)
+    assert again.returncode == 1
+    assert "new/add-code was set aside" in again.stderr
+    rows = {line.split()[0]: line.split()[1] for line in again.stdout.splitlines() if line.startswith("new/")}
+    assert rows == {"new/add-code": "failed", "new/kept": "done", "new/kept.2": "done"}
+
+
+def test_once_it_is_decided_the_weights_of_arms_may_go_and_no_arm_is_trained_again(
+    studied: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = Path(shutil.copytree(studied, tmp_path / "project"))
+    assert "0 of 3 checkpoints" in curriculum(project, "prune", "new", *FULL).stdout
+    (project / "runs/full/new/decisions").mkdir()
+    (project / "runs/full/new/decisions/0001.json").write_text("{}")
+    assert "3 of 3 checkpoints" in curriculum(project, "prune", "new", *FULL).stdout
+    assert checkpoints.latest(arm(project, "kept")) is None
+    attempts = sorted(project.rglob("attempts/*"))
+    curriculum(project, "run", "new", *FULL)
+    assert sorted(project.rglob("attempts/*")) == attempts
+    assert "3 of 3 arms are done" in curriculum(project, "status", "new", *FULL).stdout

@@ -1,0 +1,192 @@
+"""Decisions: a planted optimum is found, a wide `shown` survives the loss of an arm, every kind of question answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from public_runs import trial_evidence
+from simulated_studies import evidence, mixture
+
+from curriculum.studies import programme
+from curriculum.studies.decide import decide
+from curriculum.studies.decision import Keep, Question, Undecidable
+from curriculum.studies.evidence import Evidence, Row
+from curriculum.studies.laws.mixture import MixtureLaw
+from curriculum.studies.programme import Programme
+
+SOURCES = ("text", "code")
+LAWS = {
+    "text": MixtureLaw(2.5, (-1.2, 0.3), None, 0.0, 0.0, 0.0),
+    "code": MixtureLaw(1.5, (-1.0, -1.3), None, 0.0, 0.0, 0.0),
+}
+QUESTION = Question("planted", "mixture", {"code": 1.0}, {}, SOURCES, {"text": 0.7, "code": 0.3})
+LINE = tuple(np.linspace(0.1, 0.95, 10))
+
+
+def planted_optimum(question: Question) -> float:
+    lower = tuple((LAWS[source], weight) for source, weight in question.lower.items())
+    return float(
+        programme.solve(Programme(lower, np.array([0.7, 0.3]), np.zeros(2), np.ones(2), (), question.pull)).shares[0]
+    )
+
+
+def swarm(seed: int, noise: float, *, proposal: float | None = None) -> Evidence:
+    arms = [(f"swarm-{at:02}", "swarm", mixture(SOURCES, (share, 1 - share)), 1) for at, share in enumerate(LINE)]
+    arms.append(("stated", "control", mixture(SOURCES, (0.7, 0.3)), 3))
+    arms.append(("uniform", "control", mixture(SOURCES, (0.5, 0.5)), 3))
+    if proposal is not None:
+        arms.append(("proposal", "proposal", mixture(SOURCES, (proposal, 1 - proposal)), 3))
+    return evidence(arms, LAWS, SOURCES, seed=seed, noise=noise)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.promise("A planted optimum is found within its interval in at least nine of ten simulated studies")
+def test_a_planted_optimum_is_within_its_interval_in_nine_of_ten_studies() -> None:
+    optimum = planted_optimum(QUESTION)
+    inside = 0
+    for seed in range(50):
+        decision = decide(replace(QUESTION, resamples=20), swarm(seed, 0.01))
+        assert decision.proposal is not None
+        low, high = decision.proposal.intervals["text"]
+        inside += low <= optimum <= high
+    assert inside >= 45
+
+
+def test_a_wide_shown_stays_when_any_arm_is_left_out() -> None:
+    """The planted gain is 20 times the noise."""
+    question = replace(QUESTION, resamples=0)
+    whole = swarm(1, 0.002, proposal=0.3)
+    assert decide(question, whole).word == "shown"
+    for arm in [name for name in whole.arms() if name != "proposal"]:
+        assert decide(question, whole.without(arm)).word == "shown", arm
+
+
+def test_a_proposal_takes_no_part_in_the_fit_that_it_is_judged_by() -> None:
+    question = replace(QUESTION, resamples=0)
+    without = decide(question, swarm(1, 0.002))
+    judged = decide(question, swarm(1, 0.002, proposal=0.3))
+    assert judged.laws == without.laws
+    assert without.word == "suggested"
+    assert judged.proposal is not None
+    assert judged.proposal.arm == "proposal"
+
+
+def test_a_decision_is_the_same_when_it_is_made_again() -> None:
+    question = replace(QUESTION, resamples=3)
+    assert decide(question, swarm(2, 0.01)) == decide(question, swarm(2, 0.01))
+
+
+def test_fewer_runs_than_a_law_has_numbers_are_refused_with_the_rule() -> None:
+    few = Evidence(
+        tuple(row for row in swarm(1, 0.01).rows if row.arm in ("swarm-00", "swarm-03", "stated", "swarm-09"))
+    )
+    with pytest.raises(Undecidable) as refused:
+        decide(QUESTION, few)
+    assert refused.value.what == "4 runs cannot fit 4 numbers"
+    assert refused.value.hint == "5 is the least, 10 the rule (five a source)"
+
+
+def test_a_limit_that_nothing_reaches_is_refused_with_the_lowest_loss() -> None:
+    question = replace(QUESTION, lower={"code": 1.0}, keep={"text": Keep(None, 2.0)}, resamples=0)
+    with pytest.raises(Undecidable, match=r"the lowest `text` reaches under the caps is 2\.8\d+, its limit 2\.0000"):
+        decide(question, swarm(1, 0.002))
+
+
+def test_an_absolute_limit_is_judged_by_runs() -> None:
+    question = replace(QUESTION, keep={"text": Keep(None, 3.9)}, resamples=0)
+    assert [v.word for v in decide(question, swarm(1, 0.002, proposal=0.3)).verdicts] == ["shown", "shown", "shown"]
+    tight = replace(QUESTION, keep={"text": Keep(None, 3.3)}, resamples=0)
+    assert decide(tight, swarm(1, 0.002, proposal=0.3)).verdicts[-1].word == "contrary"
+
+
+def test_a_source_that_no_run_measured_is_refused() -> None:
+    with pytest.raises(Undecidable, match="`mathematics` was measured in no run"):
+        decide(replace(QUESTION, lower={"mathematics": 1.0}), swarm(1, 0.01))
+
+
+def test_the_trial_is_decided_as_a_mixture_with_its_gain_shown_and_its_retention_open() -> None:
+    found = trial_evidence()
+    sources = ("slimpajama", "starcoder-python-jupyter", "proof-pile-2")
+    question = Question(
+        "trial",
+        "mixture",
+        {sources[1]: 1.0, sources[2]: 1.0},
+        {sources[0]: Keep("before", 0.0)},
+        sources,
+        {sources[0]: 0.75, sources[1]: 0.15, sources[2]: 0.10},
+        resamples=0,
+    )
+    decision = decide(question, found)
+    assert {(v.goal, v.against): v.word for v in decision.verdicts} == {
+        ("lower", "c"): "shown",
+        ("keep", "before"): "not distinguishable",
+    }
+    assert decision.word == "not distinguishable"
+    assert not decision.shown
+
+
+def line_evidence(*, drift: float = 0.0) -> Evidence:
+    """The published line of shares of old text, with a second source that gets worse with it."""
+    old = {0.125: 2.9262, 0.25: 2.8805, 0.375: 2.8571, 0.5: 2.8388}
+    new = {0.125: 1.3679, 0.25: 1.3863, 0.375: 1.4084, 0.5: 1.4309}
+    rows = [Row("before", 1, 1, "before", {}, "old", 2.8734)]
+    for share in old:
+        settings = mixture(("old", "new"), (share, 1 - share))
+        rows.append(Row(f"share-{share:g}", 1, 1, "swarm", settings, "old", old[share] + drift))
+        rows.append(Row(f"share-{share:g}", 1, 1, "swarm", settings, "new", new[share]))
+    return Evidence(tuple(rows))
+
+
+def test_the_smallest_share_that_keeps_the_old_loss_is_proposed_and_its_drift_is_said() -> None:
+    question = Question("old", "share", {"new": 1.0}, {"old": Keep("before", 0.0)}, of="old")
+    earlier = [(1000, line_evidence(drift=0.02)), (8000, line_evidence(drift=0.0002))]
+    decision = decide(question, line_evidence(), earlier)
+    kept = decision.kept_shares[0]
+    assert decision.proposal is not None
+    assert decision.proposal.shares["old"] == pytest.approx(0.2845, abs=0.003)
+    assert kept.share == pytest.approx(decision.proposal.shares["old"], abs=0.0011)
+    assert kept.settled == 8000
+    drifting = decide(question, line_evidence(), earlier[:1])
+    assert any("is drifting" in note for note in drifting.notes)
+
+
+def candidate(name: str, shift: float, seed: int, replicates: int = 3) -> list[Row]:
+    draw = np.random.default_rng(seed)
+    role = "control" if name == "kept" else "swarm"
+    settings: dict[str, float | str] = {"base": 0.7, name: 0.3} if role == "swarm" else {"base": 1.0}
+    return [
+        Row(name, number, 1, role, settings, "text", 3.0 + shift + float(draw.normal(0, 0.003)))  # type: ignore[arg-type]
+        for number in range(1, replicates + 1)
+    ]
+
+
+def test_of_many_candidates_the_best_is_proposed_and_the_others_are_corrected_for_their_number() -> None:
+    rows = candidate("kept", 0, 1) + candidate("finemath", -0.1, 2) + candidate("stack-edu", -0.05, 3)
+    for number in range(6):
+        rows += candidate(f"textbooks-{number}", 0.0, 10 + number)
+    decision = decide(Question("sources", "candidates", {"text": 1.0}, {}), Evidence(tuple(rows)))
+    assert decision.proposal is not None
+    assert decision.proposal.arm == "finemath"
+    assert decision.shown
+    words = {one.name: one.word for one in decision.contenders if one.word}
+    assert words["stack-edu"] == "shown"
+    assert all(word == "not distinguishable" for name, word in words.items() if name.startswith("textbooks"))
+
+
+def test_a_cooldown_takes_the_fewest_steps_that_are_not_distinguishable_from_the_best() -> None:
+    rows = []
+    draw = np.random.default_rng(4)
+    for batch in (896.0, 3584.0):
+        for rate in (1.0, 0.5, 0.25):
+            effective = rate / (batch / 896.0) ** 0.5
+            for replicate in (1, 2, 3):
+                loss = 3.0 + 0.1 * effective + float(draw.normal(0, 0.002))
+                arm = f"{batch:g}-{rate:g}"
+                rows.append(Row(arm, replicate, 1, "swarm", {"batch": batch, "learning_rate": rate}, "text", loss))
+    rows += [Row("kept", number, 1, "control", {}, "text", 3.1) for number in (1, 2, 3)]
+    decision = decide(Question("cooldown", "cooldown", {"text": 1.0}, {}), Evidence(tuple(rows)))
+    assert decision.laws[0].terms["exponent"] == pytest.approx(0.5, abs=0.1)
+    assert decision.proposal is not None
+    assert decision.proposal.settings == {"batch": 3584.0, "learning_rate": 0.25}

@@ -1,0 +1,137 @@
+"""From arms that ended to a written mixture: what `decide` says of a study whose arms are trained here."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pretend_arms import pretend
+
+from curriculum.__main__ import main
+from curriculum.config.project import Project
+from curriculum.runs.folders import stage_folder
+from curriculum.studies import proposal
+from curriculum.studies.arms import Arm, compile_study
+
+ROOT = Path(__file__).resolve().parents[3]
+CODE, MATH, WEB = "starcoder-python-jupyter", "proof-pile-2", "slimpajama"
+BEFORE = {CODE: 10.3, MATH: 10.6, WEB: 4.47}
+STUDY = """\
+about: how much code
+for: v1.1-math-code/continual
+vary: {mixture: {around: math-code, runs: 12}}
+goal:
+  lower: {starcoder-python-jupyter: 1, proof-pile-2: 1}
+  keep: {slimpajama: before + 4}
+"""
+
+
+def loss(arm: Arm, source: str) -> float:
+    """Losses with an optimum inside: much better where a source has a share, and worse for the others."""
+    own = float(arm.point.mixture.shares.get(source, 0))
+    value = {WEB: 4.2, CODE: 4.5, MATH: 4.3}[source] + 1.2 * math.exp(-1.5 * own) * ((own + 0.01) / 1.01) ** -0.2
+    return value + 0.01 * (arm.seed - 1) + random.Random(f"{arm.name} {source}").gauss(0, 0.002)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("sources.yaml", "sizes.yaml", "machines.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("stages", "mixtures"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies/code.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def said(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `curriculum WORDS`, in this process."""
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("sys.argv", ["curriculum", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
+def fixed_weights(project: Path) -> dict[str, Fraction] | None:
+    study = compile_study(Project(project), "code", "rehearsal")
+    return proposal.read(Project(project), "code", "rehearsal", study.plans)
+
+
+def test_a_study_goes_from_its_arms_to_a_mixture_that_names_its_decision(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*words: str) -> tuple[int, str, str]:
+        return said(project, capsys, monkeypatch, *words)
+
+    code, _, err = run("decide", "code")
+    assert code == 2
+    assert "no arm of study `code` has ended" in err
+
+    first = compile_study(Project(project), "code", "rehearsal")
+    pretend(first, loss, BEFORE)
+    missing = first.arm("uniform.3")
+    end = stage_folder(missing.project, missing.compiled, missing.stage).evaluation(0, missing.stage.stop)
+    kept = end.read_bytes()
+    end.unlink()
+    code, out, _ = run("decide", "code", "--json")
+    assert code == 0
+    so_far: dict[str, Any] = json.loads(out)
+    assert any("1 of 24 arms have not ended: code/uniform.3" in note for note in so_far["notes"])
+    assert fixed_weights(project) is None
+    end.write_bytes(kept)
+
+    code, out, _ = run("decide", "code")
+    assert code == 0
+    assert "next     curriculum run code trains the proposal" in out
+    fixed = fixed_weights(project)
+    assert fixed is not None
+    assert sum(fixed.values()) == proposal.PARTS
+    code, out, _ = run("plan", "code/proposal.2")
+    assert code == 0
+    assert "code/proposal.2" in out
+
+    second = compile_study(Project(project), "code", "rehearsal")
+    assert len(second.of_role("proposal")) == 3
+    pretend(second, loss, BEFORE)
+    code, out, _ = run("decide", "code", "--json")
+    decided: dict[str, Any] = json.loads(out)
+    assert decided["word"] == "shown", decided["verdicts"]
+    assert {
+        name: Fraction(share).limit_denominator(1000) for name, share in decided["proposal"]["shares"].items() if share
+    } == {name: weight / proposal.PARTS for name, weight in fixed.items()}
+    assert fixed_weights(project) == fixed  # what is fixed stays
+
+    code, out, err = run("decide", "code", "--write", "more-code")
+    assert code == 0, err
+    (project / "stages/mine.yaml").write_text(
+        "from: v1.1/basic\nstages:\n  - {name: continual, until: 1.85T, mixture: more-code, ramp: 6B}\n"
+    )
+    text = (project / "mixtures/more-code.yaml").read_text()
+    (project / "mixtures/more-code.yaml").write_text(text + f"passes: {{{CODE}: 20, {MATH}: 20}}\n")
+    code, out, _ = run("plan", "mine")
+    assert code == 0
+    assert "weights of `more-code` rest on code@" in out
+    assert "27 runs at rehearsal, shown" in out
+
+
+@pytest.mark.parametrize(
+    ("shares", "weights"),
+    [
+        ({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, {"a": 334, "b": 333, "c": 333}),
+        ({"a": 0.63549, "b": 0.17481, "c": 0.1897}, {"a": 635, "b": 175, "c": 190}),
+        ({"a": 1.0, "b": 1e-5}, {"a": 1000}),
+    ],
+)
+def test_a_proposal_is_whole_parts_that_sum_to_all(shares: dict[str, float], weights: dict[str, int]) -> None:
+    assert proposal.rounded(shares) == weights
