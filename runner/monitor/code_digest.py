@@ -58,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "c16648ecd1d0332d153b1823dd6757fc95cf56fb4ae760dfeefb9494251164bd",
+            "0357d143f76736a7e804a95db9bfec6549ee52e886de50b96ab1d63b6c19cd0f",
         }
     ),
 )
