@@ -33,12 +33,14 @@ VOCABULARY = 16_000
 PIECES = 8000
 
 PACKED, UNPACKED = "JSON lines, zstd", "JSON lines"
-LAYOUTS = ("plain text", PACKED, "parquet", "small documents", "large documents")
+ARROW = "Arrow folder"
+LAYOUTS = ("plain text", PACKED, "parquet", ARROW, "small documents", "large documents")
+FILES = {ARROW: "*.arrow"}
 SMALL, LARGE = 200, 4_000_000
 
 GOALS: tuple[tuple[str, str, str, float], ...] = (
-    *((layout, "bpe", PEER, 10.0) for layout in ("plain text", PACKED)),
-    *((layout, "bpe", LIMIT, 0.4) for layout in ("plain text", PACKED)),
+    *((layout, "bpe", PEER, 10.0) for layout in ("plain text", PACKED, ARROW)),
+    *((layout, "bpe", LIMIT, 0.4) for layout in ("plain text", PACKED, ARROW)),
     (PACKED, "bpe", PLAIN, 12.0),
     (PACKED, "sentencepiece", PEER, 6.0),
     ("small documents", "bpe", PEER, 5.0),
@@ -89,6 +91,12 @@ def write_layout(folder: Path, layout: str, documents: list[str]) -> None:
         whole = "".join(documents)
         length = SMALL if layout == "small documents" else LARGE
         documents = [whole[at : at + length] for at in range(0, len(whole), length)]
+    if layout == ARROW:
+        import datasets
+
+        rows = [{"text": text, "id": str(at)} for at, text in enumerate(documents)]
+        datasets.Dataset.from_list(rows).save_to_disk(folder, num_shards=min(TASKS, len(rows)))
+        return
     for part in range(TASKS):
         rows = [{"text": text, "id": f"{part}-{at}"} for at, text in enumerate(documents[part::TASKS])]
         if not rows:
@@ -138,7 +146,7 @@ def documents_of(folder: Path, layout: str) -> Iterable[str]:
     from curriculum.data.listing import list_files
     from runner.prepare.corpus import Corpus
 
-    for batch in Corpus(list_files({"folder": layout, "files": "*"}, str(folder))).batches():
+    for batch in Corpus(list_files({"folder": layout, "files": FILES.get(layout, "*")}, str(folder))).batches():
         yield from batch.texts.strings()
 
 
@@ -163,7 +171,7 @@ def ours(folder: Path, layout: str, tokenizer: str) -> Measured:
     with tempfile.TemporaryDirectory(dir=folder) as out:
         request = PrepareRequest(
             dataset="texts",
-            read={"folder": layout, "files": "*"},
+            read={"dataset": layout} if layout == ARROW else {"folder": layout, "files": "*"},
             root=str(folder),
             tokenizer_file=str(folder / f"{tokenizer}.json"),
             output=f"{out}/prepared",
@@ -195,7 +203,9 @@ def limit(folder: Path, layout: str, tokenizer: str) -> Measured:
             if path.suffix == ".txt":
                 chunks = [path.read_bytes()]
             else:
-                if path.suffix == ".parquet":
+                if path.suffix == ".arrow":
+                    column = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()["text"]
+                elif path.suffix == ".parquet":
                     column = pq.read_table(path, columns=["text"])["text"]
                 else:
                     data = pa.input_stream(path, compression="zstd" if path.suffix == ".zst" else None)
@@ -209,7 +219,7 @@ def limit(folder: Path, layout: str, tokenizer: str) -> Measured:
             out.flush()
         return copied
 
-    paths = sorted((folder / layout).iterdir())
+    paths = sorted((folder / layout).glob(FILES.get(layout, "*")))
     started = Started()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         copied = sum(pool.map(one, paths))

@@ -20,7 +20,7 @@ from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.overlap import with_overlap
 from curriculum.config.project import Project
-from curriculum.errors import DataError, PlanError
+from curriculum.errors import DataError, NotFound, PlanError, did_you_mean
 from curriculum.plan.diff.compare import Comparison, compare
 from curriculum.runs import drift, folders, held_out
 from curriculum.runs.status import project_status
@@ -109,6 +109,41 @@ class ProjectTables:
             for source, curve in held_out.curves(project, texts.compiled).items()
             for position, loss in curve
         ]
+
+    def dataset(
+        self, source: str, split: str = "train", *, curriculum: str | None = None, size: str | None = None
+    ) -> Any:
+        """The prepared text of a source as a `datasets.Dataset`: a row a document, with `id` and `tokens`.
+
+        NotFound where no curriculum reads the source; DataError where it is not prepared, and where curricula with
+        other tokenizers read it too and none is named.
+        """
+        from curriculum.integrations.datasets import prepared_dataset
+
+        found: dict[Path, str] = {}
+        readers = []
+        for name in [curriculum] if curriculum else self.curricula:
+            _, texts = self._texts(name, size)
+            dataset = texts.curriculum.datasets.get(source, source)
+            if dataset in texts.datasets():
+                readers.append(name)
+                if texts.manifest(dataset) is not None:
+                    found.setdefault(texts.folder(dataset), name)
+        if not readers:
+            raise NotFound(
+                f"no curriculum here reads a source `{source}`",
+                hint=did_you_mean(source, self._project.sources.sources),
+            )
+        if len(found) != 1:
+            raise DataError(
+                f"`{source}` is prepared for several tokenizers: those of {', '.join(found.values())}"
+                if found
+                else f"`{source}` is not prepared yet",
+                hint='name one, as in `dataset(…, curriculum="NAME")`'
+                if found
+                else f"`curriculum prepare {readers[0]}`",
+            )
+        return prepared_dataset(next(iter(found)), split)
 
     def stream(self, curriculum: str, stage: str | None = None, size: str | None = None) -> Stream:
         """The tokens and learning rates of a lineage, or of one of its stages, for any training loop.

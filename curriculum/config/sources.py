@@ -47,12 +47,12 @@ class TokenizerEntry(Entry):
         return self
 
 
-_PLACES = ("hub", "installed", "stdlib", "folder", "tokenised")
+_PLACES = ("hub", "installed", "stdlib", "folder", "dataset", "tokenised")
 _TEXT_FORMATS = ("text", "json", "parquet")
 
 
 class ReadEntry(Entry):
-    """Where documents are: one of hub, installed, stdlib, folder and tokenised; and which files there."""
+    """Where documents are: one of hub, installed, stdlib, folder, dataset and tokenised; and which files there."""
 
     one_of: ClassVar[tuple[str, ...]] = _PLACES
 
@@ -64,6 +64,13 @@ class ReadEntry(Entry):
     folder: Text | None = Field(
         default=None, description="A folder, from the project's, absolute or a URL; as in `texts`."
     )
+    dataset: Text | None = Field(
+        default=None,
+        description="What the `datasets` package loads: OWNER/NAME of the hub, a folder of `save_to_disk`, or csv, "
+        "json, parquet, arrow, text or webdataset with `files`.",
+    )
+    config: Text | None = Field(default=None, description="Configuration of the `dataset`; as in `en`.")
+    split: Text | None = Field(default=None, description="Split of the `dataset`, else `train`.")
     tokenised: Text | None = Field(
         default=None, description="A folder, or one file, of tokens made elsewhere; read in place, never written to."
     )
@@ -89,10 +96,13 @@ class ReadEntry(Entry):
         if self.stdlib is False:
             raise Refusal("can only be true", "or name another place to read from", "stdlib")
         belongs = {
-            "revision": ("hub",),
-            **dict.fromkeys(("files", "subsets"), _no("stdlib")),
+            "revision": ("hub", "dataset"),
+            "files": _no("stdlib"),
+            "subsets": _no("stdlib", "dataset"),
+            "exclude": _no("dataset"),
+            **dict.fromkeys(("config", "split"), ("dataset",)),
             "dtype": ("tokenised",),
-            "format": _no("stdlib"),
+            "format": _no("stdlib", "dataset"),
             "text": _no("stdlib", "tokenised"),
         }
         for key, places in belongs.items():

@@ -17,7 +17,7 @@ from typing import Any
 from curriculum.data.packages import distributions
 from curriculum.errors import DataError, did_you_mean
 
-KINDS = ("installed", "stdlib", "folder", "hub", "tokenised")
+KINDS = ("installed", "stdlib", "folder", "hub", "dataset", "tokenised")
 
 # The default of `files` for a folder of tokens, and for one of text.
 TOKEN_FILES = ("**/*.ds", "**/*.bin", "**/*.npy")
@@ -55,7 +55,7 @@ class SourceFile:
 
 
 def kind_of(read: Mapping[str, Any]) -> str:
-    """Which of `installed`, `stdlib`, `folder`, `hub`, `tokenised` a `read` is; DataError unless one."""
+    """Which of `installed`, `stdlib`, `folder`, `hub`, `dataset`, `tokenised` a `read` is; DataError unless one."""
     kinds = [kind for kind in KINDS if read.get(kind)]
     if len(kinds) != 1:
         raise DataError(
@@ -68,7 +68,7 @@ def kind_of(read: Mapping[str, Any]) -> str:
 def list_files(read: Mapping[str, Any], root: str = ".") -> list[SourceFile]:
     """The files of any read but a remote one, in order of name; DataError when there are none."""
     kind = kind_of(read)
-    if kind == "hub":
+    if kind in ("hub", "dataset"):
         raise ValueError(f"the files of a {kind} are not listed locally")
     lists = {"installed": _installed_files, "stdlib": _stdlib_files, "folder": _folder_files, "tokenised": _token_files}
     return sort_files(lists[kind](read, root), read)

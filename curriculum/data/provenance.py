@@ -33,6 +33,9 @@ def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "stdlib":
         python = {"name": platform.python_implementation().lower(), "version": platform.python_version()}
         return {"kind": kind, "packages": [{**python, "licence": "PSF-2.0"}]}
+    if kind == "dataset":
+        given = {key: read[key] for key in ("config", "split", "revision") if read.get(key)}
+        return {"kind": kind, "dataset": str(read["dataset"]), **given}
     if kind in ("folder", "tokenised"):
         return {"kind": kind, "folder": str(read[kind])}
     return {"kind": kind, "repository": str(read["hub"]), "revision": read.get("revision")}
@@ -44,6 +47,9 @@ def describe(record: Mapping[str, Any]) -> str:
         return ", ".join(f"{p['name']} {p['version']} ({p['licence']})" for p in record["packages"])
     if record["kind"] == "folder":
         return f"folder {record['folder']}"
+    if record["kind"] == "dataset":
+        named = " ".join(str(record[key]) for key in ("dataset", "config", "split") if record.get(key))
+        return f"dataset {named}" + (f" at {record['revision']}" if record.get("revision") else "")
     if record["kind"] == "tokenised":
         return f"in place: {record['folder']}"
     return f"hub {record['repository']}" + (f" at {record['revision']}" if record.get("revision") else "")

@@ -119,6 +119,11 @@ class MappedShard:
             ends = np.frombuffer(file.read(16 if document else 8), "<u8")
         return (int(ends[0]) if document else 0), int(ends[-1])
 
+    @property
+    def id_lines(self) -> bytes:
+        """Every line of `.ids`, compared with its digest."""
+        return self._ids[0][:]
+
     def find(self, line: bytes) -> list[int]:
         """The documents that have exactly this line in `.ids`, by one search through the mapped file."""
         ids, ends = self._ids

@@ -1,4 +1,5 @@
-"""A plan inside other trainers: `.torch` for any PyTorch loop, `.transformers` for its Trainer.
+"""A plan inside other trainers, and its text inside `datasets`: `.torch` for any PyTorch loop, `.transformers` for its
+Trainer, `.datasets` for rows of prepared text.
 
-Each module imports its framework; nothing else of `curriculum` imports this package.
+Each module imports its framework. Of the rest of `curriculum` only `tables.py` imports this package, for rows.
 """

@@ -35,7 +35,10 @@ from runner.prepare.columns import (
     values_of,
     word,
 )
+from runner.prepare.dataset_shards import STREAMED, DatasetShards
 from runner.prepare.formats import (
+    ARROW_END,
+    ARROW_FILE,
     READ_ERRORS,
     begins_with_rows,
     decode,
@@ -77,6 +80,7 @@ class Corpus:
         keep: Mapping[str, Any] | None = None,
         columns: Iterable[str] = (),
         by_rows: bool = False,
+        shards: DatasetShards | None = None,
         batch_bytes: int = BATCH_BYTES,
         tally: Tally | None = None,
     ) -> None:
@@ -93,6 +97,7 @@ class Corpus:
             name.split(".")[0] for name in (text, *([id] if id else []), *self.filter.drop, *self.filter.keep)
         }
         self.by_rows = by_rows
+        self.shards = shards
         self.batch_bytes = batch_bytes
         self.tally = tally or Tally()
         self._texts: list[bytes] = []
@@ -108,16 +113,24 @@ class Corpus:
             for file, split in part[first::step]:
                 logger.info(f"reading {file.name}")
                 yield from self._read(file, split)
-                if not self.by_rows and "://" not in file.path:
+                if not self.by_rows and "://" not in file.path and not file.path.startswith(STREAMED):
                     self.tally.sums[file.name] = file.sha256 or fs.sha256_file(Path(file.path))
             yield from self._flush(part[0][1] if part else TRAIN)
 
     def _read(self, file: SourceFile, split: SplitName) -> Iterator[Documents]:
+        if file.path.startswith(STREAMED):
+            assert self.shards is not None
+            yield from self._flush(split)
+            yield from self._record_batches(file, split, self.shards.batches(file))
+            return
         try:
             with open_file(file) as stream:
                 head = stream.peek()
                 format = self.format or detect_format(head, file.name)
-                if format == "parquet":
+                if format == "arrow":
+                    yield from self._flush(split)
+                    yield from self._record_batches(file, split, arrow_batches(stream, head))
+                elif format == "parquet":
                     yield from self._flush(split)
                     yield from self._parquet(file, split, stream)
                 elif format == "json" and begins_with_rows(head, 1):
@@ -223,6 +236,21 @@ class Corpus:
             self._texts, self._lines, self._metadata, self._size = [], [], [], 0
 
     # --- documents by columns: Arrow ---
+
+    def _record_batches(
+        self, file: SourceFile, split: SplitName, batches: Iterable[pa.RecordBatch]
+    ) -> Iterator[Documents]:
+        row = 1
+        for whole in batches:
+            self.tally.columns.update(whole.schema.names)
+            used = whole.select([name for name in whole.schema.names if name in self.used])
+            together = BATCH_ROWS
+            if whole.num_rows:
+                together = min(BATCH_ROWS, max(16, self.batch_bytes * whole.num_rows // max(1, whole.nbytes)))
+            for first in range(0, whole.num_rows, together):
+                batch = used.slice(first, together)
+                yield from self._arrow(_row_prefix(file.name), row, batch, split)
+                row += batch.num_rows
 
     def _parquet(self, file: SourceFile, split: SplitName, stream: IO[bytes]) -> Iterator[Documents]:
         with pq.ParquetFile(stream) as table:
@@ -330,6 +358,21 @@ class Corpus:
             values = {name: found[at] for name, found in columns.items()}
             self._text(text, b'%b%d"\n' % (prefix, row), split, values)
         yield from self._flush(split)
+
+
+def arrow_batches(stream: IO[bytes], head: bytes) -> Iterator[pa.RecordBatch]:
+    """The record batches of an Arrow file or stream; ArrowInvalid for a stream that is cut off, also between two."""
+    if head.startswith(ARROW_FILE):
+        opened = pa.ipc.open_file(stream)
+        for number in range(opened.num_record_batches):
+            yield opened.get_batch(number)
+        return
+    if stream.seekable():
+        stream.seek(-len(ARROW_END), io.SEEK_END)
+        if stream.read() != ARROW_END:
+            raise pa.ArrowInvalid("the end of the Arrow stream is missing")
+        stream.seek(0)
+    yield from pa.ipc.open_stream(stream)
 
 
 def _row_prefix(name: str) -> bytes:

@@ -39,6 +39,9 @@ _DECOMPRESSORS: tuple[tuple[re.Pattern[bytes], Callable[[Any], Any]], ...] = (
     (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), lambda raw: pa.CompressedInputStream(raw, "zstd")),
 )
 _PARQUET = b"PAR1"
+ARROW_FILE, _ARROW_STREAM = b"ARROW1\0\0", b"\xff\xff\xff\xff"
+ARROW_MAGIC = (ARROW_FILE, _ARROW_STREAM)
+ARROW_END = _ARROW_STREAM + b"\0\0\0\0"
 _ENCODINGS = {  # the mark of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -91,9 +94,11 @@ def open_file(file: SourceFile) -> Iterator[io.BufferedReader]:
 
 
 def detect_format(head: bytes, name: str) -> str:
-    """`parquet`, `json` (rows), `text` or `binary` (none of them), of a file that begins with `head`."""
+    """`parquet`, `arrow`, `json` (rows), `text` or `binary` (none of them), of a file that begins with `head`."""
     if head.startswith(_PARQUET):
         return "parquet"
+    if head.startswith(ARROW_MAGIC):
+        return "arrow"
     if begins_with_rows(head):
         return "json"
     ending = uncompressed(name).rpartition(".")[2].lower()

@@ -50,11 +50,12 @@ from curriculum.data.tokenizer import Tokenizer, check_special_tokens
 from curriculum.errors import Busy, DataError
 from runner.prepare import append, checks, in_place
 from runner.prepare.corpus import Corpus
+from runner.prepare.dataset_shards import DatasetShards
 from runner.prepare.encoder import EncoderDiffers
 from runner.prepare.encoder_choice import EncoderChoice, SourceEncoder
 from runner.prepare.executor import Task, run_all, tokenizer_threads
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import check_columns, is_remote, list_sources, of_split
+from runner.prepare.readers import check_columns, dataset_shards, is_remote, list_sources, of_split
 from runner.prepare.shard_writer import RECORD, Meter, ShardWriter
 from runner.prepare.tally import Tally, log_to
 
@@ -121,6 +122,7 @@ class _Preparation:
         check_special_tokens(request.dataset, stated, self.tokenizer.special_tokens, name)
         self.stop = threading.Event()
         self.threads = False
+        self.shards: DatasetShards | None = None
         self.tasks = request.tasks
         self.dtype = dtype_for(self.tokenizer.vocab_size)
         self.in_place = kind_of(request.read) == "tokenised"
@@ -242,7 +244,7 @@ class _Preparation:
             train, held_out = of_split(files, self.request.held_out_split)
         if self.request.extract is not None:
             train = [self._extracted(train)]
-        elif not self.in_place:
+        elif not self.in_place and self.shards is None:
             check_columns(self.request, files)
         return train, held_out
 
@@ -265,11 +267,17 @@ class _Preparation:
         """The files and their origin; tasks in the partial folder of another recipe or tokenizer are deleted."""
         request, path = self.request, self.partial / "work.json"
         earlier = json.loads(path.read_bytes()) if path.exists() else None
-        if earlier and is_remote(request.read) and earlier["recipe"] == request.recipe():
+        hub = is_remote(request.read) or (earlier or {}).get("learnt", {}).get("revision")
+        if earlier and hub and earlier["recipe"] == request.recipe():
             # A remote listing is fetched once: its commit must not move between two attempts.
             files, details = [SourceFile(**file) for file in earlier["files"]], earlier["learnt"]
+            self.shards = dataset_shards(request.read, request.root, details)
         else:
-            files, details = list_sources(request.read, request.root)
+            self.shards = dataset_shards(request.read, request.root)
+            if self.shards is None:
+                files, details = list_sources(request.read, request.root)
+            else:
+                files, details = self.shards.list_shards(request.held_out_split)
         origin = {**provenance(request.read), **details}
         work = {
             "recipe": request.recipe(),
@@ -383,6 +391,7 @@ class _Preparation:
             keep=request.keep,
             columns=columns,
             by_rows=extracted,
+            shards=self.shards,
             tally=tally,
         )
 

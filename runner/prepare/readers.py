@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any
 
 from curriculum.data.listing import TEXT_FILES, SourceFile, kind_of, list_files, name_filter, sort_files
@@ -11,6 +12,7 @@ from curriculum.data.progress import describe_unread
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import DataError
 from runner.prepare import remote
+from runner.prepare.dataset_shards import DatasetShards
 from runner.prepare.formats import detect_format, open_file
 from runner.prepare.remote import storage_of
 from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, LeftOut
@@ -30,8 +32,18 @@ def is_remote(read: Mapping[str, Any]) -> bool:
     return kind_of(read) == "hub" or "://" in str(read.get("folder", ""))
 
 
+def dataset_shards(
+    read: Mapping[str, Any], root: str, details: Mapping[str, Any] = MappingProxyType({})
+) -> DatasetShards | None:
+    """What `datasets` loads for a `dataset:`, at the commit in `details`; None for another kind of source."""
+    return DatasetShards(read, root, details.get("revision")) if kind_of(read) == "dataset" else None
+
+
 def list_sources(read: Mapping[str, Any], root: str = ".") -> tuple[list[SourceFile], dict[str, Any]]:
-    """The files of a `read:` entry in order of name, and further details (the commit of a hub dataset)."""
+    """The files of a `read:` entry in order of name, and further details (the commit of a hub dataset).
+
+    The shards of a `dataset` are listed by `DatasetShards`.
+    """
     if not is_remote(read):
         return list_files(read, root), {}
     details: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from curriculum.data.tokenizer import TRAINED_EOS
 from curriculum.errors import DataError
 from runner.prepare.corpus import Corpus
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import list_sources, without_text
+from runner.prepare.readers import dataset_shards, list_sources, without_text
 from runner.prepare.tally import Tally, log_to
 
 LONGEST_WORD = 1024  # bytes
@@ -84,7 +84,8 @@ def _convert(request: TokenizerRequest, output: Path) -> None:
 def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
     """Documents of every k-th file, then of every k-th after those, up to `sample_bytes`."""
     read = request.reads[dataset]
-    files, _ = list_sources(read, request.root)
+    shards = dataset_shards(read, request.root)
+    files, _ = list_sources(read, request.root) if shards is None else shards.list_shards(None)
     step = max(1, sum(file.bytes or 0 for file in files) // request.sample_bytes)
     remaining = request.sample_bytes
     spread = [file for first in range(step) for file in files[first::step]]
@@ -93,7 +94,7 @@ def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
     if read.get("extract"):
         texts = (text for _, text in chinese_docstrings(spread))
     else:
-        corpus = Corpus(spread, format=read.get("format"), text=column, batch_bytes=1, tally=tally)
+        corpus = Corpus(spread, format=read.get("format"), text=column, shards=shards, batch_bytes=1, tally=tally)
         texts = (text[: request.sample_bytes] for batch in corpus.batches() for text in batch.texts.strings())
     for text in texts:
         yield text
