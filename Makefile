@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare test test-pythons test-python fault-injection integrations full-size-check lint types site docs install lock clean
+.PHONY: run compare study test test-pythons test-python fault-injection integrations full-size-check lint types site docs install lock clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -20,6 +20,13 @@ compare: run
 	else \
 	  $(BIN)/curriculum compare v1.1 v1.1-math-code v1.1-math-code-control --check; \
 	fi
+
+## study: after `make run`'s trunk the thirty runs of studies/domains.yaml, what they show of the mixture, and its page; about
+## fifteen minutes more on two cores
+study: run
+	$(BIN)/curriculum run domains
+	$(BIN)/curriculum decide domains
+	$(BIN)/curriculum report domains
 
 ## test: the whole gate, and how long it took; with `FAST=1` without the tests that start processes
 FAST  ?=

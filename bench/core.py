@@ -1,6 +1,6 @@
 """Tokens a second of the training core against its peers, in one command and one run.
 
-    python bench/core.py                       # CPU: the rehearsal's model and a 20M one, fp32
+    python bench/core.py                       # CPU: the rehearsal's model, a 20M one and a Qwen3 of its size, fp32
     python bench/core.py --device cuda         # one GPU: 1.1B, sequence 2,048, bf16
     python bench/core.py --run runs/rehearsal/v1.1/basic    # what a finished stage spent its time on
 
@@ -56,6 +56,7 @@ class Case:
 CASES = {
     "rehearsal": Case(REHEARSAL, 128, 16, 16, 6),
     "llama-20m": Case(dict(CATALOGUE["llama-20m"]), 256, 8, 8, 2),
+    "qwen3-20m": Case(dict(CATALOGUE["llama-20m"]) | {"qk_norm": "head", "tie_word_embeddings": True}, 256, 8, 8, 2),
     "tinyllama-1.1b": Case(dict(CATALOGUE["tinyllama-1.1b"]), 2048, 64, 16, 5, bf16=True),
     "toy": Case({**REHEARSAL, "num_hidden_layers": 1, "hidden_size": 64}, 64, 4, 2, 2),
 }
@@ -77,6 +78,8 @@ def why_not(name: str, case: Case, device: str) -> str | None:
     for package in ("transformers", "litgpt", "torchtitan"):
         if name.startswith(package) and importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
+    if name.startswith("litgpt") and case.model.get("tie_word_embeddings"):
+        return "its weights are made for a Llama here"
     if name == "torchtitan":
         return "its trainer reads its own configuration: run it beside this (research protocol), with the same shape"
     if name == "ours bf16":
@@ -198,15 +201,14 @@ def _plain(model: Any, loss: Callable[[Any], Any], case: Case, where: Any) -> St
 def _transformers(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     import torch
     import torch.nn.functional as F
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    from curriculum.artifacts import huggingface
     from runner.checkpoint.huggingface import to_hugging_face
 
-    numbers = dataclasses.asdict(config)
-    rope = {"rope_theta": numbers.pop("rope_theta"), **(numbers.pop("rope_scaling") or {"rope_type": "default"})}
-    model = LlamaForCausalLM(
-        LlamaConfig(**numbers, rope_parameters=rope, attention_bias=False, attn_implementation="sdpa")
-    ).to(where)
+    theirs = huggingface.config_of(dataclasses.asdict(config), dtype="float32", eos=None, bos=None)
+    made = AutoConfig.for_model(**theirs, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(made).to(where)
     state = dict(to_hugging_face(config, seed.state_dict().__getitem__))
     model.load_state_dict(state, strict=not config.tie_word_embeddings)
     called: Any = torch.compile(model) if "compiled" in name else model
@@ -373,7 +375,7 @@ def main() -> None:
     if words.run:
         shares(words.run)
         return
-    cases = words.case or (["tinyllama-1.1b"] if words.device == "cuda" else ["rehearsal", "llama-20m"])
+    cases = words.case or (["tinyllama-1.1b"] if words.device == "cuda" else ["rehearsal", "llama-20m", "qwen3-20m"])
     found = []
     for case in cases:
         found.append(compare(case, words.device, words.rounds, words.seconds, words.only))

@@ -313,12 +313,15 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 def point_at(compiled: Compiled, position: int, *, at_boundary: bool = False) -> Point | None:
     """The point of a lineage at `position`, as belongs to the stage that had read up to there; None past its end.
 
-    With `at_boundary`, that at the first step boundary at or past `position`.
+    That is the average where the lineage takes one there. With `at_boundary`, the point is at the first step boundary
+    at or past `position`.
     """
+    found = None
     for stage in compiled.stages:
-        if stage.plan.start < position <= stage.stop or position == stage.plan.start == 0:
-            return Point(stage.name, boundary(stage.plan, position) if at_boundary else position)
-    return None
+        averages = bool(stage.members) and position == stage.stop
+        if averages or stage.plan.start < position <= stage.stop or position == stage.plan.start == 0:
+            found = Point(stage.name, boundary(stage.plan, position) if at_boundary else position)
+    return found
 
 
 def missing_losses(project: Project, comparison: Comparison) -> list[Gap]:
@@ -371,12 +374,13 @@ def _rows(
 ) -> list[Row]:
     begin = trunk.position if trunk else 0
     rows: list[Row] = []
+    in_trunk = {stage.name for stage in shared}
     if trunk is not None:
         rows.append(_edge([shared[-1]], tuple(trunk for _ in lineages)))
     ends: dict[int, dict[int, CompiledStage]] = {}
     for number, compiled in enumerate(lineages):
         for stage in compiled.stages:
-            if stage.stop > begin:
+            if stage.stop > begin or (stage.members and stage.name not in in_trunk):
                 ends.setdefault(declared_end(stage), {})[number] = stage
     for _, here in sorted(ends.items()):
         position = next(iter(here.values())).stop

@@ -108,6 +108,7 @@ class TrainJob:
     `keep_last` is how many of the cadence's checkpoints are retained. `lineage` names the stages from the root to this
     one, for trackers. `accept_environment` continues with other versions or another processor. Each launch adds its
     attempt, the steps in [first_step, last_step) and what it resumes from. `trainer` is None for our own.
+    `averages` are the checkpoints that an average is of, in the order of its plan.
     """
 
     plan: str
@@ -129,6 +130,7 @@ class TrainJob:
     last_step: int = 0
     resume: Resume | None = None
     trainer: Trainer | None = None
+    averages: tuple[str, ...] = field(default=(), metadata=fs.ADDED_LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from curriculum.cli import (
+    average,
     batch,
     branch,
     compare,
@@ -42,7 +43,7 @@ from curriculum.cli import (
 Verb = Callable[..., Any]
 
 PANELS: dict[str, tuple[Verb, ...]] = {
-    "Do": (init.init, plan.plan, prepare.prepare, run.run, stop.stop, branch.branch),
+    "Do": (init.init, plan.plan, prepare.prepare, run.run, stop.stop, branch.branch, average.average),
     "Look": (status.status, compare.compare, report.report),
     "Ask": (decide.decide, batch.batch, trace.trace, overlap.overlap, diff.diff),
     "Care": (verify.verify, prune.prune, doctor.doctor, rehearse_trainer.rehearse_trainer, inspect.inspect),

@@ -70,12 +70,16 @@ def decide(
                 "a mixture rests on the record of a study, and options leave none",
                 hint="write studies/NAME.yaml with `table:` and the same goal, then `curriculum decide NAME --write`",
             )
+        weights, limits = _weights(lower), _limits(keep or [])
         runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
-        wanted = question(losses.stem, runs, _weights(lower), _limits(keep or []), {})
+        wanted = question(losses.stem, runs, weights, limits, {})
         asked = Asked(question=wanted, evidence=runs.evidence, files={})
     else:
         if any(value is not None for value in (*table, lower, keep)):
-            raise ConfigError(f"the study `{name}` says where its runs are and what is wanted", hint="leave out either")
+            raise ConfigError(
+                f"the study `{name}` says where its runs are and what is wanted",
+                hint="leave out the name, or the options",
+            )
         project = open_project()
         size = size or project.default_size
         file, document = project.study(name)

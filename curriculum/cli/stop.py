@@ -7,7 +7,7 @@ from curriculum.cli.options import Name, Size, open_project
 
 
 def stop(name: Name, size: Size = "") -> None:
-    """Ask a running curriculum, or all of a study, to save and end."""
+    """Ask a running curriculum or study to save and end."""
     project = open_project()
     if (study := addresses.study_in(project, [name])) is not None:
         from curriculum.execution.study import stop_study

@@ -21,9 +21,8 @@ def verify(name: Name, size: Size = "") -> None:
     project = open_project()
     if (study := addresses.study_in(project, [name])) is not None:
         from curriculum.execution.study import verify_study
-        from curriculum.studies.arms import compile_study
 
-        findings = verify_study(compile_study(project, study, size))
+        findings = verify_study(project, study, size)
     else:
         project, name = addresses.arm_or_curriculum(project, name, size)
         texts = PreparedText.open(project, name, size, faults=[])

@@ -33,7 +33,7 @@ def cadence(setting: Setting, scaler: Scaler, plan: StagePlan, notes: list[str])
     that the stage file states: their positions are branch points, and stay as round as they were stated. Those that
     stay on disk are then among them. Positions that `keep:` names are kept at every size.
     """
-    every, most, length = setting.every, scaler.size.at_most, plan.end - plan.start
+    every, most, length = setting.every, scaler.size.at_most, max(1, plan.end - plan.start)
     ahead = scaler.tokens(setting.until) - plan.start
     checkpoints, evaluations = (most.checkpoints, most.evaluations) if most else (None, None)
 

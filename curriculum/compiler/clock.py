@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from curriculum.compiler.lineage import LineageStage
 from curriculum.compiler.scaling import Scaler
 from curriculum.errors import PlanError
-from curriculum.plan.batch_clock import BatchClock, batch_clock
+from curriculum.plan.batch_clock import BatchChange, BatchClock, batch_clock
 from curriculum.plan.learning_rate import LARGEST_POSITION
 
 
@@ -43,6 +43,9 @@ def stage_clock(stage: LineageStage, scaler: Scaler, start: int) -> StageClock:
     sequence_length, batch = scaler.sequence_length(setting), scaler.batch(setting, setting.batch)
     levels = [(scaler.tokens(level.position), scaler.batch(setting, level.batch)) for level in setting.batch_levels]
     declared_end = scaler.tokens(setting.until)
+    if setting.average:
+        batches = BatchClock(start, sequence_length, (BatchChange(0, batch),))
+        return StageClock(batches=batches, steps=0, declared_end=declared_end, stop=start)
     if declared_end <= start:
         raise PlanError(
             f"stage `{setting.stage}` has no step left: the stage before it ends at {start:,} tokens, "

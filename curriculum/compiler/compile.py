@@ -6,13 +6,14 @@ the manifests of prepared text; at 2T tokens this takes milliseconds, since no s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from curriculum import config
 from curriculum.compiler import cadence, imported_models
+from curriculum.compiler.averages import averaged, whole_weights
 from curriculum.compiler.learning_rate import learning_rate, unfinished_decay
 from curriculum.compiler.limits import check_drawn, check_passes
 from curriculum.compiler.lineage import Setting
@@ -31,7 +32,7 @@ from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.diff.timeline import Lineage, Span
 from curriculum.plan.stage import OPEN, Parent, StagePlan
-from curriculum.units import show_count
+from curriculum.units import show_count, show_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class CompiledStage:
     ramp_sequences: int
     limits: Mapping[str, Fraction]
     notes: tuple[str, ...]
+    members: tuple[CompiledMember, ...] = ()
 
     @property
     def name(self) -> str:
@@ -76,7 +78,13 @@ class CompiledStage:
             f"leaves out shard {e.shard} of {e.source}{f': {e.why}' if e.why else ''}" for e in self.setting.leave_out
         ]
         seeds = [f"reads the rest of every pass in another order: data seed {n}" for n in self.setting.data_seeds]
-        return (*skips, *shards, *seeds)
+        total = sum(member.weight for member in self.members)
+        averages = [
+            f"averages {member.stage.name} at {show_count(member.stage.left_at)}, "
+            f"{show_share(Fraction(member.weight, total))} of it"
+            for member in self.members
+        ]
+        return (*averages, *skips, *shards, *seeds)
 
     @property
     def batches(self) -> tuple[tuple[int, int], ...]:
@@ -88,6 +96,18 @@ class CompiledStage:
     def steps_run(self) -> int:
         """Steps this lineage takes of the stage: all of them, or those up to the branch point."""
         return self.plan.clock.step_of(self.stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledMember:
+    """A checkpoint of an average: the lineage that leads to it, which ends there, and how much it counts."""
+
+    compiled: Compiled
+    weight: int
+
+    @property
+    def stage(self) -> CompiledStage:
+        return self.compiled.stages[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +155,18 @@ def compile_resolved(
     scaler = curriculum.scaler
     identity: dict[str, Any] = dict(tokenizer) if tokenizer else {"name": curriculum.tokenizer, "digest": None}
     choices = choose_sources(curriculum, prepared_info)
+
+    def again(lineage: ResolvedCurriculum) -> Compiled:
+        return compile_resolved(lineage, prepared_info=prepared_info, started_stage=started_stage, tokenizer=tokenizer)
+
     compiled: list[CompiledStage] = []
     for stage in curriculum.stages:
         _check_vocabulary(curriculum, stage.setting, identity.get("vocab_size"))
         parent = compiled[-1] if compiled else None
         try:
             of_length = choices[stage.clock.sequence_length]
-            compiled.append(_compile_stage(curriculum, stage, parent, of_length, started_stage, identity))
+            members = _members(curriculum, stage, again)
+            compiled.append(_compile_stage(curriculum, stage, parent, of_length, started_stage, identity, members))
         except (ValueError, OverflowError) as error:  # limits of arithmetic, far beyond any real plan
             raise PlanError(
                 f"stage `{stage.setting.stage}` cannot be planned: {error}",
@@ -155,6 +180,18 @@ def compile_resolved(
         tokenizer=curriculum.tokenizer,
         stages=tuple(compiled),
         sources=dict(sorted(choices[curriculum.stages[-1].clock.sequence_length].items())),
+    )
+
+
+def _members(
+    curriculum: ResolvedCurriculum, stage: ResolvedStage, compile_: Callable[[ResolvedCurriculum], Compiled]
+) -> tuple[CompiledMember, ...]:
+    """The members of an average; empty for any other stage. `compile_` compiles a lineage that ends at a member."""
+    average = stage.setting.average
+    lineages = [resolve(curriculum.project, m.address.curriculum, curriculum.size_name, m.stages) for m in average]
+    return tuple(
+        CompiledMember(compiled=compile_(lineage), weight=weight)
+        for lineage, weight in zip(lineages, whole_weights(average), strict=True)
     )
 
 
@@ -174,6 +211,7 @@ def _compile_stage(
     choices: Mapping[str, SourceChoice],
     started_stage: StartedStageOf,
     tokenizer: Mapping[str, Any],
+    members: tuple[CompiledMember, ...],
 ) -> CompiledStage:
     project, scaler = curriculum.project, curriculum.scaler
     setting, clock, mixture = stage.setting, stage.clock, stage.mixture
@@ -227,15 +265,19 @@ def _compile_stage(
         parent=origin,
         reset_optimizer=setting.reset_optimizer or (setting.imported is not None and parent is None),
         mask_documents=setting.mask_documents,
+        average=averaged(
+            stage, [(m.stage.plan, m.stage.stop, m.weight) for m in members], scaler.model(setting), tokenizer
+        ),
         labels=_labels(setting, scaler),
     )
     if stage is curriculum.stages[-1]:
         notes += unfinished_decay(plan.learning_rate, clock.stop)
     limits = passes_allowed(mixture, choices)
-    check_drawn(stage, plan, scaler, notes)
+    if not members:
+        check_drawn(stage, plan, scaler, notes)
     command = f"curriculum prepare {setting.curriculum}{project.options(scaler.size_name)}"
     check_passes(stage, plan, limits, command, notes)
-    every = cadence.cadence(setting, scaler, plan, notes)
+    every = cadence.cadence(setting, scaler, plan, [] if members else notes)
     total = sum(mixture.weights.values())
     return CompiledStage(
         setting=setting,
@@ -253,6 +295,7 @@ def _compile_stage(
         ramp_sequences=ramp_sequences,
         limits=limits,
         notes=tuple(notes),
+        members=members,
     )
 
 

@@ -53,7 +53,7 @@ def learning_rate(
                     hint="say over how long it moves: `rewarm: 2B` in the stage; "
                     "or state a curve that meets the parent's",
                 )
-    if clock.declared_end > curve.horizon and setting.learning_rate.shape not in ("constant", "points"):
+    if clock.steps and clock.declared_end > curve.horizon and setting.learning_rate.shape not in ("constant", "points"):
         notes.append(f"the learning rate stays at its minimum beyond its horizon of {show_count(curve.horizon)} tokens")
     return curve
 

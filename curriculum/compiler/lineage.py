@@ -10,134 +10,34 @@ at full size; `scaling` applies a size.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from curriculum import config
 from curriculum.artifacts import huggingface
+from curriculum.compiler.address import Address as Address, parse_address as parse_address
+from curriculum.compiler.setting import (
+    AverageMember as AverageMember,
+    BatchLevel as BatchLevel,
+    LineageStage as LineageStage,
+    Setting as Setting,
+    batch_sequences as batch_sequences,
+    kept_tokens,
+    length_in_tokens as length_in_tokens,
+    with_batch_levels,
+)
 from curriculum.config.layout import PREFIX, directory_of
 from curriculum.config.project import Project
 from curriculum.config.yaml import Document
 from curriculum.errors import ConfigError, DataError, NotFound, Place, PlanError, did_you_mean
-from curriculum.plan.ranks import nearest_divisors
-from curriculum.units import Length, parse_count, show_count
+from curriculum.units import Length, show_count
+
+AVERAGE = "average"
+"""The name of the stage that an average is."""
 
 LARGEST_UNTIL = 10**18
 """In tokens; with it every position of a plan fits a signed 64-bit integer."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLevel:
-    """From the first step boundary at or past the full-size `position` on, the batch in sequences."""
-
-    position: int
-    batch: Length
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One stage with every setting stated. `until` is its declared end: full-size tokens from the root.
-
-    `rope_theta` and `rope_scaling` are those that stages state in place of the model's, if any.
-    `imported` is the Hugging Face directory that the lineage starts from, whose model and tokenizer it keeps;
-    `batch` is that of its first step and `batch_levels` what follows on the clock, also beyond its end.
-    `held_out_windows` is 0 where no file states it; `keep` may name positions outside the stage, for other stages;
-    `data_seeds` are its own, several where it also does what a stage without a step left undone.
-    """
-
-    curriculum: str
-    stage: str
-    seed: int
-    model: config.ModelNumbers
-    tokenizer: str
-    optimizer: config.OptimizerEntry
-    every: config.EveryEntry
-    keep: tuple[Length, ...] = ()
-    held_out_windows: int = 0
-    sequence_length: int
-    rope_theta: Fraction | None = None
-    rope_scaling: config.AnyScaling | None = None
-    learning_rate: config.LearningRateEntry
-    mixture: str
-    own_mixture: bool = True
-    batch: Length
-    batch_levels: tuple[BatchLevel, ...] = ()
-    own_rate_exponent: float | None = None
-    mask_documents: bool
-    until: int
-    ramp: Length | None = None
-    skip: tuple[config.SkipEntry, ...] = ()
-    leave_out: tuple[config.LeaveOutEntry, ...] = ()
-    left_out: tuple[config.LeaveOutEntry, ...] = ()
-    data_seeds: tuple[int, ...] = ()
-    earlier_data_seeds: tuple[int, ...] = ()
-    positions: str | None = None
-    reset_optimizer: bool = False
-    own_learning_rate: bool = False
-    rewarm: Length | None = None
-    measure: tuple[str, ...] = ()
-    imported: huggingface.Directory | None = None
-    document: Document = field(repr=False)
-    path: tuple[str | int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return f"{self.curriculum}/{self.stage}"
-
-    def place(self, key: str) -> Place:
-        """The place of `key` in this stage, or of the same key above the stages, or of the stage itself."""
-        for path in ((*self.path, key), (key,), self.path):
-            try:
-                return self.document.place(path)
-            except KeyError:
-                continue
-        return self.document.place(())
-
-
-@dataclass(frozen=True, slots=True)
-class LineageStage:
-    """A stage as far as a lineage goes through it; `cut` is the branch position (full-size tokens) or None."""
-
-    setting: Setting
-    cut: int | None = None
-
-    @property
-    def name(self) -> str:
-        return self.setting.name
-
-    @property
-    def left_at(self) -> int:
-        """The full-size position at which the lineage leaves the stage: the branch position or its declared end."""
-        return self.setting.until if self.cut is None else self.cut
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """`NAME[/STAGE][@TOKENS]`, as given on a command line or in `from:`."""
-
-    curriculum: str
-    stage: str | None = None
-    position: int | None = None
-
-    def __str__(self) -> str:
-        """The address as it is written, with the exact position."""
-        stage = f"/{self.stage}" if self.stage else ""
-        position = f"@{Length(self.position, 'tokens')}" if self.position is not None else ""
-        return f"{self.curriculum}{stage}{position}"
-
-
-def parse_address(text: str) -> Address:
-    """Read `NAME[/STAGE][@TOKENS]`; NotFound when it is not of that form."""
-    name, at, position = text.partition("@")
-    curriculum, slash, stage = name.partition("/")
-    if not config.is_name(curriculum) or (slash and not config.is_name(stage)):
-        raise NotFound(f"`{text}` is not an address", hint="an address is NAME[/STAGE][@TOKENS]")
-    try:
-        tokens = parse_count(position) if at else None
-    except ValueError as error:
-        raise NotFound(f"`{text}` is not an address: {error}", hint=f"as in {name}@1.2T") from None
-    return Address(curriculum, stage or None, tokens)
 
 
 def lineage(project: Project, name: str) -> tuple[LineageStage, ...]:
@@ -153,29 +53,16 @@ def stages_to(project: Project, address: Address) -> tuple[LineageStage, ...]:
 def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[LineageStage, ...]:
     file, document = project.curriculum(name)
     imported = None
-    if file.from_ is None or file.from_.startswith(PREFIX):
+    if file.from_ is None or (isinstance(file.from_, str) and file.from_.startswith(PREFIX)):
         stages: tuple[LineageStage, ...] = ()
         if file.from_ is not None:
             imported = _imported(project, file.from_, document)
     else:
-        place = document.place(("from",))
-        try:
-            address = parse_address(file.from_)
-        except NotFound as error:
-            raise ConfigError(error.what, place=place, hint=error.hint) from None
         chain = (*below, name)
-        if address.curriculum in chain:
-            circle = " -> ".join((*chain[chain.index(address.curriculum) :], address.curriculum))
-            raise PlanError(
-                f"`from:` is circular: {circle}", place=place, hint="one of them must be a root, without `from:`"
-            )
-        if address.curriculum not in project.names("stages"):
-            raise NotFound(
-                f"`{name}` branches from `{address.curriculum}`, which does not exist",
-                place=place,
-                hint=did_you_mean(address.curriculum, project.names("stages")),
-            )
-        stages = _cut(_stages(project, address.curriculum, chain), address, place)
+        if isinstance(file.from_, str):
+            _, stages = _stages_from(project, file.from_, chain, document.place(("from",)))
+        else:
+            stages = _averaged(project, file.from_, chain, document)
     for number, stage in enumerate(file.stages):
         before = stages[-1] if stages else None
         stages = (*stages, LineageStage(_setting(name, file, document, number, stage, before, imported)))
@@ -183,8 +70,97 @@ def _stages(project: Project, name: str, below: tuple[str, ...]) -> tuple[Lineag
     return stages
 
 
+def _stages_from(
+    project: Project, text: str, chain: tuple[str, ...], place: Place
+) -> tuple[Address, tuple[LineageStage, ...]]:
+    """An address that `from:` of the last of `chain` names, and the lineage up to there."""
+    try:
+        address = parse_address(text)
+    except NotFound as error:
+        raise ConfigError(error.what, place=place, hint=error.hint) from None
+    if address.curriculum in chain:
+        circle = " -> ".join((*chain[chain.index(address.curriculum) :], address.curriculum))
+        raise PlanError(
+            f"`from:` is circular: {circle}", place=place, hint="one of them must be a root, without `from:`"
+        )
+    if address.curriculum not in project.names("stages"):
+        raise NotFound(
+            f"`{chain[-1]}` branches from `{address.curriculum}`, which does not exist",
+            place=place,
+            hint=did_you_mean(address.curriculum, project.names("stages")),
+        )
+    return address, _cut(_stages(project, address.curriculum, chain), address, place)
+
+
+def _averaged(
+    project: Project, stated: config.AverageEntry, chain: tuple[str, ...], document: Document
+) -> tuple[LineageStage, ...]:
+    """The lineage of the first of the averaged checkpoints, and after it the average, a stage without a step."""
+    name, average = chain[-1], stated.average
+    members: list[tuple[Address, tuple[LineageStage, ...]]] = []
+    if isinstance(average, config.LastEntry):
+        place = document.place(("from", "average", "of"))
+        address, stages = _stages_from(project, average.of, chain, place)
+        for position in _last_positions(stages, average.last, place):
+            one = replace(address, position=position)
+            members.append((one, _cut(stages, one, place)))
+    else:
+        for number, text in enumerate(average):
+            path = ("from", "average", number)
+            place = document.place(path if path in document else ("from", "average"))
+            members.append(_stages_from(project, text, chain, place))
+    weights = stated.weights or (Fraction(1),) * len(members)
+    stages = members[0][1]
+    before, end = stages[-1].setting, stages[-1].left_at
+    due = [level for level in before.batch_levels if level.position <= end]
+    setting = replace(
+        before,
+        curriculum=name,
+        stage=AVERAGE,
+        until=end,
+        keep=(),
+        own_mixture=False,
+        batch=due[-1].batch if due else before.batch,
+        batch_levels=tuple(level for level in before.batch_levels if level.position > end),
+        ramp=None,
+        skip=(),
+        data_seeds=(),
+        leave_out=(),
+        left_out=(*before.left_out, *before.leave_out),
+        positions=None,
+        reset_optimizer=True,
+        own_learning_rate=False,
+        rewarm=None,
+        average=tuple(
+            AverageMember(address, lineage, weight) for (address, lineage), weight in zip(members, weights, strict=True)
+        ),
+        document=document,
+        path=("from",),
+    )
+    return (*stages, LineageStage(setting))
+
+
+def _last_positions(stages: tuple[LineageStage, ...], number: int, place: Place) -> list[int]:
+    """The full-size positions of a stage's last checkpoints, the newest first; PlanError where it has fewer."""
+    setting, end = stages[-1].setting, stages[-1].left_at
+    start = stages[-2].left_at if len(stages) > 1 else 0
+    every = setting.every.checkpoint
+    cadence = length_in_tokens(setting, every, "every") if every is not None else end
+    positions = [end, *range((end - 1) // cadence * cadence, start, -cadence)][:number]
+    if len(positions) < number:
+        raise PlanError(
+            f"stage `{setting.name}` has {len(positions)} checkpoints up to there, not {number}: one every "
+            f"{every or 'stage'}",
+            place=place,
+            hint="average fewer, or take checkpoints more often, as in `every: {checkpoint: 10B}`",
+        )
+    return positions
+
+
 def _check_keep(file: config.CurriculumFile, document: Document, stages: tuple[LineageStage, ...]) -> None:
     """PlanError for a position that `keep:` names outside the stages that it holds for."""
+    if not file.stages:
+        return
     end = stages[-1].left_at
     starts = [0, *(stage.left_at for stage in stages)][-len(file.stages) - 1 : -1]
     stated = [(("stages", number, "keep"), stage.keep, starts[number]) for number, stage in enumerate(file.stages)]
@@ -302,7 +278,7 @@ def _setting(
         document=document,
         path=("stages", number),
     )
-    setting = _with_batch_levels(setting, stage.batch, before, end)
+    setting = with_batch_levels(setting, stage.batch, before, end)
     key, length = ("until", stage.until) if stage.until is not None else ("tokens", stage.tokens)
     assert length is not None
     until = length_in_tokens(setting, length, key) + (end if key == "tokens" else 0)
@@ -328,72 +304,7 @@ def _batch(
     """The batch of a stage's first step."""
     if isinstance(stated, config.BatchEntry):
         return stated.from_
-    return stated if stage.batch is not None or before is None else _kept_tokens(stated, before, sequence_length)
-
-
-def _kept_tokens(batch: Length, before: Setting, sequence_length: int) -> Length:
-    """A batch that is inherited: in its tokens where windows take another length."""
-    if before.sequence_length == sequence_length or batch.unit == "tokens":
-        return batch
-    return Length(batch.amount * before.sequence_length, "tokens")
-
-
-def _with_batch_levels(
-    setting: Setting, stated: Length | config.BatchEntry | None, before: Setting | None, start: int
-) -> Setting:
-    """The setting with the batch that is in force at its `start` (full-size tokens), and those that follow."""
-    if stated is None and before is not None:
-        due = [level for level in before.batch_levels if level.position <= start]
-        ahead = tuple(level for level in before.batch_levels if level.position > start)
-        batch = _kept_tokens(due[-1].batch if due else before.batch, before, setting.sequence_length)
-        ahead = tuple(
-            replace(level, batch=_kept_tokens(level.batch, before, setting.sequence_length)) for level in ahead
-        )
-        return replace(setting, batch=batch, batch_levels=ahead)
-    if not isinstance(stated, config.BatchEntry):
-        return setting
-    exponent = float(stated.rate_exponent) if stated.rate_exponent is not None else None
-    levels = _even_levels(setting, stated, start) if stated.to is not None else _stated_levels(setting, stated, start)
-    return replace(setting, batch_levels=levels, own_rate_exponent=exponent)
-
-
-def _even_levels(setting: Setting, stated: config.BatchEntry, start: int) -> tuple[BatchLevel, ...]:
-    assert stated.to is not None
-    assert stated.over is not None
-    assert stated.in_ is not None
-    first, last, number = batch_sequences(setting, stated.from_), batch_sequences(setting, stated.to), stated.in_
-    place = setting.document.place((*setting.path, "batch", "in"))
-    if last <= first:
-        raise PlanError(
-            f"the batch is to grow from {first:,} to {last:,} sequences",
-            place=setting.document.place((*setting.path, "batch", "to")),
-            hint="`to` is above `from`; a batch that shrinks is written with `at: {POSITION: BATCH}`",
-        )
-    if (last - first) % number:
-        raise PlanError(
-            f"from {first:,} to {last:,} sequences are not {number} equal steps: {last - first:,} are to be added",
-            place=place,
-            hint=f"the nearest that fit: `in: {nearest_divisors(last - first, number)}`",
-        )
-    over = length_in_tokens(setting, stated.over, "batch")
-    return tuple(
-        BatchLevel(start - (-over * k // number), Length(first + (last - first) // number * k, "sequences"))
-        for k in range(1, number + 1)
-    )
-
-
-def _stated_levels(setting: Setting, stated: config.BatchEntry, start: int) -> tuple[BatchLevel, ...]:
-    assert stated.at is not None
-    levels = [BatchLevel(at, Length(batch_sequences(setting, batch), "sequences")) for at, batch in stated.at.items()]
-    levels.sort(key=lambda level: level.position)
-    if levels[0].position <= start:
-        raise PlanError(
-            f"the batch is to change at {show_count(levels[0].position)} tokens, where stage `{setting.stage}` has "
-            f"not started: it does at {show_count(start)}",
-            place=setting.document.place((*setting.path, "batch", "at")),
-            hint="positions count from the root; what holds at the stage's start is `from`",
-        )
-    return tuple(levels)
+    return stated if stage.batch is not None or before is None else kept_tokens(stated, before, sequence_length)
 
 
 def _check_root_keys(name: str, file: config.CurriculumFile, document: Document, before: Setting) -> None:
@@ -407,38 +318,6 @@ def _check_root_keys(name: str, file: config.CurriculumFile, document: Document,
                 hint=f"leave `{key}` out: it comes from the branch point; another {key} needs a root of its own"
                 + (", other rotations `rope_theta` or `rope_scaling` in a stage" if key == "model" else ""),
             )
-
-
-def length_in_tokens(setting: Setting, length: Length, key: str) -> int:
-    """A full-size length in tokens, steps being those of the stage's own batch; `key` is where it is written."""
-    try:
-        return length.tokens(
-            sequence_length=setting.sequence_length, batch_sequences=batch_sequences(setting, setting.batch)
-        )
-    except ValueError as error:
-        raise PlanError(str(error), place=setting.place(key), hint="shorten it") from None
-
-
-def batch_sequences(setting: Setting, batch: Length | None = None) -> int:
-    """A full-size batch, else the stage's first, in sequences; PlanError naming the nearest whole number of them."""
-    batch = setting.batch if batch is None else batch
-    if batch.unit == "sequences":
-        return batch.amount
-    if batch.unit == "tokens":
-        sequences, rest = divmod(batch.amount, setting.sequence_length)
-        if rest == 0:
-            return sequences
-        near = [f"{n} sequences ({n * setting.sequence_length:,} tokens)" for n in (sequences, sequences + 1) if n]
-        raise PlanError(
-            f"a batch of {batch.amount:,} tokens is not a whole number of sequences of {setting.sequence_length:,}",
-            place=setting.place("batch"),
-            hint=f"the nearest that fit: {' or '.join(near)}",
-        )
-    raise PlanError(
-        f"a batch is given in sequences or tokens, not `{batch}`",
-        place=setting.place("batch"),
-        hint="as in `batch: 896 sequences`",
-    )
 
 
 def _imported(project: Project, text: str, document: Document) -> huggingface.Directory:

@@ -106,7 +106,9 @@ def resolve(
         start, before = resolved[-1].clock.stop if resolved else 0, stages[at - 1] if at else None
         setting, ramp_of, due = ahead.of(stage.setting) if ahead else (stage.setting, None, ())
         ahead = None
-        can_go = stage.cut is not None or (at + 1 < len(stages) and before is not None and _is_rest(setting, before))
+        can_go = (not setting.average and stage.cut is not None) or (
+            at + 1 < len(stages) and before is not None and _is_rest(setting, before)
+        )
         if resolved and can_go and scaler.tokens(stage.left_at) <= start:
             # the boundary at or past the branch position, or the declared end, is the end of the stage before
             skips = tuple(entry for entry in setting.skip if entry.from_ < stage.left_at)

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curriculum.config.averages import AverageEntry as AverageEntry, LastEntry as LastEntry
     from curriculum.config.batch import BatchEntry as BatchEntry
     from curriculum.config.entry import validate as validate
     from curriculum.config.fields import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from curriculum.config.studies import StudyFile as StudyFile
 
 _EXPORTS = {
+    "averages": ("AverageEntry", "LastEntry"),
     "batch": ("BatchEntry",),
     "entry": ("validate",),
     "fields": ("LARGEST_COUNT", "BatchScale", "Refusal", "is_name"),

@@ -46,6 +46,11 @@ Seed = Annotated[int, _integer(0, LARGEST_COUNT, "3407")]
 Count = Annotated[int, _integer(1, LARGEST_COUNT, "659B")]
 TokenPosition = Annotated[int, _integer(1, LARGEST_COUNT, "1.2T", unit="token")]
 Weight = Annotated[Fraction, _number("75", zero=True), _as_float]
+Weights = Annotated[
+    tuple[Fraction, ...],
+    fields.one_or_more(_number("2")),
+    PlainSerializer(lambda weights: [float(weight) for weight in weights], return_type=list[float]),
+]
 Passes = Annotated[Fraction, _number("4"), _as_float]
 Rate = Annotated[Fraction, _number("4e-4"), _as_float]
 RateOrZero = Annotated[Fraction, _number("4e-5", zero=True), _as_float]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from curriculum.config import fields
+from curriculum.config.averages import AverageEntry, is_average
 from curriculum.config.batch import BatchEntry
 from curriculum.config.entry import (
     Batch,
@@ -34,6 +35,7 @@ from curriculum.config.entry import (
     Weight,
     Window,
     exactly_one,
+    lacks,
 )
 from curriculum.config.fields import Refusal
 from curriculum.config.layout import PREFIX
@@ -361,14 +363,31 @@ def _root() -> dict[str, Any]:
 class CurriculumFile(Entry):
     """stages/NAME.yaml: one curriculum. With `from`, every unstated key comes from the branch point."""
 
-    model_config = ConfigDict(json_schema_extra={"if": {"not": {"required": ["from"]}}, "then": _root()})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {"if": {"not": {"required": ["from"]}}, "then": _root()},
+                {
+                    "if": {"required": ["from"], "properties": {"from": {"type": "object"}}},
+                    "else": {"required": ["stages"]},
+                },
+            ]
+        }
+    )
     """What the lineage refuses of a root, for editors."""
 
     about: Text | None = Field(default=None, description="What it is, for people.")
-    from_: Text | None = Field(
+    from_: (
+        Annotated[
+            Annotated[Text, Tag("one")] | Annotated[AverageEntry, Tag("several")],
+            Discriminator(lambda value: "several" if is_average(value) else "one"),
+        ]
+        | None
+    ) = Field(
         default=None,
         alias="from",
-        description="NAME[/STAGE][@TOKENS] that it branches from, or hf:DIR, a Hugging Face folder; as in `v1.1@1.2T`.",
+        description="NAME[/STAGE][@TOKENS] that it branches from, an average of several, or hf:DIR, a Hugging Face "
+        "folder; as in `v1.1@1.2T`.",
     )
     seed: Seed | None = Field(default=None, description="Keys every draw; as in `3407`.")
     model: (
@@ -386,11 +405,17 @@ class CurriculumFile(Entry):
     keep: Positions | None = Field(default=None, description=_KEEP)
     held_out_windows: Size | None = Field(default=None, description=_HELD_OUT_WINDOWS)
     stages: tuple[StageEntry, ...] = Field(
-        description="The stages, in order; as in `[{name: basic, until: 1.5T}]`.", json_schema_extra={"minItems": 1}
+        default=(),
+        description="The stages, in order; an average needs none; as in `[{name: basic, until: 1.5T}]`.",
+        json_schema_extra={"minItems": 1},
     )
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
+        if not self.stages and isinstance(self.from_, AverageEntry) and "stages" not in self.model_fields_set:
+            return self
+        if "stages" not in self.model_fields_set:
+            raise lacks("stages", type(self).model_fields["stages"].description)
         if not self.stages:
             raise Refusal("is empty", "as in `- {name: basic, until: 1.5T, mixture: NAME}`", "stages")
         names: set[str] = set()
@@ -399,7 +424,7 @@ class CurriculumFile(Entry):
                 hint = "a stage's name is unique in its curriculum"
                 raise Refusal(f"is taken: another stage is called `{stage.name}`", hint, "stages", number, "name")
             names.add(stage.name)
-        imported = self.from_ is not None and self.from_.startswith(PREFIX)
+        imported = isinstance(self.from_, str) and self.from_.startswith(PREFIX)
         if imported and self.from_ == PREFIX:
             hint = f"as in `from: {PREFIX}models/my-llama`, from the project's folder or absolute"
             raise Refusal("names no directory", hint, "from")

@@ -30,6 +30,7 @@ from curriculum.execution.request import Listener, RunRequest
 from curriculum.execution.run import checked, prepared, prepared_job, run_stage, supervising
 from curriculum.execution.slurm import array, benchmark as slurm_benchmark
 from curriculum.execution.slurm.submission import QueuedJob
+from curriculum.execution.train_job import is_ended_arm
 from curriculum.execution.workers import Worker, workers
 from curriculum.launchers.process import ProcessLauncher
 from curriculum.runs.folders import is_finished, is_reached, stage_folder
@@ -142,7 +143,7 @@ def outline(requests: Sequence[RunRequest]) -> Iterator[str]:
 
 def _remaining(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> str:
     folder = stage_folder(request.project, compiled, stage)
-    if is_finished(folder, stage):
+    if is_finished(folder, stage) or (is_ended_arm(request, compiled) and stage is compiled.stages[-1]):
         return f"{stage.name} is done at {stage.stop:,} tokens"
     return f"{stage.name} {reached(folder, stage.plan.start):,} -> {stage.stop:,} tokens"
 
@@ -163,11 +164,11 @@ class _Lineage:
     def folder(self, stage: CompiledStage) -> StageFolder:
         return stage_folder(self.request.project, self.compiled, stage)
 
-    def has_finished(self, stage: CompiledStage) -> bool:
-        """Whether the stage needs no training; an arm's own is done once it ended, though its weights may be pruned."""
-        folder = self.folder(stage)
-        is_own = self.request.arm is not None and stage is self.compiled.stages[-1]
-        return is_finished(folder, stage) or (is_own and folder.done.exists())
+    def unfinished(self) -> list[CompiledStage]:
+        """The stages that need training, in order; none of an arm that ended, whose weights may be pruned."""
+        if is_ended_arm(self.request, self.compiled):
+            return []
+        return [stage for stage in self.compiled.stages if not is_finished(self.folder(stage), stage)]
 
     def ended(self, state: State, error: CurriculumError | None = None) -> None:
         self.state, self.error = state, error
@@ -214,7 +215,7 @@ class _Pool:
     def _train_shared(self, node: TreeStage) -> None:
         # those that were set aside, here or by an earlier stage that failed, need it no more
         through = [one for one in map(self.lineages.__getitem__, node.left_at) if one.state is None]
-        if not through or all(lineage.request.arm and not self._own(lineage) for lineage in through):
+        if not through or all(is_ended_arm(lineage.request, lineage.compiled) for lineage in through):
             return
         stages = {id(one): next(s for s in one.compiled.stages if s.name == node.stage.name) for one in through}
         furthest = max(through, key=lambda one: stages[id(one)].stop)
@@ -257,8 +258,7 @@ class _Pool:
     def _own(self, lineage: _Lineage) -> list[CompiledStage]:
         """The stages that no other lineage goes through and that are not finished."""
         shared = {node.stage.name for node in self.shared}
-        own = (stage for stage in lineage.compiled.stages if stage.name not in shared)
-        return [stage for stage in own if not lineage.has_finished(stage)]
+        return [stage for stage in lineage.unfinished() if stage.name not in shared]
 
     def _train_together(self, lineages: Sequence[tuple[_Lineage, RunRequest]]) -> list[tuple[_Lineage, RunRequest]]:
         """Train the next stage of each in one process; those whose stage is finished.
@@ -282,9 +282,12 @@ class _Pool:
             launcher = launcher_for(lineages[0][1])
             assert isinstance(launcher, ProcessLauncher)
             with _set_aside([lineage for lineage, *_ in begun], listener):
-                outcomes = run_each([job for *_, job in begun], launcher, self.stop, tick=listener.tick)
+                try:
+                    outcomes = run_each([job for *_, job in begun], launcher, self.stop, tick=listener.tick)
+                finally:
+                    for _, _, stage, _ in begun:
+                        listener.stage_ended(stage)
                 for (lineage, _, stage, _), outcome in zip(begun, outcomes, strict=True):
-                    listener.stage_ended(stage)
                     stopped = outcome is not None and outcome["outcome"] == jobs.STOPPED
                     if stopped and not is_reached(lineage.folder(stage), stage):
                         lineage.ended(STOPPED)
@@ -369,4 +372,6 @@ def _result(
     position = compiled.stages[0].plan.start
     for stage in compiled.stages:
         position = max(position, min(stage.stop, reached(stage_folder(request.project, compiled, stage), position)))
+    if is_ended_arm(request, compiled):
+        position = compiled.stop
     return LineageResult(request.name, compiled, state, position, error)

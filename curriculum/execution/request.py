@@ -29,7 +29,7 @@ class Listener:
         """`start` is the position in tokens: the stage's start, or that of its last checkpoint."""
 
     def stage_ended(self, stage: CompiledStage) -> None:
-        """Done, or stopped."""
+        """Done, stopped or failed."""
 
     def tick(self) -> None:
         """Called several times a second while a job runs."""

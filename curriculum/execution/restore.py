@@ -28,13 +28,15 @@ def restore_records(project: Project, compiled: Compiled, stage: CompiledStage) 
 
 
 def pin_parent(project: Project, compiled: Compiled, stage: CompiledStage) -> None:
-    """Pin the checkpoint that `stage` continues from, where that is inside a stage of another curriculum."""
-    if stage.parent is None or stage.parent.stop == stage.parent.plan.end:
-        return
-    parent = stage_folder(project, compiled, stage.parent)
-    fs.make_directory(parent.path)
-    with checkpoints.pinning(parent):  # the stage's folder exists by now, which keeps the pin from being released
-        checkpoints.pin(parent, stage.parent.stop, stage.setting.curriculum)
+    """Pin the checkpoint that `stage` continues from, or those that it averages, where they are inside a stage."""
+    members = [(member.compiled, member.stage) for member in stage.members]
+    for lineage, point in members or ([(compiled, stage.parent)] if stage.parent is not None else []):
+        if point.stop == point.plan.end:
+            continue
+        parent = stage_folder(project, lineage, point)
+        fs.make_directory(parent.path)
+        with checkpoints.pinning(parent):  # the stage's folder exists by now, which keeps the pin from being released
+            checkpoints.pin(parent, point.stop, stage.setting.curriculum)
 
 
 def _restore_plan(folder: StageFolder, stage: CompiledStage, newest: checkpoints.Checkpoint) -> None:

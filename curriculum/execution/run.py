@@ -114,6 +114,9 @@ def _check_prepared(request: RunRequest, compiled: Compiled) -> None:
     check_started(request.project, compiled, accept=request.accept_change)
     for stage in compiled.stages:
         branch_point(request.project, compiled, stage)  # CheckpointError when training passed it without one
+        if stage.members and not is_finished(stage_folder(request.project, compiled, stage), stage):
+            for member in stage.members:
+                branch_point(request.project, member.compiled, member.stage)
 
 
 def run_stage(
@@ -129,10 +132,12 @@ def run_stage(
     with supervising(folder, stage):
         job = prepared_job(request, compiled, stage, texts)
         listener.stage_started(stage, folder, reached(folder, stage.plan.start))
-        outcome = run_training(job, launcher_for(request), stop, note=listener.note, tick=listener.tick)
-        if outcome.get("unsaved"):
-            listener.note(f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint")
-    listener.stage_ended(stage)
+        try:
+            outcome = run_training(job, launcher_for(request), stop, note=listener.note, tick=listener.tick)
+            if outcome.get("unsaved"):
+                listener.note(f"{stage.name}: not saved: {outcome['unsaved']}; it resumes from its last checkpoint")
+        finally:
+            listener.stage_ended(stage)
     return outcome["outcome"] != jobs.STOPPED or is_reached(folder, stage)
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from curriculum.artifacts.job_process import stop_on_signals
+from curriculum.config.project import Project
+from curriculum.errors import CurriculumError
 from curriculum.execution import pool, stop
+from curriculum.execution.prepare import prepare
 from curriculum.execution.request import RunRequest
-from curriculum.execution.run import checked, prepared
+from curriculum.execution.run import checked
 from curriculum.execution.slurm.submission import QueuedJob
 from curriculum.runs.verify import Findings, verify
 from curriculum.studies import design
 from curriculum.studies.arms import CompiledStudy, compile_study, fix_design
 from curriculum.studies.propose import propose
+from curriculum.studies.verify import check_record, newest_record
 
 
 def arm_requests(request: RunRequest, study: CompiledStudy) -> list[RunRequest]:
@@ -47,7 +52,7 @@ def _settled(request: RunRequest, study: CompiledStudy) -> CompiledStudy | None:
     if not design.is_kept(study.study):
         first = arm_requests(request, study)[0]
         with stop_on_signals() as stop:
-            if prepared(first, checked(first), stop) is None:
+            if prepare(first, checked(first), stop) is None:
                 return None
         study = compile_study(study.study.project, study.name, study.study.size)
         fix_design(study)
@@ -67,14 +72,22 @@ def stop_study(study: CompiledStudy) -> list[str]:
     return stop.stop_many([(arm.project, arm.compiled) for arm in study.arms])
 
 
-def verify_study(study: CompiledStudy) -> Findings:
-    """Check every file of every arm; what they share is checked once."""
+def verify_study(project: Project, name: str, size: str) -> Findings:
+    """Check every file of every arm, what they share once, and compute the newest decision again."""
     found = Findings()
     checked: set[str] = set()
-    for arm in study.arms:
+    trained = project.study(name)[0].subject not in ("arms", "table")  # those of others are no arms of this study
+    for arm in compile_study(project, name, size).arms if trained else ():
         of_arm = verify(arm.project, arm.compiled, arm.texts, skip=checked)
         found.checked.extend(of_arm.checked)
         found.absent.extend(of_arm.absent)
         found.wrong.extend(of_arm.wrong)
         checked |= {stage.name for stage in arm.compiled.stages}
+    try:
+        newest = newest_record(project, name, size)
+    except CurriculumError as error:
+        found.wrong.append(error)
+    else:
+        if newest is not None:
+            found.check(f"decision {newest.address}", partial(check_record, project, name, size, newest))
     return found

@@ -6,17 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.artifacts import evaluations, jobs
+from curriculum.artifacts import checkpoints, evaluations, jobs
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.memory import chosen_micro_batch
+from curriculum.config.project import Project
 from curriculum.data.manifest import HELD_OUT
+from curriculum.errors import CheckpointError
 from curriculum.execution import trainers
 from curriculum.execution.machine import job_machine
 from curriculum.execution.request import RunRequest
 from curriculum.execution.restore import pin_parent
-from curriculum.runs.folders import checkpoint_at, stage_folder
+from curriculum.runs.folders import branch_point, checkpoint_at, stage_folder
 
 
 def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path | None:
@@ -39,6 +41,21 @@ def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path
     pin_parent(project, compiled, stage)
     checkpoint = checkpoint_at(parent, stage.parent.stop)
     return checkpoint.path if checkpoint else parent.checkpoint(0, stage.parent.stop)
+
+
+def member_checkpoints(project: Project, stage: CompiledStage) -> list[checkpoints.Checkpoint]:
+    """The checkpoints that an average is of, in its order; CheckpointError for one that is missing or was pruned."""
+    found = []
+    for member in stage.members:
+        checkpoint = branch_point(project, member.compiled, member.stage)
+        if checkpoint is None:
+            options = project.options(member.compiled.size_name)
+            raise CheckpointError(
+                f"`{stage.name}` averages `{member.stage.name}` at {member.stage.stop:,} tokens, not trained yet",
+                hint=f"train it first: `curriculum run {member.compiled.curriculum}{options}`",
+            )
+        found.append(checkpoint)
+    return found
 
 
 def train_job(
@@ -65,6 +82,7 @@ def train_job(
             for name, choice in compiled.sources.items()
         },
         parent_checkpoint=str(parent_checkpoint) if parent_checkpoint else None,
+        averages=tuple(str(checkpoint.path) for checkpoint in member_checkpoints(project, stage)),
         generation=0,
         checkpoint_every=stage.checkpoint_every,
         evaluate_every=stage.evaluate_every,
@@ -75,6 +93,11 @@ def train_job(
         trainer=trainers.of(request),
         lineage=tuple(s.name for s in compiled.stages[: compiled.stages.index(stage) + 1]),
     )
+
+
+def is_ended_arm(request: RunRequest, compiled: Compiled) -> bool:
+    """Whether the request is of an arm of a study that ended: nothing of it is trained again, also without weights."""
+    return request.arm is not None and stage_folder(request.project, compiled, compiled.stages[-1]).done.exists()
 
 
 def _carry_losses(

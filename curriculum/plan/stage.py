@@ -105,13 +105,23 @@ class Parent:
     position: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Averaged:
+    """A checkpoint of an average: its history up to `position` (tokens), and how much its weights count."""
+
+    fingerprint: str
+    position: int
+    weight: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
     """One compiled stage. Lengths in tokens unless the name says steps or sequences.
 
     `batch_sequences` is the batch of the first step, and `batch_changes` are those inside the stage. With a
     `rate_exponent` the curve's rate holds for a batch of `rate_batch`, and that of another is multiplied by their ratio
-    to that power.
+    to that power. An `average` has no step: its weights are those of several checkpoints, of which the first is its
+    parent, and its optimizer's state is new.
     The fields are the keys of plan.json, hence `blends` for its mixture phases and `pieces` for its mixture segments.
     """
 
@@ -135,6 +145,7 @@ class StagePlan:
     batch_changes: tuple[BatchChange, ...] = field(default=(), metadata=fs.ADDED_LATER)
     rate_batch: int | None = field(default=None, metadata=fs.ADDED_LATER)
     rate_exponent: float | None = field(default=None, metadata=fs.ADDED_LATER)
+    average: tuple[Averaged, ...] = field(default=(), metadata=fs.ADDED_LATER)
     order_version: int = ORDER_VERSION
     labels: Mapping[str, Any] = field(default_factory=dict)
 

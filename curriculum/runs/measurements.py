@@ -88,7 +88,7 @@ def by_point(
             for position, named in read(stage_folder(project, compiled, stage)).items():
                 if position > stage.stop:
                     continue
-                own = stage.parent is None or position > stage.plan.start
+                own = stage.parent is None or position > stage.plan.start or bool(stage.members)
                 owner = stage.name if own or stage.parent is None else stage.parent.name
                 here = results.setdefault(Point(owner, position), {})
                 for name, result in named.items():

@@ -7,12 +7,13 @@ tasks to measure.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, stage_folders
-from curriculum.compiler.lineage import lineage
+from curriculum.compiler.lineage import lineage, parse_address, stages_to
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config import layout
 from curriculum.config.project import Project
@@ -189,7 +190,31 @@ def _branch_points(
                 stated[where] = {*stage.keep}
         for gap in due_benchmarks(project, compiled):
             waiting[gap.stage.setting.curriculum, gap.stage.setting.stage, gap.position] = gap.names
+    for study, where, position in _left_by_studies(project, size):
+        points.setdefault(where, {}).setdefault(position, set()).add(study)
     return points, waiting, stated
+
+
+def _left_by_studies(project: Project, size: str) -> Iterator[tuple[str, tuple[str, str], int | None]]:
+    """Each study, the stage that its arms leave, and where; None where that is not known at this size."""
+    for name in project.names("studies"):
+        try:
+            file, _ = project.study(name)
+            if file.from_ is None:
+                continue  # its arms leave where a stage begins, at the end of another
+            stages = stages_to(project, parse_address(file.from_))
+        except CurriculumError as error:
+            raise PlanError(
+                f"`studies/{name}.yaml` cannot be read, so what it branches from is not known: {error.what}",
+                place=error.place,
+                hint="mend that file first, or move it out of studies/ if it is not needed",
+            ) from None
+        last = stages[-1].setting
+        try:
+            stop = PreparedText.open(project, last.curriculum, size, stages).compiled.stop
+        except CurriculumError:  # it cannot be compiled at this size now, but may be later
+            stop = None
+        yield name, (last.curriculum, last.stage), stop
 
 
 def _file(project: Project, name: str) -> str:

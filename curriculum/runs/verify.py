@@ -73,6 +73,7 @@ def verify(project: Project, compiled: Compiled, texts: PreparedText, skip: Coll
             continue
         if folder.plan.exists() or _checkpoint_folders(folder) or folder.ledger.exists():
             _stage(findings, project, compiled, stage, folder)
+            _members(findings, project, stage)
     return findings
 
 
@@ -172,6 +173,28 @@ def _stage(findings: Findings, project: Project, compiled: Compiled, stage: Comp
     if folder.done.exists():
         way_out = f"remove `{folder.done}`, and `{run}` writes it again"
         check(f"end of {name}", lambda: _done(folder, plan), way_out)
+
+
+def _members(findings: Findings, project: Project, stage: CompiledStage) -> None:
+    """The checkpoints that an average is of: their bytes, and that they are those of the average's plan."""
+    for member, planned in zip(stage.members, stage.plan.average, strict=True):
+        lineage, point = member.compiled, member.stage
+        what = f"{point.name} at {point.stop:,} tokens, averaged in {stage.name}"
+        checkpoint = folders.checkpoint_at(folders.stage_folder(project, lineage, point), point.stop)
+        if checkpoint is None:
+            options = project.options(lineage.size_name)
+            findings.absent.append(f"{what}: `curriculum run {lineage.curriculum}{options}` trains it")
+            continue
+        findings.check(what, partial(_member, checkpoint.path, planned.fingerprint))
+
+
+def _member(path: Path, history: str) -> None:
+    checkpoints.verify(path)
+    if checkpoints.state(path)["history"] != history:
+        raise CheckpointError(
+            f"checkpoint `{path}` is not the one that the average was planned of",
+            hint="its run was changed since; average it again under a new name",
+        )
 
 
 def _measured_again(project: Project, compiled: Compiled, stage: CompiledStage, folder: StageFolder, path: Path) -> str:

@@ -269,7 +269,7 @@ def _compared(
         means = {one: evidence.mean(one, question.lower) for one in evidence.arms("swarm")}
         best = min((one for one in means if means[one] is not None), key=lambda one: means[one] or 0.0, default=None)
         if best is not None:
-            found.append(shared.contender(question, evidence, f"the best run, {best}", best, {}))
+            found.append(shared.contender(question, evidence, f"the best, {best}", best, {}))
     found.append(shared.contender(question, evidence, "proposal, predicted", None, _predict(laws, shares)))
     if arm is not None:
         found.append(shared.contender(question, evidence, "proposal, measured", arm, {}))

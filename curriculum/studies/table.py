@@ -77,7 +77,9 @@ def read(files: TableFiles) -> Runs:
         mixture = _mixture(line, share_columns)
         role = _role(line, losses[name])
         seed = _whole("seed", line, losses[name], 1)
-        arm = arms.setdefault((role, tuple(round(share, 9) for share in mixture)), name)
+        arm = arms.setdefault(
+            (role, tuple(round(share, 9) for share in mixture)), f"run {name}" if name.isdigit() else name
+        )
         counts[arm, seed] = counts.get((arm, seed), 0) + 1
         replicate = _whole("replicate", line, losses[name], counts[arm, seed])
         settings = dict(zip(share_columns, mixture, strict=True))

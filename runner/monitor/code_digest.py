@@ -58,7 +58,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "0357d143f76736a7e804a95db9bfec6549ee52e886de50b96ab1d63b6c19cd0f",
+            "9e71f3024255d1db07f715dfb6d5dd6498a292e6bd1c8c72e8270b6e849d22c7",
         }
     ),
 )

@@ -64,6 +64,8 @@ def train(job: TrainJob, ranks: Ranks, stop: StopFlag) -> dict[str, Any]:
                     trainer.evaluate()
                 if at_end or due(before, state.position, job.checkpoint_every) or state.position in job.keep:
                     trainer.save()
+        if setup.plan.average:
+            trainer.save()
         return trainer.finish()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.jobs import TrainJob
 from curriculum.artifacts.stage_folder import checkpoint_name
+from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
 from curriculum.stage.resume import check_history
 from runner.checkpoint import tensors
 from runner.model.transformer import Transformer
 from runner.parallel.build import draw_weights
-from runner.parallel.ranks import Ranks
+from runner.parallel.ranks import Ranks, local_part
 from runner.train.outliers import OutlierRule
 
 
@@ -86,10 +88,35 @@ def restore(
         ranks.first_does(lambda: checkpoints.verify(folder))
         value = tensors.load(folder, model, optimizer if resume.optimizer else None)
         check_history(resume, plan, value)
+        if plan.average and not own:
+            average(plan, [Path(path) for path in job.averages], model, ranks)
         return _state(value, plan, ranks, saved_at=value["position"] if own else None)
     draw_weights(model, plan.seed)
     first = {"step": plan.first_step, "position": plan.start, "windows": {}}
     return _state(first | {"nonfinite_steps": 0, "nonfinite_in_a_row": 0}, plan, ranks)
+
+
+def average(plan: StagePlan, folders: Sequence[Path], model: Transformer, ranks: Ranks) -> None:
+    """Set the model's weights to the average of the checkpoints `folders`, in the order of the plan's.
+
+    Every weight is summed in fp64, one checkpoint after the other, and rounded once: the bits do not depend on the
+    number of ranks. PlanError for a checkpoint of another history than the plan's, CheckpointError for a damaged one.
+    """
+    total = sum(member.weight for member in plan.average)
+    sums = [torch.zeros_like(local_part(p), dtype=torch.float64) for p in model.parameters()]
+    for member, folder in zip(plan.average, folders, strict=True):
+        ranks.first_does(partial(checkpoints.verify, folder))
+        state = tensors.load(folder, model, None)
+        if state["history"] != member.fingerprint:
+            raise PlanError(
+                f"checkpoint `{folder.name}` is not the history that this average was planned of",
+                hint="`curriculum plan` compiles it again; average under a new name if a member was changed",
+            )
+        for parameter, sum_ in zip(model.parameters(), sums, strict=True):
+            sum_.add_(local_part(parameter).double(), alpha=member.weight)
+    with torch.no_grad():
+        for parameter, sum_ in zip(model.parameters(), sums, strict=True):
+            local_part(parameter).copy_(sum_ / total)
 
 
 def _state(value: Mapping[str, Any], plan: StagePlan, ranks: Ranks, saved_at: int | None = None) -> State:

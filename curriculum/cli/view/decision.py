@@ -92,7 +92,7 @@ def _proposal(proposal: Proposal) -> list[RenderableType]:
             for name, value in sorted(proposal.shares.items(), key=lambda pair: -pair[1])
             if value > 0
         ]
-        parts: list[RenderableType] = [table("proposal", "#share", "#95% of resamples", rows=rows)]
+        parts: list[RenderableType] = [table("proposal", "#share", "#by the law, 95%", rows=rows)]
     else:
         settings = ", ".join(f"{key} {value}" for key, value in (proposal.settings or {}).items())
         parts = [Text(f"proposal  {proposal.arm}: {settings}")]
@@ -158,8 +158,16 @@ def _settles(verdict: Verdict, cost: RunCost) -> str:
         runs = "run" if verdict.more_runs == 1 else "runs"
         parts.append(f"about {verdict.more_runs} more {runs}" + (f" ({', '.join(price)})" if price else ""))
     if verdict.shown_with_slack is not None:
-        parts.append(f"or `keep: {verdict.against} + {verdict.shown_with_slack:g}`, where it is shown")
-    return ", ".join(parts)
+        parts.append(f"`keep: {_limit(verdict.against, verdict.shown_with_slack)}`, where it is shown")
+    return ", or ".join(parts)
+
+
+def _limit(against: str, slack: float) -> str:
+    """A limit as a study states it: a loss, or an arm and what is allowed above it."""
+    try:
+        return f"{float(against) + slack:g}"
+    except ValueError:
+        return f"{against} + {slack:g}"
 
 
 def decision_json(decision: Decision) -> Mapping[str, object]:

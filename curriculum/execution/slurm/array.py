@@ -26,6 +26,7 @@ from curriculum.execution import trainers
 from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.submission import QueuedJob, expected_job, placed
 from curriculum.execution.slurm.train import TrainSubmission
+from curriculum.execution.train_job import is_ended_arm
 from curriculum.launchers import slurm, slurm_record
 from curriculum.runs.folders import is_finished
 
@@ -76,7 +77,9 @@ def _shared(lineages: Sequence[LineageToQueue], queued: Mapping[str, QueuedJob])
         parent = node.stage.parent
         job = queued.get(parent.name) if parent else None
         submission = _submission(lineage, node.stage.name, job.job if job else None)
-        if len(node.left_at) > 1 and not is_finished(submission.stage_folder, node.stage):
+        through = [one for one in lineages if one.request.name in node.left_at]
+        needed = not all(is_ended_arm(one.request, one.compiled) for one in through)
+        if len(through) > 1 and needed and not is_finished(submission.stage_folder, node.stage):
             yield submission
 
 
@@ -91,6 +94,8 @@ def _remaining(lineage: LineageToQueue, queued: dict[str, QueuedJob]) -> tuple[s
     """The job that the rest of a lineage waits for, and that rest; stages whose job waits or runs already are left."""
     after: str | None = None
     chain: list[TrainSubmission] = []
+    if is_ended_arm(lineage.request, lineage.compiled):
+        return after, chain
     for stage in lineage.compiled.stages:
         submission = _submission(lineage, stage.name, None)
         if stage.name in queued:
@@ -98,15 +103,9 @@ def _remaining(lineage: LineageToQueue, queued: dict[str, QueuedJob]) -> tuple[s
         elif not chain and (status := slurm_record.live_job(submission.folder)) and submission.serves(status):
             queued[stage.name] = QueuedJob(submission.label, status.record.job, status.message, fresh=False)
             after = status.record.job
-        elif not (is_finished(submission.stage_folder, stage) or _is_ended_arm(lineage, submission)):
+        elif not is_finished(submission.stage_folder, stage):
             chain.append(submission)
     return after, chain
-
-
-def _is_ended_arm(lineage: LineageToQueue, submission: TrainSubmission) -> bool:
-    """Whether it is an arm of a study that ended, whose weights may be pruned since."""
-    is_own = lineage.request.arm is not None and submission.stage is lineage.compiled.stages[-1]
-    return is_own and submission.stage_folder.done.exists()
 
 
 def _queue(chains: Sequence[Chain], after: str | None) -> Iterator[QueuedJob]:

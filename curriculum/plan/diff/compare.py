@@ -18,6 +18,7 @@ from curriculum.plan.stage import OPEN, StagePlan
 TOKENS, RATE, BATCH, END = "the tokens read", "the learning rate", "the batch", "the end"
 START, HISTORY, RESET = "the start", "the history before", "the optimizer's reset"
 WEIGHTS = "the weights it starts from"
+AVERAGE = "the average of checkpoints"
 SETTINGS: tuple[tuple[str, Callable[[StagePlan], Any]], ...] = (
     ("the sequence length", lambda plan: plan.sequence_length),
     ("the seed", lambda plan: plan.seed),
@@ -144,6 +145,11 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
                 add(f"the text of `{name}`", overlap, SearchResult(position, position, True))
         if RATE not in differences and (result := first_rate_difference(overlap)) is not None:
             add(RATE, overlap, result)
+    averages = [
+        {(span.plan.start, span.plan.average) for span in lineage if span.plan.average} for lineage in (old, new)
+    ]
+    if different := averages[0] ^ averages[1]:
+        differences[AVERAGE] = _at(AVERAGE, min(position for position, _ in different), old, new)
     if aligned and old_end != new_end:
         differences[END] = _at(END, min(old_end, new_end), old, new)
     parts = sorted(differences.values(), key=lambda part: part.position)

@@ -23,6 +23,7 @@ from curriculum.runs.status import project_status
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted(path.stem for path in (ROOT / "stages/recipes").glob("*.yaml"))
+OLMO = ("", "-anneal-42", "-anneal-42069", "-anneal-666", "-average")
 SHIPPED = ["v1.1", "v1.1-chinese", "v1.1-math-code", "v1.1-math-code-control"]
 
 
@@ -38,7 +39,7 @@ def planned(project: Project, name: str, size: str = "full") -> Compiled:
 
 
 def test_a_new_project_has_the_recipes_and_their_mixtures(shipped: Project) -> None:
-    olmo = [f"olmo2-{size}{end}" for size in ("1b", "7b") for end in ("", "-anneal-42", "-anneal-42069", "-anneal-666")]
+    olmo = [f"olmo2-{size}{end}" for size in ("1b", "7b") for end in OLMO]
     others = ["continued", "deepseek-llm", "llama3-405b", "minicpm", "smollm3", "tinyllama-v1.0"]
     assert sorted(RECIPES) == sorted([*others, *olmo])
     assert {*RECIPES, *SHIPPED} == set(shipped.names("stages"))
@@ -108,6 +109,9 @@ def test_olmo_2_leaves_its_cosine_early_and_falls_to_zero_three_times(
         assert (rate.horizon - trunk.left_at, anneal.plan.lr(anneal.plan.stop_step - 1)) == (50 * 10**9, 0)
         orders.add(anneal.plan.fingerprint)
     assert len(orders) == 3
+    *_, average = planned(shipped, f"{name}-average").stages
+    assert {member.fingerprint for member in average.plan.average} == orders
+    assert {member.weight for member in average.plan.average} == {1}
 
 
 @pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
@@ -179,7 +183,7 @@ def test_a_size_that_states_the_end_of_the_curve_too_is_read_as_before(shipped: 
 def test_every_recipe_is_planned_for_a_laptop(shipped: Project, name: str) -> None:
     compiled = planned(shipped, name, "rehearsal")
     assert {stage.plan.batch_sequences for stage in compiled.stages} == {16}
-    assert all(stage.steps_run > 20 or stage.name == "llama3-405b/short" for stage in compiled.stages)
+    assert all(stage.steps_run > 20 or stage.members or stage.name == "llama3-405b/short" for stage in compiled.stages)
     assert all(choice.stand_in for choice in compiled.sources.values())
 
 

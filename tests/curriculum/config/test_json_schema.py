@@ -270,6 +270,8 @@ LEAST: dict[str, dict[str, Any]] = {
     "LeaveOutEntry": {"source": "a", "shard": 0},
     "LearningRateEntry": {"shape": "cosine", "max": 1, "min": 0, "horizon": "2T"},
     "BatchEntry": {"from": "8 sequences", "at": {"1B": "16 sequences"}},
+    "AverageEntry": {"average": ["a", "b-2"]},
+    "LastEntry": {"last": 5, "of": "a"},
     "PointEntry": {"at": "1B", "rate": 1},
     "OptimizerEntry": {"weight_decay": 0},
     "ModelNumbers": {

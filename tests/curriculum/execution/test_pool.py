@@ -110,14 +110,16 @@ def test_a_curriculum_that_fails_is_set_aside_and_the_same_command_goes_on_once_
     (shard,) = project.glob("data/code/*/train/*.ds")
     kept = shard.read_bytes()
     shard.write_bytes(kept[:-64])
-    failed = curriculum(project, "run", "trunk", "twin", *FULL, check=False)
+    failed = curriculum(project, "run", "twin", "trunk", *FULL, check=False)
     assert failed.returncode == 1
+    (listed,) = project.glob("runs/full/twin/continual/attempts/*/each.txt")
+    assert len(listed.read_text().split()) == 2  # the one that fails comes first, in the same process
     assert "twin: set aside, the others go on: " in failed.stdout
     assert "twin was set aside:\nerror: " in failed.stderr
     assert folder(project, "trunk/cooldown").done.exists()
     assert not folder(project, "twin/continual").done.exists()
     shard.write_bytes(kept)
-    curriculum(project, "run", "trunk", "twin", *FULL)
+    curriculum(project, "run", "twin", "trunk", *FULL)
     assert weights(project, "twin/cooldown") == weights(project, "variant/cooldown")
 
 

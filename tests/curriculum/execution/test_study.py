@@ -10,11 +10,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import commands
 import pytest
 from projects import BuiltOnce
 
+from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 
@@ -132,6 +134,40 @@ def test_once_it_is_decided_the_weights_of_arms_may_go_and_no_arm_is_trained_aga
     assert "3 of 3 checkpoints" in curriculum(project, "prune", "new", *FULL).stdout
     assert checkpoints.latest(arm(project, "kept")) is None
     attempts = sorted(project.rglob("attempts/*"))
-    curriculum(project, "run", "new", *FULL)
+    again = curriculum(project, "run", "new", *FULL, "--dry-run").stdout
+    said = curriculum(project, "run", "new", *FULL).stdout
     assert sorted(project.rglob("attempts/*")) == attempts
+    assert all(f"new/{name} is done at 7,168 tokens" in again for name in ARMS)
+    assert said.count("7,168  7,168") == 3
     assert "3 of 3 arms are done" in curriculum(project, "status", "new", *FULL).stdout
+
+
+@pytest.mark.promise("`verify` computes a study's decision again from the evaluations on disk")
+def test_the_decision_is_computed_again_and_another_one_is_named(
+    studied: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = Path(shutil.copytree(studied, tmp_path / "project"))
+    curriculum(project, "decide", "new", *FULL)
+    path = project / "runs/full/new/decisions/0001.json"
+    kept = json.loads(path.read_bytes())
+
+    def verified(value: dict[str, Any]) -> str:
+        path.write_bytes(json.dumps(value).encode())
+        done = curriculum(project, "verify", "new", *FULL, check=False)
+        return " ".join((done.stdout + done.stderr).split())
+
+    assert "ok decision new@0001: computed again, the same" in verified(kept)
+    sealed = {key: value for key, value in kept.items() if key != fs.SEAL}
+    other = json.loads(json.dumps(sealed))
+    other["decision"]["word"] = "contrary" if other["decision"]["word"] != "contrary" else "shown"
+    assert "is another than the same evidence gives now" in verified(fs.seal(other))
+    moved = json.loads(json.dumps(sealed))
+    moved["evidence"]["arms"]["kept"]["runs"]["seed 1, replicate 2"]["prose"] += 1e-9
+    assert "rests on a loss of `kept` that is another one on disk" in verified(fs.seal(moved))
+    assert "it was changed after it was written" in verified({**other, fs.SEAL: kept[fs.SEAL]})
+    fewer = json.loads(json.dumps(sealed))
+    fewer["evidence"] |= {"digest": "0"}
+    del fewer["evidence"]["arms"]["kept"]["runs"]["seed 1, replicate 2"]
+    assert "of the runs that there were then; there are more now" in verified(fs.seal(fewer))
+    (project / "studies/new.yaml").write_text(f"about: more code\n{STUDY}")
+    assert "the study's file was edited since" in verified(kept)

@@ -14,6 +14,7 @@ from curriculum import fs
 from curriculum.artifacts import benchmarks, checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name, stage_folders
 from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.lineage import parse_address
 from curriculum.config.project import Project
 from curriculum.errors import Busy, NotFound, PlanError
@@ -82,6 +83,22 @@ def test_what_a_stage_file_branches_from_stays(project: Project) -> None:
         "from: variant@2048\nstages:\n  - {name: on, until: 9000, mixture: mixed}\n"
     )
     assert kept(Project(project.root))["trunk/basic"] == [2048, 6144]
+
+
+def test_where_the_arms_of_a_study_leave_stays_and_is_kept_while_it_is_trained(project: Project) -> None:
+    (project.root / "studies").mkdir()
+    study = project.root / "studies/more.yaml"
+    study.write_text(
+        "from: variant@2048\ntokens: 1024\nvary: {add: {sources: [code], share: 30%}}\ngoal: {lower: {code: 1}}\n"
+    )
+    again = Project(project.root)
+    assert kept(again)["trunk/basic"] == [2048, 6144]
+    assert reasons(again, "trunk/basic", 2048) == ("branched from by more",)
+    compiled = compile_curriculum(again, "trunk", "full")
+    assert 2048 in kept_positions(again, compiled.stages[0], compiled.scale)
+    study.write_text("from: [trunk\n")
+    with pytest.raises(PlanError, match=r"`studies/more.yaml` cannot be read"):
+        retention.survey(Project(project.root), "full")
 
 
 @pytest.mark.promise("A checkpoint that a scheduled benchmark still needs is not pruned")

@@ -15,6 +15,7 @@ import commands
 import pytest
 import torch
 from projects import BuiltOnce, job_of, write_small_project
+from safetensors import safe_open
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs, ledger
@@ -113,6 +114,53 @@ def test_a_batch_that_grows_in_a_stage_trains_as_a_row_of_stages_on_one_process_
     (grown / "DONE").unlink()
     curriculum(project, "run", "grown", *FULL, "--machine", "two")
     assert done(project, "grown", "grown") == before
+
+
+SOUP = """\
+from: {average: [trunk, trunk/continual, trunk/basic], weights: [1, 2, 4]}
+stages:
+  - {name: more, until: 13312}
+"""
+
+
+def weights_of(project: Path, curriculum: str, name: str) -> dict[str, torch.Tensor]:
+    saved = checkpoints.latest(StageFolder(stage(project, curriculum, name)))
+    assert saved is not None
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(saved.path.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - it is no mapping
+                found[key] = torch.cat([found[key], file.get_tensor(key)]) if key in found else file.get_tensor(key)
+    return found
+
+
+@pytest.mark.promise("An average of checkpoints is a stage of its own, the same bits on any number of ranks")
+def test_an_average_is_the_weighted_mean_in_double_precision_on_one_process_and_on_two(
+    canonical: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(canonical, project)
+    (project / "stages/soup.yaml").write_text(SOUP)
+    curriculum(project, "run", "soup", *FULL)
+    soup = weights_of(project, "soup", "average")
+    members = [weights_of(project, "trunk", name) for name in ("cooldown", "continual", "basic")]
+    for key, value in soup.items():
+        if key.startswith("model."):
+            mean = sum(w * member[key].double() for w, member in zip((1, 2, 4), members, strict=True)) / 7
+            assert torch.equal(value, mean.float()), key
+        else:
+            assert not value.any(), f"{key} is of an optimizer that took no step"
+    folder = StageFolder(stage(project, "soup", "average"))
+    assert [line["step"] for line in fs.read_json_lines(StageFolder(stage(project, "soup", "more")).metrics)] == [39]
+    assert len(list(folder.evaluation_files())) == 1
+    before = done(project, "soup", "average"), done(project, "soup", "more")
+    shutil.rmtree(project / "runs/full/soup")
+    curriculum(project, "run", "soup", *FULL, "--machine", "two")
+    assert (done(project, "soup", "average"), done(project, "soup", "more")) == before
+    (project / "stages/other.yaml").write_text("from: {average: [trunk, trunk@2k]}\n")
+    pruned = curriculum(project, "run", "other", *FULL, check=False)
+    assert pruned.returncode == 2
+    assert "was pruned since" in pruned.stderr
 
 
 def test_a_line_of_metrics_says_where_a_step_s_time_went(canonical: Path) -> None:

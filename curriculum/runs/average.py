@@ -1,0 +1,68 @@
+"""Writes the stage file of an average of checkpoints, and pins them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from curriculum import fs
+from curriculum.artifacts import checkpoints
+from curriculum.compiler.compile import Compiled
+from curriculum.compiler.lineage import parse_address
+from curriculum.compiler.prepared_text import PreparedText
+from curriculum.config import json_schema
+from curriculum.config.project import Project
+from curriculum.errors import PlanError
+from curriculum.runs import folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """An average as written: its stage file, its compiled lineage, and which of its checkpoints are not trained yet."""
+
+    name: str
+    text: str
+    compiled: Compiled
+    untrained: tuple[str, ...]
+
+
+def average(
+    project: Project, name: str, members: Sequence[str], *, weights: str | None, last: int | None, size: str
+) -> Average:
+    """Write `stages/<name>.yaml`; nothing is written where it cannot be planned or a checkpoint was pruned since.
+
+    `members` are addresses; with `last` there is one, whose last checkpoints are averaged. `weights` are numbers
+    divided by commas.
+    """
+    project.check_is_new(name)
+    if last is not None and len(members) != 1:
+        raise PlanError("`--last` is of one curriculum", hint="as in `curriculum average NAME v1.1/basic --last 5`")
+    for member in members:
+        parse_address(member)
+    text = _text(name, members, weights, last)
+    compiled = PreparedText.open(project.with_draft(name, text), name, size).compiled
+    points = [(member.compiled, member.stage) for member in compiled.stages[-1].members]
+    untrained = []
+    for lineage, stage in points:
+        if folders.branch_point(project, lineage, stage) is None:
+            untrained.append(f"{stage.name} at {stage.stop:,}")
+    fs.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
+    for lineage, stage in points:
+        folder = folders.stage_folder(project, lineage, stage)
+        if folder.path.is_dir() and stage.stop < stage.plan.end:
+            with checkpoints.pinning(folder):
+                checkpoints.pin(folder, stage.stop, name)
+    return Average(name=name, text=text, compiled=compiled, untrained=tuple(dict.fromkeys(untrained)))
+
+
+def _text(name: str, members: Sequence[str], weights: str | None, last: int | None) -> str:
+    what = f"{{last: {last}, of: {members[0]}}}" if last is not None else f"[{', '.join(members)}]"
+    shares = f", weights: [{weights}]" if weights is not None else ""
+    lines = [
+        json_schema.modeline(f"stages/{name}.yaml"),
+        "# The weights of these checkpoints, averaged; clock, settings and positions of the sources are the first's.",
+        f"about: the average of {f'the last {last} of ' if last is not None else ''}{', '.join(members)}",
+        f"from: {{average: {what}{shares}}}",
+        "# Stages that are added here go on from the average, with fresh optimizer state.",
+    ]
+    return "\n".join(lines) + "\n"

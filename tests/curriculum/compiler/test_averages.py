@@ -1,0 +1,139 @@
+"""Averages of checkpoints as stages of a lineage: what they plan, what differs, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lineages
+import pytest
+
+from curriculum.compiler.compile import Compiled, compile_curriculum, spans
+from curriculum.compiler.kept_positions import kept_positions
+from curriculum.compiler.lineage import lineage
+from curriculum.config.project import Project
+from curriculum.errors import ConfigError, NotFound, PlanError
+from curriculum.plan.diff.compare import AVERAGE, compare
+from curriculum.plan.stage import StagePlan
+from curriculum.runs.average import average
+
+HEAD = lineages.BASE["stages/root.yaml"].split("stages:")[0] + "every: {checkpoint: 400 tokens}\n"
+TWO = """\
+stages:
+  - {name: first, until: 2000 tokens, mixture: plain, batch: 5 sequences}
+  - {name: second, until: 3000 tokens}
+"""
+BRANCH = "from: root@1200\nstages:\n  - {name: own, until: 3000 tokens, mixture: other}\n"
+
+
+def project_of(folder: Path, **files: str) -> Project:
+    texts = {f"stages/{name}.yaml": text for name, text in files.items()}
+    return lineages.project_of({"stages/root.yaml": HEAD + TWO, "stages/side.yaml": BRANCH, **texts}, folder)
+
+
+def planned(project: Project, name: str, size: str = "full") -> Compiled:
+    return compile_curriculum(project, name, size)
+
+
+def test_an_average_is_a_stage_without_a_step_at_the_end_of_its_first_checkpoint(tmp_path: Path) -> None:
+    project = project_of(tmp_path, soup="from: {average: [root, side@2200], weights: [1, 0.5]}\n")
+    *trunk, soup = planned(project, "soup").stages
+    root, side = planned(project, "root").stages[-1], planned(project, "side").stages[-1]
+    assert (soup.name, soup.plan.steps, soup.plan.start, soup.stop) == ("soup/average", 0, root.stop, root.stop)
+    assert [stage.plan.fingerprint for stage in trunk] == [s.plan.fingerprint for s in planned(project, "root").stages]
+    first, second = soup.plan.average
+    assert (first.fingerprint, first.position, first.weight) == (root.plan.fingerprint, root.stop, 2)
+    assert (second.fingerprint, second.weight) == (side.plan.history(second.position), 1)
+    assert 0 <= second.position - 2200 < side.plan.batch_tokens
+    assert soup.plan.read_before == root.plan.windows_read(root.stop)
+    assert soup.plan.reset_optimizer
+    assert StagePlan.from_json(soup.plan.to_json()) == soup.plan
+    assert "averages side/own at 2.2k, 33.33% of it" in soup.events
+
+
+def test_stages_after_an_average_go_on_on_its_clock_and_are_branched_from(tmp_path: Path) -> None:
+    more = "stages:\n  - {name: more, until: 4000 tokens}\n"
+    project = project_of(
+        tmp_path,
+        soup="from: {average: [side, root]}\n" + more,
+        again="from: soup\nstages:\n  - {name: x, tokens: 400}\n",
+    )
+    *_, own, soup, after = planned(project, "soup").stages
+    assert (soup.plan.start, after.plan.start, after.parent) == (own.stop, own.stop, soup)
+    assert after.plan.items(0) == own.plan.items(own.plan.sequences)
+    assert after.plan.parent is not None
+    assert after.plan.parent.fingerprint == soup.plan.fingerprint
+    assert [stage.name for stage in planned(project, "again").stages][-3:] == ["soup/average", "soup/more", "again/x"]
+
+
+def test_the_last_checkpoints_are_those_of_the_cadence_and_are_kept(tmp_path: Path) -> None:
+    project = project_of(tmp_path, last="from: {average: {last: 4, of: root/first}}\n")
+    soup = planned(project, "last").stages[-1]
+    positions = [member.position for member in soup.plan.average]
+    assert [full - full % 20 + 20 * (full % 20 > 0) for full in (2000, 1600, 1200, 800)] == positions
+    first = planned(project, "root").stages[0]
+    assert set(positions[1:]) <= set(kept_positions(project, first, planned(project, "root").scale))
+    assert [str(member.address) for member in soup.setting.average] == [
+        f"root/first@{at}" for at in ("2k", "1.6k", "1.2k", "800")
+    ]
+
+
+def test_diff_finds_another_average(tmp_path: Path) -> None:
+    project = project_of(
+        tmp_path,
+        one="from: {average: [root, side]}\n",
+        two="from: {average: [root, side], weights: [2, 2]}\n",
+        three="from: {average: [root, side], weights: [1, 2]}\n",
+    )
+    plans = {name: spans(planned(project, name).stages) for name in ("root", "one", "two", "three")}
+    assert compare(plans["one"], plans["two"]).parts == ()
+    for other in ("root", "three"):
+        (part,) = compare(plans["one"], plans[other]).parts
+        assert (part.what, part.position) == (AVERAGE, plans["root"][-1].stop)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "what"),
+    [
+        ("from: {average: [root]}\n", ConfigError, "names one checkpoint"),
+        ("from: {average: [root, side], weights: [1]}\n", ConfigError, "has 1 numbers for 2"),
+        ("from: {average: {last: 1, of: root}}\n", ConfigError, "averages nothing"),
+        ("from: {average: {last: 40, of: root}}\n", PlanError, "checkpoints up to there, not 40"),
+        ("from: {average: [root, sied]}\n", NotFound, "does not exist"),
+        ("from: {average: [root, soup]}\n", PlanError, "is circular"),
+        ("from: {average: [root, root/second]}\n", PlanError, "two checkpoints of the average are the same"),
+        ("from: {average: [root, wide]}\n", PlanError, "another shape"),
+        ("from: {average: [root, spoken]}\n", PlanError, "another tokenizer"),
+        ("from: root\n", ConfigError, "lacks `stages`"),
+        ("from: {average: [root, side]}\nstages: []\n", ConfigError, "is empty"),
+    ],
+)
+def test_what_cannot_be_averaged_is_refused_at_its_line(text: str, error: Any, what: str, tmp_path: Path) -> None:
+    project = project_of(
+        tmp_path,
+        soup=text,
+        wide=HEAD.replace("intermediate_size: 64", "intermediate_size: 96") + TWO,
+        spoken=HEAD.replace("tokenizer: small", "tokenizer: other") + TWO,
+    )
+    sources = tmp_path / "sources.yaml"
+    sources.write_text(
+        sources.read_text().replace("sources:\n", "  other: {train: [b], vocab_size: 300}\nsources:\n", 1)
+    )
+    with pytest.raises(error, match=what) as refused:
+        planned(Project(project.root), "soup")
+    assert refused.value.place is not None
+    assert refused.value.place.file == "stages/soup.yaml"
+    assert refused.value.hint
+
+
+def test_the_verb_writes_the_file_and_says_what_is_not_trained(tmp_path: Path) -> None:
+    project = project_of(tmp_path)
+    made = average(project, "soup", ["root", "side@2200"], weights="1,2", last=None, size="full")
+    assert made.untrained == ("root/second at 3,000", "side/own at 2,200")
+    assert "from: {average: [root, side@2200], weights: [1,2]}" in (tmp_path / "stages/soup.yaml").read_text()
+    assert lineage(Project(tmp_path), "soup")[-1].name == "soup/average"
+    average(Project(tmp_path), "tail", ["root"], weights=None, last=3, size="full")
+    assert "{last: 3, of: root}" in (tmp_path / "stages/tail.yaml").read_text()
+    with pytest.raises(PlanError, match="`--last` is of one curriculum"):
+        average(Project(tmp_path), "more", ["root", "side"], weights=None, last=3, size="full")
+    assert not (tmp_path / "stages/more.yaml").exists()

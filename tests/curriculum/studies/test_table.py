@@ -1,0 +1,95 @@
+"""A table of runs: joined by a column, replicates by equal shares, and each fault refused with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from public_runs import STUDIES
+
+from curriculum.errors import CurriculumError
+from curriculum.studies import table
+from curriculum.studies.table import TableFiles
+
+SHARES = "index,a,b\n1,0.5,0.5\n2,0.25,0.75\n3,0.5,0.5\n"
+LOSSES = "index,a,b\n3,1.5,2.5\n1,1.0,2.0\n2,1.2,2.2\n"
+
+
+def write(folder: Path, shares: str = SHARES, losses: str = LOSSES) -> TableFiles:
+    (folder / "shares.csv").write_text(shares)
+    (folder / "losses.csv").write_text(losses)
+    return TableFiles(folder / "shares.csv", folder / "losses.csv")
+
+
+def test_rows_are_joined_by_name_and_equal_shares_are_replicates(tmp_path: Path) -> None:
+    runs = table.read(write(tmp_path))
+    assert runs.sources == ("a", "b")
+    assert runs.evidence.arms() == ("run 1", "run 2")
+    assert list(runs.evidence.losses("run 1", "a").values()) == [1.0, 1.5]
+    assert runs.evidence.settings("run 2") == {"a": 0.25, "b": 0.75}
+
+
+def test_percent_and_rounded_shares_are_divided_by_their_sum(tmp_path: Path) -> None:
+    runs = table.read(write(tmp_path, "index,a,b\n1,50.4,49.9\n2,25,75\n3,0,100\n"))
+    for arm in runs.evidence.arms():
+        assert sum(float(value) for value in runs.evidence.settings(arm).values()) == pytest.approx(1, abs=1e-12)
+
+
+def test_roles_seeds_and_replicates_are_columns_that_need_not_be_there(tmp_path: Path) -> None:
+    shares = "index,role,seed,replicate,a,b\nx,control,2,7,1,0\ny,proposal,3,1,0,1\nz,,1,1,0.5,0.5\n"
+    runs = table.read(write(tmp_path, shares, "index,a\nx,1\ny,2\nz,3\n"))
+    assert [runs.evidence.role(arm) for arm in ("x", "y", "z")] == ["control", "proposal", "swarm"]
+    assert runs.evidence.runs("x") == ((2, 7),)
+
+
+def test_one_file_may_hold_shares_and_losses() -> None:
+    file = STUDIES / "trial/arms.csv"
+    runs = table.read(TableFiles(file, file, "arm", "weight_*", "loss_*"))
+    assert runs.sources == runs.losses == ("slimpajama", "starcoder-python-jupyter", "proof-pile-2")
+    assert sum(len(runs.evidence.runs(arm)) for arm in runs.evidence.arms()) == 12
+
+
+@pytest.mark.parametrize(
+    ("shares", "losses", "what", "line"),
+    [
+        (SHARES, "index,a,b\n1,1,2\n2,1,2\n", "the run `3` has no row in", 4),
+        (SHARES, LOSSES + "4,1,2\n", "the run `4` has no row in", 5),
+        (SHARES, LOSSES.replace("2.2", "nan"), "`b` of the run is `nan`, which is no finite number", 4),
+        (SHARES, LOSSES.replace("2.2", ""), "`b` of the run is empty, which is no finite number", 4),
+        (SHARES.replace("0.25", "0.5"), LOSSES, "the shares of the run sum to 1.25, not to 1 or 100", 3),
+        (SHARES.replace("0.25", "-0.25"), LOSSES, "the share `a` is -0.25, below 0", 3),
+        (SHARES.replace("2,0.25", "1,0.25"), LOSSES, "the run `1` has two rows", 3),
+        (SHARES.replace("0.25,0.75", "0.25"), LOSSES, "the row has 2 values, the header 3 names", 3),
+        (SHARES.replace("index", "run"), LOSSES, "has no column `index`", 1),
+        (SHARES.replace("a,b\n1", "a,a\n1"), LOSSES, "the column `a` is there twice", 1),
+        ("", LOSSES, "is empty", None),
+        ("index,a,b\n", LOSSES, "has no run", None),
+        (SHARES + '"4,0.5', LOSSES, "is no CSV file", 5),
+    ],
+)
+def test_a_faulty_table_is_refused_with_its_place(
+    tmp_path: Path, shares: str, losses: str, what: str, line: int | None
+) -> None:
+    files = write(tmp_path, shares, losses)
+    with pytest.raises(CurriculumError) as refused:
+        table.read(files)
+    assert what in refused.value.what
+    place = refused.value.place
+    assert (place.line if place else None) == line
+    assert "Traceback" not in refused.value.render()
+
+
+def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    files.losses.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CurriculumError, match="is no text"):
+        table.read(files)
+    files.losses.unlink()
+    with pytest.raises(CurriculumError, match="cannot be read: No such file"):
+        table.read(files)
+
+
+def test_a_pattern_that_no_column_has_is_refused_with_the_columns(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(CurriculumError, match=r"no column of .* is `train_\*`"):
+        table.read(TableFiles(tmp_path / "shares.csv", tmp_path / "losses.csv", share_columns="train_*"))
