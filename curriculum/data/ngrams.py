@@ -114,7 +114,7 @@ class NgramIndex:
     def shared(self, tokens: NDArray[Any], ends: Integers) -> Shared:
         """What consecutive documents share with the reference; `ends` are where each ends in `tokens`, exclusive."""
         position, match = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for first in range(0, len(tokens) - self.n + 1, BLOCK):
+        for first in range(0, len(tokens) - self.anchor + 1, BLOCK):
             hashes = run_hashes(tokens[first : first + BLOCK + self.anchor - 1], self.anchor, self.stride)
             hits = np.flatnonzero(self._table[self._slots(hashes, _MIXES[0])])
             hits = hits[self._table[self._slots(hashes[hits], _MIXES[1])]]

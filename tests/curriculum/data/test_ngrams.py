@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from curriculum.data import ngrams
 from curriculum.data.ngrams import NgramIndex, Reference, Shared, run_hashes
@@ -42,6 +42,7 @@ def by_pairs(reference: list[list[int]], text: list[list[int]], n: int) -> tuple
 
 @pytest.mark.promise("Shared runs of tokens are exact: those that comparing all pairs finds, within documents")
 @given(reference=DOCUMENTS, text=DOCUMENTS, n=st.integers(1, 13), block=st.sampled_from([4, 8, 1 << 15]))
+@example(reference=[[0] * 8], text=[[0] * 9], n=8, block=4)  # its last anchor begins a block of its own
 @settings(max_examples=300, deadline=None)
 def test_shared_runs_are_those_that_comparing_all_pairs_finds(
     reference: list[list[int]], text: list[list[int]], n: int, block: int
