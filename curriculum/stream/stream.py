@@ -32,7 +32,7 @@ from curriculum.units import show_exact
 
 @dataclass(frozen=True)
 class StreamStage:
-    """One stage of a stream: the steps in [first_step, last_step), each of `batch_size` sequences unless the batch changes inside.
+    """One stage of a stream: the steps in [first_step, last_step).
 
     `folders` are those of its sources' prepared text.
     """
