@@ -143,7 +143,7 @@ def verdicts(found: Sequence[Verdict], width: int, key: str) -> str:
         y = 14.0 + 44 * row + 30
         limit = verdict.slack if verdict.goal == "keep" else 0.0
         parts.append(shapes.label(left, y - 15, f"{_held_against(verdict)}: {verdict.word}", "row"))
-        parts.append(shapes.rule(x(limit), y - 8, x(limit), y + 8, "edge"))
+        parts.append(shapes.rule(x(limit), y - 8, x(limit), y + 8, "line v0"))
         if verdict.predicted is not None:
             tooltip = f"predicted {verdict.predicted:+.4f}"
             parts.append(shapes.marker(x(verdict.predicted), y, PREDICTED, 4, tooltip))
@@ -151,7 +151,7 @@ def verdicts(found: Sequence[Verdict], width: int, key: str) -> str:
         if difference is None:
             continue
         if difference.low is not None and difference.high is not None:
-            parts.append(shapes.rule(x(difference.low), y, x(difference.high), y, "line v3"))
+            parts.append(shapes.rule(x(difference.low), y, x(difference.high), y, "line ink"))
         tooltip = f"measured {difference.mean:+.4f} in {difference.runs} runs"
         parts.append(shapes.marker(x(difference.mean), y, STYLES["proposal"], 4, tooltip))
     parts.append(shapes.label(right, bottom + 31, "difference in nats a token", "tick", "end"))

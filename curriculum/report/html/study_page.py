@@ -91,12 +91,12 @@ def _verdicts(data: StudyData) -> str:
     return markup.section(
         "verdicts",
         "Verdicts",
-        "The proposal less each arm that it is held against. Left of the dashed mark is what was wanted.",
+        "The proposal less each arm that it is held against. Left of the upright mark is what was wanted.",
         [
             markup.figure(pictures, "Differences of held-out losses, nats a token."),
             legend,
             markup.table(
-                "Verdicts, and what would decide them", ("goal", "against", "verdict", "~", "~decided by"), rows
+                "Verdicts, and what would decide them", ("goal", "against", "verdict", "~measured", "~decided by"), rows
             ),
             markup.table("The smallest share that keeps a loss", columns, kept) if kept else "",
             *notes,
@@ -155,7 +155,7 @@ def _contenders(decision: Decision) -> str:
         ]
         for one in decision.contenders
     ]
-    columns = ("arm", "losses are", *(f"#{source}" for source in sources), "#mean of lower", "~")
+    columns = ("arm", "losses are", *(f"#{source}" for source in sources), "#mean of lower", "~remark")
     return markup.table("Held-out loss beside the others, nats a token", columns, rows)
 
 
@@ -310,7 +310,7 @@ def _cost(rows: Sequence[Mapping[str, object]]) -> list[str]:
 def _question(data: StudyData) -> str:
     parts = []
     if data.question is not None:
-        parts.append(markup.table("The goal", ("wanted", "~"), _goal(data.question)))
+        parts.append(markup.table("The goal", ("wanted", "~of"), _goal(data.question)))
     parts.append(markup.preformatted(data.text))
     lead = f"studies/{data.name}.yaml" + (", as it was when the decision was made." if data.record else ", as it is.")
     return markup.section("question", "The question", lead, parts)

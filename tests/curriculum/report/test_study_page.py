@@ -72,7 +72,7 @@ def decided(project: Project, name: str) -> record.Record:
     asked = ask(project, name, "rehearsal")
     question = replace(asked.question, resamples=3)
     decision = decide(question, asked.evidence, asked.earlier)
-    text = (project.root / f"studies/{name}.yaml").read_text().rstrip("\n")
+    text = "\n".join(project.study(name)[1].lines)
     made = record.content(name, text, question, asked.evidence, decision, asked.files)
     kept = record.write(project.runs / "rehearsal" / name, made)
     assert asked.compiled is not None
@@ -121,6 +121,7 @@ def test_before_a_decision_a_page_shows_the_question_and_the_arms(project: Proje
     assert all(row[2].startswith("0 of ") for row in arms[1:])
 
 
+@pytest.mark.promise("The page of a study says what the record of its newest decision says")
 def test_after_its_proposal_ran_a_page_says_what_the_record_says(project: Project) -> None:
     decided(project, "code")
     kept = decided(project, "code")
@@ -139,8 +140,10 @@ def test_after_its_proposal_ran_a_page_says_what_the_record_says(project: Projec
     assert len(arms) == len({arm.point.name for arm in compile_study(project, "code", "rehearsal").arms})
     assert sum(title.startswith("proposal: measured") for title in at_proposal) == 1
     assert kept.address in words(page)
+    assert "was edited since" not in words(page)
 
 
+@pytest.mark.promise("The page of a study says what the record of its newest decision says")
 def test_a_page_predicts_by_the_terms_of_the_record_what_the_decision_predicted(project: Project) -> None:
     decided(project, "code")
     kept = decided(project, "code")
