@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from curriculum.cli.view.schedules import order_view
 from curriculum.cli.view.tables import notes, share, table
 from curriculum.studies.decision import Contender, Decision, LawReport, Noise, Proposal, RunCost
 from curriculum.studies.verdicts import Verdict
@@ -20,6 +21,9 @@ _MOST_LOSSES = 6
 def decision_view(decision: Decision, about: str | None, cost: RunCost) -> RenderableType:
     """The whole answer for a console."""
     parts: list[RenderableType] = [_headline(decision, about)]
+    if decision.order is not None:
+        parts += [Text(), _laws(decision.laws), Text(), *order_view(decision.order)]
+        return Group(*parts, *notes(decision.notes))
     if any(noise.windows is not None or noise.runs is not None for noise in decision.noise):
         parts += [Text(), _noise(decision.noise)]
     if decision.laws:
@@ -35,7 +39,10 @@ def decision_view(decision: Decision, about: str | None, cost: RunCost) -> Rende
 def _headline(decision: Decision, about: str | None) -> Text:
     text = Text(decision.name, style="bold")
     trunks = f" over {decision.trunks} trunks" if decision.trunks > 1 else ""
-    text.append(f"  {about or ''}\n{decision.runs} runs of {decision.arms} arms{trunks}", style="not bold")
+    runs = f"{decision.runs} runs of {decision.arms} arms{trunks}"
+    if decision.order is not None:
+        runs = f"{decision.runs} training curves"
+    text.append(f"  {about or ''}\n{runs}", style="not bold")
     return text
 
 
