@@ -113,7 +113,10 @@ def decide(
         )
         return
     console = open_console()
-    console.print(decision_view(decision, about, asked.question.cost))
+    to_train = None
+    if project is not None and asked.compiled is not None:
+        to_train = f"curriculum run {name}{project.options(size)}"
+    console.print(decision_view(decision, about, asked.question.cost, to_train))
     if kept is not None and project is not None:
         console.print(f"\nrecord   {kept.path.relative_to(project.root)}")
     if written is not None and project is not None:
@@ -122,10 +125,8 @@ def decide(
         console.print(f"write it with: curriculum decide {name} --write NAME")
     elif kept is not None:
         console.print("so       nothing is written")
-    if to_run and project is not None:
-        console.print(
-            f"next     curriculum run {name}{project.options(size)} trains the proposal: its own runs judge it"
-        )
+    if to_run:
+        console.print(f"next     {to_train} trains the proposal: its own runs judge it")
 
 
 def _weights(texts: list[str]) -> dict[str, float]:

@@ -57,6 +57,19 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class StageAsked:
+    """The stage that a question of mixtures is about: where it begins, and how often it would read each source.
+
+    `start` is in full-size tokens, after the stage `after`; both are None in a root. Of each source, `passes` has those
+    of the lineage at the end of the stage with a share of 0, and those that a share of 1 adds to it.
+    """
+
+    after: str | None
+    start: int | None
+    passes: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
 class Question:
     """What is asked. `lower` weighs the losses whose mean is minimised; `keep` limits others.
 
@@ -78,6 +91,7 @@ class Question:
     cost: RunCost = RunCost()
     all_trunks: bool = True
     """Whether the answer should hold for other trunks too, so that one trunk alone is said with the verdict."""
+    asked: StageAsked | None = field(default=None, metadata=fs.ADDED_LATER)
     forecast: Forecast | None = field(default=None, metadata=fs.ADDED_LATER)
 
 

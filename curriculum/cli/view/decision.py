@@ -18,8 +18,8 @@ _MOST_LOSSES = 6
 """Columns of losses that fit a screen; the mean is shown in any case."""
 
 
-def decision_view(decision: Decision, about: str | None, cost: RunCost) -> RenderableType:
-    """The whole answer for a console."""
+def decision_view(decision: Decision, about: str | None, cost: RunCost, to_train: str | None = None) -> RenderableType:
+    """The whole answer for a console. `to_train` is the command that trains runs of the study, None of a table."""
     parts: list[RenderableType] = [_headline(decision, about)]
     if decision.order is not None:
         parts += [Text(), _laws(decision.laws), Text(), *order_view(decision.order)]
@@ -32,7 +32,7 @@ def decision_view(decision: Decision, about: str | None, cost: RunCost) -> Rende
         parts += [Text(), _contenders(decision)]
     if decision.proposal is not None:
         parts += [Text(), *_proposal(decision.proposal)]
-    parts += [Text(), *_verdicts(decision, cost)]
+    parts += [Text(), *_verdicts(decision, cost, to_train)]
     return Group(*parts, *notes(decision.notes))
 
 
@@ -112,7 +112,7 @@ def _interval(span: tuple[float, float] | None) -> str:
     return "-" if span is None else f"{100 * span[0]:.1f}..{100 * span[1]:.1f}%"
 
 
-def _verdicts(decision: Decision, cost: RunCost) -> list[RenderableType]:
+def _verdicts(decision: Decision, cost: RunCost, to_train: str | None) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for verdict in decision.verdicts:
         text = Text("verdict  ", style="bold")
@@ -121,7 +121,7 @@ def _verdicts(decision: Decision, cost: RunCost) -> list[RenderableType]:
         text.append(word, style=_STYLES.get(verdict.word, "yellow"))
         text.append(f", {_figures(verdict)}", style="not bold")
         parts.append(text)
-        settles = _settles(verdict, cost)
+        settles = _settles(verdict, cost, to_train)
         if settles:
             parts.append(Text(f"         what would decide it: {settles}"))
     for kept in decision.kept_shares:
@@ -152,10 +152,11 @@ def _figures(verdict: Verdict) -> str:
     return f"{found.mean:+.3f}{against}{interval}, {found.runs} runs"
 
 
-def _settles(verdict: Verdict, cost: RunCost) -> str:
+def _settles(verdict: Verdict, cost: RunCost, to_train: str | None) -> str:
     parts = []
     if verdict.difference is None and verdict.word in ("suggested", "not distinguishable", "not measured"):
-        parts.append("runs of the proposal, at least two, in rows of role `proposal`")
+        way = "in rows of role `proposal`" if to_train is None else f"which `{to_train}` trains"
+        parts.append(f"runs of the proposal, at least two, {way}")
     if verdict.more_runs is not None:
         price = []
         if cost.tokens is not None:
