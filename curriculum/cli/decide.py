@@ -51,7 +51,7 @@ def decide(
     from curriculum.studies import mixture_file, record
     from curriculum.studies.asked import Asked, ask
     from curriculum.studies.decide import decide as answer
-    from curriculum.studies.decision import Undecidable
+    from curriculum.studies.decision import Keep, Undecidable
     from curriculum.studies.propose import fix_proposal
     from curriculum.studies.table import TableFiles, read
     from curriculum.studies.table_question import question
@@ -72,7 +72,8 @@ def decide(
             )
         weights, limits = _weights(lower), _limits(keep or [])
         runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
-        wanted = question(losses.stem, runs, weights, limits, {})
+        keeps = {source: Keep(None, loss) for source, loss in limits.items()}
+        wanted = question(losses.stem, runs, weights, keeps, {})
         asked = Asked(question=wanted, evidence=runs.evidence, files={})
     else:
         if any(value is not None for value in (*table, lower, keep)):

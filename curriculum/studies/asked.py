@@ -61,7 +61,7 @@ def ask(project: Project, name: str, size: str) -> Asked:
     """The question of study `name` and its evidence; PlanError where nothing was measured yet."""
     file, document = project.study(name)
     if file.table is not None:
-        question, runs = table_question.of_study(project, name, file)
+        question, runs = table_question.of_study(project, name, file, document)
         return Asked(question=question, evidence=runs.evidence, files=table_question.digests(runs.files, project.root))
     if file.subject == "arms":
         schedules, evidence, files, remarks = question_of_schedules(project, name, size, file, document)

@@ -51,7 +51,7 @@ def words(decision: Decision) -> dict[tuple[str, str], str]:
     return {(pair.first, pair.second): pair.word for pair in decision.order.pairs}
 
 
-@pytest.mark.promise("only order and confidence are told")
+@pytest.mark.promise("A study of `arms:` orders schedules that were not trained")
 @pytest.mark.parametrize(("size", "laws"), [("25", ("annealing",)), ("400", ("annealing", "multi-power"))])
 def test_four_schedules_are_put_in_the_order_in_which_they_ended(size: str, laws: tuple[LawOfSchedules, ...]) -> None:
     decision = decide(asked(*laws), Evidence((), tuple(published(size, name) for name in RAN)))
