@@ -51,7 +51,7 @@ def decide(
     from curriculum.studies import mixture_file, record
     from curriculum.studies.asked import Asked, ask
     from curriculum.studies.decide import decide as answer
-    from curriculum.studies.decision import Undecidable
+    from curriculum.studies.decision import Keep, Undecidable
     from curriculum.studies.propose import fix_proposal
     from curriculum.studies.table import TableFiles, read
     from curriculum.studies.table_question import question
@@ -72,7 +72,8 @@ def decide(
             )
         weights, limits = _weights(lower), _limits(keep or [])
         runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
-        wanted = question(losses.stem, runs, weights, limits, {})
+        keeps = {source: Keep(None, loss) for source, loss in limits.items()}
+        wanted = question(losses.stem, runs, weights, keeps, {})
         asked = Asked(question=wanted, evidence=runs.evidence, files={})
     else:
         if any(value is not None for value in (*table, lower, keep)):
@@ -113,7 +114,10 @@ def decide(
         )
         return
     console = open_console()
-    console.print(decision_view(decision, about, asked.question.cost))
+    to_train = None
+    if project is not None and asked.compiled is not None:
+        to_train = f"curriculum run {name}{project.options(size)}"
+    console.print(decision_view(decision, about, asked.question.cost, to_train))
     if kept is not None and project is not None:
         console.print(f"\nrecord   {kept.path.relative_to(project.root)}")
     if written is not None and project is not None:
@@ -122,10 +126,8 @@ def decide(
         console.print(f"write it with: curriculum decide {name} --write NAME")
     elif kept is not None:
         console.print("so       nothing is written")
-    if to_run and project is not None:
-        console.print(
-            f"next     curriculum run {name}{project.options(size)} trains the proposal: its own runs judge it"
-        )
+    if to_run:
+        console.print(f"next     {to_train} trains the proposal: its own runs judge it")
 
 
 def _weights(texts: list[str]) -> dict[str, float]:

@@ -470,11 +470,6 @@ class StudyFile(Entry):
                 if key in stated:
                     hint = "leave it out: no arm is trained for this study"
                     raise Refusal(f"is not supported with `{self.subject}:`", hint, key)
-        if self.table is not None:
-            for name, limit in self.goal.keep.items():
-                if limit.base != "loss":
-                    hint = "a table has no branch point: state the loss, as in `2.87`"
-                    raise Refusal(f"is `{limit}`, which no table has", hint, "goal", "keep", name)
         if self.arms is not None:
             _unique(self.arms, "arms")
             if len(self.arms) < 2 and not self.forecast:

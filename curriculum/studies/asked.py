@@ -11,6 +11,7 @@ from curriculum.studies import table_question
 from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decision import Decision, Question
 from curriculum.studies.evidence import Evidence
+from curriculum.studies.forecast import question_of_schedules
 from curriculum.studies.measured import Measured, measure, read_digests
 from curriculum.studies.question import question_of
 
@@ -19,7 +20,7 @@ from curriculum.studies.question import question_of
 class Asked:
     """`earlier` is the evidence at positions before the arms' end, `files` the digests of what was read, by name.
 
-    `compiled` and `measured` are None of a table of runs that others trained.
+    `remarks` are on runs that do not count. `compiled` and `measured` are None where no arm is trained for the study.
     """
 
     question: Question
@@ -28,13 +29,14 @@ class Asked:
     files: Mapping[str, str]
     compiled: CompiledStudy | None = field(default=None, repr=False)
     measured: Measured | None = field(default=None, repr=False)
+    remarks: tuple[str, ...] = ()
 
     @property
     def incomplete(self) -> list[str]:
         """A line for the arms that are missing, and one for each that is set aside."""
         if self.measured is None or self.compiled is None:
-            return []
-        lines = []
+            return list(self.remarks)
+        lines = list(self.remarks)
         if missing := self.measured.missing:
             shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
             lines.append(
@@ -59,14 +61,11 @@ def ask(project: Project, name: str, size: str) -> Asked:
     """The question of study `name` and its evidence; PlanError where nothing was measured yet."""
     file, document = project.study(name)
     if file.table is not None:
-        question, runs = table_question.of_study(project, name, file)
+        question, runs = table_question.of_study(project, name, file, document)
         return Asked(question=question, evidence=runs.evidence, files=table_question.digests(runs.files, project.root))
     if file.subject == "arms":
-        raise PlanError(
-            f"study `{name}` asks of schedules that ran, which is not answered yet",
-            place=document.place(("arms",)),
-            hint="`curriculum compare` shows what was measured of them",
-        )
+        schedules, evidence, files, remarks = question_of_schedules(project, name, size, file, document)
+        return Asked(question=schedules, evidence=evidence, files=files, remarks=remarks)
     compiled = compile_study(project, name, size)
     measured = measure(compiled)
     if not measured.plans:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curriculum.studies import decide_candidates, decide_mixture, decide_share
+from curriculum.studies import decide_candidates, decide_mixture, decide_schedules, decide_share
 from curriculum.studies.decision import Decision, Question, Undecidable
 from curriculum.studies.evidence import Evidence
 
@@ -15,6 +15,8 @@ def decide(question: Question, evidence: Evidence, earlier: Sequence[tuple[int, 
     `earlier` is the evidence of the same arms at earlier positions (tokens) of their training, in order. Raises
     Undecidable with too little evidence, or where nothing satisfies the limits.
     """
+    if question.kind == "schedules":
+        return decide_schedules.decide(question, evidence)
     for source in (*question.lower, *question.keep):
         if source not in evidence.sources:
             raise Undecidable(

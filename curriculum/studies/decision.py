@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from curriculum import fs
+from curriculum.plan.learning_rate import LearningRate
 from curriculum.studies.intervals import RESAMPLES
 from curriculum.studies.programme import PULL
 from curriculum.studies.verdicts import Verdict, Word
 
-Kind = Literal["mixture", "share", "candidates", "cooldown"]
-"""A swarm of mixtures; a line of shares of one source; arms each of its own; a grid of learning rates and batches."""
+Kind = Literal["mixture", "share", "candidates", "cooldown", "schedules"]
+"""A swarm of mixtures; a line of shares of one source; arms each of its own; a grid of learning rates and batches;
+schedules that are not trained."""
+LawOfSchedules = Literal["annealing", "multi-power"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,38 @@ class RunCost:
 
     tokens: int | None = None
     seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule that was not trained: its curve, and where it ends (tokens at the study's size)."""
+
+    name: str
+    learning_rate: LearningRate
+    end: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Schedules to put in order by these laws; a unit of the training curves is `unit_tokens`, `unit_steps` steps."""
+
+    schedules: tuple[Schedule, ...]
+    unit_tokens: int
+    unit_steps: int
+    laws: tuple[LawOfSchedules, ...]
+
+
+@dataclass(frozen=True)
+class StageAsked:
+    """The stage that a question of mixtures is about: where it begins, and how often it would read each source.
+
+    `start` is in full-size tokens, after the stage `after`; both are None in a root. Of each source, `passes` has those
+    of the lineage at the end of the stage with a share of 0, and those that a share of 1 adds to it.
+    """
+
+    after: str | None
+    start: int | None
+    passes: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +91,8 @@ class Question:
     cost: RunCost = RunCost()
     all_trunks: bool = True
     """Whether the answer should hold for other trunks too, so that one trunk alone is said with the verdict."""
+    asked: StageAsked | None = field(default=None, metadata=fs.ADDED_LATER)
+    forecast: Forecast | None = field(default=None, metadata=fs.ADDED_LATER)
 
 
 @dataclass(frozen=True)
@@ -148,6 +186,30 @@ class KeptShareReport:
 
 
 @dataclass(frozen=True)
+class OrderedPair:
+    """Two schedules, of which `first` is predicted to end lower with the probability `confidence`.
+
+    It is the smallest that one of the laws gives; below a half they disagree.
+    """
+
+    first: str
+    second: str
+    confidence: float
+    word: Word
+
+
+@dataclass(frozen=True)
+class ScheduleOrder:
+    """Schedules from the lowest predicted end up, and how sure the order of each pair is.
+
+    No loss is told: the laws order schedules well, and misjudge by how much one is better by a factor of 2 to 3.5.
+    """
+
+    names: tuple[str, ...]
+    pairs: tuple[OrderedPair, ...]
+
+
+@dataclass(frozen=True)
 class Decision:
     """The answer to a question, a pure function of it and of the evidence."""
 
@@ -163,6 +225,7 @@ class Decision:
     verdicts: tuple[Verdict, ...]
     kept_shares: tuple[KeptShareReport, ...]
     notes: tuple[str, ...]
+    order: ScheduleOrder | None = field(default=None, metadata=fs.ADDED_LATER)
 
     @property
     def word(self) -> Word:

@@ -11,6 +11,7 @@ import numpy as np
 
 from curriculum.analysis import bootstrap
 from curriculum.studies.laws.huber import Array
+from curriculum.studies.laws.schedules import Curve
 
 Role = Literal["before", "swarm", "control", "proposal"]
 ROLES: tuple[Role, ...] = ("before", "swarm", "control", "proposal")
@@ -46,10 +47,35 @@ class Row:
 
 
 @dataclass(frozen=True)
+class TrainingCurve:
+    """The training loss of a curriculum up to `position` (tokens), by units of as many steps each.
+
+    `rates` is the learning rate of every unit from the root, shape `[units]`; `losses` (nats a token) are means around
+    the units `at`, both shape `[n]`, those that another curve has already left out. The rate rises during the first
+    `warmup` units.
+    """
+
+    arm: str
+    position: int
+    warmup: int
+    rates: tuple[float, ...]
+    at: tuple[int, ...]
+    losses: tuple[float, ...]
+
+    @cached_property
+    def curve(self) -> Curve:
+        return Curve(np.array(self.rates), np.array(self.at, np.int64), np.array(self.losses), self.warmup)
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """All rows of a study. ValueError for two rows of one run and source."""
+    """All rows of a study, or the curves of one that asks about schedules.
+
+    ValueError for two rows of one run and source.
+    """
 
     rows: tuple[Row, ...]
+    curves: tuple[TrainingCurve, ...] = ()
 
     def __post_init__(self) -> None:
         seen = set()

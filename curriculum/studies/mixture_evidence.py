@@ -9,14 +9,16 @@ from typing import Any
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.fields import Evidence
-from curriculum.config.studies import StudyFile
-from curriculum.errors import CurriculumError, DataError
+from curriculum.errors import DataError
 from curriculum.studies import record
-from curriculum.studies.study import open_study
 from curriculum.units import show_count
 
 ROUNDING = 6e-5
 """A share in a mixture file is written in percent with two decimals."""
+PASSES_DIFFER = 0.1
+"""Share by which the passes of a source may differ from those of the stage that was asked about."""
+LEAST_PASSES = 0.1
+"""Of a text that is hardly read, passes differ by whole windows."""
 
 
 def evidence_lines(texts: PreparedText, compiled: Compiled) -> list[str]:
@@ -40,7 +42,7 @@ def _line(texts: PreparedText, compiled: Compiled, stage: CompiledStage, evidenc
         return f"{subject}: {error.what}"
     if not {"study", "question", "files", "decision"} <= found.content.keys():
         return f"{subject}: `{found.path}` is no record of a decision"
-    reasons = list(_reasons(texts, compiled, stage, found, folder.parent.name))
+    reasons = list(_reasons(compiled, stage, found, folder.parent.name))
     decision = found.content["decision"]
     runs, word = decision.get("runs"), decision["word"]
     if reasons:
@@ -56,9 +58,7 @@ def _folder(texts: PreparedText, size: str, evidence: Evidence) -> Path | None:
     return next((path for path in folders if (path / record.DECISIONS / f"{evidence.number:04}.json").exists()), None)
 
 
-def _reasons(
-    texts: PreparedText, compiled: Compiled, stage: CompiledStage, found: record.Record, size: str
-) -> Iterator[str]:
+def _reasons(compiled: Compiled, stage: CompiledStage, found: record.Record, size: str) -> Iterator[str]:
     content: dict[str, Any] = dict(found.content)
     proposed = (content["decision"].get("proposal") or {}).get("shares") or {}
     shares = {source: float(share) for source, share in stage.shares.items() if share}
@@ -74,10 +74,29 @@ def _reasons(
             choice = compiled.sources.get(source)
             if measured is not None and choice is not None and choice.digest not in (None, measured):
                 yield f"`{source}` is another text than the study measured"
-    point = _branch_point(texts, content)
-    if point is not None and stage.parent is not None and _left(stage.parent) != point:
-        asked, own = (f"{show_count(at)} tokens, after {name}" for name, at in (point, _left(stage.parent)))
-        yield f"it was asked at {asked}, and this stage begins at {own}"
+    asked = content["question"].get("asked")
+    if asked is None:
+        return
+    point = (asked["after"], asked["start"])
+    if stage.parent is not None and _left(stage.parent) != point:
+        there = f"{show_count(point[1])} tokens, after {point[0]}" if point[0] is not None else "the root"
+        yield f"it was asked at {there}, and this stage begins at {_words(_left(stage.parent))}"
+    yield from _passes(stage, shares, asked["passes"])
+
+
+def _passes(stage: CompiledStage, shares: dict[str, float], asked: dict[str, tuple[float, float]]) -> Iterator[str]:
+    """The source whose passes at the end of the stage differ most from those where the question was asked."""
+    plan = stage.plan
+    used = plan.items((stage.stop - plan.start) // plan.sequence_length)
+    apart = []
+    for source, share in shares.items():
+        if source in asked and source in used and plan.sources[source].windows:
+            before, whole = asked[source]
+            expected, own = before + share * whole, plan.sources[source].epochs(used[source])
+            apart.append((abs(own - expected) / max(expected, LEAST_PASSES), source, expected, own))
+    worst, source, expected, own = max(apart, default=(0.0, "", 0.0, 0.0))
+    if worst > PASSES_DIFFER:
+        yield f"`{source}` is read {own:.2f} times by its end, and was asked about at {expected:.2f}"
 
 
 def text_key(source: str) -> str:
@@ -89,19 +108,5 @@ def _left(stage: CompiledStage) -> tuple[str, int]:
     return stage.name, stage.left_at
 
 
-def _branch_point(texts: PreparedText, content: dict[str, Any]) -> tuple[str, int] | None:
-    """The stage that the study's arms left and where (full-size tokens), by the present file of the study.
-
-    None of a table, and where the study is gone.
-    """
-    name = content["study"]
-    if name not in texts.project.names("studies"):
-        return None
-    try:
-        file: StudyFile = texts.project.study(name)[0]
-        if file.subject not in ("for", "from"):
-            return None
-        study = open_study(texts.project, name, texts.curriculum.size_name)
-    except CurriculumError:  # `plan` of the study tells it
-        return None
-    return (study.before[-1].name, study.start) if study.before else None
+def _words(point: tuple[str, int]) -> str:
+    return f"{show_count(point[1])} tokens, after {point[0]}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 
 from curriculum.studies import mixtures
 from curriculum.studies.arms import CompiledStudy
 from curriculum.studies.block import block_of
-from curriculum.studies.decision import Keep, Kind, Question, RunCost
+from curriculum.studies.decision import Keep, Kind, Question, RunCost, StageAsked
 from curriculum.studies.measured import BEFORE
 
 _CONTROLS = ("kept", "stated")
@@ -43,7 +44,24 @@ def question_of(compiled: CompiledStudy, *, seconds: float | None = None) -> Que
         of=vary.share.of if vary.share is not None else None,
         cost=RunCost(tokens=longest.stop - longest.plan.start, seconds=seconds),
         all_trunks=compiled.arms[0].compiled.scaled,
+        asked=_stage_asked(compiled),
     )
+
+
+def _stage_asked(compiled: CompiledStudy) -> StageAsked:
+    limits, study, stage = compiled.limits, compiled.study, compiled.arms[0].stage
+    passes = {}
+    for source, choice in limits.choices.items():
+        if not choice.windows:
+            continue
+        items = limits.items.get(source, 0)
+        earlier = stage.parent.shares.get(source, Fraction(0)) if stage.parent is not None else Fraction(0)
+        ramp = stage.ramp_sequences if stage.parent is not None else 0  # shares move there in a straight line
+        least = items + int(earlier * ramp / 2)
+        first = limits.plan.sources[source].epochs(least) if items else least / choice.windows
+        passes[source] = (first, (limits.sequences - ramp / 2) / choice.windows)
+    last = study.before[-1] if study.before else None
+    return StageAsked(last.name if last is not None else None, study.start if last is not None else None, passes)
 
 
 def kind_of(compiled: CompiledStudy) -> Kind:

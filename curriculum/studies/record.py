@@ -93,8 +93,8 @@ def content(
 
 
 def digest(evidence: Evidence) -> str:
-    """SHA-256 of all rows, those of windows included."""
-    return fs.digest(evidence.rows)
+    """SHA-256 of all rows, those of windows included, and of all training curves."""
+    return fs.digest([evidence.rows, evidence.curves] if evidence.curves else evidence.rows)
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> Record:
@@ -160,8 +160,11 @@ def _mapping(value: Any) -> Any:
 
 
 def _arms(evidence: Evidence) -> dict[str, Any]:
-    """Each arm with its role, settings, and losses by run."""
-    arms = {}
+    """Each arm with its role, settings, and losses by run; of a training curve its mean, by where it ends."""
+    arms: dict[str, Any] = {}
+    for curve in evidence.curves:
+        losses = {"training": sum(curve.losses) / max(1, len(curve.losses))}
+        arms[curve.arm] = {"role": "curve", "settings": {}, "runs": {f"to {curve.position} tokens": losses}}
     for arm in evidence.arms():
         runs: dict[str, dict[str, float]] = {}
         for row in evidence.rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any, Final
 
@@ -12,9 +13,12 @@ from curriculum.compiler.compile import CompiledStage
 from curriculum.compiler.cost import cost, tokens_evaluated
 from curriculum.compiler.lineage_tree import stage_tree
 from curriculum.config.evaluation_budget import EVALUATED
-from curriculum.errors import PlanError
+from curriculum.errors import DataError, PlanError
 from curriculum.runs.folders import is_finished, stage_folder
+from curriculum.studies import contenders, record
 from curriculum.studies.arms import Arm, CompiledStudy
+from curriculum.studies.measured import measure
+from curriculum.studies.question import question_of
 from curriculum.units import show_count
 
 FORMAT = 1
@@ -50,6 +54,7 @@ def summarise(compiled: CompiledStudy, machine_name: str, machine: config.Machin
             source: {"share": float(cap), "passes": float(compiled.limits.allowed_passes(source))}
             for source, cap in compiled.limits.binding().items()
         },
+        "noise": _noise(compiled),
         "trunk": _trunk(compiled),
         "cost": _cost(compiled, machine_name, machine),
     }
@@ -131,6 +136,31 @@ def _proposal(compiled: CompiledStudy) -> dict[str, Any] | None:
     if not compiled.has_proposal or compiled.of_role("proposal"):
         return None
     return {"runs": compiled.replicates, "after": len(compiled.arms)}
+
+
+def _noise(compiled: CompiledStudy) -> list[dict[str, Any]]:
+    """The smallest difference that the runs of an arm tell apart, by source of the goal, once noise was measured.
+
+    It is that of the newest record, else of the controls that ran; empty before.
+    """
+    study = compiled.study
+    try:
+        kept = record.newest(study.project.runs / study.size / compiled.name)
+        if kept is not None:
+            found = kept.content["decision"]["noise"]
+        elif any(stage_folder(arm.project, arm.compiled, arm.stage).plan.exists() for arm in _repeated(compiled)):
+            measured = contenders.noise(question_of(compiled), measure(compiled).evidence)
+            found = [asdict(one) for one in measured]
+        else:
+            found = []
+    except DataError:  # `verify` tells what is damaged
+        found = []
+    known = [{key: one[key] for key in ("source", "tells", "runs_each")} for one in found]
+    return [one for one in known if one["tells"] is not None]
+
+
+def _repeated(compiled: CompiledStudy) -> list[Arm]:
+    return [arm for arm in compiled.of_role("control") if arm.replicate > 1]
 
 
 def _trunk(compiled: CompiledStudy) -> dict[str, Any] | None:

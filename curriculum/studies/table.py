@@ -240,13 +240,13 @@ def _mixture(line: _Line, columns: dict[str, str]) -> tuple[float, ...]:
 def _role(*lines: _Line) -> Role:
     for line in lines:
         text = line.cells.get("role", "").strip()
-        if text and text not in ROLES[1:]:
+        if text and text not in ROLES:
             raise DataError(
                 f"`{shortened(text)}` is no role of a run",
                 place=line.place("role"),
-                hint="swarm, control or proposal; without one a run belongs to the swarm",
+                hint="before, swarm, control or proposal; without one a run belongs to the swarm",
             )
-        for role in ROLES[1:]:
+        for role in ROLES:
             if text == role:
                 return role
     return "swarm"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.config.project import Project
-from curriculum.config.studies import StudyFile
-from curriculum.errors import NotFound, did_you_mean
+from curriculum.config.studies import Limit, StudyFile
+from curriculum.config.yaml import Document
+from curriculum.errors import NotFound, Place, PlanError, did_you_mean
 from curriculum.studies.decision import Keep, Question
 from curriculum.studies.table import Runs, TableFiles, read
 
 
-def of_study(project: Project, name: str, file: StudyFile) -> tuple[Question, Runs]:
+def of_study(project: Project, name: str, file: StudyFile, document: Document) -> tuple[Question, Runs]:
     """The question of `studies/<name>.yaml` with `table:`, and its runs; paths are relative to the project."""
     assert file.table is not None, "the study is asked of a table"
     table = file.table
@@ -27,7 +28,10 @@ def of_study(project: Project, name: str, file: StudyFile) -> tuple[Question, Ru
         )
     )
     lower = {source: float(weight) for source, weight in file.goal.lower.items()}
-    keep = {source: float(limit.by) for source, limit in file.goal.keep.items()}
+    keep = {
+        source: Keep(_reference(runs, limit, document.place(("goal", "keep", source))), float(limit.by))
+        for source, limit in file.goal.keep.items()
+    }
     bounds = {source: (float(share.low), float(share.high)) for source, share in file.always.items()}
     return question(name, runs, lower, keep, bounds), runs
 
@@ -36,10 +40,10 @@ def question(
     name: str,
     runs: Runs,
     lower: Mapping[str, float],
-    keep: Mapping[str, float],
+    keep: Mapping[str, Keep],
     bounds: Mapping[str, tuple[float, float]],
 ) -> Question:
-    """The question which mixture lowers the weighted mean of `lower` and keeps each of `keep` (nats).
+    """The question which mixture lowers the weighted mean of `lower` within the limits `keep` of others.
 
     No source gets a larger share than it had in a run, unless `bounds` say so: a law is not asked beyond its runs.
     Raises NotFound for a name that the table does not have.
@@ -56,12 +60,26 @@ def question(
         name=name,
         kind="mixture",
         lower=dict(lower),
-        keep={source: Keep(None, limit) for source, limit in keep.items()},
+        keep=dict(keep),
         sources=runs.sources,
         low={source: low for source, (low, _) in bounds.items()},
         high={**high, **{source: most for source, (_, most) in bounds.items()}},
         all_trunks=False,
     )
+
+
+def _reference(runs: Runs, limit: Limit, place: Place) -> str | None:
+    """The run that a limit refers to: the first of role `before` or `control`; None for a loss."""
+    if limit.base == "loss":
+        return None
+    arm = next(iter(runs.evidence.arms(limit.base)), None)
+    if arm is None:
+        raise PlanError(
+            f"the limit is `{limit}`, and no row of the table has the role `{limit.base}`",
+            place=place,
+            hint=f"add that run with `{limit.base}` in a column `role`, or state the loss, as in `2.87`",
+        )
+    return arm
 
 
 def digests(files: TableFiles, root: Path | None) -> dict[str, str]:

@@ -25,11 +25,15 @@ def figures(verdict: Verdict) -> str:
     return f"{found.mean:+.3f}{against}{interval}, {found.runs} runs"
 
 
-def settled_by(verdict: Verdict, cost: RunCost) -> str:
-    """What would decide it, and what that costs; empty where there is nothing to settle."""
+def settled_by(verdict: Verdict, cost: RunCost, to_train: str | None = None) -> str:
+    """What would decide it, and what that costs; empty where there is nothing to settle.
+
+    `to_train` is the command that trains runs of the study, None of a table of runs that others trained.
+    """
     parts = []
     if verdict.difference is None and verdict.word in ("suggested", "not distinguishable", "not measured"):
-        parts.append("runs of the proposal, at least two, in rows of role `proposal`")
+        way = "in rows of role `proposal`" if to_train is None else f"which `{to_train}` trains"
+        parts.append(f"runs of the proposal, at least two, {way}")
     if verdict.more_runs is not None:
         price = []
         if cost.tokens is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from curriculum.cli.view.schedules import order_view
 from curriculum.cli.view.tables import notes, share, table
 from curriculum.studies.decision import Contender, Decision, LawReport, Noise, Proposal, RunCost
 from curriculum.studies.verdict_words import figures, goal_words, settled_by
@@ -16,9 +17,12 @@ _MOST_LOSSES = 6
 """Columns of losses that fit a screen; the mean is shown in any case."""
 
 
-def decision_view(decision: Decision, about: str | None, cost: RunCost) -> RenderableType:
-    """The whole answer for a console."""
+def decision_view(decision: Decision, about: str | None, cost: RunCost, to_train: str | None = None) -> RenderableType:
+    """The whole answer for a console. `to_train` is the command that trains runs of the study, None of a table."""
     parts: list[RenderableType] = [_headline(decision, about)]
+    if decision.order is not None:
+        parts += [Text(), _laws(decision.laws), Text(), *order_view(decision.order)]
+        return Group(*parts, *notes(decision.notes))
     if any(noise.windows is not None or noise.runs is not None for noise in decision.noise):
         parts += [Text(), _noise(decision.noise)]
     if decision.laws:
@@ -27,14 +31,17 @@ def decision_view(decision: Decision, about: str | None, cost: RunCost) -> Rende
         parts += [Text(), _contenders(decision)]
     if decision.proposal is not None:
         parts += [Text(), *_proposal(decision.proposal)]
-    parts += [Text(), *_verdicts(decision, cost)]
+    parts += [Text(), *_verdicts(decision, cost, to_train)]
     return Group(*parts, *notes(decision.notes))
 
 
 def _headline(decision: Decision, about: str | None) -> Text:
     text = Text(decision.name, style="bold")
     trunks = f" over {decision.trunks} trunks" if decision.trunks > 1 else ""
-    text.append(f"  {about or ''}\n{decision.runs} runs of {decision.arms} arms{trunks}", style="not bold")
+    runs = f"{decision.runs} runs of {decision.arms} arms{trunks}"
+    if decision.order is not None:
+        runs = f"{decision.runs} training curves"
+    text.append(f"  {about or ''}\n{runs}", style="not bold")
     return text
 
 
@@ -104,7 +111,7 @@ def _interval(span: tuple[float, float] | None) -> str:
     return "-" if span is None else f"{100 * span[0]:.1f}..{100 * span[1]:.1f}%"
 
 
-def _verdicts(decision: Decision, cost: RunCost) -> list[RenderableType]:
+def _verdicts(decision: Decision, cost: RunCost, to_train: str | None) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for verdict in decision.verdicts:
         text = Text("verdict  ", style="bold")
@@ -113,7 +120,7 @@ def _verdicts(decision: Decision, cost: RunCost) -> list[RenderableType]:
         text.append(word, style=_STYLES.get(verdict.word, "yellow"))
         text.append(f", {figures(verdict)}", style="not bold")
         parts.append(text)
-        if settles := settled_by(verdict, cost):
+        if settles := settled_by(verdict, cost, to_train):
             parts.append(Text(f"         what would decide it: {settles}"))
     for kept in decision.kept_shares:
         spread = (

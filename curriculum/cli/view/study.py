@@ -10,10 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from curriculum.cli.view.tables import notes, share, table
+from curriculum.studies.mixture_evidence import PASSES_DIFFER
 from curriculum.units import show_bytes, show_count, show_exact, show_seconds
-
-PASSES_DIFFER = 0.1
-"""Share by which the passes of an arm and of the stage that it stands for may differ unsaid."""
 
 
 def study_view(summary: Mapping[str, Any]) -> RenderableType:
@@ -127,6 +125,10 @@ def _passes(summary: Mapping[str, Any]) -> str:
 
 
 def _noise(summary: Mapping[str, Any]) -> str:
+    if summary["noise"]:
+        apart = ", ".join(f"{one['tells']:.3f} of {one['source']}" for one in summary["noise"])
+        runs = min(one["runs_each"] for one in summary["noise"])
+        return f"differences from {apart} up, by {runs} runs of each arm (nats a token, half a 95% interval)"
     controls = sum(row["role"] == "control" for row in summary["arms"])
     if summary["replicates"] == 1:
         return "one run of each control: no noise is measured, and every verdict is `suggested`"

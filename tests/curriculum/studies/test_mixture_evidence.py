@@ -81,6 +81,12 @@ def test_a_mixture_rests_on_its_record_and_no_fingerprint_knows(project: Path) -
     assert evidence_lines(without, without.compiled) == []
 
 
+def test_the_branch_point_is_that_of_the_record_and_not_of_the_study_as_it_is_now(project: Path) -> None:
+    before = said(project)
+    (project / "studies/domains.yaml").unlink()
+    assert said(project) == before
+
+
 def _edit_weight(root: Path) -> None:
     path = root / "mixtures/decided.yaml"
     path.write_text(path.read_text().replace(f"{WEB}: ", f"{WEB}: 1"))
@@ -100,6 +106,7 @@ def _edit_weight(root: Path) -> None:
             lambda root: edit(root, "stages/mine.yaml", "v1.1/basic", "v1.1-chinese/continual"),
             "after v1.1-chinese/continual",
         ),
+        (lambda root: edit(root, "stages/mine.yaml", "until: 1.85T", "until: 1.65T"), "times by its end"),
         (lambda root: shutil.rmtree(root / "runs/rehearsal/domains/decisions"), "is not here"),
         (lambda root: (root / "runs/rehearsal/domains/decisions/0001.json").write_text("{}"), "is no record"),
     ],
@@ -118,7 +125,7 @@ def test_weights_that_no_longer_rest_on_their_record_say_why(
 
 def test_a_study_is_tables_of_its_arms_and_of_what_they_measured(decided: Path) -> None:
     study = curriculum.open(decided).study("domains")
-    assert curriculum.open(decided).studies == ["cooldown", "domains", "how-much-old", "new-sources"]
+    assert curriculum.open(decided).studies == ["cooldown", "domains", "how-much-old", "new-sources", "schedules"]
     assert len(study.arms) == 27
     assert all(row.keys() == study.arms[0].keys() for row in study.arms)
     kept = next(row for row in study.arms if row["address"] == "domains/kept.2")

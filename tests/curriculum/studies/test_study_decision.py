@@ -18,6 +18,7 @@ from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
 from curriculum.studies import proposal
 from curriculum.studies.arms import Arm, compile_study
+from curriculum.studies.summary import summarise
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE, MATH, WEB = "starcoder-python-jupyter", "proof-pile-2", "slimpajama"
@@ -68,6 +69,15 @@ def fixed_weights(project: Path) -> dict[str, Fraction] | None:
     return proposal.read(Project(project), "code", "rehearsal", study.plans)
 
 
+def said_of_noise(project: Path) -> list[dict[str, Any]]:
+    opened = Project(project)
+    summary = summarise(compile_study(opened, "code", "rehearsal"), "local", opened.machine("local"))
+    noise: list[dict[str, Any]] = summary["noise"]
+    assert [one["source"] for one in noise] == [CODE, MATH, WEB]
+    assert all(0 < one["tells"] < 0.1 and one["runs_each"] == 3 for one in noise)
+    return noise
+
+
 def test_a_study_goes_from_its_arms_to_a_mixture_that_names_its_decision(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +104,10 @@ def test_a_study_goes_from_its_arms_to_a_mixture_that_names_its_decision(
     code, out, _ = run("decide", "code")
     assert code == 0
     assert "next     curriculum run code trains the proposal" in out
+    assert "runs of the proposal, at least two, which `curriculum run code` trains" in " ".join(out.split())
+    told = said_of_noise(project)
+    shutil.rmtree(project / "runs/rehearsal/code/decisions")
+    assert said_of_noise(project) == told  # of the controls that ran, as of the record
     fixed = fixed_weights(project)
     assert fixed is not None
     assert sum(fixed.values()) == proposal.PARTS

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from public_runs import STUDIES
 
-from curriculum.errors import CurriculumError
-from curriculum.studies import table
+from curriculum.config.project import Project
+from curriculum.errors import CurriculumError, PlanError
+from curriculum.studies import table, table_question
+from curriculum.studies.decision import Keep, Question
 from curriculum.studies.table import TableFiles
 
 SHARES = "index,a,b\n1,0.5,0.5\n2,0.25,0.75\n3,0.5,0.5\n"
@@ -40,6 +42,36 @@ def test_roles_seeds_and_replicates_are_columns_that_need_not_be_there(tmp_path:
     runs = table.read(write(tmp_path, shares, "index,a\nx,1\ny,2\nz,3\n"))
     assert [runs.evidence.role(arm) for arm in ("x", "y", "z")] == ["control", "proposal", "swarm"]
     assert runs.evidence.runs("x") == ((2, 7),)
+
+
+STUDY = """\
+table: {shares: shares.csv, losses: losses.csv}
+goal:
+  lower: {a: 1}
+  keep: {b: before + 0.02}
+"""
+
+
+def of_study(folder: Path, shares: str, losses: str) -> Question:
+    write(folder, shares, losses)
+    (folder / "studies").mkdir()
+    (folder / "stages").mkdir()
+    (folder / "mixtures").mkdir()
+    (folder / "studies/mine.yaml").write_text(STUDY)
+    project = Project(folder)
+    return table_question.of_study(project, "mine", *project.study("mine"))[0]
+
+
+def test_a_limit_may_refer_to_the_row_of_the_branch_point(tmp_path: Path) -> None:
+    question = of_study(tmp_path, "index,role,a,b\n1,before,0.5,0.5\n2,,0.25,0.75\n3,swarm,0.5,0.5\n", LOSSES)
+    assert question.keep == {"b": Keep("run 1", 0.02)}
+
+
+def test_a_limit_that_refers_to_no_row_is_refused_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="no row of the table has the role `before`") as refused:
+        of_study(tmp_path, SHARES, LOSSES)
+    assert refused.value.place is not None
+    assert refused.value.place.line == 4
 
 
 def test_one_file_may_hold_shares_and_losses() -> None:

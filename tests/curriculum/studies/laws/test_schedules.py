@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from public_runs import curve, rates
 
 from curriculum.studies.laws import schedules
+from curriculum.studies.laws.fit_multi_power import fit_multi_power
 from curriculum.studies.laws.schedules import Agreement, AnnealingLaw, MultiPowerLaw
 
 TEST_CURVES = ("constant_72000", "cosine_72000", "wsd_20000_24000", "wsdld_20000_24000", "wsdcon_3", "wsdcon_18")
@@ -75,6 +78,25 @@ def test_three_curves_fit_the_annealing_law_that_predicts_six_others(size: str, 
     assert law.memory == 0.998
     assert (law.floor, law.scale, law.power, law.gain) == pytest.approx(numbers, abs=0.002)
     assert mean_agreement(law, size).r2 >= 0.995
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_three_curves_fit_the_multi_power_law_that_predicts_six_others(size: str) -> None:
+    law = fit_multi_power([curve(size, name) for name in ("cosine_24000", "constant_24000", "wsdcon_9")])
+    assert mean_agreement(law, size).r2 >= 0.995
+    short = [curve(size, name) for name in SHORT_CURVES]
+    ends = [law.predict(known.rates, known.at[-5:]).mean() for known in short]
+    assert ends == sorted(ends)
+
+
+def test_the_fit_of_the_multi_power_law_does_not_depend_on_the_unit_of_the_rates() -> None:
+    curves = [curve("25", name) for name in ("cosine_24000", "wsdcon_9")]
+    law, scaled = (
+        fit_multi_power([replace(one, rates=one.rates * factor) for one in curves]) for factor in (1.0, 1024.0)
+    )
+    at = curves[0].at[-5:]
+    first, second = law.predict(curves[0].rates, at), scaled.predict(curves[0].rates * 1024.0, at)
+    assert first == pytest.approx(second, abs=1e-6)
 
 
 def test_the_rises_of_the_warm_up_count() -> None:
