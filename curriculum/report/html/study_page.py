@@ -68,9 +68,10 @@ def _verdicts(data: StudyData) -> str:
     if data.decision is None or data.question is None or not data.decision.verdicts:
         return ""
     found, cost = data.decision.verdicts, data.question.cost
+    to_train = None if data.rows is None else f"curriculum run {data.name}"
     pictures = [study_charts.verdicts(found, width, f"verdicts-{width}") for width in (WIDE, NARROW)]
     rows = [
-        [goal_words(verdict), verdict.against, verdict.word, figures(verdict), settled_by(verdict, cost)]
+        [goal_words(verdict), verdict.against, verdict.word, figures(verdict), settled_by(verdict, cost, to_train)]
         for verdict in found
     ]
     legend = markup.legend(
