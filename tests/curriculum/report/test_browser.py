@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import math
+import random
 import re
 import threading
 from collections.abc import Iterator
@@ -12,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pretend_arms import decided
 from pretend_runs import pretend
 from projects import write_small_project
 
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.report.html.write import render
+from curriculum.report.html.write import render, render_study
+from curriculum.studies.arms import Arm
 
 pytestmark = pytest.mark.promise(
     "A report opens with every chart drawn, no console message and no request, in light and dark, from "
@@ -28,6 +32,12 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
 
 WIDE, NARROW = 1040, 400
+STUDY = """\
+about: how much code the continual stage takes
+for: variant/continual
+vary: {mixture: {around: mixed, runs: 6}}
+goal: {lower: {code: 1}, keep: {prose: before + 0.02}}
+"""
 # Every text that is seen, with its colour and what lies behind it: its own background or that of the nearest above.
 TEXTS = """
 const seen = [], rgb = c => c.match(/[\\d.]+/g).map(Number);
@@ -65,6 +75,25 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = root / "report.html"
     path.write_text(render(Project(root), ["trunk", "variant"], "full"))
     return path
+
+
+@pytest.fixture(scope="module")
+def written_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a study whose proposal ran."""
+    root = write_small_project(tmp_path_factory.mktemp("study") / "project")
+    (root / "studies").mkdir()
+    (root / "studies/code.yaml").write_text(STUDY)
+    project = Project(root)
+    for _ in range(2):
+        decided(project, "code", "full", end_loss, {"prose": 5.0, "code": 6.0})
+    path = root / "study.html"
+    path.write_text(render_study(project, "code", "full"))
+    return path
+
+
+def end_loss(arm: Arm, source: str) -> float:
+    own = float(arm.point.mixture.shares.get(source, 0))
+    return 4 + math.exp(-own) + random.Random(f"{arm.name} {source}").gauss(0, 0.002)
 
 
 def show(
@@ -127,6 +156,20 @@ def test_every_chart_is_drawn_and_nothing_is_asked_for_or_complained_about(
     assert all(chart["box"][0] > 200 and chart["box"][1] > 80 for chart in charts)
     paper = browser.execute_script("return getComputedStyle(document.documentElement).backgroundColor")
     assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(18, 22, 28)")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
+def test_every_chart_of_a_study_is_drawn_and_nothing_is_asked_for(
+    browser: WebDriver, written_study: Path, width: int, scheme: str
+) -> None:
+    asked = show(browser, written_study, width=width, scheme=scheme)
+    assert addresses(asked) == [written_study.as_uri()]
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    charts = browser.execute_script(WORDS)
+    # verdicts at this width's own drawing, two laws, the shares of two sources
+    assert len(charts) == 4
+    assert all(chart["box"][0] > 200 and chart["box"][1] > 80 for chart in charts)
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
