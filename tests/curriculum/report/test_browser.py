@@ -159,7 +159,7 @@ def test_every_chart_is_drawn_and_nothing_is_asked_for_or_complained_about(
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
-def test_every_chart_of_a_study_is_drawn_and_nothing_is_asked_for(
+def test_every_chart_of_a_study_is_drawn_its_text_can_be_read_and_nothing_is_asked_for(
     browser: WebDriver, written_study: Path, width: int, scheme: str
 ) -> None:
     asked = show(browser, written_study, width=width, scheme=scheme)
@@ -170,6 +170,8 @@ def test_every_chart_of_a_study_is_drawn_and_nothing_is_asked_for(
     # verdicts at this width's own drawing, two laws, the shares of two sources
     assert len(charts) == 4
     assert all(chart["box"][0] > 200 and chart["box"][1] > 80 for chart in charts)
+    check_words(charts)
+    check_texts(browser, 100)
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
@@ -203,7 +205,12 @@ def test_no_words_of_a_chart_cover_one_another_or_leave_it(
         names = ["v1.1", "v1.1-math-code", "v1.1-math-code-control"]
         path.write_text(render(Project(tmp_path / "shipped"), names, "rehearsal"))
     show(browser, path, width=width)
-    for chart in browser.execute_script(WORDS):
+    check_words(browser.execute_script(WORDS))
+
+
+def check_words(charts: list[dict[str, Any]]) -> None:
+    """No word of a chart leaves it or covers another."""
+    for chart in charts:
         words = chart["words"]
         assert words
         for at, one in enumerate(words):
@@ -221,9 +228,14 @@ def test_no_words_of_a_chart_cover_one_another_or_leave_it(
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_all_text_can_be_read(browser: WebDriver, written: Path, scheme: str, width: int) -> None:
     show(browser, written, width=width, scheme=scheme)
+    check_texts(browser, 200)
+
+
+def check_texts(browser: WebDriver, least: int) -> None:
+    """Every text of the page that is shown is large enough, and its colour far enough from what it is on."""
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     texts = browser.execute_script(TEXTS)
-    assert len(texts) > 200
+    assert len(texts) > least
     for text in texts:
         for paper in text["on"]:
             assert contrast(text["colour"], paper) >= 4.5, text
