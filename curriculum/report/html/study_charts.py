@@ -7,7 +7,7 @@ from typing import Final
 
 from curriculum.report.html.study_data import LawPanel, Measured
 from curriculum.report.svg import shapes
-from curriculum.report.svg.scale import Scale, ticks
+from curriculum.report.svg.scale import Scale, text_width, ticks
 from curriculum.studies.verdict_words import goal_words
 from curriculum.studies.verdicts import Verdict
 
@@ -53,14 +53,16 @@ def _triangle(points: Sequence[Point], sources: Sequence[str], key: str) -> str:
             drawn.append(shapes.rule(*ends[0], *ends[1], "grid"))
     for (x, y), (next_x, next_y) in zip(corners, (*corners[1:], corners[0]), strict=True):
         drawn.append(shapes.rule(x, y, next_x, next_y, "axis"))
-    drawn.append(shapes.label(left - 20, bottom + 20, f"all {sources[0]}", "tick"))
-    drawn.append(shapes.label(right + 20, bottom + 20, f"all {sources[1]}", "tick", "end"))
+    first, second = f"all {sources[0]}", f"all {sources[1]}"
+    lower = 14 if text_width(first + second, 11) > PANEL - 40 else 0  # long names are in two rows
+    drawn.append(shapes.label(left - 20, bottom + 20, first, "tick"))
+    drawn.append(shapes.label(right + 20, bottom + 20 + lower, second, "tick", "end"))
     drawn.append(shapes.label((left + right) / 2, top - 12, f"all {sources[2]}", "tick", "middle"))
     for name, role, of in sorted(points, key=lambda point: STYLES[point[1]]):
         x, y = at([of.get(source, 0.0) for source in sources])
         drawn.append(shapes.marker(x, y, STYLES[role], 4, _shown(name, of, sources)))
     about = f"{len(points)} mixtures of {', '.join(sources)}; each corner is one source alone, lines are quarters."
-    return shapes.drawing(key, "Shares of the arms", about, PANEL, bottom + 32, drawn, "panel")
+    return shapes.drawing(key, "Shares of the arms", about, PANEL, bottom + 32 + lower, drawn, "panel")
 
 
 def _strips(points: Sequence[Point], sources: Sequence[str], key: str) -> str:

@@ -74,9 +74,9 @@ def _verdicts(data: StudyData) -> str:
         [goal_words(verdict), verdict.against, verdict.word, figures(verdict), settled_by(verdict, cost, to_train)]
         for verdict in found
     ]
-    legend = markup.legend(
-        [(_dot("proposal"), "measured, with its 95% interval"), (_dot("predicted"), "predicted by the law")]
-    )
+    marks = [(_dot("proposal"), "measured, with its 95% interval")]
+    if any(verdict.predicted is not None for verdict in found):
+        marks.append((_dot("predicted"), "predicted by the law"))
     notes = [markup.paragraph(f"{note}.", "note") for note in data.decision.notes]
     kept = [
         [
@@ -95,7 +95,7 @@ def _verdicts(data: StudyData) -> str:
         "The proposal less each arm that it is held against. Left of the upright mark is what was wanted.",
         [
             markup.figure(pictures, "Differences of held-out losses, nats a token."),
-            legend,
+            markup.legend(marks),
             markup.table(
                 "Verdicts, and what would decide them", ("goal", "against", "verdict", "~measured", "~decided by"), rows
             ),
@@ -140,7 +140,9 @@ def _proposal(data: StudyData) -> str:
         parts.append(_contenders(data.decision))
     if not parts:
         return ""
-    lead = "What the laws prefer within the limits. Its own runs, which no law was fitted to, judge it."
+    lead = "The arm that is proposed, beside the others."
+    if data.decision.kind in ("mixture", "share"):
+        lead = "What the laws prefer within the limits. Its own runs, which no law was fitted to, judge it."
     return markup.section("proposal", "The proposal", lead, parts)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pretend_arms import pretend
+from pretend_arms import decided
 
 from curriculum.config.project import Project
 from curriculum.report.html import write
@@ -18,7 +18,6 @@ from curriculum.studies import record
 from curriculum.studies.arms import Arm, CompiledStudy, compile_study
 from curriculum.studies.asked import ask
 from curriculum.studies.decide import decide
-from curriculum.studies.propose import fix_proposal
 
 ROOT = Path(__file__).resolve().parents[3]
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -66,21 +65,6 @@ def loss(arm: Arm, source: str) -> float:
     return 4.3 + 1.2 * better + random.Random(f"{arm.name} {source}").gauss(0, 0.002)
 
 
-def decided(project: Project, name: str) -> record.Record:
-    """The study with every arm pretended, decided, as `curriculum decide` does it."""
-    pretend(compile_study(project, name, "rehearsal"), loss, BEFORE)
-    asked = ask(project, name, "rehearsal")
-    question = replace(asked.question, resamples=3)
-    decision = decide(question, asked.evidence, asked.earlier)
-    text = "\n".join(project.study(name)[1].lines)
-    made = record.content(name, text, question, asked.evidence, decision, asked.files)
-    kept = record.write(project.runs / "rehearsal" / name, made)
-    assert asked.compiled is not None
-    assert asked.measured is not None
-    fix_proposal(asked.compiled, asked.measured, decision)
-    return kept
-
-
 def tree(project: Project, name: str) -> ElementTree.Element:
     """The page read as XML, which refuses anything left open or unescaped."""
     html = write.render_study(project, name, "rehearsal")
@@ -123,8 +107,8 @@ def test_before_a_decision_a_page_shows_the_question_and_the_arms(project: Proje
 
 @pytest.mark.promise("The page of a study says what the record of its newest decision says")
 def test_after_its_proposal_ran_a_page_says_what_the_record_says(project: Project) -> None:
-    decided(project, "code")
-    kept = decided(project, "code")
+    decided(project, "code", "rehearsal", loss, BEFORE)
+    kept = decided(project, "code", "rehearsal", loss, BEFORE)
     found = kept.decision
     page = tree(project, "code")
     assert sections(page) == ["verdicts", "proposal", "laws", "arms", "noise", "costs", "question", "record"]
@@ -145,8 +129,8 @@ def test_after_its_proposal_ran_a_page_says_what_the_record_says(project: Projec
 
 @pytest.mark.promise("The page of a study says what the record of its newest decision says")
 def test_a_page_predicts_by_the_terms_of_the_record_what_the_decision_predicted(project: Project) -> None:
-    decided(project, "code")
-    kept = decided(project, "code")
+    decided(project, "code", "rehearsal", loss, BEFORE)
+    kept = decided(project, "code", "rehearsal", loss, BEFORE)
     (predicted,) = (one for one in kept.decision.contenders if one.name == "proposal, predicted")
     for panel in gather_study(project, "code", "rehearsal").panels:
         (proposal,) = (point for point in panel.points if point.role == "proposal")
@@ -157,7 +141,7 @@ def test_a_page_predicts_by_the_terms_of_the_record_what_the_decision_predicted(
 
 
 def test_a_file_that_was_edited_since_is_shown_as_it_was(project: Project) -> None:
-    decided(project, "code")
+    decided(project, "code", "rehearsal", loss, BEFORE)
     path = project.root / "studies/code.yaml"
     path.write_text(path.read_text().replace("before + 4", "before + 3"))
     text = words(tree(Project(project.root), "code"))
@@ -168,7 +152,7 @@ def test_a_file_that_was_edited_since_is_shown_as_it_was(project: Project) -> No
 
 @pytest.mark.parametrize(("name", "chart"), [("old", "law-0"), ("new", "arms-shares")])
 def test_a_line_of_shares_and_candidates_have_a_page_too(project: Project, name: str, chart: str) -> None:
-    kept = decided(project, name)
+    kept = decided(project, name, "rehearsal", loss, BEFORE)
     page = tree(project, name)
     assert {"verdicts", "arms", "question", "record"} <= set(sections(page))
     assert markers(page, chart)
@@ -177,7 +161,7 @@ def test_a_line_of_shares_and_candidates_have_a_page_too(project: Project, name:
 
 def test_what_a_record_holds_is_read_back_as_what_was_decided(project: Project) -> None:
     study: CompiledStudy = compile_study(project, "old", "rehearsal")
-    kept = decided(project, "old")
+    kept = decided(project, "old", "rehearsal", loss, BEFORE)
     asked = ask(project, "old", "rehearsal")
     question = replace(asked.question, resamples=3)
     assert kept.question == question
