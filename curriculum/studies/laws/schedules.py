@@ -20,6 +20,7 @@ from curriculum.studies.laws.huber import Array, descend, huber
 MEMORIES = (0.99, 0.995, 0.998, 0.999, 0.9995)
 LOG_DELTA = 0.001
 _AT_ONCE = 1 << 22
+_LEAST_RATE = 1e-9
 Steps = NDArray[np.int64]
 
 
@@ -74,8 +75,8 @@ class MultiPowerLaw:
         changes = np.flatnonzero(np.diff(rates)) + 1
         drop = np.zeros(len(at))
         before = total[changes] - rates[changes]
-        with np.errstate(divide="ignore"):
-            sharpness = self.c * rates[changes] ** -self.gamma
+        # a schedule may end at 0, where the rate's power has no value and its sum is 0
+        sharpness = self.c * np.maximum(rates[changes], _LEAST_RATE * rates.max()) ** -self.gamma
         size = rates[changes] - rates[changes - 1]
         order = np.argsort(at)
         block = max(1, _AT_ONCE // max(len(changes), 1))

@@ -20,8 +20,9 @@ from curriculum.studies.branch import branch_arm
 from curriculum.studies.summary import summarise
 
 ROOT = Path(__file__).resolve().parents[3]
-QUESTIONS = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml") if path.stem != "schedules")
-"""The shipped studies that train arms of their own."""
+QUESTIONS = [
+    name for name in Project(ROOT).names("studies") if Project(ROOT).study(name)[0].vary is not None
+]  # the others have no arms of their own
 SIZES = ("rehearsal", "full")
 CODE, MATH, WEB = "starcoder-python-jupyter", "proof-pile-2", "slimpajama"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from public_runs import curve, rates
+from public_runs import PEAK, curve, rates
 
 from curriculum.studies.laws import schedules
 from curriculum.studies.laws.fit_multi_power import fit_multi_power
@@ -97,6 +97,15 @@ def test_the_fit_of_the_multi_power_law_does_not_depend_on_the_unit_of_the_rates
     at = curves[0].at[-5:]
     first, second = law.predict(curves[0].rates, at), scaled.predict(curves[0].rates * 1024.0, at)
     assert first == pytest.approx(second, abs=1e-6)
+
+
+def test_a_schedule_that_ends_at_no_rate_at_all_has_a_predicted_end() -> None:
+    every = rates("wsdld_20000_24000")
+    every[20_000:] = np.linspace(PEAK, 0.0, 4000)
+    nearly = every.copy()
+    nearly[-1] = 1e-10
+    at = np.array([len(every) - 1])
+    assert PUBLISHED["25"].predict(every, at)[0] == pytest.approx(PUBLISHED["25"].predict(nearly, at)[0], abs=1e-4)
 
 
 def test_the_rises_of_the_warm_up_count() -> None:
