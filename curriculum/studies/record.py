@@ -16,6 +16,8 @@ from curriculum.studies.evidence import Evidence, Row
 
 FORMAT = 1
 DECISIONS = "decisions"
+CURVE = "curve"
+"""The role of a training curve among the arms of a record."""
 _NAME = re.compile(r"(\d{4})\.json")
 _RUN = re.compile(r"seed (\d+), replicate (\d+)")
 Kept = TypeVar("Kept", Question, Decision)
@@ -48,9 +50,11 @@ class Record:
 
     @property
     def evidence(self) -> Evidence:
-        """The losses of all runs, without those of their windows, which a record holds as a digest alone."""
+        """The losses of all runs, without those of their windows and training curves, of which it holds a digest."""
         rows = []
         for arm, entry in self.content["evidence"]["arms"].items():
+            if entry["role"] == CURVE:
+                continue
             for run, losses in entry["runs"].items():
                 found = _RUN.fullmatch(run)
                 if found is None:
@@ -164,7 +168,7 @@ def _arms(evidence: Evidence) -> dict[str, Any]:
     arms: dict[str, Any] = {}
     for curve in evidence.curves:
         losses = {"training": sum(curve.losses) / max(1, len(curve.losses))}
-        arms[curve.arm] = {"role": "curve", "settings": {}, "runs": {f"to {curve.position} tokens": losses}}
+        arms[curve.arm] = {"role": CURVE, "settings": {}, "runs": {f"to {curve.position} tokens": losses}}
     for arm in evidence.arms():
         runs: dict[str, dict[str, float]] = {}
         for row in evidence.rows:

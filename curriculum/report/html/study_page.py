@@ -22,8 +22,10 @@ ROLES = {"swarm": "varied arm", "control": "control", "proposal": "proposal"}
 
 def study_page(data: StudyData) -> str:
     """The HTML file. Equal data gives equal bytes: it has no time and no name of a machine."""
-    parts = [_verdicts(data), _proposal(data), _laws(data), _arms(data), _noise(data), _costs(data), _question(data)]
-    return document(f"{data.name}: study report", _head(data), [*parts, _record(data)])
+    ordered = data.decision is not None and data.decision.order is not None
+    judged = [_order(data)] if ordered else [_verdicts(data), _proposal(data)]
+    parts = [*judged, _laws(data), _arms(data), _noise(data), _costs(data), _question(data), _record(data)]
+    return document(f"{data.name}: study report", _head(data), parts)
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -56,6 +58,9 @@ def _figures(data: StudyData) -> list[tuple[str, str, str, str]]:
     shown: list[tuple[str, str, str, str]] = []
     if data.decision is not None and data.record is not None:
         found = data.decision
+        if found.order is not None:
+            shown.append(("Evidence", show_exact(found.runs), "training curves", f"of {data.record.address}"))
+            return shown
         shown.append(("Verdict", found.word, "", f"of {data.record.address}, the weakest of {len(found.verdicts)}"))
         trunks = f" over {found.trunks} trunks" if found.trunks > 1 else ""
         shown.append(("Evidence", show_exact(found.runs), "runs", f"of {found.arms} arms{trunks}"))
@@ -103,6 +108,19 @@ def _verdicts(data: StudyData) -> str:
             *notes,
         ],
     )
+
+
+def _order(data: StudyData) -> str:
+    if data.decision is None or (order := data.decision.order) is None:
+        return ""
+    rows = [[pair.first, pair.second, f"{100 * pair.confidence:.1f} %", pair.word] for pair in order.pairs]
+    parts = [
+        markup.paragraph(", ".join(order.names), "path"),
+        markup.table("The order of each pair", ("ends lower", "than", "#confidence", "verdict"), rows),
+        *(markup.paragraph(f"{note}.", "note") for note in data.decision.notes),
+    ]
+    lead = "Schedules that were not trained, from the lowest predicted end up. No loss is told: the laws only order."
+    return markup.section("order", "The order", lead, parts)
 
 
 def _span(span: tuple[float, float] | None) -> str:

@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 from pretend_arms import decided
+from public_runs import PEAK, WARMUP, curve
 
 from curriculum.config.project import Project
+from curriculum.plan.learning_rate import LearningRate
 from curriculum.report.html import write
 from curriculum.report.html.study_data import gather_study
 from curriculum.studies import record
 from curriculum.studies.arms import Arm, CompiledStudy, compile_study
 from curriculum.studies.asked import ask
 from curriculum.studies.decide import decide
+from curriculum.studies.decision import Forecast, Question, Schedule
+from curriculum.studies.evidence import Evidence, TrainingCurve
 
 ROOT = Path(__file__).resolve().parents[3]
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -44,6 +48,12 @@ vary: {{add: {{sources: [{MATH}, {CODE}], share: 30%, into: slimpajama}}}}
 goal: {{lower: {{{MATH}: 1, {CODE}: 1}}}}
 """,
 }
+
+SCHEDULES = """\
+arms: [v1.1, v1.1-math-code]
+forecast: {late: {shape: wsd, horizon: 2T, decay: 100B}, level: {shape: constant, horizon: 2T}}
+goal: {lower: {slimpajama: 1}}
+"""
 
 
 @pytest.fixture
@@ -170,3 +180,38 @@ def test_what_a_record_holds_is_read_back_as_what_was_decided(project: Project) 
         assert kept.evidence.role(arm) == asked.evidence.role(arm)
         assert kept.evidence.losses(arm, WEB) == asked.evidence.losses(arm, WEB)
     assert len(study.arms) == kept.decision.runs
+
+
+def test_schedules_have_their_order_and_the_confidence_of_each_pair(project: Project) -> None:
+    kept = ordered_schedules(project)
+    assert kept.question.forecast is not None
+    page = tree(Project(project.root), "schedules")
+    assert sections(page) == ["order", "laws", "question", "record"]
+    found = kept.decision.order
+    assert found is not None
+    rows = tables(page)["The order of each pair"][1:]
+    assert rows == [[one.first, one.second, f"{100 * one.confidence:.1f} %", one.word] for one in found.pairs]
+
+
+def ordered_schedules(project: Project) -> record.Record:
+    """The record of a study of two published training curves."""
+    (project.root / "studies/schedules.yaml").write_text(SCHEDULES)
+    known = {name: curve("25", name) for name in ("cosine_24000", "constant_24000", "wsdcon_9")}
+    curves = tuple(
+        TrainingCurve(
+            name,
+            len(one.rates),
+            one.warmup,
+            tuple(one.rates.tolist()),
+            tuple(one.at[one.at > one.warmup].tolist()),
+            tuple(one.losses[one.at > one.warmup].tolist()),
+        )
+        for name, one in known.items()
+    )
+    late = Schedule("late", LearningRate("wsd", PEAK, 0.1 * PEAK, WARMUP, 24_000, 4000), 24_000)
+    level = Schedule("level", LearningRate("constant", PEAK, 0.0, WARMUP), 24_000)
+    forecast = Forecast((late, level), 1, 1, ("annealing",))
+    question = Question("schedules", "schedules", {WEB: 1.0}, {}, forecast=forecast)
+    evidence = Evidence((), curves)
+    made = record.content("schedules", SCHEDULES, question, evidence, decide(question, evidence), {})
+    return record.write(project.runs / "rehearsal" / "schedules", made)
