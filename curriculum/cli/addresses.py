@@ -25,6 +25,22 @@ def study_in(project: Project, names: Sequence[str]) -> str | None:
     return found[0] if "/" not in found[0] else None
 
 
+def check_no_arms(project: Project, names: Sequence[str]) -> None:
+    """PlanError for the address of an arm, in a verb that puts curricula beside each other."""
+    for name in names:
+        if is_arm(project, name):
+            from curriculum.errors import PlanError
+
+            study = name.partition("/")[0]
+            file, document = project.study(study)
+            raise PlanError(
+                f"`{name}` is an arm of a study, and curricula are compared here",
+                place=document.place((file.subject,)),
+                hint=f"`curriculum decide {study}` compares its arms; `curriculum branch {name} NAME` makes one a "
+                "curriculum",
+            )
+
+
 def arm_or_curriculum(project: Project, name: str, size: str) -> tuple[Project, str]:
     """The project that has `name`, an arm's address or a curriculum, and the name of its curriculum there."""
     if not is_arm(project, name):

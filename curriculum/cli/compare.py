@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from curriculum.cli import completion
+from curriculum.cli import addresses, completion
 from curriculum.cli.options import AsJson, MachineName, Size, open_console, open_project, print_json, stopped
 
 
@@ -50,6 +50,7 @@ def compare(
     from curriculum.report.svg import variants
 
     project = open_project()
+    addresses.check_no_arms(project, names)
     console = open_console()
     request = RunRequest(
         project=project,
