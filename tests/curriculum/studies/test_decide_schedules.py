@@ -81,6 +81,13 @@ def test_two_curves_leave_none_out_and_say_so() -> None:
     assert any("none can be left out" in note for note in decision.notes)
 
 
+def test_a_law_that_errs_much_more_than_the_other_does_not_count() -> None:
+    evidence = Evidence((), tuple(published("25", name) for name in RAN))
+    alone, both = decide(asked("annealing"), evidence), decide(asked("annealing", "multi-power"), evidence)
+    assert any("`multi-power` errs" in note for note in both.notes)
+    assert both.order == alone.order
+
+
 def test_curves_of_one_schedule_are_refused() -> None:
     one = published("25", "cosine_24000")
     again = replace(one, arm="again", losses=tuple(loss + 0.01 for loss in one.losses))
