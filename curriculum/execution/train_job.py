@@ -112,6 +112,11 @@ def is_ended_arm(request: RunRequest, compiled: Compiled) -> bool:
     return request.arm is not None and stage_folder(request.project, compiled, compiled.stages[-1]).done.exists()
 
 
+def _evaluated_by(stage: CompiledStage) -> tuple[object, ...]:
+    """What decides how the losses of given weights are computed."""
+    return stage.plan.sequence_length, stage.plan.mask_documents, stage.plan.model
+
+
 def _carry_losses(
     request: RunRequest, compiled: Compiled, stage: CompiledStage, texts: prepared_text.PreparedText
 ) -> None:
@@ -121,7 +126,7 @@ def _carry_losses(
     """
     folder = stage_folder(request.project, compiled, stage)
     parent = stage.parent
-    if parent is None or parent.plan.sequence_length != stage.plan.sequence_length or folder.evaluation_files():
+    if parent is None or folder.evaluation_files() or _evaluated_by(parent) != _evaluated_by(stage):
         return
     measured = evaluations.read_evaluations(stage_folder(request.project, compiled, parent)).get(parent.stop, {})
     carried = {}

@@ -32,7 +32,7 @@ from curriculum.units import show_exact
 
 @dataclass(frozen=True)
 class StreamStage:
-    """One stage of a stream: the steps in [first_step, last_step), each of `batch_size` sequences.
+    """One stage of a stream: the steps in [first_step, last_step).
 
     `folders` are those of its sources' prepared text.
     """
@@ -45,6 +45,17 @@ class StreamStage:
     @property
     def first_step(self) -> int:
         return self.plan.first_step
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences of every step; PlanError where they change inside the stage."""
+        sizes = {batch for _, batch in self.batch_parts(self.first_step, self.last_step)}
+        if len(sizes) > 1:
+            raise PlanError(
+                f"the batch of `{self.name}` changes from {min(sizes):,} to {max(sizes):,} sequences inside it",
+                hint="`stream.batch_size(step)` has that of a step",
+            )
+        return sizes.pop()
 
     @cached_property
     def first_sample(self) -> int:

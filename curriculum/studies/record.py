@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from curriculum import fs
 from curriculum.errors import DataError
 from curriculum.studies.decision import Decision, Question
-from curriculum.studies.evidence import Evidence
+from curriculum.studies.evidence import Evidence, Row
 
 FORMAT = 1
 DECISIONS = "decisions"
 _NAME = re.compile(r"(\d{4})\.json")
+_RUN = re.compile(r"seed (\d+), replicate (\d+)")
+Kept = TypeVar("Kept", Question, Decision)
 _SAME = ("format", "study", "text", "question", "evidence", "files", "decision")
 """Keys that must agree for a decision to be the one that is on disk already."""
 
@@ -33,6 +35,45 @@ class Record:
     def address(self) -> str:
         """How a mixture names it: `domains@0001`."""
         return f"{self.content['study']}@{self.number:04}"
+
+    @property
+    def question(self) -> Question:
+        """The question as it was asked. Raises DataError where the record has another form."""
+        return self._as(Question, "question")
+
+    @property
+    def decision(self) -> Decision:
+        """The answer as it was given. Raises DataError where the record has another form."""
+        return self._as(Decision, "decision")
+
+    @property
+    def evidence(self) -> Evidence:
+        """The losses of all runs, without those of their windows, which a record holds as a digest alone."""
+        rows = []
+        for arm, entry in self.content["evidence"]["arms"].items():
+            for run, losses in entry["runs"].items():
+                found = _RUN.fullmatch(run)
+                if found is None:
+                    raise self._damaged(f"{arm} has no run `{run}`")
+                seed, replicate = map(int, found.groups())
+                rows += [
+                    Row(arm, replicate, seed, entry["role"], entry["settings"], source, loss)
+                    for source, loss in losses.items()
+                ]
+        return Evidence(tuple(rows))
+
+    def _as(self, kind: type[Kept], key: str) -> Kept:
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(kind).validate_python(self.content[key])
+        except (KeyError, ValidationError):
+            raise self._damaged(f"its `{key}` has another form") from None
+
+    def _damaged(self, what: str) -> DataError:
+        return DataError(
+            f"the record `{self.path}` cannot be read: {what}", hint="`curriculum decide` writes the next one"
+        )
 
 
 def content(

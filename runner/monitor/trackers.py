@@ -227,8 +227,12 @@ def start(
     lineage: tuple[str, ...],
     resumed_at: int,
     config: Mapping[str, Any],
+    first: bool,
 ) -> Trackers:
-    """Open the trackers of a stage's run; call it before what lies past `resumed_at` is cut from its records."""
+    """Open the trackers of a stage's run; call it before what lies past `resumed_at` is cut from its records.
+
+    In the `first` attempt, losses that are recorded already are those of the parent at the stage's start.
+    """
     logged = fs.read_json_lines(folder.metrics) if names and folder.metrics.exists() else []
     return Trackers(
         names,
@@ -239,7 +243,7 @@ def start(
             config={**config, "lineage": " -> ".join(lineage)},
             resumed_at=resumed_at,
             reached=max(resumed_at, logged[-1]["position"] if logged else 0),
-            resumed=bool(logged) or bool(folder.evaluation_files()),
+            resumed=bool(logged) or (not first and bool(folder.evaluation_files())),
             evaluated=_evaluated(folder, generation, resumed_at) if names else frozenset(),
         ),
     )

@@ -40,6 +40,7 @@ class Records:
             lineage=job.lineage,
             resumed_at=position,
             config={"fingerprint": plan.fingerprint, **plan.labels},
+            first=not setup.attempt.previous(),
         )
         cut_back(folder, job.generation, position)
         if setup.state.saved_at is not None:  # a kill may have come between a checkpoint and its line
@@ -121,7 +122,7 @@ class Records:
         setup, state = self._setup, self._setup.state
         if new:
             evaluations.write_sets(setup.folder, setup.job.generation, state.position, state.step, sets)
-        self._metrics.trackers.evaluated(state.position, sets, new=new)
+        self._metrics.trackers.evaluated(state.position, sets, new=new or not setup.attempt.previous())
 
 
 def _groups(setup: Setup) -> int | list[int] | None:

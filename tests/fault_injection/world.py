@@ -84,7 +84,7 @@ def fork(work: Callable[[], int | None], log: Path | None = None, *, group: bool
         os._exit(code)
 
 
-def _begin(words: Sequence[str], *, threads: int, log: Path) -> Any:
+def _begin(words: Sequence[str], *, threads: int, log: Path, devices: object = None) -> Any:
     """`local.begin` without starting another Python: the runner's own `main` in a forked child."""
     assert list(words[1:3]) == ["-m", "runner"], f"this is not one process of the runner: {words}"
 

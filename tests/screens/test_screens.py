@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "plan": ("plan", "variant", *FULL),
     "plan-on-gpu": ("plan", "variant", *FULL, "--machine", "gpu"),
     "plan-of-two": ("plan", "trunk", "variant", *FULL),
+    "plan-of-study": ("plan", "how-much-code", *FULL),
     "prepare": ("prepare", "variant", *FULL),
     "run-dry": ("run", "trunk", *FULL, "--dry-run"),
     "run-done": ("run", "variant", *FULL),
@@ -43,6 +45,13 @@ VERBS: dict[str, tuple[str, ...]] = {
     "verify": ("verify", "variant", *FULL),
     "prune": ("prune", *FULL, "--dry-run"),
 }
+OF_STUDY = {"plan-of-study"}
+STUDY = """\
+about: how much code the continual stage takes
+for: variant/continual
+vary: {mixture: {around: mixed, runs: 6}}
+goal: {lower: {code: 1}, keep: {prose: before + 0.02}}
+"""
 MEASURED = {"run-done", "status", "prune"}
 NOT_FOLDED = {"run-dry", "batch", "batch-text"}  # lines that are copied into a shell or piped on stay whole
 
@@ -55,12 +64,22 @@ def pinned(verb: str, shown: str) -> str:
     return "\n".join(line.rstrip() for line in shown.replace(str(Path(sys.executable)), "python").splitlines()) + "\n"
 
 
+def _asked(finished: Path, copy: Path) -> Path:
+    """The project before anything of it was trained, so that no speed is measured, with a study."""
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("runs"))
+    (copy / "studies").mkdir()
+    (copy / "studies/how-much-code.yaml").write_text(STUDY)
+    return copy
+
+
 @pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")
 @pytest.mark.parametrize("columns", [80, 140, None], ids=["80", "140", "plain"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_a_verb_shows_is_pinned(
-    verb: str, columns: int | None, finished: Path, pytestconfig: pytest.Config
+    verb: str, columns: int | None, finished: Path, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
+    if verb in OF_STUDY:
+        finished = _asked(finished, tmp_path / "project")
     if columns is None:
         shown = commands.run(*VERBS[verb], folder=finished, check=True).stdout
         assert "\x1b" not in shown

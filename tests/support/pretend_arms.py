@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts.evaluations import write_sets
+from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
-from curriculum.studies.arms import Arm, CompiledStudy
+from curriculum.studies import record
+from curriculum.studies.arms import Arm, CompiledStudy, compile_study
+from curriculum.studies.asked import ask
+from curriculum.studies.decide import decide
+from curriculum.studies.propose import fix_proposal
 
 WINDOWS, TOKENS = 64, 128
 Loss = Callable[[Arm, str], float]
@@ -46,3 +52,21 @@ def pretend(study: CompiledStudy, loss: Loss, before: Mapping[str, float], diges
         write_sets(folder, 0, plan.start, plan.first_step, measured_sets(before, digest))
         ends = {source: loss(arm, source) for source in study.sources}
         write_sets(folder, 0, arm.stage.stop, plan.first_step + plan.steps, measured_sets(ends, digest, arm.name))
+
+
+def decided(project: Project, name: str, size: str, loss: Loss, before: Mapping[str, float]) -> record.Record:
+    """The study's record with every arm pretended, as `curriculum decide` makes it, with three resamples.
+
+    The first call fixes the proposal, the second pretends its runs, too.
+    """
+    pretend(compile_study(project, name, size), loss, before)
+    asked = ask(project, name, size)
+    question = replace(asked.question, resamples=3)
+    decision = decide(question, asked.evidence, asked.earlier)
+    text = "\n".join(project.study(name)[1].lines)
+    made = record.content(name, text, question, asked.evidence, decision, asked.files)
+    kept = record.write(project.runs / size / name, made)
+    assert asked.compiled is not None
+    assert asked.measured is not None
+    fix_proposal(asked.compiled, asked.measured, decision)
+    return kept

@@ -10,8 +10,7 @@ from rich.text import Text
 from curriculum.cli.view.schedules import order_view
 from curriculum.cli.view.tables import notes, share, table
 from curriculum.studies.decision import Contender, Decision, LawReport, Noise, Proposal, RunCost
-from curriculum.studies.verdicts import Verdict
-from curriculum.units import show_count, show_seconds
+from curriculum.studies.verdict_words import figures, goal_words, settled_by
 
 _STYLES = {"shown": "green", "contrary": "red"}
 _MOST_LOSSES = 6
@@ -116,13 +115,12 @@ def _verdicts(decision: Decision, cost: RunCost, to_train: str | None) -> list[R
     parts: list[RenderableType] = []
     for verdict in decision.verdicts:
         text = Text("verdict  ", style="bold")
-        text.append(f"{_goal(verdict)}: ", style="not bold")
+        text.append(f"{goal_words(verdict)}: ", style="not bold")
         word = verdict.word.upper() if verdict.word == "not distinguishable" else verdict.word
         text.append(word, style=_STYLES.get(verdict.word, "yellow"))
-        text.append(f", {_figures(verdict)}", style="not bold")
+        text.append(f", {figures(verdict)}", style="not bold")
         parts.append(text)
-        settles = _settles(verdict, cost, to_train)
-        if settles:
+        if settles := settled_by(verdict, cost, to_train):
             parts.append(Text(f"         what would decide it: {settles}"))
     for kept in decision.kept_shares:
         spread = (
@@ -134,48 +132,6 @@ def _verdicts(decision: Decision, cost: RunCost, to_train: str | None) -> list[R
         found = "none" if kept.share is None else share(kept.share)
         parts.append(Text(f"also     share that keeps `{kept.source}`: {found}{spread}{trunks}"))
     return parts
-
-
-def _goal(verdict: Verdict) -> str:
-    if verdict.goal == "lower":
-        return "lower"
-    slack = f" + {verdict.slack:g}" if verdict.slack else ""
-    return f"keep {verdict.source} <= {verdict.against}{slack}"
-
-
-def _figures(verdict: Verdict) -> str:
-    against = f" against {verdict.against}" if verdict.goal == "lower" else ""
-    found = verdict.difference
-    if found is None:
-        return "no run" if verdict.predicted is None else f"{verdict.predicted:+.3f}{against}, by the law alone"
-    interval = "" if found.low is None or found.high is None else f" (95% {found.low:+.3f} to {found.high:+.3f})"
-    return f"{found.mean:+.3f}{against}{interval}, {found.runs} runs"
-
-
-def _settles(verdict: Verdict, cost: RunCost, to_train: str | None) -> str:
-    parts = []
-    if verdict.difference is None and verdict.word in ("suggested", "not distinguishable", "not measured"):
-        way = "in rows of role `proposal`" if to_train is None else f"which `{to_train}` trains"
-        parts.append(f"runs of the proposal, at least two, {way}")
-    if verdict.more_runs is not None:
-        price = []
-        if cost.tokens is not None:
-            price.append(f"{show_count(cost.tokens * verdict.more_runs)} tokens")
-        if cost.seconds is not None:
-            price.append(show_seconds(cost.seconds * verdict.more_runs))
-        runs = "run" if verdict.more_runs == 1 else "runs"
-        parts.append(f"about {verdict.more_runs} more {runs}" + (f" ({', '.join(price)})" if price else ""))
-    if verdict.shown_with_slack is not None:
-        parts.append(f"`keep: {_limit(verdict.against, verdict.shown_with_slack)}`, where it is shown")
-    return ", or ".join(parts)
-
-
-def _limit(against: str, slack: float) -> str:
-    """A limit as a study states it: a loss, or an arm and what is allowed above it."""
-    try:
-        return f"{float(against) + slack:g}"
-    except ValueError:
-        return f"{against} + {slack:g}"
 
 
 def decision_json(decision: Decision) -> Mapping[str, object]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final
 
-from curriculum.report.html import records, sections
+from curriculum.report.html import markup, records, sections
 from curriculum.report.html.gather import ReportData
 from curriculum.report.svg import style
 from curriculum.report.svg.shapes import safe
@@ -30,10 +31,15 @@ def page(data: ReportData) -> str:
         records.environment(data),
         records.reproduce(data),
     ]
+    waiting = "" if data.measured else markup.paragraph("Nothing has been trained yet: this is the plan alone.", "note")
+    title = f"{', '.join(lineage.curriculum for lineage in data.lineages)}: curriculum report"
+    return document(title, sections.head(data) + waiting, parts)
+
+
+def document(title: str, head: str, parts: Sequence[str | None]) -> str:
+    """A whole HTML file of a head and sections, with links to those; empty parts are left out."""
     body = "\n".join(part for part in parts if part)
     links = "".join(f'<li><a href="#{key}">{words}</a></li>' for key, words in _HEADING.findall(body))
-    title = f"{', '.join(lineage.curriculum for lineage in data.lineages)}: curriculum report"
-    waiting = "" if data.measured else '<p class="note">Nothing has been trained yet: this is the plan alone.</p>'
     return (
         '<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml"><head><meta charset="utf-8"/>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>{MARK.decode()}'
@@ -42,7 +48,7 @@ def page(data: ReportData) -> str:
         f'<title>{safe(title)}</title><link rel="icon" href="data:,"/><style>{SHEET}</style></head>\n<body>'
         '<a class="skip" href="#main">Skip to the report</a>'
         f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{style.TEXTURES}</defs></svg>\n'
-        f"{sections.head(data)}{waiting}"
+        f"{head}"
         f'<nav aria-label="Parts of the report"><ul>{links}</ul></nav>\n<main id="main">{body}</main>\n'
         f"<footer>Written by curriculum {safe(_version())}. Token counts, shares and rates of the plan are exact; "
         "measured values are as the run wrote them. No script, no request to any network.</footer></body></html>\n"

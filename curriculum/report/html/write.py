@@ -10,6 +10,8 @@ from curriculum.config.project import Project
 from curriculum.errors import ConfigError
 from curriculum.report.html.gather import gather
 from curriculum.report.html.page import MARK, MARK_WITHIN, page
+from curriculum.report.html.study_data import gather_study
+from curriculum.report.html.study_page import study_page
 
 MOST_CURRICULA = 12
 
@@ -22,6 +24,11 @@ def render(project: Project, names: Sequence[str], size: str) -> str:
             hint="write several reports",
         )
     return page(gather(project, names, size))
+
+
+def render_study(project: Project, name: str, size: str) -> str:
+    """The page of study `name` at `size` as HTML; CurriculumError for an unreadable file."""
+    return study_page(gather_study(project, name, size))
 
 
 def default_path(project: Project, names: Sequence[str], size: str) -> Path:

@@ -9,8 +9,9 @@ matters most; near a share of zero the exponent alone fits badly. Both are conve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,14 @@ class MixtureLaw:
         """The numbers of the law by name, as a record keeps them."""
         own = {} if self.own is None else {"power": self.power, "shift": self.shift}
         return {"floor": self.floor, "slopes": list(self.slopes), **own}
+
+    @classmethod
+    def of_terms(cls, terms: Mapping[str, Any], own: int | None) -> MixtureLaw:
+        """The law of a record's terms; `own` is the index of the loss's own source, read where there is a power."""
+        with_power = own if "power" in terms else None
+        return cls(
+            terms["floor"], tuple(terms["slopes"]), with_power, terms.get("power", 0.0), terms.get("shift", 0.0), 0.0
+        )
 
     def predict(self, shares: Array) -> Array:
         """Losses in nats, shape `[n]`, at `shares`, shape `[n, sources]`."""

@@ -7,7 +7,7 @@ section 5, for continual pretraining) and `exp(constant) * share ** -power`. Tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,13 @@ class RetentionLaw:
         if self.form == "power":
             return {"power": self.rate, "constant": self.constant}
         return {"floor": self.floor, "slope": self.rate, "constant": self.constant}
+
+    @classmethod
+    def of_terms(cls, terms: Mapping[str, float]) -> RetentionLaw:
+        """The law of a record's terms."""
+        if "power" in terms:
+            return cls("power", 0.0, terms["power"], terms["constant"], None)
+        return cls("exponential", terms["floor"], terms["slope"], terms["constant"], None)
 
     def predict(self, shares: Array) -> Array:
         """Losses in nats at `shares` of the old text, both of shape `[n]`."""

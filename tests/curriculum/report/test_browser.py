@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import math
+import random
 import re
 import threading
 from collections.abc import Iterator
@@ -12,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pretend_arms import decided
 from pretend_runs import pretend
 from projects import write_small_project
 
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.report.html.write import render
+from curriculum.report.html.write import render, render_study
+from curriculum.studies.arms import Arm
 
 pytestmark = pytest.mark.promise(
     "A report opens with every chart drawn, no console message and no request, in light and dark, from "
@@ -28,6 +32,12 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
 
 WIDE, NARROW = 1040, 400
+STUDY = """\
+about: how much code the continual stage takes
+for: variant/continual
+vary: {mixture: {around: mixed, runs: 6}}
+goal: {lower: {code: 1}, keep: {prose: before + 0.02}}
+"""
 # Every text that is seen, with its colour and what lies behind it: its own background or that of the nearest above.
 TEXTS = """
 const seen = [], rgb = c => c.match(/[\\d.]+/g).map(Number);
@@ -65,6 +75,25 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = root / "report.html"
     path.write_text(render(Project(root), ["trunk", "variant"], "full"))
     return path
+
+
+@pytest.fixture(scope="module")
+def written_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a study whose proposal ran."""
+    root = write_small_project(tmp_path_factory.mktemp("study") / "project")
+    (root / "studies").mkdir()
+    (root / "studies/code.yaml").write_text(STUDY)
+    project = Project(root)
+    for _ in range(2):
+        decided(project, "code", "full", end_loss, {"prose": 5.0, "code": 6.0})
+    path = root / "study.html"
+    path.write_text(render_study(project, "code", "full"))
+    return path
+
+
+def end_loss(arm: Arm, source: str) -> float:
+    own = float(arm.point.mixture.shares.get(source, 0))
+    return 4 + math.exp(-own) + random.Random(f"{arm.name} {source}").gauss(0, 0.002)
 
 
 def show(
@@ -129,6 +158,22 @@ def test_every_chart_is_drawn_and_nothing_is_asked_for_or_complained_about(
     assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(18, 22, 28)")
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
+def test_every_chart_of_a_study_is_drawn_its_text_can_be_read_and_nothing_is_asked_for(
+    browser: WebDriver, written_study: Path, width: int, scheme: str
+) -> None:
+    asked = show(browser, written_study, width=width, scheme=scheme)
+    assert addresses(asked) == [written_study.as_uri()]
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    charts = browser.execute_script(WORDS)
+    # verdicts at this width's own drawing, two laws, the shares of two sources
+    assert len(charts) == 4
+    assert all(chart["box"][0] > 200 and chart["box"][1] > 80 for chart in charts)
+    check_words(charts)
+    check_texts(browser, 100)
+
+
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_lines_have_as_many_points_as_there_are_measurements(browser: WebDriver, written: Path, width: int) -> None:
     show(browser, written, width=width)
@@ -160,7 +205,12 @@ def test_no_words_of_a_chart_cover_one_another_or_leave_it(
         names = ["v1.1", "v1.1-math-code", "v1.1-math-code-control"]
         path.write_text(render(Project(tmp_path / "shipped"), names, "rehearsal"))
     show(browser, path, width=width)
-    for chart in browser.execute_script(WORDS):
+    check_words(browser.execute_script(WORDS))
+
+
+def check_words(charts: list[dict[str, Any]]) -> None:
+    """No word of a chart leaves it or covers another."""
+    for chart in charts:
         words = chart["words"]
         assert words
         for at, one in enumerate(words):
@@ -178,9 +228,14 @@ def test_no_words_of_a_chart_cover_one_another_or_leave_it(
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_all_text_can_be_read(browser: WebDriver, written: Path, scheme: str, width: int) -> None:
     show(browser, written, width=width, scheme=scheme)
+    check_texts(browser, 200)
+
+
+def check_texts(browser: WebDriver, least: int) -> None:
+    """Every text of the page that is shown is large enough, and its colour far enough from what it is on."""
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     texts = browser.execute_script(TEXTS)
-    assert len(texts) > 200
+    assert len(texts) > least
     for text in texts:
         for paper in text["on"]:
             assert contrast(text["colour"], paper) >= 4.5, text

@@ -266,7 +266,8 @@ from curriculum.artifacts.stage_folder import StageFolder
 from runner.monitor import trackers
 
 folder, at = StageFolder(Path(sys.argv[1])), int(sys.argv[2])
-started = trackers.start(("trackio",), folder=folder, generation=0, lineage=("trunk/basic",), resumed_at=at, config={})
+run = {"folder": folder, "generation": 0, "lineage": ("trunk/basic",), "resumed_at": at, "config": {}}
+started = trackers.start(("trackio",), **run, first=at == 0)
 started.evaluated(at, {"prose": {"loss": 3.0}}, new=True)
 started.close()
 """

@@ -1,0 +1,55 @@
+"""Verdicts in words: the goal, what was measured, and what would decide it."""
+
+from __future__ import annotations
+
+from curriculum.studies.decision import RunCost
+from curriculum.studies.verdicts import Verdict
+from curriculum.units import show_count, show_seconds
+
+
+def goal_words(verdict: Verdict) -> str:
+    """The part of the goal that a verdict is on: `keep slimpajama <= before + 0.02`."""
+    if verdict.goal == "lower":
+        return "lower"
+    slack = f" + {verdict.slack:g}" if verdict.slack else ""
+    return f"keep {verdict.source} <= {verdict.against}{slack}"
+
+
+def figures(verdict: Verdict) -> str:
+    """What was measured, else what a law predicts, nats: `-0.192 against stated (95% -0.201 to -0.183), 3 runs`."""
+    against = f" against {verdict.against}" if verdict.goal == "lower" else ""
+    found = verdict.difference
+    if found is None:
+        return "no run" if verdict.predicted is None else f"{verdict.predicted:+.3f}{against}, by the law alone"
+    interval = "" if found.low is None or found.high is None else f" (95% {found.low:+.3f} to {found.high:+.3f})"
+    return f"{found.mean:+.3f}{against}{interval}, {found.runs} runs"
+
+
+def settled_by(verdict: Verdict, cost: RunCost, to_train: str | None = None) -> str:
+    """What would decide it, and what that costs; empty where there is nothing to settle.
+
+    `to_train` is the command that trains runs of the study, None of a table of runs that others trained.
+    """
+    parts = []
+    if verdict.difference is None and verdict.word in ("suggested", "not distinguishable", "not measured"):
+        way = "in rows of role `proposal`" if to_train is None else f"which `{to_train}` trains"
+        parts.append(f"runs of the proposal, at least two, {way}")
+    if verdict.more_runs is not None:
+        price = []
+        if cost.tokens is not None:
+            price.append(f"{show_count(cost.tokens * verdict.more_runs)} tokens")
+        if cost.seconds is not None:
+            price.append(show_seconds(cost.seconds * verdict.more_runs))
+        runs = "run" if verdict.more_runs == 1 else "runs"
+        parts.append(f"about {verdict.more_runs} more {runs}" + (f" ({', '.join(price)})" if price else ""))
+    if verdict.shown_with_slack is not None:
+        parts.append(f"`keep: {_limit(verdict.against, verdict.shown_with_slack)}`, where it is shown")
+    return ", or ".join(parts)
+
+
+def _limit(against: str, slack: float) -> str:
+    """A limit as a study states it: a loss, or an arm and what is allowed above it."""
+    try:
+        return f"{float(against) + slack:g}"
+    except ValueError:
+        return f"{against} + {slack:g}"
