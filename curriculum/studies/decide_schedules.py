@@ -38,13 +38,15 @@ LEAST_POINTS = 16
 LEAST_SCHEDULES = 2
 LEAST_LEFT_OUT = 3
 """Schedules, of which one can be left out of a fit."""
+MOST_TIMES_WORSE = 2
+"""A law that errs by more than so many times what another does has no say."""
 _BLOCKS = 8
 _POINTS = 24
 """Points of a curve at which a law's derivatives are taken."""
 Law = AnnealingLaw | MultiPowerLaw
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Fitted:
     """A law, what it is wrong by at ends that it was not fitted to, and by how much its numbers may move.
 
@@ -88,7 +90,8 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     ends |= {name: (curve.rates, curve.warmup) for name, curve in trained.items()}
     predicted = {name: _end(best.law, *rates) for name, rates in ends.items()}
     names = sorted(ends, key=lambda name: (predicted[name], name))
-    differences = [_differences(one, ends) for one in fitted]
+    counted = [one for one in fitted if one.end_error <= MOST_TIMES_WORSE * best.end_error]
+    differences = [_differences(one, ends) for one in counted]
     pairs = tuple(
         _pair(first, second, [each(first, second) for each in differences], len(curves))
         for first, second in combinations(names, 2)
@@ -107,7 +110,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         contenders=(),
         verdicts=_verdicts(order, pairs),
         kept_shares=(),
-        notes=_notes(fitted),
+        notes=_notes(fitted, counted),
         order=ScheduleOrder(tuple(names), pairs),
     )
 
@@ -246,8 +249,14 @@ def _report(fitted: _Fitted) -> LawReport:
     )
 
 
-def _notes(fitted: Sequence[_Fitted]) -> tuple[str, ...]:
+def _notes(fitted: Sequence[_Fitted], counted: Sequence[_Fitted]) -> tuple[str, ...]:
     lines = ["only the order is told: laws of schedules misjudge by how much one is better by a factor of 2 to 3.5"]
+    for one in fitted:
+        if one not in counted:
+            times = one.end_error / min(other.end_error for other in counted)
+            lines.append(
+                f"the law `{one.name}` errs {times:.2g} times as much between ends as the other: it does not count"
+            )
     if not all(one.left_out for one in fitted):
         lines.append(
             f"fewer than {LEAST_LEFT_OUT} training curves: none can be left out of the fit, and the confidence rests "

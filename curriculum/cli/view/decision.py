@@ -21,7 +21,7 @@ def decision_view(decision: Decision, about: str | None, cost: RunCost, to_train
     """The whole answer for a console. `to_train` is the command that trains runs of the study, None of a table."""
     parts: list[RenderableType] = [_headline(decision, about)]
     if decision.order is not None:
-        parts += [Text(), _laws(decision.laws), Text(), *order_view(decision.order)]
+        parts += [Text(), *order_view(decision.order, decision.laws)]
         return Group(*parts, *notes(decision.notes))
     if any(noise.windows is not None or noise.runs is not None for noise in decision.noise):
         parts += [Text(), _noise(decision.noise)]

@@ -15,9 +15,9 @@ import numpy as np
 from curriculum.studies.laws.huber import Array, descend, huber
 from curriculum.studies.laws.schedules import LOG_DELTA, Curve, MultiPowerLaw
 
-GROUPS = 768
+GROUPS = 512
 """Changes of the rate of one curve that are told apart in the fit."""
-POINTS = 192
+POINTS = 96
 """Points of one curve that the fit looks at."""
 # with wider bounds of the last two the curves of three schedules leave them open, and others are predicted worse
 _LOW = np.array([0.0, 1e-6, 0.01, np.log(1e-6), -12.0, 0.01, 0.0])
