@@ -143,7 +143,7 @@ def main() -> None:
     tables = {f"a save of {measure.show(size)}B until it is durable": list(seconds.values())}
     for title, key in (
         ("longest block of the training thread while it is written", "block"),
-        ("the training thread waits until the copy is begun", "copy"),
+        ("the training thread waits until a copy starts", "copy"),
         ("a block's digest is computed, added up", "hashing"),
         ("peak memory above the state", "memory"),
     ):
@@ -158,7 +158,7 @@ def main() -> None:
     blocks = max(one["block"] for one in found["copied"])
     measure.goal("longest block while a copy is written", blocks, 0.05, at_most=True, unit="s")
     held = statistics.median(one["copy"] for one in found["copied"])
-    measure.goal("the training thread's wait for a copy to begin", held, 0.05, at_most=True, unit="s")
+    measure.goal("the training thread's wait until a copy starts", held, 0.05, at_most=True, unit="s")
     over = max(one["memory"] for one in found["in place"]) / size
     measure.goal("memory of a save in place, of its size", over, 0.25, at_most=True)
     measure.save(words.json, tables)

@@ -265,7 +265,7 @@ class _Pool:
 
         What that leaves undone is trained as any stage.
         """
-        begun: list[tuple[_Lineage, RunRequest, CompiledStage, jobs.TrainJob]] = []
+        started: list[tuple[_Lineage, RunRequest, CompiledStage, jobs.TrainJob]] = []
         listener = lineages[0][1].listener
         with contextlib.ExitStack() as locks:
             for lineage, request in lineages:
@@ -276,22 +276,22 @@ class _Pool:
                     locks.enter_context(supervising(folder, stage))
                     job = prepared_job(request, lineage.compiled, stage, lineage.texts)
                     listener.stage_started(stage, folder, reached(folder, stage.plan.start))
-                    begun.append((lineage, request, stage, job))
-            if not begun:
+                    started.append((lineage, request, stage, job))
+            if not started:
                 return []
             launcher = launcher_for(lineages[0][1])
             assert isinstance(launcher, ProcessLauncher)
-            with _set_aside([lineage for lineage, *_ in begun], listener):
+            with _set_aside([lineage for lineage, *_ in started], listener):
                 try:
-                    outcomes = run_each([job for *_, job in begun], launcher, self.stop, tick=listener.tick)
+                    outcomes = run_each([job for *_, job in started], launcher, self.stop, tick=listener.tick)
                 finally:
-                    for _, _, stage, _ in begun:
+                    for _, _, stage, _ in started:
                         listener.stage_ended(stage)
-                for (lineage, _, stage, _), outcome in zip(begun, outcomes, strict=True):
+                for (lineage, _, stage, _), outcome in zip(started, outcomes, strict=True):
                     stopped = outcome is not None and outcome["outcome"] == jobs.STOPPED
                     if stopped and not is_reached(lineage.folder(stage), stage):
                         lineage.ended(STOPPED)
-        return [(one, request) for one, request, stage, _ in begun if is_finished(one.folder(stage), stage)]
+        return [(one, request) for one, request, stage, _ in started if is_finished(one.folder(stage), stage)]
 
     def _train_rest(self, lineage: _Lineage, request: RunRequest) -> None:
         with _set_aside([lineage], request.listener):
