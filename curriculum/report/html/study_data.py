@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from curriculum.config.project import Project
-from curriculum.errors import PlanError
 from curriculum.studies import record
 from curriculum.studies.arms import compile_study
 from curriculum.studies.decision import Decision, LawReport, Question
@@ -99,12 +98,6 @@ class StudyData:
 def gather_study(project: Project, name: str, size: str) -> StudyData:
     """The data of study `name` at `size`; CurriculumError for an unreadable file."""
     file, document = project.study(name)
-    if file.arms is not None:
-        raise PlanError(
-            f"study `{name}` asks about schedules, of which there is no page yet",
-            place=document.place(("arms",)),
-            hint=f"`curriculum decide {name}` prints their order, `curriculum report {' '.join(file.arms)}` the arms",
-        )
     now = "\n".join(document.lines)
     newest = record.newest(project.runs / size / name)
     text = now if newest is None or newest.content["text"] is None else str(newest.content["text"])
