@@ -68,10 +68,12 @@ def verdicts(
     """The verdicts on `arm`: of `lower` against each control, of `keep` against its reference.
 
     `predicted` are losses that laws give the proposal, `references` those that they give each control or, where there
-    is no control, each mixture that it is compared with.
+    is no control, each mixture that it is compared with. A control that was shown to break a limit is no alternative.
     """
+    allowed = [name for name in references if not _breaks_a_limit(question, evidence, name)]
     found = []
-    for name, losses in references.items():
+    for name in allowed or references:
+        losses = references[name]
         gain = None if predicted is None else weighted(predicted, question.lower) - weighted(losses, question.lower)
         found.append(judge(evidence, arm, name, question.lower, predicted=gain))
     for source, keep in question.keep.items():
@@ -79,6 +81,17 @@ def verdicts(
         loss = None if predicted is None else predicted[source] - (limit_of(evidence, source, keep) - slack)
         found.append(judge(evidence, arm, reference, {source: 1.0}, keep=source, slack=slack, predicted=loss))
     return tuple(found)
+
+
+def _breaks_a_limit(question: Question, evidence: Evidence, arm: str) -> bool:
+    for source, keep in question.keep.items():
+        reference, slack = against(keep)
+        if (
+            reference != arm
+            and judge(evidence, arm, reference, {source: 1.0}, keep=source, slack=slack).word == "contrary"
+        ):
+            return True
+    return False
 
 
 def weighted(losses: Mapping[str, float], weights: Mapping[str, float]) -> float:

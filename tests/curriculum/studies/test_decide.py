@@ -101,6 +101,15 @@ def test_an_absolute_limit_is_judged_by_runs() -> None:
     assert decide(tight, swarm(1, 0.002, proposal=0.3)).verdicts[-1].word == "contrary"
 
 
+def test_a_control_that_breaks_a_limit_is_no_alternative_to_the_proposal() -> None:
+    question = replace(QUESTION, keep={"text": Keep(None, 3.1)}, resamples=0)
+    decision = decide(question, swarm(1, 0.002, proposal=0.6))
+    assert [v.against for v in decision.verdicts if v.goal == "lower"] == ["stated"], "uniform has more of code"
+    assert decision.shown
+    (uniform,) = (one for one in decision.contenders if one.name == "uniform")
+    assert uniform.breaks["text"] == pytest.approx(0.04, abs=0.01)
+
+
 def test_a_source_that_no_run_measured_is_refused() -> None:
     with pytest.raises(Undecidable, match="`mathematics` was measured in no run"):
         decide(replace(QUESTION, lower={"mathematics": 1.0}), swarm(1, 0.01))
