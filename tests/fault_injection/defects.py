@@ -32,9 +32,9 @@ DEFECTS = (
     ),
     Defect(
         "the ledger is not cut back to the checkpoint that is gone on from",
-        "runner.train.records",
-        "        ledger.cut_back(folder.ledger, position)\n",
-        "",
+        "curriculum.stage.resume",
+        "    for path in (folder.ledger, folder.metrics, folder.events):\n",
+        "    for path in (folder.metrics, folder.events):\n",
         "R1",
     ),
     Defect(
@@ -114,8 +114,8 @@ DEFECTS = (
     Defect(
         "an export is built under its own name",
         "runner.checkpoint.huggingface",
-        "        with fs.build_directory(output) as folder:\n            _write_weights",
-        "        output.mkdir(exist_ok=True)\n        folder = output\n        if True:\n            _write_weights",
+        "        with fs.build_directory(output) as folder:\n            if job.model:\n",
+        "        output.mkdir(exist_ok=True)\n        folder = output\n        if True:\n            if job.model:\n",
         "R17",
     ),
     Defect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.fault_injection import collection
 from tests.fault_injection.__main__ import measure
+from tests.fault_injection.defects import DEFECTS, Defect
 from tests.fault_injection.figures import FIGURES, PEERS
 
 collection.load()
@@ -34,9 +36,18 @@ def test_every_figure_stands_beside_the_same_test_on_others() -> None:
     assert FIGURES.keys() <= PEERS.keys()
 
 
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.what)
+def test_the_line_that_a_seeded_defect_changes_stands_once_in_its_module(defect: Defect) -> None:
+    found = importlib.util.find_spec(defect.module)
+    assert found is not None
+    assert found.origin is not None
+    assert Path(found.origin).read_text().count(defect.old) == 1
+
+
 @pytest.mark.processes
 def test_the_command_loads_every_figure_without_what_pytest_adds_to_the_path() -> None:
     command = [sys.executable, "-m", "tests.fault_injection", "--only", "R0"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], env={}, capture_output=True, text=True)
     assert done.returncode == 2
-    assert f"there are {', '.join(FIGURES)}" in done.stderr
+    listed = done.stderr.partition("there are ")[2].strip().split(", ")
+    assert sorted(listed) == sorted(FIGURES)
