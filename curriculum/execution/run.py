@@ -27,7 +27,7 @@ from curriculum.execution.request import RunRequest
 from curriculum.execution.restore import restore_records
 from curriculum.execution.slurm import benchmark, train
 from curriculum.execution.slurm.submission import QueuedJob, placed
-from curriculum.execution.train_job import ready, train_job
+from curriculum.execution.train_job import carry_losses, ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.runs.accept_change import check_started
 from curriculum.runs.folders import branch_point, is_finished, is_reached, stage_folder
@@ -169,7 +169,9 @@ def supervising(folder: StageFolder, stage: CompiledStage) -> Iterator[None]:
 def prepared_job(request: RunRequest, compiled: Compiled, stage: CompiledStage, texts: PreparedText) -> jobs.TrainJob:
     """The job of a stage whose plan is written, its records whole and the checkpoint that it starts from pinned."""
     restore_records(request.project, compiled, stage)
-    return train_job(request, compiled, stage, texts, ready(request, compiled, stage))
+    parent = ready(request, compiled, stage)
+    carry_losses(request, compiled, stage, texts)
+    return train_job(request, compiled, stage, texts, parent)
 
 
 def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Iterator[str]:

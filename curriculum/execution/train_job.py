@@ -80,7 +80,6 @@ def train_job(
     """The job that trains `stage` to where this lineage leaves it; each launch adds its attempt and its threads."""
     project = request.project
     folder = stage_folder(project, compiled, stage)
-    _carry_losses(request, compiled, stage, texts)
     machine = job_machine(request.machine_entry, None, request.profile)
     entry = request.machine_entry
     micro_batch = None if entry.trainer else chosen_micro_batch(stage.plan, entry, request.processes)
@@ -117,7 +116,7 @@ def _evaluated_by(stage: CompiledStage) -> tuple[object, ...]:
     return stage.plan.sequence_length, stage.plan.mask_documents, stage.plan.model
 
 
-def _carry_losses(
+def carry_losses(
     request: RunRequest, compiled: Compiled, stage: CompiledStage, texts: prepared_text.PreparedText
 ) -> None:
     """Record, where a stage starts, what its parent measured there: the weights are the same, and are measured once.

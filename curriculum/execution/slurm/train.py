@@ -22,7 +22,7 @@ from curriculum.execution.attempts import reached
 from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.batch_main import ALLOCATION
 from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission, expected_job
-from curriculum.execution.train_job import ready, train_job
+from curriculum.execution.train_job import carry_losses, ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
 from curriculum.runs.folders import is_finished, stage_folder
@@ -112,6 +112,7 @@ class TrainSubmission(Submission):
     def write(self, attempt: Attempt) -> None:
         request = self.request
         parent = ready(request, self.compiled, self.stage)
+        carry_losses(request, self.compiled, self.stage, self.texts)
         job = train_job(request, self.compiled, self.stage, self.texts, parent)
         jobs.save(replace(job, attempt_folder=str(attempt)), attempt.job)
         entry = request.machine_entry
