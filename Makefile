@@ -28,10 +28,12 @@ study: run
 	$(BIN)/curriculum decide domains
 	$(BIN)/curriculum report domains
 
-## test: the whole gate, and how long it took; with `FAST=1` without the tests that start processes
+## test: the whole gate, and how long it took; with `FAST=1` without the tests that start processes. What needs one
+## processor alone runs two at a time
 FAST  ?=
 STARTED := $(shell date +%s)
-test: lint types site $(if $(FAST),,test-pythons)
+test: $(VENV)/dev.stamp
+	+$(MAKE) --no-print-directory -j 2 --output-sync=target types lint site $(if $(FAST),,test-pythons)
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(FAST),-m "not processes and not slow")
 	@echo "lint, types, site and tests: $$(( $$(date +%s) - $(STARTED) )) seconds"
 
