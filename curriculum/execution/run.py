@@ -100,14 +100,14 @@ def _run_first_node(request: RunRequest, unprepared: PreparedText, stop: StopFla
         benchmarks, unmeasured = benchmark.submit(request, compiled, training)
         return RunResult(compiled, unmeasured=tuple(unmeasured), queued=training + benchmarks)
     for stage in compiled.stages:
-        if not (_train_members(request, stage, stop) and run_stage(request, compiled, stage, texts, stop)):
+        if not (train_members(request, stage, stop) and run_stage(request, compiled, stage, texts, stop)):
             return RunResult(compiled, stopped=True)
     # After the last step: training waits for no benchmark, and a missing harness stops no training.
     result = execution_benchmark.catch_up(request, compiled, stop)
     return RunResult(compiled, result.stopped, result.unmeasured)
 
 
-def _train_members(request: RunRequest, stage: CompiledStage, stop: StopFlag) -> bool:
+def train_members(request: RunRequest, stage: CompiledStage, stop: StopFlag) -> bool:
     """Train the lineages of an average's checkpoints that are not here yet; false when it was stopped."""
     for member, stated in zip(stage.members, stage.setting.average, strict=True):
         if branch_point(request.project, member.compiled, member.stage) is not None:
