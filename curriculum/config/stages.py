@@ -23,7 +23,6 @@ from curriculum.config.entry import (
     Position,
     Positions,
     Rate,
-    RateOrZero,
     Seed,
     Size,
     SizeOrZero,
@@ -141,6 +140,16 @@ class ModelOverride(Entry):
     full_attention: Layers | None = Field(
         default=None, description="Layers that no sliding window limits; as in `every 4th`."
     )
+    embedding_multiplier: Rate | None = Field(
+        default=None, description="What embeddings are multiplied by; as in `12`."
+    )
+    residual_multiplier: Rate | None = Field(
+        default=None, description="What each sublayer's output is multiplied by before it is added; as in `0.22`."
+    )
+    attention_multiplier: Rate | None = Field(
+        default=None, description="What products of queries and keys are multiplied by; else 1 / √head_dim."
+    )
+    logits_scaling: Rate | None = Field(default=None, description="What logits are divided by; as in `8`.")
     init: Literal["tinyllama", "llama", "olmo"] | None = Field(
         default=None, description="How first weights are drawn: tinyllama, llama or olmo."
     )
