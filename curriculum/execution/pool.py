@@ -27,7 +27,15 @@ from curriculum.execution import benchmark
 from curriculum.execution.attempts import reached, run_each
 from curriculum.execution.machine import launcher_for
 from curriculum.execution.request import Listener, RunRequest
-from curriculum.execution.run import checked, prepared, prepared_job, run_stage, supervising, train_members
+from curriculum.execution.run import (
+    checked,
+    prepare_members,
+    prepared,
+    prepared_job,
+    run_stage,
+    supervising,
+    train_members,
+)
 from curriculum.execution.slurm import array, benchmark as slurm_benchmark
 from curriculum.execution.slurm.submission import QueuedJob
 from curriculum.execution.train_job import is_ended_arm
@@ -106,7 +114,7 @@ def submit_many(requests: Sequence[RunRequest]) -> tuple[list[QueuedJob], list[s
     with stop_on_signals() as stop:
         for request in requests:
             texts = prepared(request, PreparedText.open(request.project, request.curriculum, request.size), stop)
-            if texts is None:
+            if texts is None or not prepare_members(request, texts.compiled, stop):
                 return None
             lineages.append(array.LineageToQueue(request, texts.compiled, texts))
     queued = array.submit(lineages)
@@ -325,7 +333,7 @@ class _Pool:
             lineage.ended(DONE)
 
     def _train_stage(self, lineage: _Lineage, request: RunRequest, stage: CompiledStage) -> bool:
-        """Train a stage, and first the checkpoints that it averages if no lineage of the pool does; false if stopped."""
+        """Train a stage, and first what it averages and no lineage of the pool trains; false if stopped."""
         with self.averaging if stage.members else contextlib.nullcontext():  # two may average the same
             if not train_members(request, stage, self.stop):
                 return False

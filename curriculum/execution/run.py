@@ -96,6 +96,8 @@ def _run_first_node(request: RunRequest, unprepared: PreparedText, stop: StopFla
         return RunResult(unprepared.compiled, stopped=True)
     compiled = texts.compiled
     if request.machine_entry.launcher == "slurm":
+        if not prepare_members(request, compiled, stop):
+            return RunResult(compiled, stopped=True)
         training = train.submit(request, compiled, texts)
         benchmarks, unmeasured = benchmark.submit(request, compiled, training)
         return RunResult(compiled, unmeasured=tuple(unmeasured), queued=training + benchmarks)
@@ -105,6 +107,16 @@ def _run_first_node(request: RunRequest, unprepared: PreparedText, stop: StopFla
     # After the last step: training waits for no benchmark, and a missing harness stops no training.
     result = execution_benchmark.catch_up(request, compiled, stop)
     return RunResult(compiled, result.stopped, result.unmeasured)
+
+
+def prepare_members(request: RunRequest, compiled: Compiled, stop: StopFlag) -> bool:
+    """Prepare what the lineages lack whose checkpoints an average needs and Slurm is to train; false if stopped."""
+    for stage in compiled.stages:
+        for own, texts in train.members_to_queue(request, compiled, stage):
+            ready_texts = prepared(own, texts, stop)
+            if ready_texts is None or not prepare_members(own, ready_texts.compiled, stop):
+                return False
+    return True
 
 
 def train_members(request: RunRequest, stage: CompiledStage, stop: StopFlag) -> bool:
