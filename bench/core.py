@@ -166,6 +166,7 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
         tokens_of=lambda step: case.batch * case.length,
         optimizer={"clip_norm": 1.0},
         lr=lambda step: 1e-3,
+        average_decay=lambda step: None,
     )
 
     def step(tokens: Any) -> float:

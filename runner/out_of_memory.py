@@ -35,9 +35,8 @@ def refusal(job: TrainJob, error: BaseException) -> RunFailed | None:
             reshard=machine.reshard,
             exchange=machine.exchange,
         )
-        what += (
-            f"; by the plan {memory.sentence(step.micro_batch, memory.peak(ModelConfig.from_json(plan.model), step))}"
-        )
+        peak = memory.peak(ModelConfig.from_json(plan.model), step, plan.optimizer)
+        what += f"; by the plan {memory.sentence(step.micro_batch, peak)}"
     return RunFailed(
         what,
         hint="state the GPU's `memory` in machines.yaml, and `plan` names what fits: a smaller `micro_batch`, "

@@ -17,11 +17,12 @@ def average(
     ],
     weights: Annotated[str | None, typer.Option(help="how much each counts, as in 1,2; else the same")] = None,
     last: Annotated[int | None, typer.Option(min=2, help="of one: its last checkpoints, as in 5")] = None,
+    ema: Annotated[bool, typer.Option("--ema", help="of one: the moving average that it keeps")] = False,
     size: Size = "",
     machine: MachineName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Write the average of several checkpoints as a curriculum.
+    """Write the average of several checkpoints as a curriculum, or the moving average that one keeps.
 
     The checkpoints are pinned, and `run` computes it.
     """
@@ -31,7 +32,7 @@ def average(
     from curriculum.runs.average import average as write
 
     project = open_project()
-    made = write(project, name, members, weights=weights, last=last, size=size)
+    made = write(project, name, members, weights=weights, last=last, ema=ema, size=size)
     summary = summarise(project, made.compiled, machine, project.machine(machine))
     if as_json:
         print_json({"file": f"stages/{name}.yaml", "text": made.text, "untrained": made.untrained, "plan": summary})

@@ -14,23 +14,24 @@ from curriculum.plan.stage import Averaged, StagePlan
 
 def averaged(
     stage: ResolvedStage,
-    members: Sequence[tuple[StagePlan, int, int]],
+    members: Sequence[tuple[StagePlan, int, int, bool]],
     model: Mapping[str, Any],
     tokenizer: Mapping[str, Any],
 ) -> tuple[Averaged, ...]:
     """The members as the average's plan has them; PlanError for one of another model or tokenizer than the first's.
 
-    Each of `members` is the plan of its stage, its position in tokens and how much it counts.
+    Each of `members` is the plan of its stage, its position in tokens, how much it counts, and whether it is the moving
+    average that the checkpoint keeps.
     """
     found: list[Averaged] = []
-    for number, (plan, position, weight) in enumerate(members):
+    for number, (plan, position, weight, ema) in enumerate(members):
         for what, theirs, ours in (
             ("shape", _shape(plan), _shape_of(model)),
             ("tokenizer", dict(plan.tokenizer), dict(tokenizer)),
         ):
             if theirs != ours:
                 raise _unlike(stage, number, what)
-        found.append(Averaged(fingerprint=plan.history(position), position=position, weight=weight))
+        found.append(Averaged(fingerprint=plan.history(position), position=position, weight=weight, ema=ema))
     if len({(one.fingerprint, one.position) for one in found}) < len(found):
         raise PlanError(
             "two checkpoints of the average are the same",

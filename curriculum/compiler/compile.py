@@ -80,7 +80,9 @@ class CompiledStage:
         seeds = [f"reads the rest of every pass in another order: data seed {n}" for n in self.setting.data_seeds]
         total = sum(member.weight for member in self.members)
         averages = [
-            f"averages {member.stage.name} at {show_count(member.stage.left_at)}, "
+            f"takes the moving average of {member.stage.name} at {show_count(member.stage.left_at)}"
+            if member.ema
+            else f"averages {member.stage.name} at {show_count(member.stage.left_at)}, "
             f"{show_share(Fraction(member.weight, total))} of it"
             for member in self.members
         ]
@@ -100,10 +102,14 @@ class CompiledStage:
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledMember:
-    """A checkpoint of an average: the lineage that leads to it, which ends there, and how much it counts."""
+    """A checkpoint of an average: the lineage that leads to it, which ends there, and how much it counts.
+
+    With `ema` it is the moving average that the checkpoint keeps.
+    """
 
     compiled: Compiled
     weight: int
+    ema: bool = False
 
     @property
     def stage(self) -> CompiledStage:
@@ -190,8 +196,8 @@ def _members(
     average = stage.setting.average
     lineages = [resolve(curriculum.project, m.address.curriculum, curriculum.size_name, m.stages) for m in average]
     return tuple(
-        CompiledMember(compiled=compile_(lineage), weight=weight)
-        for lineage, weight in zip(lineages, whole_weights(average), strict=True)
+        CompiledMember(compiled=compile_(lineage), weight=weight, ema=member.ema)
+        for member, lineage, weight in zip(average, lineages, whole_weights(average), strict=True)
     )
 
 
@@ -242,7 +248,7 @@ def _compile_stage(
         seed=setting.seed,
         model=scaler.model(setting),
         tokenizer=dict(tokenizer),
-        optimizer=setting.optimizer.model_dump(exclude_none=True),  # a later version's key is absent unless stated
+        optimizer=scaler.optimizer(setting),
         learning_rate=learning_rate(
             project,
             stage,
@@ -266,10 +272,11 @@ def _compile_stage(
         reset_optimizer=setting.reset_optimizer or (setting.imported is not None and parent is None),
         mask_documents=setting.mask_documents,
         average=averaged(
-            stage, [(m.stage.plan, m.stage.stop, m.weight) for m in members], scaler.model(setting), tokenizer
+            stage, [(m.stage.plan, m.stage.stop, m.weight, m.ema) for m in members], scaler.model(setting), tokenizer
         ),
         labels=_labels(setting, scaler),
     )
+    notes += _forgets_at_once(plan)
     if stage is curriculum.stages[-1]:
         notes += unfinished_decay(plan.learning_rate, clock.stop)
     limits = passes_allowed(mixture, choices)
@@ -297,6 +304,17 @@ def _compile_stage(
         notes=tuple(notes),
         members=members,
     )
+
+
+def _forgets_at_once(plan: StagePlan) -> list[str]:
+    """A note where a step is longer than the half-life of the moving average: a size may scale one below the other."""
+    half_life = plan.optimizer.get("ema")
+    if half_life is None or not plan.steps or half_life >= plan.batch_tokens:
+        return []
+    return [
+        f"the moving average of the weights forgets half of them in {show_count(half_life)} tokens, less than one step "
+        f"of {show_count(plan.batch_tokens)}: it is little else than the last weights"
+    ]
 
 
 def _rate_scaling(setting: Setting, scaler: Scaler, parent: StagePlan | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +14,7 @@ from curriculum.compiler.kept_positions import kept_positions
 from curriculum.compiler.lineage_tree import stage_tree
 from curriculum.config.evaluation_budget import EVALUATED
 from curriculum.config.project import Project
+from curriculum.plan.memory import saved_bytes
 from curriculum.plan.model import ModelConfig
 from curriculum.units import show_count
 
@@ -26,8 +27,8 @@ def cost(
     stages = [node.stage for node in tree]
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     model = stages[-1].plan.model
-    count = ModelConfig.from_json(model).parameters
-    checkpoint_bytes = count * 12
+    network, optimizer = ModelConfig.from_json(model), stages[-1].plan.optimizer
+    count, checkpoint_bytes = network.parameters, saved_bytes(network, optimizer)
     kept = sum(len(checkpoints_kept(project, node.stage, node.lineage.scale)) for node in tree)
     token_bytes = 2 if model["vocab_size"] <= 1 << 16 else 4
     choices = {(c.dataset, c.windows): c for lineage in lineages for c in lineage.sources.values()}.values()
@@ -40,7 +41,8 @@ def cost(
     hours: float | None = None
     money: float | None = None
     assumptions = [
-        f"a checkpoint holds 12 bytes for each of {count:,} parameters: fp32 weights and both Adam moments",
+        f"a checkpoint holds {checkpoint_bytes / count:.3g} bytes for each of {count:,} parameters: fp32 weights and "
+        + _state_of(optimizer),
         f"{kept} checkpoints kept: of every stage its end, the last {KEEP_LAST} of its cadence, and what is kept by "
         "name, branched from or measured; one more during a save",
         "evaluating a token takes a third of the compute of training on it"
@@ -83,6 +85,12 @@ def cost(
         "tokens_at_risk": max(stage.checkpoint_every for stage in stages),
         "assumptions": assumptions,
     }
+
+
+def _state_of(optimizer: Mapping[str, Any]) -> str:
+    """What a checkpoint holds beside the weights, in words."""
+    moments = "the moments of Adam and Muon" if optimizer.get("name") == "muon" else "both Adam moments"
+    return f"{moments}, and a moving average of the weights" if optimizer.get("ema") is not None else moments
 
 
 def checkpoints_kept(project: Project, stage: CompiledStage, scale: Fraction) -> list[int]:

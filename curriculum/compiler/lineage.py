@@ -95,10 +95,15 @@ def _stages_from(
 def _averaged(
     project: Project, stated: config.AverageEntry, chain: tuple[str, ...], document: Document
 ) -> tuple[LineageStage, ...]:
-    """The lineage of the first of the averaged checkpoints, and after it the average, a stage without a step."""
+    """The lineage of the first of the averaged checkpoints, and after it the average, a stage without a step.
+
+    The moving average that one checkpoint keeps is taken in the same way.
+    """
     name, average = chain[-1], stated.average
     members: list[tuple[Address, tuple[LineageStage, ...]]] = []
-    if isinstance(average, config.LastEntry):
+    if average is None:
+        members.append(_moving_average(project, stated, chain, document))
+    elif isinstance(average, config.LastEntry):
         place = document.place(("from", "average", "of"))
         address, stages = _stages_from(project, average.of, chain, place)
         for position in _last_positions(stages, average.last, place):
@@ -132,12 +137,30 @@ def _averaged(
         own_learning_rate=False,
         rewarm=None,
         average=tuple(
-            AverageMember(address, lineage, weight) for (address, lineage), weight in zip(members, weights, strict=True)
+            AverageMember(address, lineage, weight, stated.ema is not None)
+            for (address, lineage), weight in zip(members, weights, strict=True)
         ),
         document=document,
         path=("from",),
     )
     return (*stages, LineageStage(setting))
+
+
+def _moving_average(
+    project: Project, stated: config.AverageEntry, chain: tuple[str, ...], document: Document
+) -> tuple[Address, tuple[LineageStage, ...]]:
+    """The checkpoint whose moving average is taken, with its lineage; PlanError for one that keeps none."""
+    assert stated.ema is not None
+    place = document.place(("from", "ema"))
+    address, stages = _stages_from(project, stated.ema, chain, place)
+    if stages[-1].setting.optimizer.ema is None:
+        raise PlanError(
+            f"`{address}` keeps no moving average of its weights",
+            place=place,
+            hint="what trains it says how fast the average forgets: `optimizer: {…, ema: 700 steps}`; "
+            "what is trained already has none, and `average: {last: 5, of: …}` is of its checkpoints",
+        )
+    return address, stages
 
 
 def _last_positions(stages: tuple[LineageStage, ...], number: int, place: Place) -> list[int]:

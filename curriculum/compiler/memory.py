@@ -140,8 +140,10 @@ def summary(plan: StagePlan, machine: config.MachineEntry) -> dict[str, Any] | N
 
 def host_summary(plan: StagePlan, machine: config.MachineEntry) -> dict[str, Any]:
     """What training and a save keep in the memory of each node, as JSON values."""
+    model = ModelConfig.from_json(plan.model)
     needed = host_need(
-        ModelConfig.from_json(plan.model).parameters,
+        model.parameters,
+        saved=memory.saved_bytes(model, plan.optimizer),
         ranks=machine.nodes * machine.processes,
         local_ranks=machine.processes,
         sharding=machine.sharding,
@@ -192,4 +194,4 @@ def _need(plan: StagePlan, machine: config.MachineEntry, micro_batch: int, proce
         reshard=machine.reshard,
         exchange=machine.exchange,
     )
-    return Need(micro_batch, step.micro_batches, memory.peak(ModelConfig.from_json(plan.model), step))
+    return Need(micro_batch, step.micro_batches, memory.peak(ModelConfig.from_json(plan.model), step, plan.optimizer))

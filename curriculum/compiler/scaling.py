@@ -86,6 +86,17 @@ class Scaler:
                 scaling["original_max_position_embeddings"] = max(1, round(context * ratio))
         return stated
 
+    def optimizer(self, setting: Setting) -> dict[str, Any]:
+        """The optimizer of a plan; a later version's key is absent unless it is stated.
+
+        The half-life of a moving average is in tokens at this size; its steps are those of the root's first batch, as
+        of the learning rate.
+        """
+        numbers = setting.optimizer.model_dump(exclude_none=True)
+        if setting.optimizer.ema is not None:
+            numbers["ema"] = self.length(self.root, setting.optimizer.ema, "optimizer")
+        return numbers
+
     def length(self, setting: Setting, length: Length, key: str) -> int:
         """The length at `key`, in scaled tokens; steps are those of the stage's full-size batch."""
         return self.tokens(length_in_tokens(setting, length, key))
@@ -110,7 +121,7 @@ class Scaler:
             if own.max is not None:
                 ratio = own.max / highest(root)
                 low *= ratio
-            if own.min is not None and entry.shape != "decay":
+            if own.min is not None and entry.shape not in ("constant", "decay"):
                 low = entry.min * own.min / root.min if root.min else own.min
             if own.warmup is not None and rise == warmup_of(root):
                 warmup = self.small(self.root, own.warmup)

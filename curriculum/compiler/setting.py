@@ -24,11 +24,15 @@ class BatchLevel:
 
 @dataclass(frozen=True, slots=True)
 class AverageMember:
-    """A checkpoint of an average: its address, the stages that lead to it, and how much it counts."""
+    """A checkpoint of an average: its address, the stages that lead to it, and how much it counts.
+
+    With `ema` it is the moving average that the checkpoint keeps, alone.
+    """
 
     address: Address
     stages: tuple[LineageStage, ...]
     weight: Fraction
+    ema: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from curriculum.config.learning_rate import LearningRateEntry as LearningRateEntry, PointEntry as PointEntry
     from curriculum.config.machines import MachineEntry as MachineEntry, MachinesFile as MachinesFile
+    from curriculum.config.optimizer import OptimizerEntry as OptimizerEntry
     from curriculum.config.sizes import SizeEntry as SizeEntry, SizesFile as SizesFile
     from curriculum.config.sources import SourcesFile as SourcesFile, TokenizerEntry as TokenizerEntry
     from curriculum.config.stages import (
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         LeaveOutEntry as LeaveOutEntry,
         MixtureFile as MixtureFile,
         ModelNumbers as ModelNumbers,
-        OptimizerEntry as OptimizerEntry,
         SkipEntry as SkipEntry,
         StageEntry as StageEntry,
     )
@@ -45,11 +45,12 @@ _EXPORTS = {
     "fields": ("LARGEST_COUNT", "BatchScale", "Refusal", "is_name"),
     "learning_rate": ("LearningRateEntry", "PointEntry"),
     "machines": ("MachineEntry", "MachinesFile"),
+    "optimizer": ("OptimizerEntry",),
     "sizes": ("SizeEntry", "SizesFile"),
     "sources": ("SourcesFile", "TokenizerEntry"),
     "stages": (
         *("MODELS", "ROOT_KEYS", "AnyScaling", "CurriculumFile", "EveryEntry", "LeaveOutEntry", "MixtureFile"),
-        *("ModelNumbers", "OptimizerEntry", "SkipEntry", "StageEntry"),
+        *("ModelNumbers", "SkipEntry", "StageEntry"),
     ),
     "studies": ("StudyFile",),
 }

@@ -13,7 +13,6 @@ from curriculum.config.averages import AverageEntry, is_average
 from curriculum.config.batch import BatchEntry
 from curriculum.config.entry import (
     Batch,
-    Betas,
     Entry,
     Evidence,
     Flag,
@@ -24,7 +23,6 @@ from curriculum.config.entry import (
     Position,
     Positions,
     Rate,
-    RateOrZero,
     Seed,
     Size,
     SizeOrZero,
@@ -33,7 +31,6 @@ from curriculum.config.entry import (
     TokenPosition,
     Tokens,
     Weight,
-    Window,
     exactly_one,
     lacks,
 )
@@ -41,6 +38,7 @@ from curriculum.config.fields import Refusal
 from curriculum.config.layout import PREFIX
 from curriculum.config.learning_rate import LearningRateEntry
 from curriculum.config.model_catalogue import CATALOGUE
+from curriculum.config.optimizer import OptimizerEntry
 from curriculum.errors import did_you_mean
 
 
@@ -142,6 +140,16 @@ class ModelOverride(Entry):
     full_attention: Layers | None = Field(
         default=None, description="Layers that no sliding window limits; as in `every 4th`."
     )
+    embedding_multiplier: Rate | None = Field(
+        default=None, description="What embeddings are multiplied by; as in `12`."
+    )
+    residual_multiplier: Rate | None = Field(
+        default=None, description="What each sublayer's output is multiplied by before it is added; as in `0.22`."
+    )
+    attention_multiplier: Rate | None = Field(
+        default=None, description="What products of queries and keys are multiplied by; else 1 / √head_dim."
+    )
+    logits_scaling: Rate | None = Field(default=None, description="What logits are divided by; as in `8`.")
     init: Literal["tinyllama", "llama", "olmo"] | None = Field(
         default=None, description="How first weights are drawn: tinyllama, llama or olmo."
     )
@@ -197,52 +205,6 @@ def _near_divisors(number: int, dividend: int) -> str:
     divisors = sorted({d for k in small for d in (k, dividend // k)})
     below, above = [d for d in divisors if d < number], [d for d in divisors if d > number]
     return " or ".join(map(str, below[-1:] + above[:1]))
-
-
-class OutlierEntry(Entry):
-    """Steps whose gradient norm is far above those of the steps before are no update; `{}` takes the defaults."""
-
-    window: Window = Field(default=128, description="How many steps before it are compared.")
-    deviations: Rate = Field(
-        default=Fraction(6), description="Standard deviations above their mean from which a step is skipped."
-    )
-
-
-class OptimizerEntry(Entry):
-    """The optimizer; the same for every stage until a stage says `optimizer: reset`."""
-
-    name: Literal["adamw", "muon"] = Field(
-        default="adamw", description="adamw; or muon for the blocks' matrices, AdamW for the rest."
-    )
-    momentum: Rate | None = Field(default=None, description="Muon's momentum; else 0.95.")
-    adjust_rate: Literal["match_rms_adamw", "original"] | None = Field(
-        default=None, description="How muon scales the rate by a matrix's shape; else match_rms_adamw."
-    )
-    betas: Betas = Field(default=(Fraction(9, 10), Fraction(95, 100)), description="Adam's two decay rates.")
-    eps: Rate = Field(default=Fraction(1, 10**8), description="Adam's epsilon.")
-    weight_decay: RateOrZero = Field(description="Decoupled weight decay; as in `0.1`.")
-    decay: Literal["all", "matrices"] = Field(
-        default="all", description="What decays: all parameters, or matrices only."
-    )
-    decay_embeddings: Flag | None = Field(
-        default=None, description="Whether the embedding decays; `false` spares it, and a tied output weight."
-    )
-    z_loss: Rate | None = Field(
-        default=None, description="Weight of the squared log-partition, which it keeps near 0; as in `1e-5`."
-    )
-    clip_norm: Rate = Field(default=Fraction(1), description="Norm that the global gradient is clipped to.")
-    skip_outliers: OutlierEntry | None = Field(
-        default=None, description="Skips steps of outlying gradient norm, as in `{window: 128, deviations: 6}`."
-    )
-
-    @model_validator(mode="after")
-    def _of_muon(self) -> Self:
-        for key in ("momentum", "adjust_rate"):
-            if self.name != "muon" and getattr(self, key) is not None:
-                raise Refusal("belongs to muon", "say `name: muon`, or remove it", key)
-        if self.momentum is not None and self.momentum >= 1:
-            raise Refusal("must be below 1", "as in `0.95`", "momentum")
-        return self
 
 
 class EveryEntry(Entry):
@@ -386,7 +348,7 @@ class CurriculumFile(Entry):
     ) = Field(
         default=None,
         alias="from",
-        description="NAME[/STAGE][@TOKENS] that it branches from, an average of several, or hf:DIR, a Hugging Face "
+        description="NAME[/STAGE][@TOKENS] that it branches from, an average of weights, or hf:DIR, a Hugging Face "
         "folder; as in `v1.1@1.2T`.",
     )
     seed: Seed | None = Field(default=None, description="Keys every draw; as in `3407`.")

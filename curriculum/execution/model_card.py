@@ -113,11 +113,12 @@ def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> Iterator[s
     optimizer = trained[-1].plan.optimizer
     decay = "all parameters" if optimizer["decay"] == "all" else "matrices only"
     rule = optimizer.get("skip_outliers")
+    kept = ", a moving average of the weights kept beside them" if optimizer.get("ema") is not None else ""
     skipped = f", skipped from {rule['deviations']:g} deviations above the last {rule['window']} norms" if rule else ""
     yield (
         f"Optimizer: {optimizer['name']}, betas {optimizer['betas'][0]:g} and {optimizer['betas'][1]:g}, weight "
-        f"decay {optimizer['weight_decay']:g} on {decay}, gradients clipped at {optimizer['clip_norm']:g}{skipped}. "
-        "Positions count tokens from the root; a batch is taken per optimizer step."
+        f"decay {optimizer['weight_decay']:g} on {decay}, gradients clipped at {optimizer['clip_norm']:g}{skipped}"
+        f"{kept}. Positions count tokens from the root; a batch is taken per optimizer step."
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections import deque
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -27,13 +27,21 @@ from curriculum.execution import benchmark
 from curriculum.execution.attempts import reached, run_each
 from curriculum.execution.machine import launcher_for
 from curriculum.execution.request import Listener, RunRequest
-from curriculum.execution.run import checked, prepared, prepared_job, run_stage, supervising
+from curriculum.execution.run import (
+    checked,
+    prepare_members,
+    prepared,
+    prepared_job,
+    run_stage,
+    supervising,
+    train_members,
+)
 from curriculum.execution.slurm import array, benchmark as slurm_benchmark
 from curriculum.execution.slurm.submission import QueuedJob
 from curriculum.execution.train_job import is_ended_arm
 from curriculum.execution.workers import Worker, workers
 from curriculum.launchers.process import ProcessLauncher
-from curriculum.runs.folders import is_finished, is_reached, stage_folder
+from curriculum.runs.folders import checkpoint_at, is_finished, is_reached, stage_folder
 
 REFRESH_SECONDS: Final = 0.2
 NAMED: Final = 6
@@ -106,7 +114,7 @@ def submit_many(requests: Sequence[RunRequest]) -> tuple[list[QueuedJob], list[s
     with stop_on_signals() as stop:
         for request in requests:
             texts = prepared(request, PreparedText.open(request.project, request.curriculum, request.size), stop)
-            if texts is None:
+            if texts is None or not prepare_members(request, texts.compiled, stop):
                 return None
             lineages.append(array.LineageToQueue(request, texts.compiled, texts))
     queued = array.submit(lineages)
@@ -148,7 +156,7 @@ def _remaining(request: RunRequest, compiled: Compiled, stage: CompiledStage) ->
     return f"{stage.name} {reached(folder, stage.plan.start):,} -> {stage.stop:,} tokens"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Lineage:
     """A lineage of the pool, and how it ended: `state` is None while it goes on."""
 
@@ -182,8 +190,8 @@ class _Pool:
         self.stop = stop
         self.abandoned = threading.Event()
         self.listener = lineages[0].request.listener
-        self.shown, self.taking = threading.Lock(), threading.Lock()
-        self.waiting: deque[_Lineage] = deque()
+        self.shown, self.taking, self.averaging = threading.Lock(), threading.Lock(), threading.Lock()
+        self.waiting: list[_Lineage] = []
         self.workers = 1
         tree = stage_tree([lineage.compiled for lineage in lineages], list(self.lineages)).values()
         self.shared = [node for node in tree if len(node.left_at) > 1]
@@ -221,7 +229,7 @@ class _Pool:
         furthest = max(through, key=lambda one: stages[id(one)].stop)
         with _set_aside(through, furthest.request.listener):
             stage = stages[id(furthest)]
-            if not run_stage(furthest.request, furthest.compiled, stage, furthest.texts, self.stop):
+            if not self._train_stage(furthest, furthest.request, stage):
                 for each in through:
                     each.ended(STOPPED)
 
@@ -245,15 +253,38 @@ class _Pool:
             raise
 
     def _take(self) -> list[_Lineage]:
-        """The next lineages for a worker: as many as keep it busy for `BUSY_SECONDS`, and at most half of its share."""
-        with self.taking:
-            if not self.waiting:
-                return []
-            first = self.waiting.popleft()
-            share = -(-len(self.waiting) // (2 * self.workers))
-            seconds = _seconds(first, self._own(first))
-            count = min(share, math.ceil(BUSY_SECONDS / seconds) - 1) if seconds else 0
-            return [first, *(self.waiting.popleft() for _ in range(count))]
+        """The next lineages for a worker: as many as keep it busy for `BUSY_SECONDS`, and at most half of its share.
+
+        Those that average checkpoints come once these are trained; while all that remain do, this waits.
+        """
+        while not self.stop:
+            with self.taking:
+                ready = [lineage for lineage in self.waiting if not self._awaits_members(lineage)]
+                if ready:
+                    first, *others = ready
+                    share = -(-(len(self.waiting) - 1) // (2 * self.workers))
+                    seconds = _seconds(first, self._own(first))
+                    count = min(share, math.ceil(BUSY_SECONDS / seconds) - 1) if seconds else 0
+                    plain = [lineage for lineage in others if not any(s.members for s in self._own(lineage))]
+                    taken = [first, *plain[:count]]
+                    self.waiting = [lineage for lineage in self.waiting if lineage not in taken]
+                    return taken
+                if not self.waiting:
+                    return []
+            time.sleep(REFRESH_SECONDS)
+        return []
+
+    def _awaits_members(self, lineage: _Lineage) -> bool:
+        """Whether it averages a checkpoint that another lineage of the pool is still to reach."""
+        missing = {
+            member.stage.name
+            for stage in self._own(lineage)
+            for member in stage.members
+            if checkpoint_at(stage_folder(lineage.request.project, member.compiled, member.stage), member.stage.stop)
+            is None
+        }
+        others = [other for other in self.lineages.values() if other is not lineage and other.state is None]
+        return any(stage.name in missing for other in others for stage in other.compiled.stages)
 
     def _own(self, lineage: _Lineage) -> list[CompiledStage]:
         """The stages that no other lineage goes through and that are not finished."""
@@ -296,10 +327,17 @@ class _Pool:
     def _train_rest(self, lineage: _Lineage, request: RunRequest) -> None:
         with _set_aside([lineage], request.listener):
             for stage in self._own(lineage):
-                if self.stop or not run_stage(request, lineage.compiled, stage, lineage.texts, self.stop):
+                if self.stop or not self._train_stage(lineage, request, stage):
                     lineage.ended(STOPPED)
                     return
             lineage.ended(DONE)
+
+    def _train_stage(self, lineage: _Lineage, request: RunRequest, stage: CompiledStage) -> bool:
+        """Train a stage, and first what it averages and no lineage of the pool trains; false if stopped."""
+        with self.averaging if stage.members else contextlib.nullcontext():  # two may average the same
+            if not train_members(request, stage, self.stop):
+                return False
+        return run_stage(request, lineage.compiled, stage, lineage.texts, self.stop)
 
 
 def _seconds(lineage: _Lineage, own: Sequence[CompiledStage]) -> float | None:
@@ -309,7 +347,9 @@ def _seconds(lineage: _Lineage, own: Sequence[CompiledStage]) -> float | None:
     """
     request = lineage.request
     entry = request.machine_entry
-    if not own or own[0].parent is None or entry.trainer or entry.profile or request.profile or request.world > 1:
+    if not own or own[0].parent is None or own[0].members or entry.trainer:
+        return None
+    if entry.profile or request.profile or request.world > 1:
         return None
     record = last_record(lineage.folder(own[0].parent).metrics)
     rate = record.get("tokens_per_second", 0.0) if record else 0.0

@@ -96,18 +96,30 @@ def _run_first_node(request: RunRequest, unprepared: PreparedText, stop: StopFla
         return RunResult(unprepared.compiled, stopped=True)
     compiled = texts.compiled
     if request.machine_entry.launcher == "slurm":
+        if not prepare_members(request, compiled, stop):
+            return RunResult(compiled, stopped=True)
         training = train.submit(request, compiled, texts)
         benchmarks, unmeasured = benchmark.submit(request, compiled, training)
         return RunResult(compiled, unmeasured=tuple(unmeasured), queued=training + benchmarks)
     for stage in compiled.stages:
-        if not (_train_members(request, stage, stop) and run_stage(request, compiled, stage, texts, stop)):
+        if not (train_members(request, stage, stop) and run_stage(request, compiled, stage, texts, stop)):
             return RunResult(compiled, stopped=True)
     # After the last step: training waits for no benchmark, and a missing harness stops no training.
     result = execution_benchmark.catch_up(request, compiled, stop)
     return RunResult(compiled, result.stopped, result.unmeasured)
 
 
-def _train_members(request: RunRequest, stage: CompiledStage, stop: StopFlag) -> bool:
+def prepare_members(request: RunRequest, compiled: Compiled, stop: StopFlag) -> bool:
+    """Prepare what the lineages lack whose checkpoints an average needs and Slurm is to train; false if stopped."""
+    for stage in compiled.stages:
+        for own, texts in train.members_to_queue(request, compiled, stage):
+            ready_texts = prepared(own, texts, stop)
+            if ready_texts is None or not prepare_members(own, ready_texts.compiled, stop):
+                return False
+    return True
+
+
+def train_members(request: RunRequest, stage: CompiledStage, stop: StopFlag) -> bool:
     """Train the lineages of an average's checkpoints that are not here yet; false when it was stopped."""
     for member, stated in zip(stage.members, stage.setting.average, strict=True):
         if branch_point(request.project, member.compiled, member.stage) is not None:

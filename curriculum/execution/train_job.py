@@ -18,6 +18,7 @@ from curriculum.execution import trainers
 from curriculum.execution.machine import job_machine
 from curriculum.execution.request import RunRequest
 from curriculum.execution.restore import pin_parent
+from curriculum.launchers import slurm_record
 from curriculum.runs.folders import branch_point, checkpoint_at, stage_folder
 
 
@@ -44,7 +45,8 @@ def ready(request: RunRequest, compiled: Compiled, stage: CompiledStage) -> Path
 
 
 def member_checkpoints(project: Project, compiled: Compiled, stage: CompiledStage) -> list[Path]:
-    """The checkpoints that an average is of, in its order; those of its own lineage may be still to be saved.
+    """The checkpoints that an average is of, in its order; those of its own lineage, or of a job in Slurm's queue, may
+    be still to be saved.
 
     CheckpointError for another that is not trained yet or was pruned, or that another trainer saved.
     """
@@ -52,8 +54,10 @@ def member_checkpoints(project: Project, compiled: Compiled, stage: CompiledStag
     own = {(before.name, before.stop) for before in compiled.stages}
     for member in stage.members:
         checkpoint = branch_point(project, member.compiled, member.stage)
-        if checkpoint is None and (member.stage.name, member.stage.stop) in own:
-            found.append(stage_folder(project, compiled, member.stage).checkpoint(0, member.stage.stop))
+        folder = stage_folder(project, member.compiled, member.stage)
+        awaited = (member.stage.name, member.stage.stop) in own or slurm_record.live_job(folder.path) is not None
+        if checkpoint is None and awaited:
+            found.append(folder.checkpoint(0, member.stage.stop))
             continue
         if checkpoint is None:
             options = project.options(member.compiled.size_name)

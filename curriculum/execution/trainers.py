@@ -35,13 +35,15 @@ def started_processes(request: RunRequest) -> int:
 def check(request: RunRequest, compiled: Compiled) -> None:
     """PlanError when a stage still to be trained needs what the machine's trainer does not do.
 
-    It may keep documents apart, have been started by another trainer, or continue from a checkpoint of another.
+    It may keep documents apart or a moving average, have been started by another trainer, or continue from a checkpoint
+    of another.
     """
     for stage in compiled.stages:
         if is_reached(stage_folder(request.project, compiled, stage), stage):
             continue
         _check_documents(request, stage)
         _check_average(request, stage)
+        _check_moving_average(request, stage)
         _check_started(request, compiled, stage)
         _check_parent(request, compiled, stage)
 
@@ -63,6 +65,16 @@ def _check_average(request: RunRequest, stage: CompiledStage) -> None:
             request,
             f"stage `{stage.name}` averages checkpoints, which trainer `{trainer.name}` does not",
             "run it on a machine without `trainer`; averages are of checkpoints of our own trainer",
+        )
+
+
+def _check_moving_average(request: RunRequest, stage: CompiledStage) -> None:
+    trainer = request.machine_entry.trainer
+    if stage.plan.optimizer.get("ema") is not None and trainer is not None:
+        raise _refused(
+            request,
+            f"stage `{stage.name}` keeps a moving average of its weights (`ema`), and trainer `{trainer.name}` none",
+            "leave `ema` out of its `optimizer`, or run it on a machine without `trainer`",
         )
 
 

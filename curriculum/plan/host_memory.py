@@ -4,6 +4,8 @@ With P parameters in s shards and n processes on a node, in bytes, all fp32:
 
     state       16 P n/s    weights, both moments and gradients; only where a CPU trains
     staging     12 P n/s    what a save copies of weights and moments, once however many ranks hold the same rows
+
+and 4 P n/s more of each where a moving average is kept, 4 less of every matrix that Muon steps.
 """
 
 from __future__ import annotations
@@ -32,10 +34,13 @@ class HostNeed:
         return self.node <= memory and (free is None or self.staging * SHARE[1] <= free * SHARE[0])
 
 
-def host_need(parameters: int, *, ranks: int, local_ranks: int, sharding: str, on_cpu: bool) -> HostNeed:
-    """What `ranks` processes, `local_ranks` of them on a node, keep there, with a machine's word for the sharding."""
+def host_need(parameters: int, *, saved: int, ranks: int, local_ranks: int, sharding: str, on_cpu: bool) -> HostNeed:
+    """What `ranks` processes, `local_ranks` of them on a node, keep there, with a machine's word for the sharding.
+
+    `saved` are the bytes of a checkpoint's tensors.
+    """
     shards = {"none": 1, "full": ranks}.get(sharding, local_ranks)
     return HostNeed(
-        state=16 * parameters * local_ranks // shards if on_cpu else 0,
-        staging=12 * parameters * min(local_ranks, shards) // shards,
+        state=(saved + 4 * parameters) * local_ranks // shards if on_cpu else 0,
+        staging=saved * min(local_ranks, shards) // shards,
     )

@@ -6,7 +6,8 @@ and FSDP2; each of its terms was read off traces of that model on fake tensors (
 token's embedding, the output weight and the last norm), N tokens in a micro-batch, L layers and the letters of
 `runner/model/transformer.py`, V the vocabulary, in bytes:
 
-    weights         4 P/s, fp32                       moments         8 P/s, fp32
+    weights         4 P/s, fp32                       moments         8 P/s, fp32; of Muon's matrices 4 P/s
+    average         4 P/s, fp32, where a moving average of the weights is kept
     gathered        2 P, bf16; with `reshard` 2 R, and the blocks' only while they are used
     gradients       4 P, fp32, from the second micro-batch on; 4 P/s when every micro-batch is exchanged
     activations     N L a, where a is the sum of `kept`
@@ -22,6 +23,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
@@ -30,6 +33,10 @@ from curriculum.units import show_bytes
 LOGIT_BYTES, LOGIT_ROWS = 512 << 20, 128
 """Of the logits that the loss computes at a time: bytes in fp32, and the tokens of which they are a multiple
 (`CHUNK_BYTES` and `COMPILED_ROWS` of `runner/model/loss.py`)."""
+
+
+ADAMW: Mapping[str, Any] = MappingProxyType({"name": "adamw"})
+"""An optimizer with two moments of each parameter and no moving average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +114,12 @@ def kept(config: ModelConfig, checkpointing: str = "none") -> dict[str, int]:
     return products | {"norms": norms, "rotated queries and keys": rotated, "gated feed-forward": 2 * F}
 
 
-def peak(config: ModelConfig, step: Step) -> dict[str, int]:
-    """Bytes in use at the peak, by kind; their sum is the peak."""
-    return max(_instants(config, step), key=lambda kinds: sum(kinds.values()))
+def peak(config: ModelConfig, step: Step, optimizer: Mapping[str, Any] = ADAMW) -> dict[str, int]:
+    """Bytes in use at the peak, by kind, with the numbers of a plan's optimizer; their sum is the peak."""
+    return max(_instants(config, step, optimizer), key=lambda kinds: sum(kinds.values()))
 
 
-def _instants(config: ModelConfig, step: Step) -> list[dict[str, int]]:
+def _instants(config: ModelConfig, step: Step, optimizer: Mapping[str, Any]) -> list[dict[str, int]]:
     """The bytes by kind at each instant of a step that can be its peak."""
     D, F, *_ = _letters(config)
     V, L = config.vocab_size, config.num_hidden_layers
@@ -123,7 +130,7 @@ def _instants(config: ModelConfig, step: Step) -> list[dict[str, int]]:
     block = (whole - root) // L
     share = sum(-(-rows // step.shards) * math.prod(rest) for rows, *rest in fused.values())
     accumulated = 0 if step.micro_batches == 1 else 4 * (share if step.exchange else whole)
-    state = {"weights": 4 * share, "moments": 8 * share}
+    state = {"weights": 4 * share, **_kept_by_optimizer(config, optimizer, step.shards)}
     gathered = 2 * (root if step.reshard else whole)
     a_token = sum(kept(config, step.checkpointing).values())
     chunk = min(N, max(LOGIT_ROWS, LOGIT_BYTES // (4 * V) // LOGIT_ROWS * LOGIT_ROWS))
@@ -178,6 +185,23 @@ def _of_block_backward(config: ModelConfig, checkpointing: str) -> int:
         return own + 6 * config.intermediate_size
     D, F, H, K, d = _letters(config)
     return 10 * F + 4 * D + 2 * (H + 2 * K) * d + 2 * (H + K) * d + 2 * H * d + 4 * H
+
+
+def saved_bytes(config: ModelConfig, optimizer: Mapping[str, Any] = ADAMW) -> int:
+    """Bytes of a checkpoint's tensors: weights, moments, and the moving average where one is kept."""
+    return 4 * config.parameters + sum(_kept_by_optimizer(config, optimizer, 1).values())
+
+
+def _kept_by_optimizer(config: ModelConfig, optimizer: Mapping[str, Any], shards: int) -> dict[str, int]:
+    """Bytes of the optimizer's state on a device, by kind: two moments, one of Muon's matrices inside the blocks."""
+    moments, average = 0, 0
+    for name, tensors in config.fused_tensors().items():
+        rows, *rest = _fused_shape(tensors)
+        numbers = -(-rows // shards) * math.prod(rest)
+        by_muon = optimizer.get("name") == "muon" and name.startswith("blocks.") and len(rest) == 1
+        moments += numbers * (4 if by_muon else 8)
+        average += numbers * 4
+    return {"moments": moments} | ({"average": average} if optimizer.get("ema") is not None else {})
 
 
 def _letters(config: ModelConfig) -> tuple[int, int, int, int, int]:

@@ -22,8 +22,9 @@ class ModelConfig:
     projection). `qk_norm` normalises queries and keys, `head` each head by itself (Qwen3), `all` all heads together
     (OLMo 2). `norm` says whether a sublayer's norm comes `before` it or `after`. `no_rope` are layers without
     rotations, stated as `Layers`. With a `sliding_window` a token attends to so many tokens, itself included, but in
-    the layers of `full_attention`; `rope_scaling` holds for those alone then (OLMo 3). `init` is how first weights are
-    drawn.
+    the layers of `full_attention`; `rope_scaling` holds for those alone then (OLMo 3). Embeddings and what each
+    sublayer adds are multiplied, and logits divided, by three scalars (Granite, MiniCPM); `attention_multiplier`,
+    unless it is 0, replaces 1 / sqrt(head_dim). `init` is how first weights are drawn.
     """
 
     hidden_size: int
@@ -45,6 +46,10 @@ class ModelConfig:
     no_rope: tuple[int, ...] = ()
     sliding_window: int = 0
     full_attention: tuple[int, ...] = ()
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    attention_multiplier: float = 0.0
+    logits_scaling: float = 1.0
     init: str = field(default="tinyllama", compare=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +61,17 @@ class ModelConfig:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ModelConfig:
         return ModelConfig(**value)
+
+    @property
+    def query_scale(self) -> float:
+        """What queries are multiplied by before the attention, which divides by the root of the head's size."""
+        return self.attention_multiplier * math.sqrt(self.head_dim) if self.attention_multiplier else 1.0
+
+    @property
+    def is_multiplied(self) -> bool:
+        """Whether any of the scalars is one that changes something."""
+        scalars = (self.embedding_multiplier, self.residual_multiplier, self.query_scale, self.logits_scaling)
+        return scalars != (1.0, 1.0, 1.0, 1.0)
 
     def rotates(self, layer: int) -> bool:
         """Whether the queries and keys of `layer` are rotated by their positions."""

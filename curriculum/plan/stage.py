@@ -107,11 +107,15 @@ class Parent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Averaged:
-    """A checkpoint of an average: its history up to `position` (tokens), and how much its weights count."""
+    """A checkpoint of an average: its history up to `position` (tokens), and how much its weights count.
+
+    With `ema` it is the moving average that the checkpoint keeps that counts.
+    """
 
     fingerprint: str
     position: int
     weight: int
+    ema: bool = field(default=False, metadata=fs.ADDED_LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +124,8 @@ class StagePlan:
 
     `batch_sequences` is the batch of the first step, and `batch_changes` are those inside the stage. With a
     `rate_exponent` the curve's rate holds for a batch of `rate_batch`, and that of another is multiplied by their ratio
-    to that power. An `average` has no step: its weights are those of several checkpoints, of which the first is its
-    parent, and its optimizer's state is new.
+    to that power. The `optimizer` states the half-life of its `ema` in tokens. An `average` has no step: its weights
+    are those of several checkpoints, of which the first is its parent, and its optimizer's state is new.
     The fields are the keys of plan.json, hence `blends` for its mixture phases and `pieces` for its mixture segments.
     """
 
@@ -217,6 +221,11 @@ class StagePlan:
         if self.rate_exponent is None or self.rate_batch is None:
             return 1.0
         return float((self.batch_of(step) / self.rate_batch) ** self.rate_exponent)
+
+    def average_decay(self, step: int) -> float | None:
+        """What `step` leaves of the moving average that is kept of the weights; None where none is kept."""
+        half_life = self.optimizer.get("ema")
+        return None if half_life is None else float(0.5 ** (self.tokens_of(step) / half_life))
 
     # --- the order ---------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ def started_stages(
 
 def _with_text_of(stage: CompiledStage, stored: StagePlan, current: Mapping[str, StagePlan]) -> StagePlan:
     plan, before = stage.plan.with_text_of(stored), stage.parent
-    points = [[(member.position, member.weight) for member in each.average] for each in (plan, stored)]
+    points = [[(member.position, member.weight, member.ema) for member in each.average] for each in (plan, stored)]
     if points[0] == points[1]:  # what was trained by then depends on text that may be missing
         plan = replace(plan, average=stored.average)
     if plan.parent is None:

@@ -1,6 +1,7 @@
 """Tensors to and from checkpoint folders: safetensors and JSON, resumable on any number of ranks.
 
-    rank-00000.safetensors …   the rows that each rank held of `model.<name>` and Adam's moments of it
+    rank-00000.safetensors …   the rows that each rank held of `model.<name>`, Adam's moments of it and its
+                                 moving average `ema.<name>` if one is kept
     tensors.json               for every tensor its shape and which file holds which rows
     state.json                 position, step, counters, Adam's step
     manifest.json              written last: size and BLAKE3 of the others
@@ -36,6 +37,8 @@ INDEX = checkpoints.INDEX
 FAILED, DIGEST = ".failed", ".blake3"  # what a rank leaves for rank 0 beside its file
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's moments; Muon's matrices have a `momentum_buffer` in their place."""
+EMA = "ema"
+"""Before the name of a tensor: the moving average of the weights; also its key in the optimizer's state."""
 
 
 def save(
@@ -191,8 +194,13 @@ def _wait_for(files: Sequence[Path], patience: float) -> None:
             time.sleep(0.02)
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
-    """Read the weights, and with `optimizer` its moments, into place; returns the checkpoint's state.
+def load(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, *, weights: str = "model"
+) -> dict[str, Any]:
+    """Read the weights, and with `optimizer` its state, into place; returns the checkpoint's state.
+
+    `weights` is `ema` where the moving average takes the weights' place. One that is kept from here on only, and is not
+    in the checkpoint, begins at its weights.
 
     Raises CheckpointError when a tensor is missing or of another shape. The caller has verified the digests.
     """
@@ -205,9 +213,10 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
         raise _misfit(folder, f"it has no `{min(unknown)}`")
     with torch.no_grad():
         for key, tensor in tensors.items():
-            entry = index.get(key)
+            stored = _stored_as(key, weights, index)
+            entry = index.get(stored)
             if entry is None:
-                raise _misfit(folder, f"`{key}` is missing")
+                raise _misfit(folder, f"`{stored}` is missing")
             if entry["shape"] != list(tensor.shape):
                 raise _misfit(folder, f"`{key}` has shape {entry['shape']}, not {list(tensor.shape)}")
             begin, end, _ = rows_of(tensor)
@@ -217,12 +226,20 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
                 low, high = max(first, begin), min(last, end)
                 if low < high:
                     with safe_open(folder / part["file"], framework="pt") as file:
-                        rows = file.get_slice(key)[low - first : high - first]
+                        rows = file.get_slice(stored)[low - first : high - first]
                     target[low - begin : high - begin].copy_(rows)
     if optimizer is not None:
         for values in optimizer.state.values():
             values["step"].fill_(float(state["adam_step"]))
     return state
+
+
+def _stored_as(key: str, weights: str, index: Mapping[str, Any]) -> str:
+    """The tensor of a checkpoint that is read as `key`."""
+    kind, _, name = key.partition(".")
+    if kind == "model":
+        return f"{weights}.{name}"
+    return f"model.{name}" if kind == EMA and key not in index else key
 
 
 def adam_step(optimizer: torch.optim.Optimizer) -> int:

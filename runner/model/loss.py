@@ -17,7 +17,7 @@ CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 512 << 20}
 COMPILED_ROWS = 128
 """Where the loss is compiled a chunk is a multiple of so many tokens, by which matrix products on a GPU are tiled."""
 
-Rows = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Rows = Callable[[torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]
 
 
 def next_token_loss(
@@ -85,11 +85,9 @@ class _Loss(torch.autograd.Function):
         for at in range(0, len(targets), chunk):
             rows = slice(at, at + chunk)
             logits = hidden[rows] @ weight_VD.T
-            if z_loss:
-                losses[rows], gradient, more = _rows_with_z(logits, targets[rows, None], z_loss)
+            losses[rows], gradient, more = rows_of(logits, targets[rows, None], z_loss)
+            if more is not None:
                 squares += more
-            else:
-                losses[rows], gradient = rows_of(logits, targets[rows, None])
             del logits
             torch.mm(gradient, weight_VD, out=hidden_gradient[rows])
             if hidden.dtype == wide:
@@ -108,32 +106,39 @@ class _Loss(torch.autograd.Function):
         return hidden_gradient * scale, (weight_gradient * scale).to(hidden_gradient.dtype), None, None, None, None
 
 
-def _rows(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses `[n]` of logits `[n, V]` by `target` `[n, 1]`, and their gradient by the logits: softmax - one-hot."""
-    log_p = torch.log_softmax(_wide(logits), dim=-1)
-    losses = -log_p.gather(1, target)[:, 0]
-    gradient = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=log_p.dtype))
-    return losses, gradient.to(logits.dtype)
-
-
-def _rows_with_z(
+def _rows(
     logits: torch.Tensor, target: torch.Tensor, z_loss: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `_rows`, the gradient with that of `z_loss` times the squared log-partitions, whose sum comes third."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Losses `[n]` of logits `[n, V]` by `target` `[n, 1]`, their gradient by the logits, and what `z_loss` weighs.
+
+    The gradient is softmax - one-hot. With `z_loss` that of its part joins it, and the squares of the log-partitions
+    are summed.
+    """
+    if not z_loss:
+        log_p = torch.log_softmax(_wide(logits), dim=-1)
+        losses = -log_p.gather(1, target)[:, 0]
+        gradient = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=log_p.dtype))
+        return losses, gradient.to(logits.dtype), None
     wide = _wide(logits)
     partition = wide.logsumexp(-1, keepdim=True)
     losses = (partition - wide.gather(1, target))[:, 0]
-    gradient = (wide - partition).exp_() * (1 + 2 * z_loss * partition)
+    gradient = (wide - partition).exp_().mul_(1 + 2 * z_loss * partition)
     gradient.scatter_add_(1, target, torch.full_like(target, -1, dtype=gradient.dtype))
     return losses, gradient.to(logits.dtype), partition.square().sum()
 
 
-def _rows_to_fuse(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows_to_fuse(
+    logits: torch.Tensor, target: torch.Tensor, z_loss: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """`_rows` in operations that the compiler fuses: a scatter would be a kernel of its own."""
     wide = _wide(logits)
     total = wide.logsumexp(-1, keepdim=True)
     one_hot = torch.arange(logits.shape[1], device=logits.device) == target
-    return (total - wide.gather(1, target))[:, 0], ((wide - total).exp() - one_hot.to(wide.dtype)).to(logits.dtype)
+    p = (wide - total).exp()
+    if z_loss:
+        p = p * (1 + 2 * z_loss * total)
+    squares = total.square().sum() if z_loss else None
+    return (total - wide.gather(1, target))[:, 0], (p - one_hot.to(wide.dtype)).to(logits.dtype), squares
 
 
 @functools.cache

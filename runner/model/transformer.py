@@ -52,6 +52,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=biases == "all")
         self.rotates = config.rotates(layer)
         self.window = config.window(layer)
+        self.query_scale = config.query_scale
         self.normalised = config.qk_norm != "none"
         if self.normalised:
             q, k = (1, 1) if config.qk_norm == "head" else (self.heads, self.groups)
@@ -76,6 +77,8 @@ class Attention(nn.Module):
         else:
             qk, v = torch.split(qkv, [self.heads + self.groups, self.groups], dim=2)
             q, k = torch.split(rotate(qk, cos_Td, sin_Td) if self.rotates else qk, [self.heads, self.groups], dim=2)
+        if self.query_scale != 1.0:
+            q = q * self.query_scale
         seen = attend(q, k, v, documents, self.window)
         out: torch.Tensor = self.out(seen.reshape(B, T, self.heads * self.head_dim))
         return out
@@ -101,6 +104,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.norms_after = config.norm == "after"
+        self.multiplier = config.residual_multiplier
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = Attention(config, layer)
         self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -115,12 +119,17 @@ class Block(nn.Module):
         documents: Documents | None,
     ) -> torch.Tensor:
         if self.norms_after:
-            x_BTD = x_BTD + self.attention_norm(self.attention(x_BTD, cos_Td, sin_Td, attend, documents))
-            after: torch.Tensor = x_BTD + self.feed_forward_norm(self.feed_forward(x_BTD))
+            x_BTD = x_BTD + self._multiplied(
+                self.attention_norm(self.attention(x_BTD, cos_Td, sin_Td, attend, documents))
+            )
+            after: torch.Tensor = x_BTD + self._multiplied(self.feed_forward_norm(self.feed_forward(x_BTD)))
             return after
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cos_Td, sin_Td, attend, documents)
-        out: torch.Tensor = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+        x_BTD = x_BTD + self._multiplied(self.attention(self.attention_norm(x_BTD), cos_Td, sin_Td, attend, documents))
+        out: torch.Tensor = x_BTD + self._multiplied(self.feed_forward(self.feed_forward_norm(x_BTD)))
         return out
+
+    def _multiplied(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        return x_BTD if self.multiplier == 1.0 else x_BTD * self.multiplier
 
 
 class Head(nn.Linear):
@@ -161,7 +170,8 @@ class Transformer(nn.Module):
         self._tables: tuple[Tables, Tables] | None = None  # of layers with full attention, and of those with windows
 
     def forward(self, tokens_BT: torch.Tensor, documents: Documents | None = None) -> torch.Tensor:
-        """Token ids `[B, T]` to the normalised hidden states `[B, T, D]` that the output weight reads.
+        """Token ids `[B, T]` to the normalised hidden states `[B, T, D]` that the output weight reads, divided by
+        `logits_scaling`.
 
         With `documents`, tokens attend to their own document only; positions count through the sequence, which
         changes nothing, since rotary attention depends on their differences. ValueError when T is too long.
@@ -175,7 +185,10 @@ class Transformer(nn.Module):
             self._tables = full, inside if self.config.sliding_window else full
         of_all, of_windows = ([table[:length] for table in tables] for tables in self._tables)
         x_BTD = self.embedding(tokens_BT)
+        if self.config.embedding_multiplier != 1.0:
+            x_BTD = x_BTD * self.config.embedding_multiplier
         for block, window in zip(self.blocks, self._windows, strict=True):
             cos_Td, sin_Td = of_all if window is None else of_windows
             x_BTD = block(x_BTD, cos_Td, sin_Td, self.attend, documents)
-        return self.norm(x_BTD)  # type: ignore[no-any-return]
+        out: torch.Tensor = self.norm(x_BTD)
+        return out if self.config.logits_scaling == 1.0 else out / self.config.logits_scaling

@@ -15,6 +15,7 @@ from torch import nn
 from curriculum.errors import PlanError
 from runner.model.transformer import Transformer
 from runner.parallel.ranks import local_part, rows_of
+from runner.train import ema
 from runner.train.optimizer import AdamW, adamw
 
 MOMENTUM = "momentum_buffer"
@@ -38,33 +39,38 @@ class Muon(AdamW):
         group = next(group for group in self.param_groups if group.get("muon"))
         if self.found_inf is not None and self.found_inf.device.type == "cpu" and bool(self.found_inf):
             return loss
-        parts: list[nn.Parameter] = []
-        momenta: list[torch.Tensor] = []
         for parameter, rows in self.matrices.items():
-            if parameter.grad is None:
-                continue
-            values = (local_part(t) for t in (parameter, parameter.grad, self.state[parameter][MOMENTUM]))
-            for weight, gradient, momentum in zip(*(torch.split(t.detach(), rows) for t in values), strict=True):
-                part = nn.Parameter(weight)
-                part.grad = gradient
-                parts.append(part)
-                momenta.append(momentum)
-            taken = self.state[parameter]["step"]
-            taken += 1 if self.found_inf is None else 1 - self.found_inf
+            if parameter.grad is not None:
+                self._step_of(parameter, rows, group)
+                taken = self.state[parameter]["step"]
+                taken += 1 if self.found_inf is None else 1 - self.found_inf
+        return loss
+
+    def _step_of(self, parameter: nn.Parameter, rows: list[int], group: Mapping[str, Any]) -> None:
+        """Torch's step of the separate matrices of one parameter."""
+        values = [local_part(t).detach() for t in (parameter, parameter.grad, self.state[parameter][MOMENTUM])]  # type: ignore[arg-type]
+        parts = [nn.Parameter(weight) for weight in torch.split(values[0], rows)]
         steps = torch.optim.Muon(parts, lr=group["lr"], weight_decay=group["weight_decay"], **self.options)
-        for part, momentum in zip(parts, momenta, strict=True):
+        for part, gradient, momentum in zip(parts, *(torch.split(t, rows) for t in values[1:]), strict=True):
+            part.grad = gradient
             steps.state[part][MOMENTUM] = momentum
         # on a GPU the CPU does not wait for `found_inf`: what the step changed is put back where it was not finite
-        before = [t.clone() for t in (*parts, *momenta)] if self.found_inf is not None and parts[0].is_cuda else []
+        changed = (values[0], values[2]) if self.found_inf is not None and values[0].is_cuda else ()
+        before = [t.clone() for t in changed]
         steps.step()  # type: ignore[no-untyped-call]
-        for now, then in zip((*parts, *momenta) if before else (), before, strict=True):
+        for now, then in zip(changed, before, strict=True):
             now.copy_(torch.where(self.found_inf.bool(), then, now))  # type: ignore[union-attr]
-        return loss
 
 
 def optimizer_of(model: Transformer, numbers: Mapping[str, Any]) -> AdamW:
-    """The plan's optimizer; PlanError where Muon's matrices are sharded, or torch has no Muon."""
-    return muon(model, numbers) if numbers.get("name") == "muon" else adamw(model, numbers)
+    """The plan's optimizer, with the moving average of the weights if one is kept.
+
+    PlanError where Muon's matrices are sharded, or torch has no Muon.
+    """
+    optimizer = muon(model, numbers) if numbers.get("name") == "muon" else adamw(model, numbers)
+    if numbers.get("ema") is not None:
+        ema.keep(optimizer, optimizer.parameters)
+    return optimizer
 
 
 def muon(model: Transformer, numbers: Mapping[str, Any]) -> Muon:

@@ -7,6 +7,7 @@ import time
 
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.plan.host_memory import host_need
+from curriculum.plan.memory import saved_bytes
 from curriculum.stage import saves
 from curriculum.units import show_bytes
 from runner.checkpoint import tensors
@@ -15,8 +16,6 @@ from runner.parallel import replica_check
 from runner.train.grace import Grace
 from runner.train.setup import Setup
 from runner.train.state import State
-
-BYTES_A_PARAMETER = 3 * 4  # weights and both of Adam's moments, fp32
 
 PINS_EVERY = 1.0
 """Seconds between two readings of the folder of pins, which may be on a slow disk of the network."""
@@ -32,7 +31,7 @@ class Saves:
         self._copies: bool | None = None  # known at the first save, when training has taken its memory
         self._pins: dict[int, tuple[str, ...]] = {}
         self._pins_at = -PINS_EVERY
-        self._bytes = BYTES_A_PARAMETER * sum(parameter.numel() for parameter in setup.model.parameters())
+        self._bytes = saved_bytes(setup.model.config, setup.plan.optimizer)
 
     def check_room(self) -> None:
         """Refuse to train towards a checkpoint that the disk could not take."""
@@ -82,6 +81,7 @@ class Saves:
         setup, ranks = self._setup, self._setup.ranks
         needed = host_need(
             setup.model.config.parameters,
+            saved=self._bytes,
             ranks=ranks.size,
             local_ranks=ranks.local_size,
             sharding=setup.job.machine.sharding,

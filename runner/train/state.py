@@ -20,6 +20,7 @@ from runner.checkpoint import tensors
 from runner.model.transformer import Transformer
 from runner.parallel.build import draw_weights
 from runner.parallel.ranks import Ranks, local_part
+from runner.train import ema
 from runner.train.outliers import OutlierRule
 
 
@@ -90,14 +91,18 @@ def restore(
         check_history(resume, plan, value)
         if plan.average and not own:
             average(plan, [Path(path) for path in job.averages], model, ranks)
+        if not resume.optimizer:
+            ema.begin(optimizer, model.parameters())
         return _state(value, plan, ranks, saved_at=value["position"] if own else None)
     draw_weights(model, plan.seed)
+    ema.begin(optimizer, model.parameters())
     first = {"step": plan.first_step, "position": plan.start, "windows": {}}
     return _state(first | {"nonfinite_steps": 0, "nonfinite_in_a_row": 0}, plan, ranks)
 
 
 def average(plan: StagePlan, folders: Sequence[Path], model: Transformer, ranks: Ranks) -> None:
-    """Set the model's weights to the average of the checkpoints `folders`, in the order of the plan's.
+    """Set the model's weights to the average of the checkpoints `folders`, or of the moving averages that they keep, in
+    the order of the plan's.
 
     Every weight is summed in fp64, one checkpoint after the other, and rounded once: the bits do not depend on the
     number of ranks. PlanError for a checkpoint of another history than the plan's, CheckpointError for a damaged one.
@@ -106,7 +111,7 @@ def average(plan: StagePlan, folders: Sequence[Path], model: Transformer, ranks:
     sums = [torch.zeros_like(local_part(p), dtype=torch.float64) for p in model.parameters()]
     for member, folder in zip(plan.average, folders, strict=True):
         ranks.first_does(partial(checkpoints.verify, folder))
-        state = tensors.load(folder, model, None)
+        state = tensors.load(folder, model, None, weights=ema.EMA if member.ema else "model")
         if state["history"] != member.fingerprint:
             raise PlanError(
                 f"checkpoint `{folder.name}` is not the history that this average was planned of",

@@ -17,6 +17,7 @@ from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.canonical import GroupSums, gradient_norm
 from runner.parallel.ranks import Ranks
+from runner.train import ema
 from runner.train.optimizer import AdamW, clip_gradients, gradients_of, set_learning_rate, total_norm
 from runner.train.outliers import OutlierRule
 from runner.train.state import State
@@ -68,8 +69,8 @@ def update(
 ) -> torch.Tensor:
     """Clip and apply the gradient at the step's learning rate; returns the norm it had before clipping, on the device.
 
-    A gradient that is not finite, or one of the `outliers`, changes nothing. The CPU waits for no figure. (`canonical`
-    adds the norm in its own order.)
+    A gradient that is not finite, or one of the `outliers`, changes no weight, and a moving average takes in the
+    weights as they are. The CPU waits for no figure. (`canonical` adds the norm in its own order.)
     """
     gradients = gradients_of(optimizer.parameters)
     norm = gradient_norm(model, ranks) if canonical else total_norm(gradients)
@@ -81,6 +82,8 @@ def update(
     optimizer.found_inf = skipped.float()
     optimizer.step()
     optimizer.zero_grad()
+    if (decay := plan.average_decay(step)) is not None:
+        ema.update(optimizer, optimizer.parameters, decay)
     return norm
 
 

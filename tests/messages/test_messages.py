@@ -1,8 +1,9 @@
 """What bad input gets: for every pair in tests/messages, the wrong file and, to the letter, the refusal it earns.
 
 `NAME.yaml` begins with comments that say what is wrong (`# `), which file of the shipped project it replaces
-(`# file: `, left out when only the command is wrong) and the command (`# $ curriculum …`). `NAME.txt` is what
-the command prints then; `pytest tests/messages/test_messages.py --rewrite` rewrites them, to be read in the diff.
+(`# file: `, left out when only the command is wrong), what else is there (`# beside: PATH CONTENT`) and the command
+(`# $ curriculum …`). `NAME.txt` is what the command prints then; `pytest tests/messages/test_messages.py --rewrite`
+rewrites them, to be read in the diff.
 """
 
 from __future__ import annotations
@@ -38,19 +39,23 @@ class Case:
     data: bytes
     replaces: str | None
     command: list[str]
+    beside: dict[str, str]
 
     @classmethod
     def load(cls, name: str) -> Case:
         data = (MESSAGES / f"{name}.yaml").read_bytes()
-        head = {}
+        head, beside = {}, {}
         for line in data.split(b"\n"):
             if not line.startswith(b"#"):
                 break
-            if found := re.match(r"# (file:|\$) (.*)", line.decode("utf-8", "replace")):
+            text = line.decode("utf-8", "replace")
+            if found := re.match(r"# (file:|\$) (.*)", text):
                 head[found[1]] = found[2]
+            elif found := re.match(r"# beside: (\S+) (.*)", text):
+                beside[found[1]] = found[2]
         words = shlex.split(head["$"])
         assert words[0] == "curriculum"
-        return cls(data, head.get("file:"), words[1:])
+        return cls(data, head.get("file:"), words[1:], beside)
 
 
 @pytest.fixture
@@ -66,6 +71,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def put(case: Case, project: Path) -> None:
+    for path, content in case.beside.items():
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(content + "\n")
     if case.replaces is not None:
         (project / case.replaces).parent.mkdir(exist_ok=True)
         (project / case.replaces).write_bytes(case.data)

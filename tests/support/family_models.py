@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 32}
 LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+GRANITE = {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.5, "logits_scaling": 0.5}
 NUMBERS = {
     "hidden_size": 32,
     "num_hidden_layers": 4,
@@ -31,6 +32,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True, "rope_parameters": LINEAR}),
     "Mistral": ("mistral", {"sliding_window": None}),
     "Mistral, windows": ("mistral", {"sliding_window": 7}),
+    "Granite": ("granite", {**GRANITE, "tie_word_embeddings": True, "rope_parameters": YARN}),
+    "Granite, biases": ("granite", {**GRANITE, "attention_bias": True, "mlp_bias": True}),
     "Qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "Qwen2.5, YaRN": ("qwen2", {"rope_parameters": YARN}),
     "Qwen2, windows": ("qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2}),

@@ -167,6 +167,7 @@ def trace(
     reshard: bool = False,
     exchange: bool = False,
     masked: bool = False,
+    z_loss: float = 0.0,
 ) -> dict[str, Peak]:
     """The peak of each phase of a step in bf16, on rank 0 of `ranks` GPUs of which `shards` are in a node; hybrid."""
     torch._dynamo.reset()
@@ -224,7 +225,9 @@ def trace(
                     documents = attention.Documents(None, ends, sequence_length) if ends is not None else None
                     states = model(tokens[:, :-1], documents)
                     live.phase = "loss"
-                    total, losses = model.head(states, tokens[:, 1:], loss.next_token_loss, compiled=True)
+                    total, losses = model.head(
+                        states, tokens[:, 1:], loss.next_token_loss, compiled=True, z_loss=z_loss
+                    )
                     live.phase = "backward"
                     torch.autograd.backward(total)
                     del states, total, losses

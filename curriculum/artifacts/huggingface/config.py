@@ -16,6 +16,9 @@ def family_of(model: Mapping[str, Any]) -> str | None:
     config = ModelConfig.from_json(model)
     windows, scaled = bool(config.sliding_window), config.rope_scaling is not None
     some = bool(config.full_attention)
+    if config.is_multiplied:
+        plain = (config.norm, config.qk_norm, config.no_rope, windows) == ("before", "none", (), False)
+        return "granite" if plain and config.attention_bias != "qkv" else None
     if config.norm == "after":
         if config.qk_norm != "all" or config.attention_bias == "qkv" or config.mlp_bias or config.no_rope:
             return None
@@ -38,7 +41,10 @@ def config_of(model: Mapping[str, Any], *, dtype: str, eos: int | None, bos: int
     """
     name = family_of(model)
     if name is None:
-        switches = ("norm", "qk_norm", "attention_bias", "mlp_bias", "no_rope", "sliding_window", "rope_scaling")
+        switches = (
+            *("norm", "qk_norm", "attention_bias", "mlp_bias", "no_rope", "sliding_window", "rope_scaling"),
+            *("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling"),
+        )
         stated = ", ".join(f"`{key}: {model[key]}`" for key in switches if key in model)
         raise ConfigError(
             f"no class of transformers computes this model: it combines {stated}",
@@ -86,6 +92,10 @@ def _layers(name: str, config: ModelConfig) -> dict[str, Any]:
     window, every = config.sliding_window or None, range(config.num_hidden_layers)
     if name == "mistral":
         return {"sliding_window": window}
+    if name == "granite":
+        scalars = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
+        attention = config.attention_multiplier or config.head_dim**-0.5
+        return {key: getattr(config, key) for key in scalars} | {"attention_multiplier": attention}
     keys: dict[str, Any] = {}
     if name in ("qwen2", "qwen3", "smollm3"):
         keys = {"use_sliding_window": window is not None, "sliding_window": window}

@@ -50,6 +50,9 @@ FAMILIES: Mapping[str, Family] = {
         defaults={**_LLAMA, "num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096},
         windows="every",
     ),
+    "granite": Family(
+        title="Granite", architecture="GraniteForCausalLM", defaults=_LLAMA, biases=True, mlp_biases=True
+    ),
     "qwen2": Family(
         title="Qwen2",
         architecture="Qwen2ForCausalLM",
@@ -130,6 +133,8 @@ def model_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         raise refusal(folder, "head_dim", head)
     if head is not None and head * heads != model["hidden_size"]:
         model["head_dim"] = head
+    if kind == "granite":
+        switches |= _multipliers(number, model.get("head_dim", model["hidden_size"] // heads))
     if heads % model["num_key_value_heads"]:
         raise refusal(folder, "num_key_value_heads", model["num_key_value_heads"])
     return model | switches
@@ -183,6 +188,14 @@ def _biases(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
     if family.mlp_biases and config.get("mlp_bias"):
         found["mlp_bias"] = True
     return found
+
+
+def _multipliers(number: Callable[..., Any], head_dim: int) -> dict[str, float]:
+    """Granite's scalars, those that change nothing left out."""
+    neutral = {"embedding_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0}
+    neutral["attention_multiplier"] = head_dim**-0.5
+    stated = {key: number(key, 1.0, whole=False) for key in neutral}
+    return {key: value for key, value in stated.items() if value != neutral[key]}
 
 
 def _windows(

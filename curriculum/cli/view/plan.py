@@ -243,13 +243,13 @@ def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
         return []
     most, device = max(memory["bytes"] for memory, _ in known), known[0][0]["device_bytes"]
     unit, factor = ("GB", 10**9) if most >= 10**9 else ("MB", 10**6)
-    rows = table(
-        f"memory, {unit}", "#micro-batch", "#peak", "#weights", "#moments", "#gradients", "#activations", "#loss"
-    )
+    average = ["average"] if any("average" in memory["kinds"] for memory, _ in known) else []
+    shown = ["moments", *average, "gradients", "activations", "loss"]
+    rows = table(f"memory, {unit}", "#micro-batch", "#peak", "#weights", *(f"#{kind}" for kind in shown))
     for memory, name in known:
         kinds = memory["kinds"]
         weights = kinds["weights"] + kinds["gathered_weights"]
-        amounts = (memory["bytes"], weights, *(kinds[k] for k in ("moments", "gradients", "activations", "loss")))
+        amounts = (memory["bytes"], weights, *(kinds.get(kind, 0) for kind in shown))
         times = f"{memory['micro_batches']} x {memory['micro_batch']}"
         rows.add_row(name, times, *(f"{amount / factor:.1f}" for amount in amounts))
     of = f"of each GPU; the most is {share(most / device)} of its {show_bytes(device)}" if device else "of each GPU"

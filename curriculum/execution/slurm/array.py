@@ -1,5 +1,7 @@
 """Several lineages on Slurm: a job for each stage that some share, and behind it one array for the rest of all.
 
+Those that average checkpoints still to be trained are queued behind them, stage by stage.
+
 An element of the array trains what remains of one lineage, stage by stage. Each stage has the folder of a submission as
 one with a job of its own has, and the element as its job, so that status, stop and requeue are the same.
 """
@@ -24,6 +26,7 @@ from curriculum.compiler.prepared_text import PreparedText
 from curriculum.errors import PlanError
 from curriculum.execution import trainers
 from curriculum.execution.request import RunRequest
+from curriculum.execution.slurm import train
 from curriculum.execution.slurm.submission import QueuedJob, expected_job, placed
 from curriculum.execution.slurm.train import TrainSubmission
 from curriculum.execution.train_job import is_ended_arm
@@ -50,20 +53,34 @@ class LineageToQueue:
 def submit(lineages: Sequence[LineageToQueue]) -> dict[str, list[QueuedJob]]:
     """Submit what the lineages lack; by curriculum the jobs of its stages that wait or run, root first."""
     queued: dict[str, QueuedJob] = {}
-    for submission in _shared(lineages, queued):
+    plain, averaging = _divided(lineages)
+    for submission in _shared(plain, queued):
         queued[submission.label] = submission.submit()
     groups: dict[str | None, list[Chain]] = {}
-    for lineage in lineages:
+    for lineage in plain:
         after, chain = _remaining(lineage, queued)
         if chain:
             groups.setdefault(after, []).append(chain)
     for after, chains in groups.items():
         for job in _queue(chains, after):
             queued[job.label] = job
+    for lineage in averaging:
+        for job in train.submit(lineage.request, lineage.compiled, lineage.texts):
+            queued.setdefault(job.label, job)
     return {
         lineage.request.name: [queued[s.name] for s in lineage.compiled.stages if s.name in queued]
         for lineage in lineages
     }
+
+
+def _divided(lineages: Sequence[LineageToQueue]) -> tuple[list[LineageToQueue], list[LineageToQueue]]:
+    """Those that train alone, and those that average checkpoints of lineages that are to be trained first."""
+    plain: list[LineageToQueue] = []
+    averaging: list[LineageToQueue] = []
+    for one in lineages:
+        waits = any(True for s in one.compiled.stages for _ in train.members_to_queue(one.request, one.compiled, s))
+        (averaging if waits else plain).append(one)
+    return plain, averaging
 
 
 def _shared(lineages: Sequence[LineageToQueue], queued: Mapping[str, QueuedJob]) -> Iterator[TrainSubmission]:
@@ -165,12 +182,13 @@ def _batch_job(request: RunRequest, first: Attempt, elements: int, after: str | 
 def outline(lineages: Sequence[LineageToQueue]) -> Iterator[str]:
     """What `submit` would write and submit, as lines."""
     queued: dict[str, QueuedJob] = {}
-    for submission in _shared(lineages, queued):
+    plain, averaging = _divided(lineages)
+    for submission in _shared(plain, queued):
         yield from submission.outline(f"to {submission.stage.stop:,} tokens, as one batch job")
         job = expected_job(submission.folder, submission.label)
         queued[submission.label] = QueuedJob(submission.label, job, "", fresh=False)
     groups: dict[str | None, list[Chain]] = {}
-    for lineage in lineages:
+    for lineage in plain:
         after, chain = _remaining(lineage, queued)
         if chain:
             groups.setdefault(after, []).append(chain)
@@ -188,6 +206,8 @@ def outline(lineages: Sequence[LineageToQueue]) -> Iterator[str]:
         yield f"  writes {first.path / SCRIPT}:"
         yield from (f"    {line}" for line in slurm.script(batch_job, request.machine_entry).splitlines())
         yield f"  {shlex.join(slurm.command(first.path / SCRIPT, batch_job))}"
+    for lineage in averaging:
+        yield from train.outline(lineage.request, lineage.compiled, lineage.texts)
 
 
 def folders_of_element(lines: Path, index: int) -> list[Attempt]:

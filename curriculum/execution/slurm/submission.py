@@ -38,7 +38,8 @@ class QueuedJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission(ABC):
-    """A job to be submitted for a `request`; `after` is the number of a job that must succeed before it starts.
+    """A job to be submitted for a `request`; `after` is the number of a job that must succeed before it starts, or
+    several with colons between them.
 
     The subclasses are the kinds of jobs: which files each writes and which batch jobs read them.
     """
@@ -78,7 +79,7 @@ class Submission(ABC):
         return True
 
     def dependency(self, job: str) -> str:
-        return f"job {job}"
+        return f"job{'s' if ':' in job else ''} {job.replace(':', ' and ')}"
 
     def submit(self) -> QueuedJob:
         """Submit the job unless it waits or runs already.

@@ -7,7 +7,7 @@ continues after any failure, also on another number of nodes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from curriculum.execution.slurm.submission import SCRIPT, QueuedJob, Submission,
 from curriculum.execution.train_job import carry_losses, ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.plan.stage import StagePlan
-from curriculum.runs.folders import is_finished, stage_folder
+from curriculum.runs.folders import branch_point, is_finished, stage_folder
 
 
 def refuse_changed(request: RunRequest, compiled: Compiled) -> None:
@@ -45,32 +45,65 @@ def refuse_changed(request: RunRequest, compiled: Compiled) -> None:
 
 
 def submit(request: RunRequest, compiled: Compiled, texts: PreparedText) -> tuple[QueuedJob, ...]:
-    """Submit a job for every stage that needs one; all jobs of the lineage that wait or run, root first."""
+    """Submit a job for every stage that needs one; all jobs that wait or run, root first.
+
+    An average's job comes behind those of the lineages that it averages too, which are submitted with it.
+    """
     queue: list[QueuedJob] = []
+    others: list[QueuedJob] = []
     for stage in compiled.stages:
-        after = queue[-1].job if queue else None
-        submission = TrainSubmission(request=request, after=after, compiled=compiled, stage=stage, texts=texts)
-        if is_finished(submission.stage_folder, stage):
+        if is_finished(stage_folder(request.project, compiled, stage), stage):
             request.listener.stage_skipped(stage)
             queue.clear()  # its children start at once
             continue
-        queue.append(submission.submit())
-    return tuple(queue)
+        behind = queue[-1:]
+        for own, of_member in members_to_queue(request, compiled, stage):
+            jobs_of_member = submit(own, of_member.compiled, of_member)
+            others += jobs_of_member
+            behind += jobs_of_member[-1:]
+        after = _after([job.job for job in behind])
+        queue.append(
+            TrainSubmission(request=request, after=after, compiled=compiled, stage=stage, texts=texts).submit()
+        )
+    return tuple({job.label: job for job in (*others, *queue)}.values())
+
+
+def members_to_queue(
+    request: RunRequest, compiled: Compiled, stage: CompiledStage
+) -> Iterator[tuple[RunRequest, PreparedText]]:
+    """The other lineages whose checkpoints an average needs and that are not there yet."""
+    own = {(before.name, before.stop) for before in compiled.stages}
+    for member, stated in zip(stage.members, stage.setting.average, strict=True):
+        if (member.stage.name, member.stage.stop) in own:
+            continue
+        if branch_point(request.project, member.compiled, member.stage) is None:
+            of_member = replace(request, curriculum=member.compiled.curriculum)
+            yield of_member, PreparedText.open(request.project, of_member.curriculum, request.size, stated.stages)
+
+
+def _after(jobs: Sequence[str]) -> str | None:
+    """Jobs that must all succeed first, as sbatch takes them."""
+    return ":".join(dict.fromkeys(jobs)) or None
 
 
 def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Iterator[str]:
     """What `submit` would write and submit, stage by stage, as lines."""
-    after: str | None = None
+    before: list[str] = []
     for stage in compiled.stages:
-        submission = TrainSubmission(request=request, after=after, compiled=compiled, stage=stage, texts=texts)
-        folder = submission.stage_folder
+        folder = stage_folder(request.project, compiled, stage)
         if is_finished(folder, stage):
             yield f"{stage.name}: done at {stage.stop:,} tokens"
-            after = None
+            before = []
             continue
+        for own, of_member in members_to_queue(request, compiled, stage):
+            yield from outline(own, of_member.compiled, of_member)
+            last = of_member.compiled.stages[-1]
+            before.append(expected_job(stage_folder(request.project, of_member.compiled, last).path, last.name))
+        after = _after(before)
+        submission = TrainSubmission(request=request, after=after, compiled=compiled, stage=stage, texts=texts)
         start = reached(folder, stage.plan.start)
         yield from submission.outline(f"{start:,} -> {stage.stop:,} tokens, as one batch job")
-        after = expected_job(folder.path, stage.name)
+        before = [expected_job(folder.path, stage.name)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,7 +98,7 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
     ("keys", "said"),
     [
         ({"model_type": "gemma3_text"}, '`model_type: "gemma3_text"`'),
-        ({"model_type": "granite"}, '`model_type: "granite"`'),
+        ({"model_type": "gemma"}, '`model_type: "gemma"`'),
         ({"model_type": ...}, "`model_type: null`"),
         ({"architectures": ["LlamaForSequenceClassification"]}, '`architectures: ["LlamaForSequenceClass'),
         ({"attention_bias": True}, "the tensor `model.layers.0.self_attn.q_proj.bias` is missing"),

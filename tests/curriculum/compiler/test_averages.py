@@ -105,6 +105,11 @@ def test_diff_finds_another_average(tmp_path: Path) -> None:
         ("from: {average: [root, wide]}\n", PlanError, "another shape"),
         ("from: {average: [root, spoken]}\n", PlanError, "another tokenizer"),
         ("from: root\n", ConfigError, "lacks `stages`"),
+        ("from: {ema: root}\n", PlanError, "keeps no moving average"),
+        ("from: {ema: soup}\n", PlanError, "is circular"),
+        ("from: {ema: root, average: [root, side]}\n", ConfigError, "is one too many"),
+        ("from: {ema: root, weights: [1]}\n", ConfigError, "belongs to `average`"),
+        ("from: {weights: [1]}\n", ConfigError, "lacks one of `average`, `ema`"),
         ("from: {average: [root, side]}\nstages: []\n", ConfigError, "is empty"),
     ],
 )
@@ -137,3 +142,35 @@ def test_the_verb_writes_the_file_and_says_what_is_not_trained(tmp_path: Path) -
     with pytest.raises(PlanError, match="`--last` is of one curriculum"):
         average(Project(tmp_path), "more", ["root", "side"], weights=None, last=3, size="full")
     assert not (tmp_path / "stages/more.yaml").exists()
+
+
+SMOOTH = HEAD.replace("weight_decay: 0.1", "weight_decay: 0.1, ema: 30 steps")
+
+
+def test_a_moving_average_is_planned_in_tokens_and_taken_as_a_stage(tmp_path: Path) -> None:
+    project = project_of(
+        tmp_path, smooth=SMOOTH + TWO, end="from: {ema: smooth@1200}\nstages:\n  - {name: more, until: 2000 tokens}\n"
+    )
+    root, kept = planned(project, "root").stages[0].plan, planned(project, "smooth").stages
+    assert "ema" not in root.optimizer
+    assert {stage.plan.optimizer["ema"] for stage in kept} == {30 * root.batch_tokens}
+    assert root.average_decay(0) is None
+    assert kept[0].plan.average_decay(0) == 0.5 ** (1 / 30)
+    *_, end, more = planned(project, "end").stages
+    (member,) = end.plan.average
+    assert (member.ema, member.position, member.fingerprint) == (True, 1200, kept[0].plan.history(1200))
+    assert (end.name, end.plan.start, end.events) == (
+        "end/average",
+        1200,
+        ("takes the moving average of smooth/first at 1.2k",),
+    )
+    assert more.plan.parent is not None
+    assert more.plan.parent.fingerprint == end.plan.fingerprint
+    assert StagePlan.from_json(end.plan.to_json()) == end.plan
+    assert average(project, "again", ["smooth"], weights=None, last=None, ema=True, size="full").untrained
+
+
+def test_a_half_life_of_less_than_a_step_is_said(tmp_path: Path) -> None:
+    project = project_of(tmp_path, smooth=SMOOTH.replace("30 steps", "10 tokens") + TWO)
+    notes = [note for stage in planned(project, "smooth").stages for note in stage.notes]
+    assert any("forgets half of them in 10 tokens, less than one step" in note for note in notes)

@@ -502,6 +502,14 @@ def test_a_variant_s_own_curve_keeps_both_its_ratios_to_the_root_s_at_a_size_tha
     assert (own.max, own.min) == (1e-3, 1.6e-4)
 
 
+def test_a_constant_curve_needs_no_smallest_rate_of_the_size(write: Write) -> None:
+    curve = "learning_rate: {shape: constant, max: 2e-5}"  # 3e-4 at the size, which is its `min`; the root falls to 0
+    files = branch(f"  - {{name: a, tokens: 100B, rewarm: 2B, {curve}}}\n", "smollm3/stable-1")
+    sizes = {"sizes.yaml": "low: {learning_rate: {max: 3e-3, min: 3e-4}}\n"}
+    own = compile_curriculum(write({**files, **sizes}), "mine", "low").stages[-1].plan.learning_rate
+    assert (own.shape, own.max) == ("constant", 3e-4)
+
+
 HIGHER_END = "high: {learning_rate: {min: 8e-5}}\n"
 
 

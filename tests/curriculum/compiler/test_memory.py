@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,20 @@ def test_a_plan_says_whether_training_waits_for_saves(host: str | None, copies: 
     row = {"host_memory": memory.host_summary(STAGE.plan, entry)}
     assert row["host_memory"]["copies"] is copies
     assert said in str(saves_of([row])[0])
+
+
+def test_a_moving_average_takes_as_much_as_the_weights_and_muon_keeps_one_moment_of_its_matrices() -> None:
+    entry = machine(micro_batch=7, sharding="none")
+    plain, kept, muon = (
+        memory.need(replace(STAGE.plan, optimizer=STAGE.plan.optimizer | more), entry)
+        for more in ({}, {"ema": 10**9}, {"name": "muon"})
+    )
+    assert plain is not None
+    assert kept is not None
+    assert muon is not None
+    assert kept.kinds["average"] == kept.kinds["weights"] == kept.bytes - plain.bytes
+    tables = 2 * 32000 * 2048
+    vectors = (2 * 22 + 1) * 2048
+    assert muon.kinds["moments"] == 4 * 1_100_048_384 + 4 * (tables + vectors)
+    averaged = replace(STAGE.plan, optimizer=STAGE.plan.optimizer | {"ema": 10**9})
+    assert memory.host_summary(averaged, machine())["staging_bytes"] == 16 * 1_100_048_384

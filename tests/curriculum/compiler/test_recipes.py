@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from projects import write_small_project
+from texts import write_texts
 
 from curriculum import fs
 from curriculum.compiler.compile import Compiled
@@ -49,11 +50,11 @@ def test_a_new_project_has_the_recipes_and_their_mixtures(shipped: Project) -> N
 @pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
 def test_smollm3_has_its_released_configurations_steps_and_curve(shipped: Project) -> None:
     stages = planned(shipped, "smollm3").stages
-    assert [stage.plan.steps for stage in stages] == [3_450_000, 748_000, 522_000, 21_193, 21_193]
+    assert [stage.plan.steps for stage in stages] == [3_450_000, 748_000, 522_000, 20_000, 22_000]
     assert {stage.plan.batch_tokens for stage in stages} == {2_359_296}
     assert stages[2].plan.end == 4_720_000 * 2_359_296
     assert [stage.plan.sequence_length for stage in stages] == [4096, 4096, 4096, 32768, 65536]
-    assert [stage.plan.model["rope_theta"] for stage in stages] == [5e4, 5e4, 5e4, 1.5e6, 5e6]
+    assert [stage.plan.model["rope_theta"] for stage in stages] == [5e4, 5e4, 5e4, 2e6, 5e6]
     assert ModelConfig.from_json(stages[0].plan.model).no_rope == tuple(range(3, 36, 4))
     assert stages[0].plan.optimizer["decay_embeddings"] is False
     assert ModelConfig.from_json(stages[0].plan.model).parameters == 3_075_098_624
@@ -61,7 +62,13 @@ def test_smollm3_has_its_released_configurations_steps_and_curve(shipped: Projec
     assert rate.at(2000 * 2_359_296) == rate.at(stages[1].plan.end) == 2e-4
     assert rate.at(stages[2].plan.start + 261_000 * 2_359_296) == pytest.approx(1e-4)
     assert rate.at(stages[2].plan.end) == 0
-    assert [stage.shares["web"] for stage in stages] == [Fraction(n, 100) for n in (85, 75, 63, 63, 63)]
+    assert [stage.shares["web"] for stage in stages] == [Fraction(n, 1000) for n in (850, 750, 630, 518, 554)]
+    for stage in stages[3:]:
+        plan, risen = stage.plan, stage.plan.first_step + 999
+        assert plan.lr(plan.first_step) == pytest.approx(2e-8)
+        assert (plan.lr(risen), plan.lr(plan.stop_step - 1)) == (pytest.approx(2e-5), 0)
+        middle = (risen + plan.stop_step - 1) // 2
+        assert plan.lr(middle) == pytest.approx(1e-5, rel=1e-3)
 
 
 @pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
@@ -94,7 +101,7 @@ def test_deepseek_llm_falls_to_a_third_and_to_a_tenth(shipped: Project) -> None:
     ("name", "parameters", "steps", "left_at", "second"),
     [
         ("olmo2-1b", 1_484_916_736, 1_907_349, 7.4487e-5, 23_852),
-        ("olmo2-7b", 7_298_617_344, 928_646, 6.1499e-5, 11_921),
+        ("olmo2-7b", 7_298_617_344, 928_646, 6.1499e-5, 11_931),
     ],
 )
 def test_olmo_2_leaves_its_cosine_early_and_falls_to_zero_three_times(
@@ -107,10 +114,13 @@ def test_olmo_2_leaves_its_cosine_early_and_falls_to_zero_three_times(
     for seed in (42, 42069, 666):
         trunk, anneal = planned(shipped, f"{name}-anneal-{seed}").stages
         assert trunk.plan.fingerprint == first.plan.fingerprint
-        assert anneal.plan.steps == pytest.approx(second, abs=1)
+        assert anneal.plan.steps == second
         rate = anneal.plan.learning_rate
         assert rate.at(anneal.plan.start) == first.plan.lr(steps - 1)
         assert (rate.horizon - trunk.left_at, anneal.plan.lr(anneal.plan.stop_step - 1)) == (50 * 10**9, 0)
+        assert {name: float(share) for name, share in anneal.shares.items()} == pytest.approx(
+            {"math": 0.3621 / 1.0001, "web": 0.638 / 1.0001}, abs=1e-9
+        )
         orders.add(anneal.plan.fingerprint)
     assert len(orders) == 3
     *_, average = planned(shipped, f"{name}-average").stages
@@ -244,3 +254,43 @@ def test_a_recipe_trains_to_its_end(tmp_path: Path, curriculum: Callable[..., Co
     shown = " ".join(curriculum(project, "status", "--size", "tiny").stdout.split())
     rest = ", ".join(name for name in RECIPES if name != "continued")
     assert f"in folders of stages/, not started: {rest}" in shown
+
+
+TOY = """\
+toy:
+  tokens: 1e-8
+  batch: 16 sequences
+  sequence_length: 32
+  tokenizer: small
+  model: {hidden_size: 16, num_hidden_layers: 4, num_attention_heads: 2, num_key_value_heads: 2,
+          intermediate_size: 32, vocab_size: 300}
+  learning_rate: {max: 1e-2, warmup: 2 steps}
+  stand_ins: {web: prose, math: sums}
+  at_most: {evaluations: 1, checkpoints: 1, held_out_windows: 2}
+"""
+LONG = ("smollm3", "olmo2-1b-average", "olmo2-7b-average")
+
+
+@pytest.mark.slow
+@pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
+def test_smollm3_and_both_olmo_2_rehearse_to_their_ends_long_windows_seeds_and_averages_included(
+    tmp_path: Path, curriculum: Callable[..., CompletedProcess[str]]
+) -> None:
+    project = write_small_project(tmp_path / "project", texts=False)
+    for part in ("stages", "mixtures"):
+        shutil.copytree(ROOT / part / "recipes", project / part / "recipes")
+    (project / "sizes.yaml").write_text(TOY)
+    own = "{read: {folder: texts/none}, held_out: 5%, tokens: "
+    sources = "tokenizers:\n  small: {train: [prose], vocab_size: 300}\nsources:\n"
+    for name, declared, documents in (("prose", "2.5T", 160), ("code", "1T", 64), ("sums", "300B", 24)):
+        write_texts(project / f"texts/{name}", documents, first=len(name) * 1000)
+        sources += f"  {name}: {{read: {{folder: texts/{name}}}, held_out: 5%, tokens: {declared}}}\n"
+    (project / "sources.yaml").write_text(f"{sources}  web: {own}2.5T}}\n  math: {own}300B}}\n")
+    said = curriculum(project, "run", *LONG, "--size", "toy").stdout
+    assert "set aside" not in said
+    ends = ["smollm3/to-64k", *(f"{name}/average" for name in LONG[1:])]
+    anneals = [f"olmo2-{size}-anneal-{seed}/stage2" for size in ("1b", "7b") for seed in (42, 42069, 666)]
+    for stage in (*ends, *anneals):
+        assert (project / "runs/toy" / stage / "DONE").exists(), stage
+    model = fs.parse_json((project / "runs/toy/smollm3/to-64k/plan.json").read_bytes())["model"]
+    assert (model["rope_theta"], model["max_position_embeddings"], model["no_rope"]) == (5e6, 512, 4)

@@ -27,7 +27,7 @@ from curriculum.config import (
     validate,
 )
 from curriculum.config.model_catalogue import CATALOGUE
-from curriculum.config.stages import OptimizerEntry
+from curriculum.config.optimizer import OptimizerEntry
 from curriculum.config.yaml import Document, load_yaml, parse_yaml
 from curriculum.errors import ConfigError
 from curriculum.units import Length, parse_fraction

@@ -123,6 +123,20 @@ def test_a_curriculum_that_fails_is_set_aside_and_the_same_command_goes_on_once_
     assert weights(project, "twin/cooldown") == weights(project, "variant/cooldown")
 
 
+def test_an_average_waits_for_the_checkpoints_that_others_train_and_trains_those_that_none_does(
+    finished: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = with_variants(finished, tmp_path / "project")
+    for seed, name in enumerate(("left", "right", "other")):
+        own = f"{{name: own, until: 6656, data_seed: {seed}}}"
+        (project / f"stages/{name}.yaml").write_text(f"from: trunk/basic\nstages: [{own}]\n")
+    (project / "stages/soup.yaml").write_text("from: {average: [left, right, other]}\n")
+    said = curriculum(project, "run", "soup", "left", "right", *FULL).stdout
+    assert "set aside" not in said
+    for stage in ("left/own", "right/own", "other/own", "soup/average"):
+        assert folder(project, stage).done.exists(), stage
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
 def test_stopped_or_killed_while_several_train_the_same_command_ends_with_the_same_bits(
     finished: Path, tmp_path: Path, number: signal.Signals, pooled: Path

@@ -281,6 +281,28 @@ def test_a_chain_is_queued_once_each_stage_behind_the_one_before(project: Path, 
     assert "--dependency=afterok:1\n" in Path(pretend.called("sbatch")[3].split()[-1]).read_text()
 
 
+def test_the_job_of_an_average_waits_for_those_of_its_checkpoints(project: Path, pretend: Pretend) -> None:
+    for seed in (1, 2):
+        own = f"{{name: own, until: 6656, data_seed: {seed}}}"
+        (project / f"stages/side-{seed}.yaml").write_text(f"from: trunk/basic\nstages: [{own}]\n")
+    (project / "stages/soup.yaml").write_text("from: {average: [side-1, side-2, trunk/basic]}\n")
+    shown = "\n".join(outline(request(project, "far", "soup"), *compile_all(project, "soup")))
+    assert "#SBATCH --dependency=afterok:JOB-OF-side-1/own:JOB-OF-side-2/own\n" in shown
+    queued = queue(project, name="soup")
+    assert {job.label: job.job for job in queued} == {
+        "trunk/basic": "1",
+        "side-1/own": "2",
+        "side-2/own": "3",
+        "soup/average": "4",
+    }
+    assert queued[-1].message == "Slurm job 4, after jobs 2 and 3"
+    assert "--dependency=afterok:2:3\n" in Path(pretend.called("sbatch")[3].split()[-1]).read_text()
+    (job,) = project.glob("runs/full/soup/average/slurm/*/job.json")
+    members = [Path(path).parent.parent.name for path in json.loads(job.read_bytes())["averages"]]
+    assert members == ["own", "own", "basic"]
+    assert not any(job.fresh for job in queue(project, name="soup"))
+
+
 def test_a_dry_run_shows_exactly_the_script_that_is_then_submitted(project: Path, pretend: Pretend) -> None:
     shown = "\n".join(outline(request(project, "far"), *compile_all(project)))
     assert not (project / "runs").exists()

@@ -25,7 +25,7 @@ P = 1_100_048_384
 def test_a_save_copies_each_row_once_a_node_beside_what_a_cpu_trains_with(
     node: dict[str, Any], state: int, staging: int
 ) -> None:
-    need = host_need(P, **node)
+    need = host_need(P, saved=12 * P, **node)
     assert (need.state, need.staging) == (state, staging)
     least = -(-(state + staging) * 4 // 3)
     assert need.node == least

@@ -93,7 +93,7 @@ def test_an_import_exported_again_is_bitwise_the_directory(kind: dict[str, objec
     assert torch.equal(llamas.logits(one), llamas.logits(other))
 
 
-FAMILIES = ("Llama with biases", "Mistral, windows", "Qwen2", "Qwen3", "SmolLM3", "OLMo 2", "OLMo 3, YaRN")
+FAMILIES = ("Llama with biases", "Mistral, windows", "Granite", "Qwen2", "Qwen3", "SmolLM3", "OLMo 2", "OLMo 3, YaRN")
 
 
 @pytest.mark.promise("An import of any family exported again is bitwise the directory, and generates the same text")

@@ -25,7 +25,7 @@ from runner.model.rotary import frequencies
 from runner.model.transformer import Transformer
 from runner.train.optimizer import adamw, set_learning_rate
 
-ONE_EACH = ("Llama with biases", "Mistral, windows", "Qwen2", "Qwen3", "SmolLM3", "OLMo 2", "OLMo 3")
+ONE_EACH = ("Llama with biases", "Mistral, windows", "Granite", "Qwen2", "Qwen3", "SmolLM3", "OLMo 2", "OLMo 3")
 
 
 class Directories(dict[str, Path]):

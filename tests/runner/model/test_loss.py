@@ -139,12 +139,13 @@ def test_training_and_evaluation_agree_on_the_same_tokens() -> None:
 
 
 @pytest.mark.slow
-def test_the_compiled_loss_is_that_of_the_other_path_and_reads_its_logits_thrice_at_most() -> None:
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
+def test_the_compiled_loss_is_that_of_the_other_path_and_reads_its_logits_thrice_at_most(z_loss: float) -> None:
     hidden, weight, targets = case(2, 100, 32, 300, torch.bfloat16, scale=0.5)
     metrics.reset()
     found = []
     for compiled in (False, True):
-        total, each = next_token_loss(hidden, weight, targets, chunk_tokens=130, compiled=compiled)
+        total, each = next_token_loss(hidden, weight, targets, chunk_tokens=130, compiled=compiled, z_loss=z_loss)
         found.append((total, each, *torch.autograd.grad(total, (hidden, weight))))
     for mine, theirs in zip(*found, strict=True):
         assert mine.dtype == theirs.dtype

@@ -50,7 +50,9 @@ def shape(sequence_length: int, micro_batch: int, micro_batches: int, shards: in
     )
 
 
-def traced(config: ModelConfig, step: memory.Step, ranks: int, layers: int, *, masked: bool = False) -> dict[str, int]:
+def traced(
+    config: ModelConfig, step: memory.Step, ranks: int, layers: int, *, masked: bool = False, z_loss: float = 0.0
+) -> dict[str, int]:
     """The peak of each phase with so many layers."""
     peaks = trace(
         replace(config, num_hidden_layers=layers),
@@ -63,6 +65,7 @@ def traced(config: ModelConfig, step: memory.Step, ranks: int, layers: int, *, m
         reshard=step.reshard,
         exchange=step.exchange,
         masked=masked,
+        z_loss=z_loss,
     )
     return {phase: peak.bytes for phase, peak in peaks.items()}
 
@@ -131,6 +134,13 @@ def test_keeping_documents_apart_takes_no_more(checkpointing: str) -> None:
     step = shape(2048, 7, 2, 4, checkpointing=checkpointing)
     apart, whole = (max(traced(TINYLLAMA, step, 64, 2, masked=masked).values()) for masked in (True, False))
     assert apart == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_z_loss_takes_no_more() -> None:
+    step = shape(2048, 7, 2, 4)
+    with_it, without = (max(traced(TINYLLAMA, step, 64, 2, z_loss=z).values()) for z in (1e-5, 0.0))
+    assert with_it == pytest.approx(without, rel=1e-3)
 
 
 def test_the_formula_knows_the_chunks_of_the_loss() -> None:

@@ -126,8 +126,12 @@ stages:
 def weights_of(project: Path, curriculum: str, name: str) -> dict[str, torch.Tensor]:
     saved = checkpoints.latest(StageFolder(stage(project, curriculum, name)))
     assert saved is not None
+    return tensors_in(saved.path)
+
+
+def tensors_in(checkpoint: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-    for path in sorted(saved.path.glob("*.safetensors")):
+    for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - it is no mapping
                 found[key] = torch.cat([found[key], file.get_tensor(key)]) if key in found else file.get_tensor(key)
@@ -163,6 +167,56 @@ def test_an_average_is_the_weighted_mean_in_double_precision_on_one_process_and_
     pruned = curriculum(project, "run", "other", *FULL, check=False)
     assert pruned.returncode == 2
     assert "was pruned since" in pruned.stderr
+
+
+PLAIN = """\
+from: trunk/basic
+optimizer: {name: adamw, weight_decay: 0.1}
+stages:
+  - {name: own, until: 7168}
+"""
+KEPT = PLAIN.replace("0.1}", "0.1, ema: 3 steps}\nevery: {checkpoint: 256 tokens, keep: 256 tokens}")
+
+
+@pytest.mark.promise(
+    "A moving average of the weights has the same bits on any number of ranks and after a resume, and trains nothing"
+)
+def test_a_moving_average_is_kept_on_one_process_on_two_and_after_a_stop_and_becomes_a_stage(
+    canonical: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(canonical, project)
+    for name, text in {"plain": PLAIN, "kept": KEPT, "smooth": "from: {ema: kept@6912}\n"}.items():
+        (project / f"stages/{name}.yaml").write_text(text)
+    curriculum(project, "run", "plain", *FULL)
+    curriculum(project, "run", "smooth", *FULL)  # which trains `kept` up to there
+    curriculum(project, "run", "kept", *FULL)
+    kept = StageFolder(stage(project, "kept", "own"))
+    plan = StagePlan.load(kept.plan)
+    decay = plan.average_decay(plan.first_step)
+    assert (plan.optimizer["ema"], decay) == (3 * 256, 0.5 ** (1 / 3))
+
+    average = weights_of(project, "trunk", "basic")
+    smooth = weights_of(project, "smooth", "average")
+    saved = checkpoints.list_checkpoints(kept)
+    assert [one.position for one in saved] == [6400, 6656, 6912, 7168]
+    for one in saved:
+        found = tensors_in(one.path)
+        for key in [key for key in average if key.startswith("model.")]:
+            average[key] += (found[key] - average[key]) * (1 - decay)
+            assert torch.equal(found[key.replace("model.", "ema.", 1)], average[key]), (one.position, key)
+            assert one.position != 6912 or torch.equal(smooth[key], average[key])
+    for key, value in weights_of(project, "plain", "own").items():
+        assert torch.equal(value, found[key]), f"{key}: the average is to train nothing"
+
+    digest = checkpoints.tensors_digest(saved[-1].path)
+    assert checkpoints.discard(saved[-1])
+    kept.done.unlink()
+    curriculum(project, "run", "kept", *FULL, "--machine", "two")
+    again = checkpoints.latest(kept)
+    assert again is not None
+    assert checkpoints.tensors_digest(again.path) == digest
+    assert len(list(again.path.glob("*.safetensors"))) == 2
 
 
 def test_a_line_of_metrics_says_where_a_step_s_time_went(canonical: Path) -> None:
