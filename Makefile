@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run compare study test test-pythons test-python fault-injection integrations full-size-check lint types site docs install lock clean
+.PHONY: run compare study trial test test-pythons test-python fault-injection integrations full-size-check lint types site docs install lock clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code
 run: $(VENV)/run.stamp
@@ -27,6 +27,10 @@ study: run
 	$(BIN)/curriculum run domains
 	$(BIN)/curriculum decide domains
 	$(BIN)/curriculum report domains
+
+## trial: a question asked of small models on two trunks, from training to verdicts; some ten minutes of two cores
+trial: $(VENV)/run.stamp
+	$(BIN)/python -m bench.trial
 
 ## test: the whole gate, and how long it took; with `FAST=1` without the tests that start processes. What needs one
 ## processor alone runs two at a time

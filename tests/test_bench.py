@@ -69,6 +69,21 @@ def test_a_model_is_trained_killed_resumed_exported_and_measured_by_transformers
     assert said.count("goal: ") == said.count(": kept") == 3
 
 
+def test_laws_are_ranked_beside_a_linear_one_and_trees_that_may_be_absent(tmp_path: Path) -> None:
+    said, found = run(tmp_path, "bench.laws")
+    (rows,) = found.values()
+    ranks = {str(row["name"]): row["values"] for row in rows}
+    assert ranks["log-linear"] > ranks["linear"]
+    assert ranks["LightGBM"] or "not measured: " in said
+
+
+@pytest.mark.parametrize(("command", "planned"), [("bench.trial", "trial/uniform.3"), ("bench.forecast", "constant")])
+def test_what_the_trial_and_the_forecast_would_train_is_planned(tmp_path: Path, command: str, planned: str) -> None:
+    said, _ = run(tmp_path, command, "--folder", str(tmp_path / "project"))
+    assert planned in said
+    assert not (tmp_path / "project/runs").exists()
+
+
 def test_the_stream_is_measured_beside_our_trainer_s_reader_and_a_loader_of_as_many_workers(tmp_path: Path) -> None:
     said, found = run(tmp_path, "bench.stream")
     assert said.count("goal: ") == 6

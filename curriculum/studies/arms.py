@@ -15,11 +15,12 @@ from functools import cached_property
 from typing import Any, Final
 
 from curriculum.compiler.compile import Compiled, CompiledStage
+from curriculum.compiler.limits import NeverDrawn
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.schedules import highest
 from curriculum.config.project import Project
 from curriculum.config.stages import EveryEntry
-from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
+from curriculum.errors import ConfigError, NotFound, Place, PlanError, did_you_mean
 from curriculum.studies import design, drafts, mixtures, points, proposal as fixed
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
@@ -38,7 +39,7 @@ class Arm:
     """One run of a point: replicate `replicate`, counted from 1, on trunk `seed`, counted from 1.
 
     `project` has the drafts of its files; its curriculum is the study's name, its stage the arm's, with the keys
-    `entry`.
+    `entry`. `varied` is where the study says what is varied.
     """
 
     study: str
@@ -49,6 +50,7 @@ class Arm:
     entry: Mapping[str, Any] = field(repr=False)
     draft: drafts.Draft = field(repr=False)
     texts: PreparedText = field(repr=False)
+    varied: Place = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -69,7 +71,12 @@ class Arm:
 
     @property
     def compiled(self) -> Compiled:
-        return self.texts.compiled
+        """The curriculum compiled; PlanError at the study's line where it would read nothing of a drafted share."""
+        try:
+            return self.texts.compiled
+        except NeverDrawn as error:
+            error.place = self.varied if self.draft.mixtures else error.place
+            raise
 
     @property
     def stage(self) -> CompiledStage:
@@ -306,7 +313,16 @@ class _Drafting:
             items=stage.plan.items(0),
             passes=base.passes,
             sequences=max(1, int(length * compiled.scale) // stage.plan.sequence_length),
+            arm_sequences=max(1, stage.plan.sequences - self._ramp_sequences() // 2),
+            exact=compiled.scale == 1,
         )
+
+    def _ramp_sequences(self) -> int:
+        """The windows of the ramp of the stage in question, 0 without one."""
+        ramp, compiled = self.study.asked.setting.ramp, self.reference.compiled
+        if self.study.stage is None or ramp is None:
+            return 0
+        return int(self.study.tokens(ramp, "for") * compiled.scale) // compiled.stages[-1].plan.sequence_length
 
     def arm(self, point: Point, replicate: int, seed: int) -> Arm:
         """The arm, compiled."""
@@ -342,6 +358,7 @@ class _Drafting:
             entry=entry,
             draft=draft,
             texts=texts,
+            varied=study.place("vary"),
         )
 
     def _mixture(self, point: Point, tokens: int) -> tuple[ArmMixture, bool]:

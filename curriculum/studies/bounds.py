@@ -15,6 +15,8 @@ from curriculum.units import show_share
 
 PARTS = 100
 """Caps are whole numbers of this many parts: text and lengths that a size rounds give the same ones."""
+READ_FROM = 3
+"""Windows of a source by its share, from which an arm reads one: an order is at most 1.68 windows from each share."""
 SLACK = Fraction(99, 100)
 """Of a cap: a stage reads whole windows, and a little more or less than it asks for."""
 
@@ -24,6 +26,8 @@ class SourceLimits:
     """Shares that sources may have over `sequences` windows of a stage, as the planner would refuse more.
 
     `choices` are the texts at the size, `plan` that of an arm, whose branch point has used `items` of each source.
+    `arm_sequences` is the length of an arm in windows, a ramp counted by half. With `exact` lengths, which no size
+    scales, an arm that gives weight to a source of which it reads nothing is refused.
     """
 
     choices: Mapping[str, SourceChoice]
@@ -31,6 +35,13 @@ class SourceLimits:
     items: Mapping[str, int]
     passes: Mapping[str, Fraction]
     sequences: int
+    arm_sequences: int
+    exact: bool
+
+    @property
+    def least(self) -> Fraction:
+        """The smallest share of which an arm reads a window in any case."""
+        return min(Fraction(1), Fraction(READ_FROM, self.arm_sequences))
 
     def declared(self, source: str) -> int:
         """The full-size tokens of a source, declared or counted; 0 while it is not known."""
@@ -61,6 +72,17 @@ class SourceLimits:
                 passes = f"{float(self.allowed_passes(source)):g} passes"
                 return f"{show_share(share)} of `{source}` would be more than {passes}"
         return ""
+
+    def unread(self, shares: Mapping[str, Fraction]) -> str:
+        """Why a mixture is not trained: the source of which it may read nothing; empty where it may be trained."""
+        for source, share in shares.items():
+            if self.exact and 0 < share < self.least:
+                return f"{show_share(share)} of `{source}` may be no window of an arm"
+        return ""
+
+    def least_of_block(self, block: Block) -> list[Fraction]:
+        """The smallest share of each source of a swarm of which an arm reads all that is in it."""
+        return [self.least / min(block.rest.values()) if name == block.REST else self.least for name in block.centre]
 
     def of_block(self, study: Study, block: Block) -> tuple[list[Fraction], list[Fraction]]:
         """The smallest and the largest share of each source of a swarm; PlanError where they leave nothing."""

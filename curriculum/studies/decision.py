@@ -73,6 +73,7 @@ class StageAsked:
 class Question:
     """What is asked. `lower` weighs the losses whose mean is minimised; `keep` limits others.
 
+    Records keep it: a field that is added has a default and the metadata `ADDED_LATER`, here and in all below.
     `sources` are those that a mixture is made of, `around` is the mixture that the proposal stays near (shares sum to
     1), `low` and `high` bound its shares, 0 and 1 where nothing is said. `of` is the source of a line of shares.
     """

@@ -126,6 +126,25 @@ def rounded(shares: Array, low: NDArray[np.int64], high: NDArray[np.int64], part
     return whole
 
 
+def readable(
+    row: NDArray[np.int64], low: Sequence[Fraction], high: Sequence[Fraction], least: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """A mixture in whole parts, shape `[sources]`, without shares between 0 and `least` parts.
+
+    The larger half of them is raised to `least`, the others are taken away; None where the bounds allow neither.
+    """
+    small = (row > 0) & (row < least)
+    if not small.any():
+        return row
+    lowest = np.array([-(-share * PARTS // 1) for share in low], dtype=np.int64)
+    highest = np.array([share * PARTS // 1 for share in high], dtype=np.int64)
+    absent = (row == 0) | (small & (2 * row < least) & (lowest == 0))
+    lowest, highest = np.where(absent, 0, np.maximum(lowest, least)), np.where(absent, 0, highest)
+    if (lowest > highest).any() or not lowest.sum() <= PARTS <= highest.sum():
+        return None
+    return rounded(within(row / PARTS, lowest / PARTS, highest / PARTS), lowest, highest)
+
+
 def swarm(
     around: Sequence[Fraction],
     low: Sequence[Fraction],
@@ -135,13 +154,19 @@ def swarm(
     name: str,
     seed: int,
     controls: Sequence[Sequence[Fraction]] = (),
+    least: Sequence[Fraction] = (),
 ) -> list[tuple[Fraction, ...]]:
     """The mixtures of a swarm of `runs`, exact shares that sum to 1, in the order in which they were picked.
 
-    `controls` are mixtures that are trained in any case and tell the law as much as picked ones. ValueError where the
-    bounds leave fewer than `runs` different mixtures.
+    `controls` are mixtures that are trained in any case and tell the law as much as picked ones. `least` are the
+    smallest shares above 0 that an arm reads: a law is fitted to what was read. ValueError where the bounds leave fewer
+    than `runs` different mixtures.
     """
     drawn = np.unique(candidates(around, low, high, name, seed), axis=0)
+    smallest = np.array([-(-share * PARTS // 1) for share in least], dtype=np.int64)
+    if (smallest > 1).any():
+        rows = [readable(row, low, high, smallest) for row in drawn]
+        drawn = np.unique(np.array([row for row in rows if row is not None]).reshape(-1, len(around)), axis=0)
     shares = drawn / PARTS
     features = _features(shares)
     control = np.array([[float(share) for share in mixture] for mixture in controls]).reshape(-1, shares.shape[1])

@@ -127,7 +127,9 @@ def _controls(study: Study, limits: SourceLimits, started: design.Weights | None
                 found.append(replace(point, mixture=replace(point.mixture, weights=started[name])))
             else:
                 left_out.append(LeftOut(name=name, reason="it was none when the study started"))
-        elif name in DRAFTED and (reason := limits.exceeded(point.mixture.shares)):
+        elif name in DRAFTED and (
+            reason := limits.exceeded(point.mixture.shares) or limits.unread(point.mixture.shares)
+        ):
             left_out.append(LeftOut(name=name, reason=reason))
         else:
             found.append(point)
@@ -270,12 +272,13 @@ def _draw(
             name=study.name,
             seed=study.root.seed,
             controls=[row for row in trained if row is not None],
+            least=limits.least_of_block(block),
         )
     except ValueError as error:
         raise PlanError(
             f"the limits leave no swarm of {runs} runs: {error}",
             place=study.place("vary", "mixture"),
-            hint="fewer runs, wider `always:`, or more `passes:` in the mixture",
+            hint="fewer runs, wider `always:`, longer arms, or more `passes:` in the mixture",
         ) from None
     width = max(2, len(str(runs)))
     return {f"swarm-{number:0{width}}": block.widen(row) for number, row in enumerate(found, start=1)}

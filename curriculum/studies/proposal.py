@@ -47,13 +47,24 @@ def read(project: Project, study: str, size: str, plans: Mapping[str, str]) -> d
     return weights if value["plans"] == dict(plans) else None
 
 
-def write(project: Project, study: str, size: str, shares: Mapping[str, float], plans: Mapping[str, str]) -> None:
-    """Fix the proposal at these shares, in whole parts; what is fixed for the same arms stays."""
+def write(
+    project: Project,
+    study: str,
+    size: str,
+    shares: Mapping[str, float],
+    plans: Mapping[str, str],
+    least: Fraction = Fraction(0),
+) -> None:
+    """Fix the proposal at these shares, in whole parts; what is fixed for the same arms stays.
+
+    A share below `least`, of which its runs would read nothing, is left out.
+    """
     if read(project, study, size, plans) is not None:
         return
     path = path_of(project, study, size)
+    read_shares = {source: share for source, share in shares.items() if share >= least}
     fs.make_directory(path.parent)
-    fs.write_json(path, fs.seal({"weights": rounded(shares), "plans": dict(plans)}), replace=True)
+    fs.write_json(path, fs.seal({"weights": rounded(read_shares), "plans": dict(plans)}), replace=True)
 
 
 def rounded(shares: Mapping[str, float]) -> dict[str, int]:

@@ -37,5 +37,5 @@ def fix_proposal(study: CompiledStudy, measured: Measured, decision: Decision) -
     if proposed is None or proposed.arm is not None or not proposed.shares:
         return False
     asked = study.study
-    proposal.write(asked.project, asked.name, asked.size, proposed.shares, study.plans)
+    proposal.write(asked.project, asked.name, asked.size, proposed.shares, study.plans, least=study.limits.least)
     return True

@@ -15,6 +15,8 @@ from curriculum.studies.decision import Decision, Question
 from curriculum.studies.evidence import Evidence, Row
 
 FORMAT = 1
+METHOD = 1
+"""Raised when a later version answers otherwise from the same evidence: its answer is no fault of an earlier record."""
 DECISIONS = "decisions"
 CURVE = "curve"
 """The role of a training curve among the arms of a record."""
@@ -37,6 +39,11 @@ class Record:
     def address(self) -> str:
         """How a mixture names it: `domains@0001`."""
         return f"{self.content['study']}@{self.number:04}"
+
+    @property
+    def method(self) -> int:
+        """By which method the answer was computed; records from before there was a second one do not say it."""
+        return int(self.content.get("method", 1))
 
     @property
     def question(self) -> Question:
@@ -86,6 +93,7 @@ def content(
     """What a record holds. `text` is the study's file as it was, `files` the digests of what was read, by path."""
     return {
         "format": FORMAT,
+        "method": METHOD,
         "study": study,
         "text": text,
         "question": plain(question),
@@ -127,7 +135,11 @@ def numbers(folder: Path) -> list[int]:
 
 
 def read(folder: Path, number: int) -> Record:
-    """A record by its number. Raises DataError where it is missing or was changed after it was written."""
+    """A record by its number.
+
+    Raises DataError where it is missing, was changed after it was written, or has a format that this version does not
+    read.
+    """
     path = folder / DECISIONS / f"{number:04}.json"
     try:
         value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ())
@@ -135,6 +147,11 @@ def read(folder: Path, number: int) -> Record:
         raise DataError(
             f"the record `{path}` cannot be used: {error}", hint="`curriculum decide` writes the next one"
         ) from None
+    if value.get("format", FORMAT) != FORMAT:
+        raise DataError(
+            f"the record `{path}` has format {value['format']!r}; this version reads {FORMAT}",
+            hint="read it with the version that wrote it, or newer; `curriculum decide` writes the next one",
+        )
     return Record(number, path, value)
 
 

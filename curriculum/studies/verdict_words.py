@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from curriculum.studies.decision import RunCost
-from curriculum.studies.verdicts import Verdict
+from curriculum.studies.verdicts import Verdict, right_before
 from curriculum.units import show_count, show_seconds
 
 
@@ -20,7 +20,10 @@ def figures(verdict: Verdict) -> str:
     against = f" against {verdict.against}" if verdict.goal == "lower" else ""
     found = verdict.difference
     if found is None:
-        return "no run" if verdict.predicted is None else f"{verdict.predicted:+.3f}{against}, by the law alone"
+        if verdict.predicted is None:
+            return "no run"
+        before = f" ({right_before(verdict.predicted):.0%} of such had this sign in public runs)"
+        return f"{verdict.predicted:+.3f}{against}, by the law alone{before if verdict.goal == 'lower' else ''}"
     interval = "" if found.low is None or found.high is None else f" (95% {found.low:+.3f} to {found.high:+.3f})"
     return f"{found.mean:+.3f}{against}{interval}, {found.runs} runs"
 

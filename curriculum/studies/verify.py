@@ -22,7 +22,7 @@ def newest_record(project: Project, study: str, size: str) -> Record | None:
 def check_record(project: Project, study: str, size: str, kept: Record) -> str:
     """Compute the decision of a record again; a few words on it.
 
-    What came after it is no fault: more runs, an edited question, text that was prepared anew. DataError where the
+    What came after it is no fault: more runs, an edited question, text that was prepared again. DataError where the
     same evidence gives another answer, and where a loss that it rests on is no longer the one on disk.
     """
     asked = ask(project, study, size)
@@ -38,12 +38,16 @@ def check_record(project: Project, study: str, size: str, kept: Record) -> str:
     then, now = kept.content["evidence"], record.plain(again["evidence"])
     if (moved := _moved(then["arms"], now["arms"])) is not None:
         raise _refused(kept, f"rests on a loss of `{moved}` that is another one on disk")
-    if "text" in differing or "question" in differing:
+    if "text" in differing:
         return "of the question as it was; the study's file was edited since"
+    if "question" in differing:
+        return "of the question as it was; what it says of the study's stage or text is another today"
     if then["digest"] != now["digest"]:
         return "of the runs that there were then; there are more now"
     if "files" in differing:
-        return "of the text as it was; it was prepared anew since"
+        return "of the text as it was; it was prepared again since"
+    if kept.method != record.METHOD:
+        return f"by method {kept.method}; this version decides by method {record.METHOD}, which answers otherwise"
     raise _refused(kept, "is another than the same evidence gives now")
 
 

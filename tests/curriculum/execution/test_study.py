@@ -161,6 +161,8 @@ def test_the_decision_is_computed_again_and_another_one_is_named(
     other = json.loads(json.dumps(sealed))
     other["decision"]["word"] = "contrary" if other["decision"]["word"] != "contrary" else "shown"
     assert "is another than the same evidence gives now" in verified(fs.seal(other))
+    earlier = fs.seal(other | {"method": 0})
+    assert "ok decision new@0001: by method 0; this version decides by method" in verified(earlier)
     moved = json.loads(json.dumps(sealed))
     moved["evidence"]["arms"]["kept"]["runs"]["seed 1, replicate 2"]["prose"] += 1e-9
     assert "rests on a loss of `kept` that is another one on disk" in verified(fs.seal(moved))

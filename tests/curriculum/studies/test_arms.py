@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from projects import write_small_project
 
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
@@ -107,6 +108,21 @@ def test_a_probe_that_no_mixture_reads_is_measured_in_every_arm(project: Path) -
     for arm in study.arms:
         assert "skypile" in arm.compiled.sources
         assert "skypile" not in arm.stage.plan.sources
+
+
+@pytest.mark.parametrize("tokens", [512, 1024])
+def test_a_swarm_of_short_arms_reads_every_source_that_it_gives_weight(tokens: int, tmp_path: Path) -> None:
+    root = write_small_project(tmp_path, texts=False)
+    (root / "studies").mkdir()
+    text = f"from: trunk/basic\ntokens: {tokens}\nvary: {{mixture: {{around: mixed, runs: 8}}}}\n"
+    (root / "studies/tiny.yaml").write_text(text + "goal: {lower: {code: 1}}\n")
+    study = compile_study(Project(root), "tiny", "full", {"code": Fraction(1, 2), "prose": Fraction(1, 2)})
+    assert len(study.of_role("swarm")) >= 6  # one may be a control as well
+    for arm in study.arms:
+        plan = arm.stage.plan
+        assert {
+            source for source, read in plan.windows_read(plan.end).items() if read > plan.read_before.get(source, 0)
+        } == set(arm.point.mixture.shares), arm.name
 
 
 # --- replicates, trunks --------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +63,48 @@ def test_a_wide_shown_stays_when_any_arm_is_left_out() -> None:
     assert decide(question, whole).word == "shown"
     for arm in [name for name in whole.arms() if name != "proposal"]:
         assert decide(question, whole.without(arm)).word == "shown", arm
+
+
+def line_study(seed: int) -> tuple[Question, Evidence]:
+    """A line of shares of `text`, two trunks, with a proposal that gains 20 times the noise and keeps `text`."""
+    arms = [(f"share-{at}", "swarm", mixture(SOURCES, (share, 1 - share)), 1) for at, share in enumerate(LINE[::2])]
+    arms += [(name, "control", mixture(SOURCES, (share, 1 - share)), 2) for name, share in CONTROLS.items()]
+    arms.append(("proposal", "proposal", mixture(SOURCES, (0.4, 0.6)), 2))
+    before = {"text": float(LAWS["text"].predict(np.array([[0.2, 0.8]]))[0]), "code": 2.5}
+    found = evidence(arms, LAWS, SOURCES, seed=seed, noise=0.002, seeds=(1, 2), trunk_noise=0.01, before=before)  # type: ignore[arg-type]
+    return Question("line", "share", {"code": 1.0}, {"text": Keep("before", 0.0)}, of="text"), found
+
+
+def list_study(seed: int) -> tuple[Question, Evidence]:
+    """Five named mixtures in three runs each, of which the best gains 20 times the noise."""
+    arms = [(f"list-{at}", "swarm", mixture(SOURCES, (share, 1 - share)), 3) for at, share in enumerate(LINE[::2])]
+    arms += [(name, "control", mixture(SOURCES, (share, 1 - share)), 3) for name, share in CONTROLS.items()]
+    found = evidence(arms, LAWS, SOURCES, seed=seed, noise=0.002)  # type: ignore[arg-type]
+    return Question("list", "candidates", {"code": 1.0}, {}), found
+
+
+CONTROLS = {"stated": 0.8, "natural": 0.95}
+
+
+@pytest.mark.parametrize("study", [line_study, list_study])
+def test_a_wide_shown_of_other_questions_stays_when_any_arm_is_left_out(
+    study: Callable[[int], tuple[Question, Evidence]],
+) -> None:
+    question, whole = study(1)
+    assert decide(question, whole).word == "shown"
+    for arm in [name for name in whole.arms() if name not in ("proposal", "before")]:
+        assert decide(question, whole.without(arm)).word == "shown", arm
+
+
+@pytest.mark.promise("A study of equal arms says `shown` in at most 5% of 200 simulated repeats")
+def test_of_six_equal_candidates_one_is_shown_in_at_most_one_of_twenty_repeats() -> None:
+    flat = {"text": MixtureLaw(2.0, (0.0, 0.0), None, 0.0, 0.0, 0.0)}
+    arms: list[Any] = [(f"list-{at}", "swarm", mixture(SOURCES, (at / 6, 1 - at / 6)), 3) for at in range(6)]
+    shown = 0
+    for seed in range(200):
+        found = evidence([*arms, ("kept", "control", {}, 3)], flat, SOURCES, seed=seed, noise=0.02)
+        shown += decide(Question("null", "candidates", {"text": 1.0}, {}), found).word == "shown"
+    assert shown <= 10
 
 
 def test_a_proposal_takes_no_part_in_the_fit_that_it_is_judged_by() -> None:

@@ -46,6 +46,26 @@ def test_a_source_without_a_share_stays_without() -> None:
     assert all(mixture[2] == 0 for mixture in mixtures)
 
 
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 1000), windows=st.integers(12, 400))
+def test_a_swarm_of_short_arms_has_no_share_of_which_an_arm_reads_nothing(seed: int, windows: int) -> None:
+    least, low, high = Fraction(3, windows), [Fraction(0), Fraction(1, 50), Fraction(0)], [Fraction(9, 10)] * 3
+    mixtures = designs.swarm(AROUND, low, high, 6, name="short", seed=seed, least=[least] * 3)
+    assert len(set(mixtures)) == 6
+    for mixture in mixtures:
+        assert sum(mixture) == 1
+        assert all(share == 0 or share >= least for share in mixture)
+        assert all(bottom <= share <= top for bottom, share, top in zip(low, mixture, high, strict=True))
+
+
+def test_a_share_is_raised_or_taken_away_by_what_is_nearer() -> None:
+    least, free = np.array([40, 40, 40]), ([Fraction(0)] * 3, [Fraction(1)] * 3)
+    assert designs.readable(np.array([700, 290, 10]), *free, least).tolist()[2] == 0  # type: ignore[union-attr]
+    assert designs.readable(np.array([700, 270, 30]), *free, least).tolist()[2] == 40  # type: ignore[union-attr]
+    narrow = [Fraction(1, 2), Fraction(1, 2), Fraction(3, 100)]
+    assert designs.readable(np.array([500, 470, 30]), free[0], narrow, least) is None
+
+
 def test_picked_points_determine_more_than_random_ones() -> None:
     points = np.random.default_rng(0).dirichlet(np.ones(6), size=300)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from public_runs import trial_evidence
+from public_runs import STUDIES, trial_evidence
 
 from curriculum.errors import DataError
 from curriculum.studies import record
@@ -52,6 +53,24 @@ def test_a_record_that_was_edited_is_refused(tmp_path: Path) -> None:
     value["decision"]["word"] = "shown"
     written.path.write_text(json.dumps(value))
     with pytest.raises(DataError, match="does not match its seal"):
+        record.read(tmp_path, 1)
+
+
+@pytest.mark.promise("A record of a decision stays readable by later versions")
+@pytest.mark.parametrize("path", sorted((STUDIES / "records").glob("*.json")), ids=lambda path: path.stem)
+def test_a_record_of_an_earlier_version_is_read_as_it_was_written(path: Path, tmp_path: Path) -> None:
+    (tmp_path / record.DECISIONS).mkdir()
+    shutil.copy(path, tmp_path / record.DECISIONS / "0001.json")
+    found = record.read(tmp_path, 1)
+    assert record.plain(found.question) == found.content["question"]
+    assert record.plain(found.decision) | {"word": found.decision.word} == found.content["decision"]
+    runs = {arm: one["runs"] for arm, one in found.content["evidence"]["arms"].items() if one["role"] != record.CURVE}
+    assert {arm: len(found.evidence.runs(arm)) for arm in runs} == {arm: len(each) for arm, each in runs.items()}
+
+
+def test_a_record_of_a_format_that_this_version_does_not_read_is_refused(tmp_path: Path) -> None:
+    record.write(tmp_path, content() | {"format": record.FORMAT + 1})
+    with pytest.raises(DataError, match=f"has format {record.FORMAT + 1}; this version reads {record.FORMAT}"):
         record.read(tmp_path, 1)
 
 

@@ -91,14 +91,14 @@ def test_runs_picked_for_their_information_rank_as_well_as_more_random_ones() ->
         assert rank(average(laws, test.shares), test.losses.mean(axis=1)) == pytest.approx(expected, abs=0.03), size
 
 
-def test_random_runs_with_the_power_rank_the_average_of_thirteen_losses() -> None:
+def test_random_runs_rank_the_average_of_thirteen_losses_and_better_with_the_power() -> None:
     train, test = regmix("train", "1m"), regmix("test", "1B")
-    ranks = []
     draw = np.random.default_rng(0)
-    for _ in range(3):
-        rows = draw.choice(512, 34, replace=False)
-        ranks.append(rank(average(of_all_domains(train, rows, power=True), test.shares), test.losses.mean(axis=1)))
-    assert np.mean(ranks) >= 0.68
+    subsets = [draw.permutation(512)[:34] for _ in range(6)]
+    for power, least in ((True, 0.68), (False, 0.52)):
+        laws = [of_all_domains(train, rows, power=power) for rows in subsets]
+        ranks = [rank(average(each, test.shares), test.losses.mean(axis=1)) for each in laws]
+        assert np.mean(ranks) >= least, power
 
 
 def planted(seed: int, sources: int, runs: int, own: int | None) -> tuple[MixtureLaw, NDArray[np.float64]]:
