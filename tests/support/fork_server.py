@@ -30,13 +30,15 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 PACKAGES = ("curriculum", "runner")
 LARGEST_REQUEST = 1 << 17
 FORKED_PACKAGES = {"curriculum", "runner", "bench"}
-"""Whose modules `python -m` may name for a child to be forked, as it is for a script; anything else is started."""
+TORCHRUN = "torch.distributed.run"
+"""Whose modules, and which one besides, `python -m` runs in a forked child, as it does a script; others are started."""
 
 SEARCHED = list(sys.path[1:])
 """Where modules are looked for, without the folder of this file."""
@@ -51,9 +53,16 @@ def import_everything() -> None:
             if found.name.rpartition(".")[2] != "__main__":
                 importlib.import_module(found.name)
     importlib.import_module("torch._dynamo")  # by the first optimizer
+    importlib.import_module("torch.distributed.launcher.api")  # by torchrun
+    _of_torchrun()
     importlib.import_module("awkward")  # by the first preparation of text
     importlib.import_module("gigatoken.gigatoken_rs")
     importlib.import_module("runner.monitor.code_digest").training_code()
+
+
+def _of_torchrun() -> Any:
+    """The module that starts the ranks of torchrun."""
+    return importlib.import_module("torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler")
 
 
 def threads() -> int:
@@ -63,13 +72,22 @@ def threads() -> int:
 def run_python(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """In a forked child whose descriptors 0 to 2 are set: what `python ARGUMENTS` does, to its end.
 
-    The arguments begin with `-m MODULE` or with a script.
+    The arguments begin with `-m MODULE`, with `-c CODE` or with a script, all of them after `-u` or not.
     """
     code = 1
     try:
-        if arguments[0] == "-m":
+        if arguments[0] == "-u":
+            arguments, environment = arguments[1:], {**environment, "PYTHONUNBUFFERED": "1"}
+        if arguments[0] == "-c":
+            sys.argv = ["-c", *arguments[2:]]
+            _as_a_fresh_interpreter(environment, "")
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
+        elif arguments[0] == "-m":
             sys.argv = list(arguments[1:])
             _as_a_fresh_interpreter(environment, os.getcwd())
+            if arguments[1] == TORCHRUN:
+                _of_torchrun().Popen = RankPopen
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         else:
             sys.argv = list(arguments)
@@ -128,9 +146,11 @@ def _stream(descriptor: int, errors: str, *, line_buffering: bool, write_through
 class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
     """A Popen that forks the process which has imported a job's modules already, instead of starting another.
 
-    Only a job or another trainer of one process, and only from a process without further threads: a lock that one of
-    them holds would stay held in the child for ever. Anything else is started as always.
+    Only a job, torchrun or another trainer of one process, and only from a process without further threads: a lock
+    that one of them holds would stay held in the child for ever. Anything else is started as always.
     """
+
+    despite_threads = False
 
     def _execute_child(
         self,
@@ -144,14 +164,14 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
         *rest: Any,
     ) -> None:
         forked = (
-            isinstance(args, list)
+            isinstance(args, list | tuple)
             and args[0] == sys.executable
-            and (args[1].endswith(".py") or (args[1] == "-m" and args[2].partition(".")[0] in FORKED_PACKAGES))
+            and _is_forked(args[1:])
             and executable is None
             and close_fds
             and not pass_fds
             and env is not None
-            and threads() == 1
+            and (self.despite_threads or threads() == 1)
         )
         if not forked:
             super()._execute_child(  # type: ignore[misc]
@@ -187,6 +207,20 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
             run_python(args[1:], env)
         finally:
             os._exit(255)
+
+
+class RankPopen(ForkedPopen):
+    """The same for a rank of torchrun, whose threads serve the rendezvous and hold no lock that a rank takes."""
+
+    despite_threads = True
+
+
+def _is_forked(arguments: Sequence[str]) -> bool:
+    """Whether `python ARGUMENTS` runs a script, or a module of those that are imported here."""
+    first, *rest = arguments[arguments[0] == "-u" :]
+    if first != "-m":
+        return first.endswith(".py")
+    return rest[0] == TORCHRUN or rest[0].partition(".")[0] in FORKED_PACKAGES
 
 
 def answer(connection: socket.socket) -> tuple[int, int] | None:
