@@ -19,6 +19,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
+
+if "HF_DATASETS_CACHE" not in os.environ:  # else set by the process that collected the tests: one cache for all of them
+    os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-of-tests-")
+    atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 SERVER = Path(__file__).with_name("fork_server.py")
 AT_START = {
@@ -26,6 +31,7 @@ AT_START = {
     # As every job's environment says; a library may look at them when it is imported.
     "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",  # no test asks the network, and some jobs must not try
     "PYDANTIC_DISABLE_PLUGINS": "__all__",
     # A process with threads cannot be forked safely, and pyarrow's allocator would start one.
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
@@ -50,10 +56,25 @@ def run(
 
     `environment` is the tests' own with one thread, unless it is given.
     """
+    return python(
+        "-m", "curriculum", *words, folder=folder, check=check, environment=environment, timeout=timeout, fresh=fresh
+    )
+
+
+def python(
+    *arguments: str,
+    folder: Path,
+    check: bool = False,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    fresh: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS`, `-m MODULE …`, `-c CODE …` or `SCRIPT …`, in the same way."""
     given = {**os.environ, "OMP_NUM_THREADS": "1"} if environment is None else environment
     fresh = fresh or (environment is None and bool(differing(given)))  # what is read at start has changed since
     with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
-        process = start(*words, folder=folder, environment=given, out=out.fileno(), err=err.fileno(), fresh=fresh)
+        streams = {"out": out.fileno(), "err": err.fileno()}
+        process = start_python(*arguments, folder=folder, environment=given, fresh=fresh, **streams)
         try:
             code = process.wait(timeout)
         except BaseException:  # it takes too long, or the test itself is stopped
@@ -61,7 +82,7 @@ def run(
             raise
         out.seek(0)
         err.seek(0)
-        done = subprocess.CompletedProcess(["curriculum", *words], code, out.read(), err.read())
+        done = subprocess.CompletedProcess(["python", *arguments], code, out.read(), err.read())
     if check:
         done.check_returncode()
     return done
@@ -69,7 +90,7 @@ def run(
 
 def start(
     *words: str, folder: Path, environment: Mapping[str, str], out: int, err: int, fresh: bool = False
-) -> Forked | subprocess.Popen[bytes]:
+) -> Started:
     """Start `curriculum WORDS` with two open descriptors for its output, and nothing to read."""
     return start_python(
         "-m", "curriculum", *words, folder=folder, environment=environment, out=out, err=err, fresh=fresh
@@ -78,8 +99,8 @@ def start(
 
 def start_python(
     *arguments: str, folder: Path, environment: Mapping[str, str], out: int, err: int, fresh: bool = False
-) -> Forked | subprocess.Popen[bytes]:
-    """Start `python ARGUMENTS`, `-m MODULE …` or `SCRIPT …`, in the same way."""
+) -> Started:
+    """Start `python ARGUMENTS`, `-m MODULE …`, `-c CODE …` or `SCRIPT …`, in the same way."""
     if fresh or not can_fork(environment):
         return subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
@@ -107,6 +128,7 @@ class Forked:
         request = {"arguments": arguments, "folder": os.fspath(folder), "environment": dict(environment)}
         sys.audit(FORKS, arguments)
         self.arguments = arguments
+        self.status: int | None = None
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connection.connect(str(served_at))
         with open(os.devnull) as nothing:
@@ -115,14 +137,22 @@ class Forked:
 
     def wait(self, timeout: float) -> int:
         """Its exit status."""
-        self.connection.settimeout(timeout)
-        try:
-            status = self.connection.recv(1024)
-        except TimeoutError as error:
-            raise subprocess.TimeoutExpired(["python", *self.arguments], timeout) from error
-        if not status:
-            raise RuntimeError("the process from which tests fork others has ended; see above")
-        return int(status)
+        if self.status is None:
+            self.connection.settimeout(timeout)
+            try:
+                status = self.connection.recv(1024)
+            except (TimeoutError, BlockingIOError) as error:
+                raise subprocess.TimeoutExpired(["python", *self.arguments], timeout) from error
+            if not status:
+                raise RuntimeError("the process from which tests fork others has ended; see above")
+            self.status = int(status)
+        return self.status
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.status
 
     def send_signal(self, number: int) -> None:
         """Also once it has ended, when nothing happens: its process is meant, whichever process has its number now."""
@@ -136,6 +166,10 @@ class Forked:
         self.connection.close()
         if hasattr(self, "process"):
             os.close(self.process)
+
+
+Started: TypeAlias = Forked | subprocess.Popen[bytes]
+"""A process that a test has started, in one of the two ways."""
 
 
 def can_fork(environment: Mapping[str, str]) -> bool:

@@ -216,7 +216,7 @@ class Attempts:
             if path.name != "plan.json":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def start(self, number: int, *program: str, output: int) -> commands.Forked | subprocess.Popen[bytes]:
+    def start(self, number: int, *program: str, output: int) -> commands.Started:
         """`program JOB`, by default that of every job."""
         attempt = self.folder / "attempts" / f"{number:04d}"
         attempt.mkdir(parents=True)
